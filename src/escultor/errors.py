@@ -1,0 +1,70 @@
+"""One tree of errors. Each message says what is wrong, what was found, what is allowed, and the remedy.
+
+    EscultorError
+    ├── InputError (ValueError)        wrong usage or input: the command line leaves with 2
+    │   ├── ConfigError                a key or value of the configuration
+    │   ├── DataError                  a row or file of data
+    │   └── ModelError                 a directory that is no usable model
+    └── FaultError (RuntimeError)      a fault: the command line leaves with 1
+        ├── StoreError                 the store could not be read or written
+        └── TrainingError              a run that had to stop
+"""
+
+from __future__ import annotations
+
+
+def say(what: str, got: object = None, allowed: object = None, remedy: str | None = None) -> str:
+    """Join the four parts of a message; parts not given are left out."""
+    parts = [what]
+    if got is not None:
+        parts.append(f"got: {got}")
+    if allowed is not None:
+        parts.append(f"allowed: {allowed}")
+    if remedy is not None:
+        parts.append(f"remedy: {remedy}")
+    return "; ".join(parts)
+
+
+class EscultorError(Exception):
+    """Base of every error that Escultor raises on purpose. Picklable: its state is its arguments."""
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, got: object = None, allowed: object = None, remedy: str | None = None
+    ):
+        super().__init__(what, got, allowed, remedy)
+        self.what, self.got, self.allowed, self.remedy = what, got, allowed, remedy
+
+    def __str__(self) -> str:
+        return say(self.what, self.got, self.allowed, self.remedy)
+
+
+class InputError(EscultorError, ValueError):
+    """The caller gave something that cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(InputError):
+    """A data file or row that cannot be used."""
+
+
+class ModelError(InputError):
+    """A directory or name that is no usable model."""
+
+
+class FaultError(EscultorError, RuntimeError):
+    """Something failed that the caller's input does not explain."""
+
+
+class StoreError(FaultError):
+    """The store could not be read or written."""
+
+
+class TrainingError(FaultError):
+    """A training run that had to stop, for example at a non-finite loss."""

@@ -1,0 +1,59 @@
+"""Identifiers: content hashes for things made, time-ordered random ids for things that happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+HASH_LENGTH = 32  # hex digits kept of SHA-256: 128 bits, collision-free in practice
+
+
+def hash_bytes(data: bytes) -> str:
+    """The content id of some bytes: 32 hex digits of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, enums, paths, tuples and sets into what JSON can say, in a fixed order."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "_": type(value).__name__,
+            **{f.name: plain(getattr(value, f.name)) for f in fields(value)},
+        }
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(plain(v) for v in value)
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def hash_value(value: Any) -> str:
+    """The content id of a value: the hash of its canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hash_bytes(text.encode())
+
+
+def hash_file(path: Path) -> str:
+    """The content id of a file, read in pieces so that a large one costs no memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()[:HASH_LENGTH]
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id that sorts by creation time: `<prefix>-<12 hex of milliseconds><12 random hex>`."""
+    return f"{prefix}-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
