@@ -38,9 +38,13 @@ def imported(tree: ast.AST, package: list[str]):
                 yield from ((f"escultor.{alias.name}", node.lineno) for alias in node.names)
             else:
                 yield module, node.lineno
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("import_module", "importlib.import_module"):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value), node.lineno
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield str(node.args[0].value), node.lineno
 
 
 def forbidden(own: str, other: str) -> bool:
@@ -66,7 +70,8 @@ def violations(root: Path):
             if other not in STEPS:
                 yield f"{path}:{line}: imports unlisted `{module}`"
             elif forbidden(parts[1], other):
-                yield f"{path}:{line}: `{parts[1]}` (step {STEPS[parts[1]]}) imports `{module}` (step {STEPS[other]})"
+                edge = f"`{parts[1]}` (step {STEPS[parts[1]]}) imports `{module}` (step {STEPS[other]})"
+                yield f"{path}:{line}: {edge}"
 
 
 def test_imports_point_down():

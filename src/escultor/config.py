@@ -140,7 +140,9 @@ class Gate(Section):
         default_factory=lambda: {"valid": 0.02, "bits_per_byte": 0.05},
         description="metrics that may not be worse by more than the margin",
     )
-    level: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="one-sided error, Holm over primaries")
+    level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="one-sided error, Holm over primaries"
+    )
     min_items: Count = Field(50, description="fewer items: hold")
 
 
@@ -195,7 +197,9 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
         if data is None:
             data = {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{where} is no mapping of sections", type(data).__name__, list(Config.model_fields))
+        raise ConfigError(
+            f"{where} is no mapping of sections", type(data).__name__, list(Config.model_fields)
+        )
     for text in overrides:
         _apply(data, text)
     try:

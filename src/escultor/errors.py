@@ -1,13 +1,13 @@
 """One tree of errors. Each message says what is wrong, what was found, what is allowed, and the remedy.
 
-    EscultorError
-    ├── InputError (ValueError)        wrong usage or input: the command line leaves with 2
-    │   ├── ConfigError                a key or value of the configuration
-    │   ├── DataError                  a row or file of data
-    │   └── ModelError                 a directory that is no usable model
-    └── FaultError (RuntimeError)      a fault: the command line leaves with 1
-        ├── StoreError                 the store could not be read or written
-        └── TrainingError              a run that had to stop
+EscultorError
+├── InputError (ValueError)        wrong usage or input: the command line leaves with 2
+│   ├── ConfigError                a key or value of the configuration
+│   ├── DataError                  a row or file of data
+│   └── ModelError                 a directory that is no usable model
+└── FaultError (RuntimeError)      a fault: the command line leaves with 1
+    ├── StoreError                 the store could not be read or written
+    └── TrainingError              a run that had to stop
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ class EscultorError(Exception):
 
     exit_code = 1
 
-    def __init__(
-        self, what: str, got: object = None, allowed: object = None, remedy: str | None = None
-    ):
+    def __init__(self, what: str, got: object = None, allowed: object = None, remedy: str | None = None):
         super().__init__(what, got, allowed, remedy)
         self.what, self.got, self.allowed, self.remedy = what, got, allowed, remedy
 
