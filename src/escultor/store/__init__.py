@@ -1,0 +1,85 @@
+"""The store: an append-only log, content-addressed blobs, and the registry folded from the log.
+
+Importing this package loads no database library; `open_store` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from escultor.errors import ConfigError, StoreError
+from escultor.store.blobs import Blobs
+
+if TYPE_CHECKING:
+    from escultor.store.log import Log
+
+__all__ = ["Blobs", "Store", "open_store"]
+
+DEFAULT_FOLDER = "escultor-store"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The log, the blobs and the folder that holds what is on this machine. Close it when done."""
+
+    log: Log
+    blobs: Blobs
+    root: Path
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self.log.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_store(url: str = DEFAULT_FOLDER, blobs: str | Path | None = None) -> Store:
+    """Open the store at `url`, creating or upgrading it where needed.
+
+    `url` is a folder (the file `log.db` and the folder `blobs` in it), sqlite:///path/of/file.db
+    (`blobs` beside the file), or postgresql://user@host/name (`blobs` in the folder escultor-store).
+    `blobs` puts the blobs into another folder. Raises ConfigError for a url of another kind, and
+    StoreError when the store cannot be opened.
+    """
+    from sqlalchemy.engine import URL
+
+    from escultor.store.schema import open_log
+
+    place, root = _place(url)
+    if isinstance(place, Path):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            remedy = "choose a folder that this user may write in"
+            raise StoreError(f"the store {url} cannot be made", error, "a folder", remedy) from error
+        place = URL.create("sqlite", database=str(place))
+    return Store(open_log(place), Blobs(root / "blobs" if blobs is None else Path(blobs)), root)
+
+
+def _place(url: str) -> tuple[Path | str, Path]:
+    """Where the log is (a SQLite file or a database url), and the folder of the store."""
+    scheme, found, rest = url.partition("://")
+    if not found and url.strip():
+        return Path(url) / "log.db", Path(url)
+    if scheme == "sqlite" and rest.startswith("/") and rest[1:] not in ("", ":memory:"):
+        return Path(rest[1:]), Path(rest[1:]).parent
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        return f"postgresql+psycopg://{rest}", Path(DEFAULT_FOLDER)
+    raise ConfigError(
+        "the url of the store cannot be used",
+        repr(f"{scheme}://…" if found else url),
+        "a folder, sqlite:///path/of/file.db, postgresql://user@host/name",
+        "correct store.url",
+    )

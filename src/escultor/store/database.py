@@ -1,0 +1,100 @@
+"""Connections to SQLite and PostgreSQL: durable, one writer at a time, faults put into words."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from escultor.errors import StoreError
+
+BUSY_S = 30.0  # how long a writer waits for another one
+_LOCK = 0x657363756C746F72  # "escultor": the advisory lock of PostgreSQL's writers
+_WRITING = "escultor_writing"
+
+# What the drivers say, and what the person should do about it.
+_REMEDIES = (
+    ("not a database", "point the store's url at a folder or at a file that escultor made"),
+    ("malformed", "the file is damaged; restore the store from a copy"),
+    ("locked", f"another process held the store for {BUSY_S:.0f} s; end it, then try again"),
+    ("is full", "free disk space, then try again; nothing of this write was kept"),
+    ("disk i/o error", "check the disk and its free space, then try again; nothing of this write was kept"),
+    ("readonly", "give this user the right to write there"),
+    ("unable to open", "check that the folder exists and that this user may write in it"),
+    ("connection", "check that the server runs and that host, user, password and database are right"),
+)
+
+
+def connect(url: URL) -> Engine:
+    """An engine whose commits are on disk when they return.
+
+    Raises StoreError when the driver is not installed.
+    """
+    try:
+        if url.get_backend_name() == "sqlite":
+            engine = create_engine(url, connect_args={"timeout": BUSY_S})
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        else:
+            # A snapshot per statement: what is read after the writers' lock is up to date.
+            engine = create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    except ImportError as error:
+        remedy = "install it: pip install 'escultor[postgres]'"
+        raise StoreError("the driver for the store is not installed", error.name, None, remedy) from error
+    return engine
+
+
+def name_of(engine: Engine) -> str:
+    """The store as a person may see it: the url without its password."""
+    return engine.url.render_as_string(hide_password=True)
+
+
+@contextmanager
+def explained(engine: Engine, doing: str) -> Iterator[None]:
+    """Turn the drivers' errors into StoreError: what was being done, where, why, and the remedy."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        got = " ".join(str(getattr(error, "orig", None) or error).split())
+        remedy = next((said for sign, said in _REMEDIES if sign in got.lower()), None)
+        raise StoreError(f"could not {doing} the store {name_of(engine)}", got, None, remedy) from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection for one short read."""
+    with explained(engine, "read"), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that holds the writers' lock, so that sequence order is commit order.
+
+    A reader that follows the log by sequence number would otherwise miss an entry that took its
+    number early and was committed late.
+    """
+    with explained(engine, "write to"), engine.connect() as connection:
+        connection = connection.execution_options(**{_WRITING: True})
+        with connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            yield connection
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own transaction handling would commit before DDL; `_begin_sqlite` takes its place.
+    connection.isolation_level = None
+    # FULL: a commit in WAL mode is synced before it returns. NORMAL could lose the last ones.
+    connection.execute("PRAGMA synchronous=FULL").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its lock at once: a reader that turned writer could fail without waiting.
+    kind = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITING) else "BEGIN"
+    connection.exec_driver_sql(kind)

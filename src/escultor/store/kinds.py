@@ -1,0 +1,96 @@
+"""The kinds of entry the log holds: for each, its variants and the columns it is found by."""
+
+from __future__ import annotations
+
+import types as builtin
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from escultor.errors import InputError
+from escultor.ids import hash_value
+from escultor.types import (
+    Alert,
+    Checkpoint,
+    DatasetVersion,
+    Deployment,
+    Feedback,
+    Health,
+    Interaction,
+    Plan,
+    Scores,
+    Step,
+    Verdict,
+)
+
+
+def _nothing(noun: Any) -> None:
+    """The column stays empty."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one noun is filed. A column read by `_nothing` stays empty; an empty time is the append's."""
+
+    name: str
+    noun: Any  # a class, or a union of classes
+    target: Callable[[Any], str | None]  # what the entry is about
+    subject: Callable[[Any], str | None] = _nothing  # the person or system it came from
+    id: Callable[[Any], str] = lambda noun: noun.id
+    time: Callable[[Any], float | None] = lambda noun: noun.time
+
+    @property
+    def variants(self) -> tuple[type, ...]:
+        """The classes of the sum type; the class itself for a plain noun."""
+        return self.noun.__args__ if isinstance(self.noun, builtin.UnionType) else (self.noun,)
+
+
+KINDS = (
+    Kind("interaction", Interaction, target=lambda n: n.version, subject=lambda n: n.subject),
+    # A Choice is about several answers at once, so it has no single target.
+    Kind("feedback", Feedback, target=lambda n: getattr(n, "target", None), subject=lambda n: n.subject),
+    Kind("dataset", DatasetVersion, target=lambda n: n.name, id=lambda n: n.hash, time=_nothing),
+    Kind("checkpoint", Checkpoint, target=lambda n: n.name, time=_nothing),
+    Kind("scores", Scores, target=lambda n: n.checkpoint, time=_nothing),
+    Kind(
+        "verdict",
+        Verdict,
+        target=lambda n: n.because.candidate,
+        id=lambda n: n.because.id,
+        time=_nothing,
+    ),
+    Kind("deployment", Deployment, target=lambda n: n.aliases.get("champion")),
+    Kind("health", Health, target=lambda n: n.version, id=hash_value, time=lambda n: n.until),
+    Kind("alert", Alert, target=lambda n: n.rule),
+    Kind("plan", Plan, target=lambda n: n.because),
+    Kind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
+)
+_BY_NOUN = {kind.noun: kind for kind in KINDS}
+_BY_VARIANT = {variant: kind for kind in KINDS for variant in kind.variants}
+
+
+def kind_of(noun: Any) -> Kind:
+    """The kind of a class or union, such as `Interaction` or `Feedback`.
+
+    Raises InputError for anything the log does not hold, and for a lone variant of a union.
+    """
+    if (kind := _BY_NOUN.get(noun)) is not None:
+        return kind
+    known = ", ".join(getattr(each.noun, "__name__", each.name.title()) for each in KINDS)
+    name = getattr(noun, "__name__", repr(noun))
+    if (whole := _BY_VARIANT.get(noun)) is not None:
+        remedy = f"read {whole.name.title()} and keep the {name} entries"
+        raise InputError("a single variant is no kind of entry", name, known, remedy)
+    raise InputError("the log holds no such noun", name, known)
+
+
+def kind_of_instance(noun: object) -> Kind:
+    """The kind under which a noun is filed.
+
+    Raises InputError for an object the log does not hold.
+    """
+    kind = _BY_VARIANT.get(type(noun))
+    if kind is None:
+        known = ", ".join(variant.__name__ for variant in _BY_VARIANT)
+        raise InputError("the log holds no such noun", type(noun).__name__, known)
+    return kind

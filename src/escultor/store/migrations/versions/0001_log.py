@@ -1,0 +1,32 @@
+"""The log: one append-only table."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "log",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+            primary_key=True,
+            autoincrement=True,
+        ),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("time", sa.Double, nullable=False),
+        sa.Column("target", sa.Text),
+        sa.Column("subject", sa.Text),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.UniqueConstraint("kind", "id", name="uq_log_kind_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_log_kind_seq", "log", ["kind", "seq"])
+    op.create_index("ix_log_target", "log", ["target"])
+    op.create_index("ix_log_subject", "log", ["subject"])

@@ -1,0 +1,101 @@
+"""The registry: who answers, as a pure fold of the deployments in the log. The last one holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from escultor.errors import InputError
+from escultor.ids import new_id
+from escultor.types import Deployment
+
+CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
+ALIASES = (CHAMPION, CANDIDATE, PREVIOUS)
+
+
+def current(deployments: Iterable[Deployment]) -> Deployment | None:
+    """The deployment that holds: the last one recorded, None before the first."""
+    last = deque(deployments, maxlen=1)
+    return last[0] if last else None
+
+
+def aliases(deployments: Iterable[Deployment]) -> dict[str, str]:
+    """What each alias stands for now; empty before the first deployment."""
+    last = current(deployments)
+    return {} if last is None else dict(last.aliases)
+
+
+def champion(deployments: Iterable[Deployment]) -> str | None:
+    """The checkpoint that answers now, None before the first deployment."""
+    return aliases(deployments).get(CHAMPION)
+
+
+def previous(deployments: Iterable[Deployment]) -> str | None:
+    """The checkpoint a rollback would bring back, None where there is none."""
+    return aliases(deployments).get(PREVIOUS)
+
+
+def checked(deployment: Deployment) -> Deployment:
+    """The deployment itself.
+
+    Raises InputError unless its shares are positive and sum to 1, its aliases are known ones, and its
+    champion takes part in the traffic.
+    """
+    shares, named = deployment.shares, deployment.aliases
+    if not all(0 < share <= 1 for share in shares.values()):
+        raise InputError("a share of traffic is out of range", shares, "more than 0, at most 1")
+    if not math.isclose(total := math.fsum(shares.values()), 1.0, abs_tol=1e-9):
+        raise InputError("the shares of traffic do not sum to 1", f"{shares}, sum {total!r}", 1)
+    if unknown := sorted(set(named) - set(ALIASES)):
+        raise InputError("an alias is not known", ", ".join(unknown), ", ".join(ALIASES))
+    if named.get(CHAMPION) not in shares:
+        remedy = "name a champion, and give it a share"
+        raise InputError("the champion takes no traffic", named.get(CHAMPION), sorted(shares), remedy)
+    return deployment
+
+
+def deployment_for(
+    because: str, candidate: str, current: Deployment | None, *, now: float | None = None
+) -> Deployment:
+    """The deployment that makes `candidate` the champion and gives it all the traffic.
+
+    `because` is the id of the verdict's comparison or a person's words. The old champion becomes the
+    previous one; deploying the champion again ends a trial of a candidate and keeps the previous one.
+    Raises InputError when `because` or `candidate` is empty.
+    """
+    if not because.strip() or not candidate.strip():
+        got = f"because {because!r}, candidate {candidate!r}"
+        raise InputError("a deployment needs a reason and a candidate", got, "text that is not empty")
+    old = {} if current is None else current.aliases
+    before = old.get(PREVIOUS) if old.get(CHAMPION) == candidate else old.get(CHAMPION)
+    return _sole(candidate, before, because, now)
+
+
+def rollback(
+    history: Iterable[Deployment], because: str | None = None, *, now: float | None = None
+) -> Deployment:
+    """The deployment that brings the previous champion back: one like any other, to be appended.
+
+    Its own previous is the one that champion had when it last held, so repeated rollbacks walk back
+    through the champions instead of swinging between two. Raises InputError where none is left.
+    """
+    past = tuple(history)
+    back = previous(past)
+    if back is None:
+        raise InputError(
+            "there is no previous champion to roll back to",
+            f"{len(past)} deployments, champion {champion(past)}",
+            None,
+            "deploy a checkpoint by its id instead",
+        )
+    held = [entry for entry in past if entry.aliases.get(CHAMPION) == back]
+    before = held[-1].aliases.get(PREVIOUS) if held else None
+    return _sole(back, before, because or f"rollback of {past[-1].id}", now)
+
+
+def _sole(holder: str, before: str | None, because: str, now: float | None) -> Deployment:
+    named = {CHAMPION: holder} if before is None else {CHAMPION: holder, PREVIOUS: before}
+    when = time.time() if now is None else now
+    return checked(Deployment(new_id("dep"), when, {holder: 1.0}, named, because))

@@ -1,0 +1,116 @@
+"""Opening a log: create its table, upgrade an older one, refuse one from a newer version."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from escultor.errors import ConfigError, StoreError
+from escultor.store.database import BUSY_S, connect, explained, name_of, reading, writing
+from escultor.store.log import Log
+
+REVISIONS = ("0001",)  # every revision this version knows, oldest first; a test compares the files
+HEAD = REVISIONS[-1]
+_VERSIONS = "alembic_version"
+
+
+def open_log(url: str | URL) -> Log:
+    """Open the log at a database url, creating or upgrading its table where needed.
+
+    Processes may do so at the same time. Raises StoreError when the place cannot be reached, holds
+    no database, or was written by a newer version of escultor (nothing is changed then), ConfigError
+    when the url cannot be parsed.
+    """
+    try:
+        engine = connect(make_url(url))
+    except (ArgumentError, ValueError) as error:
+        # The error's own words may hold the password.
+        raise ConfigError(
+            "the url of the store cannot be read",
+            type(error).__name__,
+            "postgresql://user:password@host:port/name, with special characters as %XX",
+            "correct store.url",
+        ) from None
+    try:
+        with reading(engine) as connection:
+            found = _revision(connection, engine)
+        if engine.dialect.name == "sqlite":
+            _write_ahead(engine)
+        if found != HEAD:
+            with writing(engine) as connection:
+                # Another process may have upgraded the store while this one waited for the lock.
+                if _revision(connection, engine) != HEAD:
+                    _upgrade(connection, engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Log(engine)
+
+
+def _revision(connection: Connection, engine: Engine) -> str | None:
+    """The store's revision; None for an empty database. Importing alembic would take longer."""
+    if not inspect(connection).has_table(_VERSIONS):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {_VERSIONS}")).scalars().all()
+    if not found:
+        return None
+    if len(found) > 1 or found[0] not in REVISIONS:
+        raise StoreError(
+            f"the store {name_of(engine)} was written by a newer version of escultor, or by another program",
+            f"schema revision {', '.join(found)}",
+            f"revisions up to {HEAD}",
+            "upgrade escultor (pip install --upgrade escultor), or use another store; nothing was changed",
+        )
+    return found[0]
+
+
+def _write_ahead(engine: Engine) -> None:
+    """Let readers and one writer work at once. The mode is kept in the file.
+
+    Raises StoreError where the file system cannot do it.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        # SQLite does not wait for a busy file when the mode changes, so the wait is here; and the
+        # mode cannot change inside a transaction, so the driver's connection is used.
+        raw = None
+        try:
+            with explained(engine, "open"):
+                raw = engine.raw_connection()
+                cursor = raw.cursor()
+                mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                cursor.close()
+            break
+        except StoreError as error:
+            if "locked" not in str(error.got) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        finally:
+            if raw is not None:
+                raw.close()
+    if mode != "wal":
+        raise StoreError(
+            f"the store {name_of(engine)} lies where SQLite cannot keep a write-ahead log",
+            f"journal mode {mode}",
+            "a file on a local disk",
+            "move the store to a local disk, or use postgresql://",
+        )
+
+
+def _upgrade(connection: Connection, engine: Engine) -> None:
+    """Run the missing migrations inside the connection's transaction: all of them, or none."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config(attributes={"connection": connection})
+    place = str(Path(__file__).with_name("migrations"))
+    config.set_main_option("script_location", place.replace("%", "%%"))
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StoreError(f"could not upgrade the store {name_of(engine)}", error) from error

@@ -1,0 +1,135 @@
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from sqlalchemy import inspect
+from store_nouns import rating
+
+from escultor.errors import ConfigError, StoreError
+from escultor.store import log, open_store, schema
+from escultor.types import Feedback
+
+
+def python(code: str, *arguments: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def test_a_folder_holds_the_whole_store(tmp_path):
+    with open_store(str(tmp_path / "deep" / "store")) as store:
+        store.log.append(rating("a"))
+        store.blobs.put_bytes(b"data")
+        assert store.root == tmp_path / "deep" / "store"
+    assert sorted(path.name for path in store.root.iterdir()) == ["blobs", "log.db"]
+
+
+def test_a_sqlite_url_names_the_file_and_blobs_may_lie_elsewhere(tmp_path):
+    with open_store(f"sqlite:///{tmp_path}/own.db", blobs=tmp_path / "elsewhere") as store:
+        store.log.append(rating("a"))
+        assert (tmp_path / "own.db").is_file()
+        assert store.root == tmp_path
+        assert store.blobs.root == tmp_path / "elsewhere"
+
+
+def test_what_was_written_is_there_when_opened_again(url):
+    for _ in range(2):
+        with open_store(url) as store:
+            store.log.append(rating("a"))
+            assert store.log.count(Feedback) == 1
+
+
+def test_importing_is_cheap_and_opening_an_up_to_date_store_loads_no_alembic(tmp_path):
+    open_store(str(tmp_path)).close()
+    python(
+        "import sys\n"
+        "from escultor.store import open_store\n"
+        "assert not {'sqlalchemy', 'pydantic', 'alembic'} & set(sys.modules)\n"
+        "open_store(sys.argv[1]).close()\n"
+        "assert 'alembic' not in sys.modules\n",
+        str(tmp_path),
+    )
+
+
+def test_commits_are_synced_and_readers_do_not_block_the_writer(tmp_path):
+    with open_store(str(tmp_path)) as store, store.log._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+
+
+def test_the_migrations_make_the_table_the_code_uses(store):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    folder = os.path.join(os.path.dirname(schema.__file__), "migrations")
+    files = [script.revision for script in ScriptDirectory(folder).walk_revisions()]
+    assert tuple(reversed(files)) == schema.REVISIONS
+    with store.log._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), log.metadata) == []
+
+
+def test_a_store_of_a_newer_version_is_refused_with_the_remedy_and_left_as_it_was(tmp_path):
+    open_store(str(tmp_path)).close()
+    file = tmp_path / "log.db"
+    with sqlite3.connect(file) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    raw.close()
+    before = file.read_bytes()
+    with pytest.raises(StoreError) as caught:
+        open_store(str(tmp_path))
+    for part in (str(file), "9999", schema.HEAD, "pip install --upgrade escultor"):
+        assert part in str(caught.value)
+    assert file.read_bytes() == before
+
+
+def test_an_upgrade_that_fails_leaves_nothing_behind(tmp_path):
+    file = tmp_path / "log.db"
+    with sqlite3.connect(file) as raw:
+        raw.execute("CREATE TABLE log (somebody TEXT)")
+    raw.close()
+    with pytest.raises(StoreError, match="table log already exists"):
+        open_store(str(tmp_path))
+    with sqlite3.connect(file) as raw:
+        assert raw.execute("SELECT name FROM sqlite_master").fetchall() == [("log",)]
+    raw.close()
+
+
+def test_tables_of_other_programs_in_the_same_database_are_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "log.db") as raw:
+        raw.execute("CREATE TABLE other (somebody TEXT)")
+    raw.close()
+    with open_store(str(tmp_path)) as store:
+        assert set(inspect(store.log._engine).get_table_names()) == {"other", "log", "alembic_version"}
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(tmp_path):
+    (tmp_path / "log.db").write_text("a letter, not a database. " * 50)
+    with pytest.raises(StoreError, match=r"log\.db; got: file is not a database; remedy: point the store"):
+        open_store(str(tmp_path))
+    assert (tmp_path / "log.db").read_text().startswith("a letter")
+
+
+def test_a_file_where_the_folder_should_be_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made"):
+        open_store(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "  ", "mysql://u:secret@h/d", "sqlite://", "sqlite:///:memory:", "postgresql://u:secret@h:x/d"],
+)
+def test_a_url_of_another_kind_is_refused_without_telling_the_password(url):
+    with pytest.raises(ConfigError, match=r"remedy: correct store\.url") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_cannot_be_reached_is_named_without_the_password():
+    with pytest.raises(StoreError, match="check that the server runs") as caught:
+        open_store("postgresql://somebody:secret@127.0.0.1:1/none")
+    assert "127.0.0.1:1/none" in str(caught.value)
+    assert "secret" not in str(caught.value)
