@@ -43,9 +43,9 @@ class Training(Section):
     learning_rate: Positive = Field(1e-5, description="peak learning rate")
     epochs: Positive = Field(3, description="passes over the data; max_steps cuts it short")
     max_steps: Count | None = Field(None, description="optimizer steps at most; null: epochs decide")
-    batch_size: Count = Field(32, description="examples (pre-training: packed rows) per optimizer step")
+    batch_size: Count = Field(32, description="examples per optimizer step")
     micro_batch_size: Count | None = Field(
-        None, description="examples per forward pass; null: the whole batch"
+        None, description="examples per forward pass at most; null: as memory and length suit"
     )
     warmup_steps: Natural = Field(100, description="steps of linear warm-up, at most a tenth of the run")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
@@ -72,15 +72,15 @@ class Model(Section):
 class Pretrain(Training):
     learning_rate: Positive = Field(4e-3, description="peak learning rate")
     epochs: Positive = Field(1, description="passes over the data")
-    batch_size: Count = Field(16, description="packed rows of max_length tokens per step")
+    batch_size: Count = Field(64, description="documents (or windows of long ones) per step")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field("wsd", description="see sft")
-    max_length: Count = Field(512, description="tokens of a packed row")
+    max_length: Count = Field(512, description="tokens; a longer document is cut into windows")
     optimizer: Literal["adamw", "muon"] = Field("muon", description="see sft")
     vocabulary: Annotated[int, Field(ge=300)] = Field(4096, description="tokens of the byte-level BPE")
     hidden_size: Count = Field(192, description="width")
     layers: Count = Field(8, description="depth")
-    heads: Count = Field(6, description="attention heads; divides hidden_size")
-    kv_heads: Count = Field(2, description="key-value heads; divides heads")
+    heads: Count = Field(3, description="attention heads; divides hidden_size")
+    kv_heads: Count = Field(1, description="key-value heads; divides heads")
     intermediate_size: Count = Field(640, description="width of the feed-forward layer")
     context: Count = Field(1024, description="longest sequence the model accepts")
 

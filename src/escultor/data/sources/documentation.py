@@ -1,0 +1,142 @@
+"""From documentation entries to what is learnt: documents to pre-train on, and gold Trinities.
+
+A docstring whose first line is a summary (PEP 257) is a pair written by a person: the body with the
+signature is the raw document, the first line its summary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from escultor.data.sources.domains import domain_of
+from escultor.data.sources.python_docs import DocEntry
+from escultor.ids import hash_value
+from escultor.rng import unit
+from escultor.skills.trinity import Trinity, mentioned_names, prompt_for, purpose_of
+from escultor.types import Consent, Document, Example, Origin
+
+# Packages are held out by the hash of their name, so that a package is on the same side wherever it is
+# installed. The salt was chosen once, so that the largest packages fall on the training side.
+SPLIT_SALT = "packages/1"
+HELD_OUT_SHARE = 0.2
+TRAFFIC_SHARE = 0.15  # of the training packages' Trinities: kept aside for the users of the loop
+
+MAX_BODY_CHARS = 480
+MAX_SIGNATURE_CHARS = 100
+SUMMARY_CHARS = (15, 120)
+MIN_BODY_CHARS = 80
+MAX_SAME_SUMMARY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """One document with its Trinity as its author wrote it."""
+
+    id: str
+    package: str
+    document: str
+    trinity: Trinity
+
+    def example(self) -> Example:
+        origin = Origin((self.id,), "trinity-gold/1", Consent.TRAIN)
+        return Example(self.id, prompt_for(self.document), self.trinity.to_json(), origin)
+
+
+def is_held_out(package: str) -> bool:
+    """Whether a package is never trained on."""
+    return unit(0, SPLIT_SALT, package) < HELD_OUT_SHARE
+
+
+def is_traffic(gold: Gold) -> bool:
+    """Whether a training package's document is kept aside for the loop's users to ask about."""
+    return unit(0, SPLIT_SALT, "traffic", gold.id) < TRAFFIC_SHARE
+
+
+def raw_document(entry: DocEntry) -> str:
+    """The docstring's body under its signature, both cut at a stated length at a natural border."""
+    return f"{_cut_signature(entry)}\n\n{_cut_body(entry.body)}"
+
+
+def golds(entries: Iterable[DocEntry], counts: Counter[str] | None = None) -> list[Gold]:
+    """The entries that make a clean pair, with the reason of every refusal counted."""
+    counts = Counter() if counts is None else counts
+    kept: list[Gold] = []
+    summaries: Counter[str] = Counter()
+    for entry in entries:
+        summary, reason = entry.summary, None
+        if entry.kind == "module" or any(part.startswith("_") for part in entry.name.split(".")):
+            reason = "not public"
+        elif not SUMMARY_CHARS[0] <= len(summary) <= SUMMARY_CHARS[1]:
+            reason = "summary too short or long"
+        elif not summary.endswith(".") or not summary.isascii() or not summary[0].isupper():
+            reason = "summary is no sentence"
+        elif len(entry.body) < MIN_BODY_CHARS:
+            reason = "no body"
+        elif summaries[summary] >= MAX_SAME_SUMMARY:
+            reason = "summary repeated"
+        counts[reason or "kept"] += 1
+        if reason is None:
+            summaries[summary] += 1
+            kept.append(_gold(entry))
+    return kept
+
+
+def documents(entries: Iterable[DocEntry]) -> list[Document]:
+    """Pre-training text. Each entry as it stands; an entry with a summary also as a record: body
+    first, then its name, mentions, domain, purpose and summary as a field list, which makes a
+    small model practise what Trinity asks for (copying a name, telling a document in a line)."""
+    made = []
+    for entry in entries:
+        plain = f"{entry.signature}\n\n{entry.doc}"
+        made.append(_document(entry, plain, "documentation/1"))
+        if len(entry.summary) <= 2 * SUMMARY_CHARS[1] and len(entry.body) >= MIN_BODY_CHARS:
+            made.append(_document(entry, _record(entry), "documentation-record/1"))
+    return made
+
+
+def _gold(entry: DocEntry) -> Gold:
+    document = raw_document(entry)
+    trinity = Trinity(
+        entity=entry.name,
+        domain=domain_of(entry.package),
+        purpose=purpose_of(document),
+        entities=mentioned_names(document, but=entry.name),
+        summary=entry.summary,
+    )
+    return Gold(hash_value([entry.name, document]), entry.package, document, trinity)
+
+
+def _record(entry: DocEntry) -> str:
+    document = raw_document(entry)
+    mentions = ", ".join(mentioned_names(document, but=entry.name)) or "none"
+    return (
+        f"{document}\n\n:name: {entry.name}\n:mentions: {mentions}\n:domain: {domain_of(entry.package)}\n"
+        f":purpose: {purpose_of(document)}\n:summary: {entry.summary}"
+    )
+
+
+def _document(entry: DocEntry, text: str, rule: str) -> Document:
+    return Document(hash_value(text), text, Origin((f"{entry.package}:{entry.name}",), rule))
+
+
+def _cut_signature(entry: DocEntry) -> str:
+    text = entry.signature
+    if len(text) <= max(MAX_SIGNATURE_CHARS, len(entry.name) + 6):
+        return text
+    room = max(MAX_SIGNATURE_CHARS, len(entry.name) + 6) - 6
+    return text[:room].rsplit(",", 1)[0].rstrip("(, ") + (", ...)" if "," in text[:room] else "(...)")
+
+
+def _cut_body(text: str) -> str:
+    text = re.sub(r"[ \t]+\n", "\n", text)
+    if len(text) <= MAX_BODY_CHARS:
+        return text
+    head = text[:MAX_BODY_CHARS]
+    for border in ("\n", " "):
+        at = head.rfind(border)
+        if at > MAX_BODY_CHARS // 2:
+            return head[:at].rstrip()
+    return head

@@ -1,0 +1,124 @@
+"""Models from a directory, fresh ones, and their way back to disk. Safetensors only, no remote code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from escultor.config import Pretrain
+from escultor.errors import ModelError, StoreError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BUILT_IN = "escultor-base"
+BUILT_IN_PATH = Path(__file__).parents[1] / "assets" / BUILT_IN
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model with the tokenizer that it was trained with."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def resolve(name: str) -> Path:
+    """The folder of a model's name: the built-in one's, or the path itself.
+
+    Raises ModelError where no model lies there, saying what is missing.
+    """
+    path = BUILT_IN_PATH if name == BUILT_IN else Path(name)
+    remedy = f"give a folder with config.json and *.safetensors, or `{BUILT_IN}`"
+    if not path.is_dir():
+        raise ModelError(f"`{name}` is no model folder", "nothing is there", remedy=remedy)
+    if not (path / "config.json").is_file():
+        raise ModelError(f"`{name}` is no model folder", "no config.json", remedy=remedy)
+    if not list(path.glob("*.safetensors")):
+        if list(path.glob("*.bin")) or list(path.glob("*.pt")):
+            raise ModelError(
+                f"`{name}` holds pickled weights, which can run code", remedy="convert it to safetensors"
+            )
+        raise ModelError(f"`{name}` is no model folder", "no *.safetensors", remedy=remedy)
+    return path
+
+
+def load(name: str) -> Loaded:
+    """Load a causal language model and its tokenizer, in float32, ready to train or to answer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = resolve(name)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"`{name}` cannot be loaded as a causal language model", first) from error
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"`{name}`: the tokenizer has more tokens than the model has rows",
+            f"{len(tokenizer)} tokens, {rows} rows",
+            remedy="use the tokenizer the model was trained with",
+        )
+    return Loaded(model, tokenizer)
+
+
+def fresh(shape: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A Llama with random weights (drawn from torch's global generator) for this tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
+    """Write weights (in `dtype`, default as they are) and tokenizer, whole or not at all.
+
+    Raises StoreError when the disk refuses; nothing half-written is left.
+    """
+    import shutil
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        state = loaded.model.state_dict()
+        if dtype is not None:
+            state = {name: value.to(dtype) for name, value in state.items()}
+        loaded.model.save_pretrained(temporary, state_dict=state)
+        loaded.tokenizer.save_pretrained(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except Exception as error:  # safetensors raises its own kinds when a disk is full
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StoreError(f"the model could not be written to {folder}", error, remedy="free disk space") from error
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """Numbers that training moves; tied weights count once."""
+    return sum(p.numel() for p in model.parameters())

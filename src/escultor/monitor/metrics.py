@@ -1,0 +1,146 @@
+"""What happened in a stretch of time: a mergeable fold of the log, and the health read off it.
+
+A `Window` is keyed by id, so folding is order-free and idempotent: reading a piece of the log twice
+changes nothing, and windows of pieces merge into the window of the whole. It holds some 300 bytes a call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, NamedTuple, TypeVar
+
+from escultor.errors import DataError
+from escultor.evaluate import stats
+from escultor.types import Estimate, Feedback, Health, Interaction, Rating, Revocation
+
+THUMB = "thumb"
+DAY_S = 86_400.0
+LEVEL = 0.025  # one-sided: 95 % intervals
+Z = NormalDist().inv_cdf(1 - LEVEL)
+
+K = TypeVar("K")
+V = TypeVar("V", bound=tuple[Any, ...])
+
+
+class Call(NamedTuple):
+    """What one interaction adds to the figures."""
+
+    time: float
+    version: str
+    failed: bool
+    latency_ms: float
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+
+
+class Thumb(NamedTuple):
+    """The last word of one subject on one answer; the order of the fields is the order of precedence."""
+
+    time: float
+    id: str
+    vote: int  # +1 up, -1 down, 0 withdrawn
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Calls by interaction id, thumbs by (target, subject). Law: fold(a + b) = merge(fold(a), fold(b))."""
+
+    calls: Mapping[str, Call]
+    thumbs: Mapping[tuple[str, str], Thumb]
+
+
+def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ()) -> Window:
+    """Fold events, in any order, into a window.
+
+    Thumbs are boolean Ratings named `thumb`; per target and subject the latest counts, and a Revocation
+    of that name withdraws what came before it. Other feedback is not a figure of health.
+    """
+    calls: dict[str, Call] = {}
+    for i in interactions:
+        usage, failed = i.usage, i.finish_reason == "error"
+        tokens = (usage.prompt_tokens, usage.completion_tokens)
+        _keep_latest(calls, i.id, Call(i.time, i.version, failed, i.latency_ms, *tokens, i.cost_usd))
+    thumbs: dict[tuple[str, str], Thumb] = {}
+    for f in feedback:
+        if isinstance(f, Rating) and f.name == THUMB and isinstance(f.value, bool):
+            _keep_latest(thumbs, (f.target, f.subject), Thumb(f.time, f.id, 1 if f.value else -1))
+        elif isinstance(f, Revocation) and f.name == THUMB:
+            _keep_latest(thumbs, (f.target, f.subject), Thumb(f.time, f.id, 0))
+    return Window(calls, thumbs)
+
+
+def merge(a: Window, b: Window) -> Window:
+    """The window of both logs together."""
+    calls, thumbs = dict(a.calls), dict(a.thumbs)
+    for key, call in b.calls.items():
+        _keep_latest(calls, key, call)
+    for pair, thumb in b.thumbs.items():
+        _keep_latest(thumbs, pair, thumb)
+    return Window(calls, thumbs)
+
+
+def _keep_latest(kept: dict[K, V], key: K, value: V) -> None:
+    kept[key] = max(kept.get(key, value), value)
+
+
+def health(version: str, window: Window, since: float, until: float) -> Health:
+    """Estimates for the calls a version answered in [since, until), in seconds since the epoch.
+
+    Shares carry Wilson intervals, latencies order statistics (an upper bound of inf: too few calls to
+    give one), the daily cost the interval of a compound Poisson sum. Totals are counted, so their bounds
+    are the totals. A thumb belongs to the call it rates, whenever it came; one on a call outside the
+    window is not counted. Figures with `n` 0 say nothing, and their bounds say so. Raises DataError when
+    the window is empty of time.
+    """
+    if not since < until:
+        raise DataError("a window has no length", f"since {since}, until {until}", "since < until")
+    calls = {k: c for k, c in window.calls.items() if c.version == version and since <= c.time < until}
+    votes = [(target, t.vote) for (target, _), t in window.thumbs.items() if t.vote and target in calls]
+    n, failed = len(calls), sum(c.failed for c in calls.values())
+    # A failure is quick or slow for reasons of its own; it has its share, and no part in the latency.
+    waits = [c.latency_ms for c in calls.values() if not c.failed]
+    estimates = (
+        _total("calls", n, n),
+        _share("error_share", failed, n),
+        _share("rated_share", len({target for target, _ in votes}), n),
+        _share("thumbs_down_share", sum(vote < 0 for _, vote in votes), len(votes)),
+        _latency("latency_p50_ms", waits, 0.5),
+        _latency("latency_p99_ms", waits, 0.99),
+        _total("prompt_tokens", sum(c.prompt_tokens for c in calls.values()), n),
+        _total("completion_tokens", sum(c.completion_tokens for c in calls.values()), n),
+        _total("cost_usd", math.fsum(c.cost_usd for c in calls.values()), n),
+        _daily_cost([c.cost_usd for c in calls.values()], until - since),
+    )
+    return Health(version, since, until, estimates)
+
+
+def _total(name: str, value: float, n: int) -> Estimate:
+    return Estimate(name, float(value), float(value), float(value), n)
+
+
+def _share(name: str, count: int, n: int) -> Estimate:
+    low, high = stats.wilson(count, n, LEVEL)
+    return Estimate(name, count / n if n else 0.0, low, high, n)
+
+
+def _latency(name: str, waits: list[float], q: float) -> Estimate:
+    if not waits:
+        return Estimate(name, 0.0, 0.0, math.inf, 0)
+    found = stats.quantile(waits, q, LEVEL)
+    low = 0.0 if found.low is None else found.low
+    return Estimate(name, found.value, low, math.inf if found.high is None else found.high, found.n)
+
+
+def _daily_cost(costs: list[float], seconds: float) -> Estimate:
+    """The cost of a day at this pace, in dollars: calls at random, variance of their sum = sum of squares."""
+    spent, days = math.fsum(costs), seconds / DAY_S
+    half = Z * math.sqrt(math.fsum(c * c for c in costs))
+    # What a part of a day has cost already, the whole day costs at least.
+    low = max(spent if days <= 1 else 0.0, (spent - half) / days)
+    return Estimate(
+        "cost_usd_per_day", spent / days, low, (spent + half) / days if costs else math.inf, len(costs)
+    )

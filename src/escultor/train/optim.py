@@ -1,0 +1,84 @@
+"""Optimizers and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from escultor.config import Training
+
+MUON_RATIO = 5.0  # Muon's learning rate over AdamW's
+WSD_DECAY = 0.4  # last share of the run in which `wsd` falls
+
+
+def rate(step: int, steps: int, settings: Training) -> float:
+    """The share of the peak learning rate at `step` of `steps` (from 0): warm-up, then the schedule.
+
+    Warm-up takes `warmup_steps`, at most a tenth of the run. Every schedule but `constant` ends at 0.
+    """
+    warmup = min(settings.warmup_steps, steps // 10)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    left = (steps - step) / max(1, steps - warmup)  # 1 after warm-up, towards 0
+    match settings.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return left
+        case "cosine":
+            return 0.5 * (1 - math.cos(math.pi * left))
+        case "wsd":
+            return min(1.0, (steps - step) / max(1.0, WSD_DECAY * steps))
+
+
+class Optimizers:
+    """One or two optimizers that step as one. Matrices decay, vectors (norms, biases) do not."""
+
+    def __init__(self, model: nn.Module, settings: Training):
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        hidden = {name for name, p in named if p.ndim == 2 and _is_hidden(name)}
+        if settings.optimizer == "adamw":
+            hidden = set()
+        rest = [(name, p) for name, p in named if name not in hidden]
+        groups = [
+            {"params": [p for _, p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for _, p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        betas = (0.9, 0.95) if settings.optimizer == "muon" else (0.9, 0.999)
+        self.parts: list[Optimizer] = []
+        self.peaks: list[float] = []
+        if groups:
+            self.parts.append(torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True))
+            self.peaks.append(settings.learning_rate)
+        if hidden:
+            # Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
+            peak = MUON_RATIO * settings.learning_rate
+            matrices = [p for name, p in named if name in hidden]
+            muon = torch.optim.Muon(matrices, lr=peak, weight_decay=settings.weight_decay, momentum=0.95)
+            self.parts.append(muon)
+            self.peaks.append(peak)
+
+    def step(self, share: float) -> None:
+        """One update at `share` of the peak learning rates; gradients are freed."""
+        for part, peak in zip(self.parts, self.peaks, strict=True):
+            for group in part.param_groups:
+                group["lr"] = peak * share
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def restore(self, states: Iterable[dict[str, Any]]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def _is_hidden(name: str) -> bool:
+    return "embed" not in name and "lm_head" not in name and "wte" not in name and "wpe" not in name
