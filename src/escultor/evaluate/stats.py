@@ -82,7 +82,8 @@ def cluster_sums(values: ArrayLike, clusters: Sequence[str]) -> tuple[Array, Arr
             "a value is not finite", x[~np.isfinite(x)][0], remedy="leave the item out or repair it"
         )
     _, where = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    return np.bincount(where, weights=x), np.bincount(where, weights=np.ones_like(x))
+    sums, sizes = np.bincount(where, weights=x), np.bincount(where)
+    return sums.astype(np.float64), sizes.astype(np.float64)
 
 
 def standard_error(sums: Array, sizes: Array) -> float:
