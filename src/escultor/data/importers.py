@@ -1,0 +1,231 @@
+"""Users' files to nouns and back: JSONL, one JSON object on each line.
+
+    document  {"text": TEXT}
+    example   {"prompt": SAID, "completion": SAID}, or {"messages": [...]}: the last answer is learnt
+    pair      {"prompt": SAID, "chosen": SAID, "rejected": SAID}; `prompt` may be left out where both
+              sides are messages that begin with it
+
+SAID is text, or messages `[{"role": "user", "content": TEXT}, ...]`. Optional are `id`, `weight`, a pair's
+`flip_rate`, and the `origin` that an exported row keeps. A row that is broken stops the import, ten
+such are gathered first; a row that is sound but teaches nothing is left out, counted and named.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, overload
+
+from escultor.data.jsonl_rows import (
+    KEYS,
+    KINDS,
+    SHAPES,
+    Fault,
+    Item,
+    Kind,
+    Skip,
+    build,
+    decode,
+    row_of,
+    short,
+)
+from escultor.errors import DataError, StoreError
+from escultor.ids import hash_value
+from escultor.types import Document, Example, Pair
+
+MAX_PROBLEMS = 10  # gathered before an import is refused
+MAX_LINES = 10  # line numbers kept for each reason
+_NOUNS: dict[type, Kind] = {Document: "document", Example: "example", Pair: "pair"}
+
+T = TypeVar("T", bound=Item)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported(Generic[T]):
+    """What a file held. `counts` says how many rows were kept, and by reason what was left out;
+    `skipped` names the first ten lines of each reason for which a row was left out."""
+
+    items: tuple[T, ...]
+    counts: dict[str, int]
+    skipped: dict[str, tuple[int, ...]]
+
+
+@overload
+def read_jsonl(path: Path, kind: Literal["document"]) -> Imported[Document]: ...
+@overload
+def read_jsonl(path: Path, kind: Literal["example"]) -> Imported[Example]: ...
+@overload
+def read_jsonl(path: Path, kind: Literal["pair"]) -> Imported[Pair]: ...
+@overload
+def read_jsonl(path: Path, kind: Kind) -> Imported[Any]: ...
+def read_jsonl(path: Path, kind: Kind) -> Imported[Any]:
+    """Read a file line by line. A row without `id` is named by the hash of what it says.
+
+    Raises DataError naming file and line of the first broken rows, what was got, what is allowed and
+    the remedy; also when nothing is left to learn from.
+    """
+    if kind not in KINDS:
+        raise DataError("no such kind of row", repr(kind), KINDS)
+    reader = _Reader(path, kind)
+    for number, line in _lines(path):
+        reader.take(number, line)
+        if len(reader.problems) >= MAX_PROBLEMS:
+            break
+    return reader.done()
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file's first row is: document, example or pair.
+
+    Raises DataError when it is none, or cannot be read.
+    """
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            keys = set(decode(line))
+        except Fault as fault:
+            raise DataError(f"{path}:{number}: {fault}") from fault
+        if keys >= {"chosen", "rejected"}:
+            return "pair"
+        if "messages" in keys or keys >= {"prompt", "completion"}:
+            return "example"
+        if "text" in keys:
+            return "document"
+        raise DataError(f"{path}:{number}: the row has no known shape", short(sorted(keys)), SHAPES)
+    raise DataError(f"{path} holds no rows", "an empty file", "one JSON object on each line")
+
+
+def write_jsonl(path: Path, items: Iterable[Item]) -> int:
+    """Write items of one kind, whole or not at all, and return how many; `read_jsonl` gives them back.
+
+    Raises DataError for an item that would not come back as it is, StoreError when the disk refuses.
+    """
+    items = iter(items)
+    first = next(items, None)
+    if first is None:
+        raise DataError(f"nothing to write to {path}", "no items", "one or more")
+    kind = _NOUNS.get(type(first))
+    if kind is None:
+        raise DataError("no such item in a file", type(first).__name__, KINDS)
+    reader = _Reader(path, kind)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    number = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            for number, item in enumerate(_chained(first, items), 1):
+                file.write(_line(reader, number, item))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} could not be written", error, remedy="check the path and free disk space"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return number
+
+
+# --- lines ------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Takes lines one by one and keeps what they hold."""
+
+    def __init__(self, path: Path, kind: Kind):
+        self.path = path
+        self.kind: Kind = kind
+        self.items: list[Item] = []
+        self.problems: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.skipped: dict[str, list[int]] = {}
+        self.seen: dict[str, tuple[int, bytes]] = {}  # id -> line, hash of the whole row
+
+    def take(self, number: int, line: bytes) -> None:
+        try:
+            if not line.strip():
+                raise Skip("blank line")
+            row = decode(line)
+            item = build(self.kind, row, self.counts, f"{_unicode(self.path.name)}:{number}")
+            self._refuse_repeated(item.id, number, row)
+        except Skip as skip:
+            lines = self.skipped.setdefault(str(skip), [])
+            self.counts[str(skip)] += 1
+            if len(lines) < MAX_LINES:
+                lines.append(number)
+        except Fault as fault:
+            self.problems.append(f"{self.path}:{number}: {fault}")
+        else:
+            self.items.append(item)
+            self.counts["kept"] += 1
+
+    def done(self) -> Imported[Any]:
+        if self.problems:
+            more = [f"  (stopped at the first {MAX_PROBLEMS})"] if len(self.problems) >= MAX_PROBLEMS else []
+            lines = [f"  {problem}" for problem in self.problems]
+            what = "\n".join([f"{self.path} cannot be imported:", *lines, *more])
+            raise DataError(what, remedy="correct these lines; nothing was imported")
+        if not self.items:
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in self.counts.items())
+            allowed = f"at least one {self.kind}, one JSON object on each line"
+            raise DataError(f"{self.path} holds nothing to learn from", reasons or "an empty file", allowed)
+        skipped = {reason: tuple(lines) for reason, lines in self.skipped.items()}
+        return Imported(tuple(self.items), dict(self.counts), skipped)
+
+    def _refuse_repeated(self, id: str, number: int, row: dict[str, Any]) -> None:
+        digest = bytes.fromhex(hash_value({key: row[key] for key in row.keys() & KEYS[self.kind]}))
+        before, same = self.seen.setdefault(id, (number, digest))
+        if before == number:
+            return
+        if same == digest or "id" not in row:
+            raise Skip("exact duplicate")
+        raise Fault(
+            "`id` names two different rows", short(id), f"one row; line {before} has it too", "rename"
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, one in memory at a time; a byte-order mark is left out."""
+    try:
+        with path.open("rb") as file:
+            for first in islice(file, 1):
+                yield 1, first.removeprefix(b"\xef\xbb\xbf")
+            yield from enumerate(file, 2)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{path} cannot be read", reason, "a JSONL file", "check the path") from error
+
+
+# --- and back ---------------------------------------------------------------------------------
+
+
+def _line(reader: _Reader, number: int, item: Item) -> bytes:
+    """An item's line, read again to be sure that it comes back."""
+    problem = "it would come back changed"
+    try:
+        line = json.dumps(row_of(item), ensure_ascii=False).encode() + b"\n"
+        reader.take(number, line)
+        if reader.items and reader.items.pop() == item:
+            return line
+        problem = "; ".join([*reader.problems, *reader.skipped]) or problem
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        problem = str(error)
+    id = ascii(getattr(item, "id", None))
+    raise DataError(f"item {number} ({id}) cannot be written to {reader.path}", problem, f"a {reader.kind}")
+
+
+def _chained(first: Item, rest: Iterable[Item]) -> Iterator[Item]:
+    yield first
+    yield from rest
+
+
+def _unicode(name: str) -> str:
+    """A file's name as text, whatever bytes it is made of."""
+    return name.encode("utf-8", "replace").decode()
