@@ -1,0 +1,219 @@
+"""What a model makes of a text, token by token: where it looks, what surprises it, what it expects next."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from escultor.errors import DataError, InputError, ModelError
+from escultor.model.load import Loaded
+from escultor.text.chat import Chat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+LONGEST = 1024  # tokens; the weights of all layers are held at once and grow with the square
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A token that may come next, with the probability that the model gives it."""
+
+    token: str
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One token, and the distribution of the token after it.
+
+    The soft label is `soft` (most probable first) plus `rest`; together they sum to 1. The hard label
+    puts probability 1 on `hard`: the token that does come next, or the most probable one at the end
+    (`hard_is_guess`).
+    """
+
+    token: str
+    id: int
+    surprise_bits: float | None  # -log2 p(token | tokens before); None: nothing comes before
+    entropy_bits: float  # of the distribution of the next token
+    soft: tuple[Expected, ...]
+    rest: float
+    hard: Expected
+    hard_is_guess: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A text as its model sees it. Row i of `attention` says how much token i looks at each token."""
+
+    positions: tuple[Position, ...]  # T
+    attention: tuple[tuple[float, ...], ...]  # (T, T)
+    layer: int  # the layer shown, from 0
+    head: int | None  # the head shown, from 0; None: the mean over heads
+    layers: int
+    heads: int
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens as `displayed` writes them."""
+        return tuple(position.token for position in self.positions)
+
+
+def inspect_text(
+    loaded: Loaded, text: str, layer: int | None = None, top: int = 5, head: int | None = None
+) -> Inspection:
+    """Read `text` as a document and say what the model does at every token.
+
+    `layer`: whose attention is shown, from 0 (None: the last). `head`: which of its heads (None: their
+    mean). `top`: tokens of the soft label. Control tokens in the text are text. The model is switched
+    to its eager attention for the call and back; do not share it with another thread meanwhile.
+    Raises DataError for an empty or too long text, InputError for a layer, head or top that cannot be,
+    ModelError when the model gives no attention weights.
+    """
+    import torch
+
+    ids = _ids(loaded, text)
+    if top < 1:
+        raise InputError("the soft label needs tokens", f"top {top}", "1 or more")
+    with _eager(loaded.model) as model:
+        out = model(
+            input_ids=torch.tensor([ids], device=model.device), output_attentions=True, use_cache=False
+        )
+    shown, layer, layers, heads = _reduced(out.attentions, layer, head)
+    positions = _positions(loaded.tokenizer, ids, out.logits[0], top)
+    return Inspection(positions, tuple(map(tuple, shown.tolist())), layer, head, layers, heads)
+
+
+def _ids(loaded: Loaded, text: str) -> list[int]:
+    """The text as pre-training shows it: after the BOS where the tokenizer writes one."""
+    ids = Chat(loaded.tokenizer).documents([text])[0][:-1] if text else []
+    if not ids:
+        raise DataError("there is no text to look at", repr(text), "at least one token", "give some text")
+    context = getattr(loaded.model.config, "max_position_embeddings", None) or LONGEST
+    if len(ids) > (limit := min(context, LONGEST)):
+        why = "the model's context" if context <= LONGEST else "what can be shown at once"
+        raise DataError(
+            f"the text is longer than {why}",
+            f"{len(ids)} tokens",
+            f"at most {limit} tokens",
+            "give a shorter text, or look at one part at a time",
+        )
+    return ids
+
+
+@contextmanager
+def _eager(model: Any) -> Iterator[Any]:
+    """The model in evaluation, with the one attention that returns its weights; then as it was."""
+    import torch
+
+    before, training = model.config._attn_implementation, model.training
+    try:
+        model.set_attn_implementation("eager")
+        model.eval()
+        with torch.no_grad():
+            yield model
+    finally:
+        model.set_attn_implementation(before)
+        model.train(training)
+
+
+def _reduced(attentions: Any, layer: int | None, head: int | None) -> tuple[Tensor, int, int, int]:
+    """The weights (T, T) of one layer, of one head or their mean; the layer; how many of both."""
+    if not attentions or any(weights is None for weights in attentions):
+        raise ModelError(
+            "the model gives no attention weights",
+            allowed="a transformer whose every layer attends",
+            remedy="look at another model",
+        )
+    layers, heads = len(attentions), attentions[0].shape[1]
+    layer = layers - 1 if layer is None else layer
+    for name, value, count in (("layer", layer, layers), ("head", head, heads)):
+        if value is not None and not 0 <= value < count:
+            raise InputError(f"the model has no such {name}", value, f"0 to {count - 1}")
+    weights = attentions[layer][0].double()  # (heads, T, T)
+    return (weights.mean(0) if head is None else weights[head]), layer, layers, heads
+
+
+def _positions(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], logits: Tensor, top: int
+) -> tuple[Position, ...]:
+    """From logits (T, V): what each token cost, and what is expected after it."""
+    logp = logits.double().log_softmax(-1)  # (T, V)
+    p = logp.exp()  # (T, V)
+    entropy = -(p * logp.clamp_min(-1e9)).sum(-1) / math.log(2)  # (T,)
+    best, which = p.topk(min(top, p.shape[-1]), -1)  # (T, k)
+    after = [*ids[1:], int(which[-1, 0])]  # T
+    names = displayed(tokenizer, [*ids, *after, *which.flatten().tolist()])
+    T, k = which.shape
+    found = []
+    for t in range(T):
+        at = 2 * T + t * k
+        soft = zip(names[at : at + k], which[t].tolist(), best[t].tolist(), strict=True)
+        found.append(
+            Position(
+                token=names[t],
+                id=ids[t],
+                surprise_bits=-float(logp[t - 1, ids[t]]) / math.log(2) if t else None,
+                entropy_bits=float(entropy[t]),
+                soft=tuple(Expected(*each) for each in soft),
+                rest=max(0.0, 1.0 - float(best[t].sum())),
+                hard=Expected(names[T + t], after[t], float(p[t, after[t]])),
+                hard_is_guess=t == T - 1,
+            )
+        )
+    return tuple(found)
+
+
+# --- tokens for people ------------------------------------------------------------------------
+
+_SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"} | {
+    chr(code): chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"
+}
+_HALF = re.compile("[\udc80-\udcff]+")  # what surrogateescape makes of bytes that are no whole character
+
+
+def displayed(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
+    """Tokens as a person can read them: blanks as ␣, line ends as ↵, other control characters as their
+    pictures; bytes that are only a part of a character in hexadecimal, such as ⟨E2 82⟩."""
+    special = set(tokenizer.all_special_ids)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    byte_level = backend is not None and b"ByteLevel" in (
+        backend.decoder.__getstate__() if backend.decoder else b""
+    )
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    return [
+        piece if id in special else _readable(piece, byte_level)
+        for id, piece in zip(ids, pieces, strict=True)
+    ]
+
+
+def _readable(piece: str, byte_level: bool) -> str:
+    if byte_level and all(sign in _BYTES for sign in piece):
+        text = bytes(_BYTES[sign] for sign in piece).decode("utf-8", "surrogateescape")
+        text = _HALF.sub(lambda m: _hex(m[0].encode("utf-8", "surrogateescape")), text)
+    elif not byte_level and (byte := re.fullmatch("<0x([0-9A-F]{2})>", piece)):
+        value = int(byte[1], 16)
+        text = chr(value) if value < 128 else _hex(bytes([value]))
+    else:
+        text = piece if byte_level else piece.replace("▁", " ")
+    return "".join(_SHOWN.get(sign, sign) for sign in text)
+
+
+def _hex(raw: bytes) -> str:
+    return f"⟨{raw.hex(chr(32)).upper()}⟩"
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """How byte-level tokenizers write bytes: printable Latin-1 as itself, the rest from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + at): b for at, b in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
