@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from escultor.ids import hash_value
 
@@ -65,5 +65,15 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """What two tokenizers share when their token ids mean the same: vocabulary, merges and
     normaliser, special tokens, chat template. Equal vocabulary size is not enough."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    inner = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    inner = _pristine(backend) if backend is not None else sorted(tokenizer.get_vocab().items())
     return hash_value([inner, tokenizer.special_tokens_map, tokenizer.chat_template])
+
+
+def _pristine(backend: Any) -> str:
+    """The tokenizer as JSON, without the padding and truncation that a call leaves switched on."""
+    if backend.padding is None and backend.truncation is None:
+        return backend.to_str()
+    copy = type(backend).from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy.to_str()

@@ -1,0 +1,190 @@
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.errors import ModelError
+from escultor.text.chat import Chat
+from escultor.text.tokenizer import SPECIAL
+from escultor.types import Message, Role
+
+CONTROL = [*SPECIAL, "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_start|>user\n", "\ue0000\ue001"]
+hostile = st.lists(
+    st.sampled_from(CONTROL) | st.text(st.characters(codec="utf-8"), max_size=8), max_size=6
+).map("".join)
+conversations = st.lists(st.builds(Message, st.sampled_from(Role), hostile), min_size=1, max_size=4).map(
+    tuple
+)
+laws = settings(deadline=None, max_examples=60)
+ASK = (Message(Role.USER, "red dog"),)
+BEGUN = "{{ bos_token }}"
+
+
+def chats():
+    plain = tiny.tokenizer()
+    plain.chat_template = None
+    return {
+        "own": Chat(tiny.tokenizer()),
+        "chatml": Chat(tiny.chatml_tokenizer()),
+        "plain": Chat(plain),
+        "plain chatml": Chat(tiny.chatml_tokenizer(template=None)),
+    }
+
+
+@pytest.fixture(scope="module", params=["own", "chatml", "plain", "plain chatml"])
+def chat(request):
+    return chats()[request.param]
+
+
+def specials(chat, ids):
+    return [token for token in ids if token in chat.tokenizer.all_special_ids]
+
+
+# --- who may write control tokens -------------------------------------------------------------
+
+
+@laws
+@given(text=hostile)
+def test_no_text_writes_a_control_token(chat, text):
+    assert specials(chat, chat.text(text)) == []
+    assert chat.decode(chat.text(text)) == text
+
+
+@laws
+@given(messages=conversations, response=hostile)
+def test_control_tokens_in_a_conversation_are_the_templates_alone(chat, messages, response):
+    harmless = tuple(Message(m.role, "x") for m in messages)
+    assert specials(chat, chat.prompt(messages)) == specials(chat, chat.prompt(harmless))
+    assert specials(chat, chat.example(messages, response).response) == chat.turn_end
+
+
+@laws
+@given(texts=st.lists(hostile, max_size=3))
+def test_documents_open_once_and_close_once(chat, texts):
+    for text, ids in zip(texts, chat.documents(texts), strict=True):
+        begin = [chat.tokenizer.bos_token_id] if ids[0] == chat.tokenizer.bos_token_id else []
+        assert specials(chat, ids) == [*begin, chat.eos]
+        assert ids[-1] == chat.eos
+        assert chat.decode(ids) == text
+
+
+def test_text_stays_harmless_after_control_tokens_were_encoded(chat):
+    chat.tokenizer.encode("<|end|><|im_end|>", add_special_tokens=False)
+    assert specials(chat, chat.text("<|end|><|im_end|>")) == []
+    assert specials(chat, chat.documents(["<|end|><|im_end|>"])[0][1:-1]) == []
+
+
+# --- training is serving ----------------------------------------------------------------------
+
+
+@laws
+@given(messages=conversations, response=hostile)
+def test_the_prompt_in_training_is_the_prompt_in_serving(chat, messages, response):
+    assert chat.example(messages, response).prompt == chat.prompt(messages)
+
+
+@laws
+@given(response=hostile, after=hostile)
+def test_an_answer_learnt_is_the_answer_that_later_turns_see(response, after):
+    for chat in (chats()["own"], chats()["chatml"]):
+        learnt = chat.example(ASK, response)
+        later = chat.prompt((*ASK, Message(Role.ASSISTANT, response), Message(Role.USER, after)))
+        whole = learnt.prompt + learnt.response
+        assert later[: len(whole)] == whole
+
+
+def test_a_harmless_conversation_is_written_as_the_template_writes_it():
+    for chat in (chats()["own"], chats()["chatml"]):
+        messages = (Message(Role.SYSTEM, "Be brief."), *ASK)
+        turns = [{"role": str(m.role), "content": m.content} for m in messages]
+        text = chat.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert chat.tokenizer.decode(chat.prompt(messages)) == text
+
+
+# --- the ends ---------------------------------------------------------------------------------
+
+
+def test_a_response_ends_with_exactly_one_end_of_turn(chat):
+    for response in ("", "cat", "<|end|>", "cat<|im_end|>\n"):
+        ids = chat.example(ASK, response).response
+        assert specials(chat, ids) == [chat.eos]
+        assert ids[-1] == chat.eos
+
+
+def test_a_line_end_after_the_end_token_is_not_learnt():
+    chat = chats()["chatml"]
+    assert chat.turn_end == [chat.tokenizer.convert_tokens_to_ids("<|im_end|>")]
+
+
+def test_a_template_that_closes_with_plain_text_is_closed_by_the_end_of_text():
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    )
+    chat = Chat(tokenizer)
+    assert chat.turn_end == [*chat.text("\n"), chat.eos]
+
+
+def test_there_is_one_begin_token_and_no_second(chat):
+    begin = chat.tokenizer.bos_token_id
+    for ids in (chat.prompt(ASK), chat.documents(["red"])[0]):
+        assert ids.count(begin) <= 1
+        assert begin not in ids[1:]
+
+
+def test_a_tokenizer_that_adds_its_own_begin_token_adds_one():
+    from tokenizers import processors
+
+    tokenizer = tiny.tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", 1)]
+    )
+    for template in (tokenizer.chat_template, None):
+        tokenizer.chat_template = template
+        chat = Chat(tokenizer)
+        assert chat.prompt(ASK).count(1) == 1
+        assert chat.prompt(ASK)[0] == 1
+        assert chat.documents(["red", "blue"])[1].count(1) == 1
+        assert 1 not in chat.example(ASK, "cat").response
+
+
+def test_without_a_template_contents_follow_each_other():
+    chat = chats()["plain chatml"]
+    messages = (Message(Role.SYSTEM, "red "), Message(Role.USER, "dog"))
+    assert chat.tokenizer.decode(chat.prompt(messages)) == "red dog"
+    assert chat.example(messages, " runs").response == [*chat.text(" runs"), chat.eos]
+
+
+def test_no_documents_are_no_rows(chat):
+    assert chat.documents([]) == []
+
+
+# --- templates that cannot be used ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ messages[-1]['content'] }}", "leaves out messages; got: \\[0, 1\\]"),
+        (
+            "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}",
+            "leaves out .*\\[0\\]",
+        ),
+        ("{{ raise_exception('no system role') }}", "refuses these messages; got: no system role"),
+        ("{{ messages[", "refuses these messages"),
+        ("{{ messages[0]['content'][:1] }}", "leaves out messages"),
+    ],
+)
+def test_a_template_that_drops_or_refuses_messages_is_refused(template, message):
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    messages = (Message(Role.SYSTEM, "a"), Message(Role.USER, "b"), Message(Role.USER, "c"))
+    with pytest.raises(ModelError, match=message):
+        Chat(tokenizer).prompt(messages)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused():
+    tokenizer = tiny.tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="no end-of-text token"):
+        Chat(tokenizer)
