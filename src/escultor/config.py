@@ -72,9 +72,11 @@ class Model(Section):
 class Pretrain(Training):
     learning_rate: Positive = Field(4e-3, description="peak learning rate")
     epochs: Positive = Field(1, description="passes over the data")
-    batch_size: Count = Field(64, description="documents (or windows of long ones) per step")
+    batch_size: Count = Field(32, description="packed rows of max_length tokens per step")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field("wsd", description="see sft")
-    max_length: Count = Field(512, description="tokens; a longer document is cut into windows")
+    max_length: Count = Field(
+        384, description="tokens of a packed row; a longer document is cut into windows"
+    )
     optimizer: Literal["adamw", "muon"] = Field("muon", description="see sft")
     vocabulary: Annotated[int, Field(ge=300)] = Field(4096, description="tokens of the byte-level BPE")
     hidden_size: Count = Field(192, description="width")

@@ -8,6 +8,7 @@ import secrets
 import time
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,10 @@ def hash_file(path: Path) -> str:
 def new_id(prefix: str) -> str:
     """A fresh id that sorts by creation time: `<prefix>-<12 hex of milliseconds><12 random hex>`."""
     return f"{prefix}-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+
+
+@cache
+def code_hash() -> str:
+    """The content id of this package's Python files: the version of the code that made a thing."""
+    root = Path(__file__).parent
+    return hash_value([[str(p.relative_to(root)), hash_file(p)] for p in sorted(root.rglob("*.py"))])

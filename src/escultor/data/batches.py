@@ -16,6 +16,9 @@ from torch import Tensor
 from escultor.data.rows import Ids, NllRow, PairRow
 from escultor.rng import derive_seed
 
+CAPACITY = 512  # tokens of a packed row, where none of its segments is longer
+FORWARD_TOKENS = 8192  # of one forward pass
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -61,22 +64,52 @@ class PairBatch:
     reference_logp: Tensor | None = None  # (K,), what the frozen reference says
 
 
-class _Packer:
-    """Lays segments into rows, first fit in decreasing length, and notes what is labelled."""
+Layout = list[list[int]]  # for every packed row, the indices of the segments laid into it
 
-    def __init__(self, lengths: Sequence[int], capacity: int):
-        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        room: list[int] = []
-        self.place: list[tuple[int, int]] = [(0, 0)] * len(lengths)
-        for i in order:
-            row = next((r for r, left in enumerate(room) if left >= lengths[i]), len(room))
-            if row == len(room):
-                room.append(capacity)
-            self.place[i] = (row, capacity - room[row])
-            room[row] -= lengths[i]
-        shape = (len(room), capacity - min(room))
-        self.width = shape[1]
-        grids = (np.zeros(shape, dtype=np.int64) for _ in range(4))
+
+def first_fit(lengths: Sequence[int], capacity: int) -> Layout:
+    """Segments into rows of `capacity` tokens, longest first, each where it first fits."""
+    layout: Layout = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, left in enumerate(room) if left >= lengths[i]), len(room))
+        if row == len(room):
+            room.append(capacity)
+            layout.append([])
+        layout[row].append(i)
+        room[row] -= lengths[i]
+    return layout
+
+
+def best_fit(lengths: Sequence[int], capacity: int, seed: int) -> Layout:
+    """Many segments into rows of `capacity` tokens, taken in a seeded order, each where least room is
+    left over. Linear in their number; fills about 99 % where lengths vary."""
+    open_: list[Layout] = [[] for _ in range(capacity + 1)]  # by room left
+    for i in np.random.default_rng(derive_seed(seed, "best_fit")).permutation(len(lengths)):
+        n = int(lengths[i])
+        room = next((room for room in range(n, capacity) if open_[room]), capacity)
+        row = open_[room].pop() if open_[room] else []
+        row.append(int(i))
+        open_[room - n].append(row)
+    return [row for rows in open_ for row in rows]
+
+
+class _Packer:
+    """Writes segments where a layout puts them and notes what is labelled.
+
+    Rows are `capacity` wide whatever they hold: equal shapes are worth more than the padding
+    they cost, since every new shape has its kernels prepared anew.
+    """
+
+    def __init__(self, lengths: Sequence[int], layout: Layout, capacity: int):
+        self.place: dict[int, tuple[int, int]] = {}
+        for row, members in enumerate(layout):
+            at = 0
+            for i in members:
+                self.place[i] = (row, at)
+                at += lengths[i]
+        self.width = capacity
+        grids = (np.zeros((len(layout), capacity), dtype=np.int64) for _ in range(4))
         self.ids, self.position, self.segment, self.branch = grids
         self.source: list[np.ndarray] = []
         self.target: list[np.ndarray] = []
@@ -114,24 +147,30 @@ class _Packer:
     def packed(self) -> Packed:
         grids = (torch.from_numpy(x) for x in (self.ids, self.position, self.segment, self.branch))
         labels = (torch.from_numpy(np.concatenate(x)) for x in (self.source, self.target, self.sequence))
-        causal = len(self.place) == len(self.ids) and not self.branch.any()
+        alone = len(self.place) == len(self.ids) and (self.position.max(1) > 0).all()
+        causal = bool(alone and not self.branch.any())
         return Packed(*grids, *labels, self.sequences, causal)
 
 
-def nll_batch(rows: Sequence[NllRow], capacity: int = 0) -> NllBatch:
-    """Lay out rows for `nll` and `kd`. With `capacity` (tokens), rows share a packed row where they
-    fit; without, each has its own, which is cheaper where their lengths are alike."""
-    longest = max(r.length for r in rows)
-    packer = _Packer([r.length if capacity else longest for r in rows], max(capacity, longest))
+def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout | None = None) -> NllBatch:
+    """Pack rows for `nll` and `kd`, side by side in rows of `capacity` tokens (more for a longer one).
+
+    `layout` says which rows share a packed row; without it they are laid first fit.
+    """
+    lengths = [r.length for r in rows]
+    capacity = max(capacity, *lengths)
+    packer = _Packer(lengths, layout or first_fit(lengths, capacity), capacity)
     for i, row in enumerate(rows):
         packer.put(i, row.ids, (), row.start)
     weight = np.concatenate([np.full(r.length - r.start, r.weight) for r in rows])
     return NllBatch(packer.packed(), torch.from_numpy(weight).float(), tuple(r.id for r in rows))
 
 
-def pair_batch(rows: Sequence[PairRow], capacity: int = 0) -> PairBatch:
-    """Lay out pairs, each prompt once, in rows of `capacity` tokens or of the longest pair."""
-    packer = _Packer([r.length for r in rows], max(capacity, max(r.length for r in rows)))
+def pair_batch(rows: Sequence[PairRow], capacity: int = CAPACITY) -> PairBatch:
+    """Pack pairs, each prompt once."""
+    lengths = [r.length for r in rows]
+    capacity = max(capacity, *lengths)
+    packer = _Packer(lengths, first_fit(lengths, capacity), capacity)
     chosen, rejected = [], []
     for i, row in enumerate(rows):
         packer.put(i, row.prompt, (row.chosen, row.rejected), len(row.prompt))
@@ -145,6 +184,20 @@ def pair_batch(rows: Sequence[PairRow], capacity: int = 0) -> PairBatch:
         torch.tensor([r.flip_rate for r in rows], dtype=torch.float32),
         tuple(r.id for r in rows),
     )
+
+
+def chunks(lengths: Sequence[int], most_rows: int | None = None) -> list[list[int]]:
+    """Indices in groups for one forward pass each: at most FORWARD_TOKENS, like lengths together."""
+    groups: list[list[int]] = []
+    tokens = 0
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        full = not groups or tokens + lengths[i] > FORWARD_TOKENS
+        if full or (most_rows is not None and len(groups[-1]) >= most_rows):
+            groups.append([])
+            tokens = 0
+        groups[-1].append(i)
+        tokens += lengths[i]
+    return groups
 
 
 def order(count: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:

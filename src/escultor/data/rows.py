@@ -73,6 +73,8 @@ def document_rows(
             window = ids[at : at + max_length]
             if len(window) > 1:
                 rows.append(NllRow(f"{document.id}:{at}", window, 1))
+            else:  # nothing stands before its token, from which that could be predicted
+                counts["dropped: windows of a single token"] += 1
     return rows
 
 
@@ -96,7 +98,7 @@ def example_rows(
 
 def pair_rows(pairs: Iterable[Pair], chat: Chat, max_length: int, counts: Counter[str]) -> list[PairRow]:
     """Pairs as rows; a pair of which either side is longer than `max_length` is dropped and counted,
-    and so is one whose sides are the same tokens."""
+    and so is one whose sides are the same tokens, or whose prompt has none."""
     rows = []
     for pair in pairs:
         chosen = chat.example(pair.prompt, pair.chosen)
@@ -106,6 +108,8 @@ def pair_rows(pairs: Iterable[Pair], chat: Chat, max_length: int, counts: Counte
             counts["dropped: longer than max_length"] += 1
         elif chosen.response == rejected:
             counts["dropped: chosen equals rejected"] += 1
+        elif not chosen.prompt:  # the first token of either side would have nothing before it
+            counts["dropped: empty prompt"] += 1
         else:
             parts = (ids_of(chosen.prompt), ids_of(chosen.response), ids_of(rejected))
             rows.append(PairRow(pair.id, *parts, pair.weight, pair.flip_rate))

@@ -18,7 +18,9 @@ def segment_mask(segment: Tensor, branch: Tensor) -> Tensor:
     Padding sees itself, so that no row of the softmax is empty. Returns (R, 1, T, T).
     """
     if segment.shape != branch.shape or segment.ndim != 2:
-        raise ValueError(f"segment {tuple(segment.shape)} and branch {tuple(branch.shape)} must both be (R, T)")
+        raise ValueError(
+            f"segment {tuple(segment.shape)} and branch {tuple(branch.shape)} must both be (R, T)"
+        )
     T = segment.shape[1]
     same = segment[:, :, None] == segment[:, None, :]  # (R, T, T)
     open_ = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])  # (R, T, T)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from escultor.model.attention import segment_mask
+from escultor.model.head import linear_logp
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-CHUNK_VALUES = 1 << 25  # logits held at a time, in numbers: 128 MiB of float32
+_LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 
 
 class PackedBatch(Protocol):
@@ -66,20 +66,17 @@ def logits_at_labels(model: Any, packed: PackedBatch) -> Tensor:
 
 
 def logp_at_labels(model: Any, packed: PackedBatch) -> Tensor:
-    """Log-probability of every labelled token: (K,), float32. Logits are made in chunks, and made again
-    in the backward pass where they would not fit `CHUNK_VALUES`."""
+    """Log-probability of every labelled token: (K,), float32."""
     hidden = hidden_at_labels(model, packed)
-    vocabulary = _unwrapped(model).get_output_embeddings().weight.shape[0]
-    rows = max(1, CHUNK_VALUES // vocabulary)
-    if len(hidden) <= rows:
-        return _logp(model, hidden, packed.target)
-    parts = zip(hidden.split(rows), packed.target.split(rows), strict=True)
-    pieces = [checkpoint(_logp, model, h, t, use_reentrant=False) for h, t in parts]
-    return torch.cat([piece for piece in pieces if isinstance(piece, Tensor)])
+    inner = _unwrapped(model)
+    head = inner.get_output_embeddings()
+    if head.bias is None and type(head) is torch.nn.Linear and not _reshapes_logits(inner.config):
+        return linear_logp(hidden, head.weight, packed.target)
+    return -F.cross_entropy(_logits(model, hidden), packed.target, reduction="none")
 
 
-def _logp(model: Any, hidden: Tensor, target: Tensor) -> Tensor:
-    return -F.cross_entropy(_logits(model, hidden), target, reduction="none")
+def _reshapes_logits(config: Any) -> bool:
+    return any(getattr(config, name, None) for name in _LOGIT_OPTIONS)
 
 
 def _logits(model: Any, hidden: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ def load(name: str) -> Loaded:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"`{name}` cannot be loaded as a causal language model", first) from error
-    rows = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
             f"`{name}`: the tokenizer has more tokens than the model has rows",
@@ -91,7 +92,6 @@ def fresh(shape: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config)
 
@@ -116,7 +116,9 @@ def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
         temporary.rename(folder)
     except Exception as error:  # safetensors raises its own kinds when a disk is full
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StoreError(f"the model could not be written to {folder}", error, remedy="free disk space") from error
+        raise StoreError(
+            f"the model could not be written to {folder}", error, remedy="free disk space"
+        ) from error
 
 
 def count_parameters(model: PreTrainedModel) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from escultor.errors import ModelError
 from escultor.types import Message, Messages, Role
@@ -55,7 +55,8 @@ class Chat:
             list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
         )
         begin = self._begin()
-        return [[*begin, *ids, self.eos] for ids in coded["input_ids"]]
+        lists = cast("list[list[int]]", coded["input_ids"])
+        return [[*begin, *ids, self.eos] for ids in lists]
 
     def example(self, messages: Messages, response: str) -> Rendered:
         """A prompt with its response; the response includes the token that ends the turn.
@@ -67,11 +68,11 @@ class Chat:
 
     def text(self, text: str) -> list[int]:
         """The tokens of a text in which control tokens are text."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return self._encode(text, split_special_tokens=True)
 
     def decode(self, ids: list[int]) -> str:
         """The text of an answer, control tokens left out."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     @property
     def turn_end(self) -> list[int]:
@@ -81,26 +82,27 @@ class Chat:
         closed = (Message(Role.USER, "q"), Message(Role.ASSISTANT, "a"))
         rendered = self._render(closed, generation=False)
         tail = rendered[rendered.rindex("\ue001") + 1 :]
-        ids = self.tokenizer.encode(tail, add_special_tokens=False)
+        ids = self._encode(tail)
         special = set(self.tokenizer.all_special_ids)
         for at, token in enumerate(ids):
             if token in special:
                 return ids[: at + 1]
         return [*ids, self.eos]
 
+    def _encode(self, text: str, add_special_tokens: bool = False, **kwargs: bool) -> list[int]:
+        return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=add_special_tokens, **kwargs))
+
     def _begin(self) -> list[int]:
         """What the tokenizer itself puts before a text: its BOS, or nothing."""
         if self.tokenizer.chat_template is not None and self.tokenizer.bos_token_id is not None:
             return [self.tokenizer.bos_token_id]
-        ids = self.tokenizer.encode("", add_special_tokens=True)
+        ids = self._encode("", add_special_tokens=True)
         return [token for token in ids if token == self.tokenizer.bos_token_id][:1]
 
     def _render(self, messages: Messages, generation: bool) -> str:
         turns = [{"role": str(m.role), "content": f"\ue000{i}\ue001"} for i, m in enumerate(messages)]
         try:
-            text = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=generation
-            )
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
         except Exception as error:  # jinja's errors share no useful base with a template's own raise
             raise ModelError("the chat template refuses these messages", str(error)) from error
         assert isinstance(text, str)
@@ -116,5 +118,5 @@ class Chat:
             if at % 2:
                 ids += self.text(messages[int(part)].content)
             elif part:
-                ids += self.tokenizer.encode(part, add_special_tokens=False)
+                ids += self._encode(part)
         return ids

@@ -14,6 +14,7 @@ from torch import nn
 from escultor.config import Training
 from escultor.errors import TrainingError
 from escultor.model.forward import precision
+from escultor.model.memory import keep_freed_memory
 from escultor.train.objectives import Loss
 from escultor.train.optim import Optimizers, rate
 from escultor.train.resume import RunFolder
@@ -72,16 +73,17 @@ def train(
     With `run`, the state is kept on disk as it goes and a run that was cut short goes on where its
     last state stood. Raises TrainingError at a non-finite loss or gradient, naming the step and rows.
     """
+    keep_freed_memory()
     optimizers = Optimizers(model, settings)
     state = run.load() if run else None
     if state:
         model.load_state_dict(state["model"])
         optimizers.restore(state["optimizers"])
-    step, tokens, before = (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)
+    first, tokens, before = (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)
     began = saved = time.perf_counter()
     report = None
     model.train()
-    for step in range(step, stream.steps):
+    for step in range(first, stream.steps):
         started = time.perf_counter()
         loss, weight, sums, seen = _accumulate(model, stream.micro_batches(step), objective, settings, step)
         grad_norm = _divide_and_clip(model, weight, settings.max_grad_norm, step, seen)
@@ -142,7 +144,8 @@ def _accumulate(
 def _divide_and_clip(model: nn.Module, weight: float, limit: float, step: int, seen: _Seen) -> float:
     """Divide the summed gradients by the whole weight, then clip their norm. Returns the norm."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, weight)
+    for gradient in gradients:
+        gradient.div_(weight)
     norm = nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
     _refuse_non_finite("gradient norm", norm.item(), step, seen)
     return norm.item()

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from escultor.config import Training
-from escultor.data.batches import order
+import numpy as np
 
-MAX_PADDING = 0.12  # share of a group that may be padding
-MIN_GROUP_TOKENS = 2048  # a group smaller than this is not split: small products waste the processor
-MAX_GROUP_TOKENS = 8192  # of one forward pass
+from escultor.config import Training
+from escultor.data.batches import FORWARD_TOKENS, NllBatch, best_fit, chunks, nll_batch, order
+from escultor.data.rows import NllRow
 
 
 def _steps(count: int, settings: Training) -> int:
@@ -33,24 +32,6 @@ def _chunk(count: int, settings: Training, step: int) -> list[int]:
     return items
 
 
-def group_by_length(lengths: Sequence[int], most: int | None) -> list[list[int]]:
-    """Indices in groups of like length, shortest first: each is one forward pass, padded to its
-    longest. `most` bounds the rows of a group."""
-    groups: list[list[int]] = []
-    tokens = 0
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if groups:
-            cells = (len(groups[-1]) + 1) * lengths[i]
-            padded = cells - tokens - lengths[i] > MAX_PADDING * cells and tokens >= MIN_GROUP_TOKENS
-            if not padded and cells <= MAX_GROUP_TOKENS and (most is None or len(groups[-1]) < most):
-                groups[-1].append(i)
-                tokens += lengths[i]
-                continue
-        groups.append([i])
-        tokens = lengths[i]
-    return groups
-
-
 @dataclass(frozen=True, slots=True)
 class RowStream:
     """`batch_size` rows a step, in forward passes of rows of like length, made tensors by `collate`."""
@@ -65,5 +46,27 @@ class RowStream:
 
     def micro_batches(self, step: int) -> Iterator[Any]:
         chosen = [self.rows[i] for i in _chunk(len(self.rows), self.settings, step)]
-        for group in group_by_length([row.length for row in chosen], self.settings.micro_batch_size):
+        for group in chunks([row.length for row in chosen], self.settings.micro_batch_size):
             yield self.collate([chosen[i] for i in group])
+
+
+class PackedStream:
+    """`batch_size` full rows of `max_length` tokens a step: documents packed once, by best fit."""
+
+    def __init__(self, rows: Sequence[NllRow], settings: Training):
+        self.rows, self.settings = rows, settings
+        self.layout = best_fit([row.length for row in rows], settings.max_length, settings.seed)
+
+    @property
+    def steps(self) -> int:
+        return _steps(len(self.layout), self.settings)
+
+    def micro_batches(self, step: int) -> Iterator[NllBatch]:
+        packed = [self.layout[i] for i in _chunk(len(self.layout), self.settings, step)]
+        size = self.settings.micro_batch_size or max(1, FORWARD_TOKENS // self.settings.max_length)
+        for at in range(0, len(packed), size):
+            part = packed[at : at + size]
+            rows = [self.rows[i] for row in part for i in row]
+            ends = np.cumsum([len(row) for row in part]).tolist()
+            layout = [list(range(end - len(row), end)) for row, end in zip(part, ends, strict=True)]
+            yield nll_batch(rows, self.settings.max_length, layout)

@@ -14,7 +14,8 @@ _TABLE = {
     "tzdata zoneinfo calendar datetime dateutil pydatetime graphlib queue copy copyreg marshal polars",
     "web": "anyio cgi email fastapi ftplib h11 h2 html http httpcore httpcore2 httpx httpx2 idna imaplib "
     "ipaddress mailbox mimetypes nntplib openapi poplib requests smtplib socketserver starlette urllib "
-    "urllib3 uvicorn webbrowser wsgiref xml xmlrpc flask django aiohttp websockets certifi sniffio ssl socket",
+    "urllib3 uvicorn webbrowser wsgiref xml xmlrpc flask django aiohttp websockets sniffio ssl socket "
+    "certifi",
     "systems": "asyncio concurrent contextlib ctypes fcntl filecmp filelock fsspec gc getpass glob "
     "logging mmap multiprocessing os pathlib platform posixpath psutil pty resource sched selectors "
     "shutil signal stat subprocess sys syslog tarfile tempfile threading time trace tracemalloc zipfile "

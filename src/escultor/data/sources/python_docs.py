@@ -103,7 +103,9 @@ def _mine_package(job: tuple[str, str, str | None]) -> list[dict[str, str]]:
         return json.loads(kept.read_text(encoding="utf-8"))
     root = Path(path).parent
     rows = [
-        asdict(entry) for file, data in contents for entry in _mine_file(package, file.relative_to(root), data)
+        asdict(entry)
+        for file, data in contents
+        for entry in _mine_file(package, file.relative_to(root), data)
     ]
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,11 @@ def _python_files(path: Path) -> Iterator[Path]:
         folders[:] = sorted(f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith("."))
         for name in sorted(names):
             file = Path(folder) / name
-            if name.endswith(".py") and not name.startswith("test_") and file.stat().st_size <= MAX_FILE_BYTES:
+            if (
+                name.endswith(".py")
+                and not name.startswith("test_")
+                and file.stat().st_size <= MAX_FILE_BYTES
+            ):
                 yield file
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.errors import DataError
-from escultor.evaluate import metrics
+from escultor.skills import metrics
 
 TEXT = st.lists(st.sampled_from(["a", "b", "c", "D", "é", ","]), max_size=12).map(" ".join)
 SETS = st.lists(st.sampled_from("abcdef"), max_size=8)

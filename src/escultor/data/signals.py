@@ -1,0 +1,64 @@
+"""What frozen models say about rows: columns of a batch, never a second model in the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from escultor.data.batches import NllBatch, Packed, chunks, nll_batch, pair_batch
+from escultor.data.rows import NllRow, PairRow
+from escultor.model.forward import logits_at_labels, logp_at_labels, precision
+
+
+@dataclass(frozen=True, slots=True)
+class KdBatch:
+    """A batch with the teacher's logits at its labelled tokens."""
+
+    packed: Packed
+    weight: Tensor  # (K,)
+    rows: tuple[str, ...]
+    teacher_logits: Tensor  # (K, V)
+
+
+@torch.no_grad()
+def reference_logp(model: Any, rows: Sequence[PairRow], dtype: str) -> dict[str, Tensor]:
+    """Log-probabilities of each pair's labelled tokens (chosen, then rejected) under a frozen model, by
+    the content key of the row. Computed in the precision in which the policy will run."""
+    model.eval()
+    found: dict[str, Tensor] = {}
+    for group in chunks([row.length for row in rows]):
+        chosen = [rows[i] for i in group]
+        with precision(dtype):
+            logp = logp_at_labels(model, pair_batch(chosen).packed).float()
+        sizes = [len(row.chosen) + len(row.rejected) for row in chosen]
+        for row, part in zip(chosen, logp.split(sizes), strict=True):
+            found[row.key] = part.clone()
+    return found
+
+
+@torch.no_grad()
+def nll_by_row(model: Any, rows: Sequence[NllRow], dtype: str) -> np.ndarray:
+    """Summed negative log-likelihood of each row's labelled tokens, in nats: (rows,) float64."""
+    model.eval()
+    out = np.zeros(len(rows))
+    for group in chunks([row.length for row in rows]):
+        chosen = [rows[i] for i in group]
+        with precision(dtype):
+            logp = logp_at_labels(model, nll_batch(chosen).packed).double()
+        for i, part in zip(group, logp.split([r.length - r.start for r in chosen]), strict=True):
+            out[i] = -part.sum().item()
+    return out
+
+
+@torch.no_grad()
+def with_teacher(model: Any, batch: NllBatch, dtype: str) -> KdBatch:
+    """The batch with what a frozen teacher says at its labelled tokens."""
+    model.eval()
+    with precision(dtype):
+        logits = logits_at_labels(model, batch.packed)
+    return KdBatch(batch.packed, batch.weight, batch.rows, logits)

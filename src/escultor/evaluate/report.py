@@ -1,0 +1,75 @@
+"""One self-contained page about a turn of the loop. Pure: a `Report` in, HTML out.
+
+No script, no request, no clock: the same report gives the same page, byte for byte.
+"""
+
+from __future__ import annotations
+
+from escultor.evaluate import report_sections as sections
+from escultor.evaluate.report_parts import (
+    Answer,
+    Curve,
+    LoopStep,
+    Report,
+    Sample,
+    VersionRow,
+    text_table,
+)
+from escultor.evaluate.report_style import STYLESHEET
+from escultor.model.heatmap import safe_text
+
+__all__ = [
+    "Answer",
+    "Curve",
+    "LoopStep",
+    "Report",
+    "Sample",
+    "VersionRow",
+    "render",
+    "text_table",
+]
+
+_LEADS = {
+    "loop": "One turn, step by step. A hollow number was taken from an earlier run of the same inputs.",
+    "versions": "The best figure of each column is set in the accent colour.",
+    "gate": "Candidate minus champion, in the direction in which more is better. A filled point: the whole "
+    "interval lies right of what it had to beat, 0, or for a guard minus the margin that the grey band "
+    "allows.",
+    "curves": "Each curve on its own scale.",
+    "samples": "Held-out documents, with every version’s answer as it wrote it.",
+}
+
+
+def render(report: Report) -> str:
+    """The page, as HTML text to be written in UTF-8. Raises DataError for a curve whose xs and ys differ
+    in length."""
+    parts = (
+        sections.section("loop", "The turn", _LEADS["loop"], sections.loop(report.loop)),
+        sections.section("versions", "Versions", _LEADS["versions"], sections.versions(report.versions)),
+        sections.section("gate", "The gate", _LEADS["gate"], sections.gate(report.versions)),
+        sections.section("curves", "Training", _LEADS["curves"], sections.curves(report.curves)),
+        sections.section("samples", "Answers", _LEADS["samples"], sections.samples(report.samples)),
+        sections.section("notes", "Notes", "", sections.notes(report.notes)),
+    )
+    title, generated = safe_text(report.title), safe_text(report.generated)
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en">',
+            '<head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            # The page may load nothing at all, whatever a text in it should manage to say.
+            '<meta http-equiv="Content-Security-Policy" '
+            "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+            f"<title>{title}</title>",
+            f"<style>{STYLESHEET}</style></head>",
+            "<body>",
+            f'<header><h1>{title}</h1><p class="generated">{generated}</p>'
+            f"{sections.headline(report.versions)}</header>",
+            f"<main>{''.join(part for part in parts if part)}</main>",
+            "<footer>Made by Escultor. This page holds all its data and loads nothing.</footer>",
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )

@@ -1,0 +1,37 @@
+"""Low-rank adapters through peft: put around a model, merged back when training is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from escultor.config import Lora
+from escultor.errors import ConfigError
+from escultor.model.load import Loaded
+
+
+def with_adapter(loaded: Loaded, lora: Lora | None) -> Loaded:
+    """The model with a fresh adapter, its own weights frozen; unchanged where `lora` is None.
+
+    Raises ConfigError when peft is not installed or the targets are not in the model.
+    """
+    if lora is None:
+        return loaded
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError("lora needs peft", remedy="pip install 'escultor[lora]'") from error
+    targets: Any = list(lora.targets) or "all-linear"
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    try:
+        model: Any = get_peft_model(loaded.model, settings)
+    except ValueError as error:
+        raise ConfigError("lora.targets are not in this model", list(lora.targets)) from error
+    return Loaded(model, loaded.tokenizer)
+
+
+def merged(loaded: Loaded) -> Loaded:
+    """The plain model with its adapter folded into the weights."""
+    model: Any = loaded.model
+    return (
+        Loaded(model.merge_and_unload(), loaded.tokenizer) if hasattr(model, "merge_and_unload") else loaded
+    )

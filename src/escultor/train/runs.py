@@ -1,0 +1,172 @@
+"""One run from items to a model folder: rows, stream, loop, weights, and a record of what was done."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from escultor.config import Pretrain, Training
+from escultor.errors import DataError, InputError, ModelError
+from escultor.ids import code_hash, hash_file, hash_value
+from escultor.model.adapters import merged, with_adapter
+from escultor.model.load import Loaded, fresh, load, resolve, save
+from escultor.rng import derive_seed
+from escultor.text.chat import Chat
+from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
+from escultor.train.loop import StepReport, train
+from escultor.train.phases import PHASES
+from escultor.train.resume import RunFolder
+from escultor.types import Document
+
+RECORD = "run.json"
+OnStep = Callable[[StepReport], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What made a model folder, kept beside its weights. The key names all that decides the result."""
+
+    key: str
+    phase: str
+    parents: tuple[str, ...]  # weights hashes
+    dataset_hash: str
+    config_hash: str
+    code_version: str
+    seed: int
+    counts: dict[str, int]
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float
+
+
+def weights_hash(folder: Path) -> str:
+    """The content id of a model's weights and tokenizer files."""
+    names = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json") and p.name != RECORD)
+    return hash_value([[p.name, hash_file(p)] for p in names])
+
+
+def run(
+    phase: str,
+    start: Loaded,
+    items: Sequence[Any],
+    settings: Training,
+    out: Path,
+    frozen: Loaded | None = None,
+    parents: tuple[str, ...] = (),
+    on_step: OnStep = lambda report: None,
+) -> RunRecord:
+    """Train `start` on `items` and write model, tokenizer, metrics.jsonl and run.json to `out`.
+
+    `frozen` is the reference (default: `start` before its first step) or the teacher. A run that was
+    cut short goes on; one that is done is returned as it is; a folder that holds anything else is
+    refused with InputError. Raises DataError when no row is left to learn from.
+    """
+    method = PHASES[phase]
+    chat = Chat(start.tokenizer)
+    dataset = hash_value([hash_value(item) for item in items])
+    key = hash_value([phase, settings.model_dump(), dataset, parents, code_hash()])
+    if done := finished(out, key):
+        return done
+    counts: Counter[str] = Counter()
+    rows = method.rows(items, chat, _room(start, settings), counts)
+    if not rows:
+        raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
+    folder = RunFolder(out, key)
+    torch.manual_seed(derive_seed(settings.seed, phase))
+    stream = method.prepare(rows, (frozen or start).model, settings)
+    student = with_adapter(start, settings.lora)
+    report = train(student.model, stream, method.objective(settings), settings, folder, on_step)
+    last = folder.read_metrics()[-1] if report is None else report.row()
+    record = RunRecord(
+        key,
+        phase,
+        parents,
+        dataset,
+        hash_value(settings.model_dump()),
+        code_hash(),
+        settings.seed,
+        dict(counts),
+        stream.steps,
+        last["tokens"],
+        last["seconds"],
+        last["loss"],
+    )
+    _finish(merged(student), folder, record)
+    return record
+
+
+def pretrain(
+    documents: Sequence[Document],
+    settings: Pretrain,
+    out: Path,
+    on_step: OnStep = lambda report: None,
+) -> RunRecord:
+    """Train a tokenizer and a fresh model on documents. See `run`."""
+    tokenizer = train_tokenizer((d.text for d in documents), settings.vocabulary, settings.context)
+    torch.manual_seed(derive_seed(settings.seed, "initialisation"))
+    start = Loaded(fresh(settings, tokenizer), tokenizer)
+    return run("pretrain", start, documents, settings, out, on_step=on_step)
+
+
+def finished(out: Path, key: str) -> RunRecord | None:
+    """The record of a finished run with this key; None where there is none yet.
+
+    Raises InputError when the folder holds another run or other files.
+    """
+    path = out / RECORD
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["key"] == key:
+            return RunRecord(**(found | {"parents": tuple(found["parents"])}))
+    elif not out.exists() or (out / "state.pt").is_file() or not any(out.iterdir()):
+        return None
+    raise InputError(
+        f"{out} already holds something else",
+        "another run or other files",
+        "a new or empty folder",
+        "give another --out, or delete it",
+    )
+
+
+def parent_of(name: str) -> tuple[str, ...]:
+    """The weights hash of a model by name, as the parent of what is made from it."""
+    return (weights_hash(resolve(name)),)
+
+
+def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
+    """Refuse a teacher whose token ids mean something else."""
+    ours, theirs = tokenizer_hash(student.tokenizer), tokenizer_hash(teacher.tokenizer)
+    if ours != theirs:
+        raise ModelError(
+            "student and teacher have different tokenizers",
+            f"{ours[:8]} and {theirs[:8]}",
+            "the same",
+            "distil into a student that was made from this teacher",
+        )
+
+
+def _room(start: Loaded, settings: Training) -> int:
+    """max_length, but never more than the model's context."""
+    return min(settings.max_length, int(getattr(start.model.config, "max_position_embeddings", 1 << 30)))
+
+
+def _finish(loaded: Loaded, folder: RunFolder, record: RunRecord) -> None:
+    """Weights first, the record last: a folder with a record is whole."""
+    save(loaded, folder.path / "model")
+    text = json.dumps(asdict(record), indent=2) + "\n"
+    temporary = folder.path / f".{RECORD}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(folder.path / RECORD)
+    folder.finish()
+
+
+def load_run(out: Path) -> Loaded:
+    """The model that a finished run made."""
+    return load(str(out / "model"))
