@@ -40,10 +40,13 @@ def line_chart(curve: Curve) -> str:
     mean = running_mean(points, window)
     main = mean if window > 1 else points
     x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), 4)
+    x_low, x_high = x_ticks[0], max(x for x, _ in points)  # the line ends where the run ended
+    x_high = x_high if x_high > x_low else x_ticks[-1]
+    x_ticks = [x for x in x_ticks if x <= x_high]
     y_ticks = ticks(min(y for _, y in points), max(y for _, y in points), 4)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        across = (x - x_low) / (x_high - x_low)
         up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return LEFT + across * (WIDE - LEFT - RIGHT), HIGH - BOTTOM - up * (HIGH - TOP - BOTTOM)
 

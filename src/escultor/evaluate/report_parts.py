@@ -46,7 +46,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A held-out document, the answer a person wrote, and what each version answered."""
+    """A held-out document, its gold answer, and what each version answered."""
 
     prompt: str
     gold: str

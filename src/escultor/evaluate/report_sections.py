@@ -180,10 +180,11 @@ def _effect(effect: Effect, scale: tuple[float, float]) -> str:
     state = "shown" if holds(effect) else "not shown"
     interval = f"[{shown(effect.low, _signed)}, {shown(effect.high, _signed)}]"
     path = f"{shown(effect.champion, _number)} → {shown(effect.candidate, _number)}, n = {effect.n:,}"
+    difference = f'{shown(effect.difference, _signed)} <span class="soft">{interval}</span>'
     return (
         f'<tr role="row"><th scope="row" role="rowheader">{_t(effect.metric)}'
         f'<small>{role}</small></th><td role="cell">{effect_bar(effect, scale)}</td>'
-        f"<td role=\"cell\"><span>{shown(effect.difference, _signed)} <span class='soft'>{interval}</span></span>"
+        f'<td role="cell"><span>{difference}</span>'
         f'<small>{path}<span class="sr">, {state}</span></small></td></tr>'
     )
 
@@ -209,16 +210,17 @@ def curves(lines: Sequence[Curve]) -> str:
 
 
 def samples(items: Sequence[Sample]) -> str:
-    """Each document, the answer a person wrote, and the versions' answers side by side."""
+    """Each document, its gold answer, and the versions' answers side by side."""
     return "".join(_sample(at, sample) for at, sample in enumerate(items, 1))
 
 
 def _sample(at: int, sample: Sample) -> str:
-    gold = f'<div class="answer gold"><h4>Written by a person</h4><pre>{_t(sample.gold)}</pre></div>'
+    gold = f'<div class="answer gold"><h4>Gold answer</h4><pre>{_t(sample.gold)}</pre></div>'
+    answers = "".join(map(_answer, sample.answers))
     return (
-        f'<article class="sample"><h3>Document {at}</h3>'
-        f'<pre class="document" tabindex="0" aria-label="Document {at}">{_t(sample.prompt)}</pre>'
-        f'<div class="answers">{gold}{"".join(map(_answer, sample.answers))}</div></article>'
+        f'<article class="sample"><h3>Document {at}</h3><div class="given">'
+        f'<pre class="document" role="region" tabindex="0" aria-label="Document {at}">'
+        f'{_t(sample.prompt)}</pre>{gold}</div><div class="answers">{answers}</div></article>'
     )
 
 

@@ -99,6 +99,7 @@ article.judged h3{display:flex;flex-wrap:wrap;gap:10px;align-items:center;overfl
 .effect .shown line,.effect .shown circle{stroke:var(--accent)}.effect .shown circle{fill:var(--accent)}
 .effect .open line,.effect .open circle{stroke:var(--ink)}.effect .open circle{fill:var(--paper)}
 .axis text{fill:var(--soft);font-size:12px}.scale td{padding:0 0 12px}
+@media (max-width:1000px){.effects th:last-child{width:38%}.effects th:first-child{width:24%}}
 @media (max-width:1120px){.versions,.versions tbody,.versions tr,.versions th,.versions td{display:block}
 .versions thead{display:none}.versions tbody tr{padding:18px 0}
 .versions tbody tr{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:12px 24px}
@@ -124,13 +125,16 @@ figcaption small{margin-left:8px}
 .chart .raw{stroke:var(--soft);opacity:.35;fill:none}
 .chart .dot{fill:var(--accent)}.chart .value{fill:var(--accent);font-size:13px;font-weight:600}
 pre{font:13px/1.5 var(--mono);white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate}
-.document{margin-top:12px;padding:16px 20px;max-height:260px;overflow:auto;border-left:2px solid var(--line);
+.given{display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:16px 24px;margin-top:14px;
+align-items:start}
+.document{padding:4px 20px;max-height:280px;overflow:auto;border-left:2px solid var(--line);
 color:var(--soft)}
-.sample .answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,240px),1fr));gap:16px;
-margin-top:18px}
+.sample .answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,220px),1fr));gap:16px;
+margin-top:16px}
 .answer{display:flex;flex-direction:column;background:var(--card);border:1px solid var(--line);
 border-radius:8px;padding:14px 16px;min-width:0}
-.gold{border-color:var(--accent)}
+.gold{border-color:var(--accent)}.gold pre{margin-bottom:0}
+@media (max-width:760px){.given{grid-template-columns:minmax(0,1fr)}}
 .answer h4{overflow-wrap:anywhere}
 .answer pre{margin:10px 0 14px}
 .marks{display:flex;flex-wrap:wrap;gap:4px 14px;margin-top:auto;font-size:13px;color:var(--soft)}
