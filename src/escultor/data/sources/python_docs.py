@@ -15,6 +15,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def mine(
     packages are read again. A repeated docstring is kept once, under its first name.
     Raises DataError when nothing was found.
     """
-    jobs = [(name, str(path), str(cache) if cache else None) for name, path in roots or package_roots()]
+    roots = package_roots() if roots is None else roots
+    jobs = [(name, str(path), str(cache) if cache else None) for name, path in roots]
     workers = workers or min(len(os.sched_getaffinity(0)), 16)
     if workers > 1 and len(jobs) > 1:
         with ProcessPoolExecutor(workers) as pool:
@@ -95,24 +97,29 @@ def mine(
 
 def _mine_package(job: tuple[str, str, str | None]) -> list[dict[str, str]]:
     package, path, cache = job
-    files = list(_python_files(Path(path)))
-    contents = [(file, file.read_bytes()) for file in files]
-    key = hash_value([RULES, sys.version_info[:2], [[str(f.name), hash_bytes(c)] for f, c in contents]])
+    contents = _contents(Path(path))
+    key = hash_value([RULES, sys.version_info[:2], [[ascii(str(f)), hash_bytes(c)] for f, c in contents]])
     kept = Path(cache) / f"{package}-{key}.json" if cache else None
     if kept and kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    root = Path(path).parent
-    rows = [
-        asdict(entry)
-        for file, data in contents
-        for entry in _mine_file(package, file.relative_to(root), data)
-    ]
+        with suppress(ValueError):  # a damaged file is written again
+            return json.loads(kept.read_text(encoding="utf-8"))
+    rows = [asdict(entry) for file, data in contents for entry in _mine_file(package, file, data)]
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(rows), encoding="utf-8")
         temporary.replace(kept)
     return rows
+
+
+def _contents(path: Path) -> list[tuple[Path, bytes]]:
+    """Python files, named from the package's parent folder, with their bytes."""
+    found = []
+    for file in _python_files(path):
+        with suppress(OSError):  # links to nowhere, files that may not be read
+            if file.stat().st_size <= MAX_FILE_BYTES:
+                found.append((file.relative_to(path.parent), file.read_bytes()))
+    return found
 
 
 def _python_files(path: Path) -> Iterator[Path]:
@@ -122,13 +129,8 @@ def _python_files(path: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith("."))
         for name in sorted(names):
-            file = Path(folder) / name
-            if (
-                name.endswith(".py")
-                and not name.startswith("test_")
-                and file.stat().st_size <= MAX_FILE_BYTES
-            ):
-                yield file
+            if name.endswith(".py") and not name.startswith("test_"):
+                yield Path(folder) / name
 
 
 def _mine_file(package: str, relative: Path, data: bytes) -> Iterator[DocEntry]:
@@ -138,8 +140,8 @@ def _mine_file(package: str, relative: Path, data: bytes) -> Iterator[DocEntry]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the mined file's invalid escapes are not ours
             tree = ast.parse(data)
-    except (SyntaxError, ValueError, RecursionError):
-        return  # templates and files for other Python versions
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # templates, files for other Python versions, expressions too deep
     parts = relative.with_suffix("").parts
     module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     yield from _walk(package, module, tree, "module")
