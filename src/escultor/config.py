@@ -120,6 +120,7 @@ class Distillation(Training):
     epochs: Positive = Field(10, description="passes over the data")
     temperature: Positive = Field(2.0, description="softens teacher and student alike")
     alpha: Share = Field(0.7, description="alpha * T^2 * KL + (1 - alpha) * cross-entropy")
+    prompt_weight: Share = Field(0.0, description="weight of the prompt's tokens; the response's is 1")
     layers: tuple[Natural, ...] = Field((), description="the teacher's layers kept; empty: first and last")
     intermediate_size: Count | None = Field(
         None, description="feed-forward neurons kept, by weight norm; null: all"

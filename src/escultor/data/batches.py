@@ -161,9 +161,9 @@ def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout |
     capacity = max(capacity, *lengths)
     packer = _Packer(lengths, layout or first_fit(lengths, capacity), capacity)
     for i, row in enumerate(rows):
-        packer.put(i, row.ids, (), row.start)
-    weight = np.concatenate([np.full(r.length - r.start, r.weight) for r in rows])
-    return NllBatch(packer.packed(), torch.from_numpy(weight).float(), tuple(r.id for r in rows))
+        packer.put(i, row.ids, (), row.first_label)
+    weight = torch.from_numpy(np.concatenate([row.weights() for row in rows]))
+    return NllBatch(packer.packed(), weight, tuple(row.id for row in rows))
 
 
 def pair_batch(rows: Sequence[PairRow], capacity: int = CAPACITY) -> PairBatch:

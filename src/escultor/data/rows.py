@@ -21,16 +21,27 @@ Ids = np.ndarray  # (n,) int32
 
 @dataclass(frozen=True, slots=True)
 class NllRow:
-    """One sequence; the tokens from `start` on are labelled (never the first of all)."""
+    """One sequence. Labelled with `weight` are the tokens from `start` on; those before it, but the
+    first of all, with `prompt_weight` where that is above 0."""
 
     id: str
     ids: Ids
     start: int
     weight: float = 1.0
+    prompt_weight: float = 0.0
 
     @property
     def length(self) -> int:
         return len(self.ids)
+
+    @property
+    def first_label(self) -> int:
+        return 1 if self.prompt_weight > 0 else self.start
+
+    def weights(self) -> np.ndarray:
+        """One weight per labelled token: (length - first_label,)."""
+        prompt = np.full(self.start - self.first_label, self.prompt_weight, dtype=np.float32)
+        return np.concatenate([prompt, np.full(self.length - self.start, self.weight, dtype=np.float32)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def nll_by_row(model: Any, rows: Sequence[NllRow], dtype: str) -> np.ndarray:
         chosen = [rows[i] for i in group]
         with precision(dtype):
             logp = logp_at_labels(model, nll_batch(chosen).packed).double()
-        for i, part in zip(group, logp.split([r.length - r.start for r in chosen]), strict=True):
+        for i, part in zip(group, logp.split([r.length - r.first_label for r in chosen]), strict=True):
             out[i] = -part.sum().item()
     return out
 

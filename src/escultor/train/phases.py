@@ -21,7 +21,7 @@ from torch import nn
 
 from escultor.config import Distillation, Dpo, Training
 from escultor.data.batches import NllBatch, PairBatch, nll_batch, pair_batch
-from escultor.data.rows import PairRow, document_rows, example_rows, pair_rows
+from escultor.data.rows import NllRow, PairRow, document_rows, example_rows, pair_rows
 from escultor.data.signals import KdBatch, reference_logp, with_teacher
 from escultor.errors import TrainingError
 from escultor.model.forward import logits_at_labels, logp_at_labels
@@ -29,8 +29,9 @@ from escultor.text.chat import Chat
 from escultor.train.loop import Objective, Stream
 from escultor.train.objectives import Loss, dpo, kd, nll
 from escultor.train.streams import PackedStream, RowStream
+from escultor.types import Document, Example, Pair
 
-Rows = Callable[[Sequence[Any], Chat, int, Counter[str]], Sequence[Any]]
+Rows = Callable[[Sequence[Any], Chat, int, Counter[str], Any], Sequence[Any]]
 Prepare = Callable[[Sequence[Any], nn.Module, Any], Stream]
 
 
@@ -101,9 +102,34 @@ def _examples_with_teacher(rows: Sequence[Any], frozen: nn.Module, settings: Tra
     return RowStream(rows, settings, lambda chosen: with_teacher(frozen, nll_batch(chosen), settings.dtype))
 
 
+def _document_rows(
+    items: Sequence[Document], chat: Chat, room: int, counts: Counter[str], settings: Training
+) -> Sequence[NllRow]:
+    return document_rows(items, chat, room, counts)
+
+
+def _example_rows(
+    items: Sequence[Example], chat: Chat, room: int, counts: Counter[str], settings: Training
+) -> Sequence[NllRow]:
+    return example_rows(items, chat, room, counts)
+
+
+def _weighted_rows(
+    items: Sequence[Example], chat: Chat, room: int, counts: Counter[str], settings: Distillation
+) -> Sequence[NllRow]:
+    rows = example_rows(items, chat, room, counts)
+    return [replace(row, prompt_weight=settings.prompt_weight) for row in rows]
+
+
+def _pair_rows(
+    items: Sequence[Pair], chat: Chat, room: int, counts: Counter[str], settings: Training
+) -> Sequence[PairRow]:
+    return pair_rows(items, chat, room, counts)
+
+
 PHASES: dict[str, Phase] = {
-    "pretrain": Phase(document_rows, _packed_documents, _nll),
-    "sft": Phase(example_rows, _examples, _nll),
-    "dpo": Phase(pair_rows, _pairs_with_reference, _dpo),
-    "distill": Phase(example_rows, _examples_with_teacher, _kd),
+    "pretrain": Phase(_document_rows, _packed_documents, _nll),
+    "sft": Phase(_example_rows, _examples, _nll),
+    "dpo": Phase(_pair_rows, _pairs_with_reference, _dpo),
+    "distill": Phase(_weighted_rows, _examples_with_teacher, _kd),
 }

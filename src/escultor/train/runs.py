@@ -75,7 +75,7 @@ def run(
     if done := finished(out, key):
         return done
     counts: Counter[str] = Counter()
-    rows = method.rows(items, chat, _room(start, settings), counts)
+    rows = method.rows(items, chat, _room(start, settings), counts, settings)
     if not rows:
         raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
     folder = RunFolder(out, key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from escultor.data.sources.domains import domain_of
@@ -140,3 +140,18 @@ def _cut_body(text: str) -> str:
         if at > MAX_BODY_CHARS // 2:
             return head[:at].rstrip()
     return head
+
+
+def balanced(golds_: Sequence[Gold], count: int) -> list[Gold]:
+    """At most `count` of the golds, a package's share growing with the root of its size, so that the
+    largest packages do not set the tone. Deterministic; depends on no order."""
+    by_package: dict[str, list[Gold]] = {}
+    for gold in sorted(golds_, key=lambda g: unit(0, "balanced", g.id)):
+        by_package.setdefault(gold.package, []).append(gold)
+    ranked = [
+        (rank / len(members) ** 0.5, gold)
+        for members in by_package.values()
+        for rank, gold in enumerate(members)
+    ]
+    ranked.sort(key=lambda pair: (pair[0], pair[1].id))
+    return [gold for _, gold in ranked[:count]]

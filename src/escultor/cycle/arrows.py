@@ -1,0 +1,202 @@
+"""The arrows of a turn, each from the store to the store: train, evaluate, gate, deploy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from escultor.config import Config, Training
+from escultor.cycle.workflow import Result, Workflow
+from escultor.errors import FaultError
+from escultor.evaluate.gate import decide
+from escultor.evaluate.suites import TrinitySuite, evaluate_trinity
+from escultor.ids import code_hash, hash_value, plain
+from escultor.model.load import Loaded, count_parameters, load, resolve
+from escultor.store import registry
+from escultor.train.runs import run
+from escultor.types import Checkpoint, DatasetVersion, Deployment, Promote, Scores, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the arrows of one turn share."""
+
+    flow: Workflow
+    config: Config
+    suite: TrinitySuite
+
+    @property
+    def blobs(self) -> Any:
+        return self.flow.store.blobs
+
+    @property
+    def log(self) -> Any:
+        return self.flow.store.log
+
+    def load(self, checkpoint: str) -> Loaded:
+        """The model of a checkpoint id."""
+        return load(str(self.blobs.tree(checkpoint)))
+
+    def deployments(self) -> list[Deployment]:
+        return [deployment for _, deployment in self.log.read(Deployment)]
+
+
+def import_model(turn: Turn, name: str, as_name: str) -> str:
+    """Bring a model folder into the store and return its checkpoint id."""
+    folder = resolve(name)
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        tree = turn.blobs.put_tree(folder)
+        parameters = count_parameters(load(str(folder)).model)
+        return {"checkpoint": tree}, [
+            Checkpoint(tree, as_name, "import", (), "", "", code_hash(), 0, parameters)
+        ]
+
+    inputs = {"files": [[p.name, p.stat().st_size] for p in sorted(folder.iterdir())]}
+    return turn.flow.step(f"import {as_name}", inputs, work)["checkpoint"]
+
+
+def train_model(
+    turn: Turn,
+    name: str,
+    phase: Any,
+    settings: Training,
+    items: Sequence[Any],
+    parents: tuple[str, ...],
+    start: Callable[[], Loaded],
+    frozen: Callable[[], Loaded] | None = None,
+) -> Result:
+    """Train and keep a checkpoint. Result: checkpoint, metrics (blob), counts, steps, tokens, loss."""
+    dataset = hash_value([hash_value(item) for item in items])
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        out = turn.flow.store.root / "runs" / key
+        model = start()
+        record = run(
+            phase,
+            model,
+            items,
+            settings,
+            out,
+            frozen() if frozen else None,
+            parents,
+            turn.flow.progress.training,
+        )
+        tree = turn.blobs.put_tree(out / "model")
+        metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
+        parameters = count_parameters(turn.load(tree).model)
+        data = _dataset(turn, phase, dataset, items, record.counts)
+        made = Checkpoint(
+            tree,
+            name,
+            phase,
+            parents,
+            record.config_hash,
+            dataset,
+            record.code_version,
+            settings.seed,
+            parameters,
+        )
+        shutil.rmtree(out)
+        kept = {k: v for k, v in asdict(record).items() if k in ("counts", "steps", "tokens", "loss")}
+        return {"checkpoint": tree, "metrics": metrics, "rows": len(items), **kept}, [data, made]
+
+    inputs = {"settings": settings.model_dump(), "items": dataset, "parents": list(parents)}
+    return turn.flow.step(name, inputs, work)
+
+
+def _dataset(
+    turn: Turn, phase: str, dataset: str, items: Sequence[Any], counts: dict[str, int]
+) -> DatasetVersion:
+    """The items as a version of a dataset, their rows kept as JSONL."""
+    kind = {"pretrain": "document", "dpo": "pair"}.get(phase, "example")
+    text = "".join(json.dumps(plain(item), ensure_ascii=False) + "\n" for item in items)
+    by_rule = Counter(f"rule {item.origin.rule}" for item in items)
+    return DatasetVersion(
+        dataset,
+        f"{kind}-{dataset[:8]}",
+        kind,
+        len(items),
+        dict(by_rule) | counts,
+        turn.blobs.put_bytes(text.encode()),
+    )
+
+
+def evaluate_model(turn: Turn, checkpoint: str, name: str) -> Scores:
+    """Scores of a checkpoint on the turn's suite; its answers are kept as a blob beside them."""
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        done = evaluate_trinity(
+            turn.load(checkpoint),
+            checkpoint,
+            turn.suite,
+            turn.config.evaluation,
+            turn.config.serve.hourly_price_usd,
+            turn.flow.progress.note,
+        )
+        answers = turn.blobs.put_bytes("\x00".join(done.answers).encode())
+        # The step that writes the scores names them, so that measuring again never rewrites them.
+        scores = replace(done.scores, id=key)
+        return {"scores": scores.id, "answers": answers}, [scores]
+
+    inputs = {
+        "checkpoint": checkpoint,
+        "suite": turn.suite.hash,
+        "settings": turn.config.evaluation.model_dump(),
+        "price": turn.config.serve.hourly_price_usd,
+    }
+    result = turn.flow.step(f"evaluate {name}", inputs, work)
+    return _kept(turn.log.get(Scores, result["scores"]))
+
+
+def answers_of(turn: Turn, name: str) -> list[str]:
+    """The answers that an evaluation in this flow kept."""
+    step = next(step for step, _ in reversed(turn.flow.steps) if step.name == f"evaluate {name}")
+    return turn.blobs.get_bytes(str(step.result["answers"])).decode().split("\x00")
+
+
+def gate(turn: Turn, name: str, champion: Scores, candidate: Scores) -> Verdict:
+    """Decide, write the verdict down, and deploy what is promoted."""
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        verdict = decide(champion, candidate, turn.config.gate, turn.config.evaluation.seed)
+        comparison = replace(verdict.because, id=key)
+        verdict = replace(verdict, because=comparison)
+        nouns: list[Any] = [verdict]
+        if isinstance(verdict, Promote):
+            nouns.append(_deployment(turn, key, candidate.checkpoint))
+        return {"verdict": type(verdict).__name__, "reason": comparison.reason}, nouns
+
+    inputs = {"champion": champion.id, "candidate": candidate.id, "policy": turn.config.gate.model_dump()}
+    turn.flow.step(f"gate {name}", inputs, work)
+    key = turn.flow.key(f"gate {name}", inputs)
+    return _kept(turn.log.get(Verdict, key))
+
+
+def deploy_first(turn: Turn, checkpoint: str) -> None:
+    """Deploy a first model: nothing stands yet that it could be compared with."""
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        return {}, [_deployment(turn, "the first model: nothing to compare it with", checkpoint)]
+
+    turn.flow.step("deploy base", {"checkpoint": checkpoint}, work)
+
+
+def _deployment(turn: Turn, because: str, checkpoint: str) -> Deployment:
+    return registry.deployment_for(because, checkpoint, registry.current(turn.deployments()))
+
+
+def _kept(found: Any) -> Any:
+    if found is None:
+        raise FaultError("the log lacks what a step of it names", remedy="restore the store from a backup")
+    return found
+
+
+def folder_of(turn: Turn, checkpoint: str) -> Path:
+    """Where a checkpoint's files lie."""
+    return turn.blobs.tree(checkpoint)

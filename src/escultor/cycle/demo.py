@@ -1,0 +1,309 @@
+"""The demonstration: one whole turn of the loop on real input, then a second one from feedback.
+
+The corpus is the documentation of the installed packages, the suite its held-out packages. Users are
+simulated, and everything that shows their words says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from escultor.config import Config, load_config
+from escultor.cycle.arrows import (
+    Turn,
+    deploy_first,
+    evaluate_model,
+    gate,
+    import_model,
+    train_model,
+)
+from escultor.cycle.evolution import Evolved, evolve, pairs_from_feedback
+from escultor.cycle.users import ask, judge
+from escultor.cycle.workflow import Progress, Result, Workflow
+from escultor.data.pairs import gold_pairs
+from escultor.data.sources.documentation import Gold, balanced, documents, golds, is_held_out, is_traffic
+from escultor.data.sources.python_docs import DocEntry, mine
+from escultor.errors import FaultError
+from escultor.evaluate.suites import trinity_suite
+from escultor.ids import hash_value
+from escultor.model.generate import generate
+from escultor.model.student import cut_student
+from escultor.monitor.metrics import fold, health
+from escultor.monitor.rules import alerts
+from escultor.monitor.triggers import plan
+from escultor.serve.engine import Engine
+from escultor.skills.scoring import score_trinity
+from escultor.store import open_store, registry
+from escultor.text.chat import Chat
+from escultor.train.runs import pretrain
+from escultor.types import Alert, Checkpoint, Document, Example, Pair, Plan, Sampling, Scores, Verdict
+
+CONFIG = Path(__file__).with_name("demo.yaml")
+SFT_EXAMPLES = 4560
+DPO_PROMPTS = 512
+DPO_BELOW = 0.9  # own answers of at least this quality make no pair
+TRAFFIC_PROMPTS = 192
+ANSWERS_PER_PROMPT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    entries: tuple[DocEntry, ...]
+    train: tuple[Gold, ...]
+    traffic: tuple[Gold, ...]
+    held_out: tuple[Gold, ...]
+    counts: dict[str, int]
+
+    def examples(self, count: int) -> list[Example]:
+        return [gold.example() for gold in balanced(self.train, count)]
+
+    def documents(self) -> list[Document]:
+        """What a base is pre-trained on: the training packages alone."""
+        return documents(e for e in self.entries if not is_held_out(e.package))
+
+
+@dataclass(slots=True)
+class Version:
+    """One row of the demo's table."""
+
+    name: str
+    checkpoint: str
+    scores: Scores
+    predecessor: Scores | None = None
+    verdict: Verdict | None = None
+    training: Result = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DemoResult:
+    turn: Turn
+    corpus: Corpus
+    versions: list[Version]
+    alert: Alert
+    plan: Plan | None
+    feedback: dict[str, int]
+
+
+def read_corpus(cache: Path) -> Corpus:
+    """Mine the installed packages and split them; a package's documents stay on one side."""
+    entries = mine(cache)
+    counts: Counter[str] = Counter()
+    all_golds = golds(entries, counts)
+    train = [g for g in all_golds if not is_held_out(g.package)]
+    return Corpus(
+        tuple(entries),
+        tuple(g for g in train if not is_traffic(g)),
+        tuple(g for g in train if is_traffic(g)),
+        tuple(g for g in all_golds if is_held_out(g.package)),
+        dict(counts),
+    )
+
+
+def run_demo(
+    store_url: str,
+    from_scratch: bool = False,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> DemoResult:
+    """Go round twice. What the store has already is reused; a run that was killed goes on."""
+    config = config or load_config(CONFIG)
+    store = open_store(store_url)
+    flow = Workflow(store, progress or Progress())
+    flow.progress.phase("corpus")
+    corpus = read_corpus(store.root / "cache")
+    suite = trinity_suite(corpus.held_out, config.evaluation)
+    turn = Turn(flow, config, suite)
+    flow.progress.note(
+        f"{len(corpus.entries):,} documented objects, {len(corpus.train):,} training Trinities, "
+        f"{len(suite.items)} held-out ones from {len({g.package for g in suite.items})} packages"
+    )
+    base = _base(turn, corpus, from_scratch)
+    versions = [base]
+    _deploy_base(turn, base)
+    versions.append(_sft(turn, corpus, base))
+    versions.append(_dpo(turn, corpus, versions[-1]))
+    versions.append(_student(turn, corpus, versions))
+    alert, plan_, feedback, second = _second_turn(turn, corpus)
+    if second is not None:
+        versions.append(
+            Version(
+                "second turn",
+                second.checkpoint,
+                second.candidate,
+                second.champion,
+                second.verdict,
+                second.training,
+            )
+        )
+    return DemoResult(turn, corpus, versions, alert, plan_, feedback)
+
+
+def _base(turn: Turn, corpus: Corpus, from_scratch: bool) -> Version:
+    trained: Result = {}
+    if from_scratch:
+        checkpoint = _pretrained(turn, corpus, trained)
+    else:
+        checkpoint = import_model(turn, turn.config.model.path, "base")
+    return Version("base", checkpoint, evaluate_model(turn, checkpoint, "base"), training=trained)
+
+
+def _pretrained(turn: Turn, corpus: Corpus, trained: Result) -> str:
+    items = corpus.documents()
+    settings = turn.config.pretrain
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        out = turn.flow.store.root / "runs" / key
+        record = pretrain(items, settings, out, turn.flow.progress.training)
+        tree = turn.blobs.put_tree(out / "model")
+        metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
+        made = Checkpoint(
+            tree, "base", "pretrain", (), record.config_hash, record.dataset_hash, record.code_version, 0, 0
+        )
+        return {"checkpoint": tree, "metrics": metrics, "loss": record.loss, "tokens": record.tokens}, [made]
+
+    inputs = {"settings": settings.model_dump(), "items": hash_value([d.id for d in items])}
+    trained |= turn.flow.step("pretrain", inputs, work)
+    return str(trained["checkpoint"])
+
+
+def _deploy_base(turn: Turn, base: Version) -> None:
+    deploy_first(turn, base.checkpoint)
+
+
+def _champion(turn: Turn) -> str:
+    found = registry.champion(turn.deployments())
+    if found is None:
+        raise FaultError("the demo's store has no champion", remedy="delete the store and run again")
+    return found
+
+
+def _sft(turn: Turn, corpus: Corpus, base: Version) -> Version:
+    examples = corpus.examples(SFT_EXAMPLES)
+    trained = train_model(
+        turn, "sft", "sft", turn.config.sft, examples, (base.checkpoint,), lambda: turn.load(base.checkpoint)
+    )
+    return _judged(turn, "sft", trained, base)
+
+
+def _judged(
+    turn: Turn, name: str, trained: Result, predecessor: Version, champion: Version | None = None
+) -> Version:
+    """Evaluate what was trained and let the gate compare it with the champion."""
+    checkpoint = str(trained["checkpoint"])
+    scores = evaluate_model(turn, checkpoint, name)
+    verdict = gate(turn, name, (champion or predecessor).scores, scores)
+    return Version(name, checkpoint, scores, predecessor.scores, verdict, trained)
+
+
+def _own_answers(turn: Turn, name: str, checkpoint: str, examples: list[Example]) -> list[str]:
+    """The model's own sampled answers to the examples' prompts, kept as a blob."""
+    sampling = Sampling(0.8, 1.0, turn.config.serve.max_new_tokens, turn.config.dpo.seed)
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        model = turn.load(checkpoint)
+        chat = Chat(model.tokenizer)
+        turn.flow.progress.note(f"sampling {len(examples)} own answers")
+        answers = generate(model, [chat.prompt(e.prompt) for e in examples], sampling, 128)
+        text = "\x00".join(a.text.replace("\x00", "") for a in answers)
+        return {"answers": turn.blobs.put_bytes(text.encode())}, []
+
+    inputs = {"checkpoint": checkpoint, "prompts": [e.id for e in examples], "temperature": 0.8}
+    return turn.blobs.get_bytes(turn.flow.step(name, inputs, work)["answers"]).decode().split("\x00")
+
+
+def _dpo(turn: Turn, corpus: Corpus, sft: Version) -> Version:
+    """Pairs of gold over the model's own answer. The prompts were not in the SFT data: what a model
+    has learnt by heart it answers too well to be corrected on."""
+    chosen = balanced(corpus.train, SFT_EXAMPLES + DPO_PROMPTS)[SFT_EXAMPLES:]
+    gold_of = {gold.id: gold.trinity for gold in chosen}
+    examples = [gold.example() for gold in chosen]
+    answers = _own_answers(turn, "sample own answers", sft.checkpoint, examples)
+    counts: Counter[str] = Counter()
+
+    def quality(example: Example, answer: str) -> float:
+        return score_trinity(answer, gold_of[example.id])["quality"]
+
+    pairs: list[Pair] = gold_pairs(examples, answers, quality, DPO_BELOW, counts)
+    turn.flow.progress.note(f"{len(pairs)} pairs of gold over own answer")
+    trained = train_model(
+        turn, "dpo", "dpo", turn.config.dpo, pairs, (sft.checkpoint,), lambda: turn.load(sft.checkpoint)
+    )
+    return _judged(turn, "dpo", trained, sft)
+
+
+def _student(turn: Turn, corpus: Corpus, versions: list[Version]) -> Version:
+    champion = _champion(turn)
+    teacher = next(v for v in reversed(versions) if v.checkpoint == champion)
+    settings = turn.config.distillation
+    examples = corpus.examples(SFT_EXAMPLES + DPO_PROMPTS)
+    trained = train_model(
+        turn,
+        "student",
+        "distill",
+        settings,
+        examples,
+        (champion,),
+        start=lambda: cut_student(turn.load(champion), settings.layers, settings.intermediate_size),
+        frozen=lambda: turn.load(champion),
+    )
+    return _judged(turn, "student", trained, teacher)
+
+
+def _second_turn(turn: Turn, corpus: Corpus) -> tuple[Alert, Plan | None, dict[str, int], Evolved | None]:
+    """Serve, listen, notice, and go round again from the alert."""
+    champion = _champion(turn)
+    asked = balanced(corpus.traffic, TRAFFIC_PROMPTS)
+    config = turn.config
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        turn.flow.progress.note(f"simulated users ask {len(asked)} prompts {ANSWERS_PER_PROMPT} times each")
+        engine = Engine(turn.load(champion), champion, turn.log, config.serve)
+        sampling = Sampling(config.serve.temperature, 1.0, config.serve.max_new_tokens)
+        served = ask(engine, asked, key, ANSWERS_PER_PROMPT, sampling)
+        said = judge(turn.log, served, asked, config.evaluation.seed)
+        return {"interactions": [i.id for i in served], "feedback": [f.id for f in said]}, []
+
+    inputs = {
+        "champion": champion,
+        "prompts": [g.id for g in asked],
+        "serve": config.serve.model_dump(),
+        "answers": ANSWERS_PER_PROMPT,
+    }
+    served = turn.flow.step("serve and listen", inputs, work)
+    from escultor.types import Feedback, Interaction
+
+    interactions = [turn.log.get(Interaction, name) for name in served["interactions"]]
+    feedback = [turn.log.get(Feedback, name) for name in served["feedback"]]
+    alert, plan_ = _notice(turn, champion, interactions, feedback)
+    pairs, counts = pairs_from_feedback(turn, interactions, feedback)
+    second = evolve(turn, "second turn", interactions, feedback) if plan_ is not None else None
+    return alert, plan_, dict(counts) | {"rated": len(feedback), "usable pairs": len(pairs)}, second
+
+
+def _notice(
+    turn: Turn, champion: str, interactions: list[Any], feedback: list[Any]
+) -> tuple[Alert, Plan | None]:
+    """Health of what was served, the thumbs-down alert, and the plan that follows from it."""
+    until = max(i.time for i in interactions) + 2
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        since = min(i.time for i in interactions)
+        found = health(champion, fold(interactions, feedback), since, until)
+        raised = alerts(found, turn.config.monitor, until)
+        thumbs = next(a for a in raised if a.rule == "thumbs_down")
+        pairs, _ = pairs_from_feedback(turn, interactions, feedback)
+        planned = plan(raised, turn.log.last(Plan), len(pairs), turn.config.monitor, until)
+        nouns = [found, *raised, *([planned] if planned else [])]
+        return {"alert": thumbs.id, "plan": planned.id if planned else None}, nouns
+
+    inputs = {
+        "version": champion,
+        "interactions": [i.id for i in interactions],
+        "monitor": turn.config.monitor.model_dump(),
+    }
+    result = turn.flow.step("monitor", inputs, work)
+    planned = turn.log.get(Plan, result["plan"]) if result["plan"] else None
+    return turn.log.get(Alert, result["alert"]), planned
