@@ -53,7 +53,10 @@ def precision(dtype: str, device: str = "cpu") -> AbstractContextManager[Any]:
 def hidden_at_labels(model: Any, packed: PackedBatch) -> Tensor:
     """The last hidden state at every labelled position: (K, H)."""
     mask = None if packed.causal else segment_mask(packed.segment, packed.branch)
-    body = _unwrapped(model).base_model
+    inner = _unwrapped(model)
+    if mask is not None and inner.config._attn_implementation == "eager":  # it adds its mask: True is + 1
+        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+    body = inner.base_model
     out = body(
         input_ids=packed.ids, attention_mask=mask, position_ids=packed.position, use_cache=False
     ).last_hidden_state  # (R, T, H)

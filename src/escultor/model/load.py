@@ -48,23 +48,32 @@ def resolve(name: str) -> Path:
 def load(name: str) -> Loaded:
     """Load a causal language model and its tokenizer, in float32, ready to train or to answer."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path = resolve(name)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"`{name}` cannot be loaded as a causal language model", first) from error
+    model, info = found
+    if missing := sorted(info["missing_keys"]):  # the library would make them up
+        raise ModelError(
+            f"`{name}` lacks weights that its config.json asks for",
+            f"{len(missing)} missing, such as {missing[0]}",
+            remedy="copy the folder again; config.json and *.safetensors must belong together",
+        )
     embedding: Any = model.get_input_embeddings()
     rows = embedding.weight.shape[0]
     if len(tokenizer) > rows:
@@ -108,7 +117,8 @@ def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
     try:
         state = loaded.model.state_dict()
         if dtype is not None:
-            state = {name: value.to(dtype) for name, value in state.items()}
+            kept = {value.data_ptr(): value.to(dtype) for value in state.values()}  # tied weights once
+            state = {name: kept[value.data_ptr()] for name, value in state.items()}
         loaded.model.save_pretrained(temporary, state_dict=state)
         loaded.tokenizer.save_pretrained(temporary)
         if folder.exists():
