@@ -57,6 +57,7 @@ def dpo(
     """
     _same_shape("logp", logp, "reference_logp", reference_logp)
     _same_shape("chosen", chosen, "rejected", rejected)
+    _same_shape("chosen", chosen, "weight", weight)
     ratio = sequence_sums(logp - reference_logp, sequence, sequences)  # (S,)
     reward_chosen, reward_rejected = beta * ratio[chosen], beta * ratio[rejected]  # (P,)
     margin = reward_chosen - reward_rejected
@@ -89,13 +90,20 @@ def kd(
     weight (K,). With teacher = student and alpha = 1 both value and gradient are 0.
     """
     _same_shape("logits", logits, "teacher_logits", teacher_logits)
-    student = F.log_softmax(logits.float() / temperature, dim=-1)  # (K, V)
-    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    _same_shape("target", target, "weight", weight)
+    logits, teacher_logits = _wide(logits), _wide(teacher_logits)
+    student = F.log_softmax(logits / temperature, dim=-1)  # (K, V)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
     kl = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)  # (K,)
-    ce = F.cross_entropy(logits.float(), target, reduction="none")  # (K,)
+    ce = F.cross_entropy(logits, target, reduction="none")  # (K,)
     losses = alpha * temperature**2 * kl + (1 - alpha) * ce
     sums = {"kl": (kl * weight).sum().detach(), "nll": (ce * weight).sum().detach()}
     return Loss((losses * weight).sum(), float(weight.sum()), sums)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def _same_shape(name: str, a: Tensor, other: str, b: Tensor) -> None:
