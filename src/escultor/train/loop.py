@@ -73,6 +73,7 @@ def train(
     last state stood. Raises TrainingError at a non-finite loss or gradient, naming the step and rows.
     """
     keep_freed_memory()
+    model.zero_grad(set_to_none=True)  # what an earlier run that had to stop left behind
     optimizers = Optimizers(model, settings)
     state = run.load() if run else None
     if state:

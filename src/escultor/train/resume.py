@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import warnings
 from dataclasses import dataclass
@@ -51,9 +52,15 @@ class RunFolder:
         if not path.is_file():
             self.metrics.unlink(missing_ok=True)
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, weights_only=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                state = torch.load(path, weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StoreError(
+                f"{path} cannot be read", first, remedy="delete it; the run begins again"
+            ) from error
         if state["key"] != self.key:
             raise TrainingError(
                 f"{self.path} holds the state of another run",
