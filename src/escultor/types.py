@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-# --- what is said -----------------------------------------------------------------------------
-
 
 class Role(StrEnum):
     SYSTEM = "system"
@@ -89,9 +87,6 @@ class Interaction:
     retain_until: float | None = None
 
 
-# --- what people made of it -------------------------------------------------------------------
-
-
 class ImplicitEvent(StrEnum):
     COPY = "copy"
     INSERT_ACCEPT = "insert_accept"
@@ -114,16 +109,51 @@ class SourceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rating:
-    """A verdict on one answer: a thumb (boolean) or a score (float). Writer: `serve` intake."""
+class _About:
+    """What every word about one answer says of itself. Writer of them all: `serve` intake."""
 
     id: str
     time: float
-    target: str
+    target: str  # the interaction
     subject: str
+    source: SourceKind = field(default=SourceKind.END_USER, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rating(_About):
+    """A verdict on one answer: a thumb (boolean) or a score (float)."""
+
     name: str
     value: bool | float
-    source: SourceKind = SourceKind.END_USER
+
+
+@dataclass(frozen=True, slots=True)
+class Correction(_About):
+    """The answer a person would have wanted."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark(_About):
+    """A comment; read by people, never trained on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Implicit(_About):
+    """What a person did with an answer, from a closed list; `value` is for events that measure."""
+
+    event: ImplicitEvent
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation(_About):
+    """Withdraws what the same subject said under `name` about `target`."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,62 +166,10 @@ class Choice:
     name: str
     shown_order: tuple[str, ...]
     winner: str | None
-    source: SourceKind = SourceKind.END_USER
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """The answer a person would have wanted."""
-
-    id: str
-    time: float
-    target: str
-    subject: str
-    text: str
-    source: SourceKind = SourceKind.END_USER
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """A comment; read by people, never trained on."""
-
-    id: str
-    time: float
-    target: str
-    subject: str
-    text: str
-    source: SourceKind = SourceKind.END_USER
-
-
-@dataclass(frozen=True, slots=True)
-class Implicit:
-    """What a person did with an answer, from a closed list; `value` is for events that measure."""
-
-    id: str
-    time: float
-    target: str
-    subject: str
-    event: ImplicitEvent
-    value: float | None = None
-    source: SourceKind = SourceKind.END_USER
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """Withdraws what the same subject said under `name` about `target`."""
-
-    id: str
-    time: float
-    target: str
-    subject: str
-    name: str
-    source: SourceKind = SourceKind.END_USER
+    source: SourceKind = field(default=SourceKind.END_USER, kw_only=True)
 
 
 Feedback = Rating | Choice | Correction | Remark | Implicit | Revocation
-
-
-# --- what is learnt from ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +236,6 @@ class DatasetVersion:
     rows: int
     counts: dict[str, int]  # by source, and by reason for what was left out
     blob: str  # the rows, as JSONL
-
-
-# --- what was made of it ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,9 +338,6 @@ class Deployment:
     shares: dict[str, float]  # checkpoint id -> share of traffic
     aliases: dict[str, str]  # champion, candidate, previous -> checkpoint id
     because: str  # id of the verdict's comparison, or the words of the person who ordered it
-
-
-# --- how it fares -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def call(name, time=10.0, latency=100.0, cost=0.01, version="v1", finish="stop")
 
 
 def thumb(name, target, up, time=11.0, subject="s", source=SourceKind.SIMULATED):
-    return Rating(name, time, target, subject, "thumb", up, source)
+    return Rating(name, time, target, subject, "thumb", up, source=source)
 
 
 def figures(window, version="v1", since=0.0, until=100.0):

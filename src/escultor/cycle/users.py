@@ -62,7 +62,7 @@ def judge(log: Log, interactions: Sequence[Interaction], golds: Sequence[Gold], 
                 interaction.subject,
                 "thumb",
                 up,
-                SourceKind.SIMULATED,
+                source=SourceKind.SIMULATED,
             )
         )
     record_feedback(log, *events)

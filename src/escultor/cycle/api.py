@@ -1,0 +1,267 @@
+"""The loop as a library: thin functions over the rooms below. `from escultor import …` names the first five.
+
+Everything heavy is imported when it is called, so that a program pays for what it uses.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from escultor.config import Config, Gate, load_config
+from escultor.errors import InputError
+from escultor.ids import code_hash, hash_value
+from escultor.store import Store, open_store, registry
+from escultor.types import (
+    Alert,
+    Checkpoint,
+    Deployment,
+    Feedback,
+    Health,
+    Interaction,
+    Plan,
+    Scores,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from escultor.cycle.demo import Corpus
+    from escultor.cycle.workflow import Progress
+    from escultor.evaluate.suites import TrinitySuite
+
+DAY_S = 86_400.0
+PERIODS = {"daily": 1, "weekly": 7, "monthly": 30}  # in days
+Since = Literal["daily", "weekly", "monthly"] | str | datetime | float | None
+Settings = Config | Path | str | None
+
+
+class EvolutionCycle:
+    """One turn of the loop that starts from feedback: collect, convert, train, validate, gate, deploy."""
+
+    def __init__(self, config: Settings = None, progress: Progress | None = None):
+        self.config, self.progress = settings_of(config), progress
+
+    def run(self, since: Since = None) -> Verdict:
+        """Train the champion on what people said since then; deploy the result if it is promoted.
+
+        Raises InputError when there is no champion or too little feedback.
+        """
+        from escultor.cycle.arrows import Turn
+        from escultor.cycle.evolution import evolve
+        from escultor.cycle.workflow import Progress, Workflow
+
+        with open_store(self.config.store.url) as store:
+            feedback = _feedback(store, since)
+            interactions = list(_rated(store, feedback))
+            suite = held_out_suite(self.config, store.root / "cache")
+            turn = Turn(Workflow(store, self.progress or Progress()), self.config, suite)
+            return evolve(turn, "evolution", interactions, feedback).verdict
+
+
+class FeedbackStore:
+    """What people made of the answers, read from a store."""
+
+    def __init__(self, url: str = "escultor-store"):
+        self.url = url
+
+    def get_feedback(self, since: Since = None) -> list[Feedback]:
+        """All feedback since then, in the order it was recorded."""
+        with open_store(self.url) as store:
+            return _feedback(store, since)
+
+
+class ProductionMonitor:
+    """How the champion fares, what is alarming, and what to run because of it."""
+
+    def __init__(self, config: Settings = None):
+        self.config = settings_of(config)
+
+    def check(
+        self, since: Since = "daily", now: float | None = None
+    ) -> tuple[Health, list[Alert], Plan | None]:
+        """Health of the champion since then, one alert per rule, and a plan where one is due.
+
+        All three are recorded, so that the next check knows of the plan. Raises InputError when there is
+        no champion.
+        """
+        from escultor.data.pairs import feedback_pairs
+        from escultor.monitor.metrics import fold, health
+        from escultor.monitor.rules import alerts
+        from escultor.monitor.triggers import plan
+
+        until = time.time() if now is None else now
+        with open_store(self.config.store.url) as store:
+            version = registry.champion(deployments(store))
+            if version is None:
+                raise InputError("there is no champion to watch", remedy="run `escultor promote MODEL`")
+            begin = moment(since, until) or 0.0
+            last = store.log.last(Plan)
+            feedback = _feedback(store, begin)
+            calls = [i for _, i in store.log.read(Interaction, since=begin)]
+            found = health(version, fold(calls, feedback), begin, until)
+            fired = alerts(found, self.config.monitor, until)
+            fresh = [f for f in feedback if last is None or f.time > last.time]
+            rows = len(feedback_pairs(_rated(store, fresh), fresh, Counter()))
+            due = plan(fired, last, rows, self.config.monitor, until)
+            store.log.append(found, *fired, *([due] if due else []))
+        return found, fired, due
+
+
+def evaluate_model(
+    model: str | Path,
+    suite: TrinitySuite | None = None,
+    config: Settings = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Scores:
+    """Scores of a model folder on a suite (default: documents of packages never trained on).
+
+    Per item: validity and accuracy of the answer, bits per byte; beside them latency, speed and cost.
+    """
+    from escultor.evaluate.suites import evaluate_trinity
+    from escultor.model.load import load, resolve
+
+    settings = settings_of(config)
+    folder = resolve(str(model))
+    suite = suite or held_out_suite(settings)
+    done = evaluate_trinity(
+        load(str(folder)),
+        checkpoint_id(folder),
+        suite,
+        settings.evaluation,
+        settings.serve.hourly_price_usd,
+        progress,
+    )
+    # Latency differs from one measurement to the next, so the id is that of the figures.
+    return replace(done.scores, id=hash_value(done.scores))
+
+
+def compare(champion: Scores, candidate: Scores, policy: Gate | None = None, seed: int = 0) -> Verdict:
+    """The gate's verdict on two models scored on one suite. Raises DataError if they cannot be compared."""
+    from escultor.evaluate.gate import decide
+
+    return decide(champion, candidate, policy or Gate(), seed)
+
+
+# --- what the command line uses beside them ---------------------------------------------------
+
+
+def promote(store: Store, folder: Path, because: str) -> tuple[Checkpoint, Deployment]:
+    """Make a model folder the champion on a person's order; its files are kept in the store."""
+    history = deployments(store)
+    tree = store.blobs.put_tree(folder)
+    checkpoint = store.log.get(Checkpoint, tree) or _checkpoint(tree, folder)
+    deployment = registry.deployment_for(because, tree, registry.current(history))
+    store.log.append(checkpoint, deployment)
+    return checkpoint, deployment
+
+
+def rollback(store: Store, because: str | None = None) -> Deployment:
+    """Bring the previous champion back. Raises InputError where there is none."""
+    deployment = registry.rollback(deployments(store), because)
+    store.log.append(deployment)
+    return deployment
+
+
+def deployments(store: Store) -> list[Deployment]:
+    """All deployments, the first one first."""
+    return [deployment for _, deployment in store.log.read(Deployment)]
+
+
+def stored_scores(store: Store, checkpoint: str, suite: str) -> Scores | None:
+    """The scores of a checkpoint on a suite that were recorded last."""
+    found = [s for _, s in store.log.read(Scores, target=checkpoint) if s.suite == suite]
+    return found[-1] if found else None
+
+
+def checkpoint_id(folder: Path) -> str:
+    """The id that a model folder has, or would have, in a store."""
+    from escultor.store.blobs import tree_hash
+
+    return tree_hash(folder)
+
+
+def held_out_suite(config: Config, cache: Path | None = None) -> TrinitySuite:
+    """The Trinity suite over documentation never trained on; `cache` keeps what was mined."""
+    from escultor.evaluate.suites import trinity_suite
+
+    return trinity_suite(read_corpus(cache).held_out, config.evaluation)
+
+
+def read_corpus(cache: Path | None = None) -> Corpus:
+    """The documentation of the installed packages, split; without a cache it is read anew."""
+    from tempfile import TemporaryDirectory
+
+    from escultor.cycle import demo
+
+    with _folder(cache, TemporaryDirectory) as folder:
+        return demo.read_corpus(folder)
+
+
+def moment(since: Since, now: float | None = None) -> float | None:
+    """Seconds since the epoch: of a period back from now, an ISO date, a datetime; None: the beginning."""
+    if since is None or isinstance(since, int | float):
+        return since
+    if isinstance(since, datetime):
+        return since.timestamp()
+    if since in PERIODS:
+        return (time.time() if now is None else now) - PERIODS[since] * DAY_S
+    try:
+        return datetime.fromisoformat(since).timestamp()
+    except ValueError as error:
+        raise InputError(
+            "`since` cannot be read", repr(since), f"{', '.join(PERIODS)}, or a date such as 2026-01-31"
+        ) from error
+
+
+def settings_of(config: Settings) -> Config:
+    """A configuration as it is, from a file, or the defaults."""
+    return config if isinstance(config, Config) else load_config(None if config is None else Path(config))
+
+
+@contextmanager
+def _folder(cache: Path | None, temporary: Callable[..., Any]) -> Iterator[Path]:
+    if cache is not None:
+        yield cache
+        return
+    with temporary(prefix="escultor-") as name:
+        yield Path(name)
+
+
+def _feedback(store: Store, since: Since) -> list[Feedback]:
+    return [event for _, event in store.log.read(Feedback, since=moment(since))]
+
+
+def _rated(store: Store, feedback: list[Feedback]) -> Iterator[Interaction]:
+    """The interactions that some feedback is about, whenever they took place."""
+    for target in dict.fromkeys(t for f in feedback if (t := getattr(f, "target", None)) is not None):
+        if (found := store.log.get(Interaction, target)) is not None:
+            yield found
+
+
+def _checkpoint(tree: str, folder: Path) -> Checkpoint:
+    """What is known of a model: all, where its training run's record lies beside it."""
+    from escultor.model.load import count_parameters, load
+
+    parameters = count_parameters(load(str(folder)).model)
+    record = folder.parent / "run.json"
+    if folder.name != "model" or not record.is_file():
+        return Checkpoint(tree, folder.name, "import", (), "", "", code_hash(), 0, parameters)
+    run = json.loads(record.read_text(encoding="utf-8"))
+    return Checkpoint(
+        tree,
+        folder.parent.absolute().name,
+        run["phase"],
+        tuple(run["parents"]),
+        run["config_hash"],
+        run["dataset_hash"],
+        run["code_version"],
+        run["seed"],
+        parameters,
+    )
