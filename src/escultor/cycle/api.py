@@ -32,7 +32,7 @@ from escultor.types import (
 )
 
 if TYPE_CHECKING:
-    from escultor.cycle.demo import Corpus
+    from escultor.cycle.corpus import Corpus
     from escultor.cycle.workflow import Progress
     from escultor.evaluate.suites import TrinitySuite
 
@@ -198,10 +198,10 @@ def read_corpus(cache: Path | None = None) -> Corpus:
     """The documentation of the installed packages, split; without a cache it is read anew."""
     from tempfile import TemporaryDirectory
 
-    from escultor.cycle import demo
+    from escultor.cycle import corpus
 
     with _folder(cache, TemporaryDirectory) as folder:
-        return demo.read_corpus(folder)
+        return corpus.read_corpus(folder)
 
 
 def moment(since: Since, now: float | None = None) -> float | None:
@@ -248,9 +248,10 @@ def _rated(store: Store, feedback: list[Feedback]) -> Iterator[Interaction]:
 def _checkpoint(tree: str, folder: Path) -> Checkpoint:
     """What is known of a model: all, where its training run's record lies beside it."""
     from escultor.model.load import count_parameters, load
+    from escultor.train.runs import RECORD
 
     parameters = count_parameters(load(str(folder)).model)
-    record = folder.parent / "run.json"
+    record = folder.parent / RECORD
     if folder.name != "model" or not record.is_file():
         return Checkpoint(tree, folder.name, "import", (), "", "", code_hash(), 0, parameters)
     run = json.loads(record.read_text(encoding="utf-8"))

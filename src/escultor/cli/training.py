@@ -1,0 +1,153 @@
+"""`pretrain`, `sft`, `dpo`, `distill`: from a file to a model folder, with a record of what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from escultor.cli.finding import RECORD, find_model, load_model, need_file, read_corpus
+from escultor.cli.output import Done, Shell
+from escultor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from escultor.cli.live import Live
+    from escultor.data.importers import Imported
+    from escultor.train.runs import RunRecord
+
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for the model, metrics.jsonl and run.json; new or empty.")
+]
+Data = Annotated[Path, typer.Option("--data", help="JSONL file; see `escultor data check`.")]
+Start = Annotated[
+    str, typer.Option("--model", help="Model or run folder, checkpoint id, champion, or escultor-base.")
+]
+
+
+def pretrain(
+    shell: Shell,
+    out: Out,
+    data: Annotated[
+        Path | None, typer.Option("--data", help='JSONL of {"text": …}; default: installed documentation.')
+    ] = None,
+) -> Done:
+    """Train a tokenizer and a fresh model on plain text."""
+    from escultor.train.runs import pretrain as train
+
+    settings = shell.config.pretrain
+    imported = _read(data, "document") if data is not None else None
+    documents = imported.items if imported else read_corpus(shell.config.store.url).documents()
+    return _run(
+        shell,
+        "pretrain",
+        out,
+        imported.counts if imported else {},
+        lambda live: train(documents, settings, out, live.training),
+    )
+
+
+def sft(shell: Shell, model: Start, data: Data, out: Out) -> Done:
+    """Teach a model to answer as examples do (supervised fine-tuning)."""
+    return _tune(shell, "sft", "example", shell.config.sft, model, data, out)
+
+
+def dpo(shell: Shell, model: Start, data: Data, out: Out) -> Done:
+    """Make a model prefer the chosen over the rejected answers (direct preference optimisation)."""
+    return _tune(shell, "dpo", "pair", shell.config.dpo, model, data, out)
+
+
+def distill(
+    shell: Shell,
+    teacher: Annotated[str, typer.Option("--teacher", help="The model to learn from; named as --model is.")],
+    data: Data,
+    out: Out,
+    student: Annotated[
+        str | None,
+        typer.Option("--student", help="The model that learns; default: cut out of the teacher."),
+    ] = None,
+) -> Done:
+    """Teach a small model to answer with the probabilities of a larger one (distillation)."""
+    from escultor.cycle.api import checkpoint_id
+    from escultor.model.student import cut_student
+    from escultor.train.runs import run, same_vocabulary
+
+    settings, url = shell.config.distillation, shell.config.store.url
+    if student is not None and (settings.layers or settings.intermediate_size):
+        raise ConfigError(
+            "`distillation.layers` and `distillation.intermediate_size` say how to cut a student",
+            f"--student {student}",
+            "one of both",
+            "remove these keys, or --student",
+        )
+    folder = find_model(teacher, url)
+    own = find_model(student, url) if student is not None else None
+    imported = _read(data, "example")
+    frozen = load_model(folder)
+    if own is None:
+        start = cut_student(frozen, settings.layers, settings.intermediate_size)
+    else:
+        start = load_model(own)
+        same_vocabulary(start, frozen)
+    parents = tuple(checkpoint_id(each) for each in (own, folder) if each is not None)
+    return _run(
+        shell,
+        "distill",
+        out,
+        imported.counts,
+        lambda live: run("distill", start, imported.items, settings, out, frozen, parents, live.training),
+    )
+
+
+def _tune(
+    shell: Shell,
+    phase: str,
+    kind: Literal["example", "pair"],
+    settings: Any,
+    model: str,
+    data: Path,
+    out: Path,
+) -> Done:
+    """A phase that starts from a model; `settings` is the phase's section."""
+    from escultor.cycle.api import checkpoint_id
+    from escultor.train.runs import run
+
+    folder = find_model(model, shell.config.store.url)
+    imported = _read(data, kind)
+    start, parents = load_model(folder), (checkpoint_id(folder),)
+    return _run(
+        shell,
+        phase,
+        out,
+        imported.counts,
+        lambda live: run(phase, start, imported.items, settings, out, parents=parents, on_step=live.training),
+    )
+
+
+def _read(data: Path, kind: Any) -> Imported[Any]:
+    from escultor.data.importers import read_jsonl
+
+    return read_jsonl(need_file(data), kind)
+
+
+def _run(
+    shell: Shell, phase: str, out: Path, read: Mapping[str, int], train: Callable[[Live], RunRecord]
+) -> Done:
+    """Train with progress shown, then say what was made and what was left out on the way."""
+    from escultor.cli.live import Live
+    from escultor.evaluate.report_parts import count, duration
+
+    reused = (out / RECORD).is_file()
+    with Live() as live:
+        live.phase(phase)
+        record = train(live)
+    left_out = {reason: n for reason, n in read.items() if reason != "kept" and n}
+    used = {reason: n for reason, n in record.counts.items() if n}
+    word = "reused, it was done already" if reused else "done"
+    shell.say(f"{phase}: {word}; {out / 'model'}", "bold")
+    figures = (f"{record.steps:,} steps", f"{count(record.tokens)} tokens", f"loss {record.loss:.4f}")
+    shell.say("  ".join((*figures, duration(record.seconds))))
+    shell.table(["Rows", "Count"], [(k, f"{n:,}") for k, n in (used | left_out).items()])
+    return Done({"out": out, "model": out / "model", "reused": reused, "read": dict(read), **asdict(record)})

@@ -1,0 +1,170 @@
+"""`evaluate`, `compare`, `cycle`, and the library behind them."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from cli_rows import SMALL
+
+import escultor
+from escultor.config import load_config
+from escultor.cycle import api
+from escultor.errors import InputError
+from escultor.store import open_store
+from escultor.types import (
+    Hold,
+    Interaction,
+    Message,
+    Plan,
+    Promote,
+    Rating,
+    Role,
+    Sampling,
+    Scores,
+    Usage,
+)
+
+CONFIG = load_config(None, SMALL[1::2])
+
+
+def test_evaluate_prints_writes_and_records_scores(cli, tmp_path, model, corpus):
+    call = cli("evaluate", model, "--out", "scores.json", *SMALL, "--json")
+    assert call.code == 0, call.err
+    assert {"quality", "bits_per_byte", "latency_p99_ms", "tokens_per_s"} <= set(call.data)
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["id"] == call.data["scores"]
+    assert written["checkpoint"] == api.checkpoint_id(model)
+    assert len(written["items"]) == 6
+    assert "Bits per byte" in call.err
+    with open_store("escultor-store") as store:
+        assert store.log.get(Scores, written["id"]) is not None
+
+
+def test_evaluate_leaves_no_store_when_told_so(cli, tmp_path, model, corpus):
+    assert cli("evaluate", model, "--no-store", *SMALL).code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_measures_once_and_holds_without_evidence(cli, model, other_model, corpus, monkeypatch):
+    call = cli("compare", model, other_model, *SMALL, "--json")
+    assert call.code == 3, call.err
+    assert call.data["verdict"] == "hold"
+    assert "6 items" in call.data["reason"]
+    monkeypatch.setattr(api, "evaluate_model", None)
+    again = cli("compare", model, other_model, *SMALL, "--json")
+    assert again.data == call.data
+    assert cli("compare", model, model, *SMALL).code == 3
+
+
+def test_compare_leaves_with_0_for_a_promotion(cli, model, other_model, corpus):
+    suite = api.held_out_suite(CONFIG)
+    items, clusters = tuple(map(str, range(80))), tuple(f"c{i}" for i in range(80))
+    with open_store("escultor-store") as store:
+        for folder, quality in ((model, 0.2), (other_model, 0.9)):
+            metrics = {name: (value,) * 80 for name, value in (("valid", 1.0), ("bits_per_byte", 1.0))}
+            metrics["quality"] = tuple(quality + i / 1000 for i in range(80))
+            scores = Scores(folder.name, api.checkpoint_id(folder), suite.hash, items, clusters, metrics)
+            store.log.append(replace(scores, summary={"parameters": 1000.0}))
+    call = cli("compare", model, other_model, *SMALL, "--set", "gate.guards={valid: 0.05}")
+    assert call.code == 0, call.err
+    assert "Promote:" in call.out
+    assert "+0.7000" in call.out
+    swapped = cli("compare", other_model, model, *SMALL, "--set", "gate.guards={valid: 0.05}", "--json")
+    assert (swapped.code, swapped.data["verdict"]) == (3, "reject")
+
+
+def test_a_model_that_is_none_is_refused_before_the_corpus_is_read(cli, tmp_path, model):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights")
+    for words in (("evaluate", "broken"), ("compare", model, "broken"), ("compare", "nothing", model)):
+        assert cli(*words).code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+# --- from feedback ----------------------------------------------------------------------------
+
+
+def _served(store, version: str, prompts: int = 24) -> None:
+    """Two answers to each prompt, one liked and one not."""
+    for n in range(2 * prompts):
+        said = (Message(Role.USER, f"cat {n // 2}"),)
+        store.log.append(
+            Interaction(
+                f"chat-{n}", 1000.0 + n, "trinity", "someone", version, "champion", 1.0, said,
+                f"dog {n % 2}", "stop", Sampling(), Usage(3, 2), 5.0, None, 1e-6, f"prompt-{n // 2}",
+            ),
+            Rating(f"thumb-{n}", 2000.0 + n, f"chat-{n}", "someone", "thumb", n % 2 == 0),
+        )  # fmt: skip
+
+
+def test_cycle_turns_feedback_into_a_verdict(cli, model, corpus):
+    cli("promote", model, "--because", "the first")
+    with open_store("escultor-store") as store:
+        _served(store, api.checkpoint_id(model))
+    call = cli("cycle", *SMALL, "--set", "dpo.max_steps=1", "--json")
+    assert call.code == 3, call.err
+    assert call.data["verdict"] == "hold"
+    assert call.data["champion"] == api.checkpoint_id(model)
+    assert [m["phase"] for m in cli("models", "--json").data["models"]] == ["import", "dpo"]
+    assert cli("models", "--json").data["aliases"] == {"champion": api.checkpoint_id(model)}
+
+
+def test_cycle_says_what_is_lacking(cli, model, corpus):
+    cli("promote", model, "--because", "the first")
+    call = cli("cycle", "--since", "monthly")
+    assert call.code == 2
+    assert "too little feedback" in call.err
+    assert "`since` cannot be read" in cli("cycle", "--since", "yesterday").err
+
+
+def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    monitor = escultor.ProductionMonitor(CONFIG)
+    with pytest.raises(InputError, match="no champion"):
+        monitor.check()
+    with open_store("escultor-store") as store:
+        checkpoint, _ = api.promote(store, model, "the first")
+        _served(store, checkpoint.id)
+    health, alerts, plan = monitor.check(now=5000.0)
+    assert health.version == checkpoint.id
+    assert next(a for a in alerts if a.rule == "thumbs_down").state == "firing"
+    assert plan is not None
+    assert plan.because in {a.id for a in alerts}
+    with open_store("escultor-store") as store:
+        assert store.log.last(Plan) == plan
+    assert monitor.check(now=5001.0)[2] is None
+
+
+def test_feedback_is_read_since_a_moment(tmp_path):
+    url = str(tmp_path / "store")
+    with open_store(url) as store:
+        _served(store, "v", 2)
+    feedback = escultor.FeedbackStore(url)
+    assert len(feedback.get_feedback()) == 4
+    assert [f.id for f in feedback.get_feedback(2002.0)] == ["thumb-2", "thumb-3"]
+    assert len(feedback.get_feedback(datetime.fromtimestamp(2003, UTC))) == 1
+    assert feedback.get_feedback("monthly") == []
+
+
+def test_moments():
+    assert api.moment("daily", 100_000.0) == 100_000 - 86_400
+    assert api.moment("1970-01-02T00:00:00+00:00") == 86_400
+    assert api.moment(None) is None
+    assert api.moment(5) == 5
+    with pytest.raises(InputError, match="monthly"):
+        api.moment("sometimes")
+
+
+def test_the_library_compares_what_it_evaluated(model, other_model, corpus):
+    one, other = (escultor.evaluate_model(folder, config=CONFIG) for folder in (model, other_model))
+    assert one.suite == other.suite
+    assert isinstance(escultor.compare(one, other), Hold)
+    assert not isinstance(escultor.compare(one, one), Promote)
+
+
+def test_the_package_names_its_face_and_nothing_else():
+    assert set(escultor.__all__) <= set(dir(escultor))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        escultor.nothing  # noqa: B018

@@ -1,0 +1,137 @@
+"""`promote`, `rollback`, `models`, `generate`, `inspect`."""
+
+import sqlite3
+
+import pytest
+from cli_rows import examples
+
+from escultor.cycle import api
+
+
+def test_promote_rollback_and_the_list_of_models(cli, tmp_path, model, other_model):
+    first, second = api.checkpoint_id(model), api.checkpoint_id(other_model)
+    assert cli("promote", model, "--because", "the first").code == 0
+    assert cli("promote", other_model, "--because", "a better one", "--json").data["champion"] == second
+    listed = cli("models", "--json").data
+    assert listed["aliases"] == {"champion": second, "previous": first}
+    assert [m["id"] for m in listed["models"]] == [first, second]
+    assert all(m["parameters"] > 0 and m["kept"] for m in listed["models"])
+    shown = cli("models").out
+    assert "champion" in shown
+    assert first[:12] in shown
+    assert cli("rollback", "--because", "worse after all", "--json").data["champion"] == first
+    assert cli("generate", "champion", "cat", "--max-new-tokens", "2").code == 0
+    assert cli("generate", second[:8], "cat", "--max-new-tokens", "2").code == 0
+    assert cli("rollback").code == 2
+
+
+def test_promoting_a_run_keeps_what_its_record_says(cli, tmp_path, model):
+    data = examples(tmp_path / "data.jsonl")
+    cli("sft", "--model", model, "--data", data, "--out", "run", "--set", "sft.max_steps=1")
+    assert cli("promote", "run", "--because", "trained").code == 0
+    assert cli("promote", "champion", "--because", "again").code == 0
+    (found,) = cli("models", "--json").data["models"]
+    assert (found["name"], found["phase"]) == ("run", "sft")
+    assert found["parents"] == [api.checkpoint_id(model)]
+
+
+def test_a_promotion_needs_a_reason_and_a_model(cli, tmp_path, model):
+    assert cli("promote", model).code == 2
+    assert cli("promote", "nothing", "--because", "x").code == 2
+    assert not (tmp_path / "escultor-store").exists()
+    assert cli("promote", model, "--because", " ").code == 2
+
+
+def test_reading_makes_no_store(cli, tmp_path):
+    for words in (("models",), ("rollback",), ("generate", "champion", "x"), ("cycle",)):
+        call = cli(*words)
+        assert call.code == 2, words
+        assert "no store at" in call.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["candidate", "0123456789abcdef"])
+def test_a_name_that_stands_for_nothing_is_refused(cli, model, name):
+    cli("promote", model, "--because", "x")
+    call = cli("generate", name, "cat")
+    assert call.code == 2
+    assert name in call.err
+
+
+def test_a_store_from_a_newer_version_is_a_fault(cli, tmp_path, model):
+    cli("promote", model, "--because", "x")
+    with sqlite3.connect(tmp_path / "escultor-store" / "log.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    call = cli("models", "--json")
+    assert call.code == 1
+    assert "newer version" in call.data["error"]["what"]
+    assert "upgrade escultor" in call.data["error"]["remedy"]
+
+
+def test_generate_is_repeatable_and_reads_stdin(cli, model):
+    words = ("--temperature", "1", "--max-new-tokens", "8", "--json")
+    one = cli("generate", model, "The cat", "--seed", "3", *words).data
+    assert one == cli("generate", model, "-", "--seed", "3", *words, input="The cat").data
+    assert one["completion_tokens"] <= 8
+    raw = cli("generate", model, "The cat", "--raw", "--seed", "3", *words).data
+    trinity = cli("generate", model, "The cat", "--trinity", "--seed", "3", *words).data
+    assert raw["prompt_tokens"] < one["prompt_tokens"] < trinity["prompt_tokens"]
+
+
+def test_generate_prints_the_answer_alone(cli, model):
+    words = ("generate", model, "The cat", "--max-new-tokens", "4")
+    assert cli(*words).out == cli(*words, "--json").data["text"] + "\n"
+
+
+def test_what_cannot_be_answered_is_refused(cli, tmp_path, model):
+    for words, input, said in (
+        ((), None, "terminal"),
+        (("-",), b"\xff", "UTF-8"),
+        (("-",), "", "nothing to answer"),
+        (("cat " * 3000,), None, "does not fit the model's context"),
+        (("cat", "--raw", "--trinity"), None, "exclude each other"),
+    ):
+        call = cli("generate", model, *words, input=input)
+        assert call.code == 2
+        assert said in call.err
+
+
+def test_a_conversation_goes_on_line_by_line_and_forgets_its_oldest_turns(cli, model, monkeypatch):
+    from escultor.cli import generating
+
+    monkeypatch.setattr(generating, "_need_terminal", lambda *_: None)
+    lines = "\n".join(["The cat runs fast here and there now then"] * 6) + "\n"
+    call = cli("generate", model, "--max-new-tokens", "180", input=lines)
+    assert call.code == 0, call.err
+    assert call.out.count("> ") == 7
+    assert "forgotten" in call.out
+
+
+def test_lines_that_ask_for_trinities_are_answered_each_by_itself(cli, model, monkeypatch):
+    from escultor.cli import generating
+
+    monkeypatch.setattr(generating, "_need_terminal", lambda *_: None)
+    words = ("--trinity", "--temperature", "1", "--max-new-tokens", "6")
+    alone = cli("generate", model, "The cat", *words).out
+    call = cli("generate", model, *words, input="The cat\nThe cat\n\nnever read\n")
+    assert call.code == 0, call.err
+    assert call.out.count(alone) == 2
+
+
+def test_inspect_shows_tokens_and_writes_the_heat_map(cli, tmp_path, model):
+    words = ("inspect", "O gato dorme", "--model", model, "--svg", "heat.svg")
+    call = cli(*words)
+    assert call.code == 0, call.err
+    assert "bits" in call.out
+    assert (tmp_path / "heat.svg").read_text().startswith("<svg")
+    positions = cli(*words, "--json").data["positions"]
+    assert all(len(position["soft"]) == 3 for position in positions)
+    assert positions[-1]["hard_is_guess"]
+
+
+def test_inspect_writes_nothing_when_it_cannot(cli, tmp_path, model):
+    for words in (("",), ("cat", "--layer", "9"), ("cat " * 200,)):
+        call = cli("inspect", *words, "--model", model, "--svg", "heat.svg")
+        assert call.code == 2
+    assert list(tmp_path.iterdir()) == []

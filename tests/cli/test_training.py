@@ -1,0 +1,165 @@
+"""The training commands: what they write, what they count, what they refuse before anything is written."""
+
+import json
+
+import pytest
+from cli_rows import examples, jsonl, pairs
+
+from escultor.cli import finding
+from escultor.cycle import api
+from escultor.train.resume import RunFolder
+from escultor.train.runs import RECORD
+
+SHORT = tuple(
+    word
+    for section in ("pretrain", "sft", "dpo", "distillation")
+    for word in ("--set", f"{section}.max_steps=2", "--set", f"{section}.batch_size=2")
+)
+FRESH = tuple(
+    word
+    for setting in ("vocabulary=300", "hidden_size=32", "layers=2", "heads=2", "intermediate_size=64")
+    for word in ("--set", f"pretrain.{setting}")
+)
+
+
+def test_sft_writes_a_model_that_answers_and_says_what_was_left_out(cli, tmp_path, model):
+    data = examples(tmp_path / "data.jsonl")
+    with data.open("a") as file:
+        file.write('{"prompt": "long", "completion": "%s"}\n' % ("cat " * 2000))
+        file.write('{"prompt": "empty", "completion": " "}\n')
+    call = cli("sft", "--model", model, "--data", data, "--out", "run", *SHORT, "--json")
+    assert call.code == 0, call.err
+    assert call.data["counts"] == {"examples": 7, "dropped: longer than max_length": 1}
+    assert call.data["read"] == {"kept": 7, "empty completion": 1}
+    assert call.data["parents"] == [api.checkpoint_id(model)]
+    assert "empty completion" in call.err
+    assert "step 2/2" in call.err
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {"model", "metrics.jsonl", "run.json"}
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert cli("generate", "run", "cat", "--max-new-tokens", 2).code == 0
+
+
+def test_a_run_that_is_done_is_reused_and_another_one_is_refused(cli, tmp_path, model):
+    words = ("--model", model, "--data", examples(tmp_path / "data.jsonl"), "--out", "run", *SHORT)
+    first = cli("sft", *words, "--json").data
+    again = cli("sft", *words, "--json").data
+    assert (first["reused"], again["reused"]) == (False, True)
+    assert first | {"reused": True} == again
+    other = cli("sft", *words, "--set", "sft.seed=5")
+    assert other.code == 2
+    assert "--out" in other.err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 0
+
+
+def test_dpo_starts_from_a_run_folder(cli, tmp_path, model):
+    cli("sft", "--model", model, "--data", examples(tmp_path / "sft.jsonl"), "--out", "first", *SHORT)
+    data = pairs(tmp_path / "dpo.jsonl")
+    call = cli("dpo", "--model", "first", "--data", data, "--out", "second", *SHORT, "--json")
+    assert call.code == 0, call.err
+    assert call.data["phase"] == "dpo"
+    assert call.data["parents"] == [api.checkpoint_id(tmp_path / "first" / "model")]
+
+
+def test_distill_cuts_a_student_out_of_its_teacher(cli, tmp_path, model):
+    data = examples(tmp_path / "data.jsonl")
+    cut = ("--set", "distillation.layers=[1]", "--set", "distillation.intermediate_size=16")
+    call = cli("distill", "--teacher", model, "--data", data, "--out", "small", *SHORT, *cut, "--json")
+    assert call.code == 0, call.err
+    config = json.loads((tmp_path / "small" / "model" / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["intermediate_size"]) == (1, 16)
+    both = cli("distill", "--teacher", model, "--student", model, "--data", data, "--out", "x", *cut)
+    assert both.code == 2
+    assert "--student" in both.err
+
+
+def test_distill_into_a_given_student_keeps_both_parents(cli, tmp_path, model, other_model):
+    data = examples(tmp_path / "data.jsonl")
+    words = ("--teacher", model, "--student", other_model, "--data", data, "--out", "small")
+    call = cli("distill", *words, *SHORT, "--json")
+    assert call.data["parents"] == [api.checkpoint_id(other_model), api.checkpoint_id(model)]
+
+
+def test_pretrain_makes_a_model_from_text_and_from_installed_documentation(cli, tmp_path, corpus):
+    texts = ({"text": f"The cat number {i} runs here and there, and the dog sleeps."} for i in range(40))
+    data = jsonl(tmp_path / "texts.jsonl", *texts)
+    call = cli("pretrain", "--data", data, "--out", "own", *SHORT, *FRESH, "--json")
+    assert call.code == 0, call.err
+    assert call.data["counts"]["documents"] == 40
+    default = cli("pretrain", "--out", "default", *SHORT, *FRESH, "--json")
+    assert default.code == 0, default.err
+    assert default.data["counts"]["documents"] == len(corpus.documents())
+
+
+BROKEN = [
+    (b"", "holds nothing to learn from"),
+    (b'{"prompt": "a", "completion": "b"}\n{"prompt": "c", "compl', "data.jsonl:2: the line is not JSON"),
+    (b'{"prompt": "a\xff", "completion": "b"}\n', "data.jsonl:1: the line is not UTF-8"),
+    (b'{"prompt": 3, "completion": "b"}\n', "data.jsonl:1: `prompt` is of the wrong type"),
+    (b'{"prompt": "a"}\n', "data.jsonl:1: `completion` is missing"),
+    (b'{"prompt": "a", "completion": ""}\n', "empty completion: 1"),
+    (b'["a", "b"]\n', "data.jsonl:1: the row is no object"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), BROKEN)
+def test_broken_data_is_refused_with_file_and_line_and_nothing_is_written(
+    cli, tmp_path, model, content, said
+):
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(content)
+    call = cli("sft", "--model", model, "--data", data, "--out", "run", "--json")
+    assert call.code == 2
+    assert said in call.err
+    assert call.data["error"]["what"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_pairs_that_teach_nothing_and_prompts_beyond_the_context_leave_nothing_to_learn(cli, tmp_path, model):
+    same = jsonl(tmp_path / "same.jsonl", {"prompt": "a", "chosen": "b", "rejected": "b"})
+    call = cli("dpo", "--model", model, "--data", same, "--out", "run")
+    assert call.code == 2
+    assert "chosen equals rejected: 1" in call.err
+    long = jsonl(tmp_path / "long.jsonl", {"prompt": "cat " * 2000, "completion": "dog"})
+    call = cli("sft", "--model", model, "--data", long, "--out", "run")
+    assert call.code == 2
+    assert "dropped: longer than max_length" in call.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_file_and_no_model_are_refused_before_anything_is_loaded(cli, tmp_path, model):
+    data = examples(tmp_path / "data.jsonl")
+    (tmp_path / "empty").mkdir()
+    for words, said in (
+        (("--model", model, "--data", "nothing.jsonl"), "nothing.jsonl is no file"),
+        (("--model", model, "--data", "empty"), "empty is no file"),
+        (("--model", "nothing", "--data", data), "`nothing` is no model folder"),
+        (("--model", "empty", "--data", data), "no config.json"),
+        (("--model", "champion", "--data", data), "no store at"),
+    ):
+        call = cli("sft", *words, "--out", "run")
+        assert call.code == 2
+        assert said in call.err
+    assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", "empty"}
+
+
+def test_an_unfinished_run_is_no_model(cli, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.pt").write_bytes(b"")
+    call = cli("generate", "run", "cat")
+    assert call.code == 2
+    assert "not finished" in call.err
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(cli, tmp_path, model):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("dear")
+    call = cli("sft", "--model", model, "--data", examples(tmp_path / "d.jsonl"), "--out", "run", *SHORT)
+    assert call.code == 2
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["letter.txt"]
+
+
+def test_the_files_of_a_run_have_the_names_that_training_gives_them(tmp_path):
+    assert finding.RECORD == RECORD
+    RunFolder(tmp_path, "key").save({"step": 1})
+    assert [path.name for path in tmp_path.iterdir()] == [finding.STATE]
