@@ -186,3 +186,15 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "absent.yaml", tmp_path):
         with pytest.raises(ConfigError, match=f"{path} cannot be read"):
             load_config(path)
+
+
+def test_an_empty_section_is_its_defaults_and_a_section_given_twice_is_refused(tmp_path):
+    path = tmp_path / "escultor.yaml"
+    path.write_text("sft:\ndpo: {beta: 0.2}\n")
+    assert load_config(path).dpo.beta == 0.2
+    path.write_text("sft: {seed: 1}\nsft: {seed: 2}\n")
+    with pytest.raises(ConfigError, match="given twice: sft"):
+        load_config(path)
+    path.write_text("sft: {seed: 2020-99-99}\n")
+    with pytest.raises(ConfigError):
+        load_config(path)

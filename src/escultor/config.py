@@ -183,6 +183,16 @@ class Config(Section):
     monitor: Monitor = Monitor()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings hold each key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"given twice: {', '.join(twice)} (line {node.start_mark.line + 1} on)")
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
     """Read a YAML file (None: all defaults) and apply `section.key=value` overrides.
 
@@ -194,8 +204,8 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
     if path is not None:
         where = str(path)
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{where} cannot be read as YAML", str(error).replace("\n", " ")) from error
         if data is None:
             data = {}
@@ -203,6 +213,7 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
         raise ConfigError(
             f"{where} is no mapping of sections", type(data).__name__, list(Config.model_fields)
         )
+    data = {key: value for key, value in data.items() if value is not None}  # `sft:` with nothing below
     for text in overrides:
         _apply(data, text)
     try:

@@ -234,3 +234,18 @@ def test_shapes_that_do_not_fit_are_refused_with_both():
         kd(random(2, 3), random(2, 4), at[:2], ones(2), 2.0, 0.7)
     with pytest.raises(ValueError, match=r"target \(2,\) and weight \(1,\)"):
         kd(random(2, 3), random(2, 3), at[:2], ones(1), 2.0, 0.7)
+
+
+def test_a_flip_rate_makes_the_loss_unbiased_under_flipped_labels():
+    logp, reference = random(4, seed=3), random(4, seed=4)
+    at = torch.arange(4)
+    sides, swapped = (at[:2], at[2:]), (at[2:], at[:2])
+    e = torch.tensor([0.1, 0.3], dtype=logp.dtype)
+
+    def loss(sides, weight, **more):
+        return dpo(logp, reference, at, 4, *sides, weight.to(logp.dtype), 0.7, **more).total
+
+    for pair in range(2):
+        one = torch.eye(2)[pair]
+        seen = (1 - e[pair]) * loss(sides, one, flip_rate=e) + e[pair] * loss(swapped, one, flip_rate=e)
+        assert torch.isclose(seen, loss(sides, one), rtol=1e-6)

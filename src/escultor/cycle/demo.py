@@ -20,12 +20,12 @@ from escultor.cycle.arrows import (
     import_model,
     train_model,
 )
+from escultor.cycle.corpus import Corpus, Roots, read_corpus
 from escultor.cycle.evolution import Evolved, evolve, pairs_from_feedback
 from escultor.cycle.users import ask, judge
 from escultor.cycle.workflow import Progress, Result, Workflow
 from escultor.data.pairs import gold_pairs
-from escultor.data.sources.documentation import Gold, balanced, documents, golds, is_held_out, is_traffic
-from escultor.data.sources.python_docs import DocEntry, mine
+from escultor.data.sources.documentation import balanced
 from escultor.errors import FaultError
 from escultor.evaluate.suites import trinity_suite
 from escultor.ids import hash_value
@@ -39,30 +39,31 @@ from escultor.skills.scoring import score_trinity
 from escultor.store import open_store, registry
 from escultor.text.chat import Chat
 from escultor.train.runs import pretrain
-from escultor.types import Alert, Checkpoint, Document, Example, Pair, Plan, Sampling, Scores, Verdict
+from escultor.types import (
+    Alert,
+    Checkpoint,
+    Example,
+    Feedback,
+    Interaction,
+    Pair,
+    Plan,
+    Sampling,
+    Scores,
+    Verdict,
+)
 
 CONFIG = Path(__file__).with_name("demo.yaml")
-SFT_EXAMPLES = 4560
-DPO_PROMPTS = 512
 DPO_BELOW = 0.9  # own answers of at least this quality make no pair
-TRAFFIC_PROMPTS = 192
-ANSWERS_PER_PROMPT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
-    entries: tuple[DocEntry, ...]
-    train: tuple[Gold, ...]
-    traffic: tuple[Gold, ...]
-    held_out: tuple[Gold, ...]
-    counts: dict[str, int]
+class Sizes:
+    """How much of the corpus the demo takes."""
 
-    def examples(self, count: int) -> list[Example]:
-        return [gold.example() for gold in balanced(self.train, count)]
-
-    def documents(self) -> list[Document]:
-        """What a base is pre-trained on: the training packages alone."""
-        return documents(e for e in self.entries if not is_held_out(e.package))
+    sft_examples: int = 4560
+    dpo_prompts: int = 512  # not among the SFT examples
+    traffic_prompts: int = 192
+    answers_per_prompt: int = 4
 
 
 @dataclass(slots=True)
@@ -87,33 +88,20 @@ class DemoResult:
     feedback: dict[str, int]
 
 
-def read_corpus(cache: Path) -> Corpus:
-    """Mine the installed packages and split them; a package's documents stay on one side."""
-    entries = mine(cache)
-    counts: Counter[str] = Counter()
-    all_golds = golds(entries, counts)
-    train = [g for g in all_golds if not is_held_out(g.package)]
-    return Corpus(
-        tuple(entries),
-        tuple(g for g in train if not is_traffic(g)),
-        tuple(g for g in train if is_traffic(g)),
-        tuple(g for g in all_golds if is_held_out(g.package)),
-        dict(counts),
-    )
-
-
 def run_demo(
     store_url: str,
     from_scratch: bool = False,
     config: Config | None = None,
     progress: Progress | None = None,
+    sizes: Sizes = Sizes(),
+    roots: Roots | None = None,
 ) -> DemoResult:
     """Go round twice. What the store has already is reused; a run that was killed goes on."""
     config = config or load_config(CONFIG)
     store = open_store(store_url)
     flow = Workflow(store, progress or Progress())
     flow.progress.phase("corpus")
-    corpus = read_corpus(store.root / "cache")
+    corpus = read_corpus(store.root / "cache", roots)
     suite = trinity_suite(corpus.held_out, config.evaluation)
     turn = Turn(flow, config, suite)
     flow.progress.note(
@@ -122,11 +110,11 @@ def run_demo(
     )
     base = _base(turn, corpus, from_scratch)
     versions = [base]
-    _deploy_base(turn, base)
-    versions.append(_sft(turn, corpus, base))
-    versions.append(_dpo(turn, corpus, versions[-1]))
-    versions.append(_student(turn, corpus, versions))
-    alert, plan_, feedback, second = _second_turn(turn, corpus)
+    deploy_first(turn, base.checkpoint)
+    versions.append(_sft(turn, corpus, sizes, base))
+    versions.append(_dpo(turn, corpus, sizes, versions))
+    versions.append(_student(turn, corpus, sizes, versions))
+    alert, plan_, feedback, second = _second_turn(turn, corpus, sizes)
     if second is not None:
         versions.append(
             Version(
@@ -169,10 +157,6 @@ def _pretrained(turn: Turn, corpus: Corpus, trained: Result) -> str:
     return str(trained["checkpoint"])
 
 
-def _deploy_base(turn: Turn, base: Version) -> None:
-    deploy_first(turn, base.checkpoint)
-
-
 def _champion(turn: Turn) -> str:
     found = registry.champion(turn.deployments())
     if found is None:
@@ -180,21 +164,25 @@ def _champion(turn: Turn) -> str:
     return found
 
 
-def _sft(turn: Turn, corpus: Corpus, base: Version) -> Version:
-    examples = corpus.examples(SFT_EXAMPLES)
+def _holder(turn: Turn, versions: list[Version]) -> Version:
+    """The version that is the champion now."""
+    champion = _champion(turn)
+    return next(v for v in reversed(versions) if v.checkpoint == champion)
+
+
+def _sft(turn: Turn, corpus: Corpus, sizes: Sizes, base: Version) -> Version:
+    examples = corpus.examples(sizes.sft_examples)
     trained = train_model(
         turn, "sft", "sft", turn.config.sft, examples, (base.checkpoint,), lambda: turn.load(base.checkpoint)
     )
-    return _judged(turn, "sft", trained, base)
+    return _judged(turn, "sft", trained, base, base)
 
 
-def _judged(
-    turn: Turn, name: str, trained: Result, predecessor: Version, champion: Version | None = None
-) -> Version:
+def _judged(turn: Turn, name: str, trained: Result, predecessor: Version, champion: Version) -> Version:
     """Evaluate what was trained and let the gate compare it with the champion."""
     checkpoint = str(trained["checkpoint"])
     scores = evaluate_model(turn, checkpoint, name)
-    verdict = gate(turn, name, (champion or predecessor).scores, scores)
+    verdict = gate(turn, name, champion.scores, scores)
     return Version(name, checkpoint, scores, predecessor.scores, verdict, trained)
 
 
@@ -214,10 +202,11 @@ def _own_answers(turn: Turn, name: str, checkpoint: str, examples: list[Example]
     return turn.blobs.get_bytes(turn.flow.step(name, inputs, work)["answers"]).decode().split("\x00")
 
 
-def _dpo(turn: Turn, corpus: Corpus, sft: Version) -> Version:
+def _dpo(turn: Turn, corpus: Corpus, sizes: Sizes, versions: list[Version]) -> Version:
     """Pairs of gold over the model's own answer. The prompts were not in the SFT data: what a model
     has learnt by heart it answers too well to be corrected on."""
-    chosen = balanced(corpus.train, SFT_EXAMPLES + DPO_PROMPTS)[SFT_EXAMPLES:]
+    sft = versions[-1]
+    chosen = balanced(corpus.train, sizes.sft_examples + sizes.dpo_prompts)[sizes.sft_examples :]
     gold_of = {gold.id: gold.trinity for gold in chosen}
     examples = [gold.example() for gold in chosen]
     answers = _own_answers(turn, "sample own answers", sft.checkpoint, examples)
@@ -231,14 +220,14 @@ def _dpo(turn: Turn, corpus: Corpus, sft: Version) -> Version:
     trained = train_model(
         turn, "dpo", "dpo", turn.config.dpo, pairs, (sft.checkpoint,), lambda: turn.load(sft.checkpoint)
     )
-    return _judged(turn, "dpo", trained, sft)
+    return _judged(turn, "dpo", trained, sft, _holder(turn, versions))
 
 
-def _student(turn: Turn, corpus: Corpus, versions: list[Version]) -> Version:
-    champion = _champion(turn)
-    teacher = next(v for v in reversed(versions) if v.checkpoint == champion)
+def _student(turn: Turn, corpus: Corpus, sizes: Sizes, versions: list[Version]) -> Version:
+    teacher = _holder(turn, versions)
+    champion = teacher.checkpoint
     settings = turn.config.distillation
-    examples = corpus.examples(SFT_EXAMPLES + DPO_PROMPTS)
+    examples = corpus.examples(sizes.sft_examples + sizes.dpo_prompts)
     trained = train_model(
         turn,
         "student",
@@ -249,20 +238,24 @@ def _student(turn: Turn, corpus: Corpus, versions: list[Version]) -> Version:
         start=lambda: cut_student(turn.load(champion), settings.layers, settings.intermediate_size),
         frozen=lambda: turn.load(champion),
     )
-    return _judged(turn, "student", trained, teacher)
+    return _judged(turn, "student", trained, teacher, teacher)
 
 
-def _second_turn(turn: Turn, corpus: Corpus) -> tuple[Alert, Plan | None, dict[str, int], Evolved | None]:
+def _second_turn(
+    turn: Turn, corpus: Corpus, sizes: Sizes
+) -> tuple[Alert, Plan | None, dict[str, int], Evolved | None]:
     """Serve, listen, notice, and go round again from the alert."""
     champion = _champion(turn)
-    asked = balanced(corpus.traffic, TRAFFIC_PROMPTS)
+    asked = balanced(corpus.traffic, sizes.traffic_prompts)
     config = turn.config
 
     def work(key: str) -> tuple[Result, list[Any]]:
-        turn.flow.progress.note(f"simulated users ask {len(asked)} prompts {ANSWERS_PER_PROMPT} times each")
+        turn.flow.progress.note(
+            f"simulated users ask {len(asked)} prompts {sizes.answers_per_prompt} times each"
+        )
         engine = Engine(turn.load(champion), champion, turn.log, config.serve)
         sampling = Sampling(config.serve.temperature, 1.0, config.serve.max_new_tokens)
-        served = ask(engine, asked, key, ANSWERS_PER_PROMPT, sampling)
+        served = ask(engine, asked, key, sizes.answers_per_prompt, sampling)
         said = judge(turn.log, served, asked, config.evaluation.seed)
         return {"interactions": [i.id for i in served], "feedback": [f.id for f in said]}, []
 
@@ -270,11 +263,9 @@ def _second_turn(turn: Turn, corpus: Corpus) -> tuple[Alert, Plan | None, dict[s
         "champion": champion,
         "prompts": [g.id for g in asked],
         "serve": config.serve.model_dump(),
-        "answers": ANSWERS_PER_PROMPT,
+        "answers": sizes.answers_per_prompt,
     }
     served = turn.flow.step("serve and listen", inputs, work)
-    from escultor.types import Feedback, Interaction
-
     interactions = [turn.log.get(Interaction, name) for name in served["interactions"]]
     feedback = [turn.log.get(Feedback, name) for name in served["feedback"]]
     alert, plan_ = _notice(turn, champion, interactions, feedback)

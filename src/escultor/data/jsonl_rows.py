@@ -114,8 +114,8 @@ def _pair(row: dict[str, Any], counts: Counter[str], where: str) -> Pair:
     if chosen == rejected:
         raise Skip("chosen equals rejected")
     weight, flip_rate = _weight(row), _number(row, "flip_rate", 0.0)
-    if not 0 <= flip_rate <= 1:
-        raise Fault("`flip_rate` is no probability", flip_rate, "0 to 1")
+    if not 0 <= flip_rate < 0.5:
+        raise Fault("`flip_rate` is out of range", flip_rate, "0 up to, but not, 0.5: else swap the sides")
     id = _id(row, "pair", prompt, chosen, rejected, weight, flip_rate)
     return Pair(id, prompt, chosen, rejected, _origin(row, "pair", where), weight, flip_rate)
 

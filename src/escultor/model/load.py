@@ -53,6 +53,7 @@ def load(name: str) -> Loaded:
 
     path = resolve(name)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _quiet()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         found: Any = AutoModelForCausalLM.from_pretrained(
@@ -112,6 +113,7 @@ def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
     """
     import shutil
 
+    _quiet()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -129,6 +131,13 @@ def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
         raise StoreError(
             f"the model could not be written to {folder}", error, remedy="free disk space"
         ) from error
+
+
+def _quiet() -> None:
+    """Small models need no progress bars for every file; errors and warnings stay."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def count_parameters(model: PreTrainedModel) -> int:

@@ -54,9 +54,12 @@ def parse_trinity(answer: str) -> Trinity:
     Raises DataError naming the first thing that is wrong.
     """
     try:
-        value = json.loads(answer)
+        value = json.loads(answer, object_pairs_hook=_once)
+        answer.encode()
     except json.JSONDecodeError as error:
         raise DataError("the answer is no JSON", f"{error.msg} at character {error.pos}") from error
+    except (RecursionError, ValueError) as error:  # nested too deep, a number too long, a lone surrogate
+        raise DataError("the answer is no JSON", str(error)[:80]) from error
     if not isinstance(value, dict) or set(value) != set(FIELDS):
         got = sorted(value) if isinstance(value, dict) else type(value).__name__
         raise DataError("the answer has the wrong fields", got, FIELDS)
@@ -68,12 +71,23 @@ def parse_trinity(answer: str) -> Trinity:
     entities = value["entities"]
     if not isinstance(entities, list) or not all(isinstance(e, str) and e for e in entities):
         raise DataError("`entities` is no list of names", repr(entities), "a list of texts, or []")
+    texts = [value["entity"], value["domain"], value["summary"], *entities]
+    if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
+        raise DataError("the answer holds half a character", "a lone surrogate", "whole characters")
     return Trinity(value["entity"], value["domain"], value["purpose"], tuple(entities), value["summary"])
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys stand once each; a key given twice would hide what it first said."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime | None = None) -> list[Path]:
     """Write the three files side by side and return their paths."""
-    stem = re.sub(r"[^\w.-]+", "_", trinity.entity)[:120] or "document"
+    stem = re.sub(r"[^\w.-]+", "_", trinity.entity, flags=re.ASCII)[:120].strip(".") or "document"
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     texts = {
         f"{stem}.md": f"# {trinity.entity}\n\n{trinity.summary}\n\n{document}\n",

@@ -46,14 +46,18 @@ def dpo(
     weight: Tensor,
     beta: float,
     nll_weight: float = 0.0,
+    flip_rate: Tensor | None = None,
 ) -> Loss:
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290, eq. 7):
 
-        -log sigmoid(beta * [(s_w - s_w_ref) - (s_l - s_l_ref)]),  s = sum of the response's log-probs
+        l(m) = -log sigmoid(m),  m = beta * [(s_w - s_w_ref) - (s_l - s_l_ref)],
+        s = sum of the response's log-probs
 
-    plus `nll_weight` times the chosen response's nll per token (RPO; Pang et al. 2024,
-    arXiv:2404.19733, eq. 1). Args: logp, reference_logp, sequence (K,); chosen, rejected, weight (P,).
-    At the reference it is ln 2; swapping the sides negates the margin.
+    A pair whose label is the wrong way round with probability e = `flip_rate` has the unbiased loss
+    [(1 - e) l(m) - e l(-m)] / (1 - 2e) (robust DPO; Chowdhury et al. 2024, arXiv:2403.00409, eq. 12).
+    Added is `nll_weight` times the chosen response's nll per token (RPO; Pang et al. 2024,
+    arXiv:2404.19733, eq. 1). Args: logp, reference_logp, sequence (K,); chosen, rejected, weight,
+    flip_rate (P,). At the reference it is ln 2; swapping the sides negates the margin.
     """
     _same_shape("logp", logp, "reference_logp", reference_logp)
     _same_shape("chosen", chosen, "rejected", rejected)
@@ -62,6 +66,9 @@ def dpo(
     reward_chosen, reward_rejected = beta * ratio[chosen], beta * ratio[rejected]  # (P,)
     margin = reward_chosen - reward_rejected
     losses = -F.logsigmoid(margin)
+    if flip_rate is not None:
+        _same_shape("chosen", chosen, "flip_rate", flip_rate)
+        losses = ((1 - flip_rate) * losses + flip_rate * F.logsigmoid(-margin)) / (1 - 2 * flip_rate)
     if nll_weight:
         length = sequence_sums(torch.ones_like(logp), sequence, sequences)
         losses = losses - nll_weight * (sequence_sums(logp, sequence, sequences) / length)[chosen]

@@ -67,6 +67,7 @@ def _dpo(settings: Dpo) -> Objective:
             batch.weight,
             settings.beta,
             settings.nll_weight,
+            batch.flip_rate,
         )
 
     return objective

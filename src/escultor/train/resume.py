@@ -49,6 +49,8 @@ class RunFolder:
     def load(self) -> dict[str, Any] | None:
         """The last state, random generators restored; None where the run has not begun."""
         path = self.path / "state.pt"
+        for left in self.path.glob(".state.*.tmp"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         if not path.is_file():
             self.metrics.unlink(missing_ok=True)
             return None

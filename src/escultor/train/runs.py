@@ -13,9 +13,9 @@ import torch
 
 from escultor.config import Pretrain, Training
 from escultor.errors import DataError, InputError, ModelError
-from escultor.ids import code_hash, hash_file, hash_value
+from escultor.ids import code_hash, hash_value
 from escultor.model.adapters import merged, with_adapter
-from escultor.model.load import Loaded, fresh, load, resolve, save
+from escultor.model.load import Loaded, fresh, save
 from escultor.rng import derive_seed
 from escultor.text.chat import Chat
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
@@ -46,12 +46,6 @@ class RunRecord:
     loss: float
 
 
-def weights_hash(folder: Path) -> str:
-    """The content id of a model's weights and tokenizer files."""
-    names = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json") and p.name != RECORD)
-    return hash_value([[p.name, hash_file(p)] for p in names])
-
-
 def run(
     phase: str,
     start: Loaded,
@@ -68,6 +62,8 @@ def run(
     cut short goes on; one that is done is returned as it is; a folder that holds anything else is
     refused with InputError. Raises DataError when no row is left to learn from.
     """
+    if phase == "distill" and (frozen is None or frozen is start):
+        raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
     method = PHASES[phase]
     chat = Chat(start.tokenizer)
     dataset = hash_value([hash_value(item) for item in items])
@@ -109,8 +105,9 @@ def pretrain(
     on_step: OnStep = lambda report: None,
 ) -> RunRecord:
     """Train a tokenizer and a fresh model on documents. See `run`."""
-    tokenizer = train_tokenizer((d.text for d in documents), settings.vocabulary, settings.context)
-    torch.manual_seed(derive_seed(settings.seed, "initialisation"))
+    # Every second document settles the vocabulary, in half the time.
+    tokenizer = train_tokenizer((d.text for d in documents[::2]), settings.vocabulary, settings.context)
+    torch.manual_seed(settings.seed)
     start = Loaded(fresh(settings, tokenizer), tokenizer)
     return run("pretrain", start, documents, settings, out, on_step=on_step)
 
@@ -133,11 +130,6 @@ def finished(out: Path, key: str) -> RunRecord | None:
         "a new or empty folder",
         "give another --out, or delete it",
     )
-
-
-def parent_of(name: str) -> tuple[str, ...]:
-    """The weights hash of a model by name, as the parent of what is made from it."""
-    return (weights_hash(resolve(name)),)
 
 
 def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
@@ -165,8 +157,3 @@ def _finish(loaded: Loaded, folder: RunFolder, record: RunRecord) -> None:
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(folder.path / RECORD)
     folder.finish()
-
-
-def load_run(out: Path) -> Loaded:
-    """The model that a finished run made."""
-    return load(str(out / "model"))

@@ -1,0 +1,57 @@
+"""`demo`: two turns of the loop, shown as they go and summed up at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from escultor.cli.output import Done, Shell, write_text
+
+if TYPE_CHECKING:
+    from escultor.cycle.demo import DemoResult
+
+
+def demo(
+    shell: Shell,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Pre-train the base first instead of taking escultor-base.")
+    ] = False,
+    page: Annotated[Path, typer.Option("--report", help="Where the page is written.")] = Path("report.html"),
+) -> Done:
+    """Run one whole turn of the loop on the installed documentation, then a second one from feedback."""
+    from escultor.cli.live import Live
+    from escultor.config import load_config
+    from escultor.cycle.demo import CONFIG, run_demo
+    from escultor.cycle.demo_report import as_json, as_report
+    from escultor.evaluate.report import render
+
+    config = load_config(shell.config_file or CONFIG, shell.overrides)
+    url = shell.store or config.store.url
+    with Live() as live:
+        result = run_demo(url, from_scratch, config, live)
+    report = as_report(result)
+    write_text(page, render(report))
+    _show(shell, result, page, url)
+    return Done(as_json(result) | {"report": str(page)})
+
+
+def _show(shell: Shell, result: DemoResult, page: Path, url: str) -> None:
+    from escultor.cycle.demo_report import as_report, rows
+    from escultor.evaluate.report import text_table
+
+    heads, *body = text_table(rows(result), turned=True)
+    shell.table(heads, body)
+    for note in as_report(result).notes:
+        shell.say(note)
+    for row in rows(result):
+        shell.say(f"{row.name}: {row.verdict or 'deployed'}: {row.reason}")
+    reused = [step.name for step, again in result.turn.flow.steps if again]
+    made = len(result.turn.flow.steps) - len(reused)
+    shell.say(f"{made} steps computed; reused from the store: {', '.join(reused) or 'none'}.")
+    store = "" if url == "escultor-store" else f" --store {url}"
+    shell.say()
+    shell.say(f"the page:                     {page}")
+    shell.say(f"chat with the deployed model: escultor generate champion --trinity{store}")
+    shell.say(f"where everything is stored:   escultor models{store}")

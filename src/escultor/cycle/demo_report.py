@@ -1,0 +1,206 @@
+"""The demo's figures, once: for the table, the page and the JSON line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from escultor.cycle.arrows import answers_of
+from escultor.cycle.demo import DemoResult, Version
+from escultor.evaluate import stats
+from escultor.evaluate.report import Curve, LoopStep, Report, Sample, VersionRow
+from escultor.evaluate.report_parts import Answer
+from escultor.skills.scoring import score_trinity
+from escultor.store import registry
+from escultor.types import Hold, Scores
+
+PER_ITEM = ("valid", "field_accuracy", "entity", "rouge_l", "bits_per_byte")
+SAMPLES = 5
+
+
+def win_rate(scores: Scores, predecessor: Scores | None) -> stats.WinRate | None:
+    """How often an item's quality is above the predecessor's, ties apart, with its 95 % interval."""
+    if predecessor is None:
+        return None
+    pairs = zip(scores.metrics["quality"], predecessor.metrics["quality"], strict=True)
+    outcomes = [float((a > b) - (a < b)) for a, b in pairs]
+    return stats.win_rate(outcomes, scores.clusters) if any(outcomes) else None
+
+
+def figures(version: Version) -> dict[str, float | None]:
+    """The columns of the table for one version; what was not measured is None."""
+    scores = version.scores
+    found: dict[str, float | None] = {
+        name: sum(scores.metrics[name]) / len(scores.items) for name in (*PER_ITEM, "quality")
+    }
+    won = win_rate(scores, version.predecessor)
+    found |= {
+        "win_rate": won.value if won else None,
+        "win_rate_low": won.low if won else None,
+        "win_rate_high": won.high if won else None,
+    }
+    for name in ("latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"):
+        found[name] = scores.summary[name]
+    return found
+
+
+def rows(result: DemoResult) -> tuple[VersionRow, ...]:
+    """One row per version."""
+    champion = registry.champion(result.turn.deployments())
+    made = []
+    for version in result.versions:
+        because = version.verdict.because if version.verdict else None
+        shown = {k: v for k, v in figures(version).items() if k != "quality"}
+        made.append(
+            VersionRow(
+                version.name,
+                int(version.scores.summary["parameters"]),
+                shown,
+                type(version.verdict).__name__ if version.verdict else "",
+                because.reason if because else "the first model: nothing to compare it with",
+                version.checkpoint == champion,
+                because.effects if because else (),
+            )
+        )
+    return tuple(made)
+
+
+def as_json(result: DemoResult) -> dict[str, Any]:
+    """All figures as one JSON object."""
+    versions = []
+    for version, row in zip(result.versions, rows(result), strict=True):
+        verdict = version.verdict
+        versions.append(
+            {
+                "name": row.name,
+                "checkpoint": version.checkpoint,
+                "parameters": row.parameters,
+                **figures(version),
+                "training": {
+                    k: version.training[k]
+                    for k in ("steps", "tokens", "loss", "rows")
+                    if k in version.training
+                },
+                "verdict": row.verdict or None,
+                "reason": row.reason,
+                "n_needed": verdict.n_needed if isinstance(verdict, Hold) else None,
+                "deployed": row.deployed,
+            }
+        )
+    suite = result.turn.suite
+    return {
+        "suite": {
+            "hash": suite.hash,
+            "items": len(suite.items),
+            "rouge_l_lead_sentence": suite.lead_baseline(),
+        },
+        "corpus": result.corpus.counts | {"entries": len(result.corpus.entries)},
+        "versions": versions,
+        "student_share_of_quality": _student_share(result.versions),
+        "feedback": result.feedback | {"raters": "simulated"},
+        "alert": {"state": result.alert.state, "message": result.alert.message},
+        "plan": result.plan.reason if result.plan else None,
+        "steps": [
+            {"name": step.name, "seconds": step.seconds, "reused": reused}
+            for step, reused in result.turn.flow.steps
+        ],
+        "champion": registry.champion(result.turn.deployments()),
+        "store": str(result.turn.flow.store.root),
+    }
+
+
+def _student_share(versions: Sequence[Version]) -> dict[str, float] | None:
+    """What the student keeps of its teacher's quality, and how much faster and smaller it is."""
+    student = next((v for v in versions if v.name == "student"), None)
+    if student is None or student.predecessor is None:
+        return None
+    ours, theirs = student.scores, student.predecessor
+    teacher = sum(theirs.metrics["quality"])
+    quality = sum(ours.metrics["quality"]) / teacher if teacher else 0.0
+    share = {name: ours.summary[name] / theirs.summary[name] for name in ("tokens_per_s", "parameters")}
+    return {
+        "quality_kept": quality,
+        "speed_ratio": share["tokens_per_s"],
+        "latency_ratio": theirs.summary["latency_p50_ms"] / ours.summary["latency_p50_ms"],
+        "size_ratio": share["parameters"],
+    }
+
+
+def as_report(result: DemoResult) -> Report:
+    """The page: curves, table, five documents with every version's answer side by side."""
+    return Report(
+        "Escultor: two turns of the loop",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by escultor demo",
+        rows(result),
+        _curves(result),
+        _samples(result),
+        _notes(result),
+        tuple(LoopStep(s.name, _said(s.result), s.seconds, reused) for s, reused in result.turn.flow.steps),
+    )
+
+
+def _notes(result: DemoResult) -> tuple[str, ...]:
+    suite, heard, share = result.turn.suite, result.feedback, _student_share(result.versions)
+    packages = len({g.package for g in suite.items})
+    notes = [
+        f"{len(suite.items)} held-out documents from {packages} packages that no version was trained on. "
+        f"The lead sentence taken as the summary has ROUGE-L {suite.lead_baseline():.3f}.",
+        "Users and raters are simulated: a thumb is drawn from the answer's score against its author's own "
+        "Trinity, plus noise. No person rated anything here.",
+        f"Feedback: {heard['rated']} simulated thumbs, {heard['usable pairs']} usable pairs. "
+        f"Alert ({result.alert.state}): {result.alert.message}. "
+        + (f"Plan: {result.plan.reason}." if result.plan else "No plan followed."),
+    ]
+    if share:
+        notes.append(
+            f"The student keeps {share['quality_kept']:.0%} of its teacher's quality with "
+            f"{share['size_ratio']:.0%} of its parameters, at {share['speed_ratio']:.1f} times its speed in "
+            f"batches and {share['latency_ratio']:.1f} times for one request."
+        )
+    return tuple(notes)
+
+
+def _said(result: dict[str, Any]) -> str:
+    for name, text in (
+        ("reason", "{}"),
+        ("rows", "{} rows"),
+        ("feedback", "feedback"),
+        ("checkpoint", "checkpoint {}"),
+    ):
+        if name in result:
+            value = result[name]
+            if name == "feedback":
+                return f"{len(value)} simulated thumbs"
+            return text.format(value if name != "checkpoint" else str(value)[:8])
+    return ""
+
+
+def _curves(result: DemoResult) -> tuple[Curve, ...]:
+    curves = []
+    for version in result.versions:
+        if "metrics" not in version.training:
+            continue
+        text = result.turn.blobs.get_bytes(str(version.training["metrics"])).decode()
+        steps = [json.loads(line) for line in text.splitlines()]
+        xs = tuple(float(row["step"]) for row in steps)
+        curves.append(
+            Curve(f"{version.name}: training loss", "nats", "step", xs, tuple(r["loss"] for r in steps))
+        )
+    return tuple(curves)
+
+
+def _samples(result: DemoResult) -> tuple[Sample, ...]:
+    items = result.turn.suite.items
+    step = max(1, len(items) // SAMPLES)
+    said = {v.name: answers_of(result.turn, v.name) for v in result.versions}
+    samples = []
+    for at in range(0, step * min(SAMPLES, len(items)), step):
+        gold = items[at].trinity
+        answers = []
+        for name, texts in said.items():
+            score = score_trinity(texts[at], gold)
+            answers.append(Answer(name, texts[at], score["valid"] == 1.0, score["quality"]))
+        samples.append(Sample(items[at].document, gold.to_json(), tuple(answers)))
+    return tuple(samples)
