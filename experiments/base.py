@@ -42,7 +42,7 @@ def main() -> None:
     print(json.dumps(pack(out, settings, corpus)))
 
 
-def show(report) -> None:  # noqa: ANN001
+def show(report) -> None:
     if report.step % 20 == 0:
         left = (report.steps - report.step) * report.seconds / report.step
         print(
@@ -59,8 +59,10 @@ def pack(run: Path, settings: Pretrain, corpus: Corpus) -> dict[str, object]:
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     suite = trinity_suite(corpus.held_out, SUITE)
     kept = load(str(BUILT_IN_PATH))
-    scores = evaluate_trinity(kept, "escultor-base", suite, SUITE.model_copy(update={"speed_requests": 1}), 0.1)
-    bits = scores.scores.metrics["bits_per_byte"]
+    scores = evaluate_trinity(
+        kept, "escultor-base", suite, SUITE.model_copy(update={"speed_requests": 1}), 0.1
+    )
+    bits = scores.scores.metrics["document_bits_per_byte"]
     documents = corpus.documents()
     facts = {
         "parameters": count_parameters(kept.model),

@@ -30,7 +30,16 @@ from escultor.types import Comparison, Effect, Hold, Promote, Reject, Scores, Ve
 
 # Lower is better, and nothing bounds them from above; every other metric is better when higher.
 LOWER_IS_BETTER = frozenset(
-    {"bits_per_byte", "perplexity", "nll", "latency", "latency_ms", "ttft_ms", "cost_usd"}
+    {
+        "bits_per_byte",
+        "document_bits_per_byte",
+        "perplexity",
+        "nll",
+        "latency",
+        "latency_ms",
+        "ttft_ms",
+        "cost_usd",
+    }
 )
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from escultor.config import Evaluation
-from escultor.data.rows import document_rows
+from escultor.data.rows import document_rows, example_rows
 from escultor.data.signals import nll_by_row
 from escultor.data.sources.documentation import Gold
 from escultor.errors import DataError
@@ -78,7 +78,8 @@ def evaluate_trinity(
     hourly_price_usd: float,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Evaluated:
-    """Answer every item greedily and score it; bits per byte of the item's whole document beside it.
+    """Answer every item greedily and score it. Beside that: bits per byte of the author's answer given
+    the prompt (bits_per_byte), and of the document alone (document_bits_per_byte).
 
     Figures that belong to the model and machine, not to items, stand in `Scores.summary`:
     parameters, latency_p50_ms, latency_p99_ms, tokens_per_s, cost_usd_per_1k_tokens.
@@ -92,7 +93,8 @@ def evaluate_trinity(
     per_item = [score_trinity(text, g.trinity) for text, g in zip(texts, suite.items, strict=True)]
     metrics = {name: tuple(s[name] for s in per_item) for name in METRICS}
     progress("measuring bits per byte and speed")
-    metrics["bits_per_byte"] = _bits_per_byte(loaded, chat, suite.items)
+    metrics["bits_per_byte"] = _answer_bits(loaded, chat, suite.items)
+    metrics["document_bits_per_byte"] = _document_bits(loaded, chat, suite.items)
     metrics["answer_tokens"] = tuple(float(len(a.tokens)) for a in answers)
     summary = measure_speed(loaded, prompts, sampling, settings, hourly_price_usd)
     scores = Scores(
@@ -107,8 +109,23 @@ def evaluate_trinity(
     return Evaluated(scores, texts)
 
 
-def _bits_per_byte(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[float, ...]:
-    """Of each raw document with its author's summary put back, in float32."""
+def _answer_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[float, ...]:
+    """Bits per byte of each author's own answer, given the prompt, in float32."""
+    context = int(loaded.model.config.max_position_embeddings)
+    rows = example_rows([g.example() for g in items], chat, context, Counter())
+    if len(rows) != len(items):
+        raise DataError(
+            "a held-out item is longer than the model's context",
+            f"{len(items) - len(rows)} items over {context} tokens",
+            remedy="evaluate a model with a longer context",
+        )
+    nats = nll_by_row(loaded.model, rows, "float32")
+    sizes = [len(g.trinity.to_json().encode()) for g in items]
+    return tuple(bits_per_byte(float(n), size) for n, size in zip(nats, sizes, strict=True))
+
+
+def _document_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[float, ...]:
+    """Bits per byte of each raw document with its author's summary put back, in float32."""
     texts = [f"{g.document}\n\n{g.trinity.summary}" for g in items]
     documents = [Document(g.id, t, Origin((g.id,), "suite")) for g, t in zip(items, texts, strict=True)]
     context = int(loaded.model.config.max_position_embeddings)

@@ -1,0 +1,48 @@
+"""Steps of a workflow: computed once, in one transaction with what they made."""
+
+import pytest
+
+from escultor.cycle.workflow import Workflow
+from escultor.store import open_store
+from escultor.types import Checkpoint, Step
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(str(tmp_path / "store")) as opened:
+        yield opened
+
+
+MADE = Checkpoint("c", "sft", "sft", (), "", "", "", 0, 1)
+
+
+def test_a_step_with_the_same_inputs_is_not_run_again(store):
+    ran = []
+
+    def work(key):
+        ran.append(key)
+        return {"n": len(ran)}, [MADE]
+
+    first = Workflow(store).step("train", {"seed": 1}, work)
+    flow = Workflow(store)
+    assert flow.step("train", {"seed": 1}, work) == first == {"n": 1}
+    assert [reused for _, reused in flow.steps] == [True]
+    assert flow.step("train", {"seed": 2}, work) == {"n": 2}
+    assert len(ran) == 2
+
+
+def test_a_step_that_fails_leaves_nothing(store):
+    def fail(key):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        Workflow(store).step("train", {}, fail)
+    assert store.log.count(Step) == 0
+
+
+def test_what_a_step_made_and_the_step_are_written_together_or_not_at_all(store):
+    store.log.append(MADE)
+    other = Checkpoint("c", "another", "sft", (), "", "", "", 0, 1)
+    with pytest.raises(Exception, match="c"):
+        Workflow(store).step("train", {}, lambda key: ({}, [other]))
+    assert store.log.count(Step) == 0

@@ -1,0 +1,53 @@
+"""Answers do not depend on what else is in the batch; draws are repeated by their seed."""
+
+import pytest
+import torch
+from tiny import llama
+
+from escultor.errors import DataError
+from escultor.model.generate import generate
+from escultor.types import Sampling
+
+PROMPTS = [[7, 8, 9], [10, 11], [12] * 9, [20, 21, 22, 23]]
+
+
+def test_greedy_answers_are_the_same_alone_and_in_a_batch():
+    loaded, sampling = llama(), Sampling(max_new_tokens=6)
+    together = generate(loaded, PROMPTS, sampling)
+    alone = [generate(loaded, [prompt], sampling)[0] for prompt in PROMPTS]
+    assert [a.tokens for a in together] == [a.tokens for a in alone]
+    assert [a.prompt_tokens for a in together] == [3, 2, 9, 4]
+
+
+def test_greedy_takes_the_likeliest_token():
+    loaded = llama()
+    (answer,) = generate(loaded, [PROMPTS[0]], Sampling(max_new_tokens=1))
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor([PROMPTS[0]]), use_cache=False).logits[0, -1]
+    assert answer.tokens == (int(logits.argmax()),)
+
+
+def test_the_same_seed_draws_the_same_answers_and_another_seed_others():
+    loaded = llama()
+    draws = [generate(loaded, PROMPTS, Sampling(1.0, 1.0, 8, seed)) for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_draw_leaves_the_callers_random_numbers_alone():
+    loaded = llama()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    generate(loaded, PROMPTS[:1], Sampling(1.0, 1.0, 2, 0))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_an_answer_cut_by_the_limit_says_so():
+    (answer,) = generate(llama(), [PROMPTS[0]], Sampling(max_new_tokens=2))
+    assert answer.finish_reason == "length" or answer.tokens[-1] == llama().tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("prompt", [[], [7] * 256])
+def test_a_prompt_that_leaves_no_room_is_refused(prompt):
+    with pytest.raises(DataError, match="does not fit"):
+        generate(llama(), [prompt], Sampling())

@@ -1,0 +1,46 @@
+"""The engine: an answer that is delivered has its row; costs and latencies are those of the batch."""
+
+import pytest
+from tiny import llama
+
+from escultor.config import Serve
+from escultor.errors import StoreError
+from escultor.serve.engine import Engine, Request
+from escultor.store import open_store
+from escultor.types import Interaction, Message, Role, Sampling
+
+SAMPLING = Sampling(max_new_tokens=4)
+
+
+def requests(count=3):
+    return [Request((Message(Role.USER, f"The cat {n}"),), f"subject{n}") for n in range(count)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(str(tmp_path / "store")) as opened:
+        yield opened
+
+
+def test_what_is_answered_is_in_the_log_as_it_was_delivered(store):
+    made = Engine(llama(), "v", store.log, Serve()).answer(requests(), SAMPLING)
+    assert [i for _, i in store.log.read(Interaction)] == made
+    assert {i.version for i in made} == {"v"}
+    assert all(i.usage.completion_tokens <= 4 and i.latency_ms > 0 and i.cost_usd > 0 for i in made)
+
+
+def test_no_answer_is_delivered_that_could_not_be_written(store, monkeypatch):
+    def refuse(*nouns):
+        raise StoreError("the disk is full")
+
+    engine = Engine(llama(), "v", store.log, Serve())
+    monkeypatch.setattr(store.log, "append", refuse)
+    with pytest.raises(StoreError):
+        engine.answer(requests(), SAMPLING)
+
+
+def test_equal_prompts_share_a_hash_and_others_do_not(store):
+    engine = Engine(llama(), "v", store.log, Serve())
+    one, two, other = engine.answer([requests()[0], requests()[0], requests()[1]], SAMPLING)
+    assert one.prompt_hash == two.prompt_hash != other.prompt_hash
+    assert one.id != two.id
