@@ -93,34 +93,17 @@ def _packages(corpus: Corpus) -> dict[str, object]:
 
 
 def card(facts: dict, kept: Loaded) -> str:
+    """The page beside the weights: `base_card.md` with its figures filled in."""
     config = facts["config"]
-    largest = ", ".join(list(facts["packages"])[:12])
-    return f"""# escultor-base
-
-A Llama of {facts["parameters"]:,} parameters ({config["layers"]} layers, width {config["hidden_size"]}, vocabulary
-{len(kept.tokenizer):,}, context {config["context"]:,}), trained from scratch by `escultor pretrain` on the documentation
-inside the Python standard library and the packages installed beside it. It is where the demonstration starts. It is no
-assistant and knows nothing but the tone of Python documentation.
-
-| | |
-|---|---|
-| documents | {facts["documents"]:,} ({len(facts["packages"])} packages; largest: {largest}) |
-| data hash | `{facts["data_hash"]}` |
-| tokens seen | {facts["tokens"]:,} in {facts["steps"]:,} steps |
-| optimizer | Muon on hidden matrices ({5 * config["learning_rate"]:g}), AdamW on the rest ({config["learning_rate"]:g}), {config["schedule"]} |
-| training loss at the end | {facts["final_loss_nats"]:.3f} nats per token |
-| held-out bits per byte | {facts["held_out_bits_per_byte"]:.3f} on {facts["held_out_items"]} documents of packages never trained on |
-| weights | bfloat16 safetensors |
-| licence | Apache-2.0 |
-
-About 30 % of the training documents are records: the same text followed by its name, the names it mentions, its domain,
-purpose and summary as a field list. They practise what the Trinity skill asks for in another notation, so the base copies
-names well; it has never seen a Trinity. Packages are held out by the hash of their name, so the same ones are held out
-wherever the demonstration runs. `card.json` beside this page has the configuration, the loss curve and every package with
-its version. `make base` trains it again.
-
-Made on {time.strftime("%Y-%m-%d")}.
-"""
+    template = (HERE / "base_card.md").read_text()
+    return template.format(
+        **facts | config,
+        vocabulary_size=len(kept.tokenizer),
+        muon_rate=5 * config["learning_rate"],
+        package_count=len(facts["packages"]),
+        largest=", ".join(list(facts["packages"])[:12]),
+        date=time.strftime("%Y-%m-%d"),
+    )
 
 
 if __name__ == "__main__":
