@@ -60,7 +60,7 @@ DPO_BELOW = 0.9  # own answers of at least this quality make no pair
 class Sizes:
     """How much of the corpus the demo takes."""
 
-    sft_examples: int = 4560
+    sft_examples: int = 5520
     dpo_prompts: int = 512  # not among the SFT examples
     traffic_prompts: int = 192
     answers_per_prompt: int = 4

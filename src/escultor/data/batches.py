@@ -145,11 +145,20 @@ class _Packer:
         self.sequences += 1
 
     def packed(self) -> Packed:
-        grids = (torch.from_numpy(x) for x in (self.ids, self.position, self.segment, self.branch))
-        labels = (torch.from_numpy(np.concatenate(x)) for x in (self.source, self.target, self.sequence))
+        tensor = torch.from_numpy
         alone = len(self.place) == len(self.ids) and (self.position.max(1) > 0).all()
         causal = bool(alone and not self.branch.any())
-        return Packed(*grids, *labels, self.sequences, causal)
+        return Packed(
+            ids=tensor(self.ids),
+            position=tensor(self.position),
+            segment=tensor(self.segment),
+            branch=tensor(self.branch),
+            source=tensor(np.concatenate(self.source)),
+            target=tensor(np.concatenate(self.target)),
+            sequence=tensor(np.concatenate(self.sequence)),
+            sequences=self.sequences,
+            causal=causal,
+        )
 
 
 def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout | None = None) -> NllBatch:

@@ -20,8 +20,8 @@ def with_adapter(loaded: Loaded, lora: Lora | None) -> Loaded:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ConfigError("lora needs peft", remedy="pip install 'escultor[lora]'") from error
-    targets: Any = list(lora.targets) or "all-linear"
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    shape: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha}
+    settings = LoraConfig(target_modules=list(lora.targets) or "all-linear", task_type="CAUSAL_LM", **shape)
     try:
         model: Any = get_peft_model(loaded.model, settings)
     except ValueError as error:

@@ -13,7 +13,7 @@ from escultor.model.attention import segment_mask
 from escultor.model.head import linear_logp
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    pass
 
 _LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 
@@ -95,6 +95,6 @@ def _logits(model: Any, hidden: Tensor) -> Tensor:
     return logits
 
 
-def _unwrapped(model: Module) -> Any:
+def _unwrapped(model: Any) -> Any:
     """The causal language model inside adapters."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

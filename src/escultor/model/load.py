@@ -90,6 +90,8 @@ def fresh(shape: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
     """A Llama with random weights (drawn from torch's global generator) for this tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    special: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
@@ -99,9 +101,7 @@ def fresh(shape: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=shape.context,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special,
     )
     return LlamaForCausalLM(config)
 

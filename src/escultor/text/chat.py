@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from escultor.errors import ModelError
 from escultor.types import Message, Messages, Role
@@ -34,12 +34,12 @@ class Chat:
     contents one after the other, the response closed by the end-of-text token."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
-        self.eos = tokenizer.eos_token_id
-        if self.eos is None:
+        self.tokenizer: Any = tokenizer  # its stubs return unions that its calls here never do
+        if tokenizer.eos_token_id is None:
             raise ModelError(
                 "the tokenizer has no end-of-text token", None, "an eos_token", "set tokenizer.eos_token"
             )
+        self.eos: int = self.tokenizer.eos_token_id
 
     def prompt(self, messages: Messages) -> list[int]:
         """The tokens after which the model answers."""
@@ -55,14 +55,10 @@ class Chat:
             list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
         )
         begin = self._begin()
-        lists = cast("list[list[int]]", coded["input_ids"])
-        return [[*begin, *ids, self.eos] for ids in lists]
+        return [[*begin, *ids, self.eos] for ids in coded["input_ids"]]
 
     def example(self, messages: Messages, response: str) -> Rendered:
-        """A prompt with its response; the response includes the token that ends the turn.
-
-        Raises ModelError when the template changes an answered prompt, or never ends a turn.
-        """
+        """A prompt with its response; the response includes the token that ends the turn."""
         prompt = self.prompt(messages)
         return Rendered(prompt, self.text(response) + self.turn_end)
 
@@ -90,7 +86,7 @@ class Chat:
         return [*ids, self.eos]
 
     def _encode(self, text: str, add_special_tokens: bool = False, **kwargs: bool) -> list[int]:
-        return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=add_special_tokens, **kwargs))
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens, **kwargs)
 
     def _begin(self) -> list[int]:
         """What the tokenizer itself puts before a text: its BOS, or nothing."""
