@@ -116,11 +116,11 @@ def shape(**changes: object) -> Pretrain:
     )
 
 
-def llama(seed: int = 0) -> Loaded:
+def llama(seed: int = 0, context: int = 256) -> Loaded:
     """A Llama of two layers with the tiny tokenizer, always the same for a seed."""
     torch.manual_seed(seed)
     own = tokenizer()
-    return Loaded(fresh(shape(), own), own)
+    return Loaded(fresh(shape(context=context), own), own)
 
 
 def nll_rows(count: int = 8, seed: int = 0, start: int | None = None) -> list[NllRow]:

@@ -32,59 +32,66 @@ class Section(BaseModel):
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of full fine-tuning."""
 
-    rank: Count = Field(16, description="rank of the update")
-    alpha: Positive = Field(32.0, description="the update is scaled by alpha / rank")
-    targets: tuple[str, ...] = Field((), description="module names; empty: all linear layers")
+    rank: Count = Field(default=16, description="rank of the update")
+    alpha: Positive = Field(default=32.0, description="the update is scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(default=(), description="module names; empty: all linear layers")
 
 
 class Training(Section):
     """What every training section takes."""
 
-    learning_rate: Positive = Field(1e-5, description="peak learning rate")
-    epochs: Positive = Field(3, description="passes over the data; max_steps cuts it short")
-    max_steps: Count | None = Field(None, description="optimizer steps at most; null: epochs decide")
-    batch_size: Count = Field(32, description="examples per optimizer step")
+    learning_rate: Positive = Field(default=1e-5, description="peak learning rate")
+    epochs: Positive = Field(default=3, description="passes over the data; max_steps cuts it short")
+    max_steps: Count | None = Field(default=None, description="optimizer steps at most; null: epochs decide")
+    batch_size: Count = Field(default=32, description="examples per optimizer step")
     micro_batch_size: Count | None = Field(
-        None, description="examples per forward pass at most; null: as memory and length suit"
+        default=None, description="examples per forward pass at most; null: as memory and length suit"
     )
-    warmup_steps: Natural = Field(100, description="steps of linear warm-up, at most a tenth of the run")
+    warmup_steps: Natural = Field(
+        default=100, description="steps of linear warm-up, at most a tenth of the run"
+    )
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
-        "linear", description="after warm-up; wsd: flat, then linear to 0 in the last 40 %"
+        default="linear", description="after warm-up; wsd: flat, then linear to 0 in the last 40 %"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="decoupled, matrices only")
-    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
-    max_length: Count = Field(1024, description="tokens of a row; longer ones are handled as the card says")
-    shuffle: bool = Field(True, description="a new order each epoch")
-    seed: Natural = Field(0, description="order, initialisation and sampling follow from it")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="decoupled, matrices only")
+    max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
+    max_length: Count = Field(
+        default=1024, description="tokens of a row; longer ones are handled as the card says"
+    )
+    shuffle: bool = Field(default=True, description="a new order each epoch")
+    seed: Natural = Field(default=0, description="order, initialisation and sampling follow from it")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of matrix products; weights stay float32. auto: bfloat16 where it is fast"
+        default="auto",
+        description="of matrix products; weights stay float32. auto: bfloat16 where it is fast",
     )
     optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: Muon on hidden matrices, AdamW on the rest"
+        default="adamw", description="muon: Muon on hidden matrices, AdamW on the rest"
     )
-    lora: Lora | None = Field(None, description="null: full fine-tuning")
+    lora: Lora | None = Field(default=None, description="null: full fine-tuning")
 
 
 class Model(Section):
-    path: str = Field("escultor-base", description="a directory, or escultor-base (in the package)")
+    path: str = Field(default="escultor-base", description="a directory, or escultor-base (in the package)")
 
 
 class Pretrain(Training):
-    learning_rate: Positive = Field(4e-3, description="peak learning rate")
-    epochs: Positive = Field(1, description="passes over the data")
-    batch_size: Count = Field(32, description="packed rows of max_length tokens per step")
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = Field("wsd", description="see sft")
+    learning_rate: Positive = Field(default=4e-3, description="peak learning rate")
+    epochs: Positive = Field(default=1, description="passes over the data")
+    batch_size: Count = Field(default=32, description="packed rows of max_length tokens per step")
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(default="wsd", description="see sft")
     max_length: Count = Field(
-        384, description="tokens of a packed row; a longer document is cut into windows"
+        default=384, description="tokens of a packed row; a longer document is cut into windows"
     )
-    optimizer: Literal["adamw", "muon"] = Field("muon", description="see sft")
-    vocabulary: Annotated[int, Field(ge=300)] = Field(4096, description="tokens of the byte-level BPE")
-    hidden_size: Count = Field(192, description="width")
-    layers: Count = Field(8, description="depth")
-    heads: Count = Field(3, description="attention heads; divides hidden_size")
-    kv_heads: Count = Field(1, description="key-value heads; divides heads")
-    intermediate_size: Count = Field(640, description="width of the feed-forward layer")
-    context: Count = Field(1024, description="longest sequence the model accepts")
+    optimizer: Literal["adamw", "muon"] = Field(default="muon", description="see sft")
+    vocabulary: Annotated[int, Field(ge=300)] = Field(
+        default=4096, description="tokens of the byte-level BPE"
+    )
+    hidden_size: Count = Field(default=192, description="width")
+    layers: Count = Field(default=8, description="depth")
+    heads: Count = Field(default=3, description="attention heads; divides hidden_size")
+    kv_heads: Count = Field(default=1, description="key-value heads; divides heads")
+    intermediate_size: Count = Field(default=640, description="width of the feed-forward layer")
+    context: Count = Field(default=1024, description="longest sequence the model accepts")
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Pretrain:
@@ -106,66 +113,72 @@ class Sft(Training):
 
 
 class Dpo(Training):
-    learning_rate: Positive = Field(5e-6, description="peak learning rate")
-    epochs: Positive = Field(1, description="passes over the pairs")
-    batch_size: Count = Field(16, description="pairs per optimizer step")
-    beta: Positive = Field(0.1, description="strength of the pull towards the reference")
+    learning_rate: Positive = Field(default=5e-6, description="peak learning rate")
+    epochs: Positive = Field(default=1, description="passes over the pairs")
+    batch_size: Count = Field(default=16, description="pairs per optimizer step")
+    beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
     nll_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="adds this times the chosen answer's nll per token (RPO)"
+        default=0.0, description="adds this times the chosen answer's nll per token (RPO)"
     )
 
 
 class Distillation(Training):
-    learning_rate: Positive = Field(2e-5, description="peak learning rate")
-    epochs: Positive = Field(10, description="passes over the data")
-    temperature: Positive = Field(2.0, description="softens teacher and student alike")
-    alpha: Share = Field(0.7, description="alpha * T^2 * KL + (1 - alpha) * cross-entropy")
-    prompt_weight: Share = Field(0.0, description="weight of the prompt's tokens; the response's is 1")
-    layers: tuple[Natural, ...] = Field((), description="the teacher's layers kept; empty: first and last")
+    learning_rate: Positive = Field(default=2e-5, description="peak learning rate")
+    epochs: Positive = Field(default=10, description="passes over the data")
+    temperature: Positive = Field(default=2.0, description="softens teacher and student alike")
+    alpha: Share = Field(default=0.7, description="alpha * T^2 * KL + (1 - alpha) * cross-entropy")
+    prompt_weight: Share = Field(
+        default=0.0, description="weight of the prompt's tokens; the response's is 1"
+    )
+    layers: tuple[Natural, ...] = Field(
+        default=(), description="the teacher's layers kept; empty: first and last"
+    )
     intermediate_size: Count | None = Field(
-        None, description="feed-forward neurons kept, by weight norm; null: all"
+        default=None, description="feed-forward neurons kept, by weight norm; null: all"
     )
 
 
 class Evaluation(Section):
-    items: Count = Field(400, description="held-out items at most")
-    batch_size: Count = Field(64, description="answers generated at a time")
-    max_new_tokens: Count = Field(160, description="an answer is cut here")
-    speed_requests: Count = Field(40, description="single requests timed for latency")
-    seed: Natural = Field(0, description="which items, and the bootstrap's draws")
+    items: Count = Field(default=400, description="held-out items at most")
+    batch_size: Count = Field(default=64, description="answers generated at a time")
+    max_new_tokens: Count = Field(default=160, description="an answer is cut here")
+    speed_requests: Count = Field(default=40, description="single requests timed for latency")
+    seed: Natural = Field(default=0, description="which items, and the bootstrap's draws")
 
 
 class Gate(Section):
     """Promote: superior on a primary metric and non-inferior on every guard."""
 
-    primary: tuple[str, ...] = Field(("quality",), description="metrics of which one must be better")
+    primary: tuple[str, ...] = Field(default=("quality",), description="metrics of which one must be better")
     guards: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=lambda: {"valid": 0.02, "bits_per_byte": 0.05},
         description="metrics that may not be worse by more than the margin",
     )
     level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.05, description="one-sided error, Holm over primaries"
+        default=0.05, description="one-sided error, Holm over primaries"
     )
-    min_items: Count = Field(50, description="fewer items: hold")
+    min_items: Count = Field(default=50, description="fewer items: hold")
 
 
 class Serve(Section):
-    hourly_price_usd: Positive = Field(0.10, description="what an hour of this machine costs")
-    batch_size: Count = Field(32, description="answers generated at a time")
-    temperature: Annotated[float, Field(ge=0)] = Field(0.0, description="0: greedy")
-    max_new_tokens: Count = Field(256, description="an answer is cut here")
+    hourly_price_usd: Positive = Field(default=0.10, description="what an hour of this machine costs")
+    batch_size: Count = Field(default=32, description="answers generated at a time")
+    temperature: Annotated[float, Field(ge=0)] = Field(default=0.0, description="0: greedy")
+    max_new_tokens: Count = Field(default=256, description="an answer is cut here")
 
 
 class Monitor(Section):
-    thumbs_down_limit: Share = Field(0.10, description="alert when the share is shown to be above")
-    min_rated: Count = Field(30, description="ratings before an alert may fire")
-    latency_p99_ms: Positive = Field(5000.0, description="alert above")
-    daily_cost_usd: Positive = Field(10.0, description="alert above")
-    cooldown_s: Annotated[float, Field(ge=0)] = Field(3600.0, description="between two plans")
+    thumbs_down_limit: Share = Field(default=0.10, description="alert when the share is shown to be above")
+    min_rated: Count = Field(default=30, description="ratings before an alert may fire")
+    latency_p99_ms: Positive = Field(default=5000.0, description="alert above")
+    daily_cost_usd: Positive = Field(default=10.0, description="alert above")
+    cooldown_s: Annotated[float, Field(ge=0)] = Field(default=3600.0, description="between two plans")
 
 
 class Store(Section):
-    url: str = Field("escultor-store", description="a folder (SQLite), sqlite:///…, or postgresql://…")
+    url: str = Field(
+        default="escultor-store", description="a folder (SQLite), sqlite:///…, or postgresql://…"
+    )
 
 
 class Config(Section):

@@ -46,7 +46,7 @@ def model(tmp_path_factory) -> Path:
     from escultor.model.load import save
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    save(llama(), folder)
+    save(llama(context=1024), folder)
     return folder
 
 
@@ -57,7 +57,7 @@ def other_model(tmp_path_factory) -> Path:
     from escultor.model.load import save
 
     folder = tmp_path_factory.mktemp("models") / "other"
-    save(llama(seed=1), folder)
+    save(llama(seed=1, context=1024), folder)
     return folder
 
 

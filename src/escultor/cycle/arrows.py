@@ -114,7 +114,7 @@ def _dataset(
     turn: Turn, phase: str, dataset: str, items: Sequence[Any], counts: dict[str, int]
 ) -> DatasetVersion:
     """The items as a version of a dataset, their rows kept as JSONL."""
-    kind = {"pretrain": "document", "dpo": "pair"}.get(phase, "example")
+    kind: Any = {"pretrain": "document", "dpo": "pair"}.get(phase, "example")
     text = "".join(json.dumps(plain(item), ensure_ascii=False) + "\n" for item in items)
     by_rule = Counter(f"rule {item.origin.rule}" for item in items)
     return DatasetVersion(

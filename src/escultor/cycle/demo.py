@@ -53,16 +53,17 @@ from escultor.types import (
 )
 
 CONFIG = Path(__file__).with_name("demo.yaml")
-DPO_BELOW = 0.9  # own answers of at least this quality make no pair
+DPO_FIELDS = ("valid", "entity", "purpose", "entities_f1")
+DPO_BELOW = 0.75  # own answers whose mean over these fields is at least this make no pair
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much of the corpus the demo takes."""
 
-    sft_examples: int = 5520
-    dpo_prompts: int = 512  # not among the SFT examples
-    traffic_prompts: int = 192
+    sft_examples: int = 5040
+    dpo_prompts: int = 384  # not among the SFT examples
+    traffic_prompts: int = 112
     answers_per_prompt: int = 4
 
 
@@ -212,10 +213,11 @@ def _dpo(turn: Turn, corpus: Corpus, sizes: Sizes, versions: list[Version]) -> V
     answers = _own_answers(turn, "sample own answers", sft.checkpoint, examples)
     counts: Counter[str] = Counter()
 
-    def quality(example: Example, answer: str) -> float:
-        return score_trinity(answer, gold_of[example.id])["quality"]
+    def fields(example: Example, answer: str) -> float:
+        score = score_trinity(answer, gold_of[example.id])
+        return sum(score[name] for name in DPO_FIELDS) / len(DPO_FIELDS)
 
-    pairs: list[Pair] = gold_pairs(examples, answers, quality, DPO_BELOW, counts)
+    pairs: list[Pair] = gold_pairs(examples, answers, fields, DPO_BELOW, counts)
     turn.flow.progress.note(f"{len(pairs)} pairs of gold over own answer")
     trained = train_model(
         turn, "dpo", "dpo", turn.config.dpo, pairs, (sft.checkpoint,), lambda: turn.load(sft.checkpoint)

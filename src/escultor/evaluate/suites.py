@@ -110,7 +110,7 @@ def evaluate_trinity(
 
 
 def _answer_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[float, ...]:
-    """Bits per byte of each author's own answer, given the prompt, in float32."""
+    """Bits per byte of each author's own answer, given the prompt."""
     context = int(loaded.model.config.max_position_embeddings)
     rows = example_rows([g.example() for g in items], chat, context, Counter())
     if len(rows) != len(items):
@@ -119,19 +119,19 @@ def _answer_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[flo
             f"{len(items) - len(rows)} items over {context} tokens",
             remedy="evaluate a model with a longer context",
         )
-    nats = nll_by_row(loaded.model, rows, "float32")
+    nats = nll_by_row(loaded.model, rows, "auto")
     sizes = [len(g.trinity.to_json().encode()) for g in items]
     return tuple(bits_per_byte(float(n), size) for n, size in zip(nats, sizes, strict=True))
 
 
 def _document_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[float, ...]:
-    """Bits per byte of each raw document with its author's summary put back, in float32."""
+    """Bits per byte of each raw document with its author's summary put back."""
     texts = [f"{g.document}\n\n{g.trinity.summary}" for g in items]
     documents = [Document(g.id, t, Origin((g.id,), "suite")) for g, t in zip(items, texts, strict=True)]
     context = int(loaded.model.config.max_position_embeddings)
     rows = document_rows(documents, chat, context, Counter())
     nats: dict[str, float] = dict.fromkeys((g.id for g in items), 0.0)
-    for row, value in zip(rows, nll_by_row(loaded.model, rows, "float32"), strict=True):
+    for row, value in zip(rows, nll_by_row(loaded.model, rows, "auto"), strict=True):
         nats[row.id.rsplit(":", 1)[0]] += float(value)
     return tuple(bits_per_byte(nats[g.id], len(t.encode())) for g, t in zip(items, texts, strict=True))
 
