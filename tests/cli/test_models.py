@@ -101,7 +101,7 @@ def test_a_conversation_goes_on_line_by_line_and_forgets_its_oldest_turns(cli, m
     from escultor.cli import generating
 
     monkeypatch.setattr(generating, "_need_terminal", lambda *_: None)
-    lines = "\n".join(["The cat runs fast here and there now then"] * 6) + "\n"
+    lines = "\n".join(["The cat runs fast here and there now then " * 8] * 6) + "\n"
     call = cli("generate", model, "--max-new-tokens", "180", input=lines)
     assert call.code == 0, call.err
     assert call.out.count("> ") == 7

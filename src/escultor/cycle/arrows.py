@@ -150,7 +150,7 @@ def evaluate_model(turn: Turn, checkpoint: str, name: str) -> Scores:
         "settings": turn.config.evaluation.model_dump(),
         "price": turn.config.serve.hourly_price_usd,
     }
-    result = turn.flow.step(f"evaluate {name}", inputs, work)
+    result = turn.flow.step(f"evaluate {name}", inputs, work, kind="evaluate")
     return _kept(turn.log.get(Scores, result["scores"]))
 
 

@@ -55,13 +55,20 @@ class Workflow:
     def key(self, name: str, inputs: Result) -> str:
         return hash_value([name, code_hash(), inputs])
 
-    def step(self, name: str, inputs: Result, work: Callable[[str], tuple[Result, list[Any]]]) -> Result:
-        """The result of `work(key)`, from the log where it is there.
+    def step(
+        self,
+        name: str,
+        inputs: Result,
+        work: Callable[[str], tuple[Result, list[Any]]],
+        kind: str | None = None,
+    ) -> Result:
+        """The result of `work(key)`, from the log where it is there. `kind` stands for the name in the
+        key where the name is only what people call it.
 
         `work` returns a JSON-like result and the nouns it made; they and the step are written
         in one transaction, so either all of the arrow is in the log or none.
         """
-        key = self.key(name, inputs)
+        key = self.key(kind or name, inputs)
         found = self.store.log.get(Step, key)
         reused = found is not None
         if found is None:

@@ -38,7 +38,7 @@ def measure_speed(
         latencies.append(1000 * (time.perf_counter() - began))
     batch = [prompts[i % len(prompts)] for i in range(settings.batch_size)]
     speeds = []
-    for _ in range(3):
+    for _ in range(2):
         began = time.perf_counter()
         tokens = sum(len(a.tokens) for a in generate(loaded, batch, short, settings.batch_size))
         speeds.append(tokens / (time.perf_counter() - began))
