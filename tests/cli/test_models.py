@@ -124,8 +124,11 @@ def test_inspect_shows_tokens_and_writes_the_heat_map(cli, tmp_path, model):
     call = cli(*words)
     assert call.code == 0, call.err
     assert "bits" in call.out
+    assert "Attention in %" in call.out
     assert (tmp_path / "heat.svg").read_text().startswith("<svg")
-    positions = cli(*words, "--json").data["positions"]
+    data = cli(*words, "--json").data
+    assert all(abs(sum(row) - 1) < 1e-4 for row in data["attention"])
+    positions = data["positions"]
     assert all(len(position["soft"]) == 3 for position in positions)
     assert positions[-1]["hard_is_guess"]
 

@@ -46,7 +46,7 @@ def _show(shell: Shell, result: DemoResult, page: Path, url: str) -> None:
     for note in as_report(result).notes:
         shell.say(note)
     for row in rows(result):
-        shell.say(f"{row.name}: {row.verdict or 'deployed'}: {row.reason}")
+        shell.say(f"{row.name}: {row.reason}")
     reused = [step.name for step, again in result.turn.flow.steps if again]
     made = len(result.turn.flow.steps) - len(reused)
     shell.say(f"{made} steps computed; reused from the store: {', '.join(reused) or 'none'}.")
