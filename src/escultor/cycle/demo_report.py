@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from escultor.cycle.arrows import answers_of
 from escultor.cycle.demo import DemoResult, Version
@@ -14,7 +14,7 @@ from escultor.evaluate.report import Curve, LoopStep, Report, Sample, VersionRow
 from escultor.evaluate.report_parts import Answer
 from escultor.skills.scoring import score_trinity
 from escultor.store import registry
-from escultor.types import Hold, Scores
+from escultor.types import Hold, Scores, Step
 
 PER_ITEM = ("valid", "field_accuracy", "entity", "rouge_l", "bits_per_byte")
 SAMPLES = 5
@@ -61,7 +61,7 @@ def rows(result: DemoResult) -> tuple[VersionRow, ...]:
                 type(version.verdict).__name__ if version.verdict else "",
                 because.reason if because else "the first model: nothing to compare it with",
                 version.checkpoint == champion,
-                because.effects if because else (),
+                tuple(e for e in because.effects if e.role != "info") if because else (),
             )
         )
     return tuple(made)
@@ -137,7 +137,7 @@ def as_report(result: DemoResult) -> Report:
         _curves(result),
         _samples(result),
         _notes(result),
-        tuple(LoopStep(s.name, _said(s.result), s.seconds, reused) for s, reused in result.turn.flow.steps),
+        _loop(result),
     )
 
 
@@ -162,19 +162,28 @@ def _notes(result: DemoResult) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _said(result: dict[str, Any]) -> str:
-    for name, text in (
-        ("reason", "{}"),
-        ("rows", "{} rows"),
-        ("feedback", "feedback"),
-        ("checkpoint", "checkpoint {}"),
-    ):
-        if name in result:
-            value = result[name]
-            if name == "feedback":
-                return f"{len(value)} simulated thumbs"
-            return text.format(value if name != "checkpoint" else str(value)[:8])
-    return ""
+def _loop(result: DemoResult) -> tuple[LoopStep, ...]:
+    """The turn in a handful of stations; the arrows that serve one station are summed."""
+    stations: dict[str, list[tuple[Step, bool]]] = {}
+    named = {"import base": "base", "deploy base": "base", "pretrain": "base", "sample own answers": "dpo"}
+    for step, reused in result.turn.flow.steps:
+        plain = step.name.removeprefix("evaluate ").removeprefix("gate ")
+        stations.setdefault(named.get(step.name, plain), []).append((step, reused))
+    return tuple(_station(name, steps) for name, steps in stations.items())
+
+
+def _station(name: str, steps: Sequence[tuple[Step, bool]]) -> LoopStep:
+    said = []
+    for step, _ in steps:
+        if "rows" in step.result:
+            said.append(f"{step.result['rows']} rows")
+        if "feedback" in step.result:
+            said.append(f"{len(cast('list[str]', step.result['feedback']))} simulated thumbs")
+        if "verdict" in step.result:
+            said.append(str(step.result["verdict"]).lower())
+    seconds = sum(step.seconds for step, reused in steps if not reused)
+    again = all(reused for _, reused in steps)
+    return LoopStep(name, ", ".join(said), None if again else seconds, again)
 
 
 def _curves(result: DemoResult) -> tuple[Curve, ...]:

@@ -52,7 +52,11 @@ class Chat:
         if not texts:
             return []
         coded = self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,  # texts longer than the context are cut into windows by who asked
         )
         begin = self._begin()
         return [[*begin, *ids, self.eos] for ids in coded["input_ids"]]
