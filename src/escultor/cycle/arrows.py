@@ -7,7 +7,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from escultor.config import Config, Training
@@ -173,6 +172,7 @@ def gate(turn: Turn, name: str, champion: Scores, candidate: Scores) -> Verdict:
         return {"verdict": type(verdict).__name__, "reason": comparison.reason}, nouns
 
     inputs = {"champion": champion.id, "candidate": candidate.id, "policy": turn.config.gate.model_dump()}
+    inputs["seed"] = turn.config.evaluation.seed
     turn.flow.step(f"gate {name}", inputs, work)
     key = turn.flow.key(f"gate {name}", inputs)
     return _kept(turn.log.get(Verdict, key))
@@ -195,8 +195,3 @@ def _kept(found: Any) -> Any:
     if found is None:
         raise FaultError("the log lacks what a step of it names", remedy="restore the store from a backup")
     return found
-
-
-def folder_of(turn: Turn, checkpoint: str) -> Path:
-    """Where a checkpoint's files lie."""
-    return turn.blobs.tree(checkpoint)

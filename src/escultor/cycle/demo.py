@@ -28,8 +28,9 @@ from escultor.data.pairs import gold_pairs
 from escultor.data.sources.documentation import balanced
 from escultor.errors import FaultError
 from escultor.evaluate.suites import trinity_suite
-from escultor.ids import hash_value
+from escultor.ids import hash_value, plain
 from escultor.model.generate import generate
+from escultor.model.load import count_parameters
 from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
 from escultor.monitor.rules import alerts
@@ -148,9 +149,9 @@ def _pretrained(turn: Turn, corpus: Corpus, trained: Result) -> str:
         record = pretrain(items, settings, out, turn.flow.progress.training)
         tree = turn.blobs.put_tree(out / "model")
         metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
-        made = Checkpoint(
-            tree, "base", "pretrain", (), record.config_hash, record.dataset_hash, record.code_version, 0, 0
-        )
+        parameters = count_parameters(turn.load(tree).model)
+        hashes = (record.config_hash, record.dataset_hash, record.code_version)
+        made = Checkpoint(tree, "base", "pretrain", (), *hashes, settings.seed, parameters)
         return {"checkpoint": tree, "metrics": metrics, "loss": record.loss, "tokens": record.tokens}, [made]
 
     inputs = {"settings": settings.model_dump(), "items": hash_value([d.id for d in items])}
@@ -199,7 +200,7 @@ def _own_answers(turn: Turn, name: str, checkpoint: str, examples: list[Example]
         text = "\x00".join(a.text.replace("\x00", "") for a in answers)
         return {"answers": turn.blobs.put_bytes(text.encode())}, []
 
-    inputs = {"checkpoint": checkpoint, "prompts": [e.id for e in examples], "temperature": 0.8}
+    inputs = {"checkpoint": checkpoint, "prompts": [e.id for e in examples], "sampling": plain(sampling)}
     return turn.blobs.get_bytes(turn.flow.step(name, inputs, work)["answers"]).decode().split("\x00")
 
 
@@ -266,6 +267,7 @@ def _second_turn(
         "prompts": [g.id for g in asked],
         "serve": config.serve.model_dump(),
         "answers": sizes.answers_per_prompt,
+        "seed": config.evaluation.seed,
     }
     served = turn.flow.step("serve and listen", inputs, work)
     interactions = [turn.log.get(Interaction, name) for name in served["interactions"]]
@@ -295,6 +297,7 @@ def _notice(
     inputs = {
         "version": champion,
         "interactions": [i.id for i in interactions],
+        "feedback": [f.id for f in feedback],
         "monitor": turn.config.monitor.model_dump(),
     }
     result = turn.flow.step("monitor", inputs, work)

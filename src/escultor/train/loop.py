@@ -21,13 +21,6 @@ from escultor.train.resume import RunFolder
 SAVE_EVERY_S = 30.0
 
 
-class Batch(Protocol):
-    @property
-    def rows(self) -> tuple[str, ...]: ...
-    @property
-    def packed(self) -> Any: ...
-
-
 class Stream(Protocol):
     """Micro-batches by step: a function of the step alone, so that the cursor is the step."""
 
