@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from escultor.data.sources.documentation import Gold, balanced, documents, golds, is_held_out, is_traffic
+from escultor.data.sources.documentation import (
+    Gold,
+    balanced,
+    documents,
+    golds,
+    is_held_out,
+    is_traffic,
+    records,
+)
 from escultor.data.sources.python_docs import DocEntry, mine
 from escultor.types import Document, Example
 
@@ -28,6 +36,10 @@ class Corpus:
     def documents(self) -> list[Document]:
         """What a base is pre-trained on: the training packages alone."""
         return documents(e for e in self.entries if not is_held_out(e.package))
+
+    def records(self) -> list[Document]:
+        """What a base's second stage reads: the training packages' documents with their Trinities."""
+        return records([e for e in self.entries if not is_held_out(e.package)])
 
 
 def read_corpus(cache: Path, roots: Roots | None = None) -> Corpus:

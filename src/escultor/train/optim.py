@@ -11,6 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from escultor.config import Training
+from escultor.model.forward import fast_bfloat16
+from escultor.train.muon import Muon
 
 MUON_RATIO = 5.0  # Muon's learning rate over AdamW's
 WSD_DECAY = 0.4  # last share of the run in which `wsd` falls
@@ -57,11 +59,10 @@ class Optimizers:
             self.parts.append(torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True))
             self.peaks.append(settings.learning_rate)
         if hidden:
-            # Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
             peak = MUON_RATIO * settings.learning_rate
             matrices = [p for name, p in named if name in hidden]
-            muon = torch.optim.Muon(matrices, lr=peak, weight_decay=settings.weight_decay, momentum=0.95)
-            self.parts.append(muon)
+            dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
+            self.parts.append(Muon(matrices, peak, weight_decay=settings.weight_decay, dtype=dtype))
             self.peaks.append(peak)
 
     def step(self, share: float) -> None:

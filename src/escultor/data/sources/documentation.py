@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from escultor.data.sources.domains import domain_of
 from escultor.data.sources.python_docs import DocEntry
@@ -92,9 +92,36 @@ def documents(entries: Iterable[DocEntry]) -> list[Document]:
     for entry in entries:
         plain = f"{entry.signature}\n\n{entry.doc}"
         made.append(_document(entry, plain, "documentation/1"))
-        if len(entry.summary) <= 2 * SUMMARY_CHARS[1] and len(entry.body) >= MIN_BODY_CHARS:
+        if _has_record(entry):
             made.append(_document(entry, _record(entry), "documentation-record/1"))
     return made
+
+
+def records(entries: Sequence[DocEntry], seed: int = 0) -> list[Document]:
+    """The entries that have a summary and a body, each as its raw document followed by its Trinity, and each once
+    more under the path of another entry (`moved`), so that a name has to be read and cannot be remembered.
+
+    What is kept aside as traffic is left out.
+    """
+    fit = [entry for entry in entries if _has_record(entry) and not is_traffic(_gold(entry))]
+    paths = sorted({entry.name.rpartition(".")[0] for entry in fit} - {""})
+    made = []
+    for entry in fit:
+        path = paths[int(unit(seed, "records", entry.name) * len(paths))]
+        for version, rule in ((entry, "trinity-record/1"), (moved(entry, path), "trinity-record-moved/1")):
+            gold = _gold(version)
+            made.append(_document(entry, f"{gold.document}\n\n{gold.trinity.to_json()}", rule))
+    return made
+
+
+def moved(entry: DocEntry, path: str) -> DocEntry:
+    """The entry as if it stood under `path`: its own last name, its text, its package's domain, another path."""
+    name = f"{path}.{entry.name.rpartition('.')[2]}"
+    return replace(entry, name=name, signature=entry.signature.replace(entry.name, name, 1))
+
+
+def _has_record(entry: DocEntry) -> bool:
+    return len(entry.summary) <= 2 * SUMMARY_CHARS[1] and len(entry.body) >= MIN_BODY_CHARS
 
 
 def _gold(entry: DocEntry) -> Gold:
