@@ -1,7 +1,7 @@
 """The configuration: one YAML file, parsed once into frozen types. Unknown keys are refused.
 
     model:         what to start from
-    pretrain: sft: dpo: distillation:    training sections; they share the keys of `Training`
+    pretrain: sft: dpo: kto: distillation:    training sections; they share the keys of `Training`
     evaluation: gate: serve: monitor:    what is measured, what is promoted, how it answers, when to act
     store:         where everything is kept
 
@@ -116,10 +116,42 @@ class Dpo(Training):
     learning_rate: Positive = Field(default=5e-6, description="peak learning rate")
     epochs: Positive = Field(default=1, description="passes over the pairs")
     batch_size: Count = Field(default=16, description="pairs per optimizer step")
+    loss: Literal["sigmoid", "robust", "cdpo", "ipo", "hinge"] = Field(
+        default="robust", description="of a pair's margin; robust and cdpo use the pair's flip_rate"
+    )
     beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
+    length_normalised: bool = Field(default=False, description="log-ratios per token instead of their sum")
+    flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.0, description="of pairs that carry none: share of labels the wrong way round"
+    )
     nll_weight: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="adds this times the chosen answer's nll per token (RPO)"
     )
+
+    @property
+    def takes_flip_rate(self) -> bool:
+        return self.loss in ("robust", "cdpo")
+
+    @model_validator(mode="after")
+    def _every_knob_acts(self) -> Dpo:
+        if self.flip_rate and not self.takes_flip_rate:
+            raise ValueError(
+                f"flip_rate has no effect with loss {self.loss}; take robust or cdpo, or leave it out"
+            )
+        return self
+
+
+class Kto(Training):
+    """Unpaired verdicts (thumbs): {prompt, completion, label}."""
+
+    learning_rate: Positive = Field(default=5e-6, description="peak learning rate")
+    epochs: Positive = Field(default=1, description="passes over the verdicts")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        default=32, description="verdicts per optimizer step; the divergence is measured over a step"
+    )
+    beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
+    desirable_weight: Positive = Field(default=1.0, description="of a good answer")
+    undesirable_weight: Positive = Field(default=1.0, description="of a bad answer")
 
 
 class Distillation(Training):
@@ -189,6 +221,7 @@ class Config(Section):
     pretrain: Pretrain = Pretrain()
     sft: Sft = Sft()
     dpo: Dpo = Dpo()
+    kto: Kto = Kto()
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()

@@ -244,7 +244,7 @@ class Checkpoint:
 
     id: str  # hash of the files
     name: str
-    phase: Literal["import", "pretrain", "sft", "dpo", "distill"]
+    phase: Literal["import", "pretrain", "sft", "dpo", "kto", "distill"]
     parents: tuple[str, ...]
     config_hash: str
     dataset_hash: str

@@ -31,6 +31,7 @@ VERBS = {
     "pretrain": "escultor.cli.training:pretrain",
     "sft": "escultor.cli.training:sft",
     "dpo": "escultor.cli.training:dpo",
+    "kto": "escultor.cli.training:kto",
     "distill": "escultor.cli.training:distill",
     "evaluate": "escultor.cli.judging:evaluate",
     "compare": "escultor.cli.judging:compare",

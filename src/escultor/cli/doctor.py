@@ -174,7 +174,7 @@ def _base(shell: Shell) -> Check:
 
 
 def _lora(shell: Shell) -> Check:
-    asked = any(getattr(shell.config, name).lora for name in ("sft", "dpo", "distillation"))
+    asked = any(getattr(shell.config, name).lora for name in ("sft", "dpo", "kto", "distillation"))
     return _extra("peft", "lora", "low-rank adapters", asked)
 
 

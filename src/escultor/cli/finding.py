@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,13 @@ def corpus_cache(url: str) -> Path | None:
     """Where mined documentation is kept: in the store's folder, if there is one."""
     root = store_root(url)
     return root / "cache" if root.is_dir() else None
+
+
+def reference_cache(url: str) -> Path:
+    """Where what references say about rows is kept: in the store's folder, if there is one, else in the
+    user's cache, so that every run on this machine finds it."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return corpus_cache(url) or Path(home) / "escultor"
 
 
 def read_corpus(url: str) -> Corpus:

@@ -1,4 +1,4 @@
-"""`pretrain`, `sft`, `dpo`, `distill`: from a file to a model folder, with a record of what was done."""
+"""`pretrain`, `sft`, `dpo`, `kto`, `distill`: from a file to a model folder and a record of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from escultor.cli.finding import RECORD, find_model, load_model, need_file, read_corpus
+from escultor.cli.finding import RECORD, find_model, load_model, need_file, read_corpus, reference_cache
 from escultor.cli.output import Done, Shell
 from escultor.errors import ConfigError
 
@@ -59,6 +59,11 @@ def dpo(shell: Shell, model: Start, data: Data, out: Out) -> Done:
     return _tune(shell, "dpo", "pair", shell.config.dpo, model, data, out)
 
 
+def kto(shell: Shell, model: Start, data: Data, out: Out) -> Done:
+    """Learn from answers judged one by one, good or bad (Kahneman-Tversky optimisation)."""
+    return _tune(shell, "kto", "judged", shell.config.kto, model, data, out)
+
+
 def distill(
     shell: Shell,
     teacher: Annotated[str, typer.Option("--teacher", help="The model to learn from; named as --model is.")],
@@ -104,7 +109,7 @@ def distill(
 def _tune(
     shell: Shell,
     phase: str,
-    kind: Literal["example", "pair"],
+    kind: Literal["example", "pair", "judged"],
     settings: Any,
     model: str,
     data: Path,
@@ -114,15 +119,17 @@ def _tune(
     from escultor.cycle.api import checkpoint_id
     from escultor.train.runs import run
 
-    folder = find_model(model, shell.config.store.url)
+    url = shell.config.store.url
+    folder = find_model(model, url)
     imported = _read(data, kind)
     start, parents = load_model(folder), (checkpoint_id(folder),)
+    rest: dict[str, Any] = {"parents": parents, "cache": reference_cache(url)}
     return _run(
         shell,
         phase,
         out,
         imported.counts,
-        lambda live: run(phase, start, imported.items, settings, out, parents=parents, on_step=live.training),
+        lambda live: run(phase, start, imported.items, settings, out, on_step=live.training, **rest),
     )
 
 

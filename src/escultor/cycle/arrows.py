@@ -17,6 +17,7 @@ from escultor.evaluate.suites import TrinitySuite, evaluate_trinity
 from escultor.ids import code_hash, hash_value, plain
 from escultor.model.load import Loaded, count_parameters, load, resolve
 from escultor.store import registry
+from escultor.train.phases import PHASES
 from escultor.train.runs import run
 from escultor.types import Checkpoint, DatasetVersion, Deployment, Promote, Scores, Verdict
 
@@ -85,6 +86,7 @@ def train_model(
             frozen() if frozen else None,
             parents,
             turn.flow.progress.training,
+            turn.flow.store.root / "cache",
         )
         tree = turn.blobs.put_tree(out / "model")
         metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
@@ -113,7 +115,7 @@ def _dataset(
     turn: Turn, phase: str, dataset: str, items: Sequence[Any], counts: dict[str, int]
 ) -> DatasetVersion:
     """The items as a version of a dataset, their rows kept as JSONL."""
-    kind: Any = {"pretrain": "document", "dpo": "pair"}.get(phase, "example")
+    kind = PHASES[phase].kind
     text = "".join(json.dumps(plain(item), ensure_ascii=False) + "\n" for item in items)
     by_rule = Counter(f"rule {item.origin.rule}" for item in items)
     return DatasetVersion(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escultor.data.rows import Ids, NllRow, PairRow
+from escultor.data.rows import BranchedRow, Ids, JudgedRow, NllRow, PairRow
 from escultor.rng import derive_seed
 
 CAPACITY = 512  # tokens of a packed row, where none of its segments is longer
@@ -62,6 +62,19 @@ class PairBatch:
     flip_rate: Tensor  # (P,)
     rows: tuple[str, ...]
     reference_logp: Tensor | None = None  # (K,), what the frozen reference says
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedBatch:
+    """S verdicts; `other` packs the same prompts with responses to other prompts."""
+
+    packed: Packed
+    other: Packed
+    desirable: Tensor  # (S,) bool
+    weight: Tensor  # (S,)
+    rows: tuple[str, ...]
+    reference_logp: Tensor | None = None  # (K,), of `packed`
+    other_reference_logp: Tensor | None = None  # of `other`
 
 
 Layout = list[list[int]]  # for every packed row, the indices of the segments laid into it
@@ -175,24 +188,45 @@ def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout |
     return NllBatch(packer.packed(), weight, tuple(row.id for row in rows))
 
 
+def branch_pack(rows: Sequence[BranchedRow], capacity: int = CAPACITY) -> Packed:
+    """Pack prompts once, each with its branches; every branch is a sequence, labelled whole."""
+    return _pack([(row.prompt, row.branches) for row in rows], capacity)
+
+
 def pair_batch(rows: Sequence[PairRow], capacity: int = CAPACITY) -> PairBatch:
     """Pack pairs, each prompt once."""
-    lengths = [r.length for r in rows]
-    capacity = max(capacity, *lengths)
-    packer = _Packer(lengths, first_fit(lengths, capacity), capacity)
-    chosen, rejected = [], []
-    for i, row in enumerate(rows):
-        packer.put(i, row.prompt, (row.chosen, row.rejected), len(row.prompt))
-        chosen.append(packer.sequences - 2)
-        rejected.append(packer.sequences - 1)
+    sides = torch.arange(2 * len(rows)).reshape(-1, 2)
     return PairBatch(
-        packer.packed(),
-        torch.tensor(chosen),
-        torch.tensor(rejected),
+        branch_pack(rows, capacity),
+        sides[:, 0],
+        sides[:, 1],
         torch.tensor([r.weight for r in rows], dtype=torch.float32),
         torch.tensor([r.flip_rate for r in rows], dtype=torch.float32),
         tuple(r.id for r in rows),
     )
+
+
+def judged_batch(rows: Sequence[JudgedRow], capacity: int = CAPACITY) -> JudgedBatch:
+    """Pack verdicts, and apart from them their prompts with the responses to other prompts."""
+    return JudgedBatch(
+        _pack([(row.prompt, (row.response,)) for row in rows], capacity),
+        _pack([(row.prompt, (row.other,)) for row in rows], capacity),
+        torch.tensor([r.desirable for r in rows]),
+        torch.tensor([r.weight for r in rows], dtype=torch.float32),
+        tuple(r.id for r in rows),
+    )
+
+
+def _pack(segments: Sequence[tuple[Ids, tuple[Ids, ...]]], capacity: int) -> Packed:
+    lengths = [len(trunk) + sum(len(ids) for ids in branches) for trunk, branches in segments]
+    capacity = max(capacity, *lengths)
+    packer = _Packer(lengths, first_fit(lengths, capacity), capacity)
+    for i, (trunk, branches) in enumerate(segments):
+        if len(branches) == 1:  # a plain continuation: no branch to keep apart
+            packer.put(i, np.concatenate([trunk, branches[0]]), (), len(trunk))
+        else:
+            packer.put(i, trunk, branches, len(trunk))
+    return packer.packed()
 
 
 def chunks(lengths: Sequence[int], most_rows: int | None = None) -> list[list[int]]:

@@ -4,6 +4,7 @@
     example   {"prompt": SAID, "completion": SAID}, or {"messages": [...]}: the last answer is learnt
     pair      {"prompt": SAID, "chosen": SAID, "rejected": SAID}; `prompt` may be left out where both
               sides are messages that begin with it
+    judged    {"prompt": SAID, "completion": SAID, "label": true or false}
 
 SAID is text, or messages `[{"role": "user", "content": TEXT}, ...]`. Optional are `id`, `weight`, a pair's
 `flip_rate`, and the `origin` that an exported row keeps. A row that is broken stops the import, ten
@@ -36,11 +37,11 @@ from escultor.data.jsonl_rows import (
 )
 from escultor.errors import DataError, StoreError
 from escultor.ids import hash_value
-from escultor.types import Document, Example, Pair
+from escultor.types import Document, Example, Judged, Pair
 
 MAX_PROBLEMS = 10  # gathered before an import is refused
 MAX_LINES = 10  # line numbers kept for each reason
-_NOUNS: dict[type, Kind] = {Document: "document", Example: "example", Pair: "pair"}
+_NOUNS: dict[type, Kind] = {Document: "document", Example: "example", Pair: "pair", Judged: "judged"}
 
 T = TypeVar("T", bound=Item)
 
@@ -62,6 +63,8 @@ def read_jsonl(path: Path, kind: Literal["example"]) -> Imported[Example]: ...
 @overload
 def read_jsonl(path: Path, kind: Literal["pair"]) -> Imported[Pair]: ...
 @overload
+def read_jsonl(path: Path, kind: Literal["judged"]) -> Imported[Judged]: ...
+@overload
 def read_jsonl(path: Path, kind: Kind) -> Imported[Any]: ...
 def read_jsonl(path: Path, kind: Kind) -> Imported[Any]:
     """Read a file line by line. A row without `id` is named by the hash of what it says.
@@ -80,7 +83,7 @@ def read_jsonl(path: Path, kind: Kind) -> Imported[Any]:
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file's first row is: document, example or pair.
+    """What a file's first row is: document, example, pair or judged.
 
     Raises DataError when it is none, or cannot be read.
     """
@@ -93,6 +96,8 @@ def kind_of(path: Path) -> Kind:
             raise DataError(f"{path}:{number}: {fault}") from fault
         if keys >= {"chosen", "rejected"}:
             return "pair"
+        if keys >= {"prompt", "completion", "label"}:
+            return "judged"
         if "messages" in keys or keys >= {"prompt", "completion"}:
             return "example"
         if "text" in keys:

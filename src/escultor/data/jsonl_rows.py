@@ -10,17 +10,18 @@ from typing import Any, Literal, get_args
 
 from escultor.errors import say
 from escultor.ids import hash_value
-from escultor.types import Consent, Document, Example, Message, Messages, Origin, Pair, Role
+from escultor.types import Consent, Document, Example, Judged, Message, Messages, Origin, Pair, Role
 
-Kind = Literal["document", "example", "pair"]
-Item = Document | Example | Pair
+Kind = Literal["document", "example", "pair", "judged"]
+Item = Document | Example | Pair | Judged
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KEYS: dict[Kind, frozenset[str]] = {
     "document": frozenset(("text", "id", "origin")),
     "example": frozenset(("prompt", "completion", "messages", "id", "weight", "origin")),
     "pair": frozenset(("prompt", "chosen", "rejected", "id", "weight", "flip_rate", "origin")),
+    "judged": frozenset(("prompt", "completion", "label", "id", "weight", "origin")),
 }
-SHAPES = "{text}, {prompt, completion}, {messages} or {prompt, chosen, rejected}"
+SHAPES = "{text}, {prompt, completion}, {messages}, {prompt, chosen, rejected} or {prompt, completion, label}"
 
 
 class Fault(Exception):
@@ -120,10 +121,22 @@ def _pair(row: dict[str, Any], counts: Counter[str], where: str) -> Pair:
     return Pair(id, prompt, chosen, rejected, _origin(row, "pair", where), weight, flip_rate)
 
 
+def _judged(row: dict[str, Any], counts: Counter[str], where: str) -> Judged:
+    prompt = _said(_field(row, "prompt"), "prompt")
+    response = _answer(row, "completion", prompt)
+    _refuse_empty(prompt, completion=response)
+    label, weight = _field(row, "label"), _weight(row)
+    if not isinstance(label, bool):
+        raise Fault("`label` is of the wrong type", short(label), "true (a good answer) or false")
+    id = _id(row, "judged", prompt, response, label, weight)
+    return Judged(id, prompt, response, label, _origin(row, "judged", where), weight)
+
+
 _BUILDERS: dict[Kind, Callable[[dict[str, Any], Counter[str], str], Item]] = {
     "document": _document,
     "example": _example,
     "pair": _pair,
+    "judged": _judged,
 }
 
 
@@ -233,7 +246,7 @@ def _refuse_empty(prompt: Messages, **answers: str) -> None:
 
 def row_of(item: Item) -> dict[str, Any]:
     """The row of an item, with all that `build` needs to make it again."""
-    if not isinstance(item, Document | Example | Pair):
+    if not isinstance(item, Document | Example | Pair | Judged):
         raise TypeError(f"a {type(item).__name__} among others")
     origin = {"parents": list(item.origin.parents), "rule": item.origin.rule, "consent": item.origin.consent}
     about = {"id": item.id, "origin": origin}
@@ -243,6 +256,8 @@ def row_of(item: Item) -> dict[str, Any]:
     about = {**about, "weight": item.weight}
     if isinstance(item, Example):
         return {"prompt": prompt, "completion": item.response, **about}
+    if isinstance(item, Judged):
+        return {"prompt": prompt, "completion": item.response, "label": item.desirable, **about}
     sides = {"chosen": item.chosen, "rejected": item.rejected, "flip_rate": item.flip_rate}
     return {"prompt": prompt, **sides, **about}
 

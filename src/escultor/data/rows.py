@@ -7,14 +7,16 @@ in the branch order trunk + branch. Long rows are handled here, once, and counte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from escultor.errors import DataError
 from escultor.ids import hash_bytes
 from escultor.text.chat import Chat
-from escultor.types import Document, Example, Pair
+from escultor.types import Document, Example, Judged, Pair
 
 Ids = np.ndarray  # (n,) int32
 
@@ -44,6 +46,19 @@ class NllRow:
         return np.concatenate([prompt, np.full(self.length - self.start, self.weight, dtype=np.float32)])
 
 
+class BranchedRow(Protocol):
+    """A prompt and the responses that branch off it; `key` is the content id of the tokens alone."""
+
+    @property
+    def prompt(self) -> Ids: ...
+    @property
+    def branches(self) -> tuple[Ids, ...]: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def key(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PairRow:
     """A prompt computed once, and the two responses that branch off it, both fully labelled."""
@@ -56,13 +71,48 @@ class PairRow:
     flip_rate: float = 0.0
 
     @property
+    def branches(self) -> tuple[Ids, ...]:
+        return self.chosen, self.rejected
+
+    @property
     def length(self) -> int:
         return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
     @property
     def key(self) -> str:
         """Content id of the tokens alone."""
-        return hash_bytes(b"|".join(part.tobytes() for part in (self.prompt, self.chosen, self.rejected)))
+        return _key(self.prompt, *self.branches)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRow:
+    """A prompt with a response that was judged, and with `other`, a response to another prompt, by which
+    the divergence from the reference is measured."""
+
+    id: str
+    prompt: Ids
+    response: Ids
+    other: Ids
+    desirable: bool
+    weight: float = 1.0
+
+    @property
+    def branches(self) -> tuple[Ids, ...]:
+        return self.response, self.other
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.response) + len(self.other)
+
+    @property
+    def key(self) -> str:
+        """Content id of the tokens alone."""
+        return _key(self.prompt, *self.branches)
+
+
+def _key(*parts: Ids) -> str:
+    lengths = np.asarray([len(part) for part in parts], dtype=np.int32)
+    return hash_bytes(b"".join(part.tobytes() for part in (lengths, *parts)))
 
 
 def ids_of(tokens: list[int]) -> Ids:
@@ -125,3 +175,49 @@ def pair_rows(pairs: Iterable[Pair], chat: Chat, max_length: int, counts: Counte
             parts = (ids_of(chosen.prompt), ids_of(chosen.response), ids_of(rejected))
             rows.append(PairRow(pair.id, *parts, pair.weight, pair.flip_rate))
     return rows
+
+
+def judged_rows(
+    items: Iterable[Judged], chat: Chat, max_length: int, counts: Counter[str]
+) -> list[JudgedRow]:
+    """Verdicts as rows, each with the response of the row before it that has another prompt (the last
+    rows stand before the first). What is longer than `max_length` is dropped and counted; such another
+    response is cut to fit, counted. Raises DataError where there are no two prompts.
+    """
+    kept = []
+    for item in items:
+        rendered = chat.example(item.prompt, item.response)
+        counts["verdicts"] += 1
+        if len(rendered.prompt) + len(rendered.response) > max_length:
+            counts["dropped: longer than max_length"] += 1
+        elif not rendered.prompt:
+            counts["dropped: empty prompt"] += 1
+        else:
+            kept.append((item, ids_of(rendered.prompt), ids_of(rendered.response)))
+    rows = []
+    for (item, prompt, response), at in zip(
+        kept, _with_another_prompt([prompt for _, prompt, _ in kept]), strict=True
+    ):
+        other = kept[at][2]
+        room = max_length - len(prompt)
+        counts["responses to another prompt cut to max_length"] += len(other) > room
+        rows.append(JudgedRow(item.id, prompt, response, other[:room], item.desirable, item.weight))
+    return rows
+
+
+def _with_another_prompt(prompts: Sequence[Ids]) -> list[int]:
+    """For each prompt the nearest earlier one that differs, going round at the beginning. Linear."""
+    n = len(prompts)
+    codes = [prompt.tobytes() for prompt in prompts]
+    first = next((i for i in range(n) if codes[i] != codes[i - 1]), None)
+    if first is None:
+        if n:
+            raise DataError(
+                "verdicts on one prompt alone", f"{n} rows", "two prompts or more", "use pairs (dpo)"
+            )
+        return []
+    found = [0] * n
+    for i in range(first, first + n):
+        before = (i - 1) % n
+        found[i % n] = before if codes[before] != codes[i % n] else found[before]
+    return found

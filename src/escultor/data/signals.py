@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escultor.data.batches import NllBatch, Packed, chunks, nll_batch, pair_batch
-from escultor.data.rows import NllRow, PairRow
+from escultor.data.batches import NllBatch, Packed, chunks, nll_batch
+from escultor.data.rows import NllRow
 from escultor.model.forward import logits_at_labels, logp_at_labels, precision
 
 
@@ -23,22 +23,6 @@ class KdBatch:
     weight: Tensor  # (K,)
     rows: tuple[str, ...]
     teacher_logits: Tensor  # (K, V)
-
-
-@torch.no_grad()
-def reference_logp(model: Any, rows: Sequence[PairRow], dtype: str) -> dict[str, Tensor]:
-    """Log-probabilities of each pair's labelled tokens (chosen, then rejected) under a frozen model, by
-    the content key of the row. Computed in the precision in which the policy will run."""
-    model.eval()
-    found: dict[str, Tensor] = {}
-    for group in chunks([row.length for row in rows]):
-        chosen = [rows[i] for i in group]
-        with precision(dtype):
-            logp = logp_at_labels(model, pair_batch(chosen).packed).float()
-        sizes = [len(row.chosen) + len(row.rejected) for row in chosen]
-        for row, part in zip(chosen, logp.split(sizes), strict=True):
-            found[row.key] = part.clone()
-    return found
 
 
 @torch.no_grad()

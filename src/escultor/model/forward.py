@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,6 @@ from torch import Tensor
 
 from escultor.model.attention import segment_mask
 from escultor.model.head import linear_logp
-
-if TYPE_CHECKING:
-    pass
 
 _LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 
@@ -46,8 +43,14 @@ def fast_bfloat16() -> bool:
 
 def precision(dtype: str, device: str = "cpu") -> AbstractContextManager[Any]:
     """The context for matrix products in `dtype` (auto, float32, bfloat16); weights stay float32."""
-    use = dtype == "bfloat16" or (dtype == "auto" and fast_bfloat16())
-    return torch.autocast(device, torch.bfloat16, enabled=use)
+    return torch.autocast(device, torch.bfloat16, enabled=multiplies_in(dtype) == "bfloat16")
+
+
+def multiplies_in(dtype: str) -> str:
+    """The dtype that `dtype` (auto, float32, bfloat16) means on this processor."""
+    if dtype == "auto":
+        return "bfloat16" if fast_bfloat16() else "float32"
+    return dtype
 
 
 def hidden_at_labels(model: Any, packed: PackedBatch) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from escultor.config import Training
@@ -29,7 +30,14 @@ class Stream(Protocol):
     def micro_batches(self, step: int) -> Iterator[Any]: ...
 
 
-Objective = Callable[[nn.Module, Any], Loss]
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised: `loss(model, batch, before)`. `before` is the mean of `survey` over the whole step,
+    for what a micro-batch alone cannot know (KTO's divergence), without a gradient; 0 where there is no
+    survey."""
+
+    loss: Callable[[nn.Module, Any, float], Loss]
+    survey: Callable[[nn.Module, Any], Loss] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +124,15 @@ def _accumulate(
 ) -> tuple[float, float, dict[str, float], _Seen]:
     """Sum losses and gradients over the step's micro-batches."""
     total, weight, sums, seen = 0.0, 0.0, {}, _Seen([])
+    before = 0.0
+    if objective.survey:
+        kept = list(batches)
+        before, batches = _survey(model, kept, objective.survey, settings), iter(kept)
     for batch in batches:
         seen.rows.extend(batch.rows)
         seen.tokens += batch.packed.tokens
         with precision(settings.dtype):
-            loss = objective(model, batch)
+            loss = objective.loss(model, batch, before)
         loss.total.backward()
         total += loss.total.item()
         weight += loss.weight
@@ -132,6 +144,20 @@ def _accumulate(
         )
     _refuse_non_finite("loss", total, step, seen)
     return total, weight, sums, seen
+
+
+@torch.no_grad()
+def _survey(
+    model: nn.Module, batches: list[Any], survey: Callable[[nn.Module, Any], Loss], settings: Training
+) -> float:
+    """The mean of a figure over a whole step, taken before any of it is learnt from."""
+    total, weight = 0.0, 0.0
+    for batch in batches:
+        with precision(settings.dtype):
+            part = survey(model, batch)
+        total += part.total.item()
+        weight += part.weight
+    return total / weight
 
 
 def _divide_and_clip(model: nn.Module, weight: float, limit: float, step: int, seen: _Seen) -> float:

@@ -1,11 +1,13 @@
-"""Muon: momentum whose update is made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+"""Muon: momentum whose update is made orthogonal (Jordan et al. 2024,
+https://kellerjordan.github.io/posts/muon).
 
     M <- mu M + (1 - mu) G,   G' = (1 - mu) G + mu M   (Nesterov)
     X <- G' / ||G'||_F,  five times:  A = X X^T,  X <- a X + (b A + c A A) X
     W <- (1 - lr wd) W - lr sqrt(max(1, rows / columns)) X
 
-The arithmetic equals that of `torch.optim.Muon`, which always multiplies in bfloat16 (slow, and coarse, on a processor
-without such products) and one matrix at a time. Here matrices of one shape go through the iteration together.
+The arithmetic equals that of `torch.optim.Muon`, which always multiplies in bfloat16 (slow, and coarse, on a
+processor without such products) and one matrix at a time. Here matrices of one shape go through the
+iteration together.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient. A closure is refused: the loop owns the gradient."""
+        """One update of every matrix that has a gradient. A closure is refused: the loop owns the
+        gradient."""
         if closure is not None:
             raise ValueError("Muon takes no closure; compute the gradients first")
         for group in self.param_groups:
@@ -71,7 +74,9 @@ class Muon(Optimizer):
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         mu = group["momentum"]
         gradients = torch.stack([weight.grad for weight in weights if weight.grad is not None])  # (N, A, B)
-        buffers = [self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight)) for weight in weights]
+        buffers = [
+            self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight)) for weight in weights
+        ]
         momentum = torch.stack(buffers).lerp_(gradients, 1 - mu)
         for buffer, value in zip(buffers, momentum, strict=True):
             buffer.copy_(value)

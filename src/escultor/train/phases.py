@@ -6,6 +6,7 @@ minimised; none has a loop of its own.
 | pretrain | Document   | –                      | nll       |
 | sft      | Example    | –                      | nll       |
 | dpo      | Pair       | reference log-probs    | dpo       |
+| kto      | Judged     | reference log-probs    | kto       |
 | distill  | Example    | the teacher's logits   | kd        |
 """
 
@@ -14,52 +15,70 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from escultor.config import Distillation, Dpo, Training
-from escultor.data.batches import NllBatch, PairBatch, nll_batch, pair_batch
-from escultor.data.rows import NllRow, PairRow, document_rows, example_rows, pair_rows
-from escultor.data.signals import KdBatch, reference_logp, with_teacher
-from escultor.errors import TrainingError
+from escultor.config import Distillation, Dpo, Kto, Training
+from escultor.data.batches import JudgedBatch, NllBatch, PairBatch, judged_batch, nll_batch, pair_batch
+from escultor.data.reference import ReferenceLogp
+from escultor.data.rows import (
+    JudgedRow,
+    NllRow,
+    PairRow,
+    document_rows,
+    example_rows,
+    judged_rows,
+    pair_rows,
+)
+from escultor.data.signals import KdBatch, with_teacher
+from escultor.errors import DataError, TrainingError
 from escultor.model.forward import logits_at_labels, logp_at_labels
 from escultor.text.chat import Chat
 from escultor.train.loop import Objective, Stream
-from escultor.train.objectives import Loss, dpo, kd, nll
+from escultor.train.objectives import Loss, kd, nll
+from escultor.train.preferences import dpo, kto, log_ratios
 from escultor.train.streams import PackedStream, RowStream
-from escultor.types import Document, Example, Pair
+from escultor.types import Document, Example, Judged, Pair
 
 Rows = Callable[[Sequence[Any], Chat, int, Counter[str], Any], Sequence[Any]]
-Prepare = Callable[[Sequence[Any], nn.Module, Any], Stream]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The model that a method asks but does not train, and the folder where what it said is kept
+    (None: in memory). What was computed and what was found there is counted."""
+
+    model: nn.Module
+    cache: Path | None
+    counts: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """`rows` tokenises items; `prepare(rows, frozen, settings)` makes the stream, with what the
-    frozen model says; `objective(settings)` is what the loop minimises."""
+    """`rows` tokenises items of `kind`; `stream(rows, frozen, settings)` adds what the frozen model says;
+    `objective(settings)` is what the loop minimises."""
 
+    kind: Literal["document", "example", "pair", "judged"]
     rows: Rows
-    prepare: Prepare
+    stream: Callable[[Sequence[Any], Frozen, Any], Stream]
     objective: Callable[[Any], Objective]
 
 
 def _nll(settings: Training) -> Objective:
-    def objective(model: nn.Module, batch: NllBatch) -> Loss:
+    def loss(model: nn.Module, batch: NllBatch, before: float) -> Loss:
         return nll(logp_at_labels(model, batch.packed), batch.weight)
 
-    return objective
+    return Objective(loss)
 
 
 def _dpo(settings: Dpo) -> Objective:
-    def objective(model: nn.Module, batch: PairBatch) -> Loss:
-        if batch.reference_logp is None:
-            raise TrainingError("a pair batch came without reference log-probs")
+    def loss(model: nn.Module, batch: PairBatch, before: float) -> Loss:
         packed = batch.packed
         return dpo(
             logp_at_labels(model, packed),
-            batch.reference_logp,
+            _given(batch.reference_logp),
             packed.sequence,
             packed.sequences,
             batch.chosen,
@@ -68,39 +87,86 @@ def _dpo(settings: Dpo) -> Objective:
             settings.beta,
             settings.nll_weight,
             batch.flip_rate,
+            settings.loss,
+            settings.length_normalised,
         )
 
-    return objective
+    return Objective(loss)
+
+
+def _kto(settings: Kto) -> Objective:
+    def divergence(model: nn.Module, batch: JudgedBatch) -> Loss:
+        other, said = batch.other, _given(batch.other_reference_logp)
+        return log_ratios(logp_at_labels(model, other), said, other.sequence, other.sequences)
+
+    def loss(model: nn.Module, batch: JudgedBatch, before: float) -> Loss:
+        packed = batch.packed
+        return kto(
+            logp_at_labels(model, packed),
+            _given(batch.reference_logp),
+            packed.sequence,
+            packed.sequences,
+            batch.desirable,
+            batch.weight,
+            before,
+            settings.beta,
+            settings.desirable_weight,
+            settings.undesirable_weight,
+        )
+
+    return Objective(loss, divergence)
 
 
 def _kd(settings: Distillation) -> Objective:
-    def objective(model: nn.Module, batch: KdBatch) -> Loss:
+    def loss(model: nn.Module, batch: KdBatch, before: float) -> Loss:
         logits = logits_at_labels(model, batch.packed)
         target = batch.packed.target
         return kd(logits, batch.teacher_logits, target, batch.weight, settings.temperature, settings.alpha)
 
-    return objective
+    return Objective(loss)
 
 
-def _packed_documents(rows: Sequence[Any], frozen: nn.Module, settings: Training) -> Stream:
+def _given(reference_logp: Tensor | None) -> Tensor:
+    if reference_logp is None:
+        raise TrainingError("a batch came without reference log-probs")
+    return reference_logp
+
+
+def _packed_documents(rows: Sequence[Any], frozen: Frozen, settings: Training) -> Stream:
     return PackedStream(rows, settings)
 
 
-def _examples(rows: Sequence[Any], frozen: nn.Module, settings: Training) -> Stream:
+def _examples(rows: Sequence[Any], frozen: Frozen, settings: Training) -> Stream:
     return RowStream(rows, settings, nll_batch)
 
 
-def _pairs_with_reference(rows: Sequence[Any], frozen: nn.Module, settings: Training) -> Stream:
-    said = reference_logp(frozen, rows, settings.dtype)
+def _reference(rows: Sequence[Any], frozen: Frozen, settings: Training) -> ReferenceLogp:
+    said = ReferenceLogp(frozen.model, settings.dtype, frozen.cache)
+    said.prepare(rows)
+    frozen.counts["reference rows computed"] += said.computed
+    frozen.counts["reference rows reused"] += said.reused
+    return said
 
-    def collate(chosen: Sequence[PairRow]) -> PairBatch:
-        return replace(pair_batch(chosen), reference_logp=torch.cat([said[row.key] for row in chosen]))
+
+def _pairs_with_reference(rows: Sequence[PairRow], frozen: Frozen, settings: Training) -> Stream:
+    said = _reference(rows, frozen, settings)
+    return RowStream(rows, settings, lambda taken: replace(pair_batch(taken), reference_logp=said.of(taken)))
+
+
+def _verdicts_with_reference(rows: Sequence[JudgedRow], frozen: Frozen, settings: Training) -> Stream:
+    said = _reference(rows, frozen, settings)
+
+    def collate(taken: Sequence[JudgedRow]) -> JudgedBatch:
+        own, other = said.split(taken)
+        return replace(judged_batch(taken), reference_logp=own, other_reference_logp=other)
 
     return RowStream(rows, settings, collate)
 
 
-def _examples_with_teacher(rows: Sequence[Any], frozen: nn.Module, settings: Training) -> Stream:
-    return RowStream(rows, settings, lambda chosen: with_teacher(frozen, nll_batch(chosen), settings.dtype))
+def _examples_with_teacher(rows: Sequence[NllRow], frozen: Frozen, settings: Training) -> Stream:
+    return RowStream(
+        rows, settings, lambda taken: with_teacher(frozen.model, nll_batch(taken), settings.dtype)
+    )
 
 
 def _document_rows(
@@ -123,14 +189,31 @@ def _weighted_rows(
 
 
 def _pair_rows(
-    items: Sequence[Pair], chat: Chat, room: int, counts: Counter[str], settings: Training
+    items: Sequence[Pair], chat: Chat, room: int, counts: Counter[str], settings: Dpo
 ) -> Sequence[PairRow]:
-    return pair_rows(items, chat, room, counts)
+    """Raises DataError where pairs carry a flip rate that the loss has no use for."""
+    noisy = sum(pair.flip_rate > 0 for pair in items)
+    if noisy and not settings.takes_flip_rate:
+        raise DataError(
+            f"the loss {settings.loss} has no use for a flip rate",
+            f"{noisy} of {len(items)} pairs carry one",
+            "loss robust or cdpo",
+            "set dpo.loss, or leave flip_rate out of the rows",
+        )
+    rows = pair_rows(items, chat, room, counts)
+    return [replace(row, flip_rate=row.flip_rate or settings.flip_rate) for row in rows]
+
+
+def _judged_rows(
+    items: Sequence[Judged], chat: Chat, room: int, counts: Counter[str], settings: Training
+) -> Sequence[JudgedRow]:
+    return judged_rows(items, chat, room, counts)
 
 
 PHASES: dict[str, Phase] = {
-    "pretrain": Phase(_document_rows, _packed_documents, _nll),
-    "sft": Phase(_example_rows, _examples, _nll),
-    "dpo": Phase(_pair_rows, _pairs_with_reference, _dpo),
-    "distill": Phase(_weighted_rows, _examples_with_teacher, _kd),
+    "pretrain": Phase("document", _document_rows, _packed_documents, _nll),
+    "sft": Phase("example", _example_rows, _examples, _nll),
+    "dpo": Phase("pair", _pair_rows, _pairs_with_reference, _dpo),
+    "kto": Phase("judged", _judged_rows, _verdicts_with_reference, _kto),
+    "distill": Phase("example", _weighted_rows, _examples_with_teacher, _kd),
 }

@@ -20,7 +20,7 @@ from escultor.rng import derive_seed
 from escultor.text.chat import Chat
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.loop import StepReport, train
-from escultor.train.phases import PHASES
+from escultor.train.phases import PHASES, Frozen
 from escultor.train.resume import RunFolder
 from escultor.types import Document
 
@@ -55,10 +55,12 @@ def run(
     frozen: Loaded | None = None,
     parents: tuple[str, ...] = (),
     on_step: OnStep = lambda report: None,
+    cache: Path | None = None,
 ) -> RunRecord:
     """Train `start` on `items` and write model, tokenizer, metrics.jsonl and run.json to `out`.
 
-    `frozen` is the reference (default: `start` before its first step) or the teacher. A run that was
+    `frozen` is the reference (default: `start` before its first step) or the teacher; what the reference
+    says is kept in the folder `cache` (None: in memory), for other runs too. A run that was
     cut short goes on; one that is done is returned as it is; a folder that holds anything else is
     refused with InputError. Raises DataError when no row is left to learn from.
     """
@@ -76,7 +78,7 @@ def run(
         raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
     folder = RunFolder(out, key)
     torch.manual_seed(derive_seed(settings.seed, phase))
-    stream = method.prepare(rows, (frozen or start).model, settings)
+    stream = method.stream(rows, Frozen((frozen or start).model, cache, counts), settings)
     student = with_adapter(start, settings.lora)
     report = train(student.model, stream, method.objective(settings), settings, folder, on_step)
     last = folder.read_metrics()[-1] if report is None else report.row()

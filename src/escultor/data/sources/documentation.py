@@ -98,8 +98,9 @@ def documents(entries: Iterable[DocEntry]) -> list[Document]:
 
 
 def records(entries: Sequence[DocEntry], seed: int = 0) -> list[Document]:
-    """The entries that have a summary and a body, each as its raw document followed by its Trinity, and each once
-    more under the path of another entry (`moved`), so that a name has to be read and cannot be remembered.
+    """The entries that have a summary and a body, each as its raw document followed by its Trinity, and each
+    once more under the path of another entry (`moved`), so that a name has to be read and cannot be
+    remembered.
 
     What is kept aside as traffic is left out.
     """
@@ -115,7 +116,8 @@ def records(entries: Sequence[DocEntry], seed: int = 0) -> list[Document]:
 
 
 def moved(entry: DocEntry, path: str) -> DocEntry:
-    """The entry as if it stood under `path`: its own last name, its text, its package's domain, another path."""
+    """The entry as if it stood under `path`: its own last name, its text, its package's domain, another
+    path."""
     name = f"{path}.{entry.name.rpartition('.')[2]}"
     return replace(entry, name=name, signature=entry.signature.replace(entry.name, name, 1))
 
