@@ -31,6 +31,7 @@ def cli(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def call(*words: object, input: str | bytes | None = None) -> Call:
         result = CliRunner().invoke(app, [str(word) for word in words], input=input, prog_name="escultor")

@@ -12,7 +12,7 @@ from escultor.train.runs import RECORD
 
 SHORT = tuple(
     word
-    for section in ("pretrain", "sft", "dpo", "distillation")
+    for section in ("pretrain", "sft", "dpo", "kto", "distillation")
     for word in ("--set", f"{section}.max_steps=2", "--set", f"{section}.batch_size=2")
 )
 FRESH = tuple(
@@ -59,6 +59,33 @@ def test_dpo_starts_from_a_run_folder(cli, tmp_path, model):
     assert call.code == 0, call.err
     assert call.data["phase"] == "dpo"
     assert call.data["parents"] == [api.checkpoint_id(tmp_path / "first" / "model")]
+
+
+def test_a_second_dpo_run_finds_what_the_reference_said(cli, tmp_path, model):
+    words = ("dpo", "--model", model, "--data", pairs(tmp_path / "dpo.jsonl"), *SHORT, "--json")
+    first = cli(*words, "--out", "first").data["counts"]
+    assert first["reference rows computed"] == 6
+    changed = ("--set", "dpo.learning_rate=1e-4", "--set", "dpo.beta=0.3", "--set", "dpo.loss=ipo")
+    again = cli(*words, "--out", "second", *changed).data["counts"]
+    assert (again["reference rows computed"], again["reference rows reused"]) == (0, 6)
+
+
+def test_a_flip_rate_that_the_loss_cannot_use_is_refused(cli, tmp_path, model):
+    row = {"prompt": "cat", "chosen": "dog", "rejected": "bird", "flip_rate": 0.2}
+    words = ("dpo", "--model", model, "--data", jsonl(tmp_path / "dpo.jsonl", row), "--out", "run", *SHORT)
+    call = cli(*words, "--set", "dpo.loss=hinge")
+    assert call.code == 2
+    assert "1 of 1 pairs carry one" in call.err
+    assert not (tmp_path / "run").exists()
+    assert cli(*words).code == 0
+
+
+def test_kto_learns_from_single_verdicts(cli, tmp_path, model):
+    rows = ({"prompt": f"cat {i}", "completion": f"dog {i}", "label": i > 2} for i in range(6))
+    data = jsonl(tmp_path / "kto.jsonl", *rows)
+    call = cli("kto", "--model", model, "--data", data, "--out", "run", *SHORT, "--json")
+    assert call.code == 0, call.err
+    assert (call.data["phase"], call.data["counts"]["verdicts"]) == ("kto", 6)
 
 
 def test_distill_cuts_a_student_out_of_its_teacher(cli, tmp_path, model):

@@ -18,6 +18,7 @@ ROWS = {
     "document": {"text": "Once upon a time."},
     "example": {"prompt": "What is 2 + 2?", "completion": "4"},
     "pair": {"prompt": "What is 2 + 2?", "chosen": "4", "rejected": "5"},
+    "judged": {"prompt": "What is 2 + 2?", "completion": "4", "label": True},
 }
 
 
@@ -90,6 +91,12 @@ def test_the_last_answer_is_learnt_and_earlier_turns_stay_context(file):
     assert imported.items[0].prompt == said(system, ASK, LIE, ASK)
     assert imported.items[0].response == "4"
     assert imported.counts["messages after the last answer left out"] == 1
+
+
+def test_a_verdict_says_good_or_bad(file):
+    path = file(ROWS["judged"], ROWS["judged"] | {"label": False})
+    assert kind_of(path) == "judged"
+    assert [item.desirable for item in read_jsonl(path, "judged").items] == [True, False]
 
 
 def test_id_weight_and_flip_rate_are_read(file):
@@ -208,6 +215,8 @@ BROKEN = [
     ("pair", {"chosen": [ASK, SAY], "rejected": [SAY, LIE]}, "`rejected` is no answer to the prompt"),
     ("pair", {"prompt": "other", "chosen": [ASK, SAY], "rejected": [ASK, LIE]}, "`chosen` is no answer"),
     ("pair", ROWS["pair"] | {"flip_rate": 1.5}, "out of range"),
+    ("judged", ROWS["example"], "`label` is missing"),
+    ("judged", ROWS["judged"] | {"label": 1}, "`label` is of the wrong type; got: 1; allowed: true"),
 ]
 
 
@@ -255,7 +264,7 @@ def test_files_that_are_none_are_refused(file, tmp_path):
 
 def test_a_kind_that_is_none_is_refused(file):
     with pytest.raises(DataError, match=r"no such kind.*judged"):
-        read_jsonl(file(ROWS["document"]), "judged")  # pyright: ignore
+        read_jsonl(file(ROWS["document"]), "verse")  # pyright: ignore
 
 
 @pytest.mark.parametrize("row", [{"prompt": "a"}, {"prompt": "a", "chosen": "b"}, {}, [], b"{"])

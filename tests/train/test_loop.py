@@ -21,15 +21,18 @@ from escultor.errors import StoreError, TrainingError
 from escultor.model.forward import logp_at_labels
 from escultor.text.chat import Chat
 from escultor.train import loop
-from escultor.train.loop import train
+from escultor.train.loop import Objective, train
 from escultor.train.objectives import Loss, nll
 from escultor.train.optim import Optimizers, rate
 from escultor.train.resume import RunFolder
 from escultor.train.streams import RowStream
 
 
-def objective(model, batch):
+def loss_of(model, batch, before):
     return nll(logp_at_labels(model, batch.packed), batch.weight)
+
+
+objective = Objective(loss_of)
 
 
 def stream(rows=None, **changes):
@@ -90,12 +93,12 @@ def test_a_step_does_not_depend_on_how_it_was_cut(monkeypatch, size):
 
 
 def test_a_mean_of_means_would_be_noticed(monkeypatch):
-    def mean(model, batch):
-        loss = objective(model, batch)
+    def mean(model, batch, before):
+        loss = loss_of(model, batch, before)
         return Loss(loss.total / loss.weight, 1.0)
 
     _, gradient, _ = gradients(monkeypatch, None)
-    _, wrong, _ = gradients(monkeypatch, 2, mean)
+    _, wrong, _ = gradients(monkeypatch, 2, Objective(mean))
     assert (wrong - gradient).norm() / gradient.norm() > 0.01
 
 
@@ -258,13 +261,13 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_rows(tmp_path, save_
 
 
 def test_a_gradient_that_is_not_finite_stops():
-    def steep(model, batch):
-        loss = objective(model, batch)
+    def steep(model, batch, before):
+        loss = loss_of(model, batch, before)
         return replace(loss, total=loss.total + torch.sqrt(model.lm_head.weight * 0).sum())
 
     model = tiny.llama().model
     with pytest.raises(TrainingError, match="gradient norm of step 1 is not finite; got: nan on rows row"):
-        train(model, stream(), steep, tiny.settings())
+        train(model, stream(), Objective(steep), tiny.settings())
     assert tiny.same_weights(model, tiny.llama().model)
 
 

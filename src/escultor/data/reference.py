@@ -11,6 +11,7 @@ import hashlib
 import json
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ class ReferenceLogp:
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
             self.file = sqlite3.connect(self.path or ":memory:", timeout=LOCKED_S, isolation_level=None)
+            weakref.finalize(self, self.file.close)
             self.file.execute("pragma journal_mode = wal")
             self.file.execute("pragma synchronous = normal")
             self.file.executescript(_TABLES)
