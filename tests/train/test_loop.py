@@ -143,7 +143,9 @@ from escultor.train.resume import RunFolder
 
 loop.SAVE_EVERY_S = -1.0
 save = loop._save
-loop._save = lambda run, model, optimizers, report: report.step == 5 or save(run, model, optimizers, report)
+loop._save = lambda run, model, optimizers, report, world: (
+    report.step == 5 or save(run, model, optimizers, report, world)
+)
 
 def kill(report):
     if report.step == 5:  # step 5 has its row, but not its state; step 6 was being written
@@ -159,7 +161,8 @@ loop.train(test_loop.forgetful(), rows, test_loop.objective, rows.settings, run,
 
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     folder = tmp_path / "run"
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(tiny.__file__).parent)])
+    own = [str(Path(__file__).parent), str(Path(tiny.__file__).parent)]
+    path = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

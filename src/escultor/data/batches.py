@@ -6,8 +6,10 @@ is its step number and resuming needs no replay.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from escultor.rng import derive_seed
 
 CAPACITY = 512  # tokens of a packed row, where none of its segments is longer
 FORWARD_TOKENS = 8192  # of one forward pass
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,31 @@ def chunks(lengths: Sequence[int], most_rows: int | None = None) -> list[list[in
         groups[-1].append(i)
         tokens += lengths[i]
     return groups
+
+
+def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
+    """Indices dealt into `hands` of about the same number of tokens: the longest first, each to the hand
+    that holds the fewest tokens. Their union is every index once; within a hand the order is kept."""
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    held = [(0, hand) for hand in range(hands)]
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        tokens, hand = heapq.heappop(held)
+        dealt[hand].append(i)
+        heapq.heappush(held, (tokens + lengths[i], hand))
+    return [sorted(hand) for hand in dealt]
+
+
+def on(device: torch.device, batch: Batch) -> Batch:
+    """The batch with all its tensors on `device`; itself where they are there already."""
+    if device.type == "cpu":
+        return batch
+    moved: dict[str, Any] = {}
+    for name, value in ((f.name, getattr(batch, f.name)) for f in fields(batch)):  # type: ignore[arg-type]
+        if isinstance(value, Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+        elif is_dataclass(value):
+            moved[name] = on(device, value)
+    return replace(batch, **moved)  # type: ignore[type-var]
 
 
 def order(count: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escultor.data.batches import branch_pack, chunks
+from escultor.data.batches import branch_pack, chunks, on
 from escultor.data.rows import BranchedRow
 from escultor.errors import StoreError
 from escultor.ids import HASH_LENGTH
@@ -29,6 +29,7 @@ from escultor.model.forward import logp_at_labels, multiplies_in, precision
 
 FILE = "reference.sqlite"
 MAX_BYTES = 4 << 30  # of the file; beyond it, references not used for longest are forgotten
+ASKED = 500  # rows looked up at a time
 LOCKED_S = 60.0  # waited for another process that writes
 _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _TABLES = """
@@ -84,9 +85,7 @@ class ReferenceLogp:
     def prepare(self, rows: Sequence[BranchedRow]) -> None:
         """Compute what is not known of these rows, in passes of like lengths; kept as it goes."""
         unique = list({row.key: row for row in rows}.values())
-        known: set[str] = set()
-        for at in range(0, len(unique), 500):
-            known |= self._read(unique[at : at + 500]).keys()
+        known = self.known(unique).keys()
         self.reused += len(known)
         missing = [row for row in unique if row.key not in known]
         for group in chunks([row.length for row in missing]):
@@ -96,20 +95,32 @@ class ReferenceLogp:
     def _compute(self, rows: Sequence[BranchedRow]) -> dict[str, np.ndarray]:
         training = self.model.training
         self.model.eval()
-        with precision(self.dtype):
-            logp = logp_at_labels(self.model, branch_pack(rows)).float().cpu().numpy()
+        device = self.model.device
+        with precision(self.dtype, device.type):
+            logp = logp_at_labels(self.model, on(device, branch_pack(rows))).float().cpu().numpy()
         self.model.train(training)
         parts = np.split(logp, np.cumsum([labels(row) for row in rows])[:-1])
         found = {row.key: part.astype("<f4") for row, part in zip(rows, parts, strict=True)}
+        self.add(found)
+        self.computed += len(found)
+        return found
+
+    def known(self, rows: Sequence[BranchedRow]) -> dict[str, np.ndarray]:
+        """What is known of these rows, by their keys."""
+        found: dict[str, np.ndarray] = {}
+        for at in range(0, len(rows), ASKED):
+            found |= self._read(rows[at : at + ASKED])
+        return found
+
+    def add(self, found: dict[str, np.ndarray]) -> None:
+        """Keep what this reference says, computed here or by another process. A row known already stays."""
         with self._mended():
             self.file.execute("begin immediate")
             self.file.executemany(
-                "insert or replace into logp values (?, ?, ?)",
+                "insert or ignore into logp values (?, ?, ?)",
                 [(self.reference, key, part.tobytes()) for key, part in found.items()],
             )
             self.file.execute("commit")
-        self.computed += len(found)
-        return found
 
     def _read(self, rows: Iterable[BranchedRow]) -> dict[str, np.ndarray]:
         sizes = {row.key: 4 * labels(row) for row in rows}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escultor.data.batches import NllBatch, Packed, chunks, nll_batch
+from escultor.data.batches import NllBatch, Packed, chunks, nll_batch, on
 from escultor.data.rows import NllRow
 from escultor.model.forward import logits_at_labels, logp_at_labels, precision
 
@@ -43,6 +43,6 @@ def nll_by_row(model: Any, rows: Sequence[NllRow], dtype: str) -> np.ndarray:
 def with_teacher(model: Any, batch: NllBatch, dtype: str) -> KdBatch:
     """The batch with what a frozen teacher says at its labelled tokens."""
     model.eval()
-    with precision(dtype):
-        logits = logits_at_labels(model, batch.packed)
+    with precision(dtype, model.device.type):
+        logits = logits_at_labels(model, on(model.device, batch.packed))
     return KdBatch(batch.packed, batch.weight, batch.rows, logits)

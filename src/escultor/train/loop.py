@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from escultor.config import Training
+from escultor.data.batches import on
 from escultor.errors import TrainingError
 from escultor.model.forward import precision
 from escultor.model.memory import keep_freed_memory
+from escultor.train.distributed import ALONE, World, whole
 from escultor.train.objectives import Loss
 from escultor.train.optim import Optimizers, rate
 from escultor.train.resume import RunFolder
+from escultor.train.sharded_state import load_sharded, save_sharded
 
 SAVE_EVERY_S = 30.0
 
@@ -67,126 +70,159 @@ def train(
     settings: Training,
     run: RunFolder | None = None,
     on_step: Callable[[StepReport], None] = lambda report: None,
+    world: World = ALONE,
 ) -> StepReport | None:
     """Train in place and return the last report (None where no step was left to take).
 
     With `run`, the state is kept on disk as it goes and a run that was cut short goes on where its
-    last state stood. Raises TrainingError at a non-finite loss or gradient, naming the step and rows.
+    last state stood. Of several processes (`world`) each gives its own share of the stream, and the first
+    writes; `world.gathered` makes sharded weights whole. Raises TrainingError at a non-finite loss or
+    gradient, naming the step and rows.
     """
     keep_freed_memory()
     model.zero_grad(set_to_none=True)  # what an earlier run that had to stop left behind
+    spread = world.spread(model)
+
+    def forward(what: Callable[..., Loss], batch: Any, *more: float) -> Loss:
+        with precision(settings.dtype, world.device.type):
+            return spread(what, on(world.device, batch), *more)
+
     optimizers = Optimizers(model, settings)
-    state = run.load() if run else None
-    if state:
-        model.load_state_dict(state["model"])
-        optimizers.restore(state["optimizers"])
-    first, tokens, before = (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)
+    first, tokens, before = _restore(run, model, optimizers, world) if run else (0, 0, 0.0)
     began = saved = time.perf_counter()
     report = None
     model.train()
     for step in range(first, stream.steps):
         started = time.perf_counter()
-        loss, weight, sums, seen = _accumulate(model, stream.micro_batches(step), objective, settings, step)
-        grad_norm = _divide_and_clip(model, weight, settings.max_grad_norm, step, seen)
+        own = _accumulate(forward, stream.micro_batches(step), objective, world)
+        taken = _of_all(own, step, started - saved > SAVE_EVERY_S, world)
+        world.sum_gradients(model)
+        grad_norm = _divide_and_clip(model, taken, settings.max_grad_norm, step, own, world)
         share = rate(step, stream.steps, settings)
         optimizers.step(share)
-        tokens += seen.tokens
+        tokens += taken.tokens
         now = time.perf_counter()
         report = StepReport(
             step + 1,
             stream.steps,
-            loss / weight,
+            taken.loss / taken.weight,
             tokens,
             round(before + now - began, 4),
             settings.learning_rate * share,
             grad_norm,
-            seen.tokens / (now - started),
-            {name: value / weight for name, value in sums.items()},
+            taken.tokens / (now - started),
+            {name: value / taken.weight for name, value in taken.sums.items()},
         )
-        if run:
+        if run and world.first:
             run.append_metrics(report.row())
-            if now - saved > SAVE_EVERY_S or step + 1 == stream.steps:
-                _save(run, model, optimizers, report)
-                saved = time.perf_counter()
+        if run and (taken.save or step + 1 == stream.steps):
+            _save(run, model, optimizers, report, world)
+            saved = time.perf_counter()
         on_step(report)
     model.eval()
     return report
 
 
 @dataclass(slots=True)
-class _Seen:
-    rows: list[str]
+class _Step:
+    """What a step's micro-batches came to, in one process or in all."""
+
+    loss: float = 0.0
+    weight: float = 0.0
     tokens: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
+    save: bool = False  # whether it is time to keep the state
 
 
 def _accumulate(
-    model: nn.Module, batches: Iterator[Any], objective: Objective, settings: Training, step: int
-) -> tuple[float, float, dict[str, float], _Seen]:
-    """Sum losses and gradients over the step's micro-batches."""
-    total, weight, sums, seen = 0.0, 0.0, {}, _Seen([])
-    before = 0.0
+    forward: Callable[..., Loss], batches: Iterator[Any], objective: Objective, world: World
+) -> _Step:
+    """Sum losses and gradients over this process's micro-batches of a step."""
+    own, before = _Step(), 0.0
     if objective.survey:
         kept = list(batches)
-        before, batches = _survey(model, kept, objective.survey, settings), iter(kept)
+        before, batches = _survey(forward, kept, objective.survey, world), iter(kept)
     for batch in batches:
-        seen.rows.extend(batch.rows)
-        seen.tokens += batch.packed.tokens
-        with precision(settings.dtype):
-            loss = objective.loss(model, batch, before)
-        loss.total.backward()
-        total += loss.total.item()
-        weight += loss.weight
+        loss = forward(objective.loss, batch, before)
+        counts = bool(batch.rows)  # one without rows only keeps pace with the other processes
+        (loss.total if counts else loss.total * 0).backward()
         for name, value in loss.sums.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-    if not weight > 0:
-        raise TrainingError(
-            f"step {step + 1} has nothing to learn from", f"weight {weight}", "a weight above 0"
-        )
-    _refuse_non_finite("loss", total, step, seen)
-    return total, weight, sums, seen
+            own.sums[name] = own.sums.get(name, 0.0) + (value.item() if counts else 0.0)
+        if counts:
+            own.rows.extend(batch.rows)
+            own.tokens += batch.packed.tokens
+            own.loss += loss.total.item()
+            own.weight += loss.weight
+    return own
 
 
 @torch.no_grad()
 def _survey(
-    model: nn.Module, batches: list[Any], survey: Callable[[nn.Module, Any], Loss], settings: Training
+    forward: Callable[..., Loss], batches: list[Any], survey: Callable[..., Loss], world: World
 ) -> float:
     """The mean of a figure over a whole step, taken before any of it is learnt from."""
-    total, weight = 0.0, 0.0
-    for batch in batches:
-        with precision(settings.dtype):
-            part = survey(model, batch)
-        total += part.total.item()
-        weight += part.weight
+    parts = [(forward(survey, batch), batch.rows) for batch in batches]
+    own = [(part.total.item(), part.weight) for part, rows in parts if rows]
+    total, weight = world.sum([sum(t for t, _ in own), sum(w for _, w in own)])
     return total / weight
 
 
-def _divide_and_clip(model: nn.Module, weight: float, limit: float, step: int, seen: _Seen) -> float:
-    """Divide the summed gradients by the whole weight, then clip their norm. Returns the norm."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    for gradient in gradients:
-        gradient.div_(weight)
-    norm = nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit)
-    _refuse_non_finite("gradient norm", norm.item(), step, seen)
-    return norm.item()
-
-
-def _refuse_non_finite(what: str, value: float, step: int, seen: _Seen) -> None:
-    if not math.isfinite(value):
+def _of_all(own: _Step, step: int, due: bool, world: World) -> _Step:
+    """The step of all processes; the clock of the first says whether it is time to save."""
+    figures = [own.loss, own.weight, own.tokens, due and world.first, *own.sums.values()]
+    loss, weight, tokens, save, *sums = world.sum(figures)
+    if not weight > 0:
         raise TrainingError(
-            f"the {what} of step {step + 1} is not finite",
-            f"{value} on rows {', '.join(seen.rows[:8])}{' …' if len(seen.rows) > 8 else ''}",
-            "a finite number",
-            "lower the learning rate or look at these rows; the last saved state is kept",
+            f"step {step + 1} has nothing to learn from", f"weight {weight}", "a weight above 0"
         )
+    _refuse_non_finite("loss", loss, step, own, world)
+    return _Step(loss, weight, int(tokens), dict(zip(own.sums, sums, strict=True)), save=bool(save))
 
 
-def _save(run: RunFolder, model: nn.Module, optimizers: Optimizers, report: StepReport) -> None:
-    run.save(
-        {
-            "step": report.step,
-            "tokens": report.tokens,
-            "seconds": report.seconds,
-            "model": model.state_dict(),
-            "optimizers": optimizers.state(),
-        }
+def _divide_and_clip(
+    model: nn.Module, taken: _Step, limit: float, step: int, own: _Step, world: World
+) -> float:
+    """Divide the summed gradients by the whole weight, then clip their norm. Returns the norm."""
+    weights = [p for p in model.parameters() if p.grad is not None]
+    for weight in weights:
+        weight.grad.div_(taken.weight)  # type: ignore[union-attr]
+    norm = whole(nn.utils.clip_grad_norm_(weights, limit)).item()
+    _refuse_non_finite("gradient norm", norm, step, own, world)
+    return norm
+
+
+def _refuse_non_finite(what: str, value: float, step: int, own: _Step, world: World) -> None:
+    """Stop all processes alike, with the rows of those whose own loss is not finite, or else of all."""
+    if math.isfinite(value):
+        return
+    seen = world.gather((own.loss, own.rows))
+    named = [rows for loss, rows in seen if not math.isfinite(loss)] or [rows for _, rows in seen if rows]
+    first = [", ".join(rows[:8]) + (" …" if len(rows) > 8 else "") for rows in named]
+    raise TrainingError(
+        f"the {what} of step {step + 1} is not finite",
+        f"{value} on rows {'; '.join(first)}",
+        "a finite number",
+        "lower the learning rate or look at these rows; the last saved state is kept",
     )
+
+
+def _save(run: RunFolder, model: nn.Module, optimizers: Optimizers, report: StepReport, world: World) -> None:
+    progress = {"step": report.step, "tokens": report.tokens, "seconds": report.seconds}
+    if world.sharded:
+        save_sharded(run, progress, model, optimizers.parts, world)
+    else:
+        state = {"model": model.state_dict(), "optimizers": optimizers.state()}
+        run.save(progress | state, world)
+
+
+def _restore(
+    run: RunFolder, model: nn.Module, optimizers: Optimizers, world: World
+) -> tuple[int, int, float]:
+    """Bring the run's last state into model and optimizers; returns its steps, tokens and seconds."""
+    if world.sharded:
+        state = load_sharded(run, model, optimizers.parts, world)
+    elif state := run.load(world):
+        model.load_state_dict(state["model"])
+        optimizers.restore(state["optimizers"])
+    return (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from escultor.config import Distillation, Dpo, Kto, Training
-from escultor.data.batches import JudgedBatch, NllBatch, PairBatch, judged_batch, nll_batch, pair_batch
+from escultor.data.batches import JudgedBatch, NllBatch, PairBatch, deal, judged_batch, nll_batch, pair_batch
 from escultor.data.reference import ReferenceLogp
 from escultor.data.rows import (
     JudgedRow,
@@ -36,6 +36,7 @@ from escultor.data.signals import KdBatch, with_teacher
 from escultor.errors import DataError, TrainingError
 from escultor.model.forward import logits_at_labels, logp_at_labels
 from escultor.text.chat import Chat
+from escultor.train.distributed import ALONE, World
 from escultor.train.loop import Objective, Stream
 from escultor.train.objectives import Loss, kd, nll
 from escultor.train.preferences import dpo, kto, log_ratios
@@ -48,11 +49,13 @@ Rows = Callable[[Sequence[Any], Chat, int, Counter[str], Any], Sequence[Any]]
 @dataclass(frozen=True, slots=True)
 class Frozen:
     """The model that a method asks but does not train, and the folder where what it said is kept
-    (None: in memory). What was computed and what was found there is counted."""
+    (None: in memory). What was computed and what was found there is counted. Of several processes (`world`)
+    each asks about its share of the rows."""
 
     model: nn.Module
     cache: Path | None
     counts: Counter[str]
+    world: World = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,24 +136,34 @@ def _given(reference_logp: Tensor | None) -> Tensor:
 
 
 def _packed_documents(rows: Sequence[Any], frozen: Frozen, settings: Training) -> Stream:
-    return PackedStream(rows, settings)
+    return PackedStream(rows, settings, frozen.world)
 
 
 def _examples(rows: Sequence[Any], frozen: Frozen, settings: Training) -> Stream:
-    return RowStream(rows, settings, nll_batch)
+    return RowStream(rows, settings, nll_batch, frozen.world)
 
 
 def _reference(rows: Sequence[Any], frozen: Frozen, settings: Training) -> ReferenceLogp:
     said = ReferenceLogp(frozen.model, settings.dtype, frozen.cache)
-    said.prepare(rows)
-    frozen.counts["reference rows computed"] += said.computed
-    frozen.counts["reference rows reused"] += said.reused
+    unique = list({row.key: row for row in rows}.values())
+    own = [unique[i] for i in deal([row.length for row in unique], frozen.world.size)[frozen.world.rank]]
+    said.prepare(own)
+    if frozen.world.size > 1:
+        for part in frozen.world.gather(said.known(own)):
+            said.add(part)
+    computed, reused = map(int, frozen.world.sum([said.computed, said.reused]))
+    frozen.counts["reference rows computed"] += computed
+    frozen.counts["reference rows reused"] += reused
     return said
 
 
 def _pairs_with_reference(rows: Sequence[PairRow], frozen: Frozen, settings: Training) -> Stream:
     said = _reference(rows, frozen, settings)
-    return RowStream(rows, settings, lambda taken: replace(pair_batch(taken), reference_logp=said.of(taken)))
+
+    def collate(taken: Sequence[PairRow]) -> PairBatch:
+        return replace(pair_batch(taken), reference_logp=said.of(taken))
+
+    return RowStream(rows, settings, collate, frozen.world)
 
 
 def _verdicts_with_reference(rows: Sequence[JudgedRow], frozen: Frozen, settings: Training) -> Stream:
@@ -160,13 +173,14 @@ def _verdicts_with_reference(rows: Sequence[JudgedRow], frozen: Frozen, settings
         own, other = said.split(taken)
         return replace(judged_batch(taken), reference_logp=own, other_reference_logp=other)
 
-    return RowStream(rows, settings, collate)
+    return RowStream(rows, settings, collate, frozen.world)
 
 
 def _examples_with_teacher(rows: Sequence[NllRow], frozen: Frozen, settings: Training) -> Stream:
-    return RowStream(
-        rows, settings, lambda taken: with_teacher(frozen.model, nll_batch(taken), settings.dtype)
-    )
+    def collate(taken: Sequence[NllRow]) -> KdBatch:
+        return with_teacher(frozen.model, nll_batch(taken), settings.dtype)
+
+    return RowStream(rows, settings, collate, frozen.world)
 
 
 def _document_rows(

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,17 @@ from typing import Any
 import torch
 
 from escultor.errors import StoreError, TrainingError
+from escultor.train.distributed import ALONE, World
+
+PLAIN, SHARDED = "state.pt", "state-*"
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """`state.pt` (tensors and plain values only) and `metrics.jsonl`, a row per step.
+    """The state of a run and `metrics.jsonl`, a row per step.
 
-    `key` names what the run is made of; the state of another run in the same folder is refused.
+    The state is `state.pt` (tensors and plain values only), or where weights lie in shares a folder; see
+    `sharded_state`. `key` names what the run is made of; the state of another run is refused.
     """
 
     path: Path
@@ -30,48 +35,35 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write the state whole or not at all: to a temporary file, flushed, then renamed."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / f".state.{os.getpid()}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                torch.save({"key": self.key, **state, "rng": _rng_state()}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / "state.pt")
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            temporary.unlink(missing_ok=True)
-            raise StoreError(
-                f"the run's state could not be written to {self.path}", error, remedy="free disk space"
-            ) from error
+    @property
+    def begun(self) -> bool:
+        """Whether a state lies here from which a run can go on."""
+        return (self.path / PLAIN).is_file() or bool(self.sharded_states())
 
-    def load(self) -> dict[str, Any] | None:
-        """The last state, random generators restored; None where the run has not begun."""
-        path = self.path / "state.pt"
-        for left in self.path.glob(".state.*.tmp"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
-        if not path.is_file():
-            self.metrics.unlink(missing_ok=True)
+    def sharded_states(self) -> list[Path]:
+        """Folders of states in shares, the newest last."""
+        return sorted(self.path.glob(SHARDED))
+
+    def save(self, state: dict[str, Any], world: World = ALONE) -> None:
+        """Write the state whole or not at all; the first process writes, with all random generators."""
+        generators = world.gather(rng_state())
+        if world.first:
+            self.write(self.path / PLAIN, state | {"rng": generators})
+
+    def load(self, world: World = ALONE) -> dict[str, Any] | None:
+        """The last state, this process's random generators restored; None where the run has not begun."""
+        self.refuse_other_strategy(sharded=False)
+        if world.first:
+            self.clear_half_written()
+        path = self.path / PLAIN
+        state = self.read(path) if path.is_file() else None
+        self.same_for_all(state["step"] if state else None, world)
+        if state is None:
+            self.begin_anew(world)
             return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                state = torch.load(path, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise StoreError(
-                f"{path} cannot be read", first, remedy="delete it; the run begins again"
-            ) from error
-        if state["key"] != self.key:
-            raise TrainingError(
-                f"{self.path} holds the state of another run",
-                f"run {state['key']}",
-                f"run {self.key}",
-                "give another --out, or delete the folder",
-            )
-        _restore_rng(state["rng"])
-        self._cut_metrics(int(state["step"]))
+        if world.size == len(state["rng"]):
+            restore_rng(state["rng"][world.rank])
+        self.cut_metrics(int(state["step"]), world)
         return state
 
     def append_metrics(self, row: dict[str, Any]) -> None:
@@ -86,23 +78,98 @@ class RunFolder:
 
     def finish(self) -> None:
         """The run is done and its result saved elsewhere; the state is not needed any more."""
-        (self.path / "state.pt").unlink(missing_ok=True)
+        (self.path / PLAIN).unlink(missing_ok=True)
+        for folder in self.sharded_states():
+            shutil.rmtree(folder)
 
-    def _cut_metrics(self, step: int) -> None:
+    # --- what both kinds of state are made of -----------------------------------------------------
+
+    def write(self, path: Path, state: dict[str, Any]) -> None:
+        """Write a file with the run's key whole or not at all: to a temporary one, flushed, then renamed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save({"key": self.key, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise StoreError(
+                f"the run's state could not be written to {self.path}", error, remedy="free disk space"
+            ) from error
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """A file that `write` wrote. Raises StoreError where it is damaged, TrainingError for another key."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StoreError(
+                f"{path} cannot be read", first, remedy="delete it; the run begins again"
+            ) from error
+        if state["key"] != self.key:
+            raise TrainingError(
+                f"{self.path} holds the state of another run",
+                f"run {state['key']}",
+                f"run {self.key}",
+                "give another --out, or delete the folder",
+            )
+        return state
+
+    def refuse_other_strategy(self, sharded: bool) -> None:
+        if any(self.path.glob(PLAIN if sharded else SHARDED)):
+            raise TrainingError(
+                f"{self.path} holds a run of another strategy",
+                f"a state {'of whole weights' if sharded else 'in shares'}",
+                "the strategy that the run began with",
+                f"give --strategy {'ddp' if sharded else 'fsdp'}, or another --out",
+            )
+
+    def same_for_all(self, found: Any, world: World) -> None:
+        """Raise StoreError where processes see different states in what should be one folder."""
+        seen = world.gather(found)
+        if any(other != found for other in seen):
+            raise StoreError(
+                f"the processes see different states in {self.path}",
+                ", ".join(map(str, seen)),
+                "the same",
+                "give an --out on a disk that all of them share",
+            )
+
+    def begin_anew(self, world: World) -> None:
+        """Forget rows of a run that never saved its state."""
+        if world.first:
+            self.metrics.unlink(missing_ok=True)
+
+    def clear_half_written(self) -> None:
+        """Remove what a process left that was killed while it wrote."""
+        for left in self.path.glob(".state*.tmp"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+    def cut_metrics(self, step: int, world: World) -> None:
         """Forget rows written after the state: those steps are taken again."""
-        if not self.metrics.is_file():
+        if not world.first or not self.metrics.is_file():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines[:step] if line.endswith("}")]
         self.metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
-def _rng_state() -> dict[str, Any]:
+def rng_state() -> dict[str, Any]:
+    """The state of this process's random generators, as plain values and tensors."""
     version, numbers, gauss = random.getstate()
-    return {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
+    state = {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 
 
-def _restore_rng(state: dict[str, Any]) -> None:
+def restore_rng(state: dict[str, Any]) -> None:
+    """The counterpart of `rng_state`."""
     torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))

@@ -19,6 +19,7 @@ from escultor.model.load import Loaded, fresh, save
 from escultor.rng import derive_seed
 from escultor.text.chat import Chat
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
+from escultor.train.distributed import ALONE, World
 from escultor.train.loop import StepReport, train
 from escultor.train.phases import PHASES, Frozen
 from escultor.train.resume import RunFolder
@@ -56,16 +57,19 @@ def run(
     parents: tuple[str, ...] = (),
     on_step: OnStep = lambda report: None,
     cache: Path | None = None,
+    world: World = ALONE,
 ) -> RunRecord:
     """Train `start` on `items` and write model, tokenizer, metrics.jsonl and run.json to `out`.
 
     `frozen` is the reference (default: `start` before its first step) or the teacher; what the reference
     says is kept in the folder `cache` (None: in memory), for other runs too. A run that was
     cut short goes on; one that is done is returned as it is; a folder that holds anything else is
-    refused with InputError. Raises DataError when no row is left to learn from.
+    refused with InputError. Of several processes (`world`) each calls this alike, and the first
+    writes. Raises DataError when no row is left to learn from.
     """
     if phase == "distill" and (frozen is None or frozen is start):
         raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
+    world.refuse(settings)
     method = PHASES[phase]
     chat = Chat(start.tokenizer)
     dataset = hash_value([hash_value(item) for item in items])
@@ -78,9 +82,14 @@ def run(
         raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
     folder = RunFolder(out, key)
     torch.manual_seed(derive_seed(settings.seed, phase))
-    stream = method.stream(rows, Frozen((frozen or start).model, cache, counts), settings)
+    for loaded in (start, frozen or start):
+        loaded.model.to(world.device)  # type: ignore[arg-type]
+    stream = method.stream(rows, Frozen((frozen or start).model, cache, counts, world), settings)
     student = with_adapter(start, settings.lora)
-    report = train(student.model, stream, method.objective(settings), settings, folder, on_step)
+    if world.size > 1:  # what is drawn from here on is each process's own
+        torch.manual_seed(derive_seed(settings.seed, phase, "rank", world.rank))
+    report = train(student.model, stream, method.objective(settings), settings, folder, on_step, world)
+    world.gathered(student.model)
     last = folder.read_metrics()[-1] if report is None else report.row()
     record = RunRecord(
         key,
@@ -96,7 +105,9 @@ def run(
         last["seconds"],
         last["loss"],
     )
-    _finish(merged(student), folder, record)
+    if world.first:
+        _finish(merged(student), folder, record)
+    world.wait()
     return record
 
 
@@ -105,13 +116,14 @@ def pretrain(
     settings: Pretrain,
     out: Path,
     on_step: OnStep = lambda report: None,
+    world: World = ALONE,
 ) -> RunRecord:
     """Train a tokenizer and a fresh model on documents. See `run`."""
     # Every second document settles the vocabulary, in half the time.
     tokenizer = train_tokenizer((d.text for d in documents[::2]), settings.vocabulary, settings.context)
     torch.manual_seed(settings.seed)
     start = Loaded(fresh(settings, tokenizer), tokenizer)
-    return run("pretrain", start, documents, settings, out, on_step=on_step)
+    return run("pretrain", start, documents, settings, out, on_step=on_step, world=world)
 
 
 def finished(out: Path, key: str) -> RunRecord | None:
@@ -124,7 +136,7 @@ def finished(out: Path, key: str) -> RunRecord | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["key"] == key:
             return RunRecord(**(found | {"parents": tuple(found["parents"])}))
-    elif not out.exists() or (out / "state.pt").is_file() or not any(out.iterdir()):
+    elif not out.exists() or RunFolder(out, key).begun or not any(out.iterdir()):
         return None
     raise InputError(
         f"{out} already holds something else",

@@ -1,17 +1,23 @@
-"""From rows to the micro-batches of each step."""
+"""From rows to the micro-batches of each step.
+
+Of several processes each takes its share of a step's rows, of about as many tokens as the others'. All take
+equally many micro-batches, since forward passes of sharded weights must meet: one with nothing left goes on
+with a batch that names no rows, and counts for nothing.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from escultor.config import Training
-from escultor.data.batches import FORWARD_TOKENS, NllBatch, best_fit, chunks, nll_batch, order
+from escultor.data.batches import FORWARD_TOKENS, NllBatch, best_fit, chunks, deal, nll_batch, order
 from escultor.data.rows import NllRow
+from escultor.train.distributed import ALONE, World
 
 
 def _steps(count: int, settings: Training) -> int:
@@ -32,6 +38,22 @@ def _chunk(count: int, settings: Training, step: int) -> list[int]:
     return items
 
 
+def _in_step(
+    lengths: Sequence[int],
+    cut: Callable[[list[int]], list[list[int]]],
+    collate: Callable[[list[int]], Any],
+    world: World,
+) -> Iterator[Any]:
+    """This process's micro-batches of a step whose items have these `lengths`: its share `cut` into groups,
+    then as many batches without rows as it takes to keep pace with the others."""
+    shares = [cut(hand) for hand in deal(lengths, world.size)]
+    for group in shares[world.rank]:
+        yield collate(group)
+    shortest = min(range(len(lengths)), key=lambda i: lengths[i])
+    for _ in range(max(map(len, shares)) - len(shares[world.rank])):
+        yield replace(collate([shortest]), rows=())
+
+
 @dataclass(frozen=True, slots=True)
 class RowStream:
     """`batch_size` rows a step, in forward passes of rows of like length, made tensors by `collate`."""
@@ -39,6 +61,7 @@ class RowStream:
     rows: Sequence[Any]
     settings: Training
     collate: Callable[[Sequence[Any]], Any]
+    world: World = ALONE
 
     @property
     def steps(self) -> int:
@@ -46,15 +69,20 @@ class RowStream:
 
     def micro_batches(self, step: int) -> Iterator[Any]:
         chosen = [self.rows[i] for i in _chunk(len(self.rows), self.settings, step)]
-        for group in chunks([row.length for row in chosen], self.settings.micro_batch_size):
-            yield self.collate([chosen[i] for i in group])
+        lengths = [row.length for row in chosen]
+
+        def cut(hand: list[int]) -> list[list[int]]:
+            groups = chunks([lengths[i] for i in hand], self.settings.micro_batch_size)
+            return [[hand[i] for i in group] for group in groups]
+
+        yield from _in_step(lengths, cut, lambda group: self.collate([chosen[i] for i in group]), self.world)
 
 
 class PackedStream:
     """`batch_size` full rows of `max_length` tokens a step: documents packed once, by best fit."""
 
-    def __init__(self, rows: Sequence[NllRow], settings: Training):
-        self.rows, self.settings = rows, settings
+    def __init__(self, rows: Sequence[NllRow], settings: Training, world: World = ALONE):
+        self.rows, self.settings, self.world = rows, settings, world
         self.layout = best_fit([row.length for row in rows], settings.max_length, settings.seed)
 
     @property
@@ -64,9 +92,15 @@ class PackedStream:
     def micro_batches(self, step: int) -> Iterator[NllBatch]:
         packed = [self.layout[i] for i in _chunk(len(self.layout), self.settings, step)]
         size = self.settings.micro_batch_size or max(1, FORWARD_TOKENS // self.settings.max_length)
-        for at in range(0, len(packed), size):
-            part = packed[at : at + size]
-            rows = [self.rows[i] for row in part for i in row]
-            ends = np.cumsum([len(row) for row in part]).tolist()
-            layout = [list(range(end - len(row), end)) for row, end in zip(part, ends, strict=True)]
-            yield nll_batch(rows, self.settings.max_length, layout)
+        lengths = [sum(self.rows[i].length for i in row) for row in packed]
+
+        def cut(hand: list[int]) -> list[list[int]]:
+            return [hand[at : at + size] for at in range(0, len(hand), size)]
+
+        yield from _in_step(lengths, cut, lambda group: self._batch([packed[i] for i in group]), self.world)
+
+    def _batch(self, part: list[list[int]]) -> NllBatch:
+        rows = [self.rows[i] for row in part for i in row]
+        ends = np.cumsum([len(row) for row in part]).tolist()
+        layout = [list(range(end - len(row), end)) for row, end in zip(part, ends, strict=True)]
+        return nll_batch(rows, self.settings.max_length, layout)

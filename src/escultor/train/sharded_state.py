@@ -1,0 +1,86 @@
+"""The state of a run whose weights lie in shares, so that it goes on bit for bit as `RunFolder`'s does.
+
+It is a folder `state-<step>` of torch.distributed.checkpoint, into which every process writes its own
+shares, with a file per process for what is its own (random generators). It is written under another
+name and renamed when all are done, so that a folder of that name is whole; the one before goes only then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.optim import Optimizer
+
+from escultor.errors import StoreError
+from escultor.train.distributed import World
+from escultor.train.resume import RunFolder, restore_rng, rng_state
+
+
+def save_sharded(
+    run: RunFolder, progress: dict[str, Any], model: nn.Module, optimizers: Sequence[Optimizer], world: World
+) -> None:
+    """Write the state of all processes whole or not at all. Raises StoreError when the disk refuses."""
+    target = run.path / f"state-{progress['step']:09d}"
+    temporary = run.path / f".{target.name}.tmp"
+    weights, moments = get_state_dict(model, optimizers)
+    try:
+        save({"model": weights, "optimizers": moments}, checkpoint_id=temporary)
+        run.write(_own(temporary, world.rank), progress | {"rng": rng_state()})
+    except (CheckpointException, OSError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StoreError(
+            f"the run's state could not be written to {run.path}", error, remedy="free disk space"
+        ) from error
+    world.wait()
+    if world.first:
+        before = run.sharded_states()
+        temporary.rename(target)
+        for folder in before:
+            shutil.rmtree(folder)
+
+
+def load_sharded(
+    run: RunFolder, model: nn.Module, optimizers: Sequence[Optimizer], world: World
+) -> dict[str, Any] | None:
+    """Bring the last state into model and optimizers and return its progress; None where there is none.
+
+    With another number of processes the shares are cut anew, and each keeps the random generators it has.
+    """
+    run.refuse_other_strategy(sharded=True)
+    if world.first:
+        run.clear_half_written()
+    newest = run.sharded_states()[-1:]
+    run.same_for_all([folder.name for folder in newest], world)
+    if not newest:
+        run.begin_anew(world)
+        return None
+    (folder,) = newest
+    same_size = len(list(folder.glob("rank*.pt"))) == world.size
+    progress = run.read(_own(folder, world.rank if same_size else 0))
+    weights, moments = get_state_dict(model, optimizers)
+    state = {"model": weights, "optimizers": moments}
+    try:
+        load(state, checkpoint_id=folder)
+    except (CheckpointException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise StoreError(
+            f"{folder} cannot be read", first, remedy="delete it; the run begins again"
+        ) from error
+    set_state_dict(model, optimizers, model_state_dict=weights, optim_state_dict=moments)
+    if same_size:
+        restore_rng(progress["rng"])
+    run.cut_metrics(progress["step"], world)
+    return progress
+
+
+def _own(folder: Path, rank: int) -> Path:
+    """What only this process can say: progress and random generators."""
+    return folder / f"rank{rank}.pt"
