@@ -16,6 +16,7 @@ STEPS: dict[str, int] = {
     "monitor": 6,
     "cycle": 7,
     **dict.fromkeys(("web", "cli"), 8),
+    "__main__": 9,
 }
 # The ladder inside step 0, where files stand on each other.
 GROUND = ("errors", "ids", "rng", "types", "config")

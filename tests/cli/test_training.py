@@ -1,13 +1,14 @@
 """The training commands: what they write, what they count, what they refuse before anything is written."""
 
 import json
+from fnmatch import fnmatch
 
 import pytest
 from cli_rows import examples, jsonl, pairs
 
 from escultor.cli import finding
 from escultor.cycle import api
-from escultor.train.resume import RunFolder
+from escultor.train.resume import PLAIN, SHARDED, RunFolder
 from escultor.train.runs import RECORD
 
 SHORT = tuple(
@@ -189,4 +190,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(cli, tmp_path, model):
 def test_the_files_of_a_run_have_the_names_that_training_gives_them(tmp_path):
     assert finding.RECORD == RECORD
     RunFolder(tmp_path, "key").save({"step": 1})
-    assert [path.name for path in tmp_path.iterdir()] == [finding.STATE]
+    (state,) = tmp_path.glob(finding.STATES)
+    assert state.name == PLAIN
+    assert fnmatch("state-000000001", finding.STATES)
+    assert fnmatch("state-000000001", SHARDED)

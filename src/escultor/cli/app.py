@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from escultor.cli.output import Done, print_json, report, shell_of
+from escultor.cli.output import Done, print_json, shell_of
+from escultor.cli.processes import Processes, launch, processes_of, report_once
 
 INTERRUPTED = 130
 
@@ -74,16 +75,19 @@ class Verbs(TyperGroup):
         options = given[: given.index("--")] if "--" in given else given
         as_json, debug = "--json" in options, "--debug" in options
         try:
-            code = super().main(given, prog_name, complete_var, False, windows_expand_args, **extra) or 0
+            code = (
+                super().main(given, prog_name, complete_var, False, windows_expand_args, obj=given, **extra)
+                or 0
+            )
             if code == INTERRUPTED:
-                report(KeyboardInterrupt(), as_json, debug)
+                report_once(KeyboardInterrupt(), as_json, debug)
             sys.stdout.flush()
         except BrokenPipeError:
             # Whoever read the output has gone; flushing at the end must not complain either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except Exception as error:  # the one place where any error becomes a message
-            code = report(error, as_json, debug)
+            code = report_once(error, as_json, debug)
         sys.exit(code)
 
 
@@ -139,23 +143,31 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A command that takes a `shell`, with the options shared by all commands in its place."""
+    """A command that takes a `shell`, with the options shared by all commands in its place; and where it
+    takes `processes`, with the options to run in several."""
     own = dict(inspect.signature(function, eval_str=True).parameters)
     if own.pop("shell", None) is None:
         return function
+    several = own.pop("processes", None) is not None
     shared = inspect.signature(shell_of, eval_str=True).parameters
+    spread = inspect.signature(processes_of, eval_str=True).parameters if several else {}
 
     @functools.wraps(function)
-    def command(**given: Any) -> int:
+    def command(context: typer.Context, **given: Any) -> int:
         shell = shell_of(**{name: given.pop(name) for name in shared})
+        processes = processes_of(**{name: given.pop(name) for name in spread}) if several else Processes()
+        if processes.nproc:
+            return launch(processes, context.obj)
         # With --json, whatever is said on the way goes to stderr: stdout is the one line.
-        with redirect_stdout(sys.stderr) if shell.as_json else nullcontext():
-            done: Done = function(shell, **given)
-        if shell.as_json:
+        with processes.speaking(), redirect_stdout(sys.stderr) if shell.as_json else nullcontext():
+            done: Done = function(shell, **given, **({"processes": processes} if several else {}))
+        if shell.as_json and processes.first:
             print_json(done.data)
         return done.code
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own.values(), *shared.values())]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    options = (*own.values(), *spread.values(), *shared.values())
+    parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in options)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     del command.__wrapped__

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from escultor.store import Store
 
 # Of a training run, as `escultor.train` names them; to import it takes seconds.
-RECORD, STATE = "run.json", "state.pt"
+RECORD, STATES = "run.json", "state[.-]*"
 _HASH = re.compile("[0-9a-f]{6,32}")
 
 
@@ -31,7 +31,7 @@ def find_model(name: str, store_url: str) -> Path:
     path = Path(name)
     if (path / RECORD).is_file() and (path / "model").is_dir():
         return resolve(str(path / "model"))
-    if (path / STATE).is_file():
+    if any(path.glob(STATES)):
         raise ModelError(f"the run in {name} is not finished", remedy="give the command that began it again")
     if path.exists() or not (name in ALIASES or _HASH.fullmatch(name)):
         return resolve(name)

@@ -11,11 +11,13 @@ import typer
 
 from escultor.cli.finding import RECORD, find_model, load_model, need_file, read_corpus, reference_cache
 from escultor.cli.output import Done, Shell
+from escultor.cli.processes import Processes
 from escultor.errors import ConfigError
 
 if TYPE_CHECKING:
     from escultor.cli.live import Live
     from escultor.data.importers import Imported
+    from escultor.train.distributed import World
     from escultor.train.runs import RunRecord
 
 Out = Annotated[
@@ -29,6 +31,7 @@ Start = Annotated[
 
 def pretrain(
     shell: Shell,
+    processes: Processes,
     out: Out,
     data: Annotated[
         Path | None, typer.Option("--data", help='JSONL of {"text": …}; default: installed documentation.')
@@ -42,30 +45,32 @@ def pretrain(
     documents = imported.items if imported else read_corpus(shell.config.store.url).documents()
     return _run(
         shell,
+        processes,
         "pretrain",
         out,
         imported.counts if imported else {},
-        lambda live: train(documents, settings, out, live.training),
+        lambda live, world: train(documents, settings, out, live.training, world),
     )
 
 
-def sft(shell: Shell, model: Start, data: Data, out: Out) -> Done:
+def sft(shell: Shell, processes: Processes, model: Start, data: Data, out: Out) -> Done:
     """Teach a model to answer as examples do (supervised fine-tuning)."""
-    return _tune(shell, "sft", "example", shell.config.sft, model, data, out)
+    return _tune(shell, processes, "sft", "example", shell.config.sft, model, data, out)
 
 
-def dpo(shell: Shell, model: Start, data: Data, out: Out) -> Done:
+def dpo(shell: Shell, processes: Processes, model: Start, data: Data, out: Out) -> Done:
     """Make a model prefer the chosen over the rejected answers (direct preference optimisation)."""
-    return _tune(shell, "dpo", "pair", shell.config.dpo, model, data, out)
+    return _tune(shell, processes, "dpo", "pair", shell.config.dpo, model, data, out)
 
 
-def kto(shell: Shell, model: Start, data: Data, out: Out) -> Done:
+def kto(shell: Shell, processes: Processes, model: Start, data: Data, out: Out) -> Done:
     """Learn from answers judged one by one, good or bad (Kahneman-Tversky optimisation)."""
-    return _tune(shell, "kto", "judged", shell.config.kto, model, data, out)
+    return _tune(shell, processes, "kto", "judged", shell.config.kto, model, data, out)
 
 
 def distill(
     shell: Shell,
+    processes: Processes,
     teacher: Annotated[str, typer.Option("--teacher", help="The model to learn from; named as --model is.")],
     data: Data,
     out: Out,
@@ -97,17 +102,17 @@ def distill(
         start = load_model(own)
         same_vocabulary(start, frozen)
     parents = tuple(checkpoint_id(each) for each in (own, folder) if each is not None)
-    return _run(
-        shell,
-        "distill",
-        out,
-        imported.counts,
-        lambda live: run("distill", start, imported.items, settings, out, frozen, parents, live.training),
-    )
+
+    def train(live: Live, world: World) -> RunRecord:
+        items = imported.items
+        return run("distill", start, items, settings, out, frozen, parents, live.training, world=world)
+
+    return _run(shell, processes, "distill", out, imported.counts, train)
 
 
 def _tune(
     shell: Shell,
+    processes: Processes,
     phase: str,
     kind: Literal["example", "pair", "judged"],
     settings: Any,
@@ -124,13 +129,11 @@ def _tune(
     imported = _read(data, kind)
     start, parents = load_model(folder), (checkpoint_id(folder),)
     rest: dict[str, Any] = {"parents": parents, "cache": reference_cache(url)}
-    return _run(
-        shell,
-        phase,
-        out,
-        imported.counts,
-        lambda live: run(phase, start, imported.items, settings, out, on_step=live.training, **rest),
-    )
+
+    def train(live: Live, world: World) -> RunRecord:
+        return run(phase, start, imported.items, settings, out, on_step=live.training, world=world, **rest)
+
+    return _run(shell, processes, phase, out, imported.counts, train)
 
 
 def _read(data: Path, kind: Any) -> Imported[Any]:
@@ -140,16 +143,21 @@ def _read(data: Path, kind: Any) -> Imported[Any]:
 
 
 def _run(
-    shell: Shell, phase: str, out: Path, read: Mapping[str, int], train: Callable[[Live], RunRecord]
+    shell: Shell,
+    processes: Processes,
+    phase: str,
+    out: Path,
+    read: Mapping[str, int],
+    train: Callable[[Live, World], RunRecord],
 ) -> Done:
     """Train with progress shown, then say what was made and what was left out on the way."""
     from escultor.cli.live import Live
     from escultor.evaluate.report_parts import count, duration
 
     reused = (out / RECORD).is_file()
-    with Live() as live:
+    with processes.joined() as world, Live() as live:
         live.phase(phase)
-        record = train(live)
+        record = train(live, world)
     left_out = {reason: n for reason, n in read.items() if reason != "kept" and n}
     used = {reason: n for reason, n in record.counts.items() if n}
     word = "reused, it was done already" if reused else "done"

@@ -49,8 +49,8 @@ def _in_step(
     shares = [cut(hand) for hand in deal(lengths, world.size)]
     for group in shares[world.rank]:
         yield collate(group)
-    shortest = min(range(len(lengths)), key=lambda i: lengths[i])
     for _ in range(max(map(len, shares)) - len(shares[world.rank])):
+        shortest = min(range(len(lengths)), key=lambda i: lengths[i])
         yield replace(collate([shortest]), rows=())
 
 
