@@ -179,6 +179,14 @@ def test_an_unfinished_run_is_no_model(cli, tmp_path):
     assert "not finished" in call.err
 
 
+def test_a_run_that_was_killed_before_it_saved_begins_again(cli, tmp_path, model):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    call = cli("sft", "--model", model, "--data", examples(tmp_path / "d.jsonl"), "--out", "run", *SHORT)
+    assert call.code == 0, call.err
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_folder_with_other_things_in_it_is_left_alone(cli, tmp_path, model):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "letter.txt").write_text("dear")

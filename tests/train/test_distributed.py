@@ -19,14 +19,14 @@ from several import together
 from escultor.config import Dpo, Kto, Lora, Training
 from escultor.data.batches import deal, nll_batch
 from escultor.data.rows import JudgedRow
-from escultor.errors import ConfigError, TrainingError
+from escultor.errors import ConfigError, StoreError, TrainingError
 from escultor.model.adapters import merged, with_adapter
-from escultor.train import loop, optim
+from escultor.train import loop, optim, state
 from escultor.train.distributed import ALONE, World
 from escultor.train.loop import Objective, train
 from escultor.train.phases import PHASES, Frozen
 from escultor.train.resume import RunFolder
-from escultor.train.sharded_state import load_sharded
+from escultor.train.state import restore_state
 from escultor.train.streams import PackedStream, RowStream
 
 ROWS, BATCH = 11, 5  # three steps, the last with a single row: one of two processes has none
@@ -88,15 +88,30 @@ def learn(world, name, run=None, on_step=lambda report: None):
     return reports, {name: value.numpy() for name, value in weights.items()}, dict(frozen.counts)
 
 
-def all_at_once(world):
-    """Every case, and the two ways to stop; one launch for all."""
+def all_at_once(world, folder):
+    """Every case, and the ways to stop; one launch for all."""
     learnt = {case: learn(replace(world, strategy=case[1]), case[0]) for case in SPREAD}
     stopped = {
         (name, strategy): stop(replace(world, strategy=strategy))
         for name, stop in (("loss", stopped_by_loss), ("gradient", stopped_by_gradient))
         for strategy in ("ddp", "fsdp")
     }
-    return learnt, stopped
+    return learnt, stopped | {"disk": stopped_by_a_full_disk(world, folder)}
+
+
+def stopped_by_a_full_disk(world, folder):
+    """What a process says, and what is left, where the second state of a run does not fit."""
+    write = state.save
+
+    def full(values, checkpoint_id):
+        write(values, checkpoint_id=checkpoint_id)
+        if checkpoint_id.name == ".state-000000002.tmp":
+            raise OSError(28, "No space left on device")
+
+    with patch.object(state, "save", full), pytest.raises(StoreError) as caught:
+        kept(world, "fsdp", folder)
+    world.wait()
+    return str(caught.value), sorted(path.name for path in folder.iterdir())
 
 
 def stopped_by_loss(world):
@@ -126,9 +141,9 @@ def message(world, stream, objective):
 
 
 @pytest.fixture(scope="module")
-def two():
+def two(tmp_path_factory):
     """What each of two processes saw of every case, and how it was stopped."""
-    return together(all_at_once)
+    return together(all_at_once, tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
@@ -164,25 +179,33 @@ def test_what_is_not_finite_in_one_process_stops_all_with_its_rows(two):
         assert "the gradient norm of step 1 is not finite; got: nan on rows row" in one
 
 
+def test_a_full_disk_leaves_the_old_state_in_shares(two):
+    for _, stopped in two:
+        said, left = stopped["disk"]
+        assert "state could not be written" in said
+        assert "remedy: free disk space" in said
+        assert left == ["metrics.jsonl", "state-000000001"]
+
+
 # --- resuming ---------------------------------------------------------------------------------
 
 
 def kept(world, strategy, folder, dies_at=None):
     """The final weights of a run whose state is kept at every step; at `dies_at` the second process dies
     before the state is whole."""
-    save = loop._save
+    save = loop.save_state
 
-    def save_or_die(run, model, optimizers, report, own_world):
-        if report.step == dies_at and world.rank == 1:
+    def save_or_die(run, progress, *rest):
+        if progress[0] == dies_at and world.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        save(run, model, optimizers, report, own_world)
+        save(run, progress, *rest)
 
-    with patch.object(loop, "SAVE_EVERY_S", -1.0), patch.object(loop, "_save", save_or_die):
+    with patch.object(loop, "SAVE_EVERY_S", -1.0), patch.object(loop, "save_state", save_or_die):
         return learn(replace(world, strategy=strategy), "sft", RunFolder(folder, "key"))[1]
 
 
-@pytest.mark.parametrize(("strategy", "state"), [("ddp", "state.pt"), ("fsdp", "state-00000000")])
-def test_a_killed_run_goes_on_bit_for_bit_and_with_other_processes_too(tmp_path, strategy, state):
+@pytest.mark.parametrize(("strategy", "last"), [("ddp", "state.pt"), ("fsdp", "state-000000003")])
+def test_a_killed_run_goes_on_bit_for_bit_and_with_other_processes_too(tmp_path, strategy, last):
     cut, other = RunFolder(tmp_path / "cut", "key"), tmp_path / "other"
     lost, nothing = together(kept, strategy, cut.path, 3, failures=True)
     assert nothing is None
@@ -193,7 +216,6 @@ def test_a_killed_run_goes_on_bit_for_bit_and_with_other_processes_too(tmp_path,
     resumed, _ = together(kept, strategy, cut.path)
     assert all((whole[name] == resumed[name]).all() for name in whole)
     assert [row["step"] for row in cut.read_metrics()] == [1, 2, 3]
-    last = state if strategy == "ddp" else f"{state}3"
     assert {path.name for path in cut.path.iterdir()} == {"metrics.jsonl", last}
     three, _, _ = together(kept, strategy, other, size=3)
     assert all(abs(whole[name] - three[name]).max() < 1e-6 for name in whole)
@@ -208,8 +230,10 @@ def test_the_state_of_another_strategy_is_refused(tmp_path):
         run.load()
     run = RunFolder(tmp_path / "whole", "key")
     run.save({"step": 1})
+    model, world = tiny.llama().model, replace(ALONE, strategy="fsdp")
+    optimizers = optim.Optimizers(model, own())
     with pytest.raises(TrainingError, match=r"holds a run of another strategy.*--strategy ddp"):
-        load_sharded(run, tiny.llama().model, [], replace(ALONE, strategy="fsdp"))
+        restore_state(run, model, optimizers, world)
 
 
 def test_muon_and_fsdp_are_refused():

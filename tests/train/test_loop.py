@@ -142,10 +142,8 @@ from escultor.train import loop
 from escultor.train.resume import RunFolder
 
 loop.SAVE_EVERY_S = -1.0
-save = loop._save
-loop._save = lambda run, model, optimizers, report, world: (
-    report.step == 5 or save(run, model, optimizers, report, world)
-)
+save = loop.save_state
+loop.save_state = lambda run, progress, *rest: progress[0] == 5 or save(run, progress, *rest)
 
 def kill(report):
     if report.step == 5:  # step 5 has its row, but not its state; step 6 was being written

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from escultor.cli.output import exit_code, report
+from escultor.cli.output import report
 from escultor.errors import FaultError, InputError
 
 if TYPE_CHECKING:
@@ -129,7 +129,6 @@ def launch(processes: Processes, words: Sequence[str]) -> int:
 def report_once(error: BaseException, as_json: bool, debug: bool) -> int:
     """`report` in the process that fails first; the others only leave with its exit code. They fail because
     it did, or with the same words."""
-    code = exit_code(error)
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or "RANK" not in os.environ:
         return report(error, as_json, debug)
     from torch.distributed import TCPStore  # type: ignore[reportPrivateImportUsage]
@@ -138,10 +137,12 @@ def report_once(error: BaseException, as_json: bool, debug: bool) -> int:
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     if store.add("escultor/failed", 1) > 1:
         return int(store.get("escultor/exit"))
-    store.set("escultor/exit", str(code))
     if (rank := os.environ["RANK"]) != "0":
         print(f"process {rank} of {os.environ['WORLD_SIZE']}:", file=sys.stderr)
-    return report(error, as_json, debug)
+    code = report(error, as_json, debug)
+    sys.stdout.flush()
+    store.set("escultor/exit", str(code))  # only now: the agent ends all when the next one leaves
+    return code
 
 
 def _without_launch(words: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from escultor.train.distributed import ALONE, World, whole
 from escultor.train.objectives import Loss
 from escultor.train.optim import Optimizers, rate
 from escultor.train.resume import RunFolder
-from escultor.train.sharded_state import load_sharded, save_sharded
+from escultor.train.state import restore_state, save_state
 
 SAVE_EVERY_S = 30.0
 
@@ -88,7 +88,7 @@ def train(
             return spread(what, on(world.device, batch), *more)
 
     optimizers = Optimizers(model, settings)
-    first, tokens, before = _restore(run, model, optimizers, world) if run else (0, 0, 0.0)
+    first, tokens, before = restore_state(run, model, optimizers, world) if run else (0, 0, 0.0)
     began = saved = time.perf_counter()
     report = None
     model.train()
@@ -102,21 +102,14 @@ def train(
         optimizers.step(share)
         tokens += taken.tokens
         now = time.perf_counter()
-        report = StepReport(
-            step + 1,
-            stream.steps,
-            taken.loss / taken.weight,
-            tokens,
-            round(before + now - began, 4),
-            settings.learning_rate * share,
-            grad_norm,
-            taken.tokens / (now - started),
-            {name: value / taken.weight for name, value in taken.sums.items()},
-        )
+        lr, pace = settings.learning_rate * share, taken.tokens / (now - started)
+        loss, *more = (value / taken.weight for value in (taken.loss, *taken.sums.values()))
+        figures = (loss, tokens, round(before + now - began, 4), lr, grad_norm, pace)
+        report = StepReport(step + 1, stream.steps, *figures, dict(zip(taken.sums, more, strict=True)))
         if run and world.first:
             run.append_metrics(report.row())
         if run and (taken.save or step + 1 == stream.steps):
-            _save(run, model, optimizers, report, world)
+            save_state(run, (report.step, tokens, report.seconds), model, optimizers, world)
             saved = time.perf_counter()
         on_step(report)
     model.eval()
@@ -205,24 +198,3 @@ def _refuse_non_finite(what: str, value: float, step: int, own: _Step, world: Wo
         "a finite number",
         "lower the learning rate or look at these rows; the last saved state is kept",
     )
-
-
-def _save(run: RunFolder, model: nn.Module, optimizers: Optimizers, report: StepReport, world: World) -> None:
-    progress = {"step": report.step, "tokens": report.tokens, "seconds": report.seconds}
-    if world.sharded:
-        save_sharded(run, progress, model, optimizers.parts, world)
-    else:
-        state = {"model": model.state_dict(), "optimizers": optimizers.state()}
-        run.save(progress | state, world)
-
-
-def _restore(
-    run: RunFolder, model: nn.Module, optimizers: Optimizers, world: World
-) -> tuple[int, int, float]:
-    """Bring the run's last state into model and optimizers; returns its steps, tokens and seconds."""
-    if world.sharded:
-        state = load_sharded(run, model, optimizers.parts, world)
-    elif state := run.load(world):
-        model.load_state_dict(state["model"])
-        optimizers.restore(state["optimizers"])
-    return (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)

@@ -25,7 +25,7 @@ class RunFolder:
     """The state of a run and `metrics.jsonl`, a row per step.
 
     The state is `state.pt` (tensors and plain values only), or where weights lie in shares a folder; see
-    `sharded_state`. `key` names what the run is made of; the state of another run is refused.
+    `state`. `key` names what the run is made of; the state of another run is refused.
     """
 
     path: Path
@@ -37,8 +37,10 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a state lies here from which a run can go on."""
-        return (self.path / PLAIN).is_file() or bool(self.sharded_states())
+        """Whether a run was cut short here: its state lies here, or nothing but rows of one without."""
+        if (self.path / PLAIN).is_file() or self.sharded_states():
+            return True
+        return all(path == self.metrics or path.name.startswith(".state") for path in self.path.iterdir())
 
     def sharded_states(self) -> list[Path]:
         """Folders of states in shares, the newest last."""

@@ -91,20 +91,9 @@ def run(
     report = train(student.model, stream, method.objective(settings), settings, folder, on_step, world)
     world.gathered(student.model)
     last = folder.read_metrics()[-1] if report is None else report.row()
-    record = RunRecord(
-        key,
-        phase,
-        parents,
-        dataset,
-        hash_value(settings.model_dump()),
-        code_hash(),
-        settings.seed,
-        dict(counts),
-        stream.steps,
-        last["tokens"],
-        last["seconds"],
-        last["loss"],
-    )
+    made_of = (dataset, hash_value(settings.model_dump()), code_hash(), settings.seed)
+    figures = (last["tokens"], last["seconds"], last["loss"])
+    record = RunRecord(key, phase, parents, *made_of, dict(counts), stream.steps, *figures)
     if world.first:
         _finish(merged(student), folder, record)
     world.wait()
@@ -136,7 +125,7 @@ def finished(out: Path, key: str) -> RunRecord | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["key"] == key:
             return RunRecord(**(found | {"parents": tuple(found["parents"])}))
-    elif not out.exists() or RunFolder(out, key).begun or not any(out.iterdir()):
+    elif not out.exists() or RunFolder(out, key).begun:
         return None
     raise InputError(
         f"{out} already holds something else",

@@ -1,8 +1,9 @@
-"""The state of a run whose weights lie in shares, so that it goes on bit for bit as `RunFolder`'s does.
+"""From model and optimizers to the state of a run and back, so that it goes on bit for bit.
 
-It is a folder `state-<step>` of torch.distributed.checkpoint, into which every process writes its own
-shares, with a file per process for what is its own (random generators). It is written under another
-name and renamed when all are done, so that a folder of that name is whole; the one before goes only then.
+Whole weights are a file (`RunFolder`). Weights in shares are a folder `state-<step>` of
+torch.distributed.checkpoint, into which every process writes its own shares, with a file per process for
+what is its own (random generators). It is written under another name and renamed when all are done, so that
+a folder of that name is whole; the one before goes only then.
 """
 
 from __future__ import annotations
@@ -21,13 +22,36 @@ from torch.optim import Optimizer
 
 from escultor.errors import StoreError
 from escultor.train.distributed import World
+from escultor.train.optim import Optimizers
 from escultor.train.resume import RunFolder, restore_rng, rng_state
 
+Progress = tuple[int, int, float]  # steps done, tokens, seconds
 
-def save_sharded(
+
+def save_state(
+    run: RunFolder, progress: Progress, model: nn.Module, optimizers: Optimizers, world: World
+) -> None:
+    """Write the state whole or not at all. Raises StoreError when the disk refuses."""
+    done: dict[str, Any] = dict(zip(("step", "tokens", "seconds"), progress, strict=True))
+    if world.sharded:
+        _save_shares(run, done, model, optimizers.parts, world)
+    else:
+        run.save(done | {"model": model.state_dict(), "optimizers": optimizers.state()}, world)
+
+
+def restore_state(run: RunFolder, model: nn.Module, optimizers: Optimizers, world: World) -> Progress:
+    """Bring the run's last state into model and optimizers; zeros where the run has not begun."""
+    if world.sharded:
+        state = _load_shares(run, model, optimizers.parts, world)
+    elif state := run.load(world):
+        model.load_state_dict(state["model"])
+        optimizers.restore(state["optimizers"])
+    return (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)
+
+
+def _save_shares(
     run: RunFolder, progress: dict[str, Any], model: nn.Module, optimizers: Sequence[Optimizer], world: World
 ) -> None:
-    """Write the state of all processes whole or not at all. Raises StoreError when the disk refuses."""
     target = run.path / f"state-{progress['step']:09d}"
     temporary = run.path / f".{target.name}.tmp"
     weights, moments = get_state_dict(model, optimizers)
@@ -47,13 +71,10 @@ def save_sharded(
             shutil.rmtree(folder)
 
 
-def load_sharded(
+def _load_shares(
     run: RunFolder, model: nn.Module, optimizers: Sequence[Optimizer], world: World
 ) -> dict[str, Any] | None:
-    """Bring the last state into model and optimizers and return its progress; None where there is none.
-
-    With another number of processes the shares are cut anew, and each keeps the random generators it has.
-    """
+    """With another number of processes shares are cut anew, and each keeps the random generators it has."""
     run.refuse_other_strategy(sharded=True)
     if world.first:
         run.clear_half_written()
