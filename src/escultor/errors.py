@@ -8,6 +8,7 @@ EscultorError
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
     └── TrainingError              a run that had to stop
+        └── LostProcess            because another of its processes is gone
 """
 
 from __future__ import annotations
@@ -66,3 +67,7 @@ class StoreError(FaultError):
 
 class TrainingError(FaultError):
     """A training run that had to stop, for example at a non-finite loss."""
+
+
+class LostProcess(TrainingError):
+    """A run of several processes that had to stop because another one of them is gone."""

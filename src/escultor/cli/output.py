@@ -135,6 +135,11 @@ def _finite(value: Any) -> Any:
 # --- errors -----------------------------------------------------------------------------------
 
 
+def exit_code(error: BaseException) -> int:
+    """With which code the command leaves after this error."""
+    return _parts(error)[1]
+
+
 def report(error: BaseException, as_json: bool, debug: bool) -> int:
     """Say on stderr what went wrong, with --json on stdout too, and return the exit code."""
     if debug:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from escultor.cli.output import report
-from escultor.errors import FaultError, InputError
+from escultor.cli.output import exit_code, report
+from escultor.errors import FaultError, InputError, LostProcess
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PANEL = "Several processes"
 _OWN = ("--launch", "--nproc")  # of the launch, not of the command that it starts
+_LAUNCHED = "ESCULTOR_LAUNCHED"  # in the environment of processes that `launch` started
+_KILLED = (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)  # not by torchrun's own SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Processes:
         """The processes that torchrun started, or one alone."""
         from escultor.train.distributed import joined
 
+        if _LAUNCHED in os.environ:
+            _end_with_parent()
         return joined(self.strategy)
 
     @contextmanager
@@ -101,7 +106,8 @@ def processes_of(
 def launch(processes: Processes, words: Sequence[str]) -> int:
     """Run `escultor` with these words, but for the launch's own, in several processes through torchrun.
 
-    Returns the exit code of the process that failed first, or 0.
+    Returns the exit code of the process that failed first, or 0; it has said why. Raises FaultError where one
+    was killed, and could not.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -109,13 +115,15 @@ def launch(processes: Processes, words: Sequence[str]) -> int:
 
     count = processes.nproc or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ[_LAUNCHED] = "1"
     own = ["--standalone", "--nproc-per-node", str(count), "-m", "escultor"]
     try:
         run(parse_args([*own, *_without_launch(words)]))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        killed = [each for each in error.failures.items() if each[1].exitcode in _KILLED]
+        rank, failure = killed[0] if killed else error.get_first_failure()
         if failure.exitcode > 0:
-            return failure.exitcode  # it has said why
+            return failure.exitcode
         raise FaultError(
             f"process {rank} was killed",
             failure.signal_name(),
@@ -137,9 +145,12 @@ def report_once(error: BaseException, as_json: bool, debug: bool) -> int:
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     if store.add("escultor/failed", 1) > 1:
         return int(store.get("escultor/exit"))
-    if (rank := os.environ["RANK"]) != "0":
-        print(f"process {rank} of {os.environ['WORLD_SIZE']}:", file=sys.stderr)
-    code = report(error, as_json, debug)
+    if _LAUNCHED in os.environ and isinstance(error, LostProcess | KeyboardInterrupt):
+        code = exit_code(error)  # `launch` sees the cause, and says it
+    else:
+        if (rank := os.environ["RANK"]) != "0":
+            print(f"process {rank} of {os.environ['WORLD_SIZE']}:", file=sys.stderr)
+        code = report(error, as_json, debug)
     sys.stdout.flush()
     store.set("escultor/exit", str(code))  # only now: the agent ends all when the next one leaves
     return code
@@ -161,3 +172,11 @@ def _most() -> int:
     import torch
 
     return torch.cuda.device_count() or os.cpu_count() or 1
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the launch is killed, so that none goes on writing unseen."""
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, linux/prctl.h

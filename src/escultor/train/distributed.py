@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from escultor.config import Training
-from escultor.errors import ConfigError, EscultorError, TrainingError
+from escultor.errors import ConfigError, EscultorError, LostProcess
 from escultor.train.fsdp import shard, unshard
 
 Strategy = Literal["ddp", "fsdp"]
@@ -127,7 +127,7 @@ def whole(value: Tensor) -> Tensor:
 def joined(strategy: Strategy = "ddp") -> Iterator[World]:
     """The processes that torchrun started (RANK, WORLD_SIZE), or `ALONE` where there are none.
 
-    Raises ConfigError for more processes than GPUs, and TrainingError where another process is lost.
+    Raises ConfigError for more processes than GPUs, and LostProcess where another one is gone.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ALONE
@@ -140,11 +140,8 @@ def joined(strategy: Strategy = "ddp") -> Iterator[World]:
     except RuntimeError as error:
         if isinstance(error, EscultorError) or not any(word in str(error) for word in _LOST):
             raise
-        raise TrainingError(
-            "another process of this run is gone",
-            str(error).splitlines()[0],
-            remedy="see what it said; the same command goes on from the last saved state",
-        ) from error
+        remedy = "see what it said; the same command goes on from the last saved state"
+        raise LostProcess("another process of this run is gone", remedy=remedy) from error
     dist.destroy_process_group()
 
 
