@@ -103,9 +103,8 @@ def train(
         tokens += taken.tokens
         now = time.perf_counter()
         lr, pace = settings.learning_rate * share, taken.tokens / (now - started)
-        loss, *more = (value / taken.weight for value in (taken.loss, *taken.sums.values()))
-        figures = (loss, tokens, round(before + now - began, 4), lr, grad_norm, pace)
-        report = StepReport(step + 1, stream.steps, *figures, dict(zip(taken.sums, more, strict=True)))
+        figures = (taken.loss, tokens, round(before + now - began, 4), lr, grad_norm, pace)
+        report = StepReport(step + 1, stream.steps, *figures, taken.sums)
         if run and world.first:
             run.append_metrics(report.row())
         if run and (taken.save or step + 1 == stream.steps):
@@ -162,7 +161,8 @@ def _survey(
 
 
 def _of_all(own: _Step, step: int, due: bool, world: World) -> _Step:
-    """The step of all processes; the clock of the first says whether it is time to save."""
+    """The step of all processes, loss and sums divided by its whole weight. The clock of the first says
+    whether it is time to save."""
     figures = [own.loss, own.weight, own.tokens, due and world.first, *own.sums.values()]
     loss, weight, tokens, save, *sums = world.sum(figures)
     if not weight > 0:
@@ -170,7 +170,8 @@ def _of_all(own: _Step, step: int, due: bool, world: World) -> _Step:
             f"step {step + 1} has nothing to learn from", f"weight {weight}", "a weight above 0"
         )
     _refuse_non_finite("loss", loss, step, own, world)
-    return _Step(loss, weight, int(tokens), dict(zip(own.sums, sums, strict=True)), save=bool(save))
+    means = {name: value / weight for name, value in zip(own.sums, sums, strict=True)}
+    return _Step(loss / weight, weight, int(tokens), means, save=bool(save))
 
 
 def _divide_and_clip(

@@ -71,13 +71,12 @@ def run(
         raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
     world.refuse(settings)
     method = PHASES[phase]
-    chat = Chat(start.tokenizer)
     dataset = hash_value([hash_value(item) for item in items])
     key = hash_value([phase, settings.model_dump(), dataset, parents, code_hash()])
     if done := finished(out, key):
         return done
     counts: Counter[str] = Counter()
-    rows = method.rows(items, chat, _room(start, settings), counts, settings)
+    rows = method.rows(items, Chat(start.tokenizer), _room(start, settings), counts, settings)
     if not rows:
         raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
     folder = RunFolder(out, key)
@@ -92,8 +91,8 @@ def run(
     world.gathered(student.model)
     last = folder.read_metrics()[-1] if report is None else report.row()
     made_of = (dataset, hash_value(settings.model_dump()), code_hash(), settings.seed)
-    figures = (last["tokens"], last["seconds"], last["loss"])
-    record = RunRecord(key, phase, parents, *made_of, dict(counts), stream.steps, *figures)
+    figures = (stream.steps, last["tokens"], last["seconds"], last["loss"])
+    record = RunRecord(key, phase, parents, *made_of, dict(counts), *figures)
     if world.first:
         _finish(merged(student), folder, record)
     world.wait()
