@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from several import together
 
-from escultor.config import Dpo, Kto, Lora, Training
+from escultor.config import Distillation, Dpo, Kto, Lora, Training
 from escultor.data.batches import deal, nll_batch
 from escultor.data.rows import JudgedRow
 from escultor.errors import ConfigError, StoreError, TrainingError
@@ -56,8 +56,15 @@ CASES = {
     "pretrain": ("pretrain", own(max_length=40, batch_size=3)),
     "dpo": ("dpo", own(Dpo)),
     "kto": ("kto", own(Kto)),
+    "distill": ("distill", own(Distillation)),
 }
-ROWS_OF = {"sft": tiny.nll_rows, "pretrain": tiny.nll_rows, "dpo": tiny.pair_rows, "kto": judged}
+ROWS_OF = {
+    "distill": tiny.nll_rows,
+    "sft": tiny.nll_rows,
+    "pretrain": tiny.nll_rows,
+    "dpo": tiny.pair_rows,
+    "kto": judged,
+}
 SPREAD = [
     (name, strategy)
     for name in CASES
@@ -72,7 +79,8 @@ def learn(world, name, run=None, on_step=lambda report: None):
     start = tiny.llama()
     method = PHASES[phase]
     torch.manual_seed(7)
-    frozen = Frozen(start.model, None, Counter(), world)
+    teacher = tiny.llama(seed=1) if phase == "distill" else start
+    frozen = Frozen(teacher.model, None, Counter(), world)
     stream = method.stream(ROWS_OF[phase](ROWS), frozen, settings)
     student = with_adapter(start, settings.lora)
     reports = []

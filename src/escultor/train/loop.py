@@ -23,6 +23,7 @@ from escultor.train.resume import RunFolder
 from escultor.train.state import restore_state, save_state
 
 SAVE_EVERY_S = 30.0
+Forward = Callable[..., Loss]  # of a function of model and batch, on this process's device and precision
 
 
 class Stream(Protocol):
@@ -127,9 +128,7 @@ class _Step:
     save: bool = False  # whether it is time to keep the state
 
 
-def _accumulate(
-    forward: Callable[..., Loss], batches: Iterator[Any], objective: Objective, world: World
-) -> _Step:
+def _accumulate(forward: Forward, batches: Iterator[Any], objective: Objective, world: World) -> _Step:
     """Sum losses and gradients over this process's micro-batches of a step."""
     own, before = _Step(), 0.0
     if objective.survey:
@@ -150,9 +149,7 @@ def _accumulate(
 
 
 @torch.no_grad()
-def _survey(
-    forward: Callable[..., Loss], batches: list[Any], survey: Callable[..., Loss], world: World
-) -> float:
+def _survey(forward: Forward, batches: list[Any], survey: Callable[..., Loss], world: World) -> float:
     """The mean of a figure over a whole step, taken before any of it is learnt from."""
     parts = [(forward(survey, batch), batch.rows) for batch in batches]
     own = [(part.total.item(), part.weight) for part, rows in parts if rows]
