@@ -57,7 +57,10 @@ lint: $(SETUP)  ## style, types, layers
 bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON object last
 	$(ORACLE_BIN)/python bench/dpo.py --data $(BENCH_DATA)
 	$(ORACLE_BIN)/python bench/sft.py --data $(BENCH_DATA)
-	$(ORACLE_BIN)/python bench/shape_135m.py
+	$(ORACLE_BIN)/python bench/vocabulary.py --data $(BENCH_DATA)
+	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA)
+	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 135m
+	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 360m
 
 clean:
 	rm -rf $(VENV) $(ORACLE) escultor-store report.html

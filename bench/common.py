@@ -1,7 +1,7 @@
 """What the benchmarks share: data, shapes, runs in processes of their own, ratios, and this machine's peak.
 
 Every timed or weighed run is a child process (`side.py`), so that no run warms or fills another's memory.
-Runs that are compared take turns, A B C B A: a machine whose speed drifts gives an honest ratio.
+Ours runs before and after those it is compared with, A B C A: a machine whose speed drifts shows.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Job:
     dtype: str = "float32"
     device: str = "cpu"
     threads: int = 2
+    cache: str = ""  # folder where what the reference says is kept; empty: a new one
     rival: dict[str, Any] = field(default_factory=dict)
 
 
@@ -82,6 +83,8 @@ class Run:
     base_mib: float
     peak_mib: float
     reference_s: float = 0.0  # what the frozen reference says, where it is asked before the first step
+    reference_rows: int = 0  # for which it was asked
+    labelled: list[int] = field(default_factory=list)  # tokens
     flops: list[float] = field(default_factory=list)  # the model's, see `model_flops`
     gemm_flops: float = 0.0  # a second, at its best around the run
 
@@ -97,7 +100,7 @@ class Run:
 # --- data and models --------------------------------------------------------------------------
 
 
-def arguments(text: str | None, steps: int) -> argparse.ArgumentParser:
+def arguments(text: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data",
@@ -105,19 +108,21 @@ def arguments(text: str | None, steps: int) -> argparse.ArgumentParser:
         default=Path(os.environ.get("ESCULTOR_DATA", "data")),
         help="folder that holds gsm8k/pairs.jsonl and gsm8k/train.jsonl (default: $ESCULTOR_DATA, or data)",
     )
-    parser.add_argument("--steps", type=int, default=steps, help="of each run; bounds the time")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, help="of each run; bounds the time")
+    parser.add_argument("--batch", type=int, help="rows of a step")
     parser.add_argument("--threads", type=int, default=2)
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments, or the usage and exit code 2 where nothing could be measured with them."""
+def parsed(parser: argparse.ArgumentParser, defaults: dict[str, dict[str, Any]]) -> argparse.Namespace:
+    """The arguments, those not given by the device's defaults; usage and exit code 2 where nothing could be
+    measured with them."""
     given = parser.parse_args()
+    for name, value in defaults[getattr(given, "device", "cpu")].items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
     if given.steps <= SKIPPED:
-        parser.error(
-            f"--steps {given.steps}: the first {SKIPPED} are not counted; give {SKIPPED + 1} or more"
-        )
+        parser.error(f"--steps {given.steps}: the first {SKIPPED} are not counted; give more")
     for name, _ in DATA.values():
         if not (given.data / name).is_file():
             parser.error(f"{given.data / name} is not there; give --data FOLDER or set ESCULTOR_DATA")
@@ -195,28 +200,35 @@ def start(job: Job) -> Run:
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     run = Run(**json.loads(done.stdout.splitlines()[-1]))
     print(
-        f"{job.side:6} {job.phase} {Path(job.model).name:6} {job.dtype:8} {statistics.median(run.seconds):8.3f} s a step  "
-        f"{run.grown_mib:7.0f} MiB grown  ({time.perf_counter() - began:.0f} s in all) {job.rival or ''}",
+        f"{job.side:6} {job.phase} {Path(job.model).name:6} {job.dtype:8} "
+        f"{statistics.median(run.seconds):8.3f} s a step  {run.grown_mib:7.0f} MiB grown  "
+        f"({time.perf_counter() - began:.0f} s in all) {job.rival or ''}",
         flush=True,
     )
     return run
 
 
 def in_turns(jobs: dict[str, Job]) -> dict[str, list[Run]]:
-    """There and back again, A B C B A: every run stands between two of each one before it."""
-    names = list(jobs)
-    runs: dict[str, list[Run]] = {name: [] for name in names}
-    for name in names + names[-2::-1]:
-        runs[name].append(start(jobs[name]))
+    """The first of the jobs before and after all others: A B C A."""
+    first, *others = jobs
+    runs = {name: [start(jobs[name])] for name in (first, *others)}
+    runs[first].append(start(jobs[first]))
     return runs
 
 
 def times_as_fast(ours: Sequence[Run], theirs: Sequence[Run]) -> dict[str, float]:
-    """How many times longer the other takes over the same steady steps: of whole runs, and step by step."""
-    pairs = list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else list(product(ours, theirs))
+    """How many times longer the other takes over the same steady steps: whole runs, and step by step.
+    `at_peak` is what it would be if our model FLOPs ran as fast as the matrix product at its best."""
+    pairs = list(product(ours, theirs))
     runs = [b.steady_s / a.steady_s for a, b in pairs]
     steps = [y / x for a, b in pairs for x, y in zip(a.seconds[SKIPPED:], b.seconds[SKIPPED:], strict=True)]
-    return {"min": min(runs), "max": max(runs), "median_of_steps": statistics.median(steps)}
+    limits = [b.steady_s * a.gemm_flops / sum(a.flops[SKIPPED:]) for a, b in pairs]
+    return {
+        "min": min(runs),
+        "max": max(runs),
+        "median_of_steps": statistics.median(steps),
+        "at_peak": min(limits),
+    }
 
 
 def largest_gap(one: Run, other: Run, steps: int = 20) -> float:
@@ -224,9 +236,23 @@ def largest_gap(one: Run, other: Run, steps: int = 20) -> float:
     return max(abs(a - b) for a, b in zip(one.losses[:steps], other.losses[:steps], strict=True))
 
 
-def share_of_peak(run: Run) -> float:
-    """Model FLOPs a second in the steady steps, over those of the matrix product at its best."""
-    return sum(run.flops[SKIPPED:]) / run.steady_s / run.gemm_flops
+def peak_figures(float32: Sequence[Run], bfloat16: Run) -> dict[str, float]:
+    """Model FLOPs a second in the steady steps, over those of the matrix product at its best, and that."""
+
+    def share(run: Run) -> float:
+        return sum(run.flops[SKIPPED:]) / run.steady_s / run.gemm_flops
+
+    return {
+        "share_of_gemm_peak_float32": max(share(run) for run in float32),
+        "share_of_gemm_peak_bfloat16": share(bfloat16),
+        "gemm_gflops_float32": max(run.gemm_flops for run in float32) / 1e9,
+        "gemm_gflops_bfloat16": bfloat16.gemm_flops / 1e9,
+    }
+
+
+def memory_grown(runs: dict[str, list[Run]]) -> dict[str, float]:
+    """MiB above imports, model and data, at the most."""
+    return {name: max(run.grown_mib for run in each) for name, each in runs.items()}
 
 
 def rows_per_s(job: Job, runs: Sequence[Run]) -> float:

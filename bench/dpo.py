@@ -1,6 +1,6 @@
 """DPO against TRL's DPOTrainer: an 8M-parameter Llama, float32, AdamW, the same rows in the same order.
 
-    python bench/dpo.py [--data FOLDER] [--steps 22]
+    python bench/dpo.py [--data FOLDER] [--steps 20]
 
 TRL runs as it comes (the reference in every step) and with its reference log-probs precomputed, the best
 it offers; bfloat16 and gradient checkpointing are off. Prints one JSON object last.
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from common import (
-    SHAPES,
-    TOKENIZER_VOCABULARY,
+    SKIPPED,
     Job,
     Run,
     arguments,
     in_turns,
     largest_gap,
+    memory_grown,
     parsed,
+    peak_figures,
     read,
     report,
     rows_per_s,
-    share_of_peak,
     start,
     times_as_fast,
     write_models,
@@ -33,10 +33,10 @@ from common import (
 
 
 def main() -> None:
-    given = parsed(arguments(__doc__, steps=22))
+    given = parsed(arguments(__doc__), {"cpu": {"steps": 20, "batch": 8}})
     with tempfile.TemporaryDirectory() as folder:
         data = read(given.data, "dpo", Path(folder))
-        models = write_models(Path(folder), data, "dpo", ("8m", "8m-64k"))
+        models = write_models(Path(folder), data, "dpo", ("8m",))
         ours = Job("ours", "dpo", models["8m"], str(data), given.steps, given.batch, threads=given.threads)
         jobs = {
             "ours": ours,
@@ -45,14 +45,14 @@ def main() -> None:
         }
         runs = in_turns(jobs)
         bf16 = start(replace(ours, dtype="bfloat16"))
-        figures = speed(jobs, runs) | {
-            "share_of_gemm_peak_float32": max(share_of_peak(run) for run in runs["ours"]),
-            "share_of_gemm_peak_bfloat16": share_of_peak(bf16),
-            "gemm_gflops_float32": max(run.gemm_flops for run in runs["ours"]) / 1e9,
-            "gemm_gflops_bfloat16": bf16.gemm_flops / 1e9,
-            "memory_grown_mib": {name: max(run.grown_mib for run in pair) for name, pair in runs.items()},
-            "memory_of_the_vocabulary": vocabulary_memory(ours, models["8m-64k"]),
-        }
+        figures = (
+            speed(jobs, runs)
+            | peak_figures(runs["ours"], bf16)
+            | {
+                "memory_grown_mib": memory_grown(runs),
+                "second_run": second_run(replace(ours, cache=str(Path(folder) / "reference"))),
+            }
+        )
     report("dpo", given, figures)
 
 
@@ -64,12 +64,12 @@ def speed(jobs: dict[str, Job], runs: dict[str, list[Run]]) -> dict[str, Any]:
         "ratio_trl_precomputed": times_as_fast(ours, precomputed),
         "ratio_trl": times_as_fast(ours, plain),
         "ratio_with_reference_pass": {
-            "trl_precomputed": min(_whole(b) / _whole(a) for a, b in zip(ours, precomputed, strict=True)),
-            "trl": _whole(plain[0]) / max(_whole(run) for run in ours),
+            name: min(_whole(run) for run in runs[name]) / max(_whole(run) for run in ours)
+            for name in ("trl_precomputed", "trl")
         },
         "reference_s": {name: min(run.reference_s for run in pair) for name, pair in runs.items()},
         "largest_loss_gap_first_20_steps": max(
-            largest_gap(ours[0], plain[0]), largest_gap(ours[0], precomputed[0])
+            largest_gap(ours[0], each[0]) for each in (plain, precomputed)
         ),
         "losses_first_and_last": [ours[0].losses[0], ours[0].losses[-1]],
     }
@@ -80,25 +80,16 @@ def _whole(run: Run) -> float:
     return run.reference_s + sum(run.seconds)
 
 
-def vocabulary_memory(ours: Job, wide: str) -> dict[str, float]:
-    """What a vocabulary eight times as wide costs, at one batch and at four times that batch.
-
-    The embedding's gradient and AdamW's two moments explain the cost whatever the batch; a term of
-    batch x length x vocabulary would show as a difference between the batches, up to `all_logits`.
-    """
-    short = replace(ours, steps=2)
-    grown = {}
-    for batch in (ours.batch, 4 * ours.batch):
-        narrow = start(replace(short, batch=batch)).grown_mib
-        broad = start(replace(short, batch=batch, model=wide))
-        grown[batch] = broad.grown_mib - narrow
-        labelled = sum(broad.tokens) / len(broad.tokens)
-    extra = SHAPES["8m-64k"].vocabulary - TOKENIZER_VOCABULARY
+def second_run(first: Job) -> dict[str, float]:
+    """What the reference costs a run with another learning rate, beside one that has computed it."""
+    short = replace(first, steps=SKIPPED + 1)
+    one, two = start(short), start(replace(short, learning_rate=3 * first.learning_rate))
     return {
-        "grown_mib_small_batch": grown[ours.batch],
-        "grown_mib_large_batch": grown[4 * ours.batch],
-        "explained_mib_gradient_and_moments": 3 * extra * SHAPES["8m"].hidden_size * 4 / 2**20,
-        "all_logits_mib_large_batch": labelled * extra * 4 / 2**20,
+        "rows": short.steps * short.batch,
+        "rows_computed_first": one.reference_rows,
+        "rows_computed_second": two.reference_rows,
+        "reference_s_first": one.reference_s,
+        "reference_s_second": two.reference_s,
     }
 
 

@@ -63,24 +63,7 @@ def trl(job: Job, loaded: Loaded, rows: Sequence[Any], settings: Training, memor
     trainer_class, config_class = {"dpo": (DPOTrainer, DPOConfig), "sft": (SFTTrainer, SFTConfig)}[job.phase]
     stamps = _Stamps()
     with tempfile.TemporaryDirectory() as folder:
-        config = config_class(
-            output_dir=folder,
-            per_device_train_batch_size=job.batch,
-            max_steps=job.steps,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.schedule,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            train_sampling_strategy="sequential",
-            bf16=job.dtype == "bfloat16",
-            gradient_checkpointing=False,
-            use_cpu=job.device == "cpu",
-            dataloader_pin_memory=job.device == "cuda",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            **{"max_length": settings.max_length} | job.rival,
-        )
+        config = config_class(**_settings(job, settings, folder) | job.rival)
         trainer = _recorded(trainer_class)(
             model=loaded.model,
             args=config,
@@ -99,6 +82,28 @@ def trl(job: Job, loaded: Loaded, rows: Sequence[Any], settings: Training, memor
         memory.peak(),
         trainer.reference_s,
     )
+
+
+def _settings(job: Job, settings: Training, folder: str) -> dict[str, Any]:
+    """Ours, by TRL's names."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": job.batch,
+        "max_steps": job.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "max_length": settings.max_length,
+        "train_sampling_strategy": "sequential",
+        "bf16": job.dtype == "bfloat16",
+        "gradient_checkpointing": False,
+        "use_cpu": job.device == "cpu",
+        "dataloader_pin_memory": job.device == "cuda",
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
 
 
 def _conversation(item: Pair | Example) -> dict[str, Any]:

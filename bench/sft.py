@@ -1,7 +1,7 @@
 """SFT against TRL's SFTTrainer and against a padded loop written the obvious way: an 8M-parameter Llama,
 float32, AdamW, completions alone labelled, the same rows in the same order.
 
-    python bench/sft.py [--data FOLDER] [--steps 22]
+    python bench/sft.py [--data FOLDER] [--steps 20]
 
 TRL runs without packing (its default) and, for information, packed. Prints one JSON object last.
 """
@@ -17,22 +17,24 @@ from common import (
     arguments,
     in_turns,
     largest_gap,
+    memory_grown,
     parsed,
+    peak_figures,
     read,
     report,
     rows_per_s,
-    share_of_peak,
     start,
     times_as_fast,
     tokens_per_s,
     write_models,
 )
 
-PACKED = {"packing": True, "max_length": 1024}  # two such rows hold about as many tokens as eight examples
+# Two such rows hold about as many tokens as eight examples.
+PACKED = {"packing": True, "max_length": 1024, "per_device_train_batch_size": 2}
 
 
 def main() -> None:
-    given = parsed(arguments(__doc__, steps=22))
+    given = parsed(arguments(__doc__), {"cpu": {"steps": 20, "batch": 8}})
     with tempfile.TemporaryDirectory() as folder:
         data = read(given.data, "sft", Path(folder))
         models = write_models(Path(folder), data, "sft", ("8m",))
@@ -52,12 +54,8 @@ def main() -> None:
         "ratio_padded_bfloat16": times_as_fast((bf16,), (bf16_padded,)),
         "largest_loss_gap_first_20_steps": gaps,
         "losses_first_and_last": [runs["ours"][0].losses[0], runs["ours"][0].losses[-1]],
-        "share_of_gemm_peak_float32": max(share_of_peak(run) for run in runs["ours"]),
-        "share_of_gemm_peak_bfloat16": share_of_peak(bf16),
-        "gemm_gflops_float32": max(run.gemm_flops for run in runs["ours"]) / 1e9,
-        "gemm_gflops_bfloat16": bf16.gemm_flops / 1e9,
-        "memory_grown_mib": {name: max(run.grown_mib for run in pair) for name, pair in runs.items()},
-    }
+        "memory_grown_mib": memory_grown(runs),
+    } | peak_figures(runs["ours"], bf16)
     report("sft", given, figures)
 
 

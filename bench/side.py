@@ -6,10 +6,11 @@ import gc
 import json
 import resource
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from escultor.model.load import Loaded, load
 from escultor.text.chat import Chat
 from escultor.train.loop import train
 from escultor.train.optim import Optimizers, rate
-from escultor.train.phases import PHASES
+from escultor.train.phases import PHASES, Frozen
 
 
 class Memory:
@@ -83,20 +84,23 @@ def rows_of(job: Job, loaded: Loaded, found: Sequence[Any], settings: Training) 
 
 
 def ours(job: Job, loaded: Loaded, rows: Sequence[Any], settings: Training, memory: Memory) -> Run:
-    """The project's own path: rows, the phase's stream and objective, the loop."""
-    method = PHASES[job.phase]
+    """The project's own path: the phase's stream and objective, the reference on disk, the loop."""
+    method, counts, world = PHASES[job.phase], Counter(), _world(job.device)
     before = gemm_peak(job.dtype, job.device)
-    began = time.perf_counter()
-    stream = method.prepare(rows, loaded.model, settings)
-    reference_s = time.perf_counter() - began
-    stamps, losses, tokens = [time.perf_counter()], [], [0]
+    with ExitStack() as stack:
+        cache = job.cache or stack.enter_context(tempfile.TemporaryDirectory())
+        began = time.perf_counter()
+        stream = method.stream(rows, Frozen(loaded.model, Path(cache), counts, **world), settings)
+        reference_s = time.perf_counter() - began
+        stamps, losses, tokens = [time.perf_counter()], [], [0]
 
-    def on_step(report: Any) -> None:
-        stamps.append(time.perf_counter())
-        losses.append(report.loss)
-        tokens.append(report.tokens)
+        def on_step(report: Any) -> None:
+            stamps.append(time.perf_counter())
+            losses.append(report.loss)
+            tokens.append(report.tokens)
 
-    train(loaded.model, stream, method.objective(settings), settings, on_step=on_step)
+        train(loaded.model, stream, method.objective(settings), settings, on_step=on_step, **world)
+    work = [_work(loaded, rows[at : at + job.batch]) for at in range(0, len(rows), job.batch)]
     return Run(
         differences(stamps),
         losses,
@@ -104,13 +108,25 @@ def ours(job: Job, loaded: Loaded, rows: Sequence[Any], settings: Training, memo
         memory.base,
         memory.peak(),
         reference_s if job.phase == "dpo" else 0.0,
-        [_flops(loaded, rows[at : at + job.batch]) for at in range(0, len(rows), job.batch)],
+        counts["reference rows computed"],
+        [labelled for _, labelled in work],
+        [flops for flops, _ in work],
         max(before, gemm_peak(job.dtype, job.device)),
     )
 
 
-def _flops(loaded: Loaded, rows: Sequence[NllRow | PairRow]) -> float:
-    """See `model_flops`: a branch's token sees the prompt and the branch up to itself."""
+def _world(device: str) -> dict[str, Any]:
+    """What sends the loop elsewhere than to the processor."""
+    if device == "cpu":
+        return {}
+    from escultor.train.distributed import World
+
+    return {"world": World(device=torch.device(device))}
+
+
+def _work(loaded: Loaded, rows: Sequence[NllRow | PairRow]) -> tuple[float, int]:
+    """A step's `model_flops` and labelled tokens; a branch's token sees the prompt and the branch up to
+    itself."""
 
     def triangle(n: int) -> int:
         return n * (n + 1) // 2
@@ -124,7 +140,7 @@ def _flops(loaded: Loaded, rows: Sequence[NllRow | PairRow]) -> float:
         else:
             seen += triangle(row.length)
             labelled += row.length - row.start
-    return model_flops(loaded.model.config, sum(row.length for row in rows), seen, labelled)
+    return model_flops(loaded.model.config, sum(row.length for row in rows), seen, labelled), labelled
 
 
 def padded(job: Job, loaded: Loaded, rows: Sequence[NllRow], settings: Training, memory: Memory) -> Run:
@@ -162,6 +178,8 @@ def main() -> None:
         side = {"ours": ours, "padded": padded}[job.side]
     loaded = load(job.model)
     loaded.model.to(job.device)  # type: ignore[arg-type]
+    for weight in loaded.model.parameters():
+        weight.sum().item()  # a file that is mapped counts as memory once it is read
     settings = settings_of(job)
     rows = rows_of(job, loaded, items(job), settings)
     run = side(job, loaded, rows, settings, Memory(job.device))
