@@ -4,8 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
+# The rival and oracle, TRL, in an environment of its own: no dependency of the project.
+ORACLE ?= .venv-oracle
+ORACLE_BIN := $(ORACLE)/bin
+ORACLE_SETUP := $(ORACLE)/.ready
+BENCH_DATA ?= data
 
-.PHONY: setup demo base test test-core lint bench clean
+.PHONY: setup oracle demo base test test-core oracle-test lint bench clean
 
 setup: $(SETUP)
 
@@ -16,6 +21,15 @@ $(SETUP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+oracle: $(ORACLE_SETUP)  ## the environment of the benchmarks and of the tests against TRL
+
+$(ORACLE_SETUP): pyproject.toml
+	$(PYTHON) -m venv $(ORACLE)
+	$(ORACLE_BIN)/python -m pip install --quiet --upgrade pip
+	$(ORACLE_BIN)/python -m pip install --quiet torch==2.13.0
+	$(ORACLE_BIN)/python -m pip install --quiet --editable '.[oracle]'
 	touch $@
 
 demo: $(SETUP)  ## one whole turn of the loop, then a second one
@@ -30,14 +44,23 @@ test: $(SETUP)  ## every test
 test-core: $(SETUP)  ## the tests without models and processes
 	$(BIN)/python -m pytest tests/store tests/evaluate tests/monitor tests/skills tests/test_*.py
 
+oracle-test: $(ORACLE_SETUP)  ## the objectives against TRL's own trainers
+	$(ORACLE_BIN)/python -c "import trl"
+	$(ORACLE_BIN)/python -m pytest tests/train/test_trl_oracle.py
+
 lint: $(SETUP)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layers.py
 
-bench: $(SETUP)  ## figures of speed; each prints one JSON object last
-	$(BIN)/python bench/train_step.py
+bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON object last
+	$(ORACLE_BIN)/python bench/dpo.py --data $(BENCH_DATA)
+	$(ORACLE_BIN)/python bench/sft.py --data $(BENCH_DATA)
+	$(ORACLE_BIN)/python bench/vocabulary.py --data $(BENCH_DATA)
+	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA)
+	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 135m
+	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 360m
 
 clean:
-	rm -rf $(VENV) escultor-store report.html
+	rm -rf $(VENV) $(ORACLE) escultor-store report.html
