@@ -75,7 +75,7 @@ def tokenizer():
 
 
 @cache
-def _chatml_text() -> str:
+def _words_text(special: tuple[str, ...]) -> str:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     inner = Tokenizer(models.BPE())
@@ -86,7 +86,7 @@ def _chatml_text() -> str:
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -94,19 +94,89 @@ def _chatml_text() -> str:
     return inner.to_str()
 
 
-def chatml_tokenizer(template: str | None = CHATML):
-    """A tokenizer in the manner of Qwen: no BOS, and a line end after the token that ends a turn."""
+def _tokenizer_of(special: tuple[str, ...], template: str | None, **names: str):
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_chatml_text()),
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        tokenizer_object=Tokenizer.from_str(_words_text(special)),
+        additional_special_tokens=list(special),
         chat_template=template,
         clean_up_tokenization_spaces=False,
+        **names,
     )
+
+
+def chatml_tokenizer(template: str | None = CHATML):
+    """A tokenizer in the manner of Qwen: no BOS, and a line end after the token that ends a turn."""
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    return _tokenizer_of(special, template, pad_token=special[0], eos_token=special[2])
+
+
+def qwen_tokenizer():
+    """As ChatML's, with added tokens that are not marked special: markup, blanks and a word."""
+    made = chatml_tokenizer()
+    made.add_tokens(["<think>", "</think>", "<tool_call>", "<|fim_middle|>", "    ", "covid", "[ID]"])
+    return made
+
+
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + "
+    "'<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'] | trim + eos_token }}{% elif message['role'] == 'system' %}"
+    "{{ '[INST] ' + message['content'] + '\n\n' }}{% else %}"
+    "{{ ('' if loop.index0 == 1 and messages[0]['role'] == 'system' else '[INST] ') + message['content'] + "
+    "' [/INST]' }}{% endif %}{% endfor %}"
+)
+
+
+def tokenizer_like(family: str):
+    """A tiny tokenizer that writes conversations in the manner of a family of models. Llama's, Gemma's
+    and Mistral's put a BOS before every text by themselves, and their templates write one too."""
+    from tokenizers import processors
+
+    if family == "qwen":
+        return qwen_tokenizer()
+    special, template, names = {
+        "llama3": (
+            (
+                "<|begin_of_text|>",
+                "<|end_of_text|>",
+                "<|start_header_id|>",
+                "<|end_header_id|>",
+                "<|eot_id|>",
+            ),
+            LLAMA3,
+            {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+        ),
+        "gemma": (
+            ("<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>"),
+            GEMMA,
+            {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
+        ),
+        "mistral": (
+            ("<s>", "</s>", "[INST]", "[/INST]"),
+            MISTRAL,
+            {"bos_token": "<s>", "eos_token": "</s>"},
+        ),
+    }[family]
+    made = _tokenizer_of(special, template, **names)
+    begin = names["bos_token"]
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, made.convert_tokens_to_ids(begin))]
+    )
+    return made
 
 
 def shape(**changes: object) -> Pretrain:

@@ -163,7 +163,7 @@ def pair_rows(pairs: Iterable[Pair], chat: Chat, max_length: int, counts: Counte
     rows = []
     for pair in pairs:
         chosen = chat.example(pair.prompt, pair.chosen)
-        rejected = chat.text(pair.rejected) + chat.turn_end
+        rejected = chat.response(pair.rejected)
         counts["pairs"] += 1
         if len(chosen.prompt) + max(len(chosen.response), len(rejected)) > max_length:
             counts["dropped: longer than max_length"] += 1
