@@ -106,7 +106,7 @@ def test_no_merge_crosses_into_one_side_of_a_pair_alone(chat, ask, chosen, rejec
 def test_a_merge_across_the_border_is_there_to_be_avoided():
     chat = Chat(tiny.chatml_tokenizer(template=None))  # without a template nothing stands between
     whole = chat.tokenizer.encode("red dog", add_special_tokens=False)
-    learnt = chat.example((Message(Role.USER, "re"),), "d dog")
+    learnt = chat.example((Message(Role.USER, "red do"),), "g")
     assert learnt.prompt + learnt.response != [*whole, chat.eos]
     assert chat.tokenizer.decode(learnt.prompt + learnt.response) == "red dog<|im_end|>"
 
