@@ -1,7 +1,9 @@
-"""`data mine` and `data check`."""
+"""`data mine`, `data check` and `data preview`."""
+
+import os
 
 import pytest
-from cli_rows import jsonl, pairs
+from cli_rows import examples, jsonl, pairs
 
 from escultor.data.importers import read_jsonl
 
@@ -48,3 +50,96 @@ def test_check_refuses_what_training_would_refuse(cli, tmp_path):
     assert "data.jsonl:2: `completion` is missing" in call.err
     assert cli("data", "check", data, "--kind", "novel").code == 2
     assert cli("data", "check", "nothing.jsonl").code == 2
+
+
+def test_check_knows_verdicts(cli, tmp_path):
+    rows = ({"prompt": f"cat {i}", "completion": "dog", "label": i > 0} for i in range(2))
+    call = cli("data", "check", jsonl(tmp_path / "data.jsonl", *rows))
+    assert call.code == 0
+    assert "2 rows of kind judged" in call.out
+
+
+# --- preview ----------------------------------------------------------------------------------
+
+
+def test_preview_spells_out_rows_and_says_what_a_run_would_learn_and_take(cli, tmp_path, model):
+    data = examples(tmp_path / "data.jsonl")
+    with data.open("a") as file:
+        file.write(
+            '{"prompt": "cat 0", "completion": "dog 0", "weight": 2}\n{"prompt": "a", "completion": " "}\n'
+        )
+        file.write('{"prompt": "long", "completion": "%s"}\n' % ("cat " * 2000))
+    call = cli("data", "preview", data, "--model", model, "--rows", 2)
+    assert call.code == 0, call.err
+    lines = call.out.splitlines()
+    spelt = [line for line in lines if "⟦" in line]
+    assert len(spelt) == 2
+    for line in spelt:  # readable without colour: brackets around what is learnt, and no escape
+        assert line.startswith("<|begin|>·<|user|>·")
+        assert line.endswith("·<|end|>⟧")
+        assert "\x1b" not in line
+    for said in (
+        "7 rows",
+        "7 of 7 end inside what is learnt",
+        "estimate:",
+        "warning: dropped: longer than max_length: 1",
+        "warning: 1 rows repeat an earlier one",
+        "empty completion",
+    ):
+        assert said in call.out
+
+
+def test_preview_shows_what_is_learnt_in_colour_on_a_terminal(cli, tmp_path, model, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    call = cli("data", "preview", examples(tmp_path / "data.jsonl"), "--model", model)
+    assert "\x1b[1;32m⟦" in call.out
+
+
+@pytest.mark.parametrize(
+    ("row", "phase"),
+    [
+        ({"text": "The cat runs."}, "pretrain"),
+        ({"prompt": "cat", "completion": "dog"}, "sft"),
+        ({"prompt": "cat", "chosen": "dog", "rejected": "bird"}, "dpo"),
+        ({"prompt": "cat", "completion": "dog", "label": True}, "kto"),
+    ],
+)
+def test_preview_takes_the_phase_that_the_file_suits(cli, tmp_path, model, row, phase):
+    other = {key: f"red {value}" if key in ("text", "prompt") else value for key, value in row.items()}
+    data = jsonl(tmp_path / "data.jsonl", row, other)
+    found = cli("data", "preview", data, "--model", model, "--json").data
+    assert (found["phase"], found["rows"]) == (phase, 2)
+    assert [shown["branches"] for shown in found["first"]]
+    assert found["memory_bytes"] == sum(
+        found["cost"][part] for part in ("weights", "gradients", "optimizer", "activations")
+    )
+
+
+def test_preview_for_distillation_counts_the_teacher(cli, tmp_path, model):
+    data = examples(tmp_path / "data.jsonl")
+    words = ("data", "preview", data, "--model", model, "--json")
+    costs = [
+        cli(*words, *more, "--set", "sft.epochs=10").data["cost"] for more in ((), ("--phase", "distill"))
+    ]
+    assert costs[1]["flops"] > costs[0]["flops"]
+    assert costs[1]["weights"] == 2 * costs[0]["weights"]
+
+
+def test_preview_reads_no_weights(cli, tmp_path, model):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in model.iterdir():
+        if path.suffix == ".safetensors":
+            (bare / path.name).write_bytes(b"not read")
+        else:
+            os.link(path, bare / path.name)
+    assert cli("data", "preview", examples(tmp_path / "data.jsonl"), "--model", bare).code == 0
+
+
+def test_preview_refuses_what_a_run_would_refuse(cli, tmp_path, model):
+    data = jsonl(tmp_path / "data.jsonl", {"prompt": "a", "completion": "cat " * 2000})
+    call = cli("data", "preview", data, "--model", model, "--json")
+    assert call.code == 2
+    assert call.data["error"]["what"] == "no row is left to learn from"
+    assert cli("data", "preview", data, "--model", "nothing").code == 2
+    assert cli("data", "preview", data, "--model", model, "--phase", "dpo").code == 2

@@ -34,6 +34,11 @@ def test_sft_writes_a_model_that_answers_and_says_what_was_left_out(cli, tmp_pat
     assert call.data["read"] == {"kept": 7, "empty completion": 1}
     assert call.data["parents"] == [api.checkpoint_id(model)]
     assert "empty completion" in call.err
+    assert "6 rows" in call.err
+    assert "warning: dropped: longer than max_length: 1" in call.err
+    found = call.data["preflight"]
+    assert (found["rows"], found["ended"]) == (6, 6)
+    assert found["counts"] == call.data["counts"]
     assert "step 2/2" in call.err
     run = tmp_path / "run"
     assert {path.name for path in run.iterdir()} == {"model", "metrics.jsonl", "run.json"}
@@ -46,7 +51,7 @@ def test_a_run_that_is_done_is_reused_and_another_one_is_refused(cli, tmp_path, 
     first = cli("sft", *words, "--json").data
     again = cli("sft", *words, "--json").data
     assert (first["reused"], again["reused"]) == (False, True)
-    assert first | {"reused": True} == again
+    assert first | {"reused": True, "preflight": None} == again
     other = cli("sft", *words, "--set", "sft.seed=5")
     assert other.code == 2
     assert "--out" in other.err

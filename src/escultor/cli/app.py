@@ -29,6 +29,7 @@ VERBS = {
     "demo": "escultor.cli.demo:demo",
     "data mine": "escultor.cli.data:mine",
     "data check": "escultor.cli.data:check",
+    "data preview": "escultor.cli.previewing:preview",
     "pretrain": "escultor.cli.training:pretrain",
     "sft": "escultor.cli.training:sft",
     "dpo": "escultor.cli.training:dpo",
@@ -43,7 +44,7 @@ VERBS = {
     "generate": "escultor.cli.generating:generate",
     "inspect": "escultor.cli.inspecting:inspect",
 }
-GROUPS = {"data": "Make training data from the installed documentation, and check your own."}
+GROUPS = {"data": "Make training data from the installed documentation, and look at your own."}
 
 
 class Verbs(TyperGroup):

@@ -29,6 +29,7 @@ class RowKind(StrEnum):
     DOCUMENT = "document"
     EXAMPLE = "example"
     PAIR = "pair"
+    JUDGED = "judged"
 
 
 def mine(

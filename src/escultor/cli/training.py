@@ -17,8 +17,9 @@ from escultor.errors import ConfigError
 if TYPE_CHECKING:
     from escultor.cli.live import Live
     from escultor.data.importers import Imported
+    from escultor.data.preflight import Preflight
     from escultor.train.distributed import World
-    from escultor.train.runs import RunRecord
+    from escultor.train.runs import OnPreflight, RunRecord
 
 Out = Annotated[
     Path, typer.Option("--out", help="Folder for the model, metrics.jsonl and run.json; new or empty.")
@@ -49,7 +50,7 @@ def pretrain(
         "pretrain",
         out,
         imported.counts if imported else {},
-        lambda live, world: train(documents, settings, out, live.training, world),
+        lambda live, world, look: train(documents, settings, out, live.training, world, look),
     )
 
 
@@ -103,9 +104,9 @@ def distill(
         same_vocabulary(start, frozen)
     parents = tuple(checkpoint_id(each) for each in (own, folder) if each is not None)
 
-    def train(live: Live, world: World) -> RunRecord:
-        items = imported.items
-        return run("distill", start, items, settings, out, frozen, parents, live.training, world=world)
+    def train(live: Live, world: World, look: OnPreflight) -> RunRecord:
+        items, rest = imported.items, {"world": world, "on_preflight": look}
+        return run("distill", start, items, settings, out, frozen, parents, live.training, **rest)
 
     return _run(shell, processes, "distill", out, imported.counts, train)
 
@@ -130,8 +131,9 @@ def _tune(
     start, parents = load_model(folder), (checkpoint_id(folder),)
     rest: dict[str, Any] = {"parents": parents, "cache": reference_cache(url)}
 
-    def train(live: Live, world: World) -> RunRecord:
-        return run(phase, start, imported.items, settings, out, on_step=live.training, world=world, **rest)
+    def train(live: Live, world: World, look: OnPreflight) -> RunRecord:
+        more = rest | {"on_step": live.training, "world": world, "on_preflight": look}
+        return run(phase, start, imported.items, settings, out, **more)
 
     return _run(shell, processes, phase, out, imported.counts, train)
 
@@ -148,16 +150,24 @@ def _run(
     phase: str,
     out: Path,
     read: Mapping[str, int],
-    train: Callable[[Live, World], RunRecord],
+    train: Callable[[Live, World, OnPreflight], RunRecord],
 ) -> Done:
-    """Train with progress shown, then say what was made and what was left out on the way."""
+    """Train with the pre-flight and progress shown, then say what was made and what was left out."""
     from escultor.cli.live import Live
+    from escultor.cli.previewing import as_data, summary
     from escultor.evaluate.report_parts import count, duration
 
     reused = (out / RECORD).is_file()
+    looked: list[Preflight] = []
     with processes.joined() as world, Live() as live:
         live.phase(phase)
-        record = train(live, world)
+
+        def look(found: Preflight) -> None:
+            looked.append(found)
+            for line in summary(found):
+                live.note(line)
+
+        record = train(live, world, look)
     left_out = {reason: n for reason, n in read.items() if reason != "kept" and n}
     used = {reason: n for reason, n in record.counts.items() if n}
     word = "reused, it was done already" if reused else "done"
@@ -165,4 +175,5 @@ def _run(
     figures = (f"{record.steps:,} steps", f"{count(record.tokens)} tokens", f"loss {record.loss:.4f}")
     shell.say("  ".join((*figures, duration(record.seconds))))
     shell.table(["Rows", "Count"], [(k, f"{n:,}") for k, n in (used | left_out).items()])
-    return Done({"out": out, "model": out / "model", "reused": reused, "read": dict(read), **asdict(record)})
+    data = {"out": out, "model": out / "model", "reused": reused, "read": dict(read), **asdict(record)}
+    return Done(data | {"preflight": as_data(looked[0]) if looked else None})

@@ -11,6 +11,7 @@ from typing import Any
 
 from escultor.config import Config, Training
 from escultor.cycle.workflow import Result, Workflow
+from escultor.data.preflight import Preflight
 from escultor.errors import FaultError
 from escultor.evaluate.gate import decide
 from escultor.evaluate.suites import TrinitySuite, evaluate_trinity
@@ -74,6 +75,10 @@ def train_model(
     """Train and keep a checkpoint. Result: checkpoint, metrics (blob), counts, steps, tokens, loss."""
     dataset = hash_value([hash_value(item) for item in items])
 
+    def warn(found: Preflight) -> None:
+        for text in found.warnings:
+            turn.flow.progress.note(f"{name}: {text}")
+
     def work(key: str) -> tuple[Result, list[Any]]:
         out = turn.flow.store.root / "runs" / key
         model = start()
@@ -87,6 +92,7 @@ def train_model(
             parents,
             turn.flow.progress.training,
             turn.flow.store.root / "cache",
+            warn,
         )
         tree = turn.blobs.put_tree(out / "model")
         metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())

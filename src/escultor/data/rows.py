@@ -19,6 +19,7 @@ from escultor.text.chat import Chat
 from escultor.types import Document, Example, Judged, Pair
 
 Ids = np.ndarray  # (n,) int32
+Lessons = tuple[tuple[Ids, Ids], ...]  # what is seen, and what is learnt after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class NllRow:
     @property
     def first_label(self) -> int:
         return 1 if self.prompt_weight > 0 else self.start
+
+    @property
+    def lessons(self) -> Lessons:
+        return ((self.ids[: self.first_label], self.ids[self.first_label :]),)
 
     def weights(self) -> np.ndarray:
         """One weight per labelled token: (length - first_label,)."""
@@ -79,6 +84,10 @@ class PairRow:
         return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
     @property
+    def lessons(self) -> Lessons:
+        return ((self.prompt, self.chosen), (self.prompt, self.rejected))
+
+    @property
     def key(self) -> str:
         """Content id of the tokens alone."""
         return _key(self.prompt, *self.branches)
@@ -103,6 +112,10 @@ class JudgedRow:
     @property
     def length(self) -> int:
         return len(self.prompt) + len(self.response) + len(self.other)
+
+    @property
+    def lessons(self) -> Lessons:
+        return ((self.prompt, self.response),)
 
     @property
     def key(self) -> str:

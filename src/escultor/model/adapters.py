@@ -29,6 +29,17 @@ def with_adapter(loaded: Loaded, lora: Lora | None) -> Loaded:
     return Loaded(model, loaded.tokenizer)
 
 
+def adapter_numbers(model: Any, lora: Lora) -> int:
+    """How many numbers such an adapter trains: rank × (in + out) of each layer it is put around."""
+    head = model.get_output_embeddings()
+    return sum(
+        lora.rank * sum(module.weight.shape)
+        for name, module in model.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D")
+        and (name.endswith(lora.targets) if lora.targets else module is not head)
+    )
+
+
 def merged(loaded: Loaded) -> Loaded:
     """The plain model with its adapter folded into the weights."""
     model: Any = loaded.model

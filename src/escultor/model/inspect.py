@@ -180,7 +180,8 @@ _HALF = re.compile("[\udc80-\udcff]+")  # what surrogateescape makes of bytes th
 
 def displayed(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     """Tokens as a person can read them: blanks as ␣, line ends as ↵, other control characters as their
-    pictures; bytes that are only a part of a character in hexadecimal, such as ⟨E2 82⟩."""
+    pictures; bytes that are only a part of a character in hexadecimal, such as ⟨E2 82⟩; an id that the
+    tokenizer does not know as ⟨#4096⟩."""
     special = set(tokenizer.all_special_ids)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     byte_level = backend is not None and b"ByteLevel" in (
@@ -188,7 +189,7 @@ def displayed(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     )
     pieces = tokenizer.convert_ids_to_tokens(ids)
     return [
-        piece if id in special else _readable(piece, byte_level)
+        f"⟨#{id}⟩" if piece is None else piece if id in special else _readable(piece, byte_level)
         for id, piece in zip(ids, pieces, strict=True)
     ]
 

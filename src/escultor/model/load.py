@@ -49,13 +49,11 @@ def load(name: str) -> Loaded:
     """Load a causal language model and its tokenizer, in float32, ready to train or to answer."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     path = resolve(name)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    _quiet()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = _tokenizer(path)
         found: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
@@ -65,9 +63,8 @@ def load(name: str) -> Loaded:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"`{name}` cannot be loaded as a causal language model", first) from error
+    except (*_UNUSABLE, SafetensorError) as error:
+        raise _cannot_be_loaded(name, error) from error
     model, info = found
     if missing := sorted(info["missing_keys"]):  # the library would make them up
         raise ModelError(
@@ -75,15 +72,51 @@ def load(name: str) -> Loaded:
             f"{len(missing)} missing, such as {missing[0]}",
             remedy="copy the folder again; config.json and *.safetensors must belong together",
         )
-    embedding: Any = model.get_input_embeddings()
-    rows = embedding.weight.shape[0]
+    _refuse_more_tokens_than_rows(name, model, tokenizer)
+    return Loaded(model, tokenizer)
+
+
+def load_shape(name: str) -> Loaded:
+    """A model without its weights (device `meta`) and its tokenizer: enough to look at data with."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = resolve(name)
+    try:
+        tokenizer = _tokenizer(path)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except _UNUSABLE as error:
+        raise _cannot_be_loaded(name, error) from error
+    _refuse_more_tokens_than_rows(name, model, tokenizer)
+    return Loaded(model, tokenizer)
+
+
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError)
+
+
+def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _quiet()
+    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+
+
+def _cannot_be_loaded(name: str, error: Exception) -> ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(f"`{name}` cannot be loaded as a causal language model", first)
+
+
+def _refuse_more_tokens_than_rows(name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
             f"`{name}`: the tokenizer has more tokens than the model has rows",
             f"{len(tokenizer)} tokens, {rows} rows",
             remedy="use the tokenizer the model was trained with",
         )
-    return Loaded(model, tokenizer)
 
 
 def fresh(shape: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

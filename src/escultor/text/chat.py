@@ -98,6 +98,11 @@ class Chat:
         ids = ids[:-1] if ids and ids[-1] == self.turn_end[-1] else ids
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).removeprefix(self._answer.lead)
 
+    @property
+    def control(self) -> frozenset[int]:
+        """The tokens that only the template may write; see `escultor.text.plain.control_ids`."""
+        return self._plain.control
+
     @cached_property
     def turn_end(self) -> list[int]:
         """What closes an answer: the template's text up to its first special token, or else up to its
@@ -105,7 +110,7 @@ class Chat:
         if self.tokenizer.chat_template is None:
             return [self.eos]
         ids = self._encode(self._closed[1])
-        for enders in (set(self.tokenizer.all_special_ids), self._plain.control):
+        for enders in (set(self.tokenizer.all_special_ids), self.control):
             for at, token in enumerate(ids):
                 if token in enders:
                     return ids[: at + 1]

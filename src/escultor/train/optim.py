@@ -43,9 +43,7 @@ class Optimizers:
 
     def __init__(self, model: nn.Module, settings: Training):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        hidden = {name for name, p in named if p.ndim == 2 and _is_hidden(name)}
-        if settings.optimizer == "adamw":
-            hidden = set()
+        hidden = {name for name, p in named if _takes_muon(name, p, settings)}
         rest = [(name, p) for name, p in named if name not in hidden]
         groups = [
             {"params": [p for _, p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
@@ -79,6 +77,16 @@ class Optimizers:
     def restore(self, states: Iterable[dict[str, Any]]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
+
+
+def state_numbers(model: nn.Module, settings: Training) -> int:
+    """How many numbers the optimizers keep: AdamW two for each that is trained, Muon one."""
+    named = model.named_parameters()
+    return sum(p.numel() * (1 if _takes_muon(name, p, settings) else 2) for name, p in named)
+
+
+def _takes_muon(name: str, parameter: nn.Parameter, settings: Training) -> bool:
+    return settings.optimizer == "muon" and parameter.ndim == 2 and _is_hidden(name)
 
 
 def _is_hidden(name: str) -> bool:

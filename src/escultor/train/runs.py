@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from escultor.config import Pretrain, Training
+from escultor.data.preflight import Preflight
 from escultor.errors import DataError, InputError, ModelError
 from escultor.ids import code_hash, hash_value
 from escultor.model.adapters import merged, with_adapter
@@ -20,6 +21,7 @@ from escultor.rng import derive_seed
 from escultor.text.chat import Chat
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.distributed import ALONE, World
+from escultor.train.forecast import look
 from escultor.train.loop import StepReport, train
 from escultor.train.phases import PHASES, Frozen
 from escultor.train.resume import RunFolder
@@ -27,6 +29,7 @@ from escultor.types import Document
 
 RECORD = "run.json"
 OnStep = Callable[[StepReport], None]
+OnPreflight = Callable[[Preflight], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,16 @@ def run(
     on_step: OnStep = lambda report: None,
     cache: Path | None = None,
     world: World = ALONE,
+    on_preflight: OnPreflight = lambda report: None,
 ) -> RunRecord:
     """Train `start` on `items` and write model, tokenizer, metrics.jsonl and run.json to `out`.
 
     `frozen` is the reference (default: `start` before its first step) or the teacher; what the reference
     says is kept in the folder `cache` (None: in memory), for other runs too. A run that was
     cut short goes on; one that is done is returned as it is; a folder that holds anything else is
-    refused with InputError. Of several processes (`world`) each calls this alike, and the first
-    writes. Raises DataError when no row is left to learn from.
+    refused with InputError. What the rows are and what the run will take is told to `on_preflight`
+    before it begins. Of several processes (`world`) each calls this alike, and the first writes. Raises
+    DataError when no row is left to learn from, and what `Preflight.refuse` does.
     """
     if phase == "distill" and (frozen is None or frozen is start):
         raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
@@ -75,10 +80,12 @@ def run(
     key = hash_value([phase, settings.model_dump(), dataset, parents, code_hash()])
     if done := finished(out, key):
         return done
-    counts: Counter[str] = Counter()
-    rows = method.rows(items, Chat(start.tokenizer), _room(start, settings), counts, settings)
-    if not rows:
-        raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
+    chat = Chat(start.tokenizer)
+    rows, counts = _rows(phase, start, chat, items, settings)
+    teacher = frozen.model if frozen is not None and phase == "distill" else None
+    seen = look(phase, rows, counts, chat, start.model, settings, teacher)
+    on_preflight(seen)
+    seen.refuse(documents=phase == "pretrain")
     folder = RunFolder(out, key)
     torch.manual_seed(derive_seed(settings.seed, phase))
     for loaded in (start, frozen or start):
@@ -105,13 +112,30 @@ def pretrain(
     out: Path,
     on_step: OnStep = lambda report: None,
     world: World = ALONE,
+    on_preflight: OnPreflight = lambda report: None,
 ) -> RunRecord:
     """Train a tokenizer and a fresh model on documents. See `run`."""
     # Every second document settles the vocabulary, in half the time.
     tokenizer = train_tokenizer((d.text for d in documents[::2]), settings.vocabulary, settings.context)
     torch.manual_seed(settings.seed)
     start = Loaded(fresh(settings, tokenizer), tokenizer)
-    return run("pretrain", start, documents, settings, out, on_step=on_step, world=world)
+    more: dict[str, Any] = {"on_step": on_step, "world": world, "on_preflight": on_preflight}
+    return run("pretrain", start, documents, settings, out, **more)
+
+
+def preview(
+    phase: str,
+    start: Loaded,
+    items: Sequence[Any],
+    settings: Training,
+    teacher: Loaded | None = None,
+    show: int = 3,
+) -> Preflight:
+    """What a run on `items` would learn from and take; `start` may be without weights. See `run`."""
+    chat = Chat(start.tokenizer)
+    rows, counts = _rows(phase, start, chat, items, settings)
+    other = (teacher or start).model if phase == "distill" else None
+    return look(phase, rows, counts, chat, start.model, settings, other, show)
 
 
 def finished(out: Path, key: str) -> RunRecord | None:
@@ -144,6 +168,16 @@ def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
             "the same",
             "distil into a student that was made from this teacher",
         )
+
+
+def _rows(
+    phase: str, start: Loaded, chat: Chat, items: Sequence[Any], settings: Training
+) -> tuple[Sequence[Any], Counter[str]]:
+    counts: Counter[str] = Counter()
+    rows = PHASES[phase].rows(items, chat, _room(start, settings), counts, settings)
+    if not rows:
+        raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
+    return rows, counts
 
 
 def _room(start: Loaded, settings: Training) -> int:
