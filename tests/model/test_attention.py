@@ -93,6 +93,24 @@ def test_the_default_call_with_positions_alone_leaks(model):
 
 
 @torch.no_grad()
+def test_the_calls_that_do_not_leak_are_positions_without_a_cache_and_an_explicit_mask(model):
+    rows = documents()
+    batch = nll_batch(rows, sum(r.length for r in rows))
+    packed, order = batch.packed, np.argsort([-r.length for r in rows], kind="stable")
+    laid = [rows[i] for i in order]
+    keep = torch.cat([torch.arange(r.length) < r.length - 1 for r in laid])
+    mask = segment_mask(packed.segment, packed.branch)
+    if model.config._attn_implementation == "eager":
+        mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    clean = {
+        "positions, no cache": {"position_ids": packed.position, "use_cache": False},
+        "mask": {"position_ids": packed.position, "attention_mask": mask},
+    }
+    for name, how in clean.items():
+        assert difference(model(packed.ids, **how).logits[0][keep], alone(model, laid)) < 1e-5, name
+
+
+@torch.no_grad()
 def test_changing_one_document_changes_no_other(model):
     rows = documents()
     before = logp_at_labels(model, nll_batch(rows, 128).packed)

@@ -1,0 +1,149 @@
+"""The loss and gradient of a step are those of its rows each alone, however they are packed, padded,
+ordered and cut into micro-batches; the library's default call on packed documents has other ones."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.data.batches import best_fit, nll_batch, pair_batch
+from escultor.data.rows import NllRow, PairRow
+from escultor.model.forward import logp_at_labels
+from escultor.train.objectives import nll
+from escultor.train.preferences import dpo
+
+RTOL = 1e-5
+laws = settings(deadline=None, max_examples=40)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    made = tiny.llama().model
+    for parameter in made.parameters():  # of order 1 as in a trained model, so that a leak would show
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return made
+
+
+def outcome(model, batches, loss):
+    """Loss and gradient of a step as the loop takes it: sums over micro-batches, divided once."""
+    model.zero_grad()
+    parts = []
+    for batch in batches:
+        part = loss(model, batch)
+        part.total.backward()
+        parts.append((part.total.item(), part.weight))
+    weight = math.fsum(w for _, w in parts)
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    return math.fsum(total for total, _ in parts) / weight, gradient / weight
+
+
+def assert_same(one, other):
+    assert one[0] == pytest.approx(other[0], rel=RTOL)
+    assert (one[1] - other[1]).norm() <= RTOL * other[1].norm()
+
+
+def nll_loss(model, batch):
+    return nll(logp_at_labels(model, batch.packed), batch.weight)
+
+
+def dpo_loss(model, batch):
+    packed = batch.packed
+    return dpo(
+        logp_at_labels(model, packed),
+        torch.full(packed.target.shape, -5.0),
+        packed.sequence,
+        packed.sequences,
+        batch.chosen,
+        batch.rejected,
+        batch.weight,
+        0.1,
+    )
+
+
+def ids(least=1, most=30):
+    return st.integers(least, most).flatmap(
+        lambda n: st.integers(0, 2**32 - 1).map(
+            lambda seed: np.random.default_rng(seed).integers(6, tiny.VOCABULARY, n).astype(np.int32)
+        )
+    )
+
+
+weights = st.sampled_from([0.25, 1.0, 3.0])
+nll_rows = st.lists(
+    ids(2).flatmap(
+        lambda x: st.builds(NllRow, st.just("r"), st.just(x), st.integers(1, len(x) - 1), weights)
+    ),
+    min_size=1,
+    max_size=7,
+)
+pair_rows = st.lists(st.builds(PairRow, st.just("p"), ids(), ids(), ids(), weights), min_size=1, max_size=5)
+
+
+def cut(rows, sizes):
+    """Rows in groups of the sizes given, taken in turn."""
+    at, groups = 0, []
+    while at < len(rows):
+        size = sizes[len(groups) % len(sizes)]
+        groups.append(rows[at : at + size])
+        at += size
+    return groups
+
+
+cuts = st.lists(st.integers(1, 4), min_size=1, max_size=3)
+
+
+@laws
+@given(rows=nll_rows, data=st.data(), capacity=st.integers(1, 120), sizes=cuts)
+def test_a_step_of_examples_is_that_of_each_alone(model, rows, data, capacity, sizes):
+    alone = outcome(model, [nll_batch([row], 1) for row in rows], nll_loss)
+    shuffled = data.draw(st.permutations(rows))
+    assert_same(outcome(model, [nll_batch(part, capacity) for part in cut(shuffled, sizes)], nll_loss), alone)
+
+
+@laws
+@given(rows=pair_rows, data=st.data(), capacity=st.integers(1, 120), sizes=cuts)
+def test_a_step_of_pairs_is_that_of_each_alone(model, rows, data, capacity, sizes):
+    alone = outcome(model, [pair_batch([row], 1) for row in rows], dpo_loss)
+    shuffled = data.draw(st.permutations(rows))
+    assert_same(
+        outcome(model, [pair_batch(part, capacity) for part in cut(shuffled, sizes)], dpo_loss), alone
+    )
+
+
+@laws
+@given(rows=nll_rows, seed=st.integers(0, 5), capacity=st.integers(30, 120))
+def test_documents_packed_by_best_fit_are_as_each_alone(model, rows, seed, capacity):
+    rows = [replace(row, start=1, weight=1.0) for row in rows]
+    layout = best_fit([row.length for row in rows], capacity, seed)
+    alone = outcome(model, [nll_batch([row], 1) for row in rows], nll_loss)
+    assert_same(outcome(model, [nll_batch(rows, capacity, layout)], nll_loss), alone)
+
+
+def test_the_librarys_default_call_learns_from_other_documents_and_ours_does_not(model):
+    rows = tiny.nll_rows(6, start=1)
+    rows = [replace(row, weight=1.0) for row in rows]
+    alone = outcome(model, [nll_batch([row], 1) for row in rows], nll_loss)
+    whole = torch.from_numpy(np.concatenate([row.ids for row in rows]))[None].long()
+    labels = whole.clone()
+    labels[0, np.cumsum([0, *(row.length for row in rows[:-1])])] = -100  # the first token of each
+    positions = torch.cat([torch.arange(row.length) for row in rows])[None]
+
+    def packed_by_positions(**how):
+        model.zero_grad()
+        loss = model(input_ids=whole, labels=labels, position_ids=positions, **how).loss
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    for how in ({}, {"attention_mask": torch.ones_like(whole)}):
+        leaky = packed_by_positions(**how)
+        assert abs(leaky[0] - alone[0]) > 1e-3 * alone[0]
+        assert (leaky[1] - alone[1]).norm() > 0.01 * alone[1].norm()
+    assert_same(packed_by_positions(use_cache=False), alone)  # the one call form that is right
+    assert_same(outcome(model, [nll_batch(rows, 512)], nll_loss), alone)
