@@ -108,6 +108,13 @@ def test_training_the_policy_does_not_change_what_the_reference_said(model, tmp_
     assert torch.equal(cache.of(rows), before)
 
 
+def test_what_was_not_prepared_is_not_made_up_by_the_model_in_training(model, tmp_path):
+    rows = tiny.pair_rows()
+    cache = asked(model, rows[:4], tmp_path)
+    with pytest.raises(StoreError, match="1 of 5 rows missing"):
+        cache.of(rows)
+
+
 def test_a_value_of_the_wrong_length_is_computed_again(model, tmp_path):
     rows = tiny.pair_rows(1)
     expected = asked(model, rows, tmp_path).of(rows)

@@ -63,7 +63,8 @@ class ReferenceLogp:
             self._forget()
 
     def of(self, rows: Sequence[BranchedRow]) -> Tensor:
-        """(K,) float32: every branch of every row, in this order. Rows not known yet are computed."""
+        """(K,) float32: every branch of every row, in this order. They were prepared before: the model may be
+        the one that is trained since. Raises StoreError where what it said has gone."""
         return torch.from_numpy(np.concatenate(self._by_row(rows)))
 
     def split(self, rows: Sequence[BranchedRow]) -> tuple[Tensor, Tensor]:
@@ -77,22 +78,26 @@ class ReferenceLogp:
 
     def _by_row(self, rows: Sequence[BranchedRow]) -> list[np.ndarray]:
         known = self._read(rows)
-        missing = {row.key: row for row in rows if row.key not in known}
-        if missing:
-            known |= self._compute(list(missing.values()))
+        if missing := [row.key for row in rows if row.key not in known]:
+            raise StoreError(
+                f"what the reference said has gone from {self.path}",
+                f"{len(missing)} of {len(rows)} rows missing",
+                remedy="run it again; they are computed again and the run goes on at its last state",
+            )
         return [known[row.key] for row in rows]
 
     def prepare(self, rows: Sequence[BranchedRow]) -> None:
         """Compute what is not known of these rows, in passes of like lengths; kept as it goes."""
         unique = list({row.key: row for row in rows}.values())
-        known = self.known(unique).keys()
+        spans = (unique[at : at + ASKED] for at in range(0, len(unique), ASKED))
+        known = {key for span in spans for key in self._read(span)}
         self.reused += len(known)
         missing = [row for row in unique if row.key not in known]
         for group in chunks([row.length for row in missing]):
             self._compute([missing[i] for i in group])
 
     @torch.no_grad()
-    def _compute(self, rows: Sequence[BranchedRow]) -> dict[str, np.ndarray]:
+    def _compute(self, rows: Sequence[BranchedRow]) -> None:
         training = self.model.training
         self.model.eval()
         device = self.model.device
@@ -103,7 +108,6 @@ class ReferenceLogp:
         found = {row.key: part.astype("<f4") for row, part in zip(rows, parts, strict=True)}
         self.add(found)
         self.computed += len(found)
-        return found
 
     def known(self, rows: Sequence[BranchedRow]) -> dict[str, np.ndarray]:
         """What is known of these rows, by their keys."""
@@ -117,7 +121,8 @@ class ReferenceLogp:
         with self._mended():
             self.file.execute("begin immediate")
             self.file.executemany(
-                "insert or ignore into logp values (?, ?, ?)",
+                "insert into logp values (?, ?, ?) on conflict do update set value = excluded.value"
+                " where length(value) <> length(excluded.value)",
                 [(self.reference, key, part.tobytes()) for key, part in found.items()],
             )
             self.file.execute("commit")
