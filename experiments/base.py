@@ -1,9 +1,9 @@
 """Pre-train escultor-base on the installed documentation and put it into the package.
 
-    python experiments/base.py             train (an hour or more on two cores; a killed run goes on), pack
-    python experiments/base.py --pack DIR  pack a run folder that is done
+    python experiments/base.py                  both stages (an hour or more on two cores), pack
+    python experiments/base.py --records MODEL  the second stage alone, from a model that had the first, pack
 
-Prints one JSON object last.
+A killed run goes on. Prints one JSON object last.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -23,7 +24,9 @@ from escultor.data.sources.documentation import is_held_out
 from escultor.evaluate.suites import evaluate_trinity, trinity_suite
 from escultor.ids import hash_value
 from escultor.model.load import BUILT_IN_PATH, Loaded, count_parameters, load, save
-from escultor.train.runs import pretrain
+from escultor.train.optim import MUON_RATIO
+from escultor.train.runs import pretrain, run
+from escultor.types import Document
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out" / "base"
@@ -32,14 +35,33 @@ SUITE = Evaluation(items=320)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pack", type=Path, help="a run folder that is done")
+    parser.add_argument("--records", help="a model folder with its card.json, in place of the first stage")
     given = parser.parse_args()
-    settings = load_config(HERE / "base.yaml").pretrain
     corpus = read_corpus(HERE.parent / ".cache")
-    out = given.pack or OUT
-    if given.pack is None:
-        pretrain(corpus.documents(), settings, out, show)
-    print(json.dumps(pack(out, settings, corpus)))
+    if given.records:
+        start, first = load(given.records), json.loads((Path(given.records) / "card.json").read_text())
+    else:
+        settings, documents = load_config(HERE / "base.yaml").pretrain, corpus.documents()
+        pretrain(documents, settings, OUT / "documents", on_step=show)
+        start = load(str(OUT / "documents" / "model"))
+        first = stage(OUT / "documents", settings, documents)
+    settings, records = load_config(HERE / "base_records.yaml").pretrain, corpus.records()
+    run("pretrain", start, records, settings, OUT / "records", on_step=show)
+    print(json.dumps(pack(first, stage(OUT / "records", settings, records), corpus)))
+
+
+def stage(folder: Path, settings: Pretrain, documents: list[Document]) -> dict[str, object]:
+    """What one stage was made of and how its loss fell."""
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "documents": len(documents),
+        "data_hash": hash_value([d.id for d in documents]),
+        "tokens": steps[-1]["tokens"],
+        "steps": len(steps),
+        "final_loss_nats": sum(s["loss"] for s in steps[-50:]) / 50,
+        "config": settings.model_dump(),
+        "curve": [[s["step"], round(s["loss"], 4)] for s in steps[:: max(1, len(steps) // 100)]],
+    }
 
 
 def show(report) -> None:
@@ -52,29 +74,21 @@ def show(report) -> None:
         )
 
 
-def pack(run: Path, settings: Pretrain, corpus: Corpus) -> dict[str, object]:
+def pack(first: dict, second: dict, corpus: Corpus) -> dict[str, object]:
     """Weights as bfloat16 with the card beside them; figures on held-out packages."""
-    loaded = load(str(run / "model"))
-    save(loaded, BUILT_IN_PATH, torch.bfloat16)
-    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    save(load(str(OUT / "records" / "model")), BUILT_IN_PATH, torch.bfloat16)
     suite = trinity_suite(corpus.held_out, SUITE)
     kept = load(str(BUILT_IN_PATH))
     scores = evaluate_trinity(
         kept, "escultor-base", suite, SUITE.model_copy(update={"speed_requests": 1}), 0.1
     )
     bits = scores.scores.metrics["document_bits_per_byte"]
-    documents = corpus.documents()
     facts = {
         "parameters": count_parameters(kept.model),
-        "documents": len(documents),
-        "data_hash": hash_value([d.id for d in documents]),
-        "tokens": steps[-1]["tokens"],
-        "steps": len(steps),
-        "final_loss_nats": sum(s["loss"] for s in steps[-50:]) / 50,
         "held_out_items": len(suite.items),
         "held_out_bits_per_byte": sum(bits) / len(bits),
-        "config": settings.model_dump(),
-        "curve": [[s["step"], round(s["loss"], 4)] for s in steps[:: max(1, len(steps) // 100)]],
+        "first": {key: first[key] for key in second},
+        "second": second,
         "packages": _packages(corpus),
     }
     (BUILT_IN_PATH / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -94,16 +108,25 @@ def _packages(corpus: Corpus) -> dict[str, object]:
 
 def card(facts: dict, kept: Loaded) -> str:
     """The page beside the weights: `base_card.md` with its figures filled in."""
-    config = facts["config"]
-    template = (HERE / "base_card.md").read_text()
-    return template.format(
-        **facts | config,
-        vocabulary_size=len(kept.tokenizer),
-        muon_rate=5 * config["learning_rate"],
-        package_count=len(facts["packages"]),
-        largest=", ".join(list(facts["packages"])[:12]),
-        date=time.strftime("%Y-%m-%d"),
+    config = facts["first"]["config"]
+    return (
+        (HERE / "base_card.md")
+        .read_text()
+        .format(
+            **facts | config,
+            vocabulary_size=len(kept.tokenizer),
+            one=_named(facts["first"]),
+            two=_named(facts["second"]),
+            package_count=len(facts["packages"]),
+            largest=", ".join(list(facts["packages"])[:12]),
+            date=time.strftime("%Y-%m-%d"),
+        )
     )
+
+
+def _named(stage: dict) -> SimpleNamespace:
+    """A stage's facts by attribute, Muon's rate among them."""
+    return SimpleNamespace(**stage | stage["config"], muon_rate=MUON_RATIO * stage["config"]["learning_rate"])
 
 
 if __name__ == "__main__":

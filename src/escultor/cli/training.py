@@ -105,8 +105,8 @@ def distill(
     parents = tuple(checkpoint_id(each) for each in (own, folder) if each is not None)
 
     def train(live: Live, world: World, look: OnPreflight) -> RunRecord:
-        items, rest = imported.items, {"world": world, "on_preflight": look}
-        return run("distill", start, items, settings, out, frozen, parents, live.training, **rest)
+        rest: dict[str, Any] = {"on_step": live.training, "world": world, "on_preflight": look}
+        return run("distill", start, imported.items, settings, out, frozen, parents, **rest)
 
     return _run(shell, processes, "distill", out, imported.counts, train)
 

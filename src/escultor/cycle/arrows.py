@@ -90,9 +90,9 @@ def train_model(
             out,
             frozen() if frozen else None,
             parents,
-            turn.flow.progress.training,
-            turn.flow.store.root / "cache",
-            warn,
+            on_step=turn.flow.progress.training,
+            cache=turn.flow.store.root / "cache",
+            on_preflight=warn,
         )
         tree = turn.blobs.put_tree(out / "model")
         metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())

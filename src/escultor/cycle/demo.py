@@ -62,7 +62,7 @@ DPO_BELOW = 0.75  # own answers whose mean over these fields is at least this ma
 class Sizes:
     """How much of the corpus the demo takes."""
 
-    sft_examples: int = 4800
+    sft_examples: int = 5760
     dpo_prompts: int = 256  # not among the SFT examples
     traffic_prompts: int = 96
     answers_per_prompt: int = 4

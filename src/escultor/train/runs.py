@@ -58,6 +58,7 @@ def run(
     out: Path,
     frozen: Loaded | None = None,
     parents: tuple[str, ...] = (),
+    *,
     on_step: OnStep = lambda report: None,
     cache: Path | None = None,
     world: World = ALONE,
