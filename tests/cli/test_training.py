@@ -185,17 +185,9 @@ def test_an_unfinished_run_is_no_model(cli, tmp_path):
 
 
 def test_after_a_loss_that_is_not_finite_one_goes_on_from_the_last_good_model(cli, tmp_path, model):
-    rows = [{"prompt": f"cat {i}", "completion": "dog", "weight": 1.0, "id": f"r{i}"} for i in range(4)]
-    rows[3]["weight"] = 1e30
+    rows = ({"prompt": f"cat {i}", "completion": "dog", "id": f"r{i}"} for i in range(4))
     data = jsonl(tmp_path / "data.jsonl", *rows)
-    steep = (
-        "--set",
-        "sft.shuffle=false",
-        "--set",
-        "sft.learning_rate=1e38",
-        "--set",
-        "sft.schedule=constant",
-    )
+    steep = ("--set", "sft.shuffle=false", "--set", "sft.learning_rate=1e38")
     call = cli("sft", "--model", model, "--data", data, "--out", "run", *SHORT, *steep)
     assert call.code == 1
     assert "step 2 is not finite" in call.err
