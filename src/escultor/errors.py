@@ -8,6 +8,7 @@ EscultorError
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
     └── TrainingError              a run that had to stop
+        ├── NotFinite              because its loss or gradient is no finite number
         └── LostProcess            because another of its processes is gone
 """
 
@@ -67,6 +68,10 @@ class StoreError(FaultError):
 
 class TrainingError(FaultError):
     """A training run that had to stop, for example at a non-finite loss."""
+
+
+class NotFinite(TrainingError):
+    """A step's loss or gradient is not finite; the weights are those of the step before."""
 
 
 class LostProcess(TrainingError):

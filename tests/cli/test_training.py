@@ -8,7 +8,7 @@ from cli_rows import examples, jsonl, pairs
 
 from escultor.cli import finding
 from escultor.cycle import api
-from escultor.train.resume import PLAIN, SHARDED, RunFolder
+from escultor.train.resume import LAST_GOOD, PLAIN, SHARDED, RunFolder
 from escultor.train.runs import RECORD
 
 SHORT = tuple(
@@ -184,6 +184,22 @@ def test_an_unfinished_run_is_no_model(cli, tmp_path):
     assert "not finished" in call.err
 
 
+def test_after_a_loss_that_is_not_finite_one_goes_on_from_the_last_good_model(cli, tmp_path, model):
+    rows = ({"prompt": f"cat {i}", "completion": "dog", "id": f"r{i}"} for i in range(4))
+    data = jsonl(tmp_path / "data.jsonl", *rows)
+    steep = ("--set", "sft.shuffle=false", "--set", "sft.learning_rate=1e38")
+    call = cli("sft", "--model", model, "--data", data, "--out", "run", *SHORT, *steep)
+    assert call.code == 1
+    assert "step 2 is not finite" in call.err
+    assert "rows r2, r3" in call.err
+    assert "run/last-good" in call.err
+    refused = cli("sft", "--model", "run", "--data", data, "--out", "next", *SHORT)
+    assert refused.code == 2
+    assert "run/last-good" in refused.err
+    call = cli("generate", "run/last-good", "cat", "--max-new-tokens", 1)
+    assert call.code == 0, call.err
+
+
 def test_a_run_that_was_killed_before_it_saved_begins_again(cli, tmp_path, model):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"st')
@@ -201,7 +217,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(cli, tmp_path, model):
 
 
 def test_the_files_of_a_run_have_the_names_that_training_gives_them(tmp_path):
-    assert finding.RECORD == RECORD
+    assert (finding.RECORD, finding.LAST_GOOD) == (RECORD, LAST_GOOD)
     RunFolder(tmp_path, "key").save({"step": 1})
     (state,) = tmp_path.glob(finding.STATES)
     assert state.name == PLAIN

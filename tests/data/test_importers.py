@@ -209,6 +209,12 @@ BROKEN = [
     ("example", ROWS["example"] | {"weight": True}, "`weight` is of the wrong type"),
     ("example", ROWS["example"] | {"weight": 10**400}, "`weight` is of the wrong type"),
     ("example", ROWS["example"] | {"weight": 0}, "`weight` is too small"),
+    (
+        "example",
+        ROWS["example"] | {"weight": 1e39},
+        r"`weight` is out of range; got: 1e\+39; allowed: 1e-30 to 1e\+30",
+    ),
+    ("pair", ROWS["pair"] | {"weight": 1e-60}, "`weight` is out of range"),
     ("pair", ROWS["example"], "`chosen` is missing"),
     ("pair", {"chosen": "a", "rejected": "b"}, "`prompt` is missing"),
     ("pair", {"chosen": [SAY], "rejected": [LIE]}, "`prompt` is missing"),
@@ -279,7 +285,7 @@ text = st.text(st.characters(codec="utf-8"), max_size=20)
 filled = text.filter(str.strip)
 origins = st.builds(Origin, st.tuples(text), text)
 prompts = st.lists(st.builds(Message, content=filled), min_size=1, max_size=3).map(tuple)
-weights = st.floats(0, exclude_min=True, allow_infinity=False)
+weights = st.floats(1e-30, 1e30)
 items = st.one_of(
     st.lists(st.builds(Document, filled, filled, origins), min_size=1, unique_by=lambda x: x.id),
     st.lists(

@@ -259,6 +259,11 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_rows(tmp_path, save_
     assert state["step"] == 1
     assert all(torch.equal(state["model"][name], value) for name, value in model.state_dict().items())
     assert len(run.read_metrics()) == 1
+    mended, whole = (replace(broken, rows=rows) for _ in range(2))
+    train(model, mended, objective, broken.settings, run)
+    other = tiny.llama().model
+    train(other, whole, objective, broken.settings)
+    assert tiny.same_weights(model, other)  # as if it had never been broken
 
 
 def test_a_gradient_that_is_not_finite_stops():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from escultor.store import Store
 
 # Of a training run, as `escultor.train` names them; to import it takes seconds.
-RECORD, STATES = "run.json", "state[.-]*"
+RECORD, STATES, LAST_GOOD = "run.json", "state[.-]*", "last-good"
 _HASH = re.compile("[0-9a-f]{6,32}")
 
 
@@ -31,8 +31,11 @@ def find_model(name: str, store_url: str) -> Path:
     path = Path(name)
     if (path / RECORD).is_file() and (path / "model").is_dir():
         return resolve(str(path / "model"))
-    if any(path.glob(STATES)):
-        raise ModelError(f"the run in {name} is not finished", remedy="give the command that began it again")
+    if any(path.glob(STATES)) or (path / LAST_GOOD).is_dir():
+        remedy = "give the command that began it again"
+        if (path / LAST_GOOD).is_dir():
+            remedy += f", or take {path / LAST_GOOD}, the model before the step that failed"
+        raise ModelError(f"the run in {name} is not finished", remedy=remedy)
     if path.exists() or not (name in ALIASES or _HASH.fullmatch(name)):
         return resolve(name)
     with existing_store(store_url, f"`{name}` is no folder, and cannot be looked up") as store:

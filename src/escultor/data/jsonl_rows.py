@@ -22,6 +22,7 @@ KEYS: dict[Kind, frozenset[str]] = {
     "judged": frozenset(("prompt", "completion", "label", "id", "weight", "origin")),
 }
 SHAPES = "{text}, {prompt, completion}, {messages}, {prompt, chosen, rejected} or {prompt, completion, label}"
+WEIGHT_LIMIT = 1e30  # and its inverse
 
 
 class Fault(Exception):
@@ -209,6 +210,8 @@ def _weight(row: dict[str, Any]) -> float:
     weight = _number(row, "weight", 1.0)
     if weight <= 0:
         raise Fault("`weight` is too small", weight, "a number above 0", "leave the row out")
+    if not 1 / WEIGHT_LIMIT <= weight <= WEIGHT_LIMIT:  # 0 or infinite once it is a float32
+        raise Fault("`weight` is out of range", weight, f"{1 / WEIGHT_LIMIT:g} to {WEIGHT_LIMIT:g}")
     return weight
 
 

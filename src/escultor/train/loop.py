@@ -13,7 +13,7 @@ from torch import nn
 
 from escultor.config import Training
 from escultor.data.batches import on
-from escultor.errors import TrainingError
+from escultor.errors import NotFinite, TrainingError
 from escultor.model.forward import precision
 from escultor.model.memory import keep_freed_memory
 from escultor.train.distributed import ALONE, World, whole
@@ -77,8 +77,8 @@ def train(
 
     With `run`, the state is kept on disk as it goes and a run that was cut short goes on where its
     last state stood. Of several processes (`world`) each gives its own share of the stream, and the first
-    writes; `world.gathered` makes sharded weights whole. Raises TrainingError at a non-finite loss or
-    gradient, naming the step and rows.
+    writes; `world.gathered` makes sharded weights whole. Raises NotFinite at such a loss or gradient,
+    naming the step and rows; the weights are then those of the step before.
     """
     keep_freed_memory()
     model.zero_grad(set_to_none=True)  # what an earlier run that had to stop left behind
@@ -190,7 +190,7 @@ def _refuse_non_finite(what: str, value: float, step: int, own: _Step, world: Wo
     seen = world.gather((own.loss, own.rows))
     named = [rows for loss, rows in seen if not math.isfinite(loss)] or [rows for _, rows in seen if rows]
     first = [", ".join(rows[:8]) + (" …" if len(rows) > 8 else "") for rows in named]
-    raise TrainingError(
+    raise NotFinite(
         f"the {what} of step {step + 1} is not finite",
         f"{value} on rows {'; '.join(first)}",
         "a finite number",

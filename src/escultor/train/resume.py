@@ -18,6 +18,7 @@ from escultor.errors import StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
 
 PLAIN, SHARDED = "state.pt", "state-*"
+LAST_GOOD = "last-good"  # the model as it was before a step that could not be taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class RunFolder:
         """Whether a run was cut short here: its state lies here, or nothing but rows of one without."""
         if (self.path / PLAIN).is_file() or self.sharded_states():
             return True
-        return all(path == self.metrics or path.name.startswith(".state") for path in self.path.iterdir())
+        own = (self.metrics.name, LAST_GOOD)
+        return all(path.name in own or path.name.startswith(".state") for path in self.path.iterdir())
 
     def sharded_states(self) -> list[Path]:
         """Folders of states in shares, the newest last."""
@@ -83,6 +85,7 @@ class RunFolder:
         (self.path / PLAIN).unlink(missing_ok=True)
         for folder in self.sharded_states():
             shutil.rmtree(folder)
+        shutil.rmtree(self.path / LAST_GOOD, ignore_errors=True)
 
     # --- what both kinds of state are made of -----------------------------------------------------
 

@@ -13,7 +13,7 @@ import torch
 
 from escultor.config import Pretrain, Training
 from escultor.data.preflight import Preflight
-from escultor.errors import DataError, InputError, ModelError
+from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
 from escultor.model.adapters import merged, with_adapter
 from escultor.model.load import Loaded, fresh, save
@@ -24,7 +24,7 @@ from escultor.train.distributed import ALONE, World
 from escultor.train.forecast import look
 from escultor.train.loop import StepReport, train
 from escultor.train.phases import PHASES, Frozen
-from escultor.train.resume import RunFolder
+from escultor.train.resume import LAST_GOOD, RunFolder
 from escultor.types import Document
 
 RECORD = "run.json"
@@ -71,7 +71,8 @@ def run(
     cut short goes on; one that is done is returned as it is; a folder that holds anything else is
     refused with InputError. What the rows are and what the run will take is told to `on_preflight`
     before it begins. Of several processes (`world`) each calls this alike, and the first writes. Raises
-    DataError when no row is left to learn from, and what `Preflight.refuse` does.
+    DataError when no row is left to learn from, what `Preflight.refuse` does, and NotFinite, when the model
+    of the last good step is kept in `out` under `last-good`.
     """
     if phase == "distill" and (frozen is None or frozen is start):
         raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
@@ -81,12 +82,7 @@ def run(
     key = hash_value([phase, settings.model_dump(), dataset, parents, code_hash()])
     if done := finished(out, key):
         return done
-    chat = Chat(start.tokenizer)
-    rows, counts = _rows(phase, start, chat, items, settings)
-    teacher = frozen.model if frozen is not None and phase == "distill" else None
-    seen = look(phase, rows, counts, chat, start.model, settings, teacher)
-    on_preflight(seen)
-    seen.refuse(documents=phase == "pretrain")
+    rows, counts = _looked_at(phase, start, frozen, items, settings, on_preflight)
     folder = RunFolder(out, key)
     torch.manual_seed(derive_seed(settings.seed, phase))
     for loaded in (start, frozen or start):
@@ -95,7 +91,11 @@ def run(
     student = with_adapter(start, settings.lora)
     if world.size > 1:  # what is drawn from here on is each process's own
         torch.manual_seed(derive_seed(settings.seed, phase, "rank", world.rank))
-    report = train(student.model, stream, method.objective(settings), settings, folder, on_step, world)
+    try:
+        report = train(student.model, stream, method.objective(settings), settings, folder, on_step, world)
+    except NotFinite as error:
+        world.gathered(student.model)
+        raise (_with_last_good(error, student, folder) if world.first else error) from error
     world.gathered(student.model)
     last = folder.read_metrics()[-1] if report is None else report.row()
     made_of = (dataset, hash_value(settings.model_dump()), code_hash(), settings.seed)
@@ -171,6 +171,24 @@ def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
         )
 
 
+def _looked_at(
+    phase: str,
+    start: Loaded,
+    frozen: Loaded | None,
+    items: Sequence[Any],
+    settings: Training,
+    on_preflight: OnPreflight,
+) -> tuple[Sequence[Any], Counter[str]]:
+    """The rows of a run and their counts, after its pre-flight."""
+    chat = Chat(start.tokenizer)
+    rows, counts = _rows(phase, start, chat, items, settings)
+    teacher = frozen.model if frozen is not None and phase == "distill" else None
+    seen = look(phase, rows, counts, chat, start.model, settings, teacher)
+    on_preflight(seen)
+    seen.refuse(documents=phase == "pretrain")
+    return rows, counts
+
+
 def _rows(
     phase: str, start: Loaded, chat: Chat, items: Sequence[Any], settings: Training
 ) -> tuple[Sequence[Any], Counter[str]]:
@@ -184,6 +202,19 @@ def _rows(
 def _room(start: Loaded, settings: Training) -> int:
     """max_length, but never more than the model's context."""
     return min(settings.max_length, int(getattr(start.model.config, "max_position_embeddings", 1 << 30)))
+
+
+def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> NotFinite:
+    """Keep the model as it was before the step that failed, if it took any, and say how to go on."""
+    path = folder.path / LAST_GOOD
+    if not folder.read_metrics():
+        return error
+    try:
+        save(merged(student), path)
+    except StoreError:  # the step and its rows are the more important news
+        return error
+    remedy = f"mend these rows, or lower the learning rate; to go on from the step before, start from {path}"
+    return NotFinite(error.what, error.got, error.allowed, remedy)
 
 
 def _finish(loaded: Loaded, folder: RunFolder, record: RunRecord) -> None:
