@@ -35,6 +35,10 @@ class Lora(Section):
     rank: Count = Field(default=16, description="rank of the update")
     alpha: Positive = Field(default=32.0, description="the update is scaled by alpha / rank")
     targets: tuple[str, ...] = Field(default=(), description="module names; empty: all linear layers")
+    merge: bool = Field(
+        default=True,
+        description="also write a whole model; false: the adapter alone, which needs its base",
+    )
 
 
 class Training(Section):
@@ -64,10 +68,25 @@ class Training(Section):
         default="auto",
         description="of matrix products; weights stay float32. auto: bfloat16 where it is fast",
     )
-    optimizer: Literal["adamw", "muon"] = Field(
-        default="adamw", description="muon: Muon on hidden matrices, AdamW on the rest"
+    optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(
+        default="adamw",
+        description="muon: Muon on hidden matrices, AdamW on the rest; adamw8bit: moments in a byte each",
     )
     lora: Lora | None = Field(default=None, description="null: full fine-tuning")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: a GPU where there is one"
+    )
+    attention: Literal["auto", "dense", "segments", "flex"] = Field(
+        default="auto",
+        description="to packed rows; auto: flex (FlexAttention) on a GPU, else segments; dense: any model",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="layers are computed again backwards: less memory, a third more time"
+    )
+    activation_offload: bool = Field(
+        default=False, description="on a GPU: what the backward pass needs waits in the processor's memory"
+    )
+    compile: bool = Field(default=False, description="each layer by torch.compile; takes its time at first")
 
 
 class Model(Section):
@@ -82,7 +101,7 @@ class Pretrain(Training):
     max_length: Count = Field(
         default=384, description="tokens of a packed row; a longer document is cut into windows"
     )
-    optimizer: Literal["adamw", "muon"] = Field(default="muon", description="see sft")
+    optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(default="muon", description="see sft")
     vocabulary: Annotated[int, Field(ge=300)] = Field(
         default=4096, description="tokens of the byte-level BPE"
     )

@@ -35,6 +35,24 @@ def test_promoting_a_run_keeps_what_its_record_says(cli, tmp_path, model):
     assert found["parents"] == [api.checkpoint_id(model)]
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
+def test_an_adapter_alone_answers_and_is_merged_before_it_is_promoted(cli, tmp_path, model):
+    pytest.importorskip("peft")
+    data = examples(tmp_path / "data.jsonl")
+    words = ("--data", data, "--set", "sft.max_steps=1", "--set", "sft.lora={rank: 2, merge: false}")
+    made = cli("sft", "--model", model, *words, "--out", "run", "--json")
+    assert made.data["model"] == "run/adapter"
+    assert cli("generate", "run", "cat", "--max-new-tokens", "2").code == 0
+    refused = cli("promote", "run", "--because", "trained")
+    assert refused.code == 2
+    assert "escultor merge" in refused.err
+    assert cli("merge", "run", "--out", "whole", "--json").data["model"] == "whole"
+    assert cli("promote", "whole", "--because", "trained").code == 0
+    for wrong, why in ((("run", "whole"), "holds something else"), (("whole", "new"), "whole model already")):
+        call = cli("merge", wrong[0], "--out", wrong[1])
+        assert (call.code, why in call.err) == (2, True)
+
+
 def test_a_promotion_needs_a_reason_and_a_model(cli, tmp_path, model):
     assert cli("promote", model).code == 2
     assert cli("promote", "nothing", "--because", "x").code == 2

@@ -10,6 +10,7 @@ from escultor.data.batches import nll_batch, pair_batch
 from escultor.data.rows import NllRow
 from escultor.model.attention import segment_mask
 from escultor.model.forward import hidden_at_labels, logits_at_labels, logp_at_labels
+from escultor.model.segments import NAME, register
 
 VOCABULARY = 512
 
@@ -45,9 +46,12 @@ def gpt2(implementation):
     return GPT2LMHeadModel(config).eval()
 
 
-@pytest.fixture(scope="module", params=[(llama, "sdpa"), (llama, "eager"), (gpt2, "sdpa")])
+@pytest.fixture(
+    scope="module", params=[(llama, "sdpa"), (llama, "eager"), (gpt2, "sdpa"), (llama, NAME), (gpt2, NAME)]
+)
 def model(request):
     make, implementation = request.param
+    register()
     return make(implementation)
 
 

@@ -1,5 +1,7 @@
 """The estimate of a run's memory and time against what autograd keeps and what a run computes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,12 @@ from escultor.config import Lora
 from escultor.data.batches import nll_batch
 from escultor.data.rows import NllRow
 from escultor.model.adapters import adapter_numbers, with_adapter
+from escultor.model.attention import attend
 from escultor.model.cost import Work, cost, forward_flops, matrix_speed
 from escultor.model.forward import logp_at_labels, precision
 from escultor.model.head import CHUNK_VALUES
 from escultor.model.load import Loaded
+from escultor.model.memory import checkpoint_layers
 
 
 def llama(**changes):
@@ -54,8 +58,26 @@ def test_the_activations_are_what_autograd_keeps_to_a_seventh(dtype, changes):
         rows = [NllRow(str(i), np.full(width // 2, 7, np.int32), 1) for i in range(count)]
         batch = nll_batch(rows, width)
         work = Work(1.0, batch.packed.ids.numel(), width, len(batch.packed.target), 1, 1)
-        estimate = cost(model, work, dtype, 1.0).activations - 4 * 3 * CHUNK_VALUES
-        assert estimate == pytest.approx(kept(model, batch, dtype), rel=1 / 7)
+        head = 4 * 3 * CHUNK_VALUES
+        for kind in ("dense", "segments"):
+            attend(model, kind)
+            estimate = cost(model, replace(work, masked=kind == "dense"), dtype, 1.0).activations - head
+            assert estimate == pytest.approx(kept(model, batch, dtype), rel=1 / 7)
+
+
+def test_checkpointed_layers_keep_their_input_and_one_layer_is_computed_at_a_time():
+    shallow, deep = llama(), llama(num_hidden_layers=10)
+    batch = nll_batch([NllRow(str(i), np.full(128, 7, np.int32), 1) for i in range(8)], 256)
+    work = Work(1.0, batch.packed.ids.numel(), 256, len(batch.packed.target), 1, 1, checkpointed=True)
+    estimates, found = [], []
+    for model in (shallow.train(), deep.train()):
+        attend(model, "segments")
+        checkpoint_layers(model, True)
+        estimates.append(cost(model, work, "float32", 1.0).activations)
+        found.append(kept(model, batch, "float32"))
+    assert estimates[1] - estimates[0] == pytest.approx(found[1] - found[0], rel=0.01)
+    whole = cost(deep, replace(work, checkpointed=False), "float32", 1.0).activations
+    assert estimates[1] - 4 * 3 * CHUNK_VALUES < (whole - 4 * 3 * CHUNK_VALUES) / 4
 
 
 def test_time_is_six_flops_per_parameter_and_token_where_all_are_trained():
@@ -63,7 +85,7 @@ def test_time_is_six_flops_per_parameter_and_token_where_all_are_trained():
         model = llama(tie_word_embeddings=tied)
         total = sum(p.numel() for p in model.parameters())
         used = total - (0 if tied else 300 * 64)
-        found = cost(model, Work(1000.0, 512, 512, 10, used, 2 * total, 5e6), "float32", 1e9)
+        found = cost(model, Work(1000.0, 512, 512, 10, used, 8 * total, 5e6), "float32", 1e9)
         assert found.flops == 6 * 1000 * used + 5e6
         assert found.seconds == pytest.approx(found.flops / 1e9)
         assert forward_flops(model, 10) == 20 * used
@@ -75,7 +97,7 @@ def test_a_model_without_weights_is_estimated_as_one_with_them():
     with torch.device("meta"):
         shape = llama()
     assert cost(shape, work, "float32", 1e9) == cost(llama(), work, "float32", 1e9)
-    assert matrix_speed(shape, "float32") > 0
+    assert matrix_speed(shape, "float32", torch.device("cpu")) > 0
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it

@@ -11,6 +11,7 @@ from escultor.errors import DataError, InputError
 from escultor.model.heatmap import attention_svg, safe_text
 from escultor.model.inspect import displayed, inspect_text
 from escultor.model.load import Loaded, fresh
+from escultor.model.segments import NAME
 from escultor.text.tokenizer import BEGIN, train_tokenizer
 
 TEXT = "the model reads the text and the text reads the model"
@@ -55,10 +56,10 @@ def test_the_model_is_left_as_it_was(loaded):
     loaded.model.train()
     inspect_text(loaded, TEXT)
     assert loaded.model.training
-    assert loaded.model.config._attn_implementation == "sdpa"
+    assert loaded.model.config._attn_implementation == NAME
     with pytest.raises(InputError):
         inspect_text(loaded, TEXT, layer=2)
-    assert loaded.model.config._attn_implementation == "sdpa"
+    assert loaded.model.config._attn_implementation == NAME
 
 
 # --- probabilities

@@ -89,7 +89,9 @@ def learn(world, name, run=None, on_step=lambda report: None):
         reports.append((report.loss, report.grad_norm, report.tokens, *report.more.values()))
         on_step(report)
 
-    with patch.object(optim, "fast_bfloat16", lambda: False):  # Muon's products, else equal to 1e-5 only
+    with patch.object(
+        optim, "fast_bfloat16", lambda device: False
+    ):  # Muon's products, else equal to 1e-5 only
         train(student.model, stream, method.objective(settings), settings, run, seen, world)
     world.gathered(student.model)
     weights = merged(student).model.state_dict() if world.first or not world.sharded else {}

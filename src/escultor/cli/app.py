@@ -40,6 +40,7 @@ VERBS = {
     "promote": "escultor.cli.deploying:promote",
     "rollback": "escultor.cli.deploying:rollback",
     "models": "escultor.cli.deploying:models",
+    "merge": "escultor.cli.deploying:merge",
     "cycle": "escultor.cli.judging:cycle",
     "generate": "escultor.cli.generating:generate",
     "inspect": "escultor.cli.inspecting:inspect",

@@ -1,15 +1,17 @@
-"""`promote`, `rollback`, `models`: who answers, on a person's order, and who else is there."""
+"""`promote`, `rollback`, `models`, `merge`: who answers, on a person's order, and who else is there."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.finding import existing_store, find_model
+from escultor.cli.finding import ADAPTER, existing_store, find_model
 from escultor.cli.output import Done, Shell
+from escultor.errors import InputError
 
 if TYPE_CHECKING:
     from escultor.store import Store
@@ -75,6 +77,25 @@ def models(shell: Shell) -> Done:
     heads = ["Name", "Alias", "Checkpoint", "Phase", "Parents", "Parameters", "Kept since"]
     shell.table(heads, rows, left=(0, 1, 2, 3, 4))
     return Done({"models": found, "aliases": named})
+
+
+def merge(
+    shell: Shell,
+    adapter: Annotated[str, typer.Argument(help="Run folder or adapter folder, of a run with `lora`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the whole model; new or empty.")],
+) -> Done:
+    """Fold an adapter into its base and write the whole model."""
+    from escultor.model.load import is_adapter, load, resolve, save
+
+    inner = Path(adapter) / ADAPTER
+    folder = resolve(str(inner)) if inner.is_dir() else find_model(adapter, shell.config.store.url)
+    if not is_adapter(folder):
+        raise InputError(f"{folder} holds a whole model already", "no adapter", "the folder of an adapter")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} already holds something else", allowed="a new or empty folder")
+    save(load(str(folder)), out)
+    shell.say(f"merged: {out}", "bold")
+    return Done({"adapter": folder, "model": out})
 
 
 def _described(store: Store, checkpoint: Checkpoint, named: dict[str, str]) -> dict[str, Any]:

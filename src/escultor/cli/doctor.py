@@ -178,6 +178,12 @@ def _lora(shell: Shell) -> Check:
     return _extra("peft", "lora", "low-rank adapters", asked)
 
 
+def _bitsandbytes(shell: Shell) -> Check:
+    names = ("pretrain", "sft", "dpo", "kto", "distillation")
+    asked = any(getattr(shell.config, name).optimizer == "adamw8bit" for name in names)
+    return _extra("bitsandbytes", "8bit", "optimizer adamw8bit", asked)
+
+
 def _postgres(shell: Shell) -> Check:
     return _extra("psycopg", "postgres", "a store on PostgreSQL", log_file(shell.config.store.url) is None)
 
@@ -201,5 +207,6 @@ CHECKS: dict[str, Callable[[Shell], Check]] = {
     "store": _store,
     "model": _base,
     "peft": _lora,
+    "bitsandbytes": _bitsandbytes,
     "psycopg": _postgres,
 }

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 # Of a training run, as `escultor.train` names them; to import it takes seconds.
 RECORD, STATES, LAST_GOOD = "run.json", "state[.-]*", "last-good"
+MODEL, ADAPTER = "model", "adapter"
 _HASH = re.compile("[0-9a-f]{6,32}")
 
 
 def find_model(name: str, store_url: str) -> Path:
-    """The folder of a model: `escultor-base`, a model folder, a run folder (the model that it made), an
+    """The folder of a model: `escultor-base`, a model folder, a run folder (what it made, see `made`), an
     alias (champion, previous, candidate), or a checkpoint id or the beginning of one.
 
     A folder goes before an alias of the same name. Raises ModelError where there is no such model.
@@ -29,8 +30,8 @@ def find_model(name: str, store_url: str) -> Path:
     from escultor.store.registry import ALIASES
 
     path = Path(name)
-    if (path / RECORD).is_file() and (path / "model").is_dir():
-        return resolve(str(path / "model"))
+    if (path / RECORD).is_file() and made(path).is_dir():
+        return resolve(str(made(path)))
     if any(path.glob(STATES)) or (path / LAST_GOOD).is_dir():
         remedy = "give the command that began it again"
         if (path / LAST_GOOD).is_dir():
@@ -40,6 +41,11 @@ def find_model(name: str, store_url: str) -> Path:
         return resolve(name)
     with existing_store(store_url, f"`{name}` is no folder, and cannot be looked up") as store:
         return resolve(str(store.blobs.tree(_checkpoint(store, name))))
+
+
+def made(run: Path) -> Path:
+    """The folder of what a run made: the whole model, or where there is none its adapter."""
+    return run / (ADAPTER if (run / ADAPTER).is_dir() and not (run / MODEL).is_dir() else MODEL)
 
 
 def _checkpoint(store: Store, name: str) -> str:

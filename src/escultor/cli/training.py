@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from escultor.cli.finding import RECORD, find_model, load_model, need_file, read_corpus, reference_cache
+from escultor.cli.finding import RECORD, find_model, load_model, made, need_file, read_corpus, reference_cache
 from escultor.cli.output import Done, Shell
 from escultor.cli.processes import Processes
 from escultor.errors import ConfigError
@@ -171,9 +171,9 @@ def _run(
     left_out = {reason: n for reason, n in read.items() if reason != "kept" and n}
     used = {reason: n for reason, n in record.counts.items() if n}
     word = "reused, it was done already" if reused else "done"
-    shell.say(f"{phase}: {word}; {out / 'model'}", "bold")
+    shell.say(f"{phase}: {word}; {made(out)}", "bold")
     figures = (f"{record.steps:,} steps", f"{count(record.tokens)} tokens", f"loss {record.loss:.4f}")
     shell.say("  ".join((*figures, duration(record.seconds))))
     shell.table(["Rows", "Count"], [(k, f"{n:,}") for k, n in (used | left_out).items()])
-    data = {"out": out, "model": out / "model", "reused": reused, "read": dict(read), **asdict(record)}
+    data = {"out": out, "model": made(out), "reused": reused, "read": dict(read), **asdict(record)}
     return Done(data | {"preflight": as_data(looked[0]) if looked else None})

@@ -153,7 +153,15 @@ def compare(champion: Scores, candidate: Scores, policy: Gate | None = None, see
 
 
 def promote(store: Store, folder: Path, because: str) -> tuple[Checkpoint, Deployment]:
-    """Make a model folder the champion on a person's order; its files are kept in the store."""
+    """Make a model folder the champion on a person's order; its files are kept in the store.
+
+    Raises InputError for an adapter: its base would stay outside.
+    """
+    from escultor.model.load import is_adapter
+
+    if is_adapter(folder):
+        remedy = "merge it first: escultor merge"
+        raise InputError(f"{folder} holds an adapter, not a whole model", remedy=remedy)
     history = deployments(store)
     tree = store.blobs.put_tree(folder)
     checkpoint = store.log.get(Checkpoint, tree) or _checkpoint(tree, folder)

@@ -12,7 +12,7 @@ from typing import Any
 from escultor.config import Config, Training
 from escultor.cycle.workflow import Result, Workflow
 from escultor.data.preflight import Preflight
-from escultor.errors import FaultError
+from escultor.errors import ConfigError, FaultError
 from escultor.evaluate.gate import decide
 from escultor.evaluate.suites import TrinitySuite, evaluate_trinity
 from escultor.ids import code_hash, hash_value, plain
@@ -73,6 +73,12 @@ def train_model(
     frozen: Callable[[], Loaded] | None = None,
 ) -> Result:
     """Train and keep a checkpoint. Result: checkpoint, metrics (blob), counts, steps, tokens, loss."""
+    if settings.lora and not settings.lora.merge:
+        raise ConfigError(
+            "a turn keeps whole models, since adapters need their base",
+            f"lora.merge false of {phase}",
+            "lora.merge true",
+        )
     dataset = hash_value([hash_value(item) for item in items])
 
     def warn(found: Preflight) -> None:

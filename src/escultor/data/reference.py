@@ -49,7 +49,7 @@ class ReferenceLogp:
     def __init__(self, model: Any, dtype: str, folder: Path | None = None):
         self.model, self.dtype = model, dtype
         self.path = folder / FILE if folder else None
-        self.reference = identity(model, multiplies_in(dtype))
+        self.reference = identity(model, multiplies_in(dtype, model.device.type))
         self.computed = self.reused = 0
         with self._mended():
             if folder:

@@ -32,8 +32,8 @@ def nll_by_row(model: Any, rows: Sequence[NllRow], dtype: str) -> np.ndarray:
     out = np.zeros(len(rows))
     for group in chunks([row.length for row in rows]):
         chosen = [rows[i] for i in group]
-        with precision(dtype):
-            logp = logp_at_labels(model, nll_batch(chosen).packed).double()
+        with precision(dtype, model.device.type):
+            logp = logp_at_labels(model, on(model.device, nll_batch(chosen).packed)).double()
         for i, part in zip(group, logp.split([r.length - r.first_label for r in chosen]), strict=True):
             out[i] = -part.sum().item()
     return out

@@ -25,10 +25,12 @@ class Work:
     width: int  # tokens of its packed rows
     labelled: int  # of its tokens
     trained: int  # numbers that gradients are taken of
-    state: int  # numbers that the optimizer keeps
+    state: int  # bytes that the optimizer keeps
     frozen_flops: float = 0.0  # of the frozen model's forward passes
     frozen_bytes: int = 0  # of a second model in memory
     dense: bool = False  # whether whole distributions are compared, not labelled tokens
+    masked: bool = False  # whether attention is given a dense mask
+    checkpointed: bool = False  # whether layers are computed again backwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> Cost:
     left out too, so that a run takes longer than this, seldom twice as long.
 
     Memory: float32 weights, gradients and optimizer state, and what autograd keeps of the largest forward
-    pass of a Llama-like model without checkpointing: per token and layer 9 H numbers of 4 bytes (norms,
-    residuals) and 2 KV + 4 I + T (keys and values, feed-forward, mask) in the products' precision; the
-    head's chunks, or with `dense` the distributions themselves.
+    pass of a Llama-like model: per token 4 H numbers of 4 bytes, and with each layer 9 H more (norms,
+    residuals) and 2 KV + 4 I (keys and values, feed-forward; with `masked` T more) in the products'
+    precision; with `checkpointed` H a layer and all of one layer; the head's chunks, or with `dense` the
+    distributions themselves.
     """
     parameters = sum(p.numel() for p in model.parameters())
     flops = work.tokens * (4 * _multiplied(model) + 2 * work.trained) + work.frozen_flops
@@ -70,7 +73,7 @@ def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> Cost:
         trained=work.trained,
         weights=sum(p.numel() * p.element_size() for p in model.parameters()) + work.frozen_bytes,
         gradients=4 * work.trained,
-        optimizer=4 * work.state,
+        optimizer=work.state,
         activations=_activations(model, work, dtype),
         flops=flops,
         flops_per_s=flops_per_s,
@@ -99,18 +102,18 @@ def _activations(model: Any, work: Work, dtype: str) -> int:
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
     half = dtype == "bfloat16" or (dtype == "auto" and fast_bfloat16())
     bytes_ = 2 if half else 4
-    per_token = 4 * 9 * hidden + bytes_ * (2 * keys + 4 * inner + work.width)
+    layer = 4 * 9 * hidden + bytes_ * (2 * keys + 4 * inner + (work.width if work.masked else 0))
+    per_token = 4 * 4 * hidden + (layers * 4 * hidden + layer if work.checkpointed else layers * layer)
     copies = bytes_ * _multiplied(model) if half else 0  # of the weights, in the products' precision
     vocabulary = model.get_input_embeddings().weight.shape[0]
     head = 4 * (_KD_COPIES * work.labelled * vocabulary if work.dense else 3 * CHUNK_VALUES)
-    return work.pass_tokens * layers * per_token + copies + head
+    return work.pass_tokens * per_token + copies + head
 
 
-def matrix_speed(model: Any, dtype: str) -> float:
-    """FLOPs a second of matrix products as wide as the model's own, taken in about a tenth of a second."""
+def matrix_speed(model: Any, dtype: str, device: torch.device) -> float:
+    """FLOPs a second on `device` of products as wide as the model's own, taken in a tenth of a second."""
     config = model.config.get_text_config()
     width = int(config.hidden_size)
-    device = model.device if model.device.type != "meta" else torch.device("cpu")
     x, w = torch.ones(_ROWS, width, device=device), torch.ones(width, 4 * width, device=device)
     with torch.no_grad(), precision(dtype, device.type):
         torch.mm(x, w)  # kernels are prepared at the first product of a shape

@@ -3,67 +3,75 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from escultor.model.attention import segment_mask
+from escultor.model.attention import Seen, kind_of, seen_by
 from escultor.model.head import linear_logp
 
+WIDTH = 256  # tokens
 _LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 
 
-class PackedBatch(Protocol):
+class PackedBatch(Seen, Protocol):
     """The tensors of a packed batch; see `escultor.data.batches.Packed`."""
 
     @property
     def ids(self) -> Tensor: ...
-    @property
-    def position(self) -> Tensor: ...
-    @property
-    def segment(self) -> Tensor: ...
-    @property
-    def branch(self) -> Tensor: ...
-    @property
-    def causal(self) -> bool: ...
     @property
     def source(self) -> Tensor: ...
     @property
     def target(self) -> Tensor: ...
 
 
-def fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32."""
-    if torch.cuda.is_available():
+def fast_bfloat16(device: str | None = None) -> bool:
+    """Whether a device (cpu or cuda; None: the best here) multiplies bfloat16 faster than float32."""
+    if (device or "cuda") == "cuda" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def precision(dtype: str, device: str = "cpu") -> AbstractContextManager[Any]:
     """The context for matrix products in `dtype` (auto, float32, bfloat16); weights stay float32."""
-    return torch.autocast(device, torch.bfloat16, enabled=multiplies_in(dtype) == "bfloat16")
+    return torch.autocast(device, torch.bfloat16, enabled=multiplies_in(dtype, device) == "bfloat16")
 
 
-def multiplies_in(dtype: str) -> str:
-    """The dtype that `dtype` (auto, float32, bfloat16) means on this processor."""
+def multiplies_in(dtype: str, device: str | None = None) -> str:
+    """The dtype that `dtype` (auto, float32, bfloat16) means on a device; see `fast_bfloat16`."""
     if dtype == "auto":
-        return "bfloat16" if fast_bfloat16() else "float32"
+        return "bfloat16" if fast_bfloat16(device) else "float32"
     return dtype
 
 
 def hidden_at_labels(model: Any, packed: PackedBatch) -> Tensor:
-    """The last hidden state at every labelled position: (K, H)."""
-    mask = None if packed.causal else segment_mask(packed.segment, packed.branch)
-    inner = _unwrapped(model)
-    if mask is not None and inner.config._attn_implementation == "eager":  # it adds its mask: True is + 1
-        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
-    body = inner.base_model
-    out = body(
-        input_ids=packed.ids, attention_mask=mask, position_ids=packed.position, use_cache=False
+    """The last hidden state at every labelled position: (K, H). The model attends as `attend` told it."""
+    inner = unwrapped(model)
+    if kind_of(inner) != "dense":
+        packed = closed_up(packed)
+    out = inner.base_model(
+        input_ids=packed.ids, position_ids=packed.position, use_cache=False, **seen_by(inner, packed)
     ).last_hidden_state  # (R, T, H)
     return out.reshape(-1, out.shape[-1])[packed.source]
+
+
+def closed_up(packed: Any) -> Any:
+    """The batch's tokens in one row without the padding between, for attention that minds no row's length.
+
+    Its width is a multiple of WIDTH: of few shapes, each has its kernels prepared once.
+    """
+    real = packed.segment.flatten().nonzero()[:, 0]  # (N,) of R*T
+    beyond = -len(real) % WIDTH
+    if len(real) + beyond >= packed.segment.numel():
+        return packed
+    moved = torch.zeros_like(packed.segment).flatten()
+    moved[real] = torch.arange(len(real), device=real.device)
+    names = ("ids", "position", "segment", "branch")
+    rows = {name: F.pad(getattr(packed, name).flatten()[real], (0, beyond))[None] for name in names}
+    return replace(packed, **rows, source=moved[packed.source])
 
 
 def logits_at_labels(model: Any, packed: PackedBatch) -> Tensor:
@@ -74,7 +82,7 @@ def logits_at_labels(model: Any, packed: PackedBatch) -> Tensor:
 def logp_at_labels(model: Any, packed: PackedBatch) -> Tensor:
     """Log-probability of every labelled token: (K,), float32."""
     hidden = hidden_at_labels(model, packed)
-    inner = _unwrapped(model)
+    inner = unwrapped(model)
     head = inner.get_output_embeddings()
     if head.bias is None and type(head) is torch.nn.Linear and not _reshapes_logits(inner.config):
         return linear_logp(hidden, head.weight, packed.target)
@@ -86,7 +94,7 @@ def _reshapes_logits(config: Any) -> bool:
 
 
 def _logits(model: Any, hidden: Tensor) -> Tensor:
-    inner = _unwrapped(model)
+    inner = unwrapped(model)
     logits = inner.get_output_embeddings()(hidden).float()
     config = inner.config
     if scale := getattr(config, "logit_scale", None):  # Cohere
@@ -98,6 +106,6 @@ def _logits(model: Any, hidden: Tensor) -> Tensor:
     return logits
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """The causal language model inside adapters."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

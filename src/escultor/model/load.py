@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escultor.config import Pretrain
 from escultor.errors import ModelError, StoreError
+from escultor.model.attention import attend, kind_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BUILT_IN = "escultor-base"
 BUILT_IN_PATH = Path(__file__).parents[1] / "assets" / BUILT_IN
+ADAPTER_CONFIG = "adapter_config.json"  # of a folder that holds an adapter; see `adapters`
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Loaded:
 
 
 def resolve(name: str) -> Path:
-    """The folder of a model's name: the built-in one's, or the path itself.
+    """The folder of a model's name: the built-in one's, or the path itself, which may hold an adapter.
 
     Raises ModelError where no model lies there, saying what is missing.
     """
@@ -34,7 +38,7 @@ def resolve(name: str) -> Path:
     remedy = f"give a folder with config.json and *.safetensors, or `{BUILT_IN}`"
     if not path.is_dir():
         raise ModelError(f"`{name}` is no model folder", "nothing is there", remedy=remedy)
-    if not (path / "config.json").is_file():
+    if not (path / "config.json").is_file() and not is_adapter(path):
         raise ModelError(f"`{name}` is no model folder", "no config.json", remedy=remedy)
     if not list(path.glob("*.safetensors")):
         if list(path.glob("*.bin")) or list(path.glob("*.pt")):
@@ -46,12 +50,19 @@ def resolve(name: str) -> Path:
 
 
 def load(name: str) -> Loaded:
-    """Load a causal language model and its tokenizer, in float32, ready to train or to answer."""
+    """Load a causal language model and its tokenizer, in float32, ready to train or to answer.
+
+    An adapter is loaded with its base, and merged into it.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     path = resolve(name)
+    if is_adapter(path):
+        from escultor.model.adapters import load_adapted
+
+        return load_adapted(path)
     try:
         tokenizer = _tokenizer(path)
         found: Any = AutoModelForCausalLM.from_pretrained(
@@ -73,7 +84,24 @@ def load(name: str) -> Loaded:
             remedy="copy the folder again; config.json and *.safetensors must belong together",
         )
     _refuse_more_tokens_than_rows(name, model, tokenizer)
+    attend(model, kind_for(model, torch.device("cpu")))
     return Loaded(model, tokenizer)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds an adapter, and not a whole model."""
+    return (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file()
+
+
+def folder_of(model: Any) -> Path | None:
+    """The folder from which `model` was loaded; None for one that was made or changed since."""
+    name = model.config.name_or_path
+    return Path(name).absolute() if name and (Path(name) / "config.json").is_file() else None
+
+
+def changed(model: Any) -> None:
+    """Note that the weights of `model` are no longer those of the folder it came from."""
+    model.config.name_or_path = ""
 
 
 def load_shape(name: str) -> Loaded:
@@ -82,6 +110,10 @@ def load_shape(name: str) -> Loaded:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path = resolve(name)
+    if is_adapter(path):
+        from escultor.model.adapters import base_of
+
+        return load_shape(str(base_of(path)))
     try:
         tokenizer = _tokenizer(path)
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
@@ -136,7 +168,9 @@ def fresh(shape: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
         tie_word_embeddings=True,
         **special,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    attend(model, kind_for(model, model.device))
+    return model
 
 
 def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
@@ -144,18 +178,25 @@ def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
 
     Raises StoreError when the disk refuses; nothing half-written is left.
     """
-    import shutil
-
-    _quiet()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
+    with written(folder) as temporary:
         state = loaded.model.state_dict()
         if dtype is not None:
             kept = {value.data_ptr(): value.to(dtype) for value in state.values()}  # tied weights once
             state = {name: kept[value.data_ptr()] for name, value in state.items()}
         loaded.model.save_pretrained(temporary, state_dict=state)
         loaded.tokenizer.save_pretrained(temporary)
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` once all is in it. See `save`."""
+    import shutil
+
+    _quiet()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from escultor.errors import ModelError
-from escultor.model.load import Loaded
+from escultor.model.load import Loaded, changed
 
 
 def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int | None) -> Loaded:
@@ -48,6 +48,7 @@ def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int |
         for layer in inner.layers:
             _narrow(layer.mlp, intermediate_size)
         model.config.intermediate_size = intermediate_size
+    changed(model)
     return Loaded(model, teacher.tokenizer)
 
 

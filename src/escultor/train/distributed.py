@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -53,7 +53,21 @@ class World:
         return self.strategy == "fsdp"
 
     def refuse(self, settings: Training) -> None:
-        """Raise ConfigError where settings and strategy do not go together."""
+        """Raise ConfigError where settings do not go together with the strategy or the device."""
+        if self.sharded and settings.optimizer == "adamw8bit":
+            raise ConfigError(
+                "adamw8bit works on whole weights, and fsdp leaves each process a share of them",
+                "optimizer adamw8bit under strategy fsdp",
+                "optimizer adamw under fsdp, whose moments lie in shares already",
+                "set optimizer=adamw, or give --strategy ddp",
+            )
+        if settings.activation_offload and self.device.type == "cpu":
+            raise ConfigError(
+                "activation_offload has nowhere to go on a processor: its memory is where things wait",
+                "activation_offload true on cpu",
+                "false",
+                "set activation_offload=false; gradient_checkpointing spares memory here",
+            )
         if self.sharded and settings.optimizer == "muon":
             raise ConfigError(
                 "muon works on whole matrices, and fsdp leaves each process a share of them",
@@ -61,6 +75,17 @@ class World:
                 "optimizer adamw under fsdp, or muon under ddp",
                 "set optimizer=adamw, or give --strategy ddp",
             )
+
+    def at(self, device: Literal["auto", "cpu", "cuda"]) -> World:
+        """This process on the device that the settings name. Raises ConfigError where there is none."""
+        there = torch.cuda.is_available()
+        if device == "cuda" and not there:
+            raise ConfigError(
+                "there is no GPU that torch can use", "device cuda", "auto or cpu", "set device=auto"
+            )
+        if device == "cpu" or not there:
+            return replace(self, device=CPU)
+        return self if self.device.type == "cuda" else replace(self, device=torch.device("cuda"))
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each figure summed over the processes."""

@@ -6,13 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from escultor.config import Training
 from escultor.data.batches import CAPACITY, FORWARD_TOKENS
 from escultor.data.preflight import Preflight, Row, preflight
 from escultor.model.adapters import adapter_numbers
+from escultor.model.attention import kind_for
 from escultor.model.cost import Work, cost, forward_flops, matrix_speed
 from escultor.text.chat import Chat
-from escultor.train.optim import state_numbers
+from escultor.train.distributed import CPU
+from escultor.train.optim import adamw_bytes, state_bytes
 
 
 def look(
@@ -24,13 +28,14 @@ def look(
     settings: Training,
     teacher: Any = None,
     show: int = 3,
+    device: torch.device = CPU,
 ) -> Preflight:
-    """The pre-flight of a run; takes about a tenth of a second more than a pass over the rows."""
+    """The pre-flight of a run on `device`; takes about a tenth of a second more than a pass over the rows."""
     estimate = cost(
         model,
         work(phase, rows, model, settings, teacher),
         settings.dtype,
-        matrix_speed(model, settings.dtype),
+        matrix_speed(model, settings.dtype, device),
     )
     return preflight(rows, counts, chat, model, estimate, phase == "pretrain", show)
 
@@ -50,10 +55,10 @@ def work(phase: str, rows: Sequence[Row], model: Any, settings: Training, teache
     elif teacher is not None:
         frozen = forward_flops(teacher, tokens * passes)
     if settings.lora is None:
-        trained, state = sum(p.numel() for p in model.parameters()), state_numbers(model, settings)
+        trained, state = sum(p.numel() for p in model.parameters()), state_bytes(model, settings)
     else:
         trained = adapter_numbers(model, settings.lora)
-        state = 2 * trained
+        state = adamw_bytes(settings) * trained
     return Work(
         tokens=tokens * passes,
         pass_tokens=largest,
@@ -64,6 +69,9 @@ def work(phase: str, rows: Sequence[Row], model: Any, settings: Training, teache
         frozen_flops=frozen,
         frozen_bytes=sum(p.numel() * p.element_size() for p in teacher.parameters()) if teacher else 0,
         dense=teacher is not None,
+        masked=settings.attention in ("auto", "dense")
+        and kind_for(model, CPU, settings.attention) == "dense",
+        checkpointed=settings.gradient_checkpointing,
     )
 
 

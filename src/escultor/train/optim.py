@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from escultor.config import Training
+from escultor.errors import ConfigError
 from escultor.model.forward import fast_bfloat16
 from escultor.train.muon import Muon
 
@@ -54,12 +55,12 @@ class Optimizers:
         self.parts: list[Optimizer] = []
         self.peaks: list[float] = []
         if groups:
-            self.parts.append(torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True))
+            self.parts.append(_adamw(groups, settings, betas))
             self.peaks.append(settings.learning_rate)
         if hidden:
             peak = MUON_RATIO * settings.learning_rate
             matrices = [p for name, p in named if name in hidden]
-            dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
+            dtype = torch.bfloat16 if fast_bfloat16(matrices[0].device.type) else torch.float32
             self.parts.append(Muon(matrices, peak, weight_decay=settings.weight_decay, dtype=dtype))
             self.peaks.append(peak)
 
@@ -79,10 +80,30 @@ class Optimizers:
             part.load_state_dict(state)
 
 
-def state_numbers(model: nn.Module, settings: Training) -> int:
-    """How many numbers the optimizers keep: AdamW two for each that is trained, Muon one."""
+def _adamw(groups: list[dict[str, Any]], settings: Training, betas: tuple[float, float]) -> Optimizer:
+    """AdamW; with adamw8bit both moments of weights of 4,096 numbers and more are kept in a byte each, by
+    blocks (Dettmers et al. 2021, arXiv:2110.02861). Raises ConfigError where bitsandbytes is missing."""
+    if settings.optimizer != "adamw8bit":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            "optimizer adamw8bit needs bitsandbytes", remedy="pip install 'escultor[8bit]'"
+        ) from error
+    return AdamW8bit(groups, lr=settings.learning_rate, betas=betas)
+
+
+def state_bytes(model: nn.Module, settings: Training) -> int:
+    """What the optimizers keep of a model that is trained whole."""
     named = model.named_parameters()
-    return sum(p.numel() * (1 if _takes_muon(name, p, settings) else 2) for name, p in named)
+    adamw = adamw_bytes(settings)
+    return sum(p.numel() * (4 if _takes_muon(name, p, settings) else adamw) for name, p in named)
+
+
+def adamw_bytes(settings: Training) -> int:
+    """What AdamW keeps of each number that it trains: two moments."""
+    return 2 if settings.optimizer == "adamw8bit" else 8
 
 
 def _takes_muon(name: str, parameter: nn.Parameter, settings: Training) -> bool:

@@ -15,19 +15,21 @@ from escultor.config import Pretrain, Training
 from escultor.data.preflight import Preflight
 from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
-from escultor.model.adapters import merged, with_adapter
-from escultor.model.load import Loaded, fresh, save
+from escultor.model.adapters import merged, no_base, save_adapter, with_adapter
+from escultor.model.forward import unwrapped
+from escultor.model.load import Loaded, changed, folder_of, fresh, save
 from escultor.rng import derive_seed
 from escultor.text.chat import Chat
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.distributed import ALONE, World
 from escultor.train.forecast import look
-from escultor.train.loop import StepReport, train
+from escultor.train.loop import Objective, StepReport, Stream, train
 from escultor.train.phases import PHASES, Frozen
+from escultor.train.placing import placed, prepared, sparing
 from escultor.train.resume import LAST_GOOD, RunFolder
 from escultor.types import Document
 
-RECORD = "run.json"
+RECORD, MODEL, ADAPTER = "run.json", "model", "adapter"
 OnStep = Callable[[StepReport], None]
 OnPreflight = Callable[[Preflight], None]
 
@@ -64,7 +66,8 @@ def run(
     world: World = ALONE,
     on_preflight: OnPreflight = lambda report: None,
 ) -> RunRecord:
-    """Train `start` on `items` and write model, tokenizer, metrics.jsonl and run.json to `out`.
+    """Train `start` on `items` and write model, tokenizer, metrics.jsonl and run.json to `out`; with LoRA
+    also the adapter alone, where the base lies in a folder.
 
     `frozen` is the reference (default: `start` before its first step) or the teacher; what the reference
     says is kept in the folder `cache` (None: in memory), for other runs too. A run that was
@@ -76,33 +79,32 @@ def run(
     """
     if phase == "distill" and (frozen is None or frozen is start):
         raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
+    world = world.at(settings.device)
     world.refuse(settings)
+    if settings.lora and not settings.lora.merge and folder_of(start.model) is None:
+        raise no_base()
     method = PHASES[phase]
     dataset = hash_value([hash_value(item) for item in items])
     key = hash_value([phase, settings.model_dump(), dataset, parents, code_hash()])
     if done := finished(out, key):
         return done
-    rows, counts = _looked_at(phase, start, frozen, items, settings, on_preflight)
+    rows, counts = _looked_at(phase, start, frozen, items, settings, on_preflight, world)
     folder = RunFolder(out, key)
     torch.manual_seed(derive_seed(settings.seed, phase))
-    for loaded in (start, frozen or start):
-        loaded.model.to(world.device)  # type: ignore[arg-type]
-    stream = method.stream(rows, Frozen((frozen or start).model, cache, counts, world), settings)
-    student = with_adapter(start, settings.lora)
-    if world.size > 1:  # what is drawn from here on is each process's own
-        torch.manual_seed(derive_seed(settings.seed, phase, "rank", world.rank))
-    try:
-        report = train(student.model, stream, method.objective(settings), settings, folder, on_step, world)
-    except NotFinite as error:
-        world.gathered(student.model)
-        raise (_with_last_good(error, student, folder) if world.first else error) from error
-    world.gathered(student.model)
+    other = frozen or start
+    with placed([start.model] if other is start else [start.model, other.model], settings, world):
+        stream = method.stream(rows, Frozen(other.model, cache, counts, world), settings)
+        student = with_adapter(start, settings.lora)
+        if world.size > 1:  # what is drawn from here on is each process's own
+            torch.manual_seed(derive_seed(settings.seed, phase, "rank", world.rank))
+        objective = sparing(method.objective(settings), settings)
+        report = _trained(student, stream, objective, settings, folder, on_step, world)
     last = folder.read_metrics()[-1] if report is None else report.row()
     made_of = (dataset, hash_value(settings.model_dump()), code_hash(), settings.seed)
     figures = (stream.steps, last["tokens"], last["seconds"], last["loss"])
     record = RunRecord(key, phase, parents, *made_of, dict(counts), *figures)
     if world.first:
-        _finish(merged(student), folder, record)
+        _finish(student, settings, folder, record)
     world.wait()
     return record
 
@@ -136,7 +138,8 @@ def preview(
     chat = Chat(start.tokenizer)
     rows, counts = _rows(phase, start, chat, items, settings)
     other = (teacher or start).model if phase == "distill" else None
-    return look(phase, rows, counts, chat, start.model, settings, other, show)
+    device = ALONE.at(settings.device).device
+    return look(phase, rows, counts, chat, start.model, settings, other, show, device)
 
 
 def finished(out: Path, key: str) -> RunRecord | None:
@@ -178,12 +181,13 @@ def _looked_at(
     items: Sequence[Any],
     settings: Training,
     on_preflight: OnPreflight,
+    world: World,
 ) -> tuple[Sequence[Any], Counter[str]]:
     """The rows of a run and their counts, after its pre-flight."""
     chat = Chat(start.tokenizer)
     rows, counts = _rows(phase, start, chat, items, settings)
     teacher = frozen.model if frozen is not None and phase == "distill" else None
-    seen = look(phase, rows, counts, chat, start.model, settings, teacher)
+    seen = look(phase, rows, counts, chat, start.model, settings, teacher, device=world.device)
     on_preflight(seen)
     seen.refuse(documents=phase == "pretrain")
     return rows, counts
@@ -217,9 +221,34 @@ def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> Not
     return NotFinite(error.what, error.got, error.allowed, remedy)
 
 
-def _finish(loaded: Loaded, folder: RunFolder, record: RunRecord) -> None:
+def _trained(
+    student: Loaded,
+    stream: Stream,
+    objective: Objective,
+    settings: Training,
+    folder: RunFolder,
+    on_step: OnStep,
+    world: World,
+) -> StepReport | None:
+    """Train in place; the weights of the student are whole afterwards in the first process."""
+    with prepared(student.model, settings):
+        try:
+            report = train(student.model, stream, objective, settings, folder, on_step, world)
+        except NotFinite as error:
+            world.gathered(student.model)
+            raise (_with_last_good(error, student, folder) if world.first else error) from error
+        world.gathered(student.model)
+    return report
+
+
+def _finish(student: Loaded, settings: Training, folder: RunFolder, record: RunRecord) -> None:
     """Weights first, the record last: a folder with a record is whole."""
-    save(loaded, folder.path / "model")
+    if settings.lora and folder_of(unwrapped(student.model)):
+        save_adapter(student, folder.path / ADAPTER)
+    whole = merged(student)
+    changed(whole.model)
+    if not settings.lora or settings.lora.merge:
+        save(whole, folder.path / MODEL)
     text = json.dumps(asdict(record), indent=2) + "\n"
     temporary = folder.path / f".{RECORD}.tmp"
     temporary.write_text(text, encoding="utf-8")

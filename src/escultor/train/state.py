@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -36,7 +36,7 @@ def save_state(
     if world.sharded:
         _save_shares(run, done, model, optimizers.parts, world)
     else:
-        run.save(done | {"model": model.state_dict(), "optimizers": optimizers.state()}, world)
+        run.save(done | {"model": _learnt(model), "optimizers": optimizers.state()}, world)
 
 
 def restore_state(run: RunFolder, model: nn.Module, optimizers: Optimizers, world: World) -> Progress:
@@ -44,9 +44,26 @@ def restore_state(run: RunFolder, model: nn.Module, optimizers: Optimizers, worl
     if world.sharded:
         state = _load_shares(run, model, optimizers.parts, world)
     elif state := run.load(world):
-        model.load_state_dict(state["model"])
+        _restore_learnt(model, state["model"])
         optimizers.restore(state["optimizers"])
     return (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    """Weights that training does not move: those around which an adapter lies."""
+    return {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+
+
+def _learnt(model: nn.Module) -> dict[str, Any]:
+    """All of a model but what is frozen; a hundredth of it where an adapter is trained."""
+    frozen = _frozen(model)
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def _restore_learnt(model: nn.Module, learnt: dict[str, Any]) -> None:
+    found = model.load_state_dict(learnt, strict=False)
+    if wrong := {*found.unexpected_keys, *found.missing_keys} - _frozen(model):
+        raise StoreError("the run's state does not fit its model", sorted(wrong)[:3], remedy="delete it")
 
 
 def _save_shares(
@@ -54,7 +71,7 @@ def _save_shares(
 ) -> None:
     target = run.path / f"state-{progress['step']:09d}"
     temporary = run.path / f".{target.name}.tmp"
-    weights, moments = get_state_dict(model, optimizers)
+    weights, moments = get_state_dict(model, optimizers, options=StateDictOptions(ignore_frozen_params=True))
     try:
         save({"model": weights, "optimizers": moments}, checkpoint_id=temporary)
         run.write(_own(temporary, world.rank), progress | {"rng": rng_state()})
@@ -86,7 +103,7 @@ def _load_shares(
     (folder,) = newest
     same_size = len(list(folder.glob("rank*.pt"))) == world.size
     progress = run.read(_own(folder, world.rank if same_size else 0))
-    weights, moments = get_state_dict(model, optimizers)
+    weights, moments = get_state_dict(model, optimizers, options=StateDictOptions(ignore_frozen_params=True))
     state = {"model": weights, "optimizers": moments}
     try:
         load(state, checkpoint_id=folder)
@@ -95,7 +112,13 @@ def _load_shares(
         raise StoreError(
             f"{folder} cannot be read", first, remedy="delete it; the run begins again"
         ) from error
-    set_state_dict(model, optimizers, model_state_dict=weights, optim_state_dict=moments)
+    set_state_dict(
+        model,
+        optimizers,
+        model_state_dict=weights,
+        optim_state_dict=moments,
+        options=StateDictOptions(strict=not _frozen(model)),
+    )
     if same_size:
         restore_rng(progress["rng"])
     run.cut_metrics(progress["step"], world)
