@@ -58,6 +58,7 @@ bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON 
 	$(ORACLE_BIN)/python bench/dpo.py --data $(BENCH_DATA)
 	$(ORACLE_BIN)/python bench/sft.py --data $(BENCH_DATA)
 	$(ORACLE_BIN)/python bench/vocabulary.py --data $(BENCH_DATA)
+	$(ORACLE_BIN)/python bench/ddp.py
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA)
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 135m
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 360m

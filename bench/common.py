@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from escultor.config import Pretrain
 from escultor.data.importers import read_jsonl
 from escultor.errors import DataError
-from escultor.model.load import Loaded, save
+from escultor.model.load import Loaded, fresh, save
 from escultor.text.tokenizer import train_tokenizer
 from escultor.types import Example, Pair
 
@@ -153,34 +152,25 @@ def items(job: Job) -> Sequence[Pair | Example]:
 
 def write_models(folder: Path, data: Path, phase: str, shapes: Sequence[str]) -> dict[str, str]:
     """Fresh models of these shapes with a byte-level BPE trained on the data: folder by shape."""
-    found: Any = read_jsonl(data, DATA[phase][1]).items  # type: ignore[call-overload]
-    texts = [m.content for item in found for m in item.prompt]
-    texts += [item.response if isinstance(item, Example) else item.chosen for item in found]
-    tokenizer = train_tokenizer(texts, TOKENIZER_VOCABULARY, 1024)
+    tokenizer = tokenizer_of(read_jsonl(data, DATA[phase][1]).items)  # type: ignore[call-overload]
     folders = {}
     for name in shapes:
         torch.manual_seed(0)
         folders[name] = str(folder / name)
-        save(Loaded(_fresh(SHAPES[name], tokenizer), tokenizer), folder / name)
+        save(fresh_model(name, tokenizer), folder / name)
     return folders
 
 
-def _fresh(shape: Pretrain, tokenizer: Any) -> LlamaForCausalLM:
-    """As `escultor.model.load.fresh`, with a vocabulary that may be wider than the tokenizer's."""
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden_size,
-            intermediate_size=shape.intermediate_size,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
-            **{name: getattr(tokenizer, name) for name in names},
-        )
-    )
+def tokenizer_of(found: Sequence[Pair | Example]) -> Any:
+    """A byte-level BPE trained on what the items say."""
+    texts = [m.content for item in found for m in item.prompt]
+    texts += [item.response if isinstance(item, Example) else item.chosen for item in found]
+    return train_tokenizer(texts, TOKENIZER_VOCABULARY, 1024)
+
+
+def fresh_model(name: str, tokenizer: Any) -> Loaded:
+    """A model of a shape, whose vocabulary may be wider than the tokenizer's."""
+    return Loaded(fresh(SHAPES[name], tokenizer, SHAPES[name].vocabulary), tokenizer)
 
 
 # --- runs and their ratios --------------------------------------------------------------------

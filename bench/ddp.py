@@ -1,6 +1,6 @@
 """Two processes of one thread each (DDP over gloo) against one process of one thread: a Llama of 8 M.
 
-    python bench/ddp.py [--data gsm8k/train.jsonl] [--rounds 4]
+    python bench/ddp.py [--data FOLDER] [--rounds 4]
 
 They take turns (A B A B …) in one run, so that a machine whose speed drifts gives an honest ratio; while one
 trains alone the other waits. Prints one JSON object last.
@@ -14,50 +14,41 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import SHAPES, fresh_model, read, tokenizer_of
 
-from escultor.config import Pretrain, Sft
+from escultor.config import Sft
 from escultor.data.batches import nll_batch
+from escultor.data.importers import read_jsonl
 from escultor.data.rows import NllRow, example_rows
-from escultor.model.load import Loaded, count_parameters, fresh
-from escultor.text.chat import Chat
+from escultor.model.load import Loaded, count_parameters
 from escultor.text.tokenizer import train_tokenizer
 from escultor.train.distributed import ALONE, World, joined
 from escultor.train.loop import train
 from escultor.train.phases import PHASES
 from escultor.train.streams import RowStream
-from escultor.types import Example, Message, Origin, Role
 
-VOCABULARY, STEPS = 8192, 4  # steps of a turn; the first prepares kernels and is not counted
-SHAPE = Pretrain(vocabulary=VOCABULARY, hidden_size=256, layers=8, heads=4, kv_heads=4, intermediate_size=640)
+STEPS = 4  # of a turn; the first prepares kernels and is not counted
 
 
 def corpus(data: Path | None) -> tuple[Loaded, list[NllRow]]:
-    """A fresh model, and rows from a file or, without one, of random tokens and realistic lengths."""
+    """A fresh model, and rows from a folder or, without one, of random tokens and realistic lengths."""
     torch.manual_seed(0)
     if data is None:
         rng = np.random.default_rng(0)
-        tokenizer = train_tokenizer(["The cat sleeps here."], 300, SHAPE.context)
         lengths = np.clip(rng.lognormal(5.1, 0.4, 512).astype(int), 40, 512)
-        draw = [rng.integers(6, VOCABULARY, n).astype(np.int32) for n in lengths]
+        draw = [rng.integers(6, SHAPES["8m"].vocabulary, n).astype(np.int32) for n in lengths]
         rows = [NllRow(str(i), ids, len(ids) // 3) for i, ids in enumerate(draw)]
-        model = fresh(SHAPE, tokenizer)
-        model.resize_token_embeddings(VOCABULARY, mean_resizing=False)
-        return Loaded(model, tokenizer), rows
-    read = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
-    origin = Origin((data.name,), "bench/1")
-    examples = [
-        Example(str(i), (Message(Role.USER, row["question"]),), row["answer"], origin)
-        for i, row in enumerate(read)
-    ]
-    texts = (f"{e.prompt[-1].content}\n{e.response}" for e in examples)
-    tokenizer = train_tokenizer(texts, VOCABULARY, SHAPE.context)
-    rows = example_rows(examples, Chat(tokenizer), 512, Counter())
-    return Loaded(fresh(SHAPE, tokenizer), tokenizer), rows
+        return fresh_model("8m", train_tokenizer(["The cat sleeps here."], 300, 1024)), rows
+    with tempfile.TemporaryDirectory() as folder:
+        examples = read_jsonl(read(data, "sft", Path(folder)), "example").items
+    loaded = fresh_model("8m", tokenizer_of(examples))
+    return loaded, example_rows(examples, loaded.chat, 512, Counter())
 
 
 def tokens_per_s(loaded: Loaded, rows: list[NllRow], turn: int, batch: int, world: World) -> float:
@@ -72,7 +63,9 @@ def tokens_per_s(loaded: Loaded, rows: list[NllRow], turn: int, batch: int, worl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help='JSONL of {"question", "answer"}; default: random tokens')
+    parser.add_argument(
+        "--data", type=Path, help="folder that holds gsm8k/train.jsonl; default: random tokens"
+    )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     given = parser.parse_args()

@@ -24,7 +24,6 @@ from escultor.data.rows import NllRow, PairRow
 from escultor.errors import DataError
 from escultor.model.forward import precision
 from escultor.model.load import Loaded, load
-from escultor.text.chat import Chat
 from escultor.train.loop import train
 from escultor.train.optim import Optimizers, rate
 from escultor.train.phases import PHASES, Frozen
@@ -77,7 +76,7 @@ def settings_of(job: Job) -> Training:
 def rows_of(job: Job, loaded: Loaded, found: Sequence[Any], settings: Training) -> Sequence[Any]:
     """All of the items as rows; one left out would give the sides different work."""
     counts: Counter[str] = Counter()
-    rows = PHASES[job.phase].rows(found, Chat(loaded.tokenizer), settings.max_length, counts, settings)
+    rows = PHASES[job.phase].rows(found, loaded.chat, settings.max_length, counts, settings)
     if len(rows) != len(found):
         raise DataError("rows were left out", dict(counts), "none", "raise max_length")
     return rows

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import torch
@@ -30,6 +31,11 @@ from escultor.types import Document
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out" / "base"
+WENT_ON = "It went on where the first stage ended."
+BEGAN_AGAIN = (
+    "It began from the first stage's weights as they were shipped before, in bfloat16.\n"
+    "The packages listed are those that the second stage read; the first was made in an environment of its own."
+)
 SUITE = Evaluation(items=320)
 
 
@@ -47,7 +53,8 @@ def main() -> None:
         first = stage(OUT / "documents", settings, documents)
     settings, records = load_config(HERE / "base_records.yaml").pretrain, corpus.records()
     run("pretrain", start, records, settings, OUT / "records", on_step=show)
-    print(json.dumps(pack(first, stage(OUT / "records", settings, records), corpus)))
+    began = BEGAN_AGAIN if given.records else WENT_ON
+    print(json.dumps(pack(first, stage(OUT / "records", settings, records), corpus, began)))
 
 
 def stage(folder: Path, settings: Pretrain, documents: list[Document]) -> dict[str, object]:
@@ -58,7 +65,7 @@ def stage(folder: Path, settings: Pretrain, documents: list[Document]) -> dict[s
         "data_hash": hash_value([d.id for d in documents]),
         "tokens": steps[-1]["tokens"],
         "steps": len(steps),
-        "final_loss_nats": sum(s["loss"] for s in steps[-50:]) / 50,
+        "final_loss_nats": fmean(s["loss"] for s in steps[-50:]),
         "config": settings.model_dump(),
         "curve": [[s["step"], round(s["loss"], 4)] for s in steps[:: max(1, len(steps) // 100)]],
     }
@@ -74,7 +81,7 @@ def show(report) -> None:
         )
 
 
-def pack(first: dict, second: dict, corpus: Corpus) -> dict[str, object]:
+def pack(first: dict, second: dict, corpus: Corpus, began: str) -> dict[str, object]:
     """Weights as bfloat16 with the card beside them; figures on held-out packages."""
     save(load(str(OUT / "records" / "model")), BUILT_IN_PATH, torch.bfloat16)
     suite = trinity_suite(corpus.held_out, SUITE)
@@ -92,7 +99,7 @@ def pack(first: dict, second: dict, corpus: Corpus) -> dict[str, object]:
         "packages": _packages(corpus),
     }
     (BUILT_IN_PATH / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (BUILT_IN_PATH / "README.md").write_text(card(facts, kept))
+    (BUILT_IN_PATH / "README.md").write_text(card(facts, kept, began))
     return facts | {"bytes": (BUILT_IN_PATH / "model.safetensors").stat().st_size}
 
 
@@ -106,7 +113,7 @@ def _packages(corpus: Corpus) -> dict[str, object]:
     }
 
 
-def card(facts: dict, kept: Loaded) -> str:
+def card(facts: dict, kept: Loaded, began: str) -> str:
     """The page beside the weights: `base_card.md` with its figures filled in."""
     config = facts["first"]["config"]
     return (
@@ -114,6 +121,7 @@ def card(facts: dict, kept: Loaded) -> str:
         .read_text()
         .format(
             **facts | config,
+            began=began,
             vocabulary_size=len(kept.tokenizer),
             one=_named(facts["first"]),
             two=_named(facts["second"]),

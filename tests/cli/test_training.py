@@ -219,7 +219,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(cli, tmp_path, model):
 def test_the_files_of_a_run_have_the_names_that_training_gives_them(tmp_path):
     assert (finding.RECORD, finding.LAST_GOOD) == (RECORD, LAST_GOOD)
     RunFolder(tmp_path, "key").save({"step": 1})
-    (state,) = tmp_path.glob(finding.STATES)
+    (state,) = tmp_path.glob(finding.PLAIN)
     assert state.name == PLAIN
-    assert fnmatch("state-000000001", finding.STATES)
+    assert finding.SHARDED == SHARDED
     assert fnmatch("state-000000001", SHARDED)

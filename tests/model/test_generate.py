@@ -6,6 +6,7 @@ from tiny import llama
 
 from escultor.errors import DataError
 from escultor.model.generate import generate
+from escultor.text.plain import PlainText
 from escultor.types import Sampling
 
 PROMPTS = [[7, 8, 9], [10, 11], [12] * 9, [20, 21, 22, 23]]
@@ -51,3 +52,12 @@ def test_an_answer_cut_by_the_limit_says_so():
 def test_a_prompt_that_leaves_no_room_is_refused(prompt):
     with pytest.raises(DataError, match="does not fit"):
         generate(llama(), [prompt], Sampling())
+
+
+def test_the_tokenizer_is_looked_through_once_for_all_calls(monkeypatch):
+    made = []
+    monkeypatch.setattr("escultor.text.chat.PlainText", lambda own: made.append(own) or PlainText(own))
+    loaded = llama()
+    for _ in range(3):
+        generate(loaded, [PROMPTS[0]], Sampling(max_new_tokens=1))
+    assert len(made) == 1

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.finding import ADAPTER, existing_store, find_model
+from escultor.cli.finding import existing_store, find_model
 from escultor.cli.output import Done, Shell
 from escultor.errors import InputError
+from escultor.train.names import ADAPTER
 
 if TYPE_CHECKING:
     from escultor.store import Store

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from escultor.errors import InputError, ModelError
+from escultor.train.names import ADAPTER, LAST_GOOD, MODEL, PLAIN, RECORD, SHARDED
 
 if TYPE_CHECKING:
     from escultor.cycle.corpus import Corpus
     from escultor.model.load import Loaded
     from escultor.store import Store
 
-# Of a training run, as `escultor.train` names them; to import it takes seconds.
-RECORD, STATES, LAST_GOOD = "run.json", "state[.-]*", "last-good"
-MODEL, ADAPTER = "model", "adapter"
 _HASH = re.compile("[0-9a-f]{6,32}")
 
 
@@ -32,7 +30,7 @@ def find_model(name: str, store_url: str) -> Path:
     path = Path(name)
     if (path / RECORD).is_file() and made(path).is_dir():
         return resolve(str(made(path)))
-    if any(path.glob(STATES)) or (path / LAST_GOOD).is_dir():
+    if any(path.glob(PLAIN)) or any(path.glob(SHARDED)) or (path / LAST_GOOD).is_dir():
         remedy = "give the command that began it again"
         if (path / LAST_GOOD).is_dir():
             remedy += f", or take {path / LAST_GOOD}, the model before the step that failed"

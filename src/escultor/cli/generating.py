@@ -67,10 +67,9 @@ def generate(
 
 def _prompt(loaded: Loaded, text: str, raw: bool, trinity: bool) -> list[int]:
     from escultor.skills.trinity import prompt_for
-    from escultor.text.chat import Chat
     from escultor.types import Message, Role
 
-    chat = Chat(loaded.tokenizer)
+    chat = loaded.chat
     if raw:
         return chat.documents([text])[0][:-1]  # without the end-of-text token
     return chat.prompt(prompt_for(text) if trinity else (Message(Role.USER, text),))
@@ -101,10 +100,9 @@ def _need_terminal(shell: Shell) -> None:
 
 def _converse(shell: Shell, loaded: Loaded, sampling: Sampling) -> Done:
     """Turns that build on one another, until the end of input or an empty line."""
-    from escultor.text.chat import Chat
     from escultor.types import Message, Role
 
-    chat = Chat(loaded.tokenizer)
+    chat = loaded.chat
     room = int(getattr(loaded.model.config, "max_position_embeddings", 1 << 30))
     messages: Messages = ()
     turns = 0

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 BAR = 40  # columns of the longest bar
 LEARNT = ("⟦", "⟧")  # around what is learnt, for eyes and files without colour
-SUITING = {"document": "pretrain", "example": "sft", "pair": "dpo", "judged": "kto"}  # kind: phase
 
 
 class Phase(StrEnum):
@@ -43,8 +42,9 @@ def preview(
     from escultor.train.phases import PHASES
     from escultor.train.runs import preview as look
 
-    chosen = str(phase) if phase else SUITING[kind_of(need_file(file))]
-    read = read_jsonl(need_file(file), PHASES[chosen].kind)
+    need_file(file)
+    chosen = str(phase) if phase else _first_for(kind_of(file))
+    read = read_jsonl(file, PHASES[chosen].kind)
     settings = getattr(shell.config, "distillation" if chosen == "distill" else chosen)
     start = load_shape(str(find_model(model, shell.config.store.url)))
     found = look(chosen, start, read.items, settings, show=rows)
@@ -57,6 +57,13 @@ def preview(
     shell.table(["Rows", "Count"], [(why, f"{n:,}") for why, n in {**found.counts, **left_out}.items() if n])
     found.refuse(documents=chosen == "pretrain")
     return Done({"file": file, "phase": chosen, "read": dict(read.counts), **as_data(found)})
+
+
+def _first_for(kind: str) -> str:
+    """The first phase that learns from rows of a kind."""
+    from escultor.train.phases import PHASES
+
+    return next(name for name, phase in PHASES.items() if phase.kind == kind)
 
 
 def as_data(found: Preflight) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from escultor.cli.finding import RECORD, find_model, load_model, made, need_file, read_corpus, reference_cache
+from escultor.cli.finding import find_model, load_model, made, need_file, read_corpus, reference_cache
 from escultor.cli.output import Done, Shell
 from escultor.cli.processes import Processes
 from escultor.errors import ConfigError
+from escultor.train.names import RECORD
 
 if TYPE_CHECKING:
     from escultor.cli.live import Live

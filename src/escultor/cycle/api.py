@@ -256,7 +256,7 @@ def _rated(store: Store, feedback: list[Feedback]) -> Iterator[Interaction]:
 def _checkpoint(tree: str, folder: Path) -> Checkpoint:
     """What is known of a model: all, where its training run's record lies beside it."""
     from escultor.model.load import count_parameters, load
-    from escultor.train.runs import RECORD
+    from escultor.train.names import RECORD
 
     parameters = count_parameters(load(str(folder)).model)
     record = folder.parent / RECORD

@@ -38,7 +38,6 @@ from escultor.monitor.triggers import plan
 from escultor.serve.engine import Engine
 from escultor.skills.scoring import score_trinity
 from escultor.store import open_store, registry
-from escultor.text.chat import Chat
 from escultor.train.runs import pretrain
 from escultor.types import (
     Alert,
@@ -194,9 +193,8 @@ def _own_answers(turn: Turn, name: str, checkpoint: str, examples: list[Example]
 
     def work(key: str) -> tuple[Result, list[Any]]:
         model = turn.load(checkpoint)
-        chat = Chat(model.tokenizer)
         turn.flow.progress.note(f"sampling {len(examples)} own answers")
-        answers = generate(model, [chat.prompt(e.prompt) for e in examples], sampling, 128)
+        answers = generate(model, [model.chat.prompt(e.prompt) for e in examples], sampling, 128)
         text = "\x00".join(a.text.replace("\x00", "") for a in answers)
         return {"answers": turn.blobs.put_bytes(text.encode())}, []
 

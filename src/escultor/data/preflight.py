@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from escultor.data.rows import Ids, Lessons
+from escultor.data.rows import Ids, Lessons, tokens_key
 from escultor.errors import DataError, InputError, ModelError
-from escultor.ids import hash_bytes
 from escultor.model.cost import Cost
 from escultor.model.inspect import displayed
 from escultor.text.chat import Chat
@@ -164,7 +163,7 @@ class _Seen:
     def look(self, row: Row) -> None:
         self.lengths.append(row.length)
         parts = [part for lesson in row.lessons for part in lesson]
-        self.contents.add(hash_bytes(b"|".join(part.tobytes() for part in parts)))
+        self.contents.add(tokens_key(*parts))
         self.largest = max(self.largest, *(int(part.max(initial=0)) for part in parts))
         ended = [learnt[-len(self.end) :].tolist() == self.end for _, learnt in row.lessons]
         self.branches += len(ended)

@@ -89,8 +89,7 @@ class ReferenceLogp:
     def prepare(self, rows: Sequence[BranchedRow]) -> None:
         """Compute what is not known of these rows, in passes of like lengths; kept as it goes."""
         unique = list({row.key: row for row in rows}.values())
-        spans = (unique[at : at + ASKED] for at in range(0, len(unique), ASKED))
-        known = {key for span in spans for key in self._read(span)}
+        known = {key for found in self._spans(unique) for key in found}
         self.reused += len(known)
         missing = [row for row in unique if row.key not in known]
         for group in chunks([row.length for row in missing]):
@@ -111,10 +110,12 @@ class ReferenceLogp:
 
     def known(self, rows: Sequence[BranchedRow]) -> dict[str, np.ndarray]:
         """What is known of these rows, by their keys."""
-        found: dict[str, np.ndarray] = {}
+        return {key: value for found in self._spans(rows) for key, value in found.items()}
+
+    def _spans(self, rows: Sequence[BranchedRow]) -> Iterator[dict[str, np.ndarray]]:
+        """What is known of them, not all in memory at once."""
         for at in range(0, len(rows), ASKED):
-            found |= self._read(rows[at : at + ASKED])
-        return found
+            yield self._read(rows[at : at + ASKED])
 
     def add(self, found: dict[str, np.ndarray]) -> None:
         """Keep what this reference says, computed here or by another process. A row known already stays."""

@@ -90,7 +90,7 @@ class PairRow:
     @property
     def key(self) -> str:
         """Content id of the tokens alone."""
-        return _key(self.prompt, *self.branches)
+        return tokens_key(self.prompt, *self.branches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +120,11 @@ class JudgedRow:
     @property
     def key(self) -> str:
         """Content id of the tokens alone."""
-        return _key(self.prompt, *self.branches)
+        return tokens_key(self.prompt, *self.branches)
 
 
-def _key(*parts: Ids) -> str:
+def tokens_key(*parts: Ids) -> str:
+    """The content id of token ids in parts; a token moved over a border makes another."""
     lengths = np.asarray([len(part) for part in parts], dtype=np.int32)
     return hash_bytes(b"".join(part.tobytes() for part in (lengths, *parts)))
 

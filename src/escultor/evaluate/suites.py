@@ -22,7 +22,6 @@ from escultor.rng import unit
 from escultor.skills.metrics import bits_per_byte, rouge_l
 from escultor.skills.scoring import METRICS, lead_sentence, score_trinity
 from escultor.skills.trinity import prompt_for
-from escultor.text.chat import Chat
 from escultor.types import Document, Origin, Sampling, Scores
 
 
@@ -84,8 +83,7 @@ def evaluate_trinity(
     Figures that belong to the model and machine, not to items, stand in `Scores.summary`:
     parameters, latency_p50_ms, latency_p99_ms, tokens_per_s, cost_usd_per_1k_tokens.
     """
-    chat = Chat(loaded.tokenizer)
-    prompts = [chat.prompt(prompt_for(g.document)) for g in suite.items]
+    prompts = [loaded.chat.prompt(prompt_for(g.document)) for g in suite.items]
     sampling = Sampling(max_new_tokens=suite.max_new_tokens)
     progress(f"answering {len(prompts)} held-out items")
     answers = generate(loaded, prompts, sampling, settings.batch_size)
@@ -93,8 +91,8 @@ def evaluate_trinity(
     per_item = [score_trinity(text, g.trinity) for text, g in zip(texts, suite.items, strict=True)]
     metrics = {name: tuple(s[name] for s in per_item) for name in METRICS}
     progress("measuring bits per byte and speed")
-    metrics["bits_per_byte"] = _answer_bits(loaded, chat, suite.items)
-    metrics["document_bits_per_byte"] = _document_bits(loaded, chat, suite.items)
+    metrics["bits_per_byte"] = _answer_bits(loaded, suite.items)
+    metrics["document_bits_per_byte"] = _document_bits(loaded, suite.items)
     metrics["answer_tokens"] = tuple(float(len(a.tokens)) for a in answers)
     summary = measure_speed(loaded, prompts, sampling, settings, hourly_price_usd)
     scores = Scores(
@@ -109,10 +107,10 @@ def evaluate_trinity(
     return Evaluated(scores, texts)
 
 
-def _answer_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[float, ...]:
+def _answer_bits(loaded: Loaded, items: Sequence[Gold]) -> tuple[float, ...]:
     """Bits per byte of each author's own answer, given the prompt."""
     context = int(loaded.model.config.max_position_embeddings)
-    rows = example_rows([g.example() for g in items], chat, context, Counter())
+    rows = example_rows([g.example() for g in items], loaded.chat, context, Counter())
     if len(rows) != len(items):
         raise DataError(
             "a held-out item is longer than the model's context",
@@ -124,12 +122,12 @@ def _answer_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[flo
     return tuple(bits_per_byte(float(n), size) for n, size in zip(nats, sizes, strict=True))
 
 
-def _document_bits(loaded: Loaded, chat: Chat, items: Sequence[Gold]) -> tuple[float, ...]:
+def _document_bits(loaded: Loaded, items: Sequence[Gold]) -> tuple[float, ...]:
     """Bits per byte of each raw document with its author's summary put back."""
     texts = [f"{g.document}\n\n{g.trinity.summary}" for g in items]
     documents = [Document(g.id, t, Origin((g.id,), "suite")) for g, t in zip(items, texts, strict=True)]
     context = int(loaded.model.config.max_position_embeddings)
-    rows = document_rows(documents, chat, context, Counter())
+    rows = document_rows(documents, loaded.chat, context, Counter())
     nats: dict[str, float] = dict.fromkeys((g.id for g in items), 0.0)
     for row, value in zip(rows, nll_by_row(loaded.model, rows, "auto"), strict=True):
         nats[row.id.rsplit(":", 1)[0]] += float(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from escultor.model.forward import fast_bfloat16, precision
+from escultor.model.forward import multiplies_in, precision
 from escultor.model.head import CHUNK_VALUES
 
 MEASURE_S = 0.1
@@ -100,7 +100,7 @@ def _activations(model: Any, work: Work, dtype: str) -> int:
     groups = getattr(config, "num_key_value_heads", None) or heads
     keys = groups * (getattr(config, "head_dim", None) or hidden // heads)
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    half = dtype == "bfloat16" or (dtype == "auto" and fast_bfloat16())
+    half = multiplies_in(dtype) == "bfloat16"
     bytes_ = 2 if half else 4
     layer = 4 * 9 * hidden + bytes_ * (2 * keys + 4 * inner + (work.width if work.masked else 0))
     per_token = 4 * 4 * hidden + (layers * 4 * hidden + layer if work.checkpointed else layers * layer)

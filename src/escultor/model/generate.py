@@ -11,7 +11,6 @@ import torch
 from escultor.errors import DataError
 from escultor.model.load import Loaded
 from escultor.rng import derive_seed
-from escultor.text.chat import Chat
 from escultor.types import Sampling
 
 
@@ -32,7 +31,7 @@ def generate(
     prompts, so that the same call gives the same answers. Raises DataError for a prompt that leaves
     no room in the model's context.
     """
-    model, chat = loaded.model, Chat(loaded.tokenizer)
+    model, chat = loaded.model, loaded.chat
     context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
     for at, prompt in enumerate(prompts):
         if not 0 < len(prompt) < context:

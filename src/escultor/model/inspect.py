@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from escultor.errors import DataError, InputError, ModelError
 from escultor.model.load import Loaded
-from escultor.text.chat import Chat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +91,7 @@ def inspect_text(
 
 def _ids(loaded: Loaded, text: str) -> list[int]:
     """The text as pre-training shows it: after the BOS where the tokenizer writes one."""
-    ids = Chat(loaded.tokenizer).documents([text])[0][:-1] if text else []
+    ids = loaded.chat.documents([text])[0][:-1] if text else []
     if not ids:
         raise DataError("there is no text to look at", repr(text), "at least one token", "give some text")
     context = getattr(loaded.model.config, "max_position_embeddings", None) or LONGEST

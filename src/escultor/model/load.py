@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escultor.config import Pretrain
 from escultor.errors import ModelError, StoreError
 from escultor.model.attention import attend, kind_for
+from escultor.text.chat import Chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,12 +23,17 @@ BUILT_IN_PATH = Path(__file__).parents[1] / "assets" / BUILT_IN
 ADAPTER_CONFIG = "adapter_config.json"  # of a folder that holds an adapter; see `adapters`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loaded:
     """A model with the tokenizer that it was trained with."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    @cached_property
+    def chat(self) -> Chat:
+        """How the tokenizer writes conversations: made once, since that takes longer than a short answer."""
+        return Chat(self.tokenizer)
 
 
 def resolve(name: str) -> Path:
@@ -151,14 +158,17 @@ def _refuse_more_tokens_than_rows(name: str, model: Any, tokenizer: PreTrainedTo
         )
 
 
-def fresh(shape: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A Llama with random weights (drawn from torch's global generator) for this tokenizer."""
+def fresh(
+    shape: Pretrain, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None
+) -> PreTrainedModel:
+    """A Llama with random weights (drawn from torch's global generator) for this tokenizer, with as many
+    rows in its embedding as it has tokens, or `vocabulary`."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     special: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers,

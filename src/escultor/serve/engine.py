@@ -11,7 +11,6 @@ from escultor.ids import hash_value, new_id
 from escultor.model.generate import generate
 from escultor.model.load import Loaded
 from escultor.store.log import Log
-from escultor.text.chat import Chat
 from escultor.types import Feedback, Interaction, Lineage, Messages, Sampling, Usage
 
 
@@ -40,7 +39,6 @@ class Engine:
     ):
         self.loaded, self.version, self.log, self.settings = loaded, version, log, settings
         self.skill, self.arm, self.clock = skill, arm, clock
-        self.chat = Chat(loaded.tokenizer)
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[Interaction]:
         """Answer all requests; every interaction is in the log when this returns.
@@ -48,7 +46,7 @@ class Engine:
         The latency of a request is that of the batch it was answered in; its cost is its share of
         the batch's seconds at the machine's hourly price.
         """
-        prompts = [self.chat.prompt(r.messages) for r in requests]
+        prompts = [self.loaded.chat.prompt(r.messages) for r in requests]
         began = time.perf_counter()
         answers = generate(self.loaded, prompts, sampling, self.settings.batch_size)
         seconds = time.perf_counter() - began

@@ -25,6 +25,7 @@ Strategy = Literal["ddp", "fsdp"]
 T = TypeVar("T")
 
 CPU = torch.device("cpu")
+_NEEDS_WHOLE = {"muon": "matrices", "adamw8bit": "weights"}  # optimizers that cannot have a share of them
 BUCKET_VALUES = 1 << 23  # gradients summed at a time, in numbers: 32 MiB of float32
 _LOST = ("gloo", "NCCL", "closed by peer", "Connection reset")  # of a message where a process is gone
 
@@ -54,11 +55,11 @@ class World:
 
     def refuse(self, settings: Training) -> None:
         """Raise ConfigError where settings do not go together with the strategy or the device."""
-        if self.sharded and settings.optimizer == "adamw8bit":
+        if self.sharded and (needs := _NEEDS_WHOLE.get(settings.optimizer)):
             raise ConfigError(
-                "adamw8bit works on whole weights, and fsdp leaves each process a share of them",
-                "optimizer adamw8bit under strategy fsdp",
-                "optimizer adamw under fsdp, whose moments lie in shares already",
+                f"{settings.optimizer} works on whole {needs}, and fsdp leaves each process a share of them",
+                f"optimizer {settings.optimizer} under strategy fsdp",
+                f"optimizer adamw under fsdp, or {settings.optimizer} under ddp",
                 "set optimizer=adamw, or give --strategy ddp",
             )
         if settings.activation_offload and self.device.type == "cpu":
@@ -67,13 +68,6 @@ class World:
                 "activation_offload true on cpu",
                 "false",
                 "set activation_offload=false; gradient_checkpointing spares memory here",
-            )
-        if self.sharded and settings.optimizer == "muon":
-            raise ConfigError(
-                "muon works on whole matrices, and fsdp leaves each process a share of them",
-                "optimizer muon under strategy fsdp",
-                "optimizer adamw under fsdp, or muon under ddp",
-                "set optimizer=adamw, or give --strategy ddp",
             )
 
     def at(self, device: Literal["auto", "cpu", "cuda"]) -> World:

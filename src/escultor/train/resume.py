@@ -16,9 +16,7 @@ import torch
 
 from escultor.errors import StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
-
-PLAIN, SHARDED = "state.pt", "state-*"
-LAST_GOOD = "last-good"  # the model as it was before a step that could not be taken
+from escultor.train.names import LAST_GOOD, PLAIN, SHARDED
 
 
 @dataclass(frozen=True, slots=True)

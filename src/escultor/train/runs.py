@@ -19,17 +19,16 @@ from escultor.model.adapters import merged, no_base, save_adapter, with_adapter
 from escultor.model.forward import unwrapped
 from escultor.model.load import Loaded, changed, folder_of, fresh, save
 from escultor.rng import derive_seed
-from escultor.text.chat import Chat
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.distributed import ALONE, World
 from escultor.train.forecast import look
 from escultor.train.loop import Objective, StepReport, Stream, train
+from escultor.train.names import ADAPTER, LAST_GOOD, MODEL, RECORD
 from escultor.train.phases import PHASES, Frozen
 from escultor.train.placing import placed, prepared, sparing
-from escultor.train.resume import LAST_GOOD, RunFolder
+from escultor.train.resume import RunFolder
 from escultor.types import Document
 
-RECORD, MODEL, ADAPTER = "run.json", "model", "adapter"
 OnStep = Callable[[StepReport], None]
 OnPreflight = Callable[[Preflight], None]
 
@@ -135,11 +134,10 @@ def preview(
     show: int = 3,
 ) -> Preflight:
     """What a run on `items` would learn from and take; `start` may be without weights. See `run`."""
-    chat = Chat(start.tokenizer)
-    rows, counts = _rows(phase, start, chat, items, settings)
+    rows, counts = _rows(phase, start, items, settings)
     other = (teacher or start).model if phase == "distill" else None
     device = ALONE.at(settings.device).device
-    return look(phase, rows, counts, chat, start.model, settings, other, show, device)
+    return look(phase, rows, counts, start.chat, start.model, settings, other, show, device)
 
 
 def finished(out: Path, key: str) -> RunRecord | None:
@@ -184,20 +182,19 @@ def _looked_at(
     world: World,
 ) -> tuple[Sequence[Any], Counter[str]]:
     """The rows of a run and their counts, after its pre-flight."""
-    chat = Chat(start.tokenizer)
-    rows, counts = _rows(phase, start, chat, items, settings)
+    rows, counts = _rows(phase, start, items, settings)
     teacher = frozen.model if frozen is not None and phase == "distill" else None
-    seen = look(phase, rows, counts, chat, start.model, settings, teacher, device=world.device)
+    seen = look(phase, rows, counts, start.chat, start.model, settings, teacher, device=world.device)
     on_preflight(seen)
     seen.refuse(documents=phase == "pretrain")
     return rows, counts
 
 
 def _rows(
-    phase: str, start: Loaded, chat: Chat, items: Sequence[Any], settings: Training
+    phase: str, start: Loaded, items: Sequence[Any], settings: Training
 ) -> tuple[Sequence[Any], Counter[str]]:
     counts: Counter[str] = Counter()
-    rows = PHASES[phase].rows(items, chat, _room(start, settings), counts, settings)
+    rows = PHASES[phase].rows(items, start.chat, _room(start, settings), counts, settings)
     if not rows:
         raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
     return rows, counts

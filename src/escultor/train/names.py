@@ -1,0 +1,6 @@
+"""What lies in a run's folder, by name; to import this loads no library."""
+
+RECORD = "run.json"
+MODEL, ADAPTER = "model", "adapter"
+PLAIN, SHARDED = "state.pt", "state-*"
+LAST_GOOD = "last-good"  # the model as it was before a step that could not be taken
