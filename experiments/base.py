@@ -34,7 +34,7 @@ OUT = HERE.parent / "out" / "base"
 WENT_ON = "It went on where the first stage ended."
 BEGAN_AGAIN = (
     "It began from the first stage's weights as they were shipped before, in bfloat16.\n"
-    "The packages listed are those that the second stage read; the first was made in an environment of its own."
+    "The packages listed are those that the second stage read; the first was made in another environment."
 )
 SUITE = Evaluation(items=320)
 
