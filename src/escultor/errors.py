@@ -7,6 +7,9 @@ EscultorError
 │   └── ModelError                 a directory that is no usable model
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
+    ├── EngineFault                an answer could not be computed
+    │   ├── Overloaded             because too much is waiting already
+    │   └── UpstreamFault          because the server behind failed, hung or spoke nonsense
     └── TrainingError              a run that had to stop
         ├── NotFinite              because its loss or gradient is no finite number
         └── LostProcess            because another of its processes is gone
@@ -64,6 +67,18 @@ class FaultError(EscultorError, RuntimeError):
 
 class StoreError(FaultError):
     """The store could not be read or written."""
+
+
+class EngineFault(FaultError):
+    """An answer could not be computed."""
+
+
+class Overloaded(EngineFault):
+    """Too much is waiting already; ask again later."""
+
+
+class UpstreamFault(EngineFault):
+    """The server behind failed, hung or answered what is no answer."""
 
 
 class TrainingError(FaultError):

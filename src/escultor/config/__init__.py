@@ -1,0 +1,37 @@
+"""The configuration: one YAML file, parsed once into frozen types. Unknown keys are refused.
+
+    model:         what to start from
+    pretrain: sft: dpo: kto: distillation:    training sections; they share the keys of `Training`
+    evaluation: gate: serve: monitor:    what is measured, what is promoted, how it answers, when to act
+    store:         where everything is kept
+
+Every key acts. A key that cannot act with the others given is refused, not ignored.
+"""
+
+from __future__ import annotations
+
+from escultor.config.judging import Evaluation, Gate
+from escultor.config.load import Config, Model, Store, load_config
+from escultor.config.monitoring import Monitor
+from escultor.config.section import Section
+from escultor.config.serving import Serve
+from escultor.config.training import Distillation, Dpo, Kto, Lora, Pretrain, Sft, Training
+
+__all__ = [
+    "Config",
+    "Distillation",
+    "Dpo",
+    "Evaluation",
+    "Gate",
+    "Kto",
+    "Lora",
+    "Model",
+    "Monitor",
+    "Pretrain",
+    "Section",
+    "Serve",
+    "Sft",
+    "Store",
+    "Training",
+    "load_config",
+]

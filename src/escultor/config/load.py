@@ -1,0 +1,134 @@
+"""The whole file, and how it is read."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from escultor.config.judging import Evaluation, Gate
+from escultor.config.monitoring import Monitor
+from escultor.config.section import Section
+from escultor.config.serving import Serve
+from escultor.config.training import Distillation, Dpo, Kto, Pretrain, Sft
+from escultor.errors import ConfigError
+
+
+class Model(Section):
+    path: str = Field(default="escultor-base", description="a directory, or escultor-base (in the package)")
+
+
+class Store(Section):
+    url: str = Field(
+        default="escultor-store", description="a folder (SQLite), sqlite:///…, or postgresql://…"
+    )
+
+
+class Config(Section):
+    """The whole file. A file with only `sft:`, `dpo:` and `distillation:` is a config too."""
+
+    store: Store = Store()
+    model: Model = Model()
+    pretrain: Pretrain = Pretrain()
+    sft: Sft = Sft()
+    dpo: Dpo = Dpo()
+    kto: Kto = Kto()
+    distillation: Distillation = Distillation()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+    serve: Serve = Serve()
+    monitor: Monitor = Monitor()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings hold each key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"given twice: {', '.join(twice)} (line {node.start_mark.line + 1} on)")
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a YAML file (None: all defaults) and apply `section.key=value` overrides.
+
+    Raises ConfigError naming the file, the key, the nearest known key and what is allowed; all
+    problems are gathered before refusing.
+    """
+    data: Any = {}
+    where = "the configuration"
+    if path is not None:
+        where = str(path)
+        try:
+            data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"{where} cannot be read as YAML", str(error).replace("\n", " ")) from error
+        if data is None:
+            data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{where} is no mapping of sections", type(data).__name__, list(Config.model_fields)
+        )
+    data = {key: value for key, value in data.items() if value is not None}  # `sft:` with nothing below
+    for text in overrides:
+        _apply(data, text)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join([f"{where} cannot be used:", *_problems(error)])) from error
+
+
+def _apply(data: dict[str, Any], text: str) -> None:
+    """Set one `section.key=value`, the value read as YAML."""
+    name, found, value = text.partition("=")
+    keys = name.strip().split(".")
+    if not found or len(keys) < 2 or not all(keys):
+        raise ConfigError("an override cannot be read", repr(text), "section.key=value, such as dpo.beta=0.2")
+    at: Any = data
+    for key in keys[:-1]:
+        at = at.setdefault(key, {})
+        if not isinstance(at, dict):
+            raise ConfigError("an override goes below a plain value", repr(text), "section.key=value")
+    try:
+        parsed = yaml.safe_load(value)
+        # YAML 1.1 reads 1e-5 as text; a person means the number.
+        at[keys[-1]] = float(parsed) if isinstance(parsed, str) and _is_number(parsed) else parsed
+    except yaml.YAMLError as error:
+        raise ConfigError("an override's value is not YAML", repr(text)) from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One line per problem: the key, what was got, what is allowed or the nearest known key."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+            lines.append(f"  `{key}` is not a key; {hint}")
+        else:
+            got = problem["input"] if not isinstance(problem["input"], dict) else "the section"
+            lines.append(f"  `{key}`: {problem['msg']}; got: {got!r}")
+    return lines
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    section: Any = Config
+    for part in path:
+        annotation = section.model_fields[str(part)].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)

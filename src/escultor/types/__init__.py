@@ -1,0 +1,99 @@
+"""The nouns of the loop: frozen, slotted, without behaviour. Relations are types, never positions.
+
+Each noun has one writer, named in its docstring. Times are seconds since the epoch (UTC); hashes and
+ids are made by `escultor.ids`. Validation happens at the borders (files, HTTP, YAML), not here.
+"""
+
+from __future__ import annotations
+
+from escultor.types.feedback import (
+    Choice,
+    Correction,
+    Feedback,
+    Implicit,
+    ImplicitEvent,
+    Rating,
+    Remark,
+    Revocation,
+    SourceKind,
+)
+from escultor.types.interactions import (
+    Consent,
+    Interaction,
+    Lineage,
+    Relation,
+)
+from escultor.types.judging import (
+    Comparison,
+    Effect,
+    Hold,
+    Promote,
+    Reject,
+    Scores,
+    Verdict,
+)
+from escultor.types.running import (
+    Alert,
+    Deployment,
+    Estimate,
+    Health,
+    Plan,
+    Step,
+)
+from escultor.types.talk import (
+    Message,
+    Messages,
+    Role,
+    Sampling,
+    Usage,
+)
+from escultor.types.training import (
+    Checkpoint,
+    DatasetVersion,
+    Document,
+    Example,
+    Judged,
+    Origin,
+    Pair,
+)
+
+__all__ = [
+    "Alert",
+    "Checkpoint",
+    "Choice",
+    "Comparison",
+    "Consent",
+    "Correction",
+    "DatasetVersion",
+    "Deployment",
+    "Document",
+    "Effect",
+    "Estimate",
+    "Example",
+    "Feedback",
+    "Health",
+    "Hold",
+    "Implicit",
+    "ImplicitEvent",
+    "Interaction",
+    "Judged",
+    "Lineage",
+    "Message",
+    "Messages",
+    "Origin",
+    "Pair",
+    "Plan",
+    "Promote",
+    "Rating",
+    "Reject",
+    "Relation",
+    "Remark",
+    "Revocation",
+    "Role",
+    "Sampling",
+    "Scores",
+    "SourceKind",
+    "Step",
+    "Usage",
+    "Verdict",
+]

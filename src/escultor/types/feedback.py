@@ -1,0 +1,91 @@
+"""What people made of an answer: a sum type, append-only; what holds now is a fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ImplicitEvent(StrEnum):
+    COPY = "copy"
+    INSERT_ACCEPT = "insert_accept"
+    REGENERATE = "regenerate"
+    EDIT = "edit"
+    ABANDON = "abandon"
+    DWELL_MS = "dwell_ms"
+    FOLLOW_UP_REPHRASE = "follow_up_rephrase"
+    SHARE = "share"
+    ESCALATE_TO_HUMAN = "escalate_to_human"
+    UNDO = "undo"
+
+
+class SourceKind(StrEnum):
+    END_USER = "end_user"
+    RATER = "rater"
+    LLM_JUDGE = "llm_judge"
+    CODE = "code"
+    SIMULATED = "simulated"  # a rater played by the program; always stated where it is shown
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What every word about one answer says of itself. Writer of them all: `serve` intake."""
+
+    id: str
+    time: float
+    target: str  # the interaction
+    subject: str
+    source: SourceKind = field(default=SourceKind.END_USER, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rating(_About):
+    """A verdict on one answer: a thumb (boolean) or a score (float)."""
+
+    name: str
+    value: bool | float
+
+
+@dataclass(frozen=True, slots=True)
+class Correction(_About):
+    """The answer a person would have wanted."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark(_About):
+    """A comment; read by people, never trained on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Implicit(_About):
+    """What a person did with an answer, from a closed list; `value` is for events that measure."""
+
+    event: ImplicitEvent
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation(_About):
+    """Withdraws what the same subject said under `name` about `target`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer picked out of several to the same prompt; `winner` is None for a tie."""
+
+    id: str
+    time: float
+    subject: str
+    name: str
+    shown_order: tuple[str, ...]
+    winner: str | None
+    source: SourceKind = field(default=SourceKind.END_USER, kw_only=True)
+
+
+Feedback = Rating | Choice | Correction | Remark | Implicit | Revocation

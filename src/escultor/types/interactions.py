@@ -1,0 +1,54 @@
+"""One request and its answer, as the gateway records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from escultor.types.talk import Messages, Sampling, Usage
+
+
+class Relation(StrEnum):
+    """How an interaction continues its parent."""
+
+    REGENERATE = "regenerate"
+    EDIT_PROMPT = "edit_prompt"
+    CONTINUE = "continue"
+
+
+class Consent(StrEnum):
+    TRAIN = "train"
+    EVAL_ONLY = "eval_only"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    parent: str
+    relation: Relation
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One request and its answer. Writer: `serve`. Durable before the answer is delivered."""
+
+    id: str
+    time: float
+    skill: str
+    subject: str  # salted hash of the person or system that asked
+    version: str  # checkpoint id
+    arm: str  # alias under which it answered: champion, candidate, shadow
+    propensity: float  # probability with which this arm was chosen
+    messages: Messages
+    answer: str
+    finish_reason: Literal["stop", "length", "cancelled", "error"]
+    sampling: Sampling
+    usage: Usage
+    latency_ms: float
+    ttft_ms: float | None
+    cost_usd: float
+    prompt_hash: str
+    lineage: Lineage | None = None
+    consent: Consent = Consent.TRAIN
+    retain_until: float | None = None

@@ -1,0 +1,76 @@
+"""Who answers, how it goes, and what is to be done about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Who answers. Writer: the registry. Law: shares sum to 1; a rollback is one like any other."""
+
+    id: str
+    time: float
+    shares: dict[str, float]  # checkpoint id -> share of traffic
+    aliases: dict[str, str]  # champion, candidate, previous -> checkpoint id
+    because: str  # id of the verdict's comparison, or the words of the person who ordered it
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A windowed figure with its 95 % interval and sample size."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Windowed estimates for one version. Writer: `monitor`. Law: folds merge."""
+
+    version: str
+    since: float
+    until: float
+    estimates: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A rule that fires. Writer: `monitor`."""
+
+    id: str
+    time: float
+    rule: str
+    state: Literal["ok", "warn", "firing"]
+    estimate: Estimate
+    limit: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run and why. Writer: `monitor`. Law: none without a reason."""
+
+    id: str
+    time: float
+    stages: tuple[str, ...]
+    because: str  # alert id
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One arrow of a cycle that is done: what went in (by hash), what came out. Writer: `cycle`.
+
+    The key names the inputs; a step whose key is in the log is not run again.
+    """
+
+    key: str
+    time: float
+    name: str
+    seconds: float
+    result: dict[str, object]

@@ -1,0 +1,90 @@
+"""What is trained on and what comes of it; every item knows what it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from escultor.types.interactions import Consent
+from escultor.types.talk import Messages
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a training item came from: the ids it was made of and the rule that made it."""
+
+    parents: tuple[str, ...]
+    rule: str
+    consent: Consent = Consent.TRAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Text to pre-train on. Writer: `data`."""
+
+    id: str
+    text: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the response to learn (SFT, distillation). Writer: `data`."""
+
+    id: str
+    prompt: Messages
+    response: str
+    origin: Origin
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to one prompt, one preferred. Law: chosen != rejected. Writer: `data`."""
+
+    id: str
+    prompt: Messages
+    chosen: str
+    rejected: str
+    origin: Origin
+    weight: float = 1.0
+    flip_rate: float = 0.0  # probability that the label is the wrong way round
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One response with a verdict (KTO). Writer: `data`."""
+
+    id: str
+    prompt: Messages
+    response: str
+    desirable: bool
+    origin: Origin
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetVersion:
+    """A set of items by content hash. Law: same inputs and rules, same hash. Writer: `data`."""
+
+    hash: str
+    name: str
+    kind: Literal["document", "example", "pair", "judged"]
+    rows: int
+    counts: dict[str, int]  # by source, and by reason for what was left out
+    blob: str  # the rows, as JSONL
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights and tokenizer by content hash. Writer: `train`."""
+
+    id: str  # hash of the files
+    name: str
+    phase: Literal["import", "pretrain", "sft", "dpo", "kto", "distill"]
+    parents: tuple[str, ...]
+    config_hash: str
+    dataset_hash: str
+    code_version: str
+    seed: int
+    parameters: int
