@@ -30,6 +30,7 @@ class Ask:
     `max_new_tokens` of the sampling may be more than the context leaves room for: the answer is
     then cut there. `schema` guides decoding: an empty mapping asks for any JSON object. `top_logprobs`
     None asks for none, 0 for those of the chosen tokens alone. `echo` scores the prompt as well.
+    Where the answer is not `streamed` an engine may give it in one piece: nobody waits for the first.
     """
 
     prompt: Messages | str | tuple[int, ...]
@@ -38,6 +39,7 @@ class Ask:
     schema: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
     echo: bool = False
+    streamed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,5 +33,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """What an answer took; `estimated` where the server that computed it did not say."""
+
     prompt_tokens: int
     completion_tokens: int
+    estimated: bool = False
