@@ -7,6 +7,7 @@ EscultorError
 │   └── ModelError                 a directory that is no usable model
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
+    │   └── IdTaken                because an id names other content already
     ├── EngineFault                an answer could not be computed
     │   ├── Overloaded             because too much is waiting already
     │   └── UpstreamFault          because the server behind failed, hung or spoke nonsense
@@ -67,6 +68,10 @@ class FaultError(EscultorError, RuntimeError):
 
 class StoreError(FaultError):
     """The store could not be read or written."""
+
+
+class IdTaken(StoreError):
+    """An id that names other content already; the store itself is well."""
 
 
 class EngineFault(FaultError):

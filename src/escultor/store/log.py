@@ -27,7 +27,7 @@ from sqlalchemy import (
     select,
 )
 
-from escultor.errors import StoreError
+from escultor.errors import IdTaken
 from escultor.store.codec import decode, encode, same
 from escultor.store.database import name_of, reading, writing
 from escultor.store.kinds import KINDS, Kind, kind_of, kind_of_instance
@@ -71,9 +71,9 @@ class Log:
         """Record nouns in one transaction; they are on disk when this returns their sequence numbers.
 
         A noun that is already there with the same content is not written again and its number is
-        returned, so a write whose outcome is unknown may be repeated. Raises StoreError when its id
-        is taken by other content (nothing of the call is then kept) or the store fails, InputError
-        for a noun the log does not hold, DataError for one that could not be read back.
+        returned, so a write whose outcome is unknown may be repeated. Raises IdTaken when its id is
+        taken by other content (nothing of the call is then kept), StoreError when the store fails,
+        InputError for a noun the log does not hold, DataError for one that could not be read back.
         """
         rows = [_row(noun) for noun in nouns]
         if not rows:
@@ -172,9 +172,9 @@ class Log:
             known |= {(kind, id): (seq, body) for id, seq, body in connection.execute(query)}
         return known
 
-    def _taken(self, row: dict[str, Any], seq: int | None) -> StoreError:
+    def _taken(self, row: dict[str, Any], seq: int | None) -> IdTaken:
         where = "earlier in the same call" if seq is None else f"as entry {seq}"
-        return StoreError(
+        return IdTaken(
             f"the store {name_of(self._engine)} holds other content under this id {where}",
             f"{row['kind']} {row['id']!r}",
             "an id names one content for ever",
