@@ -4,6 +4,7 @@ EscultorError
 ├── InputError (ValueError)        wrong usage or input: the command line leaves with 2
 │   ├── ConfigError                a key or value of the configuration
 │   ├── DataError                  a row or file of data
+│   ├── TokenError                 a feedback token that is not ours, was changed or has expired
 │   └── ModelError                 a directory that is no usable model
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
@@ -56,6 +57,10 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """A data file or row that cannot be used."""
+
+
+class TokenError(InputError):
+    """A feedback token that this store did not issue, or that is no longer good."""
 
 
 class ModelError(InputError):

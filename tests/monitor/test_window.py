@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from escultor.errors import DataError
 from escultor.evaluate import stats
+from escultor.ids import hash_value
 from escultor.monitor.metrics import Window, fold, health, merge
 from escultor.types import (
     Correction,
@@ -63,7 +64,7 @@ FEEDBACK = st.one_of(
     st.builds(Revocation, IDS, TIMES, TARGETS, SUBJECTS, st.sampled_from(["thumb", "score"])),
     st.builds(Rating, IDS, TIMES, TARGETS, SUBJECTS, st.sampled_from(["thumb", "score"]), st.floats(0, 1)),
     st.builds(Correction, IDS, TIMES, TARGETS, SUBJECTS, st.just("better")),
-)
+).map(lambda event: replace(event, id=hash_value(event)))  # an id names one content, as in the log
 EVENTS = st.tuples(st.lists(CALLS, max_size=8), st.lists(FEEDBACK, max_size=8))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from escultor.ids import hash_value
 from escultor.rng import unit
+from escultor.store.feedback import THUMB, live
 from escultor.types import (
     Consent,
     Example,
@@ -15,7 +16,6 @@ from escultor.types import (
     Origin,
     Pair,
     Rating,
-    Revocation,
 )
 
 MAX_PAIRS_PER_PROMPT = 4
@@ -51,15 +51,9 @@ def gold_pairs(
 def thumbs(feedback: Iterable[Feedback]) -> dict[str, bool]:
     """The current thumb on each answer: the latest word of each subject counts, the majority of
     subjects decides, a draw is no verdict. A fold: order-free and idempotent."""
-    latest: dict[tuple[str, str], Rating | Revocation] = {}
-    for event in feedback:
-        if isinstance(event, Rating | Revocation) and event.name == "thumb":
-            key = (event.target, event.subject)
-            if key not in latest or (event.time, event.id) > (latest[key].time, latest[key].id):
-                latest[key] = event
     votes: defaultdict[str, int] = defaultdict(int)
-    for (target, _), event in latest.items():
-        if isinstance(event, Rating):
+    for (target, _, name), event in live(feedback).items():
+        if name == THUMB and isinstance(event, Rating):
             votes[target] += 1 if event.value else -1
     return {target: vote > 0 for target, vote in votes.items() if vote}
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from escultor.errors import DataError
 from escultor.evaluate import stats
-from escultor.types import Estimate, Feedback, Health, Interaction, Rating, Revocation
+from escultor.store.feedback import THUMB, latest, precedence
+from escultor.types import Estimate, Feedback, Health, Interaction, Rating
 
-THUMB = "thumb"
 DAY_S = 86_400.0
 LEVEL = 0.025  # one-sided: 95 % intervals
 Z = NormalDist().inv_cdf(1 - LEVEL)
@@ -40,8 +40,7 @@ class Call(NamedTuple):
 class Thumb(NamedTuple):
     """The last word of one subject on one answer; the order of the fields is the order of precedence."""
 
-    time: float
-    id: str
+    precedence: tuple[float, bool, str]
     vote: int  # +1 up, -1 down, 0 withdrawn
 
 
@@ -65,11 +64,10 @@ def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ())
         tokens = (usage.prompt_tokens, usage.completion_tokens)
         _keep_latest(calls, i.id, Call(i.time, i.version, failed, i.latency_ms, *tokens, i.cost_usd))
     thumbs: dict[tuple[str, str], Thumb] = {}
-    for f in feedback:
-        if isinstance(f, Rating) and f.name == THUMB and isinstance(f.value, bool):
-            _keep_latest(thumbs, (f.target, f.subject), Thumb(f.time, f.id, 1 if f.value else -1))
-        elif isinstance(f, Revocation) and f.name == THUMB:
-            _keep_latest(thumbs, (f.target, f.subject), Thumb(f.time, f.id, 0))
+    for (target, subject, name), f in latest(feedback).items():
+        if name == THUMB:
+            vote = (1 if f.value else -1) if isinstance(f, Rating) and isinstance(f.value, bool) else 0
+            thumbs[target, subject] = Thumb(precedence(f), vote)
     return Window(calls, thumbs)
 
 
