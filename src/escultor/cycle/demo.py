@@ -35,7 +35,8 @@ from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
 from escultor.monitor.rules import alerts
 from escultor.monitor.triggers import plan
-from escultor.serve.engine import Engine
+from escultor.serve.logged import LoggedModel
+from escultor.serve.recording import Placement
 from escultor.skills.scoring import score_trinity
 from escultor.store import open_store, registry
 from escultor.train.runs import pretrain
@@ -254,7 +255,7 @@ def _second_turn(
         turn.flow.progress.note(
             f"simulated users ask {len(asked)} prompts {sizes.answers_per_prompt} times each"
         )
-        engine = Engine(turn.load(champion), champion, turn.log, config.serve)
+        engine = LoggedModel(turn.load(champion), Placement(champion), turn.log, config.serve)
         sampling = Sampling(config.serve.temperature, 1.0, config.serve.max_new_tokens)
         served = ask(engine, asked, key, sizes.answers_per_prompt, sampling)
         said = judge(turn.log, served, asked, config.evaluation.seed)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from escultor.data.sources.documentation import Gold
 from escultor.evaluate.preference import simulated_thumb
 from escultor.ids import hash_value
-from escultor.serve.engine import Engine, Request, record_feedback
+from escultor.serve.logged import LoggedModel, record_feedback
+from escultor.serve.recording import Request
 from escultor.skills.scoring import score_trinity
 from escultor.skills.trinity import prompt_for
 from escultor.store.log import Log
@@ -20,7 +21,7 @@ BATCH = 64
 
 
 def ask(
-    engine: Engine, golds: Sequence[Gold], key: str, answers: int, sampling: Sampling
+    engine: LoggedModel, golds: Sequence[Gold], key: str, answers: int, sampling: Sampling
 ) -> list[Interaction]:
     """Every document is asked about by one subject, who regenerates until there are `answers` answers.
 
@@ -33,7 +34,7 @@ def ask(
         for n in range(answers):
             name = f"chatcmpl-{hash_value([key, gold.id, n])}"
             lineage = Lineage(before, Relation.REGENERATE) if before else None
-            requests.append(Request(prompt_for(gold.document), subject, lineage, name))
+            requests.append(Request(prompt_for(gold.document), subject, lineage=lineage, id=name))
             before = name
     done: list[Interaction] = []
     for at in range(0, len(requests), BATCH):

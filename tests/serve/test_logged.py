@@ -1,11 +1,12 @@
-"""The engine: an answer that is delivered has its row; costs and latencies are those of the batch."""
+"""A model in this process: a delivered answer has its row; costs and latencies are those of the batch."""
 
 import pytest
 from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import StoreError
-from escultor.serve.engine import Engine, Request
+from escultor.serve.logged import LoggedModel
+from escultor.serve.recording import Placement, Request
 from escultor.store import open_store
 from escultor.types import Interaction, Message, Role, Sampling
 
@@ -23,7 +24,7 @@ def store(tmp_path):
 
 
 def test_what_is_answered_is_in_the_log_as_it_was_delivered(store):
-    made = Engine(llama(), "v", store.log, Serve()).answer(requests(), SAMPLING)
+    made = LoggedModel(llama(), Placement("v"), store.log, Serve()).answer(requests(), SAMPLING)
     assert [i for _, i in store.log.read(Interaction)] == made
     assert {i.version for i in made} == {"v"}
     assert all(i.usage.completion_tokens <= 4 and i.latency_ms > 0 and i.cost_usd > 0 for i in made)
@@ -33,14 +34,14 @@ def test_no_answer_is_delivered_that_could_not_be_written(store, monkeypatch):
     def refuse(*nouns):
         raise StoreError("the disk is full")
 
-    engine = Engine(llama(), "v", store.log, Serve())
+    engine = LoggedModel(llama(), Placement("v"), store.log, Serve())
     monkeypatch.setattr(store.log, "append", refuse)
     with pytest.raises(StoreError):
         engine.answer(requests(), SAMPLING)
 
 
 def test_equal_prompts_share_a_hash_and_others_do_not(store):
-    engine = Engine(llama(), "v", store.log, Serve())
+    engine = LoggedModel(llama(), Placement("v"), store.log, Serve())
     one, two, other = engine.answer([requests()[0], requests()[0], requests()[1]], SAMPLING)
     assert one.prompt_hash == two.prompt_hash != other.prompt_hash
     assert one.id != two.id
