@@ -17,7 +17,7 @@ from typing import Any
 
 START_S = 60.0
 # For tests that do not pull the plug: a killed client loses nothing by it.
-FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=50")
+FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB")
 
 
 def binaries() -> Path | None:

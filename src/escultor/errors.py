@@ -8,7 +8,8 @@ EscultorError
 │   └── ModelError                 a directory that is no usable model
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
-    │   └── IdTaken                because an id names other content already
+    │   ├── IdTaken                because an id names other content already
+    │   └── Erased                 because what it is, or is about, was erased and must not come back
     ├── EngineFault                an answer could not be computed
     │   ├── Overloaded             because too much is waiting already
     │   └── UpstreamFault          because the server behind failed, hung or spoke nonsense
@@ -77,6 +78,10 @@ class StoreError(FaultError):
 
 class IdTaken(StoreError):
     """An id that names other content already; the store itself is well."""
+
+
+class Erased(StoreError):
+    """What was offered, or what it is about, was erased on somebody's request; the store itself is well."""
 
 
 class EngineFault(FaultError):

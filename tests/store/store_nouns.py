@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from escultor.store.kinds import KINDS
-from escultor.types import Deployment, Rating, Step
+from escultor.types import Deployment, Interaction, Message, Rating, Role, Sampling, Step, Usage
 
 VARIANTS = [variant for kind in KINDS for variant in kind.variants]
 
@@ -26,3 +26,11 @@ def rating(id: str, target: str = "answer", subject: str = "person", time: float
 
 def deployment(id: str, **aliases: str) -> Deployment:
     return Deployment(id, 1.0, {aliases["champion"]: 1.0}, aliases, "a test")
+
+
+def said(id: str, subject: str = "person") -> Interaction:
+    messages = (Message(Role.USER, f"the question of {id}"),)
+    return Interaction(
+        id, 1.0, "chat", subject, "v1", "champion", 1.0, messages, "an answer", "stop", Sampling(),
+        Usage(3, 2), 9.0, None, 0.0, "hash",
+    )  # fmt: skip

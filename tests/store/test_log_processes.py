@@ -4,9 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
-from escultor.store import open_store
+from store_nouns import rating
+
+from escultor.store import log, open_store
+from escultor.store.database import writing
 from escultor.types import Feedback
 
 WRITER = """
@@ -53,3 +58,32 @@ def test_processes_that_open_a_new_store_and_write_at_once_lose_nothing(url):
         for name in names:
             own = [noun.id for _, noun in store.log.read(Feedback, subject=name)]
             assert own == [f"{name}-{k}" for k in range(count)]
+
+
+def test_a_number_taken_early_is_never_committed_late(url):
+    """The hole in which a follower would lose entries: B commits number 2 while A still holds number 1."""
+    with open_store(url) as store, open_store(url) as other, ThreadPoolExecutor(1) as pool:
+        with writing(store.log._engine) as connection:
+            store.log._append(connection, [log._row(rating("early"))])
+            late = pool.submit(other.log.append, rating("late"))
+            time.sleep(0.3)
+            assert not late.done()
+            assert list(other.log.read(Feedback)) == []
+        assert late.result(30) > [1]
+        assert [noun.id for _, noun in other.log.read(Feedback)] == ["early", "late"]
+
+
+def test_who_follows_two_writers_by_number_misses_nothing(url):
+    with open_store(url) as store:
+        writers = [writer(url, name, 60) for name in ("one", "two")]
+        seen, last = [], 0
+        while len(seen) < 120 and any(process.poll() is None for process in writers):
+            for seq, noun in store.log.read(Feedback, after=last):
+                last = seq
+                seen.append(noun.id)
+        seen += [noun.id for _, noun in store.log.read(Feedback, after=last)]
+        for process in writers:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+        assert seen == [noun.id for _, noun in store.log.read(Feedback)]
+        assert len(set(seen)) == 120

@@ -4,12 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import event, inspect, text
 from store_nouns import rating
 
 from escultor.errors import ConfigError, StoreError
-from escultor.store import log, open_store, schema
-from escultor.types import Feedback
+from escultor.store import open_store, schema, tables
+from escultor.store.codec import encode
+from escultor.store.database import writing
+from escultor.store.feedback import choice_target
+from escultor.types import Choice, Feedback
 
 
 def python(code: str, *arguments: str) -> None:
@@ -68,7 +71,42 @@ def test_the_migrations_make_the_table_the_code_uses(store):
     files = [script.revision for script in ScriptDirectory(folder).walk_revisions()]
     assert tuple(reversed(files)) == schema.REVISIONS
     with store.log._engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), log.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_a_store_of_the_first_version_is_upgraded_and_its_choices_are_found(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "HEAD", "0001")
+    engine = open_store(url, blobs=tmp_path / "blobs").log._engine
+    choices = [Choice(f"c{k}", 1.0, "s", "pick", (f"a{k}", "b", "b"), None) for k in range(1200)]
+    columns = "kind, id, time, target, subject, body"
+    rows = [("feedback", c.id, 1.0, None, "s", encode(c)) for c in choices]
+    rows.append(("feedback", "r", 1.0, "b", "s", encode(rating("r", "b"))))
+    with writing(engine) as connection:
+        for row in rows:
+            query = text(f"INSERT INTO log ({columns}) VALUES (:0, :1, :2, :3, :4, :5)")
+            connection.execute(query, {str(k): value for k, value in enumerate(row)})
+    engine.dispose()
+    monkeypatch.undo()
+    with open_store(url, blobs=tmp_path / "blobs") as store:
+        about = [noun.id for _, noun in store.log.read(Feedback, target="a7")]
+        assert about == [n.id for _, n in store.log.read(Feedback, target=choice_target(("b", "a7", "b")))]
+        assert about == ["c7"]
+        assert len(list(store.log.read(Feedback, target="b"))) == 1201
+
+
+@pytest.mark.parametrize("column", ["target", "subject"])
+def test_what_is_about_one_thing_is_found_by_index_not_by_reading_all(tmp_path, column):
+    with open_store(str(tmp_path)) as store:
+        store.log.append(*(rating(f"r{k}", f"t{k}", f"s{k}") for k in range(300)))
+        asked = []
+        event.listen(store.log._engine, "before_cursor_execute", lambda *a: asked.append(a[2:4]))
+        assert len(list(store.log.read(Feedback, **{column: f"{column[0]}7"}))) == 1
+        statement, values = next(a for a in asked if a[0].startswith("SELECT"))
+        with store.log._engine.connect() as connection:
+            plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all())
+        assert f"ix_log_{column}_seq" in plan
+        assert "SCAN log" not in plan
+        assert "ix_log_kind_seq" not in plan
 
 
 def test_a_store_of_a_newer_version_is_refused_with_the_remedy_and_left_as_it_was(tmp_path):
@@ -102,7 +140,7 @@ def test_tables_of_other_programs_in_the_same_database_are_left_alone(tmp_path):
         raw.execute("CREATE TABLE other (somebody TEXT)")
     raw.close()
     with open_store(str(tmp_path)) as store:
-        assert set(inspect(store.log._engine).get_table_names()) == {"other", "log", "alembic_version"}
+        assert set(inspect(store.log._engine).get_table_names()) > {"other", "log", "alembic_version"}
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(tmp_path):

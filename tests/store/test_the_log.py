@@ -11,6 +11,7 @@ from store_nouns import VARIANTS, deployment, nouns_of, rating
 
 from escultor.errors import DataError, InputError, StoreError
 from escultor.store import codec, log, open_store
+from escultor.store.feedback import choice_target
 from escultor.store.kinds import KINDS, kind_of, kind_of_instance
 from escultor.types import (
     Choice,
@@ -62,7 +63,7 @@ def test_variants_of_one_shape_stay_apart():
 
 
 def test_every_recorded_noun_has_a_kind_of_its_own():
-    assert len({kind.name for kind in KINDS}) == len(KINDS) == 11
+    assert len({kind.name for kind in KINDS}) == len(KINDS) == 12
     assert {store_nouns.Rating, Choice, Hold, Step} <= set(VARIANTS)
 
 
@@ -97,9 +98,9 @@ def test_appending_what_is_no_kind_is_refused(store):
 # --- the log ----------------------------------------------------------------------------------
 
 
-def test_the_log_can_only_append_and_read():
+def test_the_log_can_only_append_read_and_erase_on_request():
     public = {name for name in vars(log.Log) if not name.startswith("_")}
-    assert public == {"append", "get", "read", "last", "count", "close"}
+    assert public == {"append", "get", "read", "last", "count", "close", "erase", "erased", "digests_of"}
 
 
 def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
@@ -123,6 +124,8 @@ def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
     assert store.log.last(Interaction) is None
     assert [noun for _, noun in store.log.read(Verdict, target="new")] == nouns[2:4]
     assert [noun for _, noun in store.log.read(Feedback, target="answer")] == nouns[:1]
+    assert [noun for _, noun in store.log.read(Feedback, target="b")] == nouns[1:2]
+    assert [noun for _, noun in store.log.read(Feedback, target=choice_target("ab"))] == nouns[1:2]
     assert [noun for _, noun in store.log.read(Feedback, subject="person")] == nouns[:2]
     assert [noun for _, noun in store.log.read(Feedback, since=1.5)] == nouns[1:2]
     assert repr(store.log.last(Health)) == repr(nouns[5])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from escultor.errors import IdTaken, InputError, Overloaded, StoreError
+from escultor.errors import Erased, IdTaken, InputError, Overloaded, StoreError
 from escultor.store.log import Log
 
 BATCH = 256  # items of one transaction at most
@@ -90,7 +90,7 @@ class Writer:
         """One transaction; where an item is to blame, halves of the batch, until it stands alone."""
         try:
             numbers = self._log.append(*(noun for item in batch for noun in item.nouns))
-        except (InputError, IdTaken) as error:
+        except (InputError, IdTaken, Erased) as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return

@@ -87,11 +87,37 @@ def writing(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
+def scrub(engine: Engine) -> None:
+    """Take what was deleted out of the database's files as well.
+
+    SQLite overwrites deleted entries with zeros (`secure_delete`); here its write-ahead log, which
+    holds older pages, is emptied into the file. PostgreSQL lets no query see them again, and forgets
+    what its statistics took from them. Raises StoreError when a reader holds old pages too long.
+    """
+    with explained(engine, "scrub"), engine.connect() as connection:
+        if engine.dialect.name != "sqlite":
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(text("VACUUM (ANALYZE) log, mention"))
+            return
+        raw = connection.connection.cursor()
+        busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        raw.close()
+    if busy:
+        raise StoreError(
+            f"what was erased is gone from the store {name_of(engine)}, but its bytes are still in its files",
+            f"a reader has kept old pages for {BUSY_S:.0f} s",
+            None,
+            "end long-running readers, then erase the subject again",
+        )
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver's own transaction handling would commit before DDL; `_begin_sqlite` takes its place.
     connection.isolation_level = None
     # FULL: a commit in WAL mode is synced before it returns. NORMAL could lose the last ones.
     connection.execute("PRAGMA synchronous=FULL").close()
+    # What is deleted is overwritten with zeros; an append-only log pays nothing for it until then.
+    connection.execute("PRAGMA secure_delete=ON").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

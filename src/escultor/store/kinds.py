@@ -9,11 +9,14 @@ from typing import Any
 
 from escultor.errors import InputError
 from escultor.ids import hash_value
+from escultor.store.feedback import target_of
 from escultor.types import (
     Alert,
     Checkpoint,
+    Choice,
     DatasetVersion,
     Deployment,
+    Erasure,
     Feedback,
     Health,
     Interaction,
@@ -28,6 +31,11 @@ def _nothing(noun: Any) -> None:
     """The column stays empty."""
 
 
+def _shown(event: Any) -> tuple[str, ...]:
+    """The answers a choice was made from; all other feedback is about its target alone."""
+    return event.shown_order if isinstance(event, Choice) else ()
+
+
 @dataclass(frozen=True)
 class Kind:
     """How one noun is filed. A column read by `_nothing` stays empty; an empty time is the append's."""
@@ -38,6 +46,7 @@ class Kind:
     subject: Callable[[Any], str | None] = _nothing  # the person or system it came from
     id: Callable[[Any], str] = lambda noun: noun.id
     time: Callable[[Any], float | None] = lambda noun: noun.time
+    mentions: Callable[[Any], tuple[str, ...]] = lambda noun: ()  # what else it is about, and found by
 
     @property
     def variants(self) -> tuple[type, ...]:
@@ -47,8 +56,7 @@ class Kind:
 
 KINDS = (
     Kind("interaction", Interaction, target=lambda n: n.version, subject=lambda n: n.subject),
-    # A Choice is about several answers at once, so it has no single target.
-    Kind("feedback", Feedback, target=lambda n: getattr(n, "target", None), subject=lambda n: n.subject),
+    Kind("feedback", Feedback, target=target_of, subject=lambda n: n.subject, mentions=_shown),
     Kind("dataset", DatasetVersion, target=lambda n: n.name, id=lambda n: n.hash, time=_nothing),
     Kind("checkpoint", Checkpoint, target=lambda n: n.name, time=_nothing),
     Kind("scores", Scores, target=lambda n: n.checkpoint, time=_nothing),
@@ -63,6 +71,7 @@ KINDS = (
     Kind("health", Health, target=lambda n: n.version, id=hash_value, time=lambda n: n.until),
     Kind("alert", Alert, target=lambda n: n.rule),
     Kind("plan", Plan, target=lambda n: n.because),
+    Kind("erasure", Erasure, target=lambda n: n.subject),
     Kind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
 )
 _BY_NOUN = {kind.noun: kind for kind in KINDS}

@@ -13,7 +13,7 @@ from escultor.errors import ConfigError, StoreError
 from escultor.store.database import BUSY_S, connect, explained, name_of, reading, writing
 from escultor.store.log import Log
 
-REVISIONS = ("0001",)  # every revision this version knows, oldest first; a test compares the files
+REVISIONS = ("0001", "0002")  # every revision this version knows, oldest first; a test compares the files
 HEAD = REVISIONS[-1]
 _VERSIONS = "alembic_version"
 
@@ -111,6 +111,6 @@ def _upgrade(connection: Connection, engine: Engine) -> None:
     place = str(Path(__file__).with_name("migrations"))
     config.set_main_option("script_location", place.replace("%", "%%"))
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, HEAD)
     except CommandError as error:
         raise StoreError(f"could not upgrade the store {name_of(engine)}", error) from error

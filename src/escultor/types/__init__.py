@@ -32,6 +32,7 @@ from escultor.types.judging import (
     Scores,
     Verdict,
 )
+from escultor.types.rights import Erasure
 from escultor.types.running import (
     Alert,
     Deployment,
@@ -68,6 +69,7 @@ __all__ = [
     "Deployment",
     "Document",
     "Effect",
+    "Erasure",
     "Estimate",
     "Example",
     "Feedback",

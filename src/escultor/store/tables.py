@@ -1,0 +1,54 @@
+"""The tables of the log. `migrations` makes them; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SEQ = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+log = Table(
+    "log",
+    metadata,
+    Column("seq", SEQ, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("time", Double, nullable=False),
+    Column("target", Text),
+    Column("subject", Text),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("kind", "id", name="uq_log_kind_id"),
+    Index("ix_log_kind_seq", "kind", "seq"),
+    Index("ix_log_target_seq", "target", "seq"),
+    Index("ix_log_subject_seq", "subject", "seq"),
+    sqlite_autoincrement=True,
+)
+
+# What an entry is about besides its target: each answer of a choice.
+mention = Table(
+    "mention",
+    metadata,
+    Column("about", Text, primary_key=True),
+    Column("seq", SEQ, primary_key=True, autoincrement=False),
+    Index("ix_mention_seq", "seq"),
+)
+
+# Hashes of the ids that are erased, and by which erasure.
+erased = Table(
+    "erased",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("erasure", Text, nullable=False),
+    Index("ix_erased_erasure", "erasure"),
+)
