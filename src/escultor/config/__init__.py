@@ -14,7 +14,7 @@ from escultor.config.judging import Evaluation, Gate
 from escultor.config.load import Config, Model, Store, load_config
 from escultor.config.monitoring import Monitor
 from escultor.config.section import Section
-from escultor.config.serving import Serve
+from escultor.config.serving import Serve, Upstream
 from escultor.config.training import Distillation, Dpo, Kto, Lora, Pretrain, Sft, Training
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "Sft",
     "Store",
     "Training",
+    "Upstream",
     "load_config",
 ]

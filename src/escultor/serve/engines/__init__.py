@@ -1,0 +1,1 @@
+"""What computes answers, each behind the one protocol of `serve.protocol`."""

@@ -1,0 +1,284 @@
+"""What happens when an upstream fails, hangs or speaks nonsense: `docs/serving.md` says the same."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+from mock_upstream import (
+    JSON_TYPE,
+    PIECES,
+    SSE_TYPE,
+    MockUpstream,
+    answers,
+    choice,
+    completion,
+    disconnects,
+    hangs,
+    says,
+    serves,
+    streams,
+)
+from upstream_asks import CHAT, TEXT, asked, engine, events, text_of
+
+from escultor.errors import EngineFault, InputError, Overloaded, UpstreamFault
+from escultor.serve.engines import upstream_http, upstream_wire
+from escultor.serve.engines.upstream import UpstreamEngine
+
+WHOLE = replace(CHAT, streamed=False)
+EITHER = pytest.mark.parametrize("ask", [CHAT, WHOLE], ids=["streamed", "whole"])
+BUSY = answers(b'{"error": {"message": "slow down"}}', {"Retry-After": "0"}, 429)
+
+
+async def until_fault(upstream: UpstreamEngine, ask=CHAT):
+    """What came before the fault, and the fault."""
+    found = []
+    try:
+        async for event in upstream.stream(ask):
+            found.append(event)
+    except (EngineFault, InputError) as fault:
+        return found, fault
+    pytest.fail(f"no fault, but {found}")
+
+
+def faulty(*plans, ask=CHAT, key=None, **changes):
+    """What came before the fault, the fault, and how often the upstream was asked."""
+
+    async def run(mock):
+        upstream = engine(mock, key, **changes)
+        try:
+            return await asyncio.wait_for(until_fault(upstream, ask), 20)
+        finally:
+            await upstream.close()
+
+    with MockUpstream(*plans) as mock:
+        found, fault = asyncio.run(run(mock))
+        return found, fault, len(mock.asked)
+
+
+# --- before the first byte --------------------------------------------------------------------
+
+
+@EITHER
+@pytest.mark.parametrize(
+    "refusal",
+    [BUSY, answers(b"", None, 502), answers(b"<html>", None, 503), answers(b"", None, 504), disconnects],
+    ids=["429 with Retry-After", "502", "503", "504", "disconnect"],
+)
+def test_a_safe_refusal_is_asked_again_and_the_caller_notices_nothing(ask, refusal):
+    with MockUpstream(refusal, refusal, serves()) as mock:
+        assert text_of(asked(mock, ask)) == "".join(PIECES)
+        assert len(mock.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "times"),
+    [
+        (BUSY, Overloaded, 3),
+        (answers(b"{}", {"Retry-After": "3600"}, 429), Overloaded, 1),  # beyond the deadline
+        (answers(b"{}", {"Retry-After": "Fri, 31 Dec 2199 23:59:59 GMT"}, 429), Overloaded, 1),
+        (answers(b"{}", None, 429), Overloaded, 1),  # a quota, not a moment
+        (answers(b"", None, 503), UpstreamFault, 3),
+        (answers(b"", None, 500), UpstreamFault, 1),
+        (disconnects, UpstreamFault, 3),
+        (answers(b'{"detail": "too long"}', None, 400), InputError, 1),
+        (answers(b'{"message": "too long"}', None, 422), InputError, 1),
+        (answers(b'{"error": "too long"}', None, 413), InputError, 1),
+        (answers(b"who are you", None, 401), UpstreamFault, 1),
+        (answers(b"no such model", None, 404), UpstreamFault, 1),
+        (answers(b"", {"Location": "http://127.0.0.1:1/secret"}, 302), UpstreamFault, 1),
+        (answers(b"", {"Location": "/v1/chat/completions"}, 307), UpstreamFault, 1),
+    ],
+)
+def test_a_refusal_is_put_into_words_after_as_many_attempts_as_are_safe(plan, kind, times):
+    found, fault, asked_times = faulty(plan)
+    assert found == []
+    assert type(fault) is kind
+    assert asked_times == times
+    if kind is InputError:
+        assert "too long" in str(fault)
+
+
+def test_nobody_there_is_a_fault_after_all_attempts():
+    with MockUpstream(serves()) as mock:
+        pass  # its port is free again
+
+    async def run():
+        began = time.perf_counter()
+        _, fault = await until_fault(engine(mock, retries=2))
+        return fault, time.perf_counter() - began
+
+    fault, seconds = asyncio.run(run())
+    assert type(fault) is UpstreamFault
+    assert seconds >= 0.01 + 0.02  # it waited, and longer the second time
+
+
+def test_a_key_that_the_upstream_repeats_is_not_handed_on():
+    _, fault, _ = faulty(answers(b"your key sk-secret is unknown", None, 401), key="sk-secret")
+    assert "unknown" in str(fault)
+    assert "sk-secret" not in str(fault)
+    assert "key_env" in str(fault)
+
+
+@EITHER
+def test_an_upstream_that_hangs_before_its_answer_is_given_up(ask):
+    found, fault, times = faulty(hangs, ask=ask, deadline_s=0.4)
+    assert (found, type(fault), times) == ([], UpstreamFault, 1)
+
+
+def test_no_free_connection_is_overload():
+    async def run(mock):
+        upstream = engine(mock, max_connections=1, connect_timeout_s=0.1, idle_timeout_s=5.0)
+        held = asyncio.ensure_future(events(upstream, CHAT))
+        await asyncio.sleep(0.05)
+        _, fault = await until_fault(upstream)
+        held.cancel()
+        await asyncio.gather(held, return_exceptions=True)
+        await upstream.close()
+        return fault
+
+    with MockUpstream(hangs) as mock:
+        assert type(asyncio.run(run(mock))) is Overloaded
+
+
+# --- in the middle of an answer ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plan", "says_so"),
+    [
+        (streams(choice("The "), cut=True), "broke off"),
+        (streams(choice("The "), done=False), "broke off"),
+        (streams(choice("The ")), "broke off"),  # [DONE], but no word of an end
+        (streams(choice("The "), hang=True), "silent"),
+        (streams(choice("The "), "not json"), "no JSON"),
+        (streams(choice("The "), '{"choices": [{"delta": {"content": NaN}}]}'), "no JSON"),
+        (streams(choice("The "), "[" * 100_000), "no JSON"),
+        (streams(choice("The "), {"choices": "none"}), "choices"),
+        (streams(choice("The "), {"choices": [{"delta": {"content": 3}}]}), "content"),
+        (streams(choice("The "), {"choices": [{"index": 1, "delta": {"content": "a"}}]}), "one answer"),
+        (streams(choice("The "), choice("", "stop"), choice("more")), "behind its end"),
+        (streams(choice("The "), choice("", "content_filter")), "content_filter"),
+        (streams(choice("The "), {"error": {"message": "out of memory"}}), "out of memory"),
+        (streams(choice("The "), *[choice("a")] * 50, pause_s=0.05), "too long"),
+    ],
+)
+def test_an_answer_that_goes_wrong_in_the_middle_ends_in_a_fault_and_is_never_begun_again(plan, says_so):
+    found, fault, times = faulty(plan, deadline_s=0.6)
+    assert text_of(found).startswith("The ")
+    assert type(fault) is UpstreamFault
+    assert says_so in str(fault)
+    assert times == 1
+
+
+@pytest.mark.parametrize("ending", [{"cut": True}, {"hang": True}, {"done": False}])
+def test_an_answer_that_is_all_here_is_whole_however_its_stream_ends(ending):
+    payloads = (*(choice(piece) for piece in PIECES), choice("", "stop"))
+    with MockUpstream(streams(*payloads, **ending)) as mock:
+        if "hang" in ending:
+            with pytest.raises(UpstreamFault, match="silent"):
+                asked(mock)
+        else:
+            assert text_of(asked(mock)) == "".join(PIECES)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        says(b"what?\r\n\r\n"),
+        says(b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 200_000 + b"\r\n\r\n"),
+        answers(b"<html>hello</html>", {"Content-Type": "text/html"}),
+        answers(completion(), {"Content-Encoding": "gzip"}),
+        answers(b""),
+        answers(b"[]"),
+        answers(b'{"choices": []}'),
+        answers(b"\xff\xfe"),
+        answers(b'{"choices": [{"message": {"content": "a"}, "finish_reason": null}]}'),
+        answers(completion()[:20], {"Content-Length": "2000"}),
+        says(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"),
+    ],
+)
+def test_nonsense_in_place_of_an_answer_is_a_fault(plan):
+    found, fault, _ = faulty(plan, ask=WHOLE, deadline_s=0.4)
+    assert (found, type(fault)) == ([], UpstreamFault)
+
+
+def test_a_stream_that_comes_as_something_else_is_a_fault():
+    found, fault, times = faulty(answers())
+    assert (found, type(fault), times) == ([], UpstreamFault, 1)
+    assert "text/event-stream" in str(fault)
+
+
+def test_endless_lines_and_endless_answers_are_given_up_with_bounded_memory(monkeypatch):
+    monkeypatch.setattr(upstream_http, "BODY_LIMIT", 300_000)
+    monkeypatch.setattr(upstream_wire, "LINE_LIMIT", 100_000)
+
+    async def one_line(asked):
+        await asked.head(200, SSE_TYPE)
+        await asked.chunk(b"data: ")
+        while True:
+            await asked.chunk(b"a" * 10_000)
+
+    async def many_lines(asked):
+        await asked.head(200, SSE_TYPE)
+        while True:
+            await asked.event(choice("a"))
+
+    async def one_body(asked):
+        await asked.head(200, JSON_TYPE | {"Content-Length": str(1 << 40)})
+        while True:
+            await asked.raw(b"a" * 10_000)
+
+    for plan, ask in ((one_line, CHAT), (many_lines, CHAT), (one_body, WHOLE)):
+        _, fault, _ = faulty(plan, ask=ask)
+        assert type(fault) is UpstreamFault
+        assert "no end" in str(fault)
+
+
+# --- a caller that leaves ---------------------------------------------------------------------
+
+
+@EITHER
+def test_a_caller_that_hangs_up_closes_the_upstreams_connection(ask):
+    async def run(mock):
+        upstream = engine(mock, idle_timeout_s=10.0)
+        task = asyncio.ensure_future(events(upstream, ask))
+        await asyncio.sleep(0.1)
+        assert mock.asked
+        assert not mock.hung_up.is_set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await asyncio.to_thread(mock.hung_up.wait, 5)
+        await upstream.close()
+
+    with MockUpstream(streams(choice("The "), hang=True) if ask.streamed else hangs) as mock:
+        asyncio.run(run(mock))
+
+
+def test_an_iterator_that_is_closed_halfway_closes_the_upstreams_connection():
+    async def run(mock):
+        upstream = engine(mock)
+        stream = upstream.stream(CHAT)
+        async for _ in stream:
+            break
+        await stream.aclose()
+        assert await asyncio.to_thread(mock.hung_up.wait, 5)
+        await upstream.close()
+
+    with MockUpstream(streams(choice("The "), hang=True)) as mock:
+        asyncio.run(run(mock))
+
+
+def test_a_closed_engine_ends_what_is_under_way_and_takes_nothing_in():
+    async def run(mock):
+        upstream = engine(mock, idle_timeout_s=10.0)
+        task = asyncio.ensure_future(until_fault(upstream, TEXT))
+        await asyncio.sleep(0.1)
+        await upstream.close()
+        _, under_way = await asyncio.wait_for(task, 5)
+        _, later = await until_fault(upstream)
+        return under_way, later
+
+    with MockUpstream(hangs) as mock:
+        assert [type(fault) for fault in asyncio.run(run(mock))] == [EngineFault, EngineFault]
+        assert len(mock.asked) == 1
