@@ -8,6 +8,7 @@ from escultor.errors import DataError
 from escultor.skills.metrics import exact_match, rouge_l, set_f1
 from escultor.skills.trinity import Trinity, parse_trinity
 
+EXACT = ("valid", "entity", "domain", "purpose")  # right or wrong; the others lie between
 METRICS = ("valid", "entity", "domain", "purpose", "entities_f1", "rouge_l", "field_accuracy", "quality")
 
 

@@ -23,6 +23,7 @@ from escultor.types import (
     Plan,
     Scores,
     Step,
+    Suite,
     Verdict,
 )
 
@@ -59,6 +60,7 @@ KINDS = (
     Kind("feedback", Feedback, target=target_of, subject=lambda n: n.subject, mentions=_shown),
     Kind("dataset", DatasetVersion, target=lambda n: n.name, id=lambda n: n.hash, time=_nothing),
     Kind("checkpoint", Checkpoint, target=lambda n: n.name, time=_nothing),
+    Kind("suite", Suite, target=lambda n: n.name, time=_nothing),
     Kind("scores", Scores, target=lambda n: n.checkpoint, time=_nothing),
     Kind(
         "verdict",

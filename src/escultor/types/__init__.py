@@ -29,7 +29,10 @@ from escultor.types.judging import (
     Hold,
     Promote,
     Reject,
+    Scale,
     Scores,
+    Suite,
+    SuiteItem,
     Verdict,
 )
 from escultor.types.rights import Erasure
@@ -93,9 +96,12 @@ __all__ = [
     "Revocation",
     "Role",
     "Sampling",
+    "Scale",
     "Scores",
     "SourceKind",
     "Step",
+    "Suite",
+    "SuiteItem",
     "Usage",
     "Verdict",
 ]

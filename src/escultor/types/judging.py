@@ -1,9 +1,68 @@
-"""Scores, and the verdict between two of them."""
+"""Suites, the scores on them, and the verdict between two of those."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from escultor.types.talk import Messages, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the numbers of a metric mean: which way is better, and between what they lie.
+
+    `neither`: a figure to look at (a length), of which more is neither good nor bad. `binary`: 0 or 1.
+    `least` and `most` are None where nothing bounds the number.
+    """
+
+    better: Literal["higher", "lower", "neither"] = "higher"
+    kind: Literal["binary", "continuous"] = "continuous"
+    least: float | None = 0.0
+    most: float | None = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteItem:
+    """One question of a suite, and what is known about its right answer.
+
+    `cluster` names the family it belongs to (a conversation, a document, a template): items inside one
+    may depend on each other. `references` are right answers, any of which counts; `choices` the answers
+    to choose from, of which number `right` is right. `pressed` asks the same under pressure: the user
+    states a wrong belief. `refuse` says whether a request is to be refused. `document` is a text to be
+    read, not answered. `labels` name the slices it counts in.
+    """
+
+    id: str
+    prompt: Messages
+    cluster: str
+    references: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    right: int | None = None
+    pressed: Messages = ()
+    refuse: bool | None = None
+    document: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Held-out items with what is measured on them. Writer: `evaluate`.
+
+    Law: the id is the hash of all that decides a score, so equal ids mean the same exam. Whatever is
+    registered is kept out of training. The items lie in a blob (JSONL; `escultor.skills.suites` reads it).
+    """
+
+    id: str
+    name: str
+    skill: str
+    metrics: dict[str, Scale]
+    decoding: Sampling
+    seeds: tuple[int, ...]  # every item is answered once with each; the metric is their mean
+    schema: str | None  # JSON schema of the answers, as JSON
+    items: int
+    clusters: int
+    blob: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +70,9 @@ class Scores:
     """One number per item and metric, for one checkpoint and one suite. Writer: `evaluate`.
 
     Law: only Scores with the same `suite` hash compare. `items` fixes the order; `clusters` names the
-    family each item belongs to; metrics hold one float per item. `summary` holds figures that are not
-    per item (latency, speed, cost).
+    family each item belongs to; metrics hold one float per item, `scales` what they mean. `summary` holds
+    figures that are not per item (latency, speed, cost); `slices` one label per item for each way of
+    slicing. `answers` is the blob that holds what was said (see `escultor.evaluate.answers.Kept`).
     """
 
     id: str
@@ -22,6 +82,9 @@ class Scores:
     clusters: tuple[str, ...]
     metrics: dict[str, tuple[float, ...]]
     summary: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, Scale] = field(default_factory=dict)
+    slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    answers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
