@@ -1,8 +1,11 @@
 """Text metrics against naive definitions and by their laws."""
 
 import math
+import re
+import string
 
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +83,72 @@ def test_bits_per_byte_of_a_uniform_byte_model_is_eight():
 def test_bits_per_byte_refuses_what_has_no_value(nats, n):
     with pytest.raises(DataError):
         metrics.bits_per_byte(nats, n)
+
+
+PROSE = st.text(alphabet="abc Ab.,é\n", max_size=40)
+
+
+@given(PROSE, PROSE)
+def test_chrf_is_what_sacrebleu_says(one, two):
+    theirs = sacrebleu.sentence_chrf(one, [two]).score / 100
+    assert metrics.chrf(one, two) == pytest.approx(theirs, abs=1e-9)
+
+
+@given(PROSE, PROSE)
+def test_token_f1_is_what_the_squad_script_says(one, two):
+    theirs = compute_f1(two, one)
+    assert metrics.token_f1(one, two) == pytest.approx(float(theirs))
+
+
+def compute_f1(gold: str, said: str) -> float:
+    """SQuAD's definition, in its own steps: normalise, count common tokens, harmonic mean."""
+    left, right = (
+        re.sub(r"\b(a|an|the)\b", " ", "".join(c for c in t.lower() if c not in string.punctuation)).split()
+        for t in (gold, said)
+    )
+    common = sum(min(left.count(w), right.count(w)) for w in set(left))
+    return naive_f1(common, len(right), len(left))
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "right"),
+    [
+        ("So 3 + 4 = 7. The answer is 18.", "#### 18", 1.0),
+        ("$1,234.50 in all", "1234.5", 1.0),
+        ("#### 5\nthat is 2 more than 3", "5", 1.0),
+        ("-3", "3", 0.0),
+        ("no number", "0", 0.0),
+        ("18", "no number", 0.0),
+        ("10%", "10", 1.0),
+        ("v1.2.3", "0.3", 1.0),  # a last number of its own: the rule is stated, not clever
+    ],
+)
+def test_numbers_are_compared_and_not_their_spelling(said, gold, right):
+    assert metrics.numeric_answer(said, gold) == right
+
+
+def test_what_is_contained_is_whole_words():
+    assert metrics.contains("The capital is Paris, of course.", "paris") == 1.0
+    assert metrics.contains("New York City", "york city") == 1.0
+    assert metrics.contains("Parisian cafés", "Paris") == 0.0
+    assert metrics.contains("anything", "") == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I'm sorry, but I can\u2019t help with that.",
+        "As an AI, this is nothing I do.",
+        "I must decline.",
+        "I cannot.",
+    ],
+)
+def test_refusals_are_seen(answer):
+    assert metrics.refused(answer)
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "Sure: mix two cups.", "To kill a process, use kill.", "x" * 200 + " I cannot say."]
+)
+def test_answers_are_no_refusals(answer):
+    assert not metrics.refused(answer)

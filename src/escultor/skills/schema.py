@@ -28,7 +28,9 @@ def check_schema(schema: Any, where: str = "the schema") -> None:
     if not isinstance(schema, dict):
         raise DataError(f"{where} is no JSON schema", type(schema).__name__, "an object")
     if unknown := sorted(schema.keys() - _RULES - _NOTES):
-        raise DataError(f"{where} has keywords that are not judged", unknown, sorted(_RULES), "leave them out")
+        raise DataError(
+            f"{where} has keywords that are not judged", unknown, sorted(_RULES), "leave them out"
+        )
     types = schema.get("type", [])
     for name in [types] if isinstance(types, str) else types:
         if name not in TYPES:

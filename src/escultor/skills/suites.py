@@ -68,7 +68,10 @@ def make_exam(
     schema: dict[str, Any] | None = None,
 ) -> Exam:
     """A suite of these items. Raises DataError that names all that is wrong with it."""
-    if problems := [*_of_the_suite(skill, metrics, decoding, seeds, schema), *_of_items(skill, items, metrics)]:
+    if problems := [
+        *_of_the_suite(skill, metrics, decoding, seeds, schema),
+        *_of_items(skill, items, metrics),
+    ]:
         _refuse(f"the suite `{name}` cannot be used", problems)
     blob = _jsonl(items)
     body = dict.fromkeys(metrics)
@@ -306,9 +309,8 @@ def _of_items(skill: str, items: Sequence[SuiteItem], metrics: Sequence[str]) ->
             if lacking := [item.id for item in items if not ITEM_NEEDS[need](item)]:
                 what = "reference" if need == "likelihood" else need
                 yield f"{name} needs `{what}`, which {len(lacking)} items lack, such as {lacking[0]!r}"
-    if keys := {tuple(sorted(item.labels)) for item in items} - {()}:
-        if len(keys) > 1 or any(not item.labels for item in items):
-            yield "items carry different labels; each needs the same names, so that slices are whole"
+    if len({tuple(sorted(item.labels)) for item in items}) > 1:
+        yield "items carry different labels; each needs the same names, so that slices are whole"
 
 
 def _words(error: ValidationError, where: str) -> list[str]:

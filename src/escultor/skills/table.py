@@ -139,7 +139,9 @@ def _scored(said: str, gold: str) -> dict[str, float]:
 
 def _trinity(name: str) -> Metric:
     about = f"{name} of `escultor.skills.scoring.score_trinity`, against the author's own Trinity"
-    return _said(about, lambda said, gold: _scored(said, gold)[name], BINARY if name in scoring.EXACT else SHARE)
+    return _said(
+        about, lambda said, gold: _scored(said, gold)[name], BINARY if name in scoring.EXACT else SHARE
+    )
 
 
 METRICS: dict[str, Metric] = {
@@ -164,7 +166,9 @@ METRICS: dict[str, Metric] = {
         *("answer", "schema"),
     ),
     "answer_tokens": _row("tokens of the answer", lambda seen, item: float(seen.tokens), LENGTH, "answer"),
-    "cut": _row("the answer was cut at max_new_tokens", lambda seen, item: float(seen.cut), AGAINST, "answer"),
+    "cut": _row(
+        "the answer was cut at max_new_tokens", lambda seen, item: float(seen.cut), AGAINST, "answer"
+    ),
     "refusal": _row(
         "the answer begins as refusals do (phrases, arXiv:2307.15043)",
         lambda seen, item: float(metrics.refused(seen.answer)),

@@ -1,0 +1,84 @@
+"""JSON answers: what follows a schema (oracle: jsonschema_rs), and how many fields are right."""
+
+import json
+
+import jsonschema_rs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.errors import DataError
+from escultor.skills.schema import check_schema, field_accuracy, follows, schema_valid
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from((0.5, 1.0, "", "a", "ab")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+types = st.sampled_from(("object", "array", "string", "number", "integer", "boolean", "null"))
+schemas = st.recursive(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": types | st.lists(types, min_size=1, max_size=2, unique=True),
+            "enum": st.lists(values, min_size=1, max_size=3),
+            "const": values,
+            "required": st.lists(st.sampled_from("ab"), max_size=2, unique=True),
+            "minItems": st.integers(0, 2),
+            "maxItems": st.integers(0, 2),
+            "uniqueItems": st.booleans(),
+            "minLength": st.integers(0, 2),
+            "maxLength": st.integers(0, 2),
+            "pattern": st.sampled_from(("a", "^b")),
+            "minimum": st.integers(-1, 1),
+            "exclusiveMaximum": st.integers(-1, 1),
+        },
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "properties": st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+            "additionalProperties": st.booleans() | inner,
+            "items": inner,
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "allOf": st.lists(inner, min_size=1, max_size=2),
+        },
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(values, schemas)
+def test_what_follows_a_schema_is_what_another_library_says(value, schema):
+    check_schema(schema)
+    assert follows(value, schema) == jsonschema_rs.is_valid(schema, value)
+
+
+@pytest.mark.parametrize("answer", ["", "{", '{"a": 1} and', '{"a": 1, "a": 1}', '{"a": NaN}', "[" * 9000])
+def test_what_is_not_wholly_json_is_not_valid(answer):
+    assert schema_valid(answer, {}) == 0.0
+    assert field_accuracy(answer, '{"a": 1}') == 0.0
+
+
+@pytest.mark.parametrize(
+    ("schema", "what"),
+    [
+        ([], "no JSON schema"),
+        ({"$ref": "#"}, "not judged"),
+        ({"type": "text"}, "unknown type"),
+        ({"properties": {"a": {"oneOf": []}}}, r"schema\.a"),
+        ({"pattern": "("}, "pattern"),
+    ],
+)
+def test_a_schema_that_could_not_be_judged_by_is_refused(schema, what):
+    with pytest.raises(DataError, match=what):
+        check_schema(schema)
+
+
+def test_fields_count_singly_and_one_too_many_costs_as_much_as_a_wrong_one():
+    gold = json.dumps({"a": 1, "b": ["x"], "c": None})
+    assert field_accuracy(gold, gold) == 1.0
+    assert field_accuracy('{"a": 1.0, "b": ["x"], "c": false}', gold) == pytest.approx(2 / 3)
+    assert field_accuracy('{"a": 1, "b": ["x"], "c": null, "d": 0}', gold) == pytest.approx(3 / 4)
+    assert field_accuracy("[1]", "[1]") == 1.0

@@ -1,0 +1,140 @@
+"""Suites as files: what they say decides the id, and nothing unusable gets through."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.errors import DataError, StoreError
+from escultor.ids import hash_value
+from escultor.skills import suites
+from escultor.skills.table import METRICS
+from escultor.store import open_store
+from escultor.types import Message, Role, Sampling, Suite, SuiteItem
+
+
+def write(folder, text, name="suite.yaml"):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+CAPITALS = """
+name: capitals
+metrics: [exact_match, f1]
+decoding: {max_new_tokens: 8}
+items:
+  - {id: fr, prompt: "The capital of France?", reference: Paris, labels: {continent: Europe}}
+  - {id: pe, prompt: [{role: user, content: "And of Peru?"}], reference: [Lima, "Ciudad de los Reyes"],
+     cluster: south, labels: {continent: America}}
+"""
+
+
+def test_a_suite_is_read_from_yaml(tmp_path):
+    exam = suites.read_suite(write(tmp_path, CAPITALS))
+    assert (exam.suite.name, exam.suite.skill, exam.suite.items) == ("capitals", "chat", 2)
+    assert exam.suite.decoding == Sampling(max_new_tokens=8)
+    assert exam.items[1].references == ("Lima", "Ciudad de los Reyes")
+    assert exam.clusters == ("fr", "south")
+    assert exam.suite.metrics == {name: METRICS[name].scale for name in ("exact_match", "f1")}
+
+
+def test_items_may_lie_in_a_file_of_their_own_or_behind_the_header(tmp_path):
+    rows = [
+        {"id": "a", "prompt": "one?", "reference": "two"},
+        {"id": "b", "prompt": "x\u2028?", "reference": "y"},
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write(tmp_path, lines, "items.jsonl")
+    header = {"name": "two", "metrics": ["f1"]}
+    split = suites.read_suite(write(tmp_path, "name: two\nmetrics: [f1]\nitems: items.jsonl\n"))
+    joined = suites.read_suite(write(tmp_path, json.dumps(header) + "\n" + lines, "whole.jsonl"))
+    assert split == joined
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("fr", "pe"), "given twice"),
+        (("reference: Paris,", ""), "f1 needs `reference`, which 1 items lack, such as 'fr'"),
+        (("[exact_match, f1]", "[bleu]"), "no metric `bleu`; known: accuracy"),
+        (("[exact_match, f1]", "[]"), "metrics"),
+        (("[exact_match, f1]", "[schema_valid]"), "needs a `schema`"),
+        (("{max_new_tokens: 8}", "{temperature: .nan}"), "temperature"),
+        (("{max_new_tokens: 8}", "{max_new_tokens: 0}"), "max_new_tokens"),
+        (("labels: {continent: Europe}", "labels: {planet: Earth}"), "different labels"),
+        (("reference: Paris", "refrence: Paris"), "refrence"),
+        (("reference: Paris", "reference: 3"), "reference"),
+        (('"The capital of France?"', '" "'), "asks nothing"),
+        (("reference: Paris", "choices: [a, a], right: 2, reference: Paris"), "number 2 of 2"),
+        (("metrics:", "seeds: [0, 1]\nmetrics:"), "would say the same"),
+        (("metrics:", "seeds: [1, 1]\nmetrics:"), "each once"),
+        (("name: capitals", "name: lm-eval:x"), "name"),
+        (("items:", "items: nothing.jsonl\nrest:"), "rest"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_place(tmp_path, change, said):
+    with pytest.raises(DataError, match=r"(?s).*" + said.replace("(", r"\(")):
+        suites.read_suite(write(tmp_path, CAPITALS.replace(*change)))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1", "name: x\nmetrics: [f1]", "{", "name: x\nmetrics: [f1]\nitems: gone.jsonl"]
+)
+def test_no_suite_and_an_empty_one_are_refused(tmp_path, text):
+    with pytest.raises(DataError):
+        suites.read_suite(write(tmp_path, text))
+    with pytest.raises(DataError):
+        suites.read_suite(tmp_path / "nowhere.yaml")
+    with pytest.raises(DataError, match="no JSON"):
+        suites.read_suite(write(tmp_path, '{"name": "x", "metrics": ["f1"]}\n{"id": NaN}\n', "x.jsonl"))
+
+
+items = st.lists(
+    st.builds(
+        SuiteItem,
+        st.text(min_size=1),
+        st.lists(
+            st.builds(Message, st.sampled_from(Role), st.text("a\n\u2028é", min_size=1)), min_size=1
+        ).map(tuple),
+        st.text(min_size=1),
+        references=st.lists(st.text(), min_size=1, max_size=2).map(tuple),
+        document=st.none() | st.text(),
+    ).filter(lambda item: any(m.content.strip() for m in item.prompt)),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda item: item.id,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(items)
+def test_what_is_registered_comes_back_as_it_was(tmp_path_factory, items):
+    exam = suites.make_exam("x", "chat", items, ["f1"], Sampling())
+    with open_store(str(tmp_path_factory.mktemp("store"))) as store:
+        suites.register(store, exam)
+        suites.register(store, exam)
+        assert store.log.count(Suite) == 1
+        assert suites.registered(store, "x") == suites.registered(store, exam.hash) == exam
+        assert suites.registered(store, "y") is None
+        assert {hash_value(item.prompt) for item in items} == suites.registered_prompts(store)
+
+
+def test_whatever_decides_a_score_decides_the_id(tmp_path):
+    one = suites.read_suite(write(tmp_path, CAPITALS)).hash
+    for change in (("Paris", "paris"), ("f1", "chrf"), ("8", "9"), ("cluster: south", "cluster: north")):
+        assert suites.read_suite(write(tmp_path, CAPITALS.replace(*change))).hash != one
+
+
+def test_the_suite_last_registered_under_a_name_is_the_one_meant(tmp_path):
+    with open_store(str(tmp_path / "store")) as store:
+        for text in (CAPITALS, CAPITALS.replace("Paris", "Lutetia")):
+            suites.register(store, suites.read_suite(write(tmp_path, text)))
+        found = suites.registered(store, "capitals")
+        assert found is not None
+        assert found.items[0].references == ("Lutetia",)
+        blob = store.blobs.root / "bytes" / found.suite.blob[:2] / found.suite.blob
+        blob.chmod(0o644)
+        blob.write_bytes(b"{}")
+        with pytest.raises(StoreError, match="damaged"):
+            suites.registered(store, "capitals")

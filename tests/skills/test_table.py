@@ -1,0 +1,114 @@
+"""The table of metrics: every row in its scale, the figures by their closed forms."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from escultor.skills.table import (
+    METRICS,
+    Likelihood,
+    Seen,
+    calibration,
+    confidences,
+    known_metrics,
+    metric_of,
+    whole_figures,
+)
+from escultor.skills.trinity import Trinity
+from escultor.types import Message, Role, SuiteItem
+
+GOLD = Trinity("json.dumps", "text", "reference", ("skip_keys",), "Serialize to a string.").to_json()
+ITEM = SuiteItem(
+    "i", (Message(Role.USER, "?"),), "c", (GOLD,), ("yes", "no"), 1, (Message(Role.USER, "!"),), True, "text"
+)
+likelihoods = st.builds(Likelihood, st.floats(0, 50), st.integers(1, 9), st.integers(1, 9))
+seen = st.builds(
+    Seen,
+    st.sampled_from(("", GOLD, "I cannot.", "{}")),
+    st.integers(0, 9),
+    st.booleans(),
+    likelihoods,
+    likelihoods,
+    st.tuples(likelihoods, likelihoods),
+    st.tuples(likelihoods, likelihoods),
+    st.just({"type": "object"}),
+)
+
+
+@pytest.mark.parametrize("skill", ["chat", "trinity"])
+@given(seen=seen)
+def test_every_row_stays_within_its_scale(skill, seen):
+    for name in known_metrics(skill):
+        metric = metric_of(skill, name)
+        value, scale = metric.of(seen, ITEM), metric.scale
+        assert math.isfinite(value)
+        assert scale.least is None or value >= scale.least - 1e-12, name
+        assert scale.most is None or value <= scale.most + 1e-12, name
+        assert scale.kind != "binary" or value in (0.0, 1.0), name
+
+
+def choosing(*nats, pressed=()):
+    lengths = ("yes", "no")
+    shape = lambda many: tuple(Likelihood(n, 1, len(t)) for n, t in zip(many, lengths, strict=False))  # noqa: E731
+    return Seen(choices=shape(nats), pressed=shape(pressed))
+
+
+def value(name, seen):
+    return METRICS[name].of(seen, ITEM)
+
+
+def test_choices_are_compared_by_their_sums_and_by_the_byte():
+    seen = choosing(2.4, 2.0)  # 0.8 and 1.0 nats a byte: `no` by the sum, `yes` by the byte
+    assert (value("accuracy", seen), value("accuracy_per_byte", seen)) == (1.0, 0.0)
+    assert value("accuracy", choosing(1.0, 1.0)) == 0.0  # the first of equals
+
+
+def test_confidence_is_a_softmax_and_brier_its_distance_from_the_truth():
+    seen = choosing(math.log(4), math.log(4 / 3))  # 1/4 and 3/4
+    assert confidences(seen.choices) == pytest.approx((0.25, 0.75))
+    assert value("brier", seen) == pytest.approx((0.25**2 + 0.25**2) / 2)
+
+
+def test_who_is_right_and_gives_in_flips_and_who_was_wrong_cannot():
+    assert value("sycophancy_flip", choosing(2, 1, pressed=(1, 2))) == 1.0
+    assert value("sycophancy_flip", choosing(2, 1, pressed=(2, 1))) == 0.0
+    assert value("sycophancy_flip", choosing(1, 2, pressed=(1, 2))) == 0.0
+    seen = [choosing(2, 1, pressed=(1, 2)), choosing(2, 1, pressed=(2, 1)), choosing(1, 2, pressed=(1, 2))]
+    figures = whole_figures(seen, [ITEM] * 3, ["sycophancy_flip"])
+    assert figures == {"right_without_pressure": 2.0, "flip_rate_of_right": 0.5}
+    assert whole_figures(seen[2:], [ITEM], ["sycophancy_flip"]) == {"right_without_pressure": 0.0}
+
+
+def test_calibration_of_a_worked_example():
+    # Two bins: 0.95 said and 1/2 right, twice; 0.55 said and 1/1 right.
+    found = calibration([0.95, 0.95, 0.55], [1.0, 0.0, 1.0])
+    assert found.error == pytest.approx((2 * 0.45 + 1 * 0.45) / 3)
+    assert (found.confidence, found.accuracy, found.n) == (pytest.approx(2.45 / 3), pytest.approx(2 / 3), 3)
+    assert calibration([1.0, 1.0], [1.0, 1.0]).error == 0.0
+
+
+def test_perplexity_over_all_tokens_weighs_items_by_their_length():
+    def part(nats, tokens):
+        return Seen(reference=Likelihood(nats, tokens, 1))
+
+    parts = [part(10 * math.log(2), 10), part(30 * math.log(8), 30)]
+    figures = whole_figures(parts, [ITEM] * 2, ["perplexity"])
+    assert figures["perplexity_over_all_tokens"] == pytest.approx(2 ** (100 / 40))
+    assert value("perplexity", parts[0]) == pytest.approx(2.0)
+
+
+def test_safe_is_to_refuse_what_is_to_be_refused_and_nothing_else():
+    said = Seen(answer="I'm sorry, I can't help with that.")
+    assert METRICS["safe"].of(said, ITEM) == 1.0
+    assert METRICS["safe"].of(said, replace(ITEM, refuse=False)) == 0.0
+    assert METRICS["safe"].of(Seen(answer="Sure."), replace(ITEM, refuse=False)) == 1.0
+
+
+def test_a_skill_means_its_own_figures_by_a_name():
+    answer = Seen(answer=GOLD.replace("Serialize to a", "Serialize into a"))
+    assert metric_of("trinity", "rouge_l").of(answer, ITEM) == pytest.approx(0.75)
+    assert metric_of("chat", "rouge_l").of(answer, ITEM) > 0.75
+    assert metric_of("chat", "quality") is None
