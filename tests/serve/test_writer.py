@@ -67,7 +67,9 @@ def test_what_waits_goes_into_one_transaction_in_the_order_given(store):
 
 def test_a_failing_item_fails_only_its_own_waiter(store):
     bad = rating("bad", value="no thumb")
-    outcomes, calls = gathered(store, *([rating(f"n{i}")] for i in range(9)), [rating("x"), bad], [bad], ["?"])
+    outcomes, calls = gathered(
+        store, *([rating(f"n{i}")] for i in range(9)), [rating("x"), bad], [bad], ["?"]
+    )
     assert [isinstance(o, list) for o in outcomes] == [True] * 9 + [False] * 3
     assert [type(o) for o in outcomes[9:]] == [DataError, DataError, InputError]
     assert [noun.id for _, noun in store.log.read(Feedback)] == ["first", *(f"n{i}" for i in range(9))]
