@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_nouns import VARIANTS, deployment, nouns_of, rating
 
-from escultor.errors import DataError, InputError, StoreError
-from escultor.store import codec, log, open_store
+from escultor.errors import DataError, IdTaken, InputError, StoreError
+from escultor.store import appending, codec, log, open_store
 from escultor.store.feedback import choice_target
 from escultor.store.kinds import KINDS, kind_of, kind_of_instance
 from escultor.types import (
@@ -100,7 +100,8 @@ def test_appending_what_is_no_kind_is_refused(store):
 
 def test_the_log_can_only_append_read_and_erase_on_request():
     public = {name for name in vars(log.Log) if not name.startswith("_")}
-    assert public == {"append", "get", "read", "last", "count", "close", "erase", "erased", "digests_of"}
+    reading = {"get", "read", "last", "count", "erased", "digests_of"}
+    assert public == reading | {"append", "append_each", "erase", "close"}
 
 
 def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
@@ -153,6 +154,17 @@ def test_an_id_with_other_content_is_refused_and_nothing_of_the_call_is_kept(sto
     assert ids(store.log.read(Feedback)) == ["a"]
 
 
+def test_the_fault_of_one_group_keeps_no_other_from_being_recorded(store):
+    store.log.append(rating("old"))
+    taken, unreadable = rating("old", target="other"), Step("k", "soon", "n", 1.0, {})  # type: ignore[arg-type]
+    groups = [[rating("a")], [rating("b"), taken], [unreadable], [{}], [rating("b"), rating("a")], []]
+    outcomes = store.log.append_each(groups)
+    first = outcomes[0][0]
+    assert outcomes[4:] == [[first + 1, first], []]
+    assert [type(outcome) for outcome in outcomes[1:4]] == [IdTaken, DataError, InputError]
+    assert ids(store.log.read(Feedback)) == ["old", "a", "b"]
+
+
 def test_appending_nothing_does_nothing(store):
     assert store.log.append() == []
 
@@ -180,7 +192,7 @@ def test_any_appends_read_back_once_each_in_the_order_first_written(tmp_path):
 
 def test_reading_goes_page_by_page_and_keeps_no_connection(store, monkeypatch):
     monkeypatch.setattr(log, "PAGE", 4)
-    monkeypatch.setattr(log, "BATCH", 3)
+    monkeypatch.setattr(appending, "BATCH", 3)
     numbers = store.log.append(*(rating(f"{k:02}") for k in range(11)))
     wanted = [f"{k:02}" for k in range(11)]
     assert numbers == sorted(set(numbers))

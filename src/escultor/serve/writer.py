@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from escultor.errors import Erased, IdTaken, InputError, Overloaded, StoreError
+from escultor.errors import EscultorError, Overloaded, StoreError
 from escultor.store.log import Log
 
 BATCH = 256  # items of one transaction at most
@@ -87,21 +87,16 @@ class Writer:
             return [self._queue.popleft() for _ in range(min(len(self._queue), self._batch))]
 
     def _write(self, batch: Sequence[_Item]) -> None:
-        """One transaction; where an item is to blame, halves of the batch, until it stands alone."""
+        """One transaction; the fault of an item is its own."""
         try:
-            numbers = self._log.append(*(noun for item in batch for noun in item.nouns))
-        except (InputError, IdTaken, Erased) as error:
-            if len(batch) == 1:
-                batch[0].future.set_exception(error)
-                return
-            self._write(batch[: len(batch) // 2])
-            self._write(batch[len(batch) // 2 :])
+            outcomes = self._log.append_each([item.nouns for item in batch])
         except BaseException as error:  # the thread must live: whoever waits hears of it
             self.failed += len(batch)
             for item in batch:
                 item.future.set_exception(error)
-        else:
-            start = 0
-            for item in batch:
-                item.future.set_result(numbers[start : start + len(item.nouns)])
-                start += len(item.nouns)
+            return
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, EscultorError):
+                item.future.set_exception(outcome)
+            else:
+                item.future.set_result(outcome)

@@ -9,6 +9,7 @@ continues from an answer that goes.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ CHUNK = 500  # values in one statement
 
 T = TypeVar("T")
 _many = bindparam("many", expanding=True)
-_OWN = select(log.c.seq, log.c.kind, log.c.id).where(log.c.kind.in_((INTERACTION, FEEDBACK)))
+_OWN = select(log.c.seq, log.c.kind, log.c.id)  # of whatever kind: people stand in `subject` alone
 _ABOUT = select(log.c.seq, log.c.kind, log.c.id).where(
     log.c.kind == FEEDBACK,
     log.c.seq.in_(
@@ -45,7 +46,7 @@ def digest(kind: str, id: str) -> str:
 
 def digests(row: Mapping[str, Any], mentions: Iterable[str]) -> Iterator[str]:
     """What a new entry must not be, or be about."""
-    if row["kind"] in (INTERACTION, FEEDBACK):
+    if row["subject"] is not None:
         yield digest(row["kind"], row["id"])
     if row["kind"] == FEEDBACK:
         yield digest(INTERACTION, row["target"])
@@ -72,13 +73,15 @@ def erase(connection: Connection, subject: str, by: str) -> Erasure:
     and still has to be appended."""
     own = connection.execute(_OWN.where(log.c.subject == subject)).all()
     gone = {seq: (kind, id) for seq, kind, id in own}
-    counts = {kind: sum(row.kind == kind for row in own) for kind in (INTERACTION, FEEDBACK)}
-    answers = [id for kind, id in gone.values() if kind == INTERACTION]
+    counts = {INTERACTION: 0, FEEDBACK: 0} | Counter(kind for _, kind, _ in own)
+    # An answer that was begun and has no row yet is one too.
+    answers = {id for _, kind, id in own if kind != FEEDBACK}
     for some in _chunks(answers):
         gone |= {seq: (kind, id) for seq, kind, id in connection.execute(_ABOUT, {"many": some})}
     counts["feedback of others"] = len(gone) - len(own)
     erasure = Erasure(new_id("erasure"), time.time(), subject, by, counts)
-    for some in _chunks(digest(kind, id) for kind, id in gone.values()):
+    left = {digest(kind, id) for kind, id in gone.values()} | {digest(INTERACTION, id) for id in answers}
+    for some in _chunks(left):
         connection.execute(insert(erased), [{"digest": d, "erasure": erasure.id} for d in some])
     for some in _chunks(gone):
         for statement in _LEAVE:

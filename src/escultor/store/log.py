@@ -6,17 +6,17 @@ now is a fold of the entries.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, bindparam, func, insert, select
+from sqlalchemy import Engine, Select, func, select
 
-from escultor.errors import Erased, IdTaken
+from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
-from escultor.store.codec import decode, encode, same
-from escultor.store.database import name_of, reading, scrub, writing
-from escultor.store.kinds import KINDS, Kind, kind_of, kind_of_instance
+from escultor.store.appending import Outcome, Row, append, row_of
+from escultor.store.codec import decode
+from escultor.store.database import reading, scrub, writing
+from escultor.store.kinds import Kind, kind_of
 from escultor.store.tables import log, mention
 from escultor.types import Erasure
 
@@ -24,18 +24,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 T = TypeVar("T")
-Row = dict[str, Any]
-
 PAGE = 256  # entries held in memory while reading
-BATCH = 200  # entries looked up and inserted by one statement
-
 _c = log.c
-_MENTIONS = "mentions"  # of a row, beside its columns
-_KNOWN = select(_c.id, _c.seq, _c.body).where(
-    _c.kind == bindparam("kind"), _c.id.in_(bindparam("ids", expanding=True))
-)
-_INSERT = insert(log).returning(_c.seq, sort_by_parameter_order=True)
-_MENTION = insert(mention)
 
 
 class Log:
@@ -54,14 +44,30 @@ class Log:
         then kept), StoreError when the store fails, InputError for a noun the log does not hold,
         DataError for one that could not be read back.
         """
-        rows = [_row(noun) for noun in nouns]
-        if not rows:
-            return []
-        numbers: list[int] = []
-        with writing(self._engine) as connection:
-            for start in range(0, len(rows), BATCH):
-                numbers += self._append(connection, rows[start : start + BATCH])
-        return numbers
+        (outcome,) = self.append_each([nouns])
+        if isinstance(outcome, EscultorError):
+            raise outcome
+        return outcome
+
+    def append_each(self, groups: Sequence[Sequence[object]]) -> list[Outcome]:
+        """Record groups of nouns in one transaction, each group wholly or not at all.
+
+        For each the sequence numbers, or the error `append` would raise for it: the fault of one group
+        keeps no other from being recorded. Raises StoreError when the store fails; nothing is kept then.
+        """
+        outcomes: list[Outcome] = []
+        rows: list[list[Row]] = []
+        for group in groups:
+            try:
+                rows.append([row_of(noun) for noun in group])
+                outcomes.append([])
+            except InputError as error:
+                rows.append([])
+                outcomes.append(error)
+        if any(rows):
+            with writing(self._engine) as connection:
+                append(connection, rows, outcomes)
+        return outcomes
 
     def erase(self, subject: str, by: str) -> Erasure:
         """Remove what a person asked and was answered, what they said, and what others said about those
@@ -75,7 +81,7 @@ class Log:
         """
         with writing(self._engine) as connection:
             erasure = erasing.erase(connection, subject, by)
-            self._append(connection, [_row(erasure)])
+            append(connection, [[row_of(erasure)]], [[]])
         scrub(self._engine)
         return erasure
 
@@ -157,71 +163,3 @@ class Log:
                 return
             after = rows[-1].seq
             limit = None if limit is None else limit - size
-
-    def _append(self, connection: Connection, rows: Sequence[Row]) -> list[int]:
-        known = self._known(connection, rows)
-        fresh: dict[tuple[str, str], Row] = {}
-        for row in rows:
-            key = row["kind"], row["id"]
-            seq, body = known.get(key) or (None, fresh.get(key, row)["body"])
-            if body != row["body"] and not _equal(row, body):
-                raise self._taken(row, seq)
-            if seq is None:
-                fresh.setdefault(key, row)
-        if fresh:
-            self._refuse_erased(connection, list(fresh.values()))
-            columns = [{name: row[name] for name in row.keys() - {_MENTIONS}} for row in fresh.values()]
-            numbers = connection.execute(_INSERT, columns).scalars()
-            known |= {key: (seq, "") for key, seq in zip(fresh, numbers, strict=True)}
-            about = [(a, known[key][0]) for key, row in fresh.items() for a in dict.fromkeys(row[_MENTIONS])]
-            if about:
-                connection.execute(_MENTION, [{"about": a, "seq": seq} for a, seq in about])
-        return [known[row["kind"], row["id"]][0] for row in rows]
-
-    @staticmethod
-    def _known(connection: Connection, rows: Sequence[Row]) -> dict[tuple[str, str], tuple[int, str]]:
-        """Number and body of those rows whose id is already in the log."""
-        known: dict[tuple[str, str], tuple[int, str]] = {}
-        for kind in {row["kind"] for row in rows}:
-            ids = [row["id"] for row in rows if row["kind"] == kind]
-            found = connection.execute(_KNOWN, {"kind": kind, "ids": ids})
-            known |= {(kind, id): (seq, body) for id, seq, body in found}
-        return known
-
-    def _refuse_erased(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Raise Erased for the first row that names what was erased."""
-        named = [(digest, row) for row in rows for digest in erasing.digests(row, row[_MENTIONS])]
-        gone = erasing.known(connection, [digest for digest, _ in named])
-        for digest, row in named:
-            if digest in gone:
-                what = f"the store {name_of(self._engine)} erased this, or what it is about, on request"
-                raise Erased(what, f"{row['kind']} {row['id']!r}", None, "leave it out; it is not to return")
-
-    def _taken(self, row: Row, seq: int | None) -> IdTaken:
-        where = "earlier in the same call" if seq is None else f"as entry {seq}"
-        return IdTaken(
-            f"the store {name_of(self._engine)} holds other content under this id {where}",
-            f"{row['kind']} {row['id']!r}",
-            "an id names one content for ever",
-            "record the new content under a new id",
-        )
-
-
-def _row(noun: object) -> Row:
-    kind = kind_of_instance(noun)
-    body, when = encode(noun), kind.time(noun)
-    return {
-        "kind": kind.name,
-        "id": kind.id(noun),
-        "time": time.time() if when is None else when,
-        "target": kind.target(noun),
-        "subject": kind.subject(noun),
-        "body": body,
-        _MENTIONS: kind.mentions(noun),
-    }
-
-
-def _equal(row: Row, body: str) -> bool:
-    """Whether two bodies say the same in other words: keys in another order, a default left out."""
-    kind = next(kind for kind in KINDS if kind.name == row["kind"])
-    return same(decode(kind, body), decode(kind, row["body"]))
