@@ -10,6 +10,7 @@ Every key acts. A key that cannot act with the others given is refused, not igno
 
 from __future__ import annotations
 
+from escultor.config.feedback import FeedbackIntake
 from escultor.config.judging import Evaluation, Gate
 from escultor.config.load import Config, Model, Store, load_config
 from escultor.config.monitoring import Monitor
@@ -22,6 +23,7 @@ __all__ = [
     "Distillation",
     "Dpo",
     "Evaluation",
+    "FeedbackIntake",
     "Gate",
     "Kto",
     "Lora",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from escultor.config.feedback import FeedbackIntake
 from escultor.config.section import Count, Natural, Positive, Section
 
 
@@ -36,3 +37,4 @@ class Serve(Section):
     temperature: Annotated[float, Field(ge=0)] = Field(default=0.0, description="0: greedy")
     max_new_tokens: Count = Field(default=256, description="an answer is cut here")
     upstream: Upstream | None = Field(default=None, description="a server behind that computes the answers")
+    feedback: FeedbackIntake = Field(default=FeedbackIntake(), description="what people may say of answers")

@@ -1,0 +1,178 @@
+"""Intake: durable when acknowledged, idempotent on id, each event's fault its own, orphans welcome."""
+
+import asyncio
+
+import pytest
+
+from escultor.config import FeedbackIntake
+from escultor.errors import DataError, InputError, StoreError
+from escultor.serve.intake import Intake
+from escultor.serve.intake_parse import Speaker
+from escultor.serve.writer import Writer
+from escultor.store import open_store
+from escultor.types import (
+    Choice,
+    Feedback,
+    Interaction,
+    Message,
+    Rating,
+    Revocation,
+    Role,
+    Sampling,
+    Usage,
+)
+
+KEY = Speaker("the-key", lambda name: f"hash({name})")
+
+
+def answer(id: str, subject: str = "ann") -> Interaction:
+    return Interaction(
+        id, 1.0, "chat", subject, "v1", "champion", 1.0, (Message(Role.USER, "q"),), "an answer", "stop",
+        Sampling(), Usage(1, 1), 9.0, None, 0.0, "h",
+    )  # fmt: skip
+
+
+class House:
+    """A store, a writer and an intake whose clock stands where it is put."""
+
+    def __init__(self, store, **settings):
+        self.store, self.writer, self.now = store, Writer(store.log), 1000.0
+        self.intake = Intake(store, self.writer, FeedbackIntake(**settings), lambda: self.now)
+
+    def take(self, *bodies, speaker=KEY):
+        return asyncio.run(self.intake.take(bodies, speaker))
+
+    def withdraw(self, id):
+        return asyncio.run(self.intake.withdraw(id))
+
+    def about(self, target, after=0, limit=100):
+        return asyncio.run(self.intake.about(target, after, limit))
+
+    def kept(self):
+        return [event for _, event in self.store.log.read(Feedback)]
+
+
+@pytest.fixture
+def house(tmp_path):
+    with open_store(str(tmp_path)) as store:
+        made = House(store)
+        yield made
+        made.writer.close()
+
+
+def thumb(id, value=True, target="a", **more):
+    return {"kind": "boolean", "id": id, "target": target, "value": value, **more}
+
+
+def test_what_is_accepted_is_in_the_log_and_needs_no_answer_there(house):
+    (taken,) = house.take({"id": "chatcmpl-unheard-of", "value": True})
+    assert taken.status == "accepted"
+    assert house.kept() == [Rating(str(taken.id), 1000.0, "chatcmpl-unheard-of", "the-key", "thumb", True)]
+    page = house.about("chatcmpl-unheard-of")
+    assert not page.known
+    house.store.log.append(answer("chatcmpl-unheard-of"))
+    assert house.about("chatcmpl-unheard-of").known
+
+
+def test_each_event_of_a_batch_has_its_own_outcome(house):
+    house.store.log.append(answer("gone", "ann"))
+    house.store.log.erase("ann", by="ann")
+    house.take(thumb("old"))
+    outcomes = house.take(
+        thumb("n1"), 7, thumb("old", value=False), thumb("x", target="gone"), thumb("old"), thumb("n2"),
+        thumb("n1"), thumb("n1", value=False),
+    )  # fmt: skip
+    assert [o.status for o in outcomes] == [
+        "accepted", "refused", "conflict", "erased", "accepted", "accepted", "accepted", "conflict",
+    ]  # fmt: skip
+    assert [event.id for event in house.kept()] == ["old", "n1", "n2"]
+    shown = outcomes[2].shown()
+    assert shown["id"] == "old"
+    assert "names one content for ever" in shown["error"]
+    assert outcomes[0].shown() == {"id": "n1", "status": "accepted"}
+
+
+def test_repeating_later_changes_nothing_unless_the_client_said_another_time(house):
+    house.take(thumb("undated"), thumb("dated", ts=900.0))
+    house.now = 2000.0
+    again = house.take(thumb("undated"), thumb("dated", ts=900.0), thumb("dated", ts=901.0))
+    assert [o.status for o in again] == ["accepted", "accepted", "conflict"]
+    assert [(event.id, event.time) for event in house.kept()] == [("undated", 1000.0), ("dated", 900.0)]
+
+
+def test_too_many_events_are_refused_and_none_is_kept(tmp_path):
+    with open_store(str(tmp_path)) as store:
+        house = House(store, batch=3)
+        with pytest.raises(InputError, match="too many events in one request; got: 4; allowed: 3"):
+            house.take(*[{"id": "a", "value": True}] * 4)
+        assert house.kept() == []
+        house.writer.close()
+
+
+def test_where_the_store_fails_nothing_is_acknowledged(house, monkeypatch):
+    def full(groups):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(house.store.log, "append_each", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        house.take(thumb("a"))
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def test_what_was_said_is_shown_page_by_page_with_what_holds_now(house):
+    for k in range(5):
+        house.now += 1
+        house.take(thumb(f"r{k}", value=k % 2 == 0, source={"id": "ann"}))
+    house.take(thumb("other", target="b"))
+    first = house.about("a", limit=3)
+    assert [event.id for _, event in first.events] == ["r0", "r1", "r2"]
+    assert first.more
+    rest = house.about("a", after=first.events[-1][0], limit=3)
+    assert [event.id for _, event in rest.events] == ["r3", "r4"]
+    assert not rest.more
+    assert [event.id for event in first.live] == [event.id for event in rest.live] == ["r4"]
+
+
+def test_a_choice_is_shown_with_each_of_its_answers(house):
+    comparison = {"candidates": ["a", "b"], "winner": None, "shown_order": ["b", "a"]}
+    house.take({"kind": "comparison", "comparison": comparison})
+    (event,) = [event for _, event in house.about("b").events]
+    assert isinstance(event, Choice)
+    assert house.about("a").live == (event,)
+
+
+# --- withdrawing ------------------------------------------------------------------------------
+
+
+def test_withdrawing_is_a_revocation_and_doing_it_again_changes_nothing(house):
+    house.take(thumb("r"))
+    house.now += 50
+    first, again = house.withdraw("r"), house.withdraw("r")
+    assert first == again == Revocation("revoke-r", 1000.0, "a", "the-key", "thumb")
+    assert len(house.kept()) == 2
+    assert house.about("a").live == ()
+
+
+def test_withdrawing_an_old_word_leaves_a_later_one(house):
+    house.take(thumb("old"))
+    house.now += 1
+    house.take(thumb("new", value=False))
+    house.withdraw("old")
+    assert [event.id for event in house.about("a").live] == ["new"]
+    house.withdraw("new")
+    assert house.about("a").live == ()
+    house.now += 1
+    house.take(thumb("newest"))
+    assert [event.id for event in house.about("a").live] == ["newest"]
+
+
+def test_a_choice_can_be_withdrawn_and_a_withdrawal_cannot(house):
+    comparison = {"candidates": ["a", "b"], "winner": "b", "shown_order": ["b", "a"]}
+    house.take({"kind": "comparison", "id": "pick", "comparison": comparison})
+    house.withdraw("pick")
+    assert house.about("b").live == ()
+    with pytest.raises(DataError, match="cannot be withdrawn"):
+        house.withdraw("revoke-pick")
+    assert house.withdraw("unheard-of") is None

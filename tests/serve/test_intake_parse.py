@@ -1,0 +1,204 @@
+"""What clients may say, as pure functions: every form, every refusal, and nothing that breaks the parser."""
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.config import FeedbackIntake
+from escultor.errors import InputError
+from escultor.serve.intake_parse import RESERVED, Speaker, parse
+from escultor.serve.tokens import Grant
+from escultor.store.feedback import name_of, target_of
+from escultor.types import (
+    Choice,
+    Correction,
+    Feedback,
+    Implicit,
+    ImplicitEvent,
+    Rating,
+    Remark,
+    Revocation,
+    SourceKind,
+)
+
+NOW = 1_800_000_000.0
+SETTINGS = FeedbackIntake()
+KEY = Speaker("the-key", lambda name: f"hash({name})")
+BROWSER = Speaker("nobody", str, Grant("a", "the-person", ("thumb", "remark", "copy"), NOW + 60))
+ABOUT = ("fb", NOW, "a", "hash(u)")
+
+
+def said(body, speaker=KEY, now=NOW):
+    return parse(body, speaker, SETTINGS, now)
+
+
+def long(kind, **more):
+    return {"kind": kind, "id": "fb", "target": "a", "source": {"id": "u"}, **more}
+
+
+CHOICE = {"candidates": ["a", "b"], "winner": "a", "shown_order": ["b", "a"]}
+EDIT = {"role": "assistant", "content": "better"}
+FORMS = [
+    (long("boolean", value=True), Rating(*ABOUT, "thumb", True)),
+    (long("boolean", name="safe", value=False), Rating(*ABOUT, "safe", False)),
+    (long("float", name="helpful", value=0.5), Rating(*ABOUT, "helpful", 0.5)),
+    (long("float", value=3), Rating(*ABOUT, "score", 3.0)),
+    (long("comment", text="hm"), Remark(*ABOUT, "hm")),
+    (long("demonstration", output=EDIT), Correction(*ABOUT, "better")),
+    (long("implicit", name="copy"), Implicit(*ABOUT, ImplicitEvent.COPY)),
+    (long("implicit", name="dwell_ms", value=5200), Implicit(*ABOUT, ImplicitEvent.DWELL_MS, 5200.0)),
+    (long("revoke", name="thumb"), Revocation(*ABOUT, "thumb")),
+    (
+        {"kind": "comparison", "id": "fb", "comparison": CHOICE, "source": {"id": "u"}},
+        Choice("fb", NOW, "hash(u)", "preference", ("b", "a"), "a"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "event"), FORMS, ids=lambda value: getattr(value, "get", str)("kind"))
+def test_every_form_becomes_its_noun(body, event):
+    found = said(body)
+    assert found.event == event
+    assert (found.dated, found.not_kept) == (False, ())
+
+
+@pytest.mark.parametrize(
+    ("value", "more", "kind", "name"),
+    [
+        (True, {}, Rating, "thumb"),
+        (0.25, {}, Rating, "score"),
+        (1, {}, Rating, "score"),
+        (False, {"name": "safe"}, Rating, "safe"),
+        (None, {}, Revocation, "thumb"),
+        (None, {"name": "score"}, Revocation, "score"),
+    ],
+)
+def test_the_short_form_is_a_thumb_a_score_or_a_withdrawal(value, more, kind, name):
+    event = said({"id": "chatcmpl-1", "value": value, **more}).event
+    assert (type(event), name_of(event), target_of(event)) == (kind, name, "chatcmpl-1")
+    assert event.subject == "the-key"
+    assert event.id.startswith("fb-")
+    if isinstance(event, Rating):
+        assert (event.value, type(event.value)) == (value, bool if isinstance(value, bool) else float)
+
+
+def test_what_has_no_place_is_reported_not_swallowed():
+    body = long("demonstration", name="edit", output=EDIT) | {"source": {"kind": "llm_judge", "version": "2"}}
+    found = said(body)
+    assert found.not_kept == ("source.version", "name")
+    assert found.event.source is SourceKind.LLM_JUDGE
+    shown = {"kind": "comparison", "target": {"type": "conversation", "id": "c"}, "comparison": CHOICE}
+    assert said(shown).not_kept == ("target",)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (7, "an event is an object with a `kind`, one of: boolean, float"),
+        ({}, "`id`: Field required"),
+        (long("categorical", label="x"), "an event is an object with a `kind`"),
+        (long("boolean", value=1), "`value`: Input should be a valid boolean; got: 1"),
+        (long("boolean", value=True, text="why"), "`text` is not a part of this kind of event"),
+        (long("float", value=math.nan), "`value`: Input should be a finite number"),
+        (long("float", name="thumb", value=1.0), "a thumb is true or false"),
+        ({"id": "a", "value": 1.0, "name": "thumb"}, "a thumb is true or false"),
+        (long("boolean", name="correction", value=True), "a name with a meaning of its own"),
+        (long("boolean", name="Thumb!", value=True), "`name`: String should match pattern"),
+        (long("comment", text=" \n"), "`text` says nothing"),
+        (long("comment", text="x" * 70_000), "`text` is too long; got: 70000 characters; allowed: 65536"),
+        (long("comment", text="\ud800"), "`text`"),
+        (long("demonstration", output={"role": "user", "content": "x"}), "`output.role`"),
+        (long("implicit", name="clicked"), "`name`: Input should be 'copy', 'insert_accept'"),
+        (long("implicit", name="dwell_ms"), "`dwell_ms` needs a value"),
+        (long("implicit", name="dwell_ms", value=-1.0), "a value below 0"),
+        (long("implicit", name="copy", value=1.0), "`copy` measures nothing"),
+        (long("boolean", value=True) | {"target": {"type": "conversation", "id": "c"}}, "about one answer"),
+        (long("boolean", value=True) | {"target": "two words"}, "`target"),
+        (long("comparison", comparison=CHOICE | {"winner": "c"}), "the winner is none of the candidates"),
+        (long("comparison", comparison=CHOICE | {"shown_order": ["a", "c"]}), "does not show the candidates"),
+        (long("comparison", comparison=CHOICE | {"candidates": ["a", "a"]}), "a candidate is given twice"),
+        (long("boolean", value=True, ts="yesterday"), "`ts` is no time"),
+        (long("boolean", value=True, ts="2027-01-15T08:00:00"), "`ts` is no time"),
+        (long("boolean", value=True, ts=NOW + 301), "`ts` is out of range; got: \\+301 s from now"),
+        (long("boolean", value=True, ts=NOW - 32 * 86400), "`ts` is out of range"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_with_the_reason(body, problem):
+    with pytest.raises(InputError, match=problem):
+        said(body)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_no_rating_takes_the_place_of_what_has_a_meaning_of_its_own(name):
+    with pytest.raises(InputError):
+        said(long("boolean", name=name, value=True))
+
+
+def test_a_clock_that_is_a_little_ahead_counts_as_now_so_that_no_word_outlasts_a_later_one():
+    assert (said(long("revoke", name="thumb", ts=NOW + 200)).event.time) == NOW
+    assert not said(long("revoke", name="thumb", ts=NOW + 200)).dated
+    earlier = said(long("revoke", name="thumb", ts=datetime.fromtimestamp(NOW - 60, UTC).isoformat()))
+    assert (earlier.event.time, earlier.dated) == (NOW - 60, True)
+
+
+# --- browsers ---------------------------------------------------------------------------------
+
+
+def test_a_browser_speaks_for_the_person_of_its_token():
+    event = said({"id": "a", "value": True}, BROWSER).event
+    assert (event.subject, event.source) == ("the-person", SourceKind.END_USER)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"id": "b", "value": True}, "the token is for another answer; got: b; allowed: a"),
+        ({"id": "a", "value": 0.5}, "the token is not for this; got: score"),
+        ({"id": "a", "value": True, "user": "x"}, "a browser's token says who speaks"),
+        ({"kind": "boolean", "target": "a", "value": True, "source": {"kind": "rater"}}, "says who speaks"),
+        ({"kind": "comparison", "comparison": CHOICE}, "the token is for another answer"),
+        ({"kind": "demonstration", "target": "a", "output": EDIT}, "not for this; got: correction"),
+        ({"kind": "revoke", "target": "a", "name": "preference"}, "not for this; got: preference"),
+    ],
+)
+def test_a_token_allows_one_person_one_answer_and_some_names(body, problem):
+    with pytest.raises(InputError, match=problem):
+        said(body, BROWSER)
+
+
+def test_the_ids_browsers_send_are_their_own():
+    mine = said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
+    other = Speaker("", str, Grant("a", "another", ("remark",), NOW + 60))
+    assert mine != "fb"
+    assert mine == said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
+    assert mine != said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, other).event.id
+
+
+# --- anything at all --------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=8,
+)
+KEYS = ["id", "value", "kind", "target", "name", "ts", "source", "text", "output", "comparison", "x"]
+VALUES = json_values | st.sampled_from(["a", "thumb", "boolean", "comment", "revoke", "implicit", CHOICE, EDIT])
+
+
+@settings(max_examples=300, deadline=None)
+@given(json_values | st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6), st.booleans())
+def test_any_json_becomes_an_event_in_bounds_or_is_refused_in_words(body, browser):
+    speaker = BROWSER if browser else KEY
+    try:
+        event = said(body, speaker).event
+    except InputError as error:
+        assert 0 < len(str(error)) < 2000
+        return
+    assert isinstance(event, Feedback)
+    assert NOW - SETTINGS.max_age_days * 86400 <= event.time <= NOW
+    if browser:
+        assert (event.subject, target_of(event)) == ("the-person", "a")
+        assert name_of(event) in BROWSER.grant.names
