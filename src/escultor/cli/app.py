@@ -29,6 +29,9 @@ VERBS = {
     "demo": "escultor.cli.demo:demo",
     "data mine": "escultor.cli.data:mine",
     "data check": "escultor.cli.data:check",
+    "subjects hash": "escultor.cli.subjects:hash",
+    "subjects erase": "escultor.cli.subjects:erase",
+    "subjects erasures": "escultor.cli.subjects:erasures",
     "data preview": "escultor.cli.previewing:preview",
     "pretrain": "escultor.cli.training:pretrain",
     "sft": "escultor.cli.training:sft",
@@ -45,7 +48,10 @@ VERBS = {
     "generate": "escultor.cli.generating:generate",
     "inspect": "escultor.cli.inspecting:inspect",
 }
-GROUPS = {"data": "Make training data from the installed documentation, and look at your own."}
+GROUPS = {
+    "data": "Make training data from the installed documentation, and look at your own.",
+    "subjects": "What people may ask of what is kept about them.",
+}
 
 
 class Verbs(TyperGroup):

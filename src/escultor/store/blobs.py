@@ -62,6 +62,15 @@ class Blobs:
                     self._place(draft, path)
         return hash
 
+    def file(self, hash: str) -> Path:
+        """The file that holds bytes, for reading only. Content is not re-hashed: `verify`.
+
+        Raises StoreError when they are absent.
+        """
+        if not self._bytes(hash).is_file():
+            raise self._absent("bytes", hash)
+        return self._bytes(hash)
+
     def get_bytes(self, hash: str) -> bytes:
         """The bytes under a hash. Raises StoreError when they are absent or damaged."""
         path = self._bytes(hash)
