@@ -61,3 +61,11 @@ def test_the_tokenizer_is_looked_through_once_for_all_calls(monkeypatch):
     for _ in range(3):
         generate(loaded, [PROMPTS[0]], Sampling(max_new_tokens=1))
     assert len(made) == 1
+
+
+def test_answers_are_the_same_whatever_the_size_of_the_batch():
+    loaded = llama()
+    hot = [Sampling(1.0, 0.9, 3 + 5 * (i % 4), seed=i) for i in range(12)]
+    asked = [[7 + i, 8, *range(9, 9 + i)] for i in range(12)]
+    sizes = [[a.tokens for a in generate(loaded, asked, hot, size)] for size in (1, 3, 64)]
+    assert sizes[0] == sizes[1] == sizes[2]

@@ -5,6 +5,7 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import StoreError
+from escultor.model.generate import generate
 from escultor.serve.logged import LoggedModel
 from escultor.serve.recording import Placement, Request
 from escultor.store import open_store
@@ -45,3 +46,12 @@ def test_equal_prompts_share_a_hash_and_others_do_not(store):
     one, two, other = engine.answer([requests()[0], requests()[0], requests()[1]], SAMPLING)
     assert one.prompt_hash == two.prompt_hash != other.prompt_hash
     assert one.id != two.id
+
+
+def test_one_who_asks_again_is_answered_anew_and_each_answer_can_be_repeated(store):
+    model = LoggedModel(llama(), Placement("v"), store.log, Serve())
+    made = model.answer([requests()[0]] * 4, Sampling(1.0, 1.0, 8))
+    assert len({i.answer for i in made}) > 1
+    prompt = model.loaded.chat.prompt(made[2].messages)
+    (again,) = generate(model.loaded, [prompt], made[2].sampling)
+    assert again.text == made[2].answer

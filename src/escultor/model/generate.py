@@ -1,17 +1,16 @@
-"""Answers from a model, many prompts at a time, in a given order whatever the batching."""
+"""Answers from a model, many prompts at a time, whatever the batching."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-import torch
-
-from escultor.errors import DataError
+from escultor.model.decoding import Decoding, Row, room_for
 from escultor.model.load import Loaded
-from escultor.rng import derive_seed
 from escultor.types import Sampling
+
+REFILL = 4  # prompts are let in when a quarter of the batch is free: computed together they cost less
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,69 +19,50 @@ class Answer:
     tokens: tuple[int, ...]  # the end-of-turn token included
     prompt_tokens: int
     finish_reason: Literal["stop", "length"]
+    compute_s: float = field(default=0.0, compare=False)  # its share of the seconds of its batches
 
 
 def generate(
-    loaded: Loaded, prompts: Sequence[Sequence[int]], sampling: Sampling, batch_size: int = 64
+    loaded: Loaded,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling | Sequence[Sampling],
+    batch_size: int = 64,
 ) -> list[Answer]:
-    """Answer every prompt (token ids). Prompts of like length share a batch, padded on the left.
+    """Answer every prompt (token ids), with one sampling for all or one for each; answers in their order.
 
-    Greedy at temperature 0. Otherwise drawn with a seed made of `sampling.seed` and the batch's own
-    prompts, so that the same call gives the same answers. Raises DataError for a prompt that leaves
-    no room in the model's context.
+    At most `batch_size` are computed at a time; one that is finished makes room for the next. Greedy at
+    temperature 0, otherwise drawn with numbers that depend on the sampling's seed and the prompt alone:
+    equal prompts with equal seeds have equal answers, whatever else is asked (up to the rounding that
+    `decoding` tells of). Raises DataError for a prompt that leaves no room in the model's context.
     """
-    model, chat = loaded.model, loaded.chat
-    context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
-    for at, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < context:
-            raise DataError(
-                f"prompt {at} does not fit the model's context",
-                f"{len(prompt)} tokens",
-                f"1 to {context - 1} tokens",
-                "shorten the prompt",
-            )
-    stop = chat.turn_end[-1]
-    answers: dict[int, Answer] = {}
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    model, stops = loaded.model, frozenset((loaded.chat.turn_end[-1],))
+    drawn = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
+    rows = [
+        Row(prompt, own, stops, room_for(model, prompt, own.max_new_tokens, f"prompt {at}"))
+        for at, (prompt, own) in enumerate(zip(prompts, drawn, strict=True))
+    ]
     model.eval()
-    for start in range(0, len(by_length), batch_size):
-        batch = by_length[start : start + batch_size]
-        rows = _decode(model, [prompts[i] for i in batch], sampling, stop, context)
-        for i, tokens in zip(batch, rows, strict=True):
-            done = bool(tokens) and tokens[-1] == stop
-            text = chat.decode(tokens)
-            answers[i] = Answer(text, tuple(tokens), len(prompts[i]), "stop" if done else "length")
-    return [answers[i] for i in range(len(prompts))]
+    tokens = _decode(Decoding(model), rows, batch_size)
+    return [_answer(loaded, row, tokens[row]) for row in rows]
 
 
-@torch.inference_mode()
-def _decode(
-    model: Any, prompts: list[Sequence[int]], sampling: Sampling, stop: int, context: int
-) -> list[list[int]]:
-    width = max(len(p) for p in prompts)
-    pad = model.config.pad_token_id if isinstance(model.config.pad_token_id, int) else stop
-    ids = torch.full((len(prompts), width), pad)  # (B, T)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, width - len(prompt) :] = 1
-    sampled = sampling.temperature > 0
-    kwargs: dict[str, Any] = {"do_sample": sampled}
-    if sampled:
-        kwargs |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(sampling.seed, "decode", *(tuple(p) for p in prompts)))
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=min(sampling.max_new_tokens, context - width),
-            eos_token_id=stop,
-            pad_token_id=pad,
-            use_cache=True,
-            **kwargs,
-        )
-    rows = []
-    for row in out[:, width:].tolist():
-        end = row.index(stop) + 1 if stop in row else len(row)
-        rows.append(row[:end])
-    return rows
+def _decode(decoding: Decoding, rows: Sequence[Row], batch_size: int) -> dict[Row, list[int]]:
+    """The tokens of all rows. Those of like length join together."""
+    waiting = sorted(rows, key=lambda row: -len(row.prompt))
+    tokens: dict[Row, list[int]] = {row: [] for row in rows}
+    while waiting or decoding.rows:
+        free = batch_size - len(decoding.rows)
+        if waiting and free * REFILL >= min(batch_size, len(waiting)):
+            joining = [waiting.pop() for _ in range(min(free, len(waiting)))]
+            drawn = decoding.join(joining)
+        else:
+            drawn = decoding.step()
+        for row, token in drawn:
+            tokens[row].append(token.id)
+    return tokens
+
+
+def _answer(loaded: Loaded, row: Row, tokens: list[int]) -> Answer:
+    assert row.finish is not None
+    text = loaded.chat.decode(tokens)
+    return Answer(text, tuple(tokens), len(row.prompt), row.finish, row.compute_s)

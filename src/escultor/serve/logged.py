@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from escultor.config import Serve
+from escultor.ids import new_id
 from escultor.model.generate import generate
 from escultor.model.load import Loaded
+from escultor.rng import derive_seed
 from escultor.serve.recording import Outcome, Placement, Request, interaction, machine_cost_usd
 from escultor.store.log import Log
 from escultor.types import Feedback, Interaction, Sampling, Usage
+
+SEEDS = 1 << 31  # other programs take no larger ones
 
 
 class LoggedModel:
@@ -30,26 +35,27 @@ class LoggedModel:
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> list[Interaction]:
         """Answer all requests; every interaction is in the log when this returns.
 
-        The latency of a request is that of the batch it was answered in; its cost is its share of
-        the batch's seconds at the machine's hourly price.
+        Each request is drawn with a seed of its own, made of the sampling's and its id, so that one who asks
+        again is answered anew; the seed is in its row, by which the answer can be repeated. The latency
+        of a request is that of the batch it was answered in; its cost are its seconds of the machine.
         """
-        prompts = [self.loaded.chat.prompt(r.messages) for r in requests]
+        named = [replace(r, id=r.id or new_id("chatcmpl")) for r in requests]
+        drawn = [replace(sampling, seed=derive_seed(sampling.seed, r.id) % SEEDS) for r in named]
+        prompts = [self.loaded.chat.prompt(r.messages) for r in named]
         began = time.perf_counter()
-        answers = generate(self.loaded, prompts, sampling, self.settings.batch_size)
+        answers = generate(self.loaded, prompts, drawn, self.settings.batch_size)
         seconds = time.perf_counter() - began
-        tokens = sum(len(a.tokens) + a.prompt_tokens for a in answers) or 1
         made = []
-        for request, answer in zip(requests, answers, strict=True):
-            share = seconds * (len(answer.tokens) + answer.prompt_tokens) / tokens
+        for request, own, answer in zip(named, drawn, answers, strict=True):
             outcome = Outcome(
                 answer.text,
                 answer.finish_reason,
                 Usage(answer.prompt_tokens, len(answer.tokens)),
                 latency_ms=1000 * seconds,
                 ttft_ms=None,
-                cost_usd=machine_cost_usd(share, self.settings.hourly_price_usd),
+                cost_usd=machine_cost_usd(answer.compute_s, self.settings.hourly_price_usd),
             )
-            made.append(interaction(request, self.placement, sampling, outcome, self.clock()))
+            made.append(interaction(request, self.placement, own, outcome, self.clock()))
         self.log.append(*made)
         return made
 

@@ -99,6 +99,11 @@ class Chat:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).removeprefix(self._answer.lead)
 
     @property
+    def lead(self) -> str:
+        """The blanks that the model writes before an answer because the template does; no part of it."""
+        return self._answer.lead
+
+    @property
     def control(self) -> frozenset[int]:
         """The tokens that only the template may write; see `escultor.text.plain.control_ids`."""
         return self._plain.control
