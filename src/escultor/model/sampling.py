@@ -15,7 +15,7 @@ BELOW_ONE = 1 - 1e-12  # above it, rounding could pass the last token that has a
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How a row's tokens are drawn. Greedy at temperature 0; `random` is the row's own, one number a token."""
+    """How a row's tokens are drawn: greedy at temperature 0; `random` is its own, one number a token."""
 
     temperature: float
     top_p: float
@@ -27,8 +27,8 @@ def draw(logits: Tensor, rows: Sequence[Draw]) -> list[int]:
 
     A row's token depends on its own logits and its own random number alone. Above temperature 0 it is
     the token at which the cumulated probability passes that number: of all tokens in the order of their
-    ids, or, with `top_p` below 1, of the nucleus (Holtzman et al. 2020, arXiv:1904.09751: the fewest likeliest
-    tokens that hold `top_p` together) from the likeliest on.
+    ids, or, with `top_p` below 1, of the nucleus (Holtzman et al. 2020, arXiv:1904.09751: the fewest
+    tokens that hold `top_p` together), the likeliest first.
     """
     tokens = logits.argmax(-1)  # (B,)
     plain = [i for i, row in enumerate(rows) if row.temperature > 0 and row.top_p >= 1]
