@@ -127,10 +127,10 @@ def test_two_primaries_share_the_error_after_holm():
 
 
 def test_zeros_and_ones_are_judged_by_exact_mcnemar():
-    old = scores("old", {"quality": [0] * 9 + [1] * 2 + [1] * 49})
-    new = scores("new", {"quality": [1] * 9 + [0] * 2 + [1] * 49})
+    old = scores("old", {"quality": [0] * 10 + [1] * 2 + [1] * 48})
+    new = scores("new", {"quality": [1] * 10 + [0] * 2 + [1] * 48})
     verdict = gate.decide(old, new, Gate(guards={}), 0)
-    assert effect(verdict, "quality").p_value == stats.mcnemar(9, 2)
+    assert effect(verdict, "quality").p_value == stats.mcnemar(10, 2)
     assert isinstance(verdict, Promote)
 
 

@@ -24,6 +24,7 @@ from escultor.types.interactions import (
     Relation,
 )
 from escultor.types.judging import (
+    Circumstances,
     Comparison,
     Effect,
     Hold,
@@ -31,9 +32,11 @@ from escultor.types.judging import (
     Reject,
     Scale,
     Scores,
+    Slice,
     Suite,
     SuiteItem,
     Verdict,
+    Veto,
 )
 from escultor.types.rights import Erasure
 from escultor.types.running import (
@@ -65,6 +68,7 @@ __all__ = [
     "Alert",
     "Checkpoint",
     "Choice",
+    "Circumstances",
     "Comparison",
     "Consent",
     "Correction",
@@ -98,10 +102,12 @@ __all__ = [
     "Sampling",
     "Scale",
     "Scores",
+    "Slice",
     "SourceKind",
     "Step",
     "Suite",
     "SuiteItem",
     "Usage",
     "Verdict",
+    "Veto",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -88,8 +89,28 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a verdict depends on beside scores and policy. Writer: whoever asks the gate.
+
+    `look`: the how manieth comparison of the lineage on this suite this is (a fold of the log, see
+    `evaluate.ledger`). `card`: figures of the candidate's dataset card, shares from 0 to 1; None: no card.
+    `signed_by`: the person who signs the promotion off. `void`: items erased or leaked since the suite was
+    made, with the reason.
+    """
+
+    look: int = 1
+    card: Mapping[str, float] | None = None
+    signed_by: str | None = None
+    void: Mapping[str, str] = field(default_factory=dict)
+
+
+# What was shown: of a primary better or worse, of a guard kept or broken, or not yet either.
+State = Literal["better", "worse", "kept", "broken", "open", "told"]
+
+
+@dataclass(frozen=True, slots=True)
 class Effect:
-    """Candidate minus champion on one metric: mean paired difference with its interval."""
+    """Candidate minus champion on one metric: mean paired difference with its 95 % interval."""
 
     metric: str
     role: Literal["primary", "guard", "info"]
@@ -102,6 +123,34 @@ class Effect:
     high: float
     p_value: float  # one-sided: the candidate is not better (primary) / not within the margin (guard)
     margin: float
+    level: float = 0.05  # what the p-value has to meet
+    bound: float | None = None  # of a guard: the worst that the level leaves possible
+    state: State = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """A limit that no figure makes up for, and what was seen of it; None: it is not there."""
+
+    name: str
+    seen: float | None
+    limit: str  # in words
+    state: Literal["kept", "broken", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A primary metric on one part of the suite, with a 95 % interval; it decides nothing."""
+
+    way: str  # of slicing: language, source, …
+    name: str
+    metric: str
+    n: int
+    champion: float
+    candidate: float
+    difference: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +167,14 @@ class Comparison:
     effects: tuple[Effect, ...]
     reason: str
     n: int
+    look: int = 1
+    vetoes: tuple[Veto, ...] = ()
+    slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Better on a primary metric and no worse on any guard. Writer: the gate, pure."""
+    """Better on a primary metric, no worse on any guard, and no veto. Writer: the gate, pure."""
 
     because: Comparison
 
@@ -137,7 +189,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Worse, or a guard is broken."""
+    """Worse, or a guard or veto is broken."""
 
     because: Comparison
 
