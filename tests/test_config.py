@@ -78,7 +78,7 @@ def test_every_key_says_what_it_does_and_cannot_be_changed():
         ("sft.max_steps=null", "sft", "max_steps", None),
         ("sft.optimizer=muon", "sft", "optimizer", "muon"),
         ("model.path=a=b", "model", "path", "a=b"),
-        ("gate.primary=[quality, valid]", "gate", "primary", ("quality", "valid")),
+        ("gate.primary=[quality, entity]", "gate", "primary", ("quality", "entity")),
     ],
 )
 def test_an_override_sets_one_key(text, section, key, value):

@@ -1,4 +1,4 @@
-"""What the gate asks before it looks at a difference: may these be compared, can they tell, is there a veto?"""
+"""What the gate asks before it looks at a difference: can these be compared, can they tell, is there a veto?"""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def look_number(
 
 
 def level_of(look: int, policy: Gate) -> float:
-    """The level at which the primaries of this look are tested; the levels of all looks sum to the policy's."""
+    """The level at which this look's primaries are tested; over all looks they sum to the policy's."""
     return policy.level if policy.looks == "free" else policy.level / (look * (look + 1))
 
 

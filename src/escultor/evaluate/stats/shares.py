@@ -13,7 +13,6 @@ from escultor.errors import DataError
 from escultor.evaluate.stats.means import bootstrap_ratio, bounded_ratio
 from escultor.evaluate.stats.sampling import Clusters, cluster_sums, grouped
 
-
 COMMON = 10  # clusters with a win, and with a loss, from which a bootstrap may be trusted
 
 
