@@ -2,7 +2,8 @@
 
     model:         what to start from
     pretrain: sft: dpo: kto: distillation:    training sections; they share the keys of `Training`
-    evaluation: gate: serve: monitor:    what is measured, what is promoted, how it answers, when to act
+    evaluation: gate: canary: serve: monitor:    what is measured, what is promoted, how a candidate is tried,
+                   how it answers, when to act
     store:         where everything is kept
 
 Every key acts. A key that cannot act with the others given is refused, not ignored.
@@ -11,7 +12,7 @@ Every key acts. A key that cannot act with the others given is refused, not igno
 from __future__ import annotations
 
 from escultor.config.feedback import FeedbackIntake
-from escultor.config.judging import Evaluation, Gate
+from escultor.config.judging import Canary, Evaluation, Gate
 from escultor.config.load import Config, Model, Store, load_config
 from escultor.config.monitoring import Monitor
 from escultor.config.section import Section
@@ -19,6 +20,7 @@ from escultor.config.serving import Serve, Upstream
 from escultor.config.training import Distillation, Dpo, Kto, Lora, Pretrain, Sft, Training
 
 __all__ = [
+    "Canary",
     "Config",
     "Distillation",
     "Dpo",

@@ -77,3 +77,47 @@ class Gate(Section):
         if both := sorted(set(self.primary) & set(self.guards)):
             raise ValueError(f"{', '.join(both)}: a metric is a primary or a guard, not both")
         return self
+
+
+LiveGuard = Literal["thumbs_down", "error", "slow", "cost_usd"]
+
+
+class Canary(Section):
+    """A candidate among people: shadow, then a growing share of subjects, each of whom keeps their model."""
+
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.01, 0.05, 0.25, 0.5, 1.0), description="of the subjects, step by step; the last is all"
+    )
+    guards: dict[LiveGuard, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: {"thumbs_down": 0.0, "error": 0.0, "slow": 0.0},
+        description="how much worse than the champion may be; shown to be worse by more: rollback",
+    )
+    level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.05, description="chance that a harmless candidate is ever rolled back, all guards together"
+    )
+    tuned_rated: Count = Field(default=3000, description="per arm; harm is seen soonest if this many tell it")
+    sla_ms: Positive = Field(default=5000.0, description="a slower answer counts as slow")
+    shadow_requests: Natural = Field(
+        default=200, description="answers unseen by anyone before the first share; 0: no shadow"
+    )
+    step_requests: Count = Field(default=200, description="answers of the candidate in a step, at least")
+    step_hours: Annotated[float, Field(ge=0)] = Field(default=6.0, description="length of a step, at least")
+    least_rated: Natural = Field(default=100, description="ratings of the candidate before it takes over")
+    least_hours: Annotated[float, Field(ge=0)] = Field(
+        default=168.0, description="of the whole trial before it takes over: a week has quiet days"
+    )
+    ratio_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.001, description="chance of ever doubting a split that is as ordered"
+    )
+    window_s: Positive = Field(default=300.0, description="length of a window of the hard limits")
+    breaches: Count = Field(default=2, description="windows in a row beyond a hard limit: rollback")
+    most_errors: Share = Field(default=0.1, description="hard limit on the share of failed answers")
+    most_slow: Share = Field(default=0.2, description="hard limit on the share of slow answers")
+
+    @model_validator(mode="after")
+    def _steps_grow(self) -> Canary:
+        if not self.shares or self.shares[-1] != 1.0 or list(self.shares) != sorted(set(self.shares)):
+            raise ValueError(f"shares {self.shares} must grow and end with 1.0")
+        if not self.guards:
+            raise ValueError("a canary without guards watches nothing")
+        return self

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from escultor.config.judging import Evaluation, Gate
+from escultor.config.judging import Canary, Evaluation, Gate
 from escultor.config.monitoring import Monitor
 from escultor.config.section import Section
 from escultor.config.serving import Serve
@@ -39,6 +39,7 @@ class Config(Section):
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
+    canary: Canary = Canary()
     serve: Serve = Serve()
     monitor: Monitor = Monitor()
 

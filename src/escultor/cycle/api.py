@@ -22,6 +22,7 @@ from escultor.store import Store, open_store, registry
 from escultor.types import (
     Alert,
     Checkpoint,
+    Circumstances,
     Deployment,
     Feedback,
     Health,
@@ -142,11 +143,20 @@ def evaluate_model(
     return replace(done.scores, id=hash_value(done.scores))
 
 
-def compare(champion: Scores, candidate: Scores, policy: Gate | None = None, seed: int = 0) -> Verdict:
-    """The gate's verdict on two models scored on one suite. Raises DataError if they cannot be compared."""
-    from escultor.evaluate.gate import decide
+def compare(
+    champion: Scores,
+    candidate: Scores,
+    policy: Gate | None = None,
+    seed: int = 0,
+    around: Circumstances | None = None,
+) -> Verdict:
+    """The gate's verdict on two models scored on one suite, as a first look unless `around` says otherwise.
 
-    return decide(champion, candidate, policy or Gate(), seed)
+    Raises DataError if they cannot be compared.
+    """
+    from escultor.evaluate.gate import NOTHING, decide
+
+    return decide(champion, candidate, policy or Gate(), seed, around or NOTHING)
 
 
 # --- what the command line uses beside them ---------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from escultor.config import Config, Training
+from escultor.cycle.looking import circumstances
 from escultor.cycle.workflow import Result, Workflow
 from escultor.data.preflight import Preflight
 from escultor.errors import ConfigError, FaultError
@@ -177,7 +178,9 @@ def gate(turn: Turn, name: str, champion: Scores, candidate: Scores) -> Verdict:
     """Decide, write the verdict down, and deploy what is promoted."""
 
     def work(key: str) -> tuple[Result, list[Any]]:
-        verdict = decide(champion, candidate, turn.config.gate, turn.config.evaluation.seed)
+        policy, seed = turn.config.gate, turn.config.evaluation.seed
+        around = circumstances(turn.flow.store, champion, candidate, policy)
+        verdict = decide(champion, candidate, policy, seed, around)
         comparison = replace(verdict.because, id=key)
         verdict = replace(verdict, because=comparison)
         nouns: list[Any] = [verdict]

@@ -1,4 +1,4 @@
-"""What the gate asks before it looks at a difference: can these be compared, can they tell, is there a veto?"""
+"""What the gate asks before it measures: can these be compared, can they tell, is there a veto?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from escultor.config import Gate
 from escultor.config.judging import Limit
 from escultor.errors import DataError
-from escultor.evaluate.gate_effects import LOWER_IS_BETTER
+from escultor.evaluate.gate_effects import scale_of
 from escultor.evaluate.ledger import is_used_up
 from escultor.types import Circumstances, Scores, Veto
 
@@ -19,6 +19,11 @@ def check(champion: Scores, candidate: Scores, policy: Gate, around: Circumstanc
     found = [] if policy.primary else ["the policy names no primary metric"]
     if around.look < 1:
         found.append(f"look {around.look} is no number of a look, counted from 1")
+    found += [
+        f"the policy's veto on {name!r} compares by worse_by, which needs a score per item"
+        for name, limit in policy.vetoes.items()
+        if limit.worse_by is not None and name in champion.summary and name not in champion.metrics
+    ]
     found += _together(champion, candidate)
     for side, scores in (("champion", champion), ("candidate", candidate)):
         found += [f"{side}: {problem}" for problem in _alone(scores, policy)]
@@ -46,6 +51,12 @@ def _together(champion: Scores, candidate: Scores) -> list[str]:
         found.append("the same items in different clusters")
     elif champion.slices != candidate.slices:
         found.append("the same items in different slices")
+    if bad := sorted(
+        m
+        for m in champion.scales.keys() & candidate.scales.keys()
+        if champion.scales[m] != candidate.scales[m]
+    ):
+        found.append(f"different scales of {', '.join(bad)}")
     return found
 
 
@@ -55,12 +66,15 @@ def _alone(scores: Scores, policy: Gate) -> list[str]:
         found.append(f"{len(twice)} duplicate items, such as {twice[0]!r}")
     if len(scores.clusters) != n:
         found.append(f"{len(scores.clusters)} clusters for {n} items")
-    if scores.slices and len(scores.slices) != n:
-        found.append(f"{len(scores.slices)} slices for {n} items")
+    for way, labels in scores.slices.items():
+        if len(labels) != n:
+            found.append(f"{len(labels)} labels of {way!r} for {n} items")
     has = ", ".join(sorted(scores.metrics)) or "none"
     for metric in dict.fromkeys((*policy.primary, *policy.guards)):
         if metric not in scores.metrics:
             found.append(f"no metric {metric!r}, it has {has}")
+        elif scale_of(scores, metric).better == "neither":
+            found.append(f"of {metric!r} neither more nor less is better, so it can decide nothing")
     for metric, values in scores.metrics.items():
         if len(values) != n:
             found.append(f"{len(values)} scores of {metric!r} for {n} items")
@@ -98,7 +112,7 @@ def vetoes(champion: Scores, candidate: Scores, policy: Gate, around: Circumstan
     """Every limit of the policy that no gain makes up for, with what was seen. A figure that is not there
     is `missing`: nothing is known against the candidate, and nothing for it."""
     found = [
-        _limited(name, limit, _mean(champion, name), _mean(candidate, name))
+        _limited(name, limit, _mean(champion, name), _mean(candidate, name), scale_of(candidate, name).better)
         for name, limit in policy.vetoes.items()
     ]
     for name, most in policy.card.items():
@@ -111,7 +125,7 @@ def vetoes(champion: Scores, candidate: Scores, policy: Gate, around: Circumstan
     return tuple(found)
 
 
-def _limited(name: str, limit: Limit, old: float | None, new: float | None) -> Veto:
+def _limited(name: str, limit: Limit, old: float | None, new: float | None, better: str) -> Veto:
     words, kept = [], []
     if limit.at_least is not None:
         words.append(f"at least {limit.at_least:g}")
@@ -124,7 +138,7 @@ def _limited(name: str, limit: Limit, old: float | None, new: float | None) -> V
         words.append(f"not worse than the champion by more than {limit.worse_by:g}")
         known = known and old is not None
         gap = 0.0 if new is None or old is None else new - old
-        kept.append(known and (gap if name in LOWER_IS_BETTER else -gap) <= limit.worse_by)
+        kept.append(known and (gap if better == "lower" else -gap) <= limit.worse_by)
     state = "missing" if not known else "kept" if all(kept) else "broken"
     return Veto(name, new, ", ".join(words), state)
 

@@ -11,26 +11,22 @@ import numpy as np
 from escultor.config import Gate
 from escultor.evaluate import stats
 from escultor.rng import derive_seed
-from escultor.types import Effect, Scores, Slice
+from escultor.types import Effect, Scale, Scores, Slice
 
 SHOWN = 0.025  # one-sided: every interval that is shown is one of 95 %
 SLICE_ITEMS = 10  # smaller parts of a suite are counted, not measured
 
-# Lower is better, and nothing bounds them from above; every other metric is better when higher.
-LOWER_IS_BETTER = frozenset(
-    {
-        "bits_per_byte",
-        "document_bits_per_byte",
-        "perplexity",
-        "nll",
-        "latency",
-        "latency_ms",
-        "ttft_ms",
-        "cost_usd",
-        "ece",
-        "sycophancy",
-    }
+# Of scores that carry no scales: nothing bounds these from above; every other metric is a share.
+_UNSCALED = frozenset(
+    {"bits_per_byte", "document_bits_per_byte", "perplexity", "nll", "latency_ms", "cost_usd"}
 )
+
+
+def scale_of(scores: Scores, metric: str) -> Scale:
+    """What the numbers of a metric mean."""
+    if metric in scores.scales:
+        return scores.scales[metric]
+    return Scale("lower", most=None) if metric in _UNSCALED else Scale()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +48,12 @@ class _Sides:
     groups: stats.Grouping
     floor: float
     ceiling: float
+    lower_is_better: bool
     seed: int
 
     @property
     def binary(self) -> bool:
+        """Zeros and ones, each item a cluster of its own."""
         alone = len(self.groups.sizes) == len(self.gaps)
         return alone and bool(np.isin(self.old, (0, 1)).all() and np.isin(self.new, (0, 1)).all())
 
@@ -85,11 +83,13 @@ def measure(
 
 def _sides(champion: Scores, candidate: Scores, metric: str, groups: stats.Grouping, seed: int) -> _Sides:
     old, new = (np.asarray(s.metrics[metric], dtype=np.float64) for s in (champion, candidate))
-    gaps = old - new if metric in LOWER_IS_BETTER else new - old
-    # The worst an unseen item may bring: the whole scale of a share; beyond that, the worst item seen.
-    scale = 0.0 if metric in LOWER_IS_BETTER else 1.0
-    floor, ceiling = min(-scale, float(gaps.min())), max(scale, float(gaps.max()))
-    return _Sides(old, new, gaps, groups, floor, ceiling, seed)
+    scale = scale_of(champion, metric)
+    lower = scale.better == "lower"
+    gaps = old - new if lower else new - old
+    # The worst an unseen item may bring: the whole of a bounded scale; elsewhere the worst item seen.
+    width = 0.0 if scale.least is None or scale.most is None else scale.most - scale.least
+    floor, ceiling = min(-width, float(gaps.min())), max(width, float(gaps.max()))
+    return _Sides(old, new, gaps, groups, floor, ceiling, lower, seed)
 
 
 def _effect(s: _Sides, metric: str, role: Literal["primary", "guard", "info"]) -> Effect:
@@ -107,6 +107,7 @@ def _effect(s: _Sides, metric: str, role: Literal["primary", "guard", "info"]) -
         p_value=1.0,
         margin=0.0,
         state="told",
+        lower_is_better=s.lower_is_better,
     )
 
 
@@ -171,22 +172,22 @@ def enough(measured: Sequence[Measured], policy: Gate, n: int) -> int | None:
 
 def slices(champion: Scores, candidate: Scores, policy: Gate, seed: int) -> tuple[Slice, ...]:
     """Every primary on every part of the suite that has at least ten items; 95 % intervals, no verdicts."""
-    names = np.asarray(champion.slices, dtype=str)
     found = []
-    for name in sorted(set(champion.slices)):
-        inside = np.flatnonzero(names == name)
-        if len(inside) < SLICE_ITEMS:
-            continue
-        groups = stats.grouped([champion.clusters[i] for i in inside])
-        for metric in dict.fromkeys(policy.primary):
-            part = [
-                replace(s, metrics={metric: tuple(s.metrics[metric][i] for i in inside)})
-                for s in (champion, candidate)
-            ]
-            e = _effect(
-                _sides(part[0], part[1], metric, groups, derive_seed(seed, "slice", metric, name)),
-                metric,
-                "info",
-            )
-            found.append(Slice(name, metric, e.n, e.champion, e.candidate, e.difference, e.low, e.high))
+    for way, labels in sorted(champion.slices.items()):
+        for name in sorted(set(labels)):
+            inside = [i for i, label in enumerate(labels) if label == name]
+            if len(inside) < SLICE_ITEMS:
+                continue
+            parts = [_part(s, inside, policy) for s in (champion, candidate)]
+            groups = stats.grouped(parts[0].clusters)
+            for metric in dict.fromkeys(policy.primary):
+                sides = _sides(*parts, metric, groups, derive_seed(seed, "slice", metric, way, name))
+                e = _effect(sides, metric, "info")
+                figures = (e.n, e.champion, e.candidate, e.difference, e.low, e.high)
+                found.append(Slice(way, name, metric, *figures))
     return tuple(found)
+
+
+def _part(scores: Scores, inside: Sequence[int], policy: Gate) -> Scores:
+    metrics = {m: tuple(scores.metrics[m][i] for i in inside) for m in policy.primary}
+    return replace(scores, clusters=tuple(scores.clusters[i] for i in inside), metrics=metrics)

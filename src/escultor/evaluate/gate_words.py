@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from escultor.config import Gate
-from escultor.evaluate.gate_effects import LOWER_IS_BETTER
 from escultor.evaluate.ledger import level_of
 from escultor.types import Effect, Veto
 
@@ -20,7 +19,7 @@ def figures(effects: Sequence[Effect], look: int, policy: Gate) -> str:
 
 def figure(e: Effect) -> str:
     """One effect."""
-    name = f"{e.metric} (lower is better)" if e.metric in LOWER_IS_BETTER else e.metric
+    name = f"{e.metric} (lower is better)" if e.lower_is_better else e.metric
     path = f"{number(e.champion)} to {number(e.candidate)}"
     if e.role == "guard":
         if e.state == "broken":

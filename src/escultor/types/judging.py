@@ -126,6 +126,7 @@ class Effect:
     level: float = 0.05  # what the p-value has to meet
     bound: float | None = None  # of a guard: the worst that the level leaves possible
     state: State = "open"
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True, slots=True)
