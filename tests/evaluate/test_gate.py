@@ -300,8 +300,8 @@ def test_broken_guards_are_rejected_and_promotions_are_earned(pair, seed):
     verdict = gate.decide(old, new, SMALL, seed)
     if isinstance(verdict, Promote):
         effects = verdict.because.effects
-        assert any(e.role == "primary" and e.p_value <= SMALL.level and e.difference > 0 for e in effects)
-        assert all(e.low > -e.margin for e in effects if e.role == "guard")
+        assert any(e.state == "better" and e.p_value <= e.level and e.difference > 0 for e in effects)
+        assert all(e.bound > -e.margin for e in effects if e.role == "guard")
 
 
 def test_an_outlier_taken_away_does_not_turn_a_hold_into_a_promotion():
