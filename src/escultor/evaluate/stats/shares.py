@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,7 +92,7 @@ def quantile(values: ArrayLike, q: float, level: float = 0.025) -> Quantile:
 
         if excess(1) < 0 or excess(n) > 0:
             return None
-        rank = 1.0 if n == 1 else float(brentq(excess, 1, n, xtol=1e-9))
+        rank = 1.0 if n == 1 else cast(float, brentq(excess, 1, n, xtol=1e-9))
         whole = min(int(rank), n - 1)
         return float(x[whole - 1] + (rank - whole) * (x[min(whole, n - 1)] - x[whole - 1]))
 
