@@ -20,6 +20,8 @@ from escultor.types import (
     Feedback,
     Health,
     Interaction,
+    KeyEvent,
+    Opening,
     Plan,
     Scores,
     Step,
@@ -57,6 +59,14 @@ class Kind:
 
 KINDS = (
     Kind("interaction", Interaction, target=lambda n: n.version, subject=lambda n: n.subject),
+    Kind(
+        "opening",
+        Opening,
+        target=lambda n: n.interaction.version,
+        subject=lambda n: n.interaction.subject,
+        id=lambda n: n.interaction.id,
+        time=lambda n: n.interaction.time,
+    ),
     Kind("feedback", Feedback, target=target_of, subject=lambda n: n.subject, mentions=_shown),
     Kind("dataset", DatasetVersion, target=lambda n: n.name, id=lambda n: n.hash, time=_nothing),
     Kind("checkpoint", Checkpoint, target=lambda n: n.name, time=_nothing),
@@ -74,6 +84,7 @@ KINDS = (
     Kind("alert", Alert, target=lambda n: n.rule),
     Kind("plan", Plan, target=lambda n: n.because),
     Kind("erasure", Erasure, target=lambda n: n.subject),
+    Kind("key", KeyEvent, target=lambda n: getattr(n, "key", None)),
     Kind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
 )
 _BY_NOUN = {kind.noun: kind for kind in KINDS}

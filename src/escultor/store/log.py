@@ -148,6 +148,14 @@ class Log:
         query = query.where(_c.time >= since) if since is not None else query
         return self._pages(kind, query, after, limit)
 
+    def lacking(self, noun: TypeForm[T], other: TypeForm[Any], since: float) -> list[T]:
+        """The nouns no older than `since` whose id names no entry of the other kind."""
+        kind, there = kind_of(noun), log.alias()
+        answered = select(there.c.seq).where(there.c.kind == kind_of(other).name, there.c.id == _c.id)
+        query = select(_c.body).where(_c.kind == kind.name, _c.time >= since, ~answered.exists())
+        with reading(self._engine) as connection:
+            return [decode(kind, body) for body in connection.execute(query.order_by(_c.seq)).scalars()]
+
     def close(self) -> None:
         """Close the connections to the database."""
         self._engine.dispose()

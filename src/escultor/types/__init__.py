@@ -6,6 +6,12 @@ ids are made by `escultor.ids`. Validation happens at the borders (files, HTTP, 
 
 from __future__ import annotations
 
+from escultor.types.access import (
+    KeyCreated,
+    KeyEvent,
+    KeyRevoked,
+    Scope,
+)
 from escultor.types.feedback import (
     Choice,
     Correction,
@@ -21,6 +27,7 @@ from escultor.types.interactions import (
     Consent,
     Interaction,
     Lineage,
+    Opening,
     Relation,
 )
 from escultor.types.judging import (
@@ -86,9 +93,13 @@ __all__ = [
     "ImplicitEvent",
     "Interaction",
     "Judged",
+    "KeyCreated",
+    "KeyEvent",
+    "KeyRevoked",
     "Lineage",
     "Message",
     "Messages",
+    "Opening",
     "Origin",
     "Pair",
     "Plan",
@@ -101,6 +112,7 @@ __all__ = [
     "Role",
     "Sampling",
     "Scale",
+    "Scope",
     "Scores",
     "Slice",
     "SourceKind",

@@ -52,3 +52,16 @@ class Interaction:
     lineage: Lineage | None = None
     consent: Consent = Consent.TRAIN
     retain_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An answer that is about to be streamed, with the row that stands for it if nothing more is heard.
+
+    Writer: `serve`. Law: durable before the first piece is delivered, so that a stream cut by the death
+    of its process is known: once `owner` is gone or `until` is over, `interaction` is recorded as it is.
+    """
+
+    owner: str  # the process that streams it
+    until: float  # by then the answer has its row, or its process is gone
+    interaction: Interaction

@@ -1,0 +1,166 @@
+"""Log first, answer second: rows of answers, durable before anything is delivered, or what a setting says.
+
+What holds of a stream: its `Opening` is durable before its first piece is delivered, its row before its
+last. If the process dies between, the opening's own row is recorded by whoever finds it (`recover`):
+prompt, version, arm and seed are known then, the pieces delivered are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Literal
+
+from escultor.config import Serve
+from escultor.errors import EscultorError, StoreError
+from escultor.ids import new_id
+from escultor.serve.deployments import Pick
+from escultor.serve.gateway_making import Making
+from escultor.serve.gateway_terms import Terms
+from escultor.serve.recording import Placement, Request, interaction
+from escultor.serve.subjects import Subjects
+from escultor.serve.writer import Writer
+from escultor.store.log import Log
+from escultor.types import Consent, Interaction, Message, Opening
+
+logger = logging.getLogger(__name__)
+
+LOOK_BACK_S = 7 * 86400.0  # how old an opening without a row is looked for when a gateway starts
+
+
+class Ledger:
+    """Writes rows of answers, and counts what could not be written."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        subjects: Subjects,
+        settings: Serve,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._writer, self._subjects, self._settings, self._clock = writer, subjects, settings, clock
+        # Another process with this number on this machine is told apart by the random part.
+        self.owner = f"{socket.gethostname()}/{os.getpid()}/{new_id('gw')}"
+        self.unlogged = 0  # answers delivered (or broken off) without a row, since the start
+
+    def row(
+        self, making: Making, pick: Pick, terms: Terms, broken: Literal["cancelled", "error"] = "error"
+    ) -> Interaction:
+        """The row of an answer as it stands; `broken` says why it has no end, where it has none."""
+        settings = self._settings
+        version = pick.held.version
+        outcome = making.outcome(broken, version, settings.prices, settings.hourly_price_usd)
+        request = Request(
+            making.messages,
+            terms.subject,
+            terms.skill,
+            terms.lineage,
+            terms.consent,
+            terms.retain_until,
+            making.id,
+        )
+        placement = Placement(version, pick.arm, pick.propensity)
+        made = interaction(request, placement, making.ask.sampling, outcome, self._clock())
+        return made if settings.keep_text else self._redacted(made)
+
+    def openings(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> list[Opening]:
+        """What is to be recorded of answers of which nothing has come yet."""
+        until = self._clock() + 2 * self._settings.answer_timeout_s
+        return [Opening(self.owner, until, self.row(making, pick, terms)) for making in makings]
+
+    async def open(self, openings: Sequence[Opening]) -> None:
+        """Record that answers are about to be streamed. Raises StoreError where that is refused."""
+        if (error := await self._keep(openings)) is not None:
+            logger.error("answers are streamed whose opening could not be recorded: %s", error)
+
+    async def close(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
+        """Record answers that are done; they are on disk when this returns, together or not at all.
+
+        Raises StoreError where they could not be kept and the setting is to refuse.
+        """
+        rows = [self.row(making, pick, terms) for making in makings]
+        for making in makings:
+            making.recorded = True
+        if (error := await self._keep(rows)) is not None:
+            self._missed(len(rows), error)
+
+    def break_off(
+        self, makings: Sequence[Making], pick: Pick, terms: Terms, why: Literal["cancelled", "error"]
+    ) -> None:
+        """Record what there is of answers that will not be delivered to their end. Waits for nothing."""
+        for making in makings:
+            if not making.recorded:
+                making.recorded = True
+                try:
+                    self._writer.submit(self.row(making, pick, terms, why)).add_done_callback(self._heard)
+                except EscultorError as error:
+                    self._missed(1, error)
+
+    async def _keep(self, nouns: Sequence[object]) -> Exception | None:
+        """Write nouns; why they were not written, where the setting is to answer nevertheless."""
+        try:
+            async with asyncio.timeout(self._settings.store_timeout_s):
+                await self._writer.write(*nouns)
+        except (EscultorError, TimeoutError) as error:
+            if self._settings.on_store_failure == "refuse":
+                logger.error("an answer could not be recorded, and is refused: %s", error)
+                raise StoreError("the answer could not be recorded", error) from error
+            return error
+        return None
+
+    def _heard(self, future: Future[list[int]]) -> None:
+        if (error := future.exception()) is not None:
+            self._missed(1, error)
+
+    def _missed(self, count: int, error: BaseException) -> None:
+        self.unlogged += count
+        logger.error("%d answers could not be recorded: %s", count, error)
+
+    def _redacted(self, made: Interaction) -> Interaction:
+        """The row without a word of what was said: equal prompts still share a hash, this store's own."""
+        messages = tuple(Message(m.role, f"[{len(m.content)} characters]") for m in made.messages)
+        return replace(
+            made,
+            messages=messages,
+            answer=f"[{len(made.answer)} characters]",
+            prompt_hash=self._subjects.subject(made.prompt_hash),
+            consent=Consent.NONE,
+        )
+
+
+def recover(log: Log, writer: Writer, owner: str, now: float) -> int:
+    """Record the rows of streams whose process is gone; how many there were. Repeating it is harmless.
+
+    A process of this machine is looked for; of one elsewhere it is waited until its time is over.
+    `owner` is who asks. Raises StoreError when the store fails.
+    """
+    lost = [
+        opening.interaction
+        for opening in log.lacking(Opening, Interaction, since=now - LOOK_BACK_S)
+        if opening.until < now or _is_gone(opening.owner, owner)
+    ]
+    for future in [writer.submit(row) for row in lost]:
+        future.result()
+    return len(lost)
+
+
+def _is_gone(owner: str, asking: str) -> bool:
+    """Whether a process of this machine is no more; of another machine's nothing is known."""
+    host, number, _ = owner.split("/", 2)
+    if host != asking.split("/", 2)[0] or owner == asking:
+        return False
+    if int(number) == os.getpid():
+        return True  # whoever had this number before is gone: we have it
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is there, and another user's
+        return False
+    return False

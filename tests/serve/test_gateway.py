@@ -1,0 +1,362 @@
+"""What is answered is in the log first; whose it is, what it continues, what it costs, and who may ask."""
+
+import asyncio
+from dataclasses import replace
+
+import httpx2
+import pytest
+from gateway_side import Fake, deployment, serving
+
+from escultor.errors import EngineFault, InputError, Overloaded, StoreError, UpstreamFault
+from escultor.serve.auth import create
+from escultor.serve.gateway_ledger import recover
+from escultor.types import Consent, Deployment, Interaction, KeyRevoked, Lineage, Relation, Scope
+
+HELLO = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}
+STREAM = {**HELLO, "stream": True}
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+@pytest.fixture(scope="module")
+def side(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("gateway"), prices={"v1": (1.0, 2.0)}) as running:
+        yield running
+
+
+def post(side, body, path=CHAT, **more):
+    return httpx2.post(side.url + path, json=body, timeout=10, **more)
+
+
+def row_of(side, answer) -> Interaction:
+    found = side.log.get(Interaction, answer.json()["id"])
+    assert found is not None
+    return found
+
+
+def test_an_answer_has_its_row_before_it_arrives(side):
+    answer = post(side, {**HELLO, "seed": 3, "temperature": 1.5, "top_p": 0.5, "max_tokens": 2})
+    row, said = row_of(side, answer), answer.json()["choices"][0]
+    assert (said["message"]["content"], said["finish_reason"]) == (row.answer, row.finish_reason)
+    assert (row.answer, row.finish_reason) == ("Olá ", "length")
+    assert (row.sampling.seed, row.sampling.temperature, row.sampling.top_p) == (3, 1.5, 0.5)
+    assert row.cost_usd == pytest.approx(7 / 1000 * 1.0 + 2 / 1000 * 2.0)
+    assert (row.version, row.arm, row.propensity) == ("v1", "champion", 1.0)
+    headers = answer.headers
+    assert (headers["x-escultor-version"], headers["x-escultor-arm"]) == ("v1", "champion")
+    assert side.gateway.tokens.read(headers["x-escultor-feedback-token"], 0.0).target == row.id
+
+
+def test_several_choices_are_rows_of_their_own_with_tokens_of_their_own(side):
+    choices = post(side, {**HELLO, "n": 3, "temperature": 1}).json()["choices"]
+    rows = [side.log.get(Interaction, choice["escultor"]["id"]) for choice in choices]
+    assert len({row.sampling.seed for row in rows}) == 3
+    assert len({row.prompt_hash for row in rows}) == 1
+    tokens = [choice["escultor"]["feedback_token"] for choice in choices]
+    assert [side.gateway.tokens.read(t, 0.0).target for t in tokens] == [row.id for row in rows]
+
+
+def test_a_user_is_kept_as_a_salted_hash_and_whoever_does_not_say_is_one_too(side):
+    named = row_of(side, post(side, {**HELLO, "user": "maria@example.org"}))
+    header = row_of(side, post(side, HELLO, headers={"x-escultor-subject": "maria@example.org"}))
+    nobody = row_of(side, post(side, HELLO))
+    assert named.subject == header.subject == side.gateway.subjects.subject("maria@example.org")
+    assert nobody.subject not in (named.subject, "")
+    log = (side.gateway.store.root / "log.db").read_bytes()
+    log += (side.gateway.store.root / "log.db-wal").read_bytes()
+    assert named.subject.encode() in log
+    assert b"maria" not in log
+
+
+def test_terms_come_by_header_or_metadata_and_what_is_not_known_is_reported(side):
+    terms = {
+        "escultor_parent": "chatcmpl-1",
+        "escultor_relation": "regenerate",
+        "escultor_consent": "eval_only",
+        "escultor_retain_days": "30",
+        "escultor_skill": "faq",
+    }
+    answer = post(side, {**HELLO, "metadata": {**terms, "team": "blue"}})
+    row = row_of(side, answer)
+    assert row.lineage == Lineage("chatcmpl-1", Relation.REGENERATE)
+    assert (row.consent, row.skill) == (Consent.EVAL_ONLY, "faq")
+    assert 29 * 86400 < row.retain_until - row.time < 31 * 86400
+    assert answer.headers["x-escultor-ignored"] == "metadata.team"
+    assert row_of(side, post(side, {**HELLO, "store": False})).consent == Consent.NONE
+    headers = {"x-escultor-consent": "none", "x-escultor-parent": "p"}
+    other = row_of(side, post(side, HELLO, headers=headers))
+    assert (other.consent, other.lineage.relation) == (Consent.NONE, Relation.CONTINUE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("consent", "maybe"), ("relation", "edit_prompt"), ("skill", "a b")]
+)
+def test_terms_that_mean_nothing_are_refused(side, name, value):
+    answer = post(side, HELLO, headers={f"x-escultor-{name}": value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
+def test_completions_score_what_they_echo_and_are_not_learnt_from(side):
+    answer = post(
+        side, {"model": "v1", "prompt": "a b c", "echo": True, "logprobs": 1, "max_tokens": 1}, COMPLETIONS
+    )
+    (choice,) = answer.json()["choices"]
+    logprobs = choice["logprobs"]
+    assert choice["text"] == "a b cOlá"
+    assert logprobs["token_logprobs"] == [None, -0.5, -0.5, -0.5]
+    assert [choice["text"][o:] for o in logprobs["text_offset"]] == ["a b cOlá", " b cOlá", " cOlá", "Olá"]
+    assert logprobs["top_logprobs"][0] is None
+    assert row_of(side, answer).consent == Consent.EVAL_ONLY
+
+
+def test_lists_and_token_ids_are_prompts_too(side):
+    def texts(prompt, **more):
+        answer = post(side, {"model": "v1", "prompt": prompt, "max_tokens": 1, **more}, COMPLETIONS)
+        return [choice["index"] for choice in answer.json()["choices"]], answer.json()["usage"][
+            "prompt_tokens"
+        ]
+
+    assert texts(["a", "b"], n=2) == ([0, 1, 2, 3], 14)
+    assert texts([1, 2, 3]) == ([0], 7)
+    assert texts([[1], [2]]) == ([0, 1], 14)
+    assert side.engine.asks[-1].prompt == (2,)
+
+
+REFUSED = [
+    ({**HELLO, "temprature": 1}, 400, "temprature", "`temperature`"),
+    ({**HELLO, "presence_penalty": 0.5}, 400, "presence_penalty", "not implemented"),
+    ({**HELLO, "tools": [{"type": "function"}]}, 400, "tools", "not implemented"),
+    ({**HELLO, "model": "gpt-4o"}, 404, "model", "escultor"),
+    ({**HELLO, "n": 0}, 400, "n", "greater"),
+    ({**HELLO, "top_logprobs": 3}, 400, None, "logprobs: true"),
+    ({**HELLO, "stream_options": {}}, 400, None, "stream: true"),
+    ({**HELLO, "max_tokens": 1, "max_completion_tokens": 2}, 400, None, "give one"),
+    ({**HELLO, "user": "x" * 999}, 400, None, "1 to 256"),
+    ({"model": "escultor"}, 400, "messages", "required"),
+    ([], 400, None, "dictionary"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "param", "said"), REFUSED)
+def test_what_cannot_be_done_is_refused_in_openais_shape(side, body, status, param, said):
+    answer = post(side, body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["type"]) == (status, param, "invalid_request_error")
+    assert said in error["message"]
+
+
+NEUTRAL = {
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "tools": [],
+    "n": 1,
+    "frequency_penalty": 0.0,
+    "stop": None,
+}
+
+
+def test_values_that_change_nothing_are_taken(side):
+    assert post(side, {**HELLO, **NEUTRAL, "tool_choice": "none", "modalities": ["text"]}).status_code == 200
+
+
+BODIES = [
+    (b"{", 400, "not JSON"),
+    (b'{"model": "escultor", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "not JSON"),
+    (b'{"model": "escultor", "temperature": NaN, "messages": []}', 400, "not JSON"),
+    (b"[" * 100_000, 400, "deeper"),
+    (b'{"a": ' * 50_000, 400, "deeper"),
+    (b"\xff\xfe", 400, "not JSON"),
+    (b"x" * 9_000_000, 413, "larger"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "said"), BODIES)
+def test_bodies_made_to_hurt_are_refused(side, body, status, said):
+    answer = httpx2.post(side.url + CHAT, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert said in answer.json()["error"]["message"]
+
+
+def test_brackets_within_strings_are_no_depth(side):
+    assert post(side, {**HELLO, "user": "[" * 200}).status_code == 200
+
+
+def test_paths_methods_and_media_that_are_not_there(side):
+    paths = (
+        httpx2.get(side.url + "/v1/nothing"),
+        httpx2.get(side.url + CHAT),
+        httpx2.post(side.url + CHAT, data={"a": "b"}),
+    )
+    assert [answer.status_code for answer in paths] == [404, 405, 415]
+    assert paths[1].headers["allow"] == "POST"
+    assert all(set(answer.json()["error"]) == {"message", "type", "param", "code"} for answer in paths)
+
+
+def test_every_answer_has_an_id_and_what_keeps_browsers_from_guessing(side):
+    answer = post(side, HELLO, headers={"x-request-id": "mine-1"})
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert post(side, HELLO, headers={"x-request-id": "no good"}).headers["x-request-id"].startswith("req-")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_another_hosts_page_is_not_served_without_keys(side):
+    answer = post(side, HELLO, headers={"host": "evil.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+# --- engines that fail ------------------------------------------------------------------------
+
+FAULTS = [
+    (InputError("the prompt is too long"), 400, 0),
+    (Overloaded("too much waits"), 503, 0),
+    (UpstreamFault("the server behind hung"), 502, 1),
+    (EngineFault("it broke"), 500, 1),
+    (ZeroDivisionError("secret words"), 500, 1),
+]
+
+
+@pytest.mark.parametrize(("fault", "status", "rows"), FAULTS)
+def test_an_engine_that_fails_is_said_and_its_failures_are_kept(tmp_path, fault, status, rows):
+    with serving(tmp_path, Fake(fail=fault)) as side:
+        answer = post(side, HELLO)
+        assert answer.status_code == status
+        assert "secret" not in answer.text
+        side.until(lambda: len(side.rows()) == rows)
+        assert {row.finish_reason for row in side.rows()} <= {"error"}
+        assert post(side, STREAM).status_code == status
+
+
+# --- stores that fail -------------------------------------------------------------------------
+
+
+def break_store(side, monkeypatch):
+    def full(groups):
+        raise StoreError("could not write to the store /secret/place", "disk full")
+
+    monkeypatch.setattr(side.log, "append_each", full)
+
+
+def test_what_cannot_be_logged_is_not_answered(tmp_path, monkeypatch):
+    with serving(tmp_path) as side:
+        break_store(side, monkeypatch)
+        for body in (HELLO, STREAM):
+            answer = post(side, body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_failed")
+            assert "secret" not in answer.text
+            assert "Olá" not in answer.text
+
+
+def test_or_it_is_answered_and_counted_if_the_setting_says_so(tmp_path, monkeypatch):
+    with serving(tmp_path, on_store_failure="answer") as side:
+        break_store(side, monkeypatch)
+        assert post(side, HELLO).status_code == 200
+        assert post(side, STREAM).text.endswith("data: [DONE]\n\n")
+        health = httpx2.get(side.url + "/health").json()
+        assert (health["status"], health["unlogged_answers"]) == ("degraded", 2)
+
+
+def test_text_that_may_not_be_kept_is_not(tmp_path):
+    with serving(tmp_path, keep_text=False) as side:
+        one, two = row_of(side, post(side, HELLO)), row_of(side, post(side, STREAM | {"stream": False}))
+        assert (one.messages[0].content, one.answer) == ("[4 characters]", "[11 characters]")
+        assert one.prompt_hash == two.prompt_hash
+        assert one.consent == Consent.NONE
+        assert one.usage.completion_tokens == 5
+
+
+# --- keys and rates ---------------------------------------------------------------------------
+
+
+def key_for(side, *scopes):
+    key, made = create("a test", scopes)
+    side.log.append(made)
+    side.until(lambda: made.id in side.gateway.keys.keys)
+    return key, made
+
+
+def test_keys_open_what_their_scopes_say_until_they_are_revoked(tmp_path):
+    with serving(tmp_path) as side:
+        key, made = key_for(side, Scope.INFER)
+        reader, _ = key_for(side, Scope.READ)
+        bearer = {"authorization": f"Bearer {key}"}
+        assert post(side, HELLO, headers=bearer).status_code == 200
+        assert post(side, HELLO, headers={"x-api-key": key, "host": "any.example"}).status_code == 200
+        for headers, status in [
+            ({}, 401),
+            ({"authorization": f"Bearer {key[:-1]}x"}, 401),
+            ({"authorization": "Bearer ção".encode()}, 401),
+            ({"authorization": f"Bearer {reader}"}, 403),
+        ]:
+            answer = post(side, HELLO, headers=headers)
+            assert answer.status_code == status
+            assert key not in answer.text
+        side.log.append(KeyRevoked("r", 2.0, made.id))
+        side.until(lambda: made.id not in side.gateway.keys.keys)
+        assert post(side, HELLO, headers=bearer).status_code == 401
+        assert key.encode() not in (side.gateway.store.root / "log.db-wal").read_bytes()
+
+
+def test_rates_hold_per_key_and_per_subject(tmp_path):
+    with serving(tmp_path, rate_per_subject=0.01, burst=2) as side:
+        answers = [post(side, {**HELLO, "user": user}) for user in "aaabb"]
+        assert [answer.status_code for answer in answers] == [200, 200, 429, 200, 200]
+        assert 90 <= int(answers[2].headers["retry-after"]) <= 100
+        assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+
+
+# --- deployments ------------------------------------------------------------------------------
+
+
+def test_a_new_deployment_answers_without_a_restart_and_shadows_are_kept_unseen(tmp_path):
+    with serving(tmp_path, Fake("v1"), Fake("v2", ("two",))) as side:
+        side.log.append(deployment("v1", "v2", id="dep-1"))
+        side.until(lambda: side.gateway.deployments.standing.deployment.id == "dep-1")
+        answer = post(side, STREAM)
+        assert answer.headers["x-escultor-version"] == "v1"
+        assert "two" not in answer.text
+        side.until(lambda: len(side.rows()) == 2)
+        seen, shadow = side.rows()
+        assert (shadow.version, shadow.arm, shadow.answer) == ("v2", "shadow", "two")
+        assert (shadow.id, shadow.prompt_hash) == (f"{seen.id}-shadow", seen.prompt_hash)
+        side.log.append(Deployment("dep-2", 2.0, {"v2": 1.0}, {"champion": "v2", "previous": "v1"}, "better"))
+        side.until(lambda: post(side, HELLO).headers["x-escultor-version"] == "v2")
+
+
+def test_shadows_never_delay_and_are_capped(tmp_path):
+    held = Fake("v2")
+    with serving(tmp_path, Fake("v1"), held, holds=deployment("v1", "v2"), shadow_in_flight=2) as side:
+        held.gate = asyncio.Semaphore(0)
+        assert [post(side, HELLO).status_code for _ in range(5)] == [200] * 5
+        side.until(lambda: held.under_way == 2)
+        assert side.gateway.shadows_left_out == 3
+        side.release()
+        side.until(lambda: sum(row.arm == "shadow" for row in side.rows()) == 2)
+
+
+def test_the_split_is_logged_with_its_propensity(tmp_path):
+    with serving(tmp_path, Fake("v1"), Fake("v2"), holds=deployment("v1", "v2", 0.4)) as side:
+        rows = [row_of(side, post(side, {**HELLO, "user": f"u{n}"})) for n in range(30)]
+        assert {(row.arm, row.propensity) for row in rows} == {("champion", 0.6), ("candidate", 0.4)}
+        again = row_of(side, post(side, {**HELLO, "user": "u0"}))
+        assert again.arm == rows[0].arm
+
+
+# --- streams cut by a kill --------------------------------------------------------------------
+
+
+def test_a_stream_whose_process_died_is_recorded_by_who_comes_next(tmp_path):
+    with serving(tmp_path) as side:
+        post(side, STREAM)
+        (opening,) = side.openings()
+        finished = len(side.rows())
+        host, _, _ = opening.owner.split("/")
+        begun = replace(opening.interaction, id="chatcmpl-cut")
+        dead = type(opening)(f"{host}/999999999/gw-x", opening.until, begun)
+        other = type(opening)("elsewhere/1/gw-y", opening.until, replace(begun, id="far"))
+        side.log.append(dead, other)
+        writer, now = side.gateway.writer, opening.interaction.time
+        assert recover(side.log, writer, side.gateway.ledger.owner, now) == 1
+        assert recover(side.log, writer, side.gateway.ledger.owner, now) == 0
+        row = side.log.get(Interaction, "chatcmpl-cut")
+        assert (row.finish_reason, row.answer, row.messages[0].content) == ("error", "", "Olá?")
+        assert recover(side.log, writer, side.gateway.ledger.owner, opening.until + 1) == 1
+        assert len(side.rows()) == finished + 2

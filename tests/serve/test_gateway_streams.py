@@ -1,0 +1,135 @@
+"""Streams: the opening before the first piece, the row before the last, and what a client leaves behind."""
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+
+import httpx2
+from gateway_side import Fake, serving
+
+from escultor.errors import EngineFault
+
+BODY = {"model": "escultor", "messages": [{"role": "user", "content": "go"}], "stream": True}
+PATH = "/v1/chat/completions"
+
+
+def held(side):
+    """An engine whose pieces wait for `side.release`."""
+    side.engine.gate = asyncio.Semaphore(0)
+    return side.engine
+
+
+def events(answer):
+    for line in answer.iter_lines():
+        if line.startswith("data: "):
+            data = line.removeprefix("data: ")
+            yield data if data == "[DONE]" else json.loads(data)
+
+
+def test_the_opening_is_there_before_the_first_piece_and_the_row_before_the_last(tmp_path):
+    with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
+        held(side)
+        side.release(2)
+        with client.stream("POST", side.url + PATH, json=BODY) as answer:
+            pieces = events(answer)
+            text = ""
+            while text != "Olá ":
+                text += next(pieces)["choices"][0]["delta"].get("content", "")
+                assert [o.interaction.finish_reason for o in side.openings()] == ["error"]
+            assert side.rows() == []
+            side.release()
+            for piece in pieces:
+                if piece == "[DONE]" or piece["choices"][0]["finish_reason"]:
+                    (row,) = side.rows()
+                    assert row.finish_reason == "stop"
+            assert row.ttft_ms is not None
+            assert row.id == side.openings()[0].interaction.id
+
+
+def test_a_client_that_hangs_up_halfway_leaves_what_it_got_and_stops_the_engine(tmp_path):
+    with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
+        engine = held(side)
+        side.release(3)
+        with client.stream("POST", side.url + PATH, json=BODY) as answer:
+            pieces = events(answer)
+            text = ""
+            while text != "Olá wor":
+                text += next(pieces)["choices"][0]["delta"].get("content", "")
+        side.until(lambda: side.rows())
+        (row,) = side.rows()
+        assert (row.answer, row.finish_reason, row.usage.estimated) == ("Olá wor", "cancelled", True)
+        side.until(lambda: engine.cancelled == 1)
+
+
+def test_a_client_that_does_not_wait_for_a_whole_answer_leaves_it_too(tmp_path):
+    with serving(tmp_path) as side:
+        engine = held(side)
+        side.release(2)
+        with suppress(httpx2.TimeoutException):
+            httpx2.post(side.url + PATH, json=BODY | {"stream": False, "n": 2}, timeout=0.3)
+        side.until(lambda: len(side.rows()) == 2)
+        assert {row.finish_reason for row in side.rows()} == {"cancelled"}
+        assert engine.cancelled == 2
+
+
+def test_an_engine_that_fails_midway_says_so_in_the_stream(tmp_path):
+    with serving(tmp_path, Fake(fail=EngineFault("it broke"), at=2)) as side:
+        pieces = list(events(httpx2.post(side.url + PATH, json=BODY)))
+        assert pieces[-1]["error"]["code"] == "engine_failed"
+        assert "[DONE]" not in pieces
+        side.until(lambda: side.rows())
+        assert [(row.answer, row.finish_reason) for row in side.rows()] == [("Olá ", "error")]
+
+
+def test_several_choices_come_side_by_side_and_usage_comes_last(tmp_path):
+    with serving(tmp_path) as side:
+        body = BODY | {"n": 3, "stream_options": {"include_usage": True}, "logprobs": True, "top_logprobs": 1}
+        *pieces, usage, done = events(httpx2.post(side.url + PATH, json=body))
+        assert done == "[DONE]"
+        assert usage["choices"] == []
+        assert usage["usage"] == {"prompt_tokens": 7, "completion_tokens": 15, "total_tokens": 22}
+        texts = {0: "", 1: "", 2: ""}
+        for piece in pieces:
+            (choice,) = piece["choices"]
+            texts[choice["index"]] += choice["delta"].get("content", "")
+        assert set(texts.values()) == {"Olá world é"}
+        assert len(side.rows()) == len(side.openings()) == 3
+
+
+def test_completions_stream_with_offsets(tmp_path):
+    with serving(tmp_path) as side:
+        body = {"model": "v1", "prompt": "a", "stream": True, "logprobs": 0}
+        pieces = [e for e in events(httpx2.post(side.url + "/v1/completions", json=body)) if e != "[DONE]"]
+        choices = [piece["choices"][0] for piece in pieces]
+        text = "".join(choice["text"] for choice in choices)
+        offsets = [choice["logprobs"]["text_offset"][0] for choice in choices if choice["logprobs"]]
+        assert text == "Olá world é"
+        assert offsets == [0, 3, 4, 7, 9]
+
+
+def test_an_answer_that_takes_too_long_is_ended(tmp_path):
+    with serving(tmp_path, answer_timeout_s=0.3) as side:
+        held(side)
+        side.release(1)
+        answer = httpx2.post(side.url + PATH, json=BODY | {"stream": False})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        side.release(1)
+        pieces = list(events(httpx2.post(side.url + PATH, json=BODY)))
+        assert pieces[-1]["error"]["code"] == "timeout"
+        side.until(lambda: len(side.rows()) == 2)
+
+
+def test_answers_under_way_end_when_the_server_is_told_to_stop(tmp_path):
+    with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
+        held(side)
+        side.release(1)
+        with client.stream("POST", side.url + PATH, json=BODY) as answer:
+            pieces = events(answer)
+            next(pieces)
+            side.stop()
+            time.sleep(0.2)
+            side.release()
+            assert list(pieces)[-1] == "[DONE]"
+        (row,) = side.rows()
+        assert row.finish_reason == "stop"
