@@ -2,7 +2,7 @@
 
 Stated behaviour with slow clients: a connection has `header_timeout_s` for a request's whole header and
 `body_timeout_s` for its body. `max_connections` are held; with one more, the connection that has waited
-longest for a request is closed without an answer, so that those who only hold connections drive out one
+longest for a whole request is closed without an answer, so that those who only hold connections drive out one
 another, and whoever asks promptly is answered.
 """
 
@@ -98,7 +98,9 @@ def _protocol(settings: Serve) -> type[H11Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self._asks():
+            if self.conn.their_state is h11.SEND_BODY:
+                self._wait_for_body()
+            elif self._asks():
                 self._stop_waiting()
             elif self not in waiting and not self.transport.is_closing():
                 self._wait()
@@ -127,6 +129,11 @@ def _protocol(settings: Serve) -> type[H11Protocol]:
         def _wait(self, seconds: float = settings.header_timeout_s) -> None:
             self._stop_waiting()
             waiting[self] = self.loop.call_later(seconds, self._give_up)
+
+        def _wait_for_body(self) -> None:
+            """A body has its time from the guard; until it is here, its connection may be driven out."""
+            if (timer := waiting.get(self)) is not None:
+                timer.cancel()
 
         def _stop_waiting(self) -> None:
             if (timer := waiting.pop(self, None)) is not None:
