@@ -9,18 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 
 from escultor.config import Pretrain
 from escultor.data.importers import read_jsonl
@@ -272,14 +272,7 @@ def _rounded(value: Any) -> Any:
 
 
 def machine() -> str:
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{os.cpu_count()} x {name}; torch {torch.__version__}"
-
-
-def _cpuinfo() -> Iterator[str]:
-    path = Path("/proc/cpuinfo")
-    yield from path.read_text().splitlines() if path.is_file() else ()
+    return f"{processor()}; torch {torch.__version__}"
 
 
 # --- what the machine could do ----------------------------------------------------------------
