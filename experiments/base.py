@@ -22,7 +22,8 @@ import torch
 from escultor.config import Evaluation, Pretrain, load_config
 from escultor.cycle.corpus import Corpus, read_corpus
 from escultor.data.sources.documentation import is_held_out
-from escultor.evaluate.suites import evaluate_trinity, trinity_suite
+from escultor.evaluate.suites import evaluate
+from escultor.evaluate.trinity import trinity_exam
 from escultor.ids import hash_value
 from escultor.model.load import BUILT_IN_PATH, Loaded, count_parameters, load, save
 from escultor.train.optim import MUON_RATIO
@@ -84,15 +85,13 @@ def show(report) -> None:
 def pack(first: dict, second: dict, corpus: Corpus, began: str) -> dict[str, object]:
     """Weights as bfloat16 with the card beside them; figures on held-out packages."""
     save(load(str(OUT / "records" / "model")), BUILT_IN_PATH, torch.bfloat16)
-    suite = trinity_suite(corpus.held_out, SUITE)
+    exam = trinity_exam(corpus.held_out, SUITE)
     kept = load(str(BUILT_IN_PATH))
-    scores = evaluate_trinity(
-        kept, "escultor-base", suite, SUITE.model_copy(update={"speed_requests": 1}), 0.1
-    )
+    scores = evaluate(kept, "escultor-base", exam, SUITE.model_copy(update={"speed_requests": 1}), 0.1)
     bits = scores.scores.metrics["document_bits_per_byte"]
     facts = {
         "parameters": count_parameters(kept.model),
-        "held_out_items": len(suite.items),
+        "held_out_items": len(exam.items),
         "held_out_bits_per_byte": sum(bits) / len(bits),
         "first": {key: first[key] for key in second},
         "second": second,

@@ -1,6 +1,5 @@
-"""`evaluate`, `compare`, `cycle`, and the library behind them."""
+"""`compare`, `cycle`, and the library behind them."""
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,7 +8,7 @@ from cli_rows import SMALL
 
 import escultor
 from escultor.config import load_config
-from escultor.cycle import api
+from escultor.cycle import api, measuring
 from escultor.errors import InputError
 from escultor.store import open_store
 from escultor.types import (
@@ -28,37 +27,19 @@ from escultor.types import (
 CONFIG = load_config(None, SMALL[1::2])
 
 
-def test_evaluate_prints_writes_and_records_scores(cli, tmp_path, model, corpus):
-    call = cli("evaluate", model, "--out", "scores.json", *SMALL, "--json")
-    assert call.code == 0, call.err
-    assert {"quality", "bits_per_byte", "latency_p99_ms", "tokens_per_s"} <= set(call.data)
-    written = json.loads((tmp_path / "scores.json").read_text())
-    assert written["id"] == call.data["scores"]
-    assert written["checkpoint"] == api.checkpoint_id(model)
-    assert len(written["items"]) == 6
-    assert "Bits per byte" in call.err
-    with open_store("escultor-store") as store:
-        assert store.log.get(Scores, written["id"]) is not None
-
-
-def test_evaluate_leaves_no_store_when_told_so(cli, tmp_path, model, corpus):
-    assert cli("evaluate", model, "--no-store", *SMALL).code == 0
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_compare_measures_once_and_holds_without_evidence(cli, model, other_model, corpus, monkeypatch):
     call = cli("compare", model, other_model, *SMALL, "--json")
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
     assert "6 items" in call.data["reason"]
-    monkeypatch.setattr(api, "evaluate_model", None)
+    monkeypatch.setattr(measuring, "evaluated", None)
     again = cli("compare", model, other_model, *SMALL, "--json")
     assert again.data == call.data
     assert cli("compare", model, model, *SMALL).code == 3
 
 
 def test_compare_leaves_with_0_for_a_promotion(cli, model, other_model, corpus):
-    suite = api.held_out_suite(CONFIG)
+    suite = measuring.exam_named("trinity", CONFIG)
     items, clusters = tuple(map(str, range(80))), tuple(f"c{i}" for i in range(80))
     with open_store("escultor-store") as store:
         for folder, quality in ((model, 0.2), (other_model, 0.9)):

@@ -38,7 +38,7 @@ VERBS = {
     "dpo": "escultor.cli.training:dpo",
     "kto": "escultor.cli.training:kto",
     "distill": "escultor.cli.training:distill",
-    "evaluate": "escultor.cli.judging:evaluate",
+    "evaluate": "escultor.cli.evaluating:evaluate",
     "compare": "escultor.cli.judging:compare",
     "promote": "escultor.cli.deploying:promote",
     "rollback": "escultor.cli.deploying:rollback",

@@ -10,14 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from escultor.config import Config, Gate, load_config
 from escultor.errors import InputError
-from escultor.ids import code_hash, hash_value
+from escultor.ids import code_hash
 from escultor.store import Store, open_store, registry
 from escultor.types import (
     Alert,
@@ -35,7 +34,7 @@ from escultor.types import (
 if TYPE_CHECKING:
     from escultor.cycle.corpus import Corpus
     from escultor.cycle.workflow import Progress
-    from escultor.evaluate.suites import TrinitySuite
+    from escultor.skills.suites import Exam
 
 DAY_S = 86_400.0
 PERIODS = {"daily": 1, "weekly": 7, "monthly": 30}  # in days
@@ -56,13 +55,14 @@ class EvolutionCycle:
         """
         from escultor.cycle.arrows import Turn
         from escultor.cycle.evolution import evolve
+        from escultor.cycle.measuring import exam_named
         from escultor.cycle.workflow import Progress, Workflow
 
         with open_store(self.config.store.url) as store:
             feedback = _feedback(store, since)
             interactions = list(_rated(store, feedback))
-            suite = held_out_suite(self.config, store.root / "cache")
-            turn = Turn(Workflow(store, self.progress or Progress()), self.config, suite)
+            exam = exam_named("trinity", self.config, store.root / "cache")
+            turn = Turn(Workflow(store, self.progress or Progress()), self.config, exam)
             return evolve(turn, "evolution", interactions, feedback).verdict
 
 
@@ -117,30 +117,22 @@ class ProductionMonitor:
 
 def evaluate_model(
     model: str | Path,
-    suite: TrinitySuite | None = None,
+    suite: Exam | Path | str = "trinity",
     config: Settings = None,
     progress: Callable[[str], None] = lambda text: None,
+    cache: Path | None = None,
 ) -> Scores:
     """Scores of a model folder on a suite (default: documents of packages never trained on).
 
-    Per item: validity and accuracy of the answer, bits per byte; beside them latency, speed and cost.
+    Per item: what the suite measures; beside that latency, speed and cost. `suite` is one, a file, or the
+    name of one that is built in. With a `cache` folder what was once said is not asked for again.
     """
-    from escultor.evaluate.suites import evaluate_trinity
-    from escultor.model.load import load, resolve
+    from escultor.cycle.measuring import evaluated, exam_named
+    from escultor.model.load import resolve
 
-    settings = settings_of(config)
-    folder = resolve(str(model))
-    suite = suite or held_out_suite(settings)
-    done = evaluate_trinity(
-        load(str(folder)),
-        checkpoint_id(folder),
-        suite,
-        settings.evaluation,
-        settings.serve.hourly_price_usd,
-        progress,
-    )
-    # Latency differs from one measurement to the next, so the id is that of the figures.
-    return replace(done.scores, id=hash_value(done.scores))
+    settings, folder = settings_of(config), resolve(str(model))
+    exam = exam_named(str(suite), settings, cache) if isinstance(suite, str | Path) else suite
+    return evaluated(folder, exam, settings, cache, progress).scores
 
 
 def compare(
@@ -192,24 +184,11 @@ def deployments(store: Store) -> list[Deployment]:
     return [deployment for _, deployment in store.log.read(Deployment)]
 
 
-def stored_scores(store: Store, checkpoint: str, suite: str) -> Scores | None:
-    """The scores of a checkpoint on a suite that were recorded last."""
-    found = [s for _, s in store.log.read(Scores, target=checkpoint) if s.suite == suite]
-    return found[-1] if found else None
-
-
 def checkpoint_id(folder: Path) -> str:
     """The id that a model folder has, or would have, in a store."""
     from escultor.store.blobs import tree_hash
 
     return tree_hash(folder)
-
-
-def held_out_suite(config: Config, cache: Path | None = None) -> TrinitySuite:
-    """The Trinity suite over documentation never trained on; `cache` keeps what was mined."""
-    from escultor.evaluate.suites import trinity_suite
-
-    return trinity_suite(read_corpus(cache).held_out, config.evaluation)
 
 
 def read_corpus(cache: Path | None = None) -> Corpus:

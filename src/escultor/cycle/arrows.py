@@ -14,10 +14,12 @@ from escultor.cycle.looking import circumstances
 from escultor.cycle.workflow import Result, Workflow
 from escultor.data.preflight import Preflight
 from escultor.errors import ConfigError, FaultError
+from escultor.evaluate.answers import Kept
 from escultor.evaluate.gate import decide
-from escultor.evaluate.suites import TrinitySuite, evaluate_trinity
+from escultor.evaluate.suites import evaluate
 from escultor.ids import code_hash, hash_value, plain
 from escultor.model.load import Loaded, count_parameters, load, resolve
+from escultor.skills.suites import Exam, register
 from escultor.store import registry
 from escultor.train.phases import PHASES
 from escultor.train.runs import run
@@ -30,7 +32,7 @@ class Turn:
 
     flow: Workflow
     config: Config
-    suite: TrinitySuite
+    exam: Exam
 
     @property
     def blobs(self) -> Any:
@@ -145,22 +147,24 @@ def evaluate_model(turn: Turn, checkpoint: str, name: str) -> Scores:
     """Scores of a checkpoint on the turn's suite; its answers are kept as a blob beside them."""
 
     def work(key: str) -> tuple[Result, list[Any]]:
-        done = evaluate_trinity(
+        register(turn.flow.store, turn.exam)
+        done = evaluate(
             turn.load(checkpoint),
             checkpoint,
-            turn.suite,
+            turn.exam,
             turn.config.evaluation,
             turn.config.serve.hourly_price_usd,
+            turn.flow.store.root / "cache",
             turn.flow.progress.note,
         )
-        answers = turn.blobs.put_bytes("\x00".join(done.answers).encode())
+        answers = turn.blobs.put_bytes(done.kept.to_bytes())
         # The step that writes the scores names them, so that measuring again never rewrites them.
         scores = replace(done.scores, id=key)
         return {"scores": scores.id, "answers": answers}, [scores]
 
     inputs = {
         "checkpoint": checkpoint,
-        "suite": turn.suite.hash,
+        "suite": turn.exam.hash,
         "settings": turn.config.evaluation.model_dump(),
         "price": turn.config.serve.hourly_price_usd,
     }
@@ -171,7 +175,8 @@ def evaluate_model(turn: Turn, checkpoint: str, name: str) -> Scores:
 def answers_of(turn: Turn, name: str) -> list[str]:
     """The answers that an evaluation in this flow kept."""
     step = next(step for step, _ in reversed(turn.flow.steps) if step.name == f"evaluate {name}")
-    return turn.blobs.get_bytes(str(step.result["answers"])).decode().split("\x00")
+    kept = Kept.from_bytes(turn.blobs.get_bytes(str(step.result["answers"])))
+    return [said[0] for said in kept.answers]
 
 
 def gate(turn: Turn, name: str, champion: Scores, candidate: Scores) -> Verdict:

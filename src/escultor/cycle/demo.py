@@ -27,7 +27,7 @@ from escultor.cycle.workflow import Progress, Result, Workflow
 from escultor.data.pairs import gold_pairs
 from escultor.data.sources.documentation import balanced
 from escultor.errors import FaultError
-from escultor.evaluate.suites import trinity_suite
+from escultor.evaluate.trinity import trinity_exam
 from escultor.ids import hash_value, plain
 from escultor.model.generate import generate
 from escultor.model.load import count_parameters
@@ -104,11 +104,11 @@ def run_demo(
     flow = Workflow(store, progress or Progress())
     flow.progress.phase("corpus")
     corpus = read_corpus(store.root / "cache", roots)
-    suite = trinity_suite(corpus.held_out, config.evaluation)
-    turn = Turn(flow, config, suite)
+    exam = trinity_exam(corpus.held_out, config.evaluation)
+    turn = Turn(flow, config, exam)
     flow.progress.note(
         f"{len(corpus.entries):,} documented objects, {len(corpus.train):,} training Trinities, "
-        f"{len(suite.items)} held-out ones from {len({g.package for g in suite.items})} packages"
+        f"{len(exam.items)} held-out ones from {len({i.labels['package'] for i in exam.items})} packages"
     )
     base = _base(turn, corpus, from_scratch)
     versions = [base]

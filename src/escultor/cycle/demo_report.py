@@ -12,7 +12,9 @@ from escultor.cycle.demo import DemoResult, Version
 from escultor.evaluate import stats
 from escultor.evaluate.report import Curve, LoopStep, Report, Sample, VersionRow
 from escultor.evaluate.report_parts import Answer
+from escultor.evaluate.trinity import lead_baseline
 from escultor.skills.scoring import score_trinity
+from escultor.skills.trinity import document_in, parse_trinity
 from escultor.store import registry
 from escultor.types import Hold, Scores, Step
 
@@ -89,12 +91,12 @@ def as_json(result: DemoResult) -> dict[str, Any]:
                 "deployed": row.deployed,
             }
         )
-    suite = result.turn.suite
+    exam = result.turn.exam
     return {
         "suite": {
-            "hash": suite.hash,
-            "items": len(suite.items),
-            "rouge_l_lead_sentence": suite.lead_baseline(),
+            "hash": exam.hash,
+            "items": len(exam.items),
+            "rouge_l_lead_sentence": lead_baseline(exam),
         },
         "corpus": result.corpus.counts | {"entries": len(result.corpus.entries)},
         "versions": versions,
@@ -142,11 +144,11 @@ def as_report(result: DemoResult) -> Report:
 
 
 def _notes(result: DemoResult) -> tuple[str, ...]:
-    suite, heard, share = result.turn.suite, result.feedback, _student_share(result.versions)
-    packages = len({g.package for g in suite.items})
+    exam, heard, share = result.turn.exam, result.feedback, _student_share(result.versions)
+    packages = len({item.labels["package"] for item in exam.items})
     notes = [
-        f"{len(suite.items)} held-out documents from {packages} packages that no version was trained on. "
-        f"The lead sentence taken as the summary has ROUGE-L {suite.lead_baseline():.3f}.",
+        f"{len(exam.items)} held-out documents from {packages} packages that no version was trained on. "
+        f"The lead sentence taken as the summary has ROUGE-L {lead_baseline(exam):.3f}.",
         "Users and raters are simulated: a thumb is drawn from the answer's score against its author's own "
         "Trinity, plus noise. No person rated anything here.",
         f"Feedback: {heard['rated']} simulated thumbs, {heard['usable pairs']} usable pairs. "
@@ -201,15 +203,15 @@ def _curves(result: DemoResult) -> tuple[Curve, ...]:
 
 
 def _samples(result: DemoResult) -> tuple[Sample, ...]:
-    items = result.turn.suite.items
+    items = result.turn.exam.items
     step = max(1, len(items) // SAMPLES)
     said = {v.name: answers_of(result.turn, v.name) for v in result.versions}
     samples = []
     for at in range(0, step * min(SAMPLES, len(items)), step):
-        gold = items[at].trinity
+        gold = parse_trinity(items[at].references[0])
         answers = []
         for name, texts in said.items():
             score = score_trinity(texts[at], gold)
             answers.append(Answer(name, texts[at], score["valid"] == 1.0, score["quality"]))
-        samples.append(Sample(items[at].document, gold.to_json(), tuple(answers)))
+        samples.append(Sample(document_in(items[at].prompt), gold.to_json(), tuple(answers)))
     return tuple(samples)

@@ -11,7 +11,7 @@ from escultor.cycle.workflow import Result
 from escultor.data.pairs import feedback_pairs
 from escultor.errors import InputError
 from escultor.ids import hash_value
-from escultor.skills.trinity import prompt_for
+from escultor.skills.suites import registered_prompts
 from escultor.store import registry
 from escultor.types import Feedback, Interaction, Pair, Scores, Verdict
 
@@ -33,9 +33,9 @@ class Evolved:
 def pairs_from_feedback(
     turn: Turn, interactions: Iterable[Interaction], feedback: Iterable[Feedback]
 ) -> tuple[list[Pair], Counter[str]]:
-    """Pairs for training; the suite's own prompts never enter."""
+    """Pairs for training; the prompts of suites never enter, this turn's and all that are registered."""
     counts: Counter[str] = Counter()
-    held_out = frozenset(hash_value(prompt_for(g.document)) for g in turn.suite.items)
+    held_out = registered_prompts(turn.flow.store) | {hash_value(item.prompt) for item in turn.exam.items}
     return feedback_pairs(interactions, feedback, counts, held_out), counts
 
 

@@ -1,52 +1,145 @@
-"""How fast a model answers, and what that costs on this machine."""
+"""How fast models answer, and what that costs on this machine: measured in turns, A B B A, in one run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
-from escultor.config import Evaluation
+from escultor.errors import DataError
 from escultor.evaluate.stats import quantile
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, count_parameters
 from escultor.types import Sampling
 
-SPEED_TOKENS = 32  # a request is timed to this many tokens: models that say less are not faster
+SPEED_TOKENS = 32  # a request is timed to this many tokens at most: models that say less are not faster
+ENOUGH_FOR_P99 = 1000  # requests: with fewer the 99th percentile is close to the slowest one seen
+BATCH_RUNS = 2
 
 
-def measure_speed(
-    loaded: Loaded,
-    prompts: Sequence[Sequence[int]],
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One request, asked alone. TTFT is the time of an answer of one token, asked for by itself."""
+
+    ttft_ms: float
+    latency_ms: float
+    tokens: int
+
+    @property
+    def per_token_ms(self) -> float:
+        """Time of each token after the first; that of the first where there is no other."""
+        if self.tokens < 2:
+            return self.ttft_ms
+        return max(0.0, self.latency_ms - self.ttft_ms) / (self.tokens - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What was measured of one model: single requests, and batches."""
+
+    parameters: int
+    requests: tuple[Timing, ...]
+    batch_size: int
+    tokens_per_s: float  # of the answers, `batch_size` at a time
+    requests_per_s: float
+
+    def figures(self, hourly_price_usd: float) -> dict[str, float]:
+        """By name: p50 and p99 of ttft_ms, latency_ms and per_token_ms, with distribution-free 95 %
+        bounds (`…_low`, `…_high`; a bound that so few requests cannot give is left out), speed_requests,
+        tokens_per_s, and the cost of 1,000 tokens and of a request at the price of an hour, answered
+        `batch_size` at a time.
+        """
+        found: dict[str, float] = {
+            "parameters": float(self.parameters),
+            "speed_requests": float(len(self.requests)),
+            "tokens_per_s": self.tokens_per_s,
+            "cost_usd_per_1k_tokens": hourly_price_usd / 3600 / self.tokens_per_s * 1000,
+            "cost_usd_per_request": hourly_price_usd / 3600 / self.requests_per_s,
+            "hourly_price_usd": hourly_price_usd,
+        }
+        for name in ("ttft", "latency", "per_token"):
+            values = [getattr(timing, f"{name}_ms") for timing in self.requests]
+            for q in (50, 99):
+                at = quantile(values, q / 100)
+                key = f"{name}_p{q}_ms"
+                found[key] = at.value
+                bounds = {f"{key}_low": at.low, f"{key}_high": at.high}
+                found |= {bound: value for bound, value in bounds.items() if value is not None}
+        return found
+
+
+def doubt_about_p99(requests: float) -> str | None:
+    """What is to be said of a p99 from so few requests; None where they are enough."""
+    if requests >= ENOUGH_FOR_P99:
+        return None
+    return (
+        f"p99 from {requests:.0f} requests: close to the slowest one seen; {ENOUGH_FOR_P99:,} tell it "
+        "(evaluation.speed_requests)"
+    )
+
+
+def measure_speeds(
+    models: Sequence[Loaded],
+    prompts: Sequence[Sequence[Sequence[int]]],
     sampling: Sampling,
-    settings: Evaluation,
-    hourly_price_usd: float,
-) -> dict[str, float]:
-    """Latency of single requests, and tokens/s with `settings.batch_size` at a time.
+    requests: int,
+    batch_size: int,
+) -> list[Speed]:
+    """Ask every model the same requests in turns, A B then B A, so that a machine whose speed drifts
+    favours none; then the same in batches.
 
-    latency_p50_ms, latency_p99_ms (of `settings.speed_requests` requests: with fewer than 1,000 the p99
-    is close to the slowest one seen), tokens_per_s, cost_usd_per_1k_tokens = price of an hour
-    / 3600 / tokens_per_s * 1000.
+    `prompts[m]` are the requests as model m's tokenizer writes them. Raises DataError where there is
+    nothing to ask, or where a model answers nothing.
     """
+    asked = {len(each) for each in prompts}
+    if not models or len(prompts) != len(models) or len(asked) != 1 or asked == {0}:
+        got = f"{len(models)} models, prompts {[len(each) for each in prompts]}"
+        raise DataError("speed cannot be measured", got, "the same requests for every model, at least one")
     short = replace(sampling, max_new_tokens=min(SPEED_TOKENS, sampling.max_new_tokens))
-    asked = [prompts[i % len(prompts)] for i in range(settings.speed_requests)]
-    generate(loaded, asked[:1], short, 1)  # the first call prepares kernels
-    latencies = []
-    for prompt in asked:
-        began = time.perf_counter()
-        generate(loaded, [prompt], short, 1)
-        latencies.append(1000 * (time.perf_counter() - began))
-    batch = [prompts[i % len(prompts)] for i in range(settings.batch_size)]
-    speeds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        tokens = sum(len(a.tokens) for a in generate(loaded, batch, short, settings.batch_size))
-        speeds.append(tokens / (time.perf_counter() - began))
-    best = max(speeds)
-    return {
-        "parameters": float(count_parameters(loaded.model)),
-        "latency_p50_ms": quantile(latencies, 0.5).value,
-        "latency_p99_ms": quantile(latencies, 0.99).value,
-        "tokens_per_s": best,
-        "cost_usd_per_1k_tokens": hourly_price_usd / 3600 / best * 1000,
-    }
+    timings: list[list[Timing]] = [[] for _ in models]
+    for loaded, own in zip(models, prompts, strict=True):
+        _ask(loaded, own[0], short)  # the first call prepares kernels
+    for at in range(requests):
+        for m in _turn(len(models), at):
+            timings[m].append(_ask(models[m], prompts[m][at % len(prompts[m])], short))
+    batches: list[list[tuple[float, int]]] = [[] for _ in models]
+    for at in range(BATCH_RUNS):
+        for m in _turn(len(models), at):
+            batches[m].append(_batch(models[m], prompts[m], short, batch_size))
+    return [_speed(loaded, timings[m], batches[m], batch_size) for m, loaded in enumerate(models)]
+
+
+def _turn(models: int, at: int) -> Sequence[int]:
+    """Whose turn it is: forwards and backwards by turns."""
+    order = range(models)
+    return order if at % 2 == 0 else order[::-1]
+
+
+def _ask(loaded: Loaded, prompt: Sequence[int], sampling: Sampling) -> Timing:
+    began = time.perf_counter()
+    generate(loaded, [prompt], replace(sampling, max_new_tokens=1), 1)
+    first = time.perf_counter()
+    answer = generate(loaded, [prompt], sampling, 1)[0]
+    done = time.perf_counter()
+    return Timing(1000 * (first - began), 1000 * (done - first), len(answer.tokens))
+
+
+def _batch(
+    loaded: Loaded, prompts: Sequence[Sequence[int]], sampling: Sampling, size: int
+) -> tuple[float, int]:
+    """Seconds and tokens of one batch."""
+    asked = list(islice(cycle(prompts), size))
+    began = time.perf_counter()
+    tokens = sum(len(a.tokens) for a in generate(loaded, asked, sampling, size))
+    return time.perf_counter() - began, tokens
+
+
+def _speed(
+    loaded: Loaded, timings: Sequence[Timing], batches: Sequence[tuple[float, int]], size: int
+) -> Speed:
+    """The faster of the batches counts: nothing makes a machine faster than it is."""
+    seconds, tokens = min(batches, key=lambda batch: batch[0])
+    if not tokens:
+        raise DataError("speed cannot be measured", "no token in any answer", "a model that answers")
+    return Speed(count_parameters(loaded.model), tuple(timings), size, tokens / seconds, size / seconds)

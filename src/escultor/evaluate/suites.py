@@ -1,139 +1,97 @@
-"""Suites: held-out items with a hash, and what a model scores on them, one number per item."""
+"""What a model scores on a suite: one number per item and metric."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-
-import numpy as np
+from pathlib import Path
 
 from escultor.config import Evaluation
-from escultor.data.rows import document_rows, example_rows
-from escultor.data.signals import nll_by_row
-from escultor.data.sources.documentation import Gold
 from escultor.errors import DataError
-from escultor.evaluate.speed import measure_speed
-from escultor.ids import hash_value
-from escultor.model.generate import Answer, generate
+from escultor.evaluate.answers import Kept, Progress, observe, prompts_of
+from escultor.evaluate.memo import memo_for
+from escultor.evaluate.speed import measure_speeds
+from escultor.ids import hash_bytes, hash_value
 from escultor.model.load import Loaded
-from escultor.rng import unit
-from escultor.skills.metrics import bits_per_byte, rouge_l
-from escultor.skills.scoring import METRICS, lead_sentence, score_trinity
-from escultor.skills.trinity import prompt_for
-from escultor.types import Document, Origin, Sampling, Scores
-
-
-@dataclass(frozen=True)
-class TrinitySuite:
-    """Documents of packages never trained on, with their authors' Trinities."""
-
-    items: tuple[Gold, ...]
-    max_new_tokens: int
-
-    @cached_property
-    def hash(self) -> str:
-        return hash_value(["trinity-suite/1", self.max_new_tokens, self.items])
-
-    @cached_property
-    def clusters(self) -> tuple[str, ...]:
-        """The module an item comes from: its documents share an author and a style."""
-        return tuple(".".join(g.trinity.entity.split(".")[:3]) for g in self.items)
-
-    def lead_baseline(self) -> float:
-        """Mean ROUGE-L of the lead sentence taken as the summary."""
-        scores = [rouge_l(lead_sentence(g.document), g.trinity.summary) for g in self.items]
-        return sum(scores) / len(scores)
-
-
-def trinity_suite(golds: Sequence[Gold], settings: Evaluation) -> TrinitySuite:
-    """At most `settings.items` of the golds, no package with more than an eighth of them, in an order
-    that depends on the seed and the items alone. Raises DataError when none is left."""
-    drawn = sorted(golds, key=lambda g: unit(settings.seed, "suite", g.id))
-    most = max(1, settings.items // 8)
-    taken: list[Gold] = []
-    per_package: Counter[str] = Counter()
-    for gold in drawn:
-        if len(taken) < settings.items and per_package[gold.package] < most:
-            per_package[gold.package] += 1
-            taken.append(gold)
-    if not taken:
-        raise DataError("the suite is empty", "no held-out document", "at least one")
-    return TrinitySuite(tuple(taken), settings.max_new_tokens)
+from escultor.skills.suites import Exam
+from escultor.skills.table import Seen, metric_of, whole_figures
+from escultor.types import Scores, SuiteItem
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
+    """Scores, and what they were made of; `scores.answers` is the hash of `kept.to_bytes()`."""
+
     scores: Scores
-    answers: tuple[str, ...]
+    kept: Kept
 
 
-def evaluate_trinity(
+def evaluate(
     loaded: Loaded,
     checkpoint: str,
-    suite: TrinitySuite,
+    exam: Exam,
     settings: Evaluation,
     hourly_price_usd: float,
-    progress: Callable[[str], None] = lambda text: None,
+    cache: Path | None = None,
+    progress: Progress = lambda text: None,
 ) -> Evaluated:
-    """Answer every item greedily and score it. Beside that: bits per byte of the author's answer given
-    the prompt (bits_per_byte), and of the document alone (document_bits_per_byte).
+    """Answer and read the items of a suite, score them, and measure the model's speed on them.
 
-    Figures that belong to the model and machine, not to items, stand in `Scores.summary`:
-    parameters, latency_p50_ms, latency_p99_ms, tokens_per_s, cost_usd_per_1k_tokens.
+    With a `cache` folder nothing is answered twice: what was said of this suite by these weights is
+    found again, and an evaluation that was killed goes on. Figures that belong to model and machine, or
+    to the suite as a whole, stand in `Scores.summary` (`Speed.figures`, `skills.table.whole_figures`).
     """
-    prompts = [loaded.chat.prompt(prompt_for(g.document)) for g in suite.items]
-    sampling = Sampling(max_new_tokens=suite.max_new_tokens)
-    progress(f"answering {len(prompts)} held-out items")
-    answers = generate(loaded, prompts, sampling, settings.batch_size)
-    texts = tuple(a.text for a in answers)
-    per_item = [score_trinity(text, g.trinity) for text, g in zip(texts, suite.items, strict=True)]
-    metrics = {name: tuple(s[name] for s in per_item) for name in METRICS}
-    progress("measuring bits per byte and speed")
-    metrics["bits_per_byte"] = _answer_bits(loaded, suite.items)
-    metrics["document_bits_per_byte"] = _document_bits(loaded, suite.items)
-    metrics["answer_tokens"] = tuple(float(len(a.tokens)) for a in answers)
-    summary = measure_speed(loaded, prompts, sampling, settings, hourly_price_usd)
-    scores = Scores(
-        hash_value([checkpoint, suite.hash]),
-        checkpoint,
-        suite.hash,
-        tuple(g.id for g in suite.items),
-        suite.clusters,
-        metrics,
-        summary | _shares(answers),
+    memo = memo_for(cache, checkpoint, exam.hash, settings.batch_size)
+    seen = observe(loaded, exam, settings.batch_size, memo, progress)
+    metrics = {name: _of_items(exam, name, seen) for name in exam.suite.metrics}
+    each = [s for said in seen for s in said]
+    repeated = [item for item, said in zip(exam.items, seen, strict=True) for _ in said]
+    progress("measuring speed")
+    prompts = prompts_of(loaded, exam)
+    (speed,) = measure_speeds(
+        [loaded], [prompts], exam.suite.decoding, settings.speed_requests, settings.batch_size
     )
-    return Evaluated(scores, texts)
+    kept = Kept(tuple(tuple(s.answer for s in said) for said in seen), speed.requests)
+    summary = speed.figures(hourly_price_usd) | whole_figures(each, repeated, tuple(exam.suite.metrics))
+    scores = scores_of(exam, checkpoint, metrics, summary, hash_bytes(kept.to_bytes()))
+    return Evaluated(scores, kept)
 
 
-def _answer_bits(loaded: Loaded, items: Sequence[Gold]) -> tuple[float, ...]:
-    """Bits per byte of each author's own answer, given the prompt."""
-    context = int(loaded.model.config.max_position_embeddings)
-    rows = example_rows([g.example() for g in items], loaded.chat, context, Counter())
-    if len(rows) != len(items):
-        raise DataError(
-            "a held-out item is longer than the model's context",
-            f"{len(items) - len(rows)} items over {context} tokens",
-            remedy="evaluate a model with a longer context",
-        )
-    nats = nll_by_row(loaded.model, rows, "auto")
-    sizes = [len(g.trinity.to_json().encode()) for g in items]
-    return tuple(bits_per_byte(float(n), size) for n, size in zip(nats, sizes, strict=True))
+def scores_of(
+    exam: Exam,
+    checkpoint: str,
+    metrics: dict[str, tuple[float, ...]],
+    summary: dict[str, float],
+    answers: str | None,
+) -> Scores:
+    """Scores of one checkpoint on one suite. Latency differs from one measurement to the next, so the id
+    is that of all figures."""
+    decided = [checkpoint, exam.hash, metrics, summary]
+    return Scores(
+        hash_value(decided),
+        checkpoint,
+        exam.hash,
+        tuple(item.id for item in exam.items),
+        exam.clusters,
+        metrics,
+        summary,
+        dict(exam.suite.metrics),
+        {name: tuple(item.labels[name] for item in exam.items) for name in sorted(exam.items[0].labels)},
+        answers,
+    )
 
 
-def _document_bits(loaded: Loaded, items: Sequence[Gold]) -> tuple[float, ...]:
-    """Bits per byte of each raw document with its author's summary put back."""
-    texts = [f"{g.document}\n\n{g.trinity.summary}" for g in items]
-    documents = [Document(g.id, t, Origin((g.id,), "suite")) for g, t in zip(items, texts, strict=True)]
-    context = int(loaded.model.config.max_position_embeddings)
-    rows = document_rows(documents, loaded.chat, context, Counter())
-    nats: dict[str, float] = dict.fromkeys((g.id for g in items), 0.0)
-    for row, value in zip(rows, nll_by_row(loaded.model, rows, "auto"), strict=True):
-        nats[row.id.rsplit(":", 1)[0]] += float(value)
-    return tuple(bits_per_byte(nats[g.id], len(t.encode())) for g, t in zip(items, texts, strict=True))
+def _of_items(exam: Exam, name: str, seen: Sequence[tuple[Seen, ...]]) -> tuple[float, ...]:
+    """A metric of every item: the mean over the suite's seeds."""
+    metric = metric_of(exam.suite.skill, name)
+    if metric is None:  # a suite registered by another version of the program
+        raise DataError(f"the suite `{exam.suite.name}` measures what this version does not know", name)
 
+    def one(said: Sequence[Seen], item: SuiteItem) -> float:
+        value = math.fsum(metric.of(each, item) for each in said) / len(said)
+        if not math.isfinite(value):
+            raise DataError(f"{name} of item {item.id!r} is no finite number", value)
+        return value
 
-def _shares(answers: Sequence[Answer]) -> dict[str, float]:
-    cut = np.mean([a.finish_reason == "length" for a in answers])
-    return {"cut_share": float(cut)}
+    return tuple(one(said, item) for said, item in zip(seen, exam.items, strict=True))

@@ -48,6 +48,11 @@ def prompt_for(document: str) -> Messages:
     return (Message(Role.USER, f"{INSTRUCTION}\n\n{document}"),)
 
 
+def document_in(prompt: Messages) -> str:
+    """The document that `prompt_for` asked about."""
+    return prompt[-1].content.removeprefix(f"{INSTRUCTION}\n\n")
+
+
 def parse_trinity(answer: str) -> Trinity:
     """Read an answer strictly: one JSON object, the five fields and no other, the right types.
 

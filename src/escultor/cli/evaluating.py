@@ -1,0 +1,173 @@
+"""`evaluate`: what a model scores on a suite, how fast it is, and what that costs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from escultor.cli.finding import corpus_cache, find_model, load_model, store_exists
+from escultor.cli.output import Done, Shell, write_text
+from escultor.ids import plain
+
+if TYPE_CHECKING:
+    from escultor.skills.suites import Exam
+    from escultor.store import Store
+    from escultor.types import Scores
+
+Which = Annotated[str, typer.Argument(help="Model or run folder, checkpoint id, alias, or escultor-base.")]
+WhichSuite = Annotated[
+    str,
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help="trinity, safety, sycophancy, canary, a YAML or JSONL file, one in the store, "
+        "or lm-eval:path/to/task.yaml.",
+    ),
+]
+LM_EVAL = "lm-eval:"
+
+
+def evaluate(
+    shell: Shell,
+    model: Which,
+    suite: WhichSuite = "trinity",
+    out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON too.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--store-scores/--no-store", help="Whether to record the scores in the store.")
+    ] = True,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure although there are scores; no answer is asked for twice.")
+    ] = False,
+) -> Done:
+    """Score a model on a suite: by default documents of packages that no model is trained on."""
+    from escultor.cycle import measuring
+    from escultor.store import open_store
+
+    folder, url = checked_model(shell, model), shell.config.store.url
+    if keep:
+        exam = exam_of(shell, suite)
+        with open_store(url) as store:
+            scores = recorded_scores(shell, store, folder, exam, again)
+    else:
+        from escultor.cli.live import Live
+
+        exam = exam_of(shell, suite)
+        with Live() as live:
+            live.phase(f"evaluate {folder}")
+            scores = measuring.evaluated(folder, exam, shell.config, None, live.note).scores
+    if out is not None:
+        write_text(out, json.dumps(plain(scores), indent=1) + "\n")
+    show_scores(shell, exam, scores)
+    named = {"suite": exam.hash, "items": exam.suite.items, "clusters": exam.suite.clusters}
+    return Done({"scores": scores.id, "checkpoint": scores.checkpoint, **named, **means(scores), "out": out})
+
+
+# --- what other commands share ----------------------------------------------------------------
+
+
+def checked_model(shell: Shell, name: str) -> Path:
+    """The model's folder; a model that cannot be loaded is refused before anything slow begins."""
+    folder = find_model(name, shell.config.store.url)
+    load_model(folder)
+    return folder
+
+
+def exam_of(shell: Shell, name: str) -> Exam:
+    """The suite of this name; asking makes no store."""
+    from escultor.cycle.measuring import exam_named
+    from escultor.store import open_store
+
+    url = shell.config.store.url
+    if not store_exists(url):
+        return exam_named(name, shell.config)
+    with open_store(url) as store:
+        return exam_named(name, shell.config, corpus_cache(url), store)
+
+
+def recorded_scores(shell: Shell, store: Store, folder: Path, exam: Exam, again: bool = False) -> Scores:
+    """Recorded scores of these weights on this suite, or new ones, recorded."""
+    from escultor.cli.live import Live
+    from escultor.cycle.measuring import recorded
+
+    with Live() as live:
+        live.phase(f"evaluate {folder} on {exam.suite.name}")
+        return recorded(store, folder, exam, shell.config, live.note, again)
+
+
+def means(scores: Scores) -> dict[str, float]:
+    """The mean of every metric, and the figures that are not per item."""
+    found = {name: sum(values) / len(values) for name, values in scores.metrics.items() if values}
+    return found | scores.summary
+
+
+def show_scores(shell: Shell, exam: Exam, scores: Scores) -> None:
+    """Every metric with its interval, then figures of the whole, speed and price."""
+    shell.table(
+        ["Metric", "Mean", "95 % interval", "Better", "What it is"],
+        [_metric(exam, scores, name) for name in scores.metrics],
+        left=(0, 3, 4),
+        title=f"{exam.suite.name}: {exam.suite.items:,} items in {exam.suite.clusters:,} clusters",
+    )
+    rest = {k: v for k, v in scores.summary.items() if not _is_speed(k)}
+    if rest:
+        shell.table(
+            ["Of the whole suite", "Figure"], [(k.replace("_", " "), f"{v:.4g}") for k, v in rest.items()]
+        )
+    show_speed(shell, scores.summary)
+
+
+def show_speed(shell: Shell, figures: dict[str, float]) -> None:
+    """Latencies with their intervals, throughput, and what it costs at the price of an hour."""
+    from escultor.evaluate.report_parts import count, dollars
+    from escultor.evaluate.speed import doubt_about_p99
+
+    if "speed_requests" not in figures:
+        return
+    rows = [
+        (name, *(_latency(figures, f"{key}_p{q}_ms") for q in (50, 99)))
+        for name, key in (
+            ("First token", "ttft"),
+            ("Whole answer", "latency"),
+            ("Each token after", "per_token"),
+        )
+    ]
+    shell.table(["Latency, ms", "p50 [95 %]", "p99 [95 %]"], rows)
+    shell.say(
+        f"{count(figures['parameters'])} parameters, {figures['tokens_per_s']:,.0f} tokens/s in batches. "
+        f"At {dollars(figures['hourly_price_usd'])} an hour (serve.hourly_price_usd) that is "
+        f"{dollars(figures['cost_usd_per_1k_tokens'])} per 1k tokens and "
+        f"{dollars(figures['cost_usd_per_request'])} per request."
+    )
+    if doubt := doubt_about_p99(figures["speed_requests"]):
+        shell.say(doubt, "dim")
+
+
+def _metric(exam: Exam, scores: Scores, name: str) -> Sequence[str]:
+    from escultor.evaluate.stats import bootstrap_mean
+    from escultor.skills.table import metric_of
+
+    scale = scores.scales[name]
+    least = -math.inf if scale.least is None else scale.least
+    most = math.inf if scale.most is None else scale.most
+    found = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, 0, least, most)
+    metric = metric_of(exam.suite.skill, name)
+    better = "" if scale.better == "neither" else scale.better
+    about = metric.about if metric else ""
+    return name, f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]", better, about
+
+
+def _is_speed(name: str) -> bool:
+    return name in ("parameters", "speed_requests", "tokens_per_s", "hourly_price_usd") or any(
+        part in name for part in ("_ms", "cost_usd")
+    )
+
+
+def _latency(figures: dict[str, float], key: str) -> str:
+    bounds: list[Any] = [figures.get(f"{key}_{side}") for side in ("low", "high")]
+    low, high = (f"{b:.1f}" if b is not None else "?" for b in bounds)
+    return f"{figures[key]:.1f} [{low}, {high}]"

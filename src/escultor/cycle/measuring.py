@@ -1,0 +1,78 @@
+"""From the name of a suite to the scores of a model on it, in the store where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from escultor.config import Config
+from escultor.errors import InputError
+from escultor.skills.probes import PROBES, probe_exam
+from escultor.skills.suites import Exam, read_suite, register, registered
+from escultor.store import Store
+from escultor.types import Scores, Suite
+
+if TYPE_CHECKING:
+    from escultor.evaluate.answers import Progress
+    from escultor.evaluate.suites import Evaluated
+
+TRINITY = "trinity"
+
+
+def exam_named(name: str, config: Config, cache: Path | None = None, store: Store | None = None) -> Exam:
+    """A suite by its name: `trinity` (documents of packages never trained on; `cache` keeps what was
+    mined), a built-in set of probes, a file, or the name or id of one registered in the store.
+
+    Raises InputError where there is none of that name, DataError for a file that is no suite.
+    """
+    if name == TRINITY:
+        from escultor.cycle.api import read_corpus
+        from escultor.evaluate.trinity import trinity_exam
+
+        return trinity_exam(read_corpus(cache).held_out, config.evaluation)
+    if name in PROBES:
+        return probe_exam(name)
+    if Path(name).is_file():
+        return read_suite(Path(name))
+    found = registered(store, name) if store is not None else None
+    if found is None:
+        kept = {suite.name for _, suite in store.log.read(Suite)} if store is not None else set()
+        known = sorted({TRINITY, *PROBES, *kept})
+        raise InputError(f"there is no suite `{name}`", allowed=f"a YAML or JSONL file, {', '.join(known)}")
+    return found
+
+
+def evaluated(folder: Path, exam: Exam, config: Config, cache: Path | None, progress: Progress) -> Evaluated:
+    """Scores of a model folder on a suite, and what they were made of."""
+    from escultor.cycle.api import checkpoint_id
+    from escultor.evaluate.suites import evaluate
+    from escultor.model.load import load
+
+    price = config.serve.hourly_price_usd
+    return evaluate(load(str(folder)), checkpoint_id(folder), exam, config.evaluation, price, cache, progress)
+
+
+def recorded(
+    store: Store, folder: Path, exam: Exam, config: Config, progress: Progress, again: bool = False
+) -> Scores:
+    """The scores of these weights on this suite that were recorded last; where there are none, or
+    `again`, new ones. They, the suite and the answers are in the store when this returns.
+
+    Measuring again measures speed: what the model said once is not asked for a second time.
+    """
+    from escultor.cycle.api import checkpoint_id
+
+    known = None if again else stored_scores(store, checkpoint_id(folder), exam.hash)
+    if known is not None:
+        return known
+    register(store, exam)
+    done = evaluated(folder, exam, config, store.root / "cache", progress)
+    store.blobs.put_bytes(done.kept.to_bytes())
+    store.log.append(done.scores)
+    return done.scores
+
+
+def stored_scores(store: Store, checkpoint: str, suite: str) -> Scores | None:
+    """The scores of a checkpoint on a suite that were recorded last."""
+    found = [s for _, s in store.log.read(Scores, target=checkpoint) if s.suite == suite]
+    return found[-1] if found else None
