@@ -1,5 +1,8 @@
 """Suites for a tiny model, which knows nothing: whatever it says is measured all the same."""
 
+import torch
+from tiny import llama
+
 from escultor.skills.suites import Exam, make_exam
 from escultor.types import Message, Role, Sampling, SuiteItem
 
@@ -8,6 +11,15 @@ WORDS = ("cat", "dog", "bird", "tree", "house", "river", "stone", "cloud")
 
 def user(text: str):
     return (Message(Role.USER, text),)
+
+
+def talkative(seed: int = 0):
+    """A tiny model whose greedy answers are not one token over and over: its head is not its embedding."""
+    loaded = llama(seed)
+    torch.manual_seed(seed)
+    head = loaded.model.lm_head
+    head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
+    return loaded
 
 
 def items(count: int = 6) -> list[SuiteItem]:

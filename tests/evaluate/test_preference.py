@@ -1,83 +1,265 @@
-"""Simulated raters: seeded by name, blind, honest about ties."""
+"""Blind comparisons: balanced, hidden, resumable; inattentive raters are found; the figures are right."""
 
 import math
+from collections import Counter
 
+import evalica
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import binom
+from exams import exam
 
 from escultor.errors import DataError
-from escultor.evaluate import preference
+from escultor.evaluate.answers import Kept
+from escultor.evaluate.preference import (
+    Vote,
+    krippendorff_alpha,
+    preference,
+    strength,
+    turned,
+    votes_of,
+)
+from escultor.evaluate.preference_session import Ballots, chosen, next_task, passed, session_of
+from escultor.evaluate.suites import scores_of
+from escultor.rng import unit
+from escultor.store import open_store
 
-ITEMS = [f"i{k}" for k in range(400)]
-
-
-def choices(a, b, seed=0, **options):
-    return [preference.simulated_choice(a, b, "r", i, 1.0, seed, **options) for i in ITEMS]
-
-
-def close(count, n, p):
-    return binom.ppf(1e-4, n, p) <= count <= binom.ppf(1 - 1e-4, n, p)
-
-
-def test_choices_follow_rao_and_kupper():
-    found, gap, width = choices(1.0, 0.0, tie_width=0.3), 1.0, 0.3
-    assert close(found.count("a"), 400, 1 / (1 + math.exp(-(gap - width))))
-    assert close(found.count("b"), 400, 1 / (1 + math.exp(gap + width)))
-
-
-def test_equal_answers_win_equally_often_though_the_first_side_is_favoured():
-    found = choices(0.5, 0.5, first_bias=3.0, tie_width=0.0)
-    assert close(found.count("a"), 400, 0.5)
-    assert close(sum(preference.simulated_order("r", i, 0)[0] == "a" for i in ITEMS), 400, 0.5)
+ITEMS = 30
+RATERS = tuple(f"r{n}" for n in range(5))
 
 
-@settings(max_examples=30)
-@given(st.floats(-2, 2), st.floats(-2, 2), st.integers(0, 9))
-def test_without_noise_the_higher_score_wins_and_equals_tie(a, b, seed):
-    expected = "tie" if a == b else "a" if a > b else "b"
-    assert preference.simulated_choice(a, b, "r", "i", 0.0, seed) == expected
+@pytest.fixture
+def store(tmp_path):
+    with open_store(str(tmp_path / "store")) as opened:
+        yield opened
 
 
-def test_thumbs_are_up_with_the_logistic_probability_whatever_the_order_of_calls():
-    def thumb(item):
-        return preference.simulated_thumb(0.7, "r", item, threshold=0.5, noise=0.2, seed=1)
-
-    ups = {i: thumb(i) for i in ITEMS}
-    assert close(sum(ups.values()), 400, 1 / (1 + math.exp(-1)))
-    assert {i: thumb(i) for i in reversed(ITEMS)} == ups
-
-
-def test_thumbs_without_noise_follow_the_threshold():
-    options = {"threshold": 0.5, "noise": 0.0, "seed": 0}
-    assert preference.simulated_thumb(0.5, "r", "i", **options)
-    assert not preference.simulated_thumb(0.49, "r", "i", **options)
+def sides(count=ITEMS, alike=0):
+    of = exam(count, metrics=("f1",))
+    zeros = {"f1": (0.0,) * count}
+    made = []
+    for name in ("model-a", "model-b"):
+        texts = tuple((f"{'same' if n < alike else name} {n}",) for n in range(count))
+        made.append((scores_of(of, name, zeros, {}, None), Kept(texts)))
+    return of, made
 
 
-def test_win_rate_counts_every_rater_and_sees_a_real_gap():
-    found = preference.simulated_win_rate(
-        [0.8] * 100, [0.5] * 100, ITEMS[:100], ITEMS[:100], raters=("r1", "r2", "r3"), noise=0.3, seed=0
-    )
-    assert found.n == 300
-    assert 0.5 < found.low < found.value < found.high < 1
-    assert 0 < found.ties < 100
+def session(count=ITEMS, alike=0, n_raters=5):
+    of, (one, other) = sides(count, alike)
+    return session_of(of, one, other, n_raters, 0)
 
 
-def test_win_rate_of_equal_answers_straddles_one_half():
-    same = [0.5] * 200
-    found = preference.simulated_win_rate(
-        same, same, ITEMS[:200], ITEMS[:200], raters=("r",), noise=1, seed=3
-    )
-    assert found.low < 0.5 < found.high
+def by_words(task, word):
+    """Whoever likes the answers in which a word stands, and attends to checks."""
+    wanted = "Please choose" if task.check else word
+    return 1 if wanted in task.texts[0] else 2
 
 
-def test_unusable_arguments_are_refused():
-    with pytest.raises(DataError, match="cannot read"):
-        preference.simulated_choice(math.nan, 0.0, "r", "i", 1.0, 0)
-    with pytest.raises(DataError, match="noise"):
-        preference.simulated_thumb(0.5, "r", "i", threshold=0.5, noise=-1.0, seed=0)
-    with pytest.raises(DataError, match="tie width"):
-        preference.simulated_choice(0.0, 0.0, "r", "i", 1.0, 0, tie_width=-0.1)
-    with pytest.raises(DataError, match="same items"):
-        preference.simulated_win_rate([1.0], [], ["i"], ["i"], raters=("r",), noise=1.0, seed=0)
+def run(store, of, rater, pick, most=1000):
+    """A rater rates until nothing is left, or `most` tasks are done."""
+    ballots = Ballots(store.log, of)
+    for _ in range(most):
+        ballots.refresh()
+        if (task := next_task(of, rater, ballots)) is None:
+            break
+        store.log.append(chosen(of, rater, task, pick(task)))
+    ballots.refresh()
+    return ballots
+
+
+def mostly(word, share, rater):
+    def pick(task):
+        if task.check:
+            return by_words(task, word)
+        good = unit(0, rater, task.item.id) < share
+        return by_words(task, word) if good else 3 - by_words(task, word)
+
+    return pick
+
+
+def test_every_item_gets_its_raters_and_no_more(store):
+    of = session(n_raters=2)
+    for rater in RATERS:
+        ballots = run(store, of, rater, lambda task: by_words(task, "model-b"))
+    assert set(Counter(item for _, item in ballots.votes).values()) == {2}
+    assert len(ballots.votes) == 2 * ITEMS
+    assert next_task(of, "late", ballots, frozenset(RATERS[:1])) is not None  # whose votes do not count
+
+
+def test_assignment_stays_balanced_however_many_rate_and_leave(store):
+    of = session()
+    for rater in RATERS:
+        ballots = run(store, of, rater, lambda task: None, most=13)
+    counts = Counter(item for _, item in ballots.votes)
+    assert max(counts.values()) - min(counts[i.id] for i in of.exam.items) <= 1
+
+
+def test_two_raters_by_turns_and_a_rater_who_comes_back_lose_nothing(store):
+    of = session(12)
+    for _ in range(30):
+        for rater in ("one", "two"):
+            run(store, of, rater, lambda task: by_words(task, "model-a"), most=1)
+    ballots = Ballots(store.log, of)
+    ballots.refresh()
+    assert {ballots.of(rater)[0] for rater in ("one", "two")} == {12}
+    assert len({(v.rater, v.item) for v in votes_of(of, ballots)}) == 24
+
+
+def test_sides_are_a_fair_coin_and_ids_tell_nothing(store):
+    of = session(ITEMS)
+    first = Counter()
+    for rater in RATERS:
+        ballots = run(store, of, rater, lambda task: 1)
+        first.update(v.b_first for v in votes_of(of, ballots) if v.rater == rater)
+    assert 0.35 < first[True] / first.total() < 0.65  # of 150 fair coins: missed once in 5,000
+    shown = {id for choice in ballots.votes.values() for id in choice.shown_order}
+    assert all("model" not in id and id != "a" for id in shown)
+
+
+def test_equal_answers_are_a_tie_that_nobody_is_asked_about(store):
+    of = session(10, alike=4)
+    ballots = run(store, of, "r", lambda task: by_words(task, "model-b"))
+    assert len(ballots.votes) == 6
+    assert preference(of, ballots).items_alike == 4
+
+
+def test_whoever_names_the_models_the_other_way_round_meets_the_same_session():
+    of, (one, other) = sides()
+    assert session_of(of, one, other, 5, 0).id == session_of(of, other, one, 5, 0).id
+
+
+def test_what_cannot_be_compared_is_refused():
+    of, (one, other) = sides()
+    with pytest.raises(DataError, match="with itself"):
+        session_of(of, one, one, 5, 0)
+    with pytest.raises(DataError, match="different suites"):
+        session_of(exam(4), one, other, 5, 0)
+    silent = Kept((("",),) * ITEMS)
+    with pytest.raises(DataError, match="nothing was answered"):
+        session_of(of, (one[0], silent), (other[0], silent), 5, 0)
+
+
+# --- whose choices count ----------------------------------------------------------------------
+
+
+def test_raters_who_do_not_look_are_found_and_left_out(store):
+    of = session(40, n_raters=9)
+    run(store, of, "careful", lambda task: by_words(task, "model-b"))
+    run(store, of, "left", lambda task: 1)
+    run(store, of, "inattentive", lambda task: 2 if by_words(task, "model-b") == 1 and task.check else 1)
+    ballots = run(store, of, "ties", lambda task: None if not task.check else by_words(task, "model-a"))
+    found = preference(of, ballots)
+    records = {record.name: record for record in found.raters}
+    assert records["careful"].left_out is None
+    assert records["careful"].checks == 4
+    assert records["ties"].left_out is None
+    for name in ("left", "inattentive"):
+        assert records[name].left_out is not None
+    assert "side shown first" in str(records["left"].left_out) or "attention" in str(records["left"].left_out)
+    assert found.win_rate is not None
+    assert (found.win_rate.value, found.win_rate.n, found.win_rate.ties) == (1.0, 80, 40)
+
+
+def test_a_check_is_passed_by_choosing_what_it_asks_for_alone(store):
+    of = session()
+    run(store, of, "r", lambda task: None)
+    ballots = Ballots(store.log, of)
+    ballots.refresh()
+    assert ballots.checks
+    assert not any(passed(choice) for choice in ballots.checks.values())
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def votes(count, share, raters=RATERS, lean=0.0, seed=0):
+    """Votes of raters who prefer b with a probability, and lean to the first side."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for n in range(count):
+        for rater in raters:
+            first = bool(rng.integers(2))
+            logit = math.log(share / (1 - share)) + (lean if first else -lean)
+            value = 1.0 if rng.random() < 1 / (1 + math.exp(-logit)) else -1.0
+            made.append(Vote(rater, f"i{n}", f"i{n}", value, first))
+    return made
+
+
+def test_without_raters_effects_strength_is_evalicas():
+    ours = votes(400, 0.65, raters=("r",))
+    winners = [evalica.Winner.X if v.value > 0 else evalica.Winner.Y for v in ours]
+    scores = evalica.bradley_terry(["b"] * 400, ["a"] * 400, winners).scores
+    theirs = math.log(scores["b"] / scores["a"])
+    assert strength(ours).value == pytest.approx(theirs, abs=0.25)  # the prior of one rater's own leaning
+    many = [Vote(f"r{n}", v.item, v.cluster, v.value, v.b_first) for n, v in enumerate(ours)]
+    assert strength(many).value == pytest.approx(theirs, abs=0.15)
+
+
+def test_strength_is_told_apart_from_a_taste_for_the_first_side():
+    found = strength(votes(300, 0.6, lean=0.8))
+    assert found.low < math.log(0.6 / 0.4) < found.high
+    assert found.first_side == pytest.approx(0.8, abs=0.15)
+
+
+def test_intervals_of_strength_cover_the_truth_as_often_as_they_say():
+    truth = math.log(0.6 / 0.4)
+    inside = [
+        found.low <= truth <= found.high
+        for found in (strength(votes(60, 0.6, raters=RATERS[:3], seed=s)) for s in range(200))
+    ]
+    assert 0.89 <= sum(inside) / 200 <= 0.99  # 95 %: outside with odds below 1 in 1,000
+
+
+def test_unanimity_is_finite_and_ties_are_half_a_win():
+    assert math.isfinite(strength([Vote("r", str(n), str(n), 1.0, n % 2 == 0) for n in range(20)]).high)
+    ties = strength([Vote("r", str(n), str(n), 0.0, n % 2 == 0) for n in range(20)])
+    assert ties.value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_alpha_is_that_of_the_classic_table():
+    # Krippendorff's 4 coders and 12 units with missing values: interval alpha 0.849.
+    table = [
+        "1 2 3 3 2 1 4 1 2 . . .",
+        "1 2 3 3 2 2 4 1 2 5 . 3",
+        ". 3 3 3 2 3 4 2 2 5 1 .",
+        "1 2 3 3 2 4 4 1 2 5 1 .",
+    ]
+    made = [
+        Vote(f"r{r}", f"i{i}", f"i{i}", float(cell), True)
+        for r, line in enumerate(table)
+        for i, cell in enumerate(line.split())
+        if cell != "."
+    ]
+    assert krippendorff_alpha(made) == pytest.approx(0.849, abs=5e-4)
+
+
+def test_alpha_is_not_told_where_it_is_not_defined():
+    assert krippendorff_alpha([Vote("r", "i", "i", 1.0, True)]) is None
+    assert krippendorff_alpha([Vote(r, "i", "i", 1.0, True) for r in "ab"]) is None
+
+
+def test_the_report_says_how_many_more_items_would_settle_it(store):
+    of = session(40)
+    for rater in RATERS[:2]:
+        ballots = run(store, of, rater, mostly("model-b", 0.6, rater))
+    found = preference(of, ballots)
+    assert found.win_rate is not None
+    assert found.win_rate.low < 0.5 < found.win_rate.high
+    assert found.items_needed is not None
+    assert 10 < found.items_needed < 5000
+    other = turned(found)
+    assert other.win_rate is not None
+    assert other.win_rate.low == pytest.approx(1 - found.win_rate.high)
+    assert turned(other) == found or other.win_rate.value == pytest.approx(1 - found.win_rate.value)
+
+
+def test_a_clear_preference_is_settled_and_an_empty_session_says_nothing(store):
+    of = session(40)
+    empty = Ballots(store.log, of)
+    empty.refresh()
+    assert preference(of, empty).win_rate is None
+    for rater in RATERS[:2]:
+        ballots = run(store, of, rater, mostly("model-b", 0.9, rater))
+    found = preference(of, ballots)
+    assert found.items_needed == 0
+    assert found.strength is not None
+    assert found.strength.low > 0

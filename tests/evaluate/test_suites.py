@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exams import EVERYTHING, exam, items, user
+from exams import EVERYTHING, exam, items, talkative, user
 from tiny import llama
 
 from escultor.config import Evaluation
@@ -41,8 +41,9 @@ def test_every_item_has_one_number_per_metric_and_its_slice():
 
 
 def test_answers_do_not_depend_on_the_order_or_the_company_of_items():
-    loaded, of = llama(), exam()
+    loaded, of = talkative(), exam()
     done = evaluated(loaded, of)
+    assert len(set(done.kept.answers)) > 3
     for item, said in zip(of.items, done.kept.answers, strict=True):
         alone = generate(loaded, [loaded.chat.prompt(item.prompt)], of.suite.decoding, 1)[0]
         assert said == (alone.text,)
@@ -104,7 +105,7 @@ def test_evaluating_twice_asks_the_model_nothing(tmp_path, monkeypatch):
 
 
 def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch):
-    loaded, of = llama(), exam(40, metrics=("f1",))
+    loaded, of = talkative(), exam(40, metrics=("f1",))
     whole = evaluated(loaded, of)
     asked = []
     real = answers.generate
@@ -137,9 +138,9 @@ def test_an_item_is_answered_once_for_each_seed_and_the_mean_counts():
 
 
 def test_what_does_not_fit_the_context_is_refused_with_its_name():
+    long = make_exam("x", "chat", [replace(items()[0], prompt=user("cat " * 80))], ["f1"], Sampling())
     with pytest.raises(DataError, match=r"longer than the model's context.*'i0'"):
-        long = replace(items()[0], prompt=user("cat " * 80))
-        evaluated(llama(context=64), make_exam("x", "chat", [long], ["f1"], Sampling()))
+        evaluated(llama(context=64), long)
 
 
 def test_a_model_without_a_chat_template_reads_the_prompt_as_it_is():

@@ -40,6 +40,7 @@ VERBS = {
     "distill": "escultor.cli.training:distill",
     "evaluate": "escultor.cli.evaluating:evaluate",
     "compare": "escultor.cli.judging:compare",
+    "rate": "escultor.cli.rating:rate",
     "promote": "escultor.cli.deploying:promote",
     "rollback": "escultor.cli.deploying:rollback",
     "models": "escultor.cli.deploying:models",

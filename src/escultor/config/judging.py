@@ -14,7 +14,8 @@ class Evaluation(Section):
     batch_size: Count = Field(default=64, description="answers generated at a time")
     max_new_tokens: Count = Field(default=160, description="an answer is cut here")
     speed_requests: Count = Field(default=40, description="single requests timed for latency")
-    seed: Natural = Field(default=0, description="which items, and the bootstrap's draws")
+    n_raters: Count = Field(default=5, description="people who rate each item of a blind comparison")
+    seed: Natural = Field(default=0, description="which items, the raters' orders, and the bootstrap's draws")
 
 
 class Limit(Section):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from escultor.data.sources.documentation import Gold
-from escultor.evaluate.preference import simulated_thumb
+from escultor.evaluate.preference_simulated import simulated_thumb
 from escultor.ids import hash_value
 from escultor.serve.logged import LoggedModel, record_feedback
 from escultor.serve.recording import Request
