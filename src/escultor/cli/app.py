@@ -29,6 +29,7 @@ VERBS = {
     "demo": "escultor.cli.demo:demo",
     "data mine": "escultor.cli.data:mine",
     "data check": "escultor.cli.data:check",
+    "data import": "escultor.cli.importing:bring",
     "subjects hash": "escultor.cli.subjects:hash",
     "subjects erase": "escultor.cli.subjects:erase",
     "subjects erasures": "escultor.cli.subjects:erasures",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,6 +44,7 @@ MAX_LINES = 10  # line numbers kept for each reason
 _NOUNS: dict[type, Kind] = {Document: "document", Example: "example", Pair: "pair", Judged: "judged"}
 
 T = TypeVar("T", bound=Item)
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def read_jsonl(path: Path, kind: Kind) -> Imported[Any]:
     """
     if kind not in KINDS:
         raise DataError("no such kind of row", repr(kind), KINDS)
-    reader = _Reader(path, kind)
+    reader = Reader(path, kind)
     for number, line in _lines(path):
         reader.take(number, line)
         if len(reader.problems) >= MAX_PROBLEMS:
@@ -118,7 +119,7 @@ def write_jsonl(path: Path, items: Iterable[Item]) -> int:
     kind = _NOUNS.get(type(first))
     if kind is None:
         raise DataError("no such item in a file", type(first).__name__, KINDS)
-    reader = _Reader(path, kind)
+    reader = Reader(path, kind)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     number = 0
     try:
@@ -141,12 +142,13 @@ def write_jsonl(path: Path, items: Iterable[Item]) -> int:
 # --- lines ------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """Takes lines one by one and keeps what they hold."""
+class Reader:
+    """Takes lines one by one and keeps what they hold; `convert` makes rows of ours of another's."""
 
-    def __init__(self, path: Path, kind: Kind):
+    def __init__(self, path: Path, kind: Kind, convert: Callable[[Row], Row] = lambda row: row):
         self.path = path
         self.kind: Kind = kind
+        self.convert = convert
         self.items: list[Item] = []
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -157,7 +159,7 @@ class _Reader:
         try:
             if not line.strip():
                 raise Skip("blank line")
-            row = decode(line)
+            row = self.convert(decode(line))
             item = build(self.kind, row, self.counts, f"{_unicode(self.path.name)}:{number}")
             self._refuse_repeated(item.id, number, row)
         except Skip as skip:
@@ -211,7 +213,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 # --- and back ---------------------------------------------------------------------------------
 
 
-def _line(reader: _Reader, number: int, item: Item) -> bytes:
+def _line(reader: Reader, number: int, item: Item) -> bytes:
     """An item's line, read again to be sure that it comes back."""
     problem = "it would come back changed"
     try:
