@@ -46,6 +46,7 @@ class Serve(Section):
     max_new_tokens: Count = Field(
         default=256, description="an answer is cut here where a request does not say where"
     )
+    queue: Count = Field(default=256, description="answers that may wait for their turn; more are refused")
     upstream: Upstream | None = Field(default=None, description="a server behind that computes the answers")
     feedback: FeedbackIntake = Field(default=FeedbackIntake(), description="what people may say of answers")
     skill: str = Field(default="chat", description="what answers are filed under; a header may say another")

@@ -1,0 +1,91 @@
+"""Answers that follow a JSON schema, token by token (llguidance)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from escultor.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+KEPT = 64  # schemas that stay compiled
+BLANKS = r"( |\n[ \t]{0,16})"  # between the parts: no model can go on writing them for ever
+
+
+class SchemaGuide:
+    """What may follow in one answer; see `decoding.Guide`."""
+
+    def __init__(self, matcher: Any, vocabulary: int):
+        self.matcher, self.vocabulary = matcher, vocabulary
+        self._bits = np.zeros((1, -(-vocabulary // 32)), dtype=np.int32)
+
+    @property
+    def fault(self) -> str:
+        """Why the schema can be followed no further; empty where all is well."""
+        return str(self.matcher.get_error())
+
+    def allowed(self) -> Tensor:
+        from llguidance.numpy import fill_next_token_bitmask
+
+        fill_next_token_bitmask(self.matcher, self._bits)
+        bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self.vocabulary]
+        return torch.from_numpy(bits).bool()  # (V,)
+
+    def take(self, token: int) -> bool:
+        self.matcher.consume_token(token)
+        return bool(self.matcher.is_stopped())
+
+
+class Guides:
+    """Guides for one tokenizer. `stops` end an answer, `vocabulary` is the width of the model's logits."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], vocabulary: int):
+        self.tokenizer, self.stops, self.vocabulary = tokenizer, stops, vocabulary
+        self._compiled = lru_cache(KEPT)(self._compile)
+        self._lock = threading.Lock()  # asks are prepared in threads of their own
+
+    def guide(self, schema: Mapping[str, Any]) -> SchemaGuide:
+        """A guide along `schema`; an empty one means any object. Raises InputError for a schema that cannot
+        be followed, or a tokenizer whose tokens are not known well enough."""
+        with self._lock:
+            matcher = self._compiled(json.dumps(schema or ANY_OBJECT, sort_keys=False))
+            return SchemaGuide(matcher.deep_copy(), self.vocabulary)
+
+    def _compile(self, schema: str) -> Any:
+        from llguidance import LLMatcher
+
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": BLANKS})
+        except ValueError as error:
+            raise _cannot_follow(str(error)) from error
+        matcher = LLMatcher(self._tokens, grammar, log_level=0)
+        if matcher.is_error():
+            raise _cannot_follow(matcher.get_error())
+        return matcher
+
+    @cached_property
+    def _tokens(self) -> Any:
+        from llguidance.hf import from_tokenizer
+
+        known: Any = self.tokenizer
+        try:
+            return from_tokenizer(known, n_vocab=self.vocabulary, eos_token=sorted(self.stops))
+        except ValueError as error:
+            raise InputError(
+                "this model cannot be guided", error, "a fast tokenizer", "ask without a response_format"
+            ) from error
+
+
+def _cannot_follow(why: str) -> InputError:
+    first = (why.strip().splitlines() or ["an unknown reason"])[0]
+    return InputError("the schema cannot be followed", first, "a JSON schema that llguidance knows")

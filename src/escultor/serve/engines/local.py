@@ -1,0 +1,108 @@
+"""The engine of a model in this process: any architecture of transformers, adapters switched as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from escultor.config import Serve
+from escultor.errors import EngineFault, InputError, Overloaded
+from escultor.model.hot_adapters import HotAdapters
+from escultor.model.load import Loaded
+from escultor.serve.engines.utterance import Voice
+from escultor.serve.engines.worker import Job, Worker
+from escultor.serve.protocol import Ask, End, Event
+
+
+class LocalEngine:
+    """Answers with a model's own weights, `settings.batch_size` at a time; see `serve.protocol.Engine`.
+
+    At most `settings.queue` more may wait. To be closed: it holds a thread.
+    """
+
+    def __init__(self, loaded: Loaded, version: str, settings: Serve):
+        self._version, self._settings = version, settings
+        loaded.model.eval()
+        self._voice = Voice(loaded)
+        self._adapters = HotAdapters(loaded)
+        self._worker = Worker(loaded.model, self._adapters.use, settings.batch_size)
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def stream(self, ask: Ask) -> AsyncIterator[Event]:
+        return self.answer(ask, None)
+
+    async def answer(self, ask: Ask, adapter: str | None) -> AsyncIterator[Event]:
+        """The events of an answer with the weights of an adapter, or the model's own."""
+        if self._worker.waiting >= self._settings.queue:
+            raise Overloaded(
+                "too many answers are waiting",
+                self._settings.queue,
+                remedy="ask again later, or raise serve.queue or serve.batch_size",
+            )
+        # Prepared in a thread: a long prompt or a large schema keeps no other answer waiting.
+        utterance = await asyncio.to_thread(self._voice.utterance, ask)
+        job = Job(utterance, adapter)
+        self._worker.hand_in(job)
+        try:
+            while True:
+                event = await job.events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, End):
+                    return
+        finally:
+            job.cancelled = True
+
+    async def with_adapter(self, version: str, folder: Path) -> AdapterEngine:
+        """Load an adapter (as peft writes it) beside the weights, while answers go on; its engine.
+
+        Raises ModelError for an adapter that does not belong to this model, InputError where one of this
+        version is loaded already, ConfigError where peft is not installed.
+        """
+        if version == self._version or version in self._adapters.names:
+            raise InputError("a version is served once", version, remedy="close its engine first")
+        await asyncio.wrap_future(self._worker.call(lambda: self._adapters.load(version, folder)))
+        return AdapterEngine(self, version)
+
+    async def without_adapter(self, version: str) -> None:
+        """End the answers of an adapter and free its weights."""
+
+        def work() -> None:
+            self._worker.end_jobs_of(version, EngineFault("the engine is closed", version))
+            self._adapters.unload(version)
+
+        await asyncio.wrap_future(self._worker.call(work))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._worker.close)
+
+
+class AdapterEngine:
+    """The engine of one adapter. It shares thread, batch places and queue with the engine of its base."""
+
+    def __init__(self, base: LocalEngine, version: str):
+        self._base, self._version, self._closed = base, version, False
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Event]:
+        if self._closed:
+            raise EngineFault("the engine is closed", self._version)
+        events = self._base.answer(ask, self._version)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._base.without_adapter(self._version)

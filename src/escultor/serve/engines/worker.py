@@ -1,0 +1,223 @@
+"""The one thread that decodes: what has joined, a token of each at a time, whatever joins meanwhile.
+
+The event loops hand jobs in through a queue and get events back, one call into each loop a step. A step that
+fails ends the jobs it was for and no others; should the thread itself end, it ends every job first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from escultor.errors import EngineFault, EscultorError
+from escultor.model.decoding import PREFILL_TOKENS, Decoding, Row, Token
+from escultor.serve.engines.utterance import Utterance
+from escultor.serve.protocol import End, Event
+
+
+class Job:
+    """An answer that somebody on an event loop waits for. `adapter` None: the model's own weights."""
+
+    def __init__(self, utterance: Utterance, adapter: str | None):
+        self.utterance, self.adapter = utterance, adapter
+        self.loop = asyncio.get_running_loop()
+        self.events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self.cancelled = False  # nobody waits any more
+        self.ended = False
+
+
+Call = tuple[Callable[[], Any], "Future[Any]"]
+
+
+class Worker:
+    """Owns the model. `use` switches to an adapter's weights; `rows` answers are decoded at a time."""
+
+    def __init__(self, model: Any, use: Callable[[str | None], None], rows: int):
+        self.model, self.use, self.rows = model, use, rows
+        self._inbox: SimpleQueue[Job | Call | None] = SimpleQueue()  # None: close
+        self._waiting: deque[Job] = deque()
+        self._jobs: dict[Row, Job] = {}
+        self._batches: dict[str | None, Decoding] = {}
+        self._outbox: list[tuple[Job, Event | Exception]] = []
+        self._over: EngineFault | None = None
+        self._gate = threading.Lock()  # nothing is handed in once it is over
+        self._thread = threading.Thread(target=self._run, name="escultor-decoding", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have not begun."""
+        return self._inbox.qsize() + len(self._waiting)
+
+    def hand_in(self, item: Job | Call) -> None:
+        """Raises EngineFault when the thread has ended."""
+        with self._gate:
+            if self._over:
+                raise self._over
+            self._inbox.put(item)
+
+    def call(self, work: Callable[[], Any]) -> Future[Any]:
+        """Do something with the model between two steps."""
+        done: Future[Any] = Future()
+        self.hand_in((work, done))
+        return done
+
+    def close(self) -> None:
+        """End all jobs and the thread; returns when it has ended."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def end_jobs_of(self, adapter: str | None, why: EngineFault) -> None:
+        """End the jobs of an adapter. For calls made through `call` alone."""
+        for job in [job for job in (*self._waiting, *self._jobs.values()) if job.adapter == adapter]:
+            self._end(job, why)
+        self._waiting = deque(job for job in self._waiting if not job.ended)
+        self._jobs = {row: job for row, job in self._jobs.items() if not job.ended}
+        self._batches.pop(adapter, None)
+
+    # --- in the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        why = EngineFault("the engine is closed")
+        try:
+            while self._receive():
+                self._turn()
+                self._send()
+        except BaseException as error:
+            why = EngineFault("the decoding thread has failed", f"{type(error).__name__}: {error}")
+        finally:
+            self._finish(why)
+
+    def _finish(self, why: EngineFault) -> None:
+        with self._gate:
+            self._over = why
+        while True:
+            try:
+                item = self._inbox.get_nowait()
+            except Empty:
+                break
+            if isinstance(item, Job):
+                self._waiting.append(item)
+            elif item is not None:
+                item[1].set_exception(why)
+        for job in (*self._waiting, *self._jobs.values()):
+            self._end(job, why)
+        self._waiting.clear()
+        self._jobs.clear()
+        self._batches.clear()
+        self._send()
+
+    def _receive(self) -> bool:
+        """Take in what was handed in, waiting for it where there is nothing to do; False to close."""
+        idle = not self._waiting and not self._jobs
+        while True:
+            try:
+                item = self._inbox.get(block=idle)
+            except Empty:
+                return True
+            if item is None:
+                return False
+            if isinstance(item, Job):
+                self._waiting.append(item)
+            else:
+                _do(*item)
+                self._send()
+            idle = not self._waiting and not self._jobs
+
+    def _turn(self) -> None:
+        """Let jobs in that there is room for, and take a step with the others."""
+        for row, job in [(row, job) for row, job in self._jobs.items() if job.cancelled]:
+            self._batches[job.adapter].drop(row)
+            del self._jobs[row]
+        live = list(self._batches)
+        for adapter, jobs in self._admitted().items():
+            self._attempt(adapter, lambda batch, jobs=jobs: self._join(batch, jobs))
+        for adapter in live:
+            if self._batches[adapter].rows:
+                self._attempt(adapter, lambda batch: batch.step())
+
+    def _admitted(self) -> dict[str | None, list[Job]]:
+        """The jobs that begin now, by adapter: in the order they came, as many as can be computed at once."""
+        admitted: dict[str | None, list[Job]] = {}
+        free, tokens = self.rows - len(self._jobs), 0
+        while self._waiting and free > 0 and tokens < PREFILL_TOKENS:
+            job = self._waiting.popleft()
+            if job.cancelled:
+                continue
+            admitted.setdefault(job.adapter, []).append(job)
+            self._jobs[job.utterance.row] = job
+            self._batches.setdefault(job.adapter, Decoding(self.model))
+            free, tokens = free - 1, tokens + len(job.utterance.row.prompt)
+        return admitted
+
+    def _join(self, batch: Decoding, jobs: list[Job]) -> list[tuple[Row, Token]]:
+        drawn = batch.join([job.utterance.row for job in jobs])
+        for job in jobs:
+            self._outbox += [(job, event) for event in job.utterance.opening()]
+        begun = {row for row, _ in drawn}
+        for job in jobs:
+            if job.utterance.row not in begun:  # it had no room for a token
+                self._outbox += [(job, event) for event in job.utterance.close()]
+                self._jobs.pop(job.utterance.row)
+        return drawn
+
+    def _attempt(self, adapter: str | None, work: Callable[[Decoding], list[tuple[Row, Token]]]) -> None:
+        """Do some work with a batch; if it fails, its jobs end, and the batch with them."""
+        batch = self._batches[adapter]
+        try:
+            self.use(adapter)
+            drawn = work(batch)
+        except Exception as error:
+            known = isinstance(error, EscultorError)
+            why = EngineFault("a step failed", error if known else f"{type(error).__name__}: {error}")
+            self.end_jobs_of(adapter, why)
+            return
+        for row, token in drawn:
+            self._tell(batch, self._jobs[row], row, token)
+
+    def _tell(self, batch: Decoding, job: Job, row: Row, token: Token) -> None:
+        try:
+            events: list[Event] = job.utterance.take(token)
+        except EngineFault as fault:
+            self._end(job, fault)
+        else:
+            self._outbox += [(job, event) for event in events]
+            job.ended = bool(events) and isinstance(events[-1], End)
+        if job.ended:
+            del self._jobs[row]
+            if row.finish is None:
+                batch.drop(row)
+
+    def _end(self, job: Job, why: Exception) -> None:
+        job.ended = True
+        self._outbox.append((job, why))
+
+    def _send(self) -> None:
+        """One call into each event loop; what a closed loop's jobs wanted, nobody wants."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Event | Exception]]] = {}
+        for job, event in self._outbox:
+            by_loop.setdefault(job.loop, []).append((job, event))
+        self._outbox = []
+        for loop, events in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, events)
+            except RuntimeError:
+                for job, _ in events:
+                    job.cancelled = True
+
+
+def _deliver(events: list[tuple[Job, Event | Exception]]) -> None:
+    for job, event in events:
+        job.events.put_nowait(event)
+
+
+def _do(work: Callable[[], Any], done: Future[Any]) -> None:
+    try:
+        done.set_result(work())
+    except Exception as error:
+        done.set_exception(error)
