@@ -113,6 +113,8 @@ class MockUpstream:
         """Run the plan; should the client close meanwhile, end it."""
         work = asyncio.ensure_future(plan(asked))
         gone = asyncio.ensure_future(asked.reader.read(1))
+        for task in (work, gone):  # whatever they end in is known, should this server be stopped meanwhile
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         left = not work.done()
         if left:

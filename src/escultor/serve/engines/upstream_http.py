@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,7 @@ import httpx2
 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, EngineFault, EscultorError, InputError, Overloaded, UpstreamFault
+from escultor.serve.engines.upstream_connections import Connections
 from escultor.serve.engines.upstream_wire import reason_of
 
 BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
@@ -26,7 +27,6 @@ REASON_LIMIT = 64 << 10  # bytes read of an error's own words
 BACKOFF_S = 0.25  # before the first further attempt; doubles
 LONGEST_BACKOFF_S = 8.0
 LINGER_S = 0.1  # for what comes behind a stream's last event, so that its connection can be used again
-KEPT_S = 4.0  # an idle connection; uvicorn's servers close theirs after 5 s
 AGAIN = (502, 503, 504)
 CALLERS_FAULT = (400, 413, 415, 422)
 
@@ -44,10 +44,8 @@ class UpstreamHttp:
 
     def __init__(self, settings: Upstream, key: str | None, backoff_s: float = BACKOFF_S):
         self.settings, self._key, self._backoff_s, self._closed = settings, key, backoff_s, False
-        self._base = _base(settings.url)
-        kept = settings.max_connections
-        limits = httpx2.Limits(max_connections=kept, max_keepalive_connections=kept, keepalive_expiry=KEPT_S)
-        self._transport = httpx2.AsyncHTTPTransport(limits=limits)
+        self._base, self._urls = _base(settings.url), {}
+        self._connections = Connections(settings.max_connections)
         self._headers = {
             "Host": self._base.netloc.decode("ascii"),
             "User-Agent": "escultor",
@@ -59,7 +57,7 @@ class UpstreamHttp:
 
     async def close(self) -> None:
         self._closed = True
-        await self._transport.aclose()
+        await self._connections.close()
 
     async def post(self, path: str, body: bytes, streamed: bool, until: float) -> Body:
         """What the upstream answers with, of the type asked for, after as many attempts as it takes.
@@ -70,8 +68,8 @@ class UpstreamHttp:
         while True:
             self.refuse_closed()
             got = await self._attempt(path, body, streamed, until)
-            if isinstance(got, httpx2.Response):
-                return Body(self, got, until)
+            if isinstance(got, Body):
+                return got
             if got.wait_s is None or attempt == self.settings.retries:
                 raise got.fault
             pause = max(got.wait_s, min(self._backoff_s * 2**attempt, LONGEST_BACKOFF_S))
@@ -81,19 +79,24 @@ class UpstreamHttp:
             await asyncio.sleep(pause)
             attempt += 1
 
-    async def _attempt(
-        self, path: str, body: bytes, streamed: bool, until: float
-    ) -> httpx2.Response | Refusal:
+    async def _attempt(self, path: str, body: bytes, streamed: bool, until: float) -> Body | Refusal:
+        transport = await self._connections.take(self.settings.connect_timeout_s)
+        got: Body | Refusal | None = None
+        try:
+            got = await self._answered(transport, self._request(path, body, streamed), streamed, until)
+            return got
+        finally:
+            if not isinstance(got, Body):
+                self._connections.give_back(transport)
+
+    async def _answered(
+        self, transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, streamed: bool, until: float
+    ) -> Body | Refusal:
         try:
             async with asyncio.timeout_at(until):
-                response = await self._transport.handle_async_request(self._request(path, body, streamed))
+                response = await transport.handle_async_request(request)
         except TimeoutError:
             self.late()
-        except httpx2.PoolTimeout as error:
-            full = f"{self.settings.max_connections} answers asked of it already"
-            raise Overloaded(
-                "no connection to the upstream is free", full, None, "ask again later"
-            ) from error
         except httpx2.ReadTimeout as error:
             self.silent(error)
         except httpx2.TransportError as error:
@@ -105,20 +108,19 @@ class UpstreamHttp:
         if (form := _other_form(response, streamed)) is not None:
             await response.aclose()
             return Refusal(UpstreamFault("the upstream answered in another form than it was asked for", form))
-        return response
+        return Body(self, response, until, lambda: self._connections.give_back(transport))
 
     def _request(self, path: str, body: bytes, streamed: bool) -> httpx2.Request:
         given = self.settings
         timeout = {
             "connect": given.connect_timeout_s,
-            "pool": given.connect_timeout_s,
             "write": given.idle_timeout_s,
             "read": given.idle_timeout_s if streamed else None,
         }
-        url = self._base.copy_with(path=self._base.path.rstrip("/") + path)
-        return httpx2.Request(
-            "POST", url, headers=self._headers, content=body, extensions={"timeout": timeout}
-        )
+        if path not in self._urls:  # parsed once
+            self._urls[path] = self._base.copy_with(path=self._base.path.rstrip("/") + path)
+        more = {"timeout": timeout}
+        return httpx2.Request("POST", self._urls[path], headers=self._headers, content=body, extensions=more)
 
     async def _refusal(self, response: httpx2.Response, until: float) -> Refusal:
         """What a status other than 200 means."""
@@ -167,10 +169,10 @@ class UpstreamHttp:
 
 
 class Body:
-    """The bytes of a response, within the limits of time and size."""
+    """The bytes of a response, within the limits of time and size. Close it when done."""
 
-    def __init__(self, http: UpstreamHttp, response: httpx2.Response, until: float):
-        self._http, self._response, self._until = http, response, until
+    def __init__(self, http: UpstreamHttp, response: httpx2.Response, until: float, done: Callable[[], None]):
+        self._http, self._response, self._until, self._done = http, response, until, done
         self._pieces: AsyncGenerator[bytes] = response.aiter_raw()
         self._size = 0
 
@@ -202,8 +204,11 @@ class Body:
 
     async def close(self) -> None:
         """Close the connection where there was more to come; this ends the upstream's work."""
-        await self._pieces.aclose()
-        await self._response.aclose()
+        try:
+            await self._pieces.aclose()
+            await self._response.aclose()
+        finally:
+            self._done()
 
 
 def _other_form(response: httpx2.Response, streamed: bool) -> str | None:
