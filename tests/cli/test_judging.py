@@ -73,10 +73,10 @@ def _served(store, version: str, prompts: int = 24) -> None:
         said = (Message(Role.USER, f"cat {n // 2}"),)
         store.log.append(
             Interaction(
-                f"chat-{n}", 1000.0 + n, "trinity", "someone", version, "champion", 1.0, said,
+                f"chat-{n}", 1000.0 + n, "trinity", f"someone-{n // 2}", version, "champion", 1.0, said,
                 f"dog {n % 2}", "stop", Sampling(), Usage(3, 2), 5.0, None, 1e-6, f"prompt-{n // 2}",
             ),
-            Rating(f"thumb-{n}", 2000.0 + n, f"chat-{n}", "someone", "thumb", n % 2 == 0),
+            Rating(f"thumb-{n}", 2000.0 + n, f"chat-{n}", f"someone-{n // 2}", "thumb", n % 2 == 0),
         )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_cycle_turns_feedback_into_a_verdict(cli, model, corpus):
     cli("promote", model, "--because", "the first")
     with open_store("escultor-store") as store:
         _served(store, api.checkpoint_id(model))
-    call = cli("cycle", *SMALL, "--set", "dpo.max_steps=1", "--json")
+    call = cli("cycle", *SMALL, "--set", "dpo.max_steps=1", "--set", "routes.min_pairs=20", "--json")
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
     assert call.data["champion"] == api.checkpoint_id(model)
@@ -100,7 +100,7 @@ def test_cycle_says_what_is_lacking(cli, model, corpus):
     assert "`since` cannot be read" in cli("cycle", "--since", "yesterday").err
 
 
-def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch, model):
+def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch, model, corpus):
     monkeypatch.chdir(tmp_path)
     monitor = escultor.ProductionMonitor(CONFIG)
     with pytest.raises(InputError, match="no champion"):

@@ -47,12 +47,16 @@ VERBS = {
     "models": "escultor.cli.deploying:models",
     "merge": "escultor.cli.deploying:merge",
     "cycle": "escultor.cli.judging:cycle",
+    "feedback convert": "escultor.cli.converting:convert",
+    "feedback advise": "escultor.cli.converting:advise",
+    "feedback quarantine": "escultor.cli.converting:quarantine",
     "generate": "escultor.cli.generating:generate",
     "inspect": "escultor.cli.inspecting:inspect",
 }
 GROUPS = {
     "data": "Make training data from the installed documentation, and look at your own.",
     "subjects": "What people may ask of what is kept about them.",
+    "feedback": "What people made of the answers: what it comes to, and what is held back.",
 }
 
 

@@ -4,6 +4,7 @@
     pretrain: sft: dpo: kto: distillation:    training sections; they share the keys of `Training`
     evaluation: gate: canary: serve: monitor:    what is measured, what is promoted, how a candidate is tried,
                    how it answers, when to act
+    routes:        how feedback becomes training data, and what is held back
     store:         where everything is kept
 
 Every key acts. A key that cannot act with the others given is refused, not ignored.
@@ -15,6 +16,7 @@ from escultor.config.feedback import FeedbackIntake
 from escultor.config.judging import Canary, Evaluation, Gate
 from escultor.config.load import Config, Model, Store, load_config
 from escultor.config.monitoring import Monitor
+from escultor.config.routes import Routes
 from escultor.config.section import Section
 from escultor.config.serving import Serve, Upstream
 from escultor.config.training import Distillation, Dpo, Kto, Lora, Pretrain, Sft, Training
@@ -32,6 +34,7 @@ __all__ = [
     "Model",
     "Monitor",
     "Pretrain",
+    "Routes",
     "Section",
     "Serve",
     "Sft",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from escultor.config.judging import Canary, Evaluation, Gate
 from escultor.config.monitoring import Monitor
+from escultor.config.routes import Routes
 from escultor.config.section import Section
 from escultor.config.serving import Serve
 from escultor.config.training import Distillation, Dpo, Kto, Pretrain, Sft
@@ -42,6 +43,7 @@ class Config(Section):
     canary: Canary = Canary()
     serve: Serve = Serve()
     monitor: Monitor = Monitor()
+    routes: Routes = Routes()
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -49,21 +48,20 @@ class EvolutionCycle:
         self.config, self.progress = settings_of(config), progress
 
     def run(self, since: Since = None) -> Verdict:
-        """Train the champion on what people said since then; deploy the result if it is promoted.
+        """Train the champion on what people said since then; deploy the result if it is promoted. Without
+        `since`: on what no promoted model has learnt from yet.
 
         Raises InputError when there is no champion or too little feedback.
         """
         from escultor.cycle.arrows import Turn
-        from escultor.cycle.evolution import evolve
+        from escultor.cycle.evolution import evolve, material_since
         from escultor.cycle.measuring import exam_named
         from escultor.cycle.workflow import Progress, Workflow
 
         with open_store(self.config.store.url) as store:
-            feedback = _feedback(store, since)
-            interactions = list(_rated(store, feedback))
             exam = exam_named("trinity", self.config, store.root / "cache")
             turn = Turn(Workflow(store, self.progress or Progress()), self.config, exam)
-            return evolve(turn, "evolution", interactions, feedback).verdict
+            return evolve(turn, "evolution", material_since(turn, moment(since))).verdict
 
 
 class FeedbackStore:
@@ -92,7 +90,6 @@ class ProductionMonitor:
         All three are recorded, so that the next check knows of the plan. Raises InputError when there is
         no champion.
         """
-        from escultor.data.pairs import feedback_pairs
         from escultor.monitor.metrics import fold, health
         from escultor.monitor.rules import alerts
         from escultor.monitor.triggers import plan
@@ -108,11 +105,22 @@ class ProductionMonitor:
             calls = [i for _, i in store.log.read(Interaction, since=begin)]
             found = health(version, fold(calls, feedback), begin, until)
             fired = alerts(found, self.config.monitor, until)
-            fresh = [f for f in feedback if last is None or f.time > last.time]
-            rows = len(feedback_pairs(_rated(store, fresh), fresh, Counter()))
+            rows = self._new_pairs(store, begin if last is None else max(begin, last.time), until)
             due = plan(fired, last, rows, self.config.monitor, until)
             store.log.append(found, *fired, *([due] if due else []))
         return found, fired, due
+
+    def _new_pairs(self, store: Store, since: float, now: float) -> int:
+        """Pairs that a turn could learn from: something about them was said since then and no promoted model
+        has learnt from it; held-out prompts do not count, as they do not enter."""
+        from escultor.cycle.evolution import consumed, held_out
+        from escultor.cycle.measuring import exam_named
+        from escultor.data.routes.convert import Asked
+        from escultor.data.routes.datasets import convert
+
+        exam = exam_named("trinity", self.config, store.root / "cache")
+        asked = Asked(now, consumed(store), since, held_out(store, exam))
+        return convert(store, self.config.routes, asked).rows["pair"]
 
 
 def evaluate_model(
@@ -233,13 +241,6 @@ def _folder(cache: Path | None, temporary: Callable[..., Any]) -> Iterator[Path]
 
 def _feedback(store: Store, since: Since) -> list[Feedback]:
     return [event for _, event in store.log.read(Feedback, since=moment(since))]
-
-
-def _rated(store: Store, feedback: list[Feedback]) -> Iterator[Interaction]:
-    """The interactions that some feedback is about, whenever they took place."""
-    for target in dict.fromkeys(t for f in feedback if (t := getattr(f, "target", None)) is not None):
-        if (found := store.log.get(Interaction, target)) is not None:
-            yield found
 
 
 def _checkpoint(tree: str, folder: Path) -> Checkpoint:

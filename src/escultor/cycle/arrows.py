@@ -179,8 +179,10 @@ def answers_of(turn: Turn, name: str) -> list[str]:
     return [said[0] for said in kept.answers]
 
 
-def gate(turn: Turn, name: str, champion: Scores, candidate: Scores) -> Verdict:
-    """Decide, write the verdict down, and deploy what is promoted."""
+def gate(
+    turn: Turn, name: str, champion: Scores, candidate: Scores, with_promotion: Sequence[Any] = ()
+) -> Verdict:
+    """Decide, write the verdict down, and deploy what is promoted; `with_promotion` is recorded with it."""
 
     def work(key: str) -> tuple[Result, list[Any]]:
         policy, seed = turn.config.gate, turn.config.evaluation.seed
@@ -190,7 +192,7 @@ def gate(turn: Turn, name: str, champion: Scores, candidate: Scores) -> Verdict:
         verdict = replace(verdict, because=comparison)
         nouns: list[Any] = [verdict]
         if isinstance(verdict, Promote):
-            nouns.append(_deployment(turn, key, candidate.checkpoint))
+            nouns += [_deployment(turn, key, candidate.checkpoint), *with_promotion]
         return {"verdict": type(verdict).__name__, "reason": comparison.reason}, nouns
 
     inputs = {"champion": champion.id, "candidate": candidate.id, "policy": turn.config.gate.model_dump()}

@@ -21,10 +21,10 @@ from escultor.cycle.arrows import (
     train_model,
 )
 from escultor.cycle.corpus import Corpus, Roots, read_corpus
-from escultor.cycle.evolution import Evolved, evolve, pairs_from_feedback
+from escultor.cycle.evolution import Evolved, Material, evolve, material_of
 from escultor.cycle.users import ask, judge
 from escultor.cycle.workflow import Progress, Result, Workflow
-from escultor.data.pairs import gold_pairs
+from escultor.data.gold_pairs import gold_pairs
 from escultor.data.sources.documentation import balanced
 from escultor.errors import FaultError
 from escultor.evaluate.trinity import trinity_exam
@@ -271,14 +271,15 @@ def _second_turn(
     served = turn.flow.step("serve and listen", inputs, work)
     interactions = [turn.log.get(Interaction, name) for name in served["interactions"]]
     feedback = [turn.log.get(Feedback, name) for name in served["feedback"]]
-    alert, plan_ = _notice(turn, champion, interactions, feedback)
-    pairs, counts = pairs_from_feedback(turn, interactions, feedback)
-    second = evolve(turn, "second turn", interactions, feedback) if plan_ is not None else None
-    return alert, plan_, dict(counts) | {"rated": len(feedback), "usable pairs": len(pairs)}, second
+    material = material_of(turn, interactions, feedback)
+    alert, plan_ = _notice(turn, champion, interactions, feedback, material)
+    second = evolve(turn, "second turn", material) if plan_ is not None else None
+    found = {"rated": len(feedback), "usable pairs": len(material.pairs)}
+    return alert, plan_, material.counts | found, second
 
 
 def _notice(
-    turn: Turn, champion: str, interactions: list[Any], feedback: list[Any]
+    turn: Turn, champion: str, interactions: list[Any], feedback: list[Any], material: Material
 ) -> tuple[Alert, Plan | None]:
     """Health of what was served, the thumbs-down alert, and the plan that follows from it."""
     until = max(i.time for i in interactions) + 2
@@ -288,8 +289,7 @@ def _notice(
         found = health(champion, fold(interactions, feedback), since, until)
         raised = alerts(found, turn.config.monitor, until)
         thumbs = next(a for a in raised if a.rule == "thumbs_down")
-        pairs, _ = pairs_from_feedback(turn, interactions, feedback)
-        planned = plan(raised, turn.log.last(Plan), len(pairs), turn.config.monitor, until)
+        planned = plan(raised, turn.log.last(Plan), len(material.pairs), turn.config.monitor, until)
         nouns = [found, *raised, *([planned] if planned else [])]
         return {"alert": thumbs.id, "plan": planned.id if planned else None}, nouns
 

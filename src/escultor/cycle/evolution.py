@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from escultor.cycle.arrows import Turn, evaluate_model, gate, train_model
 from escultor.cycle.workflow import Result
-from escultor.data.pairs import feedback_pairs
+from escultor.data.routes.card import Advice, advise, section
+from escultor.data.routes.convert import KINDS, Asked, Given, Item, items, select
+from escultor.data.routes.datasets import advice_of, convert, read_items
+from escultor.data.routes.index import Index
 from escultor.errors import InputError
 from escultor.ids import hash_value
-from escultor.skills.suites import registered_prompts
-from escultor.store import registry
-from escultor.types import Feedback, Interaction, Pair, Scores, Verdict
+from escultor.skills.suites import Exam, registered_prompts
+from escultor.store import Store, registry
+from escultor.types import Feedback, Interaction, Scores, Step, Verdict
 
-MIN_PAIRS = 20
+CONSUMED = "feedback consumed"  # the step that says up to which entry a promoted model has learnt
+_KIND = {"sft": "example", "dpo": "pair", "kto": "judged"}
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What feedback came to: items by kind, why the rest made none, what to train on it, and the entry of
+    the log up to which it was read (None: it was given by hand)."""
+
+    items: dict[str, list[Item]]
+    counts: dict[str, int]
+    advice: Advice
+    cursor: int | None = None
+
+    @property
+    def pairs(self) -> list[Item]:
+        return self.items["pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,39 +51,83 @@ class Evolved:
     counts: dict[str, int]
 
 
-def pairs_from_feedback(
-    turn: Turn, interactions: Iterable[Interaction], feedback: Iterable[Feedback]
-) -> tuple[list[Pair], Counter[str]]:
-    """Pairs for training; the prompts of suites never enter, this turn's and all that are registered."""
-    counts: Counter[str] = Counter()
-    held_out = registered_prompts(turn.flow.store) | {hash_value(item.prompt) for item in turn.exam.items}
-    return feedback_pairs(interactions, feedback, counts, held_out), counts
+def held_out(store: Store, exam: Exam) -> frozenset[str]:
+    """The prompts that never enter: those of this turn's suite, and of all that are registered."""
+    return frozenset(registered_prompts(store) | {hash_value(item.prompt) for item in exam.items})
 
 
-def evolve(
-    turn: Turn, name: str, interactions: Iterable[Interaction], feedback: Iterable[Feedback]
-) -> Evolved:
-    """Train the champion on pairs made of the feedback and let the gate decide on the result.
+def material_of(turn: Turn, interactions: Sequence[Interaction], feedback: Sequence[Feedback]) -> Material:
+    """What these interactions and this feedback alone come to."""
+    settings = turn.config.routes
+    bodies, counts = Given(interactions, feedback), Counter[str]()
+    with Index(None, settings) as index:
+        index.take(interactions, feedback)
+        now = max((i.time for i in interactions), default=0.0)
+        found = select(index, bodies, settings, Asked(now, held_out=held_out(turn.flow.store, turn.exam)))
+    made = {str(kind): list(items(found.chosen[kind], bodies, counts)) for kind in KINDS}
+    counts += found.counts
+    return Material(made, dict(counts), advise(section(found), settings))
 
-    Raises InputError when there is no champion, or fewer than 20 pairs.
+
+def material_since(turn: Turn, since: float | None) -> Material:
+    """What the store's feedback comes to. With no `since` it is what was said after what the promoted
+    models have learnt from: an item is used again only when one of its words is newer."""
+    after = consumed(turn.flow.store) if since is None else 0
+    asked = Asked(time.time(), after, since, held_out(turn.flow.store, turn.exam))
+    found = convert(turn.flow.store, turn.config.routes, asked)
+    made = {str(kind): read_items(turn.flow.store, found, kind) for kind in KINDS}
+    return Material(made, found.card["counts"], advice_of(found, turn.config.routes), found.cursor)
+
+
+def consumed(store: Store) -> int:
+    """The entry of the log up to which feedback has been learnt by a model that was promoted. A turn that
+    was held or rejected consumes nothing; a rollback gives nothing back, since what was learnt then did not
+    hold: `since` takes it up again."""
+    steps = [int(str(step.result["until"])) for _, step in store.log.read(Step, target=CONSUMED)]
+    return max(steps, default=0)
+
+
+def evolve(turn: Turn, name: str, material: Material) -> Evolved:
+    """Train the champion on what feedback came to, as the advice says, and let the gate decide.
+
+    Raises InputError when there is no champion, or too little to learn from.
     """
     champion = registry.champion(turn.deployments())
     if champion is None:
         raise InputError(
             "there is no champion to start from", remedy="run `escultor promote` or `escultor demo`"
         )
-    pairs, counts = pairs_from_feedback(turn, interactions, feedback)
-    if len(pairs) < MIN_PAIRS:
+    stages = material.advice.stages
+    if not stages:
         raise InputError(
             "there is too little feedback to learn from",
-            f"{len(pairs)} pairs; {dict(counts)}",
-            f"at least {MIN_PAIRS} pairs",
-            f"collect verdicts on several answers to the same prompts: {MIN_PAIRS - len(pairs)} pairs more",
+            "; ".join(material.advice.lines),
+            f"{turn.config.routes.min_pairs} pairs, or {turn.config.routes.min_judged} verdicts",
+            "collect verdicts on several answers to the same prompts; `escultor feedback advise` says more",
         )
-    trained = train_model(
-        turn, name, "dpo", turn.config.dpo, pairs, (champion,), start=lambda: turn.load(champion)
-    )
-    checkpoint = str(trained["checkpoint"])
+    for line in material.advice.lines:
+        turn.flow.progress.note(line)
+    checkpoint, trained = champion, Result()
+    for stage in stages:
+        trained = _train(
+            turn, name if stage == stages[-1] else f"{name} {stage}", stage, material, checkpoint
+        )
+        checkpoint = str(trained["checkpoint"])
     before = evaluate_model(turn, champion, "champion")
     after = evaluate_model(turn, checkpoint, name)
-    return Evolved(checkpoint, before, after, gate(turn, name, before, after), trained, dict(counts))
+    verdict = gate(turn, name, before, after, _consumption(checkpoint, material))
+    return Evolved(checkpoint, before, after, verdict, trained, material.counts)
+
+
+def _train(turn: Turn, name: str, stage: str, material: Material, start: str) -> Result:
+    settings: Any = getattr(turn.config, stage)
+    found = material.items[_KIND[stage]]
+    return train_model(turn, name, stage, settings, found, (start,), start=lambda: turn.load(start))
+
+
+def _consumption(checkpoint: str, material: Material) -> list[Step]:
+    """What is recorded with a promotion."""
+    if material.cursor is None:
+        return []
+    key = hash_value([CONSUMED, checkpoint, material.cursor])
+    return [Step(key, time.time(), CONSUMED, 0.0, {"until": material.cursor, "checkpoint": checkpoint})]

@@ -3,6 +3,7 @@ their words are shown; `source` of all their feedback is `simulated`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from escultor.data.sources.documentation import Gold
@@ -46,14 +47,20 @@ def ask(
 
 
 def judge(log: Log, interactions: Sequence[Interaction], golds: Sequence[Gold], seed: int) -> list[Feedback]:
-    """A thumb on every answer: its true quality, read through noise. Written to the log, once."""
-    gold_of = {prompt_for(g.document): g.trinity for g in golds}
+    """A thumb on every answer: its true quality, read through noise. Written to the log, once.
+
+    The noise is drawn for the document and how often it was asked about, not for the answer's id, which is
+    another one for every version of the code.
+    """
+    gold_of = {prompt_for(g.document): g for g in golds}
     events: list[Feedback] = []
+    asked: Counter[str] = Counter()
     for interaction in interactions:
-        quality = score_trinity(interaction.answer, gold_of[interaction.messages])["quality"]
-        up = simulated_thumb(
-            quality, interaction.subject, interaction.id, threshold=THRESHOLD, noise=NOISE, seed=seed
-        )
+        gold = gold_of[interaction.messages]
+        quality = score_trinity(interaction.answer, gold.trinity)["quality"]
+        item = f"{gold.id}:{asked[gold.id]}"
+        asked[gold.id] += 1
+        up = simulated_thumb(quality, interaction.subject, item, threshold=THRESHOLD, noise=NOISE, seed=seed)
         name = f"fb-{hash_value([interaction.id, 'thumb'])}"
         events.append(
             Rating(

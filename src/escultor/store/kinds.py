@@ -23,6 +23,7 @@ from escultor.types import (
     KeyEvent,
     Opening,
     Plan,
+    Release,
     Scores,
     Step,
     Suite,
@@ -85,6 +86,7 @@ KINDS = (
     Kind("plan", Plan, target=lambda n: n.because),
     Kind("erasure", Erasure, target=lambda n: n.subject),
     Kind("key", KeyEvent, target=lambda n: getattr(n, "key", None)),
+    Kind("release", Release, target=lambda n: n.target),
     Kind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
 )
 _BY_NOUN = {kind.noun: kind for kind in KINDS}

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic_core import from_json
 from sqlalchemy import Engine, Select, func, select
 
 from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
 from escultor.store.appending import Outcome, Row, append, row_of
 from escultor.store.codec import decode
-from escultor.store.database import reading, scrub, writing
+from escultor.store.database import name_of, reading, scrub, writing
 from escultor.store.kinds import Kind, kind_of
 from escultor.store.tables import log, mention
 from escultor.types import Erasure
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 256  # entries held in memory while reading
+LEAN_PAGE, LEAN_IDS = 5000, 500  # of those read without making nouns: at a time, and looked up by id
 _c = log.c
 
 
@@ -155,6 +157,56 @@ class Log:
         query = select(_c.body).where(_c.kind == kind.name, _c.time >= since, ~answered.exists())
         with reading(self._engine) as connection:
             return [decode(kind, body) for body in connection.execute(query.order_by(_c.seq)).scalars()]
+
+    @property
+    def name(self) -> str:
+        """The database as a person may see it: the url without its password."""
+        return name_of(self._engine)
+
+    def end(self) -> int:
+        """The sequence number of the entry recorded last, of any kind; 0 for an empty log."""
+        with reading(self._engine) as connection:
+            return connection.execute(select(func.max(_c.seq))).scalar() or 0
+
+    def identity(self, seq: int) -> str | None:
+        """Kind and id of the entry with this number, None where there is none: by it a reader that kept a
+        number knows the log again."""
+        with reading(self._engine) as connection:
+            row = connection.execute(select(_c.kind, _c.id).where(_c.seq == seq)).first()
+        return None if row is None else f"{row[0]} {row[1]}"
+
+    def lean(
+        self, noun: TypeForm[Any], after: int = 0, until: int | None = None, holding: str | None = None
+    ) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+        """Pages of sequence numbers and bodies as JSON has them, for those who read very many entries and
+        need few of their fields: no noun is made, and what was checked at the append is not checked again.
+
+        Behind `after`, up to and with `until`; `holding` keeps the bodies in which this text stands as it
+        is. JSON escapes quotes, so a text with quotes is never found inside what a user wrote.
+        """
+        query = select(_c.seq, _c.body).where(_c.kind == kind_of(noun).name).order_by(_c.seq)
+        query = query.where(_c.seq <= until) if until is not None else query
+        if holding is not None:
+            find = func.strpos if self._engine.dialect.name == "postgresql" else func.instr
+            query = query.where(find(_c.body, holding) > 0)
+        while True:
+            with reading(self._engine) as connection:
+                rows = connection.execute(query.where(_c.seq > after).limit(LEAN_PAGE)).all()
+            if rows:
+                yield [(seq, from_json(body)) for seq, body in rows]
+                after = rows[-1][0]
+            if len(rows) < LEAN_PAGE:
+                return
+
+    def lean_by_id(self, noun: TypeForm[Any], ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The bodies under these ids, as JSON has them; ids that the log does not hold are left out."""
+        query = select(_c.id, _c.body).where(_c.kind == kind_of(noun).name)
+        found: dict[str, dict[str, Any]] = {}
+        with reading(self._engine) as connection:
+            for at in range(0, len(ids), LEAN_IDS):
+                rows = connection.execute(query.where(_c.id.in_(ids[at : at + LEAN_IDS])))
+                found |= {id: from_json(body) for id, body in rows}
+        return found
 
     def close(self) -> None:
         """Close the connections to the database."""

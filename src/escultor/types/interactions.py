@@ -52,6 +52,7 @@ class Interaction:
     lineage: Lineage | None = None
     consent: Consent = Consent.TRAIN
     retain_until: float | None = None
+    tenant: str = ""  # whose application asked, where one store serves several
 
 
 @dataclass(frozen=True, slots=True)

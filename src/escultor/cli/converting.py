@@ -1,0 +1,162 @@
+"""`feedback convert`, `advise`, `quarantine`: what feedback comes to, what to train on it, what is held."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from escultor.cli.finding import corpus_cache, existing_store
+from escultor.cli.output import Done, Shell, write_text
+from escultor.errors import InputError
+
+if TYPE_CHECKING:
+    from escultor.data.routes.datasets import Converted
+    from escultor.store import Store
+
+Since = Annotated[
+    str | None,
+    typer.Option("--since", help="daily, weekly, monthly or a date; default: from the beginning."),
+]
+
+
+class Action(StrEnum):
+    LIST = "list"
+    RELEASE = "release"
+
+
+def convert(
+    shell: Shell,
+    out: Annotated[str, typer.Option("--out", help="A name in the store, or a file that ends in .jsonl.")],
+    since: Since = None,
+) -> Done:
+    """Turn feedback into pairs, examples and single verdicts, with the card that says what they are."""
+    from escultor.data.routes.card import markdown
+    from escultor.data.routes.datasets import advice_of, record, write
+
+    with _store(shell) as store:
+        made = _converted(shell, store, since)
+        advice = advice_of(made, shell.config.routes)
+        versions = record(store, made, _name(out))
+        files: dict[str, Path] = {}
+        if out.endswith(".jsonl"):
+            files = write(store, made, Path(out))
+            card = Path(out).with_suffix(".card.md")
+            write_text(card, f"# {Path(out).name}\n\n{markdown(made.card, advice)}")
+            files["card"] = card
+    _show(shell, made)
+    for line in advice.lines:
+        shell.say(line)
+    for version in versions:
+        place = files.get(version.kind)
+        shell.say(f"{version.name}: {version.rows:,} rows{f' in {place}' if place else ''} ({version.hash})")
+    return Done(
+        {
+            "rows": made.rows,
+            "files": files,
+            "datasets": {version.kind: version.hash for version in versions},
+            "stages": advice.stages,
+            "reused": made.reused,
+            "card": made.card,
+        }
+    )
+
+
+def advise(shell: Shell, since: Since = None) -> Done:
+    """Say what to train on the feedback there is, and why; nothing is written."""
+    from escultor.data.routes.datasets import advice_of
+
+    with _store(shell) as store:
+        made = _converted(shell, store, since)
+    _show(shell, made)
+    advice = advice_of(made, shell.config.routes)
+    for line in advice.lines:
+        shell.say(line, "bold")
+    return Done({"stages": advice.stages, "lines": advice.lines, "rows": made.rows, "card": made.card})
+
+
+def quarantine(
+    shell: Shell,
+    action: Annotated[
+        Action, typer.Argument(help="Look at what is held back, or let it count.")
+    ] = Action.LIST,
+    id: Annotated[
+        str | None, typer.Argument(help="An entry of the list, or a single piece of feedback.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why it may count, for the record.")] = None,
+) -> Done:
+    """What the abuse rules hold back and why; nothing of it is deleted, all can be released."""
+    with _store(shell) as store:
+        return _release(shell, store, id, reason) if action is Action.RELEASE else _list(shell, store, id)
+
+
+def _list(shell: Shell, store: Store, id: str | None) -> Done:
+    from escultor.data.routes.datasets import open_index
+    from escultor.ids import plain
+
+    if id is not None:
+        raise InputError("the list takes no id", id, remedy="`escultor feedback quarantine release ID`")
+    with open_index(store, shell.config.routes) as index:
+        index.follow(store.log)
+        held = index.quarantine()
+    rows = [(h.id, h.rule, h.subject, f"{h.n:,}", h.reason) for h in held]
+    if rows:
+        shell.table(["Entry", "Rule", "Who", "Number", "Why"], rows, left=(0, 1, 2, 4))
+    else:
+        shell.say("nothing is held back")
+    return Done({"held": plain(held)})
+
+
+def _release(shell: Shell, store: Store, id: str | None, reason: str | None) -> Done:
+    from escultor.data.routes.datasets import open_index
+    from escultor.ids import new_id
+    from escultor.types import Feedback, Release
+
+    with open_index(store, shell.config.routes) as index:
+        index.follow(store.log)
+        entries = {h.id for h in index.quarantine()}
+    if id is None or not (id in entries or store.log.get(Feedback, id) is not None):
+        allowed = ", ".join(sorted(entries)[:5]) or "nothing is held back"
+        raise InputError("there is nothing to release under this id", id, allowed, "see the list")
+    if reason is None or not reason.strip():
+        raise InputError("a release needs a reason", reason, remedy="give --reason TEXT")
+    release = Release(new_id("release"), time.time(), id, reason)
+    store.log.append(release)
+    shell.say(f"{id} counts from now on")
+    return Done({"release": release.id, "target": id})
+
+
+def _store(shell: Shell) -> Store:
+    return existing_store(shell.config.store.url, "there is no feedback to convert")
+
+
+def _converted(shell: Shell, store: Store, since: str | None) -> Converted:
+    from escultor.cycle.api import moment
+    from escultor.cycle.evolution import held_out
+    from escultor.cycle.measuring import exam_named
+    from escultor.data.routes.convert import Asked
+    from escultor.data.routes.datasets import convert
+
+    begin = moment(since)
+    exam = exam_named("trinity", shell.config, corpus_cache(shell.config.store.url))
+    return convert(store, shell.config.routes, Asked(time.time(), 0, begin, held_out(store, exam)))
+
+
+def _name(out: str) -> str:
+    name = Path(out).stem if out.endswith(".jsonl") else out
+    if not name or "/" in name:
+        raise InputError("this is no name for a data set", repr(out), "a name, or a file that ends in .jsonl")
+    return name
+
+
+def _show(shell: Shell, made: Converted) -> None:
+    """Rows by route, then why the rest made none."""
+    kinds: dict[str, Any] = made.card["kinds"]
+    rows = [(route, kind, f"{n:,}") for kind, k in kinds.items() for route, n in k["routes"].items()]
+    if rows:
+        shell.table(["Route", "Makes", "Rows"], rows, left=(0, 1))
+    left = [(reason, f"{n:,}") for reason, n in made.card["counts"].items() if n]
+    shell.table(["Of the feedback", "Number"], left)

@@ -1,0 +1,167 @@
+"""What there is to know of data made of feedback, and what to train on it: both read off the selection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from escultor.config import Routes
+from escultor.data.routes import selecting
+from escultor.data.routes.convert import Chosen, Selection
+from escultor.data.routes.evidence import IMPLICIT_RULES
+from escultor.data.routes.standing import RULES as STANDING_RULES
+from escultor.data.routes.table import ROUTES
+
+RELIABLE, TENTATIVE = 0.8, 0.667  # Krippendorff's own limits
+NAMES = {"correction": "edits", "regeneration": "regenerations", "choice": "A/B", "same-prompt": "thumbs"}
+
+
+def section(found: Selection) -> dict[str, Any]:
+    """The card's section: for each kind of item its routes, people, weights and lengths; then what was
+    measured of those who spoke, what is held back, and why events made no item."""
+    s = found.standings
+    return {
+        "rules": [*(route.rule for route in ROUTES), IMPLICIT_RULES, STANDING_RULES],
+        "kinds": {kind: _of_kind(chosen) for kind, chosen in found.chosen.items()},
+        "agreement_alpha": selecting.alpha(found.votes),
+        "answers_judged_by_several": len(found.votes),
+        "right": s.right,
+        "right_measured_on": s.gold if s.settings["gold_items"] <= s.gold else 0,
+        "first_place_share": s.first_share,
+        "first_place_log_odds": s.first_bias,
+        "unreliable_subjects": len(s.reliability),
+        "lockstep_subjects": len(s.collectives),
+        "quarantine": dict(Counter(entry.rule for entry in s.held)),
+        "copying_skills": s.copying,
+        "counts": dict(sorted(found.counts.items())),
+        "notes": found.notes,
+    }
+
+
+def _of_kind(chosen: Sequence[Chosen]) -> dict[str, Any]:
+    subjects: Counter[str] = Counter()
+    for c in chosen:
+        for subject in c.draft.subjects:
+            subjects[subject] += 1
+    n = len(chosen)
+    made: dict[str, Any] = {
+        "rows": n,
+        "routes": dict(sorted(Counter(c.draft.route for c in chosen).items())),
+        "prompts": len({c.draft.prompt for c in chosen}),
+        "end_users": len(subjects),
+        "largest_end_user_share": max(subjects.values()) / n if subjects else 0.0,
+        "simulated": sum(c.draft.simulated for c in chosen),
+        "skills": dict(sorted(Counter(c.facts["skill"] for c in chosen).items())),
+        "effective_size": round(selecting.effective_size([c.weight for c in chosen]), 1),
+    }
+    if not chosen or chosen[0].draft.kind == "example":
+        return made
+    made["mean_flip_rate"] = round(sum(c.draft.flip for c in chosen) / n, 4)
+    if chosen[0].draft.kind == "pair":
+        gaps = [c.length_gap for c in chosen]
+        made["mean_length_gap_characters"] = round(sum(gaps) / n, 1)
+        made["chosen_longer_share"] = round(sum(gap > 0 for gap in gaps) / n, 4)
+    else:
+        sides = Counter((c.facts["skill"], c.draft.desirable) for c in chosen)
+        made["up_down_by_skill"] = {
+            skill: [sides[skill, True], sides[skill, False]] for skill in made["skills"]
+        }
+        up, down = (sum(c.weight for c in chosen if c.draft.desirable is side) for side in (True, False))
+        made["weight_up_over_down"] = round(up / down, 4) if down else None
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to train, in this order (empty: nothing yet), and in words why."""
+
+    stages: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+def advise(card: dict[str, Any], settings: Routes) -> Advice:
+    """Which trainer suits what there is. Read off a card's section, so that the reasons can be shown."""
+    kinds = card["kinds"]
+    pairs, examples = kinds["pair"]["rows"], kinds["example"]["rows"]
+    stages: list[str] = []
+    lines: list[str] = []
+    if words := _right_answer(card, examples, pairs):
+        wants_sft, why = words
+        lines.append(why)
+        stages += ["sft"] if wants_sft else []
+    sources = ", ".join(f"{NAMES[r.split('/')[0]]} {n:,}" for r, n in kinds["pair"]["routes"].items())
+    if pairs >= settings.min_pairs:
+        stages.append("dpo")
+        lines.append(f"{pairs:,} pairs ({sources}): DPO")
+    else:
+        found = f"{pairs:,} pairs ({sources})" if pairs else "no pairs"
+        lines.append(f"{found}: too few for DPO; {settings.min_pairs - pairs:,} more needed")
+    stage, line = _thumbs(kinds["judged"], settings, "dpo" in stages)
+    return Advice((*stages, *stage), (*lines, line))
+
+
+def _thumbs(judged: dict[str, Any], settings: Routes, after: bool) -> tuple[tuple[str, ...], str]:
+    sides = judged.get("up_down_by_skill", {}).values()
+    up, down = sum(side[0] for side in sides), sum(side[1] for side in sides)
+    n, least = judged["rows"], settings.min_judged_side
+    left = f"{n:,} single verdicts ({up:,} good, {down:,} bad)"
+    if n >= settings.min_judged and min(up, down) >= least:
+        return ("kto",), f"{left} left: KTO{' after it' if after else ''}"
+    missing = []
+    if n < settings.min_judged:
+        missing.append(f"{settings.min_judged - n:,} more")
+    missing += [
+        f"{least - have:,} more {name} ones" for name, have in (("good", up), ("bad", down)) if have < least
+    ]
+    return (), f"{left}: too few for KTO; {' and '.join(missing)} needed"
+
+
+def _right_answer(card: dict[str, Any], examples: int, pairs: int) -> tuple[bool, str] | None:
+    """Whether there seems to be a right answer (SFT on what people wrote) or a taste (DPO): people who write
+    what they want show one, people who agree with each other share one."""
+    alpha = card["agreement_alpha"]
+    if not examples and not pairs:
+        return None
+    edits = card["kinds"]["pair"]["routes"].get("correction/1", 0)
+    share = f"{examples:,} written answers beside {pairs - edits:,} pairs that only compare"
+    agreed = "unknown, too few answers were judged twice" if alpha is None else f"alpha {alpha:.2f}"
+    if 2 * examples > examples + pairs - edits and (alpha is None or alpha >= TENTATIVE):
+        return True, f"{share}, agreement {agreed}: a right answer seems to exist: SFT on those first"
+    if examples and alpha is not None and alpha >= RELIABLE:
+        return True, f"{share}, agreement {agreed}: people want the same: SFT on those first"
+    return (
+        False,
+        f"{share}, agreement {agreed}: a matter of taste as far as can be seen: preferences, not SFT",
+    )
+
+
+def markdown(card: dict[str, Any], advice: Advice) -> str:
+    """The section as people read it."""
+    lines = ["## From feedback", "", *(f"- {line}" for line in advice.lines), ""]
+    lines += [
+        "| kind | rows | prompts | end users | largest share | effective size | simulated |",
+        "|" + "---|" * 7,
+    ]
+    for kind, k in card["kinds"].items():
+        cells = (k["rows"], k["prompts"], k["end_users"], f"{k['largest_end_user_share']:.1%}")
+        lines.append("| " + " | ".join(map(str, (kind, *cells, k["effective_size"], k["simulated"]))) + " |")
+    lines += ["", "| route | rows |", "|---|---|"]
+    for k in card["kinds"].values():
+        lines += [f"| {route} | {n:,} |" for route, n in k["routes"].items()]
+    pair, judged = card["kinds"]["pair"], card["kinds"]["judged"]
+    if pair["rows"]:
+        lines += ["", f"Pairs: mean flip rate {pair['mean_flip_rate']:.3f}; chosen answers are longer by "]
+        lines[-1] += f"{pair['mean_length_gap_characters']:+.0f} characters in the mean, "
+        lines[-1] += f"longer in {pair['chosen_longer_share']:.0%}."
+    if judged["rows"]:
+        sides = "; ".join(f"{skill}: {u:,} / {d:,}" for skill, (u, d) in judged["up_down_by_skill"].items())
+        lines += ["", f"Good / bad by skill: {sides}."]
+    alpha = card["agreement_alpha"]
+    said = "not measurable" if alpha is None else f"{alpha:.3f}"
+    lines += ["", f"Agreement (Krippendorff's alpha, {card['answers_judged_by_several']:,} answers): {said}."]
+    lines += ["", "| what made no item, and why | events or items |", "|---|---|"]
+    lines += [f"| {reason} | {n:,} |" for reason, n in card["counts"].items() if n]
+    lines += ["", f"Rules: {', '.join(card['rules'])}."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,306 @@
+"""From a log to items: read what is new, make drafts, leave out what may not enter, weigh, cap, balance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rapidfuzz.distance import Levenshtein
+
+from escultor.config import Routes
+from escultor.data.routes import selecting, standing
+from escultor.data.routes.index import Index
+from escultor.data.routes.lean import text_hash
+from escultor.data.routes.table import ROUTES, Draft, Kind
+from escultor.data.routes.trusting import Standings
+from escultor.ids import hash_bytes, plain
+from escultor.types import (
+    Consent,
+    Example,
+    Feedback,
+    Interaction,
+    Judged,
+    Message,
+    Messages,
+    Origin,
+    Pair,
+    Role,
+)
+
+Item = Example | Pair | Judged
+KINDS: tuple[Kind, ...] = ("example", "pair", "judged")
+READ_AT_ONCE = 2000  # items whose texts are in memory
+EDIT = (0.02, 0.6)  # normalised Levenshtein distance between which an edit is one, and no other answer
+SHORT = 20  # characters; of a shorter answer every correction changes most
+FEW_TENANTS = 5  # with so few, each has a fifth by nature
+CORRECTED = next(route.rule for route in ROUTES if route.name == "correction")
+
+
+class Bodies(Protocol):
+    """Where texts are looked up; `escultor.store.log.Log` is one."""
+
+    def lean_by_id(self, noun: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]: ...
+
+
+class Given:
+    """Interactions and feedback given by hand, in the place of a log."""
+
+    def __init__(self, interactions: Iterable[Interaction], feedback: Iterable[Feedback]):
+        self._by_noun = {Interaction: {i.id: plain(i) for i in interactions}}
+        self._by_noun[Feedback] = {f.id: plain(f) for f in feedback}  # type: ignore[index]
+
+    def lean_by_id(self, noun: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        return {id: self._by_noun[noun][id] for id in ids if id in self._by_noun[noun]}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which part of what holds is wanted: items whose newest word was recorded behind `after` and said no
+    earlier than `since`. Their older halves may be older. `now` ends retention."""
+
+    now: float
+    after: int = 0
+    since: float | None = None
+    held_out: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Chosen:
+    """A draft that is trained on, with what is known of its answers and its weight."""
+
+    id: str
+    draft: Draft
+    facts: dict[str, Any]
+    weight: float = 1.0
+
+    @property
+    def length_gap(self) -> int:
+        return self.facts["length"] - self.facts["other"]["length"]
+
+
+@dataclass(slots=True)
+class Selection:
+    """What was selected, by kind, and why the rest was not."""
+
+    standings: Standings
+    chosen: dict[Kind, list[Chosen]]
+    counts: Counter[str]
+    votes: list[tuple[int, int]]
+    notes: list[str] = field(default_factory=list)
+
+
+def select(index: Index, bodies: Bodies, settings: Routes, asked: Asked) -> Selection:
+    """All that the index holds, selected for training."""
+    counts = Counter(index.counts())
+    found = Selection(index.standings(), {kind: [] for kind in KINDS}, counts, index.agreement())
+    for entry in found.standings.held:
+        counts[f"quarantine: {entry.rule}"] += 1
+    edits: list[Chosen] = []
+    for draft, facts in index.drafts(asked.after, asked.since):
+        if reason := _refused(draft, facts, asked):
+            counts[reason] += 1
+        elif draft.route == CORRECTED:
+            edits.append(Chosen(draft.id, draft, facts))
+        else:
+            found.chosen[draft.kind].append(Chosen(draft.id, draft, facts))
+    for chosen in _measured(edits, bodies, counts):
+        found.chosen[chosen.draft.kind].append(chosen)
+    probation = _on_probation(index, settings)
+    for kind in KINDS:
+        kept = _consistent(found.chosen[kind], counts)
+        kept = _length_matched(kept, settings.length_ratio, counts) if kind == "pair" else kept
+        _weigh(kept, settings, probation)
+        kept = _capped(kept, settings, probation, found)
+        found.chosen[kind] = _finished(kept, kind)
+    return found
+
+
+def _refused(draft: Draft, facts: dict[str, Any], asked: Asked) -> str | None:
+    if draft.prompt in asked.held_out:
+        return "left out: held-out prompt"
+    limits = [facts["retain"], (facts["other"] or {}).get("retain")]
+    if any(limit is not None and limit <= asked.now for limit in limits):
+        return "left out: its time of retention is over"
+    return None
+
+
+def _measured(edits: list[Chosen], bodies: Bodies, counts: Counter[str]) -> Iterator[Chosen]:
+    """Corrections with their texts' names and lengths; those that changed nothing to speak of are left out,
+    and those that say something else altogether are examples, but no pairs."""
+    for at in range(0, len(edits), READ_AT_ONCE):
+        part = edits[at : at + READ_AT_ONCE]
+        texts = bodies.lean_by_id(Feedback, [c.draft.chosen for c in part])
+        answers = bodies.lean_by_id(Interaction, [c.draft.about for c in part])
+        for chosen in part:
+            edit, answer = texts.get(chosen.draft.chosen), answers.get(chosen.draft.about)
+            if edit is None or answer is None:
+                counts["left out: erased"] += 1
+                continue
+            text, before = edit["text"], answer["answer"]
+            distance = Levenshtein.normalized_distance(text, before)
+            short = max(len(text), len(before)) < SHORT
+            if text == before or not text.strip() or (distance <= EDIT[0] and not short):
+                counts["left out: correction that changes next to nothing"] += 1
+            elif chosen.draft.kind == "pair" and distance >= EDIT[1] and not short:
+                counts["no pair: correction that says something else"] += 1
+            else:
+                chosen.facts |= {"text": text_hash(text), "length": len(text)}
+                yield chosen
+
+
+def _consistent(found: list[Chosen], counts: Counter[str]) -> list[Chosen]:
+    """One item for each content, the earliest route's; contents that contradict each other cancel."""
+    by_content: dict[tuple[str, ...], Chosen] = {}
+    against: set[tuple[str, ...]] = set()
+    for chosen in found:
+        prompt, text, other = chosen.draft.prompt, chosen.facts["text"], chosen.facts["other"]
+        content = (prompt, text, other["text"]) if other else (prompt, text)
+        if other and other["text"] == text:
+            counts["left out: both sides are the same text"] += 1
+            continue
+        if content in by_content:
+            counts["left out: said twice by different routes"] += 1
+            continue
+        chosen.id = hash_bytes("\x1f".join((chosen.draft.kind, *content)).encode())
+        by_content[content] = chosen
+        if other and (back := (prompt, other["text"], text)) in by_content:
+            against |= {content, back}
+    counts["left out: pairs that contradict each other"] += len(against)
+    return [chosen for content, chosen in by_content.items() if content not in against]
+
+
+def _length_matched(found: list[Chosen], ratio: float | None, counts: Counter[str]) -> list[Chosen]:
+    if ratio is None:
+        return found
+    kept = []
+    for chosen in found:
+        short, long = sorted((chosen.facts["length"], chosen.facts["other"]["length"]))
+        if long <= ratio * short:
+            kept.append(chosen)
+    counts["left out: sides of unlike length"] += len(found) - len(kept)
+    return kept
+
+
+def _on_probation(index: Index, settings: Routes) -> frozenset[str]:
+    rows, newest = index.newcomers(settings.probation_votes)
+    return frozenset(
+        s for s, n, first in rows if standing.on_probation(n, first, newest, settings.probation_votes)
+    )
+
+
+def _weigh(found: list[Chosen], settings: Routes, probation: frozenset[str]) -> None:
+    """Propensity, then the route's own weight, half for newcomers, and for single verdicts the balance of
+    each skill."""
+    chances = []
+    for chosen in found:
+        chance, other = chosen.facts["propensity"], chosen.facts["other"]
+        if other and other["arm"] != chosen.facts["arm"]:
+            chance *= other["propensity"]  # both had to be drawn
+        chances.append(chance)
+    weights = selecting.propensity_weights(chances, settings.propensity_clip)
+    if found and found[0].draft.kind == "judged":
+        skills = [c.facts["skill"] for c in found]
+        classes = selecting.class_weights(
+            [c.draft.desirable for c in found], skills, settings.propensity_clip
+        )
+        weights = [w * c for w, c in zip(weights, classes, strict=True)]
+    for chosen, weight in zip(found, weights, strict=True):
+        new = chosen.draft.subjects and all(s in probation for s in chosen.draft.subjects)
+        chosen.weight = weight * chosen.draft.weight * (0.5 if new else 1.0)
+    for chosen, weight in zip(found, selecting.normalised([c.weight for c in found]), strict=True):
+        chosen.weight = weight
+
+
+def _capped(
+    found: list[Chosen], settings: Routes, probation: frozenset[str], selection: Selection
+) -> list[Chosen]:
+    """End users' and tenants' shares, by leaving items out after they are weighed."""
+    one = selection.standings.collectives
+    people = [
+        selecting.Cost(c.id, c.weight, tuple(sorted({one.get(s, s) for s in c.draft.subjects})))
+        for c in found
+    ]
+
+    def room(owner: Any) -> float:
+        return settings.probation_items if owner in probation else settings.subject_items
+
+    found = _keep(found, people, settings.subject_share, room, "subject", selection.counts)
+    tenants = {c.facts["tenant"] for c in found}
+    if len(tenants) <= FEW_TENANTS:
+        if len(tenants) > 1 and "tenant caps off" not in " ".join(selection.notes):
+            selection.notes.append(f"tenant caps off: {len(tenants)} tenants, each near a fifth by nature")
+        return found
+    costs = [selecting.Cost(c.id, c.weight, (c.facts["tenant"],)) for c in found]
+    return _keep(
+        found, costs, settings.tenant_share, lambda _: settings.subject_items, "tenant", selection.counts
+    )
+
+
+def _keep(
+    found: list[Chosen],
+    costs: list[selecting.Cost],
+    share: float,
+    room: Any,
+    whose: str,
+    counts: Counter[str],
+) -> list[Chosen]:
+    keep, lost = selecting.capped(costs, share, room)
+    counts[f"left out: beyond a {whose}'s share"] += keep.count(False)
+    counts[f"{whose}s at their cap"] += len(lost)
+    return [chosen for chosen, stays in zip(found, keep, strict=True) if stays]
+
+
+def _finished(found: list[Chosen], kind: Kind) -> list[Chosen]:
+    """In the order of their ids, so that nothing depends on when what was read."""
+    found = sorted(found, key=lambda c: c.id)
+    weights = selecting.normalised([c.weight for c in found])
+    if kind == "judged":
+        weights = selecting.balanced(weights, [c.draft.desirable for c in found])
+    for chosen, weight in zip(found, weights, strict=True):
+        chosen.weight = round(weight, 6)
+    return found
+
+
+# --- with their texts -------------------------------------------------------------------------
+
+
+def items(found: Sequence[Chosen], bodies: Bodies, counts: Counter[str]) -> Iterator[Item]:
+    """The items with their texts, a few thousand in memory at a time. What the log no longer holds, and what
+    rests on words that it no longer holds, was erased, and is left out."""
+    for at in range(0, len(found), READ_AT_ONCE):
+        part = found[at : at + READ_AT_ONCE]
+        asked = {id for c in part for id in (c.draft.about, c.draft.rejected) if id}
+        asked |= {c.draft.chosen for c in part if c.draft.route != CORRECTED}
+        answers = bodies.lean_by_id(Interaction, sorted(asked))
+        said = bodies.lean_by_id(Feedback, sorted({id for c in part for id in c.draft.words}))
+        for chosen in part:
+            item = _item(chosen, answers, said)
+            if item is None:
+                counts["left out: erased"] += 1
+            else:
+                yield item
+
+
+def _item(chosen: Chosen, answers: dict[str, Any], said: dict[str, Any]) -> Item | None:
+    draft = chosen.draft
+    corrected = draft.route == CORRECTED
+    needed = {draft.about, draft.rejected, *(() if corrected else (draft.chosen,))} - {""}
+    if not needed <= answers.keys() or not said.keys() >= set(draft.words):
+        return None
+    text = said[draft.chosen]["text"] if corrected else answers[draft.chosen]["answer"]
+    rule = f"{draft.route};simulated" if draft.simulated else draft.route
+    origin = Origin((*sorted(needed), *draft.words), rule, Consent.TRAIN)
+    prompt = messages(answers[draft.about])
+    if draft.kind == "pair":
+        rejected = answers[draft.rejected]["answer"]
+        return Pair(chosen.id, prompt, text, rejected, origin, chosen.weight, draft.flip)
+    if draft.kind == "judged":
+        return Judged(chosen.id, prompt, text, draft.desirable, origin, chosen.weight)
+    return Example(chosen.id, prompt, text, origin, chosen.weight)
+
+
+def messages(body: dict[str, Any]) -> Messages:
+    """The prompt of an interaction's body."""
+    return tuple(Message(Role(m["role"]), m["content"]) for m in body["messages"])

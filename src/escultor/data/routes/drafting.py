@@ -1,0 +1,164 @@
+"""From the tables of the index to drafts: which prompts are gone through again, and with what of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from escultor.config import Routes
+from escultor.data.routes import lean
+from escultor.data.routes.evidence import Answer, Group, Picked, Word, is_end_user, judgements
+from escultor.data.routes.table import Limits, drafts
+from escultor.data.routes.trusting import Standings
+from escultor.store.feedback import CORRECTION
+from escultor.types import Consent
+
+MANY = 20_000  # rows written at a time
+BROKEN = ("error", "cancelled")
+
+
+def mark_touched(file: sqlite3.Connection) -> None:
+    """Every prompt about which something was read is to be gone through again."""
+    file.execute(
+        "insert or ignore into dirty select prompt from answers where id in (select id from touched)"
+    )
+    file.execute(
+        "insert or ignore into dirty select a.prompt from picks p join answers a on a.id = p.first "
+        "where p.target in (select id from touched)"
+    )
+    file.execute("delete from touched")
+
+
+def mark_changed(file: sqlite3.Connection, before: Standings | None, now: Standings) -> None:
+    """And so is every prompt with a word or an answer of somebody who counts otherwise than before."""
+    if before is None or before.settings != now.settings or before.shared != now.shared:
+        file.execute("insert or ignore into dirty select distinct prompt from answers")
+        return
+    for subject in before.changed(now):
+        mark_of(file, subject)
+
+
+def mark_of(file: sqlite3.Connection, subject: str) -> None:
+    """The prompts with a word or an answer of one person."""
+    for where in (
+        "live l join answers a on a.id = l.target where l.subject = ?",
+        "answers a where a.subject = ?",
+        "picks p join answers a on a.id = p.first where p.subject = ?",
+    ):
+        file.execute(f"insert or ignore into dirty select a.prompt from {where}", (subject,))
+
+
+def redraft(file: sqlite3.Connection, settings: Routes, now: Standings) -> None:
+    """Go through the prompts that are marked."""
+    limits = Limits(settings.pairs_per_prompt, settings.max_flip_rate)
+    file.execute("delete from drafts where prompt in (select prompt from dirty)")
+    file.execute("delete from tally where prompt in (select prompt from dirty)")
+    made: list[tuple[Any, ...]] = []
+    tallies: list[tuple[str, str, int]] = []
+    for group in _Prompts(file, settings, now).groups():
+        for draft in drafts(group, limits):
+            words, subjects = "\x1f".join(draft.words), "\x1f".join(draft.subjects)
+            made.append((*draft[:10], words, subjects, *draft[12:]))
+        tallies += [(group.prompt, reason, n) for reason, n in group.tally.items() if n]
+        if len(made) > MANY:
+            _write(file, made, tallies)
+    _write(file, made, tallies)
+    file.execute("delete from dirty")
+
+
+def _write(
+    file: sqlite3.Connection, made: list[tuple[Any, ...]], tallies: list[tuple[str, str, int]]
+) -> None:
+    file.executemany(f"insert into drafts values ({','.join('?' * 15)})", made)
+    file.executemany("insert into tally values (?,?,?)", tallies)
+    made.clear()
+    tallies.clear()
+
+
+class _Prompts:
+    """The marked prompts with what holds about them."""
+
+    def __init__(self, file: sqlite3.Connection, settings: Routes, now: Standings):
+        self.file, self.settings, self.now, self.trust = file, settings, now, now.trust()
+
+    def groups(self) -> Iterator[Group]:
+        """One by one, in the order of their hash."""
+        rows = self.file.execute(
+            "select a.prompt, a.id, a.subject, a.text, a.length, a.parent, "
+            "exists (select 1 from children c where c.parent = a.id), "
+            "a.consent, a.finish, a.repeated, a.skill, "
+            "l.seq, l.id, l.time, l.subject, l.name, l.up, l.source "
+            "from dirty d join answers a on a.prompt = d.prompt "
+            "left join live l on l.target = a.id and l.gone = 0 and l.up is not null order by d.prompt"
+        )
+        picks = self._picks()
+        for prompt, several in groupby(rows, itemgetter(0)):
+            yield self._group(prompt, several, picks.get(prompt, ()))
+
+    def _picks(self) -> dict[str, list[Picked]]:
+        found: dict[str, list[Picked]] = {}
+        for prompt, shown, *rest in self.file.execute(
+            "select a.prompt, p.shown, p.seq, p.id, p.time, p.subject, p.winner, p.source from picks p "
+            "join answers a on a.id = p.first where p.gone = 0 and a.prompt in (select prompt from dirty)"
+        ):
+            seq, id, time, subject, winner, source = rest
+            pick = Picked(seq, id, time, subject, lean.ids_of(shown), winner, source)
+            found.setdefault(prompt, []).append(pick)
+        return found
+
+    def _group(self, prompt: str, rows: Iterable[tuple[Any, ...]], picks: Sequence[Picked]) -> Group:
+        group = Group(prompt, {}, {}, [], [], self.trust)
+        words: dict[str, list[Word]] = {}
+        suspect: set[str] = set()
+        for row in rows:
+            id = row[1]
+            if id not in group.answers and not self._takes(group, row, suspect):
+                continue
+            if row[11] is None:
+                continue
+            word = Word(row[11], row[12], row[13], id, row[14], row[15], bool(row[16]), row[17])
+            if held := self._held(word, id in suspect):
+                group.count(f"held back: {held}")
+            elif word.name == CORRECTION:
+                group.corrections.append(word)
+            else:
+                words.setdefault(id, []).append(word)
+        group.judgements.update({id: judgements(said, self.trust) for id, said in words.items()})
+        for pick in picks:
+            self._pick(group, pick, suspect)
+        return group
+
+    def _takes(self, group: Group, row: tuple[Any, ...], suspect: set[str]) -> bool:
+        """Whether the answer of a row may be used at all; it is in the group then."""
+        prompt, id, subject, text, length, parent, regenerated, consent, finish, repeated, skill = row[:11]
+        said = row[11] is not None
+        if consent != Consent.TRAIN:
+            group.count("left out: no consent", said)
+            return False
+        if finish in BROKEN:
+            group.count("left out: the answer was broken off", said)
+            return False
+        group.answers[id] = Answer(id, prompt, subject, text, length, parent, bool(regenerated))
+        if self.now.is_dictated(subject, skill, repeated, self.settings.dictated_share):
+            suspect.add(id)
+        return True
+
+    def _pick(self, group: Group, pick: Picked, suspect: set[str]) -> None:
+        if not pick.winner:
+            group.count("no pair: a choice that was a tie")
+        elif pick.winner not in pick.shown or not all(id in group.answers for id in pick.shown):
+            group.count("left out: a choice between answers to several prompts, unknown or not to be used")
+        elif held := self._held(pick, pick.winner in suspect):
+            group.count(f"held back: {held}")
+        else:
+            group.choices.append(pick)
+
+    def _held(self, word: Word | Picked, suspect: bool) -> str | None:
+        if not is_end_user(word.source) or word.id in self.now.released:
+            return None
+        if any(since <= word.time < until for since, until in self.now.hasty.get(word.subject, ())):
+            return "haste"
+        return "dictation" if suspect else None

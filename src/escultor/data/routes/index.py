@@ -1,0 +1,307 @@
+"""What the routes need of the log, lean, in a derived SQLite file: only new entries are read, and only
+prompts about which something changed are gone through again.
+
+The file can be deleted at any time: it is made again from the log. Its name says which rules it was made by
+and which store it belongs to; that it belongs to this log is checked by the entry it was last read up to.
+A read of new entries is one transaction, so a process that is killed leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from escultor.config import Routes
+from escultor.data.routes import drafting, lean, standing, trusting
+from escultor.data.routes.table import RULES, Draft
+from escultor.data.routes.tables import SCHEMA, TABLES, opened
+from escultor.errors import StoreError
+from escultor.ids import hash_value, plain
+from escultor.store.log import Log
+from escultor.types import Erasure, Feedback, Interaction, Release
+
+REGENERATED = '"relation":"regenerate"'
+MANY = 20_000  # answers looked up at a time
+
+
+class Index:
+    """The derived state of one log, or of events given by hand (`path` None: in memory)."""
+
+    def __init__(self, path: Path | None, settings: Routes):
+        self.path, self.settings = path, settings
+        self.file = opened(path)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def follow(self, log: Log) -> int:
+        """Read what was recorded since the last time; the number of the entry it is read up to."""
+        until = log.end()
+        with self._transaction():
+            cursor = int(self._get("cursor") or 0)
+            mark = self._get("mark")
+            if cursor and mark != _mark(log, cursor):
+                self._forget()  # another log, or an older copy of this one
+                cursor = 0
+            if until == cursor:
+                return cursor
+            for page in log.lean(Erasure, cursor, until):
+                self._erase([body["subject"] for _, body in page])
+                self._put("erased", str(page[-1][0]))
+            for page in log.lean(Feedback, cursor, until):
+                self._take_feedback(page)
+                self._put("newest", str(page[-1][0]))
+            for page in log.lean(Interaction, cursor, until, REGENERATED):
+                self._take_children(page)
+            self._fetch(log)
+            released = {body["target"] for page in log.lean(Release, 0, until) for _, body in page}
+            self._settle(frozenset(released))
+            self._put("cursor", str(until))
+            self._put("mark", _mark(log, until))
+        return until
+
+    def take(self, interactions: Iterable[Interaction], feedback: Iterable[Feedback]) -> None:
+        """Take events given by hand, once and in any order, in the place of a log."""
+        answers = [plain(i) for i in {i.id: i for i in interactions}.values()]
+        once = {f.id: f for f in feedback}
+        events = list(enumerate((plain(once[id]) for id in sorted(once)), 1))
+        with self._transaction():
+            self._take_feedback(events)
+            regenerated = [(0, a) for a in answers if (a["lineage"] or {}).get("relation") == "regenerate"]
+            self._take_children(regenerated)
+            self._take_answers(answers)
+            self._settle(frozenset())
+            self._put("cursor", str(len(events)))
+
+    def _take_feedback(self, page: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        """Fold events into what holds; whose answers are not known yet are wanted."""
+        found = lean.Taken()
+        for seq, body in page:
+            found.take(seq, body)
+        run = self.file.executemany
+        run(_upsert("live", ("up", "source")), found.words)
+        run(_upsert("picks", ("source", "first", "shown", "winner")), found.picks)
+        run("insert or ignore into touched values (?)", [(target,) for target in found.targets])
+        run(
+            "insert into rates values (?,?,?,?) on conflict do update set n = n + excluded.n",
+            [(*key, n) for key, n in found.rates.items()],
+        )
+        run(
+            "insert into subjects values (?,?) on conflict do update set first = min(first, excluded.first)",
+            list(found.first.items()),
+        )
+        run(
+            "insert into seen values (?,?) on conflict do update set n = n + excluded.n",
+            list(found.counts.items()),
+        )
+
+    def _take_children(self, page: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        found = [(b["lineage"]["parent"], b["id"]) for _, b in page if (b.get("lineage") or {}).get("parent")]
+        self.file.executemany("insert or ignore into children values (?,?)", found)
+        self.file.executemany("insert or ignore into touched values (?)", [(p,) for p, _ in found])
+
+    def _fetch(self, log: Log) -> None:
+        """The answers that something was said about, and those that they are regenerations of."""
+        self.file.execute(
+            "insert or ignore into wanted select id from touched where id not like 'choice-%' "
+            "and id not in (select id from answers) "
+            "and (id in (select target from live) or id in (select first from picks))"
+        )
+        self.file.execute(
+            "insert or ignore into wanted select j.value from picks p, json_each(p.shown) j "
+            "where p.target in (select id from touched) and j.value not in (select id from answers)"
+        )
+        asked: set[str] = set()
+        while True:
+            ids = [id for (id,) in self.file.execute("select id from wanted") if id not in asked]
+            if not ids:
+                return
+            asked |= set(ids)
+            for at in range(0, len(ids), MANY):
+                found = log.lean_by_id(Interaction, ids[at : at + MANY])
+                self._take_answers(found.values())
+
+    def _take_answers(self, bodies: Iterable[dict[str, Any]]) -> None:
+        rows = [lean.answer_row(body) for body in bodies]
+        self.file.executemany(f"insert or replace into answers values ({','.join('?' * 14)})", rows)
+        ids = [(row[0],) for row in rows]
+        self.file.executemany("delete from wanted where id = ?", ids)
+        self.file.executemany("insert or ignore into touched values (?)", ids)
+        self.file.executemany(
+            "insert or ignore into wanted select ? where not exists (select 1 from answers where id = ?)",
+            [(row[7], row[7]) for row in rows if row[7] is not None],
+        )
+
+    # --- what is asked of it --------------------------------------------------------------------
+
+    def quarantine(self) -> list[standing.Held]:
+        """Everything that is held back now, and why; the fullest entries first."""
+        now = trusting.Standings.parse(self._get("standings"))
+        held = [] if now is None else now.held
+        return sorted(held, key=lambda h: (-h.n, h.id))
+
+    def standings(self) -> trusting.Standings:
+        found = trusting.Standings.parse(self._get("standings"))
+        return found if found is not None else trusting.measure(self.file, self.settings, frozenset())
+
+    def state(self) -> str:
+        """The name of what the index holds: it changes when anything does that items are made of."""
+        answers = self.file.execute("select count(*) from answers").fetchone()[0]
+        names = ("newest", "erased", "standings")
+        return hash_value([answers, *(self._get(name) for name in names)])
+
+    def remembered(self, key: str) -> str | None:
+        """What was kept under a key while the state was the same."""
+        return self._get(f"kept {key}")
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep the outcome of a question to this state; those to earlier states are forgotten."""
+        with self._transaction():
+            state = self.state()
+            if self._get("kept of") != state:
+                self.file.execute("delete from meta where key like 'kept %'")
+                self._put("kept of", state)
+            self._put(f"kept {key}", value)
+
+    def drafts(self, after: int, since: float | None) -> Iterator[tuple[Draft, dict[str, Any]]]:
+        """Drafts whose newest word was recorded behind `after` and said no earlier than `since`, with the
+        rights and facts of the answers they are made of; in the order of the routes."""
+        names = ("prompt", "skill", "tenant", "arm", "propensity", "retain", "length", "text")
+        rows = self.file.execute(
+            "select d.*, a.prompt, a.skill, a.tenant, a.arm, a.propensity, a.retain_until, a.length, a.text, "
+            "b.arm, b.propensity, b.retain_until, b.length, b.text "
+            "from drafts d join answers a on a.id = d.about "
+            "left join answers b on b.id = d.rejected and d.rejected != '' "
+            "where d.seq > ? and d.time >= ? order by d.prompt, d.rowid",
+            (after, float("-inf") if since is None else since),
+        )
+        for row in rows:
+            lists = _split(row[10]), _split(row[11])
+            draft = Draft._make((*row[:7], bool(row[7]), *row[8:10], *lists, *row[12:14], bool(row[14])))
+            facts = dict(zip(names, row[15:23], strict=True))
+            other = dict(zip(("arm", "propensity", "retain", "length", "text"), row[23:], strict=True))
+            yield draft, facts | {"other": other if draft.rejected else None}
+
+    def counts(self) -> dict[str, int]:
+        """Why events made no item, over all that holds now."""
+        found = dict(self.file.execute("select reason, n from seen"))
+        found |= dict(self.file.execute("select reason, sum(n) from tally group by reason"))
+        orphans = self.file.execute("select count(*) from wanted").fetchone()[0]
+        return found | ({"waiting: about an answer that is not known": orphans} if orphans else {})
+
+    def newcomers(self, least: int) -> tuple[list[tuple[str, int, float]], float]:
+        """(person, live verdicts, time of the first) of end users who may be new, and the newest time."""
+        newest = self.file.execute("select coalesce(max(time), 0) from live").fetchone()[0]
+        rows = self.file.execute(
+            "select s.subject, (select count(*) from live l where l.subject = s.subject and l.gone = 0) "
+            "+ (select count(*) from picks p where p.subject = s.subject and p.gone = 0) n, s.first "
+            "from subjects s where n < ? or s.first > ?",
+            (least, newest - standing.YOUNG_S),
+        )
+        return rows.fetchall(), newest
+
+    def agreement(self) -> list[tuple[int, int]]:
+        """(up, down) of every answer that several people gave a thumb."""
+        return self.file.execute(
+            "select sum(up), count(*) - sum(up) from live "
+            "where name = 'thumb' and gone = 0 and up is not null group by target having count(*) > 1"
+        ).fetchall()
+
+    # --- the file -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self.file.execute("begin immediate")
+            self.file.execute("create temp table if not exists touched (id text primary key) without rowid")
+            yield
+            self.file.execute("commit")
+        except sqlite3.Error as error:
+            self._undo()
+            remedy = f"free disk space, or delete {self.path}: it is made again from the log"
+            raise StoreError("the derived index of feedback failed", error, remedy=remedy) from error
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        with suppress(sqlite3.Error):
+            self.file.execute("rollback")
+
+    def _erase(self, subjects: Sequence[str]) -> None:
+        """Forget what the log erased: these people's answers, their words, and all words on their answers."""
+        file = self.file
+        for subject in subjects:
+            drafting.mark_of(file, subject)
+            file.execute("create temp table gone as select id from answers where subject = ?", (subject,))
+            theirs = "select id from temp.gone"
+            file.execute(f"delete from live where subject = ? or target in ({theirs})", (subject,))
+            file.execute(
+                f"delete from picks where subject = ? or first in ({theirs}) "
+                f"or exists (select 1 from json_each(shown) j where j.value in ({theirs}))",
+                (subject,),
+            )
+            file.execute(f"delete from children where parent in ({theirs}) or child in ({theirs})")
+            for table in ("answers", "rates", "subjects"):
+                file.execute(f"delete from {table} where subject = ?", (subject,))
+            file.execute("drop table temp.gone")
+
+    def _settle(self, released: frozenset[str]) -> None:
+        """Who is trusted how far, what is held back, and the drafts of all prompts that this changes."""
+        drafting.mark_touched(self.file)
+        now = trusting.measure(self.file, self.settings, released)
+        drafting.mark_changed(self.file, trusting.Standings.parse(self._get("standings")), now)
+        self._put("standings", now.text())
+        drafting.redraft(self.file, self.settings, now)
+
+    def _forget(self) -> None:
+        for table in TABLES:
+            self.file.execute(f"delete from {table}")
+
+    def _get(self, key: str) -> str | None:
+        found = self.file.execute("select value from meta where key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def _put(self, key: str, value: str) -> None:
+        self.file.execute("insert or replace into meta values (?, ?)", (key, value))
+
+
+def index_path(folder: Path, store: str, settings: Routes) -> Path:
+    """Where the index of a store lies: another store or other rules have another file."""
+    name = hash_value(
+        [store, SCHEMA, RULES, standing.RULES, settings.pairs_per_prompt, settings.max_flip_rate]
+    )
+    return folder / f"routes-{name[:12]}.sqlite"
+
+
+def _upsert(table: str, more: Sequence[str]) -> str:
+    """Take the place of what holds under the same key, if it is of lower precedence. A withdrawn choice
+    keeps the answers that it was made from: the withdrawal does not name them."""
+    columns = ("target", "subject", "name", "time", "gone", "id", "seq", *more)
+    kept = {"first": "coalesce(excluded.first, first)"}
+    news = ", ".join(f"{name} = {kept.get(name, f'excluded.{name}')}" for name in columns[3:])
+    return (
+        f"insert into {table} ({', '.join(columns)}) values ({', '.join('?' * len(columns))}) "
+        f"on conflict do update set {news} "
+        f"where (excluded.time, excluded.gone, excluded.id) > ({table}.time, {table}.gone, {table}.id)"
+    )
+
+
+def _mark(log: Log, seq: int) -> str:
+    found = log.identity(seq)
+    return f"{seq}:{found}"
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split("\x1f")) if text else ()

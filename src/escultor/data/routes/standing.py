@@ -1,0 +1,185 @@
+"""What is held back and how much an end user's word counts: rules against abuse, pure and in the open.
+
+Nothing is deleted. What a rule holds back stands in an entry with its reason, can be looked at and released.
+
+* **Haste.** More verdicts in an hour, a day or a month than `factor` times what is usual: among nine of ten
+  end users, each by their busiest such span; or in the person's own other spans, when it is more than usual.
+* **Dictation.** An answer that repeats what its asker wrote was not the model's idea. To plant a phrase one
+  must have it said first, so verdicts on such answers are held back, unless it is the skill's nature to
+  repeat: more than a fifth of its answers do, taking the mean over at least five people.
+* **Agreement.** Who contradicts the others' majority is read as less often right; who does so half the time
+  counts nothing.
+* **Lockstep.** Accounts that judged mostly the same answers alike are one person where caps are concerned.
+* **Probation.** Who is new counts half and fills a smaller cap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+from escultor.ids import hash_value
+
+RULES = "standing/1"
+HOUR_S, DAY_S = 3600, 86_400
+SPANS = {"hour": HOUR_S, "day": DAY_S, "month": 30 * DAY_S}
+USUAL = 0.9  # of the others; the share that may conspire without moving what is usual is the rest
+CROWD = 5  # people beside oneself who make one
+OWN_SPANS = 5  # from which on a person has a history
+COPYING, COPYING_SUBJECTS = 0.2, 5
+WINDOW, WINDOWS, SHORTEST = 24, 16, 16  # characters, looked up at most, of an answer at least
+AGREES, AGREES_WEIGHT = 0.8, 5  # what is believed of who was never compared with others, and how firmly
+TOGETHER, TOGETHER_SHARE = 5, 0.5  # verdicts in common, of the less busy one's
+YOUNG_S = DAY_S
+
+
+class Rate(NamedTuple):
+    subject: str
+    span: str
+    start: int  # seconds since the epoch
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One entry of the quarantine: what one end user said in a stretch of time, or about answers they
+    dictated (`until` 0: whenever)."""
+
+    id: str
+    rule: str
+    subject: str
+    since: float
+    until: float
+    n: int
+    reason: str
+
+
+def hasty(rates: Iterable[Rate], factor: float, floor: int) -> list[Held]:
+    """Spans in which an end user was much busier than is usual."""
+    found: list[Held] = []
+    by_span: dict[str, dict[str, list[Rate]]] = {}
+    for rate in rates:
+        by_span.setdefault(rate.span, {}).setdefault(rate.subject, []).append(rate)
+    for span, subjects in by_span.items():
+        peaks = sorted(max(rate.n for rate in own) for own in subjects.values())
+        for own in subjects.values():
+            peak = max(rate.n for rate in own)
+            if peak <= floor:
+                continue
+            usual = _usual(peaks, peak)
+            for rate in own:
+                others = [r.n for r in own if r.start != rate.start]
+                limit = math.inf if usual is None else factor * usual
+                if len(others) >= OWN_SPANS:
+                    limit = min(limit, max(factor * median(others), usual or 0))
+                if rate.n > max(floor, limit):
+                    found.append(_haste(rate, usual, SPANS[span]))
+    return sorted(found, key=lambda held: held.id)
+
+
+def _usual(peaks: list[int], own: int) -> float | None:
+    """The busiest span of nine of ten of the others; None where they are too few to say what is usual."""
+    others = len(peaks) - 1
+    if others < CROWD:
+        return None
+    at = min(others - 1, int(USUAL * others))
+    # `peaks` is sorted and holds one's own: those from it on move down by one place.
+    return float(peaks[at] if peaks[at] < own else peaks[min(at + 1, others)])
+
+
+def _haste(rate: Rate, usual: float | None, seconds: int) -> Held:
+    known = "more than this person is wont to" if usual is None else f"usual are up to {usual:g}"
+    reason = f"{rate.n:,} verdicts in one {rate.span}; {known}"
+    id = _entry("haste", rate.subject, rate.span, rate.start)
+    return Held(id, "haste", rate.subject, rate.start, rate.start + seconds, rate.n, reason)
+
+
+def _entry(*names: object) -> str:
+    return f"held-{hash_value([RULES, *names])[:16]}"
+
+
+class Told(NamedTuple):
+    """How many rated answers an asker got in a skill, and how many of them repeat the prompt."""
+
+    subject: str
+    skill: str
+    answers: int
+    dictated: int
+
+
+def dictated(told: Iterable[Told]) -> tuple[list[Held], frozenset[str]]:
+    """Askers whose answers repeat their prompts, and the skills whose nature that is."""
+    told = list(told)
+    shares: dict[str, list[float]] = {}
+    for row in told:
+        shares.setdefault(row.skill, []).append(row.dictated / row.answers)
+    copying = frozenset(
+        skill for skill, s in shares.items() if len(s) >= COPYING_SUBJECTS and sum(s) / len(s) > COPYING
+    )
+    counts: dict[str, int] = {}
+    for row in told:
+        if row.dictated and row.skill not in copying:
+            counts[row.subject] = counts.get(row.subject, 0) + row.dictated
+    return [
+        Held(
+            _entry("dictation", subject),
+            "dictation",
+            subject,
+            0.0,
+            0.0,
+            n,
+            f"{n:,} rated {'answer' if n == 1 else 'answers'} repeat what this person wrote in the prompt",
+        )
+        for subject, n in sorted(counts.items())
+    ], copying
+
+
+def repeated_share(prompt: str, answer: str) -> float:
+    """The share of an answer that stands in the prompt, by pieces of 24 characters, case and blanks apart.
+    Answers shorter than 16 characters repeat nothing: a word is not dictated."""
+    text = " ".join(answer.lower().split())
+    if len(text) < SHORTEST:
+        return 0.0
+    said = " ".join(prompt.lower().split())
+    if len(text) <= WINDOW:
+        return float(text in said)
+    last = len(text) - WINDOW
+    pieces = min(WINDOWS, 1 + last // (WINDOW // 2))
+    starts = [last * i // max(1, pieces - 1) for i in range(pieces)]
+    return sum(text[at : at + WINDOW] in said for at in starts) / pieces
+
+
+def reliability(agreements: Iterable[tuple[str, int, int]]) -> dict[str, float]:
+    """From (person, verdicts compared with others', of these agreeing) to the share of their word that
+    counts, in quarters; only those under 1 are named."""
+    found = {}
+    for subject, compared, agreeing in agreements:
+        p = (agreeing + AGREES * AGREES_WEIGHT) / (compared + AGREES_WEIGHT)
+        share = round(4 * min(1.0, max(0.0, (p - 0.5) / (AGREES - 0.5)))) / 4
+        if share < 1:
+            found[subject] = share
+    return found
+
+
+def collectives(common: Iterable[tuple[str, str, int]], verdicts: Mapping[str, int]) -> dict[str, str]:
+    """From (person, person, verdicts that both gave alike) to the one name of each lockstep group."""
+    head: dict[str, str] = {}
+
+    def find(subject: str) -> str:
+        while (up := head.setdefault(subject, subject)) != subject:
+            subject = up
+        return subject
+
+    for one, other, n in common:
+        if n >= TOGETHER and n >= TOGETHER_SHARE * min(verdicts[one], verdicts[other]):
+            a, b = sorted((find(one), find(other)))
+            head[b] = a
+    return {subject: find(subject) for subject in head}
+
+
+def on_probation(verdicts: int, first: float, newest: float, least: int) -> bool:
+    """Whether a person is new: few verdicts, or a first one less than a day before the newest of all."""
+    return verdicts < least or newest - first < YOUNG_S

@@ -1,0 +1,275 @@
+"""The routes in their order. Each takes one prompt and what is known of it and yields drafts.
+
+**Used once.** What a person made of an answer is one judgement. A route that makes an item of it marks it,
+for each person whose word the item rests on, and no later route takes it again: an edit says that the answer
+was bad, so the thumb down beside it is no second verdict; nor is the thumb up on the answer that was kept.
+Within one route an answer may stand in several pairs, up to the cap.
+
+**One prompt.** A route sees one prompt at a time, so an up on one prompt never meets a down on another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from escultor.data.routes.evidence import (
+    CORRECTION,
+    IMPLICIT_RULES,
+    REGENERATION,
+    Answer,
+    Group,
+    Judgement,
+    Word,
+    is_end_user,
+    together,
+)
+from escultor.ids import hash_bytes, hash_value
+from escultor.rng import unit
+from escultor.types import SourceKind
+
+Kind = Literal["pair", "example", "judged"]
+
+
+class Draft(NamedTuple):
+    """An item before its text: what it rests on, by reference, and what selecting needs to know of it.
+
+    `chosen` is the id of an interaction, or of a correction; so is a verdict's and an example's text.
+    """
+
+    id: str
+    prompt: str
+    route: str
+    kind: Kind
+    about: str  # the interaction whose prompt and rights it has
+    chosen: str
+    rejected: str  # empty but for a pair
+    desirable: bool
+    flip: float
+    weight: float
+    words: tuple[str, ...]  # ids of the feedback it rests on
+    subjects: tuple[str, ...]  # end users it rests on, each alike
+    seq: int  # of the newest of its words
+    time: float
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    pairs_per_prompt: int = 4
+    max_flip_rate: float = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way from what was said to items. A change of what it makes is a new version."""
+
+    name: str
+    version: int
+    kinds: tuple[Kind, ...]
+    make: Callable[[Group, Limits], Iterator[Draft]]
+
+    @property
+    def rule(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+# --- corrections ------------------------------------------------------------------------------
+
+
+def corrections(group: Group, limits: Limits) -> Iterator[Draft]:
+    """An edit stands over the answer it mends, and is an example of what to say. Whether it changed enough
+    to be a pair is seen when the texts are read (`convert`)."""
+    made = sorted(group.corrections, key=lambda w: w.id)
+    made.sort(key=lambda w: unit(0, "corrections", w.id))
+    flip = {w.id: 1 - group.trust.of(CORRECTION, w.subject) for w in made}
+    right = [w for w in made if flip[w.id] <= limits.max_flip_rate]
+    group.count("left out: correction of an unreliable subject", len(made) - len(right))
+    group.count(
+        "left out: more corrections of one prompt than the cap", len(right[limits.pairs_per_prompt :])
+    )
+    for word in right[: limits.pairs_per_prompt]:
+        on = (word,)
+        yield _draft(group, "example", word.id, "", on, flip[word.id])
+        yield _draft(group, "pair", word.id, word.target, on, flip[word.id])
+        group.used.add((word.subject, word.target))
+
+
+# --- regenerations ----------------------------------------------------------------------------
+
+
+def regenerations(group: Group, limits: Limits) -> Iterator[Draft]:
+    """The answer that a person kept stands over those they abandoned on the way to it. Only when it is the
+    last of its line and the person who asked said or did something good about it."""
+    for answer in sorted(group.answers.values()):
+        if answer.parent is None or answer.regenerated:
+            continue
+        kept = _of(group, answer, answer.subject)
+        if kept is None or not kept.up:
+            group.count("no pair: the last regeneration was not judged good")
+            continue
+        made = 0
+        for before in _abandoned(group, answer):
+            own = _of(group, before, answer.subject)
+            if own is not None and own.explicit and own.up:
+                continue
+            flip = 1 - group.trust.of(REGENERATION, answer.subject)
+            if own is not None and own.explicit and kept.explicit:
+                flip = min(flip, (2 - kept.right - own.right) / 2)
+            if before.text == answer.text or flip > limits.max_flip_rate or made >= limits.pairs_per_prompt:
+                group.count("left out: regeneration, same text, too doubtful or beyond the cap")
+                continue
+            made += 1
+            words = kept.words + (own.words if own else ())
+            yield _draft(group, "pair", answer.id, before.id, words, flip, 0.5)
+            group.used |= {(answer.subject, answer.id), (answer.subject, before.id)}
+
+
+def _of(group: Group, answer: Answer, subject: str) -> Judgement | None:
+    if (subject, answer.id) in group.used:
+        return None
+    return group.judgements.get(answer.id, {}).get(subject)
+
+
+def _abandoned(group: Group, answer: Answer) -> Iterator[Answer]:
+    """The answers before it in its line, the nearest first, as far as one person asked for them all."""
+    seen = {answer.id}
+    at = answer
+    while at.parent is not None and at.parent in group.answers and at.parent not in seen:
+        at = group.answers[at.parent]
+        if at.subject != answer.subject:
+            return
+        seen.add(at.id)
+        yield at
+
+
+# --- choices ----------------------------------------------------------------------------------
+
+
+def choices(group: Group, limits: Limits) -> Iterator[Draft]:
+    """The answer that was picked stands over those shown beside it; what its place did for it is taken out
+    of how often the pick is right."""
+    by_text: dict[tuple[str, str], None] = {}
+    for pick in sorted(group.choices, key=lambda c: (unit(0, "choices", c.id), c.id)):
+        flip = 1 - group.trust.picked(pick.subject, pick.shown[0] == pick.winner)
+        if flip > limits.max_flip_rate:
+            group.count("left out: choice too doubtful")
+            continue
+        winner = group.answers[pick.winner]
+        for other in pick.shown:
+            texts = winner.text, group.answers[other].text
+            if other == pick.winner:
+                continue
+            if texts[0] == texts[1]:
+                group.count("no pair: a choice between equal texts")
+                continue
+            if (texts[1], texts[0]) in by_text:
+                group.count("left out: choices that contradict each other")
+                continue
+            if texts not in by_text and len(by_text) >= limits.pairs_per_prompt:
+                group.count("left out: more choices on one prompt than the cap")
+                continue
+            by_text[texts] = None
+            word = Word(pick.seq, pick.id, pick.time, pick.winner, pick.subject, "choice", True, pick.source)
+            yield _draft(group, "pair", pick.winner, other, (word,), flip)
+            group.used |= {(pick.subject, pick.winner), (pick.subject, other)}
+
+
+# --- same prompt, different verdicts ----------------------------------------------------------
+
+
+def same_prompt(group: Group, limits: Limits) -> Iterator[Draft]:
+    """A text that people liked stands over one they did not like. Wrong when both verdicts are, and half
+    the time when one is: (a + b) / 2."""
+    if len(group.judgements) < 2:
+        return
+    ups, downs = [], []
+    for _, (answer, judged) in sorted(group.texts().items()):
+        verdict = together({s: j for s, j in judged.items() if j.explicit})
+        if verdict is not None:
+            (ups if verdict.up else downs).append((answer, verdict))
+    made = []
+    for up, liked in ups:
+        for down, disliked in downs:
+            flip = (liked.flip + disliked.flip) / 2
+            if flip > limits.max_flip_rate:
+                group.count("left out: same prompt, too doubtful")
+                continue
+            made.append((unit(0, "pairs", up.text, down.text), up, down, liked, disliked, flip))
+    made.sort(key=lambda m: m[0])
+    group.count("left out: more pairs of one prompt than the cap", len(made[limits.pairs_per_prompt :]))
+    for _, up, down, liked, disliked, flip in made[: limits.pairs_per_prompt]:
+        behind = liked.judgements + disliked.judgements
+        words = tuple(word for j in behind for word in j.words)
+        yield _draft(group, "pair", up.id, down.id, words, flip)
+        group.used |= {(word.subject, word.target) for word in words}
+
+
+# --- what is left -----------------------------------------------------------------------------
+
+
+def thumbs(group: Group, limits: Limits) -> Iterator[Draft]:
+    """Verdicts that met no other: a good or a bad answer by itself. What is uncertain weighs less, by the
+    factor 1 - 2 flip with which a flipped label's mean effect shrinks."""
+    for _, (answer, judged) in sorted(group.texts().items()):
+        explicit = {s: j for s, j in judged.items() if j.explicit}
+        verdict = together(explicit or judged)
+        if verdict is None:
+            group.count("left out: as many for as against")
+        elif verdict.flip > limits.max_flip_rate:
+            group.count("left out: verdict too doubtful")
+        else:
+            words = tuple(word for j in verdict.judgements for word in j.words)
+            made = _draft(group, "judged", answer.id, "", words, verdict.flip, 1 - 2 * verdict.flip)
+            yield made._replace(desirable=verdict.up)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("correction", 1, ("example", "pair"), corrections),
+    Route("regeneration", 1, ("pair",), regenerations),
+    Route("choice", 1, ("pair",), choices),
+    Route("same-prompt", 2, ("pair",), same_prompt),
+    Route("thumb", 1, ("judged",), thumbs),
+)
+RULES = hash_value([[route.rule for route in ROUTES], IMPLICIT_RULES])[:12]  # of the version of them all
+
+
+def drafts(group: Group, limits: Limits) -> list[Draft]:
+    """What all routes make of one prompt, in their order."""
+    return [draft._replace(route=route.rule) for route in ROUTES for draft in route.make(group, limits)]
+
+
+def _draft(
+    group: Group,
+    kind: Kind,
+    chosen: str,
+    rejected: str,
+    words: tuple[Word, ...],
+    flip: float,
+    weight: float = 1.0,
+) -> Draft:
+    id = hash_bytes("\x1f".join((group.prompt, kind, chosen, rejected)).encode())
+    newest = max(words)
+    about = words[0].target if words[0].name == CORRECTION else chosen
+    subjects = tuple(sorted({word.subject for word in words if is_end_user(word.source)}))
+    simulated = any(word.source == SourceKind.SIMULATED for word in words)
+    ids = tuple(sorted({word.id for word in words}))
+    time = max(word.time for word in words)
+    return Draft(
+        id,
+        group.prompt,
+        "",
+        kind,
+        about,
+        chosen,
+        rejected,
+        True,
+        round(flip, 6),
+        round(weight, 6),
+        ids,
+        subjects,
+        newest.seq,
+        time,
+        simulated,
+    )

@@ -1,0 +1,68 @@
+"""The tables of the derived index, and its file."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from escultor.errors import StoreError
+
+SCHEMA = "1"
+TABLES = (
+    *("meta", "answers", "live", "picks", "children", "wanted", "rates", "subjects", "dirty", "drafts"),
+    *("tally", "seen"),
+)
+LOCKED_S = 60.0  # waited for another process that reads the same log
+_SCRIPT = """
+create table if not exists meta (key text primary key, value text not null) without rowid;
+create table if not exists answers (
+  id text primary key, prompt text, subject text, tenant text, skill text, arm text, propensity real,
+  parent text, consent text, retain_until real, text text, length integer, repeated real, finish text);
+create index if not exists answers_prompt on answers (prompt);
+create index if not exists answers_subject on answers (subject);
+create table if not exists live (
+  target text, subject text, name text, time real, gone integer, id text, seq integer, up integer,
+  source text, primary key (target, subject, name)) without rowid;
+create index if not exists live_subject on live (subject);
+create table if not exists picks (
+  target text, subject text, name text, time real, gone integer, id text, seq integer, source text,
+  first text, shown text, winner text, primary key (target, subject, name)) without rowid;
+create index if not exists picks_first on picks (first);
+create index if not exists picks_subject on picks (subject);
+create table if not exists children (parent text, child text, primary key (parent, child)) without rowid;
+create table if not exists wanted (id text primary key) without rowid;
+create table if not exists rates (
+  subject text, span text, start integer, n integer, primary key (subject, span, start)) without rowid;
+create table if not exists subjects (subject text primary key, first real) without rowid;
+create table if not exists dirty (prompt text primary key) without rowid;
+create table if not exists drafts (
+  id text, prompt text, route text, kind text, about text, chosen text, rejected text, desirable integer,
+  flip real, weight real, words text, subjects text, seq integer, time real, simulated integer);
+create index if not exists drafts_prompt on drafts (prompt);
+create table if not exists tally (prompt text, reason text, n integer);
+create index if not exists tally_prompt on tally (prompt);
+create table if not exists seen (reason text primary key, n integer) without rowid;
+"""
+
+
+def opened(path: Path | None) -> sqlite3.Connection:
+    """The file, or a fresh one where it is no database any more: nothing in it is not in the log."""
+    for attempt in (0, 1):
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            file = sqlite3.connect(path or ":memory:", timeout=LOCKED_S, isolation_level=None)
+            file.execute("pragma journal_mode = wal")
+            file.execute("pragma synchronous = off")  # of a power failure it may die: it is made again
+            file.execute("pragma secure_delete = on")  # what was erased leaves no trace
+            file.execute("pragma cache_size = -200000")
+            file.executescript(_SCRIPT)
+            return file
+        except sqlite3.DatabaseError as error:
+            if path is None or attempt or "lock" in str(error):
+                raise StoreError(f"{path} cannot be opened", error, remedy="delete it") from error
+            for end in ("", "-wal", "-shm"):
+                Path(f"{path}{end}").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be made", error, remedy="check the folder's rights") from error
+    raise AssertionError("unreachable")

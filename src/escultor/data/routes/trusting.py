@@ -1,0 +1,190 @@
+"""What all that was said together tells of those who said it: measured from the index by a few queries."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from dataclasses import asdict, dataclass, replace
+
+from escultor.config import Routes
+from escultor.data.routes import standing
+from escultor.data.routes.evidence import PRIORS, THUMB, Trust
+from escultor.data.routes.standing import Held, Rate, Told
+from escultor.types import SourceKind
+
+PRIOR_WEIGHT = 20  # verdicts that what was believed before is worth
+RIGHT = (0.5, 0.98)  # no kind of event is worse than a coin, none beyond doubt
+BIAS_PRIOR, BIAS_STEP = 20, 0.1
+MOST_VOTERS = 100  # answers judged by more are left out where accounts are compared two by two
+
+_VOTES = "live where name = 'thumb' and gone = 0 and up is not null"
+_RATERS = f"('{SourceKind.RATER}')"
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Who is trusted how far, and what is held back; all that drafts depend on beside their own prompt."""
+
+    right: dict[str, float]
+    gold: int  # answers judged by raters, by which `right` was measured if they are enough
+    first_bias: float
+    first_share: float | None  # of choices, how many took what was shown first
+    reliability: dict[str, float]
+    held: list[Held]
+    copying: list[str]
+    released: list[str]
+    collectives: dict[str, str]
+    settings: dict[str, float]
+    hasty: dict[str, list[tuple[float, float]]]
+    dictating: list[str]
+
+    def trust(self) -> Trust:
+        return Trust(self.right, self.reliability, self.first_bias)
+
+    def is_dictated(self, subject: str, skill: str, repeated: float, limit: float) -> bool:
+        return repeated >= limit and skill not in self.copying and subject in self.dictating
+
+    @property
+    def shared(self) -> tuple[object, ...]:
+        """What the drafts of every prompt depend on."""
+        return self.right, self.first_bias, self.copying, self.released
+
+    def changed(self, now: Standings) -> set[str]:
+        """Those whose word or whose answers count otherwise now."""
+        pairs = ((self.reliability, now.reliability), (self.hasty, now.hasty))
+        found = {s for old, new in pairs for s in old.keys() | new.keys() if old.get(s) != new.get(s)}
+        return found | (set(self.dictating) ^ set(now.dictating))
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def parse(text: str | None) -> Standings | None:
+        if text is None:
+            return None
+        found = Standings(**json.loads(text))
+        hasty = {s: [(a, b) for a, b in spans] for s, spans in found.hasty.items()}
+        return replace(found, held=[Held(**h) for h in found.held], hasty=hasty)  # type: ignore[arg-type]
+
+
+def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]) -> Standings:
+    """The standings of all that the index holds. Released entries are held back no more."""
+    end_user = f"source = '{SourceKind.END_USER}'"
+    rates = file.execute(
+        "select * from rates where subject in (select subject from rates where n > ?)",
+        (settings.burst_floor,),
+    )
+    haste = _hasty(file, [Rate(*row) for row in rates], settings)
+    told = file.execute(
+        "select subject, skill, count(*), sum(repeated >= ?) from answers a where exists "
+        f"(select 1 from live l where l.target = a.id and {end_user}) or exists "
+        f"(select 1 from picks p where p.winner = a.id and {end_user}) group by subject, skill",
+        (settings.dictated_share,),
+    )
+    dictation, copying = standing.dictated(Told(*row) for row in told)
+    held = [entry for entry in (*haste, *dictation) if entry.id not in released]
+    right, gold = _right(file, settings.gold_items)
+    bias, share = _first_bias(file)
+    hasty: dict[str, list[tuple[float, float]]] = {}
+    for entry in held:
+        if entry.rule == "haste":
+            hasty.setdefault(entry.subject, []).append((float(entry.since), float(entry.until)))
+    return Standings(
+        right,
+        gold,
+        bias,
+        share,
+        standing.reliability(_agreements(file)),
+        held,
+        sorted(copying),
+        sorted(released),
+        _collectives(file),
+        settings.model_dump(),
+        hasty,
+        sorted(entry.subject for entry in held if entry.rule == "dictation"),
+    )
+
+
+def _hasty(file: sqlite3.Connection, busy: list[Rate], settings: Routes) -> list[Held]:
+    """Only those above the floor in some span can be hasty; of the others the busiest spans are enough."""
+    peaks = file.execute(
+        "select subject, span, min(start), max(n) from rates where subject not in "
+        "(select subject from rates where n > ?) group by subject, span",
+        (settings.burst_floor,),
+    )
+    rest = [Rate(*row) for row in peaks] if busy else []
+    return standing.hasty([*busy, *rest], settings.burst_factor, settings.burst_floor)
+
+
+def _agreements(file: sqlite3.Connection) -> list[tuple[str, int, int]]:
+    """End users' thumbs against the majority of the others on the same answer."""
+    return file.execute(
+        f"with t as (select target, sum(up) ups, count(*) n from {_VOTES} "
+        "group by target having count(*) > 2) "
+        "select l.subject, count(*), sum((2 * (ups - up) > n - 1) = up) from live l join t using (target) "
+        f"where name = 'thumb' and gone = 0 and up is not null and source = '{SourceKind.END_USER}' "
+        "and 2 * (ups - up) != n - 1 group by l.subject"
+    ).fetchall()
+
+
+def _collectives(file: sqlite3.Connection) -> dict[str, str]:
+    votes = f"{_VOTES} and source = '{SourceKind.END_USER}'"
+    file.execute("drop table if exists temp.shared")
+    file.execute(
+        f"create temp table shared as select target, subject, up from {votes} and target in "
+        f"(select target from {votes} group by target having count(*) between 2 and {MOST_VOTERS})"
+    )
+    file.execute("create index temp.shared_target on shared (target, up)")
+    common = file.execute(
+        "select a.subject, b.subject, count(*) from temp.shared a join temp.shared b "
+        "on a.target = b.target and a.up = b.up and a.subject < b.subject "
+        f"group by a.subject, b.subject having count(*) >= {standing.TOGETHER}"
+    ).fetchall()
+    if not common:
+        return {}
+    verdicts = dict(file.execute(f"select subject, count(*) from {votes} group by subject"))
+    return standing.collectives(common, verdicts)
+
+
+def _right(file: sqlite3.Connection, least: int) -> tuple[dict[str, float], int]:
+    """How often each kind of event by end users agrees with raters on the same answers, where at least
+    `least` answers were rated; what was believed before counts as 20 verdicts."""
+    gold = (
+        f"select target, 2 * sum(up) > count(*) good from {_VOTES} and source in {_RATERS} group by target "
+        "having 2 * sum(up) != count(*)"
+    )
+    n = file.execute(f"select count(*) from ({gold})").fetchone()[0]
+    if n < least:
+        return dict(PRIORS), n
+    right = dict(PRIORS)
+    for name, seen, agreeing in file.execute(
+        f"with g as ({gold}) select l.name, count(*), sum(l.up = g.good) from live l join g using (target) "
+        f"where l.gone = 0 and l.up is not null and l.source = '{SourceKind.END_USER}' group by l.name"
+    ):
+        if name in (THUMB, *PRIORS) and name != "correction":
+            p = (agreeing + PRIOR_WEIGHT * PRIORS[name]) / (seen + PRIOR_WEIGHT)
+            right[name] = round(min(RIGHT[1], max(RIGHT[0], p)), 2)
+    return right, n
+
+
+def _first_bias(file: sqlite3.Connection) -> tuple[float, float | None]:
+    """How much the first of two places helps, in log-odds: what explains how often it was taken, if the
+    better answer stands first half of the time. Twenty choices without bias are added; steps of 0.1."""
+    n, first = file.execute(
+        "select count(*), sum(winner = first) from picks where gone = 0 and winner != '' "
+        "and json_array_length(shown) = 2"
+    ).fetchone()
+    if not n:
+        return 0.0, None
+    share = (first + BIAS_PRIOR / 2) / (n + BIAS_PRIOR)
+    strength = math.log(PRIORS["choice"] / (1 - PRIORS["choice"]))
+
+    def taken(bias: float) -> float:
+        return sum(1 / (1 + math.exp(-(sign * strength + bias))) for sign in (1, -1)) / 2
+
+    low, high = -10.0, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if taken(middle) < share else (low, middle)
+    return round(low / BIAS_STEP) * BIAS_STEP, first / n
