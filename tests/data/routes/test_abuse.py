@@ -35,7 +35,8 @@ def attack(who: str, votes: int, prompt: str, over: float = 2 * WEEK, seed: int 
     """One person who has a phrase said and gives it thumbs up."""
     draw = random.Random(seed)
     served = [
-        said(f"x{who}-{n}", f"{prompt} {who} {n}", f"As we know, {PLANTED}.", subject=who) for n in range(votes)
+        said(f"x{who}-{n}", f"{prompt} {who} {n}", f"As we know, {PLANTED}.", subject=who)
+        for n in range(votes)
     ]
     return served, [thumb(i.id, True, who, draw.random() * over) for i in served]
 
@@ -141,7 +142,8 @@ def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
 @settings(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.lists(st.sampled_from("abcdef"), max_size=3, unique=True), st.floats(0.1, 9.0)), max_size=60
+        st.tuples(st.lists(st.sampled_from("abcdef"), max_size=3, unique=True), st.floats(0.1, 9.0)),
+        max_size=60,
     ),
     st.floats(0.0, 0.5),
     st.integers(0, 8),
@@ -174,7 +176,9 @@ def test_haste_is_more_than_the_crowd_or_more_than_one_is_wont_to():
 def test_a_share_of_people_under_a_tenth_does_not_move_what_is_usual():
     others = [Rate(f"p{n}", "day", 0, 10) for n in range(95)]
     flood = [Rate(f"m{n}", "day", 0, 1000) for n in range(5)]
-    assert {held.subject for held in standing.hasty([*others, *flood], 5.0, 30)} == {f"m{n}" for n in range(5)}
+    assert {held.subject for held in standing.hasty([*others, *flood], 5.0, 30)} == {
+        f"m{n}" for n in range(5)
+    }
 
 
 def test_repetition_is_seen_through_case_and_blanks_and_words_are_no_dictation():
