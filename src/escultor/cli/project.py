@@ -54,15 +54,20 @@ def yaml_text() -> str:
 def _keys(section: type[Section], indent: str) -> list[str]:
     """One line per key, their comments in one column."""
     defaults = section().model_dump(mode="json")
+    own = {name: _section_of(info) for name, info in section.model_fields.items()}
+    whole = {name for name, inner in own.items() if inner is not None and defaults[name] is not None}
     entries = [
-        (f"{indent}{name}: {_yaml(defaults[name])}", info) for name, info in section.model_fields.items()
+        (f"{indent}{name}:" if name in whole else f"{indent}{name}: {_yaml(defaults[name])}", info)
+        for name, info in section.model_fields.items()
     ]
     column = min(44, max(len(entry) for entry, _ in entries) + 2)
     lines = []
     for (entry, info), name in zip(entries, section.model_fields, strict=True):
         lines.append(f"{entry:<{column - 2}}  # {_described(info)}")
-        inner = _section_of(info)
-        if inner is not None and _takes(section, name):
+        inner = own[name]
+        if inner is not None and name in whole:
+            lines += _keys(inner, indent + "  ")
+        elif inner is not None and _takes(section, name):
             lines += [f"{indent}# {line}" for line in (f"{name}:", *_keys(inner, "  "))]
     return lines
 
@@ -79,7 +84,8 @@ def _section_of(info: FieldInfo) -> type[Section] | None:
     """The section that a key holds, `X` or `X | None`; None for a plain value."""
     from escultor.config import Section
 
-    options = (info.annotation, *getattr(info.annotation, "__args__", ()))
+    inner = () if get_origin(info.annotation) in (dict, tuple) else getattr(info.annotation, "__args__", ())
+    options = (info.annotation, *inner)
     return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
 
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from escultor.cli.finding import find_model, load_model, made, need_file, read_corpus, reference_cache
+from escultor.cli.finding import find_model, load_model, made, read_corpus, reference_cache
 from escultor.cli.output import Done, Shell
 from escultor.cli.processes import Processes
+from escultor.cli.reading import read_training
 from escultor.errors import ConfigError
 from escultor.train.names import RECORD
 
 if TYPE_CHECKING:
     from escultor.cli.live import Live
-    from escultor.data.importers import Imported
     from escultor.data.preflight import Preflight
     from escultor.train.distributed import World
     from escultor.train.runs import OnPreflight, RunRecord
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path, typer.Option("--out", help="Folder for the model, metrics.jsonl and run.json; new or empty.")
 ]
-Data = Annotated[Path, typer.Option("--data", help="JSONL file; see `escultor data check`.")]
+Data = Annotated[Path, typer.Option("--data", help="JSONL file, or a dataset of the store.")]
 Start = Annotated[
     str, typer.Option("--model", help="Model or run folder, checkpoint id, champion, or escultor-base.")
 ]
@@ -43,7 +43,7 @@ def pretrain(
     from escultor.train.runs import pretrain as train
 
     settings = shell.config.pretrain
-    imported = _read(data, "document") if data is not None else None
+    imported = read_training(data, "document", shell.config.store.url) if data is not None else None
     documents = imported.items if imported else read_corpus(shell.config.store.url).documents()
     return _run(
         shell,
@@ -96,7 +96,7 @@ def distill(
         )
     folder = find_model(teacher, url)
     own = find_model(student, url) if student is not None else None
-    imported = _read(data, "example")
+    imported = read_training(data, "example", url)
     frozen = load_model(folder)
     if own is None:
         start = cut_student(frozen, settings.layers, settings.intermediate_size)
@@ -128,7 +128,7 @@ def _tune(
 
     url = shell.config.store.url
     folder = find_model(model, url)
-    imported = _read(data, kind)
+    imported = read_training(data, kind, url)
     start, parents = load_model(folder), (checkpoint_id(folder),)
     rest: dict[str, Any] = {"parents": parents, "cache": reference_cache(url)}
 
@@ -137,12 +137,6 @@ def _tune(
         return run(phase, start, imported.items, settings, out, **more)
 
     return _run(shell, processes, phase, out, imported.counts, train)
-
-
-def _read(data: Path, kind: Any) -> Imported[Any]:
-    from escultor.data.importers import read_jsonl
-
-    return read_jsonl(need_file(data), kind)
 
 
 def _run(

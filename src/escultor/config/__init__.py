@@ -2,6 +2,7 @@
 
     model:         what to start from
     pretrain: sft: dpo: kto: distillation:    training sections; they share the keys of `Training`
+    curation:      how a dataset is made of raw rows
     evaluation: gate: canary: serve: monitor:    what is measured, what is promoted, how a candidate is tried,
                    how it answers, when to act
     routes:        how feedback becomes training data, and what is held back
@@ -12,9 +13,10 @@ Every key acts. A key that cannot act with the others given is refused, not igno
 
 from __future__ import annotations
 
+from escultor.config.curation import Curation
 from escultor.config.feedback import FeedbackIntake
 from escultor.config.judging import Canary, Evaluation, Gate
-from escultor.config.load import Config, Model, Store, load_config
+from escultor.config.load import Config, Model, Store, load_config, with_steps
 from escultor.config.monitoring import Monitor
 from escultor.config.routes import Routes
 from escultor.config.section import Section
@@ -24,6 +26,7 @@ from escultor.config.training import Distillation, Dpo, Kto, Lora, Pretrain, Sft
 __all__ = [
     "Canary",
     "Config",
+    "Curation",
     "Distillation",
     "Dpo",
     "Evaluation",
@@ -42,4 +45,5 @@ __all__ = [
     "Training",
     "Upstream",
     "load_config",
+    "with_steps",
 ]

@@ -71,7 +71,7 @@ class Gate(Section):
         default_factory=dict, description="figures of the dataset card, and the most each may be"
     )
     sign_off: bool = Field(default=False, description="whether a person has to sign a promotion")
-    hopes: Hopes = Hopes()
+    hopes: Hopes = Field(default=Hopes(), description="of a student, beside its teacher")
 
     @model_validator(mode="after")
     def _roles_do_not_meet(self) -> Gate:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from escultor.config.curation import Curation
 from escultor.config.judging import Canary, Evaluation, Gate
 from escultor.config.monitoring import Monitor
 from escultor.config.routes import Routes
@@ -38,6 +39,7 @@ class Config(Section):
     dpo: Dpo = Dpo()
     kto: Kto = Kto()
     distillation: Distillation = Distillation()
+    curation: Curation = Curation()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     canary: Canary = Canary()
@@ -135,3 +137,33 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
         options = [annotation, *getattr(annotation, "__args__", ())]
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return list(section.model_fields)
+
+
+def with_steps(config: Config, path: Path) -> Config:
+    """The configuration with the steps of a YAML list: names, or `name: {key: value}`, in their order.
+
+    Raises ConfigError as `load_config` does.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML", str(error).replace("\n", " ")) from error
+    shape = "a list of steps, each a name or `name: {key: value}`"
+    if not isinstance(data, list):
+        raise ConfigError(f"{path} is no list of steps", type(data).__name__, shape)
+    curation = config.curation.model_dump(mode="json")
+    curation["steps"] = []
+    for step in data:
+        settings = step if isinstance(step, dict) else {step: None} if isinstance(step, str) else {}
+        if len(settings) != 1 or not all(isinstance(name, str) for name in settings):
+            raise ConfigError(f"{path} holds what is no step", repr(step), shape)
+        for name, given in settings.items():
+            curation["steps"].append(name)
+            known = curation.get(name)
+            if given is not None:
+                merge = isinstance(known, dict) and isinstance(given, dict)
+                curation[name] = dict(known or {}, **given) if merge else given
+    try:
+        return Config.model_validate(config.model_dump(mode="json") | {"curation": curation})
+    except ValidationError as error:
+        raise ConfigError("\n".join([f"{path} cannot be used:", *_problems(error)])) from error

@@ -12,6 +12,7 @@ from typing import Any
 from escultor.config import Config, Training
 from escultor.cycle.looking import circumstances
 from escultor.cycle.workflow import Result, Workflow
+from escultor.data.held_out import guard_of
 from escultor.data.preflight import Preflight
 from escultor.errors import ConfigError, FaultError
 from escultor.evaluate.answers import Kept
@@ -82,6 +83,10 @@ def train_model(
             f"lora.merge false of {phase}",
             "lora.merge true",
         )
+    left_out: Counter[str] = Counter()
+    items = guard_of(turn.flow.store).allowed(items, left_out)
+    for why, n in left_out.items():
+        turn.flow.progress.note(f"{name}: {why}: {n:,}")
     dataset = hash_value([hash_value(item) for item in items])
 
     def warn(found: Preflight) -> None:
@@ -106,7 +111,7 @@ def train_model(
         tree = turn.blobs.put_tree(out / "model")
         metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
         parameters = count_parameters(turn.load(tree).model)
-        data = _dataset(turn, phase, dataset, items, record.counts)
+        data = _dataset(turn, phase, dataset, items, record.counts | left_out)
         made = Checkpoint(
             tree,
             name,

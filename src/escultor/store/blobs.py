@@ -62,6 +62,14 @@ class Blobs:
                     self._place(draft, path)
         return hash
 
+    def put_file(self, source: Path) -> str:
+        """Store the bytes of a file as `put_bytes` would, in memory never more than a piece of them."""
+        with files.explained("store a file in", self.root), files.temporary(self._partial) as draft:
+            hash, _ = files.copy_file(source, draft)
+            if not self._bytes(hash).is_file():
+                self._place(draft, self._bytes(hash))
+        return hash
+
     def file(self, hash: str) -> Path:
         """The file that holds bytes, for reading only. Content is not re-hashed: `verify`.
 

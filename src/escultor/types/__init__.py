@@ -67,9 +67,11 @@ from escultor.types.training import (
     DatasetVersion,
     Document,
     Example,
+    HeldOut,
     Judged,
     Origin,
     Pair,
+    Review,
 )
 
 __all__ = [
@@ -89,6 +91,7 @@ __all__ = [
     "Example",
     "Feedback",
     "Health",
+    "HeldOut",
     "Hold",
     "Implicit",
     "ImplicitEvent",
@@ -110,6 +113,7 @@ __all__ = [
     "Relation",
     "Release",
     "Remark",
+    "Review",
     "Revocation",
     "Role",
     "Sampling",

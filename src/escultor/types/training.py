@@ -73,6 +73,37 @@ class DatasetVersion:
     rows: int
     counts: dict[str, int]  # by source, and by reason for what was left out
     blob: str  # the rows, as JSONL
+    held_out: str = ""  # the rows that may not be trained on, as JSONL; empty: none
+    card: str = ""  # what is known of it, as JSON; empty: none was written
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Prompts that never enter training, from now on. Writer: `data.held_out`."""
+
+    id: str  # hash of the prompts
+    name: str  # the dataset they were held out of, or what else they are for
+    prompts: int
+    blob: str  # hash and text of each, as JSONL
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a person decided about a row of a dataset. Writer: `data.curate.review`.
+
+    The last decision of a reviewer holds. `uniform` tells rows that were drawn by chance, from which a rate
+    can be estimated, from those that were picked because their score was unsure.
+    """
+
+    id: str
+    time: float
+    dataset: str  # hash of the version
+    row: str  # id of the item
+    reviewer: str
+    decision: Literal["accept", "reject", "edit", "skip"]
+    uniform: bool
+    reason: str = ""
+    text: str = ""  # what is to be learnt instead, where the decision is `edit`
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,175 @@
+"""`data curate`, `list`, `card`, `export`, `diff`: from raw rows to a dataset, and what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from escultor.cli.finding import existing_store, need_file
+from escultor.cli.output import Done, Shell, write_text
+from escultor.errors import InputError
+
+Name = Annotated[str, typer.Argument(help="Name of a dataset, its hash, or the beginning of that.")]
+
+
+class Format(StrEnum):
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    TRL = "trl"
+    OPENAI = "openai"
+
+
+def curate(
+    shell: Shell,
+    sources: Annotated[list[Path], typer.Argument(help="JSONL files of one kind.")],
+    name: Annotated[str, typer.Option("--out", help="Name of the dataset in the store.")],
+    steps: Annotated[
+        Path | None, typer.Option("--steps", help="YAML list of steps; default: curation.steps.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Keep so many, the best that are not alike.")
+    ] = None,
+    ratings: Annotated[
+        Path | None, typer.Option("--ratings", help="JSONL rows with `rating`, to fit the score to.")
+    ] = None,
+) -> Done:
+    """Make a clean dataset of raw rows, with an account of every step."""
+    from escultor.cli.live import Live
+    from escultor.config import with_steps
+    from escultor.data.curate.dataset import make
+    from escultor.store import open_store
+
+    config = shell.config if steps is None else with_steps(shell.config, need_file(steps))
+    files = [need_file(path) for path in sources]
+    if ratings is not None:
+        need_file(ratings)
+    with open_store(config.store.url) as store, Live() as live:
+
+        def told(step: str, before: int, left: int) -> None:
+            if step != "rows":
+                live.note(f"{step}: {before:,} in, {left:,} out")
+
+        live.phase("curate")
+        version, made = make(store, name, files, config.curation, top, ratings, told)
+    rows = [
+        (
+            s.name,
+            f"{s.before:,}",
+            f"{s.left:,}",
+            ", ".join(f"{why}: {n:,}" for why, n in (s.removed | s.notes).items()),
+        )
+        for s in made.steps
+    ]
+    shell.table(["Step", "In", "Out", "Left out, and changed"], rows, left=(0, 3))
+    for text in made.warnings:
+        shell.say(f"warning: {text}", "yellow")
+    shell.say(f"{name}: {version.rows:,} rows, {made.counts['held out']:,} held out; {version.hash}", "bold")
+    shell.say(f"next: escultor data card {name}, escultor data review {name}, escultor sft --data {name}")
+    data = {
+        "name": name,
+        "hash": version.hash,
+        "kind": version.kind,
+        "rows": version.rows,
+        "counts": version.counts,
+    }
+    steps_done = [
+        {"step": s.name, "in": s.before, "out": s.left, "removed": s.removed, "notes": s.notes}
+        for s in made.steps
+    ]
+    return Done(data | {"held_out": made.counts["held out"], "steps": steps_done, "warnings": made.warnings})
+
+
+def datasets(shell: Shell) -> Done:
+    """List the datasets of the store."""
+    from escultor.types import DatasetVersion
+
+    with existing_store(shell.config.store.url) as store:
+        found = [version for _, version in store.log.read(DatasetVersion)]
+    rows = [(v.name, v.kind, f"{v.rows:,}", v.hash, "yes" if v.card else "–") for v in found]
+    shell.table(["Name", "Kind", "Rows", "Hash", "Card"], rows, left=(0, 1, 3, 4))
+    return Done({"datasets": [asdict(v) for v in found]})
+
+
+def card(
+    shell: Shell,
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write it: .md, .html or .json; default: show it.")
+    ] = None,
+) -> Done:
+    """Say what is known of a dataset: sources, steps, balance, review."""
+    from escultor.data.card_page import page
+    from escultor.data.cards import markdown
+    from escultor.data.curate.review import decisions, reviewed
+    from escultor.data.versions import card_of, find
+
+    with existing_store(shell.config.store.url) as store:
+        version = find(store, name)
+        known = card_of(store, version) | {"review": asdict(reviewed(decisions(store, version.hash)))}
+    if out is None:
+        shell.say(markdown(known))
+    else:
+        write_text(out, _as_text(known, out, markdown, page))
+        shell.say(f"wrote {out}")
+    return Done(known)
+
+
+def _as_text(known: dict[str, Any], out: Path, markdown: Any, page: Any) -> str:
+    import json
+
+    writers = {
+        ".md": markdown,
+        ".html": page,
+        ".json": lambda card: json.dumps(card, indent=1, ensure_ascii=False),
+    }
+    if out.suffix not in writers:
+        raise InputError("a card has no such form", out.suffix or "no ending", ", ".join(writers))
+    return writers[out.suffix](known)
+
+
+def export(
+    shell: Shell,
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    format: Annotated[Format, typer.Option("--format", help="The shape of its rows.")] = Format.JSONL,
+) -> Done:
+    """Write a dataset's training rows for other programs."""
+    from escultor.data.exports import export as write
+    from escultor.data.versions import find, rows_of
+
+    with existing_store(shell.config.store.url) as store:
+        version = find(store, name)
+        count = write(rows_of(store, version), format.value, out)
+    shell.say(f"wrote {count:,} rows of {version.name} to {out} ({format})")
+    return Done({"out": out, "rows": count, "format": format, "hash": version.hash})
+
+
+def diff(
+    shell: Shell,
+    a: Annotated[str, typer.Argument(help="A dataset, by name or hash.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+) -> Done:
+    """Say in what two datasets differ."""
+    from escultor.data.versions import difference, find
+
+    with existing_store(shell.config.store.url) as store:
+        found = difference(store, find(store, a), find(store, b))
+    rows = [
+        ("in both", found.same),
+        (f"only in {a}", found.only_a),
+        (f"only in {b}", found.only_b),
+        ("same id, other content", found.changed),
+    ]
+    shell.table(["Rows", "Count"], [(what, f"{n:,}") for what, n in rows])
+    moved = [
+        (label, value, f"{old:,}", f"{new:,}")
+        for label, values in found.labels.items()
+        for value, (old, new) in values.items()
+    ]
+    if moved:
+        shell.table(["Label", "Value", a, b], moved, left=(0, 1))
+    return Done(asdict(replace(found)))

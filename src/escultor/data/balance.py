@@ -1,0 +1,138 @@
+"""How many rows of each kind: shares that are wanted against what there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from escultor.config.curation import Balance
+from escultor.errors import DataError
+
+REST = "*"
+
+
+def apportioned(total: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """`total` dealt out by shares that sum to 1, whole numbers by the largest remainders, ties by name; one
+    at least to each where there are so many."""
+    small = {name for name, share in shares.items() if total >= len(shares) and total * share < 1}
+    rest = {name: share for name, share in shares.items() if name not in small}
+    if small and rest:
+        whole = sum(rest.values())
+        given = apportioned(total - len(small), {name: share / whole for name, share in rest.items()})
+        return dict.fromkeys(small, 1) | given
+    exact = {name: total * share for name, share in shares.items()}
+    dealt = {name: int(value + 1e-9) for name, value in exact.items()}
+    by_remainder = sorted(shares, key=lambda name: (dealt[name] - exact[name], name))
+    for name in by_remainder[: total - sum(dealt.values())]:
+        dealt[name] += 1
+    return dealt
+
+
+def allocate(
+    supply: Mapping[str, int], targets: Mapping[str, float], rows: int | None = None
+) -> dict[str, int]:
+    """How many of each: never more than there is, nothing twice.
+
+    Without `rows`, as many as meet the targets within a row: the scarcest of those that are there at all
+    sets the sum. With `rows`, that many as far as there are, by water-filling: what one kind lacks is
+    dealt out to the others by their targets. Kinds without a target share that of `*` in proportion to
+    what there is of them; without `*` they get none. Depends on no order; applied to its own result it
+    changes nothing.
+    """
+    groups = {
+        name: supply[name] for name in sorted(supply) if supply[name] and name in targets and name != REST
+    }
+    rest = {name: n for name, n in sorted(supply.items()) if n and name not in groups}
+    if REST in targets and rest:
+        groups[REST] = sum(rest.values())
+    nothing = dict.fromkeys(supply, 0)
+    if not groups:
+        return nothing
+    whole = sum(targets[name] for name in groups)
+    shares = {name: targets[name] / whole for name in groups}
+    dealt = _largest(groups, shares) if rows is None else _filled(groups, shares, rows)
+    others = dealt.pop(REST, 0)
+    if others:
+        dealt |= _proportional(others, rest)
+    return nothing | dealt
+
+
+def _proportional(total: int, supply: Mapping[str, int]) -> dict[str, int]:
+    """`total` of a supply that is larger, in proportion to it: in whole numbers, so that nothing is lost."""
+    whole = sum(supply.values())
+    dealt = {name: total * n // whole for name, n in supply.items()}
+    by_remainder = sorted(supply, key=lambda name: (-(total * supply[name] % whole), name))
+    for name in by_remainder[: total - sum(dealt.values())]:
+        dealt[name] += 1
+    return dealt
+
+
+def _largest(supply: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
+    if apportioned(sum(supply.values()), shares) == supply:
+        return dict(supply)  # met already; rounding must not take a row away
+    most = min(int(supply[name] / share + 1e-9) for name, share in shares.items())
+    total = max(len(shares), most)
+    while any(n > supply[name] for name, n in apportioned(total, shares).items()):
+        total -= 1
+    return apportioned(total, shares)
+
+
+def _filled(supply: Mapping[str, int], shares: Mapping[str, float], rows: int) -> dict[str, int]:
+    left, dealt, open_ = min(rows, sum(supply.values())), {}, dict(shares)
+    while open_:
+        whole = sum(open_.values())
+        trial = apportioned(left, {name: share / whole for name, share in open_.items()})
+        full = [name for name, n in trial.items() if n >= supply[name]]
+        if not full:
+            return dealt | trial
+        for name in full:
+            dealt[name] = supply[name]
+            left -= supply[name]
+            del open_[name]
+    return dealt
+
+
+def balance_choice(
+    values: np.ndarray, score: np.ndarray, tie: np.ndarray, wanted: Balance
+) -> tuple[np.ndarray, list[str]]:
+    """(n,) which rows stay, the best-scored of each kind, and what a person should know.
+
+    Raises DataError where no kind that is wanted is there.
+    """
+    names, codes = np.unique(values.astype(str), return_inverse=True)
+    supply = {
+        str(name): int(n) for name, n in zip(names, np.bincount(codes, minlength=len(names)), strict=True)
+    }
+    if not wanted.targets:
+        return np.ones(len(values), dtype=bool), lopsided(wanted.label, supply, wanted.warn_above)
+    if not set(supply) & set(wanted.targets) and REST not in wanted.targets:
+        raise DataError(
+            f"no row has a {wanted.label} that is wanted",
+            ", ".join(sorted(supply)) or "no rows",
+            ", ".join(wanted.targets),
+            "correct balance.targets, or give the rows labels",
+        )
+    dealt = allocate(supply, wanted.targets, wanted.rows)
+    keep = np.zeros(len(values), dtype=bool)
+    for code, name in enumerate(names):
+        own = np.flatnonzero(codes == code)
+        best = own[np.lexsort((tie[own], -score[own]))]
+        keep[best[: dealt[str(name)]]] = True
+    said = [
+        f"no row of {wanted.label} {name}, of which {share:.0%} were wanted"
+        for name, share in wanted.targets.items()
+        if name != REST and not supply.get(name)
+    ]
+    return keep, said + lopsided(wanted.label, dealt, wanted.warn_above)
+
+
+def lopsided(label: str, counts: Mapping[str, int], limit: float) -> list[str]:
+    """A warning where one value has a larger share than the limit, in the words a person needs."""
+    total = sum(counts.values())
+    name, most = max(Counter(counts).items(), key=lambda pair: (pair[1], pair[0]), default=("", 0))
+    if not total or most / total <= limit or (len(counts) == 1 and name == "unlabelled"):
+        return []
+    kind = f"{label} " if label != "domain" else ""
+    return [f"{most / total:.0%} {kind}{name}: the model will be good at {kind}{name} and worse elsewhere"]

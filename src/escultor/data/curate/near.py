@@ -1,0 +1,182 @@
+"""Rows that are the same: exactly, by hash; nearly, by MinHash bands and then by their real similarity.
+
+Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (locality-sensitive hashing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from escultor.config.curation import Curation
+from escultor.data.curate.crew import Crew
+from escultor.data.curate.normal import Hashes, jaccard, mixed, squashed, window_set, windows
+from escultor.data.curate.rows import Part, Row, parts_of
+from escultor.data.curate.spill import Place
+
+ODDS = 0.97  # with which a pair at the threshold is looked at, at least
+NEIGHBOURS = 8  # a row is compared with so many before it in its bucket, and so many at its beginning
+PAIRS = 8192  # compared in one piece of work
+_SEED = 1
+
+
+def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
+    """Bands and rows a band: the longest bands with which two rows as similar as `threshold` meet in one of
+    them with odds of 97 %, 1 − (1 − sʳ)ᵇ."""
+    for rows in range(permutations, 1, -1):
+        bands = permutations // rows
+        if 1 - (1 - threshold**rows) ** bands >= ODDS:
+            return bands, rows
+    return permutations, 1
+
+
+def band_hashes(rows: Sequence[Sequence[Part]], bands: int, width: int) -> np.ndarray:
+    """(rows, bands) uint64: equal in a band with odds of (Jaccard similarity of windows) ** width."""
+    from rensa import RMinHash  # type: ignore[attr-defined]
+
+    if not rows:
+        return np.empty((0, bands), dtype=np.uint64)
+    tokens, offsets = windows(rows)
+    digests = RMinHash.digest_matrix_from_flat_token_hashes(
+        tokens, offsets.astype(np.uint64), bands * width, _SEED
+    )
+    found = np.asarray(digests.to_rows(), dtype=np.uint64).reshape(len(rows), bands, width)
+    out = np.broadcast_to(np.arange(bands, dtype=np.uint64), (len(rows), bands))
+    for k in range(width):
+        out = mixed(out ^ found[:, :, k])
+    return out
+
+
+# --- exact --------------------------------------------------------------------------------------
+
+
+def exact_columns(rows: Sequence[Row], settings: Curation) -> dict[str, np.ndarray]:
+    """`content` (n, 2): 128 bits of the hash of what a row says, white space and case aside; `name` (n,) of
+    its id."""
+    content = np.frombuffer(b"".join(_digest(parts_of(row.item)) for row in rows), dtype="<u8")
+    names = [blake2b(row.item.id.encode("utf-8", "replace"), digest_size=8).digest() for row in rows]
+    return {"content": content.reshape(-1, 2), "name": np.frombuffer(b"".join(names), dtype="<u8")}
+
+
+def _digest(parts: Sequence[Part]) -> bytes:
+    text = "\x00".join(f"{role}\x01{squashed(text)}" for role, text in parts)
+    return blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def exact_choice(columns: Callable[[str], np.ndarray], alive: np.ndarray) -> dict[str, np.ndarray]:
+    """Numbers of rows to leave out, by reason: all but the first of those that say the same, then all but
+    the first of those with one id."""
+    same = alive[_repeats(np.asarray(columns("content")[alive]))]
+    rest = np.setdiff1d(alive, same, assume_unique=True)
+    named = rest[_repeats(np.asarray(columns("name")[rest])[:, None])]
+    return {"exact duplicate": same, "id of another row": named}
+
+
+def _repeats(keys: np.ndarray) -> np.ndarray:
+    """(n,) whether an equal key (n, k) stands before."""
+    order = np.lexsort(keys.T)  # stable: equal keys stay in their order
+    again = np.zeros(len(keys), dtype=bool)
+    again[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(1)
+    return again
+
+
+# --- near ---------------------------------------------------------------------------------------
+
+
+def near_columns(rows: Sequence[Row], settings: Curation) -> dict[str, np.ndarray]:
+    """`bands` (n, b) of each row's texts."""
+    shape = bands_for(settings.near.threshold, settings.near.permutations)
+    return {"bands": band_hashes([parts_of(row.item) for row in rows], *shape)}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """How rows are compared: where they are, which of their texts, by whom."""
+
+    place: Place
+    crew: Crew
+    texts: Callable[[Row], Sequence[Part]]
+
+    def similar(self, pairs: np.ndarray, threshold: float) -> np.ndarray:
+        """(m,) whether the real Jaccard similarity of pairs (m, 2) of row numbers reaches the threshold."""
+        pieces = (
+            (self.place, self.texts, threshold, pairs[at : at + PAIRS]) for at in range(0, len(pairs), PAIRS)
+        )
+        return np.concatenate([np.empty(0, dtype=bool), *self.crew.over(_compared, pieces)])
+
+
+def _compared(
+    shared: Any, piece: tuple[Place, Callable[[Row], Sequence[Part]], float, np.ndarray]
+) -> np.ndarray:
+    place, texts, threshold, pairs = piece
+    numbers = np.unique(pairs)
+    sets = {int(n): window_set(texts(row)) for n, row in zip(numbers, place.read(numbers), strict=True)}
+    found = [_reaches(sets[int(one)], sets[int(other)], threshold) for one, other in pairs]
+    return np.asarray(found, dtype=bool)
+
+
+def _reaches(one: Hashes, other: Hashes, threshold: float) -> bool:
+    # The sizes alone bound the similarity.
+    small, large = sorted((len(one), len(other)))
+    return small >= threshold * large and jaccard(one, other) >= threshold
+
+
+def candidates(column: Hashes, numbers: np.ndarray) -> np.ndarray:
+    """(m, 2) pairs of row numbers, the earlier first, whose value in one band is equal: each row with the
+    eight before it in its bucket and with the first eight of it."""
+    order = np.argsort(column, kind="stable")
+    values, ids = column[order], numbers[order]
+    new = np.concatenate([[True], values[1:] != values[:-1]]) if len(values) else np.empty(0, dtype=bool)
+    start = np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))
+    rank = np.arange(len(values)) - start
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for back in range(1, NEIGHBOURS + 1):
+        at = np.flatnonzero(rank >= back)
+        pairs.append(np.column_stack([ids[at - back], ids[at]]))
+    for k in range(NEIGHBOURS):
+        at = np.flatnonzero(rank - k > NEIGHBOURS)
+        pairs.append(np.column_stack([ids[start[at] + k], ids[at]]))
+    return np.concatenate(pairs)
+
+
+def edges(
+    bands: np.ndarray, alive: np.ndarray, threshold: float, comparing: Comparing, collapse: bool
+) -> Iterator[np.ndarray]:
+    """(m, 2) pairs of similar rows, band by band, none twice. With `collapse` a row that was found similar
+    to an earlier one takes no further part: fewer comparisons, and a partner for each all the same."""
+    tried = np.empty(0, dtype=np.int64)
+    total = len(bands)
+    for band in range(bands.shape[1]):
+        pairs = candidates(np.asarray(bands[alive, band]), alive)
+        keys = np.unique(pairs[:, 0] * total + pairs[:, 1])
+        keys = keys[~np.isin(keys, tried, assume_unique=True)]
+        pairs = np.column_stack([keys // total, keys % total])
+        same = pairs[comparing.similar(pairs, threshold)]
+        yield same
+        if collapse:
+            alive = np.setdiff1d(alive, same[:, 1], assume_unique=False)
+        tried = np.union1d(tried, keys)
+
+
+def near_choice(
+    bands: np.ndarray, alive: np.ndarray, threshold: float, comparing: Comparing
+) -> dict[str, np.ndarray]:
+    """Rows to leave out: each is as similar as the threshold to a row that stays and stands before it."""
+    partner = np.full(len(bands), -1, dtype=np.int64)
+    for found in edges(bands, alive, threshold, comparing, collapse=True):
+        for one, other in found[::-1]:  # so that the earliest partner is the one kept
+            partner[other] = one
+    left = np.flatnonzero(partner >= 0)
+    root = partner.copy()
+    for row in left:  # ascending: a partner stands before its row, so its own root is known
+        if root[root[row]] >= 0:
+            root[row] = root[root[row]]
+    # Who was tied to the row that stays by a chain alone is compared with it itself.
+    chained = left[root[left] != partner[left]]
+    pairs = np.column_stack([root[chained], chained])
+    held = chained[comparing.similar(pairs, threshold)] if len(chained) else chained
+    return {"near duplicate": np.setdiff1d(left, np.setdiff1d(chained, held))}

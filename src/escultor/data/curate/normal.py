@@ -1,0 +1,146 @@
+"""Texts as numbers: normal forms, windows of bytes, runs of words; hashed alike on every machine."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from escultor.data.curate.rows import Part
+
+Hashes = np.ndarray  # (n,) uint64
+WINDOW = 8  # bytes of a shingle: exactly one 64-bit word
+_WORD = re.compile(r"\w+")
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
+_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
+
+
+def squashed(text: str) -> str:
+    """NFKC, case folded, runs of white space as one blank: what makes two texts the same."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, case folded; punctuation is left out."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return _WORD.findall(text.casefold())
+
+
+def mixed(values: Hashes) -> Hashes:
+    """Every value scattered over 64 bits (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = values + _BASE
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@cache
+def salt(role: str) -> np.uint64:
+    """The number that tells texts of one role from those of another."""
+    return np.uint64(zlib.crc32(role.encode()) * 0x9E3779B1)
+
+
+# --- windows of bytes ---------------------------------------------------------------------------
+
+
+def windows(rows: Sequence[Sequence[Part]]) -> tuple[Hashes, np.ndarray]:
+    """The 8-byte windows of each row's words, hashed with the role of the text they lie in, and (n + 1,)
+    where each row begins. A text ends in zeros, so that the shortest has a window too."""
+    pieces: list[bytes] = []
+    lengths: list[int] = []
+    salts: list[np.uint64] = []
+    per_row: list[int] = []
+    for parts in rows:
+        total = 0
+        for role, text in parts:
+            data = " ".join(words_of(text)).encode("utf-8", "replace") or b"\0"
+            pieces += (data, b"\0" * (WINDOW - 1))
+            lengths.append(len(data))
+            salts.append(salt(role))
+            total += len(data)
+        per_row.append(total)
+    flat = _words_at_every_byte(b"".join(pieces))
+    inside = np.repeat(
+        np.tile([True, False], len(lengths)),
+        np.column_stack([lengths, np.full(len(lengths), WINDOW - 1)]).ravel().astype(np.int64),
+    )
+    hashed = mixed(flat[inside] ^ np.repeat(np.asarray(salts, dtype=np.uint64), lengths))
+    return hashed, np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
+
+
+def _words_at_every_byte(data: bytes) -> Hashes:
+    """(len(data),) the little-endian 64-bit word that begins at each byte."""
+    size = len(data)
+    padded = data + b"\0" * (2 * WINDOW)
+    out = np.empty(size + WINDOW, dtype=np.uint64)
+    count = (size + WINDOW) // WINDOW
+    for shift in range(WINDOW):
+        found = np.frombuffer(padded, dtype="<u8", count=count, offset=shift)
+        out[shift::WINDOW][: len(found)] = found[: len(out[shift::WINDOW])]
+    return out[:size]
+
+
+def window_set(parts: Sequence[Part]) -> Hashes:
+    """The sorted set of a row's windows."""
+    return np.unique(windows([parts])[0])
+
+
+def jaccard(one: Hashes, other: Hashes) -> float:
+    """|A ∩ B| / |A ∪ B| of two sorted sets."""
+    both = np.concatenate([one, other])
+    both.sort()
+    shared = int((both[1:] == both[:-1]).sum())
+    return shared / (len(both) - shared) if len(both) else 1.0
+
+
+# --- runs of words ------------------------------------------------------------------------------
+
+
+def grams(texts: Sequence[Sequence[str]], count: int) -> tuple[Hashes, np.ndarray]:
+    """Hashes of every run of `count` words, and the index of the text each lies in.
+
+    A polynomial over bytes modulo 2^64 from prefix sums; two given runs share a value with odds of
+    about 2^-64 where nobody makes them collide.
+    """
+    joined = [(" ".join(words) + " " if words else "").encode("utf-8", "replace") for words in texts]
+    flat = np.frombuffer(b"".join(joined), dtype=np.uint8)
+    if not len(flat):
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+    powers, inverses = _powers(len(flat))
+    with np.errstate(over="ignore"):
+        prefix = np.concatenate([[np.uint64(0)], np.cumsum(mixed(flat.astype(np.uint64)) * powers)])
+    ends = np.flatnonzero(flat == 32) + 1  # each word with the blank behind it
+    starts = np.concatenate([[0], ends[:-1]])
+    text_of = np.repeat(np.arange(len(texts)), [len(words) for words in texts])
+    if len(ends) < count:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+    first, last = starts[: len(ends) - count + 1], ends[count - 1 :]
+    whole = text_of[: len(first)] == text_of[count - 1 :]
+    first, last, owner = first[whole], last[whole], text_of[: len(whole)][whole]
+    return mixed((prefix[last] - prefix[first]) * inverses[first]), owner
+
+
+_POWERS: dict[str, np.ndarray] = {}
+
+
+def _powers(size: int) -> tuple[Hashes, Hashes]:
+    """The base and its inverse to the powers 0 to size - 1, modulo 2^64."""
+    if len(_POWERS.get("up", ())) < size:
+        for name, base in (("up", _BASE), ("down", _INVERSE)):
+            steps = np.full(max(size, 1 << 16), base, dtype=np.uint64)
+            steps[0] = 1
+            _POWERS[name] = np.cumprod(steps)
+    return _POWERS["up"][:size], _POWERS["down"][:size]
+
+
+def whole_hash(words: Sequence[str]) -> int:
+    """The hash of a whole text's words."""
+    found, _ = grams([words], len(words)) if words else (np.zeros(1, dtype=np.uint64), None)
+    return int(found[0])

@@ -1,0 +1,316 @@
+"""The pipeline: sources in, the rows that are left out, and an account of every step. Memory stays flat.
+
+Steps run in the order given. Those that look at one row run together in one pass, a chunk of rows at a time,
+in several processes; a step that looks at all rows ends the pass and works on columns of numbers. What comes
+out depends on the sources, the settings and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from escultor.config.curation import Curation
+from escultor.data.curate.crew import Crew
+from escultor.data.curate.diversity import Tally, tally
+from escultor.data.curate.labels import LABELS
+from escultor.data.curate.passes import SHOWN, Piece, Plan, Removed, Tallied, Worked, example, work
+from escultor.data.curate.spill import Range, Spill, ranges
+from escultor.data.curate.steps import STEPS, All, View
+from escultor.data.curate.top import best
+from escultor.data.importers import kind_of
+from escultor.data.jsonl_rows import Kind
+from escultor.data.splits import Sides, sides
+from escultor.errors import DataError, InputError
+from escultor.store.files import explained
+
+Progress = Callable[[str, int, int], None]  # step or pass, rows read, rows left
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """What one step did. `after` are the rows left by label."""
+
+    name: str
+    before: int
+    removed: dict[str, int]
+    notes: dict[str, int]
+    examples: tuple[Removed, ...]
+    after: Tally
+
+    @property
+    def left(self) -> int:
+        """Rows that it left."""
+        return self.before - sum(self.removed.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """Where the rows are now, and how they came there."""
+
+    kind: Kind
+    rows: Path
+    held_out: Path | None
+    counts: dict[str, int]  # rows on each side
+    steps: tuple[StepDone, ...]
+    sources: dict[str, int]  # rows read by source
+    before: Tally
+    after: Tally
+    warnings: list[str]
+    split: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Run:
+    """What grows while the passes go by."""
+
+    plan: Plan
+    crew: Crew
+    folder: Path
+    progress: Progress
+    done: list[StepDone] = field(default_factory=list)
+    sources: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+    rows: int = 0  # left after the last step
+    now: Tally = field(default_factory=tally)
+    first: Tally = field(default_factory=tally)
+
+    def finish(self, name: str, tallied: Tallied) -> None:
+        """Note that a step is done."""
+        self.now = {k: self.now[k] - tallied.labels[k] for k in LABELS}
+        step = StepDone(
+            name,
+            self.rows,
+            dict(sorted(tallied.removed.items())),
+            dict(sorted(tallied.notes.items())),
+            tuple(tallied.examples),
+            self.now,
+        )
+        self.rows = step.left
+        self.done.append(step)
+        self.progress(name, step.before, step.left)
+
+
+def curate(
+    sources: Sequence[Path],
+    folder: Path,
+    settings: Curation,
+    contexts: dict[str, Any] | None = None,
+    top: int | None = None,
+    progress: Progress = lambda name, before, left: None,
+) -> Curated:
+    """Run the steps over JSONL files of one kind; what is left lies in `folder` afterwards.
+
+    `contexts` are what steps look things up in: `decontaminate` an `Examined`, `quality` a `QualityModel`.
+    Raises DataError for sources of different kinds and when no row is left, StoreError when the disk
+    refuses, FaultError when a worker is killed.
+    """
+    kind = _kind(sources)
+    plan = Plan(kind, settings, contexts or {})
+    with explained("curate in", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with Crew(settings.workers, plan) as crew:
+            run = _Run(plan, crew, folder, progress)
+            spill, alive = None, np.empty(0, dtype=np.int64)
+            for number, (steps, choices) in enumerate(passes(settings.steps)):
+                pieces = _sources(sources) if spill is None else _left(spill, alive)
+                spill, labels = _pass(run, number, pieces, steps, choices, spill is None)
+                alive = np.arange(len(spill))
+                for name in choices:
+                    alive = _choose(run, name, View(spill, alive, settings, crew, labels, run.warnings))
+            assert spill is not None
+            if top is not None:
+                alive = _best(run, spill, alive, top)
+            if not len(alive):
+                raise DataError("no row is left", _reasons(run.done), "one at least", "loosen a step")
+            parted = sides(spill, alive, settings.split, crew)
+            return _write(run, spill, parted, kind)
+
+
+def passes(steps: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The steps as passes: those that look at one row, then those that look at all."""
+    found: list[tuple[list[str], list[str]]] = [([], [])]
+    for name in steps:
+        if isinstance(STEPS[name], All):
+            found[-1][1].append(name)
+            continue
+        if found[-1][1]:
+            found.append(([], []))
+        found[-1][0].append(name)
+    return [(tuple(one), tuple(all_)) for one, all_ in found]
+
+
+def _kind(sources: Sequence[Path]) -> Kind:
+    kinds: dict[Path, Kind] = {path: kind_of(path) for path in sources}
+    if not kinds:
+        raise InputError("there is nothing to curate", "no file", "one JSONL file at least")
+    if len(set(kinds.values())) > 1:
+        got = ", ".join(f"{path}: {kind}" for path, kind in kinds.items())
+        raise DataError("the files hold rows of different kinds", got, "one kind", "curate them apart")
+    return kinds[sources[0]]
+
+
+def _sources(sources: Sequence[Path]) -> Iterator[tuple[Range, None]]:
+    for path in sources:
+        yield from ((piece, None) for piece in ranges(path))
+
+
+def _left(spill: Spill, alive: np.ndarray) -> Iterator[tuple[Range, np.ndarray]]:
+    keep = np.zeros(len(spill), dtype=bool)
+    keep[alive] = True
+    starts = spill.starts()
+    for number, count in enumerate(spill.counts):
+        yield Range(spill.chunk(number), 0, 0, 0), keep[starts[number] : starts[number] + count]
+
+
+def _pass(
+    run: _Run,
+    number: int,
+    pieces: Iterable[tuple[Range, np.ndarray | None]],
+    steps: tuple[str, ...],
+    choices: tuple[str, ...],
+    first: bool,
+) -> tuple[Spill, dict[str, list[str]]]:
+    """Let the crew work on every piece, and gather what came of it."""
+    spill = Spill(run.folder / f"pass-{number}", run.plan.kind)
+    is_last = number == len(passes(run.plan.settings.steps)) - 1
+    split = is_last and run.plan.settings.split.held_out > 0
+    orders = (
+        Piece(lines, keep, spill.chunk(at), steps, choices, split) for at, (lines, keep) in enumerate(pieces)
+    )
+    tallied = {name: Tallied() for name in (*(["parse"] if first else []), *steps)}
+    codes: dict[str, dict[str, int]] = {}
+    read_ = 0
+    for worked in run.crew.over(work, orders):
+        read_ += worked.read
+        for name, found in tallied.items():
+            found.add(worked.tallied[name])
+        if first:
+            run.sources.update(worked.sources)
+            _begin(run, worked)
+        spill.append(worked.rows, _recoded(worked, codes))
+        run.progress("rows", read_, len(spill))
+    if first:
+        run.rows = read_
+    for name, found in tallied.items():
+        run.finish(name, found)
+    if number:
+        _remove(run.folder / f"pass-{number - 1}")
+    return spill, {name: list(known) for name, known in codes.items()}
+
+
+def _begin(run: _Run, worked: Worked) -> None:
+    """Count the labels of the rows as they came: those left and those that steps of this pass left out."""
+    for name in LABELS:
+        for counted in (worked.kept, *(found.labels for found in worked.tallied.values())):
+            run.first[name].update(counted[name])
+            run.now[name].update(counted[name])
+
+
+def _recoded(worked: Worked, codes: dict[str, dict[str, int]]) -> dict[str, np.ndarray]:
+    """The columns of a piece, its labels by the codes of the whole."""
+    columns = dict(worked.columns)
+    for name, values in worked.labels.items():
+        known = codes.setdefault(name, {})
+        table = np.asarray([known.setdefault(v, len(known)) for v in values] or [0], dtype=np.uint32)
+        columns["label." + name] = table[columns["label." + name]]
+    return columns
+
+
+def _choose(run: _Run, name: str, view: View) -> np.ndarray:
+    """Let a step that looks at all rows choose; the numbers of the rows that stay."""
+    step = STEPS[name]
+    assert isinstance(step, All)
+    left = step.choose(view)
+    return _without(run, name, view.spill, view.alive, view.labels, left)
+
+
+def _without(
+    run: _Run,
+    name: str,
+    spill: Spill,
+    alive: np.ndarray,
+    labels: dict[str, list[str]],
+    left: dict[str, np.ndarray],
+) -> np.ndarray:
+    tallied = Tallied()
+    place = spill.place()
+    for reason, numbers in left.items():
+        if not len(numbers):
+            continue
+        tallied.removed[reason] += len(numbers)
+        room = SHOWN - len(tallied.examples)
+        tallied.examples += [example(row, reason) for row in place.read(np.sort(numbers)[:room])]
+        for label in LABELS:
+            counted = np.bincount(spill.column("label." + label)[numbers], minlength=len(labels[label]))
+            found = zip(labels[label], counted, strict=True)
+            tallied.labels[label].update({value: int(n) for value, n in found if n})
+    run.finish(name, tallied)
+    gone = np.concatenate([np.empty(0, dtype=np.int64), *left.values()])
+    return np.setdiff1d(alive, gone, assume_unique=True)
+
+
+def _best(run: _Run, spill: Spill, alive: np.ndarray, top: int) -> np.ndarray:
+    """The best rows that differ from each other; see `top.best`."""
+    chosen, told = best(spill.place(), alive, np.asarray(spill.column("score")[alive]), top)
+    left = np.setdiff1d(alive, chosen, assume_unique=True)
+    return _tally_left(run, spill, alive, left, told)
+
+
+def _tally_left(run: _Run, spill: Spill, alive: np.ndarray, left: np.ndarray, told: str) -> np.ndarray:
+    tallied = Tallied(notes=Counter({told: len(alive) - len(left)}))
+    for number, row in enumerate(spill.place().read(left)):
+        tallied.removed["not among the best"] += 1
+        for name in LABELS:
+            tallied.labels[name][row.labels[name]] += 1
+        if number < SHOWN:
+            tallied.examples.append(example(row, "not among the best"))
+    run.finish("top", tallied)
+    return np.setdiff1d(alive, left, assume_unique=True)
+
+
+def _write(run: _Run, spill: Spill, parted: Sides, kind: Kind) -> Curated:
+    """Copy what is left into one file for each side."""
+    rows, held = run.folder / "train.jsonl", run.folder / "held-out.jsonl"
+    train_of, held_of = np.zeros(len(spill), dtype=bool), np.zeros(len(spill), dtype=bool)
+    train_of[parted.train], held_of[parted.held_out] = True, True
+    starts = spill.starts()
+    with rows.open("wb") as train, held.open("wb") as out:
+        for number in range(len(spill.counts)):
+            with spill.chunk(number).open("rb") as file:
+                for at, line in enumerate(file, int(starts[number])):
+                    if train_of[at]:
+                        train.write(line)
+                    elif held_of[at]:
+                        out.write(line)
+    for path in run.folder.glob("pass-*"):
+        _remove(path)
+    if not len(parted.held_out):
+        held.unlink()
+    return Curated(
+        kind,
+        rows,
+        held if len(parted.held_out) else None,
+        {"train": len(parted.train), "held out": len(parted.held_out)},
+        tuple(run.done),
+        dict(sorted(run.sources.items())),
+        run.first,
+        run.now,
+        run.warnings,
+        parted.manifest,
+    )
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
+def _reasons(done: Iterable[StepDone]) -> str:
+    return "; ".join(f"{step.name}: {n:,} {why}" for step in done for why, n in step.removed.items())

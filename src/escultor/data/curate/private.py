@@ -1,0 +1,169 @@
+"""Personal data and secrets: recognisers with checks, and what is put in their place."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from escultor.config.curation import Curation
+from escultor.data.curate.rows import Drop, Row, rewritten, whole
+
+
+@dataclass(frozen=True, slots=True)
+class Recogniser:
+    """A kind of private data: what it looks like and the check it passes. A text without one of `needs`
+    holds none, and is not searched."""
+
+    kind: str
+    pattern: re.Pattern[str]
+    check: Callable[[str], bool] = lambda found: True
+    needs: re.Pattern[str] | None = None
+
+
+def luhn(digits: str) -> bool:
+    """Whether the digits pass the check of ISO/IEC 7812-1 (Luhn)."""
+    numbers = [int(c) for c in digits if c.isdigit()]
+    doubled = (n if i % 2 == 0 else n * 2 - 9 * (n > 4) for i, n in enumerate(reversed(numbers)))
+    return sum(doubled) % 10 == 0
+
+
+def _is_card(found: str) -> bool:
+    digits = [c for c in found if c.isdigit()]
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and digits[0] in "23456" and luhn(found)
+
+
+def is_iban(found: str) -> bool:
+    """Whether a text passes the check of ISO 13616: letters as two digits, rotated by four, 1 modulo 97."""
+    compact = found.replace(" ", "").replace("-", "").upper()
+    if not 15 <= len(compact) <= 34 or not compact.isalnum() or not compact.isascii():
+        return False
+    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
+
+
+def _is_phone(found: str) -> bool:
+    digits = sum(c.isdigit() for c in found)
+    return 8 <= digits <= 15 and len({c for c in found if c.isdigit()}) > 2
+
+
+def _is_public(found: str) -> bool:
+    try:
+        address = ipaddress.ip_address(found)
+    except ValueError:
+        return False
+    return address.is_global and not address.is_multicast
+
+
+def entropy(text: str) -> float:
+    """Shannon's entropy of the characters, in bits each."""
+    return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
+
+
+def _is_random(found: str) -> bool:
+    """A token of 32 or more that mixes digits and both cases and is close to random. A hash in hex, at most
+    four bits a character, is none."""
+    kinds = (str.isdigit, str.isupper, str.islower)
+    return all(any(kind(c) for c in found) for kind in kinds) and entropy(found) >= 4.2
+
+
+_GROUPED = r"(?<![\w.+/=-])(?:\+\d{1,3}[ .-]?)(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?![\w/=-])"
+_AMERICAN = r"(?<![\w.+/=$-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w/=-])"
+_V6 = r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6}(?![\w:])"
+_DIGITS = re.compile(r"\d\D{0,2}\d\D{0,2}\d\D{0,2}\d\D{0,2}\d\D{0,2}\d\D{0,2}\d")
+
+RECOGNISERS = (
+    Recogniser(
+        "secret",
+        re.compile(
+            r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----.*?(?:-----END (?:[A-Z]+ )*PRIVATE KEY-----|\Z)", re.S
+        ),
+        needs=re.compile("PRIVATE KEY-----"),
+    ),
+    Recogniser(
+        "secret",
+        re.compile(
+            r"(?<!\w)(?:(?:AKIA|ASIA|AGPA|AIDA|AROA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,}|"
+            r"github_pat_\w{22,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}|xox[abprs]-[\w-]{10,}|"
+            r"AIza[\w-]{35}|sk-[\w-]{20,}|glpat-[\w-]{20,}|hf_[A-Za-z0-9]{30,})"
+        ),
+        needs=re.compile(r"AKIA|ASIA|AGPA|AIDA|AROA|gh[pousr]_|github_pat_|eyJ|xox|AIza|sk-|glpat-|hf_"),
+    ),
+    Recogniser(
+        "secret",
+        re.compile(r"(?<![\w+/=.-])[A-Za-z0-9+/_-]{32,}={0,2}(?![\w+/-])"),
+        _is_random,
+        re.compile(r"[A-Za-z0-9+/_-]{32}"),
+    ),
+    Recogniser(
+        "email",
+        re.compile(
+            r"(?<![\w.+%@-])[A-Za-z0-9](?:[\w.+%-]{0,62}\w)?@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+"
+            r"[A-Za-z]{2,24}(?!\w)"
+        ),
+        needs=re.compile("@"),
+    ),
+    Recogniser(
+        "iban",
+        re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?!\w)"),
+        is_iban,
+        re.compile(r"[A-Z]{2}\d\d"),
+    ),
+    Recogniser("card", re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w])"), _is_card, _DIGITS),
+    Recogniser(
+        "ip",
+        re.compile(rf"(?<![\w.])(?:\d{{1,3}}\.){{3}}\d{{1,3}}(?![\w]|\.\d)|{_V6}"),
+        _is_public,
+        re.compile(r"\d\.\d{1,3}\.\d|[0-9a-fA-F]:[0-9a-fA-F:]+:"),
+    ),
+    Recogniser("phone", re.compile(f"{_GROUPED}|{_AMERICAN}"), _is_phone, _DIGITS),
+)
+
+
+def found_in(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and text of everything private, as the recognisers see it, the first that fits."""
+    found: list[tuple[str, str]] = []
+    redacted(text, found)
+    return iter(found)
+
+
+def redacted(
+    text: str, found: list[tuple[str, str]] | None = None, kinds: frozenset[str] | None = None
+) -> str:
+    """The text with everything private of these kinds (None: of all) replaced by `[KIND]`; what was there is
+    added to `found`. A text that is redacted again stays as it is."""
+    for each in RECOGNISERS:
+        if (kinds is not None and each.kind not in kinds) or (each.needs and not each.needs.search(text)):
+            continue
+
+        def put(match: re.Match[str], each: Recogniser = each) -> str:
+            if not each.check(match[0]):
+                return match[0]
+            if found is not None:
+                found.append((each.kind, match[0]))
+            return f"[{each.kind.upper()}]"
+
+        text = each.pattern.sub(put, text)
+    return text
+
+
+def private(row: Row, settings: Curation, context: Any) -> Row | Drop:
+    """Redacts or leaves out, kind by kind, and notes each that was found."""
+    found: list[tuple[str, str]] = []
+    redacted(whole(row.item), found)
+    if not found:
+        return row
+    chosen = settings.private.model_dump()
+    present = Counter(kind for kind, _ in found)
+    for kind in present:
+        if chosen[kind] == "drop":
+            return Drop(f"holds {kind}")
+    notes = (
+        *row.notes,
+        *(f"{kind} {'redacted' if chosen[kind] == 'redact' else 'kept'}" for kind in present),
+    )
+    kinds = frozenset(kind for kind in present if chosen[kind] == "redact")
+    return replace(row, item=rewritten(row.item, lambda text: redacted(text, None, kinds)), notes=notes)

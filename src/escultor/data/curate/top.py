@@ -1,0 +1,82 @@
+"""The best rows that are not all alike: quality and facility location, by lazy greedy choice.
+
+f(S) = Σ over sampled rows of max(similarity to a row of S) + λ Σ of the scores in S is monotone and
+submodular, so that greedy choice reaches (1 − 1/e) of the best f there is among the rows considered
+(Nemhauser, Wolsey and Fisher 1978); laziness changes nothing but the time (Minoux 1978).
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from itertools import pairwise
+
+import numpy as np
+
+from escultor.data.curate.normal import words_of
+from escultor.data.curate.rows import Row, whole
+from escultor.data.curate.spill import Place
+from escultor.errors import InputError
+
+DIMENSIONS = 256
+POOL = 4096  # rows considered at least, and four for each row wanted
+CELLS = 40_000_000  # similarities in memory at most: 160 MB
+WORDS = 512  # of a row that are looked at
+LAMBDA = 1.0  # weight of a score against the mean similarity of one sampled row
+
+
+def vector(row: Row) -> np.ndarray:
+    """(DIMENSIONS,) counts of words and pairs of words under a signed hash, square roots, length 1."""
+    words = words_of(whole(row.item))[:WORDS]
+    grams = [*words, *(f"{a} {b}" for a, b in pairwise(words))]
+    hashes = np.asarray([zlib.crc32(gram.encode("utf-8", "replace")) for gram in grams], dtype=np.int64)
+    signs = 1.0 - 2.0 * ((hashes >> 16) & 1)
+    found = np.bincount(hashes % DIMENSIONS, weights=signs, minlength=DIMENSIONS)
+    found = np.sign(found) * np.sqrt(np.abs(found))
+    return (found / max(1e-12, float(np.linalg.norm(found)))).astype(np.float32)
+
+
+def best(place: Place, alive: np.ndarray, score: np.ndarray, count: int) -> tuple[np.ndarray, str]:
+    """Numbers (ascending) of `count` rows out of `alive` (n,) with their scores (n,), and how they were
+    chosen. Considered are the best-scored rows: four for each that is wanted, 4,096 at least.
+
+    Raises InputError where fewer rows are left than are wanted: none is ever taken twice.
+    """
+    if count > len(alive):
+        raise InputError(
+            "there are fewer rows than --top asks for",
+            f"{len(alive):,} rows, --top {count:,}",
+            "at most what is left",
+            "loosen the steps or ask for fewer",
+        )
+    pool = np.sort(np.argsort(-score, kind="stable")[: max(POOL, 4 * count)])
+    vectors = np.stack([vector(row) for row in place.read(alive[pool])])  # (m, d)
+    sampled = np.unique(
+        np.linspace(0, len(pool) - 1, min(len(pool), max(64, CELLS // len(pool)))).astype(int)
+    )
+    similarity = np.maximum(vectors @ vectors[sampled].T, 0)  # (m, r)
+    chosen = facility_location(similarity, LAMBDA * score[pool], count)
+    told = (
+        f"top {count:,}: facility location over the {len(pool):,} best-scored rows and {len(sampled):,} "
+        "sampled ones; at least 1 - 1/e of the best choice among them"
+    )
+    return np.sort(alive[pool[chosen]]), told
+
+
+def facility_location(similarity: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the rows of similarity (m, r), in the order chosen, that greedily raise
+    Σ_r max over chosen of similarity + Σ over chosen of value (m,). Ties fall to the lower number."""
+    covered = np.zeros(similarity.shape[1], dtype=similarity.dtype)
+    gains = similarity.sum(1, dtype=np.float64) + value
+    heap = [(-float(gain), at, 0) for at, gain in enumerate(gains)]
+    heapq.heapify(heap)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        _, at, known = heapq.heappop(heap)
+        if known == len(chosen):
+            chosen.append(at)
+            np.maximum(covered, similarity[at], out=covered)
+        else:  # a gain only shrinks, so that an old one is a bound
+            gain = float(np.maximum(similarity[at] - covered, 0).sum(dtype=np.float64) + value[at])
+            heapq.heappush(heap, (-gain, at, len(chosen)))
+    return np.asarray(chosen)

@@ -1,0 +1,119 @@
+"""Datasets in the shapes that other programs read. A format is one function and one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from escultor.data.curate.rows import Row
+from escultor.data.jsonl_rows import Item, row_of
+from escultor.errors import DataError, InputError
+from escultor.store.files import explained
+from escultor.types import Document, Example, Judged, Messages, Pair
+
+PARQUET_ROWS = 10_000  # in a row group
+
+
+def _said(messages: Messages) -> list[dict[str, str]]:
+    return [{"role": str(m.role), "content": m.content} for m in messages]
+
+
+def _answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _trl(item: Item) -> dict[str, Any]:
+    """TRL's conversational types: language modelling, prompt-completion, preference, unpaired preference."""
+    if isinstance(item, Document):
+        return {"text": item.text}
+    prompt = {"prompt": _said(item.prompt)}
+    if isinstance(item, Pair):
+        return prompt | {"chosen": _answer(item.chosen), "rejected": _answer(item.rejected)}
+    if isinstance(item, Judged):
+        return prompt | {"completion": _answer(item.response), "label": item.desirable}
+    return prompt | {"completion": _answer(item.response)}
+
+
+def _openai(item: Item) -> dict[str, Any]:
+    """The fine-tuning formats of OpenAI: chat messages, and preferences with one message a side."""
+    if isinstance(item, Example):
+        return {"messages": [*_said(item.prompt), *_answer(item.response)]}
+    if isinstance(item, Pair):
+        return {
+            "input": {"messages": _said(item.prompt)},
+            "preferred_output": _answer(item.chosen),
+            "non_preferred_output": _answer(item.rejected),
+        }
+    kind = type(item).__name__.lower()
+    raise DataError(
+        f"OpenAI's fine-tuning has no format for a {kind}",
+        kind,
+        "examples and pairs",
+        "use --format trl or jsonl",
+    )
+
+
+FORMATS: dict[str, Callable[[Item], dict[str, Any]]] = {
+    "jsonl": row_of,
+    "parquet": row_of,
+    "trl": _trl,
+    "openai": _openai,
+}
+
+
+def export(rows: Iterator[Row], format: str, out: Path) -> int:
+    """Write rows, whole or not at all; how many. Memory holds a row group at most.
+
+    Raises InputError for an unknown format or when pyarrow is not installed, DataError for items that a
+    format cannot say, StoreError when the disk refuses.
+    """
+    if format not in FORMATS:
+        raise InputError("no such format", repr(format), ", ".join(FORMATS))
+    made = (FORMATS[format](row.item) for row in rows)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    with explained("write", out):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            count = _parquet(made, temporary) if format == "parquet" else _jsonl(made, temporary)
+            temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return count
+
+
+def _jsonl(made: Iterator[dict[str, Any]], path: Path) -> int:
+    count = 0
+    with path.open("wb") as file:
+        for row in made:
+            count += 1
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _parquet(made: Iterator[dict[str, Any]], path: Path) -> int:
+    from itertools import islice
+
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            "Parquet needs pyarrow", "it is not installed", None, "pip install 'escultor[parquet]'"
+        ) from error
+    count, writer = 0, None
+    try:
+        while group := list(islice(made, PARQUET_ROWS)):
+            schema = writer.schema if writer else None
+            table = pyarrow.Table.from_pylist(group, schema=schema)
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            count += len(group)
+    finally:
+        if writer:
+            writer.close()
+    return count

@@ -1,0 +1,144 @@
+"""Prompts that never enter training: registered for good, and kept out where rows are read for training.
+
+Held out is every prompt that was registered, and every prompt of a registered suite. A row is kept out when
+its prompt is one of them, word for word or nearly (Jaccard similarity of 8-byte windows).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from escultor.data.curate.near import band_hashes, bands_for
+from escultor.data.curate.normal import Hashes, jaccard, window_set
+from escultor.data.curate.passes import PROMPT
+from escultor.data.curate.rows import prompt_text
+from escultor.ids import hash_bytes, hash_value
+from escultor.skills.suites import items_of
+from escultor.types import Document, HeldOut, Suite
+
+if TYPE_CHECKING:
+    from escultor.data.jsonl_rows import Item
+    from escultor.store import Store
+
+T = TypeVar("T", bound="Item")
+
+THRESHOLD = 0.75
+PERMUTATIONS = 120
+BATCH = 4096  # rows compared at a time
+SAME = "dropped: its prompt is held out"
+NEAR = "dropped: its prompt is nearly one that is held out"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt by the hash of its messages, and as one text."""
+
+    hash: str
+    text: str
+
+
+def prompt_of(item: Item) -> Prompt:
+    """The prompt of an item; of a document, all of it."""
+    text = prompt_text(item)
+    return Prompt(hash_value(text if isinstance(item, Document) else item.prompt), text)
+
+
+def hold_out(store: Store, name: str, items: Iterable[Item]) -> HeldOut | None:
+    """Register the prompts of items: they are held out from now on. None where there are none; the same
+    prompts are registered once."""
+    prompts = {each.hash: each.text for each in map(prompt_of, items)}
+    if not prompts:
+        return None
+    lines = (json.dumps({"hash": h, "text": prompts[h]}, ensure_ascii=False) for h in sorted(prompts))
+    text = "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")
+    noun = HeldOut(hash_bytes(text), name, len(prompts), store.blobs.put_bytes(text))
+    if (known := store.log.get(HeldOut, noun.id)) is not None:
+        return known
+    store.log.append(noun)
+    return noun
+
+
+def registered(store: Store) -> Iterator[Prompt]:
+    """Every prompt that is held out: those registered as such, and those of suites."""
+    for _, noun in store.log.read(HeldOut):
+        for line in store.blobs.get_bytes(noun.blob).decode("utf-8", "surrogatepass").split("\n"):
+            if line:
+                data: Any = json.loads(line)
+                yield Prompt(data["hash"], data["text"])
+    for _, suite in store.log.read(Suite):
+        for item in items_of(store.blobs, suite):
+            for messages in filter(None, (item.prompt, item.pressed)):
+                yield Prompt(hash_value(messages), "\n".join(m.content for m in messages))
+            if item.document is not None:
+                yield Prompt(hash_value(item.document), item.document)
+
+
+class Guard:
+    """Knows what is held out, and tells which rows may be learnt from."""
+
+    def __init__(self, prompts: Iterable[Prompt]):
+        known = {each.hash: each.text for each in prompts}
+        self.hashes = frozenset(known)
+        self._texts = sorted(set(known.values()))
+        self._shape = bands_for(THRESHOLD, PERMUTATIONS)
+        self._sets: dict[int, Hashes] = {}
+        bands = band_hashes([_parts(text) for text in self._texts], *self._shape)  # (p, b)
+        self._order = np.argsort(bands, axis=0, kind="stable")
+        self._sorted = np.take_along_axis(bands, self._order, axis=0)
+
+    def allowed(self, items: Sequence[T], counts: Counter[str]) -> list[T]:
+        """The items whose prompt is not held out; what is kept out is counted, and why."""
+        if not self.hashes:
+            return list(items)
+        kept: list[T] = []
+        for at in range(0, len(items), BATCH):
+            batch = items[at : at + BATCH]
+            prompts = [prompt_of(item) for item in batch]
+            near = self._near([prompt.text for prompt in prompts])
+            for item, prompt, is_near in zip(batch, prompts, near, strict=True):
+                if prompt.hash in self.hashes:
+                    counts[SAME] += 1
+                elif is_near:
+                    counts[NEAR] += 1
+                else:
+                    kept.append(item)
+        return kept
+
+    def _near(self, texts: Sequence[str]) -> list[bool]:
+        bands = band_hashes([_parts(text) for text in texts], *self._shape)
+        first = np.column_stack(
+            [np.searchsorted(self._sorted[:, b], bands[:, b]) for b in range(bands.shape[1])]
+        )
+        last = np.column_stack(
+            [np.searchsorted(self._sorted[:, b], bands[:, b], "right") for b in range(bands.shape[1])]
+        )
+        found = [False] * len(texts)
+        for row in np.flatnonzero((last > first).any(1)).tolist():
+            own = window_set(_parts(texts[row]))
+            met = {
+                int(self._order[k, b])
+                for b in range(bands.shape[1])
+                for k in range(first[row, b], last[row, b])
+            }
+            found[row] = any(jaccard(own, self._set(number)) >= THRESHOLD for number in met)
+        return found
+
+    def _set(self, number: int) -> Hashes:
+        if number not in self._sets:
+            self._sets[number] = window_set(_parts(self._texts[number]))
+        return self._sets[number]
+
+
+def guard_of(store: Store) -> Guard:
+    """The guard of all that is held out in a store."""
+    return Guard(registered(store))
+
+
+def _parts(text: str) -> tuple[tuple[str, str], ...]:
+    return ((PROMPT, text),)

@@ -1,0 +1,141 @@
+"""From raw rows to a dataset, its card, exports and review; and training reads nothing that is held out."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from cli_rows import jsonl
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "curate"))
+from curate_rows import changed, example, text
+
+STORE = ("--store", "store", "--set", "curation.workers=1", "--set", "curation.language.keep=[]")
+
+
+@pytest.fixture
+def source(tmp_path):
+    rows = [example(i, labels={"domain": "law" if i % 4 else "art"}, subject=f"s{i % 3}") for i in range(40)]
+    rows += [{**example(i), "completion": changed(str(example(i)["completion"]), i)} for i in range(10)]
+    return jsonl(tmp_path / "raw.jsonl", *rows, {"prompt": "x"})
+
+
+@pytest.fixture
+def dataset(cli, source):
+    call = cli(
+        "data", "curate", source, "--out", "mine", *STORE, "--set", "curation.split.held_out=0.2", "--json"
+    )
+    assert call.code == 0, call.err
+    return call.data
+
+
+def test_curating_says_what_every_step_did_and_gives_the_same_version_again(cli, source, dataset):
+    steps = {step["step"]: step for step in dataset["steps"]}
+    assert steps["parse"]["removed"] == {"broken: `completion` is missing": 1}
+    assert steps["near"]["removed"] == {"near duplicate": 10}
+    assert dataset["rows"] + dataset["held_out"] == steps["balance"]["out"] == 40
+    assert "75% law: the model will be good at law and worse elsewhere" in dataset["warnings"]
+    again = cli("data", "curate", source, "--out", "mine", *STORE, "--set", "curation.split.held_out=0.2")
+    assert dataset["hash"] in again.out
+    assert len(cli("data", "list", *STORE, "--json").data["datasets"]) == 1
+
+
+def test_the_card_in_three_forms(cli, tmp_path, dataset):
+    card = cli("data", "card", "mine", *STORE, "--json").data
+    assert card["subjects"]["known"] == 3
+    assert card["sources"]["raw.jsonl"] == {"rows": 50, "licence": "not stated"}
+    assert card["diversity"]["after"][0]["missing"] == 13
+    for name, said in (("c.md", "## Steps"), ("c.html", "<!doctype html>"), ("c.json", '"format"')):
+        assert cli("data", "card", "mine", "--out", name, *STORE).code == 0
+        assert said in (tmp_path / name).read_text()
+    assert cli("data", "card", "mine", "--out", "c.pdf", *STORE).code == 2
+    assert cli("data", "card", "other", *STORE).code == 2
+
+
+def test_a_card_shows_hostile_text_as_text(cli, tmp_path):
+    bad = "<script>alert(1)</script> | ` [x](y) " + text(1)
+    jsonl(
+        tmp_path / "raw.jsonl", {"prompt": bad, "completion": text(2)}, {"prompt": bad, "completion": text(2)}
+    )
+    assert (
+        cli("data", "curate", "raw.jsonl", "--out", "x", *STORE, "--set", "curation.damage.max_markup=1").code
+        == 0
+    )
+    cli("data", "card", "x", "--out", "c.html", *STORE)
+    page = (tmp_path / "c.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "trl", "openai"])
+def test_exports(cli, tmp_path, dataset, format):
+    call = cli("data", "export", "mine", "--format", format, "--out", "out.x", *STORE, "--json")
+    assert call.data["rows"] == dataset["rows"]
+    if format == "parquet":
+        from pyarrow.parquet import read_table
+
+        found = read_table(tmp_path / "out.x").to_pylist()
+    else:
+        found = [json.loads(line) for line in (tmp_path / "out.x").read_text().splitlines()]
+    assert len(found) == dataset["rows"]
+    keys = {"trl": {"prompt", "completion"}, "openai": {"messages"}}.get(
+        format, {"prompt", "completion", "id"}
+    )
+    assert keys <= found[0].keys()
+
+
+def test_diff_counts_rows_and_labels(cli, dataset):
+    assert cli("data", "curate", "raw.jsonl", "--out", "best", *STORE, "--top", 5).code == 0
+    found = cli("data", "diff", "mine", "best", *STORE, "--json").data
+    assert found["same"] + found["only_b"] == 5
+    assert found["same"] + found["only_a"] == dataset["rows"]
+    assert "domain" in found["labels"]
+
+
+def test_reviewing_keeps_every_decision_and_goes_on_where_it_was(cli, dataset):
+    words = ("data", "review", "mine", *STORE, "--rows", 3, "--reviewer", "ana", "--json")
+    first = cli(*words, input="a\nr\ntoo vague\ne\nA better answer.\nclearer\n").data
+    assert first["decided"] == 3
+    assert (first["review"]["rows"], first["review"]["defects"]) == (3, 2)
+    assert first["review"]["low"] < 2 / 3 < first["review"]["high"]
+    second = cli(*words, input="s\nx\na\nq\n").data
+    assert second["review"]["rows"] == 4
+    card = cli("data", "card", "mine", *STORE).out
+    assert "were reviewed by a person. Defects: 50.0%" in card
+    done = cli("data", "review", "mine", "--finish", *STORE, "--json").data
+    assert done["counts"] == {"review: rejected": 1, "review: edited": 1}
+    assert done["rows"] == dataset["rows"] - 1
+    assert cli("data", "export", "mine", "--out", "new.jsonl", *STORE).code == 0
+    assert "A better answer." in Path("new.jsonl").read_text()
+
+
+def test_steps_come_from_a_file(cli, tmp_path, source):
+    (tmp_path / "steps.yaml").write_text("- exact\n- near: {threshold: 0.99}\n- private: {email: drop}\n")
+    found = cli("data", "curate", source, "--out", "x", "--steps", "steps.yaml", *STORE, "--json").data
+    assert [step["step"] for step in found["steps"]] == ["parse", "exact", "near", "private"]
+    assert found["rows"] == 50
+    for said, why in (
+        ("- nothing\n", "`nothing` is no step"),
+        ("- near: {treshold: 1}\n", "did you mean `threshold`"),
+        ("near\n", "no list of steps"),
+        ("- [exact]\n", "what is no step"),
+        ("- exact\n- exact\n", "at most once"),
+    ):
+        (tmp_path / "steps.yaml").write_text(said)
+        call = cli("data", "curate", source, "--out", "x", "--steps", "steps.yaml", *STORE)
+        assert call.code == 2
+        assert why in call.err
+
+
+def test_what_is_held_out_is_dropped_where_training_reads(cli, tmp_path, source, dataset, model):
+    from escultor.cli.reading import read_training
+    from escultor.data.held_out import NEAR, SAME
+
+    found = read_training(Path("mine"), "example", "store")
+    assert len(found.items) == dataset["rows"]
+    rows = [json.loads(line) for line in source.read_text().splitlines()[:50]]
+    raw = read_training(jsonl(tmp_path / "sound.jsonl", *rows), "example", "store")
+    held = raw.counts[SAME] + raw.counts.get(NEAR, 0)
+    assert held >= dataset["held_out"] > 0
+    assert len(raw.items) == 50 - held
+    assert cli("sft", "--model", model, "--data", "absent", "--out", "run", *STORE).code == 2

@@ -1,0 +1,139 @@
+"""The pipeline as a whole: the same whatever the workers, all rows accounted for, nothing half-done."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from curate_rows import changed, example, jsonl, text
+
+from escultor.config.curation import Curation
+from escultor.data.curate import spill
+from escultor.data.curate.pipeline import curate, passes
+from escultor.data.curate.steps import STEPS
+from escultor.errors import DataError, StoreError
+
+SPLIT = {"held_out": 0.3}
+ANY = {"keep": []}
+
+
+def many(path: Path, count: int = 120) -> Path:
+    rows = [example(i, subject=f"s{i % 7}", time=float(i)) for i in range(count)]
+    rows += [
+        example(i) | {"completion": changed(str(example(i)["completion"]), i)} for i in range(0, count, 3)
+    ]
+    rows += [example(i) for i in range(0, count, 4)]
+    rows[5]["completion"] += " Mail me: ana@mail.example.org"
+    return jsonl(path, *rows)
+
+
+def test_the_result_depends_on_no_number_of_workers_and_rows_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(spill.ranges, "__defaults__", (4096,))
+    source = many(tmp_path / "in.jsonl")
+    results = []
+    for workers in (1, 2):
+        settings = Curation.model_validate({"workers": workers, "language": ANY, "split": SPLIT})
+        made = curate([source], tmp_path / f"out{workers}", settings, top=60)
+        results.append(
+            (made.rows.read_bytes(), made.held_out.read_bytes(), made.steps, made.split, made.after)
+        )
+    assert results[0] == results[1]
+    steps = results[0][2]
+    assert [step.name for step in steps] == ["parse", *Curation().steps, "top"]
+    for one, other in pairwise(steps):
+        assert one.left == other.before
+    assert steps[0].before == 190
+    assert sum(results[0][4]["style"].values()) == steps[-1].left == 60
+    assert sorted(path.name for path in (tmp_path / "out1").iterdir()) == ["held-out.jsonl", "train.jsonl"]
+
+
+def test_broken_rows_are_left_out_with_their_reason_and_place(tmp_path):
+    source = jsonl(tmp_path / "in.jsonl", example(1), {"prompt": "a"}, example(2, weight=-1), example(3))
+    with source.open("ab") as file:
+        file.write(b'{"prompt": "x", "completion": "\xff"}\n\n{"prompt": "ana@mail.example.org"')
+    made = curate([source], tmp_path / "out", Curation(workers=1, steps=("exact",)))
+    parsed = made.steps[0]
+    assert (parsed.before, parsed.left) == (6, 2)
+    assert sum(parsed.removed.values()) == 4
+    assert {e.source for e in parsed.examples} == {f"in.jsonl:{n}" for n in (2, 3, 5, 7)}
+    assert not any("ana@" in e.text for e in parsed.examples)
+
+
+def test_examples_show_no_private_data(tmp_path):
+    row = example(1) | {"completion": text(2) + " ana@mail.example.org"}
+    made = curate(
+        [jsonl(tmp_path / "in.jsonl", row, row)], tmp_path / "out", Curation(workers=1, language=ANY)
+    )
+    (shown,) = made.steps[1].examples
+    assert shown.reason == "exact duplicate"
+    assert "ana@" not in shown.text
+
+
+def test_no_row_left_and_files_of_two_kinds_are_refused(tmp_path):
+    one = jsonl(tmp_path / "one.jsonl", example(1))
+    two = jsonl(tmp_path / "two.jsonl", {"text": text(1)})
+    with pytest.raises(DataError, match="no row is left"):
+        curate([one], tmp_path / "a", Curation.model_validate({"workers": 1, "length": {"min_words": 500}}))
+    with pytest.raises(DataError, match="different kinds"):
+        curate([one, two], tmp_path / "b", Curation(workers=1))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_ranges_hold_every_line_once(tmp_path, size):
+    path = tmp_path / "x"
+    for data in (b"", b"\n", b"a", b"a\n\nbb\nccc", b"\n".join(b"x" * n for n in range(30)) + b"\n"):
+        path.write_bytes(data)
+        found = list(spill.ranges(path, size))
+        assert b"".join(data[r.start : r.end] for r in found) == data
+        for r in found:
+            assert r.first_line == data[: r.start].count(b"\n") + 1
+            assert r.start == 0 or data[r.start - 1 : r.start] == b"\n"
+
+
+def test_a_line_over_the_limit_is_no_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill, "MAX_LINE", 2000)
+    monkeypatch.setattr(spill.ranges, "__defaults__", (500,))
+    huge = {"prompt": "a", "completion": "b" * 10_000}
+    source = jsonl(tmp_path / "in.jsonl", example(1), huge, example(2))
+    made = curate([source], tmp_path / "out", Curation(workers=1, steps=("exact",)))
+    assert made.steps[0].removed == {"line too long": 1}
+    assert made.counts["train"] == 2
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    source = many(tmp_path / "in.jsonl", 12)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match="free disk space"):
+        curate([source], tmp_path / "out", Curation(workers=1))
+
+
+def test_steps_run_in_any_order_in_as_few_passes_as_can_be(tmp_path):
+    order = ("private", "near", "exact", "language", "length", "balance")
+    assert passes(order) == [(("private",), ("near", "exact")), (("language", "length"), ("balance",))]
+    assert set(Curation().steps) <= set(STEPS)
+    source = many(tmp_path / "in.jsonl", 30)
+    settings = Curation.model_validate({"workers": 1, "steps": order, "language": ANY})
+    made = curate([source], tmp_path / "out", settings)
+    assert [step.name for step in made.steps] == [
+        "parse",
+        "private",
+        "near",
+        "exact",
+        "language",
+        "length",
+        "balance",
+    ]
+    assert made.counts["train"] == 30
+
+
+def test_output_is_read_by_training(tmp_path):
+    from escultor.data.importers import read_jsonl
+
+    made = curate([many(tmp_path / "in.jsonl", 12)], tmp_path / "out", Curation(workers=1))
+    found = read_jsonl(made.rows, "example")
+    assert len(found.items) == made.counts["train"]
+    assert "figures" in json.loads(made.rows.read_text().splitlines()[0])

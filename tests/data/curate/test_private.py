@@ -1,0 +1,95 @@
+import random
+import string
+
+import pytest
+from curate_rows import row, text
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.config.curation import Curation
+from escultor.data.curate.private import found_in, is_iban, luhn, private, redacted
+from escultor.data.curate.rows import Drop, whole
+
+KINDS = {
+    "email": ["ana.silva+x@mail.example.org", "a@b.co", "JOHN_D@sub.domain.example.com"],
+    "phone": ["+44 20 7946 0958", "+351 912 345 678", "(415) 555-2671", "415-555-2671", "+1-415-555-2671"],
+    "card": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "6011111111111117"],
+    "iban": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "PT50000201231234567890154"],
+    "ip": ["8.8.8.8", "151.101.1.69", "2001:4860:4860::8888"],
+    "secret": [
+        "AKIA" + "IOSFODNN7EXAMPLE",
+        "ghp_" + "a1B2c3D4" * 5,
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzR8qLm2Vt5",
+    ],
+}
+HARMLESS = [
+    "version 1.2.3.4.5 of 2024-05-17 at 10:30:59",
+    "pi is 3.14159265358979323846 and 1234567890123456 is no card",
+    "127.0.0.1 and 192.168.0.1 and 10.0.0.3 are private networks",
+    "commit 3f786850e387550fdab836ed7e6dc881de23001b",
+    "user@localhost, @decorator, a @ b",
+    "std::vector::iterator and 12:34:56",
+    "she earned $12,345,678 in 2019-2020; 3 x 555 = 1665",
+    "the_function_with_a_very_long_name_that_goes_on_and_on",
+    "DE89 3704 0044 0532 0130 02 fails the check",
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), [(k, v) for k, values in KINDS.items() for v in values])
+def test_every_kind_is_found_inside_a_text(kind, value):
+    for said in (value, f"write to {value} today", f"({value})", f"see:\n{value}\n"):
+        assert (kind, value) in list(found_in(said)), said
+
+
+@pytest.mark.parametrize("said", HARMLESS)
+def test_what_only_looks_private_stays(said):
+    assert list(found_in(said)) == []
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=200)
+def test_what_was_redacted_once_stays_as_it_is(said):
+    once = redacted(said)
+    assert redacted(once) == once
+
+
+@given(st.lists(st.integers(0, 9), min_size=12, max_size=18))
+def test_luhn_finds_every_single_wrong_digit(digits):
+    known = "".join(map(str, digits))
+    right = next(known + str(c) for c in range(10) if luhn(known + str(c)))
+    for at in range(len(right)):
+        for other in string.digits.replace(right[at], ""):
+            assert not luhn(right[:at] + other + right[at + 1 :])
+
+
+def test_an_iban_with_two_digits_swapped_is_none():
+    value = KINDS["iban"][1]
+    assert is_iban(value)
+    swaps = [
+        value[:i] + value[i + 1] + value[i] + value[i + 2 :] for i in range(8, 20) if value[i] != value[i + 1]
+    ]
+    assert not any(map(is_iban, swaps))
+
+
+def test_kinds_are_redacted_dropped_or_kept_as_the_settings_say():
+    said = row(f"{text(1)} Mail ana@mail.example.org or call +44 20 7946 0958.")
+    found = private(said, Curation(), None)
+    assert not isinstance(found, Drop)
+    assert "[EMAIL]" in whole(found.item)
+    assert "[PHONE]" in whole(found.item)
+    assert found.notes == ("email redacted", "phone redacted")
+    dropped = private(said, Curation.model_validate({"private": {"email": "drop"}}), None)
+    assert dropped == Drop("holds email")
+    kept = private(said, Curation.model_validate({"private": {"email": "keep", "phone": "keep"}}), None)
+    assert not isinstance(kept, Drop)
+    assert kept.item == said.item
+    assert private(row(text(2)), Curation(), None) == row(text(2))
+
+
+def test_hostile_texts_take_no_more_than_a_moment():
+    draw = random.Random(0)
+    for unit in ("1", "1 ", "a@", "a.", "+1 ", "(1", "AA11", "0:", "::", "eyJa.", "A1b" * 3):
+        redacted(unit * 20_000)
+    redacted("".join(draw.choice("0123456789 -+().@:aA") for _ in range(100_000)))

@@ -1,0 +1,116 @@
+"""Two sides share no prompt, and what is held out never reaches training."""
+
+import random
+from collections import Counter
+
+import pytest
+from curate_rows import changed, jsonl, text
+
+from escultor.config.curation import Curation
+from escultor.data.curate.near import jaccard
+from escultor.data.curate.normal import window_set
+from escultor.data.curate.pipeline import curate
+from escultor.data.curate.rows import prompt_text, read
+from escultor.data.held_out import NEAR, SAME, Guard, guard_of, hold_out, prompt_of
+from escultor.errors import DataError
+from escultor.store import open_store
+from escultor.types import Example, HeldOut, Message, Origin, Role
+
+
+def rows(count=60):
+    """Three answers to each prompt: to the prompt itself, to itself again, and to it with a word changed."""
+    draw = random.Random(0)
+    for i in range(count):
+        asked = text(f"q{i}", 30)
+        for k, prompt in enumerate((asked, asked, changed(asked, i))):
+            about = {"subject": f"s{draw.randrange(12)}", "time": draw.random()}
+            yield {"prompt": prompt, "completion": text(f"a{i}{k}", 30), **about}
+
+
+def parted(tmp_path, by, share=0.3):
+    source = jsonl(tmp_path / "in.jsonl", *rows())
+    settings = {"workers": 1, "steps": ["exact"], "split": {"by": by, "held_out": share}}
+    made = curate([source], tmp_path / "out", Curation.model_validate(settings))
+    sides = [
+        [read("example", line) for line in p.read_bytes().splitlines()] for p in (made.rows, made.held_out)
+    ]
+    return made, *sides
+
+
+@pytest.mark.parametrize("by", ["prompt", "subject", "time"])
+def test_no_prompt_is_nearly_on_both_sides(tmp_path, by):
+    made, train, held = parted(tmp_path, by)
+    assert held
+    known = [window_set((("prompt", prompt_text(row.item)),)) for row in held]
+    for row in train:
+        own = window_set((("prompt", prompt_text(row.item)),))
+        assert max(jaccard(own, other) for other in known) < 0.75
+    left_out = made.split["left out: prompt is held out"]
+    assert len(train) + len(held) + left_out == 180
+    assert (left_out == 0) == (by == "prompt")
+
+
+def test_subjects_stay_on_one_side_and_time_goes_forward(tmp_path):
+    (tmp_path / "s").mkdir()
+    _, train, held = parted(tmp_path / "s", "subject", 0.4)
+    assert not {row.subject for row in train} & {row.subject for row in held}
+    _, train, held = parted(tmp_path, "time", 0.1)
+    assert max(row.time for row in train) < min(row.time for row in held)
+
+
+def test_a_draw_by_prompt_depends_on_no_other_rows(tmp_path):
+    _, _, held = parted(tmp_path, "prompt")
+    few = jsonl(tmp_path / "few.jsonl", *[row for i, row in enumerate(rows()) if i // 3 % 2])
+    settings = {"workers": 1, "steps": ["exact"], "split": {"held_out": 0.3}}
+    made = curate([few], tmp_path / "few", Curation.model_validate(settings))
+    again = {read("example", line).item.id for line in made.held_out.read_bytes().splitlines()}
+    assert again <= {row.item.id for row in held}
+
+
+def test_rows_without_a_time_are_not_parted_by_it(tmp_path):
+    source = jsonl(tmp_path / "in.jsonl", {"prompt": text(1), "completion": text(2)})
+    settings = {"workers": 1, "split": {"by": "time", "held_out": 0.5}, "steps": ["exact"]}
+    with pytest.raises(DataError, match="without `time`"):
+        curate([source], tmp_path / "out", Curation.model_validate(settings))
+
+
+# --- the guard ----------------------------------------------------------------------------------
+
+
+def asked(said: str, id: str = "x") -> Example:
+    return Example(id, (Message(Role.USER, said),), "yes", Origin(("t",), "test/1"))
+
+
+def test_a_held_out_prompt_is_told_word_for_word_and_nearly(tmp_path):
+    with open_store(str(tmp_path / "store")) as store:
+        held = [asked(text(i)) for i in range(50)]
+        noun = hold_out(store, "exam", held)
+        assert noun is not None
+        assert hold_out(store, "again", reversed(held)) == noun
+        assert store.log.count(HeldOut) == 1
+        assert hold_out(store, "none", []) is None
+        free = [asked(text(f"free{i}")) for i in range(50)]
+        near = [asked(changed(text(i), i)) for i in range(50)]
+        counts: Counter[str] = Counter()
+        assert guard_of(store).allowed([*free, *held, *near], counts) == free
+        assert counts == {SAME: 50, NEAR: 50}
+
+
+def test_a_guard_of_nothing_lets_everything_through():
+    counts: Counter[str] = Counter()
+    assert Guard([]).allowed([asked("a")], counts) == [asked("a")]
+    assert not counts
+
+
+def test_prompts_of_registered_suites_are_held_out(tmp_path):
+    from escultor.skills.suites import make_exam, register
+    from escultor.types import Sampling, SuiteItem
+
+    item = SuiteItem("1", (Message(Role.USER, text(1)),), "1", ("yes",), document=text(2))
+    with open_store(str(tmp_path / "store")) as store:
+        register(store, make_exam("exam", "chat", [item], ["exact_match"], Sampling()))
+        counts: Counter[str] = Counter()
+        rows = [asked(text(1)), asked(text(2)), asked(text(3))]
+        assert guard_of(store).allowed(rows, counts) == rows[2:]
+        assert counts == {SAME: 1, NEAR: 1}
+        assert prompt_of(rows[0]).text == text(1)
