@@ -15,4 +15,3 @@ class FeedbackIntake(Section):
     )
     max_age_days: Positive = Field(default=31.0, description="an event said longer ago is refused")
     token_days: Positive = Field(default=7.0, description="how long a browser may judge an answer")
-    import_mb: Positive = Field(default=256.0, description="of one import of interactions at most")

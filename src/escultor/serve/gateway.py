@@ -19,6 +19,8 @@ from escultor.serve.deployments import SHADOW, Deployments, Load, Pick
 from escultor.serve.gateway_ledger import Ledger, recover
 from escultor.serve.gateway_making import Making, produced
 from escultor.serve.gateway_terms import Terms
+from escultor.serve.intake import Intake
+from escultor.serve.intake_parse import DAY_S
 from escultor.serve.limits import Buckets
 from escultor.serve.protocol import Delta, End
 from escultor.serve.subjects import Subjects
@@ -33,7 +35,6 @@ from escultor.types import Deployment, ImplicitEvent, KeyEvent, Scope
 logger = logging.getLogger(__name__)
 
 RECOVER_S = 60.0  # between two looks for streams whose process is gone
-TOKEN_S = 30 * 86400.0  # how long a browser may judge an answer
 TOKEN_NAMES = ("thumb", "correction", "remark", *(event.value for event in ImplicitEvent))
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
@@ -56,6 +57,7 @@ class Gateway:
         self.subjects, self.tokens = Subjects.of(store.root), Tokens.of(store.root)
         self.writer = Writer(store.log)
         self.ledger = Ledger(self.writer, self.subjects, settings)
+        self.intake = Intake(store, self.writer, settings.feedback)
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
         self.deployments = Deployments(read, load, default, settings.names)
         self.keys = Keyring()
@@ -142,7 +144,8 @@ class Gateway:
 
     def token(self, id: str, terms: Terms) -> str:
         """The token with which a browser may judge an answer."""
-        return self.tokens.issue(Grant(id, terms.subject, TOKEN_NAMES, int(time.time() + TOKEN_S)))
+        until = int(time.time() + self.settings.feedback.token_days * DAY_S)
+        return self.tokens.issue(Grant(id, terms.subject, TOKEN_NAMES, until))
 
     async def whole(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
         """Compute answers; their rows are on disk when this returns.

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from escultor.errors import EscultorError
-from escultor.serve import gateway_routes
+from escultor.serve import feedback_routes, gateway_routes
 from escultor.serve.gateway import Gateway
 from escultor.serve.gateway_guard import Guard
 from escultor.serve.gateway_schema import COMPONENTS, REQUESTS
@@ -45,6 +45,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     app = FastAPI(title="Escultor", version=version("escultor"), docs_url=None, redoc_url=None, lifespan=life)
     app.state.gateway = gateway
     app.include_router(gateway_routes.router)
+    app.include_router(feedback_routes.router)
     for kind in (Refusal, EscultorError, TimeoutError):
         app.add_exception_handler(kind, _refused)
     app.add_exception_handler(HTTPException, _not_found)

@@ -67,6 +67,10 @@ class Intake:
     ):
         self._log, self._writer, self._settings, self._clock = store.log, writer, settings, clock
 
+    def now(self) -> float:
+        """What the clock says."""
+        return self._clock()
+
     async def take(self, bodies: Sequence[Any], speaker: Speaker) -> list[Taken]:
         """Take in events; those that are accepted are on disk when this returns.
 

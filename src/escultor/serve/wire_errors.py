@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from escultor.errors import (
     EngineFault,
+    Erased,
+    IdTaken,
     InputError,
     Overloaded,
     StoreError,
@@ -78,6 +80,10 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(502, str(error), "upstream_failed")
     if isinstance(error, EngineFault):
         return Refusal(500, str(error), "engine_failed")
+    if isinstance(error, IdTaken):
+        return Refusal(409, "other content is kept under this id; an id names one for ever", "id_conflict")
+    if isinstance(error, Erased):
+        return Refusal(410, "this, or what it is about, was erased on request", "erased")
     if isinstance(error, StoreError):
         # The store's own words name a file or a server; they are for the log.
         message = "the answer could not be recorded, so it is not given; ask again later"
