@@ -54,9 +54,9 @@ def test_one_event_and_a_batch(side):
 
 
 def test_errors_have_openais_shape_and_the_status_says_which(side):
-    say = lambda **more: side.client.post(
-        "/v1/feedback", json={"kind": "boolean", "id": "e1", "target": "x", **more}
-    )
+    def say(**more):
+        return side.client.post("/v1/feedback", json={"kind": "boolean", "id": "e1", "target": "x", **more})
+
     assert say(value=True).status_code == 202
     conflict = say(value=False)
     assert (conflict.status_code, conflict.json()["error"]["code"]) == (409, "id_conflict")
@@ -131,12 +131,17 @@ def test_calls_served_elsewhere_come_in_and_repeating_is_harmless(side, array):
     rows = [json.loads(line) for line in LINES.splitlines()]
     broken = [*rows, {"id": "x"}, rows[0] | {"answer": "another"}]
     if array:
-        send = lambda: side.client.post("/v1/interactions", json=broken)
+
+        def send():
+            return side.client.post("/v1/interactions", json=broken)
     else:
         data = b"".join(json.dumps(row).encode() + b"\n" for row in broken) + b"{\n"
-        send = lambda: side.client.post(
-            "/v1/interactions", content=data, headers={"content-type": "application/jsonl"}
-        )
+
+        def send():
+            return side.client.post(
+                "/v1/interactions", content=data, headers={"content-type": "application/jsonl"}
+            )
+
     for _ in range(2):
         told = send()
         assert told.status_code == 200
