@@ -48,6 +48,7 @@ VERBS = {
     "evaluate": "escultor.cli.evaluating:evaluate",
     "compare": "escultor.cli.judging:compare",
     "rate": "escultor.cli.rating:rate",
+    "judge": "escultor.cli.judge:judge",
     "promote": "escultor.cli.deploying:promote",
     "rollback": "escultor.cli.deploying:rollback",
     "models": "escultor.cli.deploying:models",

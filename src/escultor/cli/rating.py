@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -48,10 +49,10 @@ def rate(
     folders = [checked_model(shell, model) for model in (a, b)]
     exam = exam_of(shell, suite)
     with open_store(shell.config.store.url) as store:
-        session = _session(shell, store, folders, exam)
+        session, swapped = session_between(shell, store, folders, exam)
         ballots = Ballots(store.log, session)
         if name is None:
-            return _report(shell, session, ballots, _swapped(session, folders[0]))
+            return _report(shell, session, ballots, swapped)
         return _ask(shell, store, session, ballots, name)
 
 
@@ -64,8 +65,9 @@ def _who(rater: str | None, report: bool) -> str | None:
     return rater
 
 
-def _session(shell: Shell, store: Store, folders: list[Any], exam: Exam) -> Session:
-    """The session of these models, whose answers are made where they are not there yet."""
+def session_between(shell: Shell, store: Store, folders: list[Path], exam: Exam) -> tuple[Session, bool]:
+    """The session of two models, whose answers are made where they are not there yet; and whether its
+    side b is the model named first."""
     from escultor.evaluate.answers import Kept
     from escultor.evaluate.preference_session import session_of
 
@@ -74,7 +76,8 @@ def _session(shell: Shell, store: Store, folders: list[Any], exam: Exam) -> Sess
         scores = recorded_scores(shell, store, folder, exam)
         sides.append((scores, Kept.from_bytes(store.blobs.get_bytes(str(scores.answers)))))
     settings = shell.config.evaluation
-    return session_of(exam, sides[0], sides[1], settings.n_raters, settings.seed)
+    session = session_of(exam, sides[0], sides[1], settings.n_raters, settings.seed)
+    return session, session.checkpoints[1] == sides[0][0].checkpoint
 
 
 def _ask(shell: Shell, store: Store, session: Session, ballots: Ballots, rater: str) -> Done:
@@ -128,13 +131,6 @@ def _key() -> Pick | Literal["q"]:
 # --- the report -------------------------------------------------------------------------------
 
 
-def _swapped(session: Session, first: Any) -> bool:
-    """Whether the session's side b is the model that was named first."""
-    from escultor.cycle.api import checkpoint_id
-
-    return session.checkpoints[1] == checkpoint_id(first)
-
-
 def _report(shell: Shell, session: Session, ballots: Ballots, swapped: bool) -> Done:
     from escultor.evaluate.preference import preference, turned
 
@@ -158,7 +154,8 @@ def _report(shell: Shell, session: Session, ballots: Ballots, swapped: bool) -> 
     )
     for line in _words(found):
         shell.say(line)
-    return Done({"session": session.id, "checkpoints": session.checkpoints, **asdict(found)})
+    named = session.checkpoints[::-1] if swapped else session.checkpoints
+    return Done({"session": session.id, "checkpoints": named, **asdict(found)})
 
 
 def _words(found: Preference) -> list[str]:

@@ -190,11 +190,23 @@ def krippendorff_alpha(votes: Sequence[Vote]) -> float | None:
     return float(found.alpha) if found.expected > 0 else None
 
 
+def item_means(session: Session, ballots: Ballots) -> dict[str, float]:
+    """The mean vote on every item, from -1 (side a) to 1 (side b), of the raters whose votes count."""
+    out = {record.name for record in rater_records(session, ballots) if record.left_out}
+    found = _by_item([vote for vote in votes_of(session, ballots) if vote.rater not in out])
+    return {item: sum(v.value for v in own) / len(own) for item, own in found.items()}
+
+
+def _by_item(votes: Sequence[Vote]) -> dict[str, list[Vote]]:
+    found: dict[str, list[Vote]] = {}
+    for vote in votes:
+        found.setdefault(vote.item, []).append(vote)
+    return found
+
+
 def _needed(votes: Sequence[Vote]) -> int | None:
     """Items more, at the mean preference and spread seen, to tell it from none: 80 % power, two-sided 5 %."""
-    by_item: dict[str, list[Vote]] = {}
-    for vote in votes:
-        by_item.setdefault(vote.item, []).append(vote)
+    by_item = _by_item(votes)
     means = [sum(v.value for v in own) / len(own) for own in by_item.values()]
     clusters = [own[0].cluster for own in by_item.values()]
     needed = stats.n_for_power(means, clusters, abs(sum(means) / len(means)), LEVEL)

@@ -1,0 +1,110 @@
+"""`judge`: two models' answers compared by a language model, corrected by people where they rated."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from escultor.cli.evaluating import Which, WhichSuite, checked_model, exam_of
+from escultor.cli.output import Done, Shell
+from escultor.cli.rating import session_between
+from escultor.errors import InputError
+
+if TYPE_CHECKING:
+    from escultor.evaluate.judge import Judge, Judged
+    from escultor.evaluate.judge_calibration import Corrected
+    from escultor.evaluate.preference_session import Ballots, Session
+
+
+def judge(
+    shell: Shell,
+    a: Which,
+    b: Which,
+    suite: WhichSuite = "trinity",
+    model: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="MODEL", help="A model folder; with --url its name there."),
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="An OpenAI-compatible server, up to /v1.")] = None,
+    key_env: Annotated[
+        str, typer.Option("--key-env", help="Which variable of the environment holds the server's key.")
+    ] = "OPENAI_API_KEY",
+) -> Done:
+    """Let a language model compare two models' answers, in both orders; people's ratings correct it."""
+    from escultor.cli.live import Live
+    from escultor.evaluate.judge import judge_choices, judge_session
+    from escultor.evaluate.memo import Memo
+    from escultor.evaluate.preference_session import Ballots
+    from escultor.store import open_store
+    from escultor.types import Feedback
+
+    if model is None:
+        raise InputError("who judges?", "no --judge", "--judge MODEL, and --url for one behind a server")
+    own = _judge(shell, model, url, key_env)
+    folders = [checked_model(shell, name) for name in (a, b)]
+    exam = exam_of(shell, suite)
+    with open_store(shell.config.store.url) as store:
+        session, swapped = session_between(shell, store, folders, exam)
+        memo = Memo(store.root / "cache" / "judge.jsonl")
+        with Live() as live:
+            live.phase(f"{own.name} compares {exam.suite.items} items")
+            found = judge_session(session, own, memo, live.note)
+        made = judge_choices(session, own, found)
+        store.log.append(*(choice for choice in made if store.log.get(Feedback, choice.id) is None))
+        ballots = Ballots(store.log, session)
+        ballots.refresh()
+        return _report(shell, session, ballots, found, -1.0 if swapped else 1.0)
+
+
+def _judge(shell: Shell, model: str, url: str | None, key_env: str) -> Judge:
+    from escultor.cycle.api import checkpoint_id
+    from escultor.evaluate.judge import EndpointJudge, LocalJudge
+    from escultor.model.load import load
+
+    if url is not None:
+        return EndpointJudge(url, model, os.environ.get(key_env))
+    folder: Path = checked_model(shell, model)
+    return LocalJudge(load(str(folder)), checkpoint_id(folder), shell.config.evaluation.batch_size)
+
+
+def _report(shell: Shell, session: Session, ballots: Ballots, found: list[Judged], sign: float) -> Done:
+    from escultor.evaluate.judge_calibration import correct_judge
+    from escultor.evaluate.preference import item_means
+    from escultor.evaluate.stats import win_rate
+
+    sure = {j.item: sign * j.value for j in found if j.value is not None}
+    clusters = {j.item: j.cluster for j in found}
+    won = win_rate(list(sure.values()), [clusters[item] for item in sure])
+    people = {item: sign * value for item, value in item_means(session, ballots).items()}
+    corrected = correct_judge(sure, people, clusters)
+    counts = {
+        "judged": len(found),
+        "no_verdict": sum(j.value is None for j in found),
+        "changed_with_order": sum(j.inconsistent for j in found),
+        "ties": sum(v == 0 for v in sure.values()),
+    }
+    shell.say(
+        f"B wins {won.value:.1%} of what the judge decided, 95 % interval [{won.low:.1%}, {won.high:.1%}]. "
+        f"{counts['ties']} of {counts['judged']} are ties, {counts['changed_with_order']} of them because "
+        f"the verdict changed with the order; {counts['no_verdict']} replies named no verdict."
+    )
+    shell.say(_corrected(corrected))
+    data: dict[str, Any] = {"session": session.id, **counts, "win_rate": won._asdict()}
+    return Done(data | {"corrected": asdict(corrected) if corrected else None})
+
+
+def _corrected(found: Corrected | None) -> str:
+    if found is None:
+        return (
+            "No person rated two clusters of these items, so nothing tells how far this judge can be "
+            "trusted: `escultor rate`."
+        )
+    return (
+        f"Corrected by people's ratings of {found.labelled} items: B is preferred by {found.value:+.3f} "
+        f"[{found.low:+.3f}, {found.high:+.3f}] (from -1 to 1, 95 %); the judge's weight is "
+        f"{found.power:.2f}. Those ratings alone say [{found.people_low:+.3f}, {found.people_high:+.3f}]."
+    )
