@@ -34,8 +34,13 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     """The application of a gateway, which it starts and closes; `started` is called in between."""
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        await gateway.start()
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await gateway.start()
+        except BaseException as error:
+            app.state.failed = error  # the server says no more than that it did not start
+            await gateway.close()
+            raise
         started()
         try:
             yield
@@ -43,7 +48,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
             await gateway.close()
 
     app = FastAPI(title="Escultor", version=version("escultor"), docs_url=None, redoc_url=None, lifespan=life)
-    app.state.gateway = gateway
+    app.state.gateway, app.state.failed = gateway, None
     app.include_router(gateway_routes.router)
     app.include_router(feedback_routes.router)
     for kind in (Refusal, EscultorError, TimeoutError):

@@ -1,0 +1,59 @@
+"""From a name to an engine: which model answers by default, and how a version of the log is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from escultor.config import Serve
+from escultor.serve.deployments import Load
+from escultor.serve.engines.upstream import open_upstream
+from escultor.serve.protocol import Engine
+from escultor.store import Store
+from escultor.store.blobs import tree_hash
+from escultor.store.registry import CHAMPION
+from escultor.types import Deployment
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where answers come from: `folder` is the model that holds where the log names none; where it is
+    `fixed`, or an upstream is set, the log is not asked."""
+
+    folder: Path
+    fixed: bool = False
+
+
+def engines(store: Store, source: Source, settings: Serve) -> tuple[Load, Deployment, bool]:
+    """How engines are loaded, the deployment that holds where the log has none, and whether it always does.
+
+    Raises ConfigError for an upstream that cannot be asked, DataError for a folder that holds no files.
+    """
+    if settings.upstream is not None:
+        upstream = open_upstream(settings.upstream, os.environ)
+
+        async def ready(_: str) -> Engine:
+            return upstream
+
+        return ready, _sole(upstream.version, "an upstream is set"), True
+    own = tree_hash(source.folder)
+
+    async def load(version: str) -> Engine:
+        folder = source.folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
+        return await asyncio.to_thread(_open, folder, version, settings)
+
+    because = "it was asked for" if source.fixed else "the log names no champion"
+    return load, _sole(own, because), source.fixed
+
+
+def _sole(version: str, because: str) -> Deployment:
+    return Deployment(f"sole-{version}", 0.0, {version: 1.0}, {CHAMPION: version}, because)
+
+
+def _open(folder: Path, version: str, settings: Serve) -> Engine:
+    from escultor.model.load import load
+    from escultor.serve.engines.local import LocalEngine
+
+    return LocalEngine(load(str(folder)), version, settings)

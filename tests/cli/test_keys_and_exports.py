@@ -1,0 +1,57 @@
+"""Keys are shown once and end when told; everything recorded comes out again."""
+
+import json
+
+import pytest
+
+from escultor.serve.auth import Keyring
+from escultor.store import open_store
+from escultor.types import Choice, Feedback, Interaction, KeyEvent, Message, Rating, Role, Sampling, Usage
+
+
+def interaction(id):
+    return Interaction(
+        *(id, 1.0, "chat", "s", "v", "champion", 1.0, (Message(Role.USER, "olá\u2028"),), "answer", "stop"),
+        *(Sampling(), Usage(1, 2), 3.0, None, 0.0, "hash"),
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(str(tmp_path / "escultor-store")) as opened:
+        yield opened
+
+
+def test_a_key_is_shown_once_listed_without_its_secret_and_ended(cli, store):
+    made = cli("keys", "create", "the app", "--scope", "infer", "--scope", "read", "--json").data
+    ring = Keyring(event for _, event in store.log.read(KeyEvent))
+    assert ring.caller(made["key"], "infer").key == made["id"]
+    listed = cli("keys", "list", "--json")
+    assert made["key"] not in listed.out
+    assert [key["name"] for key in listed.data["keys"]] == ["the app"]
+    assert cli("keys", "revoke", made["id"], "--json").data == {"revoked": made["id"]}
+    assert cli("keys", "list", "--json").data == {"keys": [], "guarded": True}
+    assert cli("keys", "revoke", made["id"]).code == 2
+
+
+@pytest.mark.parametrize("words", [("create", "x", "--scope", "all"), ("create", " "), ("revoke", "nothing")])
+def test_keys_that_cannot_be(cli, store, words):
+    assert cli("keys", *words).code == 2
+
+
+def test_everything_recorded_comes_out_line_by_line_and_goes_on_from_a_number(cli, store, tmp_path):
+    store.log.append(interaction("a"), interaction("b"))
+    store.log.append(Rating("r", 1.0, "a", "s", "thumb", True), Choice("c", 1.0, "s", "best", ("a", "b"), None))
+    rows = [json.loads(line) for line in cli("interactions", "export").out.split("\n")[:-1]]
+    assert [(row["seq"], row["type"], row["id"]) for row in rows] == [
+        (1, "interaction", "a"),
+        (2, "interaction", "b"),
+    ]
+    assert rows[0]["messages"] == [{"role": "user", "content": "olá\u2028"}]
+    done = cli("feedback", "export", "--after", "3", "--out", "deep/out.jsonl", "--json").data
+    assert done == {"rows": 1, "last_seq": 4, "out": "deep/out.jsonl"}
+    (line,) = (tmp_path / "deep" / "out.jsonl").read_text().splitlines()
+    assert json.loads(line)["shown_order"] == ["a", "b"]
+    assert cli("interactions", "count", "--json").data == {"count": store.log.count(Interaction)}
+    assert cli("feedback", "count").out.strip() == str(store.log.count(Feedback))
+    assert cli("feedback", "export", "--json").code == 2
