@@ -41,7 +41,9 @@ def test_keys_that_cannot_be(cli, store, words):
 
 def test_everything_recorded_comes_out_line_by_line_and_goes_on_from_a_number(cli, store, tmp_path):
     store.log.append(interaction("a"), interaction("b"))
-    store.log.append(Rating("r", 1.0, "a", "s", "thumb", True), Choice("c", 1.0, "s", "best", ("a", "b"), None))
+    store.log.append(
+        Rating("r", 1.0, "a", "s", "thumb", True), Choice("c", 1.0, "s", "best", ("a", "b"), None)
+    )
     rows = [json.loads(line) for line in cli("interactions", "export").out.split("\n")[:-1]]
     assert [(row["seq"], row["type"], row["id"]) for row in rows] == [
         (1, "interaction", "a"),

@@ -14,7 +14,7 @@ from escultor.cli.finding import existing_store
 from escultor.cli.output import Done, Shell
 from escultor.errors import InputError, StoreError
 
-Out = Annotated[Path | None, typer.Option("--out", help="A file, written whole or not at all; default: stdout.")]
+Out = Annotated[Path | None, typer.Option("--out", help="File, written whole or not at all.")]
 After = Annotated[int, typer.Option("--after", min=0, help="Only what stands behind this `seq`.")]
 
 
@@ -87,6 +87,8 @@ def _write(out: Path, lines: Iterator[str]) -> None:
             file.writelines(lines)
         draft.replace(out)
     except OSError as error:
-        raise StoreError(f"{out} could not be written", error, remedy="check the path and free space") from error
+        raise StoreError(
+            f"{out} could not be written", error, remedy="check the path and free space"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)

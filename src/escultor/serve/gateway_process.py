@@ -62,9 +62,7 @@ def serve(start: Start, bound: socket.socket, listening: Callable[[], None]) -> 
             raise app.state.failed or FaultError("the server did not come up")
 
 
-def serve_in_several(
-    start: Start, bound: socket.socket, workers: int, listening: Callable[[], None]
-) -> None:
+def serve_in_several(start: Start, bound: socket.socket, workers: int, listening: Callable[[], None]) -> None:
     """Serve in several processes. One that dies is started again, unless it never came up.
 
     Raises FaultError where one does not come up; the others are ended then.

@@ -119,7 +119,8 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _asks(request: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
     """Options of a path that takes a body and answers whole or in pieces."""
     schema = {"$ref": COMPONENTS.format(model=request.__name__)}
-    content = {"text/event-stream": {"schema": {"type": "string"}}}
+    events = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+    content = {"text/event-stream": {"schema": events}}
     good = {"model": answer, "description": "the answer, whole or in pieces", "content": content}
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     return {
