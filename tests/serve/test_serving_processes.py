@@ -26,7 +26,7 @@ def served(folder, *words):
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     )
-    timer = threading.Timer(60, process.kill)
+    timer = threading.Timer(200, process.kill)
     timer.start()
     try:
         line = process.stdout.readline()
