@@ -72,9 +72,8 @@ GROUPS = {
     "data": "Make training data from the installed documentation, and look at your own.",
     "keys": "Who may use the gateway, and for what.",
     "interactions": "Every answer that was given, with its request.",
-    "feedback": "Everything that was said about answers.",
     "subjects": "What people may ask of what is kept about them.",
-    "feedback": "What people made of the answers: what it comes to, and what is held back.",
+    "feedback": "What people made of the answers: all of it, what it comes to, and what is held back.",
 }
 
 
