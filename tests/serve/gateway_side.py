@@ -95,8 +95,8 @@ class Running:
         return [opening for _, opening in self.log.read(Opening)]
 
     def until(self, what) -> None:
-        """Wait until something holds; five seconds at most."""
-        end = time.monotonic() + 5
+        """Wait until something holds; half a minute at most."""
+        end = time.monotonic() + 30
         while not what():
             assert time.monotonic() < end, "it did not come to be"
             time.sleep(0.01)
@@ -125,28 +125,37 @@ def gateway_of(root, *engines: Fake, holds: Deployment | None = None, **settings
 def serving(root, *engines: Fake, **options):
     """A server of these engines; the first is the champion unless a deployment is given as `holds`."""
     gateway, known = gateway_of(root, *engines, **options)
+    try:
+        with running(gateway, known) as side:
+            yield side
+    finally:
+        gateway.store.close()
+
+
+@contextmanager
+def running(gateway: Gateway, known: dict[str, Fake] | None = None):
+    """A gateway's server, in a thread."""
     bound = listen("127.0.0.1", 0)
-    running = Running(gateway, known, f"http://127.0.0.1:{bound.getsockname()[1]}")
+    side = Running(gateway, known or {}, f"http://127.0.0.1:{bound.getsockname()[1]}")
     up = threading.Event()
 
     def started() -> None:
-        running.loop = asyncio.get_running_loop()
+        side.loop = asyncio.get_running_loop()
         up.set()
 
     app = build(gateway, started=started)
     server = uvicorn.Server(
         uvicorn.Config(app, http=_protocol(gateway.settings), ws="none", lifespan="on", log_config=None)
     )
-    running.stop = lambda: setattr(server, "should_exit", True)
+    side.stop = lambda: setattr(server, "should_exit", True)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
     thread.start()
     try:
-        assert up.wait(10)
-        running.until(lambda: server.started)
-        yield running
+        assert up.wait(60)
+        side.until(lambda: server.started)
+        yield side
     finally:
-        running.stop()
+        side.stop()
         thread.join(20)
         assert not thread.is_alive()
-        gateway.store.close()
         bound.close()

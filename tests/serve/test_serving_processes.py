@@ -11,8 +11,15 @@ from contextlib import contextmanager
 
 import httpx2
 import pytest
+from gateway_side import running
 from mock_upstream import MockUpstream, answers
+from tiny import llama
 
+from escultor.config import Serve
+from escultor.cycle import api
+from escultor.model.load import save
+from escultor.serve.gateway import Gateway
+from escultor.serve.opening import Source, engines
 from escultor.store import open_store
 from escultor.types import Interaction
 
@@ -78,3 +85,27 @@ def test_a_port_that_is_taken_and_half_an_upstream_are_refused(tmp_path):
         refused = escultor(tmp_path, "serve", "--port", taken.getsockname()[1])
     assert (refused.returncode, "--port" in refused.stderr) == (2, True)
     assert escultor(tmp_path, "serve", "--upstream", "http://127.0.0.1:1/v1").returncode == 2
+
+
+def test_the_champion_of_the_store_is_served_and_the_next_one_without_a_restart(tmp_path):
+    """In this process: models, checkpoints and deployments are real, and so is the server."""
+    one, two = (tmp_path / name for name in ("one", "two"))
+    for folder, seed in ((one, 0), (two, 1)):
+        save(llama(seed=seed), folder)
+    with open_store(str(tmp_path / "store")) as store:
+        first, _ = api.promote(store, one, "the first")
+        load, default, fixed = engines(store, Source(two), Serve())
+        gateway = Gateway(store, Serve(follow_s=0.05), load, default, fixed=fixed)
+        with running(gateway) as side:
+            body = BODY | {"model": "escultor", "max_tokens": 3}
+            ask = lambda: httpx2.post(f"{side.url}/v1/chat/completions", json=body, timeout=30)  # noqa: E731
+            assert ask().headers["x-escultor-version"] == first.id
+            second, _ = api.promote(store, two, "better")
+            side.until(lambda: gateway.deployments.standing.champion.version == second.id)
+            assert ask().headers["x-escultor-version"] == second.id
+            api.rollback(store, "worse")
+            side.until(lambda: gateway.deployments.standing.champion.version == first.id)
+            answers = ask(), ask()
+            assert len({answer.json()["choices"][0]["message"]["content"] for answer in answers}) == 1
+            assert [row.version for row in side.rows()] == [first.id, second.id, first.id, first.id]
+            assert all(row.cost_usd > 0 for row in side.rows())

@@ -1,0 +1,93 @@
+"""Clients that are slow, many or confused: they go, and whoever asks promptly is answered."""
+
+import socket
+import time
+
+import httpx2
+import pytest
+from gateway_side import serving
+
+BODY = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}
+PATH = "/v1/chat/completions"
+
+
+@pytest.fixture
+def connected():
+    """Opens connections that say so much and no more; closed in the end."""
+    made = []
+
+    def connect(side, said=b""):
+        port = int(side.url.rsplit(":", 1)[1])
+        made.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+        made[-1].sendall(said)
+        return made[-1]
+
+    yield connect
+    for each in made:
+        each.close()
+
+
+def everything(connection) -> bytes:
+    said = b""
+    while more := connection.recv(4096):
+        said += more
+    return said
+
+
+def closed(connection) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_a_header_that_does_not_come_ends_the_connection(tmp_path, connected):
+    with serving(tmp_path, header_timeout_s=0.2) as side:
+        began = time.monotonic()
+        silent, slow = connected(side), connected(side, b"POST /v1/chat/completions HTTP/1.1\r\nx-a: ")
+        assert closed(silent)
+        assert closed(slow)
+        assert time.monotonic() - began < 5
+
+
+def test_a_body_that_does_not_come_is_said_to_be_late(tmp_path, connected):
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with serving(tmp_path, body_timeout_s=0.2) as side:
+        late = connected(side, head + b"content-length: 10\r\n\r\n{")
+        assert everything(late).startswith(b"HTTP/1.1 408 ")
+
+
+def test_three_hundred_slow_clients_drive_out_one_another_and_the_prompt_are_answered(tmp_path, connected):
+    with serving(tmp_path, max_connections=50, header_timeout_s=60, body_timeout_s=60) as side:
+        slow = [connected(side, b"POST / HTTP/1.1\r\n") for _ in range(300)]
+        for _ in range(5):
+            assert httpx2.post(side.url + PATH, json=BODY, timeout=10).status_code == 200
+        side.until(lambda: sum(_is_open(each) for each in slow) <= 50)
+
+
+def _is_open(connection) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
+def test_what_is_no_http_is_told_so_in_openais_shape(tmp_path, connected):
+    with serving(tmp_path) as side:
+        answer = everything(connected(side, b"what is this?\r\n\r\n"))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b'"code":"invalid_http"' in answer
+
+
+def test_a_page_of_another_site_may_call_only_where_the_setting_names_it(tmp_path):
+    asking = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    with serving(tmp_path / "a", cors_origins=["https://chat.example"]) as side:
+        answer = httpx2.options(side.url + PATH, headers=asking)
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        said = httpx2.post(side.url + PATH, json=BODY, headers={"origin": "https://chat.example"})
+        assert "x-escultor-feedback-token" in said.headers["access-control-expose-headers"]
+    with serving(tmp_path / "b") as side:
+        assert "access-control-allow-origin" not in httpx2.options(side.url + PATH, headers=asking).headers

@@ -1,0 +1,72 @@
+"""Token buckets and depth, against what they promise."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from escultor.serve.limits import Buckets, too_deep
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=60), st.floats(0.1, 5), st.integers(1, 5))
+def test_no_stretch_of_time_sees_more_than_burst_and_rate_allow(gaps, rate, burst):
+    clock, taken = Clock(), []
+    buckets = Buckets(rate, burst, clock)
+    for gap in gaps:
+        clock.now += gap
+        if buckets.take("a") == 0:
+            taken.append(clock.now)
+    for i, start in enumerate(taken):
+        for j, end in enumerate(taken[i:], i):
+            assert j - i + 1 <= burst + rate * (end - start) + 1e-6
+
+
+@given(st.floats(0.1, 5), st.integers(1, 5))
+def test_after_the_wait_that_it_names_there_is_a_token(rate, burst):
+    clock = Clock()
+    buckets = Buckets(rate, burst, clock)
+    while not (wait := buckets.take("a")):
+        pass
+    assert buckets.take("b") == 0
+    clock.now += wait * (1 + 1e-9)
+    assert buckets.take("a") == 0
+
+
+def test_only_so_many_names_are_remembered():
+    buckets = Buckets(0.001, 1, Clock(), remembered=10)
+    for n in range(1000):
+        buckets.take(f"n{n}")
+    assert len(buckets._buckets) == 10
+    assert buckets.take("n999") > 0
+
+
+def depth(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max((depth(v) for v in inner), default=0)
+
+
+json_values = st.recursive(
+    st.none() | st.text('[]{}"\\x', max_size=5) | st.integers(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text('[{"\\', max_size=3), inner, max_size=3)
+    ),
+    max_leaves=20,
+)
+
+
+@given(json_values, st.integers(0, 6))
+def test_depth_is_told_as_parsing_would_tell_it(value, limit):
+    assert too_deep(json.dumps(value).encode(), limit) == (depth(value) > limit)
+
+
+@pytest.mark.parametrize("body", [b"[" * 10**6, b'{"a":' * 10**5, b'["' + b"[" * 10**6])
+def test_what_is_no_json_is_told_in_time_too(body):
+    assert too_deep(body, 64) or body.startswith(b'["')
