@@ -67,7 +67,7 @@ def test_a_model_that_is_none_is_refused_before_the_corpus_is_read(cli, tmp_path
 # --- from feedback ----------------------------------------------------------------------------
 
 
-def _served(store, version: str, prompts: int = 24) -> None:
+def served_pairs(store, version: str, prompts: int = 24) -> None:
     """Two answers to each prompt, one liked and one not."""
     for n in range(2 * prompts):
         said = (Message(Role.USER, f"cat {n // 2}"),)
@@ -83,7 +83,7 @@ def _served(store, version: str, prompts: int = 24) -> None:
 def test_cycle_turns_feedback_into_a_verdict(cli, model, corpus):
     cli("promote", model, "--because", "the first")
     with open_store("escultor-store") as store:
-        _served(store, api.checkpoint_id(model))
+        served_pairs(store, api.checkpoint_id(model))
     call = cli("cycle", *SMALL, "--set", "dpo.max_steps=1", "--set", "routes.min_pairs=20", "--json")
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
@@ -107,7 +107,7 @@ def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch,
         monitor.check()
     with open_store("escultor-store") as store:
         checkpoint, _ = api.promote(store, model, "the first")
-        _served(store, checkpoint.id)
+        served_pairs(store, checkpoint.id)
     health, alerts, plan = monitor.check(now=5000.0)
     assert health.version == checkpoint.id
     assert next(a for a in alerts if a.rule == "thumbs_down").state == "firing"
@@ -121,7 +121,7 @@ def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch,
 def test_feedback_is_read_since_a_moment(tmp_path):
     url = str(tmp_path / "store")
     with open_store(url) as store:
-        _served(store, "v", 2)
+        served_pairs(store, "v", 2)
     feedback = escultor.FeedbackStore(url)
     assert len(feedback.get_feedback()) == 4
     assert [f.id for f in feedback.get_feedback(2002.0)] == ["thumb-2", "thumb-3"]

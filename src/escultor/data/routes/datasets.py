@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,6 +111,9 @@ def write(store: Store, converted: Converted, out: Path) -> dict[str, Path]:
             path = out.with_name(f"{out.stem}.{kind}{out.suffix}")
             with files.explained("write", path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                files.write_file(path, store.blobs.get_bytes(converted.blobs[kind]))
+                draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                draft.unlink(missing_ok=True)
+                files.write_file(draft, store.blobs.get_bytes(converted.blobs[kind]))
+                draft.replace(path)
             made[kind] = path
     return made

@@ -157,9 +157,7 @@ class Index:
 
     def state(self) -> str:
         """The name of what the index holds: it changes when anything does that items are made of."""
-        answers = self.file.execute("select count(*) from answers").fetchone()[0]
-        names = ("newest", "erased", "standings")
-        return hash_value([answers, *(self._get(name) for name in names)])
+        return hash_value([self._get(name) for name in ("newest", "erased", "drafted", "standings")])
 
     def remembered(self, key: str) -> str | None:
         """What was kept under a key while the state was the same."""
@@ -263,6 +261,8 @@ class Index:
         now = trusting.measure(self.file, self.settings, released)
         drafting.mark_changed(self.file, trusting.Standings.parse(self._get("standings")), now)
         self._put("standings", now.text())
+        if self.file.execute("select exists (select 1 from dirty)").fetchone()[0]:
+            self._put("drafted", str(int(self._get("drafted") or 0) + 1))
         drafting.redraft(self.file, self.settings, now)
 
     def _forget(self) -> None:

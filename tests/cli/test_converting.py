@@ -1,0 +1,95 @@
+"""`feedback convert`, `advise`, `quarantine`; a turn learns from what no promoted model has learnt from."""
+
+from cli_rows import SMALL
+from test_judging import served_pairs
+
+from escultor.cycle import api
+from escultor.cycle.evolution import CONSUMED, consumed
+from escultor.data.importers import read_jsonl
+from escultor.store import open_store
+from escultor.types import (
+    DatasetVersion,
+    Interaction,
+    Message,
+    Rating,
+    Release,
+    Role,
+    Sampling,
+    Step,
+    Usage,
+)
+
+
+def flood(store, votes: int = 80) -> None:
+    """One person in haste, and ten who are not."""
+    for n in range(votes + 10):
+        who = "mallory" if n < votes else f"p{n}"
+        said = (Message(Role.USER, f"bird {n}"),)
+        store.log.append(
+            Interaction(
+                f"flood-{n}", 1000.0 + n, "trinity", who, "v", "champion", 1.0, said, f"cat {n}", "stop",
+                Sampling(), Usage(3, 2), 5.0, None, 1e-6, f"flood-{n}",
+            ),
+            Rating(f"f-{n}", 2000.0 + n, f"flood-{n}", who, "thumb", True),
+        )  # fmt: skip
+
+
+def test_convert_writes_files_that_training_reads_and_a_card(cli, corpus, tmp_path):
+    with open_store("escultor-store") as store:
+        served_pairs(store, "v")
+    call = cli("feedback", "convert", "--out", "june.jsonl", "--json")
+    assert call.code == 0, call.err
+    assert call.data["rows"] == {"example": 0, "pair": 24, "judged": 0}
+    pairs = read_jsonl(tmp_path / "june.pair.jsonl", "pair")
+    assert len(pairs.items) == 24
+    assert "same-prompt/2" in (tmp_path / "june.card.md").read_text()
+    with open_store("escultor-store") as store:
+        (version,) = [v for _, v in store.log.read(DatasetVersion)]
+        assert (version.name, version.rows) == ("june-pair", 24)
+    assert cli("feedback", "convert", "--out", "june.jsonl", "--json").data["reused"]
+    assert cli("feedback", "convert", "--out", "a/b").code == 2
+
+
+def test_advise_says_what_is_lacking_and_what_there_is(cli, corpus):
+    assert cli("feedback", "advise").code == 2  # no store yet
+    with open_store("escultor-store") as store:
+        served_pairs(store, "v")
+    call = cli("feedback", "advise")
+    assert "24 pairs (thumbs 24): too few for DPO; 76 more needed" in call.out
+    call = cli("feedback", "advise", "--set", "routes.min_pairs=20", "--json")
+    assert call.data["stages"] == ["dpo"]
+
+
+def test_what_is_held_back_is_listed_and_released(cli, corpus):
+    with open_store("escultor-store") as store:
+        flood(store)
+    assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["judged"] == 10
+    held = cli("feedback", "quarantine", "--json").data["held"]
+    assert {(h["subject"], h["rule"]) for h in held} == {("mallory", "haste")}
+    assert "80 verdicts in one hour" in cli("feedback", "quarantine", "list").out
+    assert cli("feedback", "quarantine", "release", held[0]["id"]).code == 2  # no reason
+    assert cli("feedback", "quarantine", "release", "nobody", "--reason", "x").code == 2
+    for entry in held:
+        assert (
+            cli("feedback", "quarantine", "release", entry["id"], "--reason", "a class of pupils").code == 0
+        )
+    assert cli("feedback", "quarantine", "--json").data["held"] == []
+    assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["judged"] > 10
+    with open_store("escultor-store") as store:
+        assert store.log.count(Release) == len(held)
+
+
+def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corpus):
+    cli("promote", model, "--because", "the first")
+    with open_store("escultor-store") as store:
+        served_pairs(store, api.checkpoint_id(model))
+        assert consumed(store) == 0
+    few = ("--set", "routes.min_pairs=20", "--set", "dpo.max_steps=1")
+    assert cli("cycle", *SMALL, *few).code == 3  # held: nothing is consumed
+    with open_store("escultor-store") as store:
+        assert consumed(store) == 0
+        store.log.append(Step("k", 1.0, CONSUMED, 0.0, {"until": store.log.end()}))
+    call = cli("cycle", *SMALL, *few)
+    assert call.code == 2
+    assert "no pairs: too few for DPO; 20 more needed" in call.err
+    assert cli("cycle", "--since", "1970-01-02", *SMALL, *few).code in (2, 3)

@@ -1,0 +1,170 @@
+"""A log read in pieces comes to what it comes to when it is read at once; nothing new costs nothing."""
+
+import random
+import sqlite3
+
+import pytest
+from saying import DAY, NOW, edit, pick, said, thumb, withdrawn
+
+from escultor.config import Routes
+from escultor.data.routes.convert import Asked
+from escultor.data.routes.datasets import convert, open_index, read_items, record
+from escultor.store import open_store
+from escultor.store.feedback import live
+from escultor.types import DatasetVersion, Feedback, Interaction, Pair, Rating, Release
+
+SETTINGS = Routes()
+LONG = "The result is forty two, since six times seven is forty two."
+
+
+def history(people: int = 30, seed: int = 0) -> list[Interaction | Feedback]:
+    """A few weeks in the order of the log: answers, regenerations, verdicts of all kinds, one in haste."""
+    draw = random.Random(seed)
+    found: list[Interaction | Feedback] = []
+    for person in range(people):
+        for n in range(4):
+            who, first, second = f"p{person}", f"a{person}-{n}", f"b{person}-{n}"
+            prompt = f"question {person % 10} {n}"
+            found.append(said(first, prompt, f"{LONG} {first}", subject=who))
+            events = [thumb(first, draw.random() < 0.5, who, draw.random() * 20 * DAY)]
+            if draw.random() < 0.5:
+                found.append(said(second, prompt, f"{LONG} {second}", first, subject=who))
+                events.append(thumb(second, draw.random() < 0.7, who, draw.random() * 20 * DAY))
+                events.append(pick((first, second), draw.choice((first, second)), f"p{person + 1}"))
+            if draw.random() < 0.2:
+                events.append(edit(first, f"{LONG} {first} Yes.", who))
+            if draw.random() < 0.1:
+                events.append(withdrawn(first, who, 30 * DAY))
+            found += events
+    for n in range(60):
+        found.append(said(f"m{n}", f"say {n}", f"As we know, {n}.", subject="mallory"))
+        found.append(thumb(f"m{n}", True, "mallory", 1000.0 + n))
+    return found
+
+
+def everything(store) -> dict[str, list]:
+    made = convert(store, SETTINGS, Asked(NOW))
+    return {kind: read_items(store, made, kind) for kind in made.rows}
+
+
+@pytest.mark.parametrize("pieces", [2, 5])
+def test_a_log_read_in_pieces_comes_to_the_same(tmp_path, pieces):
+    events = history()
+    with open_store(str(tmp_path / "whole")) as whole, open_store(str(tmp_path / "parts")) as parts:
+        whole.log.append(*events)
+        step = len(events) // pieces + 1
+        for at in range(0, len(events), step):
+            parts.log.append(*events[at : at + step])
+            everything(parts)
+        assert everything(parts) == everything(whole)
+        assert len(everything(whole)["pair"]) > 30
+        first, second = (convert(store, SETTINGS, Asked(NOW)).card for store in (whole, parts))
+        assert first == second
+
+
+def test_with_nothing_new_nothing_is_read_or_written(tmp_path, monkeypatch):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(10))
+        made = convert(store, SETTINGS, Asked(NOW))
+        assert not made.reused
+        for name in ("lean", "lean_by_id"):
+            monkeypatch.setattr(store.log, name, None)
+        again = convert(store, SETTINGS, Asked(NOW))
+        assert again.reused
+        assert (again.blobs, again.card) == (made.blobs, made.card)
+
+
+def test_the_index_folds_as_the_store_does(tmp_path):
+    events = history(12)
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*events)
+        with open_index(store, SETTINGS) as index:
+            index.follow(store.log)
+            rows = index.file.execute(
+                "select target, subject, name, id from live where gone = 0 union all "
+                "select target, subject, name, id from picks where gone = 0"
+            ).fetchall()
+    said_events = [e for e in events if not isinstance(e, Interaction)]
+    assert set(rows) == {(*key, event.id) for key, event in live(said_events).items()}
+
+
+def test_feedback_that_came_before_its_answer_is_resolved_when_that_comes(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(thumb("a", True), thumb("b", False), said("a"))
+        made = convert(store, SETTINGS, Asked(NOW))
+        assert made.rows == {"example": 0, "pair": 0, "judged": 1}
+        assert made.card["counts"]["waiting: about an answer that is not known"] == 1
+        store.log.append(said("b"))
+        assert convert(store, SETTINGS, Asked(NOW)).rows["pair"] == 1
+
+
+def test_a_regeneration_that_comes_later_takes_back_what_was_kept(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(said("a"), said("b", parent="a"), thumb("b", True))
+        assert convert(store, SETTINGS, Asked(NOW)).rows["pair"] == 1
+        store.log.append(said("c", parent="b"))
+        assert convert(store, SETTINGS, Asked(NOW)).rows["pair"] == 0
+
+
+def test_what_was_erased_leaves_the_index_and_the_data(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(12))
+        store.log.append(said("x", subject="gone"), said("y", subject="stays"))
+        store.log.append(thumb("x", True, "gone"), thumb("y", False, "stays"), thumb("y", False, "gone"))
+        before = everything(store)
+        assert any(pair.chosen == "answer x" for pair in before["pair"])
+        store.log.erase("gone", "the person")
+        after = everything(store)
+        texts = {p.chosen for p in after["pair"]} | {v.response for v in after["judged"]}
+        assert "answer x" not in texts
+        assert "answer y" in texts
+        with open_index(store, SETTINGS) as index:
+            rows = index.file.execute("select count(*) from live where subject = 'gone'").fetchone()
+        assert rows == (0,)
+
+
+def test_a_released_entry_counts_and_so_does_a_single_word(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history())
+
+        def theirs():
+            found = everything(store)["judged"]
+            return [v for v in found if v.response.startswith("As we know")]
+
+        assert theirs() == []
+        with open_index(store, SETTINGS) as index:
+            held = [entry for entry in index.quarantine() if entry.subject == "mallory"]
+        assert {entry.rule for entry in held} == {"haste"}
+        one = next(e for e in history() if isinstance(e, Rating) and e.target == "m7")
+        store.log.append(Release("r0", 1.0, one.id, "I know what this was"))
+        assert [v.response for v in theirs()] == ["As we know, 7."]
+        store.log.append(*(Release(f"r-{entry.id}", 2.0, entry.id, "a class of pupils") for entry in held))
+        assert len(theirs()) > 1
+
+
+def test_another_log_or_a_damaged_file_is_read_anew(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(8))
+        right = everything(store)
+        (path,) = (tmp_path / "s" / "cache").glob("routes-*.sqlite")
+        path.write_bytes(b"no database at all" * 100)
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+        assert everything(store) == right
+        with sqlite3.connect(path) as file:
+            file.execute("update meta set value = '1:interaction another' where key = 'mark'")
+        file.close()
+        assert everything(store) == right
+
+
+def test_what_is_recorded_is_named_by_its_content_once(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(12))
+        made = convert(store, SETTINGS, Asked(NOW))
+        versions = record(store, made, "june")
+        assert {v.kind for v in versions} == {kind for kind, n in made.rows.items() if n}
+        assert record(store, made, "july") == versions
+        assert store.log.count(DatasetVersion) == len(versions)
+        pairs = read_items(store, made, "pair")
+        assert all(isinstance(pair, Pair) and pair.flip_rate > 0 for pair in pairs)
+        assert len(pairs) == next(v.rows for v in versions if v.kind == "pair")
