@@ -1,8 +1,8 @@
 """The best rows that are not all alike: quality and facility location, by lazy greedy choice.
 
-f(S) = Σ over sampled rows of max(similarity to a row of S) + λ Σ of the scores in S is monotone and
-submodular, so that greedy choice reaches (1 − 1/e) of the best f there is among the rows considered
-(Nemhauser, Wolsey and Fisher 1978); laziness changes nothing but the time (Minoux 1978).
+f(S) = mean over sampled rows of max(similarity to a row of S) + 4 · (sum of the scores in S) / rows wanted
+is monotone and submodular, so that greedy choice reaches (1 − 1/e) of the best f there is among the rows
+considered (Nemhauser, Wolsey and Fisher 1978); laziness changes nothing but the time (Minoux 1978).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from escultor.data.curate.spill import Place
 from escultor.errors import InputError
 
 DIMENSIONS = 256
-POOL = 4096  # rows considered at least, and four for each row wanted
+POOL = 1024  # rows considered at least, and four for each row wanted
 CELLS = 40_000_000  # similarities in memory at most: 160 MB
 WORDS = 512  # of a row that are looked at
-LAMBDA = 1.0  # weight of a score against the mean similarity of one sampled row
+QUALITY = 4.0  # weight of the mean score against the mean similarity
 
 
 def vector(row: Row) -> np.ndarray:
@@ -38,7 +38,7 @@ def vector(row: Row) -> np.ndarray:
 
 def best(place: Place, alive: np.ndarray, score: np.ndarray, count: int) -> tuple[np.ndarray, str]:
     """Numbers (ascending) of `count` rows out of `alive` (n,) with their scores (n,), and how they were
-    chosen. Considered are the best-scored rows: four for each that is wanted, 4,096 at least.
+    chosen. Considered are the best-scored rows: four for each that is wanted, 1,024 at least.
 
     Raises InputError where fewer rows are left than are wanted: none is ever taken twice.
     """
@@ -55,7 +55,7 @@ def best(place: Place, alive: np.ndarray, score: np.ndarray, count: int) -> tupl
         np.linspace(0, len(pool) - 1, min(len(pool), max(64, CELLS // len(pool)))).astype(int)
     )
     similarity = np.maximum(vectors @ vectors[sampled].T, 0)  # (m, r)
-    chosen = facility_location(similarity, LAMBDA * score[pool], count)
+    chosen = facility_location(similarity, QUALITY * len(sampled) / count * score[pool], count)
     told = (
         f"top {count:,}: facility location over the {len(pool):,} best-scored rows and {len(sampled):,} "
         "sampled ones; at least 1 - 1/e of the best choice among them"

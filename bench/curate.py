@@ -1,0 +1,230 @@
+"""Curation at size: time, memory, what is found of what was planted; near duplicates against datasketch.
+
+python bench/curate.py [--data FOLDER] [--rows 1000000] [--near-rows 20000] [--workers 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from escultor.config.curation import Curation
+from escultor.data.curate.contamination import examined
+from escultor.data.curate.near import band_hashes, bands_for, near_choice
+from escultor.data.curate.normal import jaccard, window_set
+from escultor.data.curate.pipeline import Curated, curate
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+
+class Peak:
+    """The most memory of this process and its children at once: proportional set size, in MiB."""
+
+    def __enter__(self) -> Peak:
+        self.mib, self._stop = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.3):
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            self.mib = max(self.mib, sum(_pss(pid) for pid in ("self", *children)))
+
+
+def _pss(pid: str) -> float:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass  # it ended meanwhile
+    return 0.0
+
+
+def full(source: Path, folder: Path, workers: int, questions: list[str]) -> dict[str, Any]:
+    """The whole pipeline but the perplexity feature, on the clock."""
+    contexts = {"decontaminate": examined(questions, 13)}
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+    with Peak() as peak:
+        made = curate(
+            [source],
+            folder,
+            Curation(workers=workers),
+            contexts,
+            progress=lambda name, before, left: seconds.__setitem__(name, time.perf_counter() - start),
+        )
+    seconds["all"] = time.perf_counter() - start
+    steps = {s.name: {"in": s.before, "out": s.left, "removed": s.removed} for s in made.steps}
+    found = {
+        "seconds": seconds["all"],
+        "peak_mib": peak.mib,
+        "rows_left": made.counts["train"],
+        "steps": steps,
+    }
+    return found | {"done_after_s": seconds} | recalls(source, made)
+
+
+def recalls(source: Path, made: Curated) -> dict[str, Any]:
+    """Planted rows that are still there as they were planted, by what was planted."""
+    left = {}
+    with made.rows.open() as file:
+        for line in file:
+            row = json.loads(line)
+            if not row["id"].startswith("row:"):
+                left[row["id"]] = row["completion"]
+    planted: Counter[str] = Counter()
+    missed: Counter[str] = Counter()
+    with source.open() as file:
+        for line in file:
+            row = json.loads(line)
+            kind = row["id"].rpartition(":")[0]
+            if kind == "row":
+                continue
+            planted[kind] += 1
+            missed[kind] += row["id"] in left and row.get("value", "") in left[row["id"]]
+    return {
+        "recall": {kind: 1 - missed[kind] / n for kind, n in sorted(planted.items())},
+        "planted": dict(planted),
+    }
+
+
+def near_alone(source: Path, folder: Path, workers: int) -> dict[str, Any]:
+    """Near duplicates alone: how many of the planted are found, and how many of the found are planted.
+
+    A row that was found and not planted counts as an error, though real sentences may well be alike.
+    """
+    start = time.perf_counter()
+    made = curate([source], folder, Curation(workers=workers, steps=("near",)))
+    seconds = time.perf_counter() - start
+    with made.rows.open() as file:
+        left = {json.loads(line)["id"] for line in file}
+    with source.open() as file:
+        gone = Counter(id.partition(":")[0] for line in file if (id := json.loads(line)["id"]) not in left)
+    with source.open() as file:
+        planted = sum(json.loads(line)["id"].startswith(("near:", "exact:")) for line in file)
+    found = gone["near"] + gone["exact"]
+    # `far` copies were made alike and fell below the threshold to their original; another may reach it.
+    return {
+        "seconds": seconds,
+        "recall": found / planted,
+        "precision": found / max(1, gone.total()),
+        "gone": dict(gone),
+    }
+
+
+Rows = list[tuple[str, tuple[tuple[str, str], ...]]]  # what was planted, and the texts by role
+
+
+def loaded(source: Path) -> Rows:
+    """The rows in memory, before the clock of either side begins."""
+    with source.open() as file:
+        made = map(json.loads, file)
+        return [
+            (row["id"].partition(":")[0], (("prompt user", row["prompt"]), ("response", row["completion"])))
+            for row in made
+        ]
+
+
+class InMemory:
+    """Compares rows as the pipeline does, without a disk."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def similar(self, pairs: np.ndarray, threshold: float) -> np.ndarray:
+        sets = {int(n): window_set(self.rows[n][1]) for n in np.unique(pairs)}
+        return np.asarray([jaccard(sets[int(a)], sets[int(b)]) >= threshold for a, b in pairs], dtype=bool)
+
+
+def ours_alone(rows: Rows) -> dict[str, Any]:
+    """Bands, candidates and their real similarity, in one process."""
+    start = time.perf_counter()
+    shape = bands_for(0.75, 120)
+    texts = [parts for _, parts in rows]
+    bands = np.concatenate([band_hashes(texts[at : at + 2000], *shape) for at in range(0, len(texts), 2000)])
+    left_out = near_choice(bands, np.arange(len(rows)), 0.75, InMemory(rows))["near duplicate"]  # type: ignore[arg-type]
+    return scored(rows, set(left_out.tolist()), time.perf_counter() - start)
+
+
+def datasketch(rows: Rows) -> dict[str, Any]:
+    """The same windows, permutations and bands with datasketch; a row that meets an earlier one goes."""
+    from datasketch import MinHash, MinHashLSH
+
+    bands, width = bands_for(0.75, 120)
+    start = time.perf_counter()
+    index = MinHashLSH(num_perm=bands * width, params=(bands, width))
+    gone = set()
+    for at, (_, parts) in enumerate(rows):
+        sketch = MinHash(num_perm=bands * width)
+        sketch.update_batch([window.tobytes() for window in window_set(parts)])
+        if index.query(sketch):
+            gone.add(at)
+        else:
+            index.insert(at, sketch)
+    return scored(rows, gone, time.perf_counter() - start)
+
+
+def scored(rows: Rows, gone: set[int], seconds: float) -> dict[str, Any]:
+    """Recall of the planted copies, and the share of those left out that were planted."""
+    planted = {at for at, (kind, _) in enumerate(rows) if kind in ("near", "exact")}
+    found = len(planted & gone)
+    return {"seconds": seconds, "recall": found / len(planted), "precision": found / max(1, len(gone))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("ESCULTOR_DATA", "data")))
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--near-rows", type=int, default=20_000)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    from curate_rows import exam
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        few, many = folder / "few.jsonl", folder / "many.jsonl"
+        # In a process of its own, so that its memory does not count.
+        wanted = (few, str(given.near_rows), many, str(given.rows))
+        subprocess.run([sys.executable, HERE / "curate_rows.py", given.data, *wanted], check=True)
+        whole_near = near_alone(few, folder / "near", given.workers)
+        rows = loaded(few)
+        ours, theirs = ours_alone(rows), datasketch(rows)
+        whole = full(many, folder / "full", given.workers, exam(given.data))
+    near = {
+        "rows": given.near_rows,
+        "ours": ours,
+        "datasketch": theirs,
+        "ratio": theirs["seconds"] / ours["seconds"],
+        "pipeline": whole_near,
+    }
+    print(f"{given.rows:,} rows: {whole['seconds']:.0f} s, peak {whole['peak_mib']:.0f} MiB")
+    print(f"near duplicates of {given.near_rows:,} rows: {near['ratio']:.1f} times as fast as datasketch")
+    print(
+        json.dumps(
+            {"bench": "curate", "rows": given.rows, "workers": given.workers, "full": whole, "near": near}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
