@@ -9,7 +9,6 @@ gateway and the load are two processes that share the machine. Prints one JSON o
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import subprocess
@@ -37,10 +36,8 @@ def direct(url: str, blobs: str, seconds: float, batch: int) -> dict[str, Any]:
         for name, size in (("single", 1), ("batch", batch)):
             count, start = 0, time.perf_counter()
             while time.perf_counter() - start < seconds:
-                made = (
-                    Rating(f"{name}-{count + k}", 1.0, f"a{k}", "s" * 32, "thumb", True) for k in range(size)
-                )
-                store.log.append(*made)
+                ids = (f"{name}-{count + k}" for k in range(size))
+                store.log.append(*(Rating(id, 1.0, "answer", "s" * 32, "thumb", True) for id in ids))
                 count += size
             found[f"{name}_per_s"] = count / (time.perf_counter() - start)
     return found
@@ -48,12 +45,10 @@ def direct(url: str, blobs: str, seconds: float, batch: int) -> dict[str, Any]:
 
 def serve(url: str, blobs: str) -> None:
     """The gateway in a process of its own; its port is the first line."""
-    import uvicorn
-
     from escultor.config import Serve
     from escultor.serve.gateway import Gateway
     from escultor.serve.gateway_app import build
-    from escultor.serve.gateway_server import listen
+    from escultor.serve.gateway_server import listen, run
 
     class Silent:
         version = "none"
@@ -69,8 +64,7 @@ def serve(url: str, blobs: str) -> None:
     with open_store(url, blobs=blobs) as store:
         app = build(Gateway(store, Serve(), engine, default, fixed=True))
         print(bound.getsockname()[1], flush=True)
-        server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="on", log_config=None))
-        asyncio.run(server.serve(sockets=[bound]))
+        run(app, Serve(), bound)
 
 
 def over_http(url: str, blobs: str, seconds: float, batch: int, workers: int) -> dict[str, Any]:
@@ -87,11 +81,9 @@ def over_http(url: str, blobs: str, seconds: float, batch: int, workers: int) ->
             process.terminate()
     with open_store(url, blobs=blobs) as store:
         kept = sum(1 for _, event in store.log.read(Feedback) if event.id.startswith("http-"))
-    assert kept == found["acknowledged"], f"{kept} kept of {found['acknowledged']}"
+    acknowledged = found["single_acknowledged"] + found["batch_acknowledged"]
+    assert kept == acknowledged, f"{kept} kept of {acknowledged}"
     return found
-
-
-ACKNOWLEDGED = [0]
 
 
 async def _load(url: str, name: str, size: int, workers: int, seconds: float) -> dict[str, Any]:
@@ -107,11 +99,11 @@ async def _load(url: str, name: str, size: int, workers: int, seconds: float) ->
     done = await load.closed_loop(client, request, workers, seconds)
     client.close()
     assert not done.errors, done.said
-    ACKNOWLEDGED[0] += len(done.latency_ms) * size
+    acknowledged = len(done.latency_ms) * size
     return {
-        f"{name}_per_s": len(done.latency_ms) * size / done.seconds,
+        f"{name}_acknowledged": acknowledged,
+        f"{name}_per_s": acknowledged / done.seconds,
         f"{name}_ms": load.quantiles(done.latency_ms),
-        "acknowledged": ACKNOWLEDGED[0],
     }
 
 
@@ -141,7 +133,6 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": processor(), "batch": given.batch, "workers": given.workers}
     with stores(given.postgres) as urls:
         for name, (url, blobs) in urls.items():
-            ACKNOWLEDGED[0] = 0
             figures[name] = {
                 "direct": direct(url, blobs, given.seconds, given.batch),
                 "http": over_http(url, blobs, given.seconds, given.batch, given.workers),

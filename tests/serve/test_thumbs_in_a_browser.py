@@ -1,4 +1,4 @@
-"""The script in a real browser (Chromium, headless): a page on another origin, clicks, copies, and hostile text."""
+"""The script in a real browser (Chromium, headless): a page elsewhere, clicks, copies, hostile text."""
 
 import json
 import shutil
