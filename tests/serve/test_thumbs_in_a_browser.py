@@ -14,7 +14,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ALONE = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 EVIL = '<img src=x onerror="document.title=1">'
 
-PAGE = """<!doctype html><body><p id="answer">an answer</p><script src="URL/static/thumbs.js"></script><script>
+PAGE = """<!doctype html><p id="answer">an answer</p><script src="URL/static/thumbs.js"></script><script>
 (async () => {
   const token = TOKEN, answer = document.getElementById("answer");
   const row = escultor.attach(answer, token), [up, down] = row.querySelectorAll("button");
@@ -29,7 +29,7 @@ PAGE = """<!doctype html><body><p id="answer">an answer</p><script src="URL/stat
   const bad = await escultor.thumb("forged.token", true);
   document.body.dataset.told = JSON.stringify({ state, bad, images: document.images.length });
 })();
-</script></body>"""
+</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
