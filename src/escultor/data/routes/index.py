@@ -114,13 +114,15 @@ class Index:
     def _fetch(self, log: Log) -> None:
         """The answers that something was said about, and those that they are regenerations of."""
         self.file.execute(
-            "insert or ignore into wanted select id from touched where id not like 'choice-%' "
-            "and id not in (select id from answers) "
-            "and (id in (select target from live) or id in (select first from picks))"
+            "insert or ignore into wanted select id from touched t where id not like 'choice-%' "
+            "and not exists (select 1 from answers a where a.id = t.id) "
+            "and (exists (select 1 from live l where l.target = t.id) "
+            "or exists (select 1 from picks p where p.first = t.id))"
         )
         self.file.execute(
             "insert or ignore into wanted select j.value from picks p, json_each(p.shown) j "
-            "where p.target in (select id from touched) and j.value not in (select id from answers)"
+            "where p.target in (select id from touched) "
+            "and not exists (select 1 from answers a where a.id = j.value)"
         )
         asked: set[str] = set()
         while True:

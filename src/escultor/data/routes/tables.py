@@ -7,7 +7,7 @@ from pathlib import Path
 
 from escultor.errors import StoreError
 
-SCHEMA = "1"
+SCHEMA = "2"
 TABLES = (
     *("meta", "answers", "live", "picks", "children", "wanted", "rates", "subjects", "dirty", "drafts"),
     *("tally", "seen"),
@@ -29,6 +29,7 @@ create table if not exists picks (
   first text, shown text, winner text, primary key (target, subject, name)) without rowid;
 create index if not exists picks_first on picks (first);
 create index if not exists picks_subject on picks (subject);
+create index if not exists picks_winner on picks (winner);
 create table if not exists children (parent text, child text, primary key (parent, child)) without rowid;
 create table if not exists wanted (id text primary key) without rowid;
 create table if not exists rates (
