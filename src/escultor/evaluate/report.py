@@ -25,6 +25,7 @@ __all__ = [
     "Report",
     "Sample",
     "VersionRow",
+    "document",
     "render",
     "text_table",
 ]
@@ -32,9 +33,9 @@ __all__ = [
 _LEADS = {
     "loop": "One turn, step by step. A hollow number was taken from an earlier run of the same inputs.",
     "versions": "The best figure of each column is set in the accent colour.",
-    "gate": "Candidate minus champion, in the direction in which more is better. A filled point: the whole "
-    "interval lies right of what it had to beat, 0, or for a guard minus the margin that the grey band "
-    "allows.",
+    "gate": "Candidate minus champion, in the direction in which more is better, with 95 % intervals. A filled point: "
+    "shown better, or of a guard shown within the margin that the grey band allows; the small dot is the worst "
+    "that its bound leaves possible.",
     "curves": "Each curve on its own scale.",
     "samples": "Held-out documents, with every version’s answer as it wrote it.",
 }
@@ -51,7 +52,13 @@ def render(report: Report) -> str:
         sections.section("samples", "Answers", _LEADS["samples"], sections.samples(report.samples)),
         sections.section("notes", "Notes", "", sections.notes(report.notes)),
     )
-    title, generated = safe_text(report.title), safe_text(report.generated)
+    body = "".join(part for part in parts if part)
+    return document(report.title, report.generated, sections.headline(report.versions), body)
+
+
+def document(title: str, generated: str, head: str, body: str) -> str:
+    """A whole HTML document that loads nothing; `head` and `body` are HTML, the others plain text."""
+    said = f'<p class="generated">{safe_text(generated)}</p>' if generated else ""
     return "\n".join(
         [
             "<!doctype html>",
@@ -61,12 +68,11 @@ def render(report: Report) -> str:
             # The page may load nothing at all, whatever a text in it should manage to say.
             '<meta http-equiv="Content-Security-Policy" '
             "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{title}</title>",
+            f"<title>{safe_text(title)}</title>",
             f"<style>{STYLESHEET}</style></head>",
             "<body>",
-            f'<header><h1>{title}</h1><p class="generated">{generated}</p>'
-            f"{sections.headline(report.versions)}</header>",
-            f"<main>{''.join(part for part in parts if part)}</main>",
+            f"<header><h1>{safe_text(title)}</h1>{said}{head}</header>",
+            f"<main>{body}</main>",
             "<footer>Made by Escultor. This page holds all its data and loads nothing.</footer>",
             "</body>",
             "</html>",

@@ -70,11 +70,39 @@ def line_chart(curve: Curve) -> str:
     return "".join(parts) + _caption(len(points), len(curve.ys), window)
 
 
-def _axes(x_ticks: list[float], y_ticks: list[float], at: Place) -> list[str]:
+def share_chart(names: tuple[str, str], values: tuple[Sequence[float], Sequence[float]]) -> str:
+    """Share of requests answered within a time, in milliseconds, for two versions; the second is accented.
+
+    The axis ends where 99.5 % of the slower one's are answered: single stragglers would squeeze the rest.
+    """
+    ordered = [sorted(each) for each in values]
+    far = max(each[min(math.ceil(0.995 * len(each)), len(each)) - 1] for each in ordered)
+    x_ticks, y_ticks = ticks(0.0, far, 5), [0.0, 25.0, 50.0, 75.0, 100.0]
+    wide = 2 * WIDE
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = min(x, x_ticks[-1]) / x_ticks[-1]
+        return LEFT + across * (wide - LEFT - RIGHT), HIGH - BOTTOM - y / 100 * (HIGH - TOP - BOTTOM)
+
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {wide} {HIGH}" role="img" '
+        f'aria-label="Share of requests answered within a time: {safe_text(names[0])}, {safe_text(names[1])}">',
+        *_axes(x_ticks, y_ticks, at, wide),
+        f'<text class="soft" x="{wide - RIGHT}" y="{HIGH - 6}" text-anchor="end">milliseconds</text>',
+    ]
+    for kind, name, each, y in zip(("old", "line"), names, ordered, (30, 48), strict=True):
+        points = [(0.0, 0.0), *((v, 100 * (i + 1) / len(each)) for i, v in enumerate(each))]
+        parts.append(f'<path class="{kind}" d="{_path(_thin(points), at)}"/>')
+        where = f'x="{wide - RIGHT - 8}" y="{HIGH - BOTTOM - y + 12}" text-anchor="end"'
+        parts.append(f'<text class="key {kind}" {where}>{safe_text(name)}, {len(each):,} requests</text>')
+    return "".join((*parts, "</svg>"))
+
+
+def _axes(x_ticks: list[float], y_ticks: list[float], at: Place, wide: int = WIDE) -> list[str]:
     found = []
     for y in y_ticks:
         height = at(x_ticks[0], y)[1]
-        found.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{WIDE - RIGHT}"/>')
+        found.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{wide - RIGHT}"/>')
         found.append(
             f'<text class="soft" x="{LEFT - 8}" y="{height + 4:.1f}" text-anchor="end">{tick(y)}</text>'
         )
@@ -143,19 +171,25 @@ def tick(value: float) -> str:
 
 def span(effects: Sequence[Effect]) -> tuple[float, float]:
     """The common scale of these effects: all intervals, margins and 0, with a little room."""
-    values = [v for e in effects for v in (e.low, e.high, e.difference, -e.margin, 0.0) if math.isfinite(v)]
+    values = [
+        v
+        for e in effects
+        for v in (e.low, e.high, e.difference, -e.margin, e.bound or 0.0)
+        if math.isfinite(v)
+    ]
     low, high = min(values, default=0.0), max(values, default=0.0)
     room = 0.06 * (high - low) or 1.0
     return low - room, high + room
 
 
 def holds(effect: Effect) -> bool:
-    """Whether the whole interval lies on the good side of what it has to beat."""
-    return effect.low > -effect.margin if effect.role == "guard" else effect.low > 0
+    """Whether the gate found what the metric is asked for: better, or within its margin."""
+    return effect.state in ("better", "kept")
 
 
 def effect_bar(effect: Effect, scale: tuple[float, float]) -> str:
-    """One effect on a common scale: the interval as a bar, the loss that a guard allows as a band."""
+    """One effect on a common scale: the interval as a bar, the loss that a guard allows as a band, and the
+    worst that its bound leaves possible as a mark below."""
 
     def at(value: float) -> str:
         return f"{100 * (max(scale[0], min(scale[1], value)) - scale[0]) / (scale[1] - scale[0]):.2f}%"
@@ -175,6 +209,8 @@ def effect_bar(effect: Effect, scale: tuple[float, float]) -> str:
             f'<g class="{kind}"><line x1="{at(effect.low)}" x2="{at(effect.high)}" y1="15" y2="15"/>'
         )
         parts += [*ends, f'<circle cx="{at(effect.difference)}" cy="15" r="5"/></g>']
+    if effect.bound is not None and math.isfinite(effect.bound):
+        parts.append(f'<circle class="bound" cx="{at(effect.bound)}" cy="26" r="2.5"/>')
     return "".join((*parts, "</svg>"))
 
 

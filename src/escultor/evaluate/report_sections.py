@@ -138,11 +138,11 @@ def _judged(row: VersionRow) -> str:
     reason = f'<p class="reason">{_t(row.reason)}</p>' if row.reason else ""
     return (
         f'<article class="judged"><h3>{_t(row.name)} {verdict(row.verdict) if row.verdict else ""}</h3>'
-        f"{reason}{_effects(row.name, row.effects)}</article>"
+        f"{reason}{effects(row.name, row.effects)}</article>"
     )
 
 
-def _effects(name: str, effects: Sequence[Effect]) -> str:
+def effects(name: str, effects: Sequence[Effect]) -> str:
     """Effects on one scale per unit: shares together, every other metric on its own."""
     panels: dict[str, list[Effect]] = {}
     for effect in effects:

@@ -94,7 +94,7 @@ article.judged h3{display:flex;flex-wrap:wrap;gap:10px;align-items:center;overfl
 .ends i{font-style:normal}.ends i:first-child::before{content:"← "}.ends i:last-child::after{content:" →"}
 .effect{display:block;overflow:visible}.effect line{stroke-width:1}
 .effect .zero{stroke:var(--soft)}.effect .allowed{fill:var(--line);opacity:.6}
-.effect .margin{stroke:var(--soft);stroke-dasharray:3 3}
+.effect .bound{fill:var(--soft)}.effect .margin{stroke:var(--soft);stroke-dasharray:3 3}
 .effect g line{stroke-width:2}.effect circle{stroke-width:2}
 .effect .shown line,.effect .shown circle{stroke:var(--accent)}.effect .shown circle{fill:var(--accent)}
 .effect .open line,.effect .open circle{stroke:var(--ink)}.effect .open circle{fill:var(--paper)}
@@ -146,4 +146,19 @@ border-radius:8px;padding:14px 16px;min-width:0}
 .document{max-height:none}}
 """
 
-STYLESHEET = (STYLE + LOOP + TABLES + FIGURES).strip()
+VERDICT = """
+.said{margin-top:32px;font-size:18px;max-width:76ch}.said .verdict{font-size:14px;line-height:26px;
+padding:0 12px;border-radius:14px;margin-right:8px}
+header>.notes{margin-top:12px}header{padding-bottom:8px}
+.scroll{overflow-x:auto;margin-top:24px}
+.plain{font-size:14px}.plain th,.plain td{padding:9px 18px 9px 0;text-align:left;vertical-align:top;
+white-space:nowrap;border-bottom:1px solid var(--line)}
+.plain thead th{font-size:13px;border-bottom:1px solid var(--ink)}.plain tbody th{font-weight:600}
+.pairs td{white-space:normal;overflow-wrap:anywhere;max-width:100ch}.pairs{width:auto}
+figure.wide{max-width:840px}
+.chart .old{stroke:var(--soft);stroke-width:2;fill:none}.chart .key{font-size:13px;font-weight:600;stroke:none}
+.chart text.old{fill:var(--soft)}.chart text.line{fill:var(--accent)}
+.sample .caption{margin-top:4px}.sample .document{margin-top:14px}
+"""
+
+STYLESHEET = (STYLE + LOOP + TABLES + FIGURES + VERDICT).strip()

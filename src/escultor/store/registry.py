@@ -73,6 +73,28 @@ def deployment_for(
     return _sole(candidate, before, because, now)
 
 
+def trial(
+    because: str, candidate: str, share: float, current: Deployment | None, *, now: float | None = None
+) -> Deployment:
+    """The deployment that gives a candidate a share of the traffic beside the champion; 0: it answers in the
+    shadow, unseen. Raises InputError without a champion, for a share that is none, or a second candidate.
+    """
+    named = {} if current is None else current.aliases
+    holder, tried = named.get(CHAMPION), named.get(CANDIDATE)
+    if holder is None:
+        raise InputError("there is no champion to try a candidate against", remedy="promote a model first")
+    if not 0 <= share < 1:
+        raise InputError("the candidate's share of the traffic is out of range", share, "0 to below 1")
+    if candidate == holder:
+        raise InputError("the candidate is the champion already", candidate)
+    if tried not in (None, candidate):
+        remedy = "end its trial first: deploy the champion again, or the candidate"
+        raise InputError("another candidate is being tried", tried, candidate, remedy)
+    shares = {holder: 1.0 - share, candidate: share} if share else {holder: 1.0}
+    when = time.time() if now is None else now
+    return checked(Deployment(new_id("dep"), when, shares, {**named, CANDIDATE: candidate}, because))
+
+
 def rollback(
     history: Iterable[Deployment], because: str | None = None, *, now: float | None = None
 ) -> Deployment:
