@@ -16,7 +16,7 @@ from __future__ import annotations
 from escultor.config.curation import Curation
 from escultor.config.feedback import FeedbackIntake
 from escultor.config.judging import Canary, Evaluation, Gate
-from escultor.config.load import Config, Model, Store, load_config, with_steps
+from escultor.config.load import Config, Model, Store, load_config, load_policy, with_steps
 from escultor.config.monitoring import Monitor
 from escultor.config.routes import Routes
 from escultor.config.section import Section
@@ -45,5 +45,6 @@ __all__ = [
     "Training",
     "Upstream",
     "load_config",
+    "load_policy",
     "with_steps",
 ]

@@ -64,23 +64,33 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
     Raises ConfigError naming the file, the key, the nearest known key and what is allowed; all
     problems are gathered before refusing.
     """
-    data: Any = {}
-    where = "the configuration"
+    where, data = "the configuration", {}
     if path is not None:
-        where = str(path)
-        try:
-            data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"{where} cannot be read as YAML", str(error).replace("\n", " ")) from error
-        if data is None:
-            data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"{where} is no mapping of sections", type(data).__name__, list(Config.model_fields)
-        )
-    data = {key: value for key, value in data.items() if value is not None}  # `sft:` with nothing below
+        where, data = str(path), _read(path)
     for text in overrides:
         _apply(data, text)
+    return _validated(data, where)
+
+
+def load_policy(path: Path) -> Gate:
+    """Read a policy of the gate: a YAML file with the keys of `gate:`, or a whole configuration with that
+    section. Raises ConfigError as `load_config` does."""
+    data = _read(path)
+    return _validated(data if "gate" in data else {"gate": data}, str(path)).gate
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML", str(error).replace("\n", " ")) from error
+    if not isinstance(data, dict | None):
+        raise ConfigError(f"{path} is no mapping of sections", type(data).__name__, list(Config.model_fields))
+    # `sft:` with nothing below
+    return {key: value for key, value in (data or {}).items() if value is not None}
+
+
+def _validated(data: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:

@@ -167,17 +167,26 @@ def promote(store: Store, folder: Path, because: str) -> tuple[Checkpoint, Deplo
 
     Raises InputError for an adapter: its base would stay outside.
     """
+    checkpoint = keep_model(store, folder)
+    deployment = registry.deployment_for(because, checkpoint.id, registry.current(deployments(store)))
+    store.log.append(deployment)
+    return checkpoint, deployment
+
+
+def keep_model(store: Store, folder: Path) -> Checkpoint:
+    """Keep a model folder's files in the store and record what is known of it.
+
+    Raises InputError for an adapter: its base would stay outside.
+    """
     from escultor.model.load import is_adapter
 
     if is_adapter(folder):
         remedy = "merge it first: escultor merge"
         raise InputError(f"{folder} holds an adapter, not a whole model", remedy=remedy)
-    history = deployments(store)
     tree = store.blobs.put_tree(folder)
     checkpoint = store.log.get(Checkpoint, tree) or _checkpoint(tree, folder)
-    deployment = registry.deployment_for(because, tree, registry.current(history))
-    store.log.append(checkpoint, deployment)
-    return checkpoint, deployment
+    store.log.append(checkpoint)
+    return checkpoint
 
 
 def rollback(store: Store, because: str | None = None) -> Deployment:

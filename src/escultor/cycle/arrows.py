@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from escultor.config import Config, Training
-from escultor.cycle.looking import circumstances
+from escultor.cycle import looking
 from escultor.cycle.workflow import Result, Workflow
 from escultor.data.held_out import guard_of
 from escultor.data.preflight import Preflight
 from escultor.errors import ConfigError, FaultError
 from escultor.evaluate.answers import Kept
-from escultor.evaluate.gate import decide
+from escultor.evaluate.dossier import verdict_of
 from escultor.evaluate.suites import evaluate
 from escultor.ids import code_hash, hash_value, plain
 from escultor.model.load import Loaded, count_parameters, load, resolve
@@ -187,12 +187,17 @@ def answers_of(turn: Turn, name: str) -> list[str]:
 def gate(
     turn: Turn, name: str, champion: Scores, candidate: Scores, with_promotion: Sequence[Any] = ()
 ) -> Verdict:
-    """Decide, write the verdict down, and deploy what is promoted; `with_promotion` is recorded with it."""
+    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy what is promoted;
+    `with_promotion` is recorded with it."""
 
     def work(key: str) -> tuple[Result, list[Any]]:
         policy, seed = turn.config.gate, turn.config.evaluation.seed
-        around = circumstances(turn.flow.store, champion, candidate, policy)
-        verdict = decide(champion, candidate, policy, seed, around)
+        store = turn.flow.store
+        around = looking.circumstances(store, champion, candidate, policy)
+        names = ("champion", name)
+        dossier = looking.dossier_of(store, champion, candidate, policy, seed, around, names, turn.exam)
+        looking.file(store, dossier, store.root / "verdicts" / key)
+        verdict = verdict_of(dossier)
         comparison = replace(verdict.because, id=key)
         verdict = replace(verdict, because=comparison)
         nouns: list[Any] = [verdict]

@@ -1,12 +1,23 @@
-"""What a verdict depends on beside scores and policy, read off the store."""
+"""Verdicts and the store: what one depends on beside scores, where it is kept, and its replay."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
+from difflib import unified_diff
+from pathlib import Path
 
 from escultor.config import Gate
+from escultor.errors import DataError, StoreError
+from escultor.evaluate.answers import Kept
+from escultor.evaluate.dossier import FORMAT, Dossier, document, of_parts, parts, verdict_of
 from escultor.evaluate.gate import policy_hash
 from escultor.evaluate.ledger import look_number
+from escultor.evaluate.report_dossier import html
+from escultor.evaluate.report_markdown import markdown
+from escultor.evaluate.report_verdict import page_of
+from escultor.skills.suites import Exam
 from escultor.store import Store
 from escultor.types import Checkpoint, Circumstances, Scores, Verdict
 
@@ -25,3 +36,89 @@ def circumstances(
     parents = {c.id: c.parents for _, c in store.log.read(Checkpoint)}
     look = look_number(verdicts, champion, candidate, policy_hash(policy), parents)
     return Circumstances(look, card, signed_by, void or {})
+
+
+def dossier_of(
+    store: Store,
+    champion: Scores,
+    candidate: Scores,
+    policy: Gate,
+    seed: int,
+    around: Circumstances,
+    names: tuple[str, str],
+    exam: Exam | None = None,
+) -> Dossier:
+    """The inputs of a verdict, with the prompts of the suite and what the store kept of both evaluations."""
+    kept = [_kept(store, scores) for scores in (champion, candidate)]
+    told = [() if k is None else tuple(said[0] for said in k.answers) for k in kept]
+    timed = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
+    prompts = () if exam is None else tuple(item.prompt[-1].content for item in exam.items)
+    n = len(champion.items)
+    return Dossier(
+        champion,
+        candidate,
+        policy,
+        seed,
+        around,
+        names,
+        prompts if len(prompts) == n else (),
+        (told[0], told[1]),
+        (timed[0], timed[1]),
+    )
+
+
+def keep(store: Store, dossier: Dossier, folder: Path | None = None) -> Path:
+    """Record a verdict and file it (see `file`); the folder of its file and page."""
+    verdict = verdict_of(dossier)
+    store.log.append(verdict)
+    return file(store, dossier, folder or store.root / "verdicts" / verdict.because.id)
+
+
+def file(store: Store, dossier: Dossier, folder: Path) -> Path:
+    """Keep the inputs of a verdict as blobs, and write its file and page into the folder."""
+    for part in parts(dossier).values():
+        store.blobs.put_bytes(part)
+    write_pages(folder, dossier, document(dossier))
+    return folder
+
+
+def replay(store: Store, text: str) -> tuple[Dossier, list[str]]:
+    """Decide again from the inputs that a verdict's file names by hash, and the lines that differ then.
+
+    Raises DataError when the text is no verdict's file, StoreError when the store lacks an input.
+    """
+    try:
+        found = json.loads(text)
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']!r}")
+        inputs = dict(found["inputs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError("this is no file of a verdict", str(error), FORMAT) from error
+    dossier = of_parts({name: store.blobs.get_bytes(hash) for name, hash in inputs.items()})
+    again = document(dossier)
+    differ = unified_diff(text.splitlines(), again.splitlines(), "file", "replayed", lineterm="", n=0)
+    return dossier, [] if text == again else list(differ) or ["line ends differ"]
+
+
+def write_pages(folder: Path, dossier: Dossier, text: str) -> None:
+    """verdict.json, verdict.html and verdict.md."""
+    page = page_of(dossier)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, body in (("verdict.json", text), ("verdict.html", html(page)), ("verdict.md", markdown(page))):
+        temporary = folder / f".{name}.{os.getpid()}.tmp"
+        try:
+            temporary.write_text(body, encoding="utf-8", newline="")
+            temporary.replace(folder / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(f"{folder / name} could not be written", error) from error
+
+
+def _kept(store: Store, scores: Scores) -> Kept | None:
+    """What was kept of an evaluation; None where nothing was, or it lies in another store."""
+    if scores.answers is None:
+        return None
+    try:
+        return Kept.from_bytes(store.blobs.get_bytes(scores.answers))
+    except StoreError:
+        return None

@@ -19,7 +19,6 @@ from typing import Literal
 
 from escultor.config import Canary
 from escultor.evaluate.sequential import Harm, Tally, harm, rate_bounds
-from escultor.evaluate.stats import wilson
 from escultor.store import registry
 from escultor.types import Deployment
 
@@ -140,10 +139,17 @@ def _breach(windows: Sequence[Window], policy: Canary) -> str | None:
         return None
     for name, limit in (("failed", policy.most_errors), ("slow", policy.most_slow)):
         counts = [(getattr(w, name), w.answers) for w in last]
-        if all(n and wilson(k, n, WINDOW_LEVEL)[0] > limit for k, n in counts):
+        if all(_is_above(k, n, limit) for k, n in counts):
             seen = ", ".join(f"{k} of {n}" for k, n in counts)
             return f"{name} answers above the hard limit of {limit:.0%} in {len(last)} windows: {seen}"
     return None
+
+
+def _is_above(events: int, n: int, limit: float) -> bool:
+    """Whether a share is shown to be above a limit, exactly (Clopper & Pearson 1934), however small n is."""
+    from scipy.stats import binom
+
+    return events > 0 and float(binom.sf(events - 1, n, limit)) < WINDOW_LEVEL
 
 
 def _harmed(watched: Mapping[str, Harm], policy: Canary) -> str | None:

@@ -33,9 +33,9 @@ __all__ = [
 _LEADS = {
     "loop": "One turn, step by step. A hollow number was taken from an earlier run of the same inputs.",
     "versions": "The best figure of each column is set in the accent colour.",
-    "gate": "Candidate minus champion, in the direction in which more is better, with 95 % intervals. A filled point: "
-    "shown better, or of a guard shown within the margin that the grey band allows; the small dot is the worst "
-    "that its bound leaves possible.",
+    "gate": "Candidate minus champion, in the direction in which more is better, with 95 % intervals. A "
+    "filled point: shown better, or of a guard shown within the margin that the grey band allows; the small "
+    "dot is the worst that its bound leaves possible.",
     "curves": "Each curve on its own scale.",
     "samples": "Held-out documents, with every version’s answer as it wrote it.",
 }

@@ -86,7 +86,7 @@ def share_chart(names: tuple[str, str], values: tuple[Sequence[float], Sequence[
 
     parts = [
         f'<svg class="chart" viewBox="0 0 {wide} {HIGH}" role="img" '
-        f'aria-label="Share of requests answered within a time: {safe_text(names[0])}, {safe_text(names[1])}">',
+        f'aria-label="Share of requests answered in time: {safe_text(names[0])}, {safe_text(names[1])}">',
         *_axes(x_ticks, y_ticks, at, wide),
         f'<text class="soft" x="{wide - RIGHT}" y="{HIGH - 6}" text-anchor="end">milliseconds</text>',
     ]

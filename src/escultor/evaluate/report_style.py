@@ -156,7 +156,8 @@ white-space:nowrap;border-bottom:1px solid var(--line)}
 .plain thead th{font-size:13px;border-bottom:1px solid var(--ink)}.plain tbody th{font-weight:600}
 .pairs td{white-space:normal;overflow-wrap:anywhere;max-width:100ch}.pairs{width:auto}
 figure.wide{max-width:840px}
-.chart .old{stroke:var(--soft);stroke-width:2;fill:none}.chart .key{font-size:13px;font-weight:600;stroke:none}
+.chart .old{stroke:var(--soft);stroke-width:2;fill:none}
+.chart .key{font-size:13px;font-weight:600;stroke:none}
 .chart text.old{fill:var(--soft)}.chart text.line{fill:var(--accent)}
 .sample .caption{margin-top:4px}.sample .document{margin-top:14px}
 """

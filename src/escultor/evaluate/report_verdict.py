@@ -74,12 +74,15 @@ def page_of(dossier: Dossier) -> Page:
 
 
 _EFFECTS = (
-    "Candidate minus champion, in the direction in which more is better, with 95 % intervals. The grey band is "
-    "the loss that a guard allows; the small dot below it the worst that its bound leaves possible. A filled "
-    "point: shown better, or shown within the margin."
+    "Candidate minus champion, in the direction in which more is better, with 95 % intervals. The grey band "
+    "is the loss that a guard allows; the small dot below it the worst that its bound leaves possible. A "
+    "filled point: shown better, or shown within the margin."
 )
 _VETOES = "Limits that no gain makes up for, read as they were seen."
-_SLICES = "Primary metrics on parts of the suite of at least ten items, with 95 % intervals. Nothing is decided here: of twenty slices one lies outside by chance."
+_SLICES = (
+    "Primary metrics on parts of the suite of at least ten items, with 95 % intervals. Nothing is decided "
+    "here: of twenty slices one lies outside by chance."
+)
 _WORST = "The items on which the candidate loses most, with both answers."
 _SPEED = "Measured on one machine; costs follow from its hourly price."
 _TOLD = "Metrics that the policy does not name. They decide nothing."
@@ -228,7 +231,8 @@ def _method(dossier: Dossier, because: Comparison) -> Table:
         ("Items", f"{because.n:,} in {clusters:,} clusters, the same for both sides"),
         (
             "Primary metrics",
-            f"{', '.join(policy.primary)}: paired permutation test by cluster (exact McNemar for single 0/1 items), one-sided, Holm",
+            f"{', '.join(policy.primary)}: paired permutation test by cluster (exact McNemar for single "
+            "0/1 items), one-sided, Holm",
         ),
         (
             "Guards",

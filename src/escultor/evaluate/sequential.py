@@ -105,7 +105,8 @@ def harm(
 
     Each step is compared within itself (Mantel-Haenszel weights): traffic changes from day to day, and the
     candidate's share of it grows. `low` and `high` each are wrong at some look with probability alpha at
-    most. For a rate a tenth of alpha goes to exact bounds, which speak from the first observation on.
+    most. For a rate a tenth of alpha goes to exact bounds of each step by itself (their levels sum to it),
+    which speak from the first observation on.
     """
     both = [(a, b) for a, b in zip(champion, candidate, strict=True) if a.n and b.n]
     old, new = (_merged([pair[side] for pair in both]) for side in (0, 1))
@@ -121,10 +122,16 @@ def harm(
             wide = float(radius(variance, weights.sum(), rest, tuned / 2))
             low, high = difference - wide, difference + wide
     if rate:
-        each = alpha * EXACT_PART / 2
-        (a, b), (c, d) = (rate_bounds(t.first, t.subjects, each) for t in (old, new))
-        low, high = max(low, float(c - b)), min(high, float(d - a))
+        exact = [_exact(a, b, alpha * EXACT_PART / (s * (s + 1))) for s, (a, b) in enumerate(both, 1)]
+        low = max([low, -1.0, *(at for at, _ in exact)])
+        high = min(high, exact[0][1]) if len(exact) == 1 else min(high, 1.0)
     return Harm(difference, low, high, old, new)
+
+
+def _exact(champion: Tally, candidate: Tally, alpha: float) -> tuple[float, float]:
+    """Bounds of a difference of rates in one step, from every subject's first observation."""
+    (a, b), (c, d) = (rate_bounds(t.first, t.subjects, alpha / 2) for t in (champion, candidate))
+    return float(c - b), float(d - a)
 
 
 def _merged(tallies: Sequence[Tally]) -> Tally:

@@ -94,8 +94,8 @@ def _recommend(quality: Hope, speed: Hope, cost: Hope) -> str:
         return f"Keep the teacher: the student is shown to lose too much quality.{tail}"
     if quality.outcome == "open":
         return (
-            "Do not replace the teacher yet: whether the student keeps enough quality is open. Evaluate it on "
-            f"more items, or use it where a wrong answer is cheap.{tail}"
+            "Do not replace the teacher yet: whether the student keeps enough quality is open. Evaluate it "
+            f"on more items, or use it where a wrong answer is cheap.{tail}"
         )
     if quality.outcome == "unknown":
         return f"No recommendation: what the student keeps of the quality is not known.{tail}"
@@ -103,7 +103,7 @@ def _recommend(quality: Hope, speed: Hope, cost: Hope) -> str:
         return f"Use the student: it keeps enough quality and gains what was hoped for.{tail}"
     if gains:
         return (
-            f"Use the student where {' and '.join(h.name for h in gains)} count: it keeps enough quality, but "
-            f"falls short of the hope for {' and '.join(short)}.{tail}"
+            f"Use the student where {' and '.join(h.name for h in gains)} count: it keeps enough quality, "
+            f"but falls short of the hope for {' and '.join(short)}.{tail}"
         )
     return f"The student keeps enough quality, but gains less than was hoped for: a smaller one may.{tail}"

@@ -1,0 +1,142 @@
+"""`compare` on files of scores, its replay, and `canary`: what they print, write and refuse."""
+
+import json
+import time
+
+import pytest
+
+from escultor.ids import new_id, plain
+from escultor.store import open_store, registry
+from escultor.types import Deployment, Interaction, Message, Rating, Role, Sampling, Scores, Usage, Verdict
+
+
+def scored(path, name, gain=0.0, **changes):
+    names = [f"i{k}" for k in range(80)]
+    values = {"quality": [0.4 + (k % 9) / 50 + gain * (1 + k % 2) for k in range(80)], "valid": [1.0] * 80}
+    made = {"id": f"s-{name}", "checkpoint": name, "suite": "s", "items": names, "clusters": names}
+    path.write_text(json.dumps({**made, "metrics": values, **changes}))
+    return str(path)
+
+
+@pytest.fixture
+def sides(tmp_path):
+    return scored(tmp_path / "old.json", "old"), scored(tmp_path / "new.json", "new", 0.1)
+
+
+@pytest.fixture
+def policy(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("name: mine\nguards: {valid: 0.1}\n")
+    return path
+
+
+def test_a_verdict_is_a_file_and_a_page_that_replay_byte_for_byte(cli, tmp_path, sides, policy):
+    call = cli("compare", *sides, "--policy", policy, "--out", "out", "--json")
+    assert (call.code, call.data["verdict"]) == (0, "promote"), call.err
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"verdict.json", "verdict.html", "verdict.md"}
+    assert json.loads((tmp_path / "out" / "verdict.json").read_text())["policy"]["name"] == "mine"
+    again = cli("compare", "--replay", "out/verdict.json", "--out", "again", "--json")
+    assert (again.code, again.data["identical"]) == (0, True)
+    for name in ("verdict.json", "verdict.html", "verdict.md"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_a_file_that_was_changed_does_not_replay(cli, tmp_path, sides, policy):
+    cli("compare", *sides, "--policy", policy, "--out", "out")
+    file = tmp_path / "out" / "verdict.json"
+    file.write_text(file.read_text().replace('"verdict": "promote"', '"verdict": "hold"'))
+    call = cli("compare", "--replay", file)
+    assert call.code == 2
+    assert "not what its inputs give" in call.err
+
+
+def test_looks_are_counted_over_the_store(cli, tmp_path, sides, policy):
+    other = scored(tmp_path / "third.json", "third", 0.1)
+    looks = [
+        cli("compare", *pair, "--policy", policy, "--json").data["look"]
+        for pair in (sides, sides, (sides[0], other))
+    ]
+    assert looks == [1, 1, 2]
+
+
+def test_cards_signatures_and_void_items_are_given_as_options(cli, tmp_path, sides):
+    rules, card, void = (tmp_path / name for name in ("p.yaml", "card.json", "void.txt"))
+    rules.write_text("gate: {guards: {}, card: {labels.largest: 0.6}, sign_off: true}\n")
+    card.write_text('{"labels": {"largest": 0.4}}')
+    void.write_text("i3 erased on request\n")
+    ask = ("compare", *sides, "--policy", rules)
+    assert "waits for" in cli(*ask).out
+    assert cli(*ask, "--card", card, "--signed-by", "Ana").code == 0
+    assert "1 of 80 items may not be used (erased on request)" in cli(*ask, "--void", void).out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("only.json",), "two sides are compared"),
+        (("bad.json", "bad.json"), "holds no scores"),
+        (("--replay", "bad.json"), "no file of a verdict"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(cli, tmp_path, policy, words, message):
+    (tmp_path / "bad.json").write_text("{}")
+    open_store("escultor-store").close()
+    call = cli("compare", *words)
+    assert call.code == 2
+    assert message in call.err
+
+
+def test_an_unknown_key_of_a_policy_is_refused(cli, tmp_path, sides):
+    (tmp_path / "p.yaml").write_text("gaurds: {}\n")
+    call = cli("compare", *sides, "--policy", "p.yaml")
+    assert call.code == 2
+    assert "did you mean `guards`" in call.err
+
+
+# --- canary -------------------------------------------------------------------------------------
+
+
+def asked(store, version, subject, when, bad):
+    made = Interaction(
+        new_id("chatcmpl"), when, "chat", subject, version, "champion", 0.5, (Message(Role.USER, "hi"),),
+        "yes", "stop", Sampling(), Usage(1, 1), 10.0, 5.0, 0.001, "hash",
+    )  # fmt: skip
+    store.log.append(made, Rating(new_id("fb"), when, made.id, subject, "thumb", not bad))
+
+
+def test_a_canary_is_watched_and_rolled_back_for_harm(cli):
+    began = time.time() - 100
+    with open_store("escultor-store") as store:
+        first = registry.deployment_for("a person", "old", None, now=began)
+        store.log.append(first, registry.trial("begun", "new", 0.5, first, now=began + 1))
+        for k in range(300):
+            asked(store, "old", f"a{k}", began + 2, k % 10 == 0)
+            asked(store, "new", f"b{k}", began + 2, k % 3 == 0)
+    call = cli("canary", "watch", "--json")
+    assert (call.code, call.data["move"]) == (3, "rollback"), call.err
+    assert "harm shown: thumbs down" in call.data["reason"]
+    with open_store("escultor-store") as store:
+        last = store.log.last(Deployment)
+        assert last is not None
+        assert last.shares == {"old": 1.0}
+        assert "candidate" not in last.aliases
+        assert store.log.count(Verdict) == 0
+        assert store.log.count(Scores) == 0
+    assert "no candidate is being tried" in cli("canary", "watch").err
+    assert plain(last)["because"].startswith("canary: harm shown")
+
+
+def test_a_canary_without_harm_is_held_until_its_floors(cli):
+    began = time.time() - 100
+    with open_store("escultor-store") as store:
+        first = registry.deployment_for("a person", "old", None, now=began)
+        store.log.append(first, registry.trial("begun", "new", 0.5, first, now=began + 1))
+        for k in range(120):
+            asked(store, "old", f"a{k}", began + 2, k % 10 == 0)
+            asked(store, "new", f"b{k}", began + 2, k % 10 == 0)
+    call = cli("canary", "watch", "--json")
+    assert (call.code, call.data["move"]) == (0, "hold")
+    assert "120 of 200 answers" in call.data["reason"]
+    stopped = cli("canary", "stop", "--json")
+    assert stopped.data["shares"] == {"old": 1.0}
+    assert cli("canary", "sideways").code == 2
