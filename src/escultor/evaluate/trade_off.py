@@ -46,9 +46,11 @@ def trade_off(teacher: Scores, student: Scores, policy: Gate, seed: int) -> Trad
             "speed, tokens/s",
             f"at least {policy.hopes.speed:g} times",
             speed,
-            speed and speed >= policy.hopes.speed,
+            speed is not None and speed >= policy.hopes.speed,
         ),
-        _hope("cost", f"at most {policy.hopes.cost:.0%}", cost, cost and cost <= policy.hopes.cost),
+        _hope(
+            "cost", f"at most {policy.hopes.cost:.0%}", cost, cost is not None and cost <= policy.hopes.cost
+        ),
     )
     return TradeOff(hopes, _recommend(*hopes))
 
@@ -80,7 +82,7 @@ def _ratio(teacher: Scores, student: Scores, *names: str) -> float | None:
     return None
 
 
-def _hope(name: str, wanted: str, value: float | None, met: bool | None) -> Hope:
+def _hope(name: str, wanted: str, value: float | None, met: bool) -> Hope:
     outcome = "unknown" if value is None else "met" if met else "missed"
     return Hope(name, wanted, value, None, None, outcome)
 

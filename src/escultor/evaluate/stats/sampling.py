@@ -57,7 +57,7 @@ def cluster_sums(values: ArrayLike, clusters: Clusters) -> tuple[Array, Array]:
         raise DataError(
             "a value is not finite", x[~np.isfinite(x)][0], remedy="leave the item out or repair it"
         )
-    return np.bincount(groups.codes, weights=x), groups.sizes
+    return np.bincount(groups.codes, weights=x).astype(np.float64), groups.sizes
 
 
 def standard_error(sums: Array, sizes: Array) -> float:
