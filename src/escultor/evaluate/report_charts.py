@@ -171,13 +171,11 @@ def tick(value: float) -> str:
 
 def span(effects: Sequence[Effect]) -> tuple[float, float]:
     """The common scale of these effects: all intervals, margins and 0, with a little room."""
-    values = [
-        v
-        for e in effects
-        for v in (e.low, e.high, e.difference, -e.margin, e.bound or 0.0)
-        if math.isfinite(v)
-    ]
-    low, high = min(values, default=0.0), max(values, default=0.0)
+    values = [0.0]
+    for e in effects:
+        bound = e.difference if e.bound is None else e.bound
+        values += [v for v in (e.low, e.high, e.difference, -e.margin, bound) if math.isfinite(v)]
+    low, high = min(values), max(values)
     room = 0.06 * (high - low) or 1.0
     return low - room, high + room
 
