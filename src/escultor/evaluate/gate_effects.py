@@ -174,14 +174,16 @@ def slices(champion: Scores, candidate: Scores, policy: Gate, seed: int) -> tupl
     """Every primary on every part of the suite that has at least ten items; 95 % intervals, no verdicts."""
     found = []
     for way, labels in sorted(champion.slices.items()):
-        for name in sorted(set(labels)):
-            inside = [i for i, label in enumerate(labels) if label == name]
+        members: dict[str, list[int]] = {}
+        for i, label in enumerate(labels):
+            members.setdefault(label, []).append(i)
+        for name, inside in sorted(members.items()):
             if len(inside) < SLICE_ITEMS:
                 continue
-            parts = [_part(s, inside, policy) for s in (champion, candidate)]
-            groups = stats.grouped(parts[0].clusters)
+            old, new = (_part(s, inside, policy) for s in (champion, candidate))
+            groups = stats.grouped(old.clusters)
             for metric in dict.fromkeys(policy.primary):
-                sides = _sides(*parts, metric, groups, derive_seed(seed, "slice", metric, way, name))
+                sides = _sides(old, new, metric, groups, derive_seed(seed, "slice", metric, way, name))
                 e = _effect(sides, metric, "info")
                 figures = (e.n, e.champion, e.candidate, e.difference, e.low, e.high)
                 found.append(Slice(way, name, metric, *figures))

@@ -166,7 +166,7 @@ def _laid(sums: Array, sizes: Array, floor: float, ceiling: float) -> tuple[Arra
     counts += np.bincount(cells + 1, at - below, minlength=len(counts))
     full = np.flatnonzero(counts > 1e-9)
     size = own[full // (GRID + 1)]
-    return (floor + full % (GRID + 1) * unit) * size, size, counts[full]
+    return (floor + full % (GRID + 1) * unit) * size, size, counts[full].astype(np.float64)
 
 
 def _weighted_means(
