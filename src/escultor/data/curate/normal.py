@@ -15,6 +15,7 @@ from escultor.data.curate.rows import Part
 Hashes = np.ndarray  # (n,) uint64
 WINDOW = 8  # bytes of a shingle: exactly one 64-bit word
 _WORD = re.compile(r"\w+")
+_PLAIN = bytes(ord(chr(c).lower()) if c < 128 and _WORD.match(chr(c)) else 32 for c in range(256))
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 _INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 
@@ -31,6 +32,13 @@ def words_of(text: str) -> list[str]:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return _WORD.findall(text.casefold())
+
+
+def _joined(text: str) -> bytes:
+    """The words of a text with a blank between them; ASCII by a table, three times as fast."""
+    if text.isascii():
+        return b" ".join(text.encode().translate(_PLAIN).split())
+    return " ".join(words_of(text)).encode("utf-8", "replace")
 
 
 def mixed(values: Hashes) -> Hashes:
@@ -60,7 +68,7 @@ def windows(rows: Sequence[Sequence[Part]]) -> tuple[Hashes, np.ndarray]:
     for parts in rows:
         total = 0
         for role, text in parts:
-            data = " ".join(words_of(text)).encode("utf-8", "replace") or b"\0"
+            data = _joined(text) or b"\0"
             pieces += (data, b"\0" * (WINDOW - 1))
             lengths.append(len(data))
             salts.append(salt(role))
