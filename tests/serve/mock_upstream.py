@@ -70,6 +70,12 @@ class MockUpstream:
         self._loop.call_soon_threadsafe(self._stop.cancel)
         self._thread.join(10)
 
+    def now(self, *plans: Plan) -> None:
+        """Begin anew with other plans, and no memory of what was asked."""
+        self.asked.clear()
+        self.hung_up.clear()
+        self.plans = plans
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
@@ -173,11 +179,11 @@ def streams(
     return plan
 
 
-def serves() -> Plan:
+def serves(pause_s: float = 0.0) -> Plan:
     """A usual answer in whichever way it was asked for."""
 
     async def plan(asked: Asked) -> None:
-        await (streams() if asked.body.get("stream") else answers())(asked)
+        await (streams(pause_s=pause_s) if asked.body.get("stream") else answers())(asked)
 
     return plan
 
