@@ -10,7 +10,7 @@ ORACLE_BIN := $(ORACLE)/bin
 ORACLE_SETUP := $(ORACLE)/.ready
 BENCH_DATA ?= data
 
-.PHONY: setup oracle demo base test test-core oracle-test lint bench clean
+.PHONY: setup oracle demo base test test-core oracle-test lint bench bench-serve clean
 
 setup: $(SETUP)
 
@@ -62,6 +62,10 @@ bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON 
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA)
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 135m
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 360m
+
+bench-serve: $(SETUP)  ## figures of serving, about 15 minutes; each prints one JSON object last
+	$(BIN)/python bench/serve.py
+	$(BIN)/python bench/faults.py
 
 clean:
 	rm -rf $(VENV) $(ORACLE) escultor-store report.html

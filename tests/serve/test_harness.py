@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 
 import pytest
 from test_serving_processes import served
@@ -58,7 +57,8 @@ CHAT = {"local-chat-completions": {"apply_chat_template": True}, "local-completi
 @pytest.mark.filterwarnings("default")
 def test_the_harness_scores_the_served_model_as_it_scores_the_model(tasks, model, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    with served(tmp_path, "--model", model) as (process, url):
+    with served(tmp_path, "--model", model) as process:
+        url = f"{process.url}/v1"
         common = {"model": "escultor", "tokenizer": str(model), "tokenizer_backend": "huggingface"}
         path = f"{url}/completions"
         ours = evaluate(
@@ -75,8 +75,7 @@ def test_the_harness_scores_the_served_model_as_it_scores_the_model(tasks, model
         assert ours["tiny_words"] == theirs["tiny_words"]
         chat = {"model": "escultor", "base_url": f"{url}/chat/completions"}
         said = evaluate(tasks, ["tiny_words"], "local-chat-completions", **chat)["tiny_words"]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.stop(30) == 0
     with open_store(str(tmp_path / "escultor-store")) as store:
         rows = [row for _, row in store.log.read(Interaction)]
     assert sum(row.consent == Consent.EVAL_ONLY for row in rows) == 12 * 2 + 12

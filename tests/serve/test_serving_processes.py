@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
 from gateway_side import running
 from mock_upstream import MockUpstream, answers
+from started import Started, family
 from tiny import llama
 
 from escultor.config import Serve
@@ -26,28 +27,14 @@ from escultor.types import Interaction
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Olá?"}]}
 
 
-@contextmanager
 def served(folder, *words):
-    """`escultor serve` in a folder of its own; its process and where it listens."""
+    """`escultor serve` in a folder of its own."""
     command = [sys.executable, "-m", "escultor", "serve", "--port", "0", *map(str, words)]
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
-    timer = threading.Timer(200, process.kill)
-    timer.start()
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:"), line + process.stderr.read()
-        yield process, line.split()[-1]
-    finally:
-        timer.cancel()
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return Started(command, cwd=folder)
 
 
 def asked(url):
-    answer = httpx2.post(f"{url}/chat/completions", json=BODY, timeout=30)
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=BODY, timeout=30)
     assert answer.status_code == 200, answer.text
     return answer.json()["id"]
 
@@ -56,13 +43,33 @@ def asked(url):
 def test_it_says_where_it_listens_answers_and_ends_when_told(tmp_path, workers):
     with MockUpstream(answers()) as upstream:
         words = "--upstream", upstream.url, "--upstream-model", "m", "--workers", workers
-        with served(tmp_path, *words) as (process, url):
+        with served(tmp_path, *words) as process:
             with ThreadPoolExecutor(8) as pool:
-                ids = list(pool.map(lambda _: asked(url), range(24)))
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+                ids = list(pool.map(lambda _: asked(process.url), range(24)))
+            assert process.stop() == 0
     with open_store(str(tmp_path / "escultor-store")) as store:
         assert sorted(row.id for _, row in store.log.read(Interaction)) == sorted(ids)
+
+
+def test_workers_end_when_the_process_that_began_them_is_killed(tmp_path):
+    with MockUpstream(answers()) as upstream:
+        words = "--upstream", upstream.url, "--upstream-model", "m", "--workers", 2
+        with served(tmp_path, *words) as process:
+            asked(process.url)
+            workers = family(process.pid)[1:]
+            assert len(workers) >= 2
+            os.kill(process.pid, signal.SIGKILL)
+            end = time.monotonic() + 30
+            while any(Path(f"/proc/{pid}").exists() for pid in workers):
+                assert time.monotonic() < end, "they go on"
+                time.sleep(0.05)
+
+
+def test_a_gateway_before_an_upstream_loads_nothing_that_only_models_need():
+    code = (
+        "import sys, escultor.cli.serving, escultor.serve.gateway_process; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def escultor(folder, *words):

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from escultor.cli.finding import find_model
 from escultor.cli.output import Done, Shell
 from escultor.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from escultor.config import Serve
 
 
@@ -36,7 +37,6 @@ def serve(
     ] = None,
 ) -> Done:
     """Answer requests in OpenAI's protocol; what was answered is in the log first."""
-    from escultor.model.load import BUILT_IN
     from escultor.serve.gateway_process import Start, may_listen, serve, serve_in_several
     from escultor.serve.gateway_server import announce, listen
     from escultor.serve.opening import Source
@@ -47,7 +47,9 @@ def serve(
         raise InputError("--model and --upstream exclude each other", "both", "one of both")
     if upstream is not None or upstream_model is not None:
         settings = _behind(settings, upstream, upstream_model)
-    source = Source(find_model(model or BUILT_IN, url), fixed=model is not None)
+    if model is not None:
+        settings = settings.model_copy(update={"upstream": None})  # what is typed goes before the file
+    source = Source(None if settings.upstream else _folder(model, url), fixed=model is not None)
     with open_store(url) as store:
         may_listen(store, host)
     bound = listen(host, port)
@@ -60,6 +62,14 @@ def serve(
             serve_in_several(start, bound, workers, said)
     shell.say("stopped")
     return Done({"stopped": True})
+
+
+def _folder(model: str | None, store_url: str) -> Path:
+    # A gateway before an upstream loads no model, and none of what models need.
+    from escultor.cli.finding import find_model
+    from escultor.model.load import BUILT_IN
+
+    return find_model(model or BUILT_IN, store_url)
 
 
 def _behind(settings: Serve, url: str | None, model: str | None) -> Serve:

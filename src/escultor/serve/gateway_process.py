@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,10 +101,19 @@ def serve_in_several(start: Start, bound: socket.socket, workers: int, listening
 
 
 def _work(start: Start, bound: socket.socket, up: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         serve(start, bound, up.set)
     except EscultorError as error:
         raise SystemExit(str(error)) from error
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would hold the port, and nobody could end it by name."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end(processes: list[SpawnProcess], drain_s: float) -> None:

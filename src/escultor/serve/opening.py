@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from escultor.config import Serve
+from escultor.errors import ConfigError
 from escultor.serve.deployments import Load
 from escultor.serve.engines.upstream import open_upstream
 from escultor.serve.protocol import Engine
@@ -19,10 +20,10 @@ from escultor.types import Deployment
 
 @dataclass(frozen=True)
 class Source:
-    """Where answers come from: `folder` is the model that holds where the log names none; where it is
-    `fixed`, or an upstream is set, the log is not asked."""
+    """Where answers come from: `folder` is the model that holds where the log names none, None before an
+    upstream; where it is `fixed`, or an upstream is set, the log is not asked."""
 
-    folder: Path
+    folder: Path | None
     fixed: bool = False
 
 
@@ -38,10 +39,13 @@ def engines(store: Store, source: Source, settings: Serve) -> tuple[Load, Deploy
             return upstream
 
         return ready, _sole(upstream.version, "an upstream is set"), True
-    own = tree_hash(source.folder)
+    if source.folder is None:
+        raise ConfigError("nothing can answer", "neither a model nor an upstream")
+    own_folder = source.folder
+    own = tree_hash(own_folder)
 
     async def load(version: str) -> Engine:
-        folder = source.folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
+        folder = own_folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
         return await asyncio.to_thread(_open, folder, version, settings)
 
     because = "it was asked for" if source.fixed else "the log names no champion"
