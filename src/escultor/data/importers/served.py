@@ -73,6 +73,7 @@ class Served(_Body):
     lineage: _Lineage | None = None
     consent: Annotated[Consent, _Loose] = Consent.TRAIN
     retain_until: float | None = None
+    tenant: Annotated[str, Field(max_length=256)] = ""
 
 
 def served(row: dict[str, Any], subject_of: Callable[[str], str]) -> Interaction:
@@ -109,4 +110,5 @@ def served(row: dict[str, Any], subject_of: Callable[[str], str]) -> Interaction
         lineage=None if said.lineage is None else Lineage(said.lineage.parent, said.lineage.relation),
         consent=said.consent,
         retain_until=said.retain_until,
+        tenant=said.tenant,
     )
