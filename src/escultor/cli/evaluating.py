@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.finding import corpus_cache, find_model, load_model, store_exists
+from escultor.cli.finding import corpus_cache, find_model, load_model, need_file, store_exists
 from escultor.cli.output import Done, Shell, write_text
 from escultor.ids import plain
 
@@ -49,7 +50,11 @@ def evaluate(
     from escultor.store import open_store
 
     folder, url = checked_model(shell, model), shell.config.store.url
-    if keep:
+    if suite.startswith(LM_EVAL):
+        task = need_file(Path(suite.removeprefix(LM_EVAL)))
+        with open_store(url) if keep else nullcontext() as store:
+            exam, scores = measuring.evaluated_task(folder, task, shell.config, store)
+    elif keep:
         exam = exam_of(shell, suite)
         with open_store(url) as store:
             scores = recorded_scores(shell, store, folder, exam, again)

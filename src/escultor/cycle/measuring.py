@@ -72,6 +72,22 @@ def recorded(
     return done.scores
 
 
+def evaluated_task(folder: Path, path: Path, config: Config, store: Store | None) -> tuple[Exam, Scores]:
+    """Scores on a task of the evaluation harness; they, its documents as a suite and the answers are
+    kept where there is a store."""
+    from escultor.cycle.api import checkpoint_id
+    from escultor.evaluate.harness import evaluate_task
+    from escultor.model.load import load
+
+    loaded = load(str(folder))
+    exam, done = evaluate_task(loaded, checkpoint_id(folder), path, config.evaluation.batch_size)
+    if store is not None:
+        register(store, exam)
+        store.blobs.put_bytes(done.kept.to_bytes())
+        store.log.append(done.scores)
+    return exam, done.scores
+
+
 def stored_scores(store: Store, checkpoint: str, suite: str) -> Scores | None:
     """The scores of a checkpoint on a suite that were recorded last."""
     found = [s for _, s in store.log.read(Scores, target=checkpoint) if s.suite == suite]

@@ -35,6 +35,7 @@ WAIT_S = 0.5  # before the second try; doubled from try to try
 RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
 
 Mark = Literal["A", "B", "C"]
+Verdicts = tuple[Mark | None, Mark | None]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 ASKED_AT_ONCE = 16  # what a killed judge loses at most
 
@@ -134,7 +135,7 @@ class Judged:
     item: str
     cluster: str
     value: float | None
-    verdicts: tuple[Mark | None, Mark | None]  # with a first, and with b first
+    verdicts: Verdicts  # with a first, and with b first
 
     @property
     def inconsistent(self) -> bool:
@@ -164,8 +165,8 @@ def judge_session(
     marks = iter([verdict_in(reply) for reply in _replies(judge, prompts, memo, progress)])
     found = []
     for at, item in enumerate(items):
-        a_first, b_first = (next(marks), next(marks)) if at in differ else (MARKS[2], MARKS[2])
-        found.append(Judged(item.id, item.cluster, _value(a_first, b_first), (a_first, b_first)))
+        verdicts: Verdicts = (next(marks), next(marks)) if at in differ else ("C", "C")
+        found.append(Judged(item.id, item.cluster, _value(*verdicts), verdicts))
     if all(judged.value is None for judged in found):
         raise DataError(
             f"the judge {judge.name} named no verdict",

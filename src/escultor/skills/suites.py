@@ -34,7 +34,7 @@ from escultor.ids import hash_bytes, hash_value, plain
 from escultor.skills.schema import check_schema
 from escultor.skills.table import ITEM_NEEDS, known_metrics, metric_of
 from escultor.store import Blobs, Store
-from escultor.types import Message, Messages, Role, Sampling, Suite, SuiteItem
+from escultor.types import Message, Messages, Role, Sampling, Scale, Suite, SuiteItem
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
 MOST_SHOWN = 8  # problems told at once; the rest is counted
@@ -73,9 +73,22 @@ def make_exam(
         *_of_items(skill, items, metrics),
     ]:
         _refuse(f"the suite `{name}` cannot be used", problems)
-    blob = _jsonl(items)
     body = dict.fromkeys(metrics)
     scales = {each: metric.scale for each in body if (metric := metric_of(skill, each)) is not None}
+    return sealed(name, skill, items, scales, decoding, seeds, schema)
+
+
+def sealed(
+    name: str,
+    skill: str,
+    items: Sequence[SuiteItem],
+    scales: dict[str, Scale],
+    decoding: Sampling,
+    seeds: Sequence[int] = (0,),
+    schema: dict[str, Any] | None = None,
+) -> Exam:
+    """A suite as it is, under the hash of all that decides a score."""
+    blob = _jsonl(items)
     text = None if schema is None else json.dumps(schema, sort_keys=True, ensure_ascii=False)
     hashed = hash_bytes(blob)
     decided = [FORMAT, name, skill, scales, decoding, list(seeds), text, hashed]
