@@ -39,6 +39,10 @@ class Serve(Section):
         default_factory=dict,
         description="version or upstream's model: [USD per 1,000 tokens in, out], instead of the hour's",
     )
+    engine: Literal["transformers", "ctranslate2"] = Field(
+        default="transformers",
+        description="ctranslate2: greedy answers by a converted copy, faster on a processor; Llama-like models",
+    )
     batch_size: Count = Field(default=32, description="answers generated at a time")
     temperature: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="where a request gives none; 0: greedy"
