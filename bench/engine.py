@@ -75,10 +75,11 @@ def _student(folder: Path) -> Loaded:
 def _asked(loaded: Loaded, count: int) -> Asked:
     """Prompts of random tokens and the length of their answers, always the same."""
     random = stream(0, "bench", "engine")
-    draw = lambda: [
-        random.randrange(10, len(loaded.tokenizer)) for _ in range(random.randint(*PROMPT_TOKENS))
-    ]  # noqa: E731
-    return [(draw(), random.randint(*ANSWER_TOKENS)) for _ in range(count)]
+
+    def prompt() -> list[int]:
+        return [random.randrange(10, len(loaded.tokenizer)) for _ in range(random.randint(*PROMPT_TOKENS))]
+
+    return [(prompt(), random.randint(*ANSWER_TOKENS)) for _ in range(count)]
 
 
 def _one_by_one(loaded: Loaded, asked: Asked) -> float:

@@ -87,8 +87,14 @@ def test_answers_of_all_kinds_are_those_of_generate(folder, copies):
 
 
 def test_a_stop_text_ends_an_answer(folder, copies):
-    whole = text(run(lambda engine: collected(engine, ask(1)), folder, copies))
-    events = run(lambda engine: collected(engine, ask(1, stop=(whole[2:4],))), folder, copies)
+    async def work(engine):
+        return [text(await collected(engine, ask(n))) for n in range(8)]
+
+    texts = run(work, folder, copies)
+    n = max(range(8), key=lambda n: len(texts[n]))
+    whole = texts[n]
+    assert len(whole) > 4
+    events = run(lambda engine: collected(engine, ask(n, stop=(whole[2:4],))), folder, copies)
     assert text(events) == whole[: whole.index(whole[2:4])]
     assert events[-1].finish_reason == "stop"
 

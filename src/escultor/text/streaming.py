@@ -64,7 +64,8 @@ class TextStream:
         self._grow(self._decoded())
         self._text, self.lead = self._text.removeprefix(self.lead), ""
         self._ends = [min(end, len(self._text)) for end in self._ends]
-        return self._show(len(self._text))
+        until = self._safe()
+        return self._show(until if self.stopped else len(self._text))
 
     def _decoded(self) -> str:
         return str(self.tokenizer.decode(self._ids[self._window :], skip_special_tokens=True))
