@@ -25,7 +25,7 @@ from escultor.evaluate.stats import quantile
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, fresh, load, save
 from escultor.rng import stream
-from escultor.serve.engines.opening import open_engine
+from escultor.serve.engines.choosing import open_engine
 from escultor.serve.protocol import Ask, Delta, End, Engine
 from escultor.types import Sampling
 

@@ -12,10 +12,12 @@ from escultor.errors import EngineFault, ModelError, Overloaded
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, load, save
 from escultor.serve.engines import fast
+from escultor.serve.engines.choosing import open_engine
 from escultor.serve.engines.converting import DONE, converted
 from escultor.serve.engines.local import LocalEngine
-from escultor.serve.engines.opening import open_engine
+from escultor.serve.opening import CONVERTED, Source, engines
 from escultor.serve.protocol import Ask, Delta, End
+from escultor.store import open_store
 from escultor.types import Message, Role, Sampling
 
 pytest.importorskip("ctranslate2")
@@ -176,3 +178,17 @@ def test_the_default_is_the_engine_of_any_architecture(folder, copies):
         assert isinstance(engine, LocalEngine)
 
     run(work, folder, copies, Serve())
+
+
+def test_the_gateway_serves_with_the_engine_that_is_set_and_keeps_the_copy_beside_the_blobs(folder, tmp_path):
+    async def work(store):
+        load_engine, standing, _ = engines(store, Source(folder), SETTINGS)
+        engine = await load_engine(next(iter(standing.shares)))
+        try:
+            return type(engine)
+        finally:
+            await engine.close()
+
+    with open_store(str(tmp_path / "store")) as store:
+        assert asyncio.run(work(store)) is fast.FastEngine
+        assert len(list((store.blobs.root / CONVERTED).iterdir())) == 1

@@ -17,6 +17,8 @@ from escultor.store.blobs import tree_hash
 from escultor.store.registry import CHAMPION
 from escultor.types import Deployment
 
+CONVERTED = "converted"  # beside the blobs: copies of models in the form of a fast engine
+
 
 @dataclass(frozen=True)
 class Source:
@@ -46,7 +48,7 @@ def engines(store: Store, source: Source, settings: Serve) -> tuple[Load, Deploy
 
     async def load(version: str) -> Engine:
         folder = own_folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
-        return await asyncio.to_thread(_open, folder, version, settings)
+        return await asyncio.to_thread(_open, folder, version, settings, store.blobs.root / CONVERTED)
 
     because = "it was asked for" if source.fixed else "the log names no champion"
     return load, _sole(own, because), source.fixed
@@ -56,8 +58,8 @@ def _sole(version: str, because: str) -> Deployment:
     return Deployment(f"sole-{version}", 0.0, {version: 1.0}, {CHAMPION: version}, because)
 
 
-def _open(folder: Path, version: str, settings: Serve) -> Engine:
+def _open(folder: Path, version: str, settings: Serve, converted: Path) -> Engine:
     from escultor.model.load import load
-    from escultor.serve.engines.local import LocalEngine
+    from escultor.serve.engines.choosing import open_engine
 
-    return LocalEngine(load(str(folder)), version, settings)
+    return open_engine(load(str(folder)), folder, version, settings, converted)
