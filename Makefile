@@ -66,6 +66,7 @@ bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON 
 bench-serve: $(SETUP)  ## figures of serving, about 15 minutes; each prints one JSON object last
 	$(BIN)/python bench/serve.py
 	$(BIN)/python bench/faults.py
+	$(BIN)/python bench/intake.py --postgres
 
 clean:
 	rm -rf $(VENV) $(ORACLE) escultor-store report.html
