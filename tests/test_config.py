@@ -184,7 +184,7 @@ def test_a_file_that_is_no_mapping_of_sections_is_refused(file, content, message
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "absent.yaml", tmp_path):
-        with pytest.raises(ConfigError, match=f"{path} cannot be read"):
+        with pytest.raises(ConfigError, match=f"{path} cannot be read; got: .*; remedy: give the path"):
             load_config(path)
 
 

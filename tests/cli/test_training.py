@@ -154,10 +154,22 @@ def test_pairs_that_teach_nothing_and_prompts_beyond_the_context_leave_nothing_t
     assert call.code == 2
     assert "chosen equals rejected: 1" in call.err
     long = jsonl(tmp_path / "long.jsonl", {"prompt": "cat " * 2000, "completion": "dog"})
-    call = cli("sft", "--model", model, "--data", long, "--out", "run")
+    call = cli("sft", "--model", model, "--data", long, "--out", "run", "--set", "sft.max_length=64")
     assert call.code == 2
-    assert "dropped: longer than max_length" in call.err
+    assert "dropped: longer than max_length: 1" in call.err
+    assert "or raise max_length (now 64 tokens)" in call.err
+    call = cli("sft", "--model", model, "--data", long, "--out", "run", "--set", "sft.max_length=9999")
+    assert "the model's context: take another model (now " in call.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_place_of_the_run_is_refused_and_kept(cli, tmp_path, model):
+    data = examples(tmp_path / "data.jsonl")
+    before = data.read_bytes()
+    call = cli("sft", "--model", model, "--data", data, "--out", data)
+    assert call.code == 2
+    assert "holds something else" in call.err
+    assert data.read_bytes() == before
 
 
 def test_no_file_and_no_model_are_refused_before_anything_is_loaded(cli, tmp_path, model):

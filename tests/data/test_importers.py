@@ -240,7 +240,9 @@ def test_a_broken_row_stops_the_import_and_is_named(file, kind, row, message):
 def test_a_line_cut_short_says_so(file):
     path = file(ROWS["document"], b'{"text": "Once up')
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"rows.jsonl:2: the line is not JSON.*cut short"):
+    with pytest.raises(
+        DataError, match=r"rows.jsonl:2: the line is not JSON.*starting at column 10.*cut short"
+    ):
         read_jsonl(path, "document")
 
 

@@ -108,10 +108,8 @@ def test_a_failed_first_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    for name in ("absent", "file"):
-        with pytest.raises(
-            ModelError, match=r"is no model folder; got: nothing is there; remedy: .*escultor-base"
-        ):
+    for name, got in (("absent", "nothing is there"), ("file", "a file")):
+        with pytest.raises(ModelError, match=f"is no model folder; got: {got}; remedy: .*escultor-base"):
             resolve(str(tmp_path / name))
 
 
@@ -161,7 +159,7 @@ def test_a_model_that_wants_to_run_its_own_code_is_refused(folder):
 def test_a_folder_without_tokenizer_is_refused(folder):
     for path in folder.glob("token*"):
         path.unlink()
-    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(ModelError, match=r"cannot be loaded as .*tokenizer.*remedy: .*tokenizer's files"):
         load(str(folder))
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from escultor.cli.finding import existing_store, need_file
 from escultor.cli.output import Done, Shell, write_text
 from escultor.errors import InputError
+
+if TYPE_CHECKING:
+    from escultor.data.curate.pipeline import Curated
+    from escultor.types import DatasetVersion
 
 Name = Annotated[str, typer.Argument(help="Name of a dataset, its hash, or the beginning of that.")]
 
@@ -55,6 +59,12 @@ def curate(
 
         live.phase("curate")
         version, made = make(store, name, files, config.curation, top, ratings, told)
+    return _told(shell, version, made)
+
+
+def _told(shell: Shell, version: DatasetVersion, made: Curated) -> Done:
+    """Say what was made, step by step."""
+    name = version.name
     rows = [
         (
             s.name,

@@ -80,14 +80,22 @@ def load_policy(path: Path) -> Gate:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML", str(error).replace("\n", " ")) from error
+    data = _parsed(path)
     if not isinstance(data, dict | None):
         raise ConfigError(f"{path} is no mapping of sections", type(data).__name__, list(Config.model_fields))
     # `sft:` with nothing below
     return {key: value for key, value in (data or {}).items() if value is not None}
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        remedy = "give the path of a YAML file; `escultor init` writes a configuration"
+        raise ConfigError(f"{path} cannot be read", error.strerror, remedy=remedy) from error
+    except (ValueError, yaml.YAMLError) as error:
+        got = str(error).replace("\n", " ")
+        raise ConfigError(f"{path} cannot be read as YAML", got, "YAML in UTF-8") from error
 
 
 def _validated(data: dict[str, Any], where: str) -> Config:
@@ -154,10 +162,7 @@ def with_steps(config: Config, path: Path) -> Config:
 
     Raises ConfigError as `load_config` does.
     """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML", str(error).replace("\n", " ")) from error
+    data = _parsed(path)
     shape = "a list of steps, each a name or `name: {key: value}`"
     if not isinstance(data, list):
         raise ConfigError(f"{path} is no list of steps", type(data).__name__, shape)

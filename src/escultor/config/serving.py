@@ -41,7 +41,7 @@ class Serve(Section):
     )
     engine: Literal["transformers", "ctranslate2"] = Field(
         default="transformers",
-        description="ctranslate2: greedy answers by a converted copy, faster on a processor; Llama-like models",
+        description="ctranslate2: greedy answers by a converted copy, faster on CPUs; Llama-like models",
     )
     batch_size: Count = Field(default=32, description="answers generated at a time")
     temperature: Annotated[float, Field(ge=0)] = Field(

@@ -9,7 +9,7 @@ from typing import Any
 
 from escultor.config.curation import Curation
 from escultor.data.curate.diversity import Spread, spreads
-from escultor.data.curate.pipeline import Curated
+from escultor.data.curate.pipeline import Curated, StepDone
 from escultor.data.curate.quality import QualityModel, as_table, by_hand
 from escultor.data.curate.rows import Row, learnt, whole
 from escultor.ids import code_hash
@@ -45,18 +45,7 @@ def card(
         "sources": {
             source: {"rows": n, "licence": licences[source]} for source, n in curated.sources.items()
         },
-        "steps": [
-            {
-                "name": step.name,
-                "before": step.before,
-                "left": step.left,
-                "removed": step.removed,
-                "notes": step.notes,
-                "examples": [asdict(each) for each in step.examples],
-                "diversity": [asdict(each) for each in spreads(step.after, settings.diversity)],
-            }
-            for step in curated.steps
-        ],
+        "steps": [_step(step, settings) for step in curated.steps],
         "duplicates": {
             reason: removed[reason] for reason in ("exact duplicate", "near duplicate") if removed[reason]
         },
@@ -74,6 +63,18 @@ def card(
         "settings": settings.model_dump(mode="json"),
         "code": code_hash(),
         **described,
+    }
+
+
+def _step(step: StepDone, settings: Curation) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "before": step.before,
+        "left": step.left,
+        "removed": step.removed,
+        "notes": step.notes,
+        "examples": [asdict(each) for each in step.examples],
+        "diversity": [asdict(each) for each in spreads(step.after, settings.diversity)],
     }
 
 
@@ -142,16 +143,7 @@ def tables(card: dict[str, Any]) -> Iterator[Table]:
         ["Label", "Values before", "Values", "Missing", "Entropy before", "Entropy", "Largest"],
         [_spread_row(before[each["label"]], Spread(**each)) for each in card["diversity"]["after"]],
     )
-    for label, counts in card["balance"].items():
-        total = sum(counts.values())
-        shown = list(counts.items())[:20]
-        rest = total - sum(n for _, n in shown)
-        more = [["all others", f"{rest:,}", f"{rest / total:.1%}"]] if rest else []
-        yield (
-            f"By {label}",
-            [label, "Rows", "Share"],
-            [[value, f"{n:,}", f"{n / total:.1%}"] for value, n in shown] + more,
-        )
+    yield from _balance_tables(card["balance"])
     yield (
         "Words",
         ["Of", "min", "p5", "p50", "p95", "max"],
@@ -182,6 +174,19 @@ def tables(card: dict[str, Any]) -> Iterator[Table]:
                 [f"{b['low']:.1f}", f"{b['rows']:,}", f"{b['score']:.3f}", f"{b['good']:.3f}"]
                 for b in card["quality"]["calibration"]["bins"]
             ],
+        )
+
+
+def _balance_tables(balance: dict[str, dict[str, int]]) -> Iterator[Table]:
+    for label, counts in balance.items():
+        total = sum(counts.values())
+        shown = list(counts.items())[:20]
+        rest = total - sum(n for _, n in shown)
+        more = [["all others", f"{rest:,}", f"{rest / total:.1%}"]] if rest else []
+        yield (
+            f"By {label}",
+            [label, "Rows", "Share"],
+            [[value, f"{n:,}", f"{n / total:.1%}"] for value, n in shown] + more,
         )
 
 

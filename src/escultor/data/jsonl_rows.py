@@ -58,7 +58,9 @@ def decode(line: bytes) -> dict[str, Any]:
         row = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
         written = json.dumps(row, ensure_ascii=False) if "\\u" in text else ""
     except (ValueError, RecursionError) as error:
-        got = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        got: object = error
+        if isinstance(error, json.JSONDecodeError):
+            got = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         remedy = None if line.endswith(b"\n") else "the last line seems cut short; copy the file again"
         raise Fault("the line is not JSON", got, "one JSON object on each line", remedy) from error
     if not isinstance(row, dict):

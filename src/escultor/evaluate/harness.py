@@ -1,8 +1,8 @@
 """Tasks of EleutherAI's evaluation harness on our models: in process, offline, one number per document.
 
 The harness (`pip install 'escultor[harness]'`) reads the task and computes its metrics; what it asks a
-model goes through our own generation and likelihoods, in batches. Prompts are its own, behind a BOS and without a chat
-template, as its tasks are written.
+model goes through our own generation and likelihoods, in batches. Prompts are its own, behind a BOS and
+without a chat template, as its tasks are written.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from escultor.config import Pretrain
@@ -44,7 +45,8 @@ def resolve(name: str) -> Path:
     path = BUILT_IN_PATH if name == BUILT_IN else Path(name)
     remedy = f"give a folder with config.json and *.safetensors, or `{BUILT_IN}`"
     if not path.is_dir():
-        raise ModelError(f"`{name}` is no model folder", "nothing is there", remedy=remedy)
+        got = "a file" if path.exists() else "nothing is there"
+        raise ModelError(f"`{name}` is no model folder", got, remedy=remedy)
     if not (path / "config.json").is_file() and not is_adapter(path):
         raise ModelError(f"`{name}` is no model folder", "no config.json", remedy=remedy)
     if not list(path.glob("*.safetensors")):
@@ -144,8 +146,11 @@ def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 
 def _cannot_be_loaded(name: str, error: Exception) -> ModelError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(f"`{name}` cannot be loaded as a causal language model", first)
+    said = " ".join(str(error).split()) or type(error).__name__
+    remedy = "copy the folder again, whole: config.json, *.safetensors and the tokenizer's files"
+    return ModelError(
+        f"`{name}` cannot be loaded as a causal language model", shorten(said, 200), None, remedy
+    )
 
 
 def _refuse_more_tokens_than_rows(name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

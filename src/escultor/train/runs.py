@@ -150,7 +150,7 @@ def finished(out: Path, key: str) -> RunRecord | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["key"] == key:
             return RunRecord(**(found | {"parents": tuple(found["parents"])}))
-    elif not out.exists() or RunFolder(out, key).begun:
+    elif not out.exists() or (out.is_dir() and RunFolder(out, key).begun):
         return None
     raise InputError(
         f"{out} already holds something else",
@@ -196,7 +196,11 @@ def _rows(
     counts: Counter[str] = Counter()
     rows = PHASES[phase].rows(items, start.chat, _room(start, settings), counts, settings)
     if not rows:
-        raise DataError("no row is left to learn from", dict(counts), "at least one", "raise max_length")
+        room = _room(start, settings)
+        limit = "max_length" if room == settings.max_length else "the model's context: take another model"
+        remedy = f"shorten the rows, or raise {limit} (now {room:,} tokens)"
+        told = ", ".join(f"{reason}: {n:,}" for reason, n in counts.items())
+        raise DataError("no row is left to learn from", told, "at least one", remedy)
     return rows, counts
 
 
