@@ -165,7 +165,7 @@ def _model(base: Any, loaded: Loaded, batch_size: int) -> Any:
 def _prefix(loaded: Loaded) -> int:
     """What stands before a text: the tokenizer's BOS, or where there is none its end-of-text token."""
     begin = loaded.tokenizer.bos_token_id
-    return loaded.chat.eos if begin is None else int(begin)
+    return begin if isinstance(begin, int) else loaded.chat.eos
 
 
 def _text(loaded: Loaded, text: str) -> list[int]:

@@ -162,7 +162,8 @@ def judge_session(
     prompts = [
         pair_prompt(items[at].prompt, *sides) for at, (a, b) in orders.items() for sides in ((a, b), (b, a))
     ]
-    marks = iter([verdict_in(reply) for reply in _replies(judge, prompts, memo, progress)])
+    said: list[Mark | None] = [verdict_in(reply) for reply in _replies(judge, prompts, memo, progress)]
+    marks = iter(said)
     found = []
     for at, item in enumerate(items):
         verdicts: Verdicts = (next(marks), next(marks)) if at in differ else ("C", "C")
