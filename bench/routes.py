@@ -17,16 +17,15 @@ import resource
 import sqlite3
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from escultor.config import Routes
-from escultor.data.routes.convert import KINDS, Asked, items, select
-from escultor.data.routes.index import Index, index_path
+from escultor.data.routes import datasets
+from escultor.data.routes.convert import Asked
 from escultor.ids import hash_value
-from escultor.store import open_store
+from escultor.store import Store, open_store
 
 SHARES = {
     "thumb": 0.55,
@@ -157,32 +156,21 @@ def write(path: Path, kind: str, rows: Iterator[tuple[str, float, str | None, st
     file.close()
 
 
-def convert(store: Any, settings: Routes, out: Path) -> dict[str, Any]:
-    """One conversion, from the log to files."""
-    began = time.perf_counter()
+def convert(store: Store, settings: Routes) -> dict[str, Any]:
+    """One conversion, from the log to rows in the store; the processor's time is that of all processes."""
     held_out = frozenset(hash_value(["bench", prompt]) for prompt in range(0, 20_000, 100))
-    with Index(index_path(out, "bench", settings), settings) as index:
-        index.follow(store.log)
-        read = time.perf_counter()
-        found = select(index, store.log, settings, Asked(BEGIN + 2 * EPOCHS_S, held_out=held_out))
-        selected = time.perf_counter()
-        counts: Counter[str] = Counter()
-        rows = {}
-        for kind in KINDS:
-            rows[kind] = 0
-            for _ in items(found.chosen[kind], store.log, counts):
-                rows[kind] += 1
-                if kind == "pair" and rows[kind] == 1:
-                    first = time.perf_counter()
-    done = time.perf_counter()
-    assert not found.chosen["pair"] or first
+    began, spent = time.perf_counter(), _processor_s()
+    made = datasets.convert(store, settings, Asked(BEGIN + 2 * EPOCHS_S, held_out=held_out))
     return {
-        "seconds": done - began,
-        "read_and_draft_s": read - began,
-        "select_s": selected - read,
-        "texts_s": done - selected,
-        "rows": rows,
+        "seconds": round(time.perf_counter() - began, 2),
+        "processor_s": round(_processor_s() - spent, 2),
+        "rows": made.rows,
+        "reused": made.reused,
     }
+
+
+def _processor_s() -> float:
+    return sum(os.times()[:4])  # of this process and of those it waited for
 
 
 def main() -> None:
@@ -200,10 +188,10 @@ def main() -> None:
         write(folder / "log.db", "feedback", world.feedback(given.events))
         settings = Routes()
         with open_store(str(folder)) as store:
-            whole = convert(store, settings, folder / "cache")
+            whole = convert(store, settings)
             write(folder / "log.db", "feedback", world.feedback(given.new, given.events))
-            again = convert(store, settings, folder / "cache")
-            nothing = convert(store, settings, folder / "cache")
+            again = convert(store, settings)
+            nothing = convert(store, settings)
         sizes = {p.name: p.stat().st_size >> 20 for p in (folder / "log.db", *folder.glob("cache/*.sqlite"))}
     figures = {
         "bench": "routes",
@@ -214,6 +202,7 @@ def main() -> None:
         "after_nothing_new": nothing,
         "mib": sizes,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "peak_mib_of_a_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10,
         "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -11,7 +11,7 @@ from escultor.config.curation import Split
 from escultor.errors import DataError
 
 if TYPE_CHECKING:
-    from escultor.data.curate.crew import Crew
+    from escultor.data.crew import Crew
     from escultor.data.curate.rows import Row
     from escultor.data.curate.spill import Spill
 

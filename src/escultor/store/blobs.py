@@ -62,6 +62,14 @@ class Blobs:
                     self._place(draft, path)
         return hash
 
+    def put_pieces(self, pieces: Iterable[bytes]) -> str:
+        """Store pieces one behind the other as `put_bytes` would their sum, one in memory at a time."""
+        with files.explained("store bytes in", self.root), files.temporary(self._partial) as draft:
+            hash = files.write_pieces(draft, pieces)
+            if not self._bytes(hash).is_file():
+                self._place(draft, self._bytes(hash))
+        return hash
+
     def put_file(self, source: Path) -> str:
         """Store the bytes of a file as `put_bytes` would, in memory never more than a piece of them."""
         with files.explained("store a file in", self.root), files.temporary(self._partial) as draft:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,6 +77,19 @@ def write_file(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     path.chmod(0o444)
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> str:
+    """Write a read-only file, on disk when this returns; the hash of what was written."""
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for piece in pieces:
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o444)
+    return digest.hexdigest()[:HASH_LENGTH]
 
 
 def copy_file(source: Path, target: Path) -> tuple[str, int]:

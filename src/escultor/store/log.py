@@ -6,17 +6,19 @@ now is a fold of the entries.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import Engine, Select, func, select, text
+from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
 from escultor.store.appending import Outcome, Row, append, row_of
 from escultor.store.codec import decode
-from escultor.store.database import name_of, reading, scrub, writing
+from escultor.store.database import connect, name_of, reading, scrub, writing
 from escultor.store.kinds import Kind, kind_of
 from escultor.store.tables import log, mention
 from escultor.types import Erasure
@@ -26,16 +28,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 256  # entries held in memory while reading
-LEAN_PAGE, LEAN_IDS = 5000, 500  # of those read without making nouns: at a time, and looked up by id
+LEAN_PAGE, LEAN_IDS = 5000, 2000  # of those read without making nouns: at a time, and looked up by id
 _c = log.c
 
 
 class Log:
-    """Appends nouns and reads them back. One per process is enough; threads may share it."""
+    """Appends nouns and reads them back. One per process is enough; threads may share it, and a copy that
+    was sent to another process has connections of its own."""
 
     def __init__(self, engine: Engine):
         """Use `escultor.store.open_store`, which makes sure that the tables are there."""
         self._engine = engine
+
+    def __reduce__(self) -> tuple[Any, tuple[URL]]:
+        return _reconnected, (self._engine.url,)
 
     def append(self, *nouns: object) -> list[int]:
         """Record nouns in one transaction; they are on disk when this returns their sequence numbers.
@@ -200,11 +206,15 @@ class Log:
 
     def lean_by_id(self, noun: TypeForm[Any], ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The bodies under these ids, as JSON has them; ids that the log does not hold are left out."""
-        query = select(_c.id, _c.body).where(_c.kind == kind_of(noun).name)
+        postgresql = self._engine.dialect.name == "postgresql"
+        # As one value: a list of thousands of parameters costs more than what it looks up.
+        each = "json_array_elements_text(cast(:ids as json)) e(value)" if postgresql else "json_each(:ids)"
+        query = text(f"select id, body from log where kind = :kind and id in (select value from {each})")
         found: dict[str, dict[str, Any]] = {}
         with reading(self._engine) as connection:
             for at in range(0, len(ids), LEAN_IDS):
-                rows = connection.execute(query.where(_c.id.in_(ids[at : at + LEAN_IDS])))
+                part = json.dumps(list(ids[at : at + LEAN_IDS]))
+                rows = connection.execute(query, {"kind": kind_of(noun).name, "ids": part}).all()
                 found |= {id: from_json(body) for id, body in rows}
         return found
 
@@ -223,3 +233,7 @@ class Log:
                 return
             after = rows[-1].seq
             limit = None if limit is None else limit - size
+
+
+def _reconnected(url: URL) -> Log:
+    return Log(connect(url))

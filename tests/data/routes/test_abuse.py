@@ -133,7 +133,7 @@ def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
     ]
     events = [thumb(i.id, True, i.subject) for i in served]
     found = selected(served, events).chosen["judged"]
-    share = [c.facts["tenant"] for c in found].count("t0")
+    share = [c.facts.tenant for c in found].count("t0")
     assert share == 20  # the floor, since a fifth of what stays is less
     few = [i for i in served if i.tenant in ("t0", "t1")]
     assert len(selected(few, events).chosen["judged"]) == 110

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import Curation
-from escultor.data.curate.crew import Crew
+from escultor.data.crew import Crew
 from escultor.data.curate.normal import Hashes, jaccard, mixed, squashed, window_set, windows
 from escultor.data.curate.rows import Part, Row, parts_of
 from escultor.data.curate.spill import Place

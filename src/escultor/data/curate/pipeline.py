@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import Curation
-from escultor.data.curate.crew import Crew
+from escultor.data.crew import Crew
 from escultor.data.curate.diversity import Tally, tally
 from escultor.data.curate.labels import LABELS
 from escultor.data.curate.passes import SHOWN, Piece, Plan, Removed, Tallied, Worked, example, work

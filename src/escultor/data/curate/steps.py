@@ -10,8 +10,8 @@ import numpy as np
 
 from escultor.config.curation import ORDER, Curation
 from escultor.data.balance import balance_choice
+from escultor.data.crew import Crew
 from escultor.data.curate import contamination, damage, filters, near, private, quality
-from escultor.data.curate.crew import Crew
 from escultor.data.curate.perplexity import perplexity
 from escultor.data.curate.rows import Drop, Row, parts_of
 from escultor.data.curate.spill import Spill

@@ -53,7 +53,7 @@ def _of_kind(chosen: Sequence[Chosen]) -> dict[str, Any]:
         "end_users": len(subjects),
         "largest_end_user_share": max(subjects.values()) / n if subjects else 0.0,
         "simulated": sum(c.draft.simulated for c in chosen),
-        "skills": dict(sorted(Counter(c.facts["skill"] for c in chosen).items())),
+        "skills": dict(sorted(Counter(c.facts.skill for c in chosen).items())),
         "effective_size": round(selecting.effective_size([c.weight for c in chosen]), 1),
     }
     if not chosen or chosen[0].draft.kind == "example":
@@ -64,7 +64,7 @@ def _of_kind(chosen: Sequence[Chosen]) -> dict[str, Any]:
         made["mean_length_gap_characters"] = round(sum(gaps) / n, 1)
         made["chosen_longer_share"] = round(sum(gap > 0 for gap in gaps) / n, 4)
     else:
-        sides = Counter((c.facts["skill"], c.draft.desirable) for c in chosen)
+        sides = Counter((c.facts.skill, c.draft.desirable) for c in chosen)
         made["up_down_by_skill"] = {
             skill: [sides[skill, True], sides[skill, False]] for skill in made["skills"]
         }

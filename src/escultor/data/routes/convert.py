@@ -11,7 +11,7 @@ from rapidfuzz.distance import Levenshtein
 
 from escultor.config import Routes
 from escultor.data.routes import selecting, standing
-from escultor.data.routes.index import Index
+from escultor.data.routes.index import Facts, Index
 from escultor.data.routes.lean import text_hash
 from escultor.data.routes.table import ROUTES, Draft, Kind
 from escultor.data.routes.trusting import Standings
@@ -68,16 +68,18 @@ class Asked:
 
 @dataclass(slots=True)
 class Chosen:
-    """A draft that is trained on, with what is known of its answers and its weight."""
+    """A draft that is trained on, with what is known of its answer, of the one it stands over, and its
+    weight. Its id is of its content, once that is known."""
 
-    id: str
     draft: Draft
-    facts: dict[str, Any]
+    facts: Facts
+    other: Facts | None
     weight: float = 1.0
+    id: str = ""
 
     @property
     def length_gap(self) -> int:
-        return self.facts["length"] - self.facts["other"]["length"]
+        return self.facts.length - self.other.length if self.other else 0
 
 
 @dataclass(slots=True)
@@ -98,13 +100,13 @@ def select(index: Index, bodies: Bodies, settings: Routes, asked: Asked) -> Sele
     for entry in found.standings.held:
         counts[f"quarantine: {entry.rule}"] += 1
     edits: list[Chosen] = []
-    for draft, facts in index.drafts(asked.after, asked.since):
-        if reason := _refused(draft, facts, asked):
+    for draft, facts, other in index.drafts(asked.after, asked.since):
+        if reason := _refused(draft, (facts, other), asked):
             counts[reason] += 1
         elif draft.route == CORRECTED:
-            edits.append(Chosen(draft.id, draft, facts))
+            edits.append(Chosen(draft, facts, other))
         else:
-            found.chosen[draft.kind].append(Chosen(draft.id, draft, facts))
+            found.chosen[draft.kind].append(Chosen(draft, facts, other))
     for chosen in _measured(edits, bodies, counts):
         found.chosen[chosen.draft.kind].append(chosen)
     probation = _on_probation(index, settings)
@@ -117,12 +119,12 @@ def select(index: Index, bodies: Bodies, settings: Routes, asked: Asked) -> Sele
     return found
 
 
-def _refused(draft: Draft, facts: dict[str, Any], asked: Asked) -> str | None:
+def _refused(draft: Draft, sides: tuple[Facts | None, ...], asked: Asked) -> str | None:
     if draft.prompt in asked.held_out:
         return "left out: held-out prompt"
-    limits = [facts["retain"], (facts["other"] or {}).get("retain")]
-    if any(limit is not None and limit <= asked.now for limit in limits):
-        return "left out: its time of retention is over"
+    for side in sides:
+        if side is not None and side.retain is not None and side.retain <= asked.now:
+            return "left out: its time of retention is over"
     return None
 
 
@@ -146,7 +148,7 @@ def _measured(edits: list[Chosen], bodies: Bodies, counts: Counter[str]) -> Iter
             elif chosen.draft.kind == "pair" and distance >= EDIT[1] and not short:
                 counts["no pair: correction that says something else"] += 1
             else:
-                chosen.facts |= {"text": text_hash(text), "length": len(text)}
+                chosen.facts = chosen.facts._replace(text=text_hash(text), length=len(text))
                 yield chosen
 
 
@@ -155,9 +157,9 @@ def _consistent(found: list[Chosen], counts: Counter[str]) -> list[Chosen]:
     by_content: dict[tuple[str, ...], Chosen] = {}
     against: set[tuple[str, ...]] = set()
     for chosen in found:
-        prompt, text, other = chosen.draft.prompt, chosen.facts["text"], chosen.facts["other"]
-        content = (prompt, text, other["text"]) if other else (prompt, text)
-        if other and other["text"] == text:
+        prompt, text, other = chosen.draft.prompt, chosen.facts.text, chosen.other
+        content = (prompt, text, other.text) if other else (prompt, text)
+        if other and other.text == text:
             counts["left out: both sides are the same text"] += 1
             continue
         if content in by_content:
@@ -165,7 +167,7 @@ def _consistent(found: list[Chosen], counts: Counter[str]) -> list[Chosen]:
             continue
         chosen.id = hash_bytes("\x1f".join((chosen.draft.kind, *content)).encode())
         by_content[content] = chosen
-        if other and (back := (prompt, other["text"], text)) in by_content:
+        if other and (back := (prompt, other.text, text)) in by_content:
             against |= {content, back}
     counts["left out: pairs that contradict each other"] += len(against)
     return [chosen for content, chosen in by_content.items() if content not in against]
@@ -176,8 +178,9 @@ def _length_matched(found: list[Chosen], ratio: float | None, counts: Counter[st
         return found
     kept = []
     for chosen in found:
-        short, long = sorted((chosen.facts["length"], chosen.facts["other"]["length"]))
-        if long <= ratio * short:
+        gap = chosen.length_gap
+        long = chosen.facts.length + max(0, -gap)
+        if long <= ratio * (long - abs(gap)):
             kept.append(chosen)
     counts["left out: sides of unlike length"] += len(found) - len(kept)
     return kept
@@ -195,13 +198,13 @@ def _weigh(found: list[Chosen], settings: Routes, probation: frozenset[str]) -> 
     each skill."""
     chances = []
     for chosen in found:
-        chance, other = chosen.facts["propensity"], chosen.facts["other"]
-        if other and other["arm"] != chosen.facts["arm"]:
-            chance *= other["propensity"]  # both had to be drawn
+        chance, other = chosen.facts.propensity, chosen.other
+        if other and other.arm != chosen.facts.arm:
+            chance *= other.propensity  # both had to be drawn
         chances.append(chance)
     weights = selecting.propensity_weights(chances, settings.propensity_clip)
     if found and found[0].draft.kind == "judged":
-        skills = [c.facts["skill"] for c in found]
+        skills = [c.facts.skill for c in found]
         classes = selecting.class_weights(
             [c.draft.desirable for c in found], skills, settings.propensity_clip
         )
@@ -227,12 +230,12 @@ def _capped(
         return settings.probation_items if owner in probation else settings.subject_items
 
     found = _keep(found, people, settings.subject_share, room, "subject", selection.counts)
-    tenants = {c.facts["tenant"] for c in found}
+    tenants = {c.facts.tenant for c in found}
     if len(tenants) <= FEW_TENANTS:
         if len(tenants) > 1 and "tenant caps off" not in " ".join(selection.notes):
             selection.notes.append(f"tenant caps off: {len(tenants)} tenants, each near a fifth by nature")
         return found
-    costs = [selecting.Cost(c.id, c.weight, (c.facts["tenant"],)) for c in found]
+    costs = [selecting.Cost(c.id, c.weight, (c.facts.tenant,)) for c in found]
     return _keep(
         found, costs, settings.tenant_share, lambda _: settings.subject_items, "tenant", selection.counts
     )
@@ -267,14 +270,14 @@ def _finished(found: list[Chosen], kind: Kind) -> list[Chosen]:
 
 
 def items(found: Sequence[Chosen], bodies: Bodies, counts: Counter[str]) -> Iterator[Item]:
-    """The items with their texts, a few thousand in memory at a time. What the log no longer holds, and what
-    rests on words that it no longer holds, was erased, and is left out."""
+    """The items with their texts, a few thousand in memory at a time. What the log no longer holds was
+    erased, and is left out."""
     for at in range(0, len(found), READ_AT_ONCE):
         part = found[at : at + READ_AT_ONCE]
         asked = {id for c in part for id in (c.draft.about, c.draft.rejected) if id}
         asked |= {c.draft.chosen for c in part if c.draft.route != CORRECTED}
         answers = bodies.lean_by_id(Interaction, sorted(asked))
-        said = bodies.lean_by_id(Feedback, sorted({id for c in part for id in c.draft.words}))
+        said = bodies.lean_by_id(Feedback, [c.draft.chosen for c in part if c.draft.route == CORRECTED])
         for chosen in part:
             item = _item(chosen, answers, said)
             if item is None:
@@ -287,7 +290,7 @@ def _item(chosen: Chosen, answers: dict[str, Any], said: dict[str, Any]) -> Item
     draft = chosen.draft
     corrected = draft.route == CORRECTED
     needed = {draft.about, draft.rejected, *(() if corrected else (draft.chosen,))} - {""}
-    if not needed <= answers.keys() or not said.keys() >= set(draft.words):
+    if not needed <= answers.keys() or (corrected and draft.chosen not in said):
         return None
     text = said[draft.chosen]["text"] if corrected else answers[draft.chosen]["answer"]
     rule = f"{draft.route};simulated" if draft.simulated else draft.route

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from escultor.config import Routes
+from escultor.data.crew import Crew
 from escultor.data.jsonl_rows import row_of
 from escultor.data.routes.card import Advice, advise, section
-from escultor.data.routes.convert import KINDS, Asked, Item, items, select
+from escultor.data.routes.convert import KINDS, READ_AT_ONCE, Asked, Chosen, Item, Selection, items, select
 from escultor.data.routes.index import Index, index_path
+from escultor.data.routes.lean import workers
 from escultor.data.routes.table import Kind
 from escultor.ids import hash_value
 from escultor.store import Store
-from escultor.types import DatasetVersion
+from escultor.store.log import Log
+from escultor.types import DatasetVersion, Erasure
 
 DAY_S = 86_400.0
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +52,47 @@ def convert(store: Store, settings: Routes, asked: Asked) -> Converted:
     """
     asked = replace(asked, now=asked.now // DAY_S * DAY_S)
     with open_index(store, settings) as index:
-        cursor = index.follow(store.log)
-        key = hash_value([index.state(), settings.model_dump(), asked])
-        if (found := index.remembered(key)) is not None:
-            return Converted(**json.loads(found), cursor=cursor, reused=True)
-        selection = select(index, store.log, settings, asked)
-        counts: Counter[str] = Counter()
-        blobs, rows = {}, {}
-        for kind in KINDS:
-            text, rows[kind] = _lines(items(selection.chosen[kind], store.log, counts))
-            blobs[kind] = store.blobs.put_bytes(text)
-        selection.counts += counts
+        while True:
+            cursor = index.follow(store.log)
+            key = hash_value([index.state(), settings.model_dump(), asked])
+            if (found := index.remembered(key)) is not None:
+                return Converted(**json.loads(found), cursor=cursor, reused=True)
+            selection = select(index, store.log, settings, asked)
+            rows, blobs = _written(store, selection)
+            # What was erased while the texts were read may be among them still.
+            if not any(store.log.lean(Erasure, cursor)):
+                break
         card = section(selection) | {"hashes": dict(blobs)}
         index.remember(key, json.dumps({"blobs": blobs, "rows": rows, "card": card}))
     return Converted(blobs, rows, card, cursor, False)
 
 
-def _lines(made: Any) -> tuple[bytes, int]:
-    parts = [json.dumps(row_of(item), ensure_ascii=False).encode("utf-8", "surrogatepass") for item in made]
-    return b"".join(part + b"\n" for part in parts), len(parts)
+def _written(store: Store, selection: Selection) -> tuple[dict[str, int], dict[str, str]]:
+    """How many rows of each kind, and the name of their blob."""
+    rows, blobs = {}, {}
+    n = sum(map(len, selection.chosen.values()))
+    with Crew(workers(n), store.log) as crew:
+        for kind in KINDS:
+            counts: Counter[str] = Counter()
+            blobs[kind] = store.blobs.put_pieces(_lines(crew, selection.chosen[kind], counts))
+            rows[kind] = counts.pop("rows", 0)
+            selection.counts += counts
+    return rows, blobs
+
+
+def _lines(crew: Crew, chosen: list[Chosen], counts: Counter[str]) -> Iterator[bytes]:
+    pieces = (chosen[at : at + READ_AT_ONCE] for at in range(0, len(chosen), READ_AT_ONCE))
+    for lines, found in crew.over(_lines_of, pieces):
+        counts.update(found)
+        yield lines
+
+
+def _lines_of(log: Log, chosen: list[Chosen]) -> tuple[bytes, Counter[str]]:
+    """The rows of some items as JSONL, how many they are, and why others are none."""
+    counts: Counter[str] = Counter()
+    lines = [_json(row_of(item)) + "\n" for item in items(chosen, log, counts)]
+    counts["rows"] = len(lines)
+    return "".join(lines).encode("utf-8", "surrogatepass"), counts
 
 
 def advice_of(converted: Converted, settings: Routes) -> Advice:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from escultor.config import Routes
+from escultor.data.crew import Crew
 from escultor.data.routes import lean
 from escultor.data.routes.evidence import Answer, Group, Picked, Word, is_end_user, judgements
 from escultor.data.routes.table import Limits, drafts
@@ -16,8 +16,10 @@ from escultor.data.routes.trusting import Standings
 from escultor.store.feedback import CORRECTION
 from escultor.types import Consent
 
-MANY = 20_000  # rows written at a time
+MANY = 2000  # prompts at a time
 BROKEN = ("error", "cancelled")
+Row = tuple[Any, ...]
+Prompt = tuple[str, list[Row], list[Row]]  # its hash, its answers with what was said of them, its choices
 
 
 def mark_touched(file: sqlite3.Connection) -> None:
@@ -51,65 +53,70 @@ def mark_of(file: sqlite3.Connection, subject: str) -> None:
         file.execute(f"insert or ignore into dirty select a.prompt from {where}", (subject,))
 
 
-def redraft(file: sqlite3.Connection, settings: Routes, now: Standings) -> None:
+def redraft(file: sqlite3.Connection, now: Standings) -> None:
     """Go through the prompts that are marked."""
-    limits = Limits(settings.pairs_per_prompt, settings.max_flip_rate)
     file.execute("delete from drafts where prompt in (select prompt from dirty)")
     file.execute("delete from tally where prompt in (select prompt from dirty)")
-    made: list[tuple[Any, ...]] = []
-    tallies: list[tuple[str, str, int]] = []
-    for group in _Prompts(file, settings, now).groups():
-        for draft in drafts(group, limits):
-            words, subjects = "\x1f".join(draft.words), "\x1f".join(draft.subjects)
-            made.append((*draft[:10], words, subjects, *draft[12:]))
-        tallies += [(group.prompt, reason, n) for reason, n in group.tally.items() if n]
-        if len(made) > MANY:
-            _write(file, made, tallies)
-    _write(file, made, tallies)
+    (n,) = file.execute("select count(*) from dirty").fetchone()
+    with Crew(lean.workers(n), now) as crew:
+        # What is read here is in other tables than what is written.
+        for made, tallies in crew.over(_drafted, _pieces(file)):
+            file.executemany(f"insert into drafts values ({','.join('?' * 14)})", made)
+            file.executemany("insert into tally values (?,?,?)", tallies)
     file.execute("delete from dirty")
 
 
-def _write(
-    file: sqlite3.Connection, made: list[tuple[Any, ...]], tallies: list[tuple[str, str, int]]
-) -> None:
-    file.executemany(f"insert into drafts values ({','.join('?' * 15)})", made)
-    file.executemany("insert into tally values (?,?,?)", tallies)
-    made.clear()
-    tallies.clear()
+def _pieces(file: sqlite3.Connection) -> Iterator[list[Prompt]]:
+    """The marked prompts in the order of their hash, some at a time."""
+    rows = file.execute(
+        "select d.prompt, a.id, a.subject, a.text, a.length, a.parent, "
+        "exists (select 1 from children c where c.parent = a.id), "
+        "a.consent, a.finish, a.repeated, a.skill, "
+        "l.seq, l.id, l.time, l.subject, l.name, l.up, l.source "
+        "from dirty d join answers a on a.prompt = d.prompt "
+        "left join live l on l.target = a.id and l.gone = 0 and l.up is not null order by d.prompt"
+    )
+    picked = file.execute(
+        "select d.prompt, p.seq, p.id, p.time, p.subject, p.shown, p.winner, p.source "
+        "from dirty d join answers a on a.prompt = d.prompt join picks p on p.first = a.id "
+        "where p.gone = 0 order by d.prompt"
+    )
+    choices = groupby(picked, itemgetter(0))
+    chosen = next(choices, None)
+    piece: list[Prompt] = []
+    for prompt, several in groupby(rows, itemgetter(0)):
+        own: list[Row] = []
+        if chosen is not None and chosen[0] == prompt:
+            own = list(chosen[1])
+            chosen = next(choices, None)
+        piece.append((prompt, list(several), own))
+        if len(piece) == MANY:
+            yield piece
+            piece = []
+    yield piece
 
 
-class _Prompts:
-    """The marked prompts with what holds about them."""
+def _drafted(now: Standings, piece: list[Prompt]) -> tuple[list[Row], list[tuple[str, str, int]]]:
+    """Rows of drafts, and why the rest of what was said about these prompts made none."""
+    limits = Limits(int(now.settings["pairs_per_prompt"]), now.settings["max_flip_rate"])
+    reader, made, tallies = _Reader(now), [], []
+    for prompt, rows, picks in piece:
+        group = reader.group(prompt, rows, picks)
+        for draft in drafts(group, limits):
+            words, subjects = "\x1f".join(draft.words), "\x1f".join(draft.subjects)
+            made.append((*draft[:9], words, subjects, *draft[11:]))
+        tallies += [(prompt, reason, n) for reason, n in group.tally.items() if n]
+    return made, tallies
 
-    def __init__(self, file: sqlite3.Connection, settings: Routes, now: Standings):
-        self.file, self.settings, self.now, self.trust = file, settings, now, now.trust()
 
-    def groups(self) -> Iterator[Group]:
-        """One by one, in the order of their hash."""
-        rows = self.file.execute(
-            "select a.prompt, a.id, a.subject, a.text, a.length, a.parent, "
-            "exists (select 1 from children c where c.parent = a.id), "
-            "a.consent, a.finish, a.repeated, a.skill, "
-            "l.seq, l.id, l.time, l.subject, l.name, l.up, l.source "
-            "from dirty d join answers a on a.prompt = d.prompt "
-            "left join live l on l.target = a.id and l.gone = 0 and l.up is not null order by d.prompt"
-        )
-        picks = self._picks()
-        for prompt, several in groupby(rows, itemgetter(0)):
-            yield self._group(prompt, several, picks.get(prompt, ()))
+class _Reader:
+    """From rows of a prompt to what holds about it."""
 
-    def _picks(self) -> dict[str, list[Picked]]:
-        found: dict[str, list[Picked]] = {}
-        for prompt, shown, *rest in self.file.execute(
-            "select a.prompt, p.shown, p.seq, p.id, p.time, p.subject, p.winner, p.source from picks p "
-            "join answers a on a.id = p.first where p.gone = 0 and a.prompt in (select prompt from dirty)"
-        ):
-            seq, id, time, subject, winner, source = rest
-            pick = Picked(seq, id, time, subject, lean.ids_of(shown), winner, source)
-            found.setdefault(prompt, []).append(pick)
-        return found
+    def __init__(self, now: Standings):
+        self.now, self.trust = now, now.trust()
+        self.dictated_share = now.settings["dictated_share"]
 
-    def _group(self, prompt: str, rows: Iterable[tuple[Any, ...]], picks: Sequence[Picked]) -> Group:
+    def group(self, prompt: str, rows: Sequence[Row], picks: Sequence[Row]) -> Group:
         group = Group(prompt, {}, {}, [], [], self.trust)
         words: dict[str, list[Word]] = {}
         suspect: set[str] = set()
@@ -127,7 +134,8 @@ class _Prompts:
             else:
                 words.setdefault(id, []).append(word)
         group.judgements.update({id: judgements(said, self.trust) for id, said in words.items()})
-        for pick in picks:
+        for _, seq, id, time, subject, shown, winner, source in picks:
+            pick = Picked(seq, id, time, subject, lean.ids_of(shown), winner, source)
             self._pick(group, pick, suspect)
         return group
 
@@ -142,7 +150,7 @@ class _Prompts:
             group.count("left out: the answer was broken off", said)
             return False
         group.answers[id] = Answer(id, prompt, subject, text, length, parent, bool(regenerated))
-        if self.now.is_dictated(subject, skill, repeated, self.settings.dictated_share):
+        if self.now.is_dictated(subject, skill, repeated, self.dictated_share):
             suspect.add(id)
         return True
 

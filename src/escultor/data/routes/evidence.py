@@ -36,6 +36,7 @@ PRIORS: dict[str, float] = {
     CHOICE: 0.75,
     **{event: right for event, (_, right) in IMPLICIT.items()},
 }
+_END_USER = SourceKind.END_USER.value
 LEAST_FLIP = 0.02  # however many agree: they may have been misled alike
 
 
@@ -196,4 +197,4 @@ def _last(judgement: Judgement) -> tuple[float, str]:
 def is_end_user(source: str) -> bool:
     """Whether an event came from outside. Raters, judges, programs and simulated raters are the operator's
     own, and abuse rules do not look at them."""
-    return source == SourceKind.END_USER
+    return source == _END_USER

@@ -8,23 +8,38 @@ A read of new entries is one transaction, so a process that is killed leaves wha
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from escultor.config import Routes
-from escultor.data.routes import drafting, lean, standing, trusting
+from escultor.data.crew import Crew
+from escultor.data.routes import drafting, lean, standing, tables, trusting
+from escultor.data.routes.lean import PARENT
 from escultor.data.routes.table import RULES, Draft
-from escultor.data.routes.tables import SCHEMA, TABLES, opened
+from escultor.data.routes.tables import SCHEMA, opened
 from escultor.errors import StoreError
 from escultor.ids import hash_value, plain
 from escultor.store.log import Log
 from escultor.types import Erasure, Feedback, Interaction, Release
 
-REGENERATED = '"relation":"regenerate"'
-MANY = 20_000  # answers looked up at a time
+STRETCH, MANY = 25_000, 4000  # entries of the log, and answers, that are read at a time
+
+
+class Facts(NamedTuple):
+    """What selecting needs to know of an answer."""
+
+    skill: str
+    tenant: str
+    arm: str
+    propensity: float
+    retain: float | None  # until when it may be kept
+    length: int
+    text: str  # a hash of it
 
 
 class Index:
@@ -52,19 +67,18 @@ class Index:
             cursor = int(self._get("cursor") or 0)
             mark = self._get("mark")
             if cursor and mark != _mark(log, cursor):
-                self._forget()  # another log, or an older copy of this one
+                tables.empty(self.file)  # another log, or an older copy of this one
                 cursor = 0
             if until == cursor:
                 return cursor
             for page in log.lean(Erasure, cursor, until):
                 self._erase([body["subject"] for _, body in page])
                 self._put("erased", str(page[-1][0]))
-            for page in log.lean(Feedback, cursor, until):
-                self._take_feedback(page)
-                self._put("newest", str(page[-1][0]))
-            for page in log.lean(Interaction, cursor, until, REGENERATED):
-                self._take_children(page)
-            self._fetch(log)
+            with Crew(lean.workers(until - cursor), log) as crew:
+                stretches = [(at, min(at + STRETCH, until)) for at in range(cursor, until, STRETCH)]
+                for found in crew.over(lean.read, stretches):
+                    self._fold(found)
+                self._fetch(lambda ids: crew.over(lean.answers, ids))
             released = {body["target"] for page in log.lean(Release, 0, until) for _, body in page}
             self._settle(frozenset(released))
             self._put("cursor", str(until))
@@ -75,27 +89,29 @@ class Index:
         """Take events given by hand, once and in any order, in the place of a log."""
         answers = [plain(i) for i in {i.id: i for i in interactions}.values()]
         once = {f.id: f for f in feedback}
-        events = list(enumerate((plain(once[id]) for id in sorted(once)), 1))
-        with self._transaction():
-            self._take_feedback(events)
-            regenerated = [(0, a) for a in answers if (a["lineage"] or {}).get("relation") == "regenerate"]
-            self._take_children(regenerated)
-            self._take_answers(answers)
-            self._settle(frozenset())
-            self._put("cursor", str(len(events)))
-
-    def _take_feedback(self, page: Sequence[tuple[int, dict[str, Any]]]) -> None:
-        """Fold events into what holds; whose answers are not known yet are wanted."""
         found = lean.Taken()
-        for seq, body in page:
-            found.take(seq, body)
+        for seq, id in enumerate(sorted(once), 1):
+            found.take(seq, plain(once[id]))
+        found.regenerations(answers)
+        with self._transaction():
+            self._fold(found)
+            rows = [lean.answer_row(body) for body in answers]
+            self._take_answers(rows)
+            self._wait_for(self._unknown({row[PARENT] for row in rows}))
+            self._settle(frozenset())
+            self._put("cursor", str(len(once)))
+
+    def _fold(self, found: lean.Taken) -> None:
+        """Fold what was said into what holds."""
         run = self.file.executemany
-        run(_upsert("live", ("up", "source")), found.words)
+        run(_upsert("live", ("up", "source")), sorted(found.words, key=itemgetter(0)))
         run(_upsert("picks", ("source", "first", "shown", "winner")), found.picks)
-        run("insert or ignore into touched values (?)", [(target,) for target in found.targets])
+        run("insert or ignore into children values (?,?)", found.children)
+        touched = found.targets.union(parent for parent, _ in found.children)
+        run("insert or ignore into touched values (?)", [(target,) for target in sorted(touched)])
         run(
-            "insert into rates values (?,?,?,?) on conflict do update set n = n + excluded.n",
-            [(*key, n) for key, n in found.rates.items()],
+            "insert into rates values (?,?,?) on conflict do update set n = n + excluded.n",
+            sorted((*key, n) for key, n in found.rates.items()),
         )
         run(
             "insert into subjects values (?,?) on conflict do update set first = min(first, excluded.first)",
@@ -105,45 +121,48 @@ class Index:
             "insert into seen values (?,?) on conflict do update set n = n + excluded.n",
             list(found.counts.items()),
         )
+        if found.newest:
+            self._put("newest", str(found.newest))
 
-    def _take_children(self, page: Sequence[tuple[int, dict[str, Any]]]) -> None:
-        found = [(b["lineage"]["parent"], b["id"]) for _, b in page if (b.get("lineage") or {}).get("parent")]
-        self.file.executemany("insert or ignore into children values (?,?)", found)
-        self.file.executemany("insert or ignore into touched values (?)", [(p,) for p, _ in found])
-
-    def _fetch(self, log: Log) -> None:
+    def _fetch(self, read: Callable[[list[list[str]]], Iterable[list[tuple[Any, ...]]]]) -> None:
         """The answers that something was said about, and those that they are regenerations of."""
-        self.file.execute(
-            "insert or ignore into wanted select id from touched t where id not like 'choice-%' "
+        rows = self.file.execute(
+            "select id from wanted union select id from touched t where id not like 'choice-%' "
             "and not exists (select 1 from answers a where a.id = t.id) "
             "and (exists (select 1 from live l where l.target = t.id) "
-            "or exists (select 1 from picks p where p.first = t.id))"
-        )
-        self.file.execute(
-            "insert or ignore into wanted select j.value from picks p, json_each(p.shown) j "
+            "or exists (select 1 from picks p where p.first = t.id)) "
+            "union select j.value from picks p, json_each(p.shown) j "
             "where p.target in (select id from touched) "
             "and not exists (select 1 from answers a where a.id = j.value)"
         )
-        asked: set[str] = set()
-        while True:
-            ids = [id for (id,) in self.file.execute("select id from wanted") if id not in asked]
-            if not ids:
-                return
-            asked |= set(ids)
-            for at in range(0, len(ids), MANY):
-                found = log.lean_by_id(Interaction, ids[at : at + MANY])
-                self._take_answers(found.values())
+        ids = [id for (id,) in rows]
+        missing: set[str] = set()
+        while ids:
+            missing |= set(ids)
+            parents: set[str] = set()
+            for found in read([ids[at : at + MANY] for at in range(0, len(ids), MANY)]):
+                self._take_answers(found)
+                missing -= {row[0] for row in found}
+                parents |= {row[PARENT] for row in found}
+            ids = self._unknown(parents - missing)
+        self._wait_for(missing)
 
-    def _take_answers(self, bodies: Iterable[dict[str, Any]]) -> None:
-        rows = [lean.answer_row(body) for body in bodies]
+    def _take_answers(self, rows: Sequence[tuple[Any, ...]]) -> None:
         self.file.executemany(f"insert or replace into answers values ({','.join('?' * 14)})", rows)
-        ids = [(row[0],) for row in rows]
-        self.file.executemany("delete from wanted where id = ?", ids)
-        self.file.executemany("insert or ignore into touched values (?)", ids)
-        self.file.executemany(
-            "insert or ignore into wanted select ? where not exists (select 1 from answers where id = ?)",
-            [(row[7], row[7]) for row in rows if row[7] is not None],
+        self.file.executemany("insert or ignore into dirty values (?)", [row[1:2] for row in rows])
+
+    def _unknown(self, ids: set[str | None]) -> list[str]:
+        """Those of these that are no answers in the index."""
+        rows = self.file.execute(
+            "select value from json_each(?) where not exists (select 1 from answers where id = value)",
+            (json.dumps(sorted(id for id in ids if id)),),
         )
+        return [id for (id,) in rows]
+
+    def _wait_for(self, ids: Iterable[str]) -> None:
+        """Answers that something was said about and that the log does not hold yet."""
+        self.file.execute("delete from wanted")
+        self.file.executemany("insert or ignore into wanted values (?)", [(id,) for id in ids])
 
     # --- what is asked of it --------------------------------------------------------------------
 
@@ -174,24 +193,22 @@ class Index:
                 self._put("kept of", state)
             self._put(f"kept {key}", value)
 
-    def drafts(self, after: int, since: float | None) -> Iterator[tuple[Draft, dict[str, Any]]]:
+    def drafts(self, after: int, since: float | None) -> Iterator[tuple[Draft, Facts, Facts | None]]:
         """Drafts whose newest word was recorded behind `after` and said no earlier than `since`, with the
         rights and facts of the answers they are made of; in the order of the routes."""
-        names = ("prompt", "skill", "tenant", "arm", "propensity", "retain", "length", "text")
+        facts = "{0}.skill, {0}.tenant, {0}.arm, {0}.propensity, {0}.retain_until, {0}.length, {0}.text"
         rows = self.file.execute(
-            "select d.*, a.prompt, a.skill, a.tenant, a.arm, a.propensity, a.retain_until, a.length, a.text, "
-            "b.arm, b.propensity, b.retain_until, b.length, b.text "
+            f"select d.*, {facts.format('a')}, {facts.format('b')} "
             "from drafts d join answers a on a.id = d.about "
             "left join answers b on b.id = d.rejected and d.rejected != '' "
             "where d.seq > ? and d.time >= ? order by d.prompt, d.rowid",
             (after, float("-inf") if since is None else since),
         )
         for row in rows:
-            lists = _split(row[10]), _split(row[11])
-            draft = Draft._make((*row[:7], bool(row[7]), *row[8:10], *lists, *row[12:14], bool(row[14])))
-            facts = dict(zip(names, row[15:23], strict=True))
-            other = dict(zip(("arm", "propensity", "retain", "length", "text"), row[23:], strict=True))
-            yield draft, facts | {"other": other if draft.rejected else None}
+            draft = Draft(
+                *row[:6], bool(row[6]), *row[7:9], _split(row[9]), _split(row[10]), *row[11:13], bool(row[13])
+            )
+            yield draft, Facts._make(row[14:21]), Facts._make(row[21:]) if draft.rejected else None
 
     def counts(self) -> dict[str, int]:
         """Why events made no item, over all that holds now."""
@@ -259,17 +276,14 @@ class Index:
 
     def _settle(self, released: frozenset[str]) -> None:
         """Who is trusted how far, what is held back, and the drafts of all prompts that this changes."""
+        tables.index(self.file)
         drafting.mark_touched(self.file)
         now = trusting.measure(self.file, self.settings, released)
         drafting.mark_changed(self.file, trusting.Standings.parse(self._get("standings")), now)
         self._put("standings", now.text())
         if self.file.execute("select exists (select 1 from dirty)").fetchone()[0]:
             self._put("drafted", str(int(self._get("drafted") or 0) + 1))
-        drafting.redraft(self.file, self.settings, now)
-
-    def _forget(self) -> None:
-        for table in TABLES:
-            self.file.execute(f"delete from {table}")
+        drafting.redraft(self.file, now)
 
     def _get(self, key: str) -> str | None:
         found = self.file.execute("select value from meta where key = ?", (key,)).fetchone()

@@ -1,35 +1,48 @@
-"""From bodies as the log holds them to rows of the index, without making nouns: there may be millions."""
+"""From bodies as the log holds them to rows of the index, without making nouns: there may be millions.
+
+What is read of a stretch of the log, and of some answers, depends on nothing else, so several processes may
+read at once.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from escultor.data.routes import standing
 from escultor.data.routes.evidence import IMPLICIT, is_end_user
 from escultor.store.feedback import CORRECTION, THUMB, choice_target
-from escultor.types import Relation, Role
+from escultor.store.log import Log
+from escultor.types import Feedback, Interaction, Relation, Role
 
-_SPANS = tuple(standing.SPANS.items())
+ALONE = 20_000  # entries, prompts or items that are too few to start other processes for
+MOST_WORKERS = 4  # one process writes what they make
+PARENT = 7  # the place of the parent in an answer's row
+REGENERATED = '"relation":"regenerate"'
 
 
 class Taken:
-    """What a page of feedback comes to. The law: folded by precedence, `words` and `picks` hold what
+    """What a stretch of feedback comes to. The law: folded by precedence, `words` and `picks` hold what
     `escultor.store.feedback.live` holds of the same events."""
 
     def __init__(self) -> None:
         self.words: list[tuple[Any, ...]] = []
         self.picks: list[tuple[Any, ...]] = []
         self.targets: set[str] = set()
-        self.rates: Counter[tuple[str, str, int]] = Counter()
+        self.rates: Counter[tuple[str, int]] = Counter()  # by person and hour
+        self.newest = 0  # entry
+        self.children: list[tuple[str, str]] = []  # answers and what regenerates them
         self.first: dict[str, float] = {}
         self.counts: Counter[str] = Counter()
 
     def take(self, seq: int, body: dict[str, Any]) -> None:
         variant, subject, time, id = body["_"], body["subject"], body["time"], body["id"]
         self.counts["feedback events"] += 1
+        self.newest = seq
         if variant == "Remark":
             self.counts["not trained on: remarks"] += 1
             return
@@ -53,7 +66,15 @@ class Taken:
             self.words.append((target, subject, name, time, 0, id, seq, up, source))
         self.targets.add(target)
         if is_end_user(source):
-            self._busy(subject, time)
+            self.rates[subject, int(time // standing.HOUR_S)] += 1
+            self.first[subject] = min(time, self.first.get(subject, time))
+
+    def regenerations(self, bodies: Sequence[dict[str, Any]]) -> None:
+        """Remember which of these answers were made in place of another."""
+        for body in bodies:
+            lineage = body.get("lineage") or {}
+            if lineage.get("relation") == Relation.REGENERATE and lineage.get("parent"):
+                self.children.append((lineage["parent"], body["id"]))
 
     def _said(self, variant: str, body: dict[str, Any]) -> tuple[str, int | None]:
         """The name an event is folded by, and what it says: 1, 0, or None for nothing that a route takes."""
@@ -69,10 +90,26 @@ class Taken:
         self.counts["not a thumb: ratings by other names or on a scale"] += 1
         return body["name"], None
 
-    def _busy(self, subject: str, time: float) -> None:
-        for span, seconds in _SPANS:
-            self.rates[subject, span, int(time // seconds) * seconds] += 1
-        self.first[subject] = min(time, self.first.get(subject, time))
+
+def workers(n: int) -> int:
+    """Between how many processes work on so many is shared."""
+    return 1 if n < ALONE else min(MOST_WORKERS, os.cpu_count() or 1)
+
+
+def read(log: Log, stretch: tuple[int, int]) -> Taken:
+    """What was said, and regenerated, between two entries of the log: behind the first, with the last."""
+    found = Taken()
+    for page in log.lean(Feedback, *stretch):
+        for seq, body in page:
+            found.take(seq, body)
+    for page in log.lean(Interaction, *stretch, REGENERATED):
+        found.regenerations([body for _, body in page])
+    return found
+
+
+def answers(log: Log, ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows of these answers, of those that the log holds."""
+    return [answer_row(body) for body in log.lean_by_id(Interaction, ids).values()]
 
 
 def answer_row(body: dict[str, Any]) -> tuple[Any, ...]:

@@ -51,22 +51,25 @@ def capped(
 
     Law: of the n items that stay, every owner's cost is at most max(floor(owner), share * n).
     """
-    order = sorted(range(len(items)), key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
     totals: dict[Hashable, float] = {}
     for item in items:
         for owner in item.owners:
             totals[owner] = totals.get(owner, 0.0) + item.each
+    # Only who holds more than the floor can ever be short of room; of the rest no order is needed.
+    short = {owner for owner, total in totals.items() if total > floor(owner)}
+    order = [i for i, item in enumerate(items) if not short.isdisjoint(item.owners)]
+    order.sort(key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
     keep, staying = [True] * len(items), len(items)
     for _ in range(LIMIT_ROUNDS):
         over = {
-            o: max(floor(o), share * staying) for o in totals if totals[o] > max(floor(o), share * staying)
+            o: max(floor(o), share * staying) for o in short if totals[o] > max(floor(o), share * staying)
         }
         keep = _within(items, order, over)
         if sum(keep) == staying:
             break
         staying = sum(keep)
     else:  # each round takes away at least one item; what is left then is held to the floors alone
-        keep = _within(items, order, {o: floor(o) for o in totals})
+        keep = _within(items, order, {o: floor(o) for o in short})
     lost: dict[Hashable, int] = {}
     for item, stays in zip(items, keep, strict=True):
         if not stays:

@@ -71,11 +71,13 @@ def hasty(rates: Iterable[Rate], factor: float, floor: int) -> list[Held]:
                 continue
             usual = _usual(peaks, peak)
             for rate in own:
+                if rate.n <= floor:
+                    continue
                 others = [r.n for r in own if r.start != rate.start]
                 limit = math.inf if usual is None else factor * usual
                 if len(others) >= OWN_SPANS:
                     limit = min(limit, max(factor * median(others), usual or 0))
-                if rate.n > max(floor, limit):
+                if rate.n > limit:
                     found.append(_haste(rate, usual, SPANS[span]))
     return sorted(found, key=lambda held: held.id)
 
@@ -148,8 +150,11 @@ def repeated_share(prompt: str, answer: str) -> float:
         return float(text in said)
     last = len(text) - WINDOW
     pieces = min(WINDOWS, 1 + last // (WINDOW // 2))
-    starts = [last * i // max(1, pieces - 1) for i in range(pieces)]
-    return sum(text[at : at + WINDOW] in said for at in starts) / pieces
+    gaps, found = max(1, pieces - 1), 0
+    for i in range(pieces):
+        at = last * i // gaps
+        found += text[at : at + WINDOW] in said
+    return found / pieces
 
 
 def reliability(agreements: Iterable[tuple[str, int, int]]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from escultor.data.routes.evidence import (
     is_end_user,
     together,
 )
-from escultor.ids import hash_bytes, hash_value
+from escultor.ids import hash_value
 from escultor.rng import unit
 from escultor.types import SourceKind
 
@@ -38,7 +38,6 @@ class Draft(NamedTuple):
     `chosen` is the id of an interaction, or of a correction; so is a verdict's and an example's text.
     """
 
-    id: str
     prompt: str
     route: str
     kind: Kind
@@ -81,6 +80,8 @@ class Route:
 def corrections(group: Group, limits: Limits) -> Iterator[Draft]:
     """An edit stands over the answer it mends, and is an example of what to say. Whether it changed enough
     to be a pair is seen when the texts are read (`convert`)."""
+    if not group.corrections:
+        return
     made = sorted(group.corrections, key=lambda w: w.id)
     made.sort(key=lambda w: unit(0, "corrections", w.id))
     flip = {w.id: 1 - group.trust.of(CORRECTION, w.subject) for w in made}
@@ -102,9 +103,7 @@ def corrections(group: Group, limits: Limits) -> Iterator[Draft]:
 def regenerations(group: Group, limits: Limits) -> Iterator[Draft]:
     """The answer that a person kept stands over those they abandoned on the way to it. Only when it is the
     last of its line and the person who asked said or did something good about it."""
-    for answer in sorted(group.answers.values()):
-        if answer.parent is None or answer.regenerated:
-            continue
+    for answer in sorted(a for a in group.answers.values() if a.parent is not None and not a.regenerated):
         kept = _of(group, answer, answer.subject)
         if kept is None or not kept.up:
             group.count("no pair: the last regeneration was not judged good")
@@ -249,7 +248,6 @@ def _draft(
     flip: float,
     weight: float = 1.0,
 ) -> Draft:
-    id = hash_bytes("\x1f".join((group.prompt, kind, chosen, rejected)).encode())
     newest = max(words)
     about = words[0].target if words[0].name == CORRECTION else chosen
     subjects = tuple(sorted({word.subject for word in words if is_end_user(word.source)}))
@@ -257,7 +255,6 @@ def _draft(
     ids = tuple(sorted({word.id for word in words}))
     time = max(word.time for word in words)
     return Draft(
-        id,
         group.prompt,
         "",
         kind,

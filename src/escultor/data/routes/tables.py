@@ -7,7 +7,7 @@ from pathlib import Path
 
 from escultor.errors import StoreError
 
-SCHEMA = "2"
+SCHEMA = "3"
 TABLES = (
     *("meta", "answers", "live", "picks", "children", "wanted", "rates", "subjects", "dirty", "drafts"),
     *("tally", "seen"),
@@ -18,32 +18,50 @@ create table if not exists meta (key text primary key, value text not null) with
 create table if not exists answers (
   id text primary key, prompt text, subject text, tenant text, skill text, arm text, propensity real,
   parent text, consent text, retain_until real, text text, length integer, repeated real, finish text);
-create index if not exists answers_prompt on answers (prompt);
-create index if not exists answers_subject on answers (subject);
 create table if not exists live (
   target text, subject text, name text, time real, gone integer, id text, seq integer, up integer,
   source text, primary key (target, subject, name)) without rowid;
-create index if not exists live_subject on live (subject);
 create table if not exists picks (
   target text, subject text, name text, time real, gone integer, id text, seq integer, source text,
   first text, shown text, winner text, primary key (target, subject, name)) without rowid;
 create index if not exists picks_first on picks (first);
-create index if not exists picks_subject on picks (subject);
-create index if not exists picks_winner on picks (winner);
 create table if not exists children (parent text, child text, primary key (parent, child)) without rowid;
 create table if not exists wanted (id text primary key) without rowid;
 create table if not exists rates (
-  subject text, span text, start integer, n integer, primary key (subject, span, start)) without rowid;
+  subject text, hour integer, n integer, primary key (subject, hour)) without rowid;
 create table if not exists subjects (subject text primary key, first real) without rowid;
 create table if not exists dirty (prompt text primary key) without rowid;
 create table if not exists drafts (
-  id text, prompt text, route text, kind text, about text, chosen text, rejected text, desirable integer,
+  prompt text, route text, kind text, about text, chosen text, rejected text, desirable integer,
   flip real, weight real, words text, subjects text, seq integer, time real, simulated integer);
-create index if not exists drafts_prompt on drafts (prompt);
 create table if not exists tally (prompt text, reason text, n integer);
-create index if not exists tally_prompt on tally (prompt);
 create table if not exists seen (reason text primary key, n integer) without rowid;
 """
+
+# Made when the first read is through: to sort once costs less than to keep a million rows in order.
+INDEXES = {
+    "answers_prompt": "answers (prompt)",
+    "answers_subject": "answers (subject)",
+    "live_subject": "live (subject)",
+    "picks_subject": "picks (subject)",
+    "picks_winner": "picks (winner)",
+    "drafts_prompt": "drafts (prompt)",
+    "tally_prompt": "tally (prompt)",
+}
+
+
+def index(file: sqlite3.Connection) -> None:
+    """Make the indexes that are not there."""
+    for name, columns in INDEXES.items():
+        file.execute(f"create index if not exists {name} on {columns}")
+
+
+def empty(file: sqlite3.Connection) -> None:
+    """Forget everything."""
+    for table in TABLES:
+        file.execute(f"delete from {table}")
+    for name in INDEXES:
+        file.execute(f"drop index if exists {name}")
 
 
 def opened(path: Path | None) -> sqlite3.Connection:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 
 from escultor.config import Routes
 from escultor.data.routes import standing
@@ -71,11 +74,7 @@ class Standings:
 def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]) -> Standings:
     """The standings of all that the index holds. Released entries are held back no more."""
     end_user = f"source = '{SourceKind.END_USER}'"
-    rates = file.execute(
-        "select * from rates where subject in (select subject from rates where n > ?)",
-        (settings.burst_floor,),
-    )
-    haste = _hasty(file, [Rate(*row) for row in rates], settings)
+    haste = standing.hasty(_rates(file, settings.burst_floor), settings.burst_factor, settings.burst_floor)
     told = file.execute(
         "select subject, skill, count(*), sum(repeated >= ?) from answers a where exists "
         f"(select 1 from live l where l.target = a.id and {end_user}) or exists "
@@ -106,15 +105,23 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
     )
 
 
-def _hasty(file: sqlite3.Connection, busy: list[Rate], settings: Routes) -> list[Held]:
-    """Only those above the floor in some span can be hasty; of the others the busiest spans are enough."""
-    peaks = file.execute(
-        "select subject, span, min(start), max(n) from rates where subject not in "
-        "(select subject from rates where n > ?) group by subject, span",
-        (settings.burst_floor,),
-    )
-    rest = [Rate(*row) for row in peaks] if busy else []
-    return standing.hasty([*busy, *rest], settings.burst_factor, settings.burst_floor)
+def _rates(file: sqlite3.Connection, floor: int) -> Iterator[Rate]:
+    """How many verdicts each end user gave in each hour, day and month. Only those above the floor in some
+    span can be hasty; of the others the busiest spans are enough."""
+    hours = file.execute("select subject, hour, n from rates order by subject, hour")
+    for subject, own in groupby(hours, itemgetter(0)):
+        counts: dict[str, dict[int, int]] = {span: {} for span in standing.SPANS}
+        for _, hour, n in own:
+            time = hour * standing.HOUR_S
+            for span, seconds in standing.SPANS.items():
+                begin, by = time - time % seconds, counts[span]
+                by[begin] = by.get(begin, 0) + n
+        busy = any(max(by.values()) > floor for by in counts.values())
+        for span, by in counts.items():
+            if busy:
+                yield from (Rate(subject, span, begin, n) for begin, n in by.items())
+            else:
+                yield Rate(subject, span, min(by), max(by.values()))
 
 
 def _agreements(file: sqlite3.Connection) -> list[tuple[str, int, int]]:

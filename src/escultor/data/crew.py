@@ -64,5 +64,5 @@ class Crew:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            remedy = "free memory or set curation.workers=1, then try again; nothing was kept"
-            raise FaultError("a process of the curation was killed", error, None, remedy) from error
+            remedy = "free memory, then try again (curation: `workers: 1` needs less); nothing was kept"
+            raise FaultError("a process at work on the data was killed", error, None, remedy) from error
