@@ -66,6 +66,10 @@ class Asked:
     held_out: frozenset[str] = frozenset()
 
 
+# An item by its id, its weight and its draft, plain: there are many to send to other processes.
+Named = tuple[str, float, tuple[Any, ...]]
+
+
 @dataclass(slots=True)
 class Chosen:
     """A draft that is trained on, with what is known of its answer, of the one it stands over, and its
@@ -76,6 +80,10 @@ class Chosen:
     other: Facts | None
     weight: float = 1.0
     id: str = ""
+
+    @property
+    def named(self) -> Named:
+        return self.id, self.weight, tuple(self.draft)
 
     @property
     def length_gap(self) -> int:
@@ -273,21 +281,27 @@ def items(found: Sequence[Chosen], bodies: Bodies, counts: Counter[str]) -> Iter
     """The items with their texts, a few thousand in memory at a time. What the log no longer holds was
     erased, and is left out."""
     for at in range(0, len(found), READ_AT_ONCE):
-        part = found[at : at + READ_AT_ONCE]
-        asked = {id for c in part for id in (c.draft.about, c.draft.rejected) if id}
-        asked |= {c.draft.chosen for c in part if c.draft.route != CORRECTED}
-        answers = bodies.lean_by_id(Interaction, sorted(asked))
-        said = bodies.lean_by_id(Feedback, [c.draft.chosen for c in part if c.draft.route == CORRECTED])
-        for chosen in part:
-            item = _item(chosen, answers, said)
-            if item is None:
-                counts["left out: erased"] += 1
-            else:
-                yield item
+        yield from with_texts([chosen.named for chosen in found[at : at + READ_AT_ONCE]], bodies, counts)
 
 
-def _item(chosen: Chosen, answers: dict[str, Any], said: dict[str, Any]) -> Item | None:
-    draft = chosen.draft
+def with_texts(found: Sequence[Named], bodies: Bodies, counts: Counter[str]) -> Iterator[Item]:
+    """These items, all in memory at once."""
+    part = [(id, weight, Draft._make(draft)) for id, weight, draft in found]
+    asked = {id for _, _, draft in part for id in (draft.about, draft.rejected) if id}
+    asked |= {draft.chosen for _, _, draft in part if draft.route != CORRECTED}
+    answers = bodies.lean_by_id(Interaction, sorted(asked))
+    said = bodies.lean_by_id(Feedback, [draft.chosen for _, _, draft in part if draft.route == CORRECTED])
+    for id, weight, draft in part:
+        item = _item(id, weight, draft, answers, said)
+        if item is None:
+            counts["left out: erased"] += 1
+        else:
+            yield item
+
+
+def _item(
+    id: str, weight: float, draft: Draft, answers: dict[str, Any], said: dict[str, Any]
+) -> Item | None:
     corrected = draft.route == CORRECTED
     needed = {draft.about, draft.rejected, *(() if corrected else (draft.chosen,))} - {""}
     if not needed <= answers.keys() or (corrected and draft.chosen not in said):
@@ -298,10 +312,10 @@ def _item(chosen: Chosen, answers: dict[str, Any], said: dict[str, Any]) -> Item
     prompt = messages(answers[draft.about])
     if draft.kind == "pair":
         rejected = answers[draft.rejected]["answer"]
-        return Pair(chosen.id, prompt, text, rejected, origin, chosen.weight, draft.flip)
+        return Pair(id, prompt, text, rejected, origin, weight, draft.flip)
     if draft.kind == "judged":
-        return Judged(chosen.id, prompt, text, draft.desirable, origin, chosen.weight)
-    return Example(chosen.id, prompt, text, origin, chosen.weight)
+        return Judged(id, prompt, text, draft.desirable, origin, weight)
+    return Example(id, prompt, text, origin, weight)
 
 
 def messages(body: dict[str, Any]) -> Messages:

@@ -14,7 +14,17 @@ from escultor.config import Routes
 from escultor.data.crew import Crew
 from escultor.data.jsonl_rows import row_of
 from escultor.data.routes.card import Advice, advise, section
-from escultor.data.routes.convert import KINDS, READ_AT_ONCE, Asked, Chosen, Item, Selection, items, select
+from escultor.data.routes.convert import (
+    KINDS,
+    READ_AT_ONCE,
+    Asked,
+    Chosen,
+    Item,
+    Named,
+    Selection,
+    select,
+    with_texts,
+)
 from escultor.data.routes.index import Index, index_path
 from escultor.data.routes.lean import workers
 from escultor.data.routes.table import Kind
@@ -81,16 +91,17 @@ def _written(store: Store, selection: Selection) -> tuple[dict[str, int], dict[s
 
 
 def _lines(crew: Crew, chosen: list[Chosen], counts: Counter[str]) -> Iterator[bytes]:
-    pieces = (chosen[at : at + READ_AT_ONCE] for at in range(0, len(chosen), READ_AT_ONCE))
+    starts = range(0, len(chosen), READ_AT_ONCE)
+    pieces = ([each.named for each in chosen[at : at + READ_AT_ONCE]] for at in starts)
     for lines, found in crew.over(_lines_of, pieces):
         counts.update(found)
         yield lines
 
 
-def _lines_of(log: Log, chosen: list[Chosen]) -> tuple[bytes, Counter[str]]:
+def _lines_of(log: Log, found: list[Named]) -> tuple[bytes, Counter[str]]:
     """The rows of some items as JSONL, how many they are, and why others are none."""
     counts: Counter[str] = Counter()
-    lines = [_json(row_of(item)) + "\n" for item in items(chosen, log, counts)]
+    lines = [_json(row_of(item)) + "\n" for item in with_texts(found, log, counts)]
     counts["rows"] = len(lines)
     return "".join(lines).encode("utf-8", "surrogatepass"), counts
 

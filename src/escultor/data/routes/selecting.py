@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 from escultor.rng import unit
@@ -55,27 +55,31 @@ def capped(
     for item in items:
         for owner in item.owners:
             totals[owner] = totals.get(owner, 0.0) + item.each
-    # Only who holds more than the floor can ever be short of room; of the rest no order is needed.
-    short = {owner for owner, total in totals.items() if total > floor(owner)}
-    order = [i for i, item in enumerate(items) if not short.isdisjoint(item.owners)]
-    order.sort(key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
-    keep, staying = [True] * len(items), len(items)
+    keep, staying, over, order = [True] * len(items), len(items), {}, []
     for _ in range(LIMIT_ROUNDS):
-        over = {
-            o: max(floor(o), share * staying) for o in short if totals[o] > max(floor(o), share * staying)
-        }
+        short = {o for o in totals if totals[o] > max(floor(o), share * staying)}
+        if short != over.keys():
+            order = _drawn(items, short)
+        over = {o: max(floor(o), share * staying) for o in short}
         keep = _within(items, order, over)
         if sum(keep) == staying:
             break
         staying = sum(keep)
     else:  # each round takes away at least one item; what is left then is held to the floors alone
-        keep = _within(items, order, {o: floor(o) for o in short})
+        over = {o: floor(o) for o in totals if totals[o] > floor(o)}
+        keep = _within(items, _drawn(items, over), over)
     lost: dict[Hashable, int] = {}
     for item, stays in zip(items, keep, strict=True):
         if not stays:
             for owner in item.owners:
                 lost[owner] = lost.get(owner, 0) + 1
     return keep, lost
+
+
+def _drawn(items: Sequence[Cost], owners: Collection[Hashable]) -> list[int]:
+    """The items of some owners in an order by hash."""
+    found = [i for i, item in enumerate(items) if any(owner in owners for owner in item.owners)]
+    return sorted(found, key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
 
 
 def _within(items: Sequence[Cost], order: Sequence[int], room: dict[Hashable, float]) -> list[bool]:
