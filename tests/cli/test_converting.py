@@ -43,6 +43,11 @@ def test_convert_writes_files_that_training_reads_and_a_card(cli, corpus, tmp_pa
     pairs = read_jsonl(tmp_path / "june.pair.jsonl", "pair")
     assert len(pairs.items) == 24
     assert "same-prompt/2" in (tmp_path / "june.card.md").read_text()
+    assert "<td>same-prompt/2</td>" in (tmp_path / "june.card.html").read_text()
+    card = cli("data", "card", "june-pair", "--json").data
+    assert (card["kind"], card["rows"]) == ("pair", 24)
+    assert cli("data", "card", "june-pair", "--out", "c.html").code == 0
+    assert "24 pairs (thumbs 24): too few for DPO; 76 more needed" in (tmp_path / "c.html").read_text()
     with open_store("escultor-store") as store:
         (version,) = [v for _, v in store.log.read(DatasetVersion)]
         assert (version.name, version.rows) == ("june-pair", 24)

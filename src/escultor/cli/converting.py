@@ -34,8 +34,9 @@ def convert(
     since: Since = None,
 ) -> Done:
     """Turn feedback into pairs, examples and single verdicts, with the card that says what they are."""
-    from escultor.data.routes.card import markdown
-    from escultor.data.routes.datasets import advice_of, record, write
+    from escultor.cli.curating import CARDS, card_as
+    from escultor.data.routes.datasets import advice_of, card_of, record, write
+    from escultor.ids import hash_value
 
     with _store(shell) as store:
         made = _converted(shell, store, since)
@@ -44,9 +45,11 @@ def convert(
         files: dict[str, Path] = {}
         if out.endswith(".jsonl"):
             files = write(store, made, Path(out))
-            card = Path(out).with_suffix(".card.md")
-            write_text(card, f"# {Path(out).name}\n\n{markdown(made.card, advice)}")
-            files["card"] = card
+            kinds = ", ".join(kind for kind, n in made.rows.items() if n) or "none"
+            known = card_of(made, Path(out).name, kinds, sum(made.rows.values()), hash_value(made.blobs))
+            for ending in CARDS:
+                files[f"card{ending}"] = Path(out).with_suffix(f".card{ending}")
+                write_text(files[f"card{ending}"], card_as(ending, known))
     _show(shell, made)
     for line in advice.lines:
         shell.say(line)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from escultor.data.curate.pipeline import Curated
     from escultor.types import DatasetVersion
 
+CARDS = (".md", ".html", ".json")  # the forms of a card
 Name = Annotated[str, typer.Argument(help="Name of a dataset, its hash, or the beginning of that.")]
 
 
@@ -112,7 +113,6 @@ def card(
     ] = None,
 ) -> Done:
     """Say what is known of a dataset: sources, steps, balance, review."""
-    from escultor.data.card_page import page
     from escultor.data.cards import markdown
     from escultor.data.curate.review import decisions, reviewed
     from escultor.data.versions import card_of, find
@@ -123,22 +123,23 @@ def card(
     if out is None:
         shell.say(markdown(known))
     else:
-        write_text(out, _as_text(known, out, markdown, page))
+        write_text(out, card_as(out.suffix, known))
         shell.say(f"wrote {out}")
     return Done(known)
 
 
-def _as_text(known: dict[str, Any], out: Path, markdown: Any, page: Any) -> str:
+def card_as(form: str, known: dict[str, Any]) -> str:
+    """A card as text in one of the forms it is written in."""
     import json
 
-    writers = {
-        ".md": markdown,
-        ".html": page,
-        ".json": lambda card: json.dumps(card, indent=1, ensure_ascii=False),
-    }
-    if out.suffix not in writers:
-        raise InputError("a card has no such form", out.suffix or "no ending", ", ".join(writers))
-    return writers[out.suffix](known)
+    from escultor.data.card_page import page
+    from escultor.data.cards import markdown
+
+    if form not in CARDS:
+        raise InputError("a card has no such form", form or "no ending", ", ".join(CARDS))
+    if form == ".json":
+        return json.dumps(known, indent=1, ensure_ascii=False)
+    return markdown(known) if form == ".md" else page(known)
 
 
 def export(

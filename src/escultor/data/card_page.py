@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from escultor.data.cards import lines, tables
+from escultor.data.cards import examples, lines, tables
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#faf8f5;--ink:#1d1c1a;--soft:#5f5b55;--line:#e4dfd7}
@@ -32,14 +32,12 @@ def page(card: dict[str, Any]) -> str:
     ]
     for title, heads, rows in tables(card):
         parts.append(f"<section><h2>{escape(title)}</h2>{_table(heads, rows)}</section>")
-    parts.append("<section><h2>Examples of what was left out</h2>")
-    for step in card["steps"]:
-        if step["examples"]:
-            rows = [[e["reason"], e["source"], e["text"]] for e in step["examples"]]
-            head = f"{step['name']}: {step['before'] - step['left']:,} rows"
+    if left := list(examples(card)):
+        parts.append("<section><h2>Examples of what was left out</h2>")
+        for step, rows in left:
             table = _table(["Reason", "Source", "Row"], rows)
-            parts.append(f"<details><summary>{escape(head)}</summary>{table}</details>")
-    parts.append("</section>")
+            parts.append(f"<details><summary>{escape(step)}</summary>{table}</details>")
+        parts.append("</section>")
     title = escape(card["name"])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

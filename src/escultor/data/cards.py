@@ -1,4 +1,8 @@
-"""The card of a dataset: what is known of it, as one object, and that object as Markdown."""
+"""The card of a dataset: what is known of it, as one object, and that object as Markdown.
+
+Every version has one of the same shape (`card/1`): name, hash, kind and rows, and a part for the way it was
+made. What was curated has steps, balance and split; what feedback was made into has `feedback`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from escultor.data.curate.diversity import Spread, spreads
 from escultor.data.curate.pipeline import Curated, StepDone
 from escultor.data.curate.quality import QualityModel, as_table, by_hand
 from escultor.data.curate.rows import Row, learnt, whole
+from escultor.data.routes import card as from_feedback
 from escultor.ids import code_hash
 
 LENGTHS = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -124,6 +129,13 @@ def _quality(model: QualityModel) -> dict[str, Any]:
 
 def tables(card: dict[str, Any]) -> Iterator[Table]:
     """What a card shows, table by table; Markdown and HTML show the same."""
+    if "feedback" in card:
+        yield from from_feedback.tables(card["feedback"])
+    else:
+        yield from _curated_tables(card)
+
+
+def _curated_tables(card: dict[str, Any]) -> Iterator[Table]:
     yield (
         "Sources",
         ["Source", "Rows", "Licence"],
@@ -203,6 +215,23 @@ def _counted(counts: dict[str, int]) -> str:
 def lines(card: dict[str, Any]) -> Iterator[str]:
     """What a card says in sentences."""
     yield f"{card['rows']:,} rows of kind {card['kind']} to train on, {card['held_out']:,} held out."
+    if "feedback" in card:
+        yield from from_feedback.lines(card["feedback"])
+    else:
+        yield from _curated_lines(card)
+    yield reviewed_line(card.get("review"), card["rows"])
+    yield from (f"Warning: {text}." for text in card.get("warnings", ()))
+
+
+def examples(card: dict[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
+    """What steps left out: a step with how much that was, and some of it as reason, source and row."""
+    for step in card.get("steps", ()):
+        if step["examples"]:
+            rows = [[e["reason"], e["source"], e["text"]] for e in step["examples"]]
+            yield f"{step['name']}: {step['before'] - step['left']:,} rows", rows
+
+
+def _curated_lines(card: dict[str, Any]) -> Iterator[str]:
     split = card["split"]
     if card["held_out"]:
         tainted = split["left out: prompt is held out"]
@@ -224,8 +253,6 @@ def lines(card: dict[str, Any]) -> Iterator[str]:
             f"The quality score was fitted to {quality['ratings']:,} ratings. On ratings it had not seen: "
             f"AUC {c['auc']:.3f}, Brier {c['brier']:.3f}, expected calibration error {c['ece']:.3f}."
         )
-    yield reviewed_line(card.get("review"), card["rows"])
-    yield from (f"Warning: {text}." for text in card["warnings"])
 
 
 def reviewed_line(review: dict[str, Any] | None, rows: int) -> str:
@@ -246,10 +273,13 @@ def markdown(card: dict[str, Any]) -> str:
     out = [f"# {card['name']}", "", f"`{card['hash']}`", "", *(f"- {line}" for line in lines(card))]
     for title, heads, rows in tables(card):
         out += ["", f"## {title}", "", _row(heads), _row(["---"] * len(heads)), *map(_row, rows)]
-    examples = [(s["name"], e) for s in card["steps"] for e in s["examples"]]
-    if examples:
+    if left := list(examples(card)):
         out += ["", "## Examples of what was left out", ""]
-        out += [f"- {name}, {e['reason']}, {e['source']}: {_escaped(e['text'])}" for name, e in examples]
+        out += [
+            f"- {step}, {reason}, {source}: {_escaped(text)}"
+            for step, rows in left
+            for reason, source, text in rows
+        ]
     return "\n".join(out) + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,31 +137,49 @@ def _right_answer(card: dict[str, Any], examples: int, pairs: int) -> tuple[bool
     )
 
 
-def markdown(card: dict[str, Any], advice: Advice) -> str:
-    """The section as people read it."""
-    lines = ["## From feedback", "", *(f"- {line}" for line in advice.lines), ""]
-    lines += [
-        "| kind | rows | prompts | end users | largest share | effective size | simulated |",
-        "|" + "---|" * 7,
-    ]
-    for kind, k in card["kinds"].items():
-        cells = (k["rows"], k["prompts"], k["end_users"], f"{k['largest_end_user_share']:.1%}")
-        lines.append("| " + " | ".join(map(str, (kind, *cells, k["effective_size"], k["simulated"]))) + " |")
-    lines += ["", "| route | rows |", "|---|---|"]
-    for k in card["kinds"].values():
-        lines += [f"| {route} | {n:,} |" for route, n in k["routes"].items()]
+def lines(card: dict[str, Any]) -> Iterator[str]:
+    """What the section says in sentences."""
+    yield from (f"{line}." for line in card.get("advice", ()))
     pair, judged = card["kinds"]["pair"], card["kinds"]["judged"]
     if pair["rows"]:
-        lines += ["", f"Pairs: mean flip rate {pair['mean_flip_rate']:.3f}; chosen answers are longer by "]
-        lines[-1] += f"{pair['mean_length_gap_characters']:+.0f} characters in the mean, "
-        lines[-1] += f"longer in {pair['chosen_longer_share']:.0%}."
+        yield (
+            f"Pairs: mean flip rate {pair['mean_flip_rate']:.3f}; chosen answers are longer by "
+            f"{pair['mean_length_gap_characters']:+.0f} characters in the mean, longer in "
+            f"{pair['chosen_longer_share']:.0%}."
+        )
     if judged["rows"]:
         sides = "; ".join(f"{skill}: {u:,} / {d:,}" for skill, (u, d) in judged["up_down_by_skill"].items())
-        lines += ["", f"Good / bad by skill: {sides}."]
+        yield f"Good / bad by skill: {sides}."
     alpha = card["agreement_alpha"]
     said = "not measurable" if alpha is None else f"{alpha:.3f}"
-    lines += ["", f"Agreement (Krippendorff's alpha, {card['answers_judged_by_several']:,} answers): {said}."]
-    lines += ["", "| what made no item, and why | events or items |", "|---|---|"]
-    lines += [f"| {reason} | {n:,} |" for reason, n in card["counts"].items() if n]
-    lines += ["", f"Rules: {', '.join(card['rules'])}."]
-    return "\n".join(lines) + "\n"
+    yield f"Agreement (Krippendorff's alpha, {card['answers_judged_by_several']:,} answers): {said}."
+    yield from (f"Note: {note}." for note in card["notes"])
+    yield f"Rules: {', '.join(card['rules'])}."
+
+
+def tables(card: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """What the section shows: title, heads and rows of each table."""
+    kinds: dict[str, Any] = card["kinds"]
+    yield (
+        "From feedback",
+        ["Kind", "Rows", "Prompts", "End users", "Largest share", "Effective size", "Simulated"],
+        [
+            [
+                kind,
+                *(f"{k[key]:,}" for key in ("rows", "prompts", "end_users")),
+                f"{k['largest_end_user_share']:.1%}",
+                *(f"{k[key]:,}" for key in ("effective_size", "simulated")),
+            ]
+            for kind, k in kinds.items()
+        ],
+    )
+    routes = [(route, kind, n) for kind, k in kinds.items() for route, n in k["routes"].items()]
+    yield "Routes", ["Route", "Makes", "Rows"], [[route, kind, f"{n:,}"] for route, kind, n in routes]
+    left = [(reason, n) for reason, n in card["counts"].items() if n]
+    yield (
+        "What made no item",
+        ["Why", "Events or items"],
+        [[reason, f"{n:,}"] for reason, n in left],
+    )
+    if held := card["quarantine"]:
+        yield "Held back", ["Rule", "Entries"], [[rule, f"{n:,}"] for rule, n in held.items()]

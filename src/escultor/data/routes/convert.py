@@ -299,9 +299,7 @@ def with_texts(found: Sequence[Named], bodies: Bodies, counts: Counter[str]) -> 
             yield item
 
 
-def _item(
-    id: str, weight: float, draft: Draft, answers: dict[str, Any], said: dict[str, Any]
-) -> Item | None:
+def _item(id: str, weight: float, draft: Draft, answers: dict[str, Any], said: dict[str, Any]) -> Item | None:
     corrected = draft.route == CORRECTED
     needed = {draft.about, draft.rejected, *(() if corrected else (draft.chosen,))} - {""}
     if not needed <= answers.keys() or (corrected and draft.chosen not in said):

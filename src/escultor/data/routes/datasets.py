@@ -28,7 +28,7 @@ from escultor.data.routes.convert import (
 from escultor.data.routes.index import Index, index_path
 from escultor.data.routes.lean import workers
 from escultor.data.routes.table import Kind
-from escultor.ids import hash_value
+from escultor.ids import code_hash, hash_value
 from escultor.store import Store
 from escultor.store.log import Log
 from escultor.types import DatasetVersion, Erasure
@@ -72,7 +72,8 @@ def convert(store: Store, settings: Routes, asked: Asked) -> Converted:
             # What was erased while the texts were read may be among them still.
             if not any(store.log.lean(Erasure, cursor)):
                 break
-        card = section(selection) | {"hashes": dict(blobs)}
+        found = section(selection)
+        card = found | {"advice": list(advise(found, settings).lines), "hashes": dict(blobs)}
         index.remember(key, json.dumps({"blobs": blobs, "rows": rows, "card": card}))
     return Converted(blobs, rows, card, cursor, False)
 
@@ -118,23 +119,37 @@ def read_items(store: Store, converted: Converted, kind: Kind) -> list[Item]:
     return [build(kind, decode(line), Counter(), "feedback") for line in lines]  # type: ignore[misc]
 
 
+def card_of(converted: Converted, name: str, kind: str, rows: int, hash: str) -> dict[str, Any]:
+    """The card of what was made, in the shape that all cards have (`data.cards`)."""
+    return {
+        "format": "card/1",
+        "name": name,
+        "hash": hash,
+        "kind": kind,
+        "rows": rows,
+        "held_out": 0,
+        "feedback": converted.card,
+        "code": code_hash(),
+    }
+
+
 def record(store: Store, converted: Converted, name: str) -> list[DatasetVersion]:
-    """Name what was made: a data set version for every kind that has rows, `name` and its kind. Rows that
-    are recorded already keep the name they have."""
+    """Name what was made: a data set version with its card for every kind that has rows, `name` and its
+    kind. Rows that are recorded already keep the name they have."""
     made = []
     for kind in KINDS:
         if not converted.rows[kind]:
             continue
         hash = hash_value([kind, converted.blobs[kind]])
-        known = store.log.get(DatasetVersion, hash)
+        if (known := store.log.get(DatasetVersion, hash)) is not None:
+            made.append(known)
+            continue
+        rows, own = converted.rows[kind], f"{name}-{kind}"
+        card = json.dumps(card_of(converted, own, kind, rows, hash), ensure_ascii=False, sort_keys=True)
+        written = store.blobs.put_bytes(card.encode("utf-8", "replace"))
         counts = {f"rule {r}": n for r, n in converted.card["kinds"][kind]["routes"].items()}
         counts |= converted.card["counts"]
-        made.append(
-            known
-            or DatasetVersion(
-                hash, f"{name}-{kind}", kind, converted.rows[kind], counts, converted.blobs[kind]
-            )
-        )
+        made.append(DatasetVersion(hash, own, kind, rows, counts, converted.blobs[kind], card=written))
     store.log.append(*made)
     return made
 
