@@ -55,6 +55,7 @@ def test_bytes_come_back_and_their_name_is_their_hash(tmp_path):
     @given(st.binary(max_size=200))
     def law(data):
         assert blobs.put_bytes(data) == blobs.put_bytes(data) == hash_bytes(data)
+        assert blobs.put_pieces([data[:9], b"", data[9:]]) == hash_bytes(data)
         assert blobs.get_bytes(hash_bytes(data)) == data
         blobs.verify(hash_bytes(data))
 

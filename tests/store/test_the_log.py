@@ -1,3 +1,4 @@
+import copy
 import math
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -248,3 +249,13 @@ def test_threads_may_share_one_log(store):
         numbers = [seq for written in pool.map(write, "abcdef") for seq in written]
     assert len(set(numbers)) == store.log.count(Feedback) == 90
     assert ids(store.log.read(Feedback, subject="c")) == [f"c-{k}" for k in range(15)]
+
+
+def test_bodies_are_read_lean_by_id_and_by_a_copy_in_another_process(store):
+    store.log.append(rating("r"), rating("s"), deployment("d", champion="new"))
+    copied = copy.copy(store.log)  # made as one that another process is sent
+    for reader in (store.log, copied):
+        found = reader.lean_by_id(Feedback, ["r", "gone", 'odd "name"', "s", "d"])
+        assert {id: body["target"] for id, body in found.items()} == {"r": "answer", "s": "answer"}
+        assert [[seq for seq, _ in page] for page in reader.lean(Feedback, 1)] == [[2]]
+    copied.close()

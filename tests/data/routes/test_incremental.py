@@ -7,11 +7,12 @@ import pytest
 from saying import DAY, NOW, edit, pick, said, thumb, withdrawn
 
 from escultor.config import Routes
+from escultor.data.routes import datasets, index, lean
 from escultor.data.routes.convert import Asked
 from escultor.data.routes.datasets import convert, open_index, read_items, record
 from escultor.store import open_store
 from escultor.store.feedback import live
-from escultor.types import DatasetVersion, Feedback, Interaction, Pair, Rating, Release
+from escultor.types import DatasetVersion, Erasure, Feedback, Interaction, Pair, Rating, Release
 
 SETTINGS = Routes()
 LONG = "The result is forty two, since six times seven is forty two."
@@ -60,6 +61,35 @@ def test_a_log_read_in_pieces_comes_to_the_same(tmp_path, pieces):
         assert len(everything(whole)["pair"]) > 30
         first, second = (convert(store, SETTINGS, Asked(NOW)).card for store in (whole, parts))
         assert first == second
+
+
+def test_several_processes_come_to_what_one_does(tmp_path, monkeypatch):
+    events = history(12)
+    with open_store(str(tmp_path / "one")) as one, open_store(str(tmp_path / "several")) as several:
+        one.log.append(*events)
+        several.log.append(*events)
+        alone = convert(one, SETTINGS, Asked(NOW))
+        monkeypatch.setattr(lean, "ALONE", 0)
+        monkeypatch.setattr(index, "STRETCH", 40)
+        monkeypatch.setattr(index, "MANY", 10)
+        together = convert(several, SETTINGS, Asked(NOW))
+    assert (together.blobs, together.card) == (alone.blobs, alone.card)
+    assert together.rows["pair"] > 5
+
+
+def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeypatch):
+    write = datasets._written
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(said("x", subject="gone"), said("y"), thumb("x", True, "gone"), thumb("y", False))
+
+        def erasing(*given):
+            made = write(*given)
+            if store.log.count(Erasure) == 0:
+                store.log.erase("gone", "the person")
+            return made
+
+        monkeypatch.setattr(datasets, "_written", erasing)
+        assert convert(store, SETTINGS, Asked(NOW)).rows == {"example": 0, "pair": 0, "judged": 1}
 
 
 def test_with_nothing_new_nothing_is_read_or_written(tmp_path, monkeypatch):

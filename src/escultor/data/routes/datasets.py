@@ -26,7 +26,7 @@ from escultor.data.routes.convert import (
     with_texts,
 )
 from escultor.data.routes.index import Index, index_path
-from escultor.data.routes.lean import workers
+from escultor.data.routes.lean import uncollected, workers
 from escultor.data.routes.table import Kind
 from escultor.ids import code_hash, hash_value
 from escultor.store import Store
@@ -54,6 +54,7 @@ def open_index(store: Store, settings: Routes) -> Index:
     return Index(index_path(store.root / "cache", store.log.name, settings), settings)
 
 
+@uncollected()
 def convert(store: Store, settings: Routes, asked: Asked) -> Converted:
     """Read what is new in the log and make items of all that holds.
 
@@ -99,6 +100,7 @@ def _lines(crew: Crew, chosen: list[Chosen], counts: Counter[str]) -> Iterator[b
         yield lines
 
 
+@uncollected()
 def _lines_of(log: Log, found: list[Named]) -> tuple[bytes, Counter[str]]:
     """The rows of some items as JSONL, how many they are, and why others are none."""
     counts: Counter[str] = Counter()
@@ -166,7 +168,7 @@ def write(store: Store, converted: Converted, out: Path) -> dict[str, Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
                 draft.unlink(missing_ok=True)
-                files.write_file(draft, store.blobs.get_bytes(converted.blobs[kind]))
+                files.copy_file(store.blobs.file(converted.blobs[kind]), draft)
                 draft.replace(path)
             made[kind] = path
     return made

@@ -96,6 +96,7 @@ def _pieces(file: sqlite3.Connection) -> Iterator[list[Prompt]]:
     yield piece
 
 
+@lean.uncollected()
 def _drafted(now: Standings, piece: list[Prompt]) -> tuple[list[Row], list[tuple[str, str, int]]]:
     """Rows of drafts, and why the rest of what was said about these prompts made none."""
     limits = Limits(int(now.settings["pairs_per_prompt"]), now.settings["max_flip_rate"])

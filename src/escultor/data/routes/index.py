@@ -90,6 +90,7 @@ class Index:
         answers = [plain(i) for i in {i.id: i for i in interactions}.values()]
         once = {f.id: f for f in feedback}
         found = lean.Taken()
+        found.newest, found.counts["feedback events"] = len(once), len(once)
         for seq, id in enumerate(sorted(once), 1):
             found.take(seq, plain(once[id]))
         found.regenerations(answers)
@@ -151,7 +152,7 @@ class Index:
         self.file.executemany(f"insert or replace into answers values ({','.join('?' * 14)})", rows)
         self.file.executemany("insert or ignore into dirty values (?)", [row[1:2] for row in rows])
 
-    def _unknown(self, ids: set[str | None]) -> list[str]:
+    def _unknown(self, ids: Iterable[str | None]) -> list[str]:
         """Those of these that are no answers in the index."""
         rows = self.file.execute(
             "select value from json_each(?) where not exists (select 1 from answers where id = value)",
@@ -205,9 +206,8 @@ class Index:
             (after, float("-inf") if since is None else since),
         )
         for row in rows:
-            draft = Draft(
-                *row[:6], bool(row[6]), *row[7:9], _split(row[9]), _split(row[10]), *row[11:13], bool(row[13])
-            )
+            lists = _split(row[9]), _split(row[10])
+            draft = Draft._make((*row[:6], bool(row[6]), *row[7:9], *lists, *row[11:13], bool(row[13])))
             yield draft, Facts._make(row[14:21]), Facts._make(row[21:]) if draft.rejected else None
 
     def counts(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from escultor.rng import unit
@@ -53,8 +53,10 @@ def capped(
     """
     totals: dict[Hashable, float] = {}
     for item in items:
-        for owner in item.owners:
-            totals[owner] = totals.get(owner, 0.0) + item.each
+        if item.owners:
+            each = item.each
+            for owner in item.owners:
+                totals[owner] = totals.get(owner, 0.0) + each
     keep, staying, over, order = [True] * len(items), len(items), {}, []
     for _ in range(LIMIT_ROUNDS):
         short = {o for o in totals if totals[o] > max(floor(o), share * staying)}
@@ -67,7 +69,7 @@ def capped(
         staying = sum(keep)
     else:  # each round takes away at least one item; what is left then is held to the floors alone
         over = {o: floor(o) for o in totals if totals[o] > floor(o)}
-        keep = _within(items, _drawn(items, over), over)
+        keep = _within(items, _drawn(items, set(over)), over)
     lost: dict[Hashable, int] = {}
     for item, stays in zip(items, keep, strict=True):
         if not stays:
@@ -76,9 +78,9 @@ def capped(
     return keep, lost
 
 
-def _drawn(items: Sequence[Cost], owners: Collection[Hashable]) -> list[int]:
+def _drawn(items: Sequence[Cost], owners: set[Hashable]) -> list[int]:
     """The items of some owners in an order by hash."""
-    found = [i for i, item in enumerate(items) if any(owner in owners for owner in item.owners)]
+    found = [i for i, item in enumerate(items) if not owners.isdisjoint(item.owners)]
     return sorted(found, key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
 
 
