@@ -202,7 +202,6 @@ def main() -> None:
         "after_nothing_new": nothing,
         "mib": sizes,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-        "peak_mib_of_a_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10,
         "machine": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
         "date": time.strftime("%Y-%m-%d"),
     }

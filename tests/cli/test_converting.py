@@ -1,14 +1,17 @@
 """`feedback convert`, `advise`, `quarantine`; a turn learns from what no promoted model has learnt from."""
 
+from dataclasses import replace
+
 from cli_rows import SMALL
 from test_judging import served_pairs
 
-from escultor.cycle import api
+from escultor.cycle import api, arrows
 from escultor.cycle.evolution import CONSUMED, consumed
 from escultor.data.importers import read_jsonl
-from escultor.store import open_store
+from escultor.store import open_store, registry
 from escultor.types import (
     DatasetVersion,
+    Deployment,
     Interaction,
     Message,
     Rating,
@@ -98,3 +101,34 @@ def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corp
     assert call.code == 2
     assert "no pairs: too few for DPO; 20 more needed" in call.err
     assert cli("cycle", "--since", "1970-01-02", *SMALL, *few).code in (2, 3)
+
+
+def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus, monkeypatch):
+    """A real turn; only the quality that was measured of the new model is made better than it is."""
+    cli("promote", model, "--because", "the first")
+    first, measured = api.checkpoint_id(model), arrows.evaluate
+
+    def flattering(loaded, checkpoint, exam, *rest):
+        done = measured(loaded, checkpoint, exam, *rest)
+        if checkpoint == first:
+            return done
+        better = tuple(0.9 + n / 1000 for n in range(len(done.scores.items)))
+        return replace(done, scores=replace(done.scores, metrics=done.scores.metrics | {"quality": better}))
+
+    monkeypatch.setattr(arrows, "evaluate", flattering)
+    with open_store("escultor-store") as store:
+        served_pairs(store, first)
+        learnt = store.log.end()
+    few = ("--set", "routes.min_pairs=20", "--set", "dpo.max_steps=1")
+    easy = ("--set", "gate.guards={}", "--set", "gate.min_items=2")
+    call = cli("cycle", *SMALL, *few, *easy, "--json")
+    assert call.code == 0, call.err
+    with open_store("escultor-store") as store:
+        (step,) = [step for _, step in store.log.read(Step, target=CONSUMED)]
+        assert consumed(store) == step.result["until"] == learnt
+        now = registry.champion([d for _, d in store.log.read(Deployment)])
+        assert now == step.result["checkpoint"] != first
+    assert "no pairs: too few for DPO" in cli("cycle", *SMALL, *few, *easy).err
+    with open_store("escultor-store") as store:
+        store.log.append(Rating("late", 9e9, "chat-0", "somebody else", "thumb", True))
+    assert "1 pairs (thumbs 1): too few for DPO" in cli("cycle", *SMALL, *few, *easy).err

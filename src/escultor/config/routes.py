@@ -9,6 +9,24 @@ from pydantic import Field
 from escultor.config.section import Count, Positive, Section, Share
 
 
+class Resampling(Section):
+    """New answers to prompts whose answers displeased, ranked by a judge (`resampled/1`)."""
+
+    judge: str = Field(min_length=1, description="a model folder; with `url` the model's name there")
+    url: str | None = Field(default=None, description="an OpenAI-compatible server, up to /v1")
+    key_env: str = Field(default="OPENAI_API_KEY", description="the variable that holds the server's key")
+    samples: Annotated[int, Field(ge=2, le=16)] = Field(
+        default=4, description="new answers to each prompt; the judge sees every two of them twice"
+    )
+    prompts: Count = Field(default=200, description="prompts that are answered anew at most")
+    least_gap: Annotated[float, Field(ge=0, le=2)] = Field(
+        default=0.5, description="between the best and the worst, in mean verdicts from -1 to 1"
+    )
+    flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.2, description="how often the judge is wrong about two answers"
+    )
+
+
 class Routes(Section):
     """From feedback to training data: how much makes a training run, weights, and abuse."""
 
@@ -43,4 +61,7 @@ class Routes(Section):
     burst_floor: Count = Field(default=30, description="verdicts below which no one is held back for haste")
     dictated_share: Positive = Field(
         default=0.5, description="of an answer standing in its prompt: held back; above 1: never"
+    )
+    resampling: Resampling | None = Field(
+        default=None, description="new answers to prompts that displeased; null: none are drawn"
     )

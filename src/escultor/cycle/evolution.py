@@ -5,20 +5,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from escultor.cycle.arrows import Turn, evaluate_model, gate, train_model
+from escultor.cycle.resampling import Scorer, resample, scorer_of
 from escultor.cycle.workflow import Result
 from escultor.data.routes.card import Advice, advise, section
 from escultor.data.routes.convert import KINDS, Asked, Given, Item, items, select
 from escultor.data.routes.datasets import advice_of, convert, read_items
 from escultor.data.routes.index import Index
+from escultor.data.routes.resampling import RULE
 from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.skills.suites import Exam, registered_prompts
 from escultor.store import Store, registry
-from escultor.types import Feedback, Interaction, Scores, Step, Verdict
+from escultor.types import Feedback, Interaction, Judged, Scores, Step, Verdict
 
 CONSUMED = "feedback consumed"  # the step that says up to which entry a promoted model has learnt
 _KIND = {"sft": "example", "dpo": "pair", "kto": "judged"}
@@ -26,11 +28,12 @@ _KIND = {"sft": "example", "dpo": "pair", "kto": "judged"}
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What feedback came to: items by kind, why the rest made none, what to train on it, and the entry of
-    the log up to which it was read (None: it was given by hand)."""
+    """What feedback came to: items by kind, why the rest made none, the card's section, what to train on it,
+    and the entry of the log up to which it was read (None: it was given by hand)."""
 
     items: dict[str, list[Item]]
     counts: dict[str, int]
+    card: dict[str, Any]
     advice: Advice
     cursor: int | None = None
 
@@ -66,7 +69,8 @@ def material_of(turn: Turn, interactions: Sequence[Interaction], feedback: Seque
         found = select(index, bodies, settings, Asked(now, held_out=held_out(turn.flow.store, turn.exam)))
     made = {str(kind): list(items(found.chosen[kind], bodies, counts)) for kind in KINDS}
     counts += found.counts
-    return Material(made, dict(counts), advise(section(found), settings))
+    card = section(found)
+    return Material(made, dict(counts), card, advise(card, settings))
 
 
 def material_since(turn: Turn, since: float | None) -> Material:
@@ -76,7 +80,30 @@ def material_since(turn: Turn, since: float | None) -> Material:
     asked = Asked(time.time(), after, since, held_out(turn.flow.store, turn.exam))
     found = convert(turn.flow.store, turn.config.routes, asked)
     made = {str(kind): read_items(turn.flow.store, found, kind) for kind in KINDS}
-    return Material(made, found.card["counts"], advice_of(found, turn.config.routes), found.cursor)
+    advice = advice_of(found, turn.config.routes)
+    return Material(made, found.card["counts"], found.card, advice, found.cursor)
+
+
+def with_new_answers(turn: Turn, champion: str, material: Material, scorer: Scorer | None = None) -> Material:
+    """And with pairs of the champion's new answers to prompts that displeased, where the configuration asks
+    for them; `scorer` ranks in the place of the judge that it names."""
+    settings, displeased = turn.config.routes.resampling, cast("list[Judged]", material.items["judged"])
+    if settings is None or all(verdict.desirable for verdict in displeased):
+        return material
+    scorer = scorer or scorer_of(turn, settings)
+    excluded = held_out(turn.flow.store, turn.exam)
+    pairs, counts = resample(turn, champion, displeased, settings, excluded, scorer)
+    known = material.card["kinds"]["pair"]
+    routes = known["routes"] | ({RULE: len(pairs)} if pairs else {})
+    pair = known | {"rows": known["rows"] + len(pairs), "routes": routes}
+    card = material.card | {"kinds": material.card["kinds"] | {"pair": pair}}
+    return replace(
+        material,
+        items=material.items | {"pair": [*material.pairs, *pairs]},
+        counts=dict(Counter(material.counts) + counts),
+        card=card,
+        advice=advise(card, turn.config.routes),
+    )
 
 
 def consumed(store: Store) -> int:
@@ -97,6 +124,7 @@ def evolve(turn: Turn, name: str, material: Material) -> Evolved:
         raise InputError(
             "there is no champion to start from", remedy="run `escultor promote` or `escultor demo`"
         )
+    material = with_new_answers(turn, champion, material)
     stages = material.advice.stages
     if not stages:
         raise InputError(

@@ -162,7 +162,7 @@ def judge_session(
     prompts = [
         pair_prompt(items[at].prompt, *sides) for at, (a, b) in orders.items() for sides in ((a, b), (b, a))
     ]
-    said: list[Mark | None] = [verdict_in(reply) for reply in _replies(judge, prompts, memo, progress)]
+    said: list[Mark | None] = [verdict_in(reply) for reply in ask(judge, prompts, memo, progress)]
     marks = iter(said)
     found = []
     for at, item in enumerate(items):
@@ -199,10 +199,8 @@ def judge_choices(session: Session, judge: Judge, found: Sequence[Judged]) -> li
     return made
 
 
-def _replies(
-    judge: Judge, prompts: Sequence[Messages], memo: Memo, progress: Callable[[str], None]
-) -> list[str]:
-    """A reply to each prompt: those that are known, and the others asked for in groups."""
+def ask(judge: Judge, prompts: Sequence[Messages], memo: Memo, progress: Callable[[str], None]) -> list[str]:
+    """A judge's reply to each prompt: those that are known, and the others asked for in groups."""
     keys = [hash_value([judge.name, prompt, SAMPLING]) for prompt in prompts]
     fresh = [at for at, key in enumerate(keys) if key not in memo]
     for start in range(0, len(fresh), ASKED_AT_ONCE):

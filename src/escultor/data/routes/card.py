@@ -15,7 +15,13 @@ from escultor.data.routes.standing import RULES as STANDING_RULES
 from escultor.data.routes.table import ROUTES
 
 RELIABLE, TENTATIVE = 0.8, 0.667  # Krippendorff's own limits
-NAMES = {"correction": "edits", "regeneration": "regenerations", "choice": "A/B", "same-prompt": "thumbs"}
+NAMES = {
+    "correction": "edits",
+    "regeneration": "regenerations",
+    "choice": "A/B",
+    "same-prompt": "thumbs",
+    "resampled": "new answers",
+}
 
 
 def section(found: Selection) -> dict[str, Any]:
