@@ -64,5 +64,8 @@ class Crew:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            remedy = "free memory, then try again (curation: `workers: 1` needs less); nothing was kept"
+            remedy = (
+                "free memory, then try again (curation: `workers: 1` needs less); a script of your own needs "
+                'its start behind `if __name__ == "__main__":`; nothing was kept'
+            )
             raise FaultError("a process at work on the data was killed", error, None, remedy) from error
