@@ -104,6 +104,18 @@ def test_with_nothing_new_nothing_is_read_or_written(tmp_path, monkeypatch):
         assert (again.blobs, again.card) == (made.blobs, made.card)
 
 
+def test_settings_that_drafts_do_not_depend_on_let_them_stand(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(8))
+        drafted = []
+        for settings in (SETTINGS, Routes(subject_items=3, min_pairs=7), Routes(dictated_share=0.9)):
+            store.log.append(Release(f"r{len(drafted)}", 1.0, "nothing", "to have something new"))
+            convert(store, settings, Asked(NOW))
+            with open_index(store, settings) as found:
+                drafted += found.file.execute("select value from meta where key = 'drafted'").fetchone()
+        assert drafted[0] == drafted[1] != drafted[2]
+
+
 def test_the_index_folds_as_the_store_does(tmp_path):
     events = history(12)
     with open_store(str(tmp_path / "s")) as store:

@@ -19,6 +19,8 @@ from escultor.types import SourceKind
 PRIOR_WEIGHT = 20  # verdicts that what was believed before is worth
 RIGHT = (0.5, 0.98)  # no kind of event is worse than a coin, none beyond doubt
 BIAS_PRIOR, BIAS_STEP = 20, 0.1
+# What drafts depend on of the settings; a change of any other lets them stand.
+DRAFTED_BY = {"pairs_per_prompt", "max_flip_rate", "dictated_share", "gold_items"}
 MOST_VOTERS = 100  # answers judged by more are left out where accounts are compared two by two
 
 _VOTES = "live where name = 'thumb' and gone = 0 and up is not null"
@@ -99,7 +101,7 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
         sorted(copying),
         sorted(released),
         _collectives(file),
-        settings.model_dump(),
+        settings.model_dump(include=DRAFTED_BY),
         hasty,
         sorted(entry.subject for entry in held if entry.rule == "dictation"),
     )
