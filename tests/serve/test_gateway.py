@@ -279,6 +279,7 @@ def test_keys_open_what_their_scopes_say_until_they_are_revoked(tmp_path):
         reader, _ = key_for(side, Scope.READ)
         bearer = {"authorization": f"Bearer {key}"}
         assert post(side, HELLO, headers=bearer).status_code == 200
+        assert [row.tenant for _, row in side.log.read(Interaction)] == [made.id]
         assert post(side, HELLO, headers={"x-api-key": key, "host": "any.example"}).status_code == 200
         for headers, status in [
             ({}, 401),

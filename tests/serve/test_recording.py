@@ -8,7 +8,14 @@ from escultor.types import Consent, Interaction, Lineage, Message, Relation, Rol
 
 MESSAGES = (Message(Role.USER, "Which bird sings?"),)
 REQUEST = Request(
-    MESSAGES, "s1", "chat", Lineage("parent", Relation.REGENERATE), Consent.EVAL_ONLY, 9e9, "chatcmpl-1"
+    MESSAGES,
+    "s1",
+    "chat",
+    Lineage("parent", Relation.REGENERATE),
+    Consent.EVAL_ONLY,
+    9e9,
+    "chatcmpl-1",
+    "key-1",
 )
 PLACEMENT = Placement("v7", "candidate", 0.25)
 OUTCOME = Outcome("the red one", "cancelled", Usage(5, 3), 12.0, 4.0, 1e-6)

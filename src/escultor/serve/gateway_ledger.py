@@ -64,6 +64,7 @@ class Ledger:
             terms.consent,
             terms.retain_until,
             making.id,
+            terms.tenant,
         )
         placement = Placement(version, pick.arm, pick.propensity)
         made = interaction(request, placement, making.ask.sampling, outcome, self._clock())

@@ -43,6 +43,7 @@ class Terms:
     lineage: Lineage | None
     consent: Consent
     retain_until: float | None
+    tenant: str  # the key that asked; empty where the gateway has none
     ignored: tuple[str, ...] = ()  # given, and not acted on: reported back
 
 
@@ -71,6 +72,7 @@ def read_terms(
         lineage=_lineage(given.get("parent"), given.get("relation")),
         consent=_one_of("consent", Consent, given["consent"]) if "consent" in given else fallback,
         retain_until=_retain(given.get("retain-days")),
+        tenant=caller.key or "",
         ignored=tuple(ignored),
     )
 

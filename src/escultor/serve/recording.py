@@ -20,6 +20,7 @@ class Request:
     consent: Consent = Consent.TRAIN
     retain_until: float | None = None  # seconds since the epoch
     id: str | None = None  # given by a caller that may ask again; drawn otherwise
+    tenant: str = ""  # whose application asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def interaction(
         lineage=request.lineage,
         consent=request.consent,
         retain_until=request.retain_until,
+        tenant=request.tenant,
     )
 
 

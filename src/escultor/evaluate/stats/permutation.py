@@ -29,7 +29,8 @@ def sign_flip(differences: ArrayLike, clusters: Clusters, level: float, seed: in
     Lowering a difference never lowers `better`.
     """
     sums, _ = cluster_sums(differences, clusters)
-    g, tolerance = len(sums), 1e-12 * float(np.abs(sums).sum())
+    # Differences that cancel within a cluster leave their rounding: its size is theirs, not their sum's.
+    g, tolerance = len(sums), 1e-12 * float(np.abs(differences).sum())
     # The flipped total reaches the observed one exactly when the flipped clusters sum to at most 0.
     if g <= EXACT_CLUSTERS:
         flipped = (((np.arange(2**g)[:, None] >> np.arange(g)) & 1) @ sums)[None]
