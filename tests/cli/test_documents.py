@@ -53,7 +53,7 @@ def test_every_command_that_a_document_shows_is_one(document, line):
 def test_every_target_that_a_document_shows_is_one(document, line):
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for word in line.split()[1:]:
-        if "=" not in word:
+        if "=" not in word and word != "…":
             assert word.strip(".,;:") in targets, f"{document}: {line}"
 
 
