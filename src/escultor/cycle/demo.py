@@ -62,8 +62,8 @@ DPO_BELOW = 0.75  # own answers whose mean over these fields is at least this ma
 class Sizes:
     """How much of the corpus the demo takes."""
 
-    sft_examples: int = 7200
-    dpo_prompts: int = 768  # not among the SFT examples
+    sft_examples: int = 5760
+    dpo_prompts: int = 256  # not among the SFT examples
     traffic_prompts: int = 96
     answers_per_prompt: int = 4
 
