@@ -34,9 +34,9 @@ def test_a_message_says_what_got_allowed_and_remedy():
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_wrong_input_leaves_with_2_and_a_fault_with_1(kind):
+def test_wrong_input_and_a_place_that_takes_nothing_leave_with_2_and_a_fault_with_1(kind):
     wrong_input = issubclass(kind, errors.InputError)
-    assert kind.exit_code == (2 if wrong_input else 1)
+    assert kind.exit_code == (2 if wrong_input or kind is errors.PlaceError else 1)
     assert issubclass(kind, ValueError) == wrong_input
     assert issubclass(kind, RuntimeError) == issubclass(kind, errors.FaultError)
 

@@ -8,6 +8,7 @@ EscultorError
 │   └── ModelError                 a directory that is no usable model
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
+    │   └── PlaceError             because the place given is full, or a newer version's: leaves with 2
     │   ├── IdTaken                because an id names other content already
     │   └── Erased                 because what it is, or is about, was erased and must not come back
     ├── EngineFault                an answer could not be computed
@@ -82,6 +83,16 @@ class IdTaken(StoreError):
 
 class Erased(StoreError):
     """What was offered, or what it is about, was erased on somebody's request; the store itself is well."""
+
+
+class PlaceError(StoreError):
+    """The place that was given cannot take what is to be written: it is full, or a newer version's.
+
+    It is found only while writing, so it is a fault to whoever catches it; to who gave the place it is
+    input to be mended, and the command line leaves with 2.
+    """
+
+    exit_code = 2
 
 
 class EngineFault(FaultError):

@@ -82,7 +82,7 @@ def test_a_store_from_a_newer_version_is_a_fault(cli, tmp_path, model):
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     call = cli("models", "--json")
-    assert call.code == 1
+    assert call.code == 2
     assert "newer version" in call.data["error"]["what"]
     assert "upgrade escultor" in call.data["error"]["remedy"]
 

@@ -12,7 +12,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from escultor.config import Pretrain
-from escultor.errors import ModelError, StoreError
+from escultor.errors import ModelError, PlaceError
 from escultor.model.attention import attend, kind_for
 from escultor.text.chat import Chat
 
@@ -191,7 +191,7 @@ def fresh(
 def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
     """Write weights (in `dtype`, default as they are) and tokenizer, whole or not at all.
 
-    Raises StoreError when the disk refuses; nothing half-written is left.
+    Raises PlaceError when the disk refuses; nothing half-written is left.
     """
     with written(folder) as temporary:
         state = loaded.model.state_dict()
@@ -217,7 +217,7 @@ def written(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     except Exception as error:  # safetensors raises its own kinds when a disk is full
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StoreError(
+        raise PlaceError(
             f"the model could not be written to {folder}", error, remedy="free disk space"
         ) from error
 

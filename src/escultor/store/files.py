@@ -11,16 +11,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from escultor.errors import DataError, StoreError
+from escultor.errors import DataError, PlaceError, StoreError
 from escultor.ids import HASH_LENGTH, new_id
 
 PIECE = 1 << 20  # bytes held in memory while copying
 STALE_S = 24 * 3600.0  # a temporary this old belongs to a process that died
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REMEDIES = {
-    **dict.fromkeys(
-        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space or raise the quota, then try again"
-    ),
+    **dict.fromkeys(_FULL, "free disk space or raise the quota, then try again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give this user the right to read and write"),
 }
 
@@ -32,7 +31,8 @@ def explained(doing: str, place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "check the disk, then try again")
-        raise StoreError(f"could not {doing} {place}", error, None, remedy) from error
+        kind = PlaceError if error.errno in _FULL else StoreError
+        raise kind(f"could not {doing} {place}", error, None, remedy) from error
 
 
 @contextmanager

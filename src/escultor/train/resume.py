@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from escultor.errors import StoreError, TrainingError
+from escultor.errors import PlaceError, StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
 from escultor.train.names import LAST_GOOD, PLAIN, SHARDED
 
@@ -99,7 +99,7 @@ class RunFolder:
             temporary.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             temporary.unlink(missing_ok=True)
-            raise StoreError(
+            raise PlaceError(
                 f"the run's state could not be written to {self.path}", error, remedy="free disk space"
             ) from error
 
