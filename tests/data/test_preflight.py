@@ -151,6 +151,8 @@ def test_a_second_begin_token_is_noticed():
 def test_what_was_dropped_or_cut_is_a_warning():
     counts = {"documents": 3, "documents cut into windows": 2, "dropped: empty prompt": 0}
     assert look(examples(("red", "cat")), counts).warnings == ("documents cut into windows: 2",)
+    counts = {"examples": 2, "first tokens not learnt: empty prompt": 1}
+    assert look(examples(("red", "cat")), counts).warnings == ("first tokens not learnt: empty prompt: 1",)
 
 
 def test_a_config_that_stops_or_pads_elsewhere_is_noticed():

@@ -180,6 +180,18 @@ def test_long_examples_and_pairs_are_dropped_and_counted(chat):
     assert counts == {"pairs": 4, "dropped: longer than max_length": 2, "dropped: chosen equals rejected": 1}
 
 
+def test_an_example_without_a_prompt_says_what_is_not_learnt_of_it():
+    plain, counts = Chat(tiny.chatml_tokenizer(template=None)), Counter()
+    some = [tiny.example(0, "", "cat dog"), tiny.example(1, "", "")]
+    (row,) = example_rows(some, plain, 32, counts)
+    assert counts == {
+        "examples": 2,
+        "first tokens not learnt: empty prompt": 1,
+        "dropped: empty prompt and response": 1,
+    }
+    assert len(nll_batch([row]).packed.target) == row.length - 1
+
+
 def test_a_pair_whose_prompt_has_no_token_is_dropped_and_counted():
     # Nothing stands before its first token, from which that could be predicted.
     plain = Chat(tiny.chatml_tokenizer(template=None))

@@ -10,6 +10,7 @@ from escultor.data.batches import nll_batch, pair_batch
 from escultor.data.rows import NllRow
 from escultor.model.attention import segment_mask
 from escultor.model.forward import hidden_at_labels, logits_at_labels, logp_at_labels
+from escultor.model.head import linear_logp
 from escultor.model.segments import NAME, register
 
 VOCABULARY = 512
@@ -169,6 +170,18 @@ def test_log_probs_are_those_of_the_logits(model):
     packed = nll_batch(documents(), 64).packed
     logp = logits_at_labels(model, packed).log_softmax(-1).gather(1, packed.target[:, None])[:, 0]
     torch.testing.assert_close(logp_at_labels(model, packed), logp, atol=1e-5, rtol=0)
+
+
+def test_a_frozen_head_leaves_the_gradient_of_what_is_below_it():
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(5, 4, generator=random), torch.randn(9, 4, generator=random)
+    found = []
+    for learnt in (True, False):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_(learnt)
+        linear_logp(h, w, torch.arange(5)).sum().backward()
+        assert (w.grad is not None) == learnt
+        found.append(h.grad)
+    assert torch.equal(*found)
 
 
 # --- the mask itself --------------------------------------------------------------------------

@@ -178,6 +178,36 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     assert [row["step"] for row in run.read_metrics()] == list(range(1, 10))
 
 
+def test_rows_of_metrics_are_cut_whole_or_not_at_all(tmp_path, monkeypatch):
+    run, rows = RunFolder(tmp_path, "key"), stream()
+    train(tiny.llama().model, rows, objective, rows.settings, run)
+    before = run.metrics.read_text()
+    write = Path.write_text
+
+    def killed(path, text, **how):
+        write(path, text[: len(text) // 2], **how)
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", killed)
+        with pytest.raises(Stop):
+            run.load()
+    assert run.metrics.read_text() == before
+    assert run.load()["step"] == rows.steps
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "state.pt"]
+
+
+def test_what_a_killed_process_left_half_written_is_no_other_run(tmp_path):
+    run = RunFolder(tmp_path, "key")
+    run.append_metrics({"step": 1})
+    (tmp_path / ".last-good.7.tmp").mkdir()
+    assert run.begun
+    assert run.load() is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.tmp").touch()
+    assert not run.begun
+
+
 def test_a_finished_run_takes_no_step(tmp_path):
     run, rows = RunFolder(tmp_path, "key"), stream()
     done = tiny.llama().model
@@ -230,6 +260,12 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, save_always, er
         train(tiny.llama().model, rows, objective, rows.settings, run)
     assert (tmp_path / "state.pt").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "state.pt"]
+
+
+def test_figures_that_cannot_be_written_stop_the_run_with_the_remedy(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(StoreError, match=r"figures could not be written.*remedy: free disk space"):
+        RunFolder(tmp_path, "key").append_metrics({"step": 1})
 
 
 def test_a_finished_runs_state_is_removed_and_its_metrics_stay(tmp_path):

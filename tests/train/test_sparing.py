@@ -119,6 +119,16 @@ def test_compiled_layers_say_the_same_and_the_model_is_left_as_it_was(monkeypatc
     assert counters["stats"]["unique_graphs"] == graphs
 
 
+def test_a_compiler_that_finds_no_layer_is_refused():
+    model = tiny.llama().model
+    model._no_split_modules = None
+    with (
+        pytest.raises(ModelError, match=r"does not name its layers.*compile=false"),
+        prepared(model, tiny.settings(compile=True)),
+    ):
+        pass
+
+
 # --- device and attention -----------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -271,8 +272,11 @@ def on(device: torch.device, batch: Batch) -> Batch:
     return replace(batch, **moved)  # type: ignore[type-var]
 
 
+@lru_cache(maxsize=2)  # a step lies in one epoch or two; of many rows the permutation takes longer than it
 def order(count: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
-    """The order in which an epoch takes its items: a permutation named by (seed, epoch)."""
-    if not shuffle:
-        return np.arange(count)
-    return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)
+    """The order in which an epoch takes its items: a permutation named by (seed, epoch). Read only."""
+    taken = np.arange(count)
+    if shuffle:
+        taken = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)
+    taken.flags.writeable = False
+    return taken

@@ -190,7 +190,8 @@ class _Seen:
 
 
 def _warnings(seen: _Seen, counts: Mapping[str, int], documents: bool) -> Iterator[str]:
-    yield from (f"{why}: {n:,}" for why, n in counts.items() if n and ("dropped" in why or "cut" in why))
+    left_out = ("dropped", "cut", "not learnt")
+    yield from (f"{why}: {n:,}" for why, n in counts.items() if n and any(word in why for word in left_out))
     if more := len(seen.lengths) - len(seen.contents):
         yield f"{more:,} rows repeat an earlier one token for token; they are kept"
     mark = " or ".join(f"`{mark}`" for mark in seen.marks)

@@ -166,6 +166,11 @@ def example_rows(
         if length > max_length:
             counts["dropped: longer than max_length"] += 1
             continue
+        if length == 1:  # nothing stands before its token, from which that could be predicted
+            counts["dropped: empty prompt and response"] += 1
+            continue
+        if not rendered.prompt:
+            counts["first tokens not learnt: empty prompt"] += 1
         ids = ids_of(rendered.prompt + rendered.response)
         rows.append(NllRow(example.id, ids, max(1, len(rendered.prompt)), example.weight))
     return rows

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from escultor.data.batches import NllBatch, Packed, chunks, nll_batch, on
+from escultor.data.probe import refuse_unpacked
 from escultor.data.rows import NllRow
 from escultor.model.forward import logits_at_labels, logp_at_labels, precision
 
@@ -27,8 +28,10 @@ class KdBatch:
 
 @torch.no_grad()
 def nll_by_row(model: Any, rows: Sequence[NllRow], dtype: str) -> np.ndarray:
-    """Summed negative log-likelihood of each row's labelled tokens, in nats: (rows,) float64."""
+    """Summed negative log-likelihood of each row's labelled tokens, in nats: (rows,) float64. Raises
+    ModelError where the model does not take packed rows."""
     model.eval()
+    refuse_unpacked(model)
     out = np.zeros(len(rows))
     for group in chunks([row.length for row in rows]):
         chosen = [rows[i] for i in group]

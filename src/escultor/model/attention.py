@@ -130,12 +130,15 @@ def _softcap(model: Any) -> bool:
 
 
 def _refuse_beyond_window(config: Any, packed: Seen) -> None:
-    """An explicit mask takes the place of a model's sliding window, so no token may see farther than it."""
-    window = getattr(config, "sliding_window", None)
+    """An explicit mask takes the place of a model's sliding window, so no token may see farther than it.
+    GPT-Neo keeps its own, which counts places in the packed row: no branch may reach beyond it."""
+    window, longest = getattr(config, "sliding_window", None), int(packed.position.max()) + 1
     layers = getattr(config, "layer_types", None)
-    if not window or (layers is not None and "sliding_attention" not in layers):
-        return
-    if (longest := int(packed.position.max()) + 1) > window:
+    if layers is not None and "sliding_attention" not in layers:
+        window = None
+    if "local" in getattr(config, "attention_layers", ()) and packed.branch.any():
+        window, longest = config.window_size, int(packed.segment.flatten().bincount()[1:].max())
+    if window and longest > window:
         raise ModelError(
             "a row is longer than the model's sliding window",
             f"{longest} tokens",

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from escultor.errors import ModelError
 from escultor.model.attention import Seen, kind_of, seen_by
 from escultor.model.head import linear_logp
 
@@ -104,6 +105,21 @@ def _logits(model: Any, hidden: Tensor) -> Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
         logits = cap * torch.tanh(logits / cap)
     return logits
+
+
+def begin_learning(model: Any, dropout: bool) -> None:
+    """Training mode, in which dropout acts where `dropout` says so. Raises ModelError where it cannot be
+    kept apart from checkpointing, for which a layer asks for the mode of its own."""
+    model.train()
+    if dropout:
+        return
+    for module in model.modules():
+        module.training = getattr(module, "gradient_checkpointing", False)
+        own = getattr(module, "dropout", None)
+        if module.training and isinstance(own, float) and own > 0:
+            what = "the model's layers drop out by themselves where they are computed again"
+            remedy = "set gradient_checkpointing=false, or dropout to 0 in the model's config.json"
+            raise ModelError(what, f"{type(module).__name__}, dropout {own}", "no dropout", remedy)
 
 
 def unwrapped(model: Any) -> Any:

@@ -39,7 +39,8 @@ class _LinearLogp(torch.autograd.Function):
         rows = max(1, CHUNK_VALUES // len(weight))
         w = weight.to(dtype)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        learnt = ctx.needs_input_grad[1]  # a head that is frozen beside an adapter is not
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learnt else None
         for at in range(0, len(hidden), rows):
             span = slice(at, at + rows)
             h = hidden[span].to(dtype)
@@ -49,8 +50,9 @@ class _LinearLogp(torch.autograd.Function):
             d.scatter_add_(1, target[span, None], grad[span, None])
             d = d.to(dtype)
             grad_hidden[span] = (d @ w).to(hidden.dtype)
-            grad_weight += d.T @ h
-        return grad_hidden, grad_weight.to(weight.dtype), None, None
+            if grad_weight is not None:
+                grad_weight += d.T @ h
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 
 def linear_logp(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:

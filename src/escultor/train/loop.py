@@ -14,7 +14,7 @@ from torch import nn
 from escultor.config import Training
 from escultor.data.batches import on
 from escultor.errors import NotFinite, TrainingError
-from escultor.model.forward import precision
+from escultor.model.forward import begin_learning, precision
 from escultor.model.memory import keep_freed_memory
 from escultor.train.distributed import ALONE, World, whole
 from escultor.train.objectives import Loss
@@ -38,10 +38,12 @@ class Stream(Protocol):
 class Objective:
     """What is minimised: `loss(model, batch, before)`. `before` is the mean of `survey` over the whole step,
     for what a micro-batch alone cannot know (KTO's divergence), without a gradient; 0 where there is no
-    survey."""
+    survey. `dropout`: whether the model's own acts; not where what it says is compared with what a reference
+    said without, for then it would differ from itself before it has learnt anything."""
 
     loss: Callable[[nn.Module, Any, float], Loss]
     survey: Callable[[nn.Module, Any], Loss] | None = None
+    dropout: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def train(
     first, tokens, before = restore_state(run, model, optimizers, world) if run else (0, 0, 0.0)
     began = saved = time.perf_counter()
     report = None
-    model.train()
+    begin_learning(model, objective.dropout)
     for step in range(first, stream.steps):
         started = time.perf_counter()
         own = _accumulate(forward, stream.micro_batches(step), objective, world)

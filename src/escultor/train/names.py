@@ -4,3 +4,4 @@ RECORD = "run.json"
 MODEL, ADAPTER = "model", "adapter"
 PLAIN, SHARDED = "state.pt", "state-*"
 LAST_GOOD = "last-good"  # the model as it was before a step that could not be taken
+HALF_WRITTEN = ".*.tmp"  # whatever a process left that was killed while it wrote

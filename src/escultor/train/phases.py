@@ -94,7 +94,7 @@ def _dpo(settings: Dpo) -> Objective:
             settings.length_normalised,
         )
 
-    return Objective(loss)
+    return Objective(loss, dropout=False)
 
 
 def _kto(settings: Kto) -> Objective:
@@ -117,7 +117,7 @@ def _kto(settings: Kto) -> Objective:
             settings.undesirable_weight,
         )
 
-    return Objective(loss, divergence)
+    return Objective(loss, divergence, dropout=False)
 
 
 def _kd(settings: Distillation) -> Objective:

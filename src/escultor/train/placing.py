@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from escultor.config import Training
-from escultor.errors import ConfigError
+from escultor.data.probe import refuse_unpacked, said_alone
+from escultor.errors import ConfigError, ModelError
 from escultor.model.attention import Kind, attend, kind_for
 from escultor.model.forward import unwrapped
 from escultor.model.memory import checkpoint_layers, offloaded
@@ -23,15 +24,18 @@ from escultor.train.objectives import Loss
 def placed(models: Sequence[Any], settings: Training, world: World) -> Iterator[None]:
     """Models on this process's device, attending as the settings ask; then where they were, as they did.
 
-    Raises ConfigError or ModelError where device or model cannot attend so.
+    Raises ConfigError or ModelError where device or model cannot attend so, or where the model takes packed
+    rows for something else (`escultor.data.probe`).
     """
     before = [(model, model.device, model.config._attn_implementation) for model in models]
     try:
         for model in models:
             kind = kind_for(model, world.device, settings.attention)
             _refuse_idle_compiler(settings, kind)
+            alone = said_alone(model)
             attend(model, kind)
             model.to(world.device)
+            refuse_unpacked(model, alone)
         yield
     finally:
         for model, device, attention in before:
@@ -48,7 +52,10 @@ def prepared(model: nn.Module, settings: Training) -> Iterator[None]:
         if settings.gradient_checkpointing:
             checkpoint_layers(inner, True)
         if settings.compile:
-            for layer in _layers(inner):
+            if not (layers := _layers(inner)):
+                what = f"{type(inner).__name__} does not name its layers, each of which would be compiled"
+                raise ModelError(what, "compile true", "false", "set compile=false")
+            for layer in layers:
                 layer.compile()
         yield
     finally:

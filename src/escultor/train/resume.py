@@ -16,7 +16,7 @@ import torch
 
 from escultor.errors import PlaceError, StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
-from escultor.train.names import LAST_GOOD, PLAIN, SHARDED
+from escultor.train.names import HALF_WRITTEN, LAST_GOOD, PLAIN, SHARDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class RunFolder:
         if (self.path / PLAIN).is_file() or self.sharded_states():
             return True
         own = (self.metrics.name, LAST_GOOD)
-        return all(path.name in own or path.name.startswith(".state") for path in self.path.iterdir())
+        return all(path.name in own or path.match(HALF_WRITTEN) for path in self.path.iterdir())
 
     def sharded_states(self) -> list[Path]:
         """Folders of states in shares, the newest last."""
@@ -69,9 +69,15 @@ class RunFolder:
         return state
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Raises StoreError when the disk refuses."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise StoreError(
+                f"a step's figures could not be written to {self.metrics}", error, remedy="free disk space"
+            ) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         if not self.metrics.is_file():
@@ -150,7 +156,7 @@ class RunFolder:
 
     def clear_half_written(self) -> None:
         """Remove what a process left that was killed while it wrote."""
-        for left in self.path.glob(".state*.tmp"):
+        for left in self.path.glob(HALF_WRITTEN):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
     def cut_metrics(self, step: int, world: World) -> None:
@@ -159,7 +165,9 @@ class RunFolder:
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines[:step] if line.endswith("}")]
-        self.metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        temporary = self.path / f".{self.metrics.name}.tmp"
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.metrics)
 
 
 def rng_state() -> dict[str, Any]:
