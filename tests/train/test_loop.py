@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from escultor.data.batches import nll_batch
 from escultor.data.rows import example_rows
-from escultor.errors import StoreError, TrainingError
+from escultor.errors import PlaceError, StoreError, TrainingError
 from escultor.model.forward import logp_at_labels
 from escultor.text.chat import Chat
 from escultor.train import loop
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, save_always, er
 
 def test_figures_that_cannot_be_written_stop_the_run_with_the_remedy(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(StoreError, match=r"figures could not be written.*remedy: free disk space"):
+    with pytest.raises(PlaceError, match=r"figures could not be written.*remedy: free disk space"):
         RunFolder(tmp_path, "key").append_metrics({"step": 1})
 
 

@@ -69,13 +69,13 @@ class RunFolder:
         return state
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Raises StoreError when the disk refuses."""
+        """Raises PlaceError when the disk refuses."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise StoreError(
+            raise PlaceError(
                 f"a step's figures could not be written to {self.metrics}", error, remedy="free disk space"
             ) from error
 
