@@ -21,8 +21,8 @@ import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.data.curate.contamination import examined
-from escultor.data.curate.near import band_hashes, bands_for, near_choice
-from escultor.data.curate.normal import jaccard, window_set
+from escultor.data.curate.near import alike, band_hashes, bands_for, near_choice
+from escultor.data.curate.normal import window_set
 from escultor.data.curate.pipeline import Curated, curate
 
 HERE = Path(__file__).parent
@@ -150,8 +150,8 @@ class InMemory:
         self.rows = rows
 
     def similar(self, pairs: np.ndarray, threshold: float) -> np.ndarray:
-        sets = {int(n): window_set(self.rows[n][1]) for n in np.unique(pairs)}
-        return np.asarray([jaccard(sets[int(a)], sets[int(b)]) >= threshold for a, b in pairs], dtype=bool)
+        numbers, at = np.unique(pairs, return_inverse=True)
+        return alike([self.rows[n][1] for n in numbers], at.reshape(-1, 2), threshold)
 
 
 def ours_alone(rows: Rows) -> dict[str, Any]:

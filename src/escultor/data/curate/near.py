@@ -14,13 +14,13 @@ import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.data.crew import Crew
-from escultor.data.curate.normal import Hashes, jaccard, mixed, squashed, window_set, windows
+from escultor.data.curate.normal import Hashes, jaccard, mixed, squashed, window_sets, windows
 from escultor.data.curate.rows import Part, Row, parts_of
 from escultor.data.curate.spill import Place
 
 ODDS = 0.97  # with which a pair at the threshold is looked at, at least
 NEIGHBOURS = 8  # a row is compared with so many before it in its bucket, and so many at its beginning
-PAIRS = 8192  # compared in one piece of work
+PIECE_BYTES = 1 << 21  # of rows that are compared in one piece of work, about
 _SEED = 1
 
 
@@ -103,20 +103,28 @@ class Comparing:
 
     def similar(self, pairs: np.ndarray, threshold: float) -> np.ndarray:
         """(m,) whether the real Jaccard similarity of pairs (m, 2) of row numbers reaches the threshold."""
-        pieces = (
-            (self.place, self.texts, threshold, pairs[at : at + PAIRS]) for at in range(0, len(pairs), PAIRS)
-        )
+        pieces = ((self.place, self.texts, threshold, some) for some in self._pieces(pairs))
         return np.concatenate([np.empty(0, dtype=bool), *self.crew.over(_compared, pieces)])
+
+    def _pieces(self, pairs: np.ndarray) -> list[np.ndarray]:
+        # By the size of the rows, so that long ones do not fill the memory.
+        size = np.cumsum(self.place.sizes(pairs.ravel()).reshape(-1, 2).sum(1))
+        return np.split(pairs, np.flatnonzero(np.diff(size // PIECE_BYTES)) + 1)
 
 
 def _compared(
     shared: Any, piece: tuple[Place, Callable[[Row], Sequence[Part]], float, np.ndarray]
 ) -> np.ndarray:
     place, texts, threshold, pairs = piece
-    numbers = np.unique(pairs)
-    sets = {int(n): window_set(texts(row)) for n, row in zip(numbers, place.read(numbers), strict=True)}
-    found = [_reaches(sets[int(one)], sets[int(other)], threshold) for one, other in pairs]
-    return np.asarray(found, dtype=bool)
+    numbers, at = np.unique(pairs, return_inverse=True)
+    return alike([texts(row) for row in place.read(numbers)], at.reshape(-1, 2), threshold)
+
+
+def alike(rows: Sequence[Sequence[Part]], pairs: np.ndarray, threshold: float) -> np.ndarray:
+    """(m,) whether the real Jaccard similarity of pairs (m, 2) of these rows reaches the threshold."""
+    sets = window_sets(rows)
+    found = (_reaches(sets[one], sets[other], threshold) for one, other in pairs.tolist())
+    return np.fromiter(found, dtype=bool, count=len(pairs))
 
 
 def _reaches(one: Hashes, other: Hashes, threshold: float) -> bool:

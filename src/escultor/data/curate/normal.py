@@ -7,6 +7,7 @@ import unicodedata
 import zlib
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -95,15 +96,28 @@ def _words_at_every_byte(data: bytes) -> Hashes:
     return out[:size]
 
 
+def window_sets(rows: Sequence[Sequence[Part]]) -> list[Hashes]:
+    """The sorted set of each row's windows; of many rows at once, several times as fast as one by one."""
+    hashed, starts = windows(rows)
+    for start, end in pairwise(starts.tolist()):
+        hashed[start:end].sort()
+    new = np.ones(len(hashed), dtype=bool)
+    np.not_equal(hashed[1:], hashed[:-1], out=new[1:])
+    new[starts[starts < len(hashed)]] = True
+    found = hashed[new]
+    ends = np.concatenate([[0], np.cumsum(new)])[starts]
+    return [found[start:end] for start, end in pairwise(ends.tolist())]
+
+
 def window_set(parts: Sequence[Part]) -> Hashes:
     """The sorted set of a row's windows."""
-    return np.unique(windows([parts])[0])
+    return window_sets([parts])[0]
 
 
 def jaccard(one: Hashes, other: Hashes) -> float:
     """|A ∩ B| / |A ∪ B| of two sorted sets."""
     both = np.concatenate([one, other])
-    both.sort()
+    both.sort(kind="stable")  # merges the two runs
     shared = int((both[1:] == both[:-1]).sum())
     return shared / (len(both) - shared) if len(both) else 1.0
 

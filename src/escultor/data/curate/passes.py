@@ -187,6 +187,7 @@ def _columns(plan: Plan, piece: Piece, rows: Sequence[Row], lines: Sequence[byte
     ids = b"".join(blake2b(row.item.id.encode("utf-8", "replace"), digest_size=8).digest() for row in rows)
     columns = {
         "offset": np.cumsum([0, *map(len, lines)], dtype=np.int64)[:-1],
+        "size": np.asarray([len(line) for line in lines], dtype=np.int64),
         "score": np.asarray([row.figures.get(SCORE, 0.0) for row in rows], dtype=np.float64),
         "tie": np.frombuffer(ids, dtype="<u8"),
     }

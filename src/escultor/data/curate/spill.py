@@ -97,8 +97,7 @@ class Spill:
 
     def place(self) -> Place:
         """What another process needs to read rows by number."""
-        offsets = self.folder / "offset.bin"
-        return Place(self.folder, self.kind, self.starts(), offsets, len(self))
+        return Place(self.folder, self.kind, self.starts(), len(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +107,21 @@ class Place:
     folder: Path
     kind: Kind
     starts: np.ndarray
-    offsets: Path
     rows: int
 
     def read(self, numbers: np.ndarray) -> Iterator[Row]:
         """The rows with these ascending numbers."""
-        offsets = np.memmap(self.offsets, np.int64, "r", shape=(self.rows,))
+        offsets = self._column("offset")
         chunk_of = np.searchsorted(self.starts, numbers, "right") - 1
         for chunk in np.unique(chunk_of):
             with (self.folder / f"{chunk:06d}.jsonl").open("rb") as file:
                 for number in numbers[chunk_of == chunk]:
                     file.seek(int(offsets[number]))
                     yield read(self.kind, file.readline())
+
+    def sizes(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) bytes of the lines of these rows."""
+        return self._column("size")[numbers] if len(numbers) else np.empty(0, dtype=np.int64)
+
+    def _column(self, name: str) -> np.ndarray:
+        return np.memmap(self.folder / f"{name}.bin", np.int64, "r", shape=(self.rows,))
