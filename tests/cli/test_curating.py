@@ -109,6 +109,51 @@ def test_reviewing_keeps_every_decision_and_goes_on_where_it_was(cli, dataset):
     assert "A better answer." in Path("new.jsonl").read_text()
 
 
+def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset, monkeypatch):
+    from escultor.cli import reviewing
+    from escultor.data.curate.review import decisions, queue, record
+    from escultor.data.versions import find, rows_of
+    from escultor.store import open_store
+
+    with open_store("store") as store:
+        version = find(store, "mine")
+        first = queue(rows_of(store, version), "uniform", version.hash, 6, frozenset())
+        ids = [row.item.id for row in first]
+
+        def asked(shell, prompt):  # while ana looks at her first row, bob decides on that and two more
+            for id in ids[:3]:
+                if id not in decisions(store, version.hash):
+                    record(store, version.hash, id, "bob", "reject", "uniform", "too vague")
+            return "a"
+
+        monkeypatch.setattr(reviewing, "_asked", asked)
+        words = ("data", "review", "mine", *STORE, "--rows", 6, "--reviewer", "ana", "--json")
+        done = cli(*words).data
+        found = decisions(store, version.hash)
+    assert done["decided"] == 4
+    said = {id: {review.reviewer for review in each} for id, each in found.items()}
+    assert said == dict(zip(ids, [{"ana", "bob"}, {"bob"}, {"bob"}, *[{"ana"}] * 3], strict=True))
+    assert (done["review"]["rows"], done["review"]["disagreed"], done["review"]["defects"]) == (6, 1, 3)
+
+
+def test_decisions_of_several_people_at_one_moment_are_all_kept(cli, dataset):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from escultor.data.curate.review import decisions, record
+    from escultor.store import open_store
+
+    def review(who):
+        with open_store("store") as store:
+            for at in range(10):
+                record(store, dataset["hash"], f"row{at}", who, "accept", "uniform")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(review, ["ana", "bob", "eva", "kim"]))
+    with open_store("store") as store:
+        found = decisions(store, dataset["hash"])
+    assert {id: len(said) for id, said in found.items()} == {f"row{at}": 4 for at in range(10)}
+
+
 def test_steps_come_from_a_file(cli, tmp_path, source):
     (tmp_path / "steps.yaml").write_text("- exact\n- near: {threshold: 0.99}\n- private: {email: drop}\n")
     found = cli("data", "curate", source, "--out", "x", "--steps", "steps.yaml", *STORE, "--json").data
@@ -139,3 +184,26 @@ def test_what_is_held_out_is_dropped_where_training_reads(cli, tmp_path, source,
     assert held >= dataset["held_out"] > 0
     assert len(raw.items) == 50 - held
     assert cli("sft", "--model", model, "--data", "absent", "--out", "run", *STORE).code == 2
+
+
+def test_pretraining_on_installed_documentation_reads_nothing_that_is_held_out(cli, corpus):
+    from escultor.data.held_out import NEAR, SAME, hold_out
+    from escultor.store import open_store
+
+    documents = corpus.documents()
+    with open_store("store") as store:
+        hold_out(store, "exam", documents[:3])
+    small = ("vocabulary=300", "hidden_size=32", "layers=2", "heads=2", "intermediate_size=64", "max_steps=1")
+    words = ("--store", "store", *(word for key in small for word in ("--set", f"pretrain.{key}")))
+    call = cli("pretrain", "--out", "run", *words, "--json")
+    assert call.code == 0, call.err
+    read = call.data["read"]
+    assert read[SAME] == sum(d.text in {held.text for held in documents[:3]} for d in documents) >= 3
+    assert sum(read.values()) == len(documents)
+    assert set(read) <= {"kept", SAME, NEAR}
+    assert call.data["counts"]["documents"] == read["kept"]
+    with open_store("store") as store:
+        hold_out(store, "exam", documents)
+    refused = cli("pretrain", "--out", "none", *words)
+    assert refused.code == 2
+    assert "nothing that may be learnt" in refused.err

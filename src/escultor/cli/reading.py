@@ -1,4 +1,4 @@
-"""Rows to train on: a file or a dataset of the store, without what is held out there."""
+"""Rows to train on: a file, a dataset of the store or installed documentation, without what is held out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escultor.cli.finding import existing_store, need_file, store_exists
+from escultor.cli.finding import existing_store, need_file, read_corpus, store_exists
 from escultor.errors import DataError
 
 if TYPE_CHECKING:
     from escultor.data.importers import Imported
+    from escultor.store import Store
+    from escultor.types import Document
 
 
 def read_training(data: Path, kind: Any, url: str) -> Imported[Any]:
@@ -20,18 +22,35 @@ def read_training(data: Path, kind: Any, url: str) -> Imported[Any]:
 
     Raises DataError when nothing is left, InputError where there is neither file nor dataset.
     """
-    from escultor.data.held_out import guard_of
     from escultor.data.importers import read_jsonl
 
     if not store_exists(url):
         return read_jsonl(need_file(data), kind)
     with existing_store(url) as store:
         found = read_jsonl(data, kind) if data.is_file() else _dataset(store, str(data), kind)
-        counts = Counter(found.counts)
-        items = guard_of(store).allowed(found.items, counts)
+        return _allowed(store, found, str(data))
+
+
+def read_documentation(url: str) -> Imported[Document]:
+    """The documents of the installed packages' training side, without what is held out in the store."""
+    from escultor.data.importers import Imported
+
+    items = tuple(read_corpus(url).documents())
+    found = Imported(items, {"kept": len(items)}, {})
+    if not store_exists(url):
+        return found
+    with existing_store(url) as store:
+        return _allowed(store, found, "the installed documentation")
+
+
+def _allowed(store: Store, found: Imported[Any], name: str) -> Imported[Any]:
+    from escultor.data.held_out import guard_of
+
+    counts = Counter(found.counts)
+    items = guard_of(store).allowed(found.items, counts)
     if not items:
         raise DataError(
-            f"{data} holds nothing that may be learnt", dict(counts), "a prompt that is not held out"
+            f"{name} holds nothing that may be learnt", dict(counts), "a prompt that is not held out"
         )
     counts["kept"] = len(items)
     return replace(found, items=tuple(items), counts=dict(counts))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from escultor.cli.finding import find_model, load_model, made, read_corpus, reference_cache
+from escultor.cli.finding import find_model, load_model, made, reference_cache
 from escultor.cli.output import Done, Shell
 from escultor.cli.processes import Processes
-from escultor.cli.reading import read_training
+from escultor.cli.reading import read_documentation, read_training
 from escultor.errors import ConfigError
 from escultor.train.names import RECORD
 
@@ -42,16 +42,15 @@ def pretrain(
     """Train a tokenizer and a fresh model on plain text."""
     from escultor.train.runs import pretrain as train
 
-    settings = shell.config.pretrain
-    imported = read_training(data, "document", shell.config.store.url) if data is not None else None
-    documents = imported.items if imported else read_corpus(shell.config.store.url).documents()
+    settings, url = shell.config.pretrain, shell.config.store.url
+    found = read_documentation(url) if data is None else read_training(data, "document", url)
     return _run(
         shell,
         processes,
         "pretrain",
         out,
-        imported.counts if imported else {},
-        lambda live, world, look: train(documents, settings, out, live.training, world, look),
+        found.counts,
+        lambda live, world, look: train(found.items, settings, out, live.training, world, look),
     )
 
 

@@ -35,7 +35,7 @@ def spread(label: str, counts: Mapping[str, int], wanted: int | None) -> Spread:
     """What the counts of a label's values say. Unlabelled rows are a share, but no value of their own."""
     total = sum(counts.values())
     shares = [n / total for n in counts.values() if n]
-    entropy = -sum(p * math.log2(p) for p in shares)
+    entropy = sum(-p * math.log2(p) for p in shares)
     known = sum(1 for value, n in counts.items() if n and value != UNLABELLED)
     largest = max(counts.items(), key=lambda pair: (pair[1], pair[0]), default=("", 0))
     return Spread(

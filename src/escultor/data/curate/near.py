@@ -5,9 +5,11 @@ Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (locality-sensiti
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from escultor.data.curate.spill import Place
 
 ODDS = 0.97  # with which a pair at the threshold is looked at, at least
 NEIGHBOURS = 8  # a row is compared with so many before it in its bucket, and so many at its beginning
+BATCH = 100  # rows whose windows are in the cache of a core at once
 PIECE_BYTES = 1 << 21  # of rows that are compared in one piece of work, about
 _SEED = 1
 
@@ -36,15 +39,20 @@ def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
 
 def band_hashes(rows: Sequence[Sequence[Part]], bands: int, width: int) -> np.ndarray:
     """(rows, bands) uint64: equal in a band with odds of (Jaccard similarity of windows) ** width."""
+    found = [_bands(rows[at : at + BATCH], bands, width) for at in range(0, len(rows), BATCH)]
+    return np.concatenate([np.empty((0, bands), dtype=np.uint64), *found])
+
+
+def _bands(rows: Sequence[Sequence[Part]], bands: int, width: int) -> np.ndarray:
     from rensa import RMinHash  # type: ignore[attr-defined]
 
-    if not rows:
-        return np.empty((0, bands), dtype=np.uint64)
-    tokens, offsets = windows(rows)
+    tokens, starts = windows(rows)
     digests = RMinHash.digest_matrix_from_flat_token_hashes(
-        tokens, offsets.astype(np.uint64), bands * width, _SEED
+        tokens, starts.astype(np.uint64), bands * width, _SEED
     )
-    found = np.asarray(digests.to_rows(), dtype=np.uint64).reshape(len(rows), bands, width)
+    # By way of an array: numpy reads lists of lists more slowly.
+    values = np.asarray(array("I", chain.from_iterable(digests.to_rows())), dtype=np.uint64)
+    found = values.reshape(len(rows), bands, width)
     out = np.broadcast_to(np.arange(bands, dtype=np.uint64), (len(rows), bands))
     for k in range(width):
         out = mixed(out ^ found[:, :, k])
@@ -136,11 +144,17 @@ def _reaches(one: Hashes, other: Hashes, threshold: float) -> bool:
 def candidates(column: Hashes, numbers: np.ndarray) -> np.ndarray:
     """(m, 2) pairs of row numbers, the earlier first, whose value in one band is equal: each row with the
     eight before it in its bucket and with the first eight of it."""
-    order = np.argsort(column, kind="stable")
+    order = np.argsort(column)
     values, ids = column[order], numbers[order]
-    new = np.concatenate([[True], values[1:] != values[:-1]]) if len(values) else np.empty(0, dtype=bool)
-    start = np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))
-    rank = np.arange(len(values)) - start
+    # Most rows are alone in their bucket; only the others are put into their order.
+    same = np.zeros(len(values) + 1, dtype=bool)  # as the one before
+    np.equal(values[1:], values[:-1], out=same[1:-1])
+    met = same[:-1] | same[1:]
+    values, ids, same = values[met], ids[met], same[:-1][met]
+    ids = ids[np.lexsort((ids, values))]
+    at = np.arange(len(ids))
+    start = np.maximum.accumulate(np.where(same, 0, at))
+    rank = at - start
     pairs = [np.empty((0, 2), dtype=np.int64)]
     for back in range(1, NEIGHBOURS + 1):
         at = np.flatnonzero(rank >= back)
@@ -158,6 +172,7 @@ def edges(
     to an earlier one takes no further part: fewer comparisons, and a partner for each all the same."""
     tried = np.empty(0, dtype=np.int64)
     total = len(bands)
+    out = np.zeros(total, dtype=bool)
     for band in range(bands.shape[1]):
         pairs = candidates(np.asarray(bands[alive, band]), alive)
         keys = np.unique(pairs[:, 0] * total + pairs[:, 1])
@@ -166,7 +181,8 @@ def edges(
         same = pairs[comparing.similar(pairs, threshold)]
         yield same
         if collapse:
-            alive = np.setdiff1d(alive, same[:, 1], assume_unique=False)
+            out[same[:, 1]] = True
+            alive = alive[~out[alive]]
         tried = np.union1d(tried, keys)
 
 

@@ -14,9 +14,14 @@ import numpy as np
 from escultor.data.curate.rows import Part
 
 Hashes = np.ndarray  # (n,) uint64
+BLANK = 32
 WINDOW = 8  # bytes of a shingle: exactly one 64-bit word
 _WORD = re.compile(r"\w+")
-_PLAIN = bytes(ord(chr(c).lower()) if c < 128 and _WORD.match(chr(c)) else 32 for c in range(256))
+# What a byte becomes in a text's normal form: words fold to lower case, what is no word is a blank. Words
+# that are not ASCII come folded already; NUL stands between texts.
+_KEPT = re.compile(r"[\w\0]", re.ASCII)
+_PLAIN = bytes(c if c > 127 else ord(chr(c).lower()) if _KEPT.match(chr(c)) else BLANK for c in range(256))
+_GAP = "\0" * WINDOW
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 _INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 
@@ -33,13 +38,6 @@ def words_of(text: str) -> list[str]:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return _WORD.findall(text.casefold())
-
-
-def _joined(text: str) -> bytes:
-    """The words of a text with a blank between them; ASCII by a table, three times as fast."""
-    if text.isascii():
-        return b" ".join(text.encode().translate(_PLAIN).split())
-    return " ".join(words_of(text)).encode("utf-8", "replace")
 
 
 def mixed(values: Hashes) -> Hashes:
@@ -62,26 +60,32 @@ def salt(role: str) -> np.uint64:
 def windows(rows: Sequence[Sequence[Part]]) -> tuple[Hashes, np.ndarray]:
     """The 8-byte windows of each row's words, hashed with the role of the text they lie in, and (n + 1,)
     where each row begins. A text ends in zeros, so that the shortest has a window too."""
-    pieces: list[bytes] = []
-    lengths: list[int] = []
-    salts: list[np.uint64] = []
-    per_row: list[int] = []
-    for parts in rows:
-        total = 0
-        for role, text in parts:
-            data = _joined(text) or b"\0"
-            pieces += (data, b"\0" * (WINDOW - 1))
-            lengths.append(len(data))
-            salts.append(salt(role))
-            total += len(data)
-        per_row.append(total)
-    flat = _words_at_every_byte(b"".join(pieces))
-    inside = np.repeat(
-        np.tile([True, False], len(lengths)),
-        np.column_stack([lengths, np.full(len(lengths), WINDOW - 1)]).ravel().astype(np.int64),
-    )
-    hashed = mixed(flat[inside] ^ np.repeat(np.asarray(salts, dtype=np.uint64), lengths))
-    return hashed, np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
+    flat, lengths = _normal([text for parts in rows for _, text in parts])
+    inside = flat != 0
+    ends = np.cumsum(lengths + WINDOW) - WINDOW
+    inside[ends[lengths == 0]] = True
+    lengths = np.maximum(lengths, 1)
+    salts = np.asarray([salt(role) for parts in rows for role, _ in parts], dtype=np.uint64)
+    hashed = mixed(_words_at_every_byte(flat.tobytes())[inside] ^ np.repeat(salts, lengths))
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return hashed, starts[np.cumsum([0, *map(len, rows)])]
+
+
+def _normal(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The words of every text with one blank between them and eight zeros behind the last, as bytes, and
+    (n,) how many bytes each text has without those. All texts at once: bytes in one array."""
+    plain = [text.replace("\0", " ") if text.isascii() else " ".join(words_of(text)) for text in texts]
+    joined = _GAP.join([*plain, ""]).encode("utf-8", "replace")
+    flat = np.frombuffer(joined.translate(_PLAIN), dtype=np.uint8)
+    # A blank is kept behind a word, so that none begins a text and none follows another; then none ends one.
+    keep = flat != BLANK
+    keep[1:] |= flat[:-1] > BLANK
+    flat = flat[keep]
+    keep = np.ones(len(flat), dtype=bool)
+    keep[:-1] = (flat[:-1] != BLANK) | (flat[1:] != 0)
+    flat = flat[keep]
+    ends = np.flatnonzero(flat == 0)[::WINDOW]
+    return flat, np.diff(ends, prepend=-WINDOW) - WINDOW
 
 
 def _words_at_every_byte(data: bytes) -> Hashes:
@@ -138,7 +142,7 @@ def grams(texts: Sequence[Sequence[str]], count: int) -> tuple[Hashes, np.ndarra
     powers, inverses = _powers(len(flat))
     with np.errstate(over="ignore"):
         prefix = np.concatenate([[np.uint64(0)], np.cumsum(mixed(flat.astype(np.uint64)) * powers)])
-    ends = np.flatnonzero(flat == 32) + 1  # each word with the blank behind it
+    ends = np.flatnonzero(flat == BLANK) + 1  # each word with the blank behind it
     starts = np.concatenate([[0], ends[:-1]])
     text_of = np.repeat(np.arange(len(texts)), [len(words) for words in texts])
     if len(ends) < count:

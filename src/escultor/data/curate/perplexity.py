@@ -20,8 +20,8 @@ def _model(name: str) -> Any:
 
 
 def perplexity(rows: list[Row], settings: Curation) -> list[Row | Drop]:
-    """Rows with the figure `bits per byte`. One that is longer than the model's context has none, which the
-    score takes for the mean."""
+    """Rows with the figure `bits per byte`: of a document in windows of the model's context; of another row
+    that is longer than the context there is none, which the score takes for the mean."""
     from escultor.data.rows import document_rows, example_rows
     from escultor.data.signals import nll_by_row
 
