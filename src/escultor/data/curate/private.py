@@ -112,7 +112,14 @@ RECOGNISERS = (
         is_iban,
         re.compile(r"[A-Z]{2}\d\d"),
     ),
-    Recogniser("card", re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w])"), _is_card, _DIGITS),
+    Recogniser(  # in one piece, or grouped as on a card: by four, or four, six and the rest
+        "card",
+        re.compile(
+            r"(?<![\w.])(?:\d{13,19}|\d{4}([ -])(?:\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{6}\1\d{4,5}))(?!\w)"
+        ),
+        _is_card,
+        _DIGITS,
+    ),
     Recogniser(
         "ip",
         re.compile(rf"(?<![\w.])(?:\d{{1,3}}\.){{3}}\d{{1,3}}(?![\w]|\.\d)|{_V6}"),
