@@ -252,6 +252,30 @@ def test_adapters_come_and_go_while_answers_are_given_and_none_is_mixed_up(base,
 
 
 @PEFT_WARNS
+def test_an_adapter_in_use_is_unloaded_without_a_word_and_the_others_stay(base, tmp_path):
+    from escultor.model.hot_adapters import HotAdapters
+
+    loaded = load(str(base))
+    prompt, sampling = [loaded.chat.prompt(ask().prompt)], Sampling(max_new_tokens=12)
+    plain = generate(loaded, prompt, sampling)
+    adapters = HotAdapters(loaded)
+    folders = [adapter(base, tmp_path / f"a{n}", n) for n in range(2)]
+    for n, folder in enumerate(folders):
+        adapters.load(f"b.{n}", folder)
+    adapters.use("b.0")
+    adapters.unload("b.0")
+    assert generate(loaded, prompt, sampling)[0].text == plain[0].text
+    adapters.use("b.1")
+    assert (
+        generate(loaded, prompt, sampling)[0].text
+        == generate(load(str(folders[1])), prompt, sampling)[0].text
+    )
+    adapters.unload("b.1")
+    assert adapters.names == frozenset()
+    assert generate(loaded, prompt, sampling)[0].text == plain[0].text
+
+
+@PEFT_WARNS
 def test_an_adapter_of_another_base_is_refused(base, tmp_path):
     other = tmp_path / "other"
     save(llama(seed=5), other)

@@ -53,8 +53,12 @@ class HotAdapters:
             self._switch(name)
 
     def unload(self, name: str) -> None:
+        """Take an adapter out; the next passes go through the model's own weights until another is used."""
+        inner = self._inner.pop(name)
+        if self._inner:  # peft would choose another active one itself, and warn of it
+            self._peft.set_adapter(next(iter(self._inner.values())))
         self._switch(None)
-        self._peft.delete_adapter(self._inner.pop(name))
+        self._peft.delete_adapter(inner)
 
     def _switch(self, name: str | None) -> None:
         self._used = name
