@@ -20,20 +20,12 @@ import time
 from statistics import NormalDist
 
 import numpy as np
+from monte_carlo import share
 
 from escultor.evaluate.sequential import Tally, harm, rate_bounds
 from escultor.rng import derive_seed
 
 LOOKS, PER_LOOK, LEVEL, TUNED = 50, 100, 0.05, 3000
-
-
-def share(count: int, runs: int) -> dict[str, float]:
-    value = count / runs
-    return {
-        "share": round(value, 4),
-        "mc_error": round(math.sqrt(value * (1 - value) / runs), 4),
-        "runs": runs,
-    }
 
 
 def first_alarm(old: np.ndarray, new: np.ndarray) -> int | None:

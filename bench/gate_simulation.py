@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable
 
 import numpy as np
+from monte_carlo import share
 
 from escultor.config import Gate
 from escultor.evaluate.gate import decide
@@ -89,15 +89,6 @@ def scores(sides: Sides, per: int) -> tuple[Scores, Scores]:
         metrics = {m: tuple(pair[at].tolist()) for m, pair in sides.items()}
         made.append(Scores(name, name, "suite", items, clusters, metrics))
     return made[0], made[1]
-
-
-def share(count: int, runs: int) -> dict[str, float]:
-    value = count / runs
-    return {
-        "share": round(value, 4),
-        "mc_error": round(math.sqrt(value * (1 - value) / runs), 4),
-        "runs": runs,
-    }
 
 
 def generator(seed: int, *names: object) -> np.random.Generator:

@@ -7,7 +7,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "escultor"
 
 # Step of each room. Two names on one step are siblings.
 STEPS: dict[str, int] = {
-    **dict.fromkeys(("errors", "types", "ids", "rng", "config"), 0),
+    **dict.fromkeys(("errors", "strict_json", "types", "ids", "rng", "config"), 0),
     "store": 1,
     **dict.fromkeys(("text", "skills"), 2),
     "model": 3,
@@ -19,7 +19,7 @@ STEPS: dict[str, int] = {
     "__main__": 9,
 }
 # The ladder inside step 0, where files stand on each other.
-GROUND = ("errors", "ids", "rng", "types", "config")
+GROUND = ("errors", "strict_json", "ids", "rng", "types", "config")
 
 
 def room(module: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from escultor.cli.finding import existing_store
 from escultor.cli.output import Done, Shell
-from escultor.errors import InputError, StoreError
+from escultor.errors import InputError
 
 Out = Annotated[Path | None, typer.Option("--out", help="File, written whole or not at all.")]
 After = Annotated[int, typer.Option("--after", min=0, help="Only what stands behind this `seq`.")]
@@ -80,15 +79,7 @@ def _lines(store: Any, noun: Any, after: int, seen: dict[str, int]) -> Iterator[
 
 
 def _write(out: Path, lines: Iterator[str]) -> None:
-    draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        draft.replace(out)
-    except OSError as error:
-        raise StoreError(
-            f"{out} could not be written", error, remedy="check the path and free space"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    from escultor.store.files import whole
+
+    with whole(out) as draft, draft.open("w", encoding="utf-8") as file:
+        file.writelines(lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from escultor.errors import EscultorError, StoreError
+from escultor.errors import EscultorError
 from escultor.ids import plain
 
 if TYPE_CHECKING:
@@ -179,13 +178,7 @@ def _parts(error: BaseException) -> tuple[dict[str, Any], int]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises StoreError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path} could not be written", error, remedy="check the path and free disk space"
-        ) from error
+    from escultor.store.files import whole
+
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")

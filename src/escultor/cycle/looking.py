@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from difflib import unified_diff
 from pathlib import Path
@@ -19,6 +18,7 @@ from escultor.evaluate.report_markdown import markdown
 from escultor.evaluate.report_verdict import page_of
 from escultor.skills.suites import Exam
 from escultor.store import Store
+from escultor.store.files import whole
 from escultor.types import Checkpoint, Circumstances, Scores, Verdict
 
 
@@ -103,15 +103,9 @@ def replay(store: Store, text: str) -> tuple[Dossier, list[str]]:
 def write_pages(folder: Path, dossier: Dossier, text: str) -> None:
     """verdict.json, verdict.html and verdict.md."""
     page = page_of(dossier)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, body in (("verdict.json", text), ("verdict.html", html(page)), ("verdict.md", markdown(page))):
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        try:
-            temporary.write_text(body, encoding="utf-8", newline="")
-            temporary.replace(folder / name)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StoreError(f"{folder / name} could not be written", error) from error
+        with whole(folder / name) as draft:
+            draft.write_text(body, encoding="utf-8", newline="")
 
 
 def _kept(store: Store, scores: Scores) -> Kept | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from escultor.data.curate.rows import Row
 from escultor.data.jsonl_rows import Item, row_of
 from escultor.errors import DataError, InputError
-from escultor.store.files import explained
+from escultor.store.files import whole
 from escultor.types import Document, Example, Judged, Messages, Pair
 
 PARQUET_ROWS = 10_000  # in a row group
@@ -73,15 +72,8 @@ def export(rows: Iterator[Row], format: str, out: Path) -> int:
     if format not in FORMATS:
         raise InputError("no such format", repr(format), ", ".join(FORMATS))
     made = (FORMATS[format](row.item) for row in rows)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    with explained("write", out):
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            count = _parquet(made, temporary) if format == "parquet" else _jsonl(made, temporary)
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return count
+    with whole(out) as draft:
+        return _parquet(made, draft) if format == "parquet" else _jsonl(made, draft)
 
 
 def _jsonl(made: Iterator[dict[str, Any]], path: Path) -> int:
@@ -90,8 +82,6 @@ def _jsonl(made: Iterator[dict[str, Any]], path: Path) -> int:
         for row in made:
             count += 1
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
     return count
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from escultor.errors import say
 from escultor.ids import hash_value
+from escultor.strict_json import no_constant
 from escultor.types import Consent, Document, Example, Judged, Message, Messages, Origin, Pair, Role
 
 Kind = Literal["document", "example", "pair", "judged"]
@@ -55,7 +56,7 @@ def decode(line: bytes) -> dict[str, Any]:
         at = f"byte {line[error.start]:#04x} at byte {error.start + 1} of the line"
         raise Fault("the line is not UTF-8", at, "UTF-8", "save the file as UTF-8") from error
     try:
-        row = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        row = json.loads(text, object_pairs_hook=_object, parse_constant=no_constant)
         written = json.dumps(row, ensure_ascii=False) if "\\u" in text else ""
     except (ValueError, RecursionError) as error:
         got: object = error
@@ -77,10 +78,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
         raise Fault("the row gives a key twice", short(twice), "each key once", "remove one")
     return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 # --- rows -------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ so neither do these.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from escultor.errors import StoreError
 from escultor.store import Store
 from escultor.store.erasing import FEEDBACK, INTERACTION, digest
+from escultor.store.files import whole
 from escultor.types import Checkpoint, DatasetVersion
 
 ITEM = "item"  # a row of another dataset, which a row may be made of as well
@@ -110,15 +109,8 @@ def _index(store: Store, blob: str) -> np.ndarray:
 
 
 def _keep(path: Path, index: np.ndarray) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.npy")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(draft, index, allow_pickle=False)
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} could not be written", error, None, "free disk space") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole(path) as draft, draft.open("wb") as file:
+        np.save(file, index, allow_pickle=False)
 
 
 def _all_numbers(store: Store, blob: str) -> Iterator[int]:

@@ -16,6 +16,7 @@ shown are 95 % ones of a studentised cluster bootstrap.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from escultor.config import Gate
@@ -24,7 +25,7 @@ from escultor.evaluate.gate_checks import cannot_tell, check, vetoes
 from escultor.evaluate.gate_effects import Measured, enough, measure, slices
 from escultor.evaluate.ledger import level_of
 from escultor.ids import hash_value
-from escultor.types import Circumstances, Comparison, Hold, Promote, Reject, Scores, Verdict
+from escultor.types import Circumstances, Comparison, Hold, Promote, Reject, Scores, Verdict, Veto
 
 NOTHING = Circumstances()
 
@@ -49,31 +50,43 @@ def decide(
     parts = slices(champion, candidate, policy, seed) if champion.items else ()
     judged = _Judged(measured)
     limits = vetoes(champion, candidate, policy, around)
-    broken = [v for v in limits if v.state == "broken"]
     figures = words.figures([m.effect for m in measured], around.look, policy)
+    rests_on = Comparison(
+        id="",
+        champion=champion.checkpoint,
+        candidate=candidate.checkpoint,
+        champion_scores=champion.id,
+        candidate_scores=candidate.id,
+        suite=champion.suite,
+        policy=policy_hash(policy),
+        effects=tuple(m.effect for m in measured),
+        reason="",
+        n=len(champion.items),
+        look=around.look,
+        vetoes=limits,
+        slices=parts,
+    )
 
     def because(reason: str) -> Comparison:
-        comparison = Comparison(
-            id="",
-            champion=champion.checkpoint,
-            candidate=candidate.checkpoint,
-            champion_scores=champion.id,
-            candidate_scores=candidate.id,
-            suite=champion.suite,
-            policy=policy_hash(policy),
-            effects=tuple(m.effect for m in measured),
-            reason=reason,
-            n=len(champion.items),
-            look=around.look,
-            vetoes=limits,
-            slices=parts,
-        )
-        return replace(comparison, id=hash_value((comparison, seed)))
+        told = replace(rests_on, reason=reason)
+        return replace(told, id=hash_value((told, seed)))
 
     needed = enough(measured, policy, len(champion.items))
     if why := cannot_tell(champion, candidate, policy, around):
         unknown = champion.checkpoint == candidate.checkpoint or any(i in around.void for i in champion.items)
         return Hold(because(f"Hold: {why}."), None if unknown else needed)
+    return _fallen(judged, limits, figures, needed, because)
+
+
+def _fallen(
+    judged: _Judged,
+    limits: Sequence[Veto],
+    figures: str,
+    needed: int | None,
+    because: Callable[[str], Comparison],
+) -> Verdict:
+    """The verdict on two that can be compared, with its reason."""
+    broken = [v for v in limits if v.state == "broken"]
     if broken:
         return Reject(because(f"Reject: veto: {words.limits(broken)}; {figures}."))
     if judged.any("broken") or (judged.any("worse") and not judged.any("better")):

@@ -104,10 +104,11 @@ class Gateway:
                 logger.warning("the log could not be followed: %s", error)
 
     def _read_keys(self) -> None:
-        for seq, event in self.store.log.read(KeyEvent, after=self._keys_seen):
-            self._key_events.append(event)
-            self._keys_seen = seq
-        self.keys = Keyring(self._key_events)
+        new = list(self.store.log.read(KeyEvent, after=self._keys_seen))
+        if new:
+            self._keys_seen = new[-1][0]
+            self._key_events += [event for _, event in new]
+            self.keys = Keyring(self._key_events)
 
     # --- who, and how often -------------------------------------------------------------------
 
@@ -152,6 +153,10 @@ class Gateway:
 
         Raises what the engine raises, StoreError, and TimeoutError. Cancelled, it keeps what there is.
         """
+        await self._computed(makings, pick, terms)
+        self._shadow(makings, pick, terms)
+
+    async def _computed(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
         try:
             async with asyncio.timeout(self.settings.answer_timeout_s):
                 async with aclosing(produced(pick.held.engine, makings)) as events:
@@ -161,7 +166,6 @@ class Gateway:
             self._broken(makings, pick, terms, error)
             raise
         await self.ledger.close(makings, pick, terms)
-        self._shadow(makings, pick, terms)
 
     async def stream(
         self,
@@ -233,12 +237,4 @@ class Gateway:
 
     async def _answer_unseen(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
         with suppress(EscultorError, TimeoutError):  # its row, if there is one, says what became of it
-            try:
-                async with asyncio.timeout(self.settings.answer_timeout_s):
-                    async with aclosing(produced(pick.held.engine, makings)) as events:
-                        async for _ in events:
-                            pass
-            except BaseException as error:
-                self._broken(makings, pick, terms, error)
-                raise
-            await self.ledger.close(makings, pick, terms)
+            await self._computed(makings, pick, terms)

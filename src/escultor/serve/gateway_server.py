@@ -84,66 +84,72 @@ class _Server(uvicorn.Server):
                 signal.signal(sign, old[sign])
 
 
-def _protocol(settings: Serve) -> type[H11Protocol]:
-    """HTTP/1.1 that waits for a header only so long, and holds only so many connections that wait."""
-    waiting: dict[Any, asyncio.TimerHandle] = {}  # oldest first
+class _Patient(H11Protocol):
+    """HTTP/1.1 that waits for a header only so long, and holds only so many connections that wait. Of each
+    server a class of its own, since the library makes the connections."""
 
-    class Patient(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+    settings: Serve
+    waiting: dict[Any, asyncio.TimerHandle]  # oldest first
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > self.settings.max_connections:
+            oldest = next(iter(self.waiting))  # this one, where all others are being answered
+            oldest._give_up()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.SEND_BODY:
+            self._wait_for_body()
+        elif self._asks():
+            self._stop_waiting()
+        elif self not in self.waiting and not self.transport.is_closing():
             self._wait()
-            if len(self.connections) > settings.max_connections:
-                oldest = next(iter(waiting))  # this one, where all others are being answered
-                oldest._give_up()
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.conn.their_state is h11.SEND_BODY:
-                self._wait_for_body()
-            elif self._asks():
-                self._stop_waiting()
-            elif self not in waiting and not self.transport.is_closing():
-                self._wait()
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._asks() and not self.transport.is_closing():
+            self._wait(self.settings.keep_alive_s)
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if not self._asks() and not self.transport.is_closing():
-                self._wait(settings.keep_alive_s)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
-            super().connection_lost(exc)
+    def send_400_response(self, msg: str) -> None:
+        body = to_json(Refusal(400, msg, "invalid_http").body())
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body)):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
+        self.transport.close()
 
-        def send_400_response(self, msg: str) -> None:
-            body = to_json(Refusal(400, msg, "invalid_http").body())
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body)):
-                self.transport.write(self.conn.send(event) or b"")
-            self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
-            self.transport.close()
+    def _asks(self) -> bool:
+        """Whether a request's header is here and its answer not yet complete."""
+        return self.cycle is not None and not self.cycle.response_complete
 
-        def _asks(self) -> bool:
-            """Whether a request's header is here and its answer not yet complete."""
-            return self.cycle is not None and not self.cycle.response_complete
+    def _wait(self, seconds: float | None = None) -> None:
+        self._stop_waiting()
+        self.waiting[self] = self.loop.call_later(
+            self.settings.header_timeout_s if seconds is None else seconds, self._give_up
+        )
 
-        def _wait(self, seconds: float = settings.header_timeout_s) -> None:
-            self._stop_waiting()
-            waiting[self] = self.loop.call_later(seconds, self._give_up)
+    def _wait_for_body(self) -> None:
+        """A body has its time from the guard; until it is here, its connection may be driven out."""
+        if (timer := self.waiting.get(self)) is not None:
+            timer.cancel()
 
-        def _wait_for_body(self) -> None:
-            """A body has its time from the guard; until it is here, its connection may be driven out."""
-            if (timer := waiting.get(self)) is not None:
-                timer.cancel()
+    def _stop_waiting(self) -> None:
+        if (timer := self.waiting.pop(self, None)) is not None:
+            timer.cancel()
 
-        def _stop_waiting(self) -> None:
-            if (timer := waiting.pop(self, None)) is not None:
-                timer.cancel()
+    def _give_up(self) -> None:
+        self._stop_waiting()
+        self.transport.abort()
 
-        def _give_up(self) -> None:
-            self._stop_waiting()
-            self.transport.abort()
 
-    return Patient
+def _protocol(settings: Serve) -> type[H11Protocol]:
+    return type("Patient", (_Patient,), {"settings": settings, "waiting": {}})
 
 
 def announce(host: str, bound: socket.socket, say: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from escultor.errors import DataError
+from escultor.strict_json import keys_once, no_constant
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _NOTES = frozenset(("$schema", "$id", "title", "description", "default", "examples", "$comment"))
@@ -56,7 +57,7 @@ def parsed(answer: str) -> Any:
     Raises DataError for what is none.
     """
     try:
-        return json.loads(answer, object_pairs_hook=_once, parse_constant=_refuse)
+        return json.loads(answer, object_pairs_hook=keys_once, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise DataError("the answer is no JSON", str(error)[:80]) from error
 
@@ -99,17 +100,6 @@ def field_accuracy(answer: str, reference: str) -> float:
     fields = said.keys() | gold.keys()
     right = sum(name in said and name in gold and _equal(said[name], gold[name]) for name in fields)
     return right / len(fields) if fields else 1.0
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is given twice")
-    return found
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _equal(one: Any, other: Any) -> bool:

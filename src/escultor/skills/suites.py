@@ -34,6 +34,7 @@ from escultor.ids import hash_bytes, hash_value, plain
 from escultor.skills.schema import check_schema
 from escultor.skills.table import ITEM_NEEDS, known_metrics, metric_of
 from escultor.store import Blobs, Store
+from escultor.strict_json import no_constant
 from escultor.types import Message, Messages, Role, Sampling, Scale, Suite, SuiteItem
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
@@ -258,14 +259,10 @@ def _json_lines(path: Path) -> list[Any]:
     for at, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(json.loads(line, parse_constant=_no_number))
+                rows.append(json.loads(line, parse_constant=no_constant))
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {at} is no JSON", error, "one JSON object a line") from error
     return rows
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _messages(said: str | list[_Said]) -> Messages:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from escultor.errors import DataError
+from escultor.strict_json import keys_once
 from escultor.types import Message, Messages, Role
 
 Purpose = Literal["reference", "education", "operational"]
@@ -59,7 +60,7 @@ def parse_trinity(answer: str) -> Trinity:
     Raises DataError naming the first thing that is wrong.
     """
     try:
-        value = json.loads(answer, object_pairs_hook=_once)
+        value = json.loads(answer, object_pairs_hook=keys_once)
         answer.encode()
     except json.JSONDecodeError as error:
         raise DataError("the answer is no JSON", f"{error.msg} at character {error.pos}") from error
@@ -80,14 +81,6 @@ def parse_trinity(answer: str) -> Trinity:
     if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
         raise DataError("the answer holds half a character", "a lone surrogate", "whole characters")
     return Trinity(value["entity"], value["domain"], value["purpose"], tuple(entities), value["summary"])
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose keys stand once each; a key given twice would hide what it first said."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is given twice")
-    return found
 
 
 def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime | None = None) -> list[Path]:

@@ -30,9 +30,32 @@ def explained(doing: str, place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "check the disk, then try again")
-        kind = PlaceError if error.errno in _FULL else StoreError
-        raise kind(f"could not {doing} {place}", error, None, remedy) from error
+        raise _refused(f"could not {doing} {place}", error) from error
+
+
+def _refused(what: str, error: OSError) -> StoreError:
+    remedy = _REMEDIES.get(error.errno or 0, "check the disk, then try again")
+    kind = PlaceError if error.errno in _FULL else StoreError
+    return kind(what, error, None, remedy)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft beside `path`, to be written; it takes the place of `path`, synced, when all of it is there,
+    and is removed otherwise. Raises StoreError (PlaceError where the disk is full)."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        try:
+            yield draft
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(f"{path} could not be written", error) from error
 
 
 @contextmanager

@@ -14,7 +14,6 @@ such are gathered first; a row that is sound but teaches nothing is left out, co
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
+from escultor.data.importers.chats import kind_of_row
 from escultor.data.jsonl_rows import (
     KEYS,
     KINDS,
@@ -35,8 +35,9 @@ from escultor.data.jsonl_rows import (
     row_of,
     short,
 )
-from escultor.errors import DataError, StoreError
+from escultor.errors import DataError
 from escultor.ids import hash_value
+from escultor.store.files import whole
 from escultor.types import Document, Example, Judged, Pair
 
 MAX_PROBLEMS = 10  # gathered before an import is refused
@@ -92,18 +93,12 @@ def kind_of(path: Path) -> Kind:
         if not line.strip():
             continue
         try:
-            keys = set(decode(line))
+            row = decode(line)
         except Fault as fault:
             raise DataError(f"{path}:{number}: {fault}") from fault
-        if keys >= {"chosen", "rejected"}:
-            return "pair"
-        if keys >= {"prompt", "completion", "label"}:
-            return "judged"
-        if "messages" in keys or keys >= {"prompt", "completion"}:
-            return "example"
-        if "text" in keys:
-            return "document"
-        raise DataError(f"{path}:{number}: the row has no known shape", short(sorted(keys)), SHAPES)
+        if (kind := kind_of_row(row)) is not None:
+            return kind
+        raise DataError(f"{path}:{number}: the row has no known shape", short(sorted(row)), SHAPES)
     raise DataError(f"{path} holds no rows", "an empty file", "one JSON object on each line")
 
 
@@ -120,22 +115,10 @@ def write_jsonl(path: Path, items: Iterable[Item]) -> int:
     if kind is None:
         raise DataError("no such item in a file", type(first).__name__, KINDS)
     reader = Reader(path, kind)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     number = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for number, item in enumerate(_chained(first, items), 1):
-                file.write(_line(reader, number, item))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"{path} could not be written", error, remedy="check the path and free disk space"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as draft, draft.open("wb") as file:
+        for number, item in enumerate(_chained(first, items), 1):
+            file.write(_line(reader, number, item))
     return number
 
 

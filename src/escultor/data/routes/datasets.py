@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -164,11 +163,7 @@ def write(store: Store, converted: Converted, out: Path) -> dict[str, Path]:
     for kind in KINDS:
         if converted.rows[kind]:
             path = out.with_name(f"{out.stem}.{kind}{out.suffix}")
-            with files.explained("write", path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-                draft.unlink(missing_ok=True)
+            with files.whole(path) as draft:
                 files.copy_file(store.blobs.file(converted.blobs[kind]), draft)
-                draft.replace(path)
             made[kind] = path
     return made

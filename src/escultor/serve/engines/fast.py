@@ -22,6 +22,7 @@ from escultor.model.load import Loaded
 from escultor.serve.engines.converting import converted, greedy, refuse_unless_equal
 from escultor.serve.engines.local import LocalEngine
 from escultor.serve.engines.utterance import Utterance, Voice
+from escultor.serve.engines.worker import Job
 from escultor.serve.protocol import Ask, End, Event
 
 
@@ -74,9 +75,7 @@ class FastEngine:
         self._pool.submit(self._answer, job)
         try:
             while True:
-                event = await job.events.get()
-                if isinstance(event, Exception):
-                    raise event
+                event = await job.heard()
                 yield event
                 if isinstance(event, End):
                     return
@@ -121,18 +120,15 @@ class FastEngine:
         await self._other.close()
 
 
-class _Job:
-    """An answer that somebody on an event loop waits for."""
+class _Job(Job):
+    """An answer with a thread of its own, which tells its events one by one."""
 
     def __init__(self, utterance: Utterance):
-        self.utterance = utterance
-        self.cancelled = False
-        self.events: asyncio.Queue[Event | Exception] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
+        super().__init__(utterance, None)
 
     def tell(self, *events: Event | Exception) -> None:
         try:
             for event in events:
-                self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+                self.loop.call_soon_threadsafe(self.events.put_nowait, event)
         except RuntimeError:  # the loop is closed: nobody waits
             self.cancelled = True

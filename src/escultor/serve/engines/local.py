@@ -49,9 +49,7 @@ class LocalEngine:
         self._worker.hand_in(job)
         try:
             while True:
-                event = await job.events.get()
-                if isinstance(event, Exception):
-                    raise event
+                event = await job.heard()
                 yield event
                 if isinstance(event, End):
                     return

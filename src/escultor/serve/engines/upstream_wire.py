@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 from escultor.errors import UpstreamFault
+from escultor.strict_json import no_constant
 
 LINE_LIMIT = 1 << 20  # bytes of one event of a stream; an honest one holds a token and what else was likely
 DONE = b"[DONE]"  # behind the last event of a stream
@@ -81,12 +82,8 @@ class Sse:
 
 def json_of(payload: bytes) -> Any:
     try:
-        return json.loads(payload.decode(), parse_constant=_no_number)
+        return json.loads(payload.decode(), parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise UpstreamFault(
             "the upstream answered what is no JSON", excerpt(payload[:1000].decode("utf-8", "replace"))
         ) from error
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")

@@ -30,6 +30,13 @@ class Job:
         self.cancelled = False  # nobody waits any more
         self.ended = False
 
+    async def heard(self) -> Event:
+        """The next event. Raises what was told in its place."""
+        event = await self.events.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
 
 Call = tuple[Callable[[], Any], "Future[Any]"]
 
