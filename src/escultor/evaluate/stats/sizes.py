@@ -49,8 +49,10 @@ class Condition:
         if self.spread <= 0:
             return 1.0 if slack > 0 else 0.0
         z = _NORMAL.inv_cdf(1 - self.level)
-        # The spread will have to be estimated too, which costs z² / 2 clusters (Guenther 1981).
-        beyond = slack * math.sqrt(max(n - self.per_cluster * z * z / 2, 0.0)) / self.spread - z
+        # The spread will have to be estimated too, which costs z² / 2 clusters (Guenther 1981), and the
+        # cluster that no sample shows has a random weight of its own, which widens the bound.
+        told = math.sqrt(max(n - self.per_cluster * z * z / 2, 0.0)) / self.spread
+        beyond = slack * told - z * math.hypot(1.0, told * self.harm / (clusters + 1))
         if self.seen is None:
             return _NORMAL.cdf(beyond)
         true = _NORMAL.cdf(self.slack * math.sqrt(self.seen) / self.spread)
