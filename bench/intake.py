@@ -46,9 +46,9 @@ def direct(url: str, blobs: str, seconds: float, batch: int) -> dict[str, Any]:
 def serve(url: str, blobs: str) -> None:
     """The gateway in a process of its own; its port is the first line."""
     from escultor.config import Serve
-    from escultor.serve.gateway import Gateway
-    from escultor.serve.gateway_app import build
-    from escultor.serve.gateway_server import listen, run
+    from escultor.serve.gateway.app import build
+    from escultor.serve.gateway.gateway import Gateway
+    from escultor.serve.gateway.server import listen, run
 
     class Silent:
         version = "none"

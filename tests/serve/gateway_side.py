@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import uvicorn
 
 from escultor.config import Serve
-from escultor.serve.gateway import Gateway
-from escultor.serve.gateway_app import build
-from escultor.serve.gateway_server import _protocol, listen
+from escultor.serve.gateway.app import build
+from escultor.serve.gateway.gateway import Gateway
+from escultor.serve.gateway.server import _protocol, listen
 from escultor.serve.protocol import Ask, Delta, End, Event, Scored, TokenLogprob
 from escultor.store import open_store
 from escultor.types import Deployment, Interaction, Opening, Usage

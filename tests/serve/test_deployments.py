@@ -9,7 +9,7 @@ from scipy.stats import binom
 from escultor.errors import ModelError
 from escultor.serve.deployments import Deployments, position
 from escultor.serve.protocol import Ask
-from escultor.serve.wire_errors import Refusal
+from escultor.serve.wire.errors import Refusal
 from escultor.types import Sampling
 
 ASK = Ask("x", Sampling())

@@ -9,7 +9,7 @@ from gateway_side import Fake, deployment, serving
 
 from escultor.errors import EngineFault, InputError, Overloaded, StoreError, UpstreamFault
 from escultor.serve.auth import create
-from escultor.serve.gateway_ledger import recover
+from escultor.serve.gateway.ledger import recover
 from escultor.types import Consent, Deployment, Interaction, KeyRevoked, Lineage, Relation, Scope
 
 HELLO = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}

@@ -6,8 +6,8 @@ import pytest
 
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, InputError, StoreError
-from escultor.serve.intake import Intake
-from escultor.serve.intake_parse import Speaker
+from escultor.serve.feedback.intake import Intake
+from escultor.serve.feedback.parse import Speaker
 from escultor.serve.writer import Writer
 from escultor.store import open_store
 from escultor.types import (

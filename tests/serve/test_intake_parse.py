@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from escultor.config import FeedbackIntake
 from escultor.errors import InputError
-from escultor.serve.intake_parse import RESERVED, Speaker, parse
-from escultor.serve.tokens import Grant
+from escultor.serve.feedback.parse import RESERVED, Speaker, parse
+from escultor.serve.feedback.tokens import Grant
 from escultor.store.feedback import name_of, target_of
 from escultor.types import (
     Choice,

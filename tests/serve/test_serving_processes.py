@@ -19,7 +19,7 @@ from tiny import llama
 from escultor.config import Serve
 from escultor.cycle import api
 from escultor.model.load import save
-from escultor.serve.gateway import Gateway
+from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.opening import Source, engines
 from escultor.store import open_store
 from escultor.types import Interaction
@@ -67,7 +67,7 @@ def test_workers_end_when_the_process_that_began_them_is_killed(tmp_path):
 
 def test_a_gateway_before_an_upstream_loads_nothing_that_only_models_need():
     code = (
-        "import sys, escultor.cli.serving, escultor.serve.gateway_process; assert 'torch' not in sys.modules"
+        "import sys, escultor.cli.serving, escultor.serve.gateway.process; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

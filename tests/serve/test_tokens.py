@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.errors import InputError, StoreError, TokenError
+from escultor.serve.feedback.tokens import Grant, Tokens
 from escultor.serve.subjects import MAX_NAME, Subjects
-from escultor.serve.tokens import Grant, Tokens
 from escultor.store.secrets import secret
 
 KEY = bytes(range(32))

@@ -23,7 +23,7 @@ from upstream_asks import CHAT, TEXT, asked, engine, events, text_of
 
 from escultor.errors import EngineFault, InputError, Overloaded, UpstreamFault
 from escultor.serve.engines import upstream_http, upstream_wire
-from escultor.serve.engines.upstream import UpstreamEngine
+from escultor.serve.engines.upstream.engine import UpstreamEngine
 
 WHOLE = replace(CHAT, streamed=False)
 EITHER = pytest.mark.parametrize("ask", [CHAT, WHOLE], ids=["streamed", "whole"])

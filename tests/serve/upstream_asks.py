@@ -9,7 +9,7 @@ from typing import Any
 from mock_upstream import MockUpstream
 
 from escultor.config import Upstream
-from escultor.serve.engines.upstream import UpstreamEngine
+from escultor.serve.engines.upstream.engine import UpstreamEngine
 from escultor.serve.protocol import Ask, Delta, End, Event, Scored
 from escultor.types import Message, Role, Sampling
 

@@ -37,8 +37,8 @@ def serve(
     ] = None,
 ) -> Done:
     """Answer requests in OpenAI's protocol; what was answered is in the log first."""
-    from escultor.serve.gateway_process import Start, may_listen, serve, serve_in_several
-    from escultor.serve.gateway_server import announce, listen
+    from escultor.serve.gateway.process import Start, may_listen, serve, serve_in_several
+    from escultor.serve.gateway.server import announce, listen
     from escultor.serve.opening import Source
     from escultor.store import open_store
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from escultor.errors import InputError
-from escultor.serve.wire_errors import Refusal
+from escultor.serve.wire.errors import Refusal
 from escultor.types import KeyCreated, KeyEvent, KeyRevoked, Scope
 
 _KEY = re.compile(r"esk-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from escultor.errors import EscultorError
 from escultor.serve.protocol import Engine
-from escultor.serve.wire_errors import Refusal
+from escultor.serve.wire.errors import Refusal
 from escultor.store.registry import ALIASES, CANDIDATE, CHAMPION
 from escultor.types import Deployment
 

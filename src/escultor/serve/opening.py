@@ -10,7 +10,7 @@ from pathlib import Path
 from escultor.config import Serve
 from escultor.errors import ConfigError
 from escultor.serve.deployments import Load
-from escultor.serve.engines.upstream import open_upstream
+from escultor.serve.engines.upstream.engine import open_upstream
 from escultor.serve.protocol import Engine
 from escultor.store import Store
 from escultor.store.blobs import tree_hash

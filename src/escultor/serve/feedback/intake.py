@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, Erased, IdTaken, InputError
-from escultor.serve.intake_parse import Parsed, Speaker, parse
+from escultor.serve.feedback.parse import Parsed, Speaker, parse
 from escultor.serve.writer import Writer
 from escultor.store import Store
 from escultor.store.feedback import live, name_of, target_of

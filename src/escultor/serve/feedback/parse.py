@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError
 from escultor.ids import hash_value, new_id
-from escultor.serve.intake_wire import (
+from escultor.serve.feedback.tokens import Grant
+from escultor.serve.feedback.wire import (
     FORM,
     KINDS,
     SHORT,
@@ -26,7 +27,6 @@ from escultor.serve.intake_wire import (
     ShortForm,
     Target,
 )
-from escultor.serve.tokens import Grant
 from escultor.store.feedback import CORRECTION, REMARK, THUMB, name_of
 from escultor.types import (
     Choice,

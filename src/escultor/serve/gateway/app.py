@@ -16,11 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from escultor.errors import EscultorError
-from escultor.serve import feedback_routes, gateway_routes
-from escultor.serve.gateway import Gateway
-from escultor.serve.gateway_guard import Guard
-from escultor.serve.gateway_schema import COMPONENTS, REQUESTS
-from escultor.serve.wire_errors import Refusal, refusal_for, refusal_of
+from escultor.serve.feedback import routes as feedback_routes
+from escultor.serve.gateway import routes as gateway_routes
+from escultor.serve.gateway.gateway import Gateway
+from escultor.serve.gateway.guard import Guard
+from escultor.serve.gateway.schema import COMPONENTS, REQUESTS
+from escultor.serve.wire.errors import Refusal, refusal_for, refusal_of
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},

@@ -17,9 +17,9 @@ from typing import Any
 from escultor.config import Serve
 from escultor.errors import EscultorError, FaultError, InputError
 from escultor.serve.auth import Keyring
-from escultor.serve.gateway import LOCAL, Gateway
-from escultor.serve.gateway_app import build
-from escultor.serve.gateway_server import run
+from escultor.serve.gateway.app import build
+from escultor.serve.gateway.gateway import LOCAL, Gateway
+from escultor.serve.gateway.server import run
 from escultor.serve.opening import Source, engines
 from escultor.store import Store, open_store
 from escultor.types import KeyEvent

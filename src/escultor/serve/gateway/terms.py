@@ -21,8 +21,8 @@ from typing import TypeVar
 
 from escultor.serve.auth import Caller
 from escultor.serve.subjects import Subjects
-from escultor.serve.wire import Call
-from escultor.serve.wire_errors import Refusal
+from escultor.serve.wire.asks import Call
+from escultor.serve.wire.errors import Refusal
 from escultor.types import Consent, Lineage, Relation
 
 PREFIX = "x-escultor-"

@@ -11,9 +11,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from escultor.serve import wire_answers as answers
-from escultor.serve.gateway_guard import Gone, unless_gone
-from escultor.serve.wire_errors import refusal_of
+from escultor.serve.gateway.guard import Gone, unless_gone
+from escultor.serve.wire import answers
+from escultor.serve.wire.errors import refusal_of
 
 logger = logging.getLogger(__name__)
 

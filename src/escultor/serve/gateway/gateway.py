@@ -13,21 +13,21 @@ from typing import Any
 
 from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded
-from escultor.serve import wire_answers as answers
 from escultor.serve.auth import Caller, Keyring, given_key
 from escultor.serve.deployments import SHADOW, Deployments, Load, Pick
-from escultor.serve.gateway_ledger import Ledger, recover
-from escultor.serve.gateway_making import Making, produced
-from escultor.serve.gateway_terms import Terms
-from escultor.serve.intake import Intake
-from escultor.serve.intake_parse import DAY_S
+from escultor.serve.feedback.intake import Intake
+from escultor.serve.feedback.parse import DAY_S
+from escultor.serve.feedback.tokens import Grant, Tokens
+from escultor.serve.gateway.ledger import Ledger, recover
+from escultor.serve.gateway.making import Making, produced
+from escultor.serve.gateway.terms import Terms
 from escultor.serve.limits import Buckets
 from escultor.serve.protocol import Delta, End
 from escultor.serve.subjects import Subjects
-from escultor.serve.tokens import Grant, Tokens
-from escultor.serve.wire import Call
-from escultor.serve.wire_answers import Style
-from escultor.serve.wire_errors import Refusal
+from escultor.serve.wire import answers
+from escultor.serve.wire.answers import Style
+from escultor.serve.wire.asks import Call
+from escultor.serve.wire.errors import Refusal
 from escultor.serve.writer import Writer
 from escultor.store import Store
 from escultor.types import Deployment, ImplicitEvent, KeyEvent, Scope

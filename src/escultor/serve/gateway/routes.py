@@ -11,17 +11,17 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from escultor.ids import new_id
-from escultor.serve import wire_answers as answers
 from escultor.serve.deployments import Pick
-from escultor.serve.gateway import Gateway
-from escultor.serve.gateway_guard import parsed, unless_gone
-from escultor.serve.gateway_making import Making
-from escultor.serve.gateway_schema import CHATS, COMPLETIONS, HEALTH, MODEL, MODELS
-from escultor.serve.gateway_stream import EventStream
-from escultor.serve.gateway_terms import Terms, read_terms
-from escultor.serve.wire import Call, read_chat, read_completion
-from escultor.serve.wire_answers import CHAT, COMPLETION, Style
-from escultor.serve.wire_errors import Refusal
+from escultor.serve.gateway.gateway import Gateway
+from escultor.serve.gateway.guard import parsed, unless_gone
+from escultor.serve.gateway.making import Making
+from escultor.serve.gateway.schema import CHATS, COMPLETIONS, HEALTH, MODEL, MODELS
+from escultor.serve.gateway.stream import EventStream
+from escultor.serve.gateway.terms import Terms, read_terms
+from escultor.serve.wire import answers
+from escultor.serve.wire.answers import CHAT, COMPLETION, Style
+from escultor.serve.wire.asks import Call, read_chat, read_completion
+from escultor.serve.wire.errors import Refusal
 from escultor.types import Consent, Scope
 
 router = APIRouter()

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from escultor.config import Serve
 from escultor.errors import InputError
-from escultor.serve.wire_errors import Refusal
+from escultor.serve.wire.errors import Refusal
 
 BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -21,8 +21,8 @@ from escultor.config import Serve
 from escultor.errors import EscultorError, StoreError
 from escultor.ids import new_id
 from escultor.serve.deployments import Pick
-from escultor.serve.gateway_making import Making
-from escultor.serve.gateway_terms import Terms
+from escultor.serve.gateway.making import Making
+from escultor.serve.gateway.terms import Terms
 from escultor.serve.recording import Placement, Request, interaction
 from escultor.serve.subjects import Subjects
 from escultor.serve.writer import Writer

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from escultor.errors import InputError, UpstreamFault
-from escultor.serve.engines.upstream_shapes import (
+from escultor.serve.engines.upstream.shapes import (
     Chat,
     ChatChoice,
     Said,
@@ -19,7 +19,7 @@ from escultor.serve.engines.upstream_shapes import (
     text_logprobs,
     usage_of,
 )
-from escultor.serve.engines.upstream_wire import DONE, excerpt, json_of, reason_of, whole
+from escultor.serve.engines.upstream.wire import DONE, excerpt, json_of, reason_of, whole
 from escultor.serve.protocol import Ask, Delta, End, Event, Scored, TokenLogprob
 from escultor.types import Message, Usage
 

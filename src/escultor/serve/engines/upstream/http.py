@@ -19,8 +19,8 @@ import httpx2
 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, EngineFault, EscultorError, InputError, Overloaded, UpstreamFault
-from escultor.serve.engines.upstream_connections import Connections
-from escultor.serve.engines.upstream_wire import reason_of
+from escultor.serve.engines.upstream.connections import Connections
+from escultor.serve.engines.upstream.wire import reason_of
 
 BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
 REASON_LIMIT = 64 << 10  # bytes read of an error's own words

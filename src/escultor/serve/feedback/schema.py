@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from escultor.data.importers.served import Served
-from escultor.serve.intake_wire import FORM
-from escultor.serve.wire_errors import ErrorBody
+from escultor.serve.feedback.wire import FORM
+from escultor.serve.wire.errors import ErrorBody
 
 
 class TakenIn(BaseModel):

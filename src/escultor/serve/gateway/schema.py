@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from escultor.serve.wire import ChatRequest, CompletionRequest
-from escultor.serve.wire_errors import ErrorBody
+from escultor.serve.wire.asks import ChatRequest, CompletionRequest
+from escultor.serve.wire.errors import ErrorBody
 
 COMPONENTS = "#/components/schemas/{model}"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from escultor.errors import UpstreamFault
-from escultor.serve.engines.upstream_wire import whole
+from escultor.serve.engines.upstream.wire import whole
 from escultor.serve.protocol import TokenLogprob
 from escultor.types import Usage
 

@@ -18,12 +18,12 @@ from escultor.data.jsonl_rows import Fault, decode
 from escultor.data.provenance import made_of
 from escultor.errors import EscultorError, InputError
 from escultor.serve.auth import Caller
-from escultor.serve.feedback_schema import ERASE, IMPORT, LINES, SAID, SAY, SAY_BY_TOKEN, WITHDRAW
-from escultor.serve.gateway import Gateway
-from escultor.serve.gateway_guard import JSON, parsed
-from escultor.serve.intake import CODES, MOST_SHOWN, Taken
-from escultor.serve.intake_parse import Speaker
-from escultor.serve.wire_errors import Refusal, refusal_of
+from escultor.serve.feedback.intake import CODES, MOST_SHOWN, Taken
+from escultor.serve.feedback.parse import Speaker
+from escultor.serve.feedback.schema import ERASE, IMPORT, LINES, SAID, SAY, SAY_BY_TOKEN, WITHDRAW
+from escultor.serve.gateway.gateway import Gateway
+from escultor.serve.gateway.guard import JSON, parsed
+from escultor.serve.wire.errors import Refusal, refusal_of
 from escultor.store.feedback import name_of, target_of
 from escultor.types import Choice, Erasure, Feedback, Interaction, Scope
 

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from escultor.config import Serve
 from escultor.ids import new_id
 from escultor.serve.limits import too_deep
-from escultor.serve.wire_errors import Refusal, refusal_of
+from escultor.serve.wire.errors import Refusal, refusal_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, UpstreamFault
-from escultor.serve.engines.upstream_answer import Answer, in_pieces, is_chat, request_of
-from escultor.serve.engines.upstream_http import BACKOFF_S, Body, UpstreamHttp
-from escultor.serve.engines.upstream_wire import Sse
+from escultor.serve.engines.upstream.answer import Answer, in_pieces, is_chat, request_of
+from escultor.serve.engines.upstream.http import BACKOFF_S, Body, UpstreamHttp
+from escultor.serve.engines.upstream.wire import Sse
 from escultor.serve.protocol import Ask, Event
 
 

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from escultor.config import Serve
 from escultor.serve.protocol import Ask
-from escultor.serve.wire_errors import Refusal, refusal_for
+from escultor.serve.wire.errors import Refusal, refusal_for
 from escultor.types import Message, Messages, Role, Sampling
 
 T = TypeVar("T", bound=BaseModel)

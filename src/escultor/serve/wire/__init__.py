@@ -1,0 +1,1 @@
+"""OpenAI's JSON: asks, answers and errors."""
