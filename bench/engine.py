@@ -1,19 +1,21 @@
 """How fast answers are given: many at once by our decoding, one at a time by transformers' `generate`.
 
 Two comparisons on a fresh model of the demonstration's student shape, whose answers end at their limit alone:
-`streams` clients at a time, each waiting for its streamed answer before it asks again (and when the first
-piece came); and a batch of `items` prompts with answers of 8 to 128 tokens. The other side answers the same
-prompts one by one; both sides take turns within the run, and each is given by its best turn. With
-`--model FOLDER` and `--fast` the engine on CTranslate2 runs beside them.
+`streams` clients at a time for `seconds`, each asking again when its streamed answer is whole (tokens of the
+answers that ended after the first second; and when first pieces came); and a batch of `items` prompts with
+answers of 8 to 128 tokens. The other side answers the same prompts one by one; both sides take turns within
+the run, and each is given by its best turn. With `--fast` the engine on CTranslate2 runs beside them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from escultor.model.generate import generate
 from escultor.model.load import Loaded, fresh, load, save
 from escultor.rng import stream
 from escultor.serve.engines.choosing import open_engine
-from escultor.serve.protocol import Ask, Delta, End, Engine
+from escultor.serve.protocol import Ask, End, Engine
 from escultor.types import Sampling
 
 STUDENT = Pretrain(
@@ -34,6 +36,7 @@ STUDENT = Pretrain(
 )
 PROMPT_TOKENS = (40, 160)
 ANSWER_TOKENS = (8, 128)
+WARM_S = 1.0
 Asked = Sequence[tuple[list[int], int]]
 
 
@@ -44,7 +47,7 @@ def main() -> None:
         loaded = _student(Path(folder) / "student") if given.model is None else load(given.model)
         path = Path(folder) / "student" if given.model is None else Path(given.model)
         asked = _asked(loaded, given.items)
-        _one_by_one(loaded, asked[:2])  # the first calls prepare kernels
+        _apart(lambda: _one_by_one(loaded, asked[:2]))  # the first calls prepare kernels
         figures: dict[str, Any] = {"streams": asyncio.run(_streams(loaded, path, asked, given, Path(folder)))}
         figures["batch"] = _batch(loaded, asked, given)
     report("engine", given, figures)
@@ -56,7 +59,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", help="a model folder (default: a fresh student)")
     parser.add_argument("--streams", type=int, default=32, help="clients at a time")
-    parser.add_argument("--asks", type=int, default=4, help="answers that each client waits for in a turn")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of streams in a turn")
     parser.add_argument("--items", type=int, default=1000, help="prompts of the batch")
     parser.add_argument("--one-by-one", type=int, default=40, help="of them answered one at a time in a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
@@ -137,9 +140,9 @@ async def _streams(
     alone = 0.0
     for _ in range(given.rounds):
         for kind, engine in engines.items():
-            turn = await _clients(engine, asked, given.streams, given.asks)
+            turn = await _clients(engine, asked, given.streams, given.seconds)
             figures[kind] = max(figures[kind], turn, key=lambda each: each["tokens_per_s"])
-        alone = max(alone, _one_by_one(loaded, asked[: given.one_by_one]))
+        alone = max(alone, _apart(lambda: _one_by_one(loaded, asked[: given.one_by_one])))
     for engine in engines.values():
         await engine.close()
     for kind, figure in figures.items():
@@ -148,29 +151,35 @@ async def _streams(
     return figures | {"one_by_one_tokens_per_s": alone}
 
 
-async def _clients(engine: Engine, asked: Asked, clients: int, asks: int) -> dict[str, float]:
+async def _clients(engine: Engine, asked: Asked, clients: int, seconds: float) -> dict[str, float]:
     waits: list[float] = []
+    following, tokens = itertools.cycle(asked), 0
+    start = time.perf_counter() + WARM_S
+    end = start + seconds
 
-    async def client(at: int) -> int:
-        tokens = 0
-        for n in range(asks):
-            prompt, room = asked[(at * asks + n) % len(asked)]
-            began, first = time.perf_counter(), None
+    async def client() -> None:
+        nonlocal tokens
+        while (began := time.perf_counter()) < end:
+            (prompt, room), first = next(following), None
             async for event in engine.stream(Ask(tuple(prompt), Sampling(max_new_tokens=room))):
-                if first is None and isinstance(event, Delta | End):
-                    first = time.perf_counter() - began
-                if isinstance(event, End):
+                first = first or time.perf_counter() - began
+                if isinstance(event, End) and start <= time.perf_counter() < end:
                     tokens += event.usage.completion_tokens
-            waits.append(1000 * (first or 0.0))
-        return tokens
+                    waits.append(1000 * first)
 
-    began = time.perf_counter()
-    tokens = sum(await asyncio.gather(*(client(at) for at in range(clients))))
+    await asyncio.gather(*(client() for _ in range(clients)))
     return {
-        "tokens_per_s": tokens / (time.perf_counter() - began),
+        "tokens_per_s": tokens / seconds,
         "ttft_p50_ms": quantile(waits, 0.5).value,
         "ttft_p99_ms": quantile(waits, 0.99).value,
     }
+
+
+def _apart(work: Callable[[], float]) -> float:
+    """In a thread that ends: it would keep its team of threads, and with more teams than cores all sleep
+    between products."""
+    with ThreadPoolExecutor(1) as own:
+        return own.submit(work).result()
 
 
 if __name__ == "__main__":

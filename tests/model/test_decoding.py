@@ -119,6 +119,25 @@ def test_many_rows_come_and_go_and_each_has_its_own_tokens():
     assert {row.finish for row in rows} == {"length"}
 
 
+@pytest.mark.parametrize("family", ["Llama", "GPT2"])
+def test_equal_prompts_are_computed_once_and_each_row_goes_its_own_way(family, monkeypatch):
+    one = model(family)
+    first, second, third = prompts(3, seed=8)
+    asked = [second, first, first, third, first, second]
+    rows = [Row(p, Sampling(1.0, 1.0, 9, seed), NO_STOP, 9) for seed, p in enumerate(asked)]
+    alone = [all_tokens(Decoding(one), [Row(row.prompt, row.sampling, NO_STOP, 9)])[0] for row in rows]
+    seen, forward = [], decoding._Forward.__call__
+
+    def counted(own, ids, *more):
+        seen.append(len(ids))
+        return forward(own, ids, *more)
+
+    monkeypatch.setattr(decoding._Forward, "__call__", counted)
+    assert all_tokens(Decoding(one), rows, (2, 6)) == alone
+    assert seen[:3] == [2, 2, 3]  # second and first; their step; third, first and second for four rows
+    assert len({tuple(tokens) for tokens in alone}) > 3
+
+
 def test_a_dropped_row_leaves_the_others_as_they_were():
     one, asked = model("Llama"), prompts()
     batch = Decoding(one)

@@ -39,6 +39,15 @@ def test_tokens_that_are_no_text_stream_as_the_tokenizer_writes_them(ids):
     assert "".join(piece.text for piece in pieces) == OWN.decode(ids, skip_special_tokens=True)
 
 
+@given(st.lists(st.integers(6, 299), max_size=40))
+@settings(deadline=None)
+def test_tokens_that_are_held_are_read_at_the_end_as_if_they_had_been_fed(ids):
+    held = TextStream(OWN)
+    for id in ids:
+        held.hold(id)
+    assert held.finish().text == "".join(piece.text for piece in streamed(ids)[0])
+
+
 @given(TEXT, st.lists(st.text(st.sampled_from("ab.ct 🙂"), min_size=1, max_size=4), min_size=1, max_size=3))
 @settings(deadline=None)
 def test_an_answer_ends_before_the_first_stop_text_wherever_tokens_end(text, stop):

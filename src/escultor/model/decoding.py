@@ -229,16 +229,19 @@ class CachedMemory:
         self.last: list[int] = []  # each row's last token, not computed yet
 
     def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Compute further rows; returns the logits (B, V) after them."""
-        *_, logits = self._compute(prompts, 1)
-        return logits[:, -1]
+        """Compute further rows, equal prompts once; returns the logits (B, V) after them."""
+        places: dict[tuple[int, ...], int] = {}
+        which = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
+        *_, logits = self._compute(list(places), 1, which)
+        return logits[which, -1]
 
     def add_slowly(self, prompt: Sequence[int]) -> Iterator[Tensor]:
         """Compute one further row; the logits (T, V) after each of its tokens, chunk by chunk."""
-        for logits in self._compute([prompt], CHUNK):
+        for logits in self._compute([prompt], CHUNK, [0]):
             yield logits[0]
 
-    def _compute(self, prompts: Sequence[Sequence[int]], keep: int) -> Iterator[Tensor]:
+    def _compute(self, prompts: Sequence[Sequence[int]], keep: int, which: Sequence[int]) -> Iterator[Tensor]:
+        """Logits chunk by chunk; row i of memory becomes that of prompt `which[i]`."""
         width = max(len(prompt) for prompt in prompts)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)  # (B, T); what is masked may be any token
         for i, prompt in enumerate(prompts):
@@ -250,6 +253,7 @@ class CachedMemory:
             logits = self.forward(part, min(keep, part.shape[1]), new)
             new.advance(part.shape[1])
             if at + CHUNK >= width:  # before the last is handed on, so that rows are in when it arrives
+                new.repeat(which)
                 self._take(new)
             yield logits
 

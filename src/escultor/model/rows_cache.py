@@ -8,6 +8,7 @@ but what is new, where the library's own cache copies all of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,6 +90,9 @@ class _Layer(CacheLayerMixin):
         for mine, given in zip(self.buffers, other.buffers, strict=True):
             mine[rows : rows + count, :, end - width : end] = given[:count, :, theirs.left : theirs.end]
 
+    def repeat(self, which: Sequence[int]) -> None:
+        self.buffers = [buffer[torch.tensor(which, device=buffer.device)] for buffer in self.buffers]
+
     def put_last_in_place_of(self, row: int, last: int) -> None:
         for buffer in self.buffers:
             buffer[row] = buffer[last]
@@ -156,6 +160,15 @@ class RowsCache(Cache):
         for mine, given in zip(self.layers, other.layers, strict=True):
             mine.take(given, rows)  # type: ignore[union-attr]
         used.starts += [used.end - theirs.end + start for start in theirs.starts]
+
+    def repeat(self, which: Sequence[int]) -> None:
+        """Row i becomes what row `which[i]` was."""
+        if list(which) == list(range(self.rows)):
+            return
+        for layer in self.layers:
+            layer.repeat(which)  # type: ignore[union-attr]
+        self.columns.starts = [self.columns.starts[at] for at in which]
+        self.columns.rows_held = len(which)
 
     def drop(self, row: int) -> None:
         """Let go of a row; the last one takes its number."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from escultor.config import Serve
@@ -48,7 +50,14 @@ def engines(store: Store, source: Source, settings: Serve) -> tuple[Load, Deploy
 
     async def load(version: str) -> Engine:
         folder = own_folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
-        return await asyncio.to_thread(_open, folder, version, settings, store.blobs.root / CONVERTED)
+        # In a thread that ends: a thread keeps the team of threads that its products were computed by, and
+        # with more teams than cores each of them sleeps between products, those that decode too.
+        thread = ThreadPoolExecutor(1, "escultor-opening")
+        opened = partial(_open, folder, version, settings, store.blobs.root / CONVERTED)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, opened)
+        finally:
+            thread.shutdown(wait=False)
 
     because = "it was asked for" if source.fixed else "the log names no champion"
     return load, _sole(own, because), source.fixed

@@ -57,6 +57,10 @@ class TextStream:
             self._mark = len(self._ids)
         return self._show(0 if self.lead else self._safe())
 
+    def hold(self, token: int) -> None:
+        """One more token, of which nothing is to be shown before the end. Not to be mixed with `feed`."""
+        self._ids.append(token)
+
     def finish(self) -> Piece:
         """What was held back, now that no more tokens come."""
         if self.stopped:

@@ -66,6 +66,8 @@ class Utterance:
         self.voice, self.ask, self.row, self._before = voice, ask, row, before
         lead = voice.chat.lead if ask.prompt and not isinstance(ask.prompt[0], str | int) else ""
         self._text = TextStream(voice.chat.tokenizer, ask.stop, lead)
+        # Nobody looks at the text before it is whole, so its tokens are read once, at the end.
+        self._unread = not (ask.streamed or ask.stop or ask.top_logprobs is not None)
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []  # of tokens not shown yet, and if unstreamed of all
         self._told = 0
@@ -85,7 +87,10 @@ class Utterance:
         if token.id not in self.voice.stops:
             if self.ask.top_logprobs is not None:
                 self._logprobs.append(self.voice.logprob(token))
-            events = self._shown(self._text.feed(token.id))
+            if self._unread:
+                self._text.hold(token.id)
+            else:
+                events = self._shown(self._text.feed(token.id))
         return [*events, *self.close()] if self.whole else events
 
     @property

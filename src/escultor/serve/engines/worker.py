@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +20,8 @@ from escultor.model.decoding import PREFILL_TOKENS, Decoding, Row, Token
 from escultor.serve.engines.utterance import Utterance
 from escultor.serve.protocol import End, Event
 
+SEND_S = 0.01  # pieces that come within it are told together: nobody reads so fast, and loops wake less
+
 
 class Job:
     """An answer that somebody on an event loop waits for. `adapter` None: the model's own weights."""
@@ -29,6 +32,7 @@ class Job:
         self.events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self.cancelled = False  # nobody waits any more
         self.ended = False
+        self.told = False  # anything yet
 
     async def heard(self) -> Event:
         """The next event. Raises what was told in its place."""
@@ -51,6 +55,7 @@ class Worker:
         self._jobs: dict[Row, Job] = {}
         self._batches: dict[str | None, Decoding] = {}
         self._outbox: list[tuple[Job, Event | Exception]] = []
+        self._sent_s = 0.0  # when all of it was last sent
         self._over: EngineFault | None = None
         self._gate = threading.Lock()  # nothing is handed in once it is over
         self._thread = threading.Thread(target=self._run, name="escultor-decoding", daemon=True)
@@ -205,12 +210,22 @@ class Worker:
         self._outbox.append((job, why))
 
     def _send(self) -> None:
-        """One call into each event loop; what a closed loop's jobs wanted, nobody wants."""
+        """One call into each event loop, with what is due; what a closed loop's jobs wanted, nobody wants.
+
+        First and last pieces are due at once, the others when SEND_S have passed.
+        """
+        now = time.monotonic()
+        if all_due := now - self._sent_s >= SEND_S:
+            self._sent_s = now
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Event | Exception]]] = {}
+        kept: list[tuple[Job, Event | Exception]] = []
         for job, event in self._outbox:
-            by_loop.setdefault(job.loop, []).append((job, event))
-        self._outbox = []
+            due = all_due or job.ended or not job.told
+            (by_loop.setdefault(job.loop, []) if due else kept).append((job, event))
+        self._outbox = kept
         for loop, events in by_loop.items():
+            for job, _ in events:
+                job.told = True
             try:
                 loop.call_soon_threadsafe(_deliver, events)
             except RuntimeError:
