@@ -112,11 +112,11 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if self._left < 0 and not self._head():
             return
-        while self._chunked and self._left == 0:
-            if not self._chunk():
-                return
-        if not self._chunked:
-            self._take()
+        while self._chunked and self._chunk():
+            pass
+        if self._chunked:
+            return
+        self._take()
         if self._left == 0 and self._answered is not None:
             answered, self._answered = self._answered, None
             times = (self._began, self._sent, self._first, self._loop.time())
@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         del self._buffer[: len(taken)]
 
     def _chunk(self) -> bool:
-        """Take a whole chunk; False where more bytes must come, or after the last one."""
+        """Take a whole chunk; False where more bytes must come. The empty one is the last."""
         ends = self._buffer.find(b"\r\n")
         if ends < 0:
             return False
@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._body += self._buffer[ends + 2 : ends + 2 + size]
         del self._buffer[: ends + size + 4]
         self._chunked = size > 0
-        return size > 0
+        return True
 
 
 class Client:

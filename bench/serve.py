@@ -6,7 +6,8 @@ Three figures, each from processes of its own on loopback, load client and upstr
 
 * added latency at a constant rate: straight to the upstream and through the gateway in turns, A B A B;
 * the highest steady rate whose p99 stays under 50 ms, with one process and with two on one store;
-* a soak: half an hour's requests, one in ten streamed, one in ten judged, in five minutes; memory and errors.
+* a soak: half an hour's requests, one in ten streamed, one in ten judged, in five minutes; memory, errors, and
+  the processor time of a request, in its second quarter and its last.
 
 Where `wrk` is installed it is run too. Prints one JSON object last.
 """
@@ -17,17 +18,16 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import statistics
-import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from load import Client, Load, Reply, open_loop, quantile, rounded, run
 from machine import processor
-from serving import Started, chat, family, feedback, gateway, mock, tidily
+from serving import Started, chat, family, feedback, gateway, mock, tidily, wrk
 
 P99_MS = 50.0  # what a steady rate must keep
 STEP = 1.25  # between two rates that are tried
@@ -58,8 +58,8 @@ def main() -> None:
             }
         if given.soak_s:
             figures["soak"] = soak(Path(folder) / "soak", upstream, given.soak_s)
-        if shutil.which("wrk"):
-            figures["wrk"] = wrk(Path(folder), upstream, given.seconds)
+        if wrk.installed():
+            figures["wrk"] = by_wrk(Path(folder) / "wrk", upstream, given.seconds)
     facts = {"bench": "serve", "machine": processor(), "date": time.strftime("%Y-%m-%d")}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
     print(json.dumps(rounded(facts | {"settings": settings} | figures)))
@@ -145,39 +145,57 @@ def cpu_s(pid: int) -> float:
 # --- the soak ---------------------------------------------------------------------------------
 
 
+@dataclass
+class Weight:
+    """What the gateway weighs and has spent at a moment of the soak."""
+
+    rss_mib: float
+    cpu_s: float
+    answered: int
+
+
 def soak(store: Path, upstream: Started, seconds: float) -> dict[str, Any]:
-    """Half an hour's requests in 300 s; memory of the second half against the quarter before it."""
-    memory: list[float] = []
+    """Half an hour's requests in 300 s; memory and processor time of the last quarter against the second."""
+    weights: list[Weight] = []
     with gateway(store, upstream.url + "/v1") as served:
-        load = run(soaked(served, seconds, memory))
+        load = run(soaked(served, seconds, weights))
         say("soak", load)
-    quarter = len(memory) // 4
-    before, after = statistics.mean(memory[quarter : 2 * quarter]), statistics.mean(memory[-quarter:])
+    second, last = (weights[k * len(weights) // 4 : (k + 1) * len(weights) // 4] for k in (1, 3))
+    before, after = (statistics.mean(w.rss_mib for w in part) for part in (second, last))
     return {
         "requests_per_s": SOAK_PER_S,
         "seconds": seconds,
         **load.report(),
-        "rss_mib": {"second_quarter": before, "last_quarter": after, "most": max(memory)},
+        "rss_mib": {"second_quarter": before, "last_quarter": after, "most": max(w.rss_mib for w in weights)},
         "rss_grown": after / before - 1,
+        "cpu_ms_per_request": {"second_quarter": spent_ms(second), "last_quarter": spent_ms(last)},
         "status_5xx": sum(count for name, count in load.errors.items() if name.startswith("5")),
     }
 
 
-async def soaked(served: Started, seconds: float, memory: list[float]) -> Load:
-    client, answered = Client(served.url + PATH), ["chatcmpl-none"]  # the last answer's id
+def spent_ms(part: list[Weight]) -> float:
+    """Processor time of the gateway for each request that was answered meanwhile."""
+    answered = part[-1].answered - part[0].answered
+    return 1000 * (part[-1].cpu_s - part[0].cpu_s) / answered if answered else float("nan")
+
+
+async def soaked(served: Started, seconds: float, weights: list[Weight]) -> Load:
+    client, last, answered = Client(served.url + PATH), "chatcmpl-none", 0
 
     def request(n: int) -> bytes:
         if n % 10 == 9:
-            return client.request(feedback(n, answered[0]), "/v1/feedback")
+            return client.request(feedback(n, last), "/v1/feedback")
         return client.request(chat(n, stream=n % 10 == 4))
 
     def seen(n: int, reply: Reply) -> None:
+        nonlocal last, answered
+        answered += 1
         if n % 10 < 4 and reply.status == 200:
-            answered[0] = json.loads(reply.body)["id"]
+            last = json.loads(reply.body)["id"]
 
     async def weigh() -> None:
         while True:
-            memory.append(served.rss_mib())
+            weights.append(Weight(served.rss_mib(), cpu_s(served.pid), answered))
             await asyncio.sleep(seconds / 200)
 
     weighing = asyncio.create_task(weigh())
@@ -191,33 +209,13 @@ async def soaked(served: Started, seconds: float, memory: list[float]) -> Load:
 # --- wrk --------------------------------------------------------------------------------------
 
 
-def wrk(folder: Path, upstream: Started, seconds: float) -> dict[str, Any]:
+def by_wrk(store: Path, upstream: Started, seconds: float) -> dict[str, Any]:
     """A closed loop of 16 connections by another's hand."""
-    script = folder / "chat.lua"
-    script.write_text(
-        'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-        f"wrk.body = [==[{chat(0).decode()}]==]\n"
-    )
-    with gateway(folder / "wrk", upstream.url + "/v1") as served:
-        command = [
-            "wrk",
-            "-t1",
-            "-c16",
-            f"-d{seconds:.0f}s",
-            "--latency",
-            "-s",
-            str(script),
-            served.url + PATH,
-        ]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    print(said, flush=True)
-    lines = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.split()}
-    return {
-        "requests_per_s": float(lines["Requests/sec:"][0]),
-        "p50": lines["50%"][0],
-        "p99": lines["99%"][0],
-        "errors": " ".join(lines.get("Non-2xx", ["none"])),
-    }
+    with gateway(store, upstream.url + "/v1") as served:
+        said = wrk.drive(served.url + PATH, chat(0), 16, max(1, round(seconds)))
+    figures = said | {"connections": 16, "answered_per_s": said["answered"] / said["seconds"]}
+    print("wrk", figures, flush=True)
+    return figures
 
 
 def say(name: str, load: Load) -> None:

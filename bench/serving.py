@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 # What the tests of faults do in seconds, the benchmarks do for long: by the same hand.
 sys.path.insert(0, str(HERE.parent / "tests" / "serve"))
 
+import wrk  # noqa: E402
 from kill_rounds import found, killed  # noqa: E402
 from mock_upstream import MockUpstream, serves  # noqa: E402
 from started import Started, family, gateway  # noqa: E402
@@ -28,6 +29,7 @@ __all__ = [
     "mock",
     "serves",
     "tidily",
+    "wrk",
 ]
 
 
