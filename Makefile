@@ -63,8 +63,9 @@ bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON 
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 135m
 	$(ORACLE_BIN)/python bench/shape_135m.py --data $(BENCH_DATA) --device cuda --dtype bfloat16 --shape 360m
 
-bench-serve: $(SETUP)  ## figures of serving, about 15 minutes; each prints one JSON object last
+bench-serve: $(SETUP)  ## figures of serving, about 20 minutes; each prints one JSON object last
 	$(BIN)/python bench/serve.py
+	$(BIN)/python bench/engine.py --fast
 	$(BIN)/python bench/faults.py
 	$(BIN)/python bench/intake.py --postgres
 

@@ -6,8 +6,8 @@ Three figures, each from processes of its own on loopback, load client and upstr
 
 * added latency at a constant rate: straight to the upstream and through the gateway in turns, A B A B;
 * the highest steady rate whose p99 stays under 50 ms, with one process and with two on one store;
-* a soak: half an hour's requests, one in ten streamed, one in ten judged, in five minutes; memory, errors, and
-  the processor time of a request, in its second quarter and its last.
+* a soak: half an hour's requests, one in ten streamed, one in ten judged, in five minutes; memory, errors,
+  and the processor time of a request, in its second quarter and its last.
 
 Where `wrk` is installed it is run too. Prints one JSON object last.
 """
