@@ -62,7 +62,7 @@ def test_a_suite_of_ones_own_is_found_by_its_file_and_then_by_its_name(cli, mode
     suite.unlink()
     monkeypatch.setattr(measuring, "evaluated", None)
     assert cli("evaluate", model, "--suite", "animals", *SMALL, "--json").data == one.data
-    assert cli("evaluate", model, "--suite", one.data["suite"], "--json").data == one.data
+    assert cli("evaluate", model, "--suite", one.data["suite"], *SMALL, "--json").data == one.data
 
 
 def test_measuring_again_times_the_model_and_asks_it_nothing_new(cli, model, suite):
@@ -73,6 +73,22 @@ def test_measuring_again_times_the_model_and_asks_it_nothing_new(cli, model, sui
     assert "answering" not in again.err
     with open_store("escultor-store") as store:
         assert store.log.count(Scores) == 2
+
+
+def test_another_price_or_more_requests_are_measured_and_fewer_are_there_already(cli, model, suite):
+    def asked(*more):
+        call = cli("evaluate", model, "--suite", suite, *SMALL, *more, "--json")
+        assert call.code == 0, call.err
+        return call
+
+    first = asked()
+    dear = asked("--set", "serve.hourly_price_usd=5")
+    assert dear.data["hourly_price_usd"] == 5
+    assert "answering" not in dear.err
+    many = asked("--set", "serve.hourly_price_usd=5", "--set", "evaluation.speed_requests=4")
+    assert many.data["speed_requests"] == 4
+    assert asked("--set", "serve.hourly_price_usd=5").data == many.data
+    assert first.data["hourly_price_usd"] == 0.1
 
 
 @pytest.mark.parametrize("name", PROBES)

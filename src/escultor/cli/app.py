@@ -45,6 +45,7 @@ VERBS = {
     "evaluate": "escultor.cli.evaluating:evaluate",
     "compare": "escultor.cli.comparing:compare",
     "canary": "escultor.cli.comparing:canary",
+    "speed": "escultor.cli.speed:speed",
     "rate": "escultor.cli.rating:rate",
     "judge": "escultor.cli.judge:judge",
     "promote": "escultor.cli.deploying:promote",

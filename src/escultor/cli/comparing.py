@@ -18,6 +18,7 @@ from escultor.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from escultor.config import Gate
+    from escultor.evaluate.race import Race
     from escultor.skills.suites import Exam
     from escultor.store import Store
     from escultor.types import Scores, Verdict
@@ -44,6 +45,9 @@ def compare(
     void: Annotated[
         Path | None, typer.Option("--void", help="Items erased or leaked: a line each, `ID reason`.")
     ] = None,
+    speed: Annotated[
+        Path | None, typer.Option("--speed", help="What `speed --out` wrote of both: the page takes it.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for file and page; default: in the store.")
     ] = None,
@@ -56,16 +60,19 @@ def compare(
         return _replayed(shell, replay, out)
     if champion is None or candidate is None:
         raise InputError("two sides are compared", "one or none", "CHAMPION CANDIDATE, or --replay FILE")
-    from escultor.cycle import looking
+    from escultor.cycle import looking, measuring
     from escultor.evaluate.dossier import verdict_of
     from escultor.store import open_store
 
+    race = _race(speed)
     rules = _policy(shell, policy)
     figures, gone = _card(card), _void(void)
     sides = [_file(name) or checked_model(shell, name) for name in (champion, candidate)]
     exam = exam_of(shell, suite) if any(isinstance(side, Path) for side in sides) else None
     with open_store(shell.config.store.url) as store:
         before, after = (_scores(shell, store, side, exam) for side in sides)
+        if race is not None:
+            before, after = (measuring.timed_by(store, scores, race) for scores in (before, after))
         around = looking.circumstances(store, before, after, rules, figures, signed_by, gone)
         seed, names = shell.config.evaluation.seed, (champion, candidate)
         dossier = looking.dossier_of(store, before, after, rules, seed, around, names, exam)
@@ -211,6 +218,12 @@ def _card(file: Path | None) -> dict[str, float] | None:
 
     walk("", data)
     return found
+
+
+def _race(file: Path | None) -> Race | None:
+    from escultor.evaluate.race import read_race
+
+    return None if file is None else read_race(need_file(file).read_text(encoding="utf-8", errors="replace"))
 
 
 def _void(file: Path | None) -> dict[str, str]:

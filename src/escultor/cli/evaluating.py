@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -112,44 +112,22 @@ def means(scores: Scores) -> dict[str, float]:
 
 def show_scores(shell: Shell, exam: Exam, scores: Scores) -> None:
     """Every metric with its interval, then figures of the whole, speed and price."""
+    from escultor.cli.speed import show_speeds
+    from escultor.evaluate.speed import is_speed
+
     shell.table(
         ["Metric", "Mean", "95 % interval", "Better", "What it is"],
         [_metric(exam, scores, name) for name in scores.metrics],
         left=(0, 3, 4),
         title=f"{exam.suite.name}: {exam.suite.items:,} items in {exam.suite.clusters:,} clusters",
     )
-    rest = {k: v for k, v in scores.summary.items() if not _is_speed(k)}
+    rest = {k: v for k, v in scores.summary.items() if not is_speed(k)}
     if rest:
         shell.table(
             ["Of the whole suite", "Figure"], [(k.replace("_", " "), f"{v:.4g}") for k, v in rest.items()]
         )
-    show_speed(shell, scores.summary)
-
-
-def show_speed(shell: Shell, figures: dict[str, float]) -> None:
-    """Latencies with their intervals, throughput, and what it costs at the price of an hour."""
-    from escultor.evaluate.report_parts import count, dollars
-    from escultor.evaluate.speed import doubt_about_p99
-
-    if "speed_requests" not in figures:
-        return
-    rows = [
-        (name, *(_latency(figures, f"{key}_p{q}_ms") for q in (50, 99)))
-        for name, key in (
-            ("First token", "ttft"),
-            ("Whole answer", "latency"),
-            ("Each token after", "per_token"),
-        )
-    ]
-    shell.table(["Latency, ms", "p50 [95 %]", "p99 [95 %]"], rows)
-    shell.say(
-        f"{count(figures['parameters'])} parameters, {figures['tokens_per_s']:,.0f} tokens/s in batches. "
-        f"At {dollars(figures['hourly_price_usd'])} an hour (serve.hourly_price_usd) that is "
-        f"{dollars(figures['cost_usd_per_1k_tokens'])} per 1k tokens and "
-        f"{dollars(figures['cost_usd_per_request'])} per request."
-    )
-    if doubt := doubt_about_p99(figures["speed_requests"]):
-        shell.say(doubt, "dim")
+    if "speed_requests" in scores.summary:
+        show_speeds(shell, {"": scores.summary})
 
 
 def _metric(exam: Exam, scores: Scores, name: str) -> Sequence[str]:
@@ -164,15 +142,3 @@ def _metric(exam: Exam, scores: Scores, name: str) -> Sequence[str]:
     better = "" if scale.better == "neither" else scale.better
     about = metric.about if metric else ""
     return name, f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]", better, about
-
-
-def _is_speed(name: str) -> bool:
-    return name in ("parameters", "speed_requests", "tokens_per_s", "hourly_price_usd") or any(
-        part in name for part in ("_ms", "cost_usd")
-    )
-
-
-def _latency(figures: dict[str, float], key: str) -> str:
-    bounds: list[Any] = [figures.get(f"{key}_{side}") for side in ("low", "high")]
-    low, high = (f"{b:.1f}" if b is not None else "?" for b in bounds)
-    return f"{figures[key]:.1f} [{low}, {high}]"

@@ -8,8 +8,8 @@ from difflib import unified_diff
 from pathlib import Path
 
 from escultor.config import Gate
-from escultor.errors import DataError, StoreError
-from escultor.evaluate.answers import Kept
+from escultor.errors import DataError
+from escultor.evaluate.answers import kept_of
 from escultor.evaluate.dossier import FORMAT, Dossier, document, of_parts, parts, verdict_of
 from escultor.evaluate.gate import policy_hash
 from escultor.evaluate.ledger import look_number
@@ -49,7 +49,7 @@ def dossier_of(
     exam: Exam | None = None,
 ) -> Dossier:
     """The inputs of a verdict, with the prompts of the suite and what the store kept of both evaluations."""
-    kept = [_kept(store, scores) for scores in (champion, candidate)]
+    kept = [kept_of(store.blobs, scores) for scores in (champion, candidate)]
     told = [() if k is None else tuple(said[0] for said in k.answers) for k in kept]
     timed = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
     prompts = () if exam is None else tuple(item.prompt[-1].content for item in exam.items)
@@ -106,13 +106,3 @@ def write_pages(folder: Path, dossier: Dossier, text: str) -> None:
     for name, body in (("verdict.json", text), ("verdict.html", html(page)), ("verdict.md", markdown(page))):
         with whole(folder / name) as draft:
             draft.write_text(body, encoding="utf-8", newline="")
-
-
-def _kept(store: Store, scores: Scores) -> Kept | None:
-    """What was kept of an evaluation; None where nothing was, or it lies in another store."""
-    if scores.answers is None:
-        return None
-    try:
-        return Kept.from_bytes(store.blobs.get_bytes(scores.answers))
-    except StoreError:
-        return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from escultor.config import Config
-from escultor.errors import InputError
+from escultor.errors import DataError, InputError
 from escultor.skills.probes import PROBES, probe_exam
 from escultor.skills.suites import Exam, read_suite, register, registered
 from escultor.store import Store
@@ -14,6 +16,7 @@ from escultor.types import Scores, Suite
 
 if TYPE_CHECKING:
     from escultor.evaluate.answers import Progress
+    from escultor.evaluate.race import Race
     from escultor.evaluate.suites import Evaluated
 
 TRINITY = "trinity"
@@ -56,20 +59,31 @@ def recorded(
     store: Store, folder: Path, exam: Exam, config: Config, progress: Progress, again: bool = False
 ) -> Scores:
     """The scores of these weights on this suite that were recorded last; where there are none, or
-    `again`, new ones. They, the suite and the answers are in the store when this returns.
+    `again`, or their speed is not of this price, batch and number of requests, new ones. They, the suite
+    and the answers are in the store when this returns.
 
     Measuring again measures speed: what the model said once is not asked for a second time.
     """
     from escultor.cycle.api import checkpoint_id
 
     known = None if again else stored_scores(store, checkpoint_id(folder), exam.hash)
-    if known is not None:
+    if known is not None and _as_asked(known.summary, config):
         return known
     register(store, exam)
     done = evaluated(folder, exam, config, store.root / "cache", progress)
     store.blobs.put_bytes(done.kept.to_bytes())
     store.log.append(done.scores)
     return done.scores
+
+
+def _as_asked(figures: Mapping[str, float], config: Config) -> bool:
+    """Whether speed and price, where there are any, are those that the configuration asks for."""
+    asked = {
+        "hourly_price_usd": config.serve.hourly_price_usd,
+        "speed_batch_size": float(config.evaluation.batch_size),
+    }
+    same = all(figures.get(name, value) == value for name, value in asked.items())
+    return same and figures.get("speed_requests", math.inf) >= config.evaluation.speed_requests
 
 
 def evaluated_task(folder: Path, path: Path, config: Config, store: Store | None) -> tuple[Exam, Scores]:
@@ -86,6 +100,40 @@ def evaluated_task(folder: Path, path: Path, config: Config, store: Store | None
         store.blobs.put_bytes(done.kept.to_bytes())
         store.log.append(done.scores)
     return exam, done.scores
+
+
+def raced(folders: Sequence[Path], exam: Exam, config: Config, progress: Progress) -> Race:
+    """How fast models answer the prompts of a suite, measured in turns on this machine."""
+    from escultor.cycle.api import checkpoint_id
+    from escultor.evaluate.race import Race
+    from escultor.evaluate.suites import speeds_on
+    from escultor.model.load import load
+
+    loaded = [load(str(folder)) for folder in folders]
+    speeds = speeds_on(loaded, exam, config.evaluation, progress)
+    by_checkpoint = dict(zip(map(checkpoint_id, folders), speeds, strict=True))
+    return Race(exam.hash, exam.suite.items, config.serve.hourly_price_usd, by_checkpoint)
+
+
+def timed_by(store: Store, scores: Scores, race: Race) -> Scores:
+    """Scores with the speed that was measured in turns in the place of their own; its requests are kept.
+
+    Raises DataError where this checkpoint was not timed, or on other prompts.
+    """
+    from escultor.evaluate.answers import Kept, kept_of
+    from escultor.evaluate.suites import retimed
+
+    speed = race.speeds.get(scores.checkpoint)
+    if speed is None or race.suite != scores.suite:
+        raise DataError(
+            "the speed is that of other models, or on other prompts",
+            f"checkpoints {', '.join(race.speeds)} on suite {race.suite}",
+            f"checkpoint {scores.checkpoint} on suite {scores.suite}",
+            "escultor speed, with the models and the suite of this comparison",
+        )
+    done = retimed(scores, kept_of(store.blobs, scores) or Kept(()), speed, race.hourly_price_usd)
+    store.blobs.put_bytes(done.kept.to_bytes())
+    return done.scores
 
 
 def stored_scores(store: Store, checkpoint: str, suite: str) -> Scores | None:

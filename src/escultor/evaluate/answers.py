@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 
 from escultor.data.rows import NllRow, document_rows, ids_of
 from escultor.data.signals import nll_by_row
-from escultor.errors import DataError
+from escultor.errors import DataError, StoreError
 from escultor.evaluate.memo import Memo
 from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
 from escultor.model.load import Loaded
 from escultor.skills.suites import Exam
 from escultor.skills.table import Likelihood, Need, Seen, metric_of, parse_schema
-from escultor.types import Document, Messages, Origin, SuiteItem
+from escultor.store import Blobs
+from escultor.types import Document, Messages, Origin, Scores, SuiteItem
 
 KEPT_AT_ONCE = 4  # batches: what a killed evaluation loses at most
 ROWS_AT_ONCE = 256
@@ -42,6 +43,16 @@ class Kept:
         return Kept(
             tuple(tuple(each) for each in found["answers"]), tuple(Timing(*t) for t in found["requests"])
         )
+
+
+def kept_of(blobs: Blobs, scores: Scores) -> Kept | None:
+    """What was kept of an evaluation; None where nothing was, or it lies in another store."""
+    if scores.answers is None:
+        return None
+    try:
+        return Kept.from_bytes(blobs.get_bytes(scores.answers))
+    except StoreError:
+        return None
 
 
 def context_of(loaded: Loaded) -> int:

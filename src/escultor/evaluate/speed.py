@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
@@ -16,6 +16,7 @@ from escultor.types import Sampling
 SPEED_TOKENS = 32  # a request is timed to this many tokens at most: models that say less are not faster
 ENOUGH_FOR_P99 = 1000  # requests: with fewer the 99th percentile is close to the slowest one seen
 BATCH_RUNS = 2
+TOLD_EVERY = 100  # requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,13 @@ class Speed:
     def figures(self, hourly_price_usd: float) -> dict[str, float]:
         """By name: p50 and p99 of ttft_ms, latency_ms and per_token_ms, with distribution-free 95 %
         bounds (`…_low`, `…_high`; a bound that so few requests cannot give is left out), speed_requests,
-        tokens_per_s, and the cost of 1,000 tokens and of a request at the price of an hour, answered
-        `batch_size` at a time.
+        speed_batch_size, tokens_per_s, and the cost of 1,000 tokens and of a request at the price of an
+        hour, answered `batch_size` at a time.
         """
         found: dict[str, float] = {
             "parameters": float(self.parameters),
             "speed_requests": float(len(self.requests)),
+            "speed_batch_size": float(self.batch_size),
             "tokens_per_s": self.tokens_per_s,
             "cost_usd_per_1k_tokens": hourly_price_usd / 3600 / self.tokens_per_s * 1000,
             "cost_usd_per_request": hourly_price_usd / 3600 / self.requests_per_s,
@@ -67,6 +69,13 @@ class Speed:
                 bounds = {f"{key}_low": at.low, f"{key}_high": at.high}
                 found |= {bound: value for bound, value in bounds.items() if value is not None}
         return found
+
+
+def is_speed(figure: str) -> bool:
+    """Whether a figure of this name is one of `Speed.figures`."""
+    return figure in ("parameters", "tokens_per_s", "hourly_price_usd") or any(
+        part in figure for part in ("_ms", "cost_usd", "speed_")
+    )
 
 
 def doubt_about_p99(requests: float) -> str | None:
@@ -85,6 +94,7 @@ def measure_speeds(
     sampling: Sampling,
     requests: int,
     batch_size: int,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[Speed]:
     """Ask every model the same requests in turns, A B then B A, so that a machine whose speed drifts
     favours none; then the same in batches.
@@ -101,6 +111,8 @@ def measure_speeds(
     for loaded, own in zip(models, prompts, strict=True):
         _ask(loaded, own[0], short)  # the first call prepares kernels
     for at in range(requests):
+        if at % TOLD_EVERY == 0:
+            progress(f"timing: {at:,} of {requests:,} requests")
         for m in _turn(len(models), at):
             timings[m].append(_ask(models[m], prompts[m][at % len(prompts[m])], short))
     batches: list[list[tuple[float, int]]] = [[] for _ in models]

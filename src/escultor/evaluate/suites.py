@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from escultor.config import Evaluation
 from escultor.errors import DataError
 from escultor.evaluate.answers import Kept, Progress, observe, prompts_of
 from escultor.evaluate.memo import memo_for
-from escultor.evaluate.speed import measure_speeds
+from escultor.evaluate.speed import Speed, is_speed, measure_speeds
 from escultor.ids import hash_bytes, hash_value
 from escultor.model.load import Loaded
 from escultor.skills.suites import Exam
@@ -48,14 +48,29 @@ def evaluate(
     each = [s for said in seen for s in said]
     repeated = [item for item, said in zip(exam.items, seen, strict=True) for _ in said]
     progress("measuring speed")
-    prompts = prompts_of(loaded, exam)
-    (speed,) = measure_speeds(
-        [loaded], [prompts], exam.suite.decoding, settings.speed_requests, settings.batch_size
-    )
+    (speed,) = speeds_on([loaded], exam, settings)
     kept = Kept(tuple(tuple(s.answer for s in said) for said in seen), speed.requests)
     summary = speed.figures(hourly_price_usd) | whole_figures(each, repeated, tuple(exam.suite.metrics))
     scores = scores_of(exam, checkpoint, metrics, summary, hash_bytes(kept.to_bytes()))
     return Evaluated(scores, kept)
+
+
+def speeds_on(
+    models: Sequence[Loaded], exam: Exam, settings: Evaluation, progress: Progress = lambda text: None
+) -> list[Speed]:
+    """How fast each model answers the prompts of a suite, measured in turns."""
+    prompts = [prompts_of(loaded, exam) for loaded in models]
+    requests, size = settings.speed_requests, settings.batch_size
+    return measure_speeds(models, prompts, exam.suite.decoding, requests, size, progress)
+
+
+def retimed(scores: Scores, answers: Kept, speed: Speed, hourly_price_usd: float) -> Evaluated:
+    """Scores whose speed was measured anew: other figures, and so another id."""
+    summary = {name: value for name, value in scores.summary.items() if not is_speed(name)}
+    summary |= speed.figures(hourly_price_usd)
+    kept = Kept(answers.answers, speed.requests)
+    id = hash_value([scores.checkpoint, scores.suite, scores.metrics, summary])
+    return Evaluated(replace(scores, id=id, summary=summary, answers=hash_bytes(kept.to_bytes())), kept)
 
 
 def scores_of(

@@ -1,0 +1,107 @@
+"""`speed`: how fast models answer beside one another, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from escultor.cli.evaluating import WhichSuite, checked_model, exam_of
+from escultor.cli.output import Done, Shell, write_text
+from escultor.errors import InputError
+from escultor.ids import plain
+
+if TYPE_CHECKING:
+    from escultor.evaluate.race import Race
+
+_TIMES = (("First token", "ttft"), ("Whole answer", "latency"), ("Each token after", "per_token"))
+
+
+def speed(
+    shell: Shell,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="One, or several to compare.")],
+    suite: WhichSuite = "trinity",
+    requests: Annotated[
+        int | None, typer.Option("--requests", min=1, help="Of each model; default: the config's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write it as JSON, for `compare --speed FILE`.")
+    ] = None,
+) -> Done:
+    """Time models on the same requests, in turns (A B, B A), on this machine: latency, throughput, price."""
+    from escultor.cli.live import Live
+    from escultor.cycle import measuring
+    from escultor.cycle.api import checkpoint_id
+
+    folders = [checked_model(shell, name) for name in models]
+    if len(set(map(checkpoint_id, folders))) < len(models):
+        raise InputError("models are timed beside one another", "one of them twice", "different models")
+    exam = exam_of(shell, suite)
+    config = shell.config
+    if requests is not None:
+        evaluation = config.evaluation.model_copy(update={"speed_requests": requests})
+        config = config.model_copy(update={"evaluation": evaluation})
+    with Live() as live:
+        live.phase(f"timing {', '.join(models)} on the prompts of {exam.suite.name}")
+        race = measuring.raced(folders, exam, config, live.note)
+    if out is not None:
+        write_text(out, race.to_json())
+    named = dict(zip(models, race.speeds, strict=True))
+    figures = {name: race.speeds[id].figures(race.hourly_price_usd) for name, id in named.items()}
+    show_speeds(shell, figures)
+    ratios = _ratios(shell, race, list(named.items()))
+    told = {name: {"checkpoint": named[name], **found} for name, found in figures.items()}
+    return Done({"suite": race.suite, "models": told, "times": ratios, "out": out})
+
+
+def show_speeds(shell: Shell, by_model: Mapping[str, Mapping[str, float]]) -> None:
+    """Latencies with their intervals, then throughput and what it costs at the price of an hour."""
+    from escultor.evaluate.report_parts import count, dollars
+    from escultor.evaluate.speed import doubt_about_p99
+
+    rows = [
+        (f"{model}: {name.lower()}" if model else name, *(_latency(f, f"{key}_p{q}_ms") for q in (50, 99)))
+        for name, key in _TIMES
+        for model, f in by_model.items()
+    ]
+    shell.table(["Latency, ms", "p50 [95 %]", "p99 [95 %]"], rows)
+    for model, f in by_model.items():
+        shell.say(
+            f"{f'{model}: ' if model else ''}{count(f['parameters'])} parameters, {f['tokens_per_s']:,.0f} "
+            f"tokens/s in batches{_size(f)}. At {dollars(f['hourly_price_usd'])} an hour "
+            f"(serve.hourly_price_usd) that is {dollars(f['cost_usd_per_1k_tokens'])} per 1k tokens and "
+            f"{dollars(f['cost_usd_per_request'])} per request."
+        )
+    if doubt := doubt_about_p99(min(f["speed_requests"] for f in by_model.values())):
+        shell.say(doubt, "dim")
+
+
+def _size(figures: Mapping[str, float]) -> str:
+    size = figures.get("speed_batch_size")
+    return "" if size is None else f" of {size:.0f}"
+
+
+def _latency(figures: Mapping[str, float], key: str) -> str:
+    low, high = (f"{b:.1f}" if (b := figures.get(f"{key}_{side}")) else "?" for side in ("low", "high"))
+    return f"{figures[key]:.1f} [{low}, {high}]"
+
+
+def _ratios(shell: Shell, race: Race, named: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Every model beside the one named before it."""
+    from escultor.evaluate.race import time_ratio
+
+    found = []
+    for (one, first), (other, second) in pairwise(named):
+        a, b = race.speeds[first], race.speeds[second]
+        ratio = time_ratio(a, b, race.prompts)
+        low, high = ("?" if bound is None else f"{bound:.3g}" for bound in (ratio.low, ratio.high))
+        shell.say(
+            f"{other} takes {ratio.value:.3g} times as long for an answer as {one}, 95 % interval "
+            f"[{low}, {high}]; in batches it makes {b.tokens_per_s / a.tokens_per_s:.3g} times the tokens/s.",
+            "bold",
+        )
+        found.append({"of": other, "over": one, **plain(ratio._asdict())})
+    return found
