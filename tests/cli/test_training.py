@@ -8,8 +8,8 @@ from cli_rows import examples, jsonl, pairs
 
 from escultor.cli import finding
 from escultor.cycle import api
+from escultor.train.names import RECORD
 from escultor.train.resume import LAST_GOOD, PLAIN, SHARDED, RunFolder
-from escultor.train.runs import RECORD
 
 SHORT = tuple(
     word

@@ -9,8 +9,9 @@ import tiny
 from escultor.errors import NotFinite, StoreError
 from escultor.model.load import load
 from escultor.train import loop, runs
+from escultor.train.names import RECORD
 from escultor.train.resume import LAST_GOOD
-from escultor.train.runs import RECORD, run
+from escultor.train.runs import run
 
 SETTINGS = tiny.settings(shuffle=False, batch_size=2)
 GOOD = tiny.examples(8)

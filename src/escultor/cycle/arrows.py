@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from escultor.config import Config, Training
@@ -18,11 +19,13 @@ from escultor.errors import ConfigError, FaultError
 from escultor.evaluate.answers import Kept
 from escultor.evaluate.dossier import verdict_of
 from escultor.evaluate.suites import evaluate
-from escultor.ids import code_hash, hash_value, plain
+from escultor.ids import code_hash, plain
 from escultor.model.load import Loaded, count_parameters, load, resolve
 from escultor.skills.suites import Exam, register
 from escultor.store import registry
+from escultor.train.names import METRICS, MODEL
 from escultor.train.phases import PHASES
+from escultor.train.records import RunRecord, dataset_hash
 from escultor.train.runs import run
 from escultor.types import Checkpoint, DatasetVersion, Deployment, Promote, Scores, Verdict
 
@@ -85,50 +88,52 @@ def train_model(
         )
     left_out: Counter[str] = Counter()
     items = guard_of(turn.flow.store).allowed(items, left_out)
+    note = turn.flow.progress.note
     for why, n in left_out.items():
-        turn.flow.progress.note(f"{name}: {why}: {n:,}")
-    dataset = hash_value([hash_value(item) for item in items])
+        note(f"{name}: {why}: {n:,}")
 
     def warn(found: Preflight) -> None:
         for text in found.warnings:
-            turn.flow.progress.note(f"{name}: {text}")
+            note(f"{name}: {text}")
 
     def work(key: str) -> tuple[Result, list[Any]]:
-        out = turn.flow.store.root / "runs" / key
-        model = start()
-        record = run(
-            phase,
-            model,
-            items,
-            settings,
-            out,
-            frozen() if frozen else None,
-            parents,
-            on_step=turn.flow.progress.training,
-            cache=turn.flow.store.root / "cache",
-            on_preflight=warn,
-        )
-        tree = turn.blobs.put_tree(out / "model")
-        metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
-        parameters = count_parameters(turn.load(tree).model)
-        data = _dataset(turn, phase, dataset, items, record.counts | left_out)
-        made = Checkpoint(
-            tree,
-            name,
-            phase,
-            parents,
-            record.config_hash,
-            dataset,
-            record.code_version,
-            settings.seed,
-            parameters,
-        )
-        shutil.rmtree(out)
-        kept = {k: v for k, v in asdict(record).items() if k in ("counts", "steps", "tokens", "loss")}
-        return {"checkpoint": tree, "metrics": metrics, "rows": len(items), **kept}, [data, made]
+        root = turn.flow.store.root
+        out, other = root / "runs" / key, frozen() if frozen else None
+        watch: dict[str, Any] = {"on_step": turn.flow.progress.training, "on_preflight": warn}
+        record = run(phase, start(), items, settings, out, other, parents, cache=root / "cache", **watch)
+        return _kept_run(turn, name, record, items, left_out, out)
 
-    inputs = {"settings": settings.model_dump(), "items": dataset, "parents": list(parents)}
+    inputs = {"settings": settings.model_dump(), "items": dataset_hash(items), "parents": list(parents)}
     return turn.flow.step(name, inputs, work)
+
+
+def _kept_run(
+    turn: Turn, name: str, record: RunRecord, items: Sequence[Any], left_out: Counter[str], out: Path
+) -> tuple[Result, list[Any]]:
+    """What a run made, moved into the store, as the result and nouns of its step."""
+    tree = turn.blobs.put_tree(out / MODEL)
+    metrics = turn.blobs.put_bytes((out / METRICS).read_bytes())
+    data = _dataset(turn, record.phase, record.dataset_hash, items, record.counts | left_out)
+    shutil.rmtree(out)
+    kept = {k: v for k, v in asdict(record).items() if k in ("counts", "steps", "tokens", "loss")}
+    result = {"checkpoint": tree, "metrics": metrics, "rows": len(items), **kept}
+    return result, [data, checkpoint_of(record, tree, name)]
+
+
+def checkpoint_of(record: RunRecord, tree: str, name: str) -> Checkpoint:
+    """What a run made, as a noun."""
+    phase: Any = record.phase
+    return Checkpoint(
+        tree,
+        name,
+        phase,
+        record.parents,
+        record.config_hash,
+        record.dataset_hash,
+        record.code_version,
+        record.seed,
+        record.parameters,
+    )
 
 
 def _dataset(

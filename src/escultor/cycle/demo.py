@@ -14,6 +14,7 @@ from typing import Any
 from escultor.config import Config, load_config
 from escultor.cycle.arrows import (
     Turn,
+    checkpoint_of,
     deploy_first,
     evaluate_model,
     gate,
@@ -30,7 +31,6 @@ from escultor.errors import FaultError
 from escultor.evaluate.trinity import trinity_exam
 from escultor.ids import hash_value, plain
 from escultor.model.generate import generate
-from escultor.model.load import count_parameters
 from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
 from escultor.monitor.rules import alerts
@@ -42,7 +42,6 @@ from escultor.store import open_store, registry
 from escultor.train.runs import pretrain
 from escultor.types import (
     Alert,
-    Checkpoint,
     Example,
     Feedback,
     Interaction,
@@ -149,9 +148,7 @@ def _pretrained(turn: Turn, corpus: Corpus, trained: Result) -> str:
         record = pretrain(items, settings, out, turn.flow.progress.training)
         tree = turn.blobs.put_tree(out / "model")
         metrics = turn.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
-        parameters = count_parameters(turn.load(tree).model)
-        hashes = (record.config_hash, record.dataset_hash, record.code_version)
-        made = Checkpoint(tree, "base", "pretrain", (), *hashes, settings.seed, parameters)
+        made = checkpoint_of(record, tree, "base")
         return {"checkpoint": tree, "metrics": metrics, "loss": record.loss, "tokens": record.tokens}, [made]
 
     inputs = {"settings": settings.model_dump(), "items": hash_value([d.id for d in items])}

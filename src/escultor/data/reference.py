@@ -172,9 +172,9 @@ def labels(row: BranchedRow) -> int:
     return sum(len(branch) for branch in row.branches)
 
 
-def identity(model: Any, precision: str) -> str:
-    """The content id of a frozen model: every tensor, its shape's settings, and the precision of its
-    products."""
+def identity(model: Any, precision: str = "") -> str:
+    """The content id of a model: every tensor, its shape's settings, and the precision of its products where
+    that matters."""
     digest = hashlib.sha256(precision.encode())
     config = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())

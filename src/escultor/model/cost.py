@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from escultor.model.forward import multiplies_in, precision
+from escultor.model.forward import precision
 from escultor.model.head import CHUNK_VALUES
 
 MEASURE_S = 0.1
@@ -53,7 +53,8 @@ class Cost:
 
 
 def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> Cost:
-    """Time and memory of a run by formula; the model may be one without weights (device `meta`).
+    """Time and memory of a run by formula; the model may be one without weights (device `meta`). `dtype` is
+    what products are in, float32 or bfloat16, on the device where it runs.
 
     Time: 2 N FLOPs a token forward (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), 2 N backward to
     the activations and 2 per trained number, at the measured speed of matrix products. N leaves out an
@@ -100,7 +101,7 @@ def _activations(model: Any, work: Work, dtype: str) -> int:
     groups = getattr(config, "num_key_value_heads", None) or heads
     keys = groups * (getattr(config, "head_dim", None) or hidden // heads)
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    half = multiplies_in(dtype) == "bfloat16"
+    half = dtype == "bfloat16"
     bytes_ = 2 if half else 4
     layer = 4 * 9 * hidden + bytes_ * (2 * keys + 4 * inner + (work.width if work.masked else 0))
     per_token = 4 * 4 * hidden + (layers * 4 * hidden + layer if work.checkpointed else layers * layer)

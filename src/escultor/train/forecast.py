@@ -14,13 +14,15 @@ from escultor.data.preflight import Preflight, Row, preflight
 from escultor.model.adapters import adapter_numbers
 from escultor.model.attention import kind_for
 from escultor.model.cost import Work, cost, forward_flops, matrix_speed
+from escultor.model.forward import multiplies_in
 from escultor.text.chat import Chat
 from escultor.train.distributed import CPU
 from escultor.train.optim import adamw_bytes, state_bytes
+from escultor.train.phases import Phase
 
 
 def look(
-    phase: str,
+    method: Phase,
     rows: Sequence[Row],
     counts: Mapping[str, int],
     chat: Chat,
@@ -33,24 +35,31 @@ def look(
     """The pre-flight of a run on `device`; takes about a tenth of a second more than a pass over the rows."""
     estimate = cost(
         model,
-        work(phase, rows, model, settings, teacher),
-        settings.dtype,
+        work(method, rows, model, settings, teacher, device),
+        multiplies_in(settings.dtype, device.type),
         matrix_speed(model, settings.dtype, device),
     )
-    return preflight(rows, counts, chat, model, estimate, phase == "pretrain", show)
+    return preflight(rows, counts, chat, model, estimate, method.kind == "document", show)
 
 
-def work(phase: str, rows: Sequence[Row], model: Any, settings: Training, teacher: Any = None) -> Work:
-    """What a run computes, by its phase, rows and settings. `teacher` is distillation's."""
+def work(
+    method: Phase,
+    rows: Sequence[Row],
+    model: Any,
+    settings: Training,
+    teacher: Any = None,
+    device: torch.device = CPU,
+) -> Work:
+    """What a run on `device` computes, by its method, rows and settings. `teacher` is distillation's."""
     lengths = [row.length for row in rows]
     tokens = sum(lengths)
-    items = math.ceil(tokens / settings.max_length) if phase == "pretrain" else len(rows)
+    items = math.ceil(tokens / settings.max_length) if method.kind == "document" else len(rows)
     limit = settings.max_steps * settings.batch_size / items if settings.max_steps else math.inf
     passes = min(settings.epochs, limit)
-    width, largest = _largest_pass(phase, lengths, settings)
+    width, largest = _largest_pass(method, lengths, settings)
     labelled = sum(len(learnt) for row in rows for _, learnt in row.lessons)
     frozen = 0.0
-    if phase in ("dpo", "kto"):  # the reference looks at each row once at most, whatever the epochs
+    if method.frozen == "reference":  # the reference looks at each row once at most, whatever the epochs
         frozen = forward_flops(model, tokens)
     elif teacher is not None:
         frozen = forward_flops(teacher, tokens * passes)
@@ -70,14 +79,14 @@ def work(phase: str, rows: Sequence[Row], model: Any, settings: Training, teache
         frozen_bytes=sum(p.numel() * p.element_size() for p in teacher.parameters()) if teacher else 0,
         dense=teacher is not None,
         masked=settings.attention in ("auto", "dense")
-        and kind_for(model, CPU, settings.attention) == "dense",
+        and kind_for(model, device, settings.attention) == "dense",
         checkpointed=settings.gradient_checkpointing,
     )
 
 
-def _largest_pass(phase: str, lengths: Sequence[int], settings: Training) -> tuple[int, int]:
+def _largest_pass(method: Phase, lengths: Sequence[int], settings: Training) -> tuple[int, int]:
     """The width of the packed rows of the largest forward pass, and its tokens, at most."""
-    if phase == "pretrain":
+    if method.kind == "document":
         width = settings.max_length
         rows = min(settings.batch_size, settings.micro_batch_size or max(1, FORWARD_TOKENS // width))
         return width, rows * width

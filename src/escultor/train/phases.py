@@ -60,13 +60,15 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """`rows` tokenises items of `kind`; `stream(rows, frozen, settings)` adds what the frozen model says;
-    `objective(settings)` is what the loop minimises."""
+    """`rows` tokenises items of `kind`; `stream(rows, frozen, settings)` adds what the frozen model says (a
+    reference: once for each row; a teacher: in every step); `objective(settings)` is what the loop
+    minimises."""
 
     kind: Literal["document", "example", "pair", "judged"]
     rows: Rows
     stream: Callable[[Sequence[Any], Frozen, Any], Stream]
     objective: Callable[[Any], Objective]
+    frozen: Literal["reference", "teacher"] | None = None
 
 
 def _nll(settings: Training) -> Objective:
@@ -227,7 +229,7 @@ def _judged_rows(
 PHASES: dict[str, Phase] = {
     "pretrain": Phase("document", _document_rows, _packed_documents, _nll),
     "sft": Phase("example", _example_rows, _examples, _nll),
-    "dpo": Phase("pair", _pair_rows, _pairs_with_reference, _dpo),
-    "kto": Phase("judged", _judged_rows, _verdicts_with_reference, _kto),
-    "distill": Phase("example", _weighted_rows, _examples_with_teacher, _kd),
+    "dpo": Phase("pair", _pair_rows, _pairs_with_reference, _dpo, "reference"),
+    "kto": Phase("judged", _judged_rows, _verdicts_with_reference, _kto, "reference"),
+    "distill": Phase("example", _weighted_rows, _examples_with_teacher, _kd, "teacher"),
 }

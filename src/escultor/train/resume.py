@@ -16,7 +16,7 @@ import torch
 
 from escultor.errors import PlaceError, StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
-from escultor.train.names import HALF_WRITTEN, LAST_GOOD, PLAIN, SHARDED
+from escultor.train.names import HALF_WRITTEN, LAST_GOOD, LOCK, METRICS, PLAIN, SHARDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     @property
     def begun(self) -> bool:
         """Whether a run was cut short here: its state lies here, or nothing but rows of one without."""
         if (self.path / PLAIN).is_file() or self.sharded_states():
             return True
-        own = (self.metrics.name, LAST_GOOD)
+        own = (self.metrics.name, LAST_GOOD, LOCK)
         return all(path.name in own or path.match(HALF_WRITTEN) for path in self.path.iterdir())
 
     def sharded_states(self) -> list[Path]:
@@ -85,11 +85,13 @@ class RunFolder:
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def finish(self) -> None:
-        """The run is done and its result saved elsewhere; the state is not needed any more."""
-        (self.path / PLAIN).unlink(missing_ok=True)
-        for folder in self.sharded_states():
-            shutil.rmtree(folder)
-        shutil.rmtree(self.path / LAST_GOOD, ignore_errors=True)
+        """The run is done and its result saved elsewhere: what it needed to go on is not needed any more, nor
+        what processes left that were killed."""
+        for name in (PLAIN, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        for left in (*self.sharded_states(), self.path / LAST_GOOD):
+            shutil.rmtree(left, ignore_errors=True)
+        self.clear_half_written()
 
     # --- what both kinds of state are made of -----------------------------------------------------
 
@@ -157,7 +159,7 @@ class RunFolder:
     def clear_half_written(self) -> None:
         """Remove what a process left that was killed while it wrote."""
         for left in self.path.glob(HALF_WRITTEN):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
     def cut_metrics(self, step: int, world: World) -> None:
         """Forget rows written after the state: those steps are taken again."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,17 @@ from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreE
 from escultor.ids import code_hash, hash_value
 from escultor.model.adapters import merged, no_base, save_adapter, with_adapter
 from escultor.model.forward import unwrapped
-from escultor.model.load import Loaded, changed, folder_of, fresh, save
+from escultor.model.load import Loaded, changed, count_parameters, folder_of, fresh, save
 from escultor.rng import derive_seed
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.distributed import ALONE, World
 from escultor.train.forecast import look
+from escultor.train.lock import held
 from escultor.train.loop import Objective, StepReport, Stream, train
-from escultor.train.names import ADAPTER, LAST_GOOD, MODEL, RECORD
-from escultor.train.phases import PHASES, Frozen
+from escultor.train.names import ADAPTER, LAST_GOOD, MODEL
+from escultor.train.phases import PHASES, Frozen, Phase
 from escultor.train.placing import placed, prepared, sparing
+from escultor.train.records import RunRecord, dataset_hash, finished, run_key, write_record
 from escultor.train.resume import RunFolder
 from escultor.types import Document
 
@@ -34,21 +35,30 @@ OnPreflight = Callable[[Preflight], None]
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What made a model folder, kept beside its weights. The key names all that decides the result."""
+class _Task:
+    """What decides the result of a run."""
 
-    key: str
     phase: str
-    parents: tuple[str, ...]  # weights hashes
-    dataset_hash: str
-    config_hash: str
-    code_version: str
-    seed: int
-    counts: dict[str, int]
-    steps: int
-    tokens: int
-    seconds: float
-    loss: float
+    start: Loaded
+    items: Sequence[Any]
+    settings: Training
+    frozen: Loaded | None
+    parents: tuple[str, ...]
+
+    @property
+    def method(self) -> Phase:
+        return PHASES[self.phase]
+
+    def refuse(self, world: World) -> None:
+        """Raise InputError where its parts do not go together."""
+        world.refuse(self.settings)
+        if self.phase not in PHASES:
+            raise InputError("there is no such phase", self.phase, ", ".join(PHASES))
+        if self.method.frozen == "teacher" and (self.frozen is None or self.frozen is self.start):
+            raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
+        lora = self.settings.lora
+        if lora and not lora.merge and folder_of(self.start.model) is None:
+            raise no_base()
 
 
 def run(
@@ -69,41 +79,59 @@ def run(
     also the adapter alone, where the base lies in a folder.
 
     `frozen` is the reference (default: `start` before its first step) or the teacher; what the reference
-    says is kept in the folder `cache` (None: in memory), for other runs too. A run that was
-    cut short goes on; one that is done is returned as it is; a folder that holds anything else is
-    refused with InputError. What the rows are and what the run will take is told to `on_preflight`
-    before it begins. Of several processes (`world`) each calls this alike, and the first writes. Raises
-    DataError when no row is left to learn from, what `Preflight.refuse` does, and NotFinite, when the model
-    of the last good step is kept in `out` under `last-good`.
+    says is kept in the folder `cache` (None: in memory), for other runs too; `parents` are names for the
+    record. A run that was cut short goes on; one that is done is returned as it is; a folder that holds
+    anything else, or in which another run is at work, is refused with InputError. What the rows are and what
+    the run will take is told to `on_preflight` before it begins. Of several processes (`world`) each calls
+    this alike, and the first writes. Raises DataError when no row is left to learn from, what
+    `Preflight.refuse` does, and NotFinite, when the model of the last good step is kept in `out` under
+    `last-good`.
     """
-    if phase == "distill" and (frozen is None or frozen is start):
-        raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
     world = world.at(settings.device)
-    world.refuse(settings)
-    if settings.lora and not settings.lora.merge and folder_of(start.model) is None:
-        raise no_base()
-    method = PHASES[phase]
-    dataset = hash_value([hash_value(item) for item in items])
-    key = hash_value([phase, settings.model_dump(), dataset, parents, code_hash()])
-    if done := finished(out, key):
-        return done
-    rows, counts = _looked_at(phase, start, frozen, items, settings, on_preflight, world)
-    folder = RunFolder(out, key)
-    torch.manual_seed(derive_seed(settings.seed, phase))
-    other = frozen or start
+    task = _Task(phase, start, items, settings, frozen, parents)
+    task.refuse(world)
+    dataset = dataset_hash(items)
+    folder = RunFolder(out, run_key(phase, start, frozen, dataset, settings, parents))
+    record = finished(out, folder.key)
+    if record is None:
+        with held(out, world):  # another run may have been at work until now
+            record = finished(out, folder.key) or _made(
+                task, dataset, folder, cache, on_step, on_preflight, world
+            )
+    if world.first:
+        folder.finish()
+    return record
+
+
+def _made(
+    task: _Task,
+    dataset: str,
+    folder: RunFolder,
+    cache: Path | None,
+    on_step: OnStep,
+    on_preflight: OnPreflight,
+    world: World,
+) -> RunRecord:
+    """Look, train, and write the model and its record."""
+    settings, start = task.settings, task.start
+    rows, counts = _looked_at(task, on_preflight, world)
+    torch.manual_seed(derive_seed(settings.seed, task.phase))
+    other = task.frozen or start
     with placed([start.model] if other is start else [start.model, other.model], settings, world):
-        stream = method.stream(rows, Frozen(other.model, cache, counts, world), settings)
+        stream = task.method.stream(rows, Frozen(other.model, cache, counts, world), settings)
         student = with_adapter(start, settings.lora)
         if world.size > 1:  # what is drawn from here on is each process's own
-            torch.manual_seed(derive_seed(settings.seed, phase, "rank", world.rank))
-        objective = sparing(method.objective(settings), settings)
+            torch.manual_seed(derive_seed(settings.seed, task.phase, "rank", world.rank))
+        objective = sparing(task.method.objective(settings), settings)
         report = _trained(student, stream, objective, settings, folder, on_step, world)
     last = folder.read_metrics()[-1] if report is None else report.row()
     made_of = (dataset, hash_value(settings.model_dump()), code_hash(), settings.seed)
     figures = (stream.steps, last["tokens"], last["seconds"], last["loss"])
-    record = RunRecord(key, phase, parents, *made_of, dict(counts), *figures)
+    parameters = _saved(student, settings, folder) if world.first else 0
+    (parameters, *_) = world.gather(parameters)
+    record = RunRecord(folder.key, task.phase, task.parents, *made_of, dict(counts), *figures, parameters)
     if world.first:
-        _finish(student, settings, folder, record)
+        write_record(folder.path, record)
     world.wait()
     return record
 
@@ -135,29 +163,10 @@ def preview(
 ) -> Preflight:
     """What a run on `items` would learn from and take; `start` may be without weights. See `run`."""
     rows, counts = _rows(phase, start, items, settings)
-    other = (teacher or start).model if phase == "distill" else None
+    method = PHASES[phase]
+    other = (teacher or start).model if method.frozen == "teacher" else None
     device = ALONE.at(settings.device).device
-    return look(phase, rows, counts, start.chat, start.model, settings, other, show, device)
-
-
-def finished(out: Path, key: str) -> RunRecord | None:
-    """The record of a finished run with this key; None where there is none yet.
-
-    Raises InputError when the folder holds another run or other files.
-    """
-    path = out / RECORD
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] == key:
-            return RunRecord(**(found | {"parents": tuple(found["parents"])}))
-    elif not out.exists() or (out.is_dir() and RunFolder(out, key).begun):
-        return None
-    raise InputError(
-        f"{out} already holds something else",
-        "another run or other files",
-        "a new or empty folder",
-        "give another --out, or delete it",
-    )
+    return look(method, rows, counts, start.chat, start.model, settings, other, show, device)
 
 
 def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
@@ -172,21 +181,21 @@ def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
         )
 
 
-def _looked_at(
-    phase: str,
-    start: Loaded,
-    frozen: Loaded | None,
-    items: Sequence[Any],
-    settings: Training,
-    on_preflight: OnPreflight,
-    world: World,
-) -> tuple[Sequence[Any], Counter[str]]:
+def _looked_at(task: _Task, on_preflight: OnPreflight, world: World) -> tuple[Sequence[Any], Counter[str]]:
     """The rows of a run and their counts, after its pre-flight."""
-    rows, counts = _rows(phase, start, items, settings)
-    teacher = frozen.model if frozen is not None and phase == "distill" else None
-    seen = look(phase, rows, counts, start.chat, start.model, settings, teacher, device=world.device)
+    rows, counts = _rows(task.phase, task.start, task.items, task.settings)
+    seen = look(
+        task.method,
+        rows,
+        counts,
+        task.start.chat,
+        task.start.model,
+        task.settings,
+        task.frozen.model if task.frozen and task.method.frozen == "teacher" else None,
+        device=world.device,
+    )
     on_preflight(seen)
-    seen.refuse(documents=phase == "pretrain")
+    seen.refuse(documents=task.method.kind == "document")
     return rows, counts
 
 
@@ -242,16 +251,12 @@ def _trained(
     return report
 
 
-def _finish(student: Loaded, settings: Training, folder: RunFolder, record: RunRecord) -> None:
-    """Weights first, the record last: a folder with a record is whole."""
+def _saved(student: Loaded, settings: Training, folder: RunFolder) -> int:
+    """Write the weights, and say how many numbers the whole model has."""
     if settings.lora and folder_of(unwrapped(student.model)):
         save_adapter(student, folder.path / ADAPTER)
     whole = merged(student)
     changed(whole.model)
     if not settings.lora or settings.lora.merge:
         save(whole, folder.path / MODEL)
-    text = json.dumps(asdict(record), indent=2) + "\n"
-    temporary = folder.path / f".{RECORD}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder.path / RECORD)
-    folder.finish()
+    return count_parameters(whole.model)
