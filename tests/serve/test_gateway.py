@@ -1,7 +1,6 @@
 """What is answered is in the log first; whose it is, what it continues, what it costs, and who may ask."""
 
 import asyncio
-from dataclasses import replace
 
 import httpx2
 import pytest
@@ -9,7 +8,6 @@ from gateway_side import Fake, deployment, serving
 
 from escultor.errors import EngineFault, InputError, Overloaded, StoreError, UpstreamFault
 from escultor.serve.auth import create
-from escultor.serve.gateway.ledger import recover
 from escultor.types import Consent, Deployment, Interaction, KeyRevoked, Lineage, Relation, Scope
 
 HELLO = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}
@@ -223,6 +221,8 @@ def test_an_engine_that_fails_is_said_and_its_failures_are_kept(tmp_path, fault,
         side.until(lambda: len(side.rows()) == rows)
         assert {row.finish_reason for row in side.rows()} <= {"error"}
         assert post(side, STREAM).status_code == status
+        side.until(lambda: len(side.rows()) == 2 * rows)
+        assert side.openings() == []  # nothing was begun
 
 
 # --- stores that fail -------------------------------------------------------------------------
@@ -339,25 +339,3 @@ def test_the_split_is_logged_with_its_propensity(tmp_path):
         assert {(row.arm, row.propensity) for row in rows} == {("champion", 0.6), ("candidate", 0.4)}
         again = row_of(side, post(side, {**HELLO, "user": "u0"}))
         assert again.arm == rows[0].arm
-
-
-# --- streams cut by a kill --------------------------------------------------------------------
-
-
-def test_a_stream_whose_process_died_is_recorded_by_who_comes_next(tmp_path):
-    with serving(tmp_path) as side:
-        post(side, STREAM)
-        (opening,) = side.openings()
-        finished = len(side.rows())
-        host, _, _ = opening.owner.split("/")
-        begun = replace(opening.interaction, id="chatcmpl-cut")
-        dead = type(opening)(f"{host}/999999999/gw-x", opening.until, begun)
-        other = type(opening)("elsewhere/1/gw-y", opening.until, replace(begun, id="far"))
-        side.log.append(dead, other)
-        writer, now = side.gateway.writer, opening.interaction.time
-        assert recover(side.log, writer, side.gateway.ledger.owner, now) == 1
-        assert recover(side.log, writer, side.gateway.ledger.owner, now) == 0
-        row = side.log.get(Interaction, "chatcmpl-cut")
-        assert (row.finish_reason, row.answer, row.messages[0].content) == ("error", "", "Olá?")
-        assert recover(side.log, writer, side.gateway.ledger.owner, opening.until + 1) == 1
-        assert len(side.rows()) == finished + 2

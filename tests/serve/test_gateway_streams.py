@@ -118,6 +118,7 @@ def test_an_answer_that_takes_too_long_is_ended(tmp_path):
         pieces = list(events(httpx2.post(side.url + PATH, json=BODY)))
         assert pieces[-1]["error"]["code"] == "timeout"
         side.until(lambda: len(side.rows()) == 2)
+        assert [row.finish_reason for row in side.rows()] == ["error", "error"]
 
 
 def test_answers_under_way_end_when_the_server_is_told_to_stop(tmp_path):

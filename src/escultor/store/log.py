@@ -156,13 +156,17 @@ class Log:
         query = query.where(_c.time >= since) if since is not None else query
         return self._pages(kind, query, after, limit)
 
-    def lacking(self, noun: TypeForm[T], other: TypeForm[Any], since: float) -> list[T]:
-        """The nouns no older than `since` whose id names no entry of the other kind."""
+    def lacking(
+        self, noun: TypeForm[T], other: TypeForm[Any], since: float, after: int = 0
+    ) -> list[tuple[int, T]]:
+        """Sequence number and noun of those no older than `since`, behind number `after`, whose id names no
+        entry of the other kind."""
         kind, there = kind_of(noun), log.alias()
         answered = select(there.c.seq).where(there.c.kind == kind_of(other).name, there.c.id == _c.id)
-        query = select(_c.body).where(_c.kind == kind.name, _c.time >= since, ~answered.exists())
+        query = select(_c.seq, _c.body).where(_c.kind == kind.name, _c.seq > after, _c.time >= since)
+        query = query.where(~answered.exists()).order_by(_c.seq)
         with reading(self._engine) as connection:
-            return [decode(kind, body) for body in connection.execute(query.order_by(_c.seq)).scalars()]
+            return [(seq, decode(kind, body)) for seq, body in connection.execute(query)]
 
     @property
     def name(self) -> str:

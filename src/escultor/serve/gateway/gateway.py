@@ -18,8 +18,9 @@ from escultor.serve.deployments import SHADOW, Deployments, Load, Pick
 from escultor.serve.feedback.intake import Intake
 from escultor.serve.feedback.parse import DAY_S
 from escultor.serve.feedback.tokens import Grant, Tokens
-from escultor.serve.gateway.ledger import Ledger, recover
+from escultor.serve.gateway.ledger import Ledger
 from escultor.serve.gateway.making import Making, produced
+from escultor.serve.gateway.recovery import Recovery
 from escultor.serve.gateway.terms import Terms
 from escultor.serve.limits import Buckets
 from escultor.serve.protocol import Delta, End
@@ -57,6 +58,7 @@ class Gateway:
         self.subjects, self.tokens = Subjects.of(store.root), Tokens.of(store.root)
         self.writer = Writer(store.log)
         self.ledger = Ledger(self.writer, self.subjects, settings)
+        self.recovery = Recovery(store.log, self.writer, self.ledger.owner)
         self.intake = Intake(store, self.writer, settings.feedback)
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
         self.deployments = Deployments(read, load, default, settings.names)
@@ -74,7 +76,7 @@ class Gateway:
     async def start(self) -> None:
         """Load what holds and begin to follow the log. Raises what the loading of the champion raises."""
         await asyncio.to_thread(self._read_keys)
-        lost = await asyncio.to_thread(recover, self.store.log, self.writer, self.ledger.owner, time.time())
+        lost = await asyncio.to_thread(self.recovery.look)
         if lost:
             logger.warning("%d streams that were cut by the end of their process are recorded", lost)
         await self.deployments.start()
@@ -98,8 +100,7 @@ class Gateway:
                 await asyncio.to_thread(self._read_keys)
                 if time.monotonic() - last > RECOVER_S:
                     last = time.monotonic()
-                    owner = self.ledger.owner
-                    await asyncio.to_thread(recover, self.store.log, self.writer, owner, time.time())
+                    await asyncio.to_thread(self.recovery.look)
             except EscultorError as error:
                 logger.warning("the log could not be followed: %s", error)
 
@@ -183,12 +184,14 @@ class Gateway:
         """
         index = {making.id: k for k, making in enumerate(makings)}
         head = {**head, "usage": None} if call.include_usage else head
-        opening = asyncio.create_task(self.ledger.open(self.ledger.openings(makings, pick, terms)))
+        openings = self.ledger.openings(makings, pick, terms)
         started: set[str] = set()
         try:
             async with aclosing(produced(pick.held.engine, makings)) as events:
                 async for making, event in events:
-                    await opening
+                    if openings:  # recorded with the first event: what is refused was never begun
+                        await self.ledger.open(openings)
+                        openings = []
                     at = index[making.id]
                     if making.id not in started:
                         started.add(making.id)
@@ -200,7 +203,6 @@ class Gateway:
                         await self.ledger.close([making], pick, terms)
                         yield answers.event({**head, "choices": [style.last(at, making)]})
         except BaseException as error:
-            opening.cancel()
             self._broken(makings, pick, terms, error)
             raise
         if call.include_usage:
@@ -214,6 +216,8 @@ class Gateway:
         if isinstance(error, InputError | Overloaded) and not any(m.pieces for m in makings):
             return
         left = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        if time.perf_counter() - makings[0].began >= self.settings.answer_timeout_s:
+            left = False  # its time was over, and it was ended here
         self.ledger.break_off(makings, pick, terms, "cancelled" if left else "error")
 
     # --- shadows ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Log first, answer second: rows of answers, durable before anything is delivered, or what a setting says.
 
 What holds of a stream: its `Opening` is durable before its first piece is delivered, its row before its
-last. If the process dies between, the opening's own row is recorded by whoever finds it (`recover`):
+last. If the process dies between, the opening's own row is recorded by whoever finds it (`recovery`):
 prompt, version, arm and seed are known then, the pieces delivered are not.
 """
 
@@ -26,12 +26,9 @@ from escultor.serve.gateway.terms import Terms
 from escultor.serve.recording import Placement, Request, interaction
 from escultor.serve.subjects import Subjects
 from escultor.serve.writer import Writer
-from escultor.store.log import Log
 from escultor.types import Consent, Interaction, Message, Opening
 
 logger = logging.getLogger(__name__)
-
-LOOK_BACK_S = 7 * 86400.0  # how old an opening without a row is looked for when a gateway starts
 
 
 class Ledger:
@@ -133,35 +130,3 @@ class Ledger:
             prompt_hash=self._subjects.subject(made.prompt_hash),
             consent=Consent.NONE,
         )
-
-
-def recover(log: Log, writer: Writer, owner: str, now: float) -> int:
-    """Record the rows of streams whose process is gone; how many there were. Repeating it is harmless.
-
-    A process of this machine is looked for; of one elsewhere it is waited until its time is over.
-    `owner` is who asks. Raises StoreError when the store fails.
-    """
-    lost = [
-        opening.interaction
-        for opening in log.lacking(Opening, Interaction, since=now - LOOK_BACK_S)
-        if opening.until < now or _is_gone(opening.owner, owner)
-    ]
-    for future in [writer.submit(row) for row in lost]:
-        future.result()
-    return len(lost)
-
-
-def _is_gone(owner: str, asking: str) -> bool:
-    """Whether a process of this machine is no more; of another machine's nothing is known."""
-    host, number, _ = owner.split("/", 2)
-    if host != asking.split("/", 2)[0] or owner == asking:
-        return False
-    if int(number) == os.getpid():
-        return True  # whoever had this number before is gone: we have it
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it is there, and another user's
-        return False
-    return False
