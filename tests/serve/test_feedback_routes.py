@@ -146,7 +146,7 @@ def test_calls_served_elsewhere_come_in_and_repeating_is_harmless(side, array):
         told = send()
         assert told.status_code == 200
         assert told.json()["accepted"] == 2
-        assert [p["line"] for p in told.json()["problems"]] == [3, 4] if array else [3, 4, 5]
+        assert [p["line"] for p in told.json()["problems"]] == ([3, 4] if array else [3, 4, 5])
         assert "other content" in told.json()["problems"][1]["error"]
     assert side.log.get(Interaction, "call-2").answer == "Ebro."
 

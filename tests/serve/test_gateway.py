@@ -106,6 +106,14 @@ def test_completions_score_what_they_echo_and_are_not_learnt_from(side):
     assert row_of(side, answer).consent == Consent.EVAL_ONLY
 
 
+def test_a_prompt_may_be_scored_alone(side):
+    alone = {"model": "v1", "prompt": "a b c", "max_tokens": 0}
+    (choice,) = post(side, {**alone, "echo": True, "logprobs": 1}, COMPLETIONS).json()["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("a b c", "length")
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.5, -0.5]
+    assert post(side, alone, COMPLETIONS).status_code == 400
+
+
 def test_lists_and_token_ids_are_prompts_too(side):
     def texts(prompt, **more):
         answer = post(side, {"model": "v1", "prompt": prompt, "max_tokens": 1, **more}, COMPLETIONS)
@@ -263,6 +271,24 @@ def test_text_that_may_not_be_kept_is_not(tmp_path):
         assert one.usage.completion_tokens == 5
 
 
+def test_no_word_is_on_disk_of_what_was_asked_answered_written_about_it_or_brought_from_elsewhere(tmp_path):
+    secret, path = "quagga", "/v1/feedback"
+    asked = {**HELLO, "messages": [{"role": "user", "content": f"a {secret}?"}]}
+    with serving(tmp_path, Fake(words=("a ", secret)), keep_text=False) as side:
+        about = {"target": row_of(side, post(side, asked)).id}
+        assert post(side, {**asked, "stream": True}).text.count(secret) == 1
+        remark = {"kind": "comment", **about, "text": f"no {secret}"}
+        better = {"kind": "demonstration", **about, "output": {"content": f"the {secret}"}}
+        assert post(side, remark, path).json()["not_kept"] == ["text"]
+        assert post(side, [better], path).json()["results"][0]["not_kept"] == ["output.content"]
+        call = {"id": "call-1", "version": "m", "time": 1.0, "user": "ann", "answer": secret}
+        told = post(side, {**call, "messages": asked["messages"]}, "/v1/interactions").json()
+        assert told["accepted"] == 1, told
+        files = [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
+        assert any(b"[8 characters]" in file.read_bytes() for file in files)
+        assert not [file for file in files if secret.encode() in file.read_bytes()]
+
+
 # --- keys and rates ---------------------------------------------------------------------------
 
 
@@ -294,6 +320,18 @@ def test_keys_open_what_their_scopes_say_until_they_are_revoked(tmp_path):
         side.until(lambda: made.id not in side.gateway.keys.keys)
         assert post(side, HELLO, headers=bearer).status_code == 401
         assert key.encode() not in (side.gateway.store.root / "log.db-wal").read_bytes()
+
+
+def test_what_is_wrong_is_told_to_who_may_read(tmp_path):
+    with serving(tmp_path, holds=deployment("v1", "secret", 0.5)) as side:  # there is no such engine
+
+        def told(key=""):
+            return httpx2.get(side.url + "/health", headers={"x-api-key": key}).json()["problem"]
+
+        assert "secret" in told()
+        (reader, _), (asker, _) = key_for(side, Scope.READ), key_for(side, Scope.INFER)
+        assert "secret" in told(reader)
+        assert told() == told(asker) == "the server's log says what"
 
 
 def test_rates_hold_per_key_and_per_subject(tmp_path):

@@ -72,8 +72,12 @@ class Serve(Section):
     shadow_in_flight: Natural = Field(default=4, description="shadow answers at a time; more are left out")
     follow_s: Positive = Field(default=1.0, description="between two looks for a new deployment or key")
     # --- guards
-    rate_per_key: Positive | None = Field(default=None, description="requests per second; null: no limit")
-    rate_per_subject: Positive | None = Field(default=None, description="requests per second; null: no limit")
+    rate_per_key: Positive | None = Field(
+        default=None, description="requests per second of each process; null: no limit"
+    )
+    rate_per_subject: Positive | None = Field(
+        default=None, description="requests per second of each process; null: no limit"
+    )
     burst: Count = Field(default=20, description="requests at once before a rate counts")
     max_body_mb: Positive = Field(default=8.0, description="a request's body")
     max_depth: Count = Field(default=64, description="of brackets within brackets in a request")

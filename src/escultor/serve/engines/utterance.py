@@ -106,7 +106,7 @@ class Utterance:
         if self._pieces:
             kept = tuple(self._logprobs[: self._told])
             events = [Delta("".join(self._pieces), kept)]
-        reason: Literal["stop", "length"] = "stop" if self._text.stopped else self.row.finish or "stop"
+        reason: Literal["stop", "length"] = "stop" if self._text.stopped else self.row.finish or "length"
         usage = Usage(len(self.row.prompt), self.row.count)
         return [*events, End(reason, usage, self.row.compute_s)]
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, Erased, IdTaken, InputError
-from escultor.serve.feedback.parse import Parsed, Speaker, parse
+from escultor.serve.feedback.parse import Parsed, Speaker, parse, without_text
 from escultor.serve.writer import Writer
 from escultor.store import Store
 from escultor.store.feedback import live, name_of, target_of
@@ -64,8 +64,12 @@ class Intake:
         writer: Writer,
         settings: FeedbackIntake,
         clock: Callable[[], float] = time.time,
+        *,
+        keep_text: bool = True,
     ):
+        """Without `keep_text` of corrections and remarks no more is kept than how long they are."""
         self._log, self._writer, self._settings, self._clock = store.log, writer, settings, clock
+        self._keep_text = keep_text
 
     def now(self) -> float:
         """What the clock says."""
@@ -84,9 +88,11 @@ class Intake:
         now = self._clock()
         for at, body in enumerate(bodies):
             try:
-                found[at] = parse(body, speaker, self._settings, now)
+                parsed = parse(body, speaker, self._settings, now)
             except InputError as error:
                 results[at] = Taken("refused", None, str(error))
+            else:
+                found[at] = parsed if self._keep_text else without_text(parsed)
         for at, outcome in zip(found, await self._keep(list(found.values())), strict=True):
             results[at] = outcome
         return results

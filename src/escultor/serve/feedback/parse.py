@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -88,6 +88,16 @@ def parse(body: Any, speaker: Speaker, settings: FeedbackIntake, now: float) -> 
     if isinstance(form, CommentForm | DemonstrationForm) and form.name != name_of(event):
         not_kept.append("name")
     return Parsed(event, dated, tuple(not_kept))
+
+
+def without_text(parsed: Parsed) -> Parsed:
+    """The event without a word of what was written, where text may not be kept; told to the client."""
+    event = parsed.event
+    if not isinstance(event, Correction | Remark):
+        return parsed
+    part = "output.content" if isinstance(event, Correction) else "text"
+    bare = replace(event, text=f"[{len(event.text)} characters]")
+    return replace(parsed, event=bare, not_kept=(*parsed.not_kept, part))
 
 
 def _event(

@@ -191,7 +191,8 @@ def _call(row: Any, gateway: Gateway) -> Interaction | Refusal:
     try:
         if not isinstance(row, dict):
             raise Fault("the row is no object")
-        return served(row, gateway.subjects.subject)
+        call = served(row, gateway.subjects.subject)
+        return call if gateway.settings.keep_text else gateway.ledger.redacted(call)
     except (Fault, InputError) as fault:
         return Refusal(400, str(fault))
 

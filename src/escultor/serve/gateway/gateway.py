@@ -59,7 +59,7 @@ class Gateway:
         self.writer = Writer(store.log)
         self.ledger = Ledger(self.writer, self.subjects, settings)
         self.recovery = Recovery(store.log, self.writer, self.ledger.owner)
-        self.intake = Intake(store, self.writer, settings.feedback)
+        self.intake = Intake(store, self.writer, settings.feedback, keep_text=settings.keep_text)
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
         self.deployments = Deployments(read, load, default, settings.names)
         self.keys = Keyring()
@@ -128,6 +128,14 @@ class Gateway:
                 message = f"without API keys only localhost is served, not {name[:80]!r}"
                 raise Refusal(403, message, "host_not_allowed")
         return caller
+
+    def may(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> bool:
+        """Whether who makes a request may do this too."""
+        try:
+            self.caller(headers, scope)
+        except Refusal:
+            return False
+        return True
 
     def admit(self, key: str | None, subject: str | None) -> None:
         """Count a request against its key's and its subject's rate. Raises Refusal (429)."""

@@ -65,7 +65,7 @@ class Ledger:
         )
         placement = Placement(version, pick.arm, pick.propensity)
         made = interaction(request, placement, making.ask.sampling, outcome, self._clock())
-        return made if settings.keep_text else self._redacted(made)
+        return made if settings.keep_text else self.redacted(made)
 
     def openings(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> list[Opening]:
         """What is to be recorded of answers of which nothing has come yet."""
@@ -120,7 +120,7 @@ class Ledger:
         self.unlogged += count
         logger.error("%d answers could not be recorded: %s", count, error)
 
-    def _redacted(self, made: Interaction) -> Interaction:
+    def redacted(self, made: Interaction) -> Interaction:
         """The row without a word of what was said: equal prompts still share a hash, this store's own."""
         messages = tuple(Message(m.role, f"[{len(m.content)} characters]") for m in made.messages)
         return replace(

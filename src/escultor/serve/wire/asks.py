@@ -179,10 +179,19 @@ Prompt = (
 
 class CompletionRequest(Common):
     prompt: Prompt
+    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = Field(
+        default=None, description="0 with echo: the prompt alone, scored"
+    )
     echo: bool | None = None
     logprobs: Top | None = None
     best_of: Annotated[Any, Only(1)] = None
     suffix: Annotated[Any, Only("")] = None
+
+    @model_validator(mode="after")
+    def _something_is_answered(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens of 0 acts only with echo: true")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +229,7 @@ def read_completion(body: Any, settings: Serve) -> Call:
     request = _read(CompletionRequest, body)
     if request.echo and request.stream:
         raise Refusal(400, "echo is not implemented for streams; leave out one of both", param="echo")
-    most = request.max_tokens or COMPLETION_TOKENS
+    most = COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
     echo = bool(request.echo)
     prompts = _prompts(request.prompt)
     asks = _asks(request, prompts, most, settings, top_logprobs=request.logprobs, echo=echo)
