@@ -87,7 +87,7 @@ def test_exports(cli, tmp_path, dataset, format):
 def test_diff_counts_rows_and_labels(cli, dataset):
     assert cli("data", "curate", "raw.jsonl", "--out", "best", *STORE, "--top", 5).code == 0
     found = cli("data", "diff", "mine", "best", *STORE, "--json").data
-    assert found["same"] + found["only_b"] == 5
+    assert (found["same"], found["only_b"]) == (5, 0)  # none of what `mine` holds out
     assert found["same"] + found["only_a"] == dataset["rows"]
     assert "domain" in found["labels"]
 
@@ -184,6 +184,42 @@ def test_what_is_held_out_is_dropped_where_training_reads(cli, tmp_path, source,
     assert held >= dataset["held_out"] > 0
     assert len(raw.items) == 50 - held
     assert cli("sft", "--model", model, "--data", "absent", "--out", "run", *STORE).code == 2
+
+
+def test_what_was_held_out_elsewhere_enters_no_dataset_and_no_export(cli, tmp_path, source, dataset):
+    from escultor.data.held_out import hold_out
+    from escultor.data.versions import find, rows_of
+    from escultor.store import open_store
+
+    words = ("data", "curate", source, "--out", "other", *STORE, "--json")
+    whole = cli(*words).data
+    step = next(step for step in whole["steps"] if step["step"] == "held out")
+    assert step["removed"] == {"prompt is held out": dataset["held_out"]}
+    assert whole["rows"] == dataset["rows"]
+    with open_store("store") as store:
+        hold_out(store, "later", [row.item for row in rows_of(store, find(store, "other"))][:4])
+    call = cli("data", "export", "other", "--out", "o.jsonl", *STORE, "--json")
+    assert call.data["rows"] == whole["rows"] - 4
+    assert sum(call.data["left_out"].values()) == 4
+    again = cli(*words[:-1], "--set", "curation.split.held_out=0.2", "--json").data
+    assert again["held_out"] == dataset["held_out"]
+    assert again["rows"] < dataset["rows"]
+
+
+def test_a_split_that_leaves_nothing_to_learn_is_refused(cli, source):
+    from escultor.data.held_out import hold_out
+    from escultor.data.importers import read_jsonl
+    from escultor.store import open_store
+
+    rows = [line for line in source.read_text().splitlines() if "completion" in line]
+    source.write_text("\n".join(rows))
+    with open_store("store") as store:
+        hold_out(store, "all", read_jsonl(source, "example").items)
+    words = ("data", "curate", source, "--out", "x", *STORE)
+    for more in ((), ("--set", "curation.split.held_out=0.5")):
+        call = cli(*words, *more)
+        assert call.code == 2
+        assert "left" in call.err
 
 
 def test_pretraining_on_installed_documentation_reads_nothing_that_is_held_out(cli, corpus):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -65,6 +66,8 @@ def curate(
 
 def _told(shell: Shell, version: DatasetVersion, made: Curated) -> Done:
     """Say what was made, step by step."""
+    from escultor.data.splits import LEFT_OUT
+
     name = version.name
     rows = [
         (
@@ -78,6 +81,8 @@ def _told(shell: Shell, version: DatasetVersion, made: Curated) -> Done:
     shell.table(["Step", "In", "Out", "Left out, and changed"], rows, left=(0, 3))
     for text in made.warnings:
         shell.say(f"warning: {text}", "yellow")
+    if tainted := made.split[LEFT_OUT]:
+        shell.say(f"{tainted:,} rows left out: their prompt is held out")
     shell.say(f"{name}: {version.rows:,} rows, {made.counts['held out']:,} held out; {version.hash}", "bold")
     shell.say(f"next: escultor data card {name}, escultor data review {name}, escultor sft --data {name}")
     data = {
@@ -148,15 +153,18 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     format: Annotated[Format, typer.Option("--format", help="The shape of its rows.")] = Format.JSONL,
 ) -> Done:
-    """Write a dataset's training rows for other programs."""
+    """Write a dataset's training rows for other programs, without what was held out since it was made."""
     from escultor.data.exports import export as write
-    from escultor.data.versions import find, rows_of
+    from escultor.data.versions import allowed_rows, find
 
+    left_out: Counter[str] = Counter()
     with existing_store(shell.config.store.url) as store:
         version = find(store, name)
-        count = write(rows_of(store, version), format.value, out)
+        count = write(allowed_rows(store, version, left_out), format.value, out)
     shell.say(f"wrote {count:,} rows of {version.name} to {out} ({format})")
-    return Done({"out": out, "rows": count, "format": format, "hash": version.hash})
+    for reason, n in left_out.items():
+        shell.say(f"{n:,} rows {reason}", "yellow")
+    return Done({"out": out, "rows": count, "left_out": left_out, "format": format, "hash": version.hash})
 
 
 def diff(

@@ -108,8 +108,9 @@ class Split(Section):
         description="what stays on one side: near-duplicate prompts, subjects, what is later",
     )
     held_out: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="share of rows held out")
-    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.75, description="similarity from which prompts belong together"
+    threshold: Annotated[float, Field(gt=0, le=0.75)] = Field(
+        default=0.75,
+        description="similarity from which prompts belong together; where training reads it is 0.75",
     )
 
 

@@ -26,6 +26,7 @@ from escultor.cycle.evolution import Evolved, Material, evolve, material_of
 from escultor.cycle.users import ask, judge
 from escultor.cycle.workflow import Progress, Result, Workflow
 from escultor.data.gold_pairs import gold_pairs
+from escultor.data.held_out import guard_of
 from escultor.data.sources.documentation import balanced
 from escultor.errors import FaultError
 from escultor.evaluate.trinity import trinity_exam
@@ -38,6 +39,7 @@ from escultor.monitor.triggers import plan
 from escultor.serve.logged import LoggedModel
 from escultor.serve.recording import Placement
 from escultor.skills.scoring import score_trinity
+from escultor.skills.suites import register
 from escultor.store import open_store, registry
 from escultor.train.runs import pretrain
 from escultor.types import (
@@ -140,7 +142,11 @@ def _base(turn: Turn, corpus: Corpus, from_scratch: bool) -> Version:
 
 
 def _pretrained(turn: Turn, corpus: Corpus, trained: Result) -> str:
-    items = corpus.documents()
+    left_out: Counter[str] = Counter()
+    register(turn.flow.store, turn.exam)  # now, so that it is held out of a base that is trained anew, too
+    items = guard_of(turn.flow.store).allowed(corpus.documents(), left_out)
+    for why, n in left_out.items():
+        turn.flow.progress.note(f"pretrain: {why}: {n:,}")
     settings = turn.config.pretrain
 
     def work(key: str) -> tuple[Result, list[Any]]:

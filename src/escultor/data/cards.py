@@ -17,6 +17,7 @@ from escultor.data.curate.pipeline import Curated, StepDone
 from escultor.data.curate.quality import QualityModel, as_table, by_hand
 from escultor.data.curate.rows import Row, learnt, whole
 from escultor.data.routes import card as from_feedback
+from escultor.data.splits import LEFT_OUT
 from escultor.ids import code_hash
 
 LENGTHS = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -234,7 +235,7 @@ def examples(card: dict[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
 def _curated_lines(card: dict[str, Any]) -> Iterator[str]:
     split = card["split"]
     if card["held_out"]:
-        tainted = split["left out: prompt is held out"]
+        tainted = split[LEFT_OUT]
         yield (
             f"Held out by {split['by']}, near-duplicate prompts together ({split['clusters']:,} clusters); "
             f"{tainted:,} rows left out because their prompt is held out."

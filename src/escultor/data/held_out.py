@@ -1,7 +1,9 @@
 """Prompts that never enter training: registered for good, and kept out where rows are read for training.
 
 Held out is every prompt that was registered, and every prompt of a registered suite. A row is kept out when
-its prompt is one of them, word for word or nearly (Jaccard similarity of 8-byte windows).
+its prompt is one of them, word for word or nearly (Jaccard similarity of 8-byte windows), or holds one of
+eight words and more: behind other instructions, among the turns of a talk, in a document. Compared are the
+whole prompt and what is asked at its end, private data redacted, as in rows that were curated.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from escultor.data.curate.near import band_hashes, bands_for
-from escultor.data.curate.normal import Hashes, jaccard, window_set
+from escultor.data.curate.normal import Hashes, jaccard, window_set, words_of
 from escultor.data.curate.passes import PROMPT
+from escultor.data.curate.phrases import RUN, Phrases
+from escultor.data.curate.private import redacted
 from escultor.data.curate.rows import prompt_text
 from escultor.ids import hash_bytes, hash_value
 from escultor.skills.suites import items_of
-from escultor.types import Document, HeldOut, Suite
+from escultor.types import Document, HeldOut, Messages, Role, Suite
 
 if TYPE_CHECKING:
     from escultor.data.jsonl_rows import Item
@@ -33,29 +37,42 @@ PERMUTATIONS = 120
 BATCH = 4096  # rows compared at a time
 SAME = "dropped: its prompt is held out"
 NEAR = "dropped: its prompt is nearly one that is held out"
+HOLDS = "dropped: its prompt holds one that is held out"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt by the hash of its messages, and as one text."""
+    """A prompt by the hash of its messages, as one text, and what is asked at its end: what the user says
+    last; all of it where that says too little by itself."""
 
     hash: str
     text: str
+    asked: str
 
 
 def prompt_of(item: Item) -> Prompt:
     """The prompt of an item; of a document, all of it."""
     text = prompt_text(item)
-    return Prompt(hash_value(text if isinstance(item, Document) else item.prompt), text)
+    if isinstance(item, Document):
+        return Prompt(hash_value(text), text, text)
+    return _prompt(item.prompt, text)
+
+
+def _prompt(messages: Messages, text: str) -> Prompt:
+    said = [m for m in messages if m.role is not Role.SYSTEM]
+    asked = next((m.content for m in reversed(said) if m.role is Role.USER), text)
+    # "Why?" at the end of a talk is a question only together with the talk.
+    whole = len(said) == 1 or len(words_of(asked)) >= RUN
+    return Prompt(hash_value(messages), text, asked if whole else text)
 
 
 def hold_out(store: Store, name: str, items: Iterable[Item]) -> HeldOut | None:
     """Register the prompts of items: they are held out from now on. None where there are none; the same
     prompts are registered once."""
-    prompts = {each.hash: each.text for each in map(prompt_of, items)}
+    prompts = {each.hash: each for each in map(prompt_of, items)}
     if not prompts:
         return None
-    lines = (json.dumps({"hash": h, "text": prompts[h]}, ensure_ascii=False) for h in sorted(prompts))
+    lines = (json.dumps(_line(prompts[hash]), ensure_ascii=False) for hash in sorted(prompts))
     text = "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")
     noun = HeldOut(hash_bytes(text), name, len(prompts), store.blobs.put_bytes(text))
     if (known := store.log.get(HeldOut, noun.id)) is not None:
@@ -64,28 +81,34 @@ def hold_out(store: Store, name: str, items: Iterable[Item]) -> HeldOut | None:
     return noun
 
 
+def _line(prompt: Prompt) -> dict[str, str]:
+    also = {"asked": prompt.asked} if prompt.asked != prompt.text else {}
+    return {"hash": prompt.hash, "text": prompt.text, **also}
+
+
 def registered(store: Store) -> Iterator[Prompt]:
     """Every prompt that is held out: those registered as such, and those of suites."""
     for _, noun in store.log.read(HeldOut):
         for line in store.blobs.get_bytes(noun.blob).decode("utf-8", "surrogatepass").split("\n"):
             if line:
                 data: Any = json.loads(line)
-                yield Prompt(data["hash"], data["text"])
+                yield Prompt(data["hash"], data["text"], data.get("asked", data["text"]))
     for _, suite in store.log.read(Suite):
         for item in items_of(store.blobs, suite):
             for messages in filter(None, (item.prompt, item.pressed)):
-                yield Prompt(hash_value(messages), "\n".join(m.content for m in messages))
+                yield _prompt(messages, "\n".join(m.content for m in messages))
             if item.document is not None:
-                yield Prompt(hash_value(item.document), item.document)
+                yield Prompt(hash_value(item.document), item.document, item.document)
 
 
 class Guard:
     """Knows what is held out, and tells which rows may be learnt from."""
 
     def __init__(self, prompts: Iterable[Prompt]):
-        known = {each.hash: each.text for each in prompts}
+        known = {each.hash: each for each in prompts}
         self.hashes = frozenset(known)
-        self._texts = sorted(set(known.values()))
+        self._texts = sorted({redacted(text) for each in known.values() for text in (each.text, each.asked)})
+        self._phrases = Phrases(self._texts)
         self._shape = bands_for(THRESHOLD, PERMUTATIONS)
         self._sets: dict[int, Hashes] = {}
         bands = band_hashes([_parts(text) for text in self._texts], *self._shape)  # (p, b)
@@ -94,21 +117,26 @@ class Guard:
 
     def allowed(self, items: Sequence[T], counts: Counter[str]) -> list[T]:
         """The items whose prompt is not held out; what is kept out is counted, and why."""
+        reasons = self.reasons(items)
+        counts.update(reason for reason in reasons if reason is not None)
+        return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+
+    def reasons(self, items: Sequence[Item]) -> list[str | None]:
+        """For each item why it may not be learnt from; None where it may."""
         if not self.hashes:
-            return list(items)
-        kept: list[T] = []
+            return [None] * len(items)
+        found: list[str | None] = []
         for at in range(0, len(items), BATCH):
-            batch = items[at : at + BATCH]
-            prompts = [prompt_of(item) for item in batch]
-            near = self._near([prompt.text for prompt in prompts])
-            for item, prompt, is_near in zip(batch, prompts, near, strict=True):
-                if prompt.hash in self.hashes:
-                    counts[SAME] += 1
-                elif is_near:
-                    counts[NEAR] += 1
-                else:
-                    kept.append(item)
-        return kept
+            prompts = [prompt_of(item) for item in items[at : at + BATCH]]
+            texts = [redacted(prompt.text) for prompt in prompts]
+            near, within = self._near(texts), self._phrases.within(texts)
+            ends = [i for i, prompt in enumerate(prompts) if prompt.asked != prompt.text]
+            for i, is_near in zip(ends, self._near([redacted(prompts[i].asked) for i in ends]), strict=True):
+                near[i] |= is_near
+            for prompt, is_near, holds in zip(prompts, near, within, strict=True):
+                same = prompt.hash in self.hashes
+                found.append(SAME if same else NEAR if is_near else HOLDS if holds else None)
+        return found
 
     def _near(self, texts: Sequence[str]) -> list[bool]:
         bands = band_hashes([_parts(text) for text in texts], *self._shape)
@@ -133,6 +161,12 @@ class Guard:
         if number not in self._sets:
             self._sets[number] = window_set(_parts(self._texts[number]))
         return self._sets[number]
+
+
+def registrations(store: Store) -> str:
+    """The name of all that is registered: it changes when anything is held out."""
+    nouns = [noun.id for _, noun in store.log.read(HeldOut)]
+    return hash_value([*nouns, *(suite.id for _, suite in store.log.read(Suite))])
 
 
 def guard_of(store: Store) -> Guard:

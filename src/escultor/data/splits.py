@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from escultor.data.curate.rows import Row
     from escultor.data.curate.spill import Spill
 
+LEFT_OUT = "left out: prompt is held out"  # in a manifest
+HELD_OUT = "held out"  # the column of rows whose prompt was held out before
+
 
 @dataclass(frozen=True, slots=True)
 class Sides:
@@ -33,19 +36,21 @@ def sides(spill: Spill, alive: np.ndarray, wanted: Split, crew: Crew) -> Sides:
     of their content; by `subject` all rows
     of a person go to one side; by `time` the latest rows are held
     out. Where a cluster of prompts would then have rows on both sides, those of the training side are left
-    out, and counted. Raises DataError for a rule that the rows do not support.
+    out, and counted; and so are those whose prompt was held out before. Raises DataError for a rule that the
+    rows do not support.
     """
     nothing = np.empty(0, dtype=np.int64)
     if not wanted.held_out:
-        return Sides(alive, nothing, nothing, {"by": wanted.by, "held_out": 0.0})
+        return Sides(alive, nothing, nothing, {"by": wanted.by, "held_out": 0.0, LEFT_OUT: 0})
+    before = np.asarray(spill.column(HELD_OUT)[alive]) if spill.has(HELD_OUT) else np.zeros(len(alive), bool)
     cluster = clusters(spill, alive, wanted.threshold, crew)  # (n,) the smallest number of each
     held = _drawn(spill, alive, wanted, cluster)
-    tainted = np.isin(cluster, cluster[held]) & ~held
+    tainted = (np.isin(cluster, cluster[held]) | before) & ~held
     manifest = {
         "by": wanted.by,
         "held_out": float(held.mean()),
         "clusters": len(np.unique(cluster)),
-        "left out: prompt is held out": int(tainted.sum()),
+        LEFT_OUT: int(tainted.sum()),
     }
     return Sides(alive[~held & ~tainted], alive[held], alive[tainted], manifest)
 

@@ -6,15 +6,18 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from escultor.data.curate.rows import Row, read
-from escultor.data.held_out import hold_out
+from escultor.data.held_out import guard_of, hold_out
 from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.store import Store
 from escultor.types import DatasetVersion
+
+GUARDED = 4096  # rows compared with what is held out at a time
 
 
 def keep(
@@ -68,6 +71,16 @@ def find(store: Store, name: str) -> DatasetVersion:
 def rows_of(store: Store, version: DatasetVersion) -> Iterator[Row]:
     """The rows that may be trained on, one at a time."""
     return _read(store, version.kind, version.blob)
+
+
+def allowed_rows(store: Store, version: DatasetVersion, counts: Counter[str]) -> Iterator[Row]:
+    """The rows of which the prompt is not held out, by whatever was registered until now; the others are
+    counted. For programs that read them outside, where no guard stands."""
+    guard, rows = guard_of(store), rows_of(store, version)
+    while batch := list(islice(rows, GUARDED)):
+        reasons = guard.reasons([row.item for row in batch])
+        counts.update(reason for reason in reasons if reason is not None)
+        yield from (row for row, reason in zip(batch, reasons, strict=True) if reason is None)
 
 
 def card_of(store: Store, version: DatasetVersion) -> dict[str, Any]:

@@ -5,16 +5,19 @@ from collections import Counter
 
 import pytest
 from curate_rows import changed, jsonl, text
+from hypothesis import given
+from hypothesis import strategies as st
 
 from escultor.config.curation import Curation
 from escultor.data.curate.near import jaccard
 from escultor.data.curate.normal import window_set
+from escultor.data.curate.phrases import Phrases
 from escultor.data.curate.pipeline import curate
 from escultor.data.curate.rows import prompt_text, read
 from escultor.data.held_out import NEAR, SAME, Guard, guard_of, hold_out, prompt_of
 from escultor.errors import DataError
 from escultor.store import open_store
-from escultor.types import Example, HeldOut, Message, Origin, Role
+from escultor.types import Document, Example, HeldOut, Message, Origin, Pair, Role
 
 
 def rows(count=60):
@@ -114,3 +117,70 @@ def test_prompts_of_registered_suites_are_held_out(tmp_path):
         assert guard_of(store).allowed(rows, counts) == rows[2:]
         assert counts == {SAME: 1, NEAR: 1}
         assert prompt_of(rows[0]).text == text(1)
+
+
+# --- by every road ------------------------------------------------------------------------------
+
+QUESTION = "Ana sells 3 apples a day, how many apples does she sell in five weeks?"
+
+
+def talk(*said: tuple[Role, str]) -> Example:
+    return Example("t", tuple(Message(role, words) for role, words in said), "105", Origin(("t",), "test/1"))
+
+
+ROADS = {
+    "as it is": [asked(QUESTION)],
+    "white space and case": [asked(f"  {QUESTION.upper()}\n\t")],
+    "punctuation": [asked(QUESTION.replace(",", " -").replace("?", " ..."))],
+    "full width": [asked("".join(chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in QUESTION))],
+    "a word changed": [asked(QUESTION.replace("Ana", "Eva"))],
+    "a system's words": [talk((Role.SYSTEM, text("s", 60)), (Role.USER, QUESTION))],
+    "nearly, a system's words": [
+        talk((Role.SYSTEM, text("s", 60)), (Role.USER, QUESTION.replace("Ana", "Eva")))
+    ],
+    "an earlier turn": [
+        talk((Role.USER, QUESTION), (Role.ASSISTANT, "105"), (Role.USER, text("next", 40))),
+    ],
+    "a later turn": [talk((Role.USER, text("first", 40)), (Role.ASSISTANT, "Yes."), (Role.USER, QUESTION))],
+    "behind instructions": [asked(f"{text('i', 50)}\n\nQuestion: {QUESTION}\nAnswer:")],
+    "in a document": [Document("d", f"{text('d', 80)} {QUESTION} {text('e', 80)}", Origin(("d",), "test/1"))],
+    "as the question of a pair": [Pair("p", asked(QUESTION).prompt, "105", "15", Origin(("p",), "test/1"))],
+}
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("held", [asked(QUESTION), talk((Role.SYSTEM, text("h", 50)), (Role.USER, QUESTION))])
+def test_a_held_out_prompt_enters_by_no_road(tmp_path, road, held):
+    with open_store(str(tmp_path / "store")) as store:
+        hold_out(store, "exam", [held])
+        counts: Counter[str] = Counter()
+        assert guard_of(store).allowed(ROADS[road], counts) == []
+        assert counts.total() == 1
+
+
+def test_private_data_that_was_redacted_before_it_was_held_out_hides_no_prompt():
+    raw = asked("Write to ana.maria.silva@mail.example.org and bob.jones@example.com that I am late")
+    curated = asked("Write to [EMAIL] and [EMAIL] that I am late")
+    counts: Counter[str] = Counter()
+    assert Guard([prompt_of(curated)]).allowed([raw], counts) == []
+    assert counts == {NEAR: 1}
+
+
+def test_what_is_asked_in_every_talk_keeps_no_talk_out():
+    why = talk((Role.USER, text("a", 30)), (Role.ASSISTANT, "Yes."), (Role.USER, "Why?"))
+    other = talk((Role.USER, text("b", 30)), (Role.ASSISTANT, "No."), (Role.USER, "Why?"))
+    longer = talk((Role.USER, "Hello"), (Role.ASSISTANT, "Hi."), (Role.USER, text("c", 30)))
+    counts: Counter[str] = Counter()
+    guard = Guard([prompt_of(why), prompt_of(asked("Hello"))])
+    assert guard.allowed([other, longer], counts) == [other, longer]
+    assert guard.allowed([why, asked("hello!")], counts) == []
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefg"), min_size=8, max_size=14), min_size=1, max_size=12),
+    st.lists(st.lists(st.sampled_from("abcdefg"), max_size=30), min_size=1, max_size=8),
+)
+def test_phrases_are_found_where_they_stand_and_nowhere_else(phrases, texts):
+    found = Phrases([" ".join(p) for p in phrases]).within([" ".join(t).upper() for t in texts])
+    inside = [any(t[i : i + len(p)] == p for p in phrases for i in range(len(t))) for t in texts]
+    assert found == inside

@@ -7,6 +7,7 @@ import pytest
 from saying import DAY, NOW, edit, pick, said, thumb, withdrawn
 
 from escultor.config import Routes
+from escultor.data.held_out import hold_out
 from escultor.data.routes import datasets, index, lean
 from escultor.data.routes.convert import Asked
 from escultor.data.routes.datasets import convert, open_index, read_items, record
@@ -78,7 +79,7 @@ def test_several_processes_come_to_what_one_does(tmp_path, monkeypatch):
 
 
 def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeypatch):
-    write = datasets._written
+    write = datasets.written
     with open_store(str(tmp_path / "s")) as store:
         store.log.append(said("x", subject="gone"), said("y"), thumb("x", True, "gone"), thumb("y", False))
 
@@ -88,8 +89,66 @@ def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeyp
                 store.log.erase("gone", "the person")
             return made
 
-        monkeypatch.setattr(datasets, "_written", erasing)
+        monkeypatch.setattr(datasets, "written", erasing)
         assert convert(store, SETTINGS, Asked(NOW)).rows == {"example": 0, "pair": 0, "judged": 1}
+
+
+def mixed() -> list[Interaction | Feedback]:
+    """A history that ends with what items are made of, and not with somebody in haste."""
+    events = history(16)
+    return events[-120:] + events[:-120]
+
+
+def test_rows_that_were_written_before_are_not_looked_up_again(tmp_path, monkeypatch):
+    events = mixed()
+    with open_store(str(tmp_path / "whole")) as whole, open_store(str(tmp_path / "parts")) as parts:
+        whole.log.append(*events)
+        parts.log.append(*events[: len(events) - 40])
+        first = convert(parts, SETTINGS, Asked(NOW))
+        looked: list[str] = []
+        look_up = parts.log.lean_by_id
+
+        def counted(noun, ids):
+            looked.extend(ids)
+            return look_up(noun, ids)
+
+        monkeypatch.setattr(parts.log, "lean_by_id", counted)
+        parts.log.append(*events[len(events) - 40 :])
+        again, right = (convert(store, SETTINGS, Asked(NOW)) for store in (parts, whole))
+        assert again.blobs == right.blobs
+        assert first.blobs != again.blobs
+        assert 0 < len(set(looked)) < len(events) / 3
+
+
+def test_rows_are_not_copied_from_what_is_damaged(tmp_path):
+    events = mixed()
+    with open_store(str(tmp_path / "whole")) as whole, open_store(str(tmp_path / "parts")) as parts:
+        whole.log.append(*events)
+        parts.log.append(*events[:-20])
+        first = convert(parts, SETTINGS, Asked(NOW))
+        path = parts.blobs.file(first.blobs["judged"])
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes().replace(b"answer", b"damage").replace(b"result", b"damage"))
+        parts.log.append(*events[-20:])
+        assert convert(parts, SETTINGS, Asked(NOW)).blobs == convert(whole, SETTINGS, Asked(NOW)).blobs
+
+
+def test_what_is_held_out_in_the_store_becomes_no_item_nearly_neither(tmp_path):
+    asked = "Ana sells 3 apples a day, how many apples does she sell in five weeks?"
+    with open_store(str(tmp_path / "s")) as store:
+        for n, prompt in enumerate((asked, asked.upper(), "and something else")):
+            store.log.append(said(f"a{n}", prompt), said(f"b{n}", prompt), said(f"c{n}", prompt))
+            store.log.append(thumb(f"a{n}", True, f"p{n}"), thumb(f"b{n}", False, f"p{n}"))
+            store.log.append(edit(f"c{n}", f"answer c{n} with more", f"p{n}"))
+        before = convert(store, SETTINGS, Asked(NOW))
+        assert before.rows == {"example": 3, "pair": 6, "judged": 0}
+        held = next(p for p in read_items(store, before, "pair") if p.prompt[0].content == asked)
+        hold_out(store, "exam", [held])
+        after = convert(store, SETTINGS, Asked(NOW))
+        assert after.rows == {"example": 1, "pair": 2, "judged": 0}
+        assert {k: after.card["kinds"][k]["rows"] for k in after.rows} == after.rows
+        assert after.card["counts"]["left out: held-out prompt"] == 3
+        assert after.card["counts"]["left out: its prompt is nearly one that is held out"] == 3
 
 
 def test_with_nothing_new_nothing_is_read_or_written(tmp_path, monkeypatch):
@@ -153,6 +212,7 @@ def test_what_was_erased_leaves_the_index_and_the_data(tmp_path):
         store.log.append(*history(12))
         store.log.append(said("x", subject="gone"), said("y", subject="stays"))
         store.log.append(thumb("x", True, "gone"), thumb("y", False, "stays"), thumb("y", False, "gone"))
+        store.log.append(edit("y", "answer y, and why", "gone"))
         before = everything(store)
         assert any(pair.chosen == "answer x" for pair in before["pair"])
         store.log.erase("gone", "the person")
@@ -161,8 +221,9 @@ def test_what_was_erased_leaves_the_index_and_the_data(tmp_path):
         assert "answer x" not in texts
         assert "answer y" in texts
         with open_index(store, SETTINGS) as index:
-            rows = index.file.execute("select count(*) from live where subject = 'gone'").fetchone()
-        assert rows == (0,)
+            tables = ("live where subject = 'gone'", "edits where id not in (select id from live)")
+            rows = [index.file.execute(f"select count(*) from {t}").fetchone() for t in tables]
+        assert rows == [(0,), (0,)]
 
 
 def test_a_released_entry_counts_and_so_does_a_single_word(tmp_path):

@@ -15,8 +15,10 @@ from escultor.data.curate.pipeline import Curated, Progress, curate
 from escultor.data.curate.quality import MIN_RATINGS, QualityModel, fit
 from escultor.data.curate.review import decisions, ratings
 from escultor.data.curate.rows import Row, parse, read
+from escultor.data.held_out import guard_of
 from escultor.data.importers import kind_of
 from escultor.data.jsonl_rows import Fault, Kind, Skip, decode, short
+from escultor.data.splits import HELD_OUT, LEFT_OUT
 from escultor.data.versions import keep, rows_of
 from escultor.errors import DataError, InputError
 from escultor.skills.suites import items_of
@@ -46,6 +48,8 @@ def make(
         "quality": model,
         "decontaminate": examined(suite_texts(store), settings.decontaminate.words),
     }
+    if (guard := guard_of(store)).hashes:
+        contexts[HELD_OUT] = guard
     with files.temporary(store.root / "partial") as folder:
         made = curate(sources, folder, settings, contexts, top, progress)
         made.warnings.extend(_unused(store, settings, model))
@@ -72,7 +76,7 @@ def counts_of(made: Curated) -> dict[str, int]:
     """Rows by source, and by step and reason for what was left out."""
     counts = {f"source {name}": n for name, n in made.sources.items()}
     counts |= {f"{step.name}: {why}": n for step in made.steps for why, n in step.removed.items()}
-    tainted = made.split.get("left out: prompt is held out")
+    tainted = made.split[LEFT_OUT]
     return counts | ({"split: prompt is held out": tainted} if tainted else {})
 
 

@@ -21,6 +21,7 @@ from escultor.data.curate.rows import Drop, Row, line_of, parse, prompt_text, re
 from escultor.data.curate.spill import Range
 from escultor.data.curate.steps import STEPS, All, Batch, Each
 from escultor.data.jsonl_rows import Fault, Kind, Skip, decode
+from escultor.data.splits import HELD_OUT
 from escultor.store.files import explained
 
 SHOWN = 10  # examples of what a step removed
@@ -94,7 +95,7 @@ class Piece:
     out: Path
     steps: tuple[str, ...]
     choices: tuple[str, ...]  # steps that look at all rows after this pass
-    split: bool  # whether prompts are to be compared
+    last: bool  # whether prompts are to be compared with what is held out, and with each other
 
 
 @dataclass(slots=True)
@@ -195,7 +196,10 @@ def _columns(plan: Plan, piece: Piece, rows: Sequence[Row], lines: Sequence[byte
         step = STEPS[name]
         if isinstance(step, All) and step.columns:
             columns |= step.columns(rows, plan.settings)
-    if piece.split:
+    if piece.last and (guard := plan.contexts.get(HELD_OUT)) is not None:
+        reasons = guard.reasons([row.item for row in rows])
+        columns[HELD_OUT] = np.asarray([reason is not None for reason in reasons], dtype=bool)
+    if piece.last and plan.settings.split.held_out:
         columns |= split_columns(rows, plan.settings)
     return columns
 

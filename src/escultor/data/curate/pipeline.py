@@ -25,7 +25,7 @@ from escultor.data.curate.steps import STEPS, All, View
 from escultor.data.curate.top import best
 from escultor.data.importers import kind_of
 from escultor.data.jsonl_rows import Kind
-from escultor.data.splits import Sides, sides
+from escultor.data.splits import HELD_OUT, Sides, sides
 from escultor.errors import DataError, InputError
 from escultor.store.files import explained
 
@@ -106,7 +106,8 @@ def curate(
 ) -> Curated:
     """Run the steps over JSONL files of one kind; what is left lies in `folder` afterwards.
 
-    `contexts` are what steps look things up in: `decontaminate` an `Examined`, `quality` a `QualityModel`.
+    `contexts` are what steps look things up in: `decontaminate` an `Examined`, `quality` a `QualityModel`,
+    `held out` a `Guard`.
     Raises DataError for sources of different kinds and when no row is left, StoreError when the disk
     refuses, FaultError when a worker is killed.
     """
@@ -120,7 +121,7 @@ def curate(
             for number, (steps, choices) in enumerate(passes(settings.steps)):
                 pieces = _sources(sources) if spill is None else _left(spill, alive)
                 spill, labels = _pass(run, number, pieces, steps, choices, spill is None)
-                alive = np.arange(len(spill))
+                alive = _free(run, spill, labels)
                 for name in choices:
                     alive = _choose(run, name, View(spill, alive, settings, crew, labels, run.warnings))
             assert spill is not None
@@ -129,6 +130,9 @@ def curate(
             if not len(alive):
                 raise DataError("no row is left", _reasons(run.done), "one at least", "loosen a step")
             parted = sides(spill, alive, settings.split, crew)
+            if not len(parted.train):
+                got = f"{len(parted.held_out):,} rows held out, {len(parted.left_out):,} left out beside them"
+                raise DataError("nothing is left to train on", got, "one row at least", "hold less out")
             return _write(run, spill, parted, kind)
 
 
@@ -179,9 +183,9 @@ def _pass(
     """Let the crew work on every piece, and gather what came of it."""
     spill = Spill(run.folder / f"pass-{number}", run.plan.kind)
     is_last = number == len(passes(run.plan.settings.steps)) - 1
-    split = is_last and run.plan.settings.split.held_out > 0
     orders = (
-        Piece(lines, keep, spill.chunk(at), steps, choices, split) for at, (lines, keep) in enumerate(pieces)
+        Piece(lines, keep, spill.chunk(at), steps, choices, is_last)
+        for at, (lines, keep) in enumerate(pieces)
     )
     tallied = {name: Tallied() for name in (*(["parse"] if first else []), *steps)}
     codes: dict[str, dict[str, int]] = {}
@@ -220,6 +224,16 @@ def _recoded(worked: Worked, codes: dict[str, dict[str, int]]) -> dict[str, np.n
         table = np.asarray([known.setdefault(v, len(known)) for v in values] or [0], dtype=np.uint32)
         columns["label." + name] = table[columns["label." + name]]
     return columns
+
+
+def _free(run: _Run, spill: Spill, labels: dict[str, list[str]]) -> np.ndarray:
+    """The numbers of the rows, without those whose prompt was held out before. Where rows are held out now
+    too, the split looks at them: the same rows are held out again, and no other is left out."""
+    alive = np.arange(len(spill))
+    if run.plan.settings.split.held_out or not spill.has(HELD_OUT):
+        return alive
+    left = alive[np.asarray(spill.column(HELD_OUT))]
+    return _without(run, HELD_OUT, spill, alive, labels, {"prompt is held out": left})
 
 
 def _choose(run: _Run, name: str, view: View) -> np.ndarray:

@@ -11,7 +11,7 @@ from rapidfuzz.distance import Levenshtein
 
 from escultor.config import Routes
 from escultor.data.routes import selecting, standing
-from escultor.data.routes.index import Facts, Index
+from escultor.data.routes.index import Edit, Facts, Index
 from escultor.data.routes.lean import text_hash
 from escultor.data.routes.table import ROUTES, Draft, Kind
 from escultor.data.routes.trusting import Standings
@@ -115,7 +115,7 @@ def select(index: Index, bodies: Bodies, settings: Routes, asked: Asked) -> Sele
             edits.append(Chosen(draft, facts, other))
         else:
             found.chosen[draft.kind].append(Chosen(draft, facts, other))
-    for chosen in _measured(edits, bodies, counts):
+    for chosen in _measured(edits, index, bodies, counts):
         found.chosen[chosen.draft.kind].append(chosen)
     probation = _on_probation(index, settings)
     for kind in KINDS:
@@ -136,28 +136,42 @@ def _refused(draft: Draft, sides: tuple[Facts | None, ...], asked: Asked) -> str
     return None
 
 
-def _measured(edits: list[Chosen], bodies: Bodies, counts: Counter[str]) -> Iterator[Chosen]:
+def _measured(edits: list[Chosen], index: Index, bodies: Bodies, counts: Counter[str]) -> Iterator[Chosen]:
     """Corrections with their texts' names and lengths; those that changed nothing to speak of are left out,
-    and those that say something else altogether are examples, but no pairs."""
+    and those that say something else altogether are examples, but no pairs. The index remembers the texts."""
+    known = index.edits()
     for at in range(0, len(edits), READ_AT_ONCE):
         part = edits[at : at + READ_AT_ONCE]
-        texts = bodies.lean_by_id(Feedback, [c.draft.chosen for c in part])
-        answers = bodies.lean_by_id(Interaction, [c.draft.about for c in part])
+        if new := [c for c in part if c.draft.chosen not in known]:
+            found = _compared(new, bodies)
+            index.keep_edits(found)
+            known |= {edit.id: edit for edit in found}
         for chosen in part:
-            edit, answer = texts.get(chosen.draft.chosen), answers.get(chosen.draft.about)
-            if edit is None or answer is None:
+            edit = known.get(chosen.draft.chosen)
+            if edit is None:
                 counts["left out: erased"] += 1
                 continue
-            text, before = edit["text"], answer["answer"]
-            distance = Levenshtein.normalized_distance(text, before)
-            short = max(len(text), len(before)) < SHORT
-            if text == before or not text.strip() or (distance <= EDIT[0] and not short):
+            short = max(edit.length, edit.before) < SHORT
+            if not edit.distance or (edit.distance <= EDIT[0] and not short):
                 counts["left out: correction that changes next to nothing"] += 1
-            elif chosen.draft.kind == "pair" and distance >= EDIT[1] and not short:
+            elif chosen.draft.kind == "pair" and edit.distance >= EDIT[1] and not short:
                 counts["no pair: correction that says something else"] += 1
             else:
-                chosen.facts = chosen.facts._replace(text=text_hash(text), length=len(text))
+                chosen.facts = chosen.facts._replace(text=edit.text, length=edit.length)
                 yield chosen
+
+
+def _compared(found: Sequence[Chosen], bodies: Bodies) -> list[Edit]:
+    """Corrections beside what they correct, of those that are not erased. An empty one changes nothing."""
+    texts = bodies.lean_by_id(Feedback, [c.draft.chosen for c in found])
+    answers = bodies.lean_by_id(Interaction, [c.draft.about for c in found])
+    made = {}
+    for id, about in ((c.draft.chosen, c.draft.about) for c in found):
+        if id in texts and about in answers:
+            text, before = texts[id]["text"], answers[about]["answer"]
+            distance = Levenshtein.normalized_distance(text, before) if text.strip() else 0.0
+            made[id] = Edit(id, text_hash(text), len(text), len(before), distance)
+    return list(made.values())
 
 
 def _consistent(found: list[Chosen], counts: Counter[str]) -> list[Chosen]:
@@ -305,11 +319,16 @@ def _item(id: str, weight: float, draft: Draft, answers: dict[str, Any], said: d
     if not needed <= answers.keys() or (corrected and draft.chosen not in said):
         return None
     text = said[draft.chosen]["text"] if corrected else answers[draft.chosen]["answer"]
+    rejected = answers[draft.rejected]["answer"] if draft.rejected else ""
+    return item_of(id, weight, draft, messages(answers[draft.about]), text, rejected)
+
+
+def item_of(id: str, weight: float, draft: Draft, prompt: Messages, text: str, rejected: str) -> Item:
+    """The item of a draft and its texts."""
+    parents = sorted({draft.about, draft.rejected, "" if draft.route == CORRECTED else draft.chosen} - {""})
     rule = f"{draft.route};simulated" if draft.simulated else draft.route
-    origin = Origin((*sorted(needed), *draft.words), rule, Consent.TRAIN)
-    prompt = messages(answers[draft.about])
+    origin = Origin((*parents, *draft.words), rule, Consent.TRAIN)
     if draft.kind == "pair":
-        rejected = answers[draft.rejected]["answer"]
         return Pair(id, prompt, text, rejected, origin, weight, draft.flip)
     if draft.kind == "judged":
         return Judged(id, prompt, text, draft.desirable, origin, weight)

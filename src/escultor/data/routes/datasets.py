@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from escultor.config import Routes
-from escultor.data.crew import Crew
-from escultor.data.jsonl_rows import row_of
+from escultor.data.held_out import guard_of, registrations
 from escultor.data.routes.card import Advice, advise, section
-from escultor.data.routes.convert import (
-    KINDS,
-    READ_AT_ONCE,
-    Asked,
-    Chosen,
-    Item,
-    Named,
-    Selection,
-    select,
-    with_texts,
-)
+from escultor.data.routes.convert import KINDS, Asked, Item, select
 from escultor.data.routes.index import Index, index_path
-from escultor.data.routes.lean import uncollected, workers
+from escultor.data.routes.lean import uncollected
 from escultor.data.routes.table import Kind
+from escultor.data.routes.writing import written
 from escultor.ids import code_hash, hash_value
 from escultor.store import Store
-from escultor.store.log import Log
 from escultor.types import DatasetVersion, Erasure
 
 DAY_S = 86_400.0
-_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,54 +45,28 @@ def convert(store: Store, settings: Routes, asked: Asked) -> Converted:
     """Read what is new in the log and make items of all that holds.
 
     The rows are blobs of the store. A conversion of the same state, question and settings is found again;
-    only the day of `asked.now` matters, since retention ends by the day.
+    only the day of `asked.now` matters, since retention ends by the day. Prompts that are held out in the
+    store, word for word or nearly, never get through, whatever `asked` names beside them.
     """
     asked = replace(asked, now=asked.now // DAY_S * DAY_S)
     with open_index(store, settings) as index:
         while True:
             cursor = index.follow(store.log)
-            key = hash_value([index.state(), settings.model_dump(), asked])
+            held = registrations(store)
+            key = hash_value([index.state(), settings.model_dump(), asked, held])
             if (found := index.remembered(key)) is not None:
                 return Converted(**json.loads(found), cursor=cursor, reused=True)
-            selection = select(index, store.log, settings, asked)
-            rows, blobs = _written(store, selection)
+            guard = guard_of(store)
+            wanted = replace(asked, held_out=asked.held_out | guard.hashes)
+            selection = select(index, store.log, settings, wanted)
+            rows, blobs = written(store, selection, guard, index.written(held))
             # What was erased while the texts were read may be among them still.
             if not any(store.log.lean(Erasure, cursor)):
                 break
         found = section(selection)
         card = found | {"advice": list(advise(found, settings).lines), "hashes": dict(blobs)}
-        index.remember(key, json.dumps({"blobs": blobs, "rows": rows, "card": card}))
+        index.remember(key, json.dumps({"blobs": blobs, "rows": rows, "card": card}), blobs, held)
     return Converted(blobs, rows, card, cursor, False)
-
-
-def _written(store: Store, selection: Selection) -> tuple[dict[str, int], dict[str, str]]:
-    """How many rows of each kind, and the name of their blob."""
-    rows, blobs = {}, {}
-    n = sum(map(len, selection.chosen.values()))
-    with Crew(workers(n), store.log) as crew:
-        for kind in KINDS:
-            counts: Counter[str] = Counter()
-            blobs[kind] = store.blobs.put_pieces(_lines(crew, selection.chosen[kind], counts))
-            rows[kind] = counts.pop("rows", 0)
-            selection.counts += counts
-    return rows, blobs
-
-
-def _lines(crew: Crew, chosen: list[Chosen], counts: Counter[str]) -> Iterator[bytes]:
-    starts = range(0, len(chosen), READ_AT_ONCE)
-    pieces = ([each.named for each in chosen[at : at + READ_AT_ONCE]] for at in starts)
-    for lines, found in crew.over(_lines_of, pieces):
-        counts.update(found)
-        yield lines
-
-
-@uncollected()
-def _lines_of(log: Log, found: list[Named]) -> tuple[bytes, Counter[str]]:
-    """The rows of some items as JSONL, how many they are, and why others are none."""
-    counts: Counter[str] = Counter()
-    lines = [_json(row_of(item)) + "\n" for item in with_texts(found, log, counts)]
-    counts["rows"] = len(lines)
-    return "".join(lines).encode("utf-8", "surrogatepass"), counts
 
 
 def advice_of(converted: Converted, settings: Routes) -> Advice:

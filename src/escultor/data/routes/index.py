@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +23,7 @@ from escultor.data.routes.lean import PARENT
 from escultor.data.routes.table import RULES, Draft
 from escultor.data.routes.tables import SCHEMA, opened
 from escultor.errors import StoreError
-from escultor.ids import hash_value, plain
+from escultor.ids import code_hash, hash_value, plain
 from escultor.store.log import Log
 from escultor.types import Erasure, Feedback, Interaction, Release
 
@@ -40,6 +40,17 @@ class Facts(NamedTuple):
     retain: float | None  # until when it may be kept
     length: int
     text: str  # a hash of it
+
+
+class Edit(NamedTuple):
+    """A correction: a hash of its text, its length and that of the answer it corrects, and how far it is
+    from that (normalised Levenshtein distance)."""
+
+    id: str
+    text: str
+    length: int
+    before: int
+    distance: float
 
 
 class Index:
@@ -185,14 +196,22 @@ class Index:
         """What was kept under a key while the state was the same."""
         return self._get(f"kept {key}")
 
-    def remember(self, key: str, value: str) -> None:
-        """Keep the outcome of a question to this state; those to earlier states are forgotten."""
+    def remember(self, key: str, value: str, blobs: Mapping[str, str], held: str) -> None:
+        """Keep the outcome of a question to this state, and the blobs that it wrote while so much was `held`
+        out; what was kept of earlier states is forgotten."""
         with self._transaction():
             state = self.state()
             if self._get("kept of") != state:
                 self.file.execute("delete from meta where key like 'kept %'")
                 self._put("kept of", state)
             self._put(f"kept {key}", value)
+            self._put("written", json.dumps({"by": [code_hash(), held], "blobs": dict(blobs)}))
+
+    def written(self, held: str) -> dict[str, str]:
+        """The blobs that were written last, by kind; not those of other code, whose rows may be of another
+        form, nor those written before something more was held out."""
+        found = json.loads(self._get("written") or "{}")
+        return found["blobs"] if found and found.get("by") == [code_hash(), held] else {}
 
     def drafts(self, after: int, since: float | None) -> Iterator[tuple[Draft, Facts, Facts | None]]:
         """Drafts whose newest word was recorded behind `after` and said no earlier than `since`, with the
@@ -209,6 +228,15 @@ class Index:
             lists = _split(row[9]), _split(row[10])
             draft = Draft._make((*row[:6], bool(row[6]), *row[7:9], *lists, *row[11:13], bool(row[13])))
             yield draft, Facts._make(row[14:21]), Facts._make(row[21:]) if draft.rejected else None
+
+    def edits(self) -> dict[str, Edit]:
+        """The corrections whose texts were compared already, by id."""
+        return {row[0]: Edit._make(row) for row in self.file.execute("select * from edits")}
+
+    def keep_edits(self, found: Sequence[Edit]) -> None:
+        """Remember what was compared."""
+        with self._transaction():
+            self.file.executemany("insert or replace into edits values (?,?,?,?,?)", found)
 
     def counts(self) -> dict[str, int]:
         """Why events made no item, over all that holds now."""
@@ -273,6 +301,7 @@ class Index:
             for table in ("answers", "rates", "subjects"):
                 file.execute(f"delete from {table} where subject = ?", (subject,))
             file.execute("drop table temp.gone")
+        file.execute("delete from edits where id not in (select id from live)")
 
     def _settle(self, released: frozenset[str]) -> None:
         """Who is trusted how far, what is held back, and the drafts of all prompts that this changes."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from escultor.errors import StoreError
 
-SCHEMA = "3"
+SCHEMA = "4"
 TABLES = (
     *("meta", "answers", "live", "picks", "children", "wanted", "rates", "subjects", "dirty", "drafts"),
-    *("tally", "seen"),
+    *("tally", "seen", "edits"),
 )
 LOCKED_S = 60.0  # waited for another process that reads the same log
 _SCRIPT = """
@@ -35,6 +35,8 @@ create table if not exists drafts (
   prompt text, route text, kind text, about text, chosen text, rejected text, desirable integer,
   flip real, weight real, words text, subjects text, seq integer, time real, simulated integer);
 create table if not exists tally (prompt text, reason text, n integer);
+create table if not exists edits (
+  id text primary key, text text, length integer, before integer, distance real) without rowid;
 create table if not exists seen (reason text primary key, n integer) without rowid;
 """
 
