@@ -71,7 +71,9 @@ def _sound(store: Store, blob: str | None) -> Path | None:
 def _lines(crew: Crew, kind: Kind, selection: Selection, lost: set[str]) -> Iterator[bytes]:
     chosen = selection.chosen[kind]
     starts = range(0, len(chosen), READ_AT_ONCE)
-    pieces: Iterator[Piece] = ((kind, [each.named for each in chosen[at : at + READ_AT_ONCE]]) for at in starts)
+    pieces: Iterator[Piece] = (
+        (kind, [each.named for each in chosen[at : at + READ_AT_ONCE]]) for at in starts
+    )
     for lines, counts, missing in crew.over(_lines_of, pieces):
         selection.counts.update(counts)
         lost.update(missing)
