@@ -47,22 +47,31 @@ doc_to_text: ""
 doc_to_target: "{{text}}"
 metric_list: [{metric: bits_per_byte}]
 """
+BEAMS = OPEN.replace("do_sample: false", "num_beams: 4")
 # All in one process, since the harness takes its time to load: the command on every task, and our
 # likelihoods beside the harness's own way of asking the same model.
 PROGRAM = """
 import json
 from typer.testing import CliRunner
 from escultor.cli.app import app
+from escultor.evaluate import harness_models
 out = {}
-for task in ("pets", "words", "texts", "none"):
-    words = ["evaluate", "model", "--suite", f"lm-eval:{task}.yaml", "--json", "--out", f"{task}.json"]
-    call = CliRunner().invoke(app, words)
-    out[task] = [call.exit_code, call.stdout.splitlines()[-1], call.stderr[-2000:]]
-from lm_eval import evaluator
-from lm_eval.tasks._yaml_loader import load_yaml
+asked = []
+for name in ("likelihoods", "whole", "texts"):
+    def noted(self, *args, real=getattr(harness_models.Local, name)):
+        found = real(self, *args)
+        asked.append(len(found))
+        return found
+    setattr(harness_models.Local, name, noted)
+for task in ("pets", "words", "pets again", "words again", "texts", "none", "beams"):
+    asked.clear()
+    words = ["--suite", f"lm-eval:{task.split()[0]}.yaml", "--json", "--out", f"{task}.json"]
+    call = CliRunner().invoke(app, ["evaluate", "model", *words])
+    out[task] = [call.exit_code, call.stdout.splitlines()[-1], call.stderr[-2000:], sum(asked)]
 from lm_eval.models.huggingface import HFLM
 from escultor.model.load import load
-from escultor.evaluate.harness import _model, _harness
+from escultor.evaluate.harness import _harness
+from escultor.evaluate.memo import Memo
 from tokenizers.processors import TemplateProcessing
 loaded = load("model")
 # The harness leaves a BOS to the tokenizer; ours stands before every text, as in training.
@@ -73,10 +82,10 @@ loaded.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
 theirs = HFLM(
     pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1, add_bos_token=True, device="cpu"
 )
-for name, lm in (("ours", _model(_harness()[2], loaded, 2)), ("theirs", theirs)):
-    found = evaluator.simple_evaluate(
-        model=lm, tasks=[load_yaml("pets.yaml")], bootstrap_iters=0, log_samples=True
-    )
+run, read, base = _harness()
+ours = harness_models.harness_model(base, harness_models.Local(loaded, "it", 2), Memo(None))
+for name, lm in (("ours", ours), ("theirs", theirs)):
+    found = run(model=lm, tasks=[read("pets.yaml")], bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"]["pets"], key=lambda s: s["doc_id"])
     out[name] = [s["filtered_resps"] for s in samples]
 print(json.dumps(out))
@@ -89,7 +98,7 @@ def harness(tmp_path_factory):
     save(talkative(), place / "model")
     rows = [{"text": f"cat {n} tree", "right": n % 2} for n in range(5)]
     (place / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, text in (("pets", CHOICE), ("words", OPEN), ("texts", ROLLING)):
+    for name, text in (("pets", CHOICE), ("words", OPEN), ("texts", ROLLING), ("beams", BEAMS)):
         (place / f"{name}.yaml").write_text(text.replace("DATA", str(place / "data.jsonl")))
     (place / "none.yaml").write_text("task: none\n")
     env = os.environ | {
@@ -106,7 +115,7 @@ def harness(tmp_path_factory):
 @pytest.mark.parametrize(("task", "metrics"), [("pets", {"acc", "acc_norm"}), ("words", {"exact_match"})])
 def test_a_local_task_lands_as_scores_with_a_number_for_every_document(harness, task, metrics):
     place, found = harness
-    code, line, said = found[task]
+    code, line, said, _ = found[task]
     assert code == 0, said
     assert json.loads(line)["items"] == 5
     scores = json.loads((place / f"{task}.json").read_text())
@@ -133,3 +142,20 @@ def test_metrics_that_are_no_number_per_document_and_files_that_are_no_task_are_
     _, found = harness
     assert found["texts"][0] == found["none"][0] == 2
     assert "no number per document" in found["texts"][2]
+
+
+@pytest.mark.parametrize(("task", "requests"), [("pets", 10), ("words", 5)])
+def test_a_task_evaluated_twice_asks_the_model_nothing_and_is_one_row_of_scores(harness, task, requests):
+    place, found = harness
+    once, again = found[task], found[f"{task} again"]
+    assert (once[3], again[3]) == (requests, 0)
+    scores = json.loads(once[1])["scores"]
+    assert json.loads(again[1])["scores"] == scores
+    with open_store(str(place / "escultor-store")) as store:
+        assert sum(row.id == scores for _, row in store.log.read(Scores)) == 1
+
+
+def test_decoding_that_is_not_done_here_is_refused(harness):
+    _, found = harness
+    assert found["beams"][0] == 2
+    assert "num_beams: 4" in found["beams"][2]

@@ -1,17 +1,13 @@
 """A judge: both orders, strict verdicts, counted failures, asked once; corrected by people as stated."""
 
-import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import numpy as np
 import pytest
+from replying import server
 from test_preference import session
 
 from escultor.errors import DataError, UpstreamFault
+from escultor.evaluate.endpoint import TRIES
 from escultor.evaluate.judge import (
-    TRIES,
     EndpointJudge,
     LocalJudge,
     judge_choices,
@@ -88,35 +84,6 @@ def test_a_local_model_judges_as_well():
 
 
 # --- behind a server --------------------------------------------------------------------------
-
-
-@contextmanager
-def server(*replies):
-    """Answers one request after the other with (status, body); the last reply is repeated."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.path, dict(self.headers), body))
-            status, reply = replies[min(len(seen), len(replies)) - 1]
-            data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_port}/v1", seen
-        finally:
-            running.shutdown()
-            thread.join()
 
 
 GOOD = (200, {"choices": [{"message": {"content": "[[A]]"}}]})

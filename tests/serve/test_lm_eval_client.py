@@ -7,9 +7,12 @@ import pytest
 from test_serving_processes import served
 from tiny import TEXTS, llama
 
-from escultor.model.load import save
+from escultor.evaluate.endpoint import Endpoint
+from escultor.evaluate.harness_models import Behind, Local
+from escultor.evaluate.served import served as served_model
+from escultor.model.load import load, save
 from escultor.store import open_store
-from escultor.types import Consent, Interaction
+from escultor.types import Consent, Interaction, Sampling
 
 TASKS = {
     "tiny_choice": "output_type: multiple_choice\ndoc_to_text: '{{text}}'\ndoc_to_choice: '{{choices}}'\n"
@@ -51,6 +54,19 @@ def evaluate(tasks, names, harness, **args):
     return {name: [sample["resps"] for sample in found["samples"][name]] for name in names}
 
 
+def our_own_way(behind, local):
+    """What `evaluate --url` asks of a server, held against the same of the model; how many requests."""
+    pairs = [(t[:-6], said) for t in TEXTS[:12] for said in (" sings.", " runs fast.")]
+    for one, other in zip(behind.likelihoods(pairs), local.likelihoods(pairs), strict=True):
+        assert one == (pytest.approx(other[0], abs=1e-3), *other[1:])
+    for one, other in zip(behind.whole(TEXTS[:3]), local.whole(TEXTS[:3]), strict=True):
+        assert one[0] == pytest.approx(other[0], abs=1e-3)
+    greedy = [Sampling(max_new_tokens=6)] * 12
+    asked = [t[:-6] for t in TEXTS[:12]], greedy, [()] * 12
+    assert behind.texts(*asked) == local.texts(*asked)
+    return 24 + 3 + 12
+
+
 CHAT = {"local-chat-completions": {"apply_chat_template": True}, "local-completions": {}, "hf": {}}
 
 
@@ -73,12 +89,13 @@ def test_the_harness_scores_the_served_model_as_it_scores_the_model(tasks, model
                 assert float(ours_sum) == pytest.approx(float(theirs_sum), abs=1e-3)
                 assert str(ours_greedy) == str(theirs_greedy)
         assert ours["tiny_words"] == theirs["tiny_words"]
+        requests = our_own_way(Behind(served_model(Endpoint(url), "escultor")), Local(load(model), "it", 4))
         chat = {"model": "escultor", "base_url": f"{url}/chat/completions"}
         said = evaluate(tasks, ["tiny_words"], "local-chat-completions", **chat)["tiny_words"]
         assert process.stop(30) == 0
     with open_store(str(tmp_path / "escultor-store")) as store:
         rows = [row for _, row in store.log.read(Interaction)]
-    assert sum(row.consent == Consent.EVAL_ONLY for row in rows) == 12 * 2 + 12
+    assert sum(row.consent == Consent.EVAL_ONLY for row in rows) == 12 * 2 + 12 + requests
     chats = [row.answer for row in rows if row.consent == Consent.TRAIN]
     assert sorted(chats) == sorted(text for ((text,),) in said)
 

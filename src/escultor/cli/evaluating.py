@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,11 +17,17 @@ from escultor.cli.output import Done, Shell, write_text
 from escultor.ids import plain
 
 if TYPE_CHECKING:
+    from escultor.evaluate.served import Served
     from escultor.skills.suites import Exam
     from escultor.store import Store
     from escultor.types import Scores
 
-Which = Annotated[str, typer.Argument(help="Model or run folder, checkpoint id, alias, or escultor-base.")]
+WHICH = "Model or run folder, checkpoint id, alias, or escultor-base."
+Which = Annotated[str, typer.Argument(help=WHICH)]
+KeyEnv = Annotated[
+    str, typer.Option("--key-env", help="Which variable of the environment holds the server's key.")
+]
+KEY_ENV = "OPENAI_API_KEY"
 WhichSuite = Annotated[
     str,
     typer.Option(
@@ -35,36 +42,39 @@ LM_EVAL = "lm-eval:"
 
 def evaluate(
     shell: Shell,
-    model: Which,
+    model: Annotated[str, typer.Argument(help=f"{WHICH} With --url its name there.")],
     suite: WhichSuite = "trinity",
+    url: Annotated[
+        str | None, typer.Option("--url", help="Ask an OpenAI-compatible server, up to /v1, for the answers.")
+    ] = None,
+    key_env: KeyEnv = KEY_ENV,
     out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON too.")] = None,
     keep: Annotated[
         bool, typer.Option("--store-scores/--no-store", help="Whether to record the scores in the store.")
     ] = True,
     again: Annotated[
-        bool, typer.Option("--again", help="Measure although there are scores; no answer is asked for twice.")
+        bool,
+        typer.Option("--again", help="Measure although there are scores; only a server is asked anew."),
     ] = False,
 ) -> Done:
     """Score a model on a suite: by default documents of packages that no model is trained on."""
+    from escultor.cli.live import Live
     from escultor.cycle import measuring
     from escultor.store import open_store
 
-    folder, url = checked_model(shell, model), shell.config.store.url
-    if suite.startswith(LM_EVAL):
-        task = need_file(Path(suite.removeprefix(LM_EVAL)))
-        with open_store(url) if keep else nullcontext() as store:
-            exam, scores = measuring.evaluated_task(folder, task, shell.config, store)
-    elif keep:
-        exam = exam_of(shell, suite)
-        with open_store(url) as store:
-            scores = recorded_scores(shell, store, folder, exam, again)
-    else:
-        from escultor.cli.live import Live
-
-        exam = exam_of(shell, suite)
-        with Live() as live:
-            live.phase(f"evaluate {folder}")
-            scores = measuring.evaluated(folder, exam, shell.config, None, live.note).scores
+    who = checked_model(shell, model) if url is None else _served(url, model, key_env)
+    of_harness = suite.startswith(LM_EVAL)
+    asked = need_file(Path(suite.removeprefix(LM_EVAL))) if of_harness else exam_of(shell, suite)
+    with Live() as live, open_store(shell.config.store.url) if keep else nullcontext() as store:
+        live.phase(f"evaluate {model}")
+        if not isinstance(who, Path):
+            exam, scores = measuring.evaluated_at(who, asked, store, live.note, again)
+        elif isinstance(asked, Path):
+            exam, scores = measuring.evaluated_task(who, asked, shell.config, store)
+        elif store is not None:
+            exam, scores = asked, measuring.recorded(store, who, asked, shell.config, live.note, again)
+        else:
+            exam, scores = asked, measuring.evaluated(who, asked, shell.config, None, live.note).scores
     if out is not None:
         write_text(out, json.dumps(plain(scores), indent=1) + "\n")
     show_scores(shell, exam, scores)
@@ -92,6 +102,13 @@ def exam_of(shell: Shell, name: str) -> Exam:
         return exam_named(name, shell.config)
     with open_store(url) as store:
         return exam_named(name, shell.config, corpus_cache(url), store)
+
+
+def _served(url: str, model: str, key_env: str) -> Served:
+    from escultor.evaluate.endpoint import Endpoint
+    from escultor.evaluate.served import served
+
+    return served(Endpoint(url, os.environ.get(key_env)), model)
 
 
 def recorded_scores(shell: Shell, store: Store, folder: Path, exam: Exam, again: bool = False) -> Scores:
@@ -140,5 +157,6 @@ def _metric(exam: Exam, scores: Scores, name: str) -> Sequence[str]:
     found = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, 0, least, most)
     metric = metric_of(exam.suite.skill, name)
     better = "" if scale.better == "neither" else scale.better
-    about = metric.about if metric else ""
+    # Of a task of the harness the metrics are its own, whatever their names.
+    about = metric.about if metric and exam.suite.skill != LM_EVAL.rstrip(":") else ""
     return name, f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]", better, about

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.evaluating import Which, WhichSuite, checked_model, exam_of
+from escultor.cli.evaluating import KEY_ENV, KeyEnv, Which, WhichSuite, checked_model, exam_of
 from escultor.cli.output import Done, Shell
 from escultor.cli.rating import session_between
 from escultor.errors import InputError
@@ -30,9 +30,7 @@ def judge(
         typer.Option("--judge", metavar="MODEL", help="A model folder; with --url its name there."),
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="An OpenAI-compatible server, up to /v1.")] = None,
-    key_env: Annotated[
-        str, typer.Option("--key-env", help="Which variable of the environment holds the server's key.")
-    ] = "OPENAI_API_KEY",
+    key_env: KeyEnv = KEY_ENV,
 ) -> Done:
     """Let a language model compare two models' answers, in both orders; people's ratings correct it."""
     from escultor.cli.live import Live

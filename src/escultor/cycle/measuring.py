@@ -16,7 +16,10 @@ from escultor.types import Scores, Suite
 
 if TYPE_CHECKING:
     from escultor.evaluate.answers import Progress
+    from escultor.evaluate.harness_models import Asked
+    from escultor.evaluate.memo import Memo
     from escultor.evaluate.race import Race
+    from escultor.evaluate.served import Served
     from escultor.evaluate.suites import Evaluated
 
 TRINITY = "trinity"
@@ -70,10 +73,7 @@ def recorded(
     if known is not None and _as_asked(known.summary, config):
         return known
     register(store, exam)
-    done = evaluated(folder, exam, config, store.root / "cache", progress)
-    store.blobs.put_bytes(done.kept.to_bytes())
-    store.log.append(done.scores)
-    return done.scores
+    return _kept(store, evaluated(folder, exam, config, store.root / "cache", progress))
 
 
 def _as_asked(figures: Mapping[str, float], config: Config) -> bool:
@@ -86,20 +86,57 @@ def _as_asked(figures: Mapping[str, float], config: Config) -> bool:
     return same and figures.get("speed_requests", math.inf) >= config.evaluation.speed_requests
 
 
-def evaluated_task(folder: Path, path: Path, config: Config, store: Store | None) -> tuple[Exam, Scores]:
-    """Scores on a task of the evaluation harness; they, its documents as a suite and the answers are
-    kept where there is a store."""
+def evaluated_task(folder: Path, task: Path, config: Config, store: Store | None) -> tuple[Exam, Scores]:
+    """Scores of a model folder on the task of the evaluation harness that a file holds."""
     from escultor.cycle.api import checkpoint_id
-    from escultor.evaluate.harness import evaluate_task
+    from escultor.evaluate.harness_models import Local
+    from escultor.evaluate.memo import memo_for
     from escultor.model.load import load
 
-    loaded = load(str(folder))
-    exam, done = evaluate_task(loaded, checkpoint_id(folder), path, config.evaluation.batch_size)
+    asked = Local(load(str(folder)), checkpoint_id(folder), config.evaluation.batch_size)
+    memo = memo_for(_cache(store), "lm-eval", asked.name, asked.batch_size)
+    return _of_task(asked, task, memo, store)
+
+
+def evaluated_at(
+    served: Served, suite: Exam | Path, store: Store | None, progress: Progress, again: bool = False
+) -> tuple[Exam, Scores]:
+    """Scores of a model behind a server on a suite, or on the task of the evaluation harness that a file
+    holds. What it said once is not asked again, but with `again`: a name may come to mean another model.
+    """
+    from escultor.evaluate.harness_models import Behind
+    from escultor.evaluate.memo import memo_of_others
+    from escultor.evaluate.suites import evaluate_served
+
+    if isinstance(suite, Path):
+        memo = memo_of_others(_cache(store, again), "lm-eval", served.name)
+        return _of_task(Behind(served), suite, memo, store)
+    if store is not None:
+        register(store, suite)
+    memo = memo_of_others(_cache(store, again), suite.hash, served.name)
+    return suite, _kept(store, evaluate_served(served, suite, memo, progress))
+
+
+def _of_task(asked: Asked, task: Path, memo: Memo, store: Store | None) -> tuple[Exam, Scores]:
+    """Scores on a task; they, its documents as a suite and the answers are kept where there is a store."""
+    from escultor.evaluate.harness import evaluate_task
+
+    exam, done = evaluate_task(asked, task, memo)
     if store is not None:
         register(store, exam)
+    return exam, _kept(store, done)
+
+
+def _kept(store: Store | None, done: Evaluated) -> Scores:
+    if store is not None:
         store.blobs.put_bytes(done.kept.to_bytes())
-        store.log.append(done.scores)
-    return exam, done.scores
+        if store.log.get(Scores, done.scores.id) is None:
+            store.log.append(done.scores)
+    return done.scores
+
+
+def _cache(store: Store | None, again: bool = False) -> Path | None:
+    return None if store is None or again else store.root / "cache"
 
 
 def raced(folders: Sequence[Path], exam: Exam, config: Config, progress: Progress) -> Race:

@@ -11,16 +11,19 @@ from escultor.data.rows import NllRow, document_rows, ids_of
 from escultor.data.signals import nll_by_row
 from escultor.errors import DataError, StoreError
 from escultor.evaluate.memo import Memo
+from escultor.evaluate.served import Served
 from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
 from escultor.model.load import Loaded
 from escultor.skills.suites import Exam
 from escultor.skills.table import Likelihood, Need, Seen, metric_of, parse_schema
 from escultor.store import Blobs
-from escultor.types import Document, Messages, Origin, Scores, SuiteItem
+from escultor.types import Document, Messages, Origin, Sampling, Scores, SuiteItem
 
 KEPT_AT_ONCE = 4  # batches: what a killed evaluation loses at most
 ROWS_AT_ONCE = 256
+ASKED_AT_ONCE = 64  # of a server: what a killed evaluation loses at most
+NEEDS_WEIGHTS: frozenset[Need] = frozenset(("choices", "pressed", "likelihood", "document"))
 
 Progress = Callable[[str], None]
 
@@ -60,9 +63,9 @@ def context_of(loaded: Loaded) -> int:
     return int(getattr(loaded.model.config, "max_position_embeddings", 1 << 30))
 
 
-def needs_of(exam: Exam) -> frozenset[Need]:
-    """All that the metrics of a suite need."""
-    found = [metric_of(exam.suite.skill, name) for name in exam.suite.metrics]
+def needs_of(exam: Exam, *names: str) -> frozenset[Need]:
+    """All that these metrics of a suite need; without a name, all its metrics."""
+    found = [metric_of(exam.suite.skill, name) for name in names or exam.suite.metrics]
     return frozenset(need for metric in found if metric is not None for need in metric.needs)
 
 
@@ -87,6 +90,24 @@ def observe(
         tuple(replace(s, answer=text, tokens=n, cut=cut) for text, n, cut in said)
         for s, *said in zip(seen, *by_seed, strict=True)
     ]
+
+
+def observe_served(served: Served, exam: Exam, memo: Memo, progress: Progress) -> list[tuple[Seen, ...]]:
+    """What a server answered to each item, once for each seed of the suite. Raises UpstreamFault."""
+    schema, items = parse_schema(exam.suite.schema), exam.items
+    seen: list[list[Seen]] = [[] for _ in items]
+    for seed in exam.suite.seeds:
+        sampling = replace(exam.suite.decoding, seed=seed)
+        for group in _cut(range(len(items)), ASKED_AT_ONCE):
+
+            def work(group: Sequence[int] = group, sampling: Sampling = sampling) -> list[list[object]]:
+                progress(f"answering {group[-1] + 1} of {len(items)} items")
+                found = served.answers([items[i].prompt for i in group], [sampling] * len(group))
+                return [list(said) for said in found]
+
+            for i, (text, tokens, cut) in zip(group, memo.get(f"{seed}/{group[0]}", work), strict=True):
+                seen[i].append(Seen(text, tokens, cut, schema=schema))
+    return [tuple(said) for said in seen]
 
 
 def prompts_of(loaded: Loaded, exam: Exam) -> list[list[int]]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
-from escultor.errors import DataError, UpstreamFault
+from escultor.errors import DataError
+from escultor.evaluate.endpoint import Endpoint
 from escultor.evaluate.memo import Memo
 from escultor.evaluate.preference_session import Session
 from escultor.ids import hash_value
@@ -30,9 +31,6 @@ INSTRUCTION = (
 PROMPT = "[Request]\n{request}\n\n[Answer A]\n{a}\n\n[Answer B]\n{b}"
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 SAMPLING = Sampling(max_new_tokens=512)
-TRIES = 4
-WAIT_S = 0.5  # before the second try; doubled from try to try
-RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
 
 Mark = Literal["A", "B", "C"]
 Verdicts = tuple[Mark | None, Mark | None]
@@ -84,47 +82,25 @@ class EndpointJudge:
 
     def ask(self, prompts: Sequence[Messages]) -> list[str]:
         """Raises UpstreamFault when the server fails four times, or answers what is no answer."""
-        import httpx2
+        bodies = [
+            {
+                "model": self.model,
+                "messages": [{"role": str(m.role), "content": m.content} for m in prompt],
+                "temperature": 0,
+                "max_tokens": SAMPLING.max_new_tokens,
+            }
+            for prompt in prompts
+        ]
+        return Endpoint(self.url, self.key, self.timeout_s, self.sleep).ask(
+            "/chat/completions", bodies, _content
+        )
 
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        with httpx2.Client(timeout=self.timeout_s, headers=headers) as client:
-            return [self._one(client, prompt) for prompt in prompts]
 
-    def _one(self, client: Any, prompt: Messages) -> str:
-        import httpx2
-
-        body = {
-            "model": self.model,
-            "messages": [{"role": str(m.role), "content": m.content} for m in prompt],
-            "temperature": 0,
-            "max_tokens": SAMPLING.max_new_tokens,
-        }
-        why = ""
-        for attempt in range(TRIES):
-            if attempt:
-                self.sleep(WAIT_S * 2 ** (attempt - 1))
-            try:
-                reply = client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
-            except httpx2.HTTPError as error:
-                why = f"{type(error).__name__}: {error}"
-                continue
-            if reply.status_code not in RETRIED:
-                return self._text(reply)
-            why = f"status {reply.status_code}"
-        raise UpstreamFault(f"the judge {self.name} failed {TRIES} times", why, remedy="try again later")
-
-    def _text(self, reply: Any) -> str:
-        try:
-            if reply.status_code != 200:
-                raise ValueError(f"status {reply.status_code}: {reply.text[:200]}")
-            content = reply.json()["choices"][0]["message"]["content"]
-            if not isinstance(content, str):
-                raise ValueError(f"content of type {type(content).__name__}")
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            what = f"the judge {self.name} answered what is no answer"
-            remedy = "check the judge's address, model and key"
-            raise UpstreamFault(what, error, "a chat completion", remedy) from error
-        return content
+def _content(reply: Any) -> str:
+    content = reply["choices"][0]["message"]["content"]
+    if not isinstance(content, str):
+        raise ValueError(f"content of type {type(content).__name__}")
+    return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +181,8 @@ def ask(judge: Judge, prompts: Sequence[Messages], memo: Memo, progress: Callabl
     fresh = [at for at, key in enumerate(keys) if key not in memo]
     for start in range(0, len(fresh), ASKED_AT_ONCE):
         group = fresh[start : start + ASKED_AT_ONCE]
-        for at, reply in zip(group, judge.ask([prompts[at] for at in group]), strict=True):
-            memo.get(keys[at], lambda reply=reply: reply)
+        replies = judge.ask([prompts[at] for at in group])
+        memo.keep({keys[at]: reply for at, reply in zip(group, replies, strict=True)})
         progress(f"judged {start + len(group)} of {len(fresh)} pairs")
     return [str(memo.get(key, str)) for key in keys]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,26 @@ class Memo:
     def get(self, key: str, work: Callable[[], Any]) -> Any:
         """The value under a key, or that of `work`, kept before it is returned. Values are JSON's."""
         if key not in self._known:
-            value = work()
-            self._append(key, value)
-            self._known[key] = value
+            self.keep({key: work()})
         return self._known[key]
+
+    def keep(self, found: Mapping[str, Any]) -> None:
+        """Values under their keys, all of them on disk when this returns."""
+        if self._path is not None and found:
+            # Every line begins with a line end too: what a killed process left before it stays apart.
+            lines = (f"\n{json.dumps({'key': key, 'value': value})}\n" for key, value in found.items())
+            self._append("".join(lines).encode(), self._path)
+        self._known.update(found)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
 
-    def _append(self, key: str, value: Any) -> None:
-        if self._path is None:
-            return
-        # The line begins with a line end too: what a killed process left before it stays apart.
-        line = "\n" + json.dumps({"key": key, "value": value}) + "\n"
-        with files.explained("write to", self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    @staticmethod
+    def _append(data: bytes, path: Path) -> None:
+        with files.explained("write to", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                data = line.encode()
                 while data:
                     data = data[os.write(handle, data) :]
                 os.fsync(handle)
@@ -54,9 +56,14 @@ class Memo:
 
 def memo_for(cache: Path | None, *named: object) -> Memo:
     """The memo of what `named` says, in a cache folder; the code that computes is part of its name."""
+    return memo_of_others(cache, code_hash(), *named)
+
+
+def memo_of_others(cache: Path | None, *named: object) -> Memo:
+    """The same for what other programs compute, such as a server's answers."""
     if cache is None:
         return Memo(None)
-    return Memo(cache / "evaluations" / f"{hash_value([code_hash(), *named])}.jsonl")
+    return Memo(cache / "evaluations" / f"{hash_value(list(named))}.jsonl")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,9 +9,18 @@ from pathlib import Path
 
 from escultor.config import Evaluation
 from escultor.errors import DataError
-from escultor.evaluate.answers import Kept, Progress, observe, prompts_of
-from escultor.evaluate.memo import memo_for
-from escultor.evaluate.speed import Speed, is_speed, measure_speeds
+from escultor.evaluate.answers import (
+    NEEDS_WEIGHTS,
+    Kept,
+    Progress,
+    needs_of,
+    observe,
+    observe_served,
+    prompts_of,
+)
+from escultor.evaluate.memo import Memo, memo_for
+from escultor.evaluate.served import Served
+from escultor.evaluate.speed import Speed, Timing, is_speed, measure_speeds
 from escultor.ids import hash_bytes, hash_value
 from escultor.model.load import Loaded
 from escultor.skills.suites import Exam
@@ -44,15 +53,42 @@ def evaluate(
     """
     memo = memo_for(cache, checkpoint, exam.hash, settings.batch_size)
     seen = observe(loaded, exam, settings.batch_size, memo, progress)
+    progress("measuring speed")
+    (speed,) = speeds_on([loaded], exam, settings)
+    return _scored(exam, checkpoint, seen, speed.figures(hourly_price_usd), speed.requests)
+
+
+def evaluate_served(
+    served: Served, exam: Exam, memo: Memo, progress: Progress = lambda text: None
+) -> Evaluated:
+    """Ask a server the items of a suite and score its answers; no speed, which would be the network's too.
+
+    Raises DataError where a metric needs more of a model than answers, UpstreamFault where it fails.
+    """
+    if more := [name for name in exam.suite.metrics if needs_of(exam, name) & NEEDS_WEIGHTS]:
+        raise DataError(
+            f"a server is asked for answers alone, and {', '.join(more)} need more",
+            f"suite {exam.suite.name}",
+            "metrics of the answer",
+            "evaluate the model itself, or leave these metrics out of the suite",
+        )
+    return _scored(exam, served.name, observe_served(served, exam, memo, progress), {}, ())
+
+
+def _scored(
+    exam: Exam,
+    who: str,
+    seen: Sequence[tuple[Seen, ...]],
+    figures: dict[str, float],
+    requests: tuple[Timing, ...],
+) -> Evaluated:
+    """Scores of what was seen of every item, and of the suite as a whole."""
     metrics = {name: _of_items(exam, name, seen) for name in exam.suite.metrics}
     each = [s for said in seen for s in said]
     repeated = [item for item, said in zip(exam.items, seen, strict=True) for _ in said]
-    progress("measuring speed")
-    (speed,) = speeds_on([loaded], exam, settings)
-    kept = Kept(tuple(tuple(s.answer for s in said) for said in seen), speed.requests)
-    summary = speed.figures(hourly_price_usd) | whole_figures(each, repeated, tuple(exam.suite.metrics))
-    scores = scores_of(exam, checkpoint, metrics, summary, hash_bytes(kept.to_bytes()))
-    return Evaluated(scores, kept)
+    kept = Kept(tuple(tuple(s.answer for s in said) for said in seen), requests)
+    summary = figures | whole_figures(each, repeated, tuple(exam.suite.metrics))
+    return Evaluated(scores_of(exam, who, metrics, summary, hash_bytes(kept.to_bytes())), kept)
 
 
 def speeds_on(

@@ -1,0 +1,114 @@
+"""A model behind a server: which version is asked, what its log-probs come to, and what is refused."""
+
+import math
+
+import pytest
+from exams import exam
+from replying import server
+
+from escultor.errors import DataError, UpstreamFault
+from escultor.evaluate.endpoint import Endpoint
+from escultor.evaluate.memo import Memo
+from escultor.evaluate.served import Served, served
+from escultor.evaluate.suites import evaluate_served
+from escultor.types import Message, Role, Sampling
+
+MODELS = {"data": [{"id": "escultor", "root": "v2"}, {"id": "v2", "root": "v2"}, {"id": "other"}]}
+
+
+def one(text="so"):
+    def reply(path, body):
+        if path.endswith("/chat/completions"):
+            choice = {"message": {"content": f"{text} {body['messages'][-1]['content']}"}}
+        else:
+            choice = {"text": f"{text} {body['prompt']}"}
+        return 200, {
+            "choices": [{**choice, "finish_reason": "length"}],
+            "usage": {"completion_tokens": 3},
+        }
+
+    return reply
+
+
+def scored(tokens):
+    """A reply to a prompt of these (text, logprob, likeliest), with one more token behind it."""
+    columns = [*tokens, ("!", -1.0, -1.0)]
+    starts = [sum(len(t) for t, *_ in columns[:n]) for n in range(len(columns))]
+    found = {
+        "text_offset": starts,
+        "token_logprobs": [p for _, p, _ in columns],
+        "top_logprobs": [None if p is None else {"x": best, text: p} for text, p, best in columns],
+    }
+    return 200, {"choices": [{"logprobs": found}]}
+
+
+def at(url):
+    return Served(Endpoint(url, sleep=lambda _: None), "m", "m")
+
+
+def test_a_name_is_pinned_to_the_version_it_stands_for():
+    with server((200, MODELS)) as (url, _):
+        found = served(Endpoint(url), "escultor")
+        assert (found.model, found.name) == ("v2", f"v2 at {url}")
+        assert served(Endpoint(url), "other").model == "other"
+        with pytest.raises(DataError, match="serves no such model"):
+            served(Endpoint(url), "nobody")
+
+
+@pytest.mark.parametrize(
+    ("pair", "tokens", "sum_of", "greedy"),
+    [
+        (("ab", "cd"), [("ab", None, 0), ("c", -0.5, -0.5), ("d", -2.0, -1.0)], -2.5, False),
+        (("ab", "cd"), [("ab", None, 0), ("cd", -0.25, -0.25)], -0.25, True),
+        (("ab", "cd"), [("a", -9.0, -1), ("bcd", -0.75, -0.75)], -0.75, True),  # it reaches over the end
+        (("", "cd"), [("c", -1.0, -1.0), ("d", -1.5, -1.5)], -2.5, True),
+    ],
+)
+def test_a_continuation_is_worth_its_own_tokens_and_what_is_generated_counts_nothing(
+    pair, tokens, sum_of, greedy
+):
+    with server(scored(tokens)) as (url, _):
+        assert at(url).likelihoods([pair]) == [(sum_of, greedy)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        scored([("cd", None, 0)]),
+        (200, {"choices": [{"logprobs": None}]}),
+        (200, {"choices": [{"text": "x"}]}),
+    ],
+)
+def test_a_server_that_does_not_score_a_text_is_a_fault(reply):
+    with server(reply) as (url, _), pytest.raises(UpstreamFault):
+        at(url).likelihoods([("", "cd")])
+
+
+def test_texts_and_answers_come_in_the_order_of_their_requests():
+    with server(one()) as (url, seen):
+        texts = at(url).texts(["a", "b", "c"], [Sampling(max_new_tokens=4)] * 3, [["."], [], list("abcdef")])
+        said = at(url).answers([(Message(Role.USER, str(n)),) for n in range(20)], [Sampling()] * 20)
+    assert texts == ["so a", "so b", "so c"]
+    assert [(each.text, each.tokens, each.cut) for each in said] == [(f"so {n}", 3, True) for n in range(20)]
+    stops = {body["prompt"]: body.get("stop") for path, _, body in seen if path == "/v1/completions"}
+    assert stops == {"a": ["."], "b": None, "c": ["a", "b", "c", "d"]}
+
+
+def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
+    suite, path = exam(6, metrics=("exact_match", "chrf", "answer_tokens")), tmp_path / "memo.jsonl"
+    with server(one()) as (url, seen):
+        found = evaluate_served(at(url), suite, Memo(path))
+        assert len(seen) == 6
+        assert evaluate_served(at(url), suite, Memo(path)) == found
+        assert len(seen) == 6
+    assert found.scores.checkpoint == f"m at {url}"
+    assert found.scores.metrics["answer_tokens"] == (3.0,) * 6
+    assert found.scores.summary == {"cut_share": 1.0}
+    assert found.kept.answers[0][0].startswith("so ")
+    assert all(math.isfinite(v) for v in found.scores.metrics["chrf"])
+
+
+def test_metrics_that_need_the_weights_are_refused_before_anything_is_asked():
+    with server(one()) as (url, seen), pytest.raises(DataError, match="bits_per_byte, accuracy need more"):
+        evaluate_served(at(url), exam(6, metrics=("f1", "bits_per_byte", "accuracy")), Memo(None))
+    assert seen == []
