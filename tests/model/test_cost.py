@@ -14,9 +14,11 @@ from escultor.model.adapters import adapter_numbers, with_adapter
 from escultor.model.attention import attend
 from escultor.model.cost import Work, cost, forward_flops, matrix_speed
 from escultor.model.forward import logp_at_labels, precision
-from escultor.model.head import CHUNK_VALUES
+from escultor.model.head import chunk_tokens
 from escultor.model.load import Loaded
 from escultor.model.memory import checkpoint_layers
+
+HEAD = 4 * 3 * chunk_tokens(300) * 300
 
 
 def llama(**changes):
@@ -57,18 +59,17 @@ def test_the_activations_are_what_autograd_keeps_to_a_seventh(dtype, changes):
     for count, width in ((8, 256), (4, 512)):
         rows = [NllRow(str(i), np.full(width // 2, 7, np.int32), 1) for i in range(count)]
         batch = nll_batch(rows, width)
-        work = Work(1.0, batch.packed.ids.numel(), width, len(batch.packed.target), 1, 1)
-        head = 4 * 3 * CHUNK_VALUES
+        work = Work(1.0, batch.packed.ids.numel(), width, 1, 1)
         for kind in ("dense", "segments"):
             attend(model, kind)
-            estimate = cost(model, replace(work, masked=kind == "dense"), dtype, 1.0).activations - head
+            estimate = cost(model, replace(work, masked=kind == "dense"), dtype, 1.0).activations - HEAD
             assert estimate == pytest.approx(kept(model, batch, dtype), rel=1 / 7)
 
 
 def test_checkpointed_layers_keep_their_input_and_one_layer_is_computed_at_a_time():
     shallow, deep = llama(), llama(num_hidden_layers=10)
     batch = nll_batch([NllRow(str(i), np.full(128, 7, np.int32), 1) for i in range(8)], 256)
-    work = Work(1.0, batch.packed.ids.numel(), 256, len(batch.packed.target), 1, 1, checkpointed=True)
+    work = Work(1.0, batch.packed.ids.numel(), 256, 1, 1, checkpointed=True)
     estimates, found = [], []
     for model in (shallow.train(), deep.train()):
         attend(model, "segments")
@@ -77,7 +78,7 @@ def test_checkpointed_layers_keep_their_input_and_one_layer_is_computed_at_a_tim
         found.append(kept(model, batch, "float32"))
     assert estimates[1] - estimates[0] == pytest.approx(found[1] - found[0], rel=0.01)
     whole = cost(deep, replace(work, checkpointed=False), "float32", 1.0).activations
-    assert estimates[1] - 4 * 3 * CHUNK_VALUES < (whole - 4 * 3 * CHUNK_VALUES) / 4
+    assert estimates[1] - HEAD < (whole - HEAD) / 4
 
 
 def test_time_is_six_flops_per_parameter_and_token_where_all_are_trained():
@@ -85,7 +86,7 @@ def test_time_is_six_flops_per_parameter_and_token_where_all_are_trained():
         model = llama(tie_word_embeddings=tied)
         total = sum(p.numel() for p in model.parameters())
         used = total - (0 if tied else 300 * 64)
-        found = cost(model, Work(1000.0, 512, 512, 10, used, 8 * total, 5e6), "float32", 1e9)
+        found = cost(model, Work(1000.0, 512, 512, used, 8 * total, 5e6), "float32", 1e9)
         assert found.flops == 6 * 1000 * used + 5e6
         assert found.seconds == pytest.approx(found.flops / 1e9)
         assert forward_flops(model, 10) == 20 * used
@@ -93,7 +94,7 @@ def test_time_is_six_flops_per_parameter_and_token_where_all_are_trained():
 
 
 def test_a_model_without_weights_is_estimated_as_one_with_them():
-    work = Work(1000.0, 512, 512, 10, 100, 200)
+    work = Work(1000.0, 512, 512, 100, 200)
     with torch.device("meta"):
         shape = llama()
     assert cost(shape, work, "float32", 1e9) == cost(llama(), work, "float32", 1e9)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,19 @@ from torch import Tensor
 from escultor.data.batches import NllBatch, Packed, chunks, nll_batch, on
 from escultor.data.probe import refuse_unpacked
 from escultor.data.rows import NllRow
-from escultor.model.forward import logits_at_labels, logp_at_labels, precision
+from escultor.model.forward import hidden_at_labels, logits_of, logp_at_labels, precision
 
 
 @dataclass(frozen=True, slots=True)
 class KdBatch:
-    """A batch with the teacher's logits at its labelled tokens."""
+    """A batch with the teacher's last hidden states at its labelled tokens, and the teacher's head, which
+    makes logits of a few of them at a time: (k, H) -> (k, V), without a gradient."""
 
     packed: Packed
     weight: Tensor  # (K,)
     rows: tuple[str, ...]
-    teacher_logits: Tensor  # (K, V)
+    teacher_hidden: Tensor  # (K, H)
+    teacher_head: Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -47,5 +50,6 @@ def with_teacher(model: Any, batch: NllBatch, dtype: str) -> KdBatch:
     """The batch with what a frozen teacher says at its labelled tokens."""
     model.eval()
     with precision(dtype, model.device.type):
-        logits = logits_at_labels(model, on(model.device, batch.packed))
-    return KdBatch(batch.packed, batch.weight, batch.rows, logits)
+        hidden = hidden_at_labels(model, on(model.device, batch.packed))
+    head = torch.no_grad()(partial(logits_of, model))
+    return KdBatch(batch.packed, batch.weight, batch.rows, hidden, head)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from escultor.model.forward import precision
-from escultor.model.head import CHUNK_VALUES
+from escultor.model.head import chunk_tokens
 
 MEASURE_S = 0.1
 _ROWS = 512  # of the matrix whose products are timed: about a packed row
-_KD_COPIES = 8  # of the labelled tokens' logits, in float32, that distillation holds at its peak
+_KD_COPIES = 8  # of a chunk's logits, in float32, that distillation holds at its peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,6 @@ class Work:
     tokens: float  # trained on, over all passes
     pass_tokens: int  # of the largest forward pass, padding included
     width: int  # tokens of its packed rows
-    labelled: int  # of its tokens
     trained: int  # numbers that gradients are taken of
     state: int  # bytes that the optimizer keeps
     frozen_flops: float = 0.0  # of the frozen model's forward passes
@@ -64,8 +63,8 @@ def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> Cost:
     Memory: float32 weights, gradients and optimizer state, and what autograd keeps of the largest forward
     pass of a Llama-like model: per token 4 H numbers of 4 bytes, and with each layer 9 H more (norms,
     residuals) and 2 KV + 4 I (keys and values, feed-forward; with `masked` T more) in the products'
-    precision; with `checkpointed` H a layer and all of one layer; the head's chunks, or with `dense` the
-    distributions themselves.
+    precision; with `checkpointed` H a layer and all of one layer; copies of a chunk of the head's logits,
+    more of them with `dense`.
     """
     parameters = sum(p.numel() for p in model.parameters())
     flops = work.tokens * (4 * _multiplied(model) + 2 * work.trained) + work.frozen_flops
@@ -107,7 +106,7 @@ def _activations(model: Any, work: Work, dtype: str) -> int:
     per_token = 4 * 4 * hidden + (layers * 4 * hidden + layer if work.checkpointed else layers * layer)
     copies = bytes_ * _multiplied(model) if half else 0  # of the weights, in the products' precision
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    head = 4 * (_KD_COPIES * work.labelled * vocabulary if work.dense else 3 * CHUNK_VALUES)
+    head = 4 * (_KD_COPIES if work.dense else 3) * chunk_tokens(vocabulary) * vocabulary
     return work.pass_tokens * per_token + copies + head
 
 

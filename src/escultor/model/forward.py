@@ -12,7 +12,7 @@ from torch import Tensor
 
 from escultor.errors import ModelError
 from escultor.model.attention import Seen, kind_of, seen_by
-from escultor.model.head import linear_logp
+from escultor.model.head import in_chunks, linear_logp
 
 WIDTH = 256  # tokens
 _LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
@@ -77,7 +77,7 @@ def closed_up(packed: Any) -> Any:
 
 def logits_at_labels(model: Any, packed: PackedBatch) -> Tensor:
     """Logits at every labelled position: (K, V), in float32."""
-    return _logits(model, hidden_at_labels(model, packed))
+    return logits_of(model, hidden_at_labels(model, packed))
 
 
 def logp_at_labels(model: Any, packed: PackedBatch) -> Tensor:
@@ -87,14 +87,24 @@ def logp_at_labels(model: Any, packed: PackedBatch) -> Tensor:
     head = inner.get_output_embeddings()
     if head.bias is None and type(head) is torch.nn.Linear and not _reshapes_logits(inner.config):
         return linear_logp(hidden, head.weight, packed.target)
-    return -F.cross_entropy(_logits(model, hidden), packed.target, reduction="none")
+
+    def logp(hidden: Tensor, target: Tensor) -> Tensor:
+        return -F.cross_entropy(logits_of(model, hidden), target, reduction="none")
+
+    return torch.cat(in_chunks(logp, vocabulary_of(model), hidden, packed.target))
+
+
+def vocabulary_of(model: Any) -> int:
+    """How many logits the model gives for a token."""
+    return unwrapped(model).get_output_embeddings().weight.shape[0]
 
 
 def _reshapes_logits(config: Any) -> bool:
     return any(getattr(config, name, None) for name in _LOGIT_OPTIONS)
 
 
-def _logits(model: Any, hidden: Tensor) -> Tensor:
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Logits of last hidden states (K, H): (K, V), in float32."""
     inner = unwrapped(model)
     logits = inner.get_output_embeddings()(hidden).float()
     config = inner.config

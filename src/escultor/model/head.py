@@ -1,16 +1,39 @@
-"""Log-probabilities of labelled tokens without the logits: computed in chunks, and again backwards.
+"""What is made of logits without the logits of a batch: computed in chunks of tokens, and again backwards.
 
-The memory is one chunk of logits, whatever the batch, and that chunk stays in the processor's cache.
+A chunk holds CHUNK_VALUES logits, so that it stays in the processor's cache, but those of LEAST_TOKENS
+tokens: for every chunk the head is read whole, and its gradient read and written, which costs more than the
+products where the vocabulary is wide and the tokens are few. Whatever the batch, a chunk's logits are
+max(CHUNK_VALUES, LEAST_TOKENS x vocabulary) numbers at most: fewer than the head itself has, where that is
+wide.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-CHUNK_VALUES = 1 << 21  # logits held at a time, in numbers: 8 MiB of float32
+CHUNK_VALUES = 1 << 21  # 8 MiB of float32
+LEAST_TOKENS = 128
+T = TypeVar("T")
+
+
+def chunk_tokens(vocabulary: int) -> int:
+    """Tokens whose logits are held at a time."""
+    return max(LEAST_TOKENS, CHUNK_VALUES // vocabulary)
+
+
+def in_chunks(what: Callable[..., T], vocabulary: int, *columns: Tensor) -> list[T]:
+    """`what` of every chunk of the columns (K, …): what it makes of logits (k, V) is kept, they are
+    not: they are made again in the backward pass."""
+    parts = zip(*(column.split(chunk_tokens(vocabulary)) for column in columns), strict=True)
+    if not torch.is_grad_enabled():
+        return [what(*part) for part in parts]
+    again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing is drawn
+    return [checkpoint(what, *part, **again) for part in parts]  # type: ignore[misc]
 
 
 class _LinearLogp(torch.autograd.Function):
@@ -18,7 +41,7 @@ class _LinearLogp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
-        rows = max(1, CHUNK_VALUES // len(weight))
+        rows = chunk_tokens(len(weight))
         w = weight.detach().to(dtype)  # (V, H)
         logp = hidden.new_empty(len(hidden), dtype=torch.float32)  # (K,)
         norms = torch.empty_like(logp)
@@ -36,11 +59,13 @@ class _LinearLogp(torch.autograd.Function):
         (grad,) = grads  # (K,)
         hidden, weight, target, norms = ctx.saved_tensors
         dtype = ctx.dtype
-        rows = max(1, CHUNK_VALUES // len(weight))
+        rows = chunk_tokens(len(weight))
         w = weight.to(dtype)
         grad_hidden = torch.empty_like(hidden)
         learnt = ctx.needs_input_grad[1]  # a head that is frozen beside an adapter is not
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learnt else None
+        # Written in place: pages for a whole head taken anew for every chunk cost more than the products.
+        part = torch.empty_like(w) if learnt and w.dtype != torch.float32 else None
         for at in range(0, len(hidden), rows):
             span = slice(at, at + rows)
             h = hidden[span].to(dtype)
@@ -50,8 +75,10 @@ class _LinearLogp(torch.autograd.Function):
             d.scatter_add_(1, target[span, None], grad[span, None])
             d = d.to(dtype)
             grad_hidden[span] = (d @ w).to(hidden.dtype)
-            if grad_weight is not None:
-                grad_weight += d.T @ h
+            if grad_weight is not None and part is None:
+                grad_weight.addmm_(d.T, h)
+            elif grad_weight is not None:
+                grad_weight += torch.mm(d.T, h, out=part)
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 

@@ -57,7 +57,6 @@ def work(
     limit = settings.max_steps * settings.batch_size / items if settings.max_steps else math.inf
     passes = min(settings.epochs, limit)
     width, largest = _largest_pass(method, lengths, settings)
-    labelled = sum(len(learnt) for row in rows for _, learnt in row.lessons)
     frozen = 0.0
     if method.frozen == "reference":  # the reference looks at each row once at most, whatever the epochs
         frozen = forward_flops(model, tokens)
@@ -72,7 +71,6 @@ def work(
         tokens=tokens * passes,
         pass_tokens=largest,
         width=width,
-        labelled=min(largest, math.ceil(largest * labelled / tokens)),
         trained=trained,
         state=state,
         frozen_flops=frozen,

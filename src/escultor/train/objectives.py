@@ -6,6 +6,7 @@ are natural logarithms.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,16 @@ class Loss:
     total: Tensor  # ()
     weight: float
     sums: dict[str, Tensor] = field(default_factory=dict)
+
+
+def summed(parts: Iterable[Loss]) -> Loss:
+    """The loss of all tokens from those of parts of them, one at least."""
+    first, *rest = parts
+    total, weight, sums = first.total, first.weight, dict(first.sums)
+    for part in rest:
+        total, weight = total + part.total, weight + part.weight
+        sums = {name: value + part.sums[name] for name, value in sums.items()}
+    return Loss(total, weight, sums)
 
 
 def nll(logp: Tensor, weight: Tensor) -> Loss:

@@ -7,7 +7,7 @@ minimised; none has a loop of its own.
 | sft      | Example    | –                      | nll       |
 | dpo      | Pair       | reference log-probs    | dpo       |
 | kto      | Judged     | reference log-probs    | kto       |
-| distill  | Example    | the teacher's logits   | kd        |
+| distill  | Example    | the teacher's states   | kd        |
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ from escultor.data.rows import (
 )
 from escultor.data.signals import KdBatch, with_teacher
 from escultor.errors import DataError, TrainingError
-from escultor.model.forward import logits_at_labels, logp_at_labels
+from escultor.model.forward import hidden_at_labels, logits_of, logp_at_labels, vocabulary_of
+from escultor.model.head import in_chunks
 from escultor.text.chat import Chat
 from escultor.train.distributed import ALONE, World
 from escultor.train.loop import Objective, Stream
-from escultor.train.objectives import Loss, kd, nll
+from escultor.train.objectives import Loss, kd, nll, summed
 from escultor.train.preferences import dpo, kto, log_ratios
 from escultor.train.streams import PackedStream, RowStream
 from escultor.types import Document, Example, Judged, Pair
@@ -124,9 +125,13 @@ def _kto(settings: Kto) -> Objective:
 
 def _kd(settings: Distillation) -> Objective:
     def loss(model: nn.Module, batch: KdBatch, before: float) -> Loss:
-        logits = logits_at_labels(model, batch.packed)
-        target = batch.packed.target
-        return kd(logits, batch.teacher_logits, target, batch.weight, settings.temperature, settings.alpha)
+        def of_some(hidden: Tensor, teacher_hidden: Tensor, target: Tensor, weight: Tensor) -> Loss:
+            logits, theirs = logits_of(model, hidden), batch.teacher_head(teacher_hidden)  # (k, V)
+            return kd(logits, theirs, target, weight, settings.temperature, settings.alpha)
+
+        columns = (hidden_at_labels(model, batch.packed), batch.teacher_hidden)
+        columns += (batch.packed.target, batch.weight)
+        return summed(in_chunks(of_some, vocabulary_of(model), *columns))
 
     return Objective(loss)
 
