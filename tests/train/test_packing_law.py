@@ -11,10 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from escultor.config import Distillation, Dpo
 from escultor.data.batches import best_fit, nll_batch, pair_batch
 from escultor.data.rows import NllRow, PairRow
+from escultor.data.signals import with_teacher
 from escultor.model.forward import logp_at_labels
 from escultor.train.objectives import nll
+from escultor.train.phases import PHASES
 from escultor.train.preferences import dpo
 
 RTOL = 1e-5
@@ -29,6 +32,14 @@ def model():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=0.2)
     return made
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return tiny.llama(seed=1).model
+
+
+kd_objective = PHASES["distill"].objective(Distillation(dtype="float32"))
 
 
 def outcome(model, batches, loss):
@@ -118,6 +129,44 @@ def test_a_step_of_pairs_is_that_of_each_alone(model, rows, data, capacity, size
     assert_same(
         outcome(model, [pair_batch(part, capacity) for part in cut(shuffled, sizes)], dpo_loss), alone
     )
+
+
+@laws
+@given(rows=nll_rows, data=st.data(), capacity=st.integers(1, 120), sizes=cuts)
+def test_a_step_of_distillation_is_that_of_each_alone(model, teacher, rows, data, capacity, sizes):
+    def loss(model, batch):
+        return kd_objective.loss(model, with_teacher(teacher, batch, "float32"), 0.0)
+
+    alone = outcome(model, [nll_batch([row], 1) for row in rows], loss)
+    shuffled = data.draw(st.permutations(rows))
+    assert_same(outcome(model, [nll_batch(part, capacity) for part in cut(shuffled, sizes)], loss), alone)
+
+
+@settings(deadline=None, max_examples=10)
+@given(rows=nll_rows, factor=st.sampled_from([0.01, 3.0, 1000.0]), twice=st.integers(0, 6))
+def test_a_row_of_weight_2_is_the_row_twice_and_weights_all_alike_change_nothing(model, rows, factor, twice):
+    at = twice % len(rows)
+    plain = outcome(model, [nll_batch(rows)], nll_loss)
+    scaled = [replace(row, weight=factor * row.weight) for row in rows]
+    assert_same(outcome(model, [nll_batch(scaled)], nll_loss), plain)
+    heavy = [replace(row, weight=2 * row.weight) if i == at else row for i, row in enumerate(rows)]
+    repeated = outcome(model, [nll_batch([*rows, rows[at]])], nll_loss)
+    assert_same(outcome(model, [nll_batch(heavy)], nll_loss), repeated)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_so_is_a_pair_of_weight_2_with_an_nll_term_and_per_token(model, normalised):
+    rows = tiny.pair_rows(5)
+    own = Dpo(nll_weight=0.5, length_normalised=normalised)
+    objective = PHASES["dpo"].objective(own)
+
+    def loss(model, batch):
+        said = torch.full(batch.packed.target.shape, -5.0)
+        return objective.loss(model, replace(batch, reference_logp=said), 0.0)
+
+    heavy = [replace(row, weight=2 * row.weight) if i == 1 else row for i, row in enumerate(rows)]
+    expected = outcome(model, [pair_batch([row], 1) for row in [*rows, rows[1]]], loss)
+    assert_same(outcome(model, [pair_batch(part, 64) for part in cut(heavy, [2, 1])], loss), expected)
 
 
 @laws

@@ -144,7 +144,7 @@ def test_the_config_names_every_loss():
 @pytest.mark.parametrize(("loss", "flip"), VALUES)
 def test_each_loss_has_its_published_values(loss, flip):
     for i, expected in enumerate(VALUES[loss, flip]):
-        got = pairs(*([side[i]] for side in PUBLISHED), beta=0.1, loss=loss, flip_rate=tensor([flip]))
+        got = pairs(*([side[i]] for side in PUBLISHED), beta=0.1, loss=LOSSES[loss], flip_rate=tensor([flip]))
         assert got.total.item() == pytest.approx(expected, abs=1e-9)
 
 
@@ -162,7 +162,7 @@ def closed_form(loss, h, beta, e):
 
 @given(st.sampled_from(sorted(LOSSES)), st.floats(-50, 50), st.floats(0.01, 5), st.floats(0, 0.45))
 def test_each_loss_is_its_closed_form(loss, h, beta, e):
-    got = pairs([h], [0.0], [0.0], [0.0], beta=beta, loss=loss, flip_rate=tensor([e]))
+    got = pairs([h], [0.0], [0.0], [0.0], beta=beta, loss=LOSSES[loss], flip_rate=tensor([e]))
     assert got.total.item() == pytest.approx(closed_form(loss, h, beta, e), rel=1e-9, abs=1e-9)
 
 
@@ -200,7 +200,9 @@ def test_gradients_agree_with_finite_differences(loss, normalised):
     weight, flip = tensor([1.0, 0.5]), tensor([0.1, 0.3])
 
     def total(logp):
-        return dpo(logp, reference, sequence, 4, *sides, weight, 0.5, 0.3, flip, loss, normalised).total
+        return dpo(
+            logp, reference, sequence, 4, *sides, weight, 0.5, 0.3, flip, LOSSES[loss], normalised
+        ).total
 
     assert torch.autograd.gradcheck(total, logp.requires_grad_())
 
@@ -208,7 +210,7 @@ def test_gradients_agree_with_finite_differences(loss, normalised):
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_normalised_by_length_a_ratio_is_a_mean_per_token(loss):
     logp, reference, sequence, *sides = ragged()
-    got = dpo(logp, reference, sequence, 4, *sides, ones(2), 0.5, loss=loss, length_normalised=True)
+    got = dpo(logp, reference, sequence, 4, *sides, ones(2), 0.5, loss=LOSSES[loss], length_normalised=True)
     d = (logp - reference).tolist()
     margins = [sum(d[:3]) / 3 - d[3], sum(d[4:6]) / 2 - sum(d[6:]) / 4]
     assert got.total.item() == pytest.approx(sum(closed_form(loss, h, 0.5, 0.0) for h in margins), rel=1e-9)
@@ -217,9 +219,10 @@ def test_normalised_by_length_a_ratio_is_a_mean_per_token(loss):
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_a_pair_of_weight_2_counts_as_two(loss):
     logp, reference, sequence, *sides = ragged()
-    both = dpo(logp, reference, sequence, 4, *sides, tensor([2.0, 1.0]), 0.5, loss=loss)
+    both = dpo(logp, reference, sequence, 4, *sides, tensor([2.0, 1.0]), 0.5, loss=LOSSES[loss])
     first, second = (
-        dpo(logp, reference, sequence, 4, *sides, one, 0.5, loss=loss).total for one in torch.eye(2).double()
+        dpo(logp, reference, sequence, 4, *sides, one, 0.5, loss=LOSSES[loss]).total
+        for one in torch.eye(2).double()
     )
     assert both.total.item() == pytest.approx((2 * first + second).item(), rel=1e-12)
     assert both.weight == 3.0

@@ -1,4 +1,9 @@
-"""The one training loop. It knows neither data nor method, and it alone divides by the weight."""
+"""The one training loop. It knows neither data nor method, and it alone divides by the weight:
+
+    L = sum_b total_b / sum_b weight_b over all micro-batches b of a step, in all processes,
+
+and so do the gradient and all that is reported; nothing else divides by weights.
+"""
 
 from __future__ import annotations
 

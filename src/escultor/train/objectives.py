@@ -37,7 +37,9 @@ def summed(parts: Iterable[Loss]) -> Loss:
 def nll(logp: Tensor, weight: Tensor) -> Loss:
     """Negative log-likelihood of the labelled tokens: -sum_k w_k log p(y_k); weight: sum_k w_k.
 
-    Args: logp, weight (K,). A uniform model has nll = ln V.
+    A step's loss is then a mean by weight, -sum_k w_k log p(y_k) / sum_k w_k over all its tokens: an example
+    of weight 2 is the example given twice, and weights that are all alike change nothing. Args: logp, weight
+    (K,). A uniform model has nll = ln V.
     """
     same_shape("logp", logp, "weight", weight)
     return Loss(-(logp * weight).sum(), float(weight.sum()))

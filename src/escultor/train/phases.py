@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from escultor.config import Distillation, Dpo, Kto, Training
-from escultor.data.batches import JudgedBatch, NllBatch, PairBatch, deal, judged_batch, nll_batch, pair_batch
+from escultor.config import Distillation, Dpo, Training
+from escultor.data.batches import JudgedBatch, PairBatch, deal, judged_batch, nll_batch, pair_batch
 from escultor.data.reference import ReferenceLogp
 from escultor.data.rows import (
     JudgedRow,
@@ -33,14 +33,12 @@ from escultor.data.rows import (
     pair_rows,
 )
 from escultor.data.signals import KdBatch, with_teacher
-from escultor.errors import DataError, TrainingError
-from escultor.model.forward import hidden_at_labels, logits_of, logp_at_labels, vocabulary_of
-from escultor.model.head import in_chunks
+from escultor.errors import DataError
 from escultor.text.chat import Chat
 from escultor.train.distributed import ALONE, World
 from escultor.train.loop import Objective, Stream
-from escultor.train.objectives import Loss, kd, nll, summed
-from escultor.train.preferences import dpo, kto, log_ratios
+from escultor.train.minimised import chosen_loss, distillation, per_token, verdicts
+from escultor.train.objectives import nll
 from escultor.train.streams import PackedStream, RowStream
 from escultor.types import Document, Example, Judged, Pair
 
@@ -70,76 +68,6 @@ class Phase:
     stream: Callable[[Sequence[Any], Frozen, Any], Stream]
     objective: Callable[[Any], Objective]
     frozen: Literal["reference", "teacher"] | None = None
-
-
-def _nll(settings: Training) -> Objective:
-    def loss(model: nn.Module, batch: NllBatch, before: float) -> Loss:
-        return nll(logp_at_labels(model, batch.packed), batch.weight)
-
-    return Objective(loss)
-
-
-def _dpo(settings: Dpo) -> Objective:
-    def loss(model: nn.Module, batch: PairBatch, before: float) -> Loss:
-        packed = batch.packed
-        return dpo(
-            logp_at_labels(model, packed),
-            _given(batch.reference_logp),
-            packed.sequence,
-            packed.sequences,
-            batch.chosen,
-            batch.rejected,
-            batch.weight,
-            settings.beta,
-            settings.nll_weight,
-            batch.flip_rate,
-            settings.loss,
-            settings.length_normalised,
-        )
-
-    return Objective(loss, dropout=False)
-
-
-def _kto(settings: Kto) -> Objective:
-    def divergence(model: nn.Module, batch: JudgedBatch) -> Loss:
-        other, said = batch.other, _given(batch.other_reference_logp)
-        return log_ratios(logp_at_labels(model, other), said, other.sequence, other.sequences)
-
-    def loss(model: nn.Module, batch: JudgedBatch, before: float) -> Loss:
-        packed = batch.packed
-        return kto(
-            logp_at_labels(model, packed),
-            _given(batch.reference_logp),
-            packed.sequence,
-            packed.sequences,
-            batch.desirable,
-            batch.weight,
-            before,
-            settings.beta,
-            settings.desirable_weight,
-            settings.undesirable_weight,
-        )
-
-    return Objective(loss, divergence, dropout=False)
-
-
-def _kd(settings: Distillation) -> Objective:
-    def loss(model: nn.Module, batch: KdBatch, before: float) -> Loss:
-        def of_some(hidden: Tensor, teacher_hidden: Tensor, target: Tensor, weight: Tensor) -> Loss:
-            logits, theirs = logits_of(model, hidden), batch.teacher_head(teacher_hidden)  # (k, V)
-            return kd(logits, theirs, target, weight, settings.temperature, settings.alpha)
-
-        columns = (hidden_at_labels(model, batch.packed), batch.teacher_hidden)
-        columns += (batch.packed.target, batch.weight)
-        return summed(in_chunks(of_some, vocabulary_of(model), *columns))
-
-    return Objective(loss)
-
-
-def _given(reference_logp: Tensor | None) -> Tensor:
-    if reference_logp is None:
-        raise TrainingError("a batch came without reference log-probs")
-    return reference_logp
 
 
 def _packed_documents(rows: Sequence[Any], frozen: Frozen, settings: Training) -> Stream:
@@ -232,9 +160,9 @@ def _judged_rows(
 
 
 PHASES: dict[str, Phase] = {
-    "pretrain": Phase("document", _document_rows, _packed_documents, _nll),
-    "sft": Phase("example", _example_rows, _examples, _nll),
-    "dpo": Phase("pair", _pair_rows, _pairs_with_reference, _dpo, "reference"),
-    "kto": Phase("judged", _judged_rows, _verdicts_with_reference, _kto, "reference"),
-    "distill": Phase("example", _weighted_rows, _examples_with_teacher, _kd, "teacher"),
+    "pretrain": Phase("document", _document_rows, _packed_documents, per_token(nll)),
+    "sft": Phase("example", _example_rows, _examples, per_token(nll)),
+    "dpo": Phase("pair", _pair_rows, _pairs_with_reference, chosen_loss, "reference"),
+    "kto": Phase("judged", _judged_rows, _verdicts_with_reference, verdicts, "reference"),
+    "distill": Phase("example", _weighted_rows, _examples_with_teacher, distillation, "teacher"),
 }

@@ -68,10 +68,12 @@ def dpo(
     beta: float,
     nll_weight: float = 0.0,
     flip_rate: Tensor | None = None,
-    loss: str = "robust",
+    loss: PairLoss = robust,
     length_normalised: bool = False,
 ) -> Loss:
-    """Direct preference optimisation: `LOSSES[loss]` on the margins of P pairs.
+    """Direct preference optimisation: `loss` on the margins h of P pairs,
+
+        sum_i w_i [loss(h_i) - nll_weight / |y_w| * sum_t log p(y_w,t)];   weight: sum_i w_i.
 
     With `length_normalised` the log-ratios are means per token (for `sigmoid`: LN-DPO; Lambert et al. 2024,
     arXiv:2411.15124, eq. 6). Added is `nll_weight` times the chosen response's nll per token (RPO; Pang et
@@ -88,7 +90,7 @@ def dpo(
     if length_normalised:
         ratio = ratio / length
     h = ratio[chosen] - ratio[rejected]  # (P,)
-    losses = LOSSES[loss](h, beta, flip_rate)
+    losses = loss(h, beta, flip_rate)
     if nll_weight:
         losses = losses - nll_weight * (sequence_sums(logp, sequence, sequences) / length)[chosen]
     sums = {

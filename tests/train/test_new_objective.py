@@ -1,0 +1,59 @@
+"""A new objective is one pure function and one row in the table; all else of a run comes with it."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from escultor.config import Dpo
+from escultor.model.load import load
+from escultor.train.minimised import per_pair, per_token
+from escultor.train.objectives import Loss
+from escultor.train.phases import PHASES
+from escultor.train.runs import preview, run
+from escultor.types import Message, Pair, Role
+
+
+def focal(logp: Tensor, weight: Tensor) -> Loss:
+    """-sum_k w_k (1 - p_k)^2 log p_k: Lin et al. 2017, arXiv:1708.02002, eq. 4, with gamma 2."""
+    return Loss(-(weight * (1 - logp.exp()) ** 2 * logp).sum(), float(weight.sum()))
+
+
+def exponential(h: Tensor, beta: float, flip_rate: Tensor) -> Tensor:
+    """exp(-beta h): Tang et al. 2024, arXiv:2402.05749, table 1."""
+    return torch.exp(-beta * h)
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.setitem(PHASES, "focal", replace(PHASES["sft"], objective=per_token(focal)))
+    monkeypatch.setitem(PHASES, "exponential", replace(PHASES["dpo"], objective=per_pair(exponential)))
+
+
+def test_one_on_single_texts_trains_as_the_others_do(table, tmp_path):
+    items, own = tiny.examples(8), tiny.settings(epochs=40, batch_size=8, micro_batch_size=3)
+    assert preview("focal", tiny.llama(), items, own).rows == 8
+    reports = []
+    record = run("focal", tiny.llama(), items, own, tmp_path, on_step=reports.append)
+    assert (record.phase, record.counts["examples"], record.steps) == ("focal", 8, 40)
+    p = torch.tensor(1 / tiny.VOCABULARY)  # of a fresh model
+    assert reports[0].loss == pytest.approx(float(-((1 - p) ** 2) * p.log()), abs=0.1)
+    assert record.loss < 0.1 * reports[0].loss
+    assert not tiny.same_weights(load(str(tmp_path / "model")).model, tiny.llama().model)
+    assert run("focal", tiny.llama(), items, own, tmp_path) == record
+
+
+def test_one_on_pairs_has_the_reference_and_the_margins_of_the_family(table, tmp_path):
+    items = [
+        Pair(f"p{i}", (Message(Role.USER, tiny.WORDS[i]),), "cat sings", f"dog {tiny.WORDS[i]}", tiny.ORIGIN)
+        for i in range(8)
+    ]
+    own = Dpo(epochs=20, batch_size=8, learning_rate=1e-2, warmup_steps=0, dtype="float32", beta=0.5)
+    reports = []
+    record = run("exponential", tiny.llama(), items, own, tmp_path, on_step=reports.append)
+    assert record.counts["reference rows computed"] == 8
+    assert reports[0].loss == pytest.approx(1.0, abs=1e-5)  # at the reference every margin is 0
+    assert record.loss < 0.5
+    assert reports[-1].more["accuracy"] == 1.0

@@ -1,0 +1,34 @@
+"""One training step, from batch to weights, in fewer lines than a reader is asked for; and where they are."""
+
+import inspect
+import re
+from pathlib import Path
+
+from escultor.model import forward, head
+from escultor.train import loop, minimised, objectives, optim, streams
+
+DOCS = Path(__file__).parents[2] / "docs" / "architecture.md"
+STEP = (  # in the order in which a step of `sft` goes through them
+    loop.train,
+    streams.RowStream.micro_batches,
+    loop._accumulate,
+    minimised.per_token,
+    forward.logp_at_labels,
+    forward.hidden_at_labels,
+    head.linear_logp,
+    head._LinearLogp,
+    objectives.nll,
+    loop._of_all,
+    loop._divide_and_clip,
+    optim.Optimizers.step,
+)
+
+
+def test_a_step_is_read_in_under_200_lines_and_the_documentation_names_them():
+    (named,) = re.findall(r"\*\*One step\*\*.*?\n\n", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    at = [named.index(f"`{part.__qualname__}`") for part in STEP]
+    assert at == sorted(at)
+    for part in STEP:
+        assert f"`{'/'.join(part.__module__.split('.')[1:])}.py`" in named
+    assert "under 200 lines" in named
+    assert sum(len(inspect.getsource(part).splitlines()) for part in STEP) < 200
