@@ -6,7 +6,7 @@
 2  One suite asked by 20 equal candidates in turn, with the trial ledger and without.
 3  Power: a pilot of 100 items is held and names a number of items; a fresh comparison with that many
    must promote a truly better candidate at least 80 % of the time. Once from the pilot's own figures, once
-   from a pilot so large that its figures are the truth.
+   from figures of two million items, which are the truth.
 4  A candidate better on the primary whose guard is truly worse by twice its margin; promotions at most 5 %.
 5  For the record: a candidate that is no better on average, whose rare large losses pay for many small
    gains. A permutation test is exact for symmetric differences only; this says by how much it errs.
@@ -20,6 +20,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from monte_carlo import share
@@ -149,23 +150,18 @@ def power(runs: int, seed: int) -> dict[str, object]:
     """Promotions of a truly better candidate with the items that the tool named."""
     found: dict[str, object] = {}
     for name, design in DESIGNS.items():
-        for policy, kind in ((POLICY, "primary"), (GUARDED, "primary and guard")):
+        for policy in (POLICY, GUARDED):
+            kind = "primary and guard" if policy.guards else "primary"
 
-            def draw(
-                n: int,
-                *at: object,
-                design: Design = design,
-                name: str = name,
-                guard: bool = kind != "primary",
-            ):
-                rng = generator(seed, "power", name, guard, *at)
+            def draw(n: int, *at: object, design: Design = design, name: str = name, policy: Gate = policy):
+                rng = generator(seed, "power", name, bool(policy.guards), *at)
                 sides, per = design(rng, n, GAINS[name])
-                return scores(_with_guard(sides, rng, 0.0) if guard else sides, per)
+                return scores(_with_guard(sides, rng, 0.0) if policy.guards else sides, per)
 
-            planned = _planned(draw(200_000, "truth"), policy)
+            planned = _planned([draw(50_000, "truth", part) for part in range(40)], policy)
             hits = sum(isinstance(decide(*draw(planned, "plan", r), policy, r), Promote) for r in range(runs))
             held, after, named = 0, 0, []
-            for r in range(runs):
+            for r in range(runs // 4):
                 pilot = decide(*draw(100, "pilot", r), policy, r)
                 if isinstance(pilot, Hold) and pilot.n_needed is not None and pilot.n_needed <= 20_000:
                     held += 1
@@ -181,9 +177,16 @@ def power(runs: int, seed: int) -> dict[str, object]:
     return found
 
 
-def _planned(sides: tuple[Scores, Scores], policy: Gate) -> int:
-    """What a hold names, without the rule that it never names fewer items than it was shown."""
-    n = enough(measure(*sides, policy, policy.level, 0), policy, 0)
+def _planned(parts: list[tuple[Scores, Scores]], policy: Gate) -> int:
+    """What a hold names from figures that are the truth, taken from two million items in parts, without
+    the rule that it never names fewer items than it was shown."""
+    measured = [measure(*sides, policy, policy.level, 0) for sides in parts]
+    true = []
+    for same in zip(*measured, strict=True):
+        slack = float(np.mean([m.needs.slack for m in same]))
+        spread = float(np.sqrt(np.mean([m.needs.spread**2 for m in same])))
+        true.append(replace(same[0], needs=replace(same[0].needs, slack=slack, spread=spread, seen=None)))
+    n = enough(true, policy, 0)
     assert n is not None
     return n
 
@@ -229,7 +232,7 @@ def main() -> None:
     questions = {
         "equal": lambda: equal_models(asked.comparisons, asked.seed),
         "looks": lambda: many_looks(runs, asked.seed),
-        "power": lambda: power(runs, asked.seed),
+        "power": lambda: power(2 * runs, asked.seed),
         "guard": lambda: broken_guard(runs, asked.seed),
         "skewed": lambda: skewed(runs, asked.seed),
     }

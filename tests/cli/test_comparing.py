@@ -2,9 +2,14 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cli_rows import SMALL, jsonl
+from pydantic import TypeAdapter
 
+from escultor.config import load_config
+from escultor.cycle import looking
 from escultor.ids import new_id, plain
 from escultor.store import open_store, registry
 from escultor.types import Deployment, Interaction, Message, Rating, Role, Sampling, Scores, Usage, Verdict
@@ -57,6 +62,55 @@ def test_looks_are_counted_over_the_store(cli, tmp_path, sides, policy):
         for pair in (sides, sides, (sides[0], other))
     ]
     assert looks == [1, 1, 2]
+
+
+def test_another_seed_is_no_second_chance(cli, sides, policy):
+    one, other = (
+        cli("compare", *sides, "--policy", policy, "--set", f"evaluation.seed={seed}", "--json").data
+        for seed in (1, 2)
+    )
+    assert one == other
+
+
+def test_a_suite_under_another_name_or_grown_is_looked_at_again_not_anew(cli, tmp_path, model, other_model):
+    """The same question put in another guise spends alpha all the same."""
+    (tmp_path / "p.yaml").write_text("primary: [exact_match]\nguards: {}\nmin_items: 2\n")
+    looks = []
+    for name, count, metrics in (
+        ("pets", 6, ["exact_match"]),
+        ("beasts", 6, ["exact_match"]),
+        ("pets", 6, ["exact_match", "f1"]),
+        ("pets", 9, ["exact_match"]),
+    ):
+        head = {"name": name, "metrics": metrics, "decoding": {"max_new_tokens": 2}}
+        rows = ({"id": f"{name}{n}", "prompt": f"cat {n}", "reference": "dog"} for n in range(count))
+        suite = jsonl(tmp_path / "suite.jsonl", head, *rows)
+        call = cli("compare", model, other_model, "--suite", suite, "--policy", "p.yaml", *SMALL, "--json")
+        assert call.code == 3, call.err
+        looks.append(call.data["look"])
+    assert looks == [1, 2, 3, 4]
+    fresh = ({"id": f"n{n}", "prompt": f"bird {n}", "reference": "dog"} for n in range(6))
+    suite = jsonl(tmp_path / "suite.jsonl", {"name": "new", "metrics": ["exact_match"]}, *fresh)
+    call = cli("compare", model, other_model, "--suite", suite, "--policy", "p.yaml", *SMALL, "--json")
+    assert call.data["look"] == 1
+
+
+def test_two_who_ask_at_once_do_not_both_look_first(tmp_path):
+    names = ("base", *(f"new{n}" for n in range(4)))
+    sides = {name: scored(tmp_path / f"{name}.json", name, 0.1 * (name != "base")) for name in names}
+    policy = load_config(None, ()).gate.model_copy(update={"guards": {}})
+    read = TypeAdapter(Scores).validate_json
+    base, *others = (read((tmp_path / f"{name}.json").read_text()) for name in sides)
+
+    def ask(other):
+        with open_store(str(tmp_path / "store")) as store, looking.alone(store):
+            around = looking.circumstances(store, base, other, policy)
+            looking.keep(store, looking.dossier_of(store, base, other, policy, around, ("a", "b")))
+            return around.look
+
+    open_store(str(tmp_path / "store")).close()
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(ask, others)) == [1, 2, 3, 4]
 
 
 def test_cards_signatures_and_void_items_are_given_as_options(cli, tmp_path, sides):

@@ -23,8 +23,8 @@ def look(champion, candidate, suite="suite", policy="p"):
     return Hold(replace(made, id=f"{champion}{candidate}{suite}{policy}"), None)
 
 
-def number(verdicts, champion="base", candidate="new", policy="p", parents=None):
-    return ledger.look_number(verdicts, scores(champion), scores(candidate), policy, parents or {})
+def number(verdicts, champion="base", candidate="new", policy="p", parents=None, same=()):
+    return ledger.look_number(verdicts, scores(champion), scores(candidate), policy, parents or {}, same)
 
 
 def test_looks_at_one_suite_are_counted_and_the_same_question_is_one_look():
@@ -38,6 +38,17 @@ def test_other_suites_and_other_lineages_spend_nothing():
     assert number([look("base", "a", suite="other"), look("x", "y")]) == 1
     assert number([look("x", "y")], parents={"new": ("x",)}) == 2
     assert number([look("old", "base"), look("older", "old")]) == 3
+
+
+def test_a_suite_that_holds_the_same_items_is_the_same_to_the_ledger_and_asked_anew_is_a_further_look():
+    held = [look("base", "new", suite="renamed"), look("base", "a", suite="grown")]
+    assert number(held) == 1
+    assert number(held, same=("renamed", "grown")) == 3
+    assert number([*held, look("base", "new")], same=("renamed", "grown")) == 3
+
+
+def test_swapped_sides_are_a_further_look():
+    assert number([look("new", "base")]) == 2
 
 
 def test_levels_of_all_looks_sum_to_the_policys():

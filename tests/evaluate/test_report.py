@@ -250,3 +250,10 @@ def test_effects_without_an_interval_are_still_a_page():
     page = render(replace(FULL, versions=(replace(TUNED, effects=(effect,)),)))
     assert f"[{MISSING}, {MISSING}]" in page
     assert not re.search(r"\bnan\b|\binf\b", page)
+
+
+def test_a_verdict_leads_to_its_own_page_where_there_is_one():
+    here = replace(TUNED, page='store/verdicts/a b"c/verdict.html')
+    page = render(Report("t", "", (BASE, here)))
+    assert page.count("<a href=") == 1
+    assert 'href="store/verdicts/a%20b%22c/verdict.html"' in page

@@ -238,6 +238,70 @@ def test_clusters_that_agree_need_more_items():
     assert together > 3 * alone
 
 
+@pytest.mark.parametrize(
+    ("gaps", "step"),
+    [
+        ([1, 0, -1], 1.0),
+        ([0.25, -0.5, 0, 1], 0.25),
+        ([0, 0], 0.0),
+        ([0.3, 0.2], 0.0),
+        ([0.1 + 0.2, -0.3], 0.3),
+    ],
+)
+def test_the_lattice_of_differences_is_what_all_are_multiples_of(gaps, step):
+    assert stats.lattice(gaps) == pytest.approx(step)
+
+
+def test_the_step_of_a_test_of_counts_is_what_its_ties_cost():
+    """Exact McNemar over all outcomes, beside the planned power with the step and without."""
+    n, wins, losses = 300, 0.12, 0.06
+    power = 0.0
+    for discordant in range(n + 1):
+        share = scipy.stats.binom.pmf(discordant, n, wins + losses)
+        if share > 1e-9:
+            need = next((w for w in range(discordant + 1) if stats.mcnemar(w, discordant - w) <= 0.05), None)
+            if need is not None:
+                power += share * scipy.stats.binom.sf(need - 1, discordant, wins / (wins + losses))
+    spread = math.sqrt(wins + losses - (wins - losses) ** 2)
+    with_step, without = (
+        stats.Condition(wins - losses, spread, 0.05, step=step).power(n) for step in (1.0, 0.0)
+    )
+    assert with_step == pytest.approx(power, abs=0.01)
+    assert without > power + 0.015
+
+
+def kept_exactly(n, rate, margin):
+    """The chance that Gaffke's bound of gains and losses of 1, each at this rate, clears the margin: over
+    all counts by their multinomial law. More losses never help, so the most that are borne are searched."""
+
+    def borne(gains):
+        losses, most = -1, int(stats.n_without_event(0.5, 0.05) or 0) + int(margin * n)
+        while losses < most:
+            middle = (losses + most + 1) // 2
+            gaps = np.repeat([1.0, -1.0, 0.0], [gains, middle, n - gains - middle])
+            kept = stats.bounded_mean(gaps, names(n), 0.05, 0, -1.0, 1.0).low > -margin
+            losses, most = (middle, most) if kept else (losses, middle - 1)
+        return losses
+
+    found = 0.0
+    for gains in range(int(scipy.stats.binom.ppf(0.999, n, rate)) + 1):
+        rest = scipy.stats.binom.cdf(borne(gains), n - gains, rate / (1 - rate))
+        found += float(scipy.stats.binom.pmf(gains, n, rate) * rest)
+    return found
+
+
+@pytest.mark.parametrize("n", [120, 180, 311])
+def test_the_power_of_a_guard_on_rare_harm_is_what_counting_all_outcomes_gives(n):
+    rate, margin = 0.0196, 0.05
+    planned = stats.Condition(margin, math.sqrt(2 * rate), 0.05, harm=1.0).power(n)
+    assert planned == pytest.approx(kept_exactly(n, rate, margin), abs=0.035)
+
+
+def test_without_the_weight_of_the_unseen_cluster_a_guard_would_promise_too_much():
+    naive = scipy.stats.norm.cdf((0.05 - 1 / 121) * math.sqrt(120) / math.sqrt(2 * 0.0196) - 1.645)
+    assert naive > kept_exactly(120, 0.0196, 0.05) + 0.05
+
+
 @pytest.mark.parametrize("effect", [0.0, -0.1, 1e-300])
 def test_no_number_of_items_shows_an_effect_that_is_not_there(effect):
     assert stats.n_for_power(spread(20, 0), names(20), effect, 0.05) is None

@@ -73,10 +73,10 @@ def compare(
         before, after = (_scores(shell, store, side, exam) for side in sides)
         if race is not None:
             before, after = (measuring.timed_by(store, scores, race) for scores in (before, after))
-        around = looking.circumstances(store, before, after, rules, figures, signed_by, gone)
-        seed, names = shell.config.evaluation.seed, (champion, candidate)
-        dossier = looking.dossier_of(store, before, after, rules, seed, around, names, exam)
-        where = looking.keep(store, dossier, out)
+        with looking.alone(store):
+            around = looking.circumstances(store, before, after, rules, figures, signed_by, gone)
+            dossier = looking.dossier_of(store, before, after, rules, around, (champion, candidate), exam)
+            where = looking.keep(store, dossier, out)
     _figures(shell, [(champion, before), (candidate, after)])
     shell.say(f"written: {where}/verdict.html, verdict.md, verdict.json")
     return judged(shell, verdict_of(dossier))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,19 +32,19 @@ def demo(
     url = shell.store or config.store.url
     with Live() as live:
         result = run_demo(url, from_scratch, config, live)
-    report = as_report(result)
+    report = as_report(result, page.parent)
     write_text(page, render(report))
-    _show(shell, result, page, url)
+    _show(shell, result, report.notes, page, url)
     return Done(as_json(result) | {"report": str(page)})
 
 
-def _show(shell: Shell, result: DemoResult, page: Path, url: str) -> None:
-    from escultor.cycle.demo_report import as_report, rows
+def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, url: str) -> None:
+    from escultor.cycle.demo_report import rows
     from escultor.evaluate.report import text_table
 
     heads, *body = text_table(rows(result), turned=True)
     shell.table(heads, body)
-    for note in as_report(result).notes:
+    for note in notes:
         shell.say(note)
     for row in rows(result):
         shell.say(f"{row.name}: {row.reason}")

@@ -15,7 +15,7 @@ class Evaluation(Section):
     max_new_tokens: Count = Field(default=160, description="an answer is cut here")
     speed_requests: Count = Field(default=40, description="single requests timed for latency")
     n_raters: Count = Field(default=5, description="people who rate each item of a blind comparison")
-    seed: Natural = Field(default=0, description="which items, the raters' orders, and the bootstrap's draws")
+    seed: Natural = Field(default=0, description="which items, raters' orders, their bootstrap's draws")
 
 
 class Limit(Section):

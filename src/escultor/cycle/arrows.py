@@ -196,11 +196,10 @@ def gate(
     `with_promotion` is recorded with it."""
 
     def work(key: str) -> tuple[Result, list[Any]]:
-        policy, seed = turn.config.gate, turn.config.evaluation.seed
-        store = turn.flow.store
+        policy, store = turn.config.gate, turn.flow.store
         around = looking.circumstances(store, champion, candidate, policy)
         names = ("champion", name)
-        dossier = looking.dossier_of(store, champion, candidate, policy, seed, around, names, turn.exam)
+        dossier = looking.dossier_of(store, champion, candidate, policy, around, names, turn.exam)
         looking.file(store, dossier, store.root / "verdicts" / key)
         verdict = verdict_of(dossier)
         comparison = replace(verdict.because, id=key)
@@ -211,8 +210,8 @@ def gate(
         return {"verdict": type(verdict).__name__, "reason": comparison.reason}, nouns
 
     inputs = {"champion": champion.id, "candidate": candidate.id, "policy": turn.config.gate.model_dump()}
-    inputs["seed"] = turn.config.evaluation.seed
-    turn.flow.step(f"gate {name}", inputs, work)
+    with looking.alone(turn.flow.store):
+        turn.flow.step(f"gate {name}", inputs, work)
     key = turn.flow.key(f"gate {name}", inputs)
     return _kept(turn.log.get(Verdict, key))
 

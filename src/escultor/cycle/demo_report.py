@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from escultor.cycle.arrows import answers_of
@@ -16,7 +19,7 @@ from escultor.evaluate.trinity import lead_baseline
 from escultor.skills.scoring import score_trinity
 from escultor.skills.trinity import document_in, parse_trinity
 from escultor.store import registry
-from escultor.types import Hold, Scores, Step
+from escultor.types import Hold, Scores, Step, Verdict
 
 PER_ITEM = ("valid", "field_accuracy", "entity", "rouge_l", "bits_per_byte")
 SAMPLES = 5
@@ -130,17 +133,29 @@ def _student_share(versions: Sequence[Version]) -> dict[str, float] | None:
     }
 
 
-def as_report(result: DemoResult) -> Report:
-    """The page: curves, table, five documents with every version's answer side by side."""
+def as_report(result: DemoResult, folder: Path) -> Report:
+    """The page, to be written into a folder: curves, table, verdicts with the way to their own pages, five
+    documents with every version's answer side by side."""
     return Report(
         "Escultor: two turns of the loop",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by escultor demo",
-        rows(result),
+        tuple(
+            replace(row, page=_page(result, version.verdict, folder))
+            for row, version in zip(rows(result), result.versions, strict=True)
+        ),
         _curves(result),
         _samples(result),
         _notes(result),
         _loop(result),
     )
+
+
+def _page(result: DemoResult, verdict: Verdict | None, folder: Path) -> str:
+    """The way from a folder to a verdict's page; empty where there is none."""
+    if verdict is None:
+        return ""
+    page = result.turn.flow.store.root / "verdicts" / verdict.because.id / "verdict.html"
+    return Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix() if page.is_file() else ""
 
 
 def _notes(result: DemoResult) -> tuple[str, ...]:

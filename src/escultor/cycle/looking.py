@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from difflib import unified_diff
 from pathlib import Path
 
@@ -16,10 +18,20 @@ from escultor.evaluate.ledger import look_number
 from escultor.evaluate.report_dossier import html
 from escultor.evaluate.report_markdown import markdown
 from escultor.evaluate.report_verdict import page_of
-from escultor.skills.suites import Exam
-from escultor.store import Store
-from escultor.store.files import whole
+from escultor.rng import derive_seed
+from escultor.skills.suites import Exam, sharing_items
+from escultor.store import Store, files
 from escultor.types import Checkpoint, Circumstances, Scores, Verdict
+
+
+@contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """Nobody else on this machine counts looks and records a verdict meanwhile: two who ask at once would
+    both be the first. Waits for whoever does; the system's lock dies with its process."""
+    with ExitStack() as held:
+        with files.explained("lock", store.root):
+            fcntl.flock(held.enter_context((store.root / "gate.lock").open("a")), fcntl.LOCK_EX)
+        yield
 
 
 def circumstances(
@@ -32,9 +44,10 @@ def circumstances(
     void: Mapping[str, str] | None = None,
 ) -> Circumstances:
     """The look that this comparison is, counted over the verdicts of the store, and what else was given."""
-    verdicts = (verdict for _, verdict in store.log.read(Verdict))
+    verdicts = [verdict for _, verdict in store.log.read(Verdict)]
+    same = sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
     parents = {c.id: c.parents for _, c in store.log.read(Checkpoint)}
-    look = look_number(verdicts, champion, candidate, policy_hash(policy), parents)
+    look = look_number(verdicts, champion, candidate, policy_hash(policy), parents, same)
     return Circumstances(look, card, signed_by, void or {})
 
 
@@ -43,12 +56,16 @@ def dossier_of(
     champion: Scores,
     candidate: Scores,
     policy: Gate,
-    seed: int,
     around: Circumstances,
     names: tuple[str, str],
     exam: Exam | None = None,
 ) -> Dossier:
-    """The inputs of a verdict, with the prompts of the suite and what the store kept of both evaluations."""
+    """The inputs of a verdict, with the prompts of the suite and what the store kept of both evaluations.
+
+    The draws of its statistics follow from what is compared: no other seed can be tried.
+    """
+    asked = sorted((champion.checkpoint, candidate.checkpoint))
+    seed = derive_seed(0, "verdict", *asked, champion.suite, policy_hash(policy))
     kept = [kept_of(store.blobs, scores) for scores in (champion, candidate)]
     told = [() if k is None else tuple(said[0] for said in k.answers) for k in kept]
     timed = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
@@ -104,5 +121,5 @@ def write_pages(folder: Path, dossier: Dossier, text: str) -> None:
     """verdict.json, verdict.html and verdict.md."""
     page = page_of(dossier)
     for name, body in (("verdict.json", text), ("verdict.html", html(page)), ("verdict.md", markdown(page))):
-        with whole(folder / name) as draft:
+        with files.whole(folder / name) as draft:
             draft.write_text(body, encoding="utf-8", newline="")

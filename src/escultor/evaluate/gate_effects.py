@@ -14,6 +14,7 @@ from escultor.rng import derive_seed
 from escultor.types import Effect, Scale, Scores, Slice
 
 SHOWN = 0.025  # one-sided: every interval that is shown is one of 95 %
+RESERVE = 0.95  # of the power that a plan may lack: normal approximations and drawn p-values cost the rest
 SLICE_ITEMS = 10  # smaller parts of a suite are counted, not measured
 
 # Of scores that carry no scales: nothing bounds these from above; every other metric is a share.
@@ -121,9 +122,8 @@ def _primary(s: _Sides, metric: str, level: float, primaries: int) -> Measured:
     effect = replace(_effect(s, metric, "primary"), p_value=test.better, level=level)
     spread = stats.spread_of(s.gaps, s.groups)
     per_cluster = effect.n / effect.clusters
-    needs = stats.Condition(
-        effect.difference, spread, each, 0.0, per_cluster, step=float(s.binary), seen=effect.n
-    )
+    step = stats.lattice(s.gaps)
+    needs = stats.Condition(effect.difference, spread, each, 0.0, per_cluster, step, effect.n)
     return Measured(effect, test.worse, needs)
 
 
@@ -163,9 +163,8 @@ def enough(measured: Sequence[Measured], policy: Gate, n: int) -> int | None:
     """Fresh items with which one primary would be shown better and every guard kept, together with the
     policy's power, if that is how it is: see `stats.Condition`. None: no number would be."""
     guards = [m.needs for m in measured if m.effect.role == "guard"]
-    hopes = [
-        stats.n_to_meet([m.needs, *guards], policy.power) for m in measured if m.effect.role == "primary"
-    ]
+    power = 1 - RESERVE * (1 - policy.power)
+    hopes = [stats.n_to_meet([m.needs, *guards], power) for m in measured if m.effect.role == "primary"]
     known = [hope for hope in hopes if hope is not None]
     return max(n + 1, policy.min_items, min(known)) if known else None
 

@@ -1,7 +1,7 @@
 """The trial ledger: how often a suite has been looked at, and what a further look may cost. Pure.
 
 A suite that is asked again and again says yes in the end. So looks are counted, as a fold of the verdicts
-in the log, by suite and lineage, and the k-th one is tested at level / (k (k + 1)): these sum to `level`
+in the log, by items and lineage, and the k-th one is tested at level / (k (k + 1)): these sum to `level`
 over all looks there will ever be, so the chance that any promotion from one suite is false stays below it
 (alpha spending; Foster & Stine 2008). Guards are not cheaper to pass at a later look, since every candidate
 must keep every guard by itself: they are tested at the full level each time.
@@ -9,7 +9,7 @@ must keep every guard by itself: they are tested at the full level each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from escultor.config import Gate
 from escultor.types import Scores, Verdict
@@ -21,18 +21,23 @@ def look_number(
     candidate: Scores,
     policy: str,
     parents: Mapping[str, tuple[str, ...]],
+    same: Collection[str] = (),
 ) -> int:
     """The how manieth look at the suite this comparison is within its lineage, from 1 on.
+
+    `same` are other suites that hold its items: one under another name, with other metrics or decoding, or
+    grown by some items, is looked at for a further time, not for the first.
 
     A lineage is all checkpoints tied to the candidate by parentage (`parents`: by checkpoint id) or by a
     comparison on this suite. The same two checkpoints under the same policy (its hash) are the same look,
     however often they are asked for: the suite fixes items, decoding and seeds. Another policy is a new one.
     """
-    held = [v.because for v in verdicts if v.because.suite == champion.suite]
+    suites = {champion.suite, *same}
+    held = [v.because for v in verdicts if v.because.suite in suites]
     ties = [(c.champion, c.candidate) for c in held] + [(champion.checkpoint, candidate.checkpoint)]
     kin = _kin(candidate.checkpoint, [*ties, *((c, p) for c, ps in parents.items() for p in ps)])
-    looks = [(c.champion, c.candidate, c.policy) for c in held if {c.champion, c.candidate} & kin]
-    this = (champion.checkpoint, candidate.checkpoint, policy)
+    looks = [(c.champion, c.candidate, c.policy, c.suite) for c in held if {c.champion, c.candidate} & kin]
+    this = (champion.checkpoint, candidate.checkpoint, policy, champion.suite)
     return list(dict.fromkeys([*looks, this])).index(this) + 1
 
 

@@ -24,6 +24,7 @@ class VersionRow:
     reason: str = ""
     deployed: bool = False
     effects: tuple[Effect, ...] = ()  # what the verdict rests on
+    page: str = ""  # where the verdict's own page lies, from the report's folder; empty: nowhere
 
 
 @dataclass(frozen=True, slots=True)

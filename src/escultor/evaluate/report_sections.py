@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from escultor.evaluate.report_charts import effect_axis, effect_bar, holds, line_chart, span
 from escultor.evaluate.report_parts import (
@@ -136,9 +137,10 @@ def gate(rows: Sequence[VersionRow]) -> str:
 
 def _judged(row: VersionRow) -> str:
     reason = f'<p class="reason">{_t(row.reason)}</p>' if row.reason else ""
+    whole = f'<p><a href="{quote(row.page)}">The whole verdict</a></p>' if row.page else ""
     return (
         f'<article class="judged"><h3>{_t(row.name)} {verdict(row.verdict) if row.verdict else ""}</h3>'
-        f"{reason}{effects(row.name, row.effects)}</article>"
+        f"{reason}{effects(row.name, row.effects)}{whole}</article>"
     )
 
 

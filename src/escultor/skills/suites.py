@@ -38,6 +38,7 @@ from escultor.strict_json import no_constant
 from escultor.types import Message, Messages, Role, Sampling, Scale, Suite, SuiteItem
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
+SHARED = 0.1  # of the prompts of the smaller of two suites: beyond, they are one to whoever counts looks
 MOST_SHOWN = 8  # problems told at once; the rest is counted
 
 _items = TypeAdapter(SuiteItem)
@@ -130,6 +131,22 @@ def items_of(blobs: Blobs, suite: Suite) -> tuple[SuiteItem, ...]:
     """The items of a registered suite. Raises StoreError when the blob is absent or damaged."""
     lines = blobs.get_bytes(suite.blob).decode().splitlines()
     return tuple(_items.validate_json(line) for line in lines)
+
+
+def sharing_items(store: Store, suite: str, others: Iterable[str]) -> frozenset[str]:
+    """Those of the other suites that hold more than a tenth of the smaller one's prompts in common with
+    `suite`, whatever they are called and whatever they measure. Suites not in the store share nothing."""
+    own = _prompts(store, suite)
+    theirs = {other: _prompts(store, other) for other in set(others) - {suite}} if own else {}
+    return frozenset(
+        other for other, each in theirs.items() if len(own & each) > SHARED * min(len(own), len(each))
+    )
+
+
+def _prompts(store: Store, suite: str) -> frozenset[str]:
+    found = store.log.get(Suite, suite)
+    items = () if found is None else items_of(store.blobs, found)
+    return frozenset(hash_value(item.prompt) for item in items)
 
 
 def registered_prompts(store: Store) -> frozenset[str]:

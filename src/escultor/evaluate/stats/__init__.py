@@ -25,7 +25,14 @@ from escultor.evaluate.stats.sampling import (
     standard_error,
 )
 from escultor.evaluate.stats.shares import Quantile, WinRate, quantile, wilson, win_rate
-from escultor.evaluate.stats.sizes import Condition, n_for_power, n_to_meet, n_without_event, spread_of
+from escultor.evaluate.stats.sizes import (
+    Condition,
+    lattice,
+    n_for_power,
+    n_to_meet,
+    n_without_event,
+    spread_of,
+)
 
 __all__ = [
     "Array",
@@ -42,6 +49,7 @@ __all__ = [
     "cluster_sums",
     "grouped",
     "holm",
+    "lattice",
     "mcnemar",
     "n_for_power",
     "n_to_meet",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from escultor.evaluate.stats.sampling import Clusters, cluster_sums, grouped, standard_error
@@ -22,8 +23,9 @@ class Condition:
     `slack` is how far above the limit the mean lies, `spread` the standard error of one item's worth
     (that of n items is spread / sqrt(n)), `level` the one-sided level of the bound. `harm` is how far below
     the mean the worst value lies that no item showed: what distribution-free bounds pay for. `per_cluster`
-    is how many items a cluster has. `step` is what one item adds to a count, where the test is one of
-    counts. `seen` items are what slack was estimated from; None: it is the truth.
+    is how many items a cluster has. `step` is the `lattice` of the differences, where signs are flipped:
+    half of what one flip can change the total by, which is lost to its ties. `seen` items are what slack
+    was estimated from; None: it is the truth.
     """
 
     slack: float
@@ -96,6 +98,17 @@ def n_for_power(
 def spread_of(differences: ArrayLike, clusters: Clusters) -> float:
     """The standard error of the mean of one item, taken between clusters; inf for a single cluster."""
     return standard_error(*cluster_sums(differences, clusters)) * math.sqrt(len(clusters))
+
+
+def lattice(differences: ArrayLike) -> float:
+    """The number of which all differences are whole multiples (1 for wins and losses, 1/4 for marks in
+    quarters); 0 where the smallest of them is none, as for differences of a continuous score."""
+    sizes = np.unique(np.abs(np.asarray(differences, dtype=np.float64)))
+    sizes = sizes[sizes > 1e-12]
+    if len(sizes) == 0:
+        return 0.0
+    times = sizes / sizes[0]
+    return float(sizes[0]) if np.abs(times - np.round(times)).max() < 1e-6 else 0.0
 
 
 def n_without_event(share: float, level: float) -> int | None:
