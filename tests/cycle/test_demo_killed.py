@@ -24,7 +24,11 @@ def numbers(done: subprocess.CompletedProcess[str]) -> dict:
     for version in found["versions"]:
         for name in TIMED:
             del version[name]
-    return {k: v for k, v in found.items() if k not in ("steps", "student_share_of_quality", "store", "log")}
+    return {
+        k: v
+        for k, v in found.items()
+        if k not in ("steps", "student_share_of_quality", "store", "log", "pages")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,9 @@ def test_it_goes_round_twice_and_says_who_rated(whole):
     assert found["feedback"]["raters"] == "simulated"
     assert found["alert"]["state"] == "firing"
     assert found["plan"]
+    line, folder = json.loads(whole.stdout.splitlines()[-1]), Path(whole.args[2]).parent
+    assert [bool(page) for page in line["pages"]] == [False, True, True, True, True]
+    assert all((folder / page).is_file() for page in line["pages"])
     for version in found["versions"][1:]:
         assert version["verdict"] in ("Promote", "Hold", "Reject")
         assert version["reason"]

@@ -16,7 +16,7 @@ import torch
 
 from escultor.config import Config, load_config
 from escultor.cycle import demo, users
-from escultor.cycle.demo_report import as_json
+from escultor.cycle.demo_report import as_json, as_report
 from escultor.cycle.workflow import Progress
 from escultor.data.sources.python_docs import package_roots
 from escultor.train import loop
@@ -91,4 +91,6 @@ if __name__ == "__main__":
     place, step = (*sys.argv[2:], "", "0")[:2]
     result = run(sys.argv[1], Suicidal(place, int(step or 0)))
     answers = {v.name: v.checkpoint for v in result.versions}
-    print(json.dumps(as_json(result) | {"checkpoints": answers, "log": Path(sys.argv[1]).name}))
+    pages = [row.page for row in as_report(result, Path(sys.argv[1]).parent).versions]
+    more = {"checkpoints": answers, "pages": pages, "log": Path(sys.argv[1]).name}
+    print(json.dumps(as_json(result) | more))
