@@ -84,9 +84,9 @@ class Decontaminate(Section):
 
 
 class Balance(Section):
-    label: str = Field(default="domain", description="what is balanced: domain, purpose, style, length …")
-    targets: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        default_factory=dict, description="share by value, `*` for all others; empty: only looked at"
+    targets: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]] = Field(
+        default_factory=dict,
+        description="by label (domain, purpose, style, length, or yours) share by value, `*` for all others",
     )
     rows: Count | None = Field(
         default=None, description="rows in all; null: as many as meet the targets exactly"
@@ -95,8 +95,10 @@ class Balance(Section):
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Balance:
-        if self.targets and abs(sum(self.targets.values()) - 1) > 1e-6:
-            raise ValueError(f"targets sum to {sum(self.targets.values()):g}, not to 1; `*` takes the rest")
+        for label, shares in self.targets.items():
+            if abs(sum(shares.values()) - 1) > 1e-6:
+                given = f"targets of {label} sum to {sum(shares.values()):g}, not to 1"
+                raise ValueError(f"{given}; `*` takes the rest")
         if self.rows is not None and not self.targets:
             raise ValueError("rows acts with targets alone; to take the best rows, use --top")
         return self

@@ -1,9 +1,9 @@
-"""How many rows of each kind: shares that are wanted against what there is."""
+"""How many rows of each value of a label: shares that are wanted against what there is."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from escultor.config.curation import Balance
 from escultor.errors import DataError
 
 REST = "*"
+WATCHED = ("domain", "purpose")
 
 
 def apportioned(total: int, shares: Mapping[str, float]) -> dict[str, int]:
@@ -94,45 +95,38 @@ def _filled(supply: Mapping[str, int], shares: Mapping[str, float], rows: int) -
     return dealt
 
 
-def balance_choice(
-    values: np.ndarray, score: np.ndarray, tie: np.ndarray, wanted: Balance
-) -> tuple[np.ndarray, list[str]]:
-    """(n,) which rows stay, the best-scored of each kind, and what a person should know.
+def counted(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """How many rows have each value, from codes (n,) into `names`."""
+    found = np.bincount(codes, minlength=len(names))
+    return {name: int(n) for name, n in sorted(zip(names, found, strict=True)) if n}
 
-    Raises DataError where no kind that is wanted is there.
-    """
-    names, codes = np.unique(values.astype(str), return_inverse=True)
-    supply = {
-        str(name): int(n) for name, n in zip(names, np.bincount(codes, minlength=len(names)), strict=True)
-    }
-    if not wanted.targets:
-        return np.ones(len(values), dtype=bool), lopsided(wanted.label, supply, wanted.warn_above)
-    if not set(supply) & set(wanted.targets) and REST not in wanted.targets:
+
+def watched(wanted: Balance) -> tuple[str, ...]:
+    """The labels that are looked at: those with targets, and what a row is about."""
+    return tuple(dict.fromkeys((*wanted.targets, *WATCHED)))
+
+
+def lacking(label: str, counts: Mapping[str, int], targets: Mapping[str, float]) -> list[str]:
+    """What is wanted of a label and not there at all, in words. Raises DataError where that is everything."""
+    if not set(counts) & set(targets) and REST not in targets:
         raise DataError(
-            f"no row has a {wanted.label} that is wanted",
-            ", ".join(sorted(supply)) or "no rows",
-            ", ".join(wanted.targets),
+            f"no row has a {label} that is wanted",
+            ", ".join(sorted(counts)) or "no rows",
+            ", ".join(targets),
             "correct balance.targets, or give the rows labels",
         )
-    dealt = allocate(supply, wanted.targets, wanted.rows)
-    keep = np.zeros(len(values), dtype=bool)
-    for code, name in enumerate(names):
-        own = np.flatnonzero(codes == code)
-        best = own[np.lexsort((tie[own], -score[own]))]
-        keep[best[: dealt[str(name)]]] = True
-    said = [
-        f"no row of {wanted.label} {name}, of which {share:.0%} were wanted"
-        for name, share in wanted.targets.items()
-        if name != REST and not supply.get(name)
+    return [
+        f"no row of {label} {name}, of which {share:.0%} were wanted"
+        for name, share in targets.items()
+        if name != REST and name not in counts
     ]
-    return keep, said + lopsided(wanted.label, dealt, wanted.warn_above)
 
 
 def lopsided(label: str, counts: Mapping[str, int], limit: float) -> list[str]:
     """A warning where one value has a larger share than the limit, in the words a person needs."""
     total = sum(counts.values())
     name, most = max(Counter(counts).items(), key=lambda pair: (pair[1], pair[0]), default=("", 0))
-    if not total or most / total <= limit or (len(counts) == 1 and name == "unlabelled"):
+    if not total or round(most / total, 2) <= limit or (len(counts) == 1 and name == "unlabelled"):
         return []
     kind = f"{label} " if label != "domain" else ""
     return [f"{most / total:.0%} {kind}{name}: the model will be good at {kind}{name} and worse elsewhere"]

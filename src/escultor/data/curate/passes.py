@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import Curation
+from escultor.data.balance import watched
 from escultor.data.curate.diversity import Tally, tally
 from escultor.data.curate.labels import LABELS, UNLABELLED, labelled
 from escultor.data.curate.near import band_hashes, bands_for
@@ -122,7 +123,7 @@ def work(plan: Plan, piece: Piece) -> Worked:
     with explained("write rows that are being curated to", piece.out):
         piece.out.write_bytes(b"".join(lines))
     columns = _columns(plan, piece, rows, lines)
-    codes, labels, kept = _coded(rows, plan.settings.balance.label)
+    codes, labels, kept = _coded(rows, watched(plan.settings.balance))
     return Worked(len(rows), tallied, columns | codes, labels, kept, count, sources)
 
 
@@ -226,9 +227,11 @@ def prompt_parts(row: Row) -> tuple[tuple[str, str], ...]:
     return ((PROMPT, prompt_text(row.item)),)
 
 
-def _coded(rows: Sequence[Row], also: str) -> tuple[dict[str, np.ndarray], dict[str, list[str]], Tally]:
+def _coded(
+    rows: Sequence[Row], also: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]], Tally]:
     """Labels as numbers, their values, and how many rows have each."""
-    names = sorted({*LABELS, also})
+    names = sorted({*LABELS, *also})
     codes: dict[str, np.ndarray] = {}
     values: dict[str, list[str]] = {}
     for name in names:

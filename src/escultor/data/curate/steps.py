@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import ORDER, Curation
-from escultor.data.balance import balance_choice
+from escultor.data.balance import watched
 from escultor.data.crew import Crew
 from escultor.data.curate import contamination, damage, filters, near, private, quality
+from escultor.data.curate.balancing import balance_choice
 from escultor.data.curate.perplexity import perplexity
 from escultor.data.curate.rows import Drop, Row, parts_of
 from escultor.data.curate.spill import Spill
@@ -72,12 +73,14 @@ def _near(view: View) -> Left:
 
 def _balance(view: View) -> Left:
     wanted = view.settings.balance
-    codes, names = view.spill.column("label." + wanted.label), view.labels[wanted.label]
-    values = np.asarray(names, dtype=object)[codes[view.alive]]
+    labels = {
+        name: (np.asarray(view.spill.column("label." + name)[view.alive]), view.labels[name])
+        for name in watched(wanted)
+    }
     score, tie = view.spill.column("score")[view.alive], view.spill.column("tie")[view.alive]
-    kept, warnings = balance_choice(values, np.asarray(score), np.asarray(tie), wanted)
+    kept, warnings = balance_choice(labels, np.asarray(score), np.asarray(tie), wanted)
     view.found.extend(warnings)
-    return {f"more {wanted.label} of its kind than wanted": view.alive[~kept]}
+    return {f"more of its {' and '.join(wanted.targets)} than wanted": view.alive[~kept]}
 
 
 STEPS: dict[str, Each | Batch | All] = {
