@@ -169,7 +169,7 @@ def ours_alone(rows: Rows) -> dict[str, Any]:
     shape = bands_for(NEAR, PERMUTATIONS)
     texts = [parts for _, parts in rows]
     bands = band_hashes(texts, *shape)
-    left_out = near_choice(bands, np.arange(len(rows)), NEAR, InMemory(rows))["near duplicate"]  # type: ignore[arg-type]
+    left_out = near_choice(bands.T, np.arange(len(rows)), NEAR, InMemory(rows))["near duplicate"]  # type: ignore[arg-type]
     return scored(rows, set(left_out.tolist()), time.process_time() - start)
 
 

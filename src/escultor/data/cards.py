@@ -6,6 +6,7 @@ made. What was curated has steps, balance and split; what feedback was made into
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -86,7 +87,7 @@ def _step(step: StepDone, settings: Curation) -> dict[str, Any]:
 
 def _described(rows: Iterable[Row]) -> dict[str, Any]:
     """Lengths, languages and subjects, in one pass."""
-    words, learnt_words = [], []
+    words, learnt_words = array("I"), array("I")
     languages: Counter[str] = Counter()
     subjects: Counter[str] = Counter()
     for row in rows:

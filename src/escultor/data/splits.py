@@ -90,17 +90,17 @@ def clusters(spill: Spill, alive: np.ndarray, threshold: float, crew: Crew) -> n
 
     from escultor.data.curate.near import Comparing, edges
 
-    bands = spill.column("prompt bands")
+    bands = spill.columns("prompt bands")
     # Equal prompts have equal bands: one of each is compared.
-    _, first, group = np.unique(np.asarray(bands[alive]), axis=0, return_index=True, return_inverse=True)
+    _, first, group = np.unique(spill.column("prompt")[alive], return_index=True, return_inverse=True)
     comparing = Comparing(spill.place(), crew, _prompt)
     alone = alive[np.sort(first)]
     found = list(edges(bands, alone, threshold, comparing, collapse=False))
     pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *found])
-    size = len(bands)
+    size = len(spill)
     graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
     component = connected_components(graph, directed=False)[1]
-    own = component[alive[first]][group.ravel()]
+    own = component[alive[first]][group]
     least = np.full(component.max() + 1, size, dtype=np.int64)
     np.minimum.at(least, own, alive)
     return least[own]

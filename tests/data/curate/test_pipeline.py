@@ -48,6 +48,18 @@ def test_the_result_depends_on_no_number_of_workers_and_rows_add_up(tmp_path, mo
     assert sorted(path.name for path in (tmp_path / "out1").iterdir()) == ["held-out.jsonl", "train.jsonl"]
 
 
+def test_the_result_depends_on_no_number_of_rows_that_are_sorted_at_once(tmp_path, monkeypatch):
+    source = many(tmp_path / "in.jsonl")
+    settings = Curation.model_validate({"workers": 1, "language": ANY, "split": SPLIT})
+    results = []
+    for rows in (spill.PART, 7):
+        monkeypatch.setattr(spill, "PART", rows)
+        made = curate([source], tmp_path / f"out{rows}", settings)
+        results.append((made.rows.read_bytes(), made.held_out.read_bytes(), made.steps, made.split))
+    assert results[0] == results[1]
+    assert results[0][2][2].removed["near duplicate"] > 30
+
+
 def test_broken_rows_are_left_out_with_their_reason_and_place(tmp_path):
     source = jsonl(tmp_path / "in.jsonl", example(1), {"prompt": "a"}, example(2, weight=-1), example(3))
     with source.open("ab") as file:

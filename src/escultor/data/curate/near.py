@@ -18,7 +18,7 @@ from escultor.config.curation import Curation
 from escultor.data.crew import Crew
 from escultor.data.curate.normal import Hashes, jaccard, mixed, squashed, window_sets, windows
 from escultor.data.curate.rows import Part, Row, parts_of
-from escultor.data.curate.spill import Place
+from escultor.data.curate.spill import Place, parts
 
 ODDS = 0.97  # with which a pair at the threshold is looked at, at least
 NEIGHBOURS = 8  # a row is compared with so many before it in its bucket, and so many at its beginning
@@ -75,20 +75,24 @@ def _digest(parts: Sequence[Part]) -> bytes:
     return blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
 
 
-def exact_choice(columns: Callable[[str], np.ndarray], alive: np.ndarray) -> dict[str, np.ndarray]:
+def exact_choice(content: Sequence[Hashes], name: Hashes, alive: np.ndarray) -> dict[str, np.ndarray]:
     """Numbers of rows to leave out, by reason: all but the first of those that say the same, then all but
     the first of those with one id."""
-    same = alive[_repeats(np.asarray(columns("content")[alive]))]
-    rest = np.setdiff1d(alive, same, assume_unique=True)
-    named = rest[_repeats(np.asarray(columns("name")[rest])[:, None])]
-    return {"exact duplicate": same, "id of another row": named}
+    again = _repeats(content, alive)
+    same, rest = alive[again], alive[~again]
+    return {"exact duplicate": same, "id of another row": rest[_repeats([name], rest)]}
 
 
-def _repeats(keys: np.ndarray) -> np.ndarray:
-    """(n,) whether an equal key (n, k) stands before."""
-    order = np.lexsort(keys.T)  # stable: equal keys stay in their order
-    again = np.zeros(len(keys), dtype=bool)
-    again[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(1)
+def _repeats(keys: Sequence[Hashes], alive: np.ndarray) -> np.ndarray:
+    """(n,) whether the keys of a row stand before, at an earlier one of `alive` (n,)."""
+    again = np.zeros(len(alive), dtype=bool)
+    for at in parts(keys[0], alive):
+        own = [np.asarray(key[alive[at]]) for key in keys]
+        order = np.lexsort(own)  # stable: equal keys stay in their order
+        equal = np.ones(max(0, len(at) - 1), dtype=bool)
+        for key in own:
+            equal &= key[order[1:]] == key[order[:-1]]
+        again[at[order[1:][equal]]] = True
     return again
 
 
@@ -166,41 +170,55 @@ def candidates(column: Hashes, numbers: np.ndarray) -> np.ndarray:
 
 
 def edges(
-    bands: np.ndarray, alive: np.ndarray, threshold: float, comparing: Comparing, collapse: bool
+    bands: Sequence[Hashes], alive: np.ndarray, threshold: float, comparing: Comparing, collapse: bool
 ) -> Iterator[np.ndarray]:
-    """(m, 2) pairs of similar rows, band by band, none twice. With `collapse` a row that was found similar
-    to an earlier one takes no further part: fewer comparisons, and a partner for each all the same."""
+    """(m, 2) pairs of similar rows, band by band and part by part of it, none twice. With `collapse` a row
+    that was found similar to an earlier one takes no further part in the next bands: fewer comparisons, and
+    a partner for each all the same."""
     tried = np.empty(0, dtype=np.int64)
-    total = len(bands)
+    total = int(alive[-1]) + 1 if len(alive) else 0
     out = np.zeros(total, dtype=bool)
-    for band in range(bands.shape[1]):
-        pairs = candidates(np.asarray(bands[alive, band]), alive)
-        keys = np.unique(pairs[:, 0] * total + pairs[:, 1])
-        keys = keys[~np.isin(keys, tried, assume_unique=True)]
-        pairs = np.column_stack([keys // total, keys % total])
-        same = pairs[comparing.similar(pairs, threshold)]
-        yield same
-        if collapse:
-            out[same[:, 1]] = True
-            alive = alive[~out[alive]]
-        tried = np.union1d(tried, keys)
+    for band in range(len(bands)):
+        column = bands[band]
+        for at in parts(column, alive):
+            numbers = alive[at]
+            pairs = candidates(np.asarray(column[numbers]), numbers)
+            keys = np.unique(pairs[:, 0] * total + pairs[:, 1])
+            keys = keys[~np.isin(keys, tried, assume_unique=True)]
+            pairs = np.column_stack([keys // total, keys % total]) if total else pairs
+            same = pairs[comparing.similar(pairs, threshold)]
+            yield same
+            out[same[:, 1]] = collapse
+            tried = np.union1d(tried, keys)
+        alive = alive[~out[alive]]
 
 
 def near_choice(
-    bands: np.ndarray, alive: np.ndarray, threshold: float, comparing: Comparing
+    bands: Sequence[Hashes], alive: np.ndarray, threshold: float, comparing: Comparing
 ) -> dict[str, np.ndarray]:
     """Rows to leave out: each is as similar as the threshold to a row that stays and stands before it."""
-    partner = np.full(len(bands), -1, dtype=np.int64)
-    for found in edges(bands, alive, threshold, comparing, collapse=True):
-        for one, other in found[::-1]:  # so that the earliest partner is the one kept
-            partner[other] = one
-    left = np.flatnonzero(partner >= 0)
-    root = partner.copy()
-    for row in left:  # ascending: a partner stands before its row, so its own root is known
-        if root[root[row]] >= 0:
-            root[row] = root[root[row]]
+    found = [np.empty((0, 2), dtype=np.int64), *edges(bands, alive, threshold, comparing, collapse=True)]
+    pairs = np.concatenate(found)
+    # A row's pairs are those of one band; the earliest partner is the one kept.
+    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+    left, first = np.unique(pairs[:, 1], return_index=True)
+    partner = pairs[first, 0]
+    root = _roots(left, partner)
     # Who was tied to the row that stays by a chain alone is compared with it itself.
-    chained = left[root[left] != partner[left]]
-    pairs = np.column_stack([root[chained], chained])
-    held = chained[comparing.similar(pairs, threshold)] if len(chained) else chained
-    return {"near duplicate": np.setdiff1d(left, np.setdiff1d(chained, held))}
+    chained = root != partner
+    pairs = np.column_stack([root[chained], left[chained]])
+    held = comparing.similar(pairs, threshold) if len(pairs) else np.empty(0, dtype=bool)
+    return {"near duplicate": np.setdiff1d(left, left[chained][~held])}
+
+
+def _roots(left: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """(m,) where the chain of partners of each row ends. `left` (m,) ascends; a partner stands before it."""
+    root = partner
+    while len(left):
+        at = np.searchsorted(left, root)
+        at[at == len(left)] = 0
+        again = left[at] == root
+        if not again.any():
+            break
+        root = np.where(again, root[at], root)  # as far again as the chain was followed
+    return root

@@ -16,6 +16,7 @@ from escultor.data.balance import watched
 from escultor.data.curate.diversity import Tally, tally
 from escultor.data.curate.labels import LABELS, UNLABELLED, labelled
 from escultor.data.curate.near import band_hashes, bands_for
+from escultor.data.curate.normal import mixed
 from escultor.data.curate.private import redacted
 from escultor.data.curate.quality import SCORE
 from escultor.data.curate.rows import Drop, Row, line_of, parse, prompt_text, read, whole
@@ -206,7 +207,7 @@ def _columns(plan: Plan, piece: Piece, rows: Sequence[Row], lines: Sequence[byte
 
 
 def split_columns(rows: Sequence[Row], settings: Curation) -> dict[str, np.ndarray]:
-    """What prompts are told apart by: `prompt` (n,) the hash of all of it, `prompt bands` (n, b), `subject`
+    """What prompts are told apart by: `prompt` (n,) the hash of its bands, `prompt bands` (n, b), `subject`
     (n,) and `time` (n,), not-a-number where it is not known."""
     texts = [prompt_parts(row) for row in rows]
     shape = bands_for(settings.split.threshold, settings.near.permutations)
@@ -215,11 +216,21 @@ def split_columns(rows: Sequence[Row], settings: Curation) -> dict[str, np.ndarr
         for row in rows
     ]
     times = [float("nan") if row.time is None else row.time for row in rows]
+    bands = band_hashes(texts, *shape)
     return {
-        "prompt bands": band_hashes(texts, *shape),
+        "prompt": folded(bands),
+        "prompt bands": bands,
         "subject": np.frombuffer(b"".join(subjects), dtype="<u8"),
         "time": np.asarray(times, dtype=np.float64),
     }
+
+
+def folded(values: np.ndarray) -> np.ndarray:
+    """(n,) one hash of each row of (n, b)."""
+    found = np.zeros(len(values), dtype=np.uint64)
+    for column in values.T:
+        found = mixed(found ^ column)
+    return found
 
 
 def prompt_parts(row: Row) -> tuple[tuple[str, str], ...]:

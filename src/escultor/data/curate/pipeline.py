@@ -265,14 +265,21 @@ def _without(
             found = zip(labels[label], counted, strict=True)
             tallied.labels[label].update({value: int(n) for value, n in found if n})
     run.finish(name, tallied)
-    gone = np.concatenate([np.empty(0, dtype=np.int64), *left.values()])
-    return np.setdiff1d(alive, gone, assume_unique=True)
+    return _rest(alive, len(spill), *left.values())
+
+
+def _rest(alive: np.ndarray, rows: int, *gone: np.ndarray) -> np.ndarray:
+    """The numbers that stay."""
+    stays = np.ones(rows, dtype=bool)
+    for numbers in gone:
+        stays[numbers] = False
+    return alive[stays[alive]]
 
 
 def _best(run: _Run, spill: Spill, alive: np.ndarray, top: int) -> np.ndarray:
     """The best rows that differ from each other; see `top.best`."""
     chosen, told = best(spill.place(), alive, np.asarray(spill.column("score")[alive]), top)
-    left = np.setdiff1d(alive, chosen, assume_unique=True)
+    left = _rest(alive, len(spill), chosen)
     return _tally_left(run, spill, alive, left, told)
 
 
@@ -285,7 +292,7 @@ def _tally_left(run: _Run, spill: Spill, alive: np.ndarray, left: np.ndarray, to
         if number < SHOWN:
             tallied.examples.append(example(row, "not among the best"))
     run.finish("top", tallied)
-    return np.setdiff1d(alive, left, assume_unique=True)
+    return _rest(alive, len(spill), left)
 
 
 def _write(run: _Run, spill: Spill, parted: Sides, kind: Kind) -> Curated:

@@ -5,9 +5,10 @@ Memory holds neither: lines are read a chunk at a time, columns through the syst
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,40 @@ def ranges(path: Path, size: int = CHUNK_BYTES) -> Iterator[Range]:
             yield Range(path, start, at, line, long)
 
 
+def _numbered(name: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    return ((f"{name}.{at}", each) for at, each in enumerate(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Columns(Sequence[np.ndarray]):
+    """Columns of which one at a time is in memory, as long as it is looked at."""
+
+    width: int
+    read: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return self.width
+
+    def __getitem__(self, at: Any) -> Any:
+        if not 0 <= at < self.width:
+            raise IndexError(at)
+        return self.read(at)
+
+
+PART = 1 << 18  # rows that are sorted at once, about
+
+
+def parts(keys: np.ndarray, alive: np.ndarray) -> Iterator[np.ndarray]:
+    """Places in `alive` (n,), ascending, of rows whose keys may be equal: equal keys are in one part. Keys
+    are hashes of a column, so that parts are of like size however many rows there are."""
+    count = 1 + len(alive) // PART
+    part = np.zeros(len(alive), dtype=np.uint16)
+    if count > 1:
+        for at in range(0, len(alive), PART):
+            part[at : at + PART] = (keys[alive[at : at + PART]] >> np.uint64(40)) % np.uint64(count)
+    return (np.flatnonzero(part == number) for number in range(count))
+
+
 class Spill:
     """The rows that came out of one pass."""
 
@@ -61,7 +96,7 @@ class Spill:
         self.folder = folder
         self.kind: Kind = kind
         self.counts: list[int] = []
-        self._shapes: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+        self._types: dict[str, tuple[np.dtype, int]] = {}  # and of how many files a column consists
         folder.mkdir(parents=True)
 
     def chunk(self, number: int) -> Path:
@@ -72,24 +107,32 @@ class Spill:
         """Add the columns of the next chunk, whose lines are in `chunk(len(counts))` already."""
         self.counts.append(rows)
         for name, values in columns.items():
-            self._shapes.setdefault(name, (values.dtype, values.shape[1:]))
-            with (self.folder / f"{name}.bin").open("ab") as file:
-                file.write(np.ascontiguousarray(values).tobytes())
+            self._types.setdefault(name, (values.dtype, values.shape[1] if values.ndim == 2 else 0))
+            each = ((name, values),) if values.ndim == 1 else _numbered(name, values.T)
+            for part, numbers in each:
+                with (self.folder / f"{part}.bin").open("ab") as file:
+                    file.write(np.ascontiguousarray(numbers).tobytes())
 
     def __len__(self) -> int:
         return sum(self.counts)
 
     def has(self, name: str) -> bool:
         """Whether there is such a column."""
-        return name in self._shapes
+        return name in self._types
 
     def column(self, name: str) -> np.ndarray:
-        """A column, for reading: (rows, …)."""
-        dtype, shape = self._shapes[name]
-        size = (len(self), *shape)
+        """A column of one number a row, for reading: (rows,)."""
+        return self._mapped(name, self._types[name][0])
+
+    def columns(self, name: str) -> Columns:
+        """A column of several numbers a row, each for itself."""
+        dtype, width = self._types[name]
+        return Columns(width, lambda at: self._mapped(f"{name}.{at}", dtype))
+
+    def _mapped(self, name: str, dtype: np.dtype) -> np.ndarray:
         if not len(self):
-            return np.empty(size, dtype)
-        return np.memmap(self.folder / f"{name}.bin", dtype, "r", shape=size)
+            return np.empty(0, dtype)
+        return np.memmap(self.folder / f"{name}.bin", dtype, "r", shape=(len(self),))
 
     def starts(self) -> np.ndarray:
         """(chunks + 1,) the number of each chunk's first row."""

@@ -63,12 +63,12 @@ def _texts(row: Row) -> Sequence[Any]:
 
 
 def _exact(view: View) -> Left:
-    return near.exact_choice(view.spill.column, view.alive)
+    return near.exact_choice(view.spill.columns("content"), view.spill.column("name"), view.alive)
 
 
 def _near(view: View) -> Left:
     threshold = view.settings.near.threshold
-    return near.near_choice(view.spill.column("bands"), view.alive, threshold, view.comparing(_texts))
+    return near.near_choice(view.spill.columns("bands"), view.alive, threshold, view.comparing(_texts))
 
 
 def _balance(view: View) -> Left:
