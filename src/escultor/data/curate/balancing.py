@@ -49,7 +49,8 @@ def _cells(labels: Sequence[Coded]) -> tuple[np.ndarray, list[Cell]]:
     cells: list[Cell] = [(name,) for name in labels[0][1]]
     for codes, names in labels[1:]:
         there, cell = np.unique(cell * len(names) + codes, return_inverse=True)
-        cells = [(*cells[each // len(names)], names[each % len(names)]) for each in there.tolist()]
+        size = len(names)
+        cells = [cells[each // size] + (names[each % size],) for each in there.tolist()]
     return cell, cells
 
 
