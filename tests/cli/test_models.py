@@ -1,11 +1,13 @@
 """`promote`, `rollback`, `models`, `generate`, `inspect`."""
 
+import shutil
 import sqlite3
 
 import pytest
 from cli_rows import examples
 
 from escultor.cycle import api
+from escultor.model.adapters import BASE
 
 
 def test_promote_rollback_and_the_list_of_models(cli, tmp_path, model, other_model):
@@ -36,21 +38,37 @@ def test_promoting_a_run_keeps_what_its_record_says(cli, tmp_path, model):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
-def test_an_adapter_alone_answers_and_is_merged_before_it_is_promoted(cli, tmp_path, model):
+def test_an_adapter_is_promoted_with_its_base_or_merged(cli, tmp_path, model):
     pytest.importorskip("peft")
+    base = shutil.copytree(model, tmp_path / "base")
     data = examples(tmp_path / "data.jsonl")
     words = ("--data", data, "--set", "sft.max_steps=1", "--set", "sft.lora={rank: 2, merge: false}")
-    made = cli("sft", "--model", model, *words, "--out", "run", "--json")
+    made = cli("sft", "--model", base, *words, "--out", "run", "--json")
     assert made.data["model"] == "run/adapter"
     assert cli("generate", "run", "cat", "--max-new-tokens", "2").code == 0
-    refused = cli("promote", "run", "--because", "trained")
-    assert refused.code == 2
-    assert "escultor merge" in refused.err
     assert cli("merge", "run", "--out", "whole", "--json").data["model"] == "whole"
-    assert cli("promote", "whole", "--because", "trained").code == 0
     for wrong, why in ((("run", "whole"), "holds something else"), (("whole", "new"), "whole model already")):
         call = cli("merge", wrong[0], "--out", wrong[1])
         assert (call.code, why in call.err) == (2, True)
+    assert cli("promote", "run", "--because", "trained").code == 0
+    shutil.rmtree(base)
+    kept, merged = (cli("generate", name, "The cat", "--json").data for name in ("champion", "whole"))
+    assert kept["text"] == merged["text"]
+    below, adapter = cli("models", "--json").data["models"]
+    assert (below["id"], below["phase"]) == (api.checkpoint_id(model), "import")
+    assert (adapter["name"], adapter["phase"], adapter["parents"]) == ("run", "sft", [below["id"]])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
+def test_an_adapter_that_does_not_say_what_its_base_is_has_to_be_merged(cli, tmp_path, model):
+    pytest.importorskip("peft")
+    data = examples(tmp_path / "data.jsonl")
+    words = ("--data", data, "--set", "sft.max_steps=1", "--set", "sft.lora={rank: 2, merge: false}")
+    cli("sft", "--model", model, *words, "--out", "run")
+    (tmp_path / "run" / "adapter" / BASE).unlink()  # as others write adapters
+    refused = cli("promote", "run", "--because", "trained")
+    assert refused.code == 2
+    assert "escultor merge" in refused.err
 
 
 def test_a_promotion_needs_a_reason_and_a_model(cli, tmp_path, model):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from escultor.errors import DataError, InputError, StoreError
 from escultor.ids import hash_bytes
 from escultor.store import files
-from escultor.store.blobs import Blobs, tree_hash
+from escultor.store.blobs import Blobs, beside, tree_hash
 
 CONTENT = {"config.json": b"{}", "weights/one.bin": b"\0" * 5000, "weights/two.bin": b"2"}
 ABSENT = "0" * 32
@@ -253,3 +253,17 @@ def test_a_tree_that_another_process_placed_first_is_kept(blobs, folder, monkeyp
     monkeypatch.setattr(Path, "rename", late)
     assert content_of(blobs.tree(blobs.put_tree(folder))) == CONTENT
     assert leftovers(blobs) == []
+
+
+def test_a_tree_is_found_beside_another_of_its_store_alone(tmp_path):
+    blobs = Blobs(tmp_path / "blobs")
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "a.txt").write_text(folder.name)
+    one, two = (blobs.put_tree(folder) for folder in folders)
+    assert beside(blobs.tree(one), two) == blobs.tree(two)
+    for folder in (folders[0], Path("files")):
+        assert beside(folder, two) is None
+    for tree in ("0" * 32, "../.."):
+        assert beside(blobs.tree(one), tree) is None

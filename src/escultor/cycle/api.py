@@ -163,9 +163,10 @@ def compare(
 
 
 def promote(store: Store, folder: Path, because: str) -> tuple[Checkpoint, Deployment]:
-    """Make a model folder the champion on a person's order; its files are kept in the store.
+    """Make a model folder the champion on a person's order; its files are kept in the store, of an adapter
+    its base's too.
 
-    Raises InputError for an adapter: its base would stay outside.
+    Raises InputError for an adapter that does not say by hash what its base is.
     """
     checkpoint = keep_model(store, folder)
     deployment = registry.deployment_for(because, checkpoint.id, registry.current(deployments(store)))
@@ -174,17 +175,22 @@ def promote(store: Store, folder: Path, because: str) -> tuple[Checkpoint, Deplo
 
 
 def keep_model(store: Store, folder: Path) -> Checkpoint:
-    """Keep a model folder's files in the store and record what is known of it.
+    """Keep a model folder's files in the store and record what is known of it; of an adapter its base first.
 
-    Raises InputError for an adapter: its base would stay outside.
+    Raises InputError for an adapter that does not say by hash what its base is.
     """
+    from escultor.model.adapters import base_hash, base_of
     from escultor.model.load import is_adapter
 
+    base: tuple[str, ...] = ()
     if is_adapter(folder):
-        remedy = "merge it first: escultor merge"
-        raise InputError(f"{folder} holds an adapter, not a whole model", remedy=remedy)
+        below = base_of(folder)
+        if base_hash(folder) is None:
+            remedy = "merge it first: escultor merge"
+            raise InputError(f"the adapter in {folder} does not say by hash what its base is", remedy=remedy)
+        base = (keep_model(store, below).id,)
     tree = store.blobs.put_tree(folder)
-    checkpoint = store.log.get(Checkpoint, tree) or _checkpoint(tree, folder)
+    checkpoint = store.log.get(Checkpoint, tree) or _checkpoint(tree, folder, base)
     store.log.append(checkpoint)
     return checkpoint
 
@@ -252,21 +258,21 @@ def _feedback(store: Store, since: Since) -> list[Feedback]:
     return [event for _, event in store.log.read(Feedback, since=moment(since))]
 
 
-def _checkpoint(tree: str, folder: Path) -> Checkpoint:
-    """What is known of a model: all, where its training run's record lies beside it."""
+def _checkpoint(tree: str, folder: Path, base: tuple[str, ...]) -> Checkpoint:
+    """What is known of a model (an adapter has a `base`): all, where its run's record lies beside it."""
     from escultor.model.load import count_parameters, load
-    from escultor.train.names import RECORD
+    from escultor.train.names import ADAPTER, MODEL, RECORD
 
     parameters = count_parameters(load(str(folder)).model)
     record = folder.parent / RECORD
-    if folder.name != "model" or not record.is_file():
-        return Checkpoint(tree, folder.name, "import", (), "", "", code_hash(), 0, parameters)
+    if folder.name not in (MODEL, ADAPTER) or not record.is_file():
+        return Checkpoint(tree, folder.name, "import", base, "", "", code_hash(), 0, parameters)
     run = json.loads(record.read_text(encoding="utf-8"))
     return Checkpoint(
         tree,
         folder.parent.absolute().name,
         run["phase"],
-        tuple(run["parents"]),
+        tuple(dict.fromkeys((*base, *run["parents"]))),
         run["config_hash"],
         run["dataset_hash"],
         run["code_version"],

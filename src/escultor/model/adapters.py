@@ -82,15 +82,22 @@ def no_base() -> ModelError:
     )
 
 
+def base_hash(path: Path) -> str | None:
+    """The content hash of an adapter's base, None where its maker noted none. Raises ValueError, KeyError or
+    TypeError for a note that says nothing."""
+    known = path / BASE
+    return json.loads(known.read_text(encoding="utf-8"))["tree_hash"] if known.is_file() else None
+
+
 def base_of(path: Path) -> Path:
-    """The folder of an adapter's base. Raises ModelError where it is gone or no longer the same."""
-    from escultor.store.blobs import tree_hash
+    """The folder of an adapter's base: in the same store, or where it lay when the adapter was made. Raises
+    ModelError where it is gone or no longer the same."""
+    from escultor.store.blobs import beside, tree_hash
 
     try:
         name = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        known = path / BASE
-        expected = json.loads(known.read_text(encoding="utf-8"))["tree_hash"] if known.is_file() else None
-        base = resolve(name)
+        expected = base_hash(path)
+        base = (beside(path, expected) if expected else None) or resolve(name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = f"put its base there, or name another folder in {path / ADAPTER_CONFIG}"
         raise ModelError(f"the base of the adapter in {path} is not there", error, remedy=remedy) from error

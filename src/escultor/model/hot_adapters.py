@@ -26,13 +26,12 @@ class HotAdapters:
         return frozenset(self._inner)
 
     def load(self, name: str, folder: Path) -> None:
-        """Put an adapter beside the others; it is not used yet. Raises ModelError where it belongs to
-        another base or does not fit."""
+        """Put an adapter beside the others; it is not used yet. Raises ModelError where it does not fit. See
+        `refuse_another_base` first."""
         try:
             from peft import PeftModel
         except ImportError as error:
             raise ConfigError("adapters need peft", remedy="pip install 'escultor[lora]'") from error
-        self._refuse_another_base(folder)
         inner = f"adapter{self._made}"
         try:
             if self._peft is None:
@@ -68,7 +67,9 @@ class HotAdapters:
         elif self._peft is not None:
             self._peft.base_model.disable_adapter_layers()
 
-    def _refuse_another_base(self, folder: Path) -> None:
+    def refuse_another_base(self, folder: Path) -> None:
+        """Raises ModelError where an adapter belongs to another base. Reads both, and changes nothing: other
+        threads may go on with the model."""
         from escultor.store.blobs import tree_hash
 
         base = base_of(folder)

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from escultor.config import Serve
-from escultor.errors import ConfigError
+from escultor.errors import ConfigError, ModelError
 from escultor.serve.deployments import Load
+from escultor.serve.engines.shared import SharedEngines
 from escultor.serve.engines.upstream.engine import open_upstream
 from escultor.serve.protocol import Engine
 from escultor.store import Store
@@ -48,8 +49,7 @@ def engines(store: Store, source: Source, settings: Serve) -> tuple[Load, Deploy
     own_folder = source.folder
     own = tree_hash(own_folder)
 
-    async def load(version: str) -> Engine:
-        folder = own_folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
+    async def whole(folder: Path, version: str) -> Engine:
         # In a thread that ends: a thread keeps the team of threads that its products were computed by, and
         # with more teams than cores each of them sleeps between products, those that decode too.
         thread = ThreadPoolExecutor(1, "escultor-opening")
@@ -59,12 +59,34 @@ def engines(store: Store, source: Source, settings: Serve) -> tuple[Load, Deploy
         finally:
             thread.shutdown(wait=False)
 
+    shared = SharedEngines(whole, partial(_base, settings))
+
+    async def load(version: str) -> Engine:
+        folder = own_folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
+        return await shared.take(version, folder)
+
     because = "it was asked for" if source.fixed else "the log names no champion"
     return load, _sole(own, because), source.fixed
 
 
 def _sole(version: str, because: str) -> Deployment:
     return Deployment(f"sole-{version}", 0.0, {version: 1.0}, {CHAMPION: version}, because)
+
+
+def _base(settings: Serve, folder: Path) -> tuple[str, Path] | None:
+    """Version and folder of an adapter's base, None for a whole model. Raises ModelError where the base is
+    gone, or the engine that is set knows no adapters."""
+    from escultor.model.load import is_adapter
+
+    if not is_adapter(folder):
+        return None
+    from escultor.model.adapters import base_of
+
+    if settings.engine != "transformers":
+        remedy = "serve a whole model: `escultor merge` makes one"
+        raise ModelError("this engine knows no adapters", settings.engine, "transformers", remedy)
+    base = base_of(folder)
+    return tree_hash(base), base
 
 
 def _open(folder: Path, version: str, settings: Serve, converted: Path) -> Engine:

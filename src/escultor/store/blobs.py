@@ -21,6 +21,7 @@ from escultor.ids import HASH_LENGTH, hash_bytes, hash_file, hash_value
 from escultor.store import files
 
 MANIFEST = "manifest.json"
+FILES = "files"  # of a tree
 _HASH = re.compile(f"[0-9a-f]{{{HASH_LENGTH}}}")
 
 
@@ -40,6 +41,17 @@ def tree_hash(folder: Path) -> str:
     """
     with files.explained("read the folder", folder):
         return _identity(Entry(name, hash_file(path), 0) for name, path in files.listed(folder))
+
+
+def beside(folder: Path, tree: str) -> Path | None:
+    """The folder of another tree in the store of which `folder` holds one; None where it is in no store, or
+    the store does not hold that tree whole."""
+    if folder.name != FILES or len(folder.parents) < 3:
+        return None
+    try:
+        return Blobs(folder.parents[2]).tree(tree)
+    except (StoreError, InputError):
+        return None
 
 
 class Blobs:
@@ -105,7 +117,7 @@ class Blobs:
         cannot be stored, StoreError when it cannot be written; nothing half-written is left.
         """
         with files.explained("store a folder in", self.root), files.temporary(self._partial) as draft:
-            found = tuple(self._copy(folder, draft / "files"))
+            found = tuple(self._copy(folder, draft / FILES))
             hash = _identity(found)
             manifest = {"files": [asdict(entry) for entry in found]}
             files.write_file(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -155,7 +167,7 @@ class Blobs:
         return self.root / "trees" / _proper(hash)
 
     def _files(self, hash: str) -> Path:
-        return self._tree(hash) / "files"
+        return self._tree(hash) / FILES
 
     def _copy(self, folder: Path, target: Path) -> Iterable[Entry]:
         """Copy and sync files and the folders they lie in."""

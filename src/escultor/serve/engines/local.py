@@ -64,6 +64,8 @@ class LocalEngine:
         """
         if version == self._version or version in self._adapters.names:
             raise InputError("a version is served once", version, remedy="close its engine first")
+        # In a thread of its own, since it reads all of the base's files: answers go on meanwhile.
+        await asyncio.to_thread(self._adapters.refuse_another_base, folder)
         await asyncio.wrap_future(self._worker.call(lambda: self._adapters.load(version, folder)))
         return AdapterEngine(self, version)
 
