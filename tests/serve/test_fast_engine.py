@@ -185,7 +185,7 @@ def test_the_gateway_serves_with_the_engine_that_is_set_and_keeps_the_copy_besid
         load_engine, standing, _ = engines(store, Source(folder), SETTINGS)
         engine = await load_engine(next(iter(standing.shares)))
         try:
-            return type(engine)
+            return type(engine.held.engine)
         finally:
             await engine.close()
 

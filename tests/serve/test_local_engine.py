@@ -148,13 +148,13 @@ def test_a_client_that_leaves_frees_its_place():
 
 def test_more_than_may_wait_are_refused():
     async def work(engine):
-        engine._worker._receive = lambda: True  # nothing is taken in from now on
+        engine._worker._turn = lambda: None  # nothing begins from now on
         first = [asyncio.ensure_future(anext(engine.stream(ask(n)))) for n in range(3)]
         while engine._worker.waiting < 2:
             await asyncio.sleep(0.01)
         with pytest.raises(Overloaded):
             await collected(engine, ask(9))
-        del engine._worker._receive
+        del engine._worker._turn
         return await asyncio.gather(*first, return_exceptions=True)
 
     run(work, settings=Serve(batch_size=1, queue=2))
