@@ -1,7 +1,9 @@
 """`promote`, `rollback`, `models`, `generate`, `inspect`."""
 
+import json
 import shutil
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from cli_rows import examples
@@ -115,6 +117,28 @@ def test_generate_is_repeatable_and_reads_stdin(cli, model):
     assert raw["prompt_tokens"] < one["prompt_tokens"] < trinity["prompt_tokens"]
 
 
+def test_the_trinity_of_a_text_is_written_as_three_files(cli, tmp_path, model, monkeypatch):
+    from escultor.cli import generating
+
+    words = ("generate", model, "The document.", "--trinity", "--max-new-tokens", "4", "--out", "made")
+    garbage = cli(*words)
+    assert garbage.code == 2
+    assert "the answer is no JSON" in garbage.err
+    assert not (tmp_path / "made").exists()
+    said = {"entity": "cat.run", "domain": "text", "purpose": "reference", "entities": [], "summary": "Run."}
+    answer = SimpleNamespace(text=json.dumps(said), prompt_tokens=3, tokens=[1, 2], finish_reason="stop")
+    monkeypatch.setattr(generating, "_answer", lambda *_: answer)
+    call = cli(*words, "--json")
+    assert call.data["files"] == [f"made/cat.run.{end}" for end in ("md", "llm.json", "meta.json")]
+    markdown, for_models, for_machines = ((tmp_path / name).read_text() for name in call.data["files"])
+    assert markdown == "# cat.run\n\nRun.\n\nThe document.\n"
+    assert json.loads(for_models)["summary"] == "Run."
+    assert json.loads(for_machines)["entity"] == "cat.run"
+    again = cli(*words)
+    assert again.code == 2
+    assert "is there already" in again.err
+
+
 def test_generate_prints_the_answer_alone(cli, model):
     words = ("generate", model, "The cat", "--max-new-tokens", "4")
     assert cli(*words).out == cli(*words, "--json").data["text"] + "\n"
@@ -127,6 +151,8 @@ def test_what_cannot_be_answered_is_refused(cli, tmp_path, model):
         (("-",), "", "nothing to answer"),
         (("cat " * 3000,), None, "does not fit the model's context"),
         (("cat", "--raw", "--trinity"), None, "exclude each other"),
+        (("cat", "--out", "x"), None, "--out is for the Trinity"),
+        (("--trinity", "--out", "x"), None, "--out is for the Trinity"),
     ):
         call = cli("generate", model, *words, input=input)
         assert call.code == 2

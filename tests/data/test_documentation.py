@@ -19,7 +19,7 @@ from escultor.data.sources.documentation import (
 )
 from escultor.data.sources.domains import DOMAINS, domain_of
 from escultor.data.sources.python_docs import DocEntry
-from escultor.errors import DataError
+from escultor.errors import DataError, InputError
 from escultor.skills.trinity import (
     FIELDS,
     MAX_ENTITIES,
@@ -257,3 +257,11 @@ def test_a_trinitys_files_stay_in_their_folder(tmp_path, entity):
     assert {path.parent for path in paths} == {tmp_path / "out"}
     assert sorted((tmp_path / "out").iterdir()) == sorted(paths)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_trinity_that_is_there_is_not_written_over(tmp_path):
+    paths = write_trinity(GOOD, "The document.", tmp_path)
+    with pytest.raises(InputError, match=r"json\.load\.md is there already.*another folder"):
+        write_trinity(GOOD, "Another.", tmp_path)
+    assert "The document." in paths[0].read_text(encoding="utf-8")
+    assert sorted(tmp_path.iterdir()) == sorted(paths)

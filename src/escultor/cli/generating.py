@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,9 @@ def generate(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text, without a chat prompt.")] = False,
     trinity: Annotated[bool, typer.Option("--trinity", help="Ask for the Trinity of the text.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --trinity: a folder for its three files.")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", min=0, help="0: greedy; default: serve.temperature.")
     ] = None,
@@ -39,15 +43,10 @@ def generate(
     """Let a model answer a text; without one, talk with it."""
     from escultor.types import Sampling
 
-    if raw and trinity:
-        raise InputError("--raw and --trinity exclude each other", "both", "one of both")
+    _refuse_at_odds(raw, trinity, out, text)
     serve = shell.config.serve
-    sampling = Sampling(
-        serve.temperature if temperature is None else temperature,
-        1.0,
-        serve.max_new_tokens if max_new_tokens is None else max_new_tokens,
-        seed,
-    )
+    heat = serve.temperature if temperature is None else temperature
+    sampling = Sampling(heat, 1.0, max_new_tokens or serve.max_new_tokens, seed)
     folder = find_model(model, shell.config.store.url)
     if text is None:
         _need_terminal(shell)
@@ -61,8 +60,30 @@ def generate(
     loaded = load_model(folder)
     answer = _answer(loaded, _prompt(loaded, said, raw, trinity), sampling)
     shell.say(answer.text)
+    files = {} if out is None else {"files": _write(shell, answer.text, said, out)}
     usage = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": len(answer.tokens)}
-    return Done({"text": answer.text, "finish_reason": answer.finish_reason, **usage})
+    return Done({"text": answer.text, "finish_reason": answer.finish_reason, **usage, **files})
+
+
+def _refuse_at_odds(raw: bool, trinity: bool, out: Path | None, text: str | None) -> None:
+    if raw and trinity:
+        raise InputError("--raw and --trinity exclude each other", "both", "one of both")
+    if out is not None and (not trinity or text is None):
+        raise InputError(
+            "--out is for the Trinity of a text",
+            "no text" if trinity else "no --trinity",
+            "--trinity and a text",
+            "add them, or leave --out away",
+        )
+
+
+def _write(shell: Shell, answer: str, document: str, out: Path) -> list[Path]:
+    """The three files of a document's Trinity. Raises DataError where the answer is none."""
+    from escultor.skills.trinity import parse_trinity, write_trinity
+
+    paths = write_trinity(parse_trinity(answer), document, out)
+    shell.say(f"wrote {', '.join(map(str, paths))}", "dim")
+    return paths
 
 
 def _prompt(loaded: Loaded, text: str, raw: bool, trinity: bool) -> list[int]:

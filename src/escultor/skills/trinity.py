@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from escultor.errors import DataError
+from escultor.errors import DataError, InputError
+from escultor.store.files import whole
 from escultor.strict_json import keys_once
 from escultor.types import Message, Messages, Role
 
@@ -84,7 +85,8 @@ def parse_trinity(answer: str) -> Trinity:
 
 
 def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime | None = None) -> list[Path]:
-    """Write the three files side by side and return their paths."""
+    """Write the three files side by side and return their paths. Raises InputError where one of them is there
+    already, StoreError when the disk refuses."""
     stem = re.sub(r"[^\w.-]+", "_", trinity.entity, flags=re.ASCII)[:120].strip(".") or "document"
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     texts = {
@@ -92,10 +94,14 @@ def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime |
         f"{stem}.llm.json": _dump(trinity, "summary", "entities", "purpose"),
         f"{stem}.meta.json": _dump(trinity, "domain", "entity", timestamp=time),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    paths = [folder / name for name in texts]
+    if there := [path for path in paths if path.exists()]:
+        remedy = "give another folder, or move it"
+        raise InputError(f"{there[0]} is there already", "a file", "a new one", remedy)
+    for path, text in zip(paths, texts.values(), strict=True):
+        with whole(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+    return paths
 
 
 def _dump(trinity: Trinity, *names: str, **more: str) -> str:

@@ -6,7 +6,7 @@ import ipaddress
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,13 +128,6 @@ RECOGNISERS = (
     ),
     Recogniser("phone", re.compile(f"{_GROUPED}|{_AMERICAN}"), _is_phone, _DIGITS),
 )
-
-
-def found_in(text: str) -> Iterator[tuple[str, str]]:
-    """Kind and text of everything private, as the recognisers see it, the first that fits."""
-    found: list[tuple[str, str]] = []
-    redacted(text, found)
-    return iter(found)
 
 
 def redacted(
