@@ -124,9 +124,9 @@ def many_looks(suites: int, seed: int) -> dict[str, object]:
     for run in range(suites):
         rng = generator(seed, "looks", run)
         found = dict.fromkeys(any_of, False)
-        old = rng.beta(3, 2, 200)
+        old = 0.4 + 0.2 * rng.beta(3, 2, 200)
         for look in range(1, 21):
-            sides: Sides = {"quality": (old, np.clip(old + rng.normal(0, 0.1, 200), -1, 2))}
+            sides: Sides = {"quality": (old, np.clip(old + rng.normal(0, 0.1, 200), 0, 1))}
             for rule in any_of:
                 policy = POLICY.model_copy(update={"looks": rule})
                 verdict = decide(*scores(sides, 1), policy, look, Circumstances(look=look))

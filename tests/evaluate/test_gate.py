@@ -12,7 +12,7 @@ from scipy.stats import binom
 from escultor.config import Gate
 from escultor.errors import DataError
 from escultor.evaluate import gate, stats
-from escultor.types import Hold, Promote, Reject, Scores
+from escultor.types import Hold, Promote, Reject, Scale, Scores
 
 LAWS = settings(max_examples=60, deadline=None)
 POLICY = Gate(primary=("quality",), guards={"valid": 0.02, "bits_per_byte": 0.05}, level=0.05, min_items=50)
@@ -105,9 +105,9 @@ def test_lower_is_better_is_turned_round_for_bits_per_byte_only():
 def test_primaries_that_disagree_are_held():
     policy = Gate(primary=("one", "two"), guards={}, min_items=50)
     rng = np.random.default_rng(0)
-    base = rng.uniform(0.3, 0.7, 200)
+    base = rng.uniform(0.4, 0.6, 200)
     old = scores("old", {"one": base, "two": base})
-    new = scores("new", {"one": base + rng.normal(0.1, 0.1, 200), "two": base - rng.normal(0.1, 0.1, 200)})
+    new = scores("new", {"one": base + rng.normal(0.1, 0.05, 200), "two": base - rng.normal(0.1, 0.05, 200)})
     for verdict in (gate.decide(old, new, policy, 0), gate.decide(new, old, policy, 0)):
         assert isinstance(verdict, Hold)
         assert "disagree" in verdict.because.reason
@@ -216,6 +216,17 @@ def test_scores_without_a_value_are_refused(bad):
         gate.decide(old, replace(new, metrics=holed), POLICY, 0)
 
 
+@pytest.mark.parametrize("bad", [1.5, -0.25])
+def test_scores_off_their_scale_are_refused(bad):
+    """Bounds count the worst that a score can be: a share of 1.5 is none."""
+    old, new = sides(n=60)
+    odd = {**new.metrics, "valid": (bad, *new.metrics["valid"][1:])}
+    with pytest.raises(
+        DataError, match=rf"1 scores of 'valid' lie off its scale, 0.0 to 1.0, the first {bad}"
+    ):
+        gate.decide(old, replace(new, metrics=odd), POLICY, 0)
+
+
 def test_order_and_duplicates_are_refused_and_all_problems_told_at_once():
     old, new = sides(n=60)
     with pytest.raises(DataError, match="different order"):
@@ -310,8 +321,9 @@ def test_an_outlier_taken_away_does_not_turn_a_hold_into_a_promotion():
     base = np.full(60, 0.5)
     gaps = rng.normal(0.02, 0.05, 60)
     for height in (50.0, 5.0, 0.5, 0.0):
-        old = scores("old", {"quality": base})
-        new = scores("new", {"quality": base + np.append(gaps[:59], height)})
+        endless = {"quality": Scale(most=None)}
+        old = scores("old", {"quality": base}, scales=endless)
+        new = scores("new", {"quality": base + np.append(gaps[:59], height)}, scales=endless)
         shown = isinstance(gate.decide(old, new, Gate(guards={}), 0), Promote)
         if height == 50.0:
             first = shown

@@ -11,7 +11,9 @@ from escultor.config.judging import Limit
 from escultor.errors import DataError
 from escultor.evaluate.gate_effects import scale_of
 from escultor.evaluate.ledger import is_used_up
-from escultor.types import Circumstances, Scores, Veto
+from escultor.types import Circumstances, Scale, Scores, Veto
+
+ROUNDING = 1e-9
 
 
 def check(champion: Scores, candidate: Scores, policy: Gate, around: Circumstances) -> None:
@@ -69,8 +71,8 @@ def _alone(scores: Scores, policy: Gate) -> list[str]:
     for way, labels in scores.slices.items():
         if len(labels) != n:
             found.append(f"{len(labels)} labels of {way!r} for {n} items")
-    has = ", ".join(sorted(scores.metrics)) or "none"
-    for metric in dict.fromkeys((*policy.primary, *policy.guards)):
+    has, decide = ", ".join(sorted(scores.metrics)) or "none", (*policy.primary, *policy.guards)
+    for metric in dict.fromkeys(decide):
         if metric not in scores.metrics:
             found.append(f"no metric {metric!r}, it has {has}")
         elif scale_of(scores, metric).better == "neither":
@@ -80,7 +82,21 @@ def _alone(scores: Scores, policy: Gate) -> list[str]:
             found.append(f"{len(values)} scores of {metric!r} for {n} items")
         if bad := [value for value in values if not math.isfinite(value)]:
             found.append(f"{len(bad)} scores of {metric!r} are not finite, the first {bad[0]}")
+        elif metric in scores.scales or metric in decide:
+            found += _off_scale(metric, values, scale_of(scores, metric))
     return found
+
+
+def _off_scale(metric: str, values: Sequence[float], scale: Scale) -> list[str]:
+    """Bounds rest on where a score can lie: one that lies elsewhere makes them worth nothing."""
+    least = -math.inf if scale.least is None else scale.least - ROUNDING
+    most = math.inf if scale.most is None else scale.most + ROUNDING
+    if not (off := [value for value in values if not least <= value <= most]):
+        return []
+    lies = (
+        f"{'-inf' if scale.least is None else scale.least} to {'inf' if scale.most is None else scale.most}"
+    )
+    return [f"{len(off)} scores of {metric!r} lie off its scale, {lies}, the first {off[0]}"]
 
 
 def cannot_tell(champion: Scores, candidate: Scores, policy: Gate, around: Circumstances) -> str | None:
