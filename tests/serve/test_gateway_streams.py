@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ from escultor.errors import EngineFault
 
 BODY = {"model": "escultor", "messages": [{"role": "user", "content": "go"}], "stream": True}
 PATH = "/v1/chat/completions"
+HEAD = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
 
 def held(side):
@@ -134,3 +136,17 @@ def test_answers_under_way_end_when_the_server_is_told_to_stop(tmp_path):
             assert list(pieces)[-1] == "[DONE]"
         (row,) = side.rows()
         assert row.finish_reason == "stop"
+
+
+def test_a_client_that_does_not_read_is_given_up_and_what_it_was_sent_is_kept(tmp_path):
+    word = "word " * 20_000
+    engine = Fake(words=(word,) * 1000)  # 100 MB: more than lies between two sockets
+    with serving(tmp_path, engine, send_timeout_s=0.3) as side:
+        with socket.create_connection(("127.0.0.1", int(side.url.rsplit(":", 1)[1]))) as deaf:
+            body = json.dumps(BODY | {"max_tokens": 1000}).encode()
+            deaf.sendall(HEAD % (PATH.encode(), len(body)) + body)
+            side.until(lambda: side.rows())
+        (row,) = side.rows()
+        assert row.finish_reason == "cancelled"
+        assert 0 < len(row.answer) < 1000 * len(word)
+        assert (engine.cancelled, engine.under_way) == (1, 0)
