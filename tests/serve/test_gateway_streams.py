@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 
 import httpx2
+import pytest
 from gateway_side import Fake, serving
 
 from escultor.errors import EngineFault
@@ -82,6 +83,14 @@ def test_an_engine_that_fails_midway_says_so_in_the_stream(tmp_path):
         assert "[DONE]" not in pieces
         side.until(lambda: side.rows())
         assert [(row.answer, row.finish_reason) for row in side.rows()] == [("Olá ", "error")]
+
+
+@pytest.mark.parametrize("upstream", [None, {"url": "http://127.0.0.1:1/v1", "model": "m"}])
+def test_what_breaks_off_costs_the_time_it_took_on_this_machine_and_none_on_anothers(tmp_path, upstream):
+    with serving(tmp_path, Fake(fail=EngineFault("it broke"), at=2), upstream=upstream) as side:
+        httpx2.post(side.url + PATH, json=BODY)
+        side.until(lambda: side.rows())
+        assert [row.cost_usd > 0 for row in side.rows()] == [upstream is None]
 
 
 def test_several_choices_come_side_by_side_and_usage_comes_last(tmp_path):

@@ -52,7 +52,8 @@ class Ledger:
         """The row of an answer as it stands; `broken` says why it has no end, where it has none."""
         settings = self._settings
         version = pick.held.version
-        outcome = making.outcome(broken, version, settings.prices, settings.hourly_price_usd)
+        hourly = settings.hourly_price_usd if settings.upstream is None else 0.0  # whose machine computes
+        outcome = making.outcome(broken, version, settings.prices, hourly)
         request = Request(
             making.messages,
             terms.subject,
