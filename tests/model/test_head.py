@@ -104,6 +104,20 @@ def test_distillation_and_its_gradient_are_those_of_all_logits_at_once(family, s
     assert all(p.grad is None for p in teacher.parameters())
 
 
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_rows_that_fill_up_an_embedding_are_no_tokens(side):
+    models = {"student": made("llama"), "teacher": made("llama", seed=1)}
+    batch, objective = nll_batch(tiny.nll_rows(3), 64), PHASES["distill"].objective(Distillation())
+
+    def loss():
+        said = with_teacher(models["teacher"], batch, "float32")
+        return objective.loss(models["student"], said, 0.0).total.item()
+
+    plain = loss()
+    models[side].resize_token_embeddings(320, mean_resizing=False)
+    assert loss() == pytest.approx(plain, rel=1e-6)
+
+
 WIDE = 6007  # a vocabulary, and no other size in these models
 
 

@@ -87,11 +87,14 @@ def verdicts(settings: Kto) -> Objective:
 
 
 def distillation(settings: Distillation) -> Objective:
-    """`kd`, of a chunk of tokens at a time: whole distributions of a batch are never in memory."""
+    """`kd`, of a chunk of tokens at a time: whole distributions of a batch are never in memory. Student and
+    teacher have one tokenizer; embedding rows beyond those of the other stand for no token."""
 
     def loss(model: nn.Module, batch: KdBatch, before: float) -> Loss:
         def of_some(hidden: Tensor, teacher_hidden: Tensor, target: Tensor, weight: Tensor) -> Loss:
             logits, theirs = logits_of(model, hidden), batch.teacher_head(teacher_hidden)  # (k, V)
+            both = slice(min(logits.shape[1], theirs.shape[1]))
+            logits, theirs = logits[:, both], theirs[:, both]
             return kd(logits, theirs, target, weight, settings.temperature, settings.alpha)
 
         columns = (hidden_at_labels(model, batch.packed), batch.teacher_hidden)
