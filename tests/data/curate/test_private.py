@@ -11,14 +11,28 @@ from escultor.data.curate.private import is_iban, luhn, private, redacted
 from escultor.data.curate.rows import Drop, whole
 
 KINDS = {
-    "email": ["ana.silva+x@mail.example.org", "a@b.co", "JOHN_D@sub.domain.example.com"],
-    "phone": ["+44 20 7946 0958", "+351 912 345 678", "(415) 555-2671", "415-555-2671", "+1-415-555-2671"],
+    "email": [
+        "ana.silva+x@mail.example.org",
+        "a@b.co",
+        "pat.o'neill@example.com",
+        "JOHN_D@sub.domain.example.com",
+    ],
+    "phone": [
+        "+44 20 7946 0958",
+        "+351 912 345 678",
+        "(415) 555-2671",
+        "415-555-2671",
+        "+1-415-555-2671",
+        "+4915112345678",
+    ],
     "card": [
         "4111 1111 1111 1111",
         "5500-0000-0000-0004",
         "3782 822463 10005",
         "378282246310005",
         "6011111111111117",
+        "2223003122003222",
+        "30569309025904",
     ],
     "iban": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "PT50000201231234567890154"],
     "ip": ["8.8.8.8", "151.101.1.69", "2001:4860:4860::8888"],
@@ -28,6 +42,9 @@ KINDS = {
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
         "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzR8qLm2Vt5",
+        "npm_" + "a1B2c3D4e5F6" * 3,
+        "SG." + "a1B2c3D4e5F6" * 2 + ".x1Y2z3W4v5U6t7S8",
+        "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
     ],
 }
 HARMLESS = [
@@ -41,6 +58,9 @@ HARMLESS = [
     "the_function_with_a_very_long_name_that_goes_on_and_on",
     "the profit was 2000000-400000=1600000",  # thirteen digits that pass Luhn's check
     "DE89 3704 0044 0532 0130 02 fails the check",
+    "backed up at 20170809091249 and 20010524124604",  # they pass it too
+    "AcousticTokenizerConv1dPaddingCacheForVoices and papers/2007/Graph_Connectivity_Revised",
+    "the image logo@2x.png of git@host.example.org:group/project.git",
 ]
 
 
@@ -67,6 +87,13 @@ def test_what_only_looks_private_stays(said):
 def test_what_was_redacted_once_stays_as_it_is(said):
     once = redacted(said)
     assert redacted(once) == once
+
+
+def test_of_random_tokens_nearly_all_are_known():
+    draw = random.Random(0)
+    for length, least in ((32, 0.95), (40, 0.99), (64, 0.999)):
+        made = ["".join(draw.choices(string.ascii_letters + string.digits, k=length)) for _ in range(3000)]
+        assert sum(redacted(token) == "[SECRET]" for token in made) >= least * len(made)
 
 
 @given(st.lists(st.integers(0, 9), min_size=12, max_size=18))
