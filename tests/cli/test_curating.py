@@ -45,6 +45,8 @@ def test_the_card_in_three_forms(cli, tmp_path, dataset):
     assert card["subjects"]["known"] == 3
     assert card["sources"]["raw.jsonl"] == {"rows": 50, "licence": "not stated"}
     assert card["diversity"]["after"][0]["missing"] == 13
+    shown = cli("data", "card", "mine", *STORE).out.split("## Diversity after each step")[1].split("##")[0]
+    assert all(f"| {step['name']} | 2 (" in shown for step in card["steps"][1:])
     for name, said in (("c.md", "## Steps"), ("c.html", "<!doctype html>"), ("c.json", '"format"')):
         assert cli("data", "card", "mine", "--out", name, *STORE).code == 0
         assert said in (tmp_path / name).read_text()

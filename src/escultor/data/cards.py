@@ -157,6 +157,14 @@ def _curated_tables(card: dict[str, Any]) -> Iterator[Table]:
         ["Label", "Values before", "Values", "Missing", "Entropy before", "Entropy", "Largest"],
         [_spread_row(before[each["label"]], Spread(**each)) for each in card["diversity"]["after"]],
     )
+    yield (
+        "Diversity after each step: values, and entropy in bits",
+        ["Step", *(each["label"] for each in card["diversity"]["before"])],
+        [
+            [step["name"], *(f"{each['values']} ({each['entropy']:.2f})" for each in step["diversity"])]
+            for step in card["steps"]
+        ],
+    )
     yield from _balance_tables(card["balance"])
     yield (
         "Words",

@@ -72,6 +72,18 @@ def test_broken_rows_are_left_out_with_their_reason_and_place(tmp_path):
     assert not any("ana@" in e.text for e in parsed.examples)
 
 
+def test_a_file_may_begin_with_broken_rows_and_is_refused_where_no_row_is_sound(tmp_path):
+    path = tmp_path / "in.jsonl"
+    sound = json.dumps(example(1)).encode()
+    path.write_bytes(b"\xff\xfe\x00\n{}\n[1]\n" + sound + b"\n")
+    made = curate([path], tmp_path / "out", Curation(workers=1, steps=("exact",)))
+    assert (made.steps[0].before, made.steps[0].left) == (4, 1)
+    for rubbish in (b"", b"\n\n", b"\x00" * 5000, b"\xff\n" * 500 + sound):
+        path.write_bytes(rubbish)
+        with pytest.raises(DataError, match=r"in\.jsonl"):
+            curate([path], tmp_path / "none", Curation(workers=1))
+
+
 def test_examples_show_no_private_data(tmp_path):
     row = example(1) | {"completion": text(2) + " ana@mail.example.org"}
     made = curate(

@@ -41,6 +41,7 @@ from escultor.store.files import whole
 from escultor.types import Document, Example, Judged, Pair
 
 MAX_PROBLEMS = 10  # gathered before an import is refused
+LOOKED_AT = 100  # rows from which the kind of a file is told
 MAX_LINES = 10  # line numbers kept for each reason
 _NOUNS: dict[type, Kind] = {Document: "document", Example: "example", Pair: "pair", Judged: "judged"}
 
@@ -85,21 +86,30 @@ def read_jsonl(path: Path, kind: Kind) -> Imported[Any]:
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file's first row is: document, example, pair or judged.
+    """What a file's first sound row is: document, example, pair or judged. Broken ones before it are what
+    those who read the file count or refuse.
 
-    Raises DataError when it is none, or cannot be read.
+    Raises DataError when none of the first hundred is one, or the file cannot be read.
     """
+    problems: list[DataError] = []
     for number, line in _lines(path):
         if not line.strip():
             continue
         try:
             row = decode(line)
+            if (kind := kind_of_row(row)) is not None:
+                return kind
+            unknown = f"{path}:{number}: the row has no known shape"
+            problems.append(DataError(unknown, short(sorted(row)), SHAPES))
         except Fault as fault:
-            raise DataError(f"{path}:{number}: {fault}") from fault
-        if (kind := kind_of_row(row)) is not None:
-            return kind
-        raise DataError(f"{path}:{number}: the row has no known shape", short(sorted(row)), SHAPES)
-    raise DataError(f"{path} holds no rows", "an empty file", "one JSON object on each line")
+            problems.append(DataError(f"{path}:{number}: {fault}"))
+        if len(problems) == LOOKED_AT:
+            break
+    raise (
+        problems[0]
+        if problems
+        else DataError(f"{path} holds no rows", "an empty file", "one JSON object on each line")
+    )
 
 
 def write_jsonl(path: Path, items: Iterable[Item]) -> int:
