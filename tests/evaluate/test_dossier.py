@@ -6,7 +6,7 @@ import pytest
 
 from escultor.config import Gate
 from escultor.errors import DataError
-from escultor.evaluate.dossier import Dossier, document, of_parts, parts, regressions, trade_off_of
+from escultor.evaluate.dossier import EMPTY, Dossier, document, of_parts, parts, regressions, trade_off_of
 from escultor.evaluate.report_dossier import html
 from escultor.evaluate.report_markdown import markdown
 from escultor.evaluate.report_verdict import page_of
@@ -109,6 +109,14 @@ def test_a_student_is_held_against_its_hopes(share, speed, cost, outcomes, words
     assert found is not None
     assert tuple(h.outcome for h in found.hopes) == outcomes
     assert words in found.recommendation
+
+
+def test_an_empty_answer_stands_beside_the_other_in_words_and_answers_not_kept_are_not_shown():
+    silent = replace(dossier(), answers=(("said",) * N, ("",) * N))
+    assert {r.shown for r in regressions(silent)} == {("said", EMPTY)}
+    for page in (html(page_of(silent)), markdown(page_of(silent))):
+        assert page.count(EMPTY) == len(regressions(silent)) > 0
+    assert {r.shown for r in regressions(replace(dossier(), answers=((), ())))} == {()}
 
 
 def test_answers_that_do_not_fit_and_parts_that_are_none_are_refused():

@@ -17,6 +17,7 @@ from escultor.types import Circumstances, Hold, Scores, Verdict
 
 FORMAT = "escultor-verdict/1"
 WORST = 5  # regressions that are shown
+EMPTY = "(an empty answer)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Regression(NamedTuple):
     candidate: float
     prompt: str
     answers: tuple[str, str]
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Both answers for a reader, an empty one in words; none where none were kept."""
+        return tuple(text if text.strip() else EMPTY for text in self.answers) if any(self.answers) else ()
 
 
 def verdict_of(dossier: Dossier) -> Verdict:

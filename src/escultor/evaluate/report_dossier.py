@@ -63,8 +63,7 @@ def _regression(r: Regression, names: tuple[str, str]) -> str:
     answers = "".join(
         f'<div class="answer"><h4>{_t(name)}</h4><pre>{_t(text)}</pre>'
         f'<p class="marks"><span>{_t(r.metric)} {value:.3f}</span></p></div>'
-        for name, text, value in zip(names, r.answers, (r.champion, r.candidate), strict=True)
-        if text
+        for name, text, value in zip(names, r.shown, (r.champion, r.candidate), strict=False)
     )
     lost = f'<p class="caption">{_t(r.metric)} {r.champion:.3f} to {r.candidate:.3f}</p>'
     return (

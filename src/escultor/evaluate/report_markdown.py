@@ -68,7 +68,7 @@ def _drawn(e: Effect) -> str:
 
 def _regression(r: Regression, names: tuple[str, str]) -> list[str]:
     lines = [f"**{_t(r.item)}**: {_t(r.metric)} {r.champion:.3f} to {r.candidate:.3f}"]
-    for name, text in (("Prompt", r.prompt), *zip(names, r.answers, strict=True)):
+    for name, text in (("Prompt", r.prompt), *zip(names, r.shown, strict=False)):
         if text:
             fence = "`" * max(3, 1 + _longest_run(text))
             lines += ["", f"{_t(name)}:", "", fence, text, fence]
