@@ -10,6 +10,7 @@ from difflib import unified_diff
 from pathlib import Path
 
 from escultor.config import Gate
+from escultor.cycle.leaks import trained_on
 from escultor.errors import DataError
 from escultor.evaluate.answers import kept_of
 from escultor.evaluate.dossier import FORMAT, Dossier, document, of_parts, parts, verdict_of
@@ -43,12 +44,14 @@ def circumstances(
     signed_by: str | None = None,
     void: Mapping[str, str] | None = None,
 ) -> Circumstances:
-    """The look that this comparison is, counted over the verdicts of the store, and what else was given."""
+    """The look that this comparison is, counted over the verdicts of the store; the items that are void, as
+    given and as the store knows what was trained on; and what else was given."""
     verdicts = [verdict for _, verdict in store.log.read(Verdict)]
     same = sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
     parents = {c.id: c.parents for _, c in store.log.read(Checkpoint)}
     look = look_number(verdicts, champion, candidate, policy_hash(policy), parents, same)
-    return Circumstances(look, card, signed_by, void or {})
+    leaked = trained_on(store, champion.suite, champion.checkpoint, candidate.checkpoint)
+    return Circumstances(look, card, signed_by, {**leaked, **(void or {})})
 
 
 def dossier_of(
