@@ -72,6 +72,25 @@ def test_a_version_is_loaded_once_and_a_base_freed_after_the_last_of_its_adapter
     asyncio.run(work())
 
 
+def test_an_adapter_that_cannot_be_closed_holds_its_base_no_longer():
+    opened = []
+
+    async def whole(folder, version):
+        opened.append(Below(version))
+        return opened[-1]
+
+    async def work():
+        shared = SharedEngines(whole, lambda folder: None if folder == "base" else ("base", "base"))
+        adapter = await shared.take("a1", "a")
+        adapter.held.engine.under_way = 1  # which it refuses to be closed with
+        with pytest.raises(AssertionError):
+            await adapter.close()
+        assert opened[0].closed
+        assert (await shared.take("base", "base")).held.engine is opened[1]
+
+    asyncio.run(work())
+
+
 # --- as it is served --------------------------------------------------------------------------
 
 

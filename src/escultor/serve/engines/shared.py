@@ -78,9 +78,11 @@ class SharedEngines:
         if held.holders:
             return
         del self._held[held.engine.version]
-        await held.engine.close()
-        if held.base is not None:
-            await self._let_go(held.base)
+        try:
+            await held.engine.close()
+        finally:  # an engine that has failed holds its base no longer
+            if held.base is not None:
+                await self._let_go(held.base)
 
 
 class Lease:
