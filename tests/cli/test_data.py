@@ -109,7 +109,7 @@ def test_preview_takes_the_phase_that_the_file_suits(cli, tmp_path, model, row, 
     data = jsonl(tmp_path / "data.jsonl", row, other)
     found = cli("data", "preview", data, "--model", model, "--json").data
     assert (found["phase"], found["rows"]) == (phase, 2)
-    assert [shown["branches"] for shown in found["first"]]
+    assert all(shown["branches"] for shown in found["first"])
     assert found["memory_bytes"] == sum(
         found["cost"][part] for part in ("weights", "gradients", "optimizer", "activations")
     )

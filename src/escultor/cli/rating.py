@@ -179,5 +179,7 @@ def _words(found: Preference) -> list[str]:
     elif found.items_needed is None:
         lines.append("No number of items would settle it at the preference seen.")
     else:
-        lines.append(f"About {found.items_needed:,} more items with differing answers would settle it (80 % power).")
+        lines.append(
+            f"About {found.items_needed:,} more items with differing answers would settle it (80 % power)."
+        )
     return lines

@@ -1,0 +1,29 @@
+"""The events that the document shows are taken in as they stand there, one of each kind."""
+
+import json
+import re
+from pathlib import Path
+
+from escultor.config import FeedbackIntake
+from escultor.serve.feedback.parse import Speaker, parse
+from escultor.serve.feedback.wire import KINDS
+from escultor.types import ImplicitEvent, SourceKind
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "feedback.md").read_text()
+
+
+def test_the_events_that_the_document_shows_are_taken_in():
+    (block,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
+    shown = [json.loads(line) for line in block.splitlines()]
+    for body in shown:
+        said = parse(body, Speaker("s", str), FeedbackIntake(), 1000.0)
+        assert said.not_kept == ()
+    assert {body.get("kind") for body in shown} == {None, *KINDS}
+
+
+def test_the_names_that_the_document_gives_are_all_there_are():
+    said = " ".join(DOCUMENT.split())
+    names = re.search(r"Implicit names are (.*?)\. ", said)
+    assert names
+    assert re.split(r", | and ", names[1]) == list(ImplicitEvent)
+    assert all(f"`{kind}`" in said or f'"{kind}"' in said for kind in SourceKind)
