@@ -6,7 +6,7 @@ import pytest
 from exams import exam
 from replying import server
 
-from escultor.errors import DataError, UpstreamFault
+from escultor.errors import DataError, InputError, UpstreamFault
 from escultor.evaluate.endpoint import Endpoint
 from escultor.evaluate.memo import Memo
 from escultor.evaluate.served import Served, served
@@ -90,8 +90,17 @@ def test_texts_and_answers_come_in_the_order_of_their_requests():
         said = at(url).answers([(Message(Role.USER, str(n)),) for n in range(20)], [Sampling()] * 20)
     assert texts == ["so a", "so b", "so c"]
     assert [(each.text, each.tokens, each.cut) for each in said] == [(f"so {n}", 3, True) for n in range(20)]
+    chats = [body for path, _, body in seen if path == "/v1/chat/completions"]
+    assert len(chats) == 20
+    assert all(body["store"] is False for body in chats)
     stops = {body["prompt"]: body.get("stop") for path, _, body in seen if path == "/v1/completions"}
     assert stops == {"a": ["."], "b": None, "c": ["a", "b", "c", "d"]}
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/v1", "http://"])
+def test_an_address_that_is_none_is_refused_at_once(url):
+    with pytest.raises(InputError, match="no address of a server"):
+        served(Endpoint(url, sleep=pytest.fail), "m")
 
 
 def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from escultor.errors import UpstreamFault
+from escultor.errors import InputError, UpstreamFault
 
 TRIES = 4
 WAIT_S = 0.5  # before the second try; doubled from try to try
@@ -61,7 +61,10 @@ class Endpoint:
                 self.sleep(WAIT_S * 2 ** (attempt - 1))
             try:
                 reply = client.request(method, place, json=body)
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+                allowed = "http://host:port/v1"
+                raise InputError("this is no address of a server", self.url, allowed, str(error)) from error
+            except httpx2.HTTPError as error:
                 why = f"{type(error).__name__}: {error}"
                 continue
             if reply.status_code not in RETRIED:

@@ -85,6 +85,7 @@ class EndpointJudge:
         bodies = [
             {
                 "model": self.model,
+                "store": False,  # a held-out prompt is not to be learnt from there
                 "messages": [{"role": str(m.role), "content": m.content} for m in prompt],
                 "temperature": 0,
                 "max_tokens": SAMPLING.max_new_tokens,

@@ -36,9 +36,13 @@ class Served:
         return f"{self.version} at {self.endpoint.url}"
 
     def answers(self, prompts: Sequence[Messages], samplings: Sequence[Sampling]) -> list[Said]:
-        """One answer to each conversation. Raises UpstreamFault."""
+        """One answer to each conversation, which its server is not to learn from. Raises UpstreamFault."""
         bodies = [
-            {"messages": [{"role": str(m.role), "content": m.content} for m in prompt], **self._asked(own)}
+            {
+                "store": False,
+                "messages": [{"role": str(m.role), "content": m.content} for m in prompt],
+                **self._asked(own),
+            }
             for prompt, own in zip(prompts, samplings, strict=True)
         ]
         return self.endpoint.ask("/chat/completions", bodies, _answer)
