@@ -107,6 +107,10 @@ def test_reviewing_keeps_every_decision_and_goes_on_where_it_was(cli, dataset):
     done = cli("data", "review", "mine", "--finish", *STORE, "--json").data
     assert done["counts"] == {"review: rejected": 1, "review: edited": 1}
     assert done["rows"] == dataset["rows"] - 1
+    made = cli("data", "card", "mine", *STORE).out
+    assert f"Made of version {dataset['hash'][:12]} by its review" in made
+    assert "4 of 31 rows (12.9%) were reviewed by a person. Defects: 50.0%" in made
+    assert "No row was reviewed" not in made
     assert cli("data", "export", "mine", "--out", "new.jsonl", *STORE).code == 0
     assert "A better answer." in Path("new.jsonl").read_text()
 

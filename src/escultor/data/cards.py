@@ -229,7 +229,7 @@ def lines(card: dict[str, Any]) -> Iterator[str]:
         yield from from_feedback.lines(card["feedback"])
     else:
         yield from _curated_lines(card)
-    yield reviewed_line(card.get("review"), card["rows"])
+    yield from _review_lines(card)
     yield from (f"Warning: {text}." for text in card.get("warnings", ()))
 
 
@@ -263,6 +263,16 @@ def _curated_lines(card: dict[str, Any]) -> Iterator[str]:
             f"The quality score was fitted to {quality['ratings']:,} ratings. On ratings it had not seen: "
             f"AUC {c['auc']:.3f}, Brier {c['brier']:.3f}, expected calibration error {c['ece']:.3f}."
         )
+
+
+def _review_lines(card: dict[str, Any]) -> Iterator[str]:
+    """What people looked at of this version, and of the one that it was made of."""
+    before, review = card.get("review_before"), card.get("review")
+    if before:
+        text = reviewed_line(before, before["of"])
+        yield f"Made of version {card['reviewed_from'][:12]} by its review, without what was rejected. {text}"
+    if not before or (review and review["rows"]):
+        yield reviewed_line(review, card["rows"])
 
 
 def reviewed_line(review: dict[str, Any] | None, rows: int) -> str:

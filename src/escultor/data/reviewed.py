@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from escultor.data.curate.review import decisions, rejected
+from escultor.data.curate.review import decisions, rejected, reviewed
 from escultor.data.curate.rows import Row, line_of
 from escultor.data.versions import card_of, keep, rows_of
 from escultor.errors import InputError
@@ -37,6 +37,7 @@ def finished(store: Store, version: DatasetVersion) -> tuple[DatasetVersion, dic
         if not counts.total():
             raise InputError("no row was rejected or edited", f"{len(found)} decisions", "one at least")
         card = card_of(store, version)
+        review = {"review_before": asdict(reviewed(found)) | {"of": version.rows}}
         rows = version.rows - counts["review: rejected"]
         made = keep(
             store,
@@ -45,7 +46,7 @@ def finished(store: Store, version: DatasetVersion) -> tuple[DatasetVersion, dic
             path,
             store.blobs.file(version.held_out) if version.held_out else None,
             version.counts | dict(counts),
-            lambda hash: card | {"hash": hash, "rows": rows, "reviewed_from": version.hash},
+            lambda hash: card | review | {"hash": hash, "rows": rows, "reviewed_from": version.hash},
         )
     return made, dict(counts)
 
