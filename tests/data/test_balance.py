@@ -175,3 +175,6 @@ def test_one_label_too_many_is_said_in_words():
     assert said == ["95% ai-ml: the model will be good at ai-ml and worse elsewhere"]
     assert lopsided("domain", {"ai-ml": 60, "web": 40}, 0.6) == []
     assert lopsided("domain", {}, 0.6) == []
+    assert lopsided("domain", {"unlabelled": 9}, 0.6) == []
+    said = lopsided("domain", {"unlabelled": 9, "law": 1}, 0.6)
+    assert said == ["90% of the rows name no domain: how they are balanced is not known"]

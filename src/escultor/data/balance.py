@@ -11,6 +11,7 @@ from escultor.config.curation import Balance
 from escultor.errors import DataError
 
 REST = "*"
+UNLABELLED = "unlabelled"
 WATCHED = ("domain", "purpose")
 
 
@@ -126,7 +127,9 @@ def lopsided(label: str, counts: Mapping[str, int], limit: float) -> list[str]:
     """A warning where one value has a larger share than the limit, in the words a person needs."""
     total = sum(counts.values())
     name, most = max(Counter(counts).items(), key=lambda pair: (pair[1], pair[0]), default=("", 0))
-    if not total or round(most / total, 2) <= limit or (len(counts) == 1 and name == "unlabelled"):
+    if not total or round(most / total, 2) <= limit or (len(counts) == 1 and name == UNLABELLED):
         return []
+    if name == UNLABELLED:
+        return [f"{most / total:.0%} of the rows name no {label}: how they are balanced is not known"]
     kind = f"{label} " if label != "domain" else ""
     return [f"{most / total:.0%} {kind}{name}: the model will be good at {kind}{name} and worse elsewhere"]

@@ -72,6 +72,16 @@ def test_broken_rows_are_left_out_with_their_reason_and_place(tmp_path):
     assert not any("ana@" in e.text for e in parsed.examples)
 
 
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "1" * 400, '"now"', "true"])
+def test_what_is_no_number_breaks_its_row_and_no_run(tmp_path, value):
+    path = jsonl(tmp_path / "in.jsonl", example(1))
+    row = json.dumps(example(2))[:-1]
+    with path.open("a") as file:
+        file.write(f'{row}, "time": {value}}}\n{row}, "figures": {{"quality": {value}}}}}\n')
+    made = curate([path], tmp_path / "out", Curation(workers=1, steps=("exact",)))
+    assert (made.steps[0].left, sum(made.steps[0].removed.values())) == (1, 2)
+
+
 def test_a_file_may_begin_with_broken_rows_and_is_refused_where_no_row_is_sound(tmp_path):
     path = tmp_path / "in.jsonl"
     sound = json.dumps(example(1)).encode()

@@ -6,13 +6,13 @@ import json
 import re
 from typing import Any
 
+from escultor.data.balance import UNLABELLED
 from escultor.data.curate.rows import Row, learnt
 from escultor.types import Document
 
 STYLES = ("structured", "code", "math", "dialogue", "list", "brief", "instruction", "prose")
 BANDS = ((16, "1-16 words"), (64, "17-64 words"), (256, "65-256 words"), (1024, "257-1024 words"))
 LONGEST = "over 1024 words"
-UNLABELLED = "unlabelled"
 LABELS = ("domain", "purpose", "style", "length")
 
 BRIEF_WORDS = 12

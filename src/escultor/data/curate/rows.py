@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from escultor.data.jsonl_rows import Fault, Item, Kind, build, row_of, short
 from escultor.types import Consent, Document, Example, Judged, Message, Messages, Origin, Pair, Role
 
 Part = tuple[str, str]  # role, text
+LARGEST = 10**300
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ def parse(kind: Kind, data: dict[str, Any], source: str, number: int) -> Row:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that a float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST
 
 
 def line_of(row: Row) -> bytes:
