@@ -37,6 +37,7 @@ class Fake:
         self.asks: list[Ask] = []
         self.under_way = self.cancelled = 0
         self.closed = False
+        self.problem: str | None = None
 
     async def stream(self, ask: Ask) -> AsyncIterator[Event]:
         assert not self.closed

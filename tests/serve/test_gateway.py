@@ -334,6 +334,14 @@ def test_what_is_wrong_is_told_to_who_may_read(tmp_path):
         assert told() == told(asker) == "the server's log says what"
 
 
+def test_an_engine_that_answers_no_more_is_told(tmp_path):
+    with serving(tmp_path) as side:
+        health = lambda: httpx2.get(side.url + "/health").json()  # noqa: E731
+        assert (health()["status"], health()["problem"]) == ("ok", None)
+        side.engine.problem = "it has ended"
+        assert (health()["status"], health()["problem"]) == ("degraded", "v1 answers no more: it has ended")
+
+
 def test_rates_hold_per_key_and_per_subject(tmp_path):
     with serving(tmp_path, rate_per_subject=0.01, burst=2) as side:
         answers = [post(side, {**HELLO, "user": user}) for user in "aaabb"]

@@ -183,12 +183,14 @@ def test_when_the_thread_dies_nobody_waits_and_later_asks_are_told():
         def die():
             raise SystemExit
 
+        assert engine.problem is None
         engine._worker._turn = die
         with pytest.raises(EngineFault, match="thread has failed"):
             async for _ in slow:
                 pass
         with pytest.raises(EngineFault, match="thread has failed"):
             await collected(engine, ask(2))
+        assert "thread has failed" in engine.problem
 
     run(work)
 

@@ -82,6 +82,12 @@ class Standing:
         return self.engines[self.deployment.aliases[CHAMPION]]
 
     @property
+    def problems(self) -> list[str]:
+        """Which engines will answer no more, and why."""
+        found = ((version, held.engine.problem) for version, held in self.engines.items())
+        return [f"{version} answers no more: {why}" for version, why in found if why is not None]
+
+    @property
     def shadow(self) -> Held | None:
         """The candidate that answers unseen: one that is named and has no share of the traffic."""
         name = self.deployment.aliases.get(CANDIDATE)

@@ -78,6 +78,11 @@ class Engine(Protocol):
         """The checkpoint's id, or the upstream's name for its model."""
         ...
 
+    @property
+    def problem(self) -> str | None:
+        """Why no answer will come of it any more, None while all is well."""
+        ...
+
     def stream(self, ask: Ask) -> AsyncIterator[Event]:
         """The events of one answer, as they are computed; closing the iterator cancels the work.
 

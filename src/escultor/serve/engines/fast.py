@@ -52,6 +52,10 @@ class FastEngine:
     def version(self) -> str:
         return self._other.version
 
+    @property
+    def problem(self) -> str | None:
+        return self._other.problem
+
     def stream(self, ask: Ask) -> AsyncIterator[Event]:
         return self._fast(ask) if self._can(ask) else self._other.stream(ask)
 

@@ -32,6 +32,10 @@ class LocalEngine:
     def version(self) -> str:
         return self._version
 
+    @property
+    def problem(self) -> str | None:
+        return None if self._worker.over is None else str(self._worker.over)
+
     def stream(self, ask: Ask) -> AsyncIterator[Event]:
         return self.answer(ask, None)
 
@@ -91,6 +95,10 @@ class AdapterEngine:
     @property
     def version(self) -> str:
         return self._version
+
+    @property
+    def problem(self) -> str | None:
+        return self._base.problem
 
     async def stream(self, ask: Ask) -> AsyncIterator[Event]:
         if self._closed:

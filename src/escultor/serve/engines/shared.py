@@ -95,6 +95,10 @@ class Lease:
     def version(self) -> str:
         return self.held.engine.version
 
+    @property
+    def problem(self) -> str | None:
+        return self.held.engine.problem
+
     def stream(self, ask: Ask) -> AsyncIterator[Event]:
         return self.held.engine.stream(ask)
 

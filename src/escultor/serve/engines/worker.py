@@ -66,6 +66,11 @@ class Worker:
         """How many jobs have not begun."""
         return self._inbox.qsize() + len(self._waiting)
 
+    @property
+    def over(self) -> EngineFault | None:
+        """Why the thread has ended, None while it goes on."""
+        return self._over
+
     def hand_in(self, item: Job | Call) -> None:
         """Raises EngineFault when the thread has ended."""
         with self._gate:

@@ -74,7 +74,9 @@ async def health(request: Request) -> Response:
     What is wrong may name files and servers: it is told to who may read the store.
     """
     gateway: Gateway = request.app.state.gateway
-    standing, problem = gateway.deployments.standing, gateway.deployments.problem
+    standing = gateway.deployments.standing
+    found = [*standing.problems, *([gateway.deployments.problem] if gateway.deployments.problem else [])]
+    problem = "; ".join(found) or None
     told = gateway.may(request.scope["headers"], Scope.READ)
     well = problem is None and not gateway.ledger.unlogged and not gateway.writer.failed
     return _json(

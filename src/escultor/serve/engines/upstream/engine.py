@@ -26,6 +26,10 @@ class UpstreamEngine:
     def version(self) -> str:
         return self._http.settings.model
 
+    @property
+    def problem(self) -> str | None:
+        return None  # whether it answers is known when it is asked
+
     async def stream(self, ask: Ask) -> AsyncIterator[Event]:
         """The events of one answer. Closing the iterator closes the connection, which ends the work.
 
