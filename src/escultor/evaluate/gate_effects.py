@@ -14,7 +14,7 @@ from escultor.rng import derive_seed
 from escultor.types import Effect, Scale, Scores, Slice
 
 SHOWN = 0.025  # one-sided: every interval that is shown is one of 95 %
-RESERVE = 0.95  # of the power that a plan may lack: normal approximations and drawn p-values cost the rest
+RESERVE = 0.9  # of the power that a plan may lack: normal approximations and drawn p-values cost the rest
 SLICE_ITEMS = 10  # smaller parts of a suite are counted, not measured
 
 # Of scores that carry no scales: nothing bounds these from above; every other metric is a share.
