@@ -64,9 +64,7 @@ def compare(
     from escultor.evaluate.dossier import verdict_of
     from escultor.store import open_store
 
-    race = _race(speed)
-    rules = _policy(shell, policy)
-    figures, gone = _card(card), _void(void)
+    race, rules, figures, gone = _race(speed), _policy(shell, policy), _card(card), _void(void)
     sides = [_file(name) or checked_model(shell, name) for name in (champion, candidate)]
     exam = exam_of(shell, suite) if any(isinstance(side, Path) for side in sides) else None
     with open_store(shell.config.store.url) as store:
