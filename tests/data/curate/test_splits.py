@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.config.curation import Curation
+from escultor.data.curate.dataset import make
 from escultor.data.curate.near import jaccard
 from escultor.data.curate.normal import window_set
 from escultor.data.curate.phrases import Phrases
 from escultor.data.curate.pipeline import curate
 from escultor.data.curate.rows import prompt_text, read
 from escultor.data.held_out import NEAR, SAME, Guard, guard_of, hold_out, prompt_of
+from escultor.data.versions import rows_of
 from escultor.errors import DataError
 from escultor.store import open_store
 from escultor.types import Document, Example, HeldOut, Message, Origin, Pair, Role
@@ -75,6 +77,26 @@ def test_rows_without_a_time_are_not_parted_by_it(tmp_path):
     settings = {"workers": 1, "split": {"by": "time", "held_out": 0.5}, "steps": ["exact"]}
     with pytest.raises(DataError, match="without `time`"):
         curate([source], tmp_path / "out", Curation.model_validate(settings))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_training_would_leave_out_is_not_on_the_training_side(tmp_path, workers):
+    made = [{"prompt": text(f"q{i}", 20), "completion": text(f"a{i}", 20)} for i in range(30)]
+    made += [
+        {"prompt": f"{text(f'w{i}', 60)} {text(f'q{i}', 20)}", "completion": text(f"b{i}", 20)}
+        for i in range(30)
+    ]
+    source = jsonl(tmp_path / "in.jsonl", *made)
+    wanted = {"workers": workers, "language": {"keep": []}, "split": {"held_out": 0.4}}
+    with open_store(str(tmp_path / "store")) as store:
+        first, found = make(store, "x", [source], Curation.model_validate(wanted))
+        again, _ = make(store, "x", [source], Curation.model_validate(wanted))
+        assert again == first
+        assert found.split["left out: prompt is held out"] > 3
+        rows = [row.item for row in rows_of(store, first)]
+        counts: Counter[str] = Counter()
+        assert guard_of(store).allowed(rows, counts) == rows
+    assert len(rows) + found.split["left out: prompt is held out"] + found.counts["held out"] == 60
 
 
 # --- the guard ----------------------------------------------------------------------------------
@@ -143,6 +165,7 @@ ROADS = {
     ],
     "a later turn": [talk((Role.USER, text("first", 40)), (Role.ASSISTANT, "Yes."), (Role.USER, QUESTION))],
     "behind instructions": [asked(f"{text('i', 50)}\n\nQuestion: {QUESTION}\nAnswer:")],
+    "nearly, behind instructions": [asked(f"{text('i', 50)}\n\n{QUESTION.replace('Ana', 'Eva')}\nAnswer:")],
     "in a document": [Document("d", f"{text('d', 80)} {QUESTION} {text('e', 80)}", Origin(("d",), "test/1"))],
     "as the question of a pair": [Pair("p", asked(QUESTION).prompt, "105", "15", Origin(("p",), "test/1"))],
 }
@@ -180,7 +203,20 @@ def test_what_is_asked_in_every_talk_keeps_no_talk_out():
     st.lists(st.lists(st.sampled_from("abcdefg"), min_size=8, max_size=14), min_size=1, max_size=12),
     st.lists(st.lists(st.sampled_from("abcdefg"), max_size=30), min_size=1, max_size=8),
 )
-def test_phrases_are_found_where_they_stand_and_nowhere_else(phrases, texts):
+def test_phrases_are_found_where_they_stand_and_nowhere_without_a_run_of_theirs(phrases, texts):
     found = Phrases([" ".join(p) for p in phrases]).within([" ".join(t).upper() for t in texts])
-    inside = [any(t[i : i + len(p)] == p for p in phrases for i in range(len(t))) for t in texts]
-    assert found == inside
+    for is_found, words in zip(found, texts, strict=True):
+        pieces = {tuple(words[i : i + 8]) for i in range(len(words) - 7)}
+        assert is_found or not any(words[i : i + len(p)] == p for p in phrases for i in range(len(words)))
+        assert not is_found or any(tuple(p[i : i + 8]) in pieces for p in phrases for i in range(len(p) - 7))
+
+
+def test_prompts_of_one_template_are_not_taken_for_each_other():
+    draw = random.Random(0)
+    names = [f"{draw.choice('bcdfg')}{draw.choice('aeiou')}{i}" for i in range(80)]
+    template = f"{text('template', 60)} What is the capital of {{}} and who has lived there for so long?"
+    made = [asked(template.format(name)) for name in names]
+    phrases = Phrases([prompt_of(item).text for item in made[:40]])
+    assert phrases.within([prompt_of(item).text + " " + text(i, 90) for i, item in enumerate(made)]) == [
+        i < 40 for i in range(80)
+    ]

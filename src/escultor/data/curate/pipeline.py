@@ -18,6 +18,7 @@ import numpy as np
 from escultor.config.curation import Curation
 from escultor.data.crew import Crew
 from escultor.data.curate.diversity import Tally, tally
+from escultor.data.curate.guarding import apart
 from escultor.data.curate.labels import LABELS
 from escultor.data.curate.passes import SHOWN, Piece, Plan, Removed, Tallied, Worked, example, work
 from escultor.data.curate.spill import Range, Spill, ranges
@@ -129,7 +130,7 @@ def curate(
                 alive = _best(run, spill, alive, top)
             if not len(alive):
                 raise DataError("no row is left", _reasons(run.done), "one at least", "loosen a step")
-            parted = sides(spill, alive, settings.split, crew)
+            parted = apart(spill.place(), sides(spill, alive, settings.split, crew), crew, folder)
             if not len(parted.train):
                 got = f"{len(parted.held_out):,} rows held out, {len(parted.left_out):,} left out beside them"
                 raise DataError("nothing is left to train on", got, "one row at least", "hold less out")
