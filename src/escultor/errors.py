@@ -4,6 +4,7 @@ EscultorError
 ├── InputError (ValueError)        wrong usage or input: the command line leaves with 2
 │   ├── ConfigError                a key or value of the configuration
 │   ├── DataError                  a row or file of data
+│   │   └── TooLong                because it leaves the model's context no room
 │   ├── TokenError                 a feedback token that is not ours, was changed or has expired
 │   └── ModelError                 a directory that is no usable model
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
@@ -59,6 +60,10 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """A data file or row that cannot be used."""
+
+
+class TooLong(DataError):
+    """A prompt that leaves no room for an answer in the model's context."""
 
 
 class TokenError(InputError):

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from gateway_side import Fake, deployment, serving
 
-from escultor.errors import EngineFault, InputError, Overloaded, StoreError, UpstreamFault
+from escultor.errors import EngineFault, InputError, Overloaded, StoreError, TooLong, UpstreamFault
 from escultor.serve.auth import create
 from escultor.types import Consent, Deployment, Interaction, KeyRevoked, Lineage, Relation, Scope
 
@@ -212,19 +212,20 @@ def test_another_hosts_page_is_not_served_without_keys(side):
 # --- engines that fail ------------------------------------------------------------------------
 
 FAULTS = [
-    (InputError("the prompt is too long"), 400, 0),
-    (Overloaded("too much waits"), 503, 0),
-    (UpstreamFault("the server behind hung"), 502, 1),
-    (EngineFault("it broke"), 500, 1),
-    (ZeroDivisionError("secret words"), 500, 1),
+    (InputError("no such token"), 400, "invalid_value", 0),
+    (TooLong("the prompt does not fit"), 400, "context_length_exceeded", 0),
+    (Overloaded("too much waits"), 503, "overloaded", 0),
+    (UpstreamFault("the server behind hung"), 502, "upstream_failed", 1),
+    (EngineFault("it broke"), 500, "engine_failed", 1),
+    (ZeroDivisionError("secret words"), 500, "internal", 1),
 ]
 
 
-@pytest.mark.parametrize(("fault", "status", "rows"), FAULTS)
-def test_an_engine_that_fails_is_said_and_its_failures_are_kept(tmp_path, fault, status, rows):
+@pytest.mark.parametrize(("fault", "status", "code", "rows"), FAULTS)
+def test_an_engine_that_fails_is_said_and_its_failures_are_kept(tmp_path, fault, status, code, rows):
     with serving(tmp_path, Fake(fail=fault)) as side:
         answer = post(side, HELLO)
-        assert answer.status_code == status
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         assert "secret" not in answer.text
         side.until(lambda: len(side.rows()) == rows)
         assert {row.finish_reason for row in side.rows()} <= {"error"}

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from escultor.errors import DataError
+from escultor.errors import TooLong
 from escultor.model.rows_cache import ROUND, RowsCache, layers_to_cache
 from escultor.model.sampling import Draw, draw
 from escultor.rng import stream
@@ -74,10 +74,10 @@ class Row:
 
 
 def room_for(model: Any, prompt: Sequence[int], wanted: int, name: str = "the prompt") -> int:
-    """How many tokens an answer may have. Raises DataError for a prompt that leaves room for none."""
+    """How many tokens an answer may have. Raises TooLong for a prompt that leaves room for none."""
     context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
     if not 0 < len(prompt) < context:
-        raise DataError(
+        raise TooLong(
             f"{name} does not fit the model's context",
             f"{len(prompt)} tokens",
             f"1 to {context - 1} tokens",

@@ -33,7 +33,7 @@ def generate(
     At most `batch_size` are computed at a time; one that is finished makes room for the next. Greedy at
     temperature 0, otherwise drawn with numbers that depend on the sampling's seed and the prompt alone:
     equal prompts with equal seeds have equal answers, whatever else is asked (up to the rounding that
-    `decoding` tells of). Raises DataError for a prompt that leaves no room in the model's context.
+    `decoding` tells of). Raises TooLong for a prompt that leaves no room in the model's context.
     """
     model, stops = loaded.model, frozenset((loaded.chat.turn_end[-1],))
     drawn = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling

@@ -16,6 +16,7 @@ from escultor.errors import (
     Overloaded,
     StoreError,
     TokenError,
+    TooLong,
     UpstreamFault,
 )
 
@@ -72,6 +73,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return error
     if isinstance(error, TokenError):
         return Refusal(401, str(error), "invalid_token")
+    if isinstance(error, TooLong):
+        return Refusal(400, str(error), "context_length_exceeded")
     if isinstance(error, InputError):
         return Refusal(400, str(error), "invalid_value")
     if isinstance(error, Overloaded):
