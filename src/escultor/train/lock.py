@@ -55,6 +55,10 @@ def _taken(folder: Path) -> int:
                 handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             except FileNotFoundError:
                 continue  # a run that was refused has just removed the folder that it had made
+            except FileExistsError:  # the same, between two looks of mkdir; a file in its place stays one
+                if folder.exists() and not folder.is_dir():
+                    raise
+                continue
         try:
             with explained("lock", path):
                 try:
