@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def main() -> None:
     given = _arguments()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
-        loaded = _student(Path(folder) / "student") if given.model is None else load(given.model)
         path = Path(folder) / "student" if given.model is None else Path(given.model)
+        loaded = _apart(lambda: load(str(path)) if given.model else _student(path))
         asked = _asked(loaded, given.items)
         _apart(lambda: _one_by_one(loaded, asked[:2]))  # the first calls prepare kernels
         figures: dict[str, Any] = {"streams": asyncio.run(_streams(loaded, path, asked, given, Path(folder)))}
@@ -115,8 +116,8 @@ def _ours(loaded: Loaded, asked: Asked) -> float:
 def _batch(loaded: Loaded, asked: Asked, given: argparse.Namespace) -> dict[str, float]:
     ours, theirs = _in_turns(
         given.rounds,
-        lambda: _ours(loaded, asked),
-        lambda: _one_by_one(loaded, asked[: given.one_by_one]),
+        lambda: _apart(lambda: _ours(loaded, asked)),
+        lambda: _apart(lambda: _one_by_one(loaded, asked[: given.one_by_one])),
     )
     print(f"batch of {len(asked)}: {ours:8.0f} tokens/s, one at a time {theirs:8.0f}", flush=True)
     return {"tokens_per_s": ours, "one_by_one_tokens_per_s": theirs, "times": ours / theirs}
@@ -132,9 +133,12 @@ async def _streams(
     loaded: Loaded, path: Path, asked: Asked, given: argparse.Namespace, copies: Path
 ) -> dict[str, Any]:
     kinds = ("transformers", *(["ctranslate2"] if given.fast else []))
+
+    def settings(kind: str) -> Serve:
+        return Serve.model_validate({"engine": kind, "batch_size": given.streams})
+
     engines = {
-        kind: open_engine(loaded, path, "bench", Serve(engine=kind, batch_size=given.streams), copies)
-        for kind in kinds
+        kind: _apart(partial(open_engine, loaded, path, "bench", settings(kind), copies)) for kind in kinds
     }
     figures: dict[str, Any] = {kind: {"tokens_per_s": 0.0} for kind in kinds}
     alone = 0.0
@@ -175,9 +179,9 @@ async def _clients(engine: Engine, asked: Asked, clients: int, seconds: float) -
     }
 
 
-def _apart(work: Callable[[], float]) -> float:
-    """In a thread that ends: it would keep its team of threads, and with more teams than cores all sleep
-    between products."""
+def _apart(work: Callable[[], Any]) -> Any:
+    """In a thread that ends, as the gateway opens models: a thread keeps its team of threads, and with more
+    teams than cores all sleep between products."""
     with ThreadPoolExecutor(1) as own:
         return own.submit(work).result()
 
