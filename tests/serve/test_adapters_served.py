@@ -4,13 +4,13 @@ import asyncio
 
 import httpx2
 import pytest
+from adapted import adapter
 from gateway_side import Fake, running
 from tiny import llama
 
-from escultor.config import Lora, Serve
+from escultor.config import Serve
 from escultor.cycle import api
 from escultor.errors import ModelError
-from escultor.model.adapters import save_adapter, with_adapter
 from escultor.model.generate import generate
 from escultor.model.load import load, save
 from escultor.serve import opening
@@ -38,15 +38,21 @@ class Below(Fake):
         return Below(version)
 
 
-def test_a_version_is_loaded_once_and_a_base_freed_after_the_last_of_its_adapters():
+def below_one_base():
+    """Engines of which every folder but `base` is an adapter of `base`, and those that were opened whole."""
     opened = []
 
     async def whole(folder, version):
         opened.append(Below(version))
         return opened[-1]
 
+    return SharedEngines(whole, lambda folder: None if folder == "base" else ("base", "base")), opened
+
+
+def test_a_version_is_loaded_once_and_a_base_freed_after_the_last_of_its_adapters():
+    shared, opened = below_one_base()
+
     async def work():
-        shared = SharedEngines(whole, lambda folder: None if folder == "base" else ("base", "base"))
         one, two = await shared.take("a1", "a"), await shared.take("a2", "a")
         again = await shared.take("a1", "a")
         (base,) = opened
@@ -73,14 +79,9 @@ def test_a_version_is_loaded_once_and_a_base_freed_after_the_last_of_its_adapter
 
 
 def test_an_adapter_that_cannot_be_closed_holds_its_base_no_longer():
-    opened = []
-
-    async def whole(folder, version):
-        opened.append(Below(version))
-        return opened[-1]
+    shared, opened = below_one_base()
 
     async def work():
-        shared = SharedEngines(whole, lambda folder: None if folder == "base" else ("base", "base"))
         adapter = await shared.take("a1", "a")
         adapter.held.engine.under_way = 1  # which it refuses to be closed with
         with pytest.raises(AssertionError):
@@ -92,19 +93,6 @@ def test_an_adapter_that_cannot_be_closed_holds_its_base_no_longer():
 
 
 # --- as it is served --------------------------------------------------------------------------
-
-
-def adapter(base, folder, seed):
-    import torch
-
-    torch.manual_seed(seed)
-    made = with_adapter(load(str(base)), Lora(rank=4, alpha=8))
-    with torch.no_grad():
-        for name, weight in made.model.named_parameters():
-            if "lora_" in name:
-                weight.normal_(0, 0.5)
-    save_adapter(made, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from adapted import adapter
 from tiny import llama
 
-from escultor.config import Lora, Serve
+from escultor.config import Serve
 from escultor.errors import EngineFault, InputError, ModelError, Overloaded
-from escultor.model.adapters import save_adapter, with_adapter
 from escultor.model.generate import generate
 from escultor.model.load import load, save
 from escultor.serve.engines.local import LocalEngine
@@ -211,19 +211,6 @@ def test_closing_ends_what_is_under_way():
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "model"
     save(llama(), folder)
-    return folder
-
-
-def adapter(base, folder, seed, base_seed=None):
-    import torch
-
-    torch.manual_seed(seed)
-    made = with_adapter(load(str(base)), Lora(rank=4, alpha=8))
-    with torch.no_grad():
-        for name, weight in made.model.named_parameters():
-            if "lora_" in name:
-                weight.normal_(0, 0.5)
-    save_adapter(made, folder)
     return folder
 
 
