@@ -14,6 +14,7 @@ EscultorError
     │   └── Erased                 because what it is, or is about, was erased and must not come back
     ├── EngineFault                an answer could not be computed
     │   ├── Overloaded             because too much is waiting already
+    │   ├── SchemaFault            because its schema became too much to follow on the way
     │   └── UpstreamFault          because the server behind failed, hung or spoke nonsense
     └── TrainingError              a run that had to stop
         ├── NotFinite              because its loss or gradient is no finite number
@@ -106,6 +107,10 @@ class EngineFault(FaultError):
 
 class Overloaded(EngineFault):
     """Too much is waiting already; ask again later."""
+
+
+class SchemaFault(EngineFault):
+    """An answer could be kept to its schema no further; the engine is well, the schema is the caller's."""
 
 
 class UpstreamFault(EngineFault):

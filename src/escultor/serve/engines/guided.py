@@ -28,22 +28,32 @@ class SchemaGuide:
     def __init__(self, matcher: Any, vocabulary: int):
         self.matcher, self.vocabulary = matcher, vocabulary
         self._bits = np.zeros((1, -(-vocabulary // 32)), dtype=np.int32)
+        self._fault = ""
 
     @property
     def fault(self) -> str:
-        """Why the schema can be followed no further; empty where all is well."""
-        return str(self.matcher.get_error())
+        """Why the schema can be followed no further, in a line; empty where all is well."""
+        said = self._fault or str(self.matcher.get_error())
+        return next((line for line in said.splitlines() if line.strip()), said)
 
     def allowed(self) -> Tensor:
         from llguidance.numpy import fill_next_token_bitmask
 
-        fill_next_token_bitmask(self.matcher, self._bits)
-        bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self.vocabulary]
+        bits = np.zeros(self.vocabulary, dtype=np.uint8)
+        try:
+            fill_next_token_bitmask(self.matcher, self._bits)
+            bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self.vocabulary]
+        except Exception as error:  # this answer's fault alone: its batch goes on
+            self._fault = f"{type(error).__name__}: {error}"
+        if not bits.any():
+            self._fault = self.fault or "nothing may follow"
+            bits[:] = 1  # whichever is drawn, `take` ends the answer
         return torch.from_numpy(bits).bool()  # (V,)
 
     def take(self, token: int) -> bool:
-        self.matcher.consume_token(token)
-        return bool(self.matcher.is_stopped())
+        if not self._fault:
+            self.matcher.consume_token(token)
+        return bool(self._fault or self.matcher.is_stopped())
 
 
 class Guides:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from escultor.errors import DataError, EngineFault
+from escultor.errors import DataError, SchemaFault
 from escultor.model.decoding import Row, Token, room_for
 from escultor.model.load import Loaded
 from escultor.serve.engines.guided import Guides, SchemaGuide
@@ -98,10 +98,15 @@ class Utterance:
         return self.row.finish is not None or self._text.stopped
 
     def close(self) -> list[Event]:
-        """The last events. Raises EngineFault where the schema could be followed no further."""
+        """The last events. Raises SchemaFault where the schema could be followed no further."""
         guide = self.row.guide
         if isinstance(guide, SchemaGuide) and (fault := guide.fault):
-            raise EngineFault("the answer could not be kept to its schema", fault.splitlines()[0])
+            raise SchemaFault(
+                "the answer could not be kept to its schema",
+                f"after {self.row.count} tokens: {fault}",
+                "a schema with fewer ways to go on in one place",
+                "ask with a simpler schema, or without response_format",
+            )
         events = self._shown(self._text.finish())
         if self._pieces:
             kept = tuple(self._logprobs[: self._told])

@@ -10,6 +10,7 @@ from escultor.serve.wire.asks import ChatRequest, CompletionRequest
 from escultor.serve.wire.errors import ErrorBody
 
 COMPONENTS = "#/components/schemas/{model}"
+_REFUSED = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
 
 class TokenTop(BaseModel):
@@ -116,7 +117,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody, "description": "an error"} for status in statuses}
 
 
-def _asks(request: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
+def _asks(request: type[BaseModel], answer: type[BaseModel], *more: int) -> dict[str, Any]:
     """Options of a path that takes a body and answers whole or in pieces."""
     schema = {"$ref": COMPONENTS.format(model=request.__name__)}
     events = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
@@ -125,7 +126,7 @@ def _asks(request: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     return {
         "response_model": None,
-        "responses": {200: good, **_errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)},
+        "responses": {200: good, **_errors(*_REFUSED, *more)},
         "openapi_extra": {"requestBody": body},
     }
 
@@ -136,7 +137,7 @@ def _gives(answer: type[BaseModel], *statuses: int) -> dict[str, Any]:
 
 
 REQUESTS = ChatRequest, CompletionRequest
-CHATS = _asks(ChatRequest, ChatCompletion)
+CHATS = _asks(ChatRequest, ChatCompletion, 422)
 COMPLETIONS = _asks(CompletionRequest, Completion)
 MODELS = _gives(Models, 401, 403)
 MODEL = _gives(Model, 401, 403, 404)

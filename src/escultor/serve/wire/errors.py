@@ -14,6 +14,7 @@ from escultor.errors import (
     IdTaken,
     InputError,
     Overloaded,
+    SchemaFault,
     StoreError,
     TokenError,
     TooLong,
@@ -79,6 +80,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(400, str(error), "invalid_value")
     if isinstance(error, Overloaded):
         return Refusal(503, str(error), "overloaded", headers={"Retry-After": "1"})
+    if isinstance(error, SchemaFault):
+        return Refusal(422, str(error), "schema_not_followed", param="response_format")
     if isinstance(error, UpstreamFault):
         return Refusal(502, str(error), "upstream_failed")
     if isinstance(error, EngineFault):
