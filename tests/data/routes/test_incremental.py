@@ -8,7 +8,7 @@ from saying import DAY, NOW, edit, pick, said, thumb, withdrawn
 
 from escultor.config import Routes
 from escultor.data.held_out import hold_out
-from escultor.data.routes import datasets, index, lean
+from escultor.data.routes import datasets, drafting, folding, index, lean
 from escultor.data.routes.convert import Asked
 from escultor.data.routes.datasets import convert, open_index, read_items, record
 from escultor.store import open_store
@@ -72,7 +72,8 @@ def test_several_processes_come_to_what_one_does(tmp_path, monkeypatch):
         alone = convert(one, SETTINGS, Asked(NOW))
         monkeypatch.setattr(lean, "ALONE", 0)
         monkeypatch.setattr(index, "STRETCH", 40)
-        monkeypatch.setattr(index, "MANY", 10)
+        monkeypatch.setattr(folding, "MANY", 10)
+        monkeypatch.setattr(drafting, "MANY", 10)
         together = convert(several, SETTINGS, Asked(NOW))
     assert (together.blobs, together.card) == (alone.blobs, alone.card)
     assert together.rows["pair"] > 5

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from escultor.data.crew import Crew
-from escultor.data.routes import lean
+from escultor.data.routes import lean, tables
 from escultor.data.routes.evidence import Answer, Group, Picked, Word, is_end_user, judgements
 from escultor.data.routes.table import Limits, drafts
 from escultor.data.routes.trusting import Standings
@@ -20,18 +21,7 @@ MANY = 2000  # prompts at a time
 BROKEN = ("error", "cancelled")
 Row = tuple[Any, ...]
 Prompt = tuple[str, list[Row], list[Row]]  # its hash, its answers with what was said of them, its choices
-
-
-def mark_touched(file: sqlite3.Connection) -> None:
-    """Every prompt about which something was read is to be gone through again."""
-    file.execute(
-        "insert or ignore into dirty select prompt from answers where id in (select id from touched)"
-    )
-    file.execute(
-        "insert or ignore into dirty select a.prompt from picks p join answers a on a.id = p.first "
-        "where p.target in (select id from touched)"
-    )
-    file.execute("delete from touched")
+Span = tuple[str, str | None]  # the first prompt, and the first behind the last
 
 
 def mark_changed(file: sqlite3.Connection, before: Standings | None, now: Standings) -> None:
@@ -53,55 +43,84 @@ def mark_of(file: sqlite3.Connection, subject: str) -> None:
         file.execute(f"insert or ignore into dirty select a.prompt from {where}", (subject,))
 
 
-def redraft(file: sqlite3.Connection, now: Standings) -> None:
-    """Go through the prompts that are marked."""
+class Drafting:
+    """What goes through prompts knows: where the index lies, and who is trusted how far. A copy in another
+    process has a connection of its own, and sees what was committed; one alone uses that of its owner."""
+
+    def __init__(self, path: Path | None, now: Standings, file: sqlite3.Connection | None = None):
+        self.path, self.now = path, now
+        self._file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Drafting, (self.path, self.now)
+
+    @property
+    def file(self) -> sqlite3.Connection:
+        if self._file is None:
+            assert self.path is not None, "an index in memory is gone through by one process"
+            self._file = tables.reader(self.path)
+        return self._file
+
+
+def redraft(file: sqlite3.Connection, path: Path | None, now: Standings) -> None:
+    """Go through the prompts that are marked; what is marked was committed before, since other processes
+    read it."""
     file.execute("delete from drafts where prompt in (select prompt from dirty)")
     file.execute("delete from tally where prompt in (select prompt from dirty)")
-    (n,) = file.execute("select count(*) from dirty").fetchone()
-    with Crew(lean.workers(n), now) as crew:
+    n = file.execute("select count(*) from dirty").fetchone()[0]
+    workers = lean.workers(n) if path is not None else 1
+    with Crew(workers, Drafting(path, now, file)) as crew:
         # What is read here is in other tables than what is written.
-        for made, tallies in crew.over(_drafted, _pieces(file)):
+        for made, tallies in crew.over(_drafted, _spans(file)):
             file.executemany(f"insert into drafts values ({','.join('?' * 14)})", made)
             file.executemany("insert into tally values (?,?,?)", tallies)
     file.execute("delete from dirty")
 
 
-def _pieces(file: sqlite3.Connection) -> Iterator[list[Prompt]]:
-    """The marked prompts in the order of their hash, some at a time."""
+def _spans(file: sqlite3.Connection) -> list[Span]:
+    """The marked prompts in their order, some at a time: the first of each span, and the first behind it."""
+    rows = file.execute(
+        "select prompt from (select prompt, row_number() over (order by prompt) n from dirty) "
+        "where (n - 1) % ? = 0",
+        (MANY,),
+    )
+    starts = [prompt for (prompt,) in rows]
+    return list(zip(starts, (*starts[1:], None), strict=True)) if starts else []
+
+
+def _prompts(file: sqlite3.Connection, span: Span) -> Iterator[Prompt]:
+    """The marked prompts of a span."""
+    marked = "dirty d join answers a on a.prompt = d.prompt"
+    within = "d.prompt >= ?" + (" and d.prompt < ?" if span[1] is not None else "")
+    bounds = span if span[1] is not None else span[:1]
     rows = file.execute(
         "select d.prompt, a.id, a.subject, a.text, a.length, a.parent, "
         "exists (select 1 from children c where c.parent = a.id), "
         "a.consent, a.finish, a.repeated, a.skill, "
         "l.seq, l.id, l.time, l.subject, l.name, l.up, l.source "
-        "from dirty d join answers a on a.prompt = d.prompt "
-        "left join live l on l.target = a.id and l.gone = 0 and l.up is not null order by d.prompt"
+        f"from {marked} left join live l on l.target = a.id and l.gone = 0 and l.up is not null "
+        f"where {within} order by d.prompt",
+        bounds,
     )
     picked = file.execute(
         "select d.prompt, p.seq, p.id, p.time, p.subject, p.shown, p.winner, p.source "
-        "from dirty d join answers a on a.prompt = d.prompt join picks p on p.first = a.id "
-        "where p.gone = 0 order by d.prompt"
+        f"from {marked} join picks p on p.first = a.id where p.gone = 0 and {within} order by d.prompt",
+        bounds,
     )
-    choices = groupby(picked, itemgetter(0))
-    chosen = next(choices, None)
-    piece: list[Prompt] = []
+    choices: dict[str, list[Row]] = {}
+    for prompt, several in groupby(picked, itemgetter(0)):
+        choices[prompt] = list(several)
     for prompt, several in groupby(rows, itemgetter(0)):
-        own: list[Row] = []
-        if chosen is not None and chosen[0] == prompt:
-            own = list(chosen[1])
-            chosen = next(choices, None)
-        piece.append((prompt, list(several), own))
-        if len(piece) == MANY:
-            yield piece
-            piece = []
-    yield piece
+        yield prompt, list(several), choices.get(prompt, [])
 
 
 @lean.uncollected()
-def _drafted(now: Standings, piece: list[Prompt]) -> tuple[list[Row], list[tuple[str, str, int]]]:
+def _drafted(drafting: Drafting, span: Span) -> tuple[list[Row], list[tuple[str, str, int]]]:
     """Rows of drafts, and why the rest of what was said about these prompts made none."""
+    now = drafting.now
     limits = Limits(int(now.settings["pairs_per_prompt"]), now.settings["max_flip_rate"])
     reader, made, tallies = _Reader(now), [], []
-    for prompt, rows, picks in piece:
+    for prompt, rows, picks in _prompts(drafting.file, span):
         group = reader.group(prompt, rows, picks)
         for draft in drafts(group, limits):
             words, subjects = "\x1f".join(draft.words), "\x1f".join(draft.subjects)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from escultor.config import Routes
 from escultor.data.crew import Crew
 from escultor.data.routes import drafting, lean, standing, tables, trusting
+from escultor.data.routes.folding import Fold
 from escultor.data.routes.lean import PARENT
 from escultor.data.routes.table import RULES, Draft
 from escultor.data.routes.tables import SCHEMA, opened
@@ -27,7 +27,7 @@ from escultor.ids import code_hash, hash_value, plain
 from escultor.store.log import Log
 from escultor.types import Erasure, Feedback, Interaction, Release
 
-STRETCH, MANY = 25_000, 4000  # entries of the log, and answers, that are read at a time
+STRETCH = 25_000  # entries of the log that are read at a time
 
 
 class Facts(NamedTuple):
@@ -72,28 +72,19 @@ class Index:
     # --- reading ----------------------------------------------------------------------------------
 
     def follow(self, log: Log) -> int:
-        """Read what was recorded since the last time; the number of the entry it is read up to."""
+        """Read what was recorded since the last time; the number of the entry it is read up to.
+
+        In three transactions: what was said, what it changes in the standing of those who said it, and the
+        drafts. A process that is killed leaves the last that was finished; the next one goes on from there.
+        """
         until = log.end()
         with self._transaction():
-            cursor = int(self._get("cursor") or 0)
-            mark = self._get("mark")
-            if cursor and mark != _mark(log, cursor):
-                tables.empty(self.file)  # another log, or an older copy of this one
-                cursor = 0
-            if until == cursor:
-                return cursor
-            for page in log.lean(Erasure, cursor, until):
-                self._erase([body["subject"] for _, body in page])
-                self._put("erased", str(page[-1][0]))
-            with Crew(lean.workers(until - cursor), log) as crew:
-                stretches = [(at, min(at + STRETCH, until)) for at in range(cursor, until, STRETCH)]
-                for found in crew.over(lean.read, stretches):
-                    self._fold(found)
-                self._fetch(lambda ids: crew.over(lean.answers, ids))
+            cursor = self._cursor(log)
+            if until > cursor:
+                self._read(log, cursor, until)
+        if self._get("settled") != str(until):
             released = {body["target"] for page in log.lean(Release, 0, until) for _, body in page}
-            self._settle(frozenset(released))
-            self._put("cursor", str(until))
-            self._put("mark", _mark(log, until))
+            self._settle(frozenset(released), until)
         return until
 
     def take(self, interactions: Iterable[Interaction], feedback: Iterable[Feedback]) -> None:
@@ -106,75 +97,61 @@ class Index:
             found.take(seq, plain(once[id]))
         found.regenerations(answers)
         with self._transaction():
-            self._fold(found)
+            fold = Fold(self.file, self._get("standings") is None)
+            self._fold(fold, found)
             rows = [lean.answer_row(body) for body in answers]
-            self._take_answers(rows)
-            self._wait_for(self._unknown({row[PARENT] for row in rows}))
-            self._settle(frozenset())
-            self._put("cursor", str(len(once)))
+            fold.take_answers(rows)
+            fold.wait_for(fold.unknown({row[PARENT] for row in rows}))
+            fold.mark()
+        self._settle(frozenset(), len(once))
 
-    def _fold(self, found: lean.Taken) -> None:
-        """Fold what was said into what holds."""
-        run = self.file.executemany
-        run(_upsert("live", ("up", "source")), sorted(found.words, key=itemgetter(0)))
-        run(_upsert("picks", ("source", "first", "shown", "winner")), found.picks)
-        run("insert or ignore into children values (?,?)", found.children)
-        touched = found.targets.union(parent for parent, _ in found.children)
-        run("insert or ignore into touched values (?)", [(target,) for target in sorted(touched)])
-        run(
-            "insert into rates values (?,?,?) on conflict do update set n = n + excluded.n",
-            sorted((*key, n) for key, n in found.rates.items()),
-        )
-        run(
-            "insert into subjects values (?,?) on conflict do update set first = min(first, excluded.first)",
-            list(found.first.items()),
-        )
-        run(
-            "insert into seen values (?,?) on conflict do update set n = n + excluded.n",
-            list(found.counts.items()),
-        )
+    def _cursor(self, log: Log) -> int:
+        """How far the log was read. Of another log, or an older copy of this one, nothing was."""
+        cursor = int(self._get("cursor") or 0)
+        if cursor and self._get("mark") != _mark(log, cursor):
+            tables.empty(self.file)
+            return 0
+        return cursor
+
+    def _read(self, log: Log, cursor: int, until: int) -> None:
+        for page in log.lean(Erasure, cursor, until):
+            self._erase([body["subject"] for _, body in page])
+            self._put("erased", str(page[-1][0]))
+        fold = Fold(self.file, self._get("standings") is None)
+        with Crew(lean.workers(until - cursor), log) as crew:
+            stretches = [(at, min(at + STRETCH, until)) for at in range(cursor, until, STRETCH)]
+            for found in crew.over(lean.read, stretches):
+                self._fold(fold, found)
+            fold.fetch(lambda ids: crew.over(lean.answers, ids))
+        fold.mark()
+        self._put("cursor", str(until))
+        self._put("mark", _mark(log, until))
+
+    def _fold(self, fold: Fold, found: lean.Taken) -> None:
+        fold.fold(found)
         if found.newest:
             self._put("newest", str(found.newest))
 
-    def _fetch(self, read: Callable[[list[list[str]]], Iterable[list[tuple[Any, ...]]]]) -> None:
-        """The answers that something was said about, and those that they are regenerations of."""
-        rows = self.file.execute(
-            "select id from wanted union select id from touched t where id not like 'choice-%' "
-            "and not exists (select 1 from answers a where a.id = t.id) "
-            "and (exists (select 1 from live l where l.target = t.id) "
-            "or exists (select 1 from picks p where p.first = t.id)) "
-            "union select j.value from picks p, json_each(p.shown) j "
-            "where p.target in (select id from touched) "
-            "and not exists (select 1 from answers a where a.id = j.value)"
-        )
-        ids = [id for (id,) in rows]
-        missing: set[str] = set()
-        while ids:
-            missing |= set(ids)
-            parents: set[str] = set()
-            for found in read([ids[at : at + MANY] for at in range(0, len(ids), MANY)]):
-                self._take_answers(found)
-                missing -= {row[0] for row in found}
-                parents |= {row[PARENT] for row in found}
-            ids = self._unknown(parents - missing)
-        self._wait_for(missing)
+    def _settle(self, released: frozenset[str], until: int) -> None:
+        """Who is trusted how far, what is held back, and the drafts of all prompts that this changes."""
+        with self._transaction():
+            tables.index(self.file)
+            now = trusting.measure(self.file, self.settings, released)
+            drafting.mark_changed(self.file, trusting.Standings.parse(self._get("standings")), now)
+            self._put("standings", now.text())
+        with self._transaction():
+            if self.file.execute("select exists (select 1 from dirty)").fetchone()[0]:
+                self._put("drafted", str(int(self._get("drafted") or 0) + 1))
+            # Not those measured here: another process may have measured later, and these are what it left.
+            drafting.redraft(self.file, self.path, self._standings())
+            self._put("settled", str(until))
+            held = [self._get(name) for name in ("newest", "erased", "drafted", "standings")]
+            self._put("state", hash_value(held))
 
-    def _take_answers(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        self.file.executemany(f"insert or replace into answers values ({','.join('?' * 14)})", rows)
-        self.file.executemany("insert or ignore into dirty values (?)", [row[1:2] for row in rows])
-
-    def _unknown(self, ids: Iterable[str | None]) -> list[str]:
-        """Those of these that are no answers in the index."""
-        rows = self.file.execute(
-            "select value from json_each(?) where not exists (select 1 from answers where id = value)",
-            (json.dumps(sorted(id for id in ids if id)),),
-        )
-        return [id for (id,) in rows]
-
-    def _wait_for(self, ids: Iterable[str]) -> None:
-        """Answers that something was said about and that the log does not hold yet."""
-        self.file.execute("delete from wanted")
-        self.file.executemany("insert or ignore into wanted values (?)", [(id,) for id in ids])
+    def _standings(self) -> trusting.Standings:
+        found = trusting.Standings.parse(self._get("standings"))
+        assert found is not None
+        return found
 
     # --- what is asked of it --------------------------------------------------------------------
 
@@ -190,7 +167,7 @@ class Index:
 
     def state(self) -> str:
         """The name of what the index holds: it changes when anything does that items are made of."""
-        return hash_value([self._get(name) for name in ("newest", "erased", "drafted", "standings")])
+        return self._get("state") or ""
 
     def remembered(self, key: str) -> str | None:
         """What was kept under a key while the state was the same."""
@@ -269,7 +246,6 @@ class Index:
     def _transaction(self) -> Iterator[None]:
         try:
             self.file.execute("begin immediate")
-            self.file.execute("create temp table if not exists touched (id text primary key) without rowid")
             yield
             self.file.execute("commit")
         except sqlite3.Error as error:
@@ -303,17 +279,6 @@ class Index:
             file.execute("drop table temp.gone")
         file.execute("delete from edits where id not in (select id from live)")
 
-    def _settle(self, released: frozenset[str]) -> None:
-        """Who is trusted how far, what is held back, and the drafts of all prompts that this changes."""
-        tables.index(self.file)
-        drafting.mark_touched(self.file)
-        now = trusting.measure(self.file, self.settings, released)
-        drafting.mark_changed(self.file, trusting.Standings.parse(self._get("standings")), now)
-        self._put("standings", now.text())
-        if self.file.execute("select exists (select 1 from dirty)").fetchone()[0]:
-            self._put("drafted", str(int(self._get("drafted") or 0) + 1))
-        drafting.redraft(self.file, now)
-
     def _get(self, key: str) -> str | None:
         found = self.file.execute("select value from meta where key = ?", (key,)).fetchone()
         return found[0] if found else None
@@ -328,19 +293,6 @@ def index_path(folder: Path, store: str, settings: Routes) -> Path:
         [store, SCHEMA, RULES, standing.RULES, settings.pairs_per_prompt, settings.max_flip_rate]
     )
     return folder / f"routes-{name[:12]}.sqlite"
-
-
-def _upsert(table: str, more: Sequence[str]) -> str:
-    """Take the place of what holds under the same key, if it is of lower precedence. A withdrawn choice
-    keeps the answers that it was made from: the withdrawal does not name them."""
-    columns = ("target", "subject", "name", "time", "gone", "id", "seq", *more)
-    kept = {"first": "coalesce(excluded.first, first)"}
-    news = ", ".join(f"{name} = {kept.get(name, f'excluded.{name}')}" for name in columns[3:])
-    return (
-        f"insert into {table} ({', '.join(columns)}) values ({', '.join('?' * len(columns))}) "
-        f"on conflict do update set {news} "
-        f"where (excluded.time, excluded.gone, excluded.id) > ({table}.time, {table}.gone, {table}.id)"
-    )
 
 
 def _mark(log: Log, seq: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from escultor.errors import StoreError
 
-SCHEMA = "4"
+SCHEMA = "5"
 TABLES = (
     *("meta", "answers", "live", "picks", "children", "wanted", "rates", "subjects", "dirty", "drafts"),
     *("tally", "seen", "edits"),
@@ -44,8 +44,8 @@ create table if not exists seen (reason text primary key, n integer) without row
 INDEXES = {
     "answers_prompt": "answers (prompt)",
     "answers_subject": "answers (subject)",
-    "live_subject": "live (subject)",
-    "picks_subject": "picks (subject)",
+    "live_subject": "live (subject, gone)",
+    "picks_subject": "picks (subject, gone)",
     "picks_winner": "picks (winner)",
     "drafts_prompt": "drafts (prompt)",
     "tally_prompt": "tally (prompt)",
@@ -64,6 +64,14 @@ def empty(file: sqlite3.Connection) -> None:
         file.execute(f"delete from {table}")
     for name in INDEXES:
         file.execute(f"drop index if exists {name}")
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads what was committed."""
+    file = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED_S)
+    file.isolation_level = None
+    file.execute("pragma cache_size = -64000")
+    return file
 
 
 def opened(path: Path | None) -> sqlite3.Connection:
