@@ -14,6 +14,7 @@ EscultorError
     │   └── Erased                 because what it is, or is about, was erased and must not come back
     ├── EngineFault                an answer could not be computed
     │   ├── Overloaded             because too much is waiting already
+    │   ├── EngineDown             because what computes answers has ended
     │   ├── SchemaFault            because its schema became too much to follow on the way
     │   └── UpstreamFault          because the server behind failed, hung or spoke nonsense
     └── TrainingError              a run that had to stop
@@ -107,6 +108,10 @@ class EngineFault(FaultError):
 
 class Overloaded(EngineFault):
     """Too much is waiting already; ask again later."""
+
+
+class EngineDown(EngineFault):
+    """What computes answers has ended; nothing is wrong with what was asked."""
 
 
 class SchemaFault(EngineFault):

@@ -9,6 +9,7 @@ from scipy.stats import binom
 from escultor.errors import ModelError
 from escultor.serve.deployments import Deployments, position
 from escultor.serve.protocol import Ask
+from escultor.serve.reopening import Reopening
 from escultor.serve.wire.errors import Refusal
 from escultor.types import Sampling
 
@@ -20,8 +21,9 @@ class Side:
 
     def __init__(self, first=None):
         self.holds, self.loaded, self.broken, self.now = first, {}, set(), 0.0
+        clock = lambda: self.now  # noqa: E731
         self.deployments = Deployments(
-            lambda: self.holds, self.load, deployment(), ("escultor",), clock=lambda: self.now
+            lambda: self.holds, self.load, deployment(), ("escultor",), Reopening(3, 60.0, clock), clock
         )
 
     async def load(self, version):

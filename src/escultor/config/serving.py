@@ -71,6 +71,12 @@ class Serve(Section):
     )
     shadow_in_flight: Natural = Field(default=4, description="shadow answers at a time; more are left out")
     follow_s: Positive = Field(default=1.0, description="between two looks for a new deployment or key")
+    reopen_attempts: Natural = Field(
+        default=5, description="to open an engine again that has died, each after twice the pause; 0: none"
+    )
+    reopen_quiet_s: Positive = Field(
+        default=60.0, description="an engine that dies again this soon after it was opened again stays down"
+    )
     # --- guards
     rate_per_key: Positive | None = Field(
         default=None, description="requests per second of each process; null: no limit"

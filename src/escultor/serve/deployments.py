@@ -8,15 +8,17 @@ after the last of them. What cannot be loaded never takes the place of what answ
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 from escultor.errors import EscultorError
 from escultor.serve.protocol import Engine
+from escultor.serve.reopening import Down, Reopening
 from escultor.serve.wire.errors import Refusal
 from escultor.store.registry import ALIASES, CANDIDATE, CHAMPION
 from escultor.types import Deployment
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SHADOW = "shadow"
 MOST_WAIT_S = 60.0  # between two attempts to load what could not be loaded
+HEAR_S = 5.0  # for those on an engine that has died to hear of it
 
 Load = Callable[[str], Awaitable[Engine]]
 
@@ -59,6 +62,13 @@ class Held:
         await self._idle.wait()
         await self.engine.close()
 
+    async def bury(self) -> None:
+        """Close an engine that has died; those on it hear of its end, and are waited for only so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEAR_S):
+                await self._idle.wait()
+        await self.engine.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Pick:
@@ -91,7 +101,8 @@ class Standing:
     def shadow(self) -> Held | None:
         """The candidate that answers unseen: one that is named and has no share of the traffic."""
         name = self.deployment.aliases.get(CANDIDATE)
-        return None if name is None or name in self.deployment.shares else self.engines.get(name)
+        held = None if name is None or name in self.deployment.shares else self.engines.get(name)
+        return None if held is None or held.engine.problem is not None else held
 
     def arm_of(self, version: str) -> str:
         """Under which alias a version answers: the first it has, else candidate."""
@@ -109,7 +120,7 @@ class Standing:
         below = 0.0
         for version in others:
             share = self.deployment.shares[version]
-            if version not in self.engines:
+            if version not in self.engines or self.engines[version].engine.problem is not None:
                 continue  # its share falls to the champion
             if at < below + share:
                 return Pick(self.engines[version], self.arm_of(version), share)
@@ -131,12 +142,14 @@ class Deployments:
         read: Callable[[], Deployment | None],
         load: Load,
         default: Deployment,
-        names: tuple[str, ...] = (),
+        names: tuple[str, ...],
+        reopening: Reopening,
         clock: Callable[[], float] = time.monotonic,
     ):
         """`read` gives what holds (called in a thread), `default` what holds where the log has none;
         `names` are the model names that mean the champion and its split, beside `champion`."""
         self._read, self._load, self._default, self._clock = read, load, default, clock
+        self.reopening = reopening
         self._any, self._names = "*" in names, {CHAMPION, *names}
         self._standing: Standing | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -156,7 +169,11 @@ class Deployments:
         await self._switch(wanted)
 
     async def follow(self) -> bool:
-        """Look once for another deployment, and take it on; whether it did. Never raises."""
+        """Look once for another deployment, and take it on; whether it did. Never raises.
+
+        Engines that have died meanwhile are opened again, as `reopening` says.
+        """
+        await self._reopen()
         try:
             wanted = await asyncio.to_thread(self._read) or self._default
         except EscultorError as error:
@@ -211,12 +228,16 @@ class Deployments:
 
     async def _switch(self, wanted: Deployment) -> None:
         old = {} if self._standing is None else self._standing.engines
+        same = self._standing is not None and self._standing.deployment.id == wanted.id
         champion = wanted.aliases[CHAMPION]
         engines: dict[str, Held] = {}
         missing: dict[str, str] = {}
         for version in dict.fromkeys([champion, *wanted.shares, *wanted.aliases.values()]):
+            there = old.get(version)
             try:
-                engines[version] = old.get(version) or Held(await self._load(version))
+                # One that has died is loaded anew for another deployment; otherwise `_reopen` sees to it.
+                keeps = there is not None and (there.engine.problem is None or same)
+                engines[version] = there if there and keeps else Held(await self._load(version))
             except Exception as error:
                 if version == champion:
                     raise
@@ -226,8 +247,41 @@ class Deployments:
         self._failed = None
         self.problem = "; ".join(f"{v} cannot be loaded: {why}" for v, why in missing.items()) or None
         for version, held in old.items():
-            if version not in engines:
+            if engines.get(version) is not held:
                 self._retire(held)
+
+    async def _reopen(self) -> None:
+        """Open engines again that have died, beside nothing of what they were. Never raises."""
+        # All are buried first: one may hold what another is made of.
+        if await self._bury():
+            gc.collect()  # faults, and the frames they were raised through, hold one another and the model
+        for version, held in list(self.standing.engines.items()):
+            if isinstance(held.engine, Down) and self.reopening.due(held.engine):
+                try:
+                    engine = await self._load(version)
+                except Exception as error:
+                    self.reopening.failed(held.engine, error)
+                else:
+                    self.reopening.succeeded(held.engine)
+                    self._put(Held(engine))
+
+    async def _bury(self) -> bool:
+        """Put something in the place of every engine that has died, and close it; whether there was one."""
+        dead = [
+            h for h in self.standing.engines.values() if h.engine.problem and not isinstance(h.engine, Down)
+        ]
+        for held in dead:
+            self._put(Held(self.reopening.down(held.version, str(held.engine.problem))))  # who asks is told
+            try:
+                await held.bury()
+            except Exception as error:
+                logger.warning("an engine that died could not be closed: %s", error)
+        return bool(dead)
+
+    def _put(self, held: Held) -> None:
+        """Let an engine have the place of its version."""
+        there = self.standing
+        self._standing = replace(there, engines={**there.engines, held.version: held})
 
     def _postpone(self, failed: str | None, tried: bool) -> None:
         self._failed = failed

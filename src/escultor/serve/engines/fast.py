@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from escultor.config import Serve
-from escultor.errors import EngineFault, Overloaded
+from escultor.errors import EngineDown, EngineFault, Overloaded
 from escultor.model.decoding import Token
 from escultor.model.load import Loaded
 from escultor.serve.engines.converting import converted, greedy, refuse_unless_equal
@@ -67,7 +67,7 @@ class FastEngine:
 
     async def _fast(self, ask: Ask) -> AsyncIterator[Event]:
         if self._closed:
-            raise EngineFault("the engine is closed", self.version)
+            raise EngineDown("the engine is closed", self.version)
         if len(self._jobs) >= self._threads + self._settings.queue:
             raise Overloaded(
                 "too many answers are waiting",
@@ -111,14 +111,14 @@ class FastEngine:
             self._generator.generate_batch(**asked, callback=told)
             if not job.utterance.whole and not job.cancelled:
                 raise EngineFault("an answer ended before its end", f"{row.count} tokens")
-        except Exception as error:
+        except BaseException as error:  # whatever it is: nobody else tells who waits
             job.tell(error if isinstance(error, EngineFault) else EngineFault("an answer failed", error))
 
     async def close(self) -> None:
         self._closed = True
         for job in list(self._jobs):
             job.cancelled = True
-            job.tell(EngineFault("the engine is closed", self.version))
+            job.tell(EngineDown("the engine is closed", self.version))
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
         self._generator.unload_model()
         await self._other.close()

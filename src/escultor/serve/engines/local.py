@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from escultor.config import Serve
-from escultor.errors import EngineFault, InputError, Overloaded
+from escultor.errors import EngineFault, InputError, Overloaded, say
 from escultor.model.hot_adapters import HotAdapters
 from escultor.model.load import Loaded
 from escultor.serve.engines.utterance import Voice
@@ -34,7 +34,8 @@ class LocalEngine:
 
     @property
     def problem(self) -> str | None:
-        return None if self._worker.over is None else str(self._worker.over)
+        over = self._worker.over
+        return None if over is None else say(over.what, over.got)
 
     def stream(self, ask: Ask) -> AsyncIterator[Event]:
         return self.answer(ask, None)
@@ -113,4 +114,5 @@ class AdapterEngine:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._base.without_adapter(self._version)
+            if self._base.problem is None:  # else its weights went with the base's
+                await self._base.without_adapter(self._version)

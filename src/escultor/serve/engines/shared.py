@@ -51,7 +51,7 @@ class SharedEngines:
 
     async def _take(self, version: str, folder: Path) -> Lease:
         held = self._held.get(version)
-        if held is None:
+        if held is None or held.engine.problem is not None:  # one that has died is its holders' to close
             held = self._held[version] = await self._made(version, folder)
         held.holders += 1
         return Lease(self, held)
@@ -77,7 +77,8 @@ class SharedEngines:
         held.holders -= 1
         if held.holders:
             return
-        del self._held[held.engine.version]
+        if self._held.get(held.engine.version) is held:
+            del self._held[held.engine.version]
         try:
             await held.engine.close()
         finally:  # an engine that has failed holds its base no longer

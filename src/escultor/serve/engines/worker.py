@@ -7,6 +7,7 @@ fails ends the jobs it was for and no others; should the thread itself end, it e
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -15,10 +16,12 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from escultor.errors import EngineFault, EscultorError
+from escultor.errors import EngineDown, EngineFault, EscultorError
 from escultor.model.decoding import PREFILL_TOKENS, Decoding, Row, Token
 from escultor.serve.engines.utterance import Utterance
 from escultor.serve.protocol import End, Event
+
+logger = logging.getLogger(__name__)
 
 SEND_S = 0.01  # pieces that come within it are told together: nobody reads so fast, and loops wake less
 
@@ -56,7 +59,7 @@ class Worker:
         self._batches: dict[str | None, Decoding] = {}
         self._outbox: list[tuple[Job, Event | Exception]] = []
         self._sent_s = 0.0  # when all of it was last sent
-        self._over: EngineFault | None = None
+        self._over: EngineDown | None = None
         self._gate = threading.Lock()  # nothing is handed in once it is over
         self._thread = threading.Thread(target=self._run, name="escultor-decoding", daemon=True)
         self._thread.start()
@@ -67,15 +70,15 @@ class Worker:
         return self._inbox.qsize() + len(self._waiting)
 
     @property
-    def over(self) -> EngineFault | None:
+    def over(self) -> EngineDown | None:
         """Why the thread has ended, None while it goes on."""
         return self._over
 
     def hand_in(self, item: Job | Call) -> None:
-        """Raises EngineFault when the thread has ended."""
+        """Raises EngineDown when the thread has ended."""
         with self._gate:
             if self._over:
-                raise self._over
+                raise _again(self._over)
             self._inbox.put(item)
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
@@ -100,17 +103,20 @@ class Worker:
     # --- in the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        why = EngineFault("the engine is closed")
+        why = EngineDown("the engine is closed", remedy="ask again in some seconds")
         try:
             while self._receive():
                 self._turn()
                 self._send()
         except BaseException as error:
-            why = EngineFault("the decoding thread has failed", f"{type(error).__name__}: {error}")
+            # What it says may hold anything; it is for the log, its kind for whoever waits.
+            logger.error("the decoding thread has failed", exc_info=error)
+            remedy = "ask again in some seconds"
+            why = EngineDown("the decoding thread has failed", type(error).__name__, remedy=remedy)
         finally:
             self._finish(why)
 
-    def _finish(self, why: EngineFault) -> None:
+    def _finish(self, why: EngineDown) -> None:
         with self._gate:
             self._over = why
         while True:
@@ -121,7 +127,7 @@ class Worker:
             if isinstance(item, Job):
                 self._waiting.append(item)
             elif item is not None:
-                item[1].set_exception(why)
+                item[1].set_exception(_again(why))
         for job in (*self._waiting, *self._jobs.values()):
             self._end(job, why)
         self._waiting.clear()
@@ -210,9 +216,9 @@ class Worker:
             if row.finish is None:
                 batch.drop(row)
 
-    def _end(self, job: Job, why: Exception) -> None:
+    def _end(self, job: Job, why: EngineFault) -> None:
         job.ended = True
-        self._outbox.append((job, why))
+        self._outbox.append((job, _again(why)))
 
     def _send(self) -> None:
         """One call into each event loop, with what is due; what a closed loop's jobs wanted, nobody wants.
@@ -236,6 +242,11 @@ class Worker:
             except RuntimeError:
                 for job, _ in events:
                     job.cancelled = True
+
+
+def _again(why: EngineFault) -> EngineFault:
+    """The same fault for one who waits: what is raised holds on to all that it was raised through."""
+    return type(why)(why.what, why.got, why.allowed, why.remedy)
 
 
 def _deliver(events: list[tuple[Job, Event | Exception]]) -> None:

@@ -24,6 +24,7 @@ from escultor.serve.gateway.recovery import Recovery
 from escultor.serve.gateway.terms import Terms
 from escultor.serve.limits import Buckets
 from escultor.serve.protocol import Delta, End
+from escultor.serve.reopening import Reopening
 from escultor.serve.subjects import Subjects
 from escultor.serve.wire import answers
 from escultor.serve.wire.answers import Style
@@ -61,7 +62,8 @@ class Gateway:
         self.recovery = Recovery(store.log, self.writer, self.ledger.owner)
         self.intake = Intake(store, self.writer, settings.feedback, keep_text=settings.keep_text)
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
-        self.deployments = Deployments(read, load, default, settings.names)
+        reopening = Reopening(settings.reopen_attempts, settings.reopen_quiet_s)
+        self.deployments = Deployments(read, load, default, settings.names, reopening)
         self.keys = Keyring()
         self.shadows_left_out = 0  # since the start, for want of room
         self._key_events: list[KeyEvent] = []

@@ -90,6 +90,8 @@ async def health(request: Request) -> Response:
             "failed_writes": gateway.writer.failed,
             "unlogged_answers": gateway.ledger.unlogged,
             "shadows_left_out": gateway.shadows_left_out,
+            "engines_died": gateway.deployments.reopening.died,
+            "engines_reopened": gateway.deployments.reopening.reopened,
             "problem": problem if problem is None or told else "the server's log says what",
         }
     )

@@ -110,6 +110,8 @@ class Health(BaseModel):
     failed_writes: int
     unlogged_answers: int
     shadows_left_out: int
+    engines_died: int
+    engines_reopened: int
     problem: str | None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from escultor.errors import (
+    EngineDown,
     EngineFault,
     Erased,
     IdTaken,
@@ -80,6 +81,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(400, str(error), "invalid_value")
     if isinstance(error, Overloaded):
         return Refusal(503, str(error), "overloaded", headers={"Retry-After": "1"})
+    if isinstance(error, EngineDown):
+        return Refusal(503, str(error), "engine_down", headers={"Retry-After": "2"})
     if isinstance(error, SchemaFault):
         return Refusal(422, str(error), "schema_not_followed", param="response_format")
     if isinstance(error, UpstreamFault):
