@@ -75,8 +75,15 @@ class Standings:
 
 def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]) -> Standings:
     """The standings of all that the index holds. Released entries are held back no more."""
+    end_user = f"source = '{SourceKind.END_USER}'"
     haste = standing.hasty(_rates(file, settings.burst_floor), settings.burst_factor, settings.burst_floor)
-    dictation, copying = standing.dictated(_told(file, settings.dictated_share))
+    told = file.execute(
+        "select subject, skill, count(*), sum(repeated >= ?) from answers a where exists "
+        f"(select 1 from live l where l.target = a.id and {end_user}) or exists "
+        f"(select 1 from picks p where p.winner = a.id and {end_user}) group by subject, skill",
+        (settings.dictated_share,),
+    )
+    dictation, copying = standing.dictated(Told(*row) for row in told)
     held = [entry for entry in (*haste, *dictation) if entry.id not in released]
     right, gold = _right(file, settings.gold_items)
     bias, share = _first_bias(file)
@@ -98,23 +105,6 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
         hasty,
         sorted(entry.subject for entry in held if entry.rule == "dictation"),
     )
-
-
-def _told(file: sqlite3.Connection, share: float) -> list[Told]:
-    """By person and skill, how many of their answers that end users judged there are, and how many of these
-    repeat the prompt; of skills that have such an answer, since the others have nothing to hold back."""
-    end_user = f"source = '{SourceKind.END_USER}'"
-    judged = (
-        f"(exists (select 1 from live l where l.target = a.id and {end_user}) or exists "
-        f"(select 1 from picks p where p.winner = a.id and {end_user}))"
-    )
-    rows = file.execute(
-        f"select subject, skill, count(*), sum(repeated >= ?1) from answers a where skill in "
-        f"(select skill from answers a where repeated >= ?1 and {judged}) and {judged} "
-        "group by subject, skill",
-        (share,),
-    )
-    return [Told(*row) for row in rows]
 
 
 def _rates(file: sqlite3.Connection, floor: int) -> Iterator[Rate]:
