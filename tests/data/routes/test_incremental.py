@@ -8,7 +8,7 @@ from saying import DAY, NOW, edit, pick, said, thumb, withdrawn
 
 from escultor.config import Routes
 from escultor.data.held_out import hold_out
-from escultor.data.routes import datasets, drafting, folding, index, lean
+from escultor.data.routes import datasets, drafting, folding, index, lean, trusting
 from escultor.data.routes.convert import Asked
 from escultor.data.routes.datasets import convert, open_index, read_items, record
 from escultor.store import open_store
@@ -62,6 +62,31 @@ def test_a_log_read_in_pieces_comes_to_the_same(tmp_path, pieces):
         assert len(everything(whole)["pair"]) > 30
         first, second = (convert(store, SETTINGS, Asked(NOW)).card for store in (whole, parts))
         assert first == second
+
+
+@pytest.mark.parametrize("place", ["measure", "redraft"])
+@pytest.mark.parametrize("known", [0, 150])
+@pytest.mark.parametrize("later", [[], [said("z", "something new"), thumb("z", True)]], ids=["none", "more"])
+def test_a_read_that_was_killed_between_its_steps_is_gone_on_with(tmp_path, monkeypatch, place, known, later):
+    events = mixed()
+    with open_store(str(tmp_path / "whole")) as whole, open_store(str(tmp_path / "killed")) as killed:
+        whole.log.append(*events, *later)
+        if known:
+            killed.log.append(*events[:known])
+            everything(killed)
+        killed.log.append(*events[known:])
+        with monkeypatch.context() as patch:
+            patch.setattr(trusting if place == "measure" else drafting, place, _killed)
+            with pytest.raises(KeyboardInterrupt):
+                everything(killed)
+        killed.log.append(*later)
+        assert everything(killed) == everything(whole)
+        cards = [convert(store, SETTINGS, Asked(NOW)).card for store in (killed, whole)]
+        assert cards[0] == cards[1]
+
+
+def _killed(*given):
+    raise KeyboardInterrupt
 
 
 def test_several_processes_come_to_what_one_does(tmp_path, monkeypatch):

@@ -77,8 +77,9 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
     """The standings of all that the index holds. Released entries are held back no more."""
     end_user = f"source = '{SourceKind.END_USER}'"
     haste = standing.hasty(_rates(file, settings.burst_floor), settings.burst_factor, settings.burst_floor)
+    # In the order of their ids, as verdicts lie too: by an index of persons it takes three times as long.
     told = file.execute(
-        "select subject, skill, count(*), sum(repeated >= ?) from answers a where exists "
+        "select subject, skill, count(*), sum(repeated >= ?) from answers a not indexed where exists "
         f"(select 1 from live l where l.target = a.id and {end_user}) or exists "
         f"(select 1 from picks p where p.winner = a.id and {end_user}) group by subject, skill",
         (settings.dictated_share,),
