@@ -4,7 +4,7 @@ import pytest
 from tiny import llama
 
 from escultor.config import Serve
-from escultor.errors import StoreError
+from escultor.errors import ConfigError, StoreError
 from escultor.model.generate import generate
 from escultor.serve.logged import LoggedModel
 from escultor.serve.recording import Placement, Request
@@ -55,3 +55,8 @@ def test_one_who_asks_again_is_answered_anew_and_each_answer_can_be_repeated(sto
     prompt = model.loaded.chat.prompt(made[2].messages)
     (again,) = generate(model.loaded, [prompt], made[2].sampling)
     assert again.text == made[2].answer
+
+
+def test_where_no_text_may_be_kept_it_is_refused_before_anything_is_answered(store):
+    with pytest.raises(ConfigError, match="keep_text: false"):
+        LoggedModel(llama(), Placement("v"), store.log, Serve(keep_text=False))

@@ -1,7 +1,9 @@
 import copy
 import math
 import sqlite3
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from escultor.types import (
     Promote,
     Rating,
     Reject,
+    Remark,
     Scores,
     Step,
     Verdict,
@@ -259,3 +262,15 @@ def test_bodies_are_read_lean_by_id_and_by_a_copy_in_another_process(store):
         assert {id: body["target"] for id, body in found.items()} == {"r": "answer", "s": "answer"}
         assert [[seq for seq, _ in page] for page in reader.lean(Feedback, 1)] == [[2]]
     copied.close()
+
+
+def test_a_fault_of_the_database_does_not_repeat_what_was_to_be_written(tmp_path):
+    secret = "-".join(("secret", "words"))  # the line that writes it is in the trace
+    with open_store(str(tmp_path / "store")) as store:
+        with closing(sqlite3.connect(tmp_path / "store" / "log.db")) as other:
+            other.execute("create trigger no before insert on log begin select raise(abort, 'not now'); end")
+        with pytest.raises(StoreError) as fault:
+            store.log.append(Remark("r", 1.0, "a", "person", secret))
+        told = "".join(traceback.format_exception(fault.value))
+        assert "not now" in told
+        assert secret not in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,7 @@ def bring(
             remedy = "leave --out out; --store says where they go"
             raise InputError(f"{name} holds events, which go into the store", f"--out {out}", None, remedy)
         where = shell.config.store.url
-        report = _into_store(file, name, where, consent or Consent.TRAIN, thumb)
+        report = _into_store(shell, file, name, consent or Consent.TRAIN, thumb)
     kept = {what: report.counts.pop(what, 0) for what in ("kept", "interactions", "feedback")}
     said = ", ".join(f"{n:,} {'rows' if what == 'kept' else what}" for what, n in kept.items() if n)
     shell.say(f"{file} ({name}): {said or 'nothing'} into {where}")
@@ -69,11 +70,14 @@ def bring(
     return Done({"file": file, "format": name, "into": where, **kept, "left_out": dict(report.counts)})
 
 
-def _into_store(file: Path, name: str, url: str, consent: Consent, thumb: str | None):
+def _into_store(shell: Shell, file: Path, name: str, consent: Consent, thumb: str | None):
     from escultor.data.importers import formats
     from escultor.serve.subjects import Subjects
     from escultor.store import open_store
+    from escultor.store.redaction import redacted
 
-    with open_store(url) as store:
-        terms = formats.Terms(Subjects.of(store.root).subject, consent, thumb)
+    with open_store(shell.config.store.url) as store:
+        hashed = Subjects.of(store.root).subject
+        without = None if shell.config.serve.keep_text else partial(redacted, keyed=hashed)
+        terms = formats.Terms(hashed, consent, thumb, without)
         return formats.import_events(need_file(file), name, store.log, terms)

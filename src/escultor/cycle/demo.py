@@ -36,7 +36,7 @@ from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
 from escultor.monitor.rules import alerts
 from escultor.monitor.triggers import plan
-from escultor.serve.logged import LoggedModel
+from escultor.serve.logged import LoggedModel, refuse_without_text
 from escultor.serve.recording import Placement
 from escultor.skills.scoring import score_trinity
 from escultor.skills.suites import register
@@ -101,6 +101,7 @@ def run_demo(
 ) -> DemoResult:
     """Go round twice. What the store has already is reused; a run that was killed goes on."""
     config = config or load_config(CONFIG)
+    refuse_without_text(config.serve)  # now, and not after the training
     store = open_store(store_url)
     flow = Workflow(store, progress or Progress())
     flow.progress.phase("corpus")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from escultor.config import Serve
+from escultor.errors import ConfigError
 from escultor.ids import new_id
 from escultor.model.generate import generate
 from escultor.model.load import Loaded
@@ -29,6 +30,8 @@ class LoggedModel:
         settings: Serve,
         clock: Callable[[], float] = time.time,
     ):
+        """Raises ConfigError as `refuse_without_text`."""
+        refuse_without_text(settings)
         self.loaded, self.placement, self.log = loaded, placement, log
         self.settings, self.clock = settings, clock
 
@@ -58,6 +61,17 @@ class LoggedModel:
             made.append(interaction(request, self.placement, own, outcome, self.clock()))
         self.log.append(*made)
         return made
+
+
+def refuse_without_text(settings: Serve) -> None:
+    """Raises ConfigError where no text may be kept: these answers are there to be learnt from."""
+    if not settings.keep_text:
+        raise ConfigError(
+            "answers that are to be learnt from are kept with their text",
+            "serve.keep_text: false",
+            "true",
+            "leave it at true here; `escultor serve` serves without keeping any",
+        )
 
 
 def record_feedback(log: Log, *events: Feedback) -> None:

@@ -31,18 +31,20 @@ _REMEDIES = (
 
 
 def connect(url: URL) -> Engine:
-    """An engine whose commits are on disk when they return.
+    """An engine whose commits are on disk when they return, and whose errors do not repeat what was written.
 
     Raises StoreError when the driver is not installed.
     """
     try:
         if url.get_backend_name() == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": BUSY_S})
+            engine = create_engine(url, connect_args={"timeout": BUSY_S}, hide_parameters=True)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
             # A snapshot per statement: what is read after the writers' lock is up to date.
-            engine = create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+            engine = create_engine(
+                url, isolation_level="READ COMMITTED", pool_pre_ping=True, hide_parameters=True
+            )
     except ImportError as error:
         remedy = "install it: pip install 'escultor[postgres]'"
         raise StoreError("the driver for the store is not installed", error.name, None, remedy) from error

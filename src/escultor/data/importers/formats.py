@@ -25,6 +25,7 @@ from escultor.store.log import Log
 from escultor.types import Consent, Feedback, Interaction
 
 BATCH = 500  # entries of one transaction
+WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
 Row = dict[str, Any]
 Noun = Interaction | Feedback
 
@@ -40,11 +41,13 @@ FORMATS = (*ROWS, *EVENTS)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How events are to be taken in: who is who, what may be done with them, which score is the thumb."""
+    """How events are to be taken in: who is who, what may be done with them, which score is the thumb, and,
+    where no text may be kept, what is kept of an event."""
 
     subject_of: Callable[[str], str]  # from a user's name to a subject
     consent: Consent = Consent.TRAIN
     thumb: str | None = None
+    redacted: Callable[[Noun], Noun] | None = None
 
 
 @dataclass
@@ -152,8 +155,11 @@ def import_events(path: Path, name: str, log: Log, terms: Terms) -> Report:
     again = _events(path, name, terms, Report())
     nouns = ((line, noun) for line, noun in again if not isinstance(noun, Fault))
     while some := list(islice(nouns, BATCH)):
-        for (line, noun), outcome in zip(some, log.append_each([[n] for _, n in some]), strict=True):
+        kept = [noun if terms.redacted is None else terms.redacted(noun) for _, noun in some]
+        for (line, noun), bare, outcome in zip(some, kept, log.append_each([[n] for n in kept]), strict=True):
             _count(report, line, noun, outcome)
+            if bare != noun and not isinstance(outcome, EscultorError):
+                report.skip(WITHOUT_TEXT, line)
     return report
 
 

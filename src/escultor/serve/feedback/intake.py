@@ -67,7 +67,7 @@ class Intake:
         *,
         keep_text: bool = True,
     ):
-        """Without `keep_text` of corrections and remarks no more is kept than how long they are."""
+        """Without `keep_text` no word of corrections and remarks is kept."""
         self._log, self._writer, self._settings, self._clock = store.log, writer, settings, clock
         self._keep_text = keep_text
 

@@ -28,6 +28,7 @@ from escultor.serve.feedback.wire import (
     Target,
 )
 from escultor.store.feedback import CORRECTION, REMARK, THUMB, name_of
+from escultor.store.redaction import redacted
 from escultor.types import (
     Choice,
     Correction,
@@ -96,8 +97,7 @@ def without_text(parsed: Parsed) -> Parsed:
     if not isinstance(event, Correction | Remark):
         return parsed
     part = "output.content" if isinstance(event, Correction) else "text"
-    bare = replace(event, text=f"[{len(event.text)} characters]")
-    return replace(parsed, event=bare, not_kept=(*parsed.not_kept, part))
+    return replace(parsed, event=redacted(event, hash_value), not_kept=(*parsed.not_kept, part))
 
 
 def _event(

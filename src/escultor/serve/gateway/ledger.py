@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Literal
 
 from escultor.config import Serve
@@ -26,7 +25,8 @@ from escultor.serve.gateway.terms import Terms
 from escultor.serve.recording import Placement, Request, interaction
 from escultor.serve.subjects import Subjects
 from escultor.serve.writer import Writer
-from escultor.types import Consent, Interaction, Message, Opening
+from escultor.store.redaction import redacted
+from escultor.types import Interaction, Opening
 
 logger = logging.getLogger(__name__)
 
@@ -122,12 +122,5 @@ class Ledger:
         logger.error("%d answers could not be recorded: %s", count, error)
 
     def redacted(self, made: Interaction) -> Interaction:
-        """The row without a word of what was said: equal prompts still share a hash, this store's own."""
-        messages = tuple(Message(m.role, f"[{len(m.content)} characters]") for m in made.messages)
-        return replace(
-            made,
-            messages=messages,
-            answer=f"[{len(made.answer)} characters]",
-            prompt_hash=self._subjects.subject(made.prompt_hash),
-            consent=Consent.NONE,
-        )
+        """The row without a word of what was said."""
+        return redacted(made, self._subjects.subject)

@@ -1,0 +1,52 @@
+"""Where no text may be kept: figures and lengths stay, no word does, and nothing is learnt of what stands
+in its place."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from saying import NOW, edit, made, said, thumb
+
+from escultor.store.redaction import redacted
+from escultor.types import Consent, Correction, Message, Remark, Role
+
+TEXTS = st.text(min_size=1)
+
+
+def keyed(hash: str) -> str:
+    return f"keyed {hash}"
+
+
+@given(TEXTS, TEXTS)
+def test_of_an_answer_all_stays_but_its_words(question, answer):
+    full = replace(said("a"), messages=(Message(Role.SYSTEM, question),), answer=answer)
+    bare = redacted(full, keyed)
+    assert bare.messages == (Message(Role.SYSTEM, f"[{len(question)} characters]"),)
+    assert bare.answer == f"[{len(answer)} characters]"
+    assert (bare.prompt_hash, bare.consent) == (f"keyed {full.prompt_hash}", Consent.NONE)
+    same = {
+        "messages": full.messages,
+        "answer": answer,
+        "prompt_hash": full.prompt_hash,
+        "consent": full.consent,
+    }
+    assert replace(bare, **same) == full
+
+
+def test_of_what_is_said_about_it_no_word_stays_and_what_has_none_is_itself():
+    about = "id", 1.0, "answer", "person"
+    assert redacted(Remark(*about, "too long"), keyed).text == "[8 characters]"
+    assert redacted(Correction(*about, "a better answer"), keyed).text == ""
+    assert redacted(thumb("a", False), keyed) == thumb("a", False)
+
+
+@pytest.mark.parametrize("answer", ["short", "The result is forty two, since six times seven is forty two."])
+def test_nothing_is_learnt_from_a_correction_that_was_kept_without_its_words(answer):
+    served = [said("a", answer=answer, retain_until=NOW + 1)]
+    mended = edit("a", answer + " And more of the same, so that it says something else.")
+    examples, pairs, *_ = made(served, [mended])
+    assert examples or pairs  # with its words it is
+    *items, counts = made(served, [redacted(mended, keyed)])
+    assert items == [[], [], []]
+    assert counts["left out: correction that changes next to nothing"] > 0
