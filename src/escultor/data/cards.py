@@ -180,21 +180,25 @@ def _curated_tables(card: dict[str, Any]) -> Iterator[Table]:
         ["Kind", "Rows it was found in"],
         [[k, f"{n:,}"] for k, n in card["private"].items()],
     )
+    yield from _quality_tables(card["quality"])
+
+
+def _quality_tables(quality: dict[str, Any]) -> Iterator[Table]:
     yield (
         "Quality score",
         ["Feature", "Mean", "Scale", "Weight"],
         [
             [w["feature"], *(f"{w[key]:.3f}" for key in ("mean", "scale", "weight"))]
-            for w in card["quality"]["weights"]
+            for w in quality["weights"]
         ],
     )
-    if card["quality"]["calibration"]:
+    if quality["calibration"]:
         yield (
             "Reliability of the score",
             ["Score from", "Rows", "Mean score", "Share good"],
             [
                 [f"{b['low']:.1f}", f"{b['rows']:,}", f"{b['score']:.3f}", f"{b['good']:.3f}"]
-                for b in card["quality"]["calibration"]["bins"]
+                for b in quality["calibration"]["bins"]
             ],
         )
 
