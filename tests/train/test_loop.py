@@ -21,6 +21,7 @@ from escultor.text.chat import Chat
 from escultor.train import loop
 from escultor.train.loop import Objective, train
 from escultor.train.objectives import Loss, nll
+from escultor.train.optim import Optimizers
 from escultor.train.resume import RunFolder
 from escultor.train.streams import RowStream
 
@@ -136,6 +137,7 @@ KILLED = """
 import os, signal, sys
 import test_loop, tiny
 from escultor.train import loop
+from escultor.train.optim import Optimizers
 from escultor.train.resume import RunFolder
 
 loop.SAVE_EVERY_S = -1.0
