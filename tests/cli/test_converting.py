@@ -45,8 +45,8 @@ def test_convert_writes_files_that_training_reads_and_a_card(cli, corpus, tmp_pa
     assert call.data["rows"] == {"example": 0, "pair": 24, "judged": 0}
     pairs = read_jsonl(tmp_path / "june.pair.jsonl", "pair")
     assert len(pairs.items) == 24
-    assert "same-prompt/2" in (tmp_path / "june.card.md").read_text()
-    assert "<td>same-prompt/2</td>" in (tmp_path / "june.card.html").read_text()
+    assert "same-prompt/3" in (tmp_path / "june.card.md").read_text()
+    assert "<td>same-prompt/3</td>" in (tmp_path / "june.card.html").read_text()
     card = cli("data", "card", "june-pair", "--json").data
     assert (card["kind"], card["rows"]) == ("pair", 24)
     assert cli("data", "card", "june-pair", "--out", "c.html").code == 0
@@ -131,4 +131,4 @@ def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus
     assert "no pairs: too few for DPO" in cli("cycle", *SMALL, *few, *easy).err
     with open_store("escultor-store") as store:
         store.log.append(Rating("late", 9e9, "chat-0", "somebody else", "thumb", True))
-    assert "1 pairs (thumbs 1): too few for DPO" in cli("cycle", *SMALL, *few, *easy).err
+    assert "1 pair (thumbs 1): too few for DPO" in cli("cycle", *SMALL, *few, *easy).err

@@ -31,6 +31,7 @@ class Routes(Section):
     """From feedback to training data: how much makes a training run, weights, and abuse."""
 
     min_pairs: Count = Field(default=100, description="pairs that are worth a run of DPO")
+    min_examples: Count = Field(default=100, description="written answers that are worth a run of SFT")
     min_judged: Count = Field(default=500, description="single verdicts that are worth a run of KTO")
     min_judged_side: Count = Field(default=50, description="of those, good ones and bad ones at least")
     pairs_per_prompt: Count = Field(default=4, description="pairs of one route from one prompt at most")

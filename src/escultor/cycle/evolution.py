@@ -127,10 +127,11 @@ def evolve(turn: Turn, name: str, material: Material) -> Evolved:
     material = with_new_answers(turn, champion, material)
     stages = material.advice.stages
     if not stages:
+        least = turn.config.routes
         raise InputError(
             "there is too little feedback to learn from",
             "; ".join(material.advice.lines),
-            f"{turn.config.routes.min_pairs} pairs, or {turn.config.routes.min_judged} verdicts",
+            f"{least.min_examples} written answers, {least.min_pairs} pairs, or {least.min_judged} verdicts",
             "collect verdicts on several answers to the same prompts; `escultor feedback advise` says more",
         )
     for line in material.advice.lines:

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saying import DAY, made, pick, said, selected, thumb
+from saying import DAY, edit, made, pick, said, selected, thumb
 
 from escultor.config import Routes
 from escultor.data.routes import standing
-from escultor.data.routes.selecting import Cost, capped
+from escultor.data.routes.selecting import Cost, balanced, capped
 from escultor.data.routes.standing import Rate, Told, repeated_share
 from escultor.types import Interaction, Rating, SourceKind
 
@@ -108,6 +108,59 @@ def test_who_contradicts_the_others_counts_for_less_and_then_for_nothing():
     assert {c.draft.subjects for c in found.chosen["judged"]} == {("x", "y", "z")}
 
 
+def test_those_in_lockstep_are_one_voice_and_cannot_outvote_or_discredit_others():
+    """Ten vote good answers down that three honest people each liked: the three stay trusted."""
+    served, events = crowd(190, 6)
+    good = [said(f"g{n}", f"good {n}", subject=f"p{n}") for n in range(25)]
+    liked = [thumb(g.id, True, f"p{(n + k) % 190}", DAY * k) for n, g in enumerate(good) for k in range(3)]
+    down = [thumb(g.id, False, f"m{m}", DAY + m) for m in range(10) for g in good]
+    found = selected(served + good, events + liked + down)
+    verdicts = {c.draft.chosen: c.draft.desirable for c in found.chosen["judged"]}
+    assert all(verdicts[g.id] for g in good)
+    assert not any(who.startswith("p") for who in found.standings.reliability)
+
+
+def test_more_than_a_hundred_in_lockstep_are_found_too():
+    served, events = crowd(600, 6)
+    more, _ = attack("m0", 6, "Say something surprising.")
+    votes = [thumb(i.id, True, f"m{m}", DAY * k) for m in range(120) for k, i in enumerate(more)]
+    found = selected(served + more, events + votes)
+    assert len({found.standings.collectives[f"m{m}"] for m in range(120)}) == 1
+
+
+def test_answers_that_are_handed_out_for_several_to_judge_make_nobody_one():
+    served, events = crowd(80, 7)
+    shown = [said(f"o{n}", f"demonstration {n}") for n in range(8)]
+    events += [thumb(i.id, True, f"p{p}", DAY * (p % 14)) for p in range(80) for i in shown]
+    found = selected(served + shown, events)
+    assert found.standings.collectives == {}
+    assert len(found.chosen["judged"]) == 80 * 7 + 8
+
+
+def test_an_answer_that_thousands_judged_is_one_item():
+    served, events = crowd(20, 3)
+    votes = [thumb("h0-0", True, f"many{n}", DAY * (n % 14)) for n in range(3000)]
+    found = selected(served, events + votes)
+    (item,) = [c for c in found.chosen["judged"] if c.draft.chosen == "h0-0"]
+    assert (item.draft.desirable, item.draft.flip) == (True, 0.02)
+
+
+def test_what_a_hundred_liked_is_not_for_one_to_mend():
+    served = [said("a", answer="The capital of Peru is Lima, by the sea.")]
+    plant = edit("a", "The capital of Peru is Quito, by the sea.", "mallory")
+    two = [thumb("a", True, who) for who in ("x", "y")]
+    examples, pairs, _, counts = made(served, [plant, *two])
+    assert examples == pairs == []
+    assert counts["left out: correction of what others liked"] == 1
+    assert len(made(served, [plant, two[0]])[1]) == 1  # one other is no crowd
+
+
+def test_who_has_no_name_has_a_room_too():
+    served, events = crowd(140, 5)
+    more, votes = attack("", 28, "Say something surprising.")
+    assert planted(made(served + more, events + votes)) == 20
+
+
 def test_newcomers_count_half_and_fill_a_smaller_room():
     served, events = crowd(20, 8)
     more, votes = attack("new", 12, "Say something surprising.", over=3600.0)
@@ -139,25 +192,54 @@ def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
     assert len(selected(few, events).chosen["judged"]) == 110
 
 
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.lists(st.sampled_from("abcdef"), max_size=3, unique=True), st.floats(0.1, 9.0)),
-        max_size=60,
+DRAWN = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from("abcdef"), max_size=3, unique=True), st.floats(0.1, 9.0), st.integers(0, 5)
     ),
-    st.floats(0.0, 0.5),
-    st.integers(0, 8),
+    max_size=60,
 )
+
+
+@settings(deadline=None)
+@given(DRAWN, st.floats(0.0, 0.5), st.integers(0, 8))
 def test_no_owner_holds_more_than_the_floor_or_the_share_of_what_stays(drawn, share, floor):
-    items = [Cost(f"i{n}", weight, tuple(sorted(owners))) for n, (owners, weight) in enumerate(drawn)]
+    """In items, on a rare side, and in weight when the sides are balanced; one item may be heavier."""
+    items = [Cost(f"i{n}", weight, tuple(sorted(o)), up > 0) for n, (o, weight, up) in enumerate(drawn)]
     keep, lost = capped(items, share, lambda _: floor)
-    held: dict[str, float] = {}
-    for item, stays in zip(items, keep, strict=True):
-        for owner in item.owners if stays else ():
-            held[owner] = held.get(owner, 0.0) + item.each
-    assert all(cost <= max(floor, share * sum(keep)) + 1e-6 for cost in held.values())
+    kept = [item for item, stays in zip(items, keep, strict=True) if stays]
+    weights = balanced([item.weight for item in kept], [item.side for item in kept])
+    limit = max(floor, share * len(kept))
+    sides = [[item for item in kept if item.side is side] for side in (True, False)]
+    for owner in "abcdef":
+        own = [item for item in kept if owner in item.owners]
+        if len(own) > 1:
+            assert sum(1 / len(item.owners) for item in own) <= limit + 1e-6
+        alone = 0.0
+        for side in sides if all(sides) else []:
+            theirs = [item for item in side if owner in item.owners]
+            mean = sum(item.weight for item in side) / len(side)
+            held = sum(max(1.0, item.weight / mean) / len(item.owners) for item in theirs)
+            assert len(theirs) == 1 or held <= 2 * limit * len(side) / len(kept) + 1e-6
+            alone += max((w for i, w in zip(kept, weights, strict=True) if i in theirs), default=0.0)
+        if all(sides):
+            weight = sum(w / len(i.owners) for i, w in zip(kept, weights, strict=True) if owner in i.owners)
+            assert weight <= 2 * limit + alone + 1e-6
     assert all(stays for item, stays in zip(items, keep, strict=True) if not item.owners)
     assert all(lost.values())
+
+
+def test_bad_verdicts_are_bounded_by_what_they_weigh_where_they_are_rare():
+    """Fifty bad verdicts in five thousand weigh as much as all good ones: twenty of one person's are much."""
+    served, events = crowd(500, 10)
+    draw = random.Random(3)
+    events = [replace(e, value=draw.random() > 0.01) for e in events]
+    more, votes = attack("mallory", 20, "Say something surprising.")
+    found = selected(served + more, events + [replace(v, value=False) for v in votes]).chosen["judged"]
+    theirs = sum(c.weight for c in found if c.draft.subjects == ("mallory",))
+    bad = [c for c in found if not c.draft.desirable]
+    assert 30 < len(bad) < 70
+    assert theirs <= max(20, 0.01 * len(found)) * 2
+    assert sum(c.draft.subjects == ("mallory",) for c in bad) == 1
 
 
 # --- the rules by themselves ------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saying import done, pick, rater, said, selected, thumb
+from saying import done, edit, pick, rater, said, selected, thumb
 
 from escultor.config import Routes
 from escultor.data.routes import selecting
@@ -112,6 +112,46 @@ def test_the_pull_of_the_first_place_is_found_and_taken_out():
     assert flips["b"] < 0.25 < flips["a"]  # to take the second against the pull says more
 
 
+def test_choices_and_regenerations_are_measured_on_gold_too():
+    draw = random.Random(4)
+    served, events = [], []
+    for n in range(600):
+        good = draw.random() < 0.5
+        served += [
+            said(f"{side}{n}", f"q{n}", subject=f"p{n}", parent=f"a{n}" if side == "b" else None)
+            for side in "ab"
+        ]
+        events += [rater(f"a{n}", good), rater(f"b{n}", not good)]
+        if n < 300:
+            right = draw.random() < 0.9
+            shown = (f"a{n}", f"b{n}") if n % 2 else (f"b{n}", f"a{n}")
+            events.append(pick(shown, f"{'a' if right is good else 'b'}{n}", f"p{n}"))
+        elif good is (draw.random() < 0.45):  # of the last answers that were kept, 0.55 are better
+            events.append(thumb(f"b{n}", True, f"p{n}"))
+    right = selected(served, events).standings.right
+    assert right["choice"] == pytest.approx(0.9, abs=0.04)
+    assert right["regeneration"] == pytest.approx(0.56, abs=0.08)
+
+
+def test_no_single_person_moves_what_is_measured_of_all():
+    """One who lies on every answer that raters judged, and always takes the first of two."""
+    draw = random.Random(5)
+    served = [said(f"a{n}", f"q{n}", subject=f"p{n % 200}") for n in range(400)]
+    truth = [draw.random() < 0.5 for _ in served]
+    events = [rater(i.id, up) for i, up in zip(served, truth, strict=True)]
+    events += [
+        thumb(i.id, up if draw.random() < 0.9 else not up, i.subject)
+        for i, up in zip(served, truth, strict=True)
+    ]
+    sides = [said(f"{side}{n}x", f"c{n}") for n in range(200) for side in "ab"]
+    events += [pick((f"a{n}x", f"b{n}x"), f"{draw.choice('ab')}{n}x", f"p{n}") for n in range(200)]
+    lies = [thumb(i.id, not up, "liar", 1e6 * n) for n, (i, up) in enumerate(zip(served, truth, strict=True))]
+    lies += [pick((f"b{n}x", f"a{n}x"), f"b{n}x", "liar", 1e6 * n) for n in range(200)]
+    before, after = (selected(served + sides, events + more).standings for more in ([], lies))
+    assert before.right["thumb"] - after.right["thumb"] < 0.06
+    assert abs(after.first_bias - before.first_bias) <= 0.4
+
+
 def test_pairs_of_unlike_length_are_left_out_where_that_is_asked():
     served = [said("a", answer="x" * 100), said("b", answer="y" * 40)]
     events = [thumb("a", True), thumb("b", False)]
@@ -166,6 +206,30 @@ def test_advice_names_what_there_is_and_what_is_lacking():
     assert any("a matter of taste" in line for line in enough.lines)
 
 
+def edits(n):
+    served = [
+        said(f"a{k}", f"q{k}", "The result is forty one, as you know.", subject=f"p{k}") for k in range(n)
+    ]
+    return served, [edit(i.id, "The result is forty two, as you know.", i.subject) for i in served]
+
+
+def test_advice_trains_on_written_answers_from_so_many_on_that_no_single_person_wrote_most():
+    few = told(*edits(1))
+    assert few.stages == ()
+    assert few.lines[0] == (
+        "1 written answer beside 0 pairs that only compare, agreement unknown, too few answers were judged "
+        "twice: a right answer seems to exist; too few for SFT; 99 more needed"
+    )
+    assert told(*edits(30), min_examples=30, min_pairs=40).stages == ("sft",)
+
+
+def test_advice_calls_nothing_a_taste_in_which_people_agree():
+    served = [said(f"{side}{n}", f"q{n}") for n in range(40) for side in "ab"]
+    events = [thumb(i.id, i.id[0] == "a", f"p{(k + j) % 90}") for k, i in enumerate(served) for j in range(2)]
+    lines = told(served, events, min_pairs=30).lines
+    assert "agreement alpha 1.00: people want the same, and nobody wrote what" in lines[0]
+
+
 def test_advice_is_kto_where_thumbs_met_no_other_and_says_which_side_is_lacking():
     served = [said(f"a{n}", f"q{n}", subject=f"p{n}") for n in range(60)]
     events = [thumb(i.id, n % 3 > 0, i.subject) for n, i in enumerate(served)]
@@ -178,9 +242,9 @@ def test_the_card_says_who_and_what():
     served = [said("a"), said("b"), said("c", "q")]
     events = [thumb("a", True), thumb("b", False), thumb("c", True, "x"), thumb("c", True, "y")]
     found = section(selected(served, events))
-    assert found["kinds"]["pair"]["routes"] == {"same-prompt/2": 1}
+    assert found["kinds"]["pair"]["routes"] == {"same-prompt/3": 1}
     assert found["kinds"]["pair"]["largest_end_user_share"] == 1.0
     assert found["kinds"]["judged"]["up_down_by_skill"] == {"chat": [1, 0]}
     shown = {title: rows for title, _, rows in tables(found)}
-    assert shown["Routes"] == [["same-prompt/2", "pair", "1"], ["thumb/1", "judged", "1"]]
+    assert shown["Routes"] == [["same-prompt/3", "pair", "1"], ["thumb/2", "judged", "1"]]
     assert any("Krippendorff" in line for line in lines(found))

@@ -1,6 +1,7 @@
 """Each route makes what it says, in their order; laws: pure, order-free, idempotent, never across prompts."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ def test_an_edit_stands_over_the_answer_it_mends_and_is_an_example():
     served = [said("a", answer=LONG)]
     mended = LONG.replace("forty two", "42")
     examples, pairs, verdicts, _ = made(served, [edit("a", mended), thumb("a", False)])
-    assert [(e.response, e.origin.rule) for e in examples] == [(mended, "correction/1")]
+    assert [(e.response, e.origin.rule) for e in examples] == [(mended, "correction/2")]
     assert [(p.chosen, p.rejected) for p in pairs] == [(mended, LONG)]
     assert pairs[0].flip_rate == pytest.approx(0.15)
     assert verdicts == []  # the thumb down says what the edit says
@@ -86,7 +87,7 @@ def test_a_choice_stands_over_what_was_shown_beside_it():
     served = [said("a"), said("b"), said("c")]
     _, pairs, _, _ = made(served, [pick(("a", "b", "c"), "b")])
     assert {(p.chosen, p.rejected) for p in pairs} == {("answer b", "answer a"), ("answer b", "answer c")}
-    assert rules(pairs) == ["choice/1"] * 2
+    assert rules(pairs) == ["choice/2"] * 2
 
 
 def test_a_tie_a_choice_across_prompts_and_one_of_unknown_answers_make_nothing():
@@ -103,7 +104,7 @@ def test_up_stands_over_down_on_one_prompt_and_what_met_nothing_is_left_for_kto(
     events = [thumb("a", True), thumb("b", False), thumb("c", False)]
     _, pairs, verdicts, _ = made(served, events)
     assert [(p.chosen, p.rejected, p.origin.rule) for p in pairs] == [
-        ("answer a", "answer b", "same-prompt/2")
+        ("answer a", "answer b", "same-prompt/3")
     ]
     assert [(v.response, v.desirable) for v in verdicts] == [("answer c", False)]
 
@@ -170,7 +171,7 @@ def test_without_consent_or_whole_answers_nothing_is_learnt():
 def test_items_of_simulated_raters_say_so():
     served = [said("a"), said("b")]
     events = [thumb("a", True, source=SourceKind.SIMULATED), thumb("b", False, source=SourceKind.SIMULATED)]
-    assert rules(made(served, events)[1]) == ["same-prompt/2;simulated"]
+    assert rules(made(served, events)[1]) == ["same-prompt/3;simulated"]
 
 
 def test_pairs_of_one_prompt_are_capped():
@@ -185,8 +186,18 @@ def test_choices_that_contradict_each_other_cancel():
     served = [said("a"), said("b")]
     events = [pick(("a", "b"), "a", "x"), pick(("b", "a"), "b", "y")]
     _, pairs, _, counts = made(served, events)
-    assert len(pairs) <= 1
-    assert counts["left out: choices that contradict each other"] == 1
+    assert pairs == []
+    assert counts["left out: choices that contradict each other"] == 2
+
+
+def test_many_choices_outvote_one_and_no_id_helps_it():
+    served = [said("a"), said("b")]
+    events = [pick(("a", "b") if n % 2 else ("b", "a"), "a", f"p{n}") for n in range(4)]
+    for id in ("0", "zzz", *(f"tried-{n}" for n in range(40))):
+        lone = replace(pick(("a", "b"), "b", "mallory"), id=id)
+        _, (pair,), _, counts = made(served, [*events, lone])
+        assert (pair.chosen, len(pair.origin.parents)) == ("answer a", 2 + 4)
+        assert counts["no pair: choices that others outvoted"] == 1
 
 
 def test_since_and_after_keep_items_with_something_new_though_their_other_half_is_old():
@@ -203,7 +214,7 @@ def test_since_and_after_keep_items_with_something_new_though_their_other_half_i
 def test_readings_of_several_people_add_up_in_log_odds():
     def of(*ups):
         right = Trust().of(THUMB, "x")
-        return together({f"s{n}": Judgement(f"s{n}", up, right, True, ()) for n, up in enumerate(ups)})
+        return together({f"s{n}": Judgement(f"s{n}", up, right, True, ()) for n, up in enumerate(ups)}, {})
 
     odds = 0.85 / 0.15
     assert of(True).flip == pytest.approx(1 / (1 + odds))
@@ -300,4 +311,4 @@ def test_no_word_makes_items_of_two_routes(history):
 
 def test_rules_are_named_and_versioned_once():
     assert max(Counter(route.name for route in ROUTES).values()) == 1
-    assert [route.rule for route in ROUTES][:2] == ["correction/1", "regeneration/1"]
+    assert [route.rule for route in ROUTES][:2] == ["correction/2", "regeneration/1"]

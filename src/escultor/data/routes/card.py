@@ -93,16 +93,16 @@ def advise(card: dict[str, Any], settings: Routes) -> Advice:
     pairs, examples = kinds["pair"]["rows"], kinds["example"]["rows"]
     stages: list[str] = []
     lines: list[str] = []
-    if words := _right_answer(card, examples, pairs):
+    if words := _right_answer(card, examples, pairs, settings):
         wants_sft, why = words
         lines.append(why)
         stages += ["sft"] if wants_sft else []
     sources = ", ".join(f"{NAMES[r.split('/')[0]]} {n:,}" for r, n in kinds["pair"]["routes"].items())
     if pairs >= settings.min_pairs:
         stages.append("dpo")
-        lines.append(f"{pairs:,} pairs ({sources}): DPO")
+        lines.append(f"{_n(pairs, 'pair')} ({sources}): DPO")
     else:
-        found = f"{pairs:,} pairs ({sources})" if pairs else "no pairs"
+        found = f"{_n(pairs, 'pair')} ({sources})" if pairs else "no pairs"
         lines.append(f"{found}: too few for DPO; {settings.min_pairs - pairs:,} more needed")
     stage, line = _thumbs(kinds["judged"], settings, "dpo" in stages)
     return Advice((*stages, *stage), (*lines, line))
@@ -112,7 +112,7 @@ def _thumbs(judged: dict[str, Any], settings: Routes, after: bool) -> tuple[tupl
     sides = judged.get("up_down_by_skill", {}).values()
     up, down = sum(side[0] for side in sides), sum(side[1] for side in sides)
     n, least = judged["rows"], settings.min_judged_side
-    left = f"{n:,} single verdicts ({up:,} good, {down:,} bad)"
+    left = f"{_n(n, 'single verdict')} ({up:,} good, {down:,} bad)"
     if n >= settings.min_judged and min(up, down) >= least:
         return ("kto",), f"{left} left: KTO{' after it' if after else ''}"
     missing = []
@@ -124,23 +124,36 @@ def _thumbs(judged: dict[str, Any], settings: Routes, after: bool) -> tuple[tupl
     return (), f"{left}: too few for KTO; {' and '.join(missing)} needed"
 
 
-def _right_answer(card: dict[str, Any], examples: int, pairs: int) -> tuple[bool, str] | None:
+def _right_answer(
+    card: dict[str, Any], examples: int, pairs: int, settings: Routes
+) -> tuple[bool, str] | None:
     """Whether there seems to be a right answer (SFT on what people wrote) or a taste (DPO): people who write
     what they want show one, people who agree with each other share one."""
     alpha = card["agreement_alpha"]
     if not examples and not pairs:
         return None
-    edits = card["kinds"]["pair"]["routes"].get("correction/1", 0)
-    share = f"{examples:,} written answers beside {pairs - edits:,} pairs that only compare"
+    routes = card["kinds"]["pair"]["routes"]
+    only = pairs - sum(n for route, n in routes.items() if route.split("/")[0] == "correction")
     agreed = "unknown, too few answers were judged twice" if alpha is None else f"alpha {alpha:.2f}"
-    if 2 * examples > examples + pairs - edits and (alpha is None or alpha >= TENTATIVE):
-        return True, f"{share}, agreement {agreed}: a right answer seems to exist: SFT on those first"
-    if examples and alpha is not None and alpha >= RELIABLE:
-        return True, f"{share}, agreement {agreed}: people want the same: SFT on those first"
-    return (
-        False,
-        f"{share}, agreement {agreed}: a matter of taste as far as can be seen: preferences, not SFT",
+    share = (
+        f"{_n(examples, 'written answer')} beside {_n(only, 'pair')} that only compare, agreement {agreed}"
     )
+    same = alpha is not None and alpha >= RELIABLE
+    if 2 * examples > examples + only and (alpha is None or alpha >= TENTATIVE):
+        found = f"{share}: a right answer seems to exist"
+    elif examples and same:
+        found = f"{share}: people want the same"
+    elif same:
+        return False, f"{share}: people want the same, and nobody wrote what: preferences, not SFT"
+    else:
+        return False, f"{share}: a matter of taste as far as can be seen: preferences, not SFT"
+    if examples >= settings.min_examples:
+        return True, f"{found}: SFT on those first"
+    return False, f"{found}; too few for SFT; {settings.min_examples - examples:,} more needed"
+
+
+def _n(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def lines(card: dict[str, Any]) -> Iterator[str]:

@@ -117,7 +117,7 @@ def select(index: Index, bodies: Bodies, settings: Routes, asked: Asked) -> Sele
             found.chosen[draft.kind].append(Chosen(draft, facts, other))
     for chosen in _measured(edits, index, bodies, counts):
         found.chosen[chosen.draft.kind].append(chosen)
-    probation = _on_probation(index, settings)
+    probation = _on_probation(index, settings, asked.now)
     for kind in KINDS:
         kept = _consistent(found.chosen[kind], counts)
         kept = _length_matched(kept, settings.length_ratio, counts) if kind == "pair" else kept
@@ -208,8 +208,9 @@ def _length_matched(found: list[Chosen], ratio: float | None, counts: Counter[st
     return kept
 
 
-def _on_probation(index: Index, settings: Routes) -> frozenset[str]:
+def _on_probation(index: Index, settings: Routes, now: float) -> frozenset[str]:
     rows, newest = index.newcomers(settings.probation_votes)
+    newest = min(newest, now)  # an event of the future makes nobody old
     return frozenset(
         s for s, n, first in rows if standing.on_probation(n, first, newest, settings.probation_votes)
     )
@@ -244,7 +245,9 @@ def _capped(
     """End users' and tenants' shares, by leaving items out after they are weighed."""
     one = selection.standings.collectives
     people = [
-        selecting.Cost(c.id, c.weight, tuple(sorted({one.get(s, s) for s in c.draft.subjects})))
+        selecting.Cost(
+            c.id, c.weight, tuple(sorted({one.get(s, s) for s in c.draft.subjects})), c.draft.desirable
+        )
         for c in found
     ]
 
@@ -257,7 +260,7 @@ def _capped(
         if len(tenants) > 1 and "tenant caps off" not in " ".join(selection.notes):
             selection.notes.append(f"tenant caps off: {len(tenants)} tenants, each near a fifth by nature")
         return found
-    costs = [selecting.Cost(c.id, c.weight, (c.facts.tenant,)) for c in found]
+    costs = [selecting.Cost(c.id, c.weight, (c.facts.tenant,), c.draft.desirable) for c in found]
     return _keep(
         found, costs, settings.tenant_share, lambda _: settings.subject_items, "tenant", selection.counts
     )

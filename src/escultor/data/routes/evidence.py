@@ -8,6 +8,7 @@ readings: their log-odds add up, so disagreement shows as doubt.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -79,12 +80,13 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How often each kind of event is right, how much each end user's word counts (1 where not named), and
-    how much being shown first helps a choice, in log-odds."""
+    """How often each kind of event is right, how much each end user's word counts (1 where not named), how
+    much being shown first helps a choice, in log-odds, and who speaks with one voice (under its name)."""
 
     right: dict[str, float] = field(default_factory=lambda: dict(PRIORS))
     reliability: dict[str, float] = field(default_factory=dict)
     first_bias: float = 0.0
+    collectives: dict[str, str] = field(default_factory=dict)
 
     def of(self, name: str, subject: str) -> float:
         """The probability that this person's event of this kind is right."""
@@ -97,7 +99,7 @@ class Trust:
         right = self.of(CHOICE, subject)
         if right <= 0.5:
             return 0.5
-        strength, bias = math.log(right / (1 - right)), self.first_bias if first else -self.first_bias
+        strength, bias = log_odds(right), self.first_bias if first else -self.first_bias
         better, worse = _logistic(strength + bias), _logistic(bias - strength)
         return better / (better + worse)
 
@@ -170,24 +172,41 @@ def judgements(words: list[Word], trust: Trust) -> dict[str, Judgement]:
     return made
 
 
-def together(judged: dict[str, Judgement]) -> Verdict | None:
-    """The verdict of several people on one text; None for a draw."""
-    total = 0.0
-    for j in judged.values():
-        total += _log_odds(j.right) if j.up else -_log_odds(j.right)
-    if abs(total) < 1e-9:
+def together(judged: dict[str, Judgement], one: Mapping[str, str]) -> Verdict | None:
+    """The verdict of several people on one text, of whom some are `one`; None for a draw."""
+    total = summed(((s, j.up, j.right) for s, j in judged.items()), one)
+    if total is None:
         return None
     up = total > 0
     agreeing = tuple(j for _, j in sorted(judged.items()) if j.up is up)
-    return Verdict(up, max(LEAST_FLIP, _logistic(-abs(total))), agreeing)
+    return Verdict(up, flip_of(total), agreeing)
 
 
-def _log_odds(p: float) -> float:
+def summed(readings: Iterable[tuple[str, bool, float]], one: Mapping[str, str]) -> float | None:
+    """The log-odds that something is so, from (person, says so, how often right); None for a draw. Those who
+    are `one` say together no more than the surest of them says alone."""
+    totals: dict[str, float] = {}
+    surest: dict[str, float] = {}
+    for subject, yes, right in readings:
+        name, odds = one.get(subject, subject), log_odds(right)
+        totals[name] = totals.get(name, 0.0) + (odds if yes else -odds)
+        surest[name] = max(surest.get(name, 0.0), odds)
+    total = math.fsum(max(-surest[name], min(surest[name], odds)) for name, odds in totals.items())
+    return None if abs(total) < 1e-9 else total
+
+
+def flip_of(total: float) -> float:
+    """How often what these log-odds favour is wrong."""
+    return max(LEAST_FLIP, _logistic(-abs(total)))
+
+
+def log_odds(p: float) -> float:
     return math.log(p / (1 - p))
 
 
 def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+    e = math.exp(-abs(x))  # thousands of people may have judged one answer: no exponent above 0
+    return 1 / (1 + e) if x >= 0 else e / (1 + e)
 
 
 def _last(judgement: Judgement) -> tuple[float, str]:

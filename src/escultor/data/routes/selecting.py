@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -32,72 +33,114 @@ def effective_size(weights: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an item takes of its owners' room: its weight, but no less than 1, shared among them alike."""
+    """What an item takes of its owners' room: its weight beside the mean of its side, but no less than 1,
+    shared among them alike. Good and bad are balanced later, so on a rare side an item weighs much."""
 
     id: str
     weight: float
     owners: tuple[Hashable, ...]
-
-    @property
-    def each(self) -> float:
-        return max(1.0, self.weight) / len(self.owners)
+    side: bool = True
 
 
-def capped(
-    items: Sequence[Cost], share: float, floor: Callable[[Hashable], float]
-) -> tuple[list[bool], dict[Hashable, int]]:
+Floor = Callable[[Hashable], float]
+
+
+def capped(items: Sequence[Cost], share: float, floor: Floor) -> tuple[list[bool], dict[Hashable, int]]:
     """Which items stay so that no owner holds more than max(floor, share of what stays), and how many each
-    owner lost. Items go in an order by hash that nobody can choose; one without owners always stays.
+    owner lost. Items go in an order by hash; one without owners always stays.
 
-    Law: of the n items that stay, every owner's cost is at most max(floor(owner), share * n).
+    Law: of the n items that stay, every owner's cost is at most max(floor(owner), share * n), and that of a
+    side with m of them at most twice its part of this, m / n; or the owner has one item there, however
+    heavy. So of the weight, when the sides are balanced, no owner holds more than twice
+    max(floor(owner) / n, share) but for such single items.
     """
-    totals: dict[Hashable, float] = {}
-    for item in items:
-        if item.owners:
-            each = item.each
-            for owner in item.owners:
-                totals[owner] = totals.get(owner, 0.0) + each
-    keep, staying, over, order = [True] * len(items), len(items), {}, []
-    for _ in range(LIMIT_ROUNDS):
-        short = {o for o in totals if totals[o] > max(floor(o), share * staying)}
-        if short != over.keys():
-            order = _drawn(items, short)
-        over = {o: max(floor(o), share * staying) for o in short}
-        keep = _within(items, order, over)
-        if sum(keep) == staying:
+    staying = list(range(len(items)))
+    while True:
+        n, costs = len(staying), _costs(items, staying)
+        staying = _within(items, costs, staying, share, floor, 1.0)
+        for side in (True, False):
+            own = [i for i in staying if items[i].side is side]
+            if own and len(own) < len(staying):
+                part = 2 * len(own) / len(staying)
+                gone = set(own).difference(_within(items, costs, own, 2 * share, floor, part))
+                staying = [i for i in staying if i not in gone]
+        if len(staying) == n:
             break
-        staying = sum(keep)
-    else:  # each round takes away at least one item; what is left then is held to the floors alone
-        over = {o: floor(o) for o in totals if totals[o] > floor(o)}
-        keep = _within(items, _drawn(items, set(over)), over)
-    lost: dict[Hashable, int] = {}
-    for item, stays in zip(items, keep, strict=True):
-        if not stays:
-            for owner in item.owners:
-                lost[owner] = lost.get(owner, 0) + 1
-    return keep, lost
+    stays = set(staying)
+    keep = [i in stays for i in range(len(items))]
+    lost = Counter(o for item, kept in zip(items, keep, strict=True) if not kept for o in item.owners)
+    return keep, dict(lost)
 
 
-def _drawn(items: Sequence[Cost], owners: set[Hashable]) -> list[int]:
+def _costs(items: Sequence[Cost], staying: Sequence[int]) -> dict[int, float]:
+    """What each item takes of the room of each of its owners."""
+    total, n = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for i in staying:
+        total[items[i].side] += items[i].weight
+        n[items[i].side] += 1
+    scale = {side: n[side] / total[side] if total[side] else 1.0 for side in n}
+    return {
+        i: max(1.0, item.weight * scale[item.side]) / len(item.owners)
+        for i in staying
+        if (item := items[i]).owners
+    }
+
+
+def _within(
+    items: Sequence[Cost],
+    costs: dict[int, float],
+    staying: list[int],
+    share: float,
+    floor: Floor,
+    part: float,
+) -> list[int]:
+    """Those that stay of these where owners have max(part of their floor, share of what stays)."""
+    totals: dict[Hashable, float] = {}
+    for i in staying:
+        for owner in items[i].owners:
+            totals[owner] = totals.get(owner, 0.0) + costs[i]
+    over: dict[Hashable, float] = {}
+    order: list[int] = []
+    kept, n = staying, -1
+    for _ in range(LIMIT_ROUNDS):
+        if len(kept) == n:
+            return kept
+        n = len(kept)
+        short = {o for o in totals if totals[o] > max(part * floor(o), share * n)}
+        if short != over.keys():
+            order = _drawn(items, staying, short)
+        over = {o: max(part * floor(o), share * n) for o in short}
+        kept = _filled(items, costs, staying, order, over)
+    # Each round takes away at least one item; what is left then is held to the floors alone.
+    over = {o: part * floor(o) for o in totals if totals[o] > part * floor(o)}
+    return _filled(items, costs, staying, _drawn(items, staying, set(over)), over)
+
+
+def _drawn(items: Sequence[Cost], staying: Sequence[int], owners: set[Hashable]) -> list[int]:
     """The items of some owners in an order by hash."""
-    found = [i for i, item in enumerate(items) if not owners.isdisjoint(item.owners)]
+    found = [i for i in staying if not owners.isdisjoint(items[i].owners)]
     return sorted(found, key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
 
 
-def _within(items: Sequence[Cost], order: Sequence[int], room: dict[Hashable, float]) -> list[bool]:
-    """Items in their order as long as every owner that is short of room has some left."""
-    left, keep = dict(room), [True] * len(items)
+def _filled(
+    items: Sequence[Cost],
+    costs: dict[int, float],
+    staying: list[int],
+    order: Sequence[int],
+    room: dict[Hashable, float],
+) -> list[int]:
+    """Items in their order as long as every owner that is short of room has some left, or has none yet."""
     if not room:
-        return keep
+        return staying
+    left, gone = dict(room), set()
     for i in order:
-        item = items[i]
-        short = [owner for owner in item.owners if owner in left]
-        if any(left[owner] + 1e-9 < item.each for owner in short):
-            keep[i] = False
+        short = [owner for owner in items[i].owners if owner in left]
+        if any(left[owner] + 1e-9 < costs[i] and left[owner] < room[owner] for owner in short):
+            gone.add(i)
             continue
         for owner in short:
-            left[owner] -= item.each
-    return keep
+            left[owner] -= costs[i]
+    return [i for i in staying if i not in gone]
 
 
 def class_weights(good: Sequence[bool], groups: Sequence[Hashable], clip: float) -> list[float]:

@@ -6,16 +6,19 @@ Nothing is deleted. What a rule holds back stands in an entry with its reason, c
   end users, each by their busiest such span; or in the person's own other spans, when it is more than usual.
 * **Dictation.** An answer that repeats what its asker wrote was not the model's idea. To plant a phrase one
   must have it said first, so verdicts on such answers are held back, unless it is the skill's nature to
-  repeat: more than a fifth of its answers do, taking the mean over at least five people.
+  repeat: more than a fifth of its answers do, taking the mean over at least five people. Only letters and
+  digits are compared, so blanks, marks, accents and look-alikes hide nothing; a paraphrase does.
 * **Agreement.** Who contradicts the others' majority is read as less often right; who does so half the time
   counts nothing.
-* **Lockstep.** Accounts that judged mostly the same answers alike are one person where caps are concerned.
+* **Lockstep.** Accounts that judged mostly the same answers alike are one person: one voice in a verdict, one
+  room. Where a fifth of the people are so, answers are handed out for several to judge, and nobody is.
 * **Probation.** Who is new counts half and fills a smaller cap.
 """
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -23,16 +26,21 @@ from typing import NamedTuple
 
 from escultor.ids import hash_value
 
-RULES = "standing/1"
+RULES = "standing/2"
 HOUR_S, DAY_S = 3600, 86_400
 SPANS = {"hour": HOUR_S, "day": DAY_S, "month": 30 * DAY_S}
 USUAL = 0.9  # of the others; the share that may conspire without moving what is usual is the rest
 CROWD = 5  # people beside oneself who make one
 OWN_SPANS = 5  # from which on a person has a history
 COPYING, COPYING_SUBJECTS = 0.2, 5
-WINDOW, WINDOWS, SHORTEST = 24, 16, 16  # characters, looked up at most, of an answer at least
+WINDOW, WINDOWS, SHORTEST = 20, 16, 13  # letters, looked up at most, of an answer at least
+# The commonest letters of other scripts that look like Latin ones, small.
+ALIKE = str.maketrans("аеорсухіјѕһԁԛԝвкмнтгіαορνιτκυχ", "aeopcyxijshdqwbkmhtriaopvitkux")
+_SMALL = bytes(range(256)).lower()
+_MARKS = bytes(c for c in range(128) if not chr(c).isalnum())
 AGREES, AGREES_WEIGHT = 0.8, 5  # what is believed of who was never compared with others, and how firmly
 TOGETHER, TOGETHER_SHARE = 5, 0.5  # verdicts in common, of the less busy one's
+BY_DESIGN = 0.2  # of the people in lockstep, from which on it is how answers are handed out
 YOUNG_S = DAY_S
 
 
@@ -140,12 +148,12 @@ def dictated(told: Iterable[Told]) -> tuple[list[Held], frozenset[str]]:
 
 
 def repeated_share(prompt: str, answer: str) -> float:
-    """The share of an answer that stands in the prompt, by pieces of 24 characters, case and blanks apart.
-    Answers shorter than 16 characters repeat nothing: a word is not dictated."""
-    text = " ".join(answer.lower().split())
+    """The share of an answer that stands in the prompt, by pieces of 20 letters or digits, all else apart.
+    Answers of fewer than 13 repeat nothing: a word is not dictated."""
+    text = letters(answer)
     if len(text) < SHORTEST:
         return 0.0
-    said = " ".join(prompt.lower().split())
+    said = letters(prompt)
     if len(text) <= WINDOW:
         return float(text in said)
     last = len(text) - WINDOW
@@ -155,6 +163,14 @@ def repeated_share(prompt: str, answer: str) -> float:
         at = last * i // gaps
         found += text[at : at + WINDOW] in said
     return found / pieces
+
+
+def letters(text: str) -> str:
+    """The letters and digits of a text, small, without accents and in one script where they look alike."""
+    if text.isascii():
+        return text.encode().translate(_SMALL, _MARKS).decode()
+    small = unicodedata.normalize("NFKD", text.casefold()).translate(ALIKE)
+    return "".join(c for c in small if c.isalnum())
 
 
 def reliability(agreements: Iterable[tuple[str, int, int]]) -> dict[str, float]:
@@ -170,7 +186,8 @@ def reliability(agreements: Iterable[tuple[str, int, int]]) -> dict[str, float]:
 
 
 def collectives(common: Iterable[tuple[str, str, int]], verdicts: Mapping[str, int]) -> dict[str, str]:
-    """From (person, person, verdicts that both gave alike) to the one name of each lockstep group."""
+    """From (person, person, verdicts that both gave alike) to the one name of each lockstep group; `verdicts`
+    counts those of every end user."""
     head: dict[str, str] = {}
 
     def find(subject: str) -> str:
@@ -182,7 +199,8 @@ def collectives(common: Iterable[tuple[str, str, int]], verdicts: Mapping[str, i
         if n >= TOGETHER and n >= TOGETHER_SHARE * min(verdicts[one], verdicts[other]):
             a, b = sorted((find(one), find(other)))
             head[b] = a
-    return {subject: find(subject) for subject in head}
+    people = sum(n >= TOGETHER for n in verdicts.values())
+    return {subject: find(subject) for subject in head} if len(head) <= BY_DESIGN * people else {}
 
 
 def on_probation(verdicts: int, first: float, newest: float, least: int) -> bool:

@@ -15,20 +15,27 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from escultor.data.routes.evidence import (
+    CHOICE,
     CORRECTION,
     IMPLICIT_RULES,
     REGENERATION,
+    THUMB,
     Answer,
     Group,
     Judgement,
+    Picked,
     Word,
+    flip_of,
     is_end_user,
+    log_odds,
+    summed,
     together,
 )
 from escultor.ids import hash_value
 from escultor.rng import unit
 from escultor.types import SourceKind
 
+NOBODY = "nobody"
 Kind = Literal["pair", "example", "judged"]
 
 
@@ -79,14 +86,20 @@ class Route:
 
 def corrections(group: Group, limits: Limits) -> Iterator[Draft]:
     """An edit stands over the answer it mends, and is an example of what to say. Whether it changed enough
-    to be a pair is seen when the texts are read (`convert`)."""
+    to be a pair is seen when the texts are read (`convert`). What others liked is not for one to mend: their
+    verdict stands against the edit, as far as it says more than one person's."""
     if not group.corrections:
         return
-    made = sorted(group.corrections, key=lambda w: w.id)
-    made.sort(key=lambda w: unit(0, "corrections", w.id))
+    # By the person, whose name is salted: ids of events are the client's own, and could be tried out.
+    made = sorted(group.corrections, key=lambda w: (unit(0, "corrections", w.subject, w.target), w.id))
     flip = {w.id: 1 - group.trust.of(CORRECTION, w.subject) for w in made}
     right = [w for w in made if flip[w.id] <= limits.max_flip_rate]
     group.count("left out: correction of an unreliable subject", len(made) - len(right))
+    able, right = right, []
+    for word in able:
+        flip[word.id] = _against_others(group, word, flip[word.id])
+        right += [word] if flip[word.id] <= limits.max_flip_rate else []
+    group.count("left out: correction of what others liked", len(able) - len(right))
     group.count(
         "left out: more corrections of one prompt than the cap", len(right[limits.pairs_per_prompt :])
     )
@@ -95,6 +108,24 @@ def corrections(group: Group, limits: Limits) -> Iterator[Draft]:
         yield _draft(group, "example", word.id, "", on, flip[word.id])
         yield _draft(group, "pair", word.id, word.target, on, flip[word.id])
         group.used.add((word.subject, word.target))
+
+
+def _against_others(group: Group, word: Word, flip: float) -> float:
+    """How often an edit is wrong, given what others said of the text that it mends."""
+    text = group.answers[word.target].text
+    others = {
+        s: j
+        for id, judged in group.judgements.items()
+        if group.answers[id].text == text
+        for s, j in judged.items()
+        if j.explicit and s != word.subject
+    }
+    verdict = together(others, group.trust.collectives)
+    if verdict is None or not verdict.up:
+        return flip
+    against = -log_odds(verdict.flip) - log_odds(group.trust.right[THUMB])
+    total = -log_odds(flip) - max(0.0, against)
+    return flip_of(total) if total > 0 else 1 - flip_of(total)
 
 
 # --- regenerations ----------------------------------------------------------------------------
@@ -147,32 +178,63 @@ def _abandoned(group: Group, answer: Answer) -> Iterator[Answer]:
 
 
 def choices(group: Group, limits: Limits) -> Iterator[Draft]:
-    """The answer that was picked stands over those shown beside it; what its place did for it is taken out
-    of how often the pick is right."""
-    by_text: dict[tuple[str, str], None] = {}
-    for pick in sorted(group.choices, key=lambda c: (unit(0, "choices", c.id), c.id)):
-        flip = 1 - group.trust.picked(pick.subject, pick.shown[0] == pick.winner)
-        if flip > limits.max_flip_rate:
-            group.count("left out: choice too doubtful")
+    """The answer that was picked stands over those shown beside it. Picks between the same two texts are
+    put together as independent readings, so the many outvote the one; what its place did for an answer is
+    taken out of how often a pick is right."""
+    made = 0
+    compared = _compared(group)
+    for texts in sorted(compared, key=lambda t: unit(0, "choices", *t)):
+        picks = compared[texts]
+        total = summed(
+            ((s, p.won == texts[0], group.trust.picked(s, p.first)) for s, p in picks.items()),
+            group.trust.collectives,
+        )
+        if total is None:
+            group.count("left out: choices that contradict each other", len(picks))
             continue
-        winner = group.answers[pick.winner]
+        won = texts[0] if total > 0 else texts[1]
+        agreeing = [p for p in picks.values() if p.won == won]
+        group.count("no pair: choices that others outvoted", len(picks) - len(agreeing))
+        if (flip := flip_of(total)) > limits.max_flip_rate:
+            group.count("left out: choice too doubtful", len(agreeing))
+            continue
+        if made >= limits.pairs_per_prompt:
+            group.count("left out: more choices on one prompt than the cap", len(agreeing))
+            continue
+        made += 1
+        words = tuple(sorted(p.word for p in agreeing))
+        best = min(agreeing, key=lambda p: p.word)
+        yield _draft(group, "pair", best.word.target, best.other, words, flip)
+        group.used |= {(p.word.subject, id) for p in agreeing for id in (p.word.target, p.other)}
+
+
+class _Pick(NamedTuple):
+    """One person's pick between two texts."""
+
+    word: Word
+    other: str  # the answer it was taken over
+    won: str  # the text
+    first: bool  # whether it was shown first
+
+
+def _compared(group: Group) -> dict[tuple[str, str], dict[str, _Pick]]:
+    """By two texts, what each person picked of them; the last holds."""
+    found: dict[tuple[str, str], dict[str, _Pick]] = {}
+    for pick in sorted(group.choices, key=lambda c: (c.time, c.id)):
+        won = group.answers[pick.winner].text
         for other in pick.shown:
-            texts = winner.text, group.answers[other].text
-            if other == pick.winner:
-                continue
-            if texts[0] == texts[1]:
+            lost = group.answers[other].text
+            if other != pick.winner and lost == won:
                 group.count("no pair: a choice between equal texts")
-                continue
-            if (texts[1], texts[0]) in by_text:
-                group.count("left out: choices that contradict each other")
-                continue
-            if texts not in by_text and len(by_text) >= limits.pairs_per_prompt:
-                group.count("left out: more choices on one prompt than the cap")
-                continue
-            by_text[texts] = None
-            word = Word(pick.seq, pick.id, pick.time, pick.winner, pick.subject, "choice", True, pick.source)
-            yield _draft(group, "pair", pick.winner, other, (word,), flip)
-            group.used |= {(pick.subject, pick.winner), (pick.subject, other)}
+            elif other != pick.winner:
+                texts = (won, lost) if won < lost else (lost, won)
+                first = pick.shown[0] == pick.winner
+                found.setdefault(texts, {})[pick.subject] = _Pick(_word(pick), other, won, first)
+    return found
+
+
+def _word(pick: Picked) -> Word:
+    return Word(pick.seq, pick.id, pick.time, pick.winner, pick.subject, CHOICE, True, pick.source)
 
 
 # --- same prompt, different verdicts ----------------------------------------------------------
@@ -185,7 +247,7 @@ def same_prompt(group: Group, limits: Limits) -> Iterator[Draft]:
         return
     ups, downs = [], []
     for _, (answer, judged) in sorted(group.texts().items()):
-        verdict = together({s: j for s, j in judged.items() if j.explicit})
+        verdict = together({s: j for s, j in judged.items() if j.explicit}, group.trust.collectives)
         if verdict is not None:
             (ups if verdict.up else downs).append((answer, verdict))
     made = []
@@ -213,7 +275,7 @@ def thumbs(group: Group, limits: Limits) -> Iterator[Draft]:
     factor 1 - 2 flip with which a flipped label's mean effect shrinks."""
     for _, (answer, judged) in sorted(group.texts().items()):
         explicit = {s: j for s, j in judged.items() if j.explicit}
-        verdict = together(explicit or judged)
+        verdict = together(explicit or judged, group.trust.collectives)
         if verdict is None:
             group.count("left out: as many for as against")
         elif verdict.flip > limits.max_flip_rate:
@@ -225,11 +287,11 @@ def thumbs(group: Group, limits: Limits) -> Iterator[Draft]:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("correction", 1, ("example", "pair"), corrections),
+    Route("correction", 2, ("example", "pair"), corrections),
     Route("regeneration", 1, ("pair",), regenerations),
-    Route("choice", 1, ("pair",), choices),
-    Route("same-prompt", 2, ("pair",), same_prompt),
-    Route("thumb", 1, ("judged",), thumbs),
+    Route("choice", 2, ("pair",), choices),
+    Route("same-prompt", 3, ("pair",), same_prompt),
+    Route("thumb", 2, ("judged",), thumbs),
 )
 RULES = hash_value([[route.rule for route in ROUTES], IMPLICIT_RULES])[:12]  # of the version of them all
 
@@ -250,7 +312,8 @@ def _draft(
 ) -> Draft:
     newest = max(words)
     about = words[0].target if words[0].name == CORRECTION else chosen
-    subjects = tuple(sorted({word.subject for word in words if is_end_user(word.source)}))
+    # Who has no name is somebody all the same: an item of nobody would have no cap.
+    subjects = tuple(sorted({word.subject or NOBODY for word in words if is_end_user(word.source)}))
     simulated = any(word.source == SourceKind.SIMULATED for word in words)
     ids = tuple(sorted({word.id for word in words}))
     time = max(word.time for word in words)

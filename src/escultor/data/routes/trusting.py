@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 
 from escultor.config import Routes
 from escultor.data.routes import standing
-from escultor.data.routes.evidence import PRIORS, THUMB, Trust
+from escultor.data.routes.evidence import CHOICE, PRIORS, REGENERATION, Trust
 from escultor.data.routes.standing import Held, Rate, Told
 from escultor.types import SourceKind
 
@@ -21,7 +21,10 @@ RIGHT = (0.5, 0.98)  # no kind of event is worse than a coin, none beyond doubt
 BIAS_PRIOR, BIAS_STEP = 20, 0.1
 # What drafts depend on of the settings; a change of any other lets them stand.
 DRAFTED_BY = {"pairs_per_prompt", "max_flip_rate", "dictated_share", "gold_items"}
-MOST_VOTERS = 100  # answers judged by more are left out where accounts are compared two by two
+# Accounts are compared two by two on answers judged by so many; on others each with the next ones in the
+# order of their names, of which those who conspire on answers of their own are neighbours.
+MOST_VOTERS, NEXT_ONES = 100, 20
+LOUDEST = 20  # events of one person that count where all are measured together
 
 _VOTES = "live where name = 'thumb' and gone = 0 and up is not null"
 _RATERS = f"('{SourceKind.RATER}')"
@@ -45,7 +48,7 @@ class Standings:
     dictating: list[str]
 
     def trust(self) -> Trust:
-        return Trust(self.right, self.reliability, self.first_bias)
+        return Trust(self.right, self.reliability, self.first_bias, self.collectives)
 
     def is_dictated(self, subject: str, skill: str, repeated: float, limit: float) -> bool:
         return repeated >= limit and skill not in self.copying and subject in self.dictating
@@ -57,7 +60,11 @@ class Standings:
 
     def changed(self, now: Standings) -> set[str]:
         """Those whose word or whose answers count otherwise now."""
-        pairs = ((self.reliability, now.reliability), (self.hasty, now.hasty))
+        pairs = (
+            (self.reliability, now.reliability),
+            (self.hasty, now.hasty),
+            (self.collectives, now.collectives),
+        )
         found = {s for old, new in pairs for s in old.keys() | new.keys() if old.get(s) != new.get(s)}
         return found | (set(self.dictating) ^ set(now.dictating))
 
@@ -88,6 +95,7 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
     held = [entry for entry in (*haste, *dictation) if entry.id not in released]
     right, gold = _right(file, settings.gold_items)
     bias, share = _first_bias(file)
+    one = _collectives(file)
     hasty: dict[str, list[tuple[float, float]]] = {}
     for entry in held:
         if entry.rule == "haste":
@@ -97,11 +105,11 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
         gold,
         bias,
         share,
-        standing.reliability(_agreements(file)),
+        standing.reliability(_agreements(file, one)),
         held,
         sorted(copying),
         sorted(released),
-        _collectives(file),
+        one,
         settings.model_dump(include=DRAFTED_BY),
         hasty,
         sorted(entry.subject for entry in held if entry.rule == "dictation"),
@@ -127,28 +135,46 @@ def _rates(file: sqlite3.Connection, floor: int) -> Iterator[Rate]:
                 yield Rate(subject, span, min(by), max(by.values()))
 
 
-def _agreements(file: sqlite3.Connection) -> list[tuple[str, int, int]]:
-    """End users' thumbs against the majority of the others on the same answer."""
-    return file.execute(
-        f"with t as (select target, sum(up) ups, count(*) n from {_VOTES} "
-        "group by target having count(*) > 2) "
-        "select l.subject, count(*), sum((2 * (ups - up) > n - 1) = up) from live l join t using (target) "
-        f"where name = 'thumb' and gone = 0 and up is not null and source = '{SourceKind.END_USER}' "
-        "and 2 * (ups - up) != n - 1 group by l.subject"
+def _agreements(file: sqlite3.Connection, one: Mapping[str, str]) -> list[tuple[str, int, int]]:
+    """Thumbs of end users against the majority of the others on the same answer. Those who are `one` have one
+    voice, their majority's, and are compared with it."""
+    file.execute("drop table if exists temp.one")
+    file.execute("create temp table one (subject text primary key, name text) without rowid")
+    file.executemany("insert into temp.one values (?,?)", one.items())
+    end_user = f"source = '{SourceKind.END_USER}'"
+    file.execute("drop table if exists temp.voices")
+    file.execute(
+        "create temp table voices as select target, coalesce(o.name, l.subject) subject, "
+        f"2 * sum(l.up) > count(*) up, min({end_user}) mine from (select * from {_VOTES} and target in "
+        f"(select target from {_VOTES} group by target having count(*) > 2)) l "
+        "left join temp.one o on o.subject = l.subject group by 1, 2 having 2 * sum(l.up) != count(*)"
+    )
+    found = file.execute(
+        "with t as (select target, sum(up) ups, count(*) n from temp.voices "
+        "group by target having count(*) > 2) select subject, count(*), sum((2 * (ups - up) > n - 1) = up) "
+        "from temp.voices join t using (target) "
+        "where mine and 2 * (ups - up) != n - 1 group by subject"
     ).fetchall()
+    members: dict[str, list[str]] = {}
+    for subject, name in one.items():
+        members.setdefault(name, []).append(subject)
+    return [(s, n, agreeing) for name, n, agreeing in found for s in members.get(name, [name])]
 
 
 def _collectives(file: sqlite3.Connection) -> dict[str, str]:
     votes = f"{_VOTES} and source = '{SourceKind.END_USER}'"
     file.execute("drop table if exists temp.shared")
     file.execute(
-        f"create temp table shared as select target, subject, up from {votes} and target in "
-        f"(select target from {votes} group by target having count(*) between 2 and {MOST_VOTERS})"
+        "create temp table shared as select target, subject, up, "
+        "row_number() over (partition by target, up order by subject) place, "
+        "count(*) over (partition by target, up) voters "
+        f"from {votes} and target in (select target from {votes} group by target having count(*) > 1)"
     )
-    file.execute("create index temp.shared_target on shared (target, up)")
+    file.execute("create index temp.shared_place on shared (target, up, place)")
     common = file.execute(
         "select a.subject, b.subject, count(*) from temp.shared a join temp.shared b "
-        "on a.target = b.target and a.up = b.up and a.subject < b.subject "
+        "on a.target = b.target and a.up = b.up and b.place > a.place "
+        f"and b.place <= a.place + iif(a.voters > {MOST_VOTERS}, {NEXT_ONES}, {MOST_VOTERS}) "
         f"group by a.subject, b.subject having count(*) >= {standing.TOGETHER}"
     ).fetchall()
     if not common:
@@ -159,36 +185,59 @@ def _collectives(file: sqlite3.Connection) -> dict[str, str]:
 
 def _right(file: sqlite3.Connection, least: int) -> tuple[dict[str, float], int]:
     """How often each kind of event by end users agrees with raters on the same answers, where at least
-    `least` answers were rated; what was believed before counts as 20 verdicts."""
+    `least` answers were rated; what was believed before counts as 20 verdicts, and so do one person's at
+    most. A choice, or what was kept of a line, is right when the raters like it and not the other. What a
+    correction says was rated by nobody: of it only the prior is known."""
     gold = (
         f"select target, 2 * sum(up) > count(*) good from {_VOTES} and source in {_RATERS} group by target "
         "having 2 * sum(up) != count(*)"
     )
     n = file.execute(f"select count(*) from ({gold})").fetchone()[0]
-    if n < least:
-        return dict(PRIORS), n
     right = dict(PRIORS)
-    for name, seen, agreeing in file.execute(
-        f"with g as ({gold}) select l.name, count(*), sum(l.up = g.good) from live l join g using (target) "
-        f"where l.gone = 0 and l.up is not null and l.source = '{SourceKind.END_USER}' group by l.name"
-    ):
-        if name in (THUMB, *PRIORS) and name != "correction":
+    if n < least:
+        return right, n
+    by = f"l.gone = 0 and l.source = '{SourceKind.END_USER}'"
+    found = file.execute(
+        f"with g as ({gold}) select l.name, l.subject, count(*), sum(l.up = g.good) from live l "
+        f"join g using (target) where {by} and l.up is not null and l.name != 'correction' group by 1, 2 "
+        f"union all select '{CHOICE}', l.subject, count(*), sum(w.good) from picks l, json_each(l.shown) j "
+        "join g w on w.target = l.winner join g o on o.target = j.value and o.good != w.good "
+        f"where {by} group by l.subject "
+        f"union all select '{REGENERATION}', a.subject, count(*), sum(w.good) from children c "
+        "join g w on w.target = c.child join g o on o.target = c.parent and o.good != w.good "
+        "join answers a on a.id = c.child where exists (select 1 from live l where l.target = c.child "
+        f"and l.subject = a.subject and l.up = 1 and {by}) group by a.subject"
+    )
+    for name, (seen, agreeing) in _heard((name, seen, good) for name, _, seen, good in found).items():
+        if name in PRIORS:
             p = (agreeing + PRIOR_WEIGHT * PRIORS[name]) / (seen + PRIOR_WEIGHT)
             right[name] = round(min(RIGHT[1], max(RIGHT[0], p)), 2)
     return right, n
 
 
+def _heard(rows: Iterable[tuple[str, int, int]]) -> dict[str, tuple[float, float]]:
+    """By name, events and how many of them are so, from (name, one person's events, of these so): nobody
+    counts for more than 20, so that no single person moves what is believed of all."""
+    totals: dict[str, tuple[float, float]] = {}
+    for name, n, so in rows:
+        seen, good = totals.get(name, (0.0, 0.0))
+        share = min(1.0, LOUDEST / n)
+        totals[name] = seen + n * share, good + so * share
+    return totals
+
+
 def _first_bias(file: sqlite3.Connection) -> tuple[float, float | None]:
     """How much the first of two places helps, in log-odds: what explains how often it was taken, if the
     better answer stands first half of the time. Twenty choices without bias are added; steps of 0.1."""
-    n, first = file.execute(
-        "select count(*), sum(winner = first) from picks where gone = 0 and winner != '' "
-        "and json_array_length(shown) = 2"
-    ).fetchone()
+    rows = file.execute(
+        "select '', count(*), sum(winner = first) from picks where gone = 0 and winner != '' "
+        "and json_array_length(shown) = 2 group by subject"
+    )
+    n, first = _heard(rows).get("", (0.0, 0.0))
     if not n:
         return 0.0, None
     share = (first + BIAS_PRIOR / 2) / (n + BIAS_PRIOR)
-    strength = math.log(PRIORS["choice"] / (1 - PRIORS["choice"]))
+    strength = math.log(PRIORS[CHOICE] / (1 - PRIORS[CHOICE]))
 
     def taken(bias: float) -> float:
         return sum(1 / (1 + math.exp(-(sign * strength + bias))) for sign in (1, -1)) / 2
@@ -197,4 +246,4 @@ def _first_bias(file: sqlite3.Connection) -> tuple[float, float | None]:
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if taken(middle) < share else (low, middle)
-    return round(low / BIAS_STEP) * BIAS_STEP, first / n
+    return round(round(low / BIAS_STEP) * BIAS_STEP, 1), first / n

@@ -80,6 +80,8 @@ def parse(body: Any, speaker: Speaker, settings: FeedbackIntake, now: float) -> 
     except RecursionError:
         raise DataError("the event is nested too deeply") from None
     time, dated = (now, False) if isinstance(form, ShortForm) else _time(form.ts, settings, now)
+    if speaker.grant is not None:  # a browser cannot have judged before it had the answer
+        time = min(now, max(time, speaker.grant.until - settings.token_days * DAY_S))
     source, subject, not_kept = _speaker(form, speaker)
     id = _id(form, speaker)
     event = _event(form, id, time, subject, source, settings)
