@@ -21,7 +21,7 @@ from escultor.store.feedback import CORRECTION, THUMB, choice_target
 from escultor.store.log import Log
 from escultor.types import Feedback, Interaction, Relation, Role
 
-ALONE = 20_000  # entries, prompts or items that are too few to start other processes for
+ALONE = 100_000  # entries, prompts or items that are too few to start other processes for: they cost 0.7 s
 MOST_WORKERS = 4  # one process writes what they make
 PARENT = 7  # the place of the parent in an answer's row
 REGENERATED = '"relation":"regenerate"'
