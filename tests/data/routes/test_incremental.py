@@ -7,8 +7,9 @@ import pytest
 from saying import DAY, NOW, edit, pick, said, thumb, withdrawn
 
 from escultor.config import Routes
+from escultor.data.crew import Crew
 from escultor.data.held_out import hold_out
-from escultor.data.routes import datasets, drafting, folding, index, lean, trusting
+from escultor.data.routes import datasets, drafting, folding, index, lean, tables, trusting
 from escultor.data.routes.convert import Asked
 from escultor.data.routes.datasets import convert, open_index, read_items, record
 from escultor.store import open_store
@@ -102,6 +103,25 @@ def test_several_processes_come_to_what_one_does(tmp_path, monkeypatch):
         together = convert(several, SETTINGS, Asked(NOW))
     assert (together.blobs, together.card) == (alone.blobs, alone.card)
     assert together.rows["pair"] > 5
+
+
+@pytest.mark.parametrize(("journal", "workers"), [("wal", 3), ("delete", 1)])
+def test_where_nobody_can_read_while_somebody_writes_one_process_drafts(
+    tmp_path, monkeypatch, journal, workers
+):
+    asked = []
+
+    class Alone(Crew):
+        def __init__(self, workers, shared):
+            asked.append(workers)
+            super().__init__(1, shared)
+
+    monkeypatch.setattr(tables, "JOURNAL", journal)
+    monkeypatch.setattr(lean, "workers", lambda n: 3)
+    monkeypatch.setattr(drafting, "Crew", Alone)
+    with open_store(str(tmp_path / "s")) as store, open_index(store, SETTINGS) as found:
+        found.follow(store.log)
+    assert asked == [workers]
 
 
 def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def redraft(file: sqlite3.Connection, path: Path | None, now: Standings) -> None
     file.execute("delete from drafts where prompt in (select prompt from dirty)")
     file.execute("delete from tally where prompt in (select prompt from dirty)")
     n = file.execute("select count(*) from dirty").fetchone()[0]
-    workers = lean.workers(n) if path is not None else 1
+    workers = lean.workers(n) if path is not None and tables.is_shared(file) else 1
     with Crew(workers, Drafting(path, now, file)) as crew:
         # What is read here is in other tables than what is written.
         for made, tallies in crew.over(_drafted, _spans(file)):

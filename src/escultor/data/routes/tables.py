@@ -12,6 +12,7 @@ TABLES = (
     *("meta", "answers", "live", "picks", "children", "wanted", "rates", "subjects", "dirty", "drafts"),
     *("tally", "seen", "edits"),
 )
+JOURNAL = "wal"  # asked for; a disk that cannot be mapped by several processes has another
 LOCKED_S = 60.0  # waited for another process that reads the same log
 _SCRIPT = """
 create table if not exists meta (key text primary key, value text not null) without rowid;
@@ -66,6 +67,12 @@ def empty(file: sqlite3.Connection) -> None:
         file.execute(f"drop index if exists {name}")
 
 
+def is_shared(file: sqlite3.Connection) -> bool:
+    """Whether others can read while this one writes: not where the file system has no shared memory, so that
+    there is no write-ahead log."""
+    return file.execute("pragma journal_mode").fetchone()[0] == "wal"
+
+
 def reader(path: Path) -> sqlite3.Connection:
     """A connection that only reads what was committed."""
     file = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED_S)
@@ -81,7 +88,7 @@ def opened(path: Path | None) -> sqlite3.Connection:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             file = sqlite3.connect(path or ":memory:", timeout=LOCKED_S, isolation_level=None)
-            file.execute("pragma journal_mode = wal")
+            file.execute(f"pragma journal_mode = {JOURNAL}")
             file.execute("pragma synchronous = off")  # of a power failure it may die: it is made again
             file.execute("pragma secure_delete = on")  # what was erased leaves no trace
             file.execute("pragma cache_size = -200000")
