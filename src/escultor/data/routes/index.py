@@ -12,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,14 @@ class Edit(NamedTuple):
     length: int
     before: int
     distance: float
+
+
+class _Once(dict[str, str]):
+    """Texts by themselves: of equal ones the first."""
+
+    def __missing__(self, text: str) -> str:
+        self[text] = text
+        return text
 
 
 class Index:
@@ -201,10 +210,15 @@ class Index:
             "where d.seq > ? and d.time >= ? order by d.prompt, d.rowid",
             (after, float("-inf") if since is None else since),
         )
-        for row in rows:
-            lists = _split(row[9]), _split(row[10])
-            draft = Draft._make((*row[:6], bool(row[6]), *row[7:9], *lists, *row[11:13], bool(row[13])))
-            yield draft, Facts._make(row[14:21]), Facts._make(row[21:]) if draft.rejected else None
+        one, people = _Once(), cache(_split)  # what many drafts share is in memory once
+        for prompt, route, kind, about, chosen, *row in rows:
+            rejected, good, flip, weight, words, subjects, seq, time, simulated = row[:9]
+            named = one[prompt], one[route], one[kind], about, about if chosen == about else chosen, rejected
+            lists = _split(words), people(subjects)
+            draft = Draft._make((*named, bool(good), flip, weight, *lists, seq, time, bool(simulated)))
+            facts = Facts._make((*(one[of] for of in row[9:12]), *row[12:16]))
+            other = Facts._make((*(one[of] for of in row[16:19]), *row[19:])) if rejected else None
+            yield draft, facts, other
 
     def edits(self) -> dict[str, Edit]:
         """The corrections whose texts were compared already, by id."""
