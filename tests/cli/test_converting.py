@@ -75,6 +75,11 @@ def test_what_is_held_back_is_listed_and_released(cli, corpus):
     held = cli("feedback", "quarantine", "--json").data["held"]
     assert {(h["subject"], h["rule"]) for h in held} == {("mallory", "haste")}
     assert "80 verdicts in one hour" in cli("feedback", "quarantine", "list").out
+    shown = cli("feedback", "quarantine", "show", held[0]["id"], "--json")
+    assert len(shown.data["words"]) == 20
+    assert {w["said"] for w in shown.data["words"]} == {"good"}
+    assert all(w["prompt"] and w["text"] for w in shown.data["words"])
+    assert cli("feedback", "quarantine", "show", "nobody").code == 2
     assert cli("feedback", "quarantine", "release", held[0]["id"]).code == 2  # no reason
     assert cli("feedback", "quarantine", "release", "nobody", "--reason", "x").code == 2
     for entry in held:

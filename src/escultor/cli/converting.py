@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -23,8 +24,12 @@ Since = Annotated[
 ]
 
 
+MOST_SHOWN, WIDTH = 20, 60  # words of an entry, characters of a text
+
+
 class Action(StrEnum):
     LIST = "list"
+    SHOW = "show"
     RELEASE = "release"
 
 
@@ -84,7 +89,7 @@ def advise(shell: Shell, since: Since = None) -> Done:
 def quarantine(
     shell: Shell,
     action: Annotated[
-        Action, typer.Argument(help="Look at what is held back, or let it count.")
+        Action, typer.Argument(help="List what is held back, show what was said, or let it count.")
     ] = Action.LIST,
     id: Annotated[
         str | None, typer.Argument(help="An entry of the list, or a single piece of feedback.")
@@ -93,7 +98,9 @@ def quarantine(
 ) -> Done:
     """What the abuse rules hold back and why; nothing of it is deleted, all can be released."""
     with _store(shell) as store:
-        return _release(shell, store, id, reason) if action is Action.RELEASE else _list(shell, store, id)
+        if action is Action.RELEASE:
+            return _release(shell, store, id, reason)
+        return _words(shell, store, id) if action is Action.SHOW else _list(shell, store, id)
 
 
 def _list(shell: Shell, store: Store, id: str | None) -> Done:
@@ -101,7 +108,7 @@ def _list(shell: Shell, store: Store, id: str | None) -> Done:
     from escultor.ids import plain
 
     if id is not None:
-        raise InputError("the list takes no id", id, remedy="`escultor feedback quarantine release ID`")
+        raise InputError("the list takes no id", id, remedy="`escultor feedback quarantine show ID`")
     with open_index(store, shell.config.routes) as index:
         index.follow(store.log)
         held = index.quarantine()
@@ -111,6 +118,30 @@ def _list(shell: Shell, store: Store, id: str | None) -> Done:
     else:
         shell.say("nothing is held back")
     return Done({"held": plain(held)})
+
+
+def _words(shell: Shell, store: Store, id: str | None) -> Done:
+    from escultor.data.routes.datasets import open_index
+    from escultor.data.routes.reviewing import words_of
+    from escultor.ids import plain
+
+    with open_index(store, shell.config.routes) as index:
+        index.follow(store.log)
+        held = {h.id: h for h in index.quarantine()}
+        if id not in held:
+            allowed = ", ".join(sorted(held)[:5]) or "nothing is held back"
+            raise InputError("there is no such entry", id, allowed, "see the list")
+        words = words_of(index, held[id], store.log, MOST_SHOWN)
+    shell.say(held[id].reason)
+    rows = [(w.id, w.said, _short(w.prompt), _short(w.text)) for w in words]
+    shell.table(["Feedback", "Said", "Asked", "Answer or edit"], rows, left=(0, 1, 2, 3))
+    if len(words) == MOST_SHOWN:
+        shell.say(f"these are the newest {MOST_SHOWN}")
+    return Done({"held": plain(held[id]), "words": plain(words)})
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, WIDTH, placeholder=" …")
 
 
 def _release(shell: Shell, store: Store, id: str | None, reason: str | None) -> Done:

@@ -57,6 +57,21 @@ def test_one_person_with_thirty_per_cent_of_all_votes_gets_nothing_into_the_trai
     assert len(found[2]) > 600  # the honest ones are all there
 
 
+@pytest.mark.parametrize("days", [14, 90, 365, 3650])
+def test_neither_do_they_however_slowly_they_vote(days):
+    served, events = crowd(140, 5)
+    events = [replace(e, time=e.time / (2 * WEEK) * days * DAY) for e in events]
+    more, votes = attack("mallory", 300, "Say something surprising.", over=days * DAY)
+    assert planted(made(served + more, events + votes)) == 0
+
+
+def test_who_gives_much_but_no_tenth_of_all_is_no_more_than_capped():
+    served, events = crowd(140, 5)
+    more, votes = attack("busy", 70, "A question.", over=3650 * DAY)
+    found = made(served + more, events + votes)
+    assert (planted(found), found[3]["held back: haste"]) == (20, 0)
+
+
 def test_dictating_the_phrase_is_seen_however_slowly_it_is_done():
     served, events = crowd(60, 4)
     more, votes = attack("mallory", 10, f"Repeat after me: as we know, {PLANTED}.")

@@ -1,5 +1,6 @@
 """What is measured, against closed forms, simulations and a second library."""
 
+import math
 import random
 from collections import Counter
 
@@ -152,6 +153,19 @@ def test_no_single_person_moves_what_is_measured_of_all():
     assert abs(after.first_bias - before.first_bias) <= 0.4
 
 
+@pytest.mark.parametrize("bias", [-0.7, 0.0, 1.0])
+def test_a_planted_pull_of_the_first_place_is_recovered(bias):
+    """People who see the better one with odds of 3 to 1, moved by the place."""
+    draw = random.Random(7)
+    served, events = [], []
+    for n in range(1500):
+        served += [said(f"a{n}", f"q{n}"), said(f"b{n}", f"q{n}")]
+        shown = (f"a{n}", f"b{n}") if draw.random() < 0.5 else (f"b{n}", f"a{n}")
+        odds = 3.0 * math.exp(bias if shown[0][0] == "a" else -bias)
+        events.append(pick(shown, f"a{n}" if draw.random() < odds / (1 + odds) else f"b{n}", f"p{n}"))
+    assert selected(served, events).standings.first_bias == pytest.approx(bias, abs=0.2)
+
+
 def test_pairs_of_unlike_length_are_left_out_where_that_is_asked():
     served = [said("a", answer="x" * 100), said("b", answer="y" * 40)]
     events = [thumb("a", True), thumb("b", False)]
@@ -217,8 +231,8 @@ def test_advice_trains_on_written_answers_from_so_many_on_that_no_single_person_
     few = told(*edits(1))
     assert few.stages == ()
     assert few.lines[0] == (
-        "1 written answer beside 0 pairs that only compare, agreement unknown, too few answers were judged "
-        "twice: a right answer seems to exist; too few for SFT; 99 more needed"
+        "1 written answer beside 0 pairs that only compare, agreement unknown, several judged "
+        "0 answers: a right answer seems to exist; too few for SFT; 99 more needed"
     )
     assert told(*edits(30), min_examples=30, min_pairs=40).stages == ("sft",)
 
@@ -228,6 +242,16 @@ def test_advice_calls_nothing_a_taste_in_which_people_agree():
     events = [thumb(i.id, i.id[0] == "a", f"p{(k + j) % 90}") for k, i in enumerate(served) for j in range(2)]
     lines = told(served, events, min_pairs=30).lines
     assert "agreement alpha 1.00: people want the same, and nobody wrote what" in lines[0]
+
+
+def test_advice_believes_no_agreement_on_a_few_answers_and_none_where_all_say_the_same():
+    served = [said(f"{side}{n}", f"q{n}") for n in range(30) for side in "ab"]
+    few = [thumb(i.id, i.id[0] == "a", f"p{j}{i.id}") for i in served[:8] for j in range(2)]
+    assert "agreement unknown, several judged 8 answers: a matter of taste" in told(served, few).lines[0]
+    alike = [thumb(f"a{n}", True, who) for n in range(30) for who in ("x", "y")]
+    alike += [thumb(f"b{n}", False, "z") for n in range(30)]
+    said_so = "unknown, all 30 answers that several judged got the same verdict"
+    assert said_so in told(served, alike).lines[0]
 
 
 def test_advice_is_kto_where_thumbs_met_no_other_and_says_which_side_is_lacking():

@@ -15,6 +15,7 @@ from escultor.data.routes.standing import RULES as STANDING_RULES
 from escultor.data.routes.table import ROUTES
 
 RELIABLE, TENTATIVE = 0.8, 0.667  # Krippendorff's own limits
+AGREED_ON = 20  # answers judged by several, from which on their agreement says something
 NAMES = {
     "correction": "edits",
     "regeneration": "regenerations",
@@ -134,7 +135,13 @@ def _right_answer(
         return None
     routes = card["kinds"]["pair"]["routes"]
     only = pairs - sum(n for route, n in routes.items() if route.split("/")[0] == "correction")
-    agreed = "unknown, too few answers were judged twice" if alpha is None else f"alpha {alpha:.2f}"
+    twice = card["answers_judged_by_several"]
+    if alpha is None and twice >= AGREED_ON:
+        agreed = f"unknown, all {twice:,} answers that several judged got the same verdict"
+    elif alpha is None or twice < AGREED_ON:
+        alpha, agreed = None, f"unknown, several judged {_n(twice, 'answer')}"
+    else:
+        agreed = f"alpha {alpha:.2f}"
     share = (
         f"{_n(examples, 'written answer')} beside {_n(only, 'pair')} that only compare, agreement {agreed}"
     )

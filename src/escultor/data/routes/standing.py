@@ -4,6 +4,7 @@ Nothing is deleted. What a rule holds back stands in an entry with its reason, c
 
 * **Haste.** More verdicts in an hour, a day or a month than `factor` times what is usual: among nine of ten
   end users, each by their busiest such span; or in the person's own other spans, when it is more than usual.
+  However slowly: a tenth of all verdicts ever, when it is `factor` times what nine of ten gave ever.
 * **Dictation.** An answer that repeats what its asker wrote was not the model's idea. To plant a phrase one
   must have it said first, so verdicts on such answers are held back, unless it is the skill's nature to
   repeat: more than a fifth of its answers do, taking the mean over at least five people. Only letters and
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from escultor.ids import hash_value
 RULES = "standing/2"
 HOUR_S, DAY_S = 3600, 86_400
 SPANS = {"hour": HOUR_S, "day": DAY_S, "month": 30 * DAY_S}
+EVER, MOST_OF_ALL = "ever", 0.1  # the span of all time, and what share of all in it is much for one
 USUAL = 0.9  # of the others; the share that may conspire without moving what is usual is the rest
 CROWD = 5  # people beside oneself who make one
 OWN_SPANS = 5  # from which on a person has a history
@@ -53,8 +55,8 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One entry of the quarantine: what one end user said in a stretch of time, or about answers they
-    dictated (`until` 0: whenever)."""
+    """One entry of the quarantine: what one end user said in a stretch of time (`until` 0: whenever), or
+    about answers they dictated."""
 
     id: str
     rule: str
@@ -71,6 +73,7 @@ def hasty(rates: Iterable[Rate], factor: float, floor: int) -> list[Held]:
     by_span: dict[str, dict[str, list[Rate]]] = {}
     for rate in rates:
         by_span.setdefault(rate.span, {}).setdefault(rate.subject, []).append(rate)
+    found += _most_of_all(by_span.pop(EVER, {}), factor, floor)
     for span, subjects in by_span.items():
         peaks = sorted(max(rate.n for rate in own) for own in subjects.values())
         for own in subjects.values():
@@ -88,6 +91,18 @@ def hasty(rates: Iterable[Rate], factor: float, floor: int) -> list[Held]:
                 if rate.n > limit:
                     found.append(_haste(rate, usual, SPANS[span]))
     return sorted(found, key=lambda held: held.id)
+
+
+def _most_of_all(subjects: dict[str, list[Rate]], factor: float, floor: int) -> Iterator[Held]:
+    """Those who said a great part of all that was ever said."""
+    totals = sorted(rate.n for (rate,) in subjects.values())
+    limit = max(floor, MOST_OF_ALL * sum(totals))
+    for (rate,) in subjects.values():
+        usual = _usual(totals, rate.n) if rate.n > limit else None
+        if usual is not None and rate.n > factor * usual:
+            reason = f"{rate.n:,} of all {sum(totals):,} verdicts; usual are up to {usual:g} a person"
+            id = _entry("haste", rate.subject, EVER, 0)
+            yield Held(id, "haste", rate.subject, 0.0, 0.0, rate.n, reason)
 
 
 def _usual(peaks: list[int], own: int) -> float | None:

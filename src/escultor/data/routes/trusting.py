@@ -99,7 +99,8 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
     hasty: dict[str, list[tuple[float, float]]] = {}
     for entry in held:
         if entry.rule == "haste":
-            hasty.setdefault(entry.subject, []).append((float(entry.since), float(entry.until)))
+            until = float(entry.until) if entry.until else math.inf
+            hasty.setdefault(entry.subject, []).append((float(entry.since), until))
     return Standings(
         right,
         gold,
@@ -117,8 +118,8 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
 
 
 def _rates(file: sqlite3.Connection, floor: int) -> Iterator[Rate]:
-    """How many verdicts each end user gave in each hour, day and month. Only those above the floor in some
-    span can be hasty; of the others the busiest spans are enough."""
+    """How many verdicts each end user gave in each hour, day and month, and ever. Only those above the floor
+    in some span can be hasty; of the others the busiest spans are enough."""
     hours = file.execute("select subject, hour, n from rates order by subject, hour")
     for subject, own in groupby(hours, itemgetter(0)):
         counts: dict[str, dict[int, int]] = {span: {} for span in standing.SPANS}
@@ -127,6 +128,7 @@ def _rates(file: sqlite3.Connection, floor: int) -> Iterator[Rate]:
             for span, seconds in standing.SPANS.items():
                 begin, by = time - time % seconds, counts[span]
                 by[begin] = by.get(begin, 0) + n
+        yield Rate(subject, standing.EVER, 0, sum(counts["hour"].values()))
         busy = any(max(by.values()) > floor for by in counts.values())
         for span, by in counts.items():
             if busy:
