@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from escultor.config import FeedbackIntake
 from escultor.errors import InputError
-from escultor.serve.feedback.parse import RESERVED, Speaker, parse
+from escultor.serve.feedback.parse import DAY_S, RESERVED, Speaker, parse
 from escultor.serve.feedback.tokens import Grant
 from escultor.store.feedback import name_of, target_of
 from escultor.types import (
@@ -207,3 +207,12 @@ def test_any_json_becomes_an_event_in_bounds_or_is_refused_in_words(body, browse
     if browser:
         assert (event.subject, target_of(event)) == ("the-person", "a")
         assert name_of(event) in BROWSER.grant.names
+
+
+def test_a_browser_has_judged_nothing_before_it_had_the_answer():
+    """Else a newcomer could say that a first word was a month old."""
+    body = {"kind": "boolean", "target": "a", "value": True, "ts": NOW - 20 * DAY_S}
+    until = NOW + (SETTINGS.token_days - 1) * DAY_S  # the answer is a day old
+    grant = Grant("a", "the-person", ("thumb",), until)
+    assert said(body, Speaker("", str, grant)).event.time == NOW - DAY_S
+    assert said(body).event.time == NOW - 20 * DAY_S  # an application's key is believed

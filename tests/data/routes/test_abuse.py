@@ -10,6 +10,7 @@ from saying import DAY, edit, made, pick, said, selected, thumb
 
 from escultor.config import Routes
 from escultor.data.routes import standing
+from escultor.data.routes.convert import Asked
 from escultor.data.routes.selecting import Cost, balanced, capped
 from escultor.data.routes.standing import Rate, Told, repeated_share
 from escultor.types import Interaction, Rating, SourceKind
@@ -185,6 +186,11 @@ def test_newcomers_count_half_and_fill_a_smaller_room():
     assert len(theirs) <= Routes().probation_items
     others = [c.weight for c in found.chosen["judged"] if c.draft.subjects != ("new",) and c.draft.desirable]
     assert all(c.weight == pytest.approx(min(others) / 2, rel=1e-3) for c in theirs)
+    # Nor does an event of the future make them old.
+    events.append(thumb("h0-0", True, "from the future", 9e11))
+    found = selected(served + more, events + votes, asked=Asked(2 * WEEK + 3600.0))
+    theirs = [c for c in found.chosen["judged"] if c.draft.subjects == ("new",)]
+    assert 0 < len(theirs) <= Routes().probation_items
 
 
 def test_raters_of_the_operator_are_not_watched():
@@ -203,6 +209,9 @@ def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
     found = selected(served, events).chosen["judged"]
     share = [c.facts.tenant for c in found].count("t0")
     assert share == 20  # the floor, since a fifth of what stays is less
+    assert selected(served, events).notes == [
+        "6 tenants and one with most of it: 70 of 150 items of a kind stay within tenant_share"
+    ]
     few = [i for i in served if i.tenant in ("t0", "t1")]
     assert len(selected(few, events).chosen["judged"]) == 110
 

@@ -285,6 +285,8 @@ def test_a_pair_has_one_prompt_two_texts_and_never_stands_against_another(histor
     assert len(sides) == len(pairs)
     assert not sides & {(prompt, rejected, chosen) for prompt, chosen, rejected in sides}
     assert all(item.weight > 0 for item in (*examples, *pairs, *verdicts))
+    good, bad = (sum(v.weight for v in verdicts if v.desirable is side) for side in (True, False))
+    assert not good or not bad or 1 - 1e-4 <= good / bad <= 4 / 3 + 1e-4
 
 
 @settings(deadline=None, max_examples=60)

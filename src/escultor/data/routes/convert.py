@@ -209,8 +209,7 @@ def _length_matched(found: list[Chosen], ratio: float | None, counts: Counter[st
 
 
 def _on_probation(index: Index, settings: Routes, now: float) -> frozenset[str]:
-    rows, newest = index.newcomers(settings.probation_votes)
-    newest = min(newest, now)  # an event of the future makes nobody old
+    rows, newest = index.newcomers(settings.probation_votes, now)
     return frozenset(
         s for s, n, first in rows if standing.on_probation(n, first, newest, settings.probation_votes)
     )
@@ -261,9 +260,13 @@ def _capped(
             selection.notes.append(f"tenant caps off: {len(tenants)} tenants, each near a fifth by nature")
         return found
     costs = [selecting.Cost(c.id, c.weight, (c.facts.tenant,), c.draft.desirable) for c in found]
-    return _keep(
+    kept = _keep(
         found, costs, settings.tenant_share, lambda _: settings.subject_items, "tenant", selection.counts
     )
+    if 2 * len(kept) < len(found):
+        what = f"{len(kept):,} of {len(found):,} items of a kind stay"
+        selection.notes.append(f"{len(tenants)} tenants and one with most of it: {what} within tenant_share")
+    return kept
 
 
 def _keep(

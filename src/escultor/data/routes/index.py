@@ -236,9 +236,12 @@ class Index:
         orphans = self.file.execute("select count(*) from wanted").fetchone()[0]
         return found | ({"waiting: about an answer that is not known": orphans} if orphans else {})
 
-    def newcomers(self, least: int) -> tuple[list[tuple[str, int, float]], float]:
-        """(person, live verdicts, time of the first) of end users who may be new, and the newest time."""
-        newest = self.file.execute("select coalesce(max(time), 0) from live").fetchone()[0]
+    def newcomers(self, least: int, now: float) -> tuple[list[tuple[str, int, float]], float]:
+        """(person, live verdicts, time of the first) of end users who may be new, and the newest time; an
+        event of the future makes nobody old."""
+        newest = self.file.execute(
+            "select coalesce(max(time), 0) from live where time <= ?", (now,)
+        ).fetchone()[0]
         rows = self.file.execute(
             "select s.subject, (select count(*) from live l where l.subject = s.subject and l.gone = 0) "
             "+ (select count(*) from picks p where p.subject = s.subject and p.gone = 0) n, s.first "
