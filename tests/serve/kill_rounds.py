@@ -39,10 +39,12 @@ class Found:
     answers_lost: list[str]
     answers_changed: list[str]
     begun_lost: list[str]
+    begun_unmarked: list[str]  # cut, and their rows do not say so
     prompts_twice: list[str]
     events_lost: list[str]
     events_twice: list[str]
     rows: int
+    interrupted: int
     events: int
 
     @property
@@ -68,15 +70,18 @@ def found(store: Path, told: Acknowledged) -> Found:
         rows = [row for _, row in opened.log.read(Interaction)]
         events = Counter(event.id for _, event in opened.log.read(Feedback))
     texts = {row.id: row.answer for row in rows}
+    reasons = {row.id: row.finish_reason for row in rows}
     prompts = Counter(row.messages[-1].content for row in rows)
     return Found(
         answers_lost=[id for id in told.answers if id not in texts],
         answers_changed=[id for id, text in told.answers.items() if texts.get(id, text) != text],
         begun_lost=[id for id in told.begun if id not in texts],
+        begun_unmarked=[id for id in told.begun if reasons.get(id) not in ("stop", "interrupted")],
         prompts_twice=[prompt for prompt, times in prompts.items() if times > 1],
         events_lost=[id for id in told.events if id not in events],
         events_twice=[id for id, times in events.items() if times > 1],
         rows=len(rows),
+        interrupted=Counter(reasons.values())["interrupted"],
         events=events.total(),
     )
 

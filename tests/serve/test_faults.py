@@ -71,6 +71,28 @@ def test_what_was_acknowledged_survives_kill_9_and_nothing_is_there_twice(tmp_pa
     assert after.events == len(told.events)
 
 
+def test_a_stream_that_kill_9_cut_is_in_the_store_and_says_that_it_was_cut(tmp_path):
+    store = tmp_path / "store"
+    with MockUpstream(streams(choice("The "), hang=True)) as upstream:
+        with gateway(store, upstream.url) as process:
+            said = {**BODY, "stream": True, "seed": 7, "temperature": 1.0}
+            with httpx2.stream("POST", process.url + CHAT, json=said, timeout=20) as answer:
+                lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+                pieces = (json.loads(line[6:]) for line in lines)
+                id, text = "", ""
+                while text != "The ":
+                    piece = next(pieces)
+                    id, text = piece["id"], text + piece["choices"][0]["delta"].get("content", "")
+                process.kill()
+        assert rows(store) == []
+        with gateway(store, upstream.url):
+            (row,) = rows(store)
+        with gateway(store, upstream.url):  # once more changes nothing
+            assert rows(store) == [row]
+    assert (row.id, row.finish_reason, row.answer) == (id, "interrupted", "")
+    assert (row.messages[0].content, row.sampling.seed) == ("Where is the cat?", 7)
+
+
 # --- the upstream -----------------------------------------------------------------------------
 
 

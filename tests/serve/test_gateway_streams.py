@@ -39,7 +39,7 @@ def test_the_opening_is_there_before_the_first_piece_and_the_row_before_the_last
             text = ""
             while text != "Olá ":
                 text += next(pieces)["choices"][0]["delta"].get("content", "")
-                assert [o.interaction.finish_reason for o in side.openings()] == ["error"]
+                assert [o.interaction.finish_reason for o in side.openings()] == ["interrupted"]
             assert side.rows() == []
             side.release()
             for piece in pieces:

@@ -19,7 +19,7 @@ MINE, DEAD, FAR = f"{HOST}/1/gw-a", f"{HOST}/999999999/gw-b", "elsewhere/1/gw-c"
 
 def opening(id, owner, time=NOW):
     request = Request((Message(Role.USER, "Olá?"),), "s" * 32, id=id)
-    nothing = Outcome("", "error", Usage(1, 0), 0.0, None, 0.0)
+    nothing = Outcome("", "interrupted", Usage(1, 0), 0.0, None, 0.0)
     return Opening(owner, UNTIL, interaction(request, Placement("v"), Sampling(), nothing, time))
 
 
@@ -49,7 +49,7 @@ def test_a_dead_process_is_known_at_once_and_any_other_when_its_time_is_over(sid
     assert side.recovery.look() == 1
     assert side.recovery.look() == 0
     row = side.log.get(Interaction, "cut")
-    assert (row.finish_reason, row.answer, row.messages[0].content) == ("error", "", "Olá?")
+    assert (row.finish_reason, row.answer, row.messages[0].content) == ("interrupted", "", "Olá?")
     side.clock.now = UNTIL + 1
     assert side.recovery.look() == 2
     assert ids(side) == ["cut", "far", "mine"]

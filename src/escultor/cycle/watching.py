@@ -14,7 +14,7 @@ from escultor.evaluate.canary import Move, Step, Trial, Window, deployment_of, n
 from escultor.evaluate.sequential import Tally
 from escultor.store import Store, registry
 from escultor.store.feedback import THUMB, live
-from escultor.types import Deployment, Feedback, Interaction, Rating
+from escultor.types import FAILED, Deployment, Feedback, Interaction, Rating
 
 CHAMPION, CANDIDATE = 0, 1
 
@@ -139,7 +139,7 @@ def tally(subjects: Iterable[Sequence[float]]) -> Tally:
 
 
 def _observed(i: Interaction, sla_ms: float) -> dict[str, float]:
-    failed = i.finish_reason == "error"
+    failed = i.finish_reason in FAILED
     return {
         "time": i.time,
         "error": float(failed),

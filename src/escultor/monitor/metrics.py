@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from escultor.errors import DataError
 from escultor.evaluate import stats
 from escultor.store.feedback import THUMB, latest, precedence
-from escultor.types import Estimate, Feedback, Health, Interaction, Rating
+from escultor.types import FAILED, Estimate, Feedback, Health, Interaction, Rating
 
 DAY_S = 86_400.0
 LEVEL = 0.025  # one-sided: 95 % intervals
@@ -60,7 +60,7 @@ def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ())
     """
     calls: dict[str, Call] = {}
     for i in interactions:
-        usage, failed = i.usage, i.finish_reason == "error"
+        usage, failed = i.usage, i.finish_reason in FAILED
         tokens = (usage.prompt_tokens, usage.completion_tokens)
         _keep_latest(calls, i.id, Call(i.time, i.version, failed, i.latency_ms, *tokens, i.cost_usd))
     thumbs: dict[tuple[str, str], Thumb] = {}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from escultor.ids import hash_value, new_id
-from escultor.types import Consent, Interaction, Lineage, Messages, Sampling, Usage
+from escultor.types import Consent, FinishReason, Interaction, Lineage, Messages, Sampling, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Outcome:
     """What came of a request: one choice. `ttft_ms` is None where no piece was sent ahead of the rest."""
 
     answer: str
-    finish_reason: Literal["stop", "length", "cancelled", "error"]
+    finish_reason: FinishReason
     usage: Usage
     latency_ms: float
     ttft_ms: float | None

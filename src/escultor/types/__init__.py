@@ -25,7 +25,9 @@ from escultor.types.feedback import (
     SourceKind,
 )
 from escultor.types.interactions import (
+    FAILED,
     Consent,
+    FinishReason,
     Interaction,
     Lineage,
     Opening,
@@ -75,6 +77,7 @@ from escultor.types.training import (
 )
 
 __all__ = [
+    "FAILED",
     "Alert",
     "Checkpoint",
     "Choice",
@@ -90,6 +93,7 @@ __all__ = [
     "Estimate",
     "Example",
     "Feedback",
+    "FinishReason",
     "Health",
     "HeldOut",
     "Hold",

@@ -23,6 +23,12 @@ class Consent(StrEnum):
     NONE = "none"
 
 
+# How an answer ended: by itself, at its length, left by who asked, by a fault, or with the process that
+# streamed it, when nobody knows how much of it was delivered.
+FinishReason = Literal["stop", "length", "cancelled", "error", "interrupted"]
+FAILED: frozenset[FinishReason] = frozenset(("error", "interrupted"))  # by no doing of who asked
+
+
 @dataclass(frozen=True, slots=True)
 class Lineage:
     parent: str
@@ -42,7 +48,7 @@ class Interaction:
     propensity: float  # probability with which this arm was chosen
     messages: Messages
     answer: str
-    finish_reason: Literal["stop", "length", "cancelled", "error"]
+    finish_reason: FinishReason
     sampling: Sampling
     usage: Usage
     latency_ms: float
@@ -60,7 +66,8 @@ class Opening:
     """An answer that is about to be streamed, with the row that stands for it if nothing more is heard.
 
     Writer: `serve`. Law: durable before the first piece is delivered, so that a stream cut by the death
-    of its process is known: once `owner` is gone or `until` is over, `interaction` is recorded as it is.
+    of its process is known: once `owner` is gone or `until` is over, `interaction`, which says
+    `interrupted`, is recorded as it is.
     """
 
     owner: str  # the process that streams it

@@ -10,13 +10,23 @@ lineage, consent, retain_until as an Interaction has them; `subject` (a hash of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from escultor.data.jsonl_rows import Fault
 from escultor.ids import hash_value
-from escultor.types import Consent, Interaction, Lineage, Message, Relation, Role, Sampling, Usage
+from escultor.types import (
+    Consent,
+    FinishReason,
+    Interaction,
+    Lineage,
+    Message,
+    Relation,
+    Role,
+    Sampling,
+    Usage,
+)
 
 _Loose = Field(strict=False)  # enums are text in JSON
 Text = Annotated[str, Field(min_length=1, max_length=256)]
@@ -63,7 +73,7 @@ class Served(_Body):
     skill: Text = "chat"
     arm: Text = "imported"
     propensity: Annotated[float, Field(gt=0, le=1)] = 1.0
-    finish_reason: Literal["stop", "length", "cancelled", "error"] = "stop"
+    finish_reason: FinishReason = "stop"
     sampling: _Sampling = _Sampling()
     usage: _Usage = _Usage()
     latency_ms: Annotated[float, Field(ge=0)] = 0.0

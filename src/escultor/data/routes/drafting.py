@@ -15,10 +15,10 @@ from escultor.data.routes.evidence import Answer, Group, Picked, Word, is_end_us
 from escultor.data.routes.table import Limits, drafts
 from escultor.data.routes.trusting import Standings
 from escultor.store.feedback import CORRECTION
-from escultor.types import Consent
+from escultor.types import FAILED, Consent
 
 MANY = 2000  # prompts at a time
-BROKEN = ("error", "cancelled")
+BROKEN = (*FAILED, "cancelled")
 Row = tuple[Any, ...]
 Prompt = tuple[str, list[Row], list[Row]]  # its hash, its answers with what was said of them, its choices
 Span = tuple[str, str | None]  # the first prompt, and the first behind the last

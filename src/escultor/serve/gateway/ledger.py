@@ -2,7 +2,8 @@
 
 What holds of a stream: its `Opening` is durable before its first piece is delivered, its row before its
 last. If the process dies between, the opening's own row is recorded by whoever finds it (`recovery`):
-prompt, version, arm and seed are known then, the pieces delivered are not.
+prompt, version, arm and seed are known then, the pieces delivered are not, and the row says so: it ends
+`interrupted`, which no other row does.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Literal
 
 from escultor.config import Serve
 from escultor.errors import EscultorError, StoreError
 from escultor.ids import new_id
 from escultor.serve.deployments import Pick
-from escultor.serve.gateway.making import Making
+from escultor.serve.gateway.making import Broken, Making
 from escultor.serve.gateway.terms import Terms
 from escultor.serve.recording import Placement, Request, interaction
 from escultor.serve.subjects import Subjects
@@ -46,9 +46,7 @@ class Ledger:
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{new_id('gw')}"
         self.unlogged = 0  # answers delivered (or broken off) without a row, since the start
 
-    def row(
-        self, making: Making, pick: Pick, terms: Terms, broken: Literal["cancelled", "error"] = "error"
-    ) -> Interaction:
+    def row(self, making: Making, pick: Pick, terms: Terms, broken: Broken = "error") -> Interaction:
         """The row of an answer as it stands; `broken` says why it has no end, where it has none."""
         settings = self._settings
         version = pick.held.version
@@ -71,7 +69,9 @@ class Ledger:
     def openings(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> list[Opening]:
         """What is to be recorded of answers of which nothing has come yet."""
         until = self._clock() + 2 * self._settings.answer_timeout_s
-        return [Opening(self.owner, until, self.row(making, pick, terms)) for making in makings]
+        return [
+            Opening(self.owner, until, self.row(making, pick, terms, "interrupted")) for making in makings
+        ]
 
     async def open(self, openings: Sequence[Opening]) -> None:
         """Record that answers are about to be streamed. Raises StoreError where that is refused."""
@@ -89,9 +89,7 @@ class Ledger:
         if (error := await self._keep(rows)) is not None:
             self._missed(len(rows), error)
 
-    def break_off(
-        self, makings: Sequence[Making], pick: Pick, terms: Terms, why: Literal["cancelled", "error"]
-    ) -> None:
+    def break_off(self, makings: Sequence[Making], pick: Pick, terms: Terms, why: Broken) -> None:
         """Record what there is of answers that will not be delivered to their end. Waits for nothing."""
         for making in makings:
             if not making.recorded:

@@ -16,6 +16,7 @@ from escultor.types import Message, Messages, Role, Usage
 _AHEAD = 16  # events an engine may be ahead of the client
 _BYTES_PER_TOKEN = 4  # of a prompt, where nobody counted
 
+Broken = Literal["cancelled", "error", "interrupted"]  # why an answer has no end
 Prices = dict[str, tuple[float, float]]
 
 
@@ -64,7 +65,7 @@ class Making:
 
     def outcome(
         self,
-        broken: Literal["cancelled", "error"],
+        broken: Broken,
         version: str,
         prices: Prices,
         hourly_price_usd: float,

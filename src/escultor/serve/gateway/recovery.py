@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+from escultor.errors import Erased, IdTaken
 from escultor.serve.writer import Writer
 from escultor.store.log import Log
 from escultor.types import Interaction, Opening
@@ -31,10 +33,13 @@ class Recovery:
         since = 0.0 if self._after else now - LOOK_BACK_S
         lacking = self._log.lacking(Opening, Interaction, since, self._after)
         lost = [opening.interaction for _, opening in lacking if self._is_lost(opening, now)]
+        recorded = 0
         for future in [self._writer.submit(row) for row in lost]:
-            future.result()
+            with suppress(IdTaken, Erased):  # it got its row, or was erased, since we looked
+                future.result()
+                recorded += 1
         self._after = min((seq - 1 for seq, _ in lacking), default=end)
-        return len(lost)
+        return recorded
 
     def _is_lost(self, opening: Opening, now: float) -> bool:
         return opening.until < now or _is_gone(opening.owner, self._owner)
