@@ -109,6 +109,50 @@ def test_prompts_computed_chunk_by_chunk_have_the_same_tokens(monkeypatch):
     assert all_tokens(Decoding(one), [greedy(p, 6) for p in asked]) == whole
 
 
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Gemma2", "Mamba"])
+@pytest.mark.parametrize("most", [1, 5])
+@pytest.mark.filterwarnings("ignore:The fast path is not available")
+def test_prompts_that_join_piece_by_piece_while_steps_are_taken_have_the_same_tokens(family, most):
+    one, (early, *asked) = model(family), prompts(5, seed=4)
+    batch, first = Decoding(one), greedy(early, 60)
+    rows = [greedy(p, n) for p, n in zip(asked, (0, 6, 9, 3), strict=True)]
+    tokens = {row: [token.id] for row, token in batch.join([first])} | {row: [] for row in rows}
+    waited, came = 0, []
+    for joined in batch.joining(rows, lambda: most * len(rows)):
+        if joined is None:
+            assert batch.rows[0] is first  # what is under way is not there yet
+            waited += 1
+        else:
+            came += joined.rows
+            for row, token in joined.drawn:
+                tokens[row].append(token.id)
+        for row, token in batch.step():
+            tokens[row].append(token.id)
+    while batch.rows:
+        for row, token in batch.step():
+            tokens[row].append(token.id)
+    assert (waited > 0) == (family != "Mamba")
+    assert sorted(map(id, came)) == sorted(map(id, rows))
+    assert tokens.pop(first) == theirs(one, early, 60)
+    assert [tokens[row] for row in rows] == [theirs(one, r.prompt, r.room) if r.room else [] for r in rows]
+
+
+def test_a_prompt_is_worth_the_same_whatever_pieces_it_is_computed_in():
+    one, prompt = model("Llama"), prompts(1, seed=5)[0]
+    scored = []
+    for most in (1, 4, 100):
+        row = Row(prompt, Sampling(), NO_STOP, 3, top_logprobs=2, score_prompt=True)
+        batch = Decoding(one)
+        for _ in batch.joining([row], lambda most=most: most):
+            pass
+        scored.append(row.scores)
+    assert len(scored[0]) == len(prompt)
+    for other in scored[1:]:
+        assert [t.id for t in other] == [t.id for t in scored[0]]
+        ours, theirs_ = ([t.logprob for t in s[1:]] for s in (scored[0], other))
+        assert ours == pytest.approx(theirs_, abs=1e-4)
+
+
 def test_many_rows_come_and_go_and_each_has_its_own_tokens():
     one = model("Llama")
     asked = prompts(24, seed=3)

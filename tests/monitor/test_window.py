@@ -110,7 +110,8 @@ def test_a_withdrawn_thumb_counts_no_more_until_given_again():
 
 
 def test_shares_carry_wilson_intervals():
-    calls = [call(f"c{k}", finish="error" if k < 5 else "stop") for k in range(100)]
+    ends = ["error"] * 3 + ["interrupted"] * 2 + ["cancelled"] + ["stop"] * 94
+    calls = [call(f"c{k}", finish=end) for k, end in enumerate(ends)]
     thumbs = [thumb(f"f{k}", f"c{k}", k >= 8) for k in range(40)]
     found = figures(fold(calls, thumbs))
     for name, count, n in (

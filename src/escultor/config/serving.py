@@ -44,6 +44,10 @@ class Serve(Section):
         description="ctranslate2: greedy answers by a converted copy, faster on CPUs; Llama-like models",
     )
     batch_size: Count = Field(default=32, description="answers generated at a time")
+    prefill_tokens: Count = Field(
+        default=512,
+        description="of new prompts computed between two tokens of answers under way; bounds their pause",
+    )
     temperature: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="where a request gives none; 0: greedy"
     )

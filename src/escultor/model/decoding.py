@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -73,6 +73,17 @@ class Row:
         self.draw = Draw(self.sampling.temperature, self.sampling.top_p, own)
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Rows whose prompts are computed, and the tokens drawn for those that have room for one."""
+
+    rows: list[Row]
+    drawn: list[tuple[Row, Token]]
+
+
+Most = Callable[[], int]  # tokens of prompts that may be computed next
+
+
 def room_for(model: Any, prompt: Sequence[int], wanted: int, name: str = "the prompt") -> int:
     """How many tokens an answer may have. Raises TooLong for a prompt that leaves room for none."""
     context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
@@ -93,23 +104,35 @@ class Decoding:
         self.memory = memory_for(model)
         self.rows: list[Row] = []
 
-    @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> list[tuple[Row, Token]]:
         """Compute the prompts of `rows` and draw the first token of each. Rows that are finished with it
         have left again, those with no room for a token have drawn none."""
-        drawn: list[tuple[Row, Token]] = []
+        return [one for joined in self.joining(rows) if joined for one in joined.drawn]
+
+    @torch.inference_mode()
+    def joining(self, rows: Sequence[Row], most: Most = lambda: PREFILL_TOKENS) -> Iterator[Joined | None]:
+        """As `join`, a piece of the prompts at a time, `most()` tokens or one for each prompt: None while
+        prompts are under way, then those that are in.
+
+        Steps may be taken and rows dropped in between; what is not in yet is forgotten by closing it.
+        """
         for group in _groups(rows):
-            began = time.perf_counter()
+            tokens = sum(len(row.prompt) for row in group)
             if group[0].score_prompt:
-                group[0].scores, logits = self._scored(group[0])
+                pieces = self._scored(group[0], most)
             else:
-                logits = self.memory.add([row.prompt for row in group])  # (B, V)
+                pieces = self.memory.add([row.prompt for row in group], most)
+            logits: Tensor | None = None
+            while logits is None:
+                began = time.perf_counter()
+                logits = next(pieces)  # (B, V) with the last piece
+                spent = time.perf_counter() - began
+                for row in group:
+                    row.compute_s += spent * len(row.prompt) / tokens
+                if logits is None:
+                    yield None
             self.rows += group
-            spent, tokens = time.perf_counter() - began, sum(len(row.prompt) for row in group)
-            for row in group:
-                row.compute_s += spent * len(row.prompt) / tokens
-            drawn += self._draw(group, logits)
-        return drawn
+            yield Joined(group, self._draw(group, logits))
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Row, Token]]:
@@ -152,17 +175,17 @@ class Decoding:
                 self.drop(row)
         return [one for one in drawn if one[0].count]
 
-    def _scored(self, row: Row) -> tuple[list[Token], Tensor]:
-        """What the tokens of a prompt are worth, and the logits (1, V) after it."""
-        found = [Token(row.prompt[0])]
-        logits = None
-        for logits in self.memory.add_slowly(row.prompt):  # (T, V), chunk by chunk
+    def _scored(self, row: Row, most: Most) -> Iterator[Tensor | None]:
+        """Note what the tokens of a prompt are worth, piece by piece; at last the logits (1, V) after it."""
+        found, seen = [Token(row.prompt[0])], 0
+        for logits in self.memory.add_slowly(row.prompt, most):  # (T, V)
             following = row.prompt[len(found) : len(found) + len(logits)]
             found += _with_logprobs(
                 logits[: len(following)], following, [row.top_logprobs or 0] * len(following)
             )
-        assert logits is not None
-        return found, logits[-1:]
+            seen += len(logits)
+            row.scores = found
+            yield logits[-1:] if seen == len(row.prompt) else None
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -228,34 +251,39 @@ class CachedMemory:
         self.cache = RowsCache(layers)
         self.last: list[int] = []  # each row's last token, not computed yet
 
-    def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Compute further rows, equal prompts once; returns the logits (B, V) after them."""
+    def add(self, prompts: Sequence[Sequence[int]], most: Most) -> Iterator[Tensor | None]:
+        """Compute further rows, equal prompts once; at last the logits (B, V) after them. They are in memory
+        then, and not before."""
         places: dict[tuple[int, ...], int] = {}
         which = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
-        *_, logits = self._compute(list(places), 1, which)
-        return logits[which, -1]
+        for logits, last in self._compute(list(places), 1, which, most):
+            yield logits[which, -1] if last else None
 
-    def add_slowly(self, prompt: Sequence[int]) -> Iterator[Tensor]:
+    def add_slowly(self, prompt: Sequence[int], most: Most) -> Iterator[Tensor]:
         """Compute one further row; the logits (T, V) after each of its tokens, chunk by chunk."""
-        for logits in self._compute([prompt], CHUNK, [0]):
+        for logits, _ in self._compute([prompt], CHUNK, [0], most):
             yield logits[0]
 
-    def _compute(self, prompts: Sequence[Sequence[int]], keep: int, which: Sequence[int]) -> Iterator[Tensor]:
-        """Logits chunk by chunk; row i of memory becomes that of prompt `which[i]`."""
+    def _compute(
+        self, prompts: Sequence[Sequence[int]], keep: int, which: Sequence[int], most: Most
+    ) -> Iterator[tuple[Tensor, bool]]:
+        """Logits chunk by chunk, and whether it is the last; row i of memory is that of prompt `which[i]`."""
         width = max(len(prompt) for prompt in prompts)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)  # (B, T); what is masked may be any token
         for i, prompt in enumerate(prompts):
             ids[i, width - len(prompt) :] = torch.tensor(list(prompt))
         new = RowsCache(self.layers)
         new.begin([len(prompt) for prompt in prompts], width + ROUND)
-        for at in range(0, width, CHUNK):
-            part = ids[:, at : at + CHUNK]
+        at = 0
+        while at < width:
+            part = ids[:, at : at + min(CHUNK, max(1, most() // len(prompts)))]
             logits = self.forward(part, min(keep, part.shape[1]), new)
             new.advance(part.shape[1])
-            if at + CHUNK >= width:  # before the last is handed on, so that rows are in when it arrives
+            at += part.shape[1]
+            if at == width:  # before the last is handed on, so that rows are in when it arrives
                 new.repeat(which)
                 self._take(new)
-            yield logits
+            yield logits, at == width
 
     def _take(self, new: RowsCache) -> None:
         if self.cache.rows:
@@ -289,11 +317,11 @@ class Recomputed:
         self.forward = forward
         self.ids: list[list[int]] = []
 
-    def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        self.ids += [list(prompt) for prompt in prompts]
-        return self._logits(self.ids[-len(prompts) :])
+    def add(self, prompts: Sequence[Sequence[int]], most: Most) -> Iterator[Tensor | None]:
+        self.ids += [list(prompt) for prompt in prompts]  # whole: what it would go on from is not kept
+        yield self._logits(self.ids[-len(prompts) :])
 
-    def add_slowly(self, prompt: Sequence[int]) -> Iterator[Tensor]:
+    def add_slowly(self, prompt: Sequence[int], most: Most) -> Iterator[Tensor]:
         self.ids.append(list(prompt))
         yield self.forward(torch.tensor([list(prompt)]), len(prompt))[0]
 

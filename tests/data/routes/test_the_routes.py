@@ -153,10 +153,11 @@ def test_the_last_word_holds_and_a_withdrawal_takes_it_back():
     assert made(served, [*events, withdrawn("b", time=3.0)])[1] == []
 
 
-def test_without_consent_or_whole_answers_nothing_is_learnt():
+@pytest.mark.parametrize("broken", ["cancelled", "error", "interrupted"])
+def test_without_consent_or_whole_answers_nothing_is_learnt(broken):
     served = [
         said("a", consent=Consent.EVAL_ONLY),
-        said("b", finish_reason="cancelled"),
+        said("b", finish_reason=broken),
         said("c", "q", retain_until=5.0),
     ]
     events = [thumb("a", True), thumb("b", False), thumb("c", False)]

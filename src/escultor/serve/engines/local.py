@@ -26,7 +26,7 @@ class LocalEngine:
         loaded.model.eval()
         self._voice = Voice(loaded)
         self._adapters = HotAdapters(loaded)
-        self._worker = Worker(loaded.model, self._adapters.use, settings.batch_size)
+        self._worker = Worker(loaded.model, self._adapters.use, settings.batch_size, settings.prefill_tokens)
 
     @property
     def version(self) -> str:

@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from escultor.errors import EngineDown, EngineFault, EscultorError
-from escultor.model.decoding import PREFILL_TOKENS, Decoding, Row, Token
+from escultor.model.decoding import PREFILL_TOKENS, Decoding, Joined, Row, Token
 from escultor.serve.engines.utterance import Utterance
 from escultor.serve.protocol import End, Event
 
@@ -45,18 +46,29 @@ class Job:
         return event
 
 
+@dataclass
+class _Joining:
+    """Jobs whose prompts are being computed: those that are not in yet, and what computes the next piece."""
+
+    adapter: str | None
+    left: dict[Row, Job]
+    pieces: Iterator[Joined | None]
+
+
 Call = tuple[Callable[[], Any], "Future[Any]"]
 
 
 class Worker:
     """Owns the model. `use` switches to an adapter's weights; `rows` answers are decoded at a time."""
 
-    def __init__(self, model: Any, use: Callable[[str | None], None], rows: int):
-        self.model, self.use, self.rows = model, use, rows
+    def __init__(self, model: Any, use: Callable[[str | None], None], rows: int, prefill: int):
+        """While answers are under way, `prefill` tokens of new prompts are computed between two of theirs."""
+        self.model, self.use, self.rows, self.prefill = model, use, rows, prefill
         self._inbox: SimpleQueue[Job | Call | None] = SimpleQueue()  # None: close
         self._waiting: deque[Job] = deque()
         self._jobs: dict[Row, Job] = {}
         self._batches: dict[str | None, Decoding] = {}
+        self._joining: deque[_Joining] = deque()
         self._outbox: list[tuple[Job, Event | Exception]] = []
         self._sent_s = 0.0  # when all of it was last sent
         self._over: EngineDown | None = None
@@ -93,11 +105,17 @@ class Worker:
         self._thread.join()
 
     def end_jobs_of(self, adapter: str | None, why: EngineFault) -> None:
-        """End the jobs of an adapter. For calls made through `call` alone."""
-        for job in [job for job in (*self._waiting, *self._jobs.values()) if job.adapter == adapter]:
+        """End the jobs of an adapter, those that have not begun too. For calls made through `call` alone."""
+        for job in [job for job in self._waiting if job.adapter == adapter]:
             self._end(job, why)
         self._waiting = deque(job for job in self._waiting if not job.ended)
+        self._end_begun(adapter, why)
+
+    def _end_begun(self, adapter: str | None, why: EngineFault) -> None:
+        for job in [job for job in self._jobs.values() if job.adapter == adapter]:
+            self._end(job, why)
         self._jobs = {row: job for row, job in self._jobs.items() if not job.ended}
+        self._joining = deque(joining for joining in self._joining if joining.adapter != adapter)
         self._batches.pop(adapter, None)
 
     # --- in the thread --------------------------------------------------------------------------
@@ -132,6 +150,7 @@ class Worker:
             self._end(job, why)
         self._waiting.clear()
         self._jobs.clear()
+        self._joining.clear()
         self._batches.clear()
         self._send()
 
@@ -153,41 +172,61 @@ class Worker:
             idle = not self._waiting and not self._jobs
 
     def _turn(self) -> None:
-        """Let jobs in that there is room for, and take a step with the others."""
-        for row, job in [(row, job) for row, job in self._jobs.items() if job.cancelled]:
-            self._batches[job.adapter].drop(row)
-            del self._jobs[row]
-        live = list(self._batches)
-        for adapter, jobs in self._admitted().items():
-            self._attempt(adapter, lambda batch, jobs=jobs: self._join(batch, jobs))
+        """Let jobs in that there is room for, a piece of their prompts, and take a step with the others."""
+        self._forget()
+        live = [adapter for adapter, batch in self._batches.items() if batch.rows]
+        if not self._joining:
+            self._admit()
+        if self._joining:
+            joining = self._joining[0]
+            self._attempt(joining.adapter, lambda _: self._join(joining))
         for adapter in live:
-            if self._batches[adapter].rows:
+            if adapter in self._batches and self._batches[adapter].rows:
                 self._attempt(adapter, lambda batch: batch.step())
 
-    def _admitted(self) -> dict[str | None, list[Job]]:
+    def _forget(self) -> None:
+        """Let go of what nobody waits for; prompts that are computed together go together."""
+        self._joining = deque(j for j in self._joining if not all(job.cancelled for job in j.left.values()))
+        joining = {row for each in self._joining for row in each.left}
+        for row, job in [(r, j) for r, j in self._jobs.items() if j.cancelled and r not in joining]:
+            if row in self._batches[job.adapter].rows:
+                self._batches[job.adapter].drop(row)
+            del self._jobs[row]
+
+    def _admit(self) -> None:
         """The jobs that begin now, by adapter: in the order they came, as many as can be computed at once."""
-        admitted: dict[str | None, list[Job]] = {}
+        admitted: dict[str | None, dict[Row, Job]] = {}
         free, tokens = self.rows - len(self._jobs), 0
         while self._waiting and free > 0 and tokens < PREFILL_TOKENS:
             job = self._waiting.popleft()
             if job.cancelled:
                 continue
-            admitted.setdefault(job.adapter, []).append(job)
+            admitted.setdefault(job.adapter, {})[job.utterance.row] = job
             self._jobs[job.utterance.row] = job
             self._batches.setdefault(job.adapter, Decoding(self.model))
             free, tokens = free - 1, tokens + len(job.utterance.row.prompt)
-        return admitted
+        for adapter, jobs in admitted.items():
+            pieces = self._batches[adapter].joining(list(jobs), self._most)
+            self._joining.append(_Joining(adapter, jobs, pieces))
 
-    def _join(self, batch: Decoding, jobs: list[Job]) -> list[tuple[Row, Token]]:
-        drawn = batch.join([job.utterance.row for job in jobs])
-        for job in jobs:
+    def _most(self) -> int:
+        """How many tokens of prompts may be computed before the next step: few where one is waited for."""
+        return self.prefill if any(batch.rows for batch in self._batches.values()) else PREFILL_TOKENS
+
+    def _join(self, joining: _Joining) -> list[tuple[Row, Token]]:
+        """Compute a piece of prompts; the tokens drawn for those that are in with it."""
+        if (joined := next(joining.pieces)) is None:
+            return []
+        begun = {row for row, _ in joined.drawn}
+        for row in joined.rows:
+            job = joining.left.pop(row)
             self._outbox += [(job, event) for event in job.utterance.opening()]
-        begun = {row for row, _ in drawn}
-        for job in jobs:
-            if job.utterance.row not in begun:  # it had no room for a token
+            if row not in begun:  # it had no room for a token
                 self._outbox += [(job, event) for event in job.utterance.close()]
-                self._jobs.pop(job.utterance.row)
-        return drawn
+                self._jobs.pop(row)
+        if not joining.left:
+            self._joining.popleft()
+        return joined.drawn
 
     def _attempt(self, adapter: str | None, work: Callable[[Decoding], list[tuple[Row, Token]]]) -> None:
         """Do some work with a batch; if it fails, its jobs end, and the batch with them."""
@@ -198,7 +237,7 @@ class Worker:
         except Exception as error:
             known = isinstance(error, EscultorError)
             why = EngineFault("a step failed", error if known else f"{type(error).__name__}: {error}")
-            self.end_jobs_of(adapter, why)
+            self._end_begun(adapter, why)
             return
         for row, token in drawn:
             self._tell(batch, self._jobs[row], row, token)
