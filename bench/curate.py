@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ sys.path.insert(0, str(HERE))
 
 
 class Peak:
-    """The most memory of this process and its children at once: proportional set size, in MiB."""
+    """The most memory of this process and its children at once, in MiB: proportional set size; and of that
+    what is anonymous. The rest are pages of files: programs, and columns while they are read."""
 
     def __enter__(self) -> Peak:
-        self.mib, self._stop = 0.0, threading.Event()
+        self.mib, self.anonymous_mib, self._stop = 0.0, 0.0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -45,19 +47,19 @@ class Peak:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.3):
+        while not self._stop.wait(0.1):
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            self.mib = max(self.mib, sum(_pss(pid) for pid in ("self", *children)))
+            found = [_memory(pid) for pid in ("self", *children)]
+            self.mib = max(self.mib, sum(each.get("Pss", 0.0) for each in found))
+            self.anonymous_mib = max(self.anonymous_mib, sum(each.get("Pss_Anon", 0.0) for each in found))
 
 
-def _pss(pid: str) -> float:
+def _memory(pid: str) -> dict[str, float]:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
-        pass  # it ended meanwhile
-    return 0.0
+        return {}  # it ended meanwhile
+    return {line.partition(":")[0]: int(line.split()[1]) / 1024 for line in lines}
 
 
 def spent() -> float:
@@ -85,6 +87,7 @@ def full(source: Path, folder: Path, workers: int, questions: list[str]) -> dict
         "seconds": seconds["all"],
         "cpu_s": spent() - cpu,
         "peak_mib": peak.mib,
+        "peak_anonymous_mib": peak.anonymous_mib,
         "rows_left": made.counts["train"],
         "steps": steps,
     }
@@ -155,12 +158,15 @@ def loaded(source: Path) -> Rows:
 class InMemory:
     """Compares rows as the pipeline does, without a disk."""
 
+    folder = None
+
     def __init__(self, rows: Rows):
         self.rows = rows
 
-    def similar(self, pairs: np.ndarray, threshold: float) -> np.ndarray:
-        numbers, at = np.unique(pairs, return_inverse=True)
-        return alike([self.rows[n][1] for n in numbers], at.reshape(-1, 2), threshold)
+    def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
+        for some in pairs:
+            numbers, at = np.unique(some, return_inverse=True)
+            yield some[alike([self.rows[n][1] for n in numbers], at.reshape(-1, 2), threshold)]
 
 
 def ours_alone(rows: Rows) -> dict[str, Any]:
@@ -169,8 +175,8 @@ def ours_alone(rows: Rows) -> dict[str, Any]:
     shape = bands_for(NEAR, PERMUTATIONS)
     texts = [parts for _, parts in rows]
     bands = band_hashes(texts, *shape)
-    left_out = near_choice(bands.T, np.arange(len(rows)), NEAR, InMemory(rows))["near duplicate"]  # type: ignore[arg-type]
-    return scored(rows, set(left_out.tolist()), time.process_time() - start)
+    left_out = near_choice(bands.T, np.ones(len(rows), dtype=bool), NEAR, InMemory(rows))["near duplicate"]  # type: ignore[arg-type]
+    return scored(rows, set(np.flatnonzero(left_out).tolist()), time.process_time() - start)
 
 
 def datasketch(rows: Rows, hashed: bool) -> dict[str, Any]:
@@ -220,10 +226,11 @@ def main() -> None:
         # In a process of its own, so that its memory does not count.
         wanted = (few, str(given.near_rows), many, str(given.rows))
         subprocess.run([sys.executable, HERE / "curate_rows.py", given.data, *wanted], check=True)
+        # First, so that what the others keep in memory does not count either.
+        whole = full(many, folder / "full", given.workers, exam(given.data))
         whole_near = near_alone(few, folder / "near", given.workers)
         rows = loaded(few)
         ours, theirs, given_hashes = ours_alone(rows), datasketch(rows, False), datasketch(rows, True)
-        whole = full(many, folder / "full", given.workers, exam(given.data))
     near = {
         "rows": given.near_rows,
         "ours": ours,
@@ -234,6 +241,7 @@ def main() -> None:
         "pipeline": whole_near,
     }
     took = f"{whole['seconds']:.0f} s, {whole['cpu_s']:.0f} s of CPU, peak {whole['peak_mib']:.0f} MiB"
+    took += f" ({whole['peak_anonymous_mib']:.0f} anonymous)"
     print(f"{given.rows:,} rows: {took}")
     print(f"near duplicates of {given.near_rows:,} rows: {near['ratio']:.1f} times less CPU than datasketch")
     print(

@@ -71,7 +71,8 @@ def coded(values):
 
 def chosen(values, score, tie, targets, **more):
     labels = {"domain": coded(values), "purpose": coded(["unlabelled"] * len(values))}
-    return balance_choice(labels, score, tie, Balance(targets=targets, **more))
+    every = np.ones(len(values), dtype=bool)
+    return balance_choice(labels, score, tie, every, Balance(targets=targets, **more))
 
 
 def test_the_best_of_each_stay_and_what_is_missing_is_said():
@@ -160,7 +161,7 @@ def test_the_best_of_each_combination_stay():
     }
     score, tie = draw.random(400), np.arange(400, dtype=np.uint64)
     targets = {"domain": {"law": 0.5, "art": 0.5}, "length": {"short": 0.35, "long": 0.65}}
-    keep, said = balance_choice(labels, score, tie, Balance(targets=targets))
+    keep, said = balance_choice(labels, score, tie, np.ones(400, dtype=bool), Balance(targets=targets))
     codes = labels["domain"][0] * 2 + labels["length"][0]
     for code in range(4):
         own = codes == code

@@ -96,9 +96,8 @@ def _filled(supply: Mapping[str, int], shares: Mapping[str, float], rows: int) -
     return dealt
 
 
-def counted(codes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
-    """How many rows have each value, from codes (n,) into `names`."""
-    found = np.bincount(codes, minlength=len(names))
+def counted(found: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """How many rows have each value, from how often each code (values,) of `names` is there."""
     return {name: int(n) for name, n in sorted(zip(names, found, strict=True)) if n}
 
 

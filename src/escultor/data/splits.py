@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from escultor.config.curation import Split
+from escultor.data.curate.columns import among, spans
+from escultor.data.curate.near import Comparing, edges, follow, repeats
+from escultor.data.curate.ranking import bounds, sortable
 from escultor.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +26,7 @@ HELD_OUT = "held out"  # the column of rows whose prompt was held out before
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Numbers of the rows on either side; `left_out` are on neither. The manifest says how."""
+    """(rows,) which of them are on either side; `left_out` are on neither. The manifest says how."""
 
     train: np.ndarray
     held_out: np.ndarray
@@ -29,8 +34,8 @@ class Sides:
     manifest: dict[str, Any]
 
 
-def sides(spill: Spill, alive: np.ndarray, wanted: Split, crew: Crew) -> Sides:
-    """Part rows into what is learnt and what is held out.
+def sides(spill: Spill, mask: np.ndarray, wanted: Split, crew: Crew) -> Sides:
+    """Part the rows of a mask (rows,) into what is learnt and what is held out.
 
     Whatever the rule, near-duplicate prompts stay together: by `prompt` their clusters are drawn by the hash
     of their content; by `subject` all rows
@@ -39,71 +44,111 @@ def sides(spill: Spill, alive: np.ndarray, wanted: Split, crew: Crew) -> Sides:
     out, and counted; and so are those whose prompt was held out before. Raises DataError for a rule that the
     rows do not support.
     """
-    nothing = np.empty(0, dtype=np.int64)
+    nothing = np.zeros(len(mask), dtype=bool)
     if not wanted.held_out:
-        return Sides(alive, nothing, nothing, {"by": wanted.by, "held_out": 0.0, LEFT_OUT: 0})
-    before = np.asarray(spill.column(HELD_OUT)[alive]) if spill.has(HELD_OUT) else np.zeros(len(alive), bool)
-    cluster = clusters(spill, alive, wanted.threshold, crew)  # (n,) the smallest number of each
-    held = _drawn(spill, alive, wanted, cluster)
-    tainted = (np.isin(cluster, cluster[held]) | before) & ~held
+        return Sides(mask, nothing, nothing, {"by": wanted.by, "held_out": 0.0, LEFT_OUT: 0})
+    cluster = clusters(spill, mask, wanted.threshold, crew)
+    held = _drawn(spill, mask, wanted, cluster)
+    tainted = _spread(held, mask, cluster)
+    if spill.has(HELD_OUT):
+        before = spill.column(HELD_OUT)
+        for at in spans(len(mask)):
+            tainted[at] |= before[at] & mask[at]
+    tainted &= ~held
     manifest = {
         "by": wanted.by,
-        "held_out": float(held.mean()),
-        "clusters": len(np.unique(cluster)),
-        LEFT_OUT: int(tainted.sum()),
+        "held_out": share(held, mask),
+        "clusters": sum(int((cluster[at][mask[at]] == among(mask, at)).sum()) for at in spans(len(mask))),
+        LEFT_OUT: int(np.count_nonzero(tainted)),
     }
-    return Sides(alive[~held & ~tainted], alive[held], alive[tainted], manifest)
+    return Sides(mask & ~held & ~tainted, held, tainted, manifest)
 
 
-def _drawn(spill: Spill, alive: np.ndarray, wanted: Split, cluster: np.ndarray) -> np.ndarray:
-    """(n,) which rows are held out."""
+def share(some: np.ndarray, mask: np.ndarray) -> float:
+    """What share of the rows of a mask are some of them."""
+    return int(np.count_nonzero(some)) / int(np.count_nonzero(mask))
+
+
+def _spread(some: np.ndarray, mask: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """(rows,) the rows of a mask of whose cluster one is among some."""
+    held, found = np.zeros(len(mask), dtype=bool), np.zeros(len(mask), dtype=bool)
+    for at in spans(len(mask)):
+        held[cluster[at][some[at]]] = True
+    for at in spans(len(mask)):
+        found[at] = held[cluster[at]] & mask[at]
+    return found
+
+
+def _drawn(spill: Spill, mask: np.ndarray, wanted: Split, cluster: np.ndarray) -> np.ndarray:
+    """(rows,) which rows of the mask are held out."""
+    rows = int(np.count_nonzero(mask))
     if wanted.by == "time":
-        time = np.asarray(spill.column("time")[alive])
-        if np.isnan(time).any():
-            got = f"{int(np.isnan(time).sum()):,} rows without `time`"
+        time = spill.column("time")
+        unknown = sum(int(np.isnan(time[at][mask[at]]).sum()) for at in spans(len(mask)))
+        if unknown:
+            got = f"{unknown:,} rows without `time`"
             raise DataError("rows cannot be parted by time", got, "`time` in every row", "split by prompt")
-        return time > np.quantile(time, 1 - wanted.held_out, method="lower")
+        rank = int((rows - 1) * (1 - wanted.held_out))  # the quantile, and no time between two rows
+        return _above(lambda at: sortable(time[at][mask[at]]), mask, rank)
     if wanted.by == "subject":
-        return _fewest(np.asarray(spill.column("subject")[alive]), wanted.held_out)
+        # Subjects in the order of their hash until the share is reached: they differ too much in size for a
+        # draw of each.
+        subject = spill.column("subject")
+        held = mask & ~_above(lambda at: subject[at][mask[at]], mask, math.ceil(wanted.held_out * rows) - 1)
+        if np.array_equal(held, mask):
+            count = rows - sum(map(len, repeats([subject], mask, spill.folder)))
+            got = f"{count:,} subjects, the last one too large to leave anything"
+            raise DataError("rows cannot be parted by subject", got, "smaller subjects", "split by prompt")
+        return held
     # A cluster's draw is by content, so that other rows do not change its side.
-    group = np.unique(cluster, return_inverse=True)[1]
-    key = np.full(group.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(key, group, np.asarray(spill.column("tie")[alive]))
-    return (key < np.uint64(wanted.held_out * 2**64))[group]
+    tie, drawn = spill.column("tie"), np.zeros(len(mask), dtype=bool)
+    for at in spans(len(mask)):
+        drawn[at] = (tie[at] < np.uint64(wanted.held_out * 2**64)) & mask[at]
+    return _spread(drawn, mask, cluster)
 
 
-def _fewest(subject: np.ndarray, share: float) -> np.ndarray:
-    """Subjects (n,) in the order of their hash until the share is reached: they differ too much in size for
-    a draw of each."""
-    keys, group, sizes = np.unique(subject, return_inverse=True, return_counts=True)
-    taken = np.cumsum(sizes) - sizes < share * len(subject)
-    if taken.all():
-        got = f"{len(keys):,} subjects, the last one too large to leave anything"
-        raise DataError("rows cannot be parted by subject", got, "smaller subjects", "split by prompt")
-    return taken[group]
+def _above(key: Callable[[slice], np.ndarray], mask: np.ndarray, rank: int) -> np.ndarray:
+    """(rows,) the rows of a mask whose key is greater than that of the row of this rank, from 0."""
+
+    def keyed(at: slice) -> tuple[np.ndarray, np.ndarray]:
+        found = key(at)[None]
+        return np.zeros(found.shape[1], dtype=np.int64), found
+
+    bound = bounds(keyed, len(mask), 1, np.asarray([rank + 1]))[0][0, 0]
+    above = np.zeros(len(mask), dtype=bool)
+    for at in spans(len(mask)):
+        above[at][mask[at]] = key(at) > bound
+    return above
 
 
-def clusters(spill: Spill, alive: np.ndarray, threshold: float, crew: Crew) -> np.ndarray:
-    """(n,) for each row the least number of those whose prompts are tied to its own by similarity."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    from escultor.data.curate.near import Comparing, edges
-
-    bands = spill.columns("prompt bands")
+def clusters(spill: Spill, mask: np.ndarray, threshold: float, crew: Crew) -> np.ndarray:
+    """(rows,) for each row of a mask the least number of those whose prompts are tied to its own by
+    similarity."""
+    root = np.arange(len(mask), dtype=np.uint32)
     # Equal prompts have equal bands: one of each is compared.
-    _, first, group = np.unique(spill.column("prompt")[alive], return_index=True, return_inverse=True)
+    for pairs in repeats([spill.column("prompt")], mask, spill.folder):
+        root[pairs[:, 1]] = pairs[:, 0]
+    alone = np.zeros(len(mask), dtype=bool)
+    for at in spans(len(mask)):
+        alone[among(mask, at)] = root[at][mask[at]] == among(mask, at)
     comparing = Comparing(spill.place(), crew, _prompt)
-    alone = alive[np.sort(first)]
-    found = list(edges(bands, alone, threshold, comparing, collapse=False))
-    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *found])
-    size = len(spill)
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
-    component = connected_components(graph, directed=False)[1]
-    own = component[alive[first]][group]
-    least = np.full(component.max() + 1, size, dtype=np.int64)
-    np.minimum.at(least, own, alive)
-    return least[own]
+    for pairs in edges(spill.columns("prompt bands"), alone, threshold, comparing, collapse=False):
+        join(root, pairs)
+    follow(root)
+    return root
+
+
+def join(root: np.ndarray, pairs: np.ndarray) -> None:
+    """Make the clusters of pairs (m, 2) of rows one each: the greater root gets the lesser one."""
+    while len(pairs):
+        ends = root[pairs]
+        while ((further := root[ends]) != ends).any():
+            ends = further
+        pairs = np.sort(ends[ends[:, 0] != ends[:, 1]].astype(np.int64), axis=1)
+        np.minimum.at(root, pairs[:, 1], pairs[:, 0].astype(np.uint32))
+        tied = np.unique(pairs)
+        while ((further := root[root[tied]]) != root[tied]).any():
+            root[tied] = further
 
 
 def _prompt(row: Row) -> Any:

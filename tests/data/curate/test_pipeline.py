@@ -8,10 +8,10 @@ import pytest
 from curate_rows import changed, example, jsonl, text
 
 from escultor.config.curation import Curation
-from escultor.data.curate import spill
+from escultor.data.curate import columns, spill
 from escultor.data.curate.pipeline import curate, passes
 from escultor.data.curate.steps import STEPS
-from escultor.errors import DataError, StoreError
+from escultor.errors import DataError, InputError, StoreError
 
 SPLIT = {"held_out": 0.3}
 ANY = {"keep": []}
@@ -20,7 +20,8 @@ ANY = {"keep": []}
 def many(path: Path, count: int = 120) -> Path:
     rows = [example(i, subject=f"s{i % 7}", time=float(i)) for i in range(count)]
     rows += [
-        example(i) | {"completion": changed(str(example(i)["completion"]), i)} for i in range(0, count, 3)
+        example(i, time=count + i) | {"completion": changed(str(example(i)["completion"]), i)}
+        for i in range(0, count, 3)
     ]
     rows += [example(i) for i in range(0, count, 4)]
     rows[5]["completion"] += " Mail me: ana@mail.example.org"
@@ -44,7 +45,11 @@ def test_the_result_depends_on_no_number_of_workers_and_rows_add_up(tmp_path, mo
     for one, other in pairwise(steps):
         assert one.left == other.before
     assert steps[0].before == 190
-    assert sum(results[0][4]["style"].values()) == steps[-1].left == 60
+    assert (
+        sum(results[0][4]["style"].values())
+        == steps[-1].left
+        == made.counts["train"] + made.counts["held out"]
+    )
     assert sorted(path.name for path in (tmp_path / "out1").iterdir()) == ["held-out.jsonl", "train.jsonl"]
 
 
@@ -52,12 +57,31 @@ def test_the_result_depends_on_no_number_of_rows_that_are_sorted_at_once(tmp_pat
     source = many(tmp_path / "in.jsonl")
     settings = Curation.model_validate({"workers": 1, "language": ANY, "split": SPLIT})
     results = []
-    for rows in (spill.PART, 7):
-        monkeypatch.setattr(spill, "PART", rows)
+    for rows in (columns.PART, 7):
+        monkeypatch.setattr(columns, "PART", rows)
         made = curate([source], tmp_path / f"out{rows}", settings)
         results.append((made.rows.read_bytes(), made.held_out.read_bytes(), made.steps, made.split))
     assert results[0] == results[1]
     assert results[0][2][2].removed["near duplicate"] > 30
+
+
+@pytest.mark.parametrize("by", ["prompt", "subject", "time"])
+def test_the_best_n_are_n_rows_to_train_on_and_what_is_held_out_shrinks_alike(tmp_path, by):
+    source = many(tmp_path / "in.jsonl")
+    settings = Curation.model_validate(
+        {"workers": 1, "language": ANY, "near": {"threshold": 1}, "split": SPLIT | {"by": by}}
+    )
+    whole = curate([source], tmp_path / "whole", settings)
+    made = curate([source], tmp_path / "top", settings, top=20)
+    held = round(20 * whole.counts["held out"] / whole.counts["train"])
+    assert made.counts == {"train": 20, "held out": held}
+    left_out = made.split["left out: prompt is held out"]
+    assert made.steps[-1].left == 20 + held + left_out
+    assert made.split["held_out"] == pytest.approx(held / (20 + held + left_out))
+    for one, other in ((made.rows, whole.rows), (made.held_out, whole.held_out)):
+        assert set(one.read_bytes().splitlines()) <= set(other.read_bytes().splitlines())
+    with pytest.raises(InputError, match="fewer rows to train on"):
+        curate([source], tmp_path / "many", settings, top=whole.counts["train"] + 1)
 
 
 def test_broken_rows_are_left_out_with_their_reason_and_place(tmp_path):

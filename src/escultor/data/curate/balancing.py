@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from escultor.config.curation import Balance
 from escultor.data.balance import allocate, counted, lacking, lopsided, watched
+from escultor.data.curate.columns import Numbers, frequencies, spans
+from escultor.data.curate.ranking import least, sortable
 from escultor.data.joint_balance import Cell, allocate_jointly
 
-Coded = tuple[np.ndarray, Sequence[str]]  # (n,) codes of a label, and the values they stand for
+Coded = tuple[Numbers, Sequence[str]]  # (rows,) codes of a label, and the values they stand for
 
 
 def balance_choice(
-    labels: Mapping[str, Coded], score: np.ndarray, tie: np.ndarray, wanted: Balance
+    labels: Mapping[str, Coded], score: Numbers, tie: Numbers, mask: np.ndarray, wanted: Balance
 ) -> tuple[np.ndarray, list[str]]:
-    """(n,) which rows stay, the best-scored of each combination of values, and what a person should know.
+    """(rows,) which rows of a mask stay, the best-scored of each combination of values, and what a person
+    should know.
 
     Raises DataError where nothing that is wanted is there, and where targets of several labels exclude each
     other.
     """
-    keep = np.ones(len(score), dtype=bool)
+    keep = mask
     said: list[str] = []
     if wanted.targets:
-        for label, targets in wanted.targets.items():
-            said += lacking(label, counted(*labels[label]), targets)
-        cell, cells = _cells([labels[label] for label in wanted.targets])
-        supply = dict(zip(cells, np.bincount(cell, minlength=len(cells)).tolist(), strict=True))
-        dealt = _dealt(supply, wanted)
-        keep = _best(cell, np.asarray([dealt[each] for each in cells]), score, tie)
+        coded = [labels[label] for label in wanted.targets]
+        for (label, targets), (codes, names) in zip(wanted.targets.items(), coded, strict=True):
+            said += lacking(label, counted(frequencies(codes, mask, len(names)), names), targets)
+        cells, supply = _cells(coded, mask)
+        if cells:
+            dealt = _dealt(dict(zip(cells.values(), supply, strict=True)), wanted)
+            keep = _best(coded, cells, [dealt[each] for each in cells.values()], score, tie, mask)
     for label in watched(wanted):
         codes, names = labels[label]
-        said += lopsided(label, counted(codes[keep], names), wanted.warn_above)
+        said += lopsided(label, counted(frequencies(codes, keep, len(names)), names), wanted.warn_above)
     return keep, said
 
 
@@ -43,22 +48,44 @@ def _dealt(supply: Mapping[Cell, int], wanted: Balance) -> dict[Cell, int]:
     return {(v,): n for v, n in allocate({c[0]: n for c, n in supply.items()}, targets, wanted.rows).items()}
 
 
-def _cells(labels: Sequence[Coded]) -> tuple[np.ndarray, list[Cell]]:
-    """(n,) the number of each row's combination of values, and the combinations that there are."""
-    cell = labels[0][0].astype(np.int64)
-    cells: list[Cell] = [(name,) for name in labels[0][1]]
-    for codes, names in labels[1:]:
-        there, cell = np.unique(cell * len(names) + codes, return_inverse=True)
-        size = len(names)
-        cells = [cells[each // size] + (names[each % size],) for each in there.tolist()]
-    return cell, cells
+def _numbered(labels: Sequence[Coded], at: slice, mask: np.ndarray) -> np.ndarray:
+    """(m,) the number of the combination of values of each row of a window that is in the mask (rows,)."""
+    cell = np.zeros(int(np.count_nonzero(mask[at])), dtype=np.int64)
+    for codes, names in labels:
+        cell = cell * len(names) + codes[at][mask[at]]
+    return cell
 
 
-def _best(cell: np.ndarray, dealt: np.ndarray, score: np.ndarray, tie: np.ndarray) -> np.ndarray:
-    """(n,) the best-scored `dealt` (c,) rows of each cell (n,)."""
-    order = np.lexsort((tie, -score, cell))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=len(dealt)))])
-    own = cell[order]
-    keep = np.zeros(len(cell), dtype=bool)
-    keep[order[np.arange(len(cell)) - starts[own] < dealt[own]]] = True
-    return keep
+def _cells(labels: Sequence[Coded], mask: np.ndarray) -> tuple[dict[int, Cell], list[int]]:
+    """The combinations of values that there are, by their number, ascending; and how many rows have each."""
+    found: Counter[int] = Counter()
+    for at in spans(len(mask)):
+        cells, counts = np.unique(_numbered(labels, at, mask), return_counts=True)
+        found.update(dict(zip(cells.tolist(), counts.tolist(), strict=True)))
+    named: dict[int, Cell] = {}
+    for number in sorted(found):
+        rest, values = number, []
+        for _, names in reversed(labels):
+            rest, code = divmod(rest, len(names))
+            values.append(names[code])
+        named[number] = tuple(reversed(values))
+    return named, [found[number] for number in named]
+
+
+def _best(
+    labels: Sequence[Coded],
+    cells: Mapping[int, Cell],
+    dealt: Sequence[int],
+    score: Numbers,
+    tie: Numbers,
+    mask: np.ndarray,
+) -> np.ndarray:
+    """(rows,) the best-scored rows of each cell, as many as are dealt to it."""
+    known = np.asarray(list(cells))
+
+    def keyed(at: slice) -> tuple[np.ndarray, np.ndarray]:
+        own = mask[at]
+        key = np.stack([sortable(-score[at][own]), tie[at][own]])  # (2, m)
+        return np.searchsorted(known, _numbered(labels, at, mask)), key
+
+    return least(keyed, mask, 2, np.asarray(dealt))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from escultor.data.crew import Crew
+from escultor.data.curate.columns import among, spans
 from escultor.data.curate.rows import line_of, read
 from escultor.data.curate.spill import Place
 from escultor.data.held_out import Guard, prompt_of
@@ -22,27 +23,36 @@ AT_ONCE = 4096  # rows
 def apart(place: Place, parted: Sides, crew: Crew, folder: Path) -> Sides:
     """The sides without training rows in which a prompt of the held-out side stands: clusters hold prompts
     that are alike as wholes alone. They are left out, and counted in the manifest."""
-    if not len(parted.held_out):
+    if not parted.held_out.any():
         return parted
     path = folder / "held-out.part"
     with path.open("wb") as file:
-        file.writelines(line_of(row) for row in place.read(parted.held_out))
-    train = parted.train
-    pieces = ((place, path, train[at : at + AT_ONCE]) for at in range(0, len(train), AT_ONCE))
-    tainted = np.concatenate([np.empty(0, dtype=bool), *crew.over(_tainted, pieces)])
+        for at in spans(place.rows):
+            file.writelines(line_of(row) for row in place.read(among(parted.held_out, at)))
+    tainted = np.zeros(place.rows, dtype=bool)
+    for numbers in crew.over(_tainted, _pieces(place, path, parted.train)):
+        tainted[numbers] = True
     path.unlink()
     return Sides(
-        train[~tainted],
+        parted.train & ~tainted,
         parted.held_out,
-        np.sort(np.concatenate([parted.left_out, train[tainted]])),
-        parted.manifest | {LEFT_OUT: parted.manifest[LEFT_OUT] + int(tainted.sum())},
+        parted.left_out | tainted,
+        parted.manifest | {LEFT_OUT: parted.manifest[LEFT_OUT] + int(np.count_nonzero(tainted))},
     )
+
+
+def _pieces(place: Place, path: Path, train: np.ndarray) -> Iterator[tuple[Place, Path, np.ndarray]]:
+    for window in spans(len(train)):
+        numbers = among(train, window)
+        for at in range(0, len(numbers), AT_ONCE):
+            yield place, path, numbers[at : at + AT_ONCE]
 
 
 def _tainted(shared: Any, piece: tuple[Place, Path, np.ndarray]) -> np.ndarray:
     place, path, numbers = piece
+    """Which of these rows have a prompt that is held out."""
     reasons = _guard(path, place.kind).reasons([row.item for row in place.read(numbers)])
-    return np.asarray([reason is not None for reason in reasons], dtype=bool)
+    return numbers[[reason is not None for reason in reasons]]
 
 
 @lru_cache(maxsize=1)

@@ -6,24 +6,27 @@ Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (locality-sensiti
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.data.crew import Crew
+from escultor.data.curate.columns import Numbers, among, parts, spans
 from escultor.data.curate.normal import Hashes, jaccard, mixed, squashed, window_sets, windows
 from escultor.data.curate.rows import Part, Row, parts_of
-from escultor.data.curate.spill import Place, parts
+from escultor.data.curate.spill import Place
 
 ODDS = 0.97  # with which a pair at the threshold is looked at, at least
 NEIGHBOURS = 8  # a row is compared with so many before it in its bucket, and so many at its beginning
 BATCH = 100  # rows whose windows are in the cache of a core at once
-PIECE_BYTES = 1 << 21  # of rows that are compared in one piece of work, about
+PIECE_BYTES = 1 << 20  # of rows that are compared in one piece of work, about
+TRIED = 1 << 19  # pairs that are remembered not to be compared again
 _SEED = 1
 
 
@@ -75,25 +78,33 @@ def _digest(parts: Sequence[Part]) -> bytes:
     return blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
 
 
-def exact_choice(content: Sequence[Hashes], name: Hashes, alive: np.ndarray) -> dict[str, np.ndarray]:
-    """Numbers of rows to leave out, by reason: all but the first of those that say the same, then all but
-    the first of those with one id."""
-    again = _repeats(content, alive)
-    same, rest = alive[again], alive[~again]
-    return {"exact duplicate": same, "id of another row": rest[_repeats([name], rest)]}
+def exact_choice(
+    content: Sequence[Numbers], name: Numbers, mask: np.ndarray, folder: Path | None
+) -> dict[str, np.ndarray]:
+    """Of the rows of a mask (rows,) those to leave out, by reason: all but the first of those that say the
+    same, then all but the first of those with one id."""
+    found = []
+    for keys in (content, [name]):
+        again = np.zeros(len(mask), dtype=bool)
+        for pairs in repeats(keys, mask, folder):
+            again[pairs[:, 1]] = True
+        mask = mask & ~again
+        found.append(again)
+    return dict(zip(("exact duplicate", "id of another row"), found, strict=True))
 
 
-def _repeats(keys: Sequence[Hashes], alive: np.ndarray) -> np.ndarray:
-    """(n,) whether the keys of a row stand before, at an earlier one of `alive` (n,)."""
-    again = np.zeros(len(alive), dtype=bool)
-    for at in parts(keys[0], alive):
-        own = [np.asarray(key[alive[at]]) for key in keys]
-        order = np.lexsort(own)  # stable: equal keys stay in their order
-        equal = np.ones(max(0, len(at) - 1), dtype=bool)
-        for key in own:
-            equal &= key[order[1:]] == key[order[:-1]]
-        again[at[order[1:][equal]]] = True
-    return again
+def repeats(keys: Sequence[Numbers], mask: np.ndarray, folder: Path | None) -> Iterator[np.ndarray]:
+    """(m, 2) of rows with equal keys the first one of the mask (rows,), and each of the others."""
+    seen = np.empty((0, len(keys) + 1), dtype=np.uint64)
+    for goes_on, records in parts(keys, mask, folder):
+        seen = np.concatenate([seen, records]) if goes_on else records
+        order = np.lexsort(seen.T[:-1])  # stable: equal keys stay in their order
+        own = seen[order, :-1]
+        equal = np.zeros(len(order), dtype=bool)
+        equal[1:] = (own[1:] == own[:-1]).all(1)
+        first = np.maximum.accumulate(np.where(equal, 0, np.arange(len(order))))
+        yield seen[np.column_stack([order[first[equal]], order[equal]]), -1].astype(np.int64)
+        seen = np.delete(seen, order[equal], axis=0)
 
 
 # --- near ---------------------------------------------------------------------------------------
@@ -113,15 +124,26 @@ class Comparing:
     crew: Crew
     texts: Callable[[Row], Sequence[Part]]
 
-    def similar(self, pairs: np.ndarray, threshold: float) -> np.ndarray:
-        """(m,) whether the real Jaccard similarity of pairs (m, 2) of row numbers reaches the threshold."""
-        pieces = ((self.place, self.texts, threshold, some) for some in self._pieces(pairs))
-        return np.concatenate([np.empty(0, dtype=bool), *self.crew.over(_compared, pieces)])
+    @property
+    def folder(self) -> Path | None:
+        """Where rows are sorted."""
+        return self.place.folder
 
-    def _pieces(self, pairs: np.ndarray) -> list[np.ndarray]:
+    def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
+        """Of pairs (m, 2) of row numbers those whose real Jaccard similarity reaches the threshold."""
+        pieces = ((self.place, self.texts, threshold, some) for some in self._pieces(pairs))
+        return self.crew.over(_compared, pieces)
+
+    def _pieces(self, pairs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         # By the size of the rows, so that long ones do not fill the memory.
-        size = np.cumsum(self.place.sizes(pairs.ravel()).reshape(-1, 2).sum(1))
-        return np.split(pairs, np.flatnonzero(np.diff(size // PIECE_BYTES)) + 1)
+        held = np.empty((0, 2), dtype=np.int64)
+        for some in pairs:
+            held = np.concatenate([held, some])
+            size = np.cumsum(self.place.sizes(held).sum(1))
+            *full, held = np.split(held, np.flatnonzero(np.diff(size // PIECE_BYTES)) + 1)
+            yield from full
+        if len(held):
+            yield held
 
 
 def _compared(
@@ -129,12 +151,13 @@ def _compared(
 ) -> np.ndarray:
     place, texts, threshold, pairs = piece
     numbers, at = np.unique(pairs, return_inverse=True)
-    return alike([texts(row) for row in place.read(numbers)], at.reshape(-1, 2), threshold)
+    return pairs[alike([texts(row) for row in place.read(numbers)], at.reshape(-1, 2), threshold)]
 
 
 def alike(rows: Sequence[Sequence[Part]], pairs: np.ndarray, threshold: float) -> np.ndarray:
     """(m,) whether the real Jaccard similarity of pairs (m, 2) of these rows reaches the threshold."""
-    sets = window_sets(rows)
+    batches = (rows[at : at + BATCH] for at in range(0, len(rows), BATCH))
+    sets = [found for batch in batches for found in window_sets(batch)]
     found = (_reaches(sets[one], sets[other], threshold) for one, other in pairs.tolist())
     return np.fromiter(found, dtype=bool, count=len(pairs))
 
@@ -169,56 +192,89 @@ def candidates(column: Hashes, numbers: np.ndarray) -> np.ndarray:
     return np.concatenate(pairs)
 
 
+def met(column: Numbers, mask: np.ndarray, folder: Path | None) -> Iterator[np.ndarray]:
+    """(m, 2) the candidates of all rows of a mask (rows,), part by part."""
+    before = np.empty((0, 2), dtype=np.uint64)
+    for goes_on, records in parts([column], mask, folder):
+        first = int(records[0, 1]) if goes_on else 0
+        before = np.concatenate([_ends(before), records]) if goes_on else records
+        pairs = candidates(before[:, 0], before[:, 1].astype(np.int64))
+        yield pairs[pairs[:, 1] >= first]
+
+
+def _ends(records: np.ndarray) -> np.ndarray:
+    """Of the records (m, 2) the first eight and the last eight of each bucket: no other meets a later row."""
+    order = np.argsort(records[:, 0], kind="stable")
+    starts = np.flatnonzero(np.diff(records[order, 0], prepend=~records[order[:1], 0]))
+    sizes = np.diff(starts, append=len(order))
+    rank = np.arange(len(order)) - np.repeat(starts, sizes)
+    stays = (rank < NEIGHBOURS) | (rank >= np.repeat(sizes, sizes) - NEIGHBOURS)
+    return records[np.sort(order[stays])]
+
+
+class _Tried:
+    """Pairs that were looked at, in one place each by their hash, so that there are never more: one that had
+    to go for another is looked at again, to the same end."""
+
+    def __init__(self) -> None:
+        self._known = np.zeros(TRIED, dtype=np.uint64)
+
+    def fresh(self, pairs: np.ndarray) -> np.ndarray:
+        """Those of the pairs (m, 2) that are not known to be tried, in their order."""
+        keys = np.sort(pairs[:, 0].astype(np.uint64) << np.uint64(32) | pairs[:, 1].astype(np.uint64))
+        place = (mixed(keys) % np.uint64(TRIED)).astype(np.int64)
+        new = self._known[place] != keys
+        keys, place = keys[new], place[new]
+        self._known[place] = keys
+        return np.column_stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)]).astype(np.int64)
+
+
 def edges(
-    bands: Sequence[Hashes], alive: np.ndarray, threshold: float, comparing: Comparing, collapse: bool
+    bands: Sequence[Numbers], mask: np.ndarray, threshold: float, comparing: Comparing, collapse: bool
 ) -> Iterator[np.ndarray]:
-    """(m, 2) pairs of similar rows, band by band and part by part of it, none twice. With `collapse` a row
-    that was found similar to an earlier one takes no further part in the next bands: fewer comparisons, and
-    a partner for each all the same."""
-    tried = np.empty(0, dtype=np.int64)
-    total = int(alive[-1]) + 1 if len(alive) else 0
-    out = np.zeros(total, dtype=bool)
-    for band in range(len(bands)):
-        column = bands[band]
-        for at in parts(column, alive):
-            numbers = alive[at]
-            pairs = candidates(np.asarray(column[numbers]), numbers)
-            keys = np.unique(pairs[:, 0] * total + pairs[:, 1])
-            keys = keys[~np.isin(keys, tried, assume_unique=True)]
-            pairs = np.column_stack([keys // total, keys % total]) if total else pairs
-            same = pairs[comparing.similar(pairs, threshold)]
+    """(m, 2) pairs of similar rows of a mask (rows,), band by band. With `collapse` a row that was found
+    similar to an earlier one takes no further part in the next bands: fewer comparisons, and a partner for
+    each all the same."""
+    tried, mask = _Tried(), mask.copy()
+    for column in bands:
+        out = np.zeros(len(mask), dtype=bool)
+        fresh = map(tried.fresh, met(column, mask, comparing.folder))
+        for same in comparing.similar(fresh, threshold):
             yield same
             out[same[:, 1]] = collapse
-            tried = np.union1d(tried, keys)
-        alive = alive[~out[alive]]
+        mask &= ~out
 
 
 def near_choice(
-    bands: Sequence[Hashes], alive: np.ndarray, threshold: float, comparing: Comparing
+    bands: Sequence[Numbers], mask: np.ndarray, threshold: float, comparing: Comparing
 ) -> dict[str, np.ndarray]:
-    """Rows to leave out: each is as similar as the threshold to a row that stays and stands before it."""
-    found = [np.empty((0, 2), dtype=np.int64), *edges(bands, alive, threshold, comparing, collapse=True)]
-    pairs = np.concatenate(found)
+    """Of the rows of a mask (rows,) those to leave out: each is as similar as the threshold to a row that
+    stays and stands before it."""
+    left = np.zeros(len(mask), dtype=bool)
     # A row's pairs are those of one band; the earliest partner is the one kept.
-    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
-    left, first = np.unique(pairs[:, 1], return_index=True)
-    partner = pairs[first, 0]
-    root = _roots(left, partner)
+    root = np.arange(len(mask), dtype=np.uint32)
+    for pairs in edges(bands, mask, threshold, comparing, collapse=True):
+        np.minimum.at(root, pairs[:, 1], pairs[:, 0].astype(np.uint32))
+        left[pairs[:, 1]] = True
+    chained = np.zeros(len(mask), dtype=bool)
+    for at in spans(len(mask)):
+        chained[at] = left[root[at]]
+    follow(root)
     # Who was tied to the row that stays by a chain alone is compared with it itself.
-    chained = root != partner
-    pairs = np.column_stack([root[chained], left[chained]])
-    held = comparing.similar(pairs, threshold) if len(pairs) else np.empty(0, dtype=bool)
-    return {"near duplicate": np.setdiff1d(left, left[chained][~held])}
+    left &= ~chained
+    tied = (np.column_stack([root[n], n]).astype(np.int64) for n in _numbers(chained))
+    for pairs in comparing.similar(tied, threshold):
+        left[pairs[:, 1]] = True
+    return {"near duplicate": left}
 
 
-def _roots(left: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """(m,) where the chain of partners of each row ends. `left` (m,) ascends; a partner stands before it."""
-    root = partner
-    while len(left):
-        at = np.searchsorted(left, root)
-        at[at == len(left)] = 0
-        again = left[at] == root
-        if not again.any():
-            break
-        root = np.where(again, root[at], root)  # as far again as the chain was followed
-    return root
+def _numbers(mask: np.ndarray) -> Iterator[np.ndarray]:
+    return (among(mask, at) for at in spans(len(mask)))
+
+
+def follow(root: np.ndarray) -> None:
+    """In place of each row's number (rows,) of an earlier row, or its own, the one where that chain ends."""
+    for at in spans(len(root)):
+        # As far again as the chain was followed.
+        while ((further := root[root[at]]) != root[at]).any():
+            root[at] = further

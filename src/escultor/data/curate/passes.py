@@ -115,6 +115,9 @@ class Worked:
 
 def work(plan: Plan, piece: Piece) -> Worked:
     """Run the steps over one chunk, write what is left and say what was done. Depends on the chunk alone."""
+    for step in map(STEPS.__getitem__, plan.settings.steps):
+        if isinstance(step, Each):
+            step.ready()
     tallied = {name: Tallied() for name in ("parse", *piece.steps)}
     rows, count = _parsed(plan, piece, tallied["parse"]) if piece.keep is None else _read(plan, piece)
     sources = Counter(row.source for row in rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,17 @@ import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.data.crew import Crew
+from escultor.data.curate.columns import first, frequencies
 from escultor.data.curate.diversity import Tally, tally
 from escultor.data.curate.guarding import apart
 from escultor.data.curate.labels import LABELS
 from escultor.data.curate.passes import SHOWN, Piece, Plan, Removed, Tallied, Worked, example, work
 from escultor.data.curate.spill import Range, Spill, ranges
 from escultor.data.curate.steps import STEPS, All, View
-from escultor.data.curate.top import best
+from escultor.data.curate.top import best, fewer
 from escultor.data.importers import kind_of
 from escultor.data.jsonl_rows import Kind
-from escultor.data.splits import HELD_OUT, Sides, sides
+from escultor.data.splits import HELD_OUT, Sides, share, sides
 from escultor.errors import DataError, InputError
 from escultor.store.files import explained
 
@@ -118,23 +119,17 @@ def curate(
         folder.mkdir(parents=True, exist_ok=True)
         with Crew(settings.workers, plan) as crew:
             run = _Run(plan, crew, folder, progress)
-            spill, alive = None, np.empty(0, dtype=np.int64)
+            view, kept = None, np.empty(0, dtype=bool)
             for number, (steps, choices) in enumerate(passes(settings.steps)):
-                pieces = _sources(sources) if spill is None else _left(spill, alive)
-                spill, labels = _pass(run, number, pieces, steps, choices, spill is None)
-                alive = _free(run, spill, labels)
+                pieces = _sources(sources) if view is None else _left(view.spill, kept)
+                spill, labels = _pass(run, number, pieces, steps, choices, view is None)
+                view = View(spill, np.ones(len(spill), dtype=bool), settings, crew, labels, run.warnings)
+                kept = _free(run, view)
                 for name in choices:
-                    alive = _choose(run, name, View(spill, alive, settings, crew, labels, run.warnings))
-            assert spill is not None
-            if top is not None:
-                alive = _best(run, spill, alive, top)
-            if not len(alive):
-                raise DataError("no row is left", _reasons(run.done), "one at least", "loosen a step")
-            parted = apart(spill.place(), sides(spill, alive, settings.split, crew), crew, folder)
-            if not len(parted.train):
-                got = f"{len(parted.held_out):,} rows held out, {len(parted.left_out):,} left out beside them"
-                raise DataError("nothing is left to train on", got, "one row at least", "hold less out")
-            return _write(run, spill, parted, kind)
+                    view = replace(view, kept=kept)
+                    kept = _choose(run, name, view)
+            assert view is not None
+            return _write(run, view.spill, _parted(run, replace(view, kept=kept), top), kind)
 
 
 def passes(steps: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -165,12 +160,10 @@ def _sources(sources: Sequence[Path]) -> Iterator[tuple[Range, None]]:
         yield from ((piece, None) for piece in ranges(path))
 
 
-def _left(spill: Spill, alive: np.ndarray) -> Iterator[tuple[Range, np.ndarray]]:
-    keep = np.zeros(len(spill), dtype=bool)
-    keep[alive] = True
+def _left(spill: Spill, kept: np.ndarray) -> Iterator[tuple[Range, np.ndarray]]:
     starts = spill.starts()
     for number, count in enumerate(spill.counts):
-        yield Range(spill.chunk(number), 0, 0, 0), keep[starts[number] : starts[number] + count]
+        yield Range(spill.chunk(number), 0, 0, 0), kept[starts[number] : starts[number] + count]
 
 
 def _pass(
@@ -227,98 +220,88 @@ def _recoded(worked: Worked, codes: dict[str, dict[str, int]]) -> dict[str, np.n
     return columns
 
 
-def _free(run: _Run, spill: Spill, labels: dict[str, list[str]]) -> np.ndarray:
-    """The numbers of the rows, without those whose prompt was held out before. Where rows are held out now
-    too, the split looks at them: the same rows are held out again, and no other is left out."""
-    alive = np.arange(len(spill))
-    if run.plan.settings.split.held_out or not spill.has(HELD_OUT):
-        return alive
-    left = alive[np.asarray(spill.column(HELD_OUT))]
-    return _without(run, HELD_OUT, spill, alive, labels, {"prompt is held out": left})
+def _free(run: _Run, view: View) -> np.ndarray:
+    """The rows without those whose prompt was held out before. Where rows are held out now too, the split
+    looks at them: the same rows are held out again, and no other is left out."""
+    if run.plan.settings.split.held_out or not view.spill.has(HELD_OUT):
+        return view.kept
+    left = view.spill.column(HELD_OUT)[: len(view.kept)]
+    return _without(run, HELD_OUT, view, {"prompt is held out": left})
 
 
 def _choose(run: _Run, name: str, view: View) -> np.ndarray:
-    """Let a step that looks at all rows choose; the numbers of the rows that stay."""
+    """Let a step that looks at all rows choose; the rows that stay."""
     step = STEPS[name]
     assert isinstance(step, All)
-    left = step.choose(view)
-    return _without(run, name, view.spill, view.alive, view.labels, left)
+    return _without(run, name, view, step.choose(view))
 
 
 def _without(
-    run: _Run,
-    name: str,
-    spill: Spill,
-    alive: np.ndarray,
-    labels: dict[str, list[str]],
-    left: dict[str, np.ndarray],
+    run: _Run, name: str, view: View, left: dict[str, np.ndarray], notes: dict[str, int] | None = None
 ) -> np.ndarray:
-    tallied = Tallied()
-    place = spill.place()
-    for reason, numbers in left.items():
-        if not len(numbers):
+    """Note what a step left out; the rows that stay."""
+    tallied = Tallied(notes=Counter(notes or {}))
+    place, kept = view.spill.place(), view.kept.copy()
+    for reason, mask in left.items():
+        if not (count := int(np.count_nonzero(mask))):
             continue
-        tallied.removed[reason] += len(numbers)
-        room = SHOWN - len(tallied.examples)
-        tallied.examples += [example(row, reason) for row in place.read(np.sort(numbers)[:room])]
+        tallied.removed[reason] += count
+        shown = first(mask, SHOWN - len(tallied.examples))
+        tallied.examples += [example(row, reason) for row in place.read(shown)]
         for label in LABELS:
-            counted = np.bincount(spill.column("label." + label)[numbers], minlength=len(labels[label]))
-            found = zip(labels[label], counted, strict=True)
-            tallied.labels[label].update({value: int(n) for value, n in found if n})
+            names = view.labels[label]
+            counted = frequencies(view.spill.column("label." + label), mask, len(names))
+            tallied.labels[label].update({v: int(n) for v, n in zip(names, counted, strict=True) if n})
+        kept &= ~mask
     run.finish(name, tallied)
-    return _rest(alive, len(spill), *left.values())
+    return kept
 
 
-def _rest(alive: np.ndarray, rows: int, *gone: np.ndarray) -> np.ndarray:
-    """The numbers that stay."""
-    stays = np.ones(rows, dtype=bool)
-    for numbers in gone:
-        stays[numbers] = False
-    return alive[stays[alive]]
-
-
-def _best(run: _Run, spill: Spill, alive: np.ndarray, top: int) -> np.ndarray:
-    """The best rows that differ from each other; see `top.best`."""
-    chosen, told = best(spill.place(), alive, np.asarray(spill.column("score")[alive]), top)
-    left = _rest(alive, len(spill), chosen)
-    return _tally_left(run, spill, alive, left, told)
-
-
-def _tally_left(run: _Run, spill: Spill, alive: np.ndarray, left: np.ndarray, told: str) -> np.ndarray:
-    tallied = Tallied(notes=Counter({told: len(alive) - len(left)}))
-    for number, row in enumerate(spill.place().read(left)):
-        tallied.removed["not among the best"] += 1
-        for name in LABELS:
-            tallied.labels[name][row.labels[name]] += 1
-        if number < SHOWN:
-            tallied.examples.append(example(row, "not among the best"))
-    run.finish("top", tallied)
-    return _rest(alive, len(spill), left)
+def _parted(run: _Run, view: View, top: int | None) -> Sides:
+    """What is learnt and what is held out; with `top` so many rows to learn, and of those that are held out
+    the same share. Both are the best of their side."""
+    if not view.kept.any():
+        raise DataError("no row is left", _reasons(run.done), "one at least", "loosen a step")
+    spill, crew, place = view.spill, view.crew, view.spill.place()
+    parted = sides(spill, view.kept, view.settings.split, crew)
+    if top is not None and parted.held_out.any():
+        parted = fewer(parted, place, spill.column("score"), top)
+    parted = apart(place, parted, crew, run.folder)
+    if not parted.train.any():
+        held, left_out = (int(np.count_nonzero(side)) for side in (parted.held_out, parted.left_out))
+        got = f"{held:,} rows held out, {left_out:,} left out beside them"
+        raise DataError("nothing is left to train on", got, "one row at least", "hold less out")
+    if top is None:
+        return parted
+    train, told = best(place, spill.column("score"), parted.train, top)
+    parted = replace(parted, train=train)
+    left = view.kept & ~(train | parted.held_out | parted.left_out)
+    kept = _without(run, "top", view, {"not among the best": left}, {told: top})
+    return replace(parted, manifest=parted.manifest | {"held_out": share(parted.held_out, kept)})
 
 
 def _write(run: _Run, spill: Spill, parted: Sides, kind: Kind) -> Curated:
     """Copy what is left into one file for each side."""
     rows, held = run.folder / "train.jsonl", run.folder / "held-out.jsonl"
-    train_of, held_of = np.zeros(len(spill), dtype=bool), np.zeros(len(spill), dtype=bool)
-    train_of[parted.train], held_of[parted.held_out] = True, True
     starts = spill.starts()
     with rows.open("wb") as train, held.open("wb") as out:
         for number in range(len(spill.counts)):
             with spill.chunk(number).open("rb") as file:
                 for at, line in enumerate(file, int(starts[number])):
-                    if train_of[at]:
+                    if parted.train[at]:
                         train.write(line)
-                    elif held_of[at]:
+                    elif parted.held_out[at]:
                         out.write(line)
     for path in run.folder.glob("pass-*"):
         _remove(path)
-    if not len(parted.held_out):
+    held_out = int(np.count_nonzero(parted.held_out))
+    if not held_out:
         held.unlink()
     return Curated(
         kind,
         rows,
-        held if len(parted.held_out) else None,
-        {"train": len(parted.train), "held out": len(parted.held_out)},
+        held if held_out else None,
+        {"train": int(np.count_nonzero(parted.train)), "held out": held_out},
         tuple(run.done),
         dict(sorted(run.sources.items())),
         run.first,

@@ -1,17 +1,17 @@
 """Rows on disk between two passes: files of lines, and columns of numbers beside them, one entry a row.
 
-Memory holds neither: lines are read a chunk at a time, columns through the system's cache.
+Memory holds neither: lines are read a chunk at a time, columns a window at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from escultor.data.curate.columns import Column
 from escultor.data.curate.rows import Row, read
 from escultor.data.jsonl_rows import Kind
 
@@ -59,36 +59,6 @@ def _numbered(name: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]
     return ((f"{name}.{at}", each) for at, each in enumerate(values))
 
 
-@dataclass(frozen=True, slots=True)
-class Columns(Sequence[np.ndarray]):
-    """Columns of which one at a time is in memory, as long as it is looked at."""
-
-    width: int
-    read: Callable[[int], np.ndarray]
-
-    def __len__(self) -> int:
-        return self.width
-
-    def __getitem__(self, at: Any) -> Any:
-        if not 0 <= at < self.width:
-            raise IndexError(at)
-        return self.read(at)
-
-
-PART = 1 << 18  # rows that are sorted at once, about
-
-
-def parts(keys: np.ndarray, alive: np.ndarray) -> Iterator[np.ndarray]:
-    """Places in `alive` (n,), ascending, of rows whose keys may be equal: equal keys are in one part. Keys
-    are hashes of a column, so that parts are of like size however many rows there are."""
-    count = 1 + len(alive) // PART
-    part = np.zeros(len(alive), dtype=np.uint16)
-    if count > 1:
-        for at in range(0, len(alive), PART):
-            part[at : at + PART] = (keys[alive[at : at + PART]] >> np.uint64(40)) % np.uint64(count)
-    return (np.flatnonzero(part == number) for number in range(count))
-
-
 class Spill:
     """The rows that came out of one pass."""
 
@@ -120,19 +90,14 @@ class Spill:
         """Whether there is such a column."""
         return name in self._types
 
-    def column(self, name: str) -> np.ndarray:
-        """A column of one number a row, for reading: (rows,)."""
-        return self._mapped(name, self._types[name][0])
+    def column(self, name: str) -> Column:
+        """A column of one number a row."""
+        return Column(self.folder / f"{name}.bin", self._types[name][0], len(self))
 
-    def columns(self, name: str) -> Columns:
+    def columns(self, name: str) -> tuple[Column, ...]:
         """A column of several numbers a row, each for itself."""
         dtype, width = self._types[name]
-        return Columns(width, lambda at: self._mapped(f"{name}.{at}", dtype))
-
-    def _mapped(self, name: str, dtype: np.dtype) -> np.ndarray:
-        if not len(self):
-            return np.empty(0, dtype)
-        return np.memmap(self.folder / f"{name}.bin", dtype, "r", shape=(len(self),))
+        return tuple(Column(self.folder / f"{name}.{at}.bin", dtype, len(self)) for at in range(width))
 
     def starts(self) -> np.ndarray:
         """(chunks + 1,) the number of each chunk's first row."""
@@ -154,17 +119,18 @@ class Place:
 
     def read(self, numbers: np.ndarray) -> Iterator[Row]:
         """The rows with these ascending numbers."""
-        offsets = self._column("offset")
+        offsets = self._column("offset").at(numbers)
         chunk_of = np.searchsorted(self.starts, numbers, "right") - 1
         for chunk in np.unique(chunk_of):
             with (self.folder / f"{chunk:06d}.jsonl").open("rb") as file:
-                for number in numbers[chunk_of == chunk]:
-                    file.seek(int(offsets[number]))
+                for offset in offsets[chunk_of == chunk].tolist():
+                    file.seek(offset)
                     yield read(self.kind, file.readline())
 
     def sizes(self, numbers: np.ndarray) -> np.ndarray:
-        """(n,) bytes of the lines of these rows."""
-        return self._column("size")[numbers] if len(numbers) else np.empty(0, dtype=np.int64)
+        """Bytes of the lines of these rows, in the shape of their numbers."""
+        each, inverse = np.unique(numbers, return_inverse=True)
+        return self._column("size").at(each)[inverse].reshape(numbers.shape)
 
-    def _column(self, name: str) -> np.ndarray:
-        return np.memmap(self.folder / f"{name}.bin", np.int64, "r", shape=(self.rows,))
+    def _column(self, name: str) -> Column:
+        return Column(self.folder / f"{name}.bin", np.dtype(np.int64), self.rows)

@@ -17,7 +17,7 @@ from escultor.data.curate.perplexity import perplexity
 from escultor.data.curate.rows import Drop, Row, parts_of
 from escultor.data.curate.spill import Spill
 
-Left = dict[str, np.ndarray]  # numbers of rows to leave out, by reason
+Left = dict[str, np.ndarray]  # (rows,) which of them to leave out, by reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class View:
     """What a step that looks at all rows sees: their columns, which are still there, who can read them."""
 
     spill: Spill
-    alive: np.ndarray  # numbers of rows, ascending
+    kept: np.ndarray  # (rows,) bool
     settings: Curation
     crew: Crew
     labels: dict[str, list[str]]  # value by code, by label
@@ -38,9 +38,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """A step that looks at one row at a time."""
+    """A step that looks at one row at a time. What it needs is made `ready` before the first pass: memory
+    that this takes for a moment is not taken again on top of what the passes leave behind."""
 
     function: Callable[[Row, Curation, Any], Row | Drop]
+    ready: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +65,27 @@ def _texts(row: Row) -> Sequence[Any]:
 
 
 def _exact(view: View) -> Left:
-    return near.exact_choice(view.spill.columns("content"), view.spill.column("name"), view.alive)
+    content, name = view.spill.columns("content"), view.spill.column("name")
+    return near.exact_choice(content, name, view.kept, view.spill.folder)
 
 
 def _near(view: View) -> Left:
     threshold = view.settings.near.threshold
-    return near.near_choice(view.spill.columns("bands"), view.alive, threshold, view.comparing(_texts))
+    return near.near_choice(view.spill.columns("bands"), view.kept, threshold, view.comparing(_texts))
 
 
 def _balance(view: View) -> Left:
-    wanted = view.settings.balance
-    labels = {
-        name: (np.asarray(view.spill.column("label." + name)[view.alive]), view.labels[name])
-        for name in watched(wanted)
-    }
-    score, tie = view.spill.column("score")[view.alive], view.spill.column("tie")[view.alive]
-    kept, warnings = balance_choice(labels, np.asarray(score), np.asarray(tie), wanted)
+    wanted, spill = view.settings.balance, view.spill
+    labels = {name: (spill.column("label." + name), view.labels[name]) for name in watched(wanted)}
+    kept, warnings = balance_choice(labels, spill.column("score"), spill.column("tie"), view.kept, wanted)
     view.found.extend(warnings)
-    return {f"more of its {' and '.join(wanted.targets)} than wanted": view.alive[~kept]}
+    return {f"more of its {' and '.join(wanted.targets)} than wanted": view.kept & ~kept}
 
 
 STEPS: dict[str, Each | Batch | All] = {
     "exact": All(_exact, near.exact_columns),
     "near": All(_near, near.near_columns),
-    "language": Each(filters.language),
+    "language": Each(filters.language, filters.identifier),
     "length": Each(filters.length),
     "repetition": Each(filters.repetition),
     "damage": Each(damage.damage),

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import heapq
 import zlib
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
+from escultor.data.curate.columns import Numbers, among, spans
 from escultor.data.curate.normal import words_of
 from escultor.data.curate.rows import Row, whole
 from escultor.data.curate.spill import Place
+from escultor.data.splits import Sides
 from escultor.errors import InputError
 
 DIMENSIONS = 256
@@ -36,31 +39,52 @@ def vector(row: Row) -> np.ndarray:
     return (found / max(1e-12, float(np.linalg.norm(found)))).astype(np.float32)
 
 
-def best(place: Place, alive: np.ndarray, score: np.ndarray, count: int) -> tuple[np.ndarray, str]:
-    """Numbers (ascending) of `count` rows out of `alive` (n,) with their scores (n,), and how they were
-    chosen. Considered are the best-scored rows: four for each that is wanted, 1,024 at least.
+def best(place: Place, score: Numbers, mask: np.ndarray, count: int) -> tuple[np.ndarray, str]:
+    """(rows,) `count` rows of a mask with their scores, and how they were chosen. Considered are the
+    best-scored rows: four for each that is wanted, 1,024 at least.
 
     Raises InputError where fewer rows are left than are wanted: none is ever taken twice.
     """
-    if count > len(alive):
+    if count > (left := int(np.count_nonzero(mask))):
         raise InputError(
-            "there are fewer rows than --top asks for",
-            f"{len(alive):,} rows, --top {count:,}",
+            "there are fewer rows to train on than --top asks for",
+            f"{left:,} rows, --top {count:,}",
             "at most what is left",
-            "loosen the steps or ask for fewer",
+            "loosen the steps, hold less out or ask for fewer",
         )
-    pool = np.sort(np.argsort(-score, kind="stable")[: max(POOL, 4 * count)])
-    vectors = np.stack([vector(row) for row in place.read(alive[pool])])  # (m, d)
+    pool, scores = _pool(score, mask, max(POOL, 4 * count))
+    vectors = np.stack([vector(row) for row in place.read(pool)])  # (m, d)
     sampled = np.unique(
         np.linspace(0, len(pool) - 1, min(len(pool), max(64, CELLS // len(pool)))).astype(int)
     )
     similarity = np.maximum(vectors @ vectors[sampled].T, 0)  # (m, r)
-    chosen = facility_location(similarity, QUALITY * len(sampled) / count * score[pool], count)
+    chosen = facility_location(similarity, QUALITY * len(sampled) / count * scores, count)
     told = (
         f"top {count:,}: facility location over the {len(pool):,} best-scored rows and {len(sampled):,} "
         "sampled ones; at least 1 - 1/e of the best choice among them"
     )
-    return np.sort(alive[pool[chosen]]), told
+    found = np.zeros(len(mask), dtype=bool)
+    found[pool[chosen]] = True
+    return found, told
+
+
+def fewer(parted: Sides, place: Place, score: Numbers, count: int) -> Sides:
+    """The sides with the best of what is held out, as many beside `count` rows to train on as are held out
+    beside all: prompts are held out for good, and what is not learnt need not be."""
+    train, held = (int(np.count_nonzero(side)) for side in (parted.train, parted.held_out))
+    wanted = max(1, min(held, round(count * held / max(1, train))))
+    return replace(parted, held_out=best(place, score, parted.held_out, wanted)[0])
+
+
+def _pool(score: Numbers, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers, ascending, of the best-scored rows of a mask, and their scores; of equal ones the first."""
+    pool, scores = np.empty(0, dtype=np.int64), np.empty(0)
+    for at in spans(len(mask)):
+        pool = np.concatenate([pool, among(mask, at)])
+        scores = np.concatenate([scores, score[at][mask[at]]])
+        best = np.sort(np.argsort(-scores, kind="stable")[:size])
+        pool, scores = pool[best], scores[best]
+    return pool, scores
 
 
 def facility_location(similarity: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
