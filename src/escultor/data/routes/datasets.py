@@ -10,6 +10,7 @@ from typing import Any
 
 from escultor.config import Routes
 from escultor.data.held_out import guard_of, registrations
+from escultor.data.routes import phrases
 from escultor.data.routes.card import Advice, advise, section
 from escultor.data.routes.convert import KINDS, Asked, Item, select
 from escultor.data.routes.index import Index, index_path
@@ -63,6 +64,7 @@ def convert(store: Store, settings: Routes, asked: Asked) -> Converted:
             # What was erased while the texts were read may be among them still.
             if not any(store.log.lean(Erasure, cursor)):
                 break
+        selection.notes += phrases.notes(selection, store.log)
         found = section(selection)
         card = found | {"advice": list(advise(found, settings).lines), "hashes": dict(blobs)}
         index.remember(key, json.dumps({"blobs": blobs, "rows": rows, "card": card}), blobs, held)
