@@ -48,7 +48,7 @@ def _card(draw: random.Random) -> str:
 def _iban(draw: random.Random) -> str:
     body = _digits(draw, 18)
     check = 98 - int(body + "131400") % 97  # D = 13, E = 14
-    text = f"DE{check:02d}{body}"
+    text = draw.choice((f"DE{check:02d}{body}", f"de{check:02d}{body}"))
     return draw.choice((text, " ".join(text[i : i + 4] for i in range(0, 22, 4))))
 
 
@@ -67,6 +67,11 @@ def private(draw: random.Random) -> tuple[str, str]:
             (
                 f"+351 9{_digits(draw, 2)} {_digits(draw, 3)} {_digits(draw, 3)}",
                 f"({draw.randrange(201, 989)}) 555-{_digits(draw, 4)}",
+                f"({draw.randrange(201, 989)}) 555 {_digits(draw, 4)}",
+                f"00351 9{_digits(draw, 2)} {_digits(draw, 3)} {_digits(draw, 3)}",
+                f"0044 (0)20 7{_digits(draw, 3)} {_digits(draw, 4)}",
+                f"+49.30.{draw.randrange(10**6, 10**7)}",
+                f"+33 1 {' '.join(_digits(draw, 2) for _ in range(4))}",
             )
         ),
         "card": lambda: _card(draw),

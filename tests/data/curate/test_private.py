@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.config.curation import Curation
-from escultor.data.curate.private import is_iban, luhn, private, redacted
+from escultor.data.curate.ibans import is_iban
+from escultor.data.curate.private import luhn, private, redacted
 from escultor.data.curate.rows import Drop, whole
 
 KINDS = {
@@ -24,6 +25,20 @@ KINDS = {
         "415-555-2671",
         "+1-415-555-2671",
         "+4915112345678",
+        "+33 1 42 68 53 00",
+        "+81 3 1234 5678",
+        "+49.30.1234567",
+        "+44 (0)20 7946 0958",
+        "+44(0)20 7946 0958",
+        "(+49) 30 123456",
+        "0049 30 123456",
+        "0044 (0)20 7946 0958",
+        "00351 912 345 678",
+        "0033-1-42-68-53-00",
+        "(0049) 30 123456",
+        "001 415 555 2671",
+        "(415) 555 2671",
+        "415.555.2671",
     ],
     "card": [
         "4111 1111 1111 1111",
@@ -34,7 +49,17 @@ KINDS = {
         "2223003122003222",
         "30569309025904",
     ],
-    "iban": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "PT50000201231234567890154"],
+    "iban": [
+        "DE89 3704 0044 0532 0130 00",
+        "GB82WEST12345698765432",
+        "PT50000201231234567890154",
+        "de89 3704 0044 0532 0130 00",
+        "gb82west12345698765432",
+        "AT61 1904 3002 3457 3201",
+        "fr14-2004-1010-0505-0001-3m02-606",
+        "NO93 8601 1117 947",
+        "NL91\u00a0ABNA\u00a00417\u00a01643\u00a000",
+    ],
     "ip": ["8.8.8.8", "151.101.1.69", "2001:4860:4860::8888"],
     "secret": [
         "AKIA" + "IOSFODNN7EXAMPLE",
@@ -58,6 +83,11 @@ HARMLESS = [
     "the_function_with_a_very_long_name_that_goes_on_and_on",
     "the profit was 2000000-400000=1600000",  # thirteen digits that pass Luhn's check
     "DE89 3704 0044 0532 0130 02 fails the check",
+    "de89 3704 0044 0532 0130 02 fails it too",
+    "DE74 3704 0044 0532 0130 passes it, and is too short",
+    "tin 0000 0012 345 678, 00112233445566778899 and 0001 0002 0003 0004",
+    "0010 2345 6789 and 001 of 002; 00:49:30.123456; 0.0049 30 123",
+    "2 + 33 + 1 42 and +10.5 20 30",
     "backed up at 20170809091249 and 20010524124604",  # they pass it too
     "AcousticTokenizerConv1dPaddingCacheForVoices and papers/2007/Graph_Connectivity_Revised",
     "the image logo@2x.png of git@host.example.org:group/project.git",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from escultor.config.curation import Curation
+from escultor.data.curate import ibans
 from escultor.data.curate.rows import Drop, Row, rewritten, whole
 
 
@@ -45,17 +46,9 @@ def _is_card(found: str) -> bool:
     return bool(_ISSUED.fullmatch(digits)) and len(set(digits)) > 1 and luhn(digits)
 
 
-def is_iban(found: str) -> bool:
-    """Whether a text passes the check of ISO 13616: letters as two digits, rotated by four, 1 modulo 97."""
-    compact = found.replace(" ", "").replace("-", "").upper()
-    if not 15 <= len(compact) <= 34 or not compact.isalnum() or not compact.isascii():
-        return False
-    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
-
-
 def _is_phone(found: str) -> bool:
-    digits = sum(c.isdigit() for c in found)
-    return 8 <= digits <= 15 and len({c for c in found if c.isdigit()}) > 2
+    digits = "".join(c for c in found if c.isdigit()).removeprefix("00")
+    return 8 <= len(digits) <= 15 and len(set(digits)) > 2
 
 
 def _is_public(found: str) -> bool:
@@ -89,8 +82,20 @@ def _is_address(found: str) -> bool:
     return not found.startswith("git@") and not found.lower().endswith(_FILES)
 
 
-_GROUPED = r"(?<![\w.+/=-])(?:\+\d{1,3}[ .-]?)(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?![\w/=-])"
-_AMERICAN = r"(?<![\w.+/=$-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w/=-])"
+# Country codes that the ITU gave out. Behind `00` one of them must follow, and the rest in groups: numbers
+# that begin with zeros are many.
+_COUNTRY = (
+    r"(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2(?:1[1-368]|[2-6]\d|9[0179])|"
+    r"(?:35|37|38|50|59|67|68|69|96|97|99)\d|42[013]|85[0-6]|88[06])"
+)
+_AREA = r"(?:\(\d{1,4}\)[ .-]?)?"
+_PLUS = rf"(?:\(\+\d{{1,3}}\)|\+\d{{1,3}})[ .-]?{_AREA}\d{{1,4}}(?:[ .-]?\d{{2,4}}){{1,4}}"
+_ZEROS = (  # and not in the middle of a longer number
+    rf"(?<!\d{{4}}[ .-])(?:\(00{_COUNTRY}\)[ .-]?|00{_COUNTRY}(?:[ .-]|(?=\()))"
+    rf"{_AREA}\d{{1,4}}(?:[ .-]?\d{{2,4}}){{1,4}}"
+)
+_GROUPED = rf"(?<![\w.+/=-])(?:{_PLUS}|{_ZEROS})(?![\w/=-])"
+_AMERICAN = r"(?<![\w.+/=$-])(?:1[ .-])?(?:\(\d{3}\) ?\d{3}[ .-]|\d{3}[.-]\d{3}[.-])\d{4}(?![\w/=-])"
 _V6 = r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6}(?![\w:])"
 _DIGITS = re.compile(r"\d\D{0,2}\d\D{0,2}\d\D{0,2}\d\D{0,2}\d\D{0,2}\d\D{0,2}\d")
 
@@ -129,12 +134,7 @@ RECOGNISERS = (
         _is_address,
         re.compile("@"),
     ),
-    Recogniser(
-        "iban",
-        re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?!\w)"),
-        is_iban,
-        re.compile(r"[A-Z]{2}\d\d"),
-    ),
+    Recogniser("iban", ibans.pattern(), ibans.is_iban, _DIGITS),
     Recogniser(  # in one piece, or grouped as on a card: by four, or four, six and the rest
         "card",
         re.compile(
