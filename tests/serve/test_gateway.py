@@ -186,6 +186,11 @@ def test_brackets_within_strings_are_no_depth(side):
     assert post(side, {**HELLO, "user": "[" * 200}).status_code == 200
 
 
+def test_what_is_asked_for_is_not_repeated_at_length(side):
+    answer = httpx2.get(f"{side.url}/{'a' * 30_000}")
+    assert (answer.status_code, len(answer.content) < 1000) == (404, True)
+
+
 def test_paths_methods_and_media_that_are_not_there(side):
     paths = (
         httpx2.get(side.url + "/v1/nothing"),

@@ -11,8 +11,10 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import SchemaFault
+from escultor.serve.engines import guided
 from escultor.serve.engines.guided import SchemaGuide
 from escultor.serve.engines.local import LocalEngine
+from escultor.serve.engines.utterance import Voice
 from escultor.serve.protocol import Ask, Delta, End
 from escultor.types import Message, Role, Sampling
 
@@ -132,3 +134,36 @@ def test_a_guide_that_fails_in_its_mask_ends_its_own_answer_alone(monkeypatch, h
     assert isinstance(fault, SchemaFault)
     assert ("another size" if how == "raises" else "nothing may follow") in str(fault)
     assert there == decoded(replace(free))[0]
+
+
+def test_schemas_stay_compiled_while_they_are_few_and_small_and_the_last_one_always(monkeypatch):
+    guides = Voice(LOADED).guides
+    made = []
+    compiled = guides._compile
+    monkeypatch.setattr(guides, "_compile", lambda text: made.append(text) or compiled(text))
+    monkeypatch.setattr(guided, "KEPT_CHARACTERS", 500)
+    few = [{"enum": ["cat" * 10, n]} for n in range(5)]
+    for schema in (*few, *few):
+        guides.guide(schema)
+    assert len(made) == len(few)
+    for n in range(30):
+        guides.guide({"enum": ["dog" * 10, n]})
+    assert sum(map(len, guides._kept)) <= 500
+    large = {"enum": ["bird" * 200]}
+    guides.guide(large)
+    assert len(guides._kept) == 1
+    count = len(made)
+    guides.guide(large)
+    assert len(made) == count
+    monkeypatch.setattr(guided, "KEPT_CHARACTERS", 1 << 20)
+    for n in range(guided.KEPT + 5):
+        guides.guide({"const": n})
+    assert len(guides._kept) == guided.KEPT
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"enum": [], "type": "string"}])
+def test_a_schema_that_no_text_fulfils_is_the_callers_to_mend(side, schema):
+    body = BODY | {"response_format": {"type": "json_schema", "json_schema": {"name": "no", "schema": schema}}}
+    answer = httpx2.post(side.url + PATH, json=body, timeout=60)
+    assert answer.status_code in (400, 422), answer.text
+    assert "schema" in answer.json()["error"]["message"]

@@ -260,6 +260,26 @@ def test_a_client_that_leaves_frees_its_place():
     assert isinstance(run(work, settings=Serve(batch_size=1))[-1], End)
 
 
+def test_who_leaves_the_queue_keeps_nobody_else_from_it(monkeypatch):
+    async def work(engine):
+        seen_passes(monkeypatch, may := threading.Semaphore(0))
+        stream = engine.stream(ask(1, 200))
+        await begun(stream, may)
+        leaving = asyncio.ensure_future(anext(engine.stream(ask(2))))
+        await until(lambda: engine._worker.waiting)
+        with pytest.raises(Overloaded):
+            await collected(engine, ask(3))
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        may.release(2)
+        await until(lambda: not engine._worker.waiting)
+        staying = asyncio.ensure_future(collected(engine, ask(3)))
+        may.release(1000)
+        return await staying
+
+    assert isinstance(run(work, settings=Serve(batch_size=1, queue=1))[-1], End)
+
+
 def test_more_than_may_wait_are_refused():
     async def work(engine):
         engine._worker._turn = lambda: None  # nothing begins from now on

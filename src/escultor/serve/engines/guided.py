@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-KEPT = 64  # schemas that stay compiled
+KEPT, KEPT_CHARACTERS = 64, 1 << 20  # schemas that stay compiled: in memory each is up to 100 times its text
 BLANKS = r"( |\n[ \t]{0,16})"  # between the parts: no model can go on writing them for ever
 
 
@@ -61,14 +62,18 @@ class Guides:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], vocabulary: int):
         self.tokenizer, self.stops, self.vocabulary = tokenizer, stops, vocabulary
-        self._compiled = lru_cache(KEPT)(self._compile)
+        self._kept: OrderedDict[str, Any] = OrderedDict()  # compiled, the one used last at the end
         self._lock = threading.Lock()  # asks are prepared in threads of their own
 
     def guide(self, schema: Mapping[str, Any]) -> SchemaGuide:
         """A guide along `schema`; an empty one means any object. Raises InputError for a schema that cannot
         be followed, or a tokenizer whose tokens are not known well enough."""
         with self._lock:
-            matcher = self._compiled(json.dumps(schema or ANY_OBJECT, sort_keys=False))
+            text = json.dumps(schema or ANY_OBJECT, sort_keys=False)
+            matcher = self._kept.pop(text, None) or self._compile(text)
+            self._kept[text] = matcher
+            while len(self._kept) > 1 and (len(self._kept) > KEPT or sum(map(len, self._kept)) > KEPT_CHARACTERS):
+                self._kept.popitem(last=False)
             return SchemaGuide(matcher.deep_copy(), self.vocabulary)
 
     def _compile(self, schema: str) -> Any:

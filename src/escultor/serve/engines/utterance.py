@@ -104,7 +104,7 @@ class Utterance:
             raise SchemaFault(
                 "the answer could not be kept to its schema",
                 f"after {self.row.count} tokens: {fault}",
-                "a schema with fewer ways to go on in one place",
+                "a schema that some text fulfils, with not too many ways to go on in one place",
                 "ask with a simpler schema, or without response_format",
             )
         events = self._shown(self._text.finish())

@@ -186,6 +186,8 @@ class Worker:
 
     def _forget(self) -> None:
         """Let go of what nobody waits for; prompts that are computed together go together."""
+        if any(job.cancelled for job in self._waiting):  # or they would keep others from waiting
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
         self._joining = deque(j for j in self._joining if not all(job.cancelled for job in j.left.values()))
         joining = {row for each in self._joining for row in each.left}
         for row, job in [(r, j) for r, j in self._jobs.items() if j.cancelled and r not in joining]:
@@ -199,8 +201,6 @@ class Worker:
         free, tokens = self.rows - len(self._jobs), 0
         while self._waiting and free > 0 and tokens < PREFILL_TOKENS:
             job = self._waiting.popleft()
-            if job.cancelled:
-                continue
             admitted.setdefault(job.adapter, {})[job.utterance.row] = job
             self._jobs[job.utterance.row] = job
             self._batches.setdefault(job.adapter, Decoding(self.model))

@@ -84,7 +84,8 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _not_found(request: Request, error: Any) -> Response:
     """Paths and methods that are not there, and what the framework refuses by itself."""
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-    message = f"{request.method} {request.url.path}: {error.detail}" if code else str(error.detail)
+    asked = f"{request.method[:20]} {request.url.path[:200]}"
+    message = f"{asked}: {error.detail}" if code else str(error.detail)
     return _answer(Refusal(error.status_code, message, code, headers=error.headers))
 
 
