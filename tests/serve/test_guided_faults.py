@@ -163,7 +163,9 @@ def test_schemas_stay_compiled_while_they_are_few_and_small_and_the_last_one_alw
 
 @pytest.mark.parametrize("schema", [{"$ref": "#"}, {"enum": [], "type": "string"}])
 def test_a_schema_that_no_text_fulfils_is_the_callers_to_mend(side, schema):
-    body = BODY | {"response_format": {"type": "json_schema", "json_schema": {"name": "no", "schema": schema}}}
+    body = BODY | {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "no", "schema": schema}}
+    }
     answer = httpx2.post(side.url + PATH, json=body, timeout=60)
     assert answer.status_code in (400, 422), answer.text
     assert "schema" in answer.json()["error"]["message"]

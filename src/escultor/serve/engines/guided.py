@@ -72,7 +72,9 @@ class Guides:
             text = json.dumps(schema or ANY_OBJECT, sort_keys=False)
             matcher = self._kept.pop(text, None) or self._compile(text)
             self._kept[text] = matcher
-            while len(self._kept) > 1 and (len(self._kept) > KEPT or sum(map(len, self._kept)) > KEPT_CHARACTERS):
+            while len(self._kept) > 1 and (
+                len(self._kept) > KEPT or sum(map(len, self._kept)) > KEPT_CHARACTERS
+            ):
                 self._kept.popitem(last=False)
             return SchemaGuide(matcher.deep_copy(), self.vocabulary)
 
