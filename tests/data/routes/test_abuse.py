@@ -186,6 +186,10 @@ def test_newcomers_count_half_and_fill_a_smaller_room():
     assert len(theirs) <= Routes().probation_items
     others = [c.weight for c in found.chosen["judged"] if c.draft.subjects != ("new",) and c.draft.desirable]
     assert all(c.weight == pytest.approx(min(others) / 2, rel=1e-3) for c in theirs)
+    # However many items there are: no share of them is a newcomer's.
+    many, said_of = crowd(300, 8)
+    found = selected(many + more, said_of + votes).chosen["judged"]
+    assert len([c for c in found if c.draft.subjects == ("new",)]) <= Routes().probation_items < 24
     # Nor does an event of the future make them old.
     events.append(thumb("h0-0", True, "from the future", 9e11))
     found = selected(served + more, events + votes, asked=Asked(2 * WEEK + 3600.0))
@@ -210,7 +214,7 @@ def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
     share = [c.facts.tenant for c in found].count("t0")
     assert share == 20  # the floor, since a fifth of what stays is less
     assert selected(served, events).notes == [
-        "6 tenants and one with most of it: 70 of 150 items of a kind stay within tenant_share"
+        "6 tenants, one with most of it: 70 of 150 items of a kind stay within tenant_share"
     ]
     few = [i for i in served if i.tenant in ("t0", "t1")]
     assert len(selected(few, events).chosen["judged"]) == 110
@@ -229,12 +233,12 @@ DRAWN = st.lists(
 def test_no_owner_holds_more_than_the_floor_or_the_share_of_what_stays(drawn, share, floor):
     """In items, on a rare side, and in weight when the sides are balanced; one item may be heavier."""
     items = [Cost(f"i{n}", weight, tuple(sorted(o)), up > 0) for n, (o, weight, up) in enumerate(drawn)]
-    keep, lost = capped(items, share, lambda _: floor)
+    keep, lost = capped(items, lambda owner, n: 2.0 if owner == "a" else max(floor, share * n))
     kept = [item for item, stays in zip(items, keep, strict=True) if stays]
     weights = balanced([item.weight for item in kept], [item.side for item in kept])
-    limit = max(floor, share * len(kept))
     sides = [[item for item in kept if item.side is side] for side in (True, False)]
     for owner in "abcdef":
+        limit = 2.0 if owner == "a" else max(floor, share * len(kept))
         own = [item for item in kept if owner in item.owners]
         if len(own) > 1:
             assert sum(1 / len(item.owners) for item in own) <= limit + 1e-6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,6 +99,7 @@ class Selection:
     counts: Counter[str]
     votes: list[tuple[int, int]]
     notes: list[str] = field(default_factory=list)
+    at_cap: dict[str, set[Any]] = field(default_factory=dict)  # subjects and tenants who lost something
 
 
 def select(index: Index, bodies: Bodies, settings: Routes, asked: Asked) -> Selection:
@@ -241,45 +242,50 @@ def _weigh(found: list[Chosen], settings: Routes, probation: frozenset[str]) -> 
 def _capped(
     found: list[Chosen], settings: Routes, probation: frozenset[str], selection: Selection
 ) -> list[Chosen]:
-    """End users' and tenants' shares, by leaving items out after they are weighed."""
-    one = selection.standings.collectives
-    people = [
-        selecting.Cost(
-            c.id, c.weight, tuple(sorted({one.get(s, s) for s in c.draft.subjects})), c.draft.desirable
-        )
-        for c in found
-    ]
+    """End users' and tenants' shares, by leaving items out after they are weighed. Where tenants lose some, a
+    share of what stays is less, so both are gone through again until nothing is lost."""
+    one, before = selection.standings.collectives, len(found)
 
-    def room(owner: Any) -> float:
-        return settings.probation_items if owner in probation else settings.subject_items
+    def people(chosen: Chosen) -> tuple[str, ...]:
+        return tuple(sorted({one.get(s, s) for s in chosen.draft.subjects}))
 
-    found = _keep(found, people, settings.subject_share, room, "subject", selection.counts)
-    tenants = {c.facts.tenant for c in found}
-    if len(tenants) <= FEW_TENANTS:
-        if len(tenants) > 1 and "tenant caps off" not in " ".join(selection.notes):
-            selection.notes.append(f"tenant caps off: {len(tenants)} tenants, each near a fifth by nature")
-        return found
-    costs = [selecting.Cost(c.id, c.weight, (c.facts.tenant,), c.draft.desirable) for c in found]
-    kept = _keep(
-        found, costs, settings.tenant_share, lambda _: settings.subject_items, "tenant", selection.counts
-    )
-    if 2 * len(kept) < len(found):
-        what = f"{len(kept):,} of {len(found):,} items of a kind stay"
-        selection.notes.append(f"{len(tenants)} tenants and one with most of it: {what} within tenant_share")
-    return kept
+    def own_room(owner: Any, n: int) -> float:
+        if owner in probation:
+            return settings.probation_items
+        return max(settings.subject_items, settings.subject_share * n)
+
+    def room(_: Any, n: int) -> float:
+        return max(settings.subject_items, settings.tenant_share * n)
+
+    while True:
+        found = _keep(found, people, own_room, "subject", selection)
+        n, tenants = len(found), len({c.facts.tenant for c in found})
+        if tenants <= FEW_TENANTS:
+            if tenants > 1 and "tenant caps off" not in " ".join(selection.notes):
+                selection.notes.append(f"tenant caps off: {tenants} tenants, each near a fifth by nature")
+            return found
+        found = _keep(found, lambda c: (c.facts.tenant,), room, "tenant", selection)
+        if len(found) == n:
+            break
+    if 2 * len(found) < before:
+        what = f"{len(found):,} of {before:,} items of a kind stay"
+        selection.notes.append(f"{tenants} tenants, one with most of it: {what} within tenant_share")
+    return found
 
 
 def _keep(
     found: list[Chosen],
-    costs: list[selecting.Cost],
-    share: float,
-    room: Any,
+    owners: Callable[[Chosen], tuple[str, ...]],
+    room: selecting.Room,
     whose: str,
-    counts: Counter[str],
+    selection: Selection,
 ) -> list[Chosen]:
-    keep, lost = selecting.capped(costs, share, room)
-    counts[f"left out: beyond a {whose}'s share"] += keep.count(False)
-    counts[f"{whose}s at their cap"] += len(lost)
+    costs = [selecting.Cost(c.id, c.weight, owners(c), c.draft.desirable) for c in found]
+    keep, lost = selecting.capped(costs, room)
+    at_cap = selection.at_cap.setdefault(whose, set())
+    at_cap.update(lost)
+    selection.counts[f"left out: beyond a {whose}'s share"] += keep.count(False)
+    selection.counts[f"{whose}s at their cap"] = len(at_cap)
     return [chosen for chosen, stays in zip(found, keep, strict=True) if stays]
 
 

@@ -42,27 +42,31 @@ class Cost:
     side: bool = True
 
 
-Floor = Callable[[Hashable], float]
+Room = Callable[[Hashable, int], float]  # of an owner, where so many items stay
 
 
-def capped(items: Sequence[Cost], share: float, floor: Floor) -> tuple[list[bool], dict[Hashable, int]]:
-    """Which items stay so that no owner holds more than max(floor, share of what stays), and how many each
-    owner lost. Items go in an order by hash; one without owners always stays.
+def capped(items: Sequence[Cost], room: Room) -> tuple[list[bool], dict[Hashable, int]]:
+    """Which items stay so that every owner keeps to its room, and how many each owner lost. Items go in an
+    order by hash; one without owners always stays.
 
-    Law: of the n items that stay, every owner's cost is at most max(floor(owner), share * n), and that of a
-    side with m of them at most twice its part of this, m / n; or the owner has one item there, however
-    heavy. So of the weight, when the sides are balanced, no owner holds more than twice
-    max(floor(owner) / n, share) but for such single items.
+    Law: of the n items that stay, every owner's cost is at most room(owner, n), and that of a side with m of
+    them at most twice its part of this, m / n; or the owner has one item there, however heavy. So of the
+    weight, when the sides are balanced, no owner holds more than twice room(owner, n) / n but for such
+    single items.
     """
     staying = list(range(len(items)))
     while True:
         n, costs = len(staying), _costs(items, staying)
-        staying = _within(items, costs, staying, share, floor, 1.0)
+        staying = _within(items, costs, staying, room)
         for side in (True, False):
             own = [i for i in staying if items[i].side is side]
-            if own and len(own) < len(staying):
-                part = 2 * len(own) / len(staying)
-                gone = set(own).difference(_within(items, costs, own, 2 * share, floor, part))
+            others = len(staying) - len(own)
+            if own and others:
+
+                def part(owner: Hashable, m: int, others: int = others) -> float:
+                    return 2 * m / (m + others) * room(owner, m + others) if m else 0.0
+
+                gone = set(own).difference(_within(items, costs, own, part))
                 staying = [i for i in staying if i not in gone]
         if len(staying) == n:
             break
@@ -86,15 +90,8 @@ def _costs(items: Sequence[Cost], staying: Sequence[int]) -> dict[int, float]:
     }
 
 
-def _within(
-    items: Sequence[Cost],
-    costs: dict[int, float],
-    staying: list[int],
-    share: float,
-    floor: Floor,
-    part: float,
-) -> list[int]:
-    """Those that stay of these where owners have max(part of their floor, share of what stays)."""
+def _within(items: Sequence[Cost], costs: dict[int, float], staying: list[int], room: Room) -> list[int]:
+    """Those of these with which every owner keeps to its room."""
     totals: dict[Hashable, float] = {}
     for i in staying:
         for owner in items[i].owners:
@@ -106,13 +103,13 @@ def _within(
         if len(kept) == n:
             return kept
         n = len(kept)
-        short = {o for o in totals if totals[o] > max(part * floor(o), share * n)}
-        if short != over.keys():
-            order = _drawn(items, staying, short)
-        over = {o: max(part * floor(o), share * n) for o in short}
+        short = {owner: limit for owner, total in totals.items() if total > (limit := room(owner, n))}
+        if short.keys() != over.keys():
+            order = _drawn(items, staying, set(short))
+        over = short
         kept = _filled(items, costs, staying, order, over)
-    # Each round takes away at least one item; what is left then is held to the floors alone.
-    over = {o: part * floor(o) for o in totals if totals[o] > part * floor(o)}
+    # Each round takes away at least one item; what is left then is held to the rooms of the smallest set.
+    over = {owner: limit for owner, total in totals.items() if total > (limit := room(owner, 1))}
     return _filled(items, costs, staying, _drawn(items, staying, set(over)), over)
 
 
