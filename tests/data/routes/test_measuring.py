@@ -254,6 +254,13 @@ def test_advice_believes_no_agreement_on_a_few_answers_and_none_where_all_say_th
     assert said_so in told(served, alike).lines[0]
 
 
+def test_advice_says_what_is_held_back():
+    served = [said(f"{who}-{n}", f"q{who}{n}", subject=who) for who in "abcdefgh" for n in range(6)]
+    served += [said(f"m-{n}", f"qm{n}", subject="m") for n in range(60)]
+    lines = told(served, [thumb(i.id, True, i.subject) for i in served]).lines
+    assert lines[-1] == "60 words held back (haste 60): `escultor feedback quarantine` shows why"
+
+
 def test_advice_is_kto_where_thumbs_met_no_other_and_says_which_side_is_lacking():
     served = [said(f"a{n}", f"q{n}", subject=f"p{n}") for n in range(60)]
     events = [thumb(i.id, n % 3 > 0, i.subject) for n, i in enumerate(served)]

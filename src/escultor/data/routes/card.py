@@ -106,7 +106,15 @@ def advise(card: dict[str, Any], settings: Routes) -> Advice:
         found = f"{_n(pairs, 'pair')} ({sources})" if pairs else "no pairs"
         lines.append(f"{found}: too few for DPO; {settings.min_pairs - pairs:,} more needed")
     stage, line = _thumbs(kinds["judged"], settings, "dpo" in stages)
-    return Advice((*stages, *stage), (*lines, line))
+    return Advice((*stages, *stage), (*lines, line, *_held_back(card["counts"])))
+
+
+def _held_back(counts: dict[str, int]) -> Iterator[str]:
+    """What would count were it released."""
+    rules = {reason.partition(": ")[2]: n for reason, n in counts.items() if reason.startswith("held back: ")}
+    if held := sum(rules.values()):
+        what = ", ".join(f"{rule} {n:,}" for rule, n in rules.items() if n)
+        yield f"{_n(held, 'word')} held back ({what}): `escultor feedback quarantine` shows why"
 
 
 def _thumbs(judged: dict[str, Any], settings: Routes, after: bool) -> tuple[tuple[str, ...], str]:
