@@ -308,3 +308,21 @@ def test_values_are_found_in_any_cut_of_lines_and_arrays(rows, array, size, inde
 def test_what_is_cut_short_or_too_large_is_refused(data, problem):
     with pytest.raises(DataError, match=problem):
         list(values([data], "a file", most=1000))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("latency_ms", 1e300),
+        ("cost_usd", 1e13),
+        ("usage", {"prompt_tokens": 10**30}),
+        ("sampling", {"seed": 1 << 63}),
+        ("sampling", {"max_new_tokens": 10**30}),
+    ],
+)
+def test_a_call_with_a_figure_that_no_sum_could_hold_is_refused(store, tmp_path, key, value):
+    (row, *_) = (HERE / "interactions.jsonl").read_text().splitlines()
+    path = tmp_path / "calls.jsonl"
+    path.write_text(json.dumps(json.loads(row) | {key: value}))
+    with pytest.raises(DataError, match=f"`{key}"):
+        formats.import_events(path, "interactions", store.log, TERMS)

@@ -50,8 +50,25 @@ def test_a_header_that_does_not_come_ends_the_connection(tmp_path, connected):
         assert time.monotonic() - began < 5
 
 
-def test_a_body_that_does_not_come_is_said_to_be_late(tmp_path, connected):
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+LINES = b"POST /v1/interactions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n"
+
+
+def test_who_leaves_before_the_last_line_is_no_fault_of_the_servers(tmp_path, connected, caplog):
+    with serving(tmp_path) as side:
+        gone = connected(side, LINES + b"content-length: 1000\r\n\r\n{")
+        gone.close()
+        assert httpx2.post(side.url + PATH, json=BODY).status_code == 200
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n",
+        LINES,
+    ],
+)
+def test_a_body_that_does_not_come_is_said_to_be_late(tmp_path, connected, head):
     with serving(tmp_path, body_timeout_s=0.2) as side:
         late = connected(side, head + b"content-length: 10\r\n\r\n{")
         assert everything(late).startswith(b"HTTP/1.1 408 ")

@@ -29,6 +29,9 @@ from escultor.types import (
 )
 
 _Loose = Field(strict=False)  # enums are text in JSON
+# Sums of many have to stay numbers, and those of tokens whole ones.
+Tokens = Annotated[int, Field(ge=0, le=1 << 40)]
+Figure = Annotated[float, Field(ge=0, le=1e12)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -45,13 +48,13 @@ class _Message(_Body):
 class _Sampling(_Body):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
-    max_new_tokens: Annotated[int, Field(ge=0)] = 256
-    seed: int = 0
+    max_new_tokens: Tokens = 256
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] = 0
 
 
 class _Usage(_Body):
-    prompt_tokens: Annotated[int, Field(ge=0)] = 0
-    completion_tokens: Annotated[int, Field(ge=0)] = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
     estimated: bool = False
 
 
@@ -76,9 +79,9 @@ class Served(_Body):
     finish_reason: FinishReason = "stop"
     sampling: _Sampling = _Sampling()
     usage: _Usage = _Usage()
-    latency_ms: Annotated[float, Field(ge=0)] = 0.0
-    ttft_ms: Annotated[float, Field(ge=0)] | None = None
-    cost_usd: Annotated[float, Field(ge=0)] = 0.0
+    latency_ms: Figure = 0.0
+    ttft_ms: Figure | None = None
+    cost_usd: Figure = 0.0
     prompt_hash: str | None = None
     lineage: _Lineage | None = None
     consent: Annotated[Consent, _Loose] = Consent.TRAIN

@@ -196,7 +196,7 @@ def _time(given: float | str | None, settings: FeedbackIntake, now: float) -> tu
         ) from None
     if not now - settings.max_age_days * DAY_S <= time <= now + settings.clock_skew_s:
         allowed = f"{settings.max_age_days:g} days ago to {settings.clock_skew_s} s ahead"
-        raise DataError("`ts` is out of range", f"{time - now:+.0f} s from now", allowed)
+        raise DataError("`ts` is out of range", f"{time - now:+.10g} s from now", allowed)
     return min(time, now), time <= now
 
 

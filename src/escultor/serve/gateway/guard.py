@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from escultor.config import Serve
@@ -68,7 +69,7 @@ class Guard:
         try:
             receive = await self._checked(scope, headers, receive)
             await self._app(scope, receive, out)
-        except Gone:
+        except (Gone, ClientDisconnect):
             logger.debug("request %s: the client hung up", id.decode())
         except Exception as error:
             refusal = refusal_of(error)
@@ -90,8 +91,7 @@ class Guard:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 body = await self._whole(self._counted(receive))
         except TimeoutError:
-            message = f"the body did not arrive within {self._settings.body_timeout_s:.0f} s"
-            raise Refusal(408, message, "timeout", headers={"Connection": "close"}) from None
+            raise self._too_slow() from None
         if too_deep(body, self._settings.max_depth):
             message = f"the JSON nests deeper than {self._settings.max_depth} brackets"
             raise Refusal(400, message, "invalid_json")
@@ -112,17 +112,27 @@ class Guard:
                 return b"".join(pieces)
 
     def _counted(self, receive: Receive) -> Receive:
-        seen = 0
+        """And one that does not fall silent: who sends piece by piece has `body_timeout_s` for each."""
+        seen, more = 0, True
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, more
+            try:  # once the body is here, what may come is the end of the connection, whenever
+                async with asyncio.timeout(self._settings.body_timeout_s if more else None):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow() from None
+            more = more and message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > self._most:
                 raise self._too_large()
             return message
 
         return counted
+
+    def _too_slow(self) -> Refusal:
+        message = f"the body did not arrive within {self._settings.body_timeout_s:.0f} s"
+        return Refusal(408, message, "timeout", headers={"Connection": "close"})
 
     def _too_large(self) -> Refusal:
         message = f"the body is larger than {self._settings.max_body_mb:g} MB"
