@@ -42,7 +42,7 @@ def verdict(prompt: str, up: bool) -> Judged:
 def material(verdicts: list[Judged]) -> Material:
     none = {"rows": 0, "routes": {}}
     kinds = {"example": none, "pair": none, "judged": none | {"rows": len(verdicts)}}
-    card = {"kinds": kinds, "agreement_alpha": None}
+    card = {"kinds": kinds, "agreement_alpha": None, "answers_judged_by_several": 0, "counts": {}}
     return Material({"example": [], "pair": [], "judged": list(verdicts)}, {}, card, Advice((), ()))
 
 
