@@ -64,6 +64,15 @@ def sides(spill: Spill, mask: np.ndarray, wanted: Split, crew: Crew) -> Sides:
     return Sides(mask & ~held & ~tainted, held, tainted, manifest)
 
 
+def uneven(manifest: dict[str, Any], wanted: Split) -> list[str]:
+    """What a person should know of a split that is far from the share that was asked for."""
+    held = manifest["held_out"]
+    if abs(held - wanted.held_out) <= wanted.held_out / 2:
+        return []
+    given = f"{held:.0%} of the rows are held out where {wanted.held_out:.0%} were asked for"
+    return [f"{given}: alike prompts stay on one side, and there are {manifest['clusters']:,} kinds of them"]
+
+
 def share(some: np.ndarray, mask: np.ndarray) -> float:
     """What share of the rows of a mask are some of them."""
     return int(np.count_nonzero(some)) / int(np.count_nonzero(mask))

@@ -169,6 +169,18 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
         curate([source], tmp_path / "out", Curation(workers=1))
 
 
+@pytest.mark.parametrize("change", ["written to", "is gone"])
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, change):
+    source = many(tmp_path / "in.jsonl", 12)
+
+    def told(name, before, left):
+        if name == "rows":
+            source.write_text("") if change == "written to" else source.unlink()
+
+    with pytest.raises(DataError, match=f"changed while it was read.*{change}"):
+        curate([source], tmp_path / "out", Curation(workers=1), progress=told)
+
+
 def test_steps_run_in_any_order_in_as_few_passes_as_can_be(tmp_path):
     order = ("private", "near", "exact", "language", "length", "balance")
     assert passes(order) == [(("private",), ("near", "exact")), (("language", "length"), ("balance",))]

@@ -72,6 +72,20 @@ def test_a_draw_by_prompt_depends_on_no_other_rows(tmp_path):
     assert again <= {row.item.id for row in held}
 
 
+def test_prompts_that_are_all_alike_stay_on_one_side_and_that_is_said(tmp_path):
+    asked = text("q", 30)
+    source = jsonl(tmp_path / "in.jsonl", *({"prompt": asked, "completion": text(i)} for i in range(3)))
+    few, most = (
+        Curation.model_validate({"workers": 1, "steps": ["exact"], "split": {"held_out": share}})
+        for share in (0.02, 0.98)
+    )
+    made = curate([source], tmp_path / "few", few)
+    assert made.counts == {"train": 3, "held out": 0}
+    assert any("0% of the rows are held out where 2% were asked for" in said for said in made.warnings)
+    with pytest.raises(DataError, match="all prompts are alike"):
+        curate([source], tmp_path / "most", most)
+
+
 def test_rows_without_a_time_are_not_parted_by_it(tmp_path):
     source = jsonl(tmp_path / "in.jsonl", {"prompt": text(1), "completion": text(2)})
     settings = {"workers": 1, "split": {"by": "time", "held_out": 0.5}, "steps": ["exact"]}

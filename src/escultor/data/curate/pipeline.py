@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from escultor.data.curate.steps import STEPS, All, View
 from escultor.data.curate.top import best, fewer
 from escultor.data.importers import kind_of
 from escultor.data.jsonl_rows import Kind
-from escultor.data.splits import HELD_OUT, Sides, share, sides
+from escultor.data.splits import HELD_OUT, Sides, share, sides, uneven
 from escultor.errors import DataError, InputError
 from escultor.store.files import explained
 
@@ -110,10 +111,10 @@ def curate(
 
     `contexts` are what steps look things up in: `decontaminate` an `Examined`, `quality` a `QualityModel`,
     `held out` a `Guard`.
-    Raises DataError for sources of different kinds and when no row is left, StoreError when the disk
-    refuses, FaultError when a worker is killed.
+    Raises DataError for sources of different kinds or that change meanwhile and when no row is left,
+    StoreError when the disk refuses, FaultError when a worker is killed.
     """
-    kind = _kind(sources)
+    kind, known = _kind(sources), _states(sources)
     plan = Plan(kind, settings, contexts or {})
     with explained("curate in", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +124,8 @@ def curate(
             for number, (steps, choices) in enumerate(passes(settings.steps)):
                 pieces = _sources(sources) if view is None else _left(view.spill, kept)
                 spill, labels = _pass(run, number, pieces, steps, choices, view is None)
+                if view is None:
+                    _refuse_changed(known, _states(sources))
                 view = View(spill, np.ones(len(spill), dtype=bool), settings, crew, labels, run.warnings)
                 kept = _free(run, view)
                 for name in choices:
@@ -153,6 +156,26 @@ def _kind(sources: Sequence[Path]) -> Kind:
         got = ", ".join(f"{path}: {kind}" for path, kind in kinds.items())
         raise DataError("the files hold rows of different kinds", got, "one kind", "curate them apart")
     return kinds[sources[0]]
+
+
+def _states(sources: Sequence[Path]) -> dict[Path, tuple[int, int, int] | None]:
+    """By source, what is another when somebody writes to it or puts a file in its place."""
+    found: dict[Path, tuple[int, int, int] | None] = dict.fromkeys(sources)
+    for path in sources:
+        with suppress(FileNotFoundError):
+            about = path.stat()
+            found[path] = (about.st_ino, about.st_size, about.st_mtime_ns)
+    return found
+
+
+def _refuse_changed(before: dict[Path, Any], after: dict[Path, Any]) -> None:
+    """Half of one file and half of another are no source that a version could be made of again."""
+    for path, state in before.items():
+        if after[path] != state:
+            got = "it is gone" if after[path] is None else "it was written to, or another is in its place"
+            raise DataError(
+                f"{path} changed while it was read", got, "files that stay as they are", "curate a copy"
+            )
 
 
 def _sources(sources: Sequence[Path]) -> Iterator[tuple[Range, None]]:
@@ -264,13 +287,17 @@ def _parted(run: _Run, view: View, top: int | None) -> Sides:
         raise DataError("no row is left", _reasons(run.done), "one at least", "loosen a step")
     spill, crew, place = view.spill, view.crew, view.spill.place()
     parted = sides(spill, view.kept, view.settings.split, crew)
+    run.warnings.extend(uneven(parted.manifest, view.settings.split))
     if top is not None and parted.held_out.any():
         parted = fewer(parted, place, spill.column("score"), top)
     parted = apart(place, parted, crew, run.folder)
     if not parted.train.any():
         held, left_out = (int(np.count_nonzero(side)) for side in (parted.held_out, parted.left_out))
         got = f"{held:,} rows held out, {left_out:,} left out beside them"
-        raise DataError("nothing is left to train on", got, "one row at least", "hold less out")
+        remedy = "hold less out"
+        if parted.manifest.get("clusters") == 1:
+            remedy = "all prompts are alike, and stay on one side: hold nothing out"
+        raise DataError("nothing is left to train on", got, "one row at least", remedy)
     if top is None:
         return parted
     train, told = best(place, spill.column("score"), parted.train, top)
