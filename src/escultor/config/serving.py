@@ -95,7 +95,7 @@ class Serve(Section):
         default=1000, description="one more, and the connection that has waited longest for a request goes"
     )
     header_timeout_s: Positive = Field(default=10.0, description="for a request's whole header")
-    body_timeout_s: Positive = Field(default=30.0, description="for its whole body")
+    body_timeout_s: Positive = Field(default=30.0, description="for its whole body; of lines, for each piece")
     keep_alive_s: Count = Field(default=30, description="an idle connection is kept this long")
     answer_timeout_s: Positive = Field(default=600.0, description="for a whole answer")
     send_timeout_s: Positive = Field(default=30.0, description="for a client to take a piece")
