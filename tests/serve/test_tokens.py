@@ -66,6 +66,11 @@ def test_a_subject_is_one_per_name_and_store_and_tells_no_name(tmp_path):
     assert len(here.subject("ann")) == 32
 
 
+def test_one_accent_written_in_two_ways_is_one_person_and_case_is_two():
+    subjects = Subjects(KEY)
+    assert subjects.subject("Jose\u0301") == subjects.subject("Jos\u00e9") != subjects.subject("jos\u00e9")
+
+
 @pytest.mark.parametrize("name", ["", "x" * (MAX_NAME + 1), "\ud800"])
 def test_a_name_that_cannot_be_hashed_is_refused(name):
     with pytest.raises(InputError, match="a user's name"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import unicodedata
 from pathlib import Path
 
 from escultor.errors import InputError
@@ -25,14 +26,15 @@ class Subjects:
         return cls(secret(root, "subjects"))
 
     def subject(self, name: str) -> str:
-        """The subject of a user's name: 32 hex digits of HMAC-SHA256 under the store's salt.
+        """The subject of a user's name: 32 hex digits of HMAC-SHA256 under the store's salt. Names that
+        Unicode holds to be the same (one accent written in two ways) are one; case and blanks count.
 
         Raises InputError for a name that is empty, too long or no Unicode.
         """
         if not name or len(name) > MAX_NAME:
             raise InputError("a user's name cannot be used", f"{len(name)} characters", f"1 to {MAX_NAME}")
         try:
-            data = name.encode()
+            data = unicodedata.normalize("NFC", name).encode()
         except UnicodeEncodeError as error:
             raise InputError("a user's name is no text", ascii(name), "Unicode") from error
         return hmac.digest(self._salt, data, "sha256").hex()[:HASH_LENGTH]
