@@ -169,6 +169,18 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
         curate([source], tmp_path / "out", Curation(workers=1))
 
 
+def test_sources_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    paths = []
+    for at, folder in enumerate(("a/raw", "b/raw", "c")):
+        (tmp_path / folder).mkdir(parents=True)
+        rows = [example(f"{at} {i}") for i in range(at + 1)]
+        paths.append(jsonl(tmp_path / folder / ("x.jsonl" if at < 2 else "y.jsonl"), *rows, {"prompt": "a"}))
+    made = curate(paths, tmp_path / "out", Curation(workers=1, steps=("exact",)))
+    assert made.sources == {"a/raw/x.jsonl": 1, "b/raw/x.jsonl": 2, "y.jsonl": 3}
+    shown = [each.source for each in made.steps[0].examples]
+    assert shown == ["a/raw/x.jsonl:2", "b/raw/x.jsonl:3", "y.jsonl:4"]
+
+
 @pytest.mark.parametrize("change", ["written to", "is gone"])
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, change):
     source = many(tmp_path / "in.jsonl", 12)

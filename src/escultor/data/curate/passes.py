@@ -33,11 +33,13 @@ PROMPT = "prompt"  # the role under which prompts are compared with each other
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What every worker knows: the kind of rows, the settings, and what steps look things up in."""
+    """What every worker knows: the kind of rows, the settings, what steps look things up in, what sources are
+    called."""
 
     kind: Kind
     settings: Curation
     contexts: dict[str, Any] = field(default_factory=dict)
+    names: dict[Path, str] = field(default_factory=dict)  # of the sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def work(plan: Plan, piece: Piece) -> Worked:
 
 def _parsed(plan: Plan, piece: Piece, tallied: Tallied) -> tuple[list[Row], int]:
     found = piece.lines
-    source = found.path.name.encode("utf-8", "replace").decode()
+    source = plan.names[found.path]
     if found.too_long:
         where = f"{source}:{found.first_line}"
         tallied.removed["line too long"] += 1

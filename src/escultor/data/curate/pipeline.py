@@ -115,7 +115,7 @@ def curate(
     StoreError when the disk refuses, FaultError when a worker is killed.
     """
     kind, known = _kind(sources), _states(sources)
-    plan = Plan(kind, settings, contexts or {})
+    plan = Plan(kind, settings, contexts or {}, _named(sources))
     with explained("curate in", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with Crew(settings.workers, plan) as crew:
@@ -156,6 +156,19 @@ def _kind(sources: Sequence[Path]) -> Kind:
         got = ", ".join(f"{path}: {kind}" for path, kind in kinds.items())
         raise DataError("the files hold rows of different kinds", got, "one kind", "curate them apart")
     return kinds[sources[0]]
+
+
+def _named(sources: Sequence[Path]) -> dict[Path, str]:
+    """What each source is called: its file's name, behind as much of its path as tells it from the others."""
+    found: dict[Path, str] = {}
+    for path in sources:
+        depth = 1
+        while depth < len(path.parts) and any(
+            other != path and other.parts[-depth:] == path.parts[-depth:] for other in sources
+        ):
+            depth += 1
+        found[path] = "/".join(path.parts[-depth:]).encode("utf-8", "replace").decode()
+    return found
 
 
 def _states(sources: Sequence[Path]) -> dict[Path, tuple[int, int, int] | None]:
