@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from escultor.config import Routes
-from escultor.data.routes import datasets
-from escultor.data.routes.convert import Asked
 from escultor.ids import hash_value
 from escultor.store import Store, open_store
 
@@ -158,6 +156,10 @@ def write(path: Path, kind: str, rows: Iterator[tuple[str, float, str | None, st
 
 def convert(store: Store, settings: Routes) -> dict[str, Any]:
     """One conversion, from the log to rows in the store; the processor's time is that of all processes."""
+    # Here, as the command does: each process that helps reads this file first.
+    from escultor.data.routes import datasets
+    from escultor.data.routes.convert import Asked
+
     held_out = frozenset(hash_value(["bench", prompt]) for prompt in range(0, 20_000, 100))
     began, spent = time.perf_counter(), _processor_s()
     made = datasets.convert(store, settings, Asked(BEGIN + 2 * EPOCHS_S, held_out=held_out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ _SHARED: list[Any] = []  # in a worker: what every piece of work is given
 
 def _share(value: Any) -> None:
     _SHARED[:] = [value]
+    gc.freeze()  # what was imported is there to stay: not to be gone through for cycles again and again
     Thread(target=_end_with_parent, daemon=True).start()
 
 
