@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,8 +130,7 @@ def _words(shell: Shell, store: Store, id: str | None) -> Done:
         index.follow(store.log)
         held = {h.id: h for h in index.quarantine()}
         if id not in held:
-            allowed = ", ".join(sorted(held)[:5]) or "nothing is held back"
-            raise InputError("there is no such entry", id, allowed, "see the list")
+            raise InputError("there is no such entry", id, _some(held), "see the list")
         words = words_of(index, held[id], store.log, MOST_SHOWN)
     shell.say(held[id].reason)
     rows = [(w.id, w.said, _short(w.prompt), _short(w.text)) for w in words]
@@ -138,6 +138,10 @@ def _words(shell: Shell, store: Store, id: str | None) -> Done:
     if len(words) == MOST_SHOWN:
         shell.say(f"these are the newest {MOST_SHOWN}")
     return Done({"held": plain(held[id]), "words": plain(words)})
+
+
+def _some(entries: Iterable[str]) -> str:
+    return ", ".join(sorted(entries)[:5]) or "nothing is held back"
 
 
 def _short(text: str) -> str:
@@ -153,8 +157,7 @@ def _release(shell: Shell, store: Store, id: str | None, reason: str | None) -> 
         index.follow(store.log)
         entries = {h.id for h in index.quarantine()}
     if id is None or not (id in entries or store.log.get(Feedback, id) is not None):
-        allowed = ", ".join(sorted(entries)[:5]) or "nothing is held back"
-        raise InputError("there is nothing to release under this id", id, allowed, "see the list")
+        raise InputError("there is nothing to release under this id", id, _some(entries), "see the list")
     if reason is None or not reason.strip():
         raise InputError("a release needs a reason", reason, remedy="give --reason TEXT")
     release = Release(new_id("release"), time.time(), id, reason)

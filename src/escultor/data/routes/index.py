@@ -152,15 +152,10 @@ class Index:
             if self.file.execute("select exists (select 1 from dirty)").fetchone()[0]:
                 self._put("drafted", str(int(self._get("drafted") or 0) + 1))
             # Not those measured here: another process may have measured later, and these are what it left.
-            drafting.redraft(self.file, self.path, self._standings())
+            drafting.redraft(self.file, self.path, self.standings())
             self._put("settled", str(until))
             held = [self._get(name) for name in ("newest", "erased", "drafted", "standings")]
             self._put("state", hash_value(held))
-
-    def _standings(self) -> trusting.Standings:
-        found = trusting.Standings.parse(self._get("standings"))
-        assert found is not None
-        return found
 
     # --- what is asked of it --------------------------------------------------------------------
 
