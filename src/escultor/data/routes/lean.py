@@ -133,7 +133,6 @@ def answer_row(body: dict[str, Any]) -> tuple[Any, ...]:
     """The row of an answer."""
     lineage, answer = body.get("lineage") or {}, body["answer"]
     parent = lineage.get("parent") if lineage.get("relation") == Relation.REGENERATE else None
-    said = "\n".join(m["content"] for m in body["messages"] if m["role"] == Role.USER)
     return (
         body["id"],
         body["prompt_hash"],
@@ -147,9 +146,14 @@ def answer_row(body: dict[str, Any]) -> tuple[Any, ...]:
         body.get("retain_until"),
         text_hash(answer),
         len(answer),
-        standing.repeated_share(said, answer),
+        standing.repeated_share(asked(body), answer),
         body["finish_reason"],
     )
+
+
+def asked(body: dict[str, Any]) -> str:
+    """All that users wrote in the prompt of an interaction's body."""
+    return "\n".join(m["content"] for m in body["messages"] if m["role"] == Role.USER)
 
 
 def text_hash(text: str) -> str:

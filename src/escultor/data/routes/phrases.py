@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from escultor.data.routes import lean
 from escultor.data.routes.convert import CORRECTED, Bodies, Selection
 from escultor.data.routes.table import Draft
 from escultor.rng import unit
-from escultor.types import Feedback, Interaction, Role
+from escultor.types import Feedback, Interaction
 
 WORDS = 6  # of a phrase
 PROMPTS = 10  # on which it comes back at least
@@ -78,8 +79,7 @@ def _taught(drafts: Sequence[Draft], bodies: Bodies) -> Iterator[Taught]:
         asking, answer = answers.get(draft.about), answers.get(draft.chosen)
         text = said[draft.chosen]["text"] if draft.chosen in said else answer["answer"] if answer else None
         if asking is not None and text is not None:
-            prompt = "\n".join(m["content"] for m in asking["messages"] if m["role"] == Role.USER)
-            yield Taught(draft.chosen, prompt, text, draft.subjects)
+            yield Taught(draft.chosen, lean.asked(asking), text, draft.subjects)
 
 
 def of_few(items: Sequence[Taught]) -> Phrase | None:

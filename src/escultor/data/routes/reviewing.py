@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +48,7 @@ def _asked(body: dict[str, Any] | None) -> str:
 def _within(index: Index, held: Held, target: str) -> tuple[str, list[Any]]:
     """What of the rows `l` about answers `target` an entry holds back."""
     if held.rule == "haste":
-        until = held.until or math.inf
-        return "l.subject = ? and l.time >= ? and l.time < ?", [held.subject, held.since, until]
+        return "l.subject = ? and l.time >= ? and l.time < ?", [held.subject, *held.span]
     skills = index.standings().copying
     where = (
         f"exists (select 1 from answers a where a.id = {target} and a.subject = ? and a.repeated >= ? "

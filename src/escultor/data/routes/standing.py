@@ -66,6 +66,11 @@ class Held:
     n: int
     reason: str
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """From when, and until before when."""
+        return float(self.since), float(self.until) if self.until else math.inf
+
 
 def hasty(rates: Iterable[Rate], factor: float, floor: int) -> list[Held]:
     """Spans in which an end user was much busier than is usual."""

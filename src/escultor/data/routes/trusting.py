@@ -99,8 +99,7 @@ def measure(file: sqlite3.Connection, settings: Routes, released: frozenset[str]
     hasty: dict[str, list[tuple[float, float]]] = {}
     for entry in held:
         if entry.rule == "haste":
-            until = float(entry.until) if entry.until else math.inf
-            hasty.setdefault(entry.subject, []).append((float(entry.since), until))
+            hasty.setdefault(entry.subject, []).append(entry.span)
     return Standings(
         right,
         gold,
