@@ -1,6 +1,6 @@
 """What is streamed, joined, is the text of the answer; half characters and stop texts never show."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import tokenizer, tokenizer_like
 
@@ -48,6 +48,7 @@ def test_tokens_that_are_held_are_read_at_the_end_as_if_they_had_been_fed(ids):
     assert held.finish().text == "".join(piece.text for piece in streamed(ids)[0])
 
 
+@example(".aa", ["a", ".aa"])
 @given(TEXT, st.lists(st.text(st.sampled_from("ab.ct 🙂"), min_size=1, max_size=4), min_size=1, max_size=3))
 @settings(deadline=None)
 def test_an_answer_ends_before_the_first_stop_text_wherever_tokens_end(text, stop):

@@ -68,7 +68,7 @@ class TextStream:
         self._grow(self._decoded())
         self._text, self.lead = self._text.removeprefix(self.lead), ""
         self._ends = [min(end, len(self._text)) for end in self._ends]
-        until = self._safe()
+        until = self._safe(ended=True)
         return self._show(until if self.stopped else len(self._text))
 
     def _decoded(self) -> str:
@@ -87,17 +87,18 @@ class TextStream:
             self._tokens += 1
         return Piece(text, self._tokens)
 
-    def _safe(self) -> int:
-        """How many characters can be shown: up to a stop text, or to what could become one."""
+    def _safe(self, ended: bool = False) -> int:
+        """How many characters can be shown: up to a stop text, or to what could become one. A stop text
+        that is there waits for one that began before it and may still come, until the answer has ended."""
         hidden = self._text[self._shown :]
-        if found := [at for text in self.stop if (at := hidden.find(text)) >= 0]:
-            self.stopped = True
-            return self._shown + min(found)
+        found = min((at for text in self.stop if (at := hidden.find(text)) >= 0), default=None)
         longest = max((len(text) for text in self.stop), default=1) - 1
-        for held in range(min(longest, len(hidden)), 0, -1):
-            if any(text.startswith(hidden[-held:]) for text in self.stop):
-                return len(self._text) - held
-        return len(self._text)
+        last = len(hidden) if found is None else found
+        for at in range(max(0, len(hidden) - longest), last if not ended else 0):
+            if any(text.startswith(hidden[at:]) for text in self.stop):
+                return self._shown + at
+        self.stopped = found is not None
+        return self._shown + last
 
 
 class TokenBytes:
