@@ -23,9 +23,9 @@ from statistics import NormalDist
 import numpy as np
 from monte_carlo import share
 
-from escultor.evaluate import sequential
-from escultor.evaluate.sequential import Tally, harm, rate_bounds
 from escultor.rng import derive_seed
+from escultor.stats import sequential
+from escultor.stats.sequential import SubjectTally, harm, rate_bounds
 
 LOOKS, PER_LOOK, LEVEL, TUNED = 50, 100, 0.05, 3000
 # The same counts come up thousands of times: their exact bounds are worked out once.
@@ -36,7 +36,7 @@ def first_alarm(old: np.ndarray, new: np.ndarray) -> int | None:
     """The look at which the tool calls harm; `old` and `new` are counts of events so far, (LOOKS,)."""
     for at in range(LOOKS):
         n = float(PER_LOOK * (at + 1))
-        tallies = [Tally(int(n), n, k, n, k, k, k) for k in (float(old[at]), float(new[at]))]
+        tallies = [SubjectTally(int(n), n, k, n, k, k, k) for k in (float(old[at]), float(new[at]))]
         if harm(tallies[:1], tallies[1:], LEVEL, TUNED).low > 0:
             return at + 1
     return None

@@ -23,7 +23,7 @@ import torch
 from machine import processor
 
 from escultor.config import Pretrain
-from escultor.data.importers import read_jsonl
+from escultor.data.jsonl import read_jsonl
 from escultor.errors import DataError
 from escultor.model.load import Loaded, fresh, save
 from escultor.text.tokenizer import train_tokenizer

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from escultor.evaluate import stats
+from escultor import stats
 from escultor.rng import derive_seed
 
 Draw = Callable[[np.random.Generator, int], tuple[float | None, float, float | None]]  # low, truth, high

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import Curation
-from escultor.data.curate.contamination import examined
-from escultor.data.curate.near import alike, band_hashes, bands_for, near_choice
-from escultor.data.curate.normal import window_sets
-from escultor.data.curate.pipeline import Curated, curate
+from escultor.datasets.curation.contamination import examined
+from escultor.datasets.curation.near_duplicates import alike, band_hashes, bands_for, near_choice
+from escultor.datasets.curation.normalization import window_sets
+from escultor.datasets.curation.pipeline import Curated, curate
 
 NEAR, PERMUTATIONS = Curation().near.threshold, Curation().near.permutations
 HERE = Path(__file__).parent

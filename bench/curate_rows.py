@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from escultor.data.curate.normal import jaccard, window_set
 from escultor.data.sources.python_docs import mine
+from escultor.datasets.curation.normalization import jaccard, window_set
 
 THRESHOLD = 0.75
 RECENT = 5000  # originals from which a copy may be made

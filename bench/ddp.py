@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from common import SHAPES, fresh_model, read, tokenizer_of
 
+from escultor.batching.batches import nll_batch
+from escultor.batching.rows import NllRow, example_rows
 from escultor.config import Sft
-from escultor.data.batches import nll_batch
-from escultor.data.importers import read_jsonl
-from escultor.data.rows import NllRow, example_rows
+from escultor.data.jsonl import read_jsonl
 from escultor.model.load import Loaded, count_parameters
 from escultor.text.tokenizer import train_tokenizer
 from escultor.train.distributed import ALONE, World, joined
 from escultor.train.loop import train
-from escultor.train.phases import PHASES
+from escultor.train.methods import METHODS
 from escultor.train.streams import RowStream
 
 STEPS = 4  # of a turn; the first prepares kernels and is not counted
@@ -56,7 +56,7 @@ def tokens_per_s(loaded: Loaded, rows: list[NllRow], turn: int, batch: int, worl
     settings = Sft(batch_size=batch, max_steps=STEPS, dtype="float32", seed=turn)
     paces: list[float] = []
     stream = RowStream(rows, settings, nll_batch, world)
-    objective = PHASES["sft"].objective(settings)
+    objective = METHODS["sft"].objective(settings)
     train(loaded.model, stream, objective, settings, None, lambda r: paces.append(r.tokens_per_s), world)
     return statistics.median(paces[1:])
 

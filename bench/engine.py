@@ -24,12 +24,12 @@ import torch
 from common import report
 
 from escultor.config import Pretrain, Serve
-from escultor.evaluate.stats import quantile
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, fresh, load, save
 from escultor.rng import stream
-from escultor.serve.engines.choosing import open_engine
-from escultor.serve.protocol import Ask, End, Engine
+from escultor.serve.engines.factory import open_engine
+from escultor.serve.protocol import End, Engine, GenerationRequest
+from escultor.stats import quantile
 from escultor.types import Sampling
 
 STUDENT = Pretrain(
@@ -165,7 +165,7 @@ async def _clients(engine: Engine, asked: Asked, clients: int, seconds: float) -
         nonlocal tokens
         while (began := time.perf_counter()) < end:
             (prompt, room), first = next(following), None
-            async for event in engine.stream(Ask(tuple(prompt), Sampling(max_new_tokens=room))):
+            async for event in engine.stream(GenerationRequest(tuple(prompt), Sampling(max_new_tokens=room))):
                 first = first or time.perf_counter() - began
                 if isinstance(event, End) and start <= time.perf_counter() < end:
                     tokens += event.usage.completion_tokens

@@ -16,7 +16,7 @@ import time
 import torch
 
 from escultor.config import Evaluation, Pretrain
-from escultor.evaluate.suites import evaluate
+from escultor.evaluate.scoring import evaluate
 from escultor.model.generate import generate
 from escultor.model.load import BUILT_IN, Loaded, fresh, load_shape
 from escultor.skills.suites import make_exam

@@ -26,13 +26,13 @@ from statistics import NormalDist
 import numpy as np
 from monte_carlo import share
 
+from escultor import stats
 from escultor.config import Gate
-from escultor.evaluate import stats
-from escultor.evaluate.gate import decide
-from escultor.evaluate.gate_effects import enough, measure
-from escultor.evaluate.ledger import level_of
+from escultor.evaluate.gate.alpha_spending import level_of
+from escultor.evaluate.gate.decision import decide
+from escultor.evaluate.gate.effects import enough, measure
 from escultor.rng import derive_seed
-from escultor.types import Circumstances, Hold, Promote, Reject, Scores
+from escultor.types import GateContext, Hold, Promote, Reject, Scores
 
 SIZES = (50, 100, 200, 500, 1000, 2000)
 POLICY = Gate(primary=("quality",), guards={}, looks="free")
@@ -138,7 +138,7 @@ def many_looks(suites: int, seed: int) -> dict[str, object]:
                 shown = _is_near(new - old, level_of(look, policy)) and _promotes(*sides, policy, look, look)
                 found[rule] |= shown
                 if run < AS_DECIDED // 20:
-                    verdict = decide(*sides, policy, look, Circumstances(look=look))
+                    verdict = decide(*sides, policy, look, GateContext(look=look))
                     assert shown == isinstance(verdict, Promote)
         for rule, hit in found.items():
             any_of[rule] += hit

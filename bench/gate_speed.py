@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from escultor.config import Gate
-from escultor.evaluate.gate import decide
+from escultor.evaluate.gate.decision import decide
 from escultor.types import Scores
 
 

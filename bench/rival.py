@@ -13,8 +13,8 @@ from datasets import Dataset, disable_progress_bars
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Training
-from escultor.data.rows import NllRow, PairRow
 from escultor.errors import DataError
 from escultor.model.load import Loaded
 from escultor.types import Example, Pair

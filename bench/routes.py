@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from escultor.config import Routes
+from escultor.config import FeedbackRules
 from escultor.ids import hash_value
 from escultor.store import Store, open_store
 
@@ -154,15 +154,15 @@ def write(path: Path, kind: str, rows: Iterator[tuple[str, float, str | None, st
     file.close()
 
 
-def convert(store: Store, settings: Routes) -> dict[str, Any]:
+def convert(store: Store, settings: FeedbackRules) -> dict[str, Any]:
     """One conversion, from the log to rows in the store; the processor's time is that of all processes."""
     # Here, as the command does: each process that helps reads this file first.
-    from escultor.data.routes import datasets
-    from escultor.data.routes.convert import Asked
+    from escultor.feedback import conversion
+    from escultor.feedback.selection import SelectionQuery
 
     held_out = frozenset(hash_value(["bench", prompt]) for prompt in range(0, 20_000, 100))
     began, spent = time.perf_counter(), _processor_s()
-    made = datasets.convert(store, settings, Asked(BEGIN + 2 * EPOCHS_S, held_out=held_out))
+    made = conversion.convert(store, settings, SelectionQuery(BEGIN + 2 * EPOCHS_S, held_out=held_out))
     return {
         "seconds": round(time.perf_counter() - began, 2),
         "processor_s": round(_processor_s() - spent, 2),
@@ -188,7 +188,7 @@ def main() -> None:
         world = World(given.events, given.data)
         write(folder / "log.db", "interaction", world.interactions())
         write(folder / "log.db", "feedback", world.feedback(given.events))
-        settings = Routes()
+        settings = FeedbackRules()
         with open_store(str(folder)) as store:
             whole = convert(store, settings)
             write(folder / "log.db", "feedback", world.feedback(given.new, given.events))

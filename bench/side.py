@@ -19,14 +19,14 @@ import torch
 from common import Job, Run, differences, gemm_peak, items, model_flops
 from torch.nn.functional import cross_entropy
 
+from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Dpo, Sft, Training
-from escultor.data.rows import NllRow, PairRow
 from escultor.errors import DataError
 from escultor.model.forward import precision
 from escultor.model.load import Loaded, load
 from escultor.train.loop import train
+from escultor.train.methods import METHODS, Frozen
 from escultor.train.optim import Optimizers, rate
-from escultor.train.phases import PHASES, Frozen
 
 
 class Memory:
@@ -76,7 +76,7 @@ def settings_of(job: Job) -> Training:
 def rows_of(job: Job, loaded: Loaded, found: Sequence[Any], settings: Training) -> Sequence[Any]:
     """All of the items as rows; one left out would give the sides different work."""
     counts: Counter[str] = Counter()
-    rows = PHASES[job.phase].rows(found, loaded.chat, settings.max_length, counts, settings)
+    rows = METHODS[job.phase].rows(found, loaded.chat, settings.max_length, counts, settings)
     if len(rows) != len(found):
         raise DataError("rows were left out", dict(counts), "none", "raise max_length")
     return rows
@@ -84,7 +84,7 @@ def rows_of(job: Job, loaded: Loaded, found: Sequence[Any], settings: Training) 
 
 def ours(job: Job, loaded: Loaded, rows: Sequence[Any], settings: Training, memory: Memory) -> Run:
     """The project's own path: the phase's stream and objective, the reference on disk, the loop."""
-    method, counts, world = PHASES[job.phase], Counter(), _world(job.device)
+    method, counts, world = METHODS[job.phase], Counter(), _world(job.device)
     before = gemm_peak(job.dtype, job.device)
     with ExitStack() as stack:
         cache = job.cache or stack.enter_context(tempfile.TemporaryDirectory())

@@ -20,10 +20,10 @@ from types import SimpleNamespace
 import torch
 
 from escultor.config import Evaluation, Pretrain, load_config
-from escultor.cycle.corpus import Corpus, read_corpus
 from escultor.data.sources.documentation import is_held_out
-from escultor.evaluate.suites import evaluate
-from escultor.evaluate.trinity import trinity_exam
+from escultor.demo.corpus import Corpus, read_corpus
+from escultor.demo.suite import trinity_exam
+from escultor.evaluate.scoring import evaluate
 from escultor.ids import hash_value
 from escultor.model.load import BUILT_IN_PATH, Loaded, count_parameters, load, save
 from escultor.train.optim import MUON_RATIO

@@ -24,17 +24,17 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from escultor.batching.rows import example_rows
+from escultor.batching.teacher import nll_by_row
 from escultor.config import Sft
 from escultor.config.curation import Curation
 from escultor.cycle.api import read_corpus
-from escultor.data.curate.labels import labelled
-from escultor.data.curate.pipeline import curate
-from escultor.data.curate.quality import fit
-from escultor.data.curate.rows import Row, read
-from escultor.data.importers import write_jsonl
-from escultor.data.rows import example_rows
-from escultor.data.signals import nll_by_row
+from escultor.data.jsonl import write_jsonl
 from escultor.data.sources.documentation import Gold, balanced
+from escultor.datasets.curation.labels import labelled
+from escultor.datasets.curation.pipeline import curate
+from escultor.datasets.curation.quality import fit
+from escultor.datasets.curation.rows import CurationRow, read
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, load
 from escultor.rng import derive_seed
@@ -79,7 +79,7 @@ def chosen(
     items: Sequence[Example], rated: Sequence[Example], verdicts: Sequence[bool], count: int
 ) -> list[Example]:
     """The best rows by the pipeline with a score fitted to ratings."""
-    model = fit([labelled(Row(item, "rated")) for item in rated], verdicts, 1.0)
+    model = fit([labelled(CurationRow(item, "rated")) for item in rated], verdicts, 1.0)
     settings = Curation.model_validate({"workers": 1, "quality": {"min_score": 0}})
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "in.jsonl"

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Pretrain, Training
-from escultor.data.rows import NllRow, PairRow
 from escultor.model.load import Loaded, fresh
 from escultor.text.tokenizer import PIECES, train_tokenizer
 from escultor.types import Example, Message, Origin, Role

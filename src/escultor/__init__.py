@@ -9,13 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from escultor.cycle.api import (
-        EvolutionCycle,
-        FeedbackStore,
-        ProductionMonitor,
-        compare,
-        evaluate_model,
-    )
+    from escultor.cycle.api import EvolutionCycle, FeedbackStore, ProductionMonitor, compare, evaluate_model
 
     __version__: str
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from escultor.cli import deploying, output
+from escultor.cli import deploy, output
 from escultor.cli.app import GROUPS, VERBS, Verbs
 from escultor.errors import FaultError, InputError
 
@@ -91,10 +91,10 @@ def test_with_json_all_other_words_go_to_stderr(cli, monkeypatch):
     def chatty(shell):
         sys.stdout.write("a library prints\n")
         shell.say("and so do we")
-        return output.Done({"nan": float("nan"), "path": Path("x"), "text": "ação"})
+        return output.CommandResult({"nan": float("nan"), "path": Path("x"), "text": "ação"})
 
-    monkeypatch.setitem(VERBS, "models", "escultor.cli.deploying:models")
-    monkeypatch.setattr(deploying, "models", chatty)
+    monkeypatch.setitem(VERBS, "models", "escultor.cli.deploy:models")
+    monkeypatch.setattr(deploy, "models", chatty)
     call = cli("models", "--json")
     assert call.data == {"nan": None, "path": "x", "text": "ação"}
     assert "a library prints" in call.err
@@ -105,7 +105,7 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(cli, monkeypatch):
     def gone(shell):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(deploying, "models", gone)
+    monkeypatch.setattr(deploy, "models", gone)
     call = cli("models")
     assert (call.code, call.err) == (1, "")
 

@@ -9,7 +9,7 @@ from cli_rows import SMALL, jsonl
 from pydantic import TypeAdapter
 
 from escultor.config import load_config
-from escultor.cycle import looking
+from escultor.cycle import gate_service
 from escultor.ids import new_id, plain
 from escultor.store import open_store, registry
 from escultor.types import Deployment, Interaction, Message, Rating, Role, Sampling, Scores, Usage, Verdict
@@ -103,9 +103,9 @@ def test_two_who_ask_at_once_do_not_both_look_first(tmp_path):
     base, *others = (read((tmp_path / f"{name}.json").read_text()) for name in sides)
 
     def ask(other):
-        with open_store(str(tmp_path / "store")) as store, looking.alone(store):
-            around = looking.circumstances(store, base, other, policy)
-            looking.keep(store, looking.dossier_of(store, base, other, policy, around, ("a", "b")))
+        with open_store(str(tmp_path / "store")) as store, gate_service.alone(store):
+            around = gate_service.circumstances(store, base, other, policy)
+            gate_service.keep(store, gate_service.dossier_of(store, base, other, policy, around, ("a", "b")))
             return around.look
 
     open_store(str(tmp_path / "store")).close()

@@ -5,17 +5,17 @@ from dataclasses import replace
 from cli_rows import SMALL
 from test_judging import served_pairs
 
-from escultor.cycle import api, arrows
+from escultor.cycle import api, steps
 from escultor.cycle.evolution import CONSUMED, consumed
-from escultor.data.importers import read_jsonl
+from escultor.data.jsonl import read_jsonl
 from escultor.store import open_store, registry
 from escultor.types import (
     DatasetVersion,
     Deployment,
     Interaction,
     Message,
+    QuarantineOverride,
     Rating,
-    Release,
     Role,
     Sampling,
     Step,
@@ -89,7 +89,7 @@ def test_what_is_held_back_is_listed_and_released(cli, corpus):
     assert cli("feedback", "quarantine", "--json").data["held"] == []
     assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["judged"] > 10
     with open_store("escultor-store") as store:
-        assert store.log.count(Release) == len(held)
+        assert store.log.count(QuarantineOverride) == len(held)
 
 
 def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corpus):
@@ -111,7 +111,7 @@ def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corp
 def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus, monkeypatch):
     """A real turn; only the quality that was measured of the new model is made better than it is."""
     cli("promote", model, "--because", "the first")
-    first, measured = api.checkpoint_id(model), arrows.evaluate
+    first, measured = api.checkpoint_id(model), steps.evaluate
 
     def flattering(loaded, checkpoint, exam, *rest):
         done = measured(loaded, checkpoint, exam, *rest)
@@ -120,7 +120,7 @@ def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus
         better = tuple(0.9 + n / 1000 for n in range(len(done.scores.items)))
         return replace(done, scores=replace(done.scores, metrics=done.scores.metrics | {"quality": better}))
 
-    monkeypatch.setattr(arrows, "evaluate", flattering)
+    monkeypatch.setattr(steps, "evaluate", flattering)
     with open_store("escultor-store") as store:
         served_pairs(store, first)
         learnt = store.log.end()

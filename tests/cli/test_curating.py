@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cli_rows import jsonl
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "curate"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "datasets" / "curation"))
 from curate_rows import changed, example, text
 
 STORE = ("--store", "store", "--set", "curation.workers=1", "--set", "curation.language.keep=[]")
@@ -116,9 +116,9 @@ def test_reviewing_keeps_every_decision_and_goes_on_where_it_was(cli, dataset):
 
 
 def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset, monkeypatch):
-    from escultor.cli import reviewing
-    from escultor.data.curate.review import decisions, queue, record
-    from escultor.data.versions import find, rows_of
+    from escultor.cli import review
+    from escultor.datasets.curation.review import decisions, queue, record
+    from escultor.datasets.versions import find, rows_of
     from escultor.store import open_store
 
     with open_store("store") as store:
@@ -132,7 +132,7 @@ def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset,
                     record(store, version.hash, id, "bob", "reject", "uniform", "too vague")
             return "a"
 
-        monkeypatch.setattr(reviewing, "_asked", asked)
+        monkeypatch.setattr(review, "_asked", asked)
         words = ("data", "review", "mine", *STORE, "--rows", 6, "--reviewer", "ana", "--json")
         done = cli(*words).data
         found = decisions(store, version.hash)
@@ -145,7 +145,7 @@ def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset,
 def test_decisions_of_several_people_at_one_moment_are_all_kept(cli, dataset):
     from concurrent.futures import ThreadPoolExecutor
 
-    from escultor.data.curate.review import decisions, record
+    from escultor.datasets.curation.review import decisions, record
     from escultor.store import open_store
 
     def review(who):
@@ -179,8 +179,8 @@ def test_steps_come_from_a_file(cli, tmp_path, source):
 
 
 def test_what_is_held_out_is_dropped_where_training_reads(cli, tmp_path, source, dataset, model):
-    from escultor.cli.reading import read_training
-    from escultor.data.held_out import NEAR, SAME
+    from escultor.cli.training_rows import read_training
+    from escultor.datasets.held_out import NEAR, SAME
 
     found = read_training(Path("mine"), "example", "store")
     assert len(found.items) == dataset["rows"]
@@ -193,8 +193,8 @@ def test_what_is_held_out_is_dropped_where_training_reads(cli, tmp_path, source,
 
 
 def test_what_was_held_out_elsewhere_enters_no_dataset_and_no_export(cli, tmp_path, source, dataset):
-    from escultor.data.held_out import hold_out
-    from escultor.data.versions import find, rows_of
+    from escultor.datasets.held_out import hold_out
+    from escultor.datasets.versions import find, rows_of
     from escultor.store import open_store
 
     words = ("data", "curate", source, "--out", "other", *STORE, "--json")
@@ -213,8 +213,8 @@ def test_what_was_held_out_elsewhere_enters_no_dataset_and_no_export(cli, tmp_pa
 
 
 def test_a_split_that_leaves_nothing_to_learn_is_refused(cli, source):
-    from escultor.data.held_out import hold_out
-    from escultor.data.importers import read_jsonl
+    from escultor.data.jsonl import read_jsonl
+    from escultor.datasets.held_out import hold_out
     from escultor.store import open_store
 
     rows = [line for line in source.read_text().splitlines() if "completion" in line]
@@ -229,7 +229,7 @@ def test_a_split_that_leaves_nothing_to_learn_is_refused(cli, source):
 
 
 def test_pretraining_on_installed_documentation_reads_nothing_that_is_held_out(cli, corpus):
-    from escultor.data.held_out import HOLDS, NEAR, SAME, hold_out
+    from escultor.datasets.held_out import HOLDS, NEAR, SAME, hold_out
     from escultor.store import open_store
 
     documents = corpus.documents()

@@ -5,7 +5,7 @@ import os
 import pytest
 from cli_rows import examples, jsonl, pairs
 
-from escultor.data.importers import read_jsonl
+from escultor.data.jsonl import read_jsonl
 
 
 @pytest.mark.parametrize("split", ["train", "held-out"])

@@ -6,8 +6,8 @@ import pytest
 from cli_rows import SMALL
 
 from escultor.config import load_config
-from escultor.cycle import api, measuring
-from escultor.evaluate.answers import Kept
+from escultor.cycle import api, evaluation_service
+from escultor.evaluate.predictions import Predictions
 from escultor.skills.probes import PROBES, probe_exam
 from escultor.skills.suites import items_of
 from escultor.store import open_store
@@ -44,7 +44,7 @@ def test_evaluate_prints_writes_and_records_scores(cli, tmp_path, model, corpus)
     with open_store("escultor-store") as store:
         scores = store.log.get(Scores, written["id"])
         assert scores is not None
-        kept = Kept.from_bytes(store.blobs.get_bytes(str(scores.answers)))
+        kept = Predictions.from_bytes(store.blobs.get_bytes(str(scores.answers)))
         assert len(kept.answers) == 6
         suite = store.log.get(Suite, scores.suite)
         assert suite is not None
@@ -60,7 +60,7 @@ def test_a_suite_of_ones_own_is_found_by_its_file_and_then_by_its_name(cli, mode
     one = cli("evaluate", model, "--suite", suite, *SMALL, "--json")
     assert one.code == 0, one.err
     suite.unlink()
-    monkeypatch.setattr(measuring, "evaluated", None)
+    monkeypatch.setattr(evaluation_service, "evaluated", None)
     assert cli("evaluate", model, "--suite", "animals", *SMALL, "--json").data == one.data
     assert cli("evaluate", model, "--suite", one.data["suite"], *SMALL, "--json").data == one.data
 

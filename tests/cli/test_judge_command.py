@@ -4,7 +4,7 @@ import pytest
 from cli_rows import SMALL
 from test_rating import SUITE
 
-from escultor.evaluate import judge as room
+from escultor.evaluate.raters import judge as room
 from escultor.store import open_store
 from escultor.types import Feedback, Sampling
 

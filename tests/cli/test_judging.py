@@ -8,21 +8,10 @@ from cli_rows import SMALL
 
 import escultor
 from escultor.config import load_config
-from escultor.cycle import api, measuring
+from escultor.cycle import api, evaluation_service
 from escultor.errors import InputError
 from escultor.store import open_store
-from escultor.types import (
-    Hold,
-    Interaction,
-    Message,
-    Plan,
-    Promote,
-    Rating,
-    Role,
-    Sampling,
-    Scores,
-    Usage,
-)
+from escultor.types import Hold, Interaction, Message, Plan, Promote, Rating, Role, Sampling, Scores, Usage
 
 CONFIG = load_config(None, SMALL[1::2])
 
@@ -32,14 +21,14 @@ def test_compare_measures_once_and_holds_without_evidence(cli, model, other_mode
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
     assert "6 items" in call.data["reason"]
-    monkeypatch.setattr(measuring, "evaluated", None)
+    monkeypatch.setattr(evaluation_service, "evaluated", None)
     again = cli("compare", model, other_model, *SMALL, "--json")
     assert again.data == call.data
     assert cli("compare", model, model, *SMALL).code == 3
 
 
 def test_compare_leaves_with_0_for_a_promotion(cli, model, other_model, corpus):
-    suite = measuring.exam_named("trinity", CONFIG)
+    suite = evaluation_service.exam_named("trinity", CONFIG)
     items, clusters = tuple(map(str, range(80))), tuple(f"c{i}" for i in range(80))
     with open_store("escultor-store") as store:
         for folder, quality in ((model, 0.2), (other_model, 0.9)):

@@ -118,7 +118,7 @@ def test_generate_is_repeatable_and_reads_stdin(cli, model):
 
 
 def test_the_trinity_of_a_text_is_written_as_three_files(cli, tmp_path, model, monkeypatch):
-    from escultor.cli import generating
+    from escultor.cli import generate
 
     words = ("generate", model, "The document.", "--trinity", "--max-new-tokens", "4", "--out", "made")
     garbage = cli(*words)
@@ -127,7 +127,7 @@ def test_the_trinity_of_a_text_is_written_as_three_files(cli, tmp_path, model, m
     assert not (tmp_path / "made").exists()
     said = {"entity": "cat.run", "domain": "text", "purpose": "reference", "entities": [], "summary": "Run."}
     answer = SimpleNamespace(text=json.dumps(said), prompt_tokens=3, tokens=[1, 2], finish_reason="stop")
-    monkeypatch.setattr(generating, "_answer", lambda *_: answer)
+    monkeypatch.setattr(generate, "_answer", lambda *_: answer)
     call = cli(*words, "--json")
     assert call.data["files"] == [f"made/cat.run.{end}" for end in ("md", "llm.json", "meta.json")]
     markdown, for_models, for_machines = ((tmp_path / name).read_text() for name in call.data["files"])
@@ -160,9 +160,9 @@ def test_what_cannot_be_answered_is_refused(cli, tmp_path, model):
 
 
 def test_a_conversation_goes_on_line_by_line_and_forgets_its_oldest_turns(cli, model, monkeypatch):
-    from escultor.cli import generating
+    from escultor.cli import generate
 
-    monkeypatch.setattr(generating, "_need_terminal", lambda *_: None)
+    monkeypatch.setattr(generate, "_need_terminal", lambda *_: None)
     lines = "\n".join(["The cat runs fast here and there now then " * 8] * 6) + "\n"
     call = cli("generate", model, "--max-new-tokens", "180", input=lines)
     assert call.code == 0, call.err
@@ -171,9 +171,9 @@ def test_a_conversation_goes_on_line_by_line_and_forgets_its_oldest_turns(cli, m
 
 
 def test_lines_that_ask_for_trinities_are_answered_each_by_itself(cli, model, monkeypatch):
-    from escultor.cli import generating
+    from escultor.cli import generate
 
-    monkeypatch.setattr(generating, "_need_terminal", lambda *_: None)
+    monkeypatch.setattr(generate, "_need_terminal", lambda *_: None)
     words = ("--trinity", "--temperature", "1", "--max-new-tokens", "6")
     alone = cli("generate", model, "The cat", *words).out
     call = cli("generate", model, *words, input="The cat\nThe cat\n\nnever read\n")

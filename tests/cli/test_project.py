@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from escultor.cli.project import yaml_text
+from escultor.cli.init import yaml_text
 from escultor.config import Config, Lora, load_config
 
 

@@ -6,9 +6,9 @@ from fnmatch import fnmatch
 import pytest
 from cli_rows import examples, jsonl, pairs
 
-from escultor.cli import finding
+from escultor.cli import lookup
 from escultor.cycle import api
-from escultor.train.names import RECORD
+from escultor.train.filenames import RECORD
 from escultor.train.resume import LAST_GOOD, PLAIN, SHARDED, RunFolder
 
 SHORT = tuple(
@@ -229,9 +229,9 @@ def test_a_folder_with_other_things_in_it_is_left_alone(cli, tmp_path, model):
 
 
 def test_the_files_of_a_run_have_the_names_that_training_gives_them(tmp_path):
-    assert (finding.RECORD, finding.LAST_GOOD) == (RECORD, LAST_GOOD)
+    assert (lookup.RECORD, lookup.LAST_GOOD) == (RECORD, LAST_GOOD)
     RunFolder(tmp_path, "key").save({"step": 1})
-    (state,) = tmp_path.glob(finding.PLAIN)
+    (state,) = tmp_path.glob(lookup.PLAIN)
     assert state.name == PLAIN
-    assert finding.SHARDED == SHARDED
+    assert lookup.SHARDED == SHARDED
     assert fnmatch("state-000000001", SHARDED)

@@ -3,8 +3,8 @@
 import json
 
 from escultor.config import Gate
-from escultor.cycle import leaks, looking
-from escultor.evaluate.gate import decide
+from escultor.cycle import gate_service, leaks
+from escultor.evaluate.gate.decision import decide
 from escultor.ids import plain
 from escultor.skills.suites import make_exam, register
 from escultor.store import open_store
@@ -68,7 +68,7 @@ def test_the_gate_holds_what_was_trained_on_its_exam(tmp_path):
             for name, value in (("old", 0.0), ("new", 1.0))
         ]
         policy = Gate(primary=("exact_match",), guards={})
-        around = looking.circumstances(store, sides[0], sides[1], policy)
+        around = gate_service.circumstances(store, sides[0], sides[1], policy)
         verdict = decide(sides[0], sides[1], policy, 0, around)
     assert isinstance(verdict, Hold)
     assert "1 of 60 items may not be used (trained on)" in verdict.because.reason

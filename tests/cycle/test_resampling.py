@@ -7,16 +7,16 @@ from tiny import llama
 
 from escultor.config import Config
 from escultor.cycle import resampling
-from escultor.cycle.arrows import Turn
-from escultor.cycle.evolution import Material, with_new_answers
+from escultor.cycle.evolution import TrainingMaterial, with_new_answers
 from escultor.cycle.resampling import JudgeScorer
+from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Workflow
-from escultor.data.routes.card import Advice
-from escultor.evaluate.memo import Memo
+from escultor.evaluate.cache import EvaluationCache
+from escultor.feedback.card import Advice
 from escultor.model.load import save
 from escultor.skills.probes import probe_exam
 from escultor.store import open_store
-from escultor.types import Judged, Message, Origin, Pair, Role
+from escultor.types import Message, Origin, Pair, Role, UnpairedExample
 
 ON = {"judge": "scripted", "samples": 3, "least_gap": 0.5}
 
@@ -34,16 +34,18 @@ class ByLength:
         return [float(len(answer)) for answer in answers]
 
 
-def verdict(prompt: str, up: bool) -> Judged:
+def verdict(prompt: str, up: bool) -> UnpairedExample:
     said = (Message(Role.USER, prompt),)
-    return Judged(f"j-{prompt}", said, "old answer", up, Origin((f"i-{prompt}", f"t-{prompt}"), "thumb/1"))
+    return UnpairedExample(
+        f"j-{prompt}", said, "old answer", up, Origin((f"i-{prompt}", f"t-{prompt}"), "thumb/1")
+    )
 
 
-def material(verdicts: list[Judged]) -> Material:
+def material(verdicts: list[UnpairedExample]) -> TrainingMaterial:
     none = {"rows": 0, "routes": {}}
     kinds = {"example": none, "pair": none, "judged": none | {"rows": len(verdicts)}}
     card = {"kinds": kinds, "agreement_alpha": None, "answers_judged_by_several": 0, "counts": {}}
-    return Material({"example": [], "pair": [], "judged": list(verdicts)}, {}, card, Advice((), ()))
+    return TrainingMaterial({"example": [], "pair": [], "judged": list(verdicts)}, {}, card, Advice((), ()))
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def turn(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
         data = {"routes": {"resampling": ON, "min_pairs": 2}, "serve": {"max_new_tokens": 6}}
         config = Config.model_validate(data)
-        yield Turn(Workflow(store), config, probe_exam("safety"))
+        yield CycleRun(Workflow(store), config, probe_exam("safety"))
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_a_judge_of_pairs_ranks_by_its_mean_verdict_in_both_orders():
                 replies.append("[[A]]" if len(a) > len(b) else "[[B]]" if len(b) > len(a) else "no idea")
             return replies
 
-    scorer = JudgeScorer(Longest(), Memo(None), lambda text: None)
+    scorer = JudgeScorer(Longest(), EvaluationCache(None), lambda text: None)
     prompt = (Message(Role.USER, "p"),)
     assert scorer.score(prompt, ["aa", "a", "aaa", "bb"]) == pytest.approx([0.0, -1.0, 1.0, 0.0])
     assert scorer.score(prompt, ["one"]) == [0.0]

@@ -8,26 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escultor.data.importers import formats, read_jsonl
-from escultor.data.importers.pieces import values
+from escultor.data.importers import formats
+from escultor.data.importers.json_values import values
+from escultor.data.jsonl import read_jsonl
 from escultor.data.jsonl_rows import Fault
 from escultor.errors import DataError
 from escultor.ids import plain
 from escultor.store import open_store
 from escultor.store.feedback import live
-from escultor.types import (
-    Choice,
-    Consent,
-    Correction,
-    Feedback,
-    Interaction,
-    Rating,
-    Remark,
-    SourceKind,
-)
+from escultor.types import Choice, Consent, Correction, Feedback, Interaction, Rating, Remark, SourceKind
 
 HERE = Path(__file__).parent / "formats"
-TERMS = formats.Terms(lambda name: f"hash({name})", Consent.EVAL_ONLY)
+TERMS = formats.ImportOptions(lambda name: f"hash({name})", Consent.EVAL_ONLY)
 
 
 @pytest.mark.parametrize("path", sorted(HERE.iterdir()), ids=lambda p: p.name)
@@ -145,7 +137,7 @@ def test_open_webui(store):
 
 
 def test_langfuse(store):
-    terms = formats.Terms(TERMS.subject_of, thumb="user-feedback")
+    terms = formats.ImportOptions(TERMS.subject_of, thumb="user-feedback")
     feedback, _, report = brought(store, "langfuse", "langfuse.jsonl", terms)
     said = [
         (type(e), e.target, getattr(e, "name", None), str(e.source))
@@ -252,16 +244,16 @@ def test_no_row_breaks_an_importer(row):
     for convert in formats.ROWS.values():
         formats._kind(convert, row)
     for name in formats.EVENTS:
-        made = formats._made(_maker(name), row, 1, formats.Report())
+        made = formats._made(_maker(name), row, 1, formats.ImportReport())
         assert all(isinstance(noun, Interaction | Feedback | Fault) for _, noun in made)
 
 
 def _maker(name):
     from functools import partial
 
+    from escultor.data.importers.interactions import served
     from escultor.data.importers.langfuse import langfuse
     from escultor.data.importers.open_webui import open_webui
-    from escultor.data.importers.served import served
 
     owui = partial(open_webui, subject_of=str, consent=Consent.TRAIN, counts=Counter())
     return {

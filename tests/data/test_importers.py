@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escultor.data.importers import kind_of, read_jsonl, write_jsonl
+from escultor.data.jsonl import kind_of, read_jsonl, write_jsonl
 from escultor.errors import DataError, StoreError
 from escultor.types import Document, Example, Message, Origin, Pair, Role
 

@@ -6,25 +6,32 @@ import pytest
 from pydantic import ValidationError
 
 from escultor.config import Canary
-from escultor.evaluate.canary import HOUR_S, Step, Trial, Window, deployment_of, next_move
-from escultor.evaluate.sequential import Tally
+from escultor.evaluate.gate.canary import (
+    HOUR_S,
+    CanaryStage,
+    CanaryTrial,
+    ErrorWindow,
+    deployment_of,
+    next_move,
+)
+from escultor.stats.sequential import SubjectTally
 from escultor.store import registry
 
 POLICY = Canary(step_requests=100, step_hours=1, least_rated=50, least_hours=24)
 
 
 def arm(k, n):
-    return Tally(int(n), float(n), float(k), float(n), float(k), float(k), float(k))
+    return SubjectTally(int(n), float(n), float(k), float(n), float(k), float(k), float(k))
 
 
 def step(share, since=0.0, old=(50, 500), new=(50, 500), answers=500, subjects=None):
     split = subjects or (round(1000 * (1 - share)), round(1000 * share))
     tallies = {name: (arm(*old), arm(*new)) for name in POLICY.guards}
-    return Step(share, since, tallies, answers, split)
+    return CanaryStage(share, since, tallies, answers, split)
 
 
 def trial(*steps, windows=()):
-    return Trial("old", "new", steps, windows)
+    return CanaryTrial("old", "new", steps, windows)
 
 
 def move(*steps, hours=48.0, windows=()):
@@ -69,12 +76,12 @@ def test_harm_of_earlier_steps_counts():
 
 
 def test_a_hard_limit_broken_in_two_windows_rolls_back_and_in_one_does_not():
-    fine, broken = Window(0, 100, 2, 0), Window(0, 100, 40, 0)
+    fine, broken = ErrorWindow(0, 100, 2, 0), ErrorWindow(0, 100, 40, 0)
     assert move(step(0.05), windows=(fine, broken)).kind == "advance"
     found = move(step(0.05), windows=(broken, broken))
     assert found.kind == "rollback"
     assert "failed answers above the hard limit" in found.reason
-    assert move(step(0.05), windows=(Window(0, 1, 1, 0), Window(0, 1, 1, 0))).kind == "advance"
+    assert move(step(0.05), windows=(ErrorWindow(0, 1, 1, 0), ErrorWindow(0, 1, 1, 0))).kind == "advance"
 
 
 def test_a_split_that_is_not_as_ordered_is_held():

@@ -6,11 +6,19 @@ import pytest
 
 from escultor.config import Gate
 from escultor.errors import DataError
-from escultor.evaluate.dossier import EMPTY, Dossier, document, of_parts, parts, regressions, trade_off_of
-from escultor.evaluate.report_dossier import html
-from escultor.evaluate.report_markdown import markdown
-from escultor.evaluate.report_verdict import page_of
-from escultor.types import Circumstances, Scale, Scores
+from escultor.evaluate.gate.decision_record import (
+    EMPTY,
+    DecisionRecord,
+    document,
+    of_parts,
+    parts,
+    regressions,
+    trade_off_of,
+)
+from escultor.evaluate.report.decision_html import html
+from escultor.evaluate.report.decision_markdown import markdown
+from escultor.evaluate.report.decision_page import page_of
+from escultor.types import GateContext, Scale, Scores
 
 N = 80
 NAMES = tuple(f"i{k:02d}" for k in range(N))
@@ -31,8 +39,8 @@ def dossier(gain=0.1, share=1.0, policy=None, **summary):
     new = scores("new", lambda k: share * (0.4 + (k % 9) / 50) + gain - (0.5 if k == 7 else 0), **summary)
     texts = tuple(f"{HOSTILE} {k}" for k in range(N))
     rules = policy or Gate(guards={"valid": 0.1}, vetoes={}, card={"largest_label": 0.6})
-    around = Circumstances(1, {"largest_label": 0.3})
-    return Dossier(
+    around = GateContext(1, {"largest_label": 0.3})
+    return DecisionRecord(
         old, new, rules, 0, around, ("old", HOSTILE), texts, (texts, texts), ((1.0, 2.0, 9.0), (1.0, 3.0))
     )
 

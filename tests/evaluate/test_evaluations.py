@@ -10,8 +10,8 @@ from tiny import llama
 
 from escultor.config import Evaluation
 from escultor.errors import DataError
-from escultor.evaluate import answers, suites
-from escultor.evaluate.memo import Memo
+from escultor.evaluate import predictions, scoring
+from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_bytes
 from escultor.model.generate import generate
 from escultor.skills.suites import make_exam
@@ -22,7 +22,7 @@ SETTINGS = Evaluation(batch_size=2, speed_requests=2)
 
 
 def evaluated(loaded, of, cache=None, settings=SETTINGS):
-    return suites.evaluate(loaded, "model", of, settings, 0.1, cache)
+    return scoring.evaluate(loaded, "model", of, settings, 0.1, cache)
 
 
 def test_every_item_has_one_number_per_metric_and_its_slice():
@@ -36,7 +36,7 @@ def test_every_item_has_one_number_per_metric_and_its_slice():
     assert all(len(v) == 6 and all(map(math.isfinite, v)) for v in scores.metrics.values())
     assert scores.slices == {"half": ("first",) * 3 + ("second",) * 3}
     assert scores.answers == hash_bytes(done.kept.to_bytes())
-    assert answers.Kept.from_bytes(done.kept.to_bytes()) == done.kept
+    assert predictions.Predictions.from_bytes(done.kept.to_bytes()) == done.kept
     assert {"calibration_error", "perplexity_over_all_tokens", "cut_share"} <= set(scores.summary)
 
 
@@ -95,8 +95,8 @@ def test_evaluating_twice_asks_the_model_nothing(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the model was asked again")
 
-    monkeypatch.setattr(answers, "generate", refuse)
-    monkeypatch.setattr(answers, "nll_by_row", refuse)
+    monkeypatch.setattr(predictions, "generate", refuse)
+    monkeypatch.setattr(predictions, "nll_by_row", refuse)
     again = evaluated(loaded, of, tmp_path)
     assert again.scores.metrics == first.scores.metrics
     assert again.kept.answers == first.kept.answers
@@ -108,7 +108,7 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatc
     loaded, of = talkative(), exam(40, metrics=("f1",))
     whole = evaluated(loaded, of)
     asked = []
-    real = answers.generate
+    real = predictions.generate
 
     def dying(loaded, prompts, sampling, batch):
         if len(asked) == 3:
@@ -116,13 +116,13 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatc
         asked.append(len(prompts))
         return real(loaded, prompts, sampling, batch)
 
-    monkeypatch.setattr(answers, "generate", dying)
+    monkeypatch.setattr(predictions, "generate", dying)
     with pytest.raises(KeyboardInterrupt):
         evaluated(loaded, of, tmp_path)
     (file,) = (tmp_path / "evaluations").iterdir()
     file.write_bytes(file.read_bytes()[:-30])  # the last line cut short, as by a crash
     asked.clear()
-    monkeypatch.setattr(answers, "generate", lambda *args: asked.append(len(args[1])) or real(*args))
+    monkeypatch.setattr(predictions, "generate", lambda *args: asked.append(len(args[1])) or real(*args))
     assert evaluated(loaded, of, tmp_path).kept.answers == whole.kept.answers
     assert sum(asked) == 40 - 2 * 8
 
@@ -133,7 +133,7 @@ def test_an_item_is_answered_once_for_each_seed_and_the_mean_counts():
     assert {len(said) for said in done.kept.answers} == {3}
     assert any(len(set(said)) > 1 for said in done.kept.answers)
     for item, said, value in zip(of.items, done.kept.answers, done.scores.metrics["f1"], strict=True):
-        one = [metric_of("chat", "f1").of(answers.Seen(answer=text), item) for text in said]
+        one = [metric_of("chat", "f1").of(predictions.ModelOutput(answer=text), item) for text in said]
         assert value == pytest.approx(sum(one) / 3)
 
 
@@ -153,14 +153,14 @@ def test_a_model_without_a_chat_template_reads_the_prompt_as_it_is():
 
 def test_processes_that_share_a_memo_lose_nothing(tmp_path):
     path = tmp_path / "deep" / "memo.jsonl"
-    one, other = Memo(path), Memo(path)
+    one, other = EvaluationCache(path), EvaluationCache(path)
     assert one.get("a", lambda: 1) == other.get("a", lambda: 2) - 1 == 1
     other.get("b", lambda: [3])
     with path.open("ab") as file:
         file.write(b'{"key": "c", "val')
-    third = Memo(path)
+    third = EvaluationCache(path)
     assert third.get("a", lambda: None) == 1  # the first that was written
     assert third.get("b", lambda: None) == [3]
     assert "c" not in third
     assert third.get("c", lambda: 4) == 4
-    assert Memo(path).get("c", lambda: None) == 4
+    assert EvaluationCache(path).get("c", lambda: None) == 4

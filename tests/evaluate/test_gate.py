@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from escultor import stats
 from escultor.config import Gate
 from escultor.errors import DataError
-from escultor.evaluate import gate, stats
+from escultor.evaluate.gate import decision
 from escultor.types import Hold, Promote, Reject, Scale, Scores
 
 LAWS = settings(max_examples=60, deadline=None)
@@ -47,7 +48,7 @@ def effect(verdict, metric):
 
 
 def test_better_and_safe_is_promoted_with_figures_in_plain_words():
-    verdict = gate.decide(*sides(quality=0.05), POLICY, 0)
+    verdict = decision.decide(*sides(quality=0.05), POLICY, 0)
     assert isinstance(verdict, Promote)
     reason = verdict.because.reason
     assert reason.startswith("Promote: quality +0.0")
@@ -59,19 +60,19 @@ def test_better_and_safe_is_promoted_with_figures_in_plain_words():
 
 
 def test_broken_guard_is_rejected_whatever_the_primary():
-    verdict = gate.decide(*sides(quality=0.3, broken=40), POLICY, 0)
+    verdict = decision.decide(*sides(quality=0.3, broken=40), POLICY, 0)
     assert isinstance(verdict, Reject)
     assert "valid worse by more than 0.02" in verdict.because.reason
 
 
 def test_worse_is_rejected():
-    verdict = gate.decide(*sides(quality=-0.05), POLICY, 0)
+    verdict = decision.decide(*sides(quality=-0.05), POLICY, 0)
     assert isinstance(verdict, Reject)
     assert "quality -0.0" in verdict.because.reason
 
 
 def test_too_little_evidence_is_held_with_the_items_that_would_be_enough():
-    verdict = gate.decide(*sides(n=100, quality=0.012, seed=5), POLICY, 0)
+    verdict = decision.decide(*sides(n=100, quality=0.012, seed=5), POLICY, 0)
     assert isinstance(verdict, Hold)
     assert verdict.n_needed is not None
     assert verdict.n_needed > 100
@@ -79,21 +80,21 @@ def test_too_little_evidence_is_held_with_the_items_that_would_be_enough():
 
 
 def test_a_small_effect_with_no_gain_needs_no_number():
-    verdict = gate.decide(*sides(quality=-0.004, seed=2), POLICY, 0)
+    verdict = decision.decide(*sides(quality=-0.004, seed=2), POLICY, 0)
     assert isinstance(verdict, Hold)
     assert verdict.n_needed is None
     assert "no number of items" in verdict.because.reason
 
 
 def test_guard_without_a_single_loss_is_not_yet_shown_on_few_items():
-    verdict = gate.decide(*sides(n=100, quality=0.1), POLICY, 0)
+    verdict = decision.decide(*sides(n=100, quality=0.1), POLICY, 0)
     assert isinstance(verdict, Hold)
     assert verdict.n_needed == 149  # 0.98^149 <= 0.05 < 0.98^148
     assert "valid not shown to be within 0.02" in verdict.because.reason
 
 
 def test_lower_is_better_is_turned_round_for_bits_per_byte_only():
-    verdict = gate.decide(*sides(quality=0.05, bits=0.2), POLICY, 0)
+    verdict = decision.decide(*sides(quality=0.05, bits=0.2), POLICY, 0)
     assert isinstance(verdict, Reject)
     found = effect(verdict, "bits_per_byte")
     assert found.difference == pytest.approx(found.champion - found.candidate)
@@ -108,7 +109,7 @@ def test_primaries_that_disagree_are_held():
     base = rng.uniform(0.4, 0.6, 200)
     old = scores("old", {"one": base, "two": base})
     new = scores("new", {"one": base + rng.normal(0.1, 0.05, 200), "two": base - rng.normal(0.1, 0.05, 200)})
-    for verdict in (gate.decide(old, new, policy, 0), gate.decide(new, old, policy, 0)):
+    for verdict in (decision.decide(old, new, policy, 0), decision.decide(new, old, policy, 0)):
         assert isinstance(verdict, Hold)
         assert "disagree" in verdict.because.reason
 
@@ -120,7 +121,7 @@ def test_two_primaries_share_the_error_after_holm():
     old = scores("old", {"quality": base, "other": base})
     new = scores("new", {"quality": base + noise, "other": base + rng.normal(0, 0.06, 100)})
     alone, both = (
-        effect(gate.decide(old, new, Gate(primary=p, guards={}), 0), "quality").p_value
+        effect(decision.decide(old, new, Gate(primary=p, guards={}), 0), "quality").p_value
         for p in (("quality",), ("quality", "other"))
     )
     assert both == pytest.approx(2 * alone)
@@ -129,7 +130,7 @@ def test_two_primaries_share_the_error_after_holm():
 def test_zeros_and_ones_are_judged_by_exact_mcnemar():
     old = scores("old", {"quality": [0] * 10 + [1] * 2 + [1] * 48})
     new = scores("new", {"quality": [1] * 10 + [0] * 2 + [1] * 48})
-    verdict = gate.decide(old, new, Gate(guards={}), 0)
+    verdict = decision.decide(old, new, Gate(guards={}), 0)
     assert effect(verdict, "quality").p_value == stats.mcnemar(10, 2)
     assert isinstance(verdict, Promote)
 
@@ -137,7 +138,7 @@ def test_zeros_and_ones_are_judged_by_exact_mcnemar():
 def test_clustered_zeros_and_ones_are_judged_by_clusters():
     old = scores("old", {"quality": [0] * 60}, per=20)
     new = scores("new", {"quality": [1] * 60}, per=20)
-    verdict = gate.decide(old, new, Gate(guards={}), 0)
+    verdict = decision.decide(old, new, Gate(guards={}), 0)
     assert isinstance(verdict, Hold)
     assert effect(verdict, "quality").p_value == 1 / 8
 
@@ -147,7 +148,7 @@ def test_metrics_outside_the_policy_are_told_and_decide_nothing():
     told = [
         replace(s, metrics={**s.metrics, "length": tuple([v] * 300)}) for s, v in ((old, 1.0), (new, 9.0))
     ]
-    verdict = gate.decide(told[0], told[1], POLICY, 0)
+    verdict = decision.decide(told[0], told[1], POLICY, 0)
     assert isinstance(verdict, Promote)
     assert effect(verdict, "length").role == "info"
     assert effect(verdict, "length").difference == 8.0
@@ -155,8 +156,8 @@ def test_metrics_outside_the_policy_are_told_and_decide_nothing():
 
 def test_the_same_arguments_give_the_same_verdict_and_id():
     old, new = sides(quality=0.05)
-    assert gate.decide(old, new, POLICY, 7) == gate.decide(old, new, POLICY, 7)
-    assert gate.decide(old, new, POLICY, 7).because.id != gate.decide(old, new, POLICY, 8).because.id
+    assert decision.decide(old, new, POLICY, 7) == decision.decide(old, new, POLICY, 7)
+    assert decision.decide(old, new, POLICY, 7).because.id != decision.decide(old, new, POLICY, 8).because.id
 
 
 # --- what it cannot tell, and what it refuses
@@ -164,19 +165,19 @@ def test_the_same_arguments_give_the_same_verdict_and_id():
 
 def test_hold_says_why_it_cannot_tell():
     old, new = sides(n=40, quality=0.3)
-    few = gate.decide(old, new, POLICY, 0)
+    few = decision.decide(old, new, POLICY, 0)
     assert isinstance(few, Hold)
     assert "40 items, and the policy asks for 50" in few.because.reason
     assert few.n_needed is not None
     assert few.n_needed >= 50
-    lump = gate.decide(*sides(n=60, quality=0.3, per=60), POLICY, 0)
+    lump = decision.decide(*sides(n=60, quality=0.3, per=60), POLICY, 0)
     assert isinstance(lump, Hold)
     assert "one cluster" in lump.because.reason
     old, new = sides(quality=0.3)
-    same = gate.decide(old, replace(new, checkpoint="old"), POLICY, 0)
+    same = decision.decide(old, replace(new, checkpoint="old"), POLICY, 0)
     assert isinstance(same, Hold)
     assert "one and the same checkpoint" in same.because.reason
-    copy = gate.decide(old, replace(new, metrics=old.metrics), POLICY, 0)
+    copy = decision.decide(old, replace(new, metrics=old.metrics), POLICY, 0)
     assert isinstance(copy, Hold)
     assert "equal scores" in copy.because.reason
     assert copy.n_needed is None
@@ -186,7 +187,7 @@ def test_no_items_at_all_are_held():
     old, new = (
         scores(name, {m: [] for m in ("quality", "valid", "bits_per_byte")}) for name in ("old", "new")
     )
-    verdict = gate.decide(old, new, POLICY, 0)
+    verdict = decision.decide(old, new, POLICY, 0)
     assert isinstance(verdict, Hold)
     assert verdict.because.effects == ()
 
@@ -204,7 +205,7 @@ def test_no_items_at_all_are_held():
 def test_what_does_not_compare_is_refused(change, words):
     old, new = sides(n=60)
     with pytest.raises(DataError, match=words) as caught:
-        gate.decide(old, replace(new, **change), POLICY, 0)
+        decision.decide(old, replace(new, **change), POLICY, 0)
     assert "remedy" in str(caught.value)
 
 
@@ -213,7 +214,7 @@ def test_scores_without_a_value_are_refused(bad):
     old, new = sides(n=60)
     holed = {**new.metrics, "valid": (bad, *new.metrics["valid"][1:])}
     with pytest.raises(DataError, match="not finite"):
-        gate.decide(old, replace(new, metrics=holed), POLICY, 0)
+        decision.decide(old, replace(new, metrics=holed), POLICY, 0)
 
 
 @pytest.mark.parametrize("bad", [1.5, -0.25])
@@ -224,16 +225,16 @@ def test_scores_off_their_scale_are_refused(bad):
     with pytest.raises(
         DataError, match=rf"1 scores of 'valid' lie off its scale, 0.0 to 1.0, the first {bad}"
     ):
-        gate.decide(old, replace(new, metrics=odd), POLICY, 0)
+        decision.decide(old, replace(new, metrics=odd), POLICY, 0)
 
 
 def test_order_and_duplicates_are_refused_and_all_problems_told_at_once():
     old, new = sides(n=60)
     with pytest.raises(DataError, match="different order"):
-        gate.decide(old, replace(new, items=tuple(reversed(new.items))), POLICY, 0)
+        decision.decide(old, replace(new, items=tuple(reversed(new.items))), POLICY, 0)
     twice = (old.items[1], *old.items[1:])
     with pytest.raises(DataError, match=r"different suites.*candidate: 1 duplicate items.*no metric 'valid'"):
-        gate.decide(
+        decision.decide(
             replace(old, items=twice),
             replace(new, items=twice, suite="other", metrics={"quality": new.metrics["quality"]}),
             POLICY,
@@ -243,7 +244,7 @@ def test_order_and_duplicates_are_refused_and_all_problems_told_at_once():
 
 def test_a_policy_without_a_primary_is_refused():
     with pytest.raises(DataError, match="no primary"):
-        gate.decide(*sides(n=60), Gate(primary=()), 0)
+        decision.decide(*sides(n=60), Gate(primary=()), 0)
 
 
 # --- laws
@@ -267,15 +268,15 @@ def comparisons(draw):
 @given(comparisons(), st.integers(0, 3))
 def test_an_equal_candidate_is_never_promoted(pair, seed):
     old, _ = pair
-    assert isinstance(gate.decide(old, replace(old, checkpoint="new"), SMALL, seed), Hold)
-    assert isinstance(gate.decide(old, old, SMALL, seed), Hold)
+    assert isinstance(decision.decide(old, replace(old, checkpoint="new"), SMALL, seed), Hold)
+    assert isinstance(decision.decide(old, old, SMALL, seed), Hold)
 
 
 @LAWS
 @given(comparisons(), st.integers(0, 3))
 def test_swapping_sides_never_promotes_both_and_negates_the_effects(pair, seed):
     old, new = pair
-    there, back = gate.decide(old, new, SMALL, seed), gate.decide(new, old, SMALL, seed)
+    there, back = decision.decide(old, new, SMALL, seed), decision.decide(new, old, SMALL, seed)
     assert not (isinstance(there, Promote) and isinstance(back, Promote))
     for one, two in zip(there.because.effects, back.because.effects, strict=True):
         assert (two.difference, two.low, two.high) == pytest.approx((-one.difference, -one.high, -one.low))
@@ -290,14 +291,14 @@ def test_lowering_the_candidates_items_never_helps_it(pair, seed, data):
     for metric, values in new.metrics.items():
         hit = data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
         lowered[metric] = tuple(0.0 if h else v for h, v in zip(hit, values, strict=True))
-    if isinstance(gate.decide(old, replace(new, metrics=lowered), SMALL, seed), Promote):
-        assert isinstance(gate.decide(old, new, SMALL, seed), Promote)
+    if isinstance(decision.decide(old, replace(new, metrics=lowered), SMALL, seed), Promote):
+        assert isinstance(decision.decide(old, new, SMALL, seed), Promote)
 
 
 @LAWS
 @given(comparisons(), st.integers(0, 3))
 def test_below_the_minimum_is_held(pair, seed):
-    assert isinstance(gate.decide(*pair, SMALL.model_copy(update={"min_items": 25}), seed), Hold)
+    assert isinstance(decision.decide(*pair, SMALL.model_copy(update={"min_items": 25}), seed), Hold)
 
 
 @LAWS
@@ -307,8 +308,8 @@ def test_broken_guards_are_rejected_and_promotions_are_earned(pair, seed):
     ruined = replace(new, metrics={**new.metrics, "valid": (0.0,) * len(new.items)})
     sound = replace(old, metrics={**old.metrics, "valid": (1.0,) * len(old.items)})
     if len(set(old.clusters)) > 5:
-        assert isinstance(gate.decide(sound, ruined, SMALL, seed), Reject)
-    verdict = gate.decide(old, new, SMALL, seed)
+        assert isinstance(decision.decide(sound, ruined, SMALL, seed), Reject)
+    verdict = decision.decide(old, new, SMALL, seed)
     if isinstance(verdict, Promote):
         effects = verdict.because.effects
         assert any(e.state == "better" and e.p_value <= e.level and e.difference > 0 for e in effects)
@@ -324,7 +325,7 @@ def test_an_outlier_taken_away_does_not_turn_a_hold_into_a_promotion():
         endless = {"quality": Scale(most=None)}
         old = scores("old", {"quality": base}, scales=endless)
         new = scores("new", {"quality": base + np.append(gaps[:59], height)}, scales=endless)
-        shown = isinstance(gate.decide(old, new, Gate(guards={}), 0), Promote)
+        shown = isinstance(decision.decide(old, new, Gate(guards={}), 0), Promote)
         if height == 50.0:
             first = shown
         assert first or not shown
@@ -345,7 +346,7 @@ def false_promotions(policy, clustered, runs):
             scores(name, {"quality": quality[k], "bits_per_byte": nll[k]}, 3 if clustered else 1)
             for k, name in enumerate(("old", "new"))
         )
-        count += isinstance(gate.decide(old, new, policy, seed), Promote)
+        count += isinstance(decision.decide(old, new, policy, seed), Promote)
     return count
 
 
@@ -358,12 +359,12 @@ def test_of_equal_models_one_in_twenty_is_promoted_at_most(clustered):
 
 def test_a_real_gain_is_promoted_as_often_as_the_needed_items_promise():
     policy, promoted, runs = Gate(guards={}), 0, 60
-    held = gate.decide(*sides(n=80, quality=0.01, seed=3), policy, 0)
+    held = decision.decide(*sides(n=80, quality=0.01, seed=3), policy, 0)
     assert isinstance(held, Hold)
     assert held.n_needed is not None
     seen = effect(held, "quality").difference
     for seed in range(runs):
         promoted += isinstance(
-            gate.decide(*sides(held.n_needed, seen, seed=100 + seed), policy, seed), Promote
+            decision.decide(*sides(held.n_needed, seen, seed=100 + seed), policy, seed), Promote
         )
     assert promoted >= binom.ppf(0.001, runs, 0.7)

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from escultor.config import Gate
 from escultor.errors import DataError
-from escultor.evaluate.gate import decide
-from escultor.types import Circumstances, Hold, Promote, Reject, Scale, Scores
+from escultor.evaluate.gate.decision import decide
+from escultor.types import GateContext, Hold, Promote, Reject, Scale, Scores
 
 N = 120
 LABELS = {
@@ -66,18 +66,18 @@ def test_a_dataset_card_beyond_its_limit_rejects_and_one_that_is_missing_waits()
         ({"largest_label": 0.4, "largest_subject": 0.1}, Promote),
         ({"largest_label": 0.7, "largest_subject": 0.1}, Reject),
     ):
-        assert isinstance(decide(*sides(), rules, 0, Circumstances(card=card)), kind)
+        assert isinstance(decide(*sides(), rules, 0, GateContext(card=card)), kind)
 
 
 def test_a_promotion_waits_for_its_signature():
     waiting = decide(*sides(), policy(sign_off=True), 0)
     assert isinstance(waiting, Hold)
     assert "waits for sign-off" in waiting.because.reason
-    assert isinstance(decide(*sides(), policy(sign_off=True), 0, Circumstances(signed_by="Ana")), Promote)
+    assert isinstance(decide(*sides(), policy(sign_off=True), 0, GateContext(signed_by="Ana")), Promote)
 
 
 def test_an_erased_item_voids_the_comparison():
-    verdict = decide(*sides(), policy(), 0, Circumstances(void={"i3": "erased", "elsewhere": "leaked"}))
+    verdict = decide(*sides(), policy(), 0, GateContext(void={"i3": "erased", "elsewhere": "leaked"}))
     assert isinstance(verdict, Hold)
     assert "void: 1 of 120 items may not be used (erased)" in verdict.because.reason
     assert verdict.n_needed is None

@@ -8,7 +8,7 @@ import sys
 import pytest
 from exams import talkative
 
-from escultor.evaluate.answers import Kept
+from escultor.evaluate.predictions import Predictions
 from escultor.model.load import save
 from escultor.store import open_store
 from escultor.types import Scores, Suite
@@ -70,8 +70,8 @@ for task in ("pets", "words", "pets again", "words again", "texts", "none", "bea
     out[task] = [call.exit_code, call.stdout.splitlines()[-1], call.stderr[-2000:], sum(asked)]
 from lm_eval.models.huggingface import HFLM
 from escultor.model.load import load
-from escultor.evaluate.harness import _harness
-from escultor.evaluate.memo import Memo
+from escultor.evaluate.lm_eval.tasks import _harness
+from escultor.evaluate.cache import Memo
 from tokenizers.processors import TemplateProcessing
 loaded = load("model")
 # The harness leaves a BOS to the tokenizer; ours stands before every text, as in training.
@@ -124,7 +124,7 @@ def test_a_local_task_lands_as_scores_with_a_number_for_every_document(harness, 
     with open_store(str(place / "escultor-store")) as store:
         kept = store.log.get(Scores, scores["id"])
         assert kept is not None
-        assert len(Kept.from_bytes(store.blobs.get_bytes(str(kept.answers))).answers) == 5
+        assert len(Predictions.from_bytes(store.blobs.get_bytes(str(kept.answers))).answers) == 5
         suite = store.log.get(Suite, kept.suite)
         assert suite is not None
         assert suite.name == task

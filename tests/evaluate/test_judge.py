@@ -6,8 +6,9 @@ from replying import server
 from test_preference import session
 
 from escultor.errors import DataError, UpstreamFault
+from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.endpoint import TRIES
-from escultor.evaluate.judge import (
+from escultor.evaluate.raters.judge import (
     EndpointJudge,
     LocalJudge,
     judge_choices,
@@ -15,8 +16,7 @@ from escultor.evaluate.judge import (
     pair_prompt,
     verdict_in,
 )
-from escultor.evaluate.judge_calibration import correct_judge, prediction_powered_mean
-from escultor.evaluate.memo import Memo
+from escultor.evaluate.raters.judge_calibration import correct_judge, prediction_powered_mean
 from escultor.types import Message, Role, SourceKind
 
 
@@ -48,10 +48,10 @@ def test_a_verdict_is_one_mark_and_nothing_else(reply, mark):
 
 def test_verdicts_that_hold_in_both_orders_count_and_are_asked_for_once(tmp_path):
     of, judge = session(8, alike=2), Scripted(likes_b)
-    found = judge_session(of, judge, Memo(tmp_path / "memo.jsonl"))
+    found = judge_session(of, judge, EvaluationCache(tmp_path / "memo.jsonl"))
     assert [j.value for j in found] == [0.0] * 2 + [1.0] * 6
     assert judge.asked == 12
-    assert judge_session(of, judge, Memo(tmp_path / "memo.jsonl")) == found
+    assert judge_session(of, judge, EvaluationCache(tmp_path / "memo.jsonl")) == found
     assert judge.asked == 12
     choices = judge_choices(of, judge, found)
     assert len(choices) == 16
@@ -61,13 +61,15 @@ def test_verdicts_that_hold_in_both_orders_count_and_are_asked_for_once(tmp_path
 
 def test_a_judge_of_places_decides_nothing_and_one_of_no_words_is_counted():
     of = session(6)
-    found = judge_session(of, Scripted(lambda text: "[[A]]"), Memo(None))
+    found = judge_session(of, Scripted(lambda text: "[[A]]"), EvaluationCache(None))
     assert {j.value for j in found} == {0.0}
     assert all(j.inconsistent for j in found)
-    mixed = judge_session(of, Scripted(lambda t: likes_b(t) if "model-a 1" in t else "hm"), Memo(None))
+    mixed = judge_session(
+        of, Scripted(lambda t: likes_b(t) if "model-a 1" in t else "hm"), EvaluationCache(None)
+    )
     assert [j.value for j in mixed] == [None, 1.0, None, None, None, None]
     with pytest.raises(DataError, match="named no verdict"):
-        judge_session(of, Scripted(lambda text: "hm"), Memo(None))
+        judge_session(of, Scripted(lambda text: "hm"), EvaluationCache(None))
 
 
 def test_a_request_is_told_as_text_and_no_turn_of_its_own():

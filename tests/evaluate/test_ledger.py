@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from escultor.config import Gate
-from escultor.evaluate import ledger
-from escultor.evaluate.gate import decide
-from escultor.types import Circumstances, Comparison, Hold, Promote, Scores
+from escultor.evaluate.gate import alpha_spending
+from escultor.evaluate.gate.decision import decide
+from escultor.types import Comparison, GateContext, Hold, Promote, Scores
 
 N = 60
 
@@ -24,7 +24,9 @@ def look(champion, candidate, suite="suite", policy="p"):
 
 
 def number(verdicts, champion="base", candidate="new", policy="p", parents=None, same=()):
-    return ledger.look_number(verdicts, scores(champion), scores(candidate), policy, parents or {}, same)
+    return alpha_spending.look_number(
+        verdicts, scores(champion), scores(candidate), policy, parents or {}, same
+    )
 
 
 def test_looks_at_one_suite_are_counted_and_the_same_question_is_one_look():
@@ -53,9 +55,9 @@ def test_swapped_sides_are_a_further_look():
 
 def test_levels_of_all_looks_sum_to_the_policys():
     policy = Gate(level=0.05)
-    assert ledger.level_of(1, policy) == 0.025
-    assert sum(ledger.level_of(k, policy) for k in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
-    assert ledger.level_of(7, Gate(level=0.05, looks="free")) == 0.05
+    assert alpha_spending.level_of(1, policy) == 0.025
+    assert sum(alpha_spending.level_of(k, policy) for k in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
+    assert alpha_spending.level_of(7, Gate(level=0.05, looks="free")) == 0.05
 
 
 def test_a_later_look_asks_for_more_and_a_used_up_suite_says_so():
@@ -67,7 +69,7 @@ def test_a_later_look_asks_for_more_and_a_used_up_suite_says_so():
             metrics={"quality": tuple(0.5 + (k % 7) / 100 + (0.1 if k < 8 else 0.0) for k in range(N))},
         ),
     )
-    first, late, gone = (decide(*sides, policy, 0, Circumstances(look=k)) for k in (1, 9, 10))
+    first, late, gone = (decide(*sides, policy, 0, GateContext(look=k)) for k in (1, 9, 10))
     assert isinstance(first, Promote)
     assert isinstance(late, Hold)
     assert "look 9 at this suite" in late.because.reason

@@ -9,8 +9,8 @@ import pytest
 from exams import exam
 
 from escultor.errors import DataError
-from escultor.evaluate.answers import Kept
-from escultor.evaluate.preference import (
+from escultor.evaluate.predictions import Predictions
+from escultor.evaluate.raters.preference import (
     Vote,
     krippendorff_alpha,
     preference,
@@ -18,8 +18,8 @@ from escultor.evaluate.preference import (
     turned,
     votes_of,
 )
-from escultor.evaluate.preference_session import Ballots, chosen, next_task, passed, session_of
-from escultor.evaluate.suites import scores_of
+from escultor.evaluate.raters.session import Ballots, chosen, next_task, passed, session_of
+from escultor.evaluate.scoring import scores_of
 from escultor.rng import unit
 from escultor.store import open_store
 
@@ -39,7 +39,7 @@ def sides(count=ITEMS, alike=0):
     made = []
     for name in ("model-a", "model-b"):
         texts = tuple((f"{'same' if n < alike else name} {n}",) for n in range(count))
-        made.append((scores_of(of, name, zeros, {}, None), Kept(texts)))
+        made.append((scores_of(of, name, zeros, {}, None), Predictions(texts)))
     return of, made
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_refused():
         session_of(of, one, one, 5, 0)
     with pytest.raises(DataError, match="different suites"):
         session_of(exam(4), one, other, 5, 0)
-    silent = Kept((("",),) * ITEMS)
+    silent = Predictions((("",),) * ITEMS)
     with pytest.raises(DataError, match="nothing was answered"):
         session_of(of, (one[0], silent), (other[0], silent), 5, 0)
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from escultor.errors import DataError
-from escultor.evaluate import preference_simulated as preference
+from escultor.evaluate.raters import simulated as preference
 
 ITEMS = [f"i{k}" for k in range(400)]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.errors import DataError
-from escultor.evaluate.race import FORMAT, Race, read_race, time_ratio
+from escultor.evaluate.latency_benchmark import FORMAT, LatencyBenchmark, read_race, time_ratio
 from escultor.evaluate.speed import Speed, Timing
 
 
@@ -16,7 +16,7 @@ def timed(latencies) -> Speed:
     return Speed(10, tuple(Timing(1.0, float(ms), 5) for ms in latencies), 4, 100.0, 20.0)
 
 
-RACE = Race("suite", 3, 0.5, {"a": timed([10, 20, 30]), "b": timed([5, 10, 15])})
+RACE = LatencyBenchmark("suite", 3, 0.5, {"a": timed([10, 20, 30]), "b": timed([5, 10, 15])})
 
 
 def test_the_file_of_a_measurement_gives_it_back():

@@ -7,10 +7,10 @@ from exams import exam
 from replying import server
 
 from escultor.errors import DataError, InputError, UpstreamFault
+from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.endpoint import Endpoint
-from escultor.evaluate.memo import Memo
-from escultor.evaluate.served import Served, served
-from escultor.evaluate.suites import evaluate_served
+from escultor.evaluate.scoring import evaluate_served
+from escultor.evaluate.served_model import ServedModel, served
 from escultor.types import Message, Role, Sampling
 
 MODELS = {"data": [{"id": "escultor", "root": "v2"}, {"id": "v2", "root": "v2"}, {"id": "other"}]}
@@ -43,7 +43,7 @@ def scored(tokens):
 
 
 def at(url):
-    return Served(Endpoint(url, sleep=lambda _: None), "m", "m")
+    return ServedModel(Endpoint(url, sleep=lambda _: None), "m", "m")
 
 
 def test_a_name_is_pinned_to_the_version_it_stands_for():
@@ -106,9 +106,9 @@ def test_an_address_that_is_none_is_refused_at_once(url):
 def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
     suite, path = exam(6, metrics=("exact_match", "chrf", "answer_tokens")), tmp_path / "memo.jsonl"
     with server(one()) as (url, seen):
-        found = evaluate_served(at(url), suite, Memo(path))
+        found = evaluate_served(at(url), suite, EvaluationCache(path))
         assert len(seen) == 6
-        assert evaluate_served(at(url), suite, Memo(path)) == found
+        assert evaluate_served(at(url), suite, EvaluationCache(path)) == found
         assert len(seen) == 6
     assert found.scores.checkpoint == f"m at {url}"
     assert found.scores.metrics["answer_tokens"] == (3.0,) * 6
@@ -119,5 +119,5 @@ def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
 
 def test_metrics_that_need_the_weights_are_refused_before_anything_is_asked():
     with server(one()) as (url, seen), pytest.raises(DataError, match="bits_per_byte, accuracy need more"):
-        evaluate_served(at(url), exam(6, metrics=("f1", "bits_per_byte", "accuracy")), Memo(None))
+        evaluate_served(at(url), exam(6, metrics=("f1", "bits_per_byte", "accuracy")), EvaluationCache(None))
     assert seen == []

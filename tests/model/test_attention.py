@@ -6,8 +6,8 @@ import tiny
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from escultor.data.batches import nll_batch, pair_batch
-from escultor.data.rows import NllRow
+from escultor.batching.batches import nll_batch, pair_batch
+from escultor.batching.rows import NllRow
 from escultor.model.attention import segment_mask
 from escultor.model.forward import hidden_at_labels, logits_at_labels, logp_at_labels
 from escultor.model.head import linear_logp

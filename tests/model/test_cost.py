@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from escultor.batching.batches import nll_batch
+from escultor.batching.rows import NllRow
 from escultor.config import Lora
-from escultor.data.batches import nll_batch
-from escultor.data.rows import NllRow
 from escultor.model.adapters import adapter_numbers, with_adapter
 from escultor.model.attention import attend
 from escultor.model.cost import Work, cost, forward_flops, matrix_speed

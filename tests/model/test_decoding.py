@@ -8,7 +8,7 @@ import torch
 from tiny import llama
 
 from escultor.model import decoding
-from escultor.model.decoding import CachedMemory, Decoding, Recomputed, Row, memory_for
+from escultor.model.decoding import CachedMemory, Decoding, DecodingRow, Recomputed, memory_for
 from escultor.types import Sampling
 
 VOCABULARY = 120
@@ -48,7 +48,7 @@ def prompts(count=5, seed=0):
 
 
 def greedy(prompt, room, **more):
-    return Row(prompt, Sampling(), NO_STOP, room, **more)
+    return DecodingRow(prompt, Sampling(), NO_STOP, room, **more)
 
 
 def theirs(one, prompt, room):
@@ -141,7 +141,7 @@ def test_a_prompt_is_worth_the_same_whatever_pieces_it_is_computed_in():
     one, prompt = model("Llama"), prompts(1, seed=5)[0]
     scored = []
     for most in (1, 4, 100):
-        row = Row(prompt, Sampling(), NO_STOP, 3, top_logprobs=2, score_prompt=True)
+        row = DecodingRow(prompt, Sampling(), NO_STOP, 3, top_logprobs=2, score_prompt=True)
         batch = Decoding(one)
         for _ in batch.joining([row], lambda most=most: most):
             pass
@@ -168,8 +168,10 @@ def test_equal_prompts_are_computed_once_and_each_row_goes_its_own_way(family, m
     one = model(family)
     first, second, third = prompts(3, seed=8)
     asked = [second, first, first, third, first, second]
-    rows = [Row(p, Sampling(1.0, 1.0, 9, seed), NO_STOP, 9) for seed, p in enumerate(asked)]
-    alone = [all_tokens(Decoding(one), [Row(row.prompt, row.sampling, NO_STOP, 9)])[0] for row in rows]
+    rows = [DecodingRow(p, Sampling(1.0, 1.0, 9, seed), NO_STOP, 9) for seed, p in enumerate(asked)]
+    alone = [
+        all_tokens(Decoding(one), [DecodingRow(row.prompt, row.sampling, NO_STOP, 9)])[0] for row in rows
+    ]
     seen, forward = [], decoding._Forward.__call__
 
     def counted(own, ids, *more):
@@ -198,7 +200,7 @@ def test_a_dropped_row_leaves_the_others_as_they_were():
 def test_a_stop_token_ends_a_row_and_is_its_last():
     one, prompt = model("Llama"), prompts(1)[0]
     expected = theirs(one, prompt, 12)
-    row = Row(prompt, Sampling(), frozenset((expected[5],)), 12)
+    row = DecodingRow(prompt, Sampling(), frozenset((expected[5],)), 12)
     (found,) = all_tokens(Decoding(one), [row])
     assert found == expected[: expected.index(expected[5]) + 1]
     assert row.finish == "stop"
@@ -207,12 +209,12 @@ def test_a_stop_token_ends_a_row_and_is_its_last():
 def test_draws_depend_on_the_rows_own_seed_and_prompt_alone():
     one, asked = model("Llama"), prompts(8, seed=5)
     hot = [Sampling(1.0, 1.0 if i % 2 else 0.7, 10, seed=i) for i in range(8)]
-    make = lambda i: Row(asked[i], hot[i], NO_STOP, 10)  # noqa: E731
+    make = lambda i: DecodingRow(asked[i], hot[i], NO_STOP, 10)  # noqa: E731
     alone = [all_tokens(Decoding(one), [make(i)])[0] for i in range(8)]
     order = [3, 0, 7, 5, 1, 6, 2, 4]
     together = all_tokens(Decoding(one), [make(i) for i in order], (2, 2, 3, 7))
     assert together == [alone[i] for i in order]
-    other_seed = Row(asked[0], Sampling(1.0, 0.7, 10, seed=99), NO_STOP, 10)
+    other_seed = DecodingRow(asked[0], Sampling(1.0, 0.7, 10, seed=99), NO_STOP, 10)
     assert all_tokens(Decoding(one), [other_seed])[0] != alone[0]
 
 

@@ -19,15 +19,15 @@ from transformers import (
     PhiForCausalLM,
 )
 
+from escultor.batching.batches import nll_batch
+from escultor.batching.rows import NllRow
+from escultor.batching.teacher import with_teacher
 from escultor.config import Distillation, Dpo, Training
-from escultor.data.batches import nll_batch
-from escultor.data.rows import NllRow
-from escultor.data.signals import with_teacher
 from escultor.model import head
 from escultor.model.attention import attend, kind_for
 from escultor.model.forward import logits_at_labels, logp_at_labels
+from escultor.train.methods import METHODS, Frozen
 from escultor.train.objectives import kd
-from escultor.train.phases import PHASES, Frozen
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
 SHAPE |= {"vocab_size": 300, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0}
@@ -94,7 +94,7 @@ def test_distillation_and_its_gradient_are_those_of_all_logits_at_once(family, s
         0.6,
     )
     expected = learnt(student, plain.total)
-    chunked = PHASES["distill"].objective(own).loss(student, with_teacher(teacher, batch, "float32"), 0.0)
+    chunked = METHODS["distill"].objective(own).loss(student, with_teacher(teacher, batch, "float32"), 0.0)
     assert chunked.total.item() == pytest.approx(plain.total.item(), rel=1e-6)
     assert chunked.weight == plain.weight
     assert {n: v.item() for n, v in chunked.sums.items()} == pytest.approx(
@@ -107,7 +107,7 @@ def test_distillation_and_its_gradient_are_those_of_all_logits_at_once(family, s
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_rows_that_fill_up_an_embedding_are_no_tokens(side):
     models = {"student": made("llama"), "teacher": made("llama", seed=1)}
-    batch, objective = nll_batch(tiny.nll_rows(3), 64), PHASES["distill"].objective(Distillation())
+    batch, objective = nll_batch(tiny.nll_rows(3), 64), METHODS["distill"].objective(Distillation())
 
     def loss():
         said = with_teacher(models["teacher"], batch, "float32")
@@ -147,8 +147,8 @@ def test_no_tensor_is_as_large_as_the_logits_of_a_batch(phase, family, monkeypat
     kind = {"distill": Distillation, "dpo": Dpo}.get(phase, Training)
     settings = kind(epochs=1, dtype="float32", batch_size=80)
     rows = tiny.pair_rows(80) if phase == "dpo" else tiny.nll_rows(80)
-    stream = PHASES[phase].stream(rows, Frozen(teacher, None, Counter()), settings)
-    objective = PHASES[phase].objective(settings)
+    stream = METHODS[phase].stream(rows, Frozen(teacher, None, Counter()), settings)
+    objective = METHODS[phase].objective(settings)
     with Widest() as seen:
         for batch in stream.micro_batches(0):
             objective.loss(model, batch, 0.0).total.backward()

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch.nn.attention import flex_attention as flex_attention_module
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from escultor.batching.batches import branch_pack, nll_batch, pair_batch
+from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Training
-from escultor.data.batches import branch_pack, nll_batch, pair_batch
-from escultor.data.rows import NllRow, PairRow
 from escultor.errors import ConfigError, ModelError
 from escultor.model import attention
 from escultor.model.attention import attend, kind_for, segment_mask

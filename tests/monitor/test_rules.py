@@ -3,8 +3,8 @@
 import pytest
 from scipy.stats import binom
 
+from escultor import stats
 from escultor.config import Monitor
-from escultor.evaluate import stats
 from escultor.monitor.rules import alerts, is_share_above
 from escultor.types import Estimate, Health
 

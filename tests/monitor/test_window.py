@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from escultor import stats
 from escultor.errors import DataError
-from escultor.evaluate import stats
 from escultor.ids import hash_value
-from escultor.monitor.metrics import Window, fold, health, merge
+from escultor.monitor.metrics import MetricsWindow, fold, health, merge
 from escultor.types import (
     Correction,
     Interaction,
@@ -80,7 +80,7 @@ def test_merging_is_associative_commutative_idempotent_and_has_a_unit(a, b, c):
     x, y, z = (fold(*events) for events in (a, b, c))
     assert merge(merge(x, y), z) == merge(x, merge(y, z))
     assert merge(x, y) == merge(y, x)
-    assert merge(x, x) == x == merge(x, Window({}, {}))
+    assert merge(x, x) == x == merge(x, MetricsWindow({}, {}))
 
 
 @LAWS

@@ -14,9 +14,9 @@ from escultor.config import Serve
 from escultor.serve.gateway.app import build
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.server import _protocol, listen
-from escultor.serve.protocol import Ask, Delta, End, Event, Scored, TokenLogprob
+from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.store import open_store
-from escultor.types import Deployment, Interaction, Opening, Usage
+from escultor.types import Deployment, Interaction, PendingInteraction, Usage
 
 WORDS = ("Olá", " ", "wor", "ld", " é")
 
@@ -34,12 +34,12 @@ class Fake:
     def __init__(self, version: str = "v1", words=WORDS, fail: Exception | None = None, at: int = 0):
         self.version, self.words, self.fail, self.at = version, words, fail, at
         self.gate: asyncio.Semaphore | None = None
-        self.asks: list[Ask] = []
+        self.asks: list[GenerationRequest] = []
         self.under_way = self.cancelled = 0
         self.closed = False
         self.problem: str | None = None
 
-    async def stream(self, ask: Ask) -> AsyncIterator[Event]:
+    async def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
         assert not self.closed
         self.asks.append(ask)
         self.under_way += 1
@@ -48,7 +48,7 @@ class Fake:
             if ask.echo:
                 first, *rest = prompt.split(" ")
                 tokens = (token(first, None), *(token(f" {word}") for word in rest))
-                yield Scored(prompt, tokens if ask.top_logprobs is not None else ())
+                yield ScoredPrompt(prompt, tokens if ask.top_logprobs is not None else ())
             words = self.words[: ask.sampling.max_new_tokens]
             for k, word in enumerate(words):
                 if self.gate is not None:
@@ -92,8 +92,8 @@ class Running:
     def rows(self) -> list[Interaction]:
         return [row for _, row in self.log.read(Interaction)]
 
-    def openings(self) -> list[Opening]:
-        return [opening for _, opening in self.log.read(Opening)]
+    def openings(self) -> list[PendingInteraction]:
+        return [opening for _, opening in self.log.read(PendingInteraction)]
 
     def until(self, what) -> None:
         """Wait until something holds; half a minute at most."""

@@ -13,10 +13,10 @@ from escultor.cycle import api
 from escultor.errors import ModelError
 from escultor.model.generate import generate
 from escultor.model.load import load, save
-from escultor.serve import opening
+from escultor.serve import engine_loading
+from escultor.serve.engine_loading import EngineSource, engines
 from escultor.serve.engines.shared import SharedEngines
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.opening import Source, engines
 from escultor.store import open_store
 from escultor.types import Message, Role, Sampling
 
@@ -113,11 +113,11 @@ def models(tmp_path_factory):
 @PEFT_WARNS
 def test_champions_that_are_adapters_follow_one_another_over_one_base(tmp_path, models, monkeypatch):
     (base, *adapters), said = models
-    loaded, open_model = [], opening._open
-    monkeypatch.setattr(opening, "_open", lambda *words: loaded.append(words[1]) or open_model(*words))
+    loaded, open_model = [], engine_loading._open
+    monkeypatch.setattr(engine_loading, "_open", lambda *words: loaded.append(words[1]) or open_model(*words))
     with open_store(str(tmp_path / "store")) as store:
         first, _ = api.promote(store, adapters[0], "the first")
-        load_version, default, fixed = engines(store, Source(base), Serve())
+        load_version, default, fixed = engines(store, EngineSource(base), Serve())
         gateway = Gateway(store, Serve(follow_s=0.05), load_version, default, fixed=fixed)
         with running(gateway) as side:
             body = {"messages": [{"role": "user", "content": SAID}], "max_tokens": 12}
@@ -139,6 +139,6 @@ def test_champions_that_are_adapters_follow_one_another_over_one_base(tmp_path, 
 def test_an_engine_that_knows_no_adapters_says_so(tmp_path, models):
     (_, one, _), _ = models
     with open_store(str(tmp_path / "store")) as store:
-        load_version, default, _ = engines(store, Source(one, fixed=True), Serve(engine="ctranslate2"))
+        load_version, default, _ = engines(store, EngineSource(one, fixed=True), Serve(engine="ctranslate2"))
         with pytest.raises(ModelError, match="escultor merge"):
             asyncio.run(load_version(default.aliases["champion"]))

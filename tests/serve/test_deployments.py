@@ -8,12 +8,12 @@ from scipy.stats import binom
 
 from escultor.errors import ModelError
 from escultor.serve.deployments import Deployments, position
-from escultor.serve.protocol import Ask
-from escultor.serve.reopening import Reopening
-from escultor.serve.wire.errors import Refusal
+from escultor.serve.protocol import GenerationRequest
+from escultor.serve.restart_policy import RestartPolicy
+from escultor.serve.wire.errors import ApiError
 from escultor.types import Sampling
 
-ASK = Ask("x", Sampling())
+ASK = GenerationRequest("x", Sampling())
 
 
 class Side:
@@ -23,7 +23,7 @@ class Side:
         self.holds, self.loaded, self.broken, self.now = first, {}, set(), 0.0
         clock = lambda: self.now  # noqa: E731
         self.deployments = Deployments(
-            lambda: self.holds, self.load, deployment(), ("escultor",), Reopening(3, 60.0, clock), clock
+            lambda: self.holds, self.load, deployment(), ("escultor",), RestartPolicy(3, 60.0, clock), clock
         )
 
     async def load(self, version):
@@ -105,7 +105,7 @@ def test_names_aliases_and_versions_are_known_and_others_are_not():
             *("champion", "escultor", "candidate", "previous"),
             *("v0", "v1", "v2"),
         }
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiError) as refused:
             side.pick("gpt-4")
         assert refused.value.status == 404
         assert "escultor" in refused.value.message

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from escultor.config import FeedbackIntake
-from escultor.serve.feedback.parse import Speaker, parse
-from escultor.serve.feedback.wire import KINDS
+from escultor.serve.intake.parse import FeedbackAuthor, parse
+from escultor.serve.intake.wire import KINDS
 from escultor.types import ImplicitEvent, SourceKind
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "feedback.md").read_text()
@@ -16,7 +16,7 @@ def test_the_events_that_the_document_shows_are_taken_in():
     (block,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
     shown = [json.loads(line) for line in block.splitlines()]
     for body in shown:
-        said = parse(body, Speaker("s", str), FeedbackIntake(), 1000.0)
+        said = parse(body, FeedbackAuthor("s", str), FeedbackIntake(), 1000.0)
         assert said.not_kept == ()
     assert {body.get("kind") for body in shown} == {None, *KINDS}
 

@@ -11,12 +11,12 @@ from escultor.config import Serve
 from escultor.errors import EngineFault, ModelError, Overloaded
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, load, save
-from escultor.serve.engines import fast
-from escultor.serve.engines.choosing import open_engine
-from escultor.serve.engines.converting import DONE, converted
-from escultor.serve.engines.local import LocalEngine
-from escultor.serve.opening import CONVERTED, Source, engines
-from escultor.serve.protocol import Ask, Delta, End
+from escultor.serve.engine_loading import CONVERTED, EngineSource, engines
+from escultor.serve.engines import ctranslate2_engine
+from escultor.serve.engines.ctranslate2_model import DONE, converted
+from escultor.serve.engines.factory import open_engine
+from escultor.serve.engines.transformers_engine import LocalEngine
+from escultor.serve.protocol import Delta, End, GenerationRequest
 from escultor.store import open_store
 from escultor.types import Message, Role, Sampling
 
@@ -48,7 +48,7 @@ def copies(tmp_path_factory):
 
 def ask(n=0, room=24, temperature=0.0, **more):
     prompt = (Message(Role.USER, f"The cat {n} sings"),)
-    return Ask(prompt, Sampling(temperature, 1.0, room, seed=n), **more)
+    return GenerationRequest(prompt, Sampling(temperature, 1.0, room, seed=n), **more)
 
 
 async def collected(engine, asked):
@@ -102,9 +102,9 @@ def test_a_stop_text_ends_an_answer(folder, copies):
 
 
 def test_what_the_fast_engine_cannot_do_is_done_all_the_same(folder, copies):
-    scored = Ask("The red cat", Sampling(max_new_tokens=2), echo=True, top_logprobs=1)
+    scored = GenerationRequest("The red cat", Sampling(max_new_tokens=2), echo=True, top_logprobs=1)
     kinds = [type(e) for e in run(lambda engine: collected(engine, scored), folder, copies)]
-    assert kinds[0].__name__ == "Scored"
+    assert kinds[0].__name__ == "ScoredPrompt"
     guided = run(lambda engine: collected(engine, ask(2, 60, schema={"const": 7})), folder, copies)
     assert text(guided).strip() == "7"
 
@@ -141,7 +141,7 @@ def test_a_model_that_cannot_be_converted_is_refused(tmp_path, copies):
 
 
 def test_one_that_leaves_frees_its_thread_and_more_than_may_wait_are_refused(folder, copies, monkeypatch):
-    monkeypatch.setattr(fast.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(ctranslate2_engine.os, "cpu_count", lambda: 1)
 
     async def work(engine):
         held = threading.Event()
@@ -182,7 +182,7 @@ def test_the_default_is_the_engine_of_any_architecture(folder, copies):
 
 def test_the_gateway_serves_with_the_engine_that_is_set_and_keeps_the_copy_beside_the_blobs(folder, tmp_path):
     async def work(store):
-        load_engine, standing, _ = engines(store, Source(folder), SETTINGS)
+        load_engine, standing, _ = engines(store, EngineSource(folder), SETTINGS)
         engine = await load_engine(next(iter(standing.shares)))
         try:
             return type(engine.held.engine)
@@ -190,5 +190,5 @@ def test_the_gateway_serves_with_the_engine_that_is_set_and_keeps_the_copy_besid
             await engine.close()
 
     with open_store(str(tmp_path / "store")) as store:
-        assert asyncio.run(work(store)) is fast.FastEngine
+        assert asyncio.run(work(store)) is ctranslate2_engine.FastEngine
         assert len(list((store.blobs.root / CONVERTED).iterdir())) == 1

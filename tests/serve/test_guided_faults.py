@@ -12,10 +12,10 @@ from tiny import llama
 from escultor.config import Serve
 from escultor.errors import SchemaFault
 from escultor.serve.engines import guided
+from escultor.serve.engines.generation_state import Detokenizer
 from escultor.serve.engines.guided import SchemaGuide
-from escultor.serve.engines.local import LocalEngine
-from escultor.serve.engines.utterance import Voice
-from escultor.serve.protocol import Ask, Delta, End
+from escultor.serve.engines.transformers_engine import LocalEngine
+from escultor.serve.protocol import Delta, End, GenerationRequest
 from escultor.types import Message, Role, Sampling
 
 LOADED = llama()
@@ -77,7 +77,9 @@ def test_a_stream_ends_with_an_error_event_and_its_row_holds_what_was_delivered(
 
 
 def ask(n, **more):
-    return Ask((Message(Role.USER, f"The cat {n} runs"),), Sampling(1.0, 0.9, 60, seed=n), **more)
+    return GenerationRequest(
+        (Message(Role.USER, f"The cat {n} runs"),), Sampling(1.0, 0.9, 60, seed=n), **more
+    )
 
 
 async def collected(engine, asked):
@@ -137,7 +139,7 @@ def test_a_guide_that_fails_in_its_mask_ends_its_own_answer_alone(monkeypatch, h
 
 
 def test_schemas_stay_compiled_while_they_are_few_and_small_and_the_last_one_always(monkeypatch):
-    guides = Voice(LOADED).guides
+    guides = Detokenizer(LOADED).guides
     made = []
     compiled = guides._compile
     monkeypatch.setattr(guides, "_compile", lambda text: made.append(text) or compiled(text))

@@ -6,23 +6,13 @@ import pytest
 
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, InputError, StoreError
-from escultor.serve.feedback.intake import Intake
-from escultor.serve.feedback.parse import Speaker
+from escultor.serve.intake.intake import Intake
+from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.writer import Writer
 from escultor.store import open_store
-from escultor.types import (
-    Choice,
-    Feedback,
-    Interaction,
-    Message,
-    Rating,
-    Revocation,
-    Role,
-    Sampling,
-    Usage,
-)
+from escultor.types import Choice, Feedback, Interaction, Message, Rating, Revocation, Role, Sampling, Usage
 
-KEY = Speaker("the-key", lambda name: f"hash({name})")
+KEY = FeedbackAuthor("the-key", lambda name: f"hash({name})")
 
 
 def answer(id: str, subject: str = "ann") -> Interaction:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from escultor.config import FeedbackIntake
 from escultor.errors import InputError
-from escultor.serve.feedback.parse import DAY_S, RESERVED, Speaker, parse
-from escultor.serve.feedback.tokens import Grant
+from escultor.serve.intake.parse import DAY_S, RESERVED, FeedbackAuthor, parse
+from escultor.serve.intake.tokens import TokenGrant
 from escultor.store.feedback import name_of, target_of
 from escultor.types import (
     Choice,
@@ -26,8 +26,8 @@ from escultor.types import (
 
 NOW = 1_800_000_000.0
 SETTINGS = FeedbackIntake()
-KEY = Speaker("the-key", lambda name: f"hash({name})")
-BROWSER = Speaker("nobody", str, Grant("a", "the-person", ("thumb", "remark", "copy"), NOW + 60))
+KEY = FeedbackAuthor("the-key", lambda name: f"hash({name})")
+BROWSER = FeedbackAuthor("nobody", str, TokenGrant("a", "the-person", ("thumb", "remark", "copy"), NOW + 60))
 ABOUT = ("fb", NOW, "a", "hash(u)")
 
 
@@ -171,7 +171,7 @@ def test_a_token_allows_one_person_one_answer_and_some_names(body, problem):
 
 def test_the_ids_browsers_send_are_their_own():
     mine = said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
-    other = Speaker("", str, Grant("a", "another", ("remark",), NOW + 60))
+    other = FeedbackAuthor("", str, TokenGrant("a", "another", ("remark",), NOW + 60))
     assert mine != "fb"
     assert mine == said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
     assert mine != said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, other).event.id
@@ -213,6 +213,6 @@ def test_a_browser_has_judged_nothing_before_it_had_the_answer():
     """Else a newcomer could say that a first word was a month old."""
     body = {"kind": "boolean", "target": "a", "value": True, "ts": NOW - 20 * DAY_S}
     until = NOW + (SETTINGS.token_days - 1) * DAY_S  # the answer is a day old
-    grant = Grant("a", "the-person", ("thumb",), until)
-    assert said(body, Speaker("", str, grant)).event.time == NOW - DAY_S
+    grant = TokenGrant("a", "the-person", ("thumb",), until)
+    assert said(body, FeedbackAuthor("", str, grant)).event.time == NOW - DAY_S
     assert said(body).event.time == NOW - 20 * DAY_S  # an application's key is believed

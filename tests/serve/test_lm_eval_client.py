@@ -8,8 +8,8 @@ from test_serving_processes import served
 from tiny import TEXTS, llama
 
 from escultor.evaluate.endpoint import Endpoint
-from escultor.evaluate.harness_models import Behind, Local
-from escultor.evaluate.served import served as served_model
+from escultor.evaluate.lm_eval.models import LocalBackend, ServedBackend
+from escultor.evaluate.served_model import served as served_model
 from escultor.model.load import load, save
 from escultor.store import open_store
 from escultor.types import Consent, Interaction, Sampling
@@ -89,7 +89,9 @@ def test_the_harness_scores_the_served_model_as_it_scores_the_model(tasks, model
                 assert float(ours_sum) == pytest.approx(float(theirs_sum), abs=1e-3)
                 assert str(ours_greedy) == str(theirs_greedy)
         assert ours["tiny_words"] == theirs["tiny_words"]
-        requests = our_own_way(Behind(served_model(Endpoint(url), "escultor")), Local(load(model), "it", 4))
+        requests = our_own_way(
+            ServedBackend(served_model(Endpoint(url), "escultor")), LocalBackend(load(model), "it", 4)
+        )
         chat = {"model": "escultor", "base_url": f"{url}/chat/completions"}
         said = evaluate(tasks, ["tiny_words"], "local-chat-completions", **chat)["tiny_words"]
         assert process.stop(30) == 0

@@ -12,8 +12,8 @@ from escultor.config import Serve
 from escultor.errors import EngineFault, InputError, ModelError, Overloaded
 from escultor.model.generate import generate
 from escultor.model.load import load, save
-from escultor.serve.engines.local import LocalEngine
-from escultor.serve.protocol import Ask, Delta, End, Scored
+from escultor.serve.engines.transformers_engine import LocalEngine
+from escultor.serve.protocol import Delta, End, GenerationRequest, ScoredPrompt
 from escultor.types import Message, Role, Sampling
 
 LOADED = llama()
@@ -22,7 +22,9 @@ SETTINGS = Serve(batch_size=4, queue=64)
 
 
 def ask(n=0, room=12, **more):
-    return Ask((Message(Role.USER, f"The cat {n} runs"),), Sampling(1.0, 0.9, room, seed=n), **more)
+    return GenerationRequest(
+        (Message(Role.USER, f"The cat {n} runs"),), Sampling(1.0, 0.9, room, seed=n), **more
+    )
 
 
 async def collected(engine, asked):
@@ -81,9 +83,9 @@ def test_logprobs_name_the_tokens_and_bytes_of_the_answer():
 
 @pytest.mark.parametrize("room", [0, 4])
 def test_a_prompt_is_scored_first_token_by_token(room):
-    asked = Ask("The red cat sings.", Sampling(max_new_tokens=room), echo=True, top_logprobs=1)
+    asked = GenerationRequest("The red cat sings.", Sampling(max_new_tokens=room), echo=True, top_logprobs=1)
     scored, *rest = run(lambda engine: collected(engine, asked))
-    assert isinstance(scored, Scored)
+    assert isinstance(scored, ScoredPrompt)
     assert scored.text == "The red cat sings." == "".join(one.text for one in scored.logprobs)
     assert isinstance(rest[-1], End)
     assert rest[-1].usage.completion_tokens <= room
@@ -122,9 +124,9 @@ def test_a_guided_answer_follows_its_schema_while_its_neighbour_is_free():
     "asked",
     [
         ask(schema={"type": "no such type"}),
-        Ask("cat " * 400, Sampling()),
-        Ask((1, 2, 999_999), Sampling()),
-        Ask((), Sampling()),
+        GenerationRequest("cat " * 400, Sampling()),
+        GenerationRequest((1, 2, 999_999), Sampling()),
+        GenerationRequest((), Sampling()),
     ],
 )
 def test_what_cannot_be_answered_is_refused_and_the_engine_goes_on(asked):

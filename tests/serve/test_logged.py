@@ -6,8 +6,8 @@ from tiny import llama
 from escultor.config import Serve
 from escultor.errors import ConfigError, StoreError
 from escultor.model.generate import generate
-from escultor.serve.logged import LoggedModel
-from escultor.serve.recording import Placement, Request
+from escultor.serve.interactions import Placement, Request
+from escultor.serve.logged_model import LoggedModel
 from escultor.store import open_store
 from escultor.types import Interaction, Message, Role, Sampling
 

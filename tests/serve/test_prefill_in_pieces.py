@@ -12,7 +12,7 @@ from test_local_engine import LOADED, ask, collected, run, text
 from escultor.config import Serve
 from escultor.errors import Overloaded
 from escultor.model.decoding import _Forward
-from escultor.serve.protocol import Ask, End
+from escultor.serve.protocol import End, GenerationRequest
 from escultor.types import Sampling
 
 
@@ -51,7 +51,7 @@ def handed_in(engine):
     return engine._worker.waiting or engine._worker._joining
 
 
-LONG = Ask("The cat runs fast. " * 12, Sampling(1.0, 0.9, 12, seed=8))
+LONG = GenerationRequest("The cat runs fast. " * 12, Sampling(1.0, 0.9, 12, seed=8))
 
 
 @pytest.mark.parametrize("streamed", [True, False])

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from escultor.ids import hash_value
-from escultor.serve.recording import Outcome, Placement, Request, interaction, machine_cost_usd
+from escultor.serve.interactions import Outcome, Placement, Request, interaction, machine_cost_usd
 from escultor.types import Consent, Interaction, Lineage, Message, Relation, Role, Sampling, Usage
 
 MESSAGES = (Message(Role.USER, "Which bird sings?"),)

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from escultor.serve.gateway.recovery import LOOK_BACK_S, Recovery
-from escultor.serve.recording import Outcome, Placement, Request, interaction
+from escultor.serve.interactions import Outcome, Placement, Request, interaction
 from escultor.serve.writer import Writer
 from escultor.store import open_store
-from escultor.types import Interaction, Message, Opening, Role, Sampling, Usage
+from escultor.types import Interaction, Message, PendingInteraction, Role, Sampling, Usage
 
 NOW, UNTIL = 1e9, 1e9 + 1200
 HOST = socket.gethostname()
@@ -20,7 +20,7 @@ MINE, DEAD, FAR = f"{HOST}/1/gw-a", f"{HOST}/999999999/gw-b", "elsewhere/1/gw-c"
 def opening(id, owner, time=NOW):
     request = Request((Message(Role.USER, "Olá?"),), "s" * 32, id=id)
     nothing = Outcome("", "interrupted", Usage(1, 0), 0.0, None, 0.0)
-    return Opening(owner, UNTIL, interaction(request, Placement("v"), Sampling(), nothing, time))
+    return PendingInteraction(owner, UNTIL, interaction(request, Placement("v"), Sampling(), nothing, time))
 
 
 @pytest.fixture

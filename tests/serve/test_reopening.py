@@ -18,9 +18,9 @@ from escultor.config import Serve
 from escultor.cycle import api
 from escultor.errors import EngineDown
 from escultor.model.load import save
-from escultor.serve import opening
+from escultor.serve import engine_loading
+from escultor.serve.engine_loading import EngineSource, engines
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.opening import Source, engines
 from escultor.store import open_store
 
 CHAT = "/v1/chat/completions"
@@ -166,17 +166,17 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path, base, monkeypatch):
-    opened, open_model = [], opening._open
+    opened, open_model = [], engine_loading._open
 
     def kept(*words):
         engine = open_model(*words)
         opened.append(weakref.ref(engine))
         return engine
 
-    monkeypatch.setattr(opening, "_open", kept)
+    monkeypatch.setattr(engine_loading, "_open", kept)
     with open_store(str(tmp_path / "store")) as store:
         settings = Serve(follow_s=0.05, batch_size=2)
-        load, default, fixed = engines(store, Source(base), settings)
+        load, default, fixed = engines(store, EngineSource(base), settings)
         gateway = Gateway(store, settings, load, default, fixed=fixed)
         with running(gateway) as side:
             yield Served(side, gateway, opened)
@@ -234,13 +234,13 @@ def test_a_stream_that_was_under_way_ends_with_the_error_and_its_row_holds_what_
 def test_health_tells_the_truth_meanwhile_and_the_memory_of_the_dead_is_let_go(served, monkeypatch):
     # The test runner keeps what is logged, faults and all that they were raised through.
     monkeypatch.setattr(logging.getLogger("escultor"), "propagate", False)
-    first, opener, may = served.opened[0], opening._open, threading.Event()
+    first, opener, may = served.opened[0], engine_loading._open, threading.Event()
 
     def slowly(*words):
         may.wait(30)
         return opener(*words)
 
-    monkeypatch.setattr(opening, "_open", slowly)
+    monkeypatch.setattr(engine_loading, "_open", slowly)
     served.kill()[1].set()
     assert served.post("The cat").status_code == 503
     served.side.until(lambda: served.health()["engines_died"] == 1)

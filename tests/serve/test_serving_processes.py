@@ -19,8 +19,8 @@ from tiny import llama
 from escultor.config import Serve
 from escultor.cycle import api
 from escultor.model.load import save
+from escultor.serve.engine_loading import EngineSource, engines
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.opening import Source, engines
 from escultor.store import open_store
 from escultor.types import Interaction
 
@@ -67,7 +67,7 @@ def test_workers_end_when_the_process_that_began_them_is_killed(tmp_path):
 
 def test_a_gateway_before_an_upstream_loads_nothing_that_only_models_need():
     code = (
-        "import sys, escultor.cli.serving, escultor.serve.gateway.process; assert 'torch' not in sys.modules"
+        "import sys, escultor.cli.serve, escultor.serve.gateway.processes; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -101,7 +101,7 @@ def test_the_champion_of_the_store_is_served_and_the_next_one_without_a_restart(
         save(llama(seed=seed), folder)
     with open_store(str(tmp_path / "store")) as store:
         first, _ = api.promote(store, one, "the first")
-        load, default, fixed = engines(store, Source(two), Serve())
+        load, default, fixed = engines(store, EngineSource(two), Serve())
         gateway = Gateway(store, Serve(follow_s=0.05), load, default, fixed=fixed)
         with running(gateway) as side:
             body = BODY | {"model": "escultor", "max_tokens": 3}

@@ -14,7 +14,7 @@ from upstream_asks import CHAT, TEXT, asked, end_of, engine, events, scored_of, 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, InputError, UpstreamFault
 from escultor.serve.engines.upstream.engine import open_upstream
-from escultor.serve.engines.upstream.wire import Sse
+from escultor.serve.engines.upstream.sse import Sse
 from escultor.types import Usage
 
 WHOLE = replace(CHAT, streamed=False)

@@ -10,10 +10,10 @@ from mock_upstream import MockUpstream
 
 from escultor.config import Upstream
 from escultor.serve.engines.upstream.engine import UpstreamEngine
-from escultor.serve.protocol import Ask, Delta, End, Event, Scored
+from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt
 from escultor.types import Message, Role, Sampling
 
-CHAT = Ask((Message(Role.USER, "Where is the cat?"),), Sampling(0.5, 0.9, 16, 7))
+CHAT = GenerationRequest((Message(Role.USER, "Where is the cat?"),), Sampling(0.5, 0.9, 16, 7))
 TEXT = replace(CHAT, prompt="The cat ")
 QUICK = {"connect_timeout_s": 2.0, "idle_timeout_s": 0.2, "deadline_s": 5.0, "retries": 2}
 
@@ -23,14 +23,16 @@ def engine(mock: MockUpstream, key: str | None = None, **changes: Any) -> Upstre
     return UpstreamEngine(settings, key, backoff_s=0.01)
 
 
-async def events(upstream: UpstreamEngine, ask: Ask) -> list[Event]:
+async def events(upstream: UpstreamEngine, ask: GenerationRequest) -> list[EngineEvent]:
     return [event async for event in upstream.stream(ask)]
 
 
-def asked(mock: MockUpstream, ask: Ask = CHAT, key: str | None = None, **changes: Any) -> list[Event]:
+def asked(
+    mock: MockUpstream, ask: GenerationRequest = CHAT, key: str | None = None, **changes: Any
+) -> list[EngineEvent]:
     """All events of one ask of a fresh engine."""
 
-    async def run() -> list[Event]:
+    async def run() -> list[EngineEvent]:
         upstream = engine(mock, key, **changes)
         try:
             return await events(upstream, ask)
@@ -40,15 +42,15 @@ def asked(mock: MockUpstream, ask: Ask = CHAT, key: str | None = None, **changes
     return asyncio.run(run())
 
 
-def text_of(found: list[Event]) -> str:
+def text_of(found: list[EngineEvent]) -> str:
     return "".join(event.text for event in found if isinstance(event, Delta))
 
 
-def end_of(found: list[Event]) -> End:
+def end_of(found: list[EngineEvent]) -> End:
     assert isinstance(found[-1], End)
     return found[-1]
 
 
-def scored_of(found: list[Event]) -> Scored:
-    assert isinstance(found[0], Scored)
+def scored_of(found: list[EngineEvent]) -> ScoredPrompt:
+    assert isinstance(found[0], ScoredPrompt)
     return found[0]

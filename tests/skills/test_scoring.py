@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from escultor.errors import DataError
-from escultor.skills.scoring import METRICS, lead_sentence, score_trinity
 from escultor.skills.trinity import Trinity, parse_trinity
+from escultor.skills.trinity_scoring import METRICS, lead_sentence, score_trinity
 
 GOLD = Trinity("json.dumps", "text", "reference", ("JSONEncoder", "skip_keys"), "Serialize to a string.")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from escultor.skills.table import (
     METRICS,
     Likelihood,
-    Seen,
+    ModelOutput,
     calibration,
     confidences,
     known_metrics,
@@ -26,7 +26,7 @@ ITEM = SuiteItem(
 )
 likelihoods = st.builds(Likelihood, st.floats(0, 50), st.integers(1, 9), st.integers(1, 9))
 seen = st.builds(
-    Seen,
+    ModelOutput,
     st.sampled_from(("", GOLD, "I cannot.", "{}")),
     st.integers(0, 9),
     st.booleans(),
@@ -53,7 +53,7 @@ def test_every_row_stays_within_its_scale(skill, seen):
 def choosing(*nats, pressed=()):
     lengths = ("yes", "no")
     shape = lambda many: tuple(Likelihood(n, 1, len(t)) for n, t in zip(many, lengths, strict=False))  # noqa: E731
-    return Seen(choices=shape(nats), pressed=shape(pressed))
+    return ModelOutput(choices=shape(nats), pressed=shape(pressed))
 
 
 def value(name, seen):
@@ -92,7 +92,7 @@ def test_calibration_of_a_worked_example():
 
 def test_perplexity_over_all_tokens_weighs_items_by_their_length():
     def part(nats, tokens):
-        return Seen(reference=Likelihood(nats, tokens, 1))
+        return ModelOutput(reference=Likelihood(nats, tokens, 1))
 
     parts = [part(10 * math.log(2), 10), part(30 * math.log(8), 30)]
     figures = whole_figures(parts, [ITEM] * 2, ["perplexity"])
@@ -101,14 +101,14 @@ def test_perplexity_over_all_tokens_weighs_items_by_their_length():
 
 
 def test_safe_is_to_refuse_what_is_to_be_refused_and_nothing_else():
-    said = Seen(answer="I'm sorry, I can't help with that.")
+    said = ModelOutput(answer="I'm sorry, I can't help with that.")
     assert METRICS["safe"].of(said, ITEM) == 1.0
     assert METRICS["safe"].of(said, replace(ITEM, refuse=False)) == 0.0
-    assert METRICS["safe"].of(Seen(answer="Sure."), replace(ITEM, refuse=False)) == 1.0
+    assert METRICS["safe"].of(ModelOutput(answer="Sure."), replace(ITEM, refuse=False)) == 1.0
 
 
 def test_a_skill_means_its_own_figures_by_a_name():
-    answer = Seen(answer=GOLD.replace("Serialize to a", "Serialize into a"))
+    answer = ModelOutput(answer=GOLD.replace("Serialize to a", "Serialize into a"))
     assert metric_of("trinity", "rouge_l").of(answer, ITEM) == pytest.approx(0.75)
     assert metric_of("chat", "rouge_l").of(answer, ITEM) > 0.75
     assert metric_of("chat", "quality") is None

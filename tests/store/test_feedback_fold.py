@@ -5,16 +5,7 @@ from hypothesis import strategies as st
 from store_nouns import nouns_of, rating
 
 from escultor.store.feedback import choice_target, key_of, latest, live, name_of
-from escultor.types import (
-    Choice,
-    Correction,
-    Feedback,
-    Implicit,
-    ImplicitEvent,
-    Rating,
-    Remark,
-    Revocation,
-)
+from escultor.types import Choice, Correction, Feedback, Implicit, ImplicitEvent, Rating, Remark, Revocation
 
 few = st.sampled_from("ab")
 times = st.integers(0, 3).map(float)

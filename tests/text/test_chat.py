@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.errors import ModelError
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 from escultor.text.tokenizer import SPECIAL
 from escultor.types import Message, Role
 
@@ -24,10 +24,10 @@ def chats():
     plain = tiny.tokenizer()
     plain.chat_template = None
     return {
-        "own": Chat(tiny.tokenizer()),
-        "chatml": Chat(tiny.chatml_tokenizer()),
-        "plain": Chat(plain),
-        "plain chatml": Chat(tiny.chatml_tokenizer(template=None)),
+        "own": ChatTemplate(tiny.tokenizer()),
+        "chatml": ChatTemplate(tiny.chatml_tokenizer()),
+        "plain": ChatTemplate(plain),
+        "plain chatml": ChatTemplate(tiny.chatml_tokenizer(template=None)),
     }
 
 
@@ -121,7 +121,7 @@ def test_a_template_that_closes_with_plain_text_is_closed_by_the_end_of_text():
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     )
-    chat = Chat(tokenizer)
+    chat = ChatTemplate(tokenizer)
     assert chat.turn_end == [*chat.text("\n"), chat.eos]
 
 
@@ -141,7 +141,7 @@ def test_a_tokenizer_that_adds_its_own_begin_token_adds_one():
     )
     for template in (tokenizer.chat_template, None):
         tokenizer.chat_template = template
-        chat = Chat(tokenizer)
+        chat = ChatTemplate(tokenizer)
         assert chat.prompt(ASK).count(1) == 1
         assert chat.prompt(ASK)[0] == 1
         assert chat.documents(["red", "blue"])[1].count(1) == 1
@@ -180,11 +180,11 @@ def test_a_template_that_drops_or_refuses_messages_is_refused(template, message)
     tokenizer.chat_template = template
     messages = (Message(Role.SYSTEM, "a"), Message(Role.USER, "b"), Message(Role.USER, "c"))
     with pytest.raises(ModelError, match=message):
-        Chat(tokenizer).prompt(messages)
+        ChatTemplate(tokenizer).prompt(messages)
 
 
 def test_a_tokenizer_without_an_end_token_is_refused():
     tokenizer = tiny.tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="no end-of-text token"):
-        Chat(tokenizer)
+        ChatTemplate(tokenizer)

@@ -7,9 +7,9 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escultor.data.rows import pair_rows
+from escultor.batching.rows import pair_rows
 from escultor.errors import ModelError
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 from escultor.types import Message, Pair, Role
 
 FAMILIES = ("qwen", "llama3", "gemma", "mistral")
@@ -29,7 +29,7 @@ MARKS = [
 ]
 texts = st.lists(st.sampled_from(MARKS) | st.text(max_size=5), max_size=4).map("".join)
 laws = settings(deadline=None, max_examples=40)
-CHATS = {family: Chat(tiny.tokenizer_like(family)) for family in FAMILIES}
+CHATS = {family: ChatTemplate(tiny.tokenizer_like(family)) for family in FAMILIES}
 SYSTEM, ASK = Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "red dog")
 
 
@@ -104,7 +104,7 @@ def test_no_merge_crosses_into_one_side_of_a_pair_alone(chat, ask, chosen, rejec
 
 
 def test_a_merge_across_the_border_is_there_to_be_avoided():
-    chat = Chat(tiny.chatml_tokenizer(template=None))  # without a template nothing stands between
+    chat = ChatTemplate(tiny.chatml_tokenizer(template=None))  # without a template nothing stands between
     whole = chat.tokenizer.encode("red dog", add_special_tokens=False)
     learnt = chat.example((Message(Role.USER, "red do"),), "g")
     assert learnt.prompt + learnt.response != [*whole, chat.eos]
@@ -176,7 +176,7 @@ def test_a_blank_that_the_tokenizer_writes_by_itself_is_not_doubled():
         additional_special_tokens=["[INST]", "[/INST]"],
         chat_template=tiny.MISTRAL,
     )
-    learnt = Chat(tokenizer).response("cat")
+    learnt = ChatTemplate(tokenizer).response("cat")
     assert tokenizer.convert_ids_to_tokens(learnt) == ["▁cat", "</s>"]
 
 
@@ -190,7 +190,7 @@ def test_a_template_that_takes_no_system_message_is_one_clear_error():
 def test_a_template_that_tells_the_date_is_asked_again_each_time(monkeypatch):
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = "{{ strftime_now('%d') }}" + tokenizer.chat_template
-    chat, rendered = Chat(tokenizer), []
+    chat, rendered = ChatTemplate(tokenizer), []
     render = chat._render
     monkeypatch.setattr(chat, "_render", lambda *how: rendered.append(how) or render(*how))
     assert chat.prompt((ASK,)) == chat.prompt((ASK,))

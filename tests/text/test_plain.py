@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.errors import DataError
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 from escultor.text.plain import PlainText, control_ids
 from escultor.types import Message, Role
 
@@ -119,7 +119,7 @@ def test_many_texts_at_once_are_as_one_by_one(name, texts):
 def test_a_template_may_write_what_a_text_may_not():
     tokenizer = tiny.qwen_tokenizer()
     tokenizer.chat_template += "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}"
-    prompt = Chat(tokenizer).prompt((Message(Role.USER, "red <think>"),))
+    prompt = ChatTemplate(tokenizer).prompt((Message(Role.USER, "red <think>"),))
     assert prompt.count(tokenizer.convert_tokens_to_ids("<think>")) == 1
     assert prompt[-1] == tokenizer.convert_tokens_to_ids("<think>")
 

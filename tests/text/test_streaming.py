@@ -4,11 +4,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import tokenizer, tokenizer_like
 
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 from escultor.text.streaming import TextStream, TokenBytes
 
 OWN = tokenizer()
-PLAIN = Chat(OWN)
+PLAIN = ChatTemplate(OWN)
 TEXT = st.text(st.sampled_from([*"abT .cat\n", "é", "漢", "🙂", "\u200d"]), max_size=30)
 
 
@@ -67,7 +67,7 @@ def test_a_beginning_of_a_stop_text_is_held_back_and_shown_when_it_was_none():
 
 def test_the_blank_that_a_template_writes_before_answers_is_no_part_of_them():
     family = tokenizer_like("mistral")
-    chat = Chat(family)
+    chat = ChatTemplate(family)
     assert chat.lead == " "
     ids = chat.response("The cat runs")[:-1]
     pieces, _ = streamed(ids, own=family, lead=chat.lead)

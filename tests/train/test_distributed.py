@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from several import together
 
+from escultor.batching.batches import deal, nll_batch
+from escultor.batching.rows import UnpairedRow
 from escultor.config import Distillation, Dpo, Kto, Lora, Training
-from escultor.data.batches import deal, nll_batch
-from escultor.data.rows import JudgedRow
 from escultor.errors import ConfigError, StoreError, TrainingError
 from escultor.model.adapters import merged, with_adapter
 from escultor.train import loop, optim, state
 from escultor.train.distributed import ALONE, World
 from escultor.train.loop import Objective, train
-from escultor.train.phases import PHASES, Frozen
+from escultor.train.methods import METHODS, Frozen
 from escultor.train.resume import RunFolder
 from escultor.train.state import restore_state
 from escultor.train.streams import PackedStream, RowStream
@@ -35,7 +35,7 @@ ROWS, BATCH = 11, 5  # three steps, the last with a single row: one of two proce
 def judged(count):
     pairs = tiny.pair_rows(count)
     return [
-        JudgedRow(row.id, row.prompt, row.chosen, row.rejected, i % 2 == 0) for i, row in enumerate(pairs)
+        UnpairedRow(row.id, row.prompt, row.chosen, row.rejected, i % 2 == 0) for i, row in enumerate(pairs)
     ]
 
 
@@ -77,7 +77,7 @@ def learn(world, name, run=None, on_step=lambda report: None):
     """Reports and final weights of one case (None but in the first process), and the model's own."""
     phase, settings = CASES[name]
     start = tiny.llama()
-    method = PHASES[phase]
+    method = METHODS[phase]
     torch.manual_seed(7)
     teacher = tiny.llama(seed=1) if phase == "distill" else start
     frozen = Frozen(teacher.model, None, Counter(), world)
@@ -128,13 +128,13 @@ def stopped_by_loss(world):
     """What a process says where one row of the second step is broken; the other process has it, or this."""
     rows = [replace(r, weight=float("inf")) if i == 6 else r for i, r in enumerate(tiny.nll_rows(8))]
     stream = RowStream(rows, own(shuffle=False, batch_size=4), nll_batch, world)
-    return message(world, stream, PHASES["sft"].objective(stream.settings))
+    return message(world, stream, METHODS["sft"].objective(stream.settings))
 
 
 def stopped_by_gradient(world):
     """The same where the gradient of a single process is broken, and its loss is not."""
     stream = RowStream(tiny.nll_rows(8), own(), nll_batch, world)
-    nll = PHASES["sft"].objective(stream.settings)
+    nll = METHODS["sft"].objective(stream.settings)
 
     def steep(model, batch, before):
         loss = nll.loss(model, batch, before)

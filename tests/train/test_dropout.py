@@ -9,16 +9,16 @@ import torch
 from test_kto import verdicts
 from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
+from escultor.batching.batches import nll_batch
 from escultor.config import Dpo, Kto, Sft
-from escultor.data.batches import nll_batch
 from escultor.errors import ModelError
 from escultor.model.attention import attend, kind_for
 from escultor.model.forward import begin_learning, logp_at_labels
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
+from escultor.train.device_setup import prepared
 from escultor.train.distributed import CPU
 from escultor.train.loop import train
-from escultor.train.phases import PHASES, Frozen
-from escultor.train.placing import prepared
+from escultor.train.methods import METHODS, Frozen
 
 
 def gpt2():
@@ -31,7 +31,7 @@ def gpt2():
 
 
 def first_loss(phase, rows, settings):
-    model, method = gpt2(), PHASES[phase]
+    model, method = gpt2(), METHODS[phase]
     stream = method.stream(rows, Frozen(model, None, Counter()), settings)
     with prepared(model, settings):
         return train(model, stream, method.objective(settings), settings).loss
@@ -41,7 +41,7 @@ def first_loss(phase, rows, settings):
 def test_a_policy_begins_at_its_reference(checkpointed):
     own = {"batch_size": 5, "max_steps": 1, "dtype": "float32", "gradient_checkpointing": checkpointed}
     assert first_loss("dpo", tiny.pair_rows(), Dpo(**own)) == pytest.approx(math.log(2), abs=1e-6)
-    rows = PHASES["kto"].rows(verdicts(), Chat(tiny.tokenizer()), 200, Counter(), Kto(**own))
+    rows = METHODS["kto"].rows(verdicts(), ChatTemplate(tiny.tokenizer()), 200, Counter(), Kto(**own))
     assert first_loss("kto", rows, Kto(**own)) == pytest.approx(0.5, abs=1e-6)
 
 

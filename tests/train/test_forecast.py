@@ -9,7 +9,7 @@ import torch
 from escultor.config import Distillation
 from escultor.model import forward
 from escultor.train import forecast
-from escultor.train.phases import PHASES
+from escultor.train.methods import METHODS
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -24,7 +24,7 @@ def looked(device, **changes):
     loaded, settings = tiny.llama(), tiny.settings(**changes)
     rows = tiny.nll_rows(40)
     return forecast.look(
-        PHASES["sft"], rows, Counter(), loaded.chat, loaded.model, settings, device=device
+        METHODS["sft"], rows, Counter(), loaded.chat, loaded.model, settings, device=device
     ).cost
 
 
@@ -41,7 +41,7 @@ def test_a_dense_mask_counts_where_the_device_needs_one(monkeypatch):
     )
     model, rows = tiny.llama().model, tiny.nll_rows(40)
     masked = [
-        forecast.work(PHASES["sft"], rows, model, tiny.settings(), device=device).masked
+        forecast.work(METHODS["sft"], rows, model, tiny.settings(), device=device).masked
         for device in (CPU, GPU)
     ]
     assert masked == [False, True]
@@ -53,7 +53,7 @@ def test_what_frozen_models_compute_follows_from_the_row_of_the_table():
     tokens = sum(row.length for row in rows)
     once = forecast.forward_flops(student, tokens)
     for phase, epochs, expected in (("sft", 3, 0.0), ("dpo", 3, once), ("kto", 1, once)):
-        found = forecast.work(PHASES[phase], rows, student, tiny.settings(epochs=epochs))
+        found = forecast.work(METHODS[phase], rows, student, tiny.settings(epochs=epochs))
         assert found.frozen_flops == expected
     own = Distillation(epochs=3, max_length=64)
-    assert forecast.work(PHASES["distill"], rows, student, own, teacher).frozen_flops == 3 * once
+    assert forecast.work(METHODS["distill"], rows, student, own, teacher).frozen_flops == 3 * once

@@ -6,18 +6,18 @@ import pytest
 import tiny
 import torch
 
+from escultor.batching.rows import unpaired_rows
 from escultor.config import Kto
-from escultor.data.rows import judged_rows
 from escultor.errors import DataError
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 from escultor.train.loop import train
+from escultor.train.methods import METHODS, Frozen
 from escultor.train.optim import Optimizers
-from escultor.train.phases import PHASES, Frozen
-from escultor.types import Judged, Message, Role
+from escultor.types import Message, Role, UnpairedExample
 
 
 def verdict(i, prompt, response, desirable=True):
-    return Judged(f"judged{i}", (Message(Role.USER, prompt),), response, desirable, tiny.ORIGIN)
+    return UnpairedExample(f"judged{i}", (Message(Role.USER, prompt),), response, desirable, tiny.ORIGIN)
 
 
 def verdicts(count=8):
@@ -26,11 +26,11 @@ def verdicts(count=8):
 
 @pytest.fixture(scope="module")
 def chat():
-    return Chat(tiny.tokenizer())
+    return ChatTemplate(tiny.tokenizer())
 
 
 def rows_of(items, chat, room=200, counts=None):
-    return judged_rows(items, chat, room, Counter() if counts is None else counts)
+    return unpaired_rows(items, chat, room, Counter() if counts is None else counts)
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def trained(chat, **changes):
     plain = tiny.settings(**changes).model_dump()
     own = Kto.model_validate({k: v for k, v in plain.items() if k in Kto.model_fields} | {"beta": 0.5})
     loaded, counts = tiny.llama(), Counter()
-    phase = PHASES["kto"]
+    phase = METHODS["kto"]
     rows = phase.rows(verdicts(), chat, 200, counts, own)
     stream = phase.stream(rows, Frozen(loaded.model, None, counts), own)
     return loaded.model, train(loaded.model, stream, phase.objective(own), own), counts

@@ -13,11 +13,11 @@ import pytest
 import tiny
 import torch
 
-from escultor.data.batches import nll_batch
-from escultor.data.rows import example_rows
+from escultor.batching.batches import nll_batch
+from escultor.batching.rows import example_rows
 from escultor.errors import PlaceError, StoreError, TrainingError
 from escultor.model.forward import logp_at_labels
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 from escultor.train import loop
 from escultor.train.loop import Objective, train
 from escultor.train.objectives import Loss, nll
@@ -353,7 +353,7 @@ def greedy(model, prompt, most):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_eight_examples_are_learnt_by_heart_to_their_ends(optimizer):
     loaded = tiny.llama()
-    chat = Chat(loaded.tokenizer)
+    chat = ChatTemplate(loaded.tokenizer)
     rows = example_rows(tiny.examples(8), chat, 64, Counter())
     own = tiny.settings(epochs=200, batch_size=8, optimizer=optimizer)
     last = train(loaded.model, RowStream(rows, own, nll_batch), objective, own)

@@ -15,7 +15,7 @@ from escultor.model.forward import logp_at_labels
 from escultor.model.load import Loaded, folder_of, load, load_shape, save
 from escultor.model.student import cut_student
 from escultor.train import loop
-from escultor.train.phases import PHASES, Frozen
+from escultor.train.methods import METHODS, Frozen
 from escultor.train.resume import PLAIN
 from escultor.train.runs import ADAPTER, MODEL, run
 
@@ -105,7 +105,7 @@ def test_checkpointing_changes_no_bit_of_an_adapter(base, done, tmp_path):
 
 def test_the_reference_is_the_model_without_its_adapter():
     start, own = tiny.llama(), Dpo(lora=Lora(rank=4), dtype="float32", batch_size=5, shuffle=False)
-    stream = PHASES["dpo"].stream(tiny.pair_rows(), Frozen(start.model, None, Counter()), own)
+    stream = METHODS["dpo"].stream(tiny.pair_rows(), Frozen(start.model, None, Counter()), own)
     student = with_adapter(start, own.lora).model
     with torch.no_grad():
         for name, value in student.named_parameters():

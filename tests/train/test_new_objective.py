@@ -9,9 +9,9 @@ from torch import Tensor
 
 from escultor.config import Dpo
 from escultor.model.load import load
-from escultor.train.minimised import per_pair, per_token
+from escultor.train.method_objectives import per_pair, per_token
+from escultor.train.methods import METHODS
 from escultor.train.objectives import Loss
-from escultor.train.phases import PHASES
 from escultor.train.runs import preview, run
 from escultor.types import Message, Pair, Role
 
@@ -28,8 +28,8 @@ def exponential(h: Tensor, beta: float, flip_rate: Tensor) -> Tensor:
 
 @pytest.fixture
 def table(monkeypatch):
-    monkeypatch.setitem(PHASES, "focal", replace(PHASES["sft"], objective=per_token(focal)))
-    monkeypatch.setitem(PHASES, "exponential", replace(PHASES["dpo"], objective=per_pair(exponential)))
+    monkeypatch.setitem(METHODS, "focal", replace(METHODS["sft"], objective=per_token(focal)))
+    monkeypatch.setitem(METHODS, "exponential", replace(METHODS["dpo"], objective=per_pair(exponential)))
 
 
 def test_one_on_single_texts_trains_as_the_others_do(table, tmp_path):

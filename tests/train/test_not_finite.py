@@ -9,7 +9,7 @@ import tiny
 from escultor.errors import NotFinite, StoreError
 from escultor.model.load import load
 from escultor.train import loop, runs
-from escultor.train.names import RECORD
+from escultor.train.filenames import RECORD
 from escultor.train.resume import LAST_GOOD
 from escultor.train.runs import run
 

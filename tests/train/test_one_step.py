@@ -5,14 +5,14 @@ import re
 from pathlib import Path
 
 from escultor.model import forward, head
-from escultor.train import loop, minimised, objectives, optim, streams
+from escultor.train import loop, method_objectives, objectives, optim, streams
 
 DOCS = Path(__file__).parents[2] / "docs" / "architecture.md"
 STEP = (  # in the order in which a step of `sft` goes through them
     loop.train,
     streams.RowStream.micro_batches,
     loop._accumulate,
-    minimised.per_token,
+    method_objectives.per_token,
     forward.logp_at_labels,
     forward.hidden_at_labels,
     head.linear_logp,

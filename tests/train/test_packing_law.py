@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from escultor.batching.batches import best_fit, nll_batch, pair_batch
+from escultor.batching.rows import NllRow, PairRow
+from escultor.batching.teacher import with_teacher
 from escultor.config import Distillation, Dpo
-from escultor.data.batches import best_fit, nll_batch, pair_batch
-from escultor.data.rows import NllRow, PairRow
-from escultor.data.signals import with_teacher
 from escultor.model.forward import logp_at_labels
+from escultor.train.methods import METHODS
 from escultor.train.objectives import nll
-from escultor.train.phases import PHASES
 from escultor.train.preferences import dpo
 
 RTOL = 1e-5
@@ -39,7 +39,7 @@ def teacher():
     return tiny.llama(seed=1).model
 
 
-kd_objective = PHASES["distill"].objective(Distillation(dtype="float32"))
+kd_objective = METHODS["distill"].objective(Distillation(dtype="float32"))
 
 
 def outcome(model, batches, loss):
@@ -158,7 +158,7 @@ def test_a_row_of_weight_2_is_the_row_twice_and_weights_all_alike_change_nothing
 def test_so_is_a_pair_of_weight_2_with_an_nll_term_and_per_token(model, normalised):
     rows = tiny.pair_rows(5)
     own = Dpo(nll_weight=0.5, length_normalised=normalised)
-    objective = PHASES["dpo"].objective(own)
+    objective = METHODS["dpo"].objective(own)
 
     def loss(model, batch):
         said = torch.full(batch.packed.target.shape, -5.0)

@@ -14,8 +14,8 @@ from escultor.config import Dpo
 from escultor.errors import EscultorError, InputError, StoreError
 from escultor.train import lock, runs
 from escultor.train.distributed import ALONE
+from escultor.train.filenames import LOCK, RECORD
 from escultor.train.lock import held
-from escultor.train.names import LOCK, RECORD
 from escultor.train.resume import RunFolder
 from escultor.train.runs import run
 from escultor.types import Message, Pair, Role

@@ -10,19 +10,19 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.autograd.graph import save_on_cpu
 
-from escultor.data.batches import nll_batch
+from escultor.batching.batches import nll_batch
 from escultor.errors import ConfigError, ModelError
 from escultor.model import memory
 from escultor.model.attention import attend
 from escultor.model.forward import fast_bfloat16, logp_at_labels, multiplies_in
 from escultor.model.memory import checkpoint_layers, offloaded
 from escultor.model.segments import NAME
+from escultor.train.device_setup import placed, prepared, sparing
 from escultor.train.distributed import ALONE, CPU, World
 from escultor.train.loop import train
+from escultor.train.methods import METHODS
 from escultor.train.objectives import nll
 from escultor.train.optim import Optimizers, adamw_bytes, state_bytes
-from escultor.train.phases import PHASES
-from escultor.train.placing import placed, prepared, sparing
 from escultor.train.resume import RunFolder
 from escultor.train.runs import run
 from escultor.train.streams import RowStream
@@ -35,7 +35,7 @@ def gradients(model, settings):
     model.train()
     batch = nll_batch(tiny.nll_rows(9), 64)
     with prepared(model, settings):
-        loss = sparing(PHASES["sft"].objective(settings), settings).loss(model, batch, 0.0)
+        loss = sparing(METHODS["sft"].objective(settings), settings).loss(model, batch, 0.0)
         loss.total.backward()
     return loss.total.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
 

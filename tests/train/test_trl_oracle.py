@@ -12,9 +12,9 @@ import torch
 from tiny import ORIGIN, WORDS, example, llama
 
 from escultor.config import Dpo, Kto, Sft
-from escultor.text.chat import Chat
-from escultor.train.phases import PHASES, Frozen
-from escultor.types import Judged, Pair
+from escultor.text.chat import ChatTemplate
+from escultor.train.methods import METHODS, Frozen
+from escultor.types import Pair, UnpairedExample
 
 pytest.importorskip("trl")
 from trl_side import Said, judged_loss, nll_loss, pair_loss
@@ -64,7 +64,7 @@ def pairs(settings: Dpo):
 
 
 def rows_of(phase: str, items, settings):
-    return PHASES[phase].rows(items, Chat(llama().tokenizer), 256, Counter(), settings)
+    return METHODS[phase].rows(items, ChatTemplate(llama().tokenizer), 256, Counter(), settings)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def reference():
 
 def ours(phase: str, model, rows, settings, reference=None) -> Said:
     """The phase's own stream and objective on one batch, divided as the loop divides it."""
-    method, own = PHASES[phase], copy.deepcopy(model).train()
+    method, own = METHODS[phase], copy.deepcopy(model).train()
     stream = method.stream(rows, Frozen(reference, None, Counter()), settings)
     (batch,) = stream.micro_batches(0)
     objective = method.objective(settings)
@@ -141,7 +141,7 @@ def test_kto_is_trls(weights, swapped, model, reference):
     )
     prompts = [example(i, sentence(i, 2 + i), "").prompt for i in range(5)]
     items = [
-        Judged(f"judged{i}", prompt, sentence(i + 3, 9 - i), i % 2 > 0, ORIGIN)
+        UnpairedExample(f"judged{i}", prompt, sentence(i + 3, 9 - i), i % 2 > 0, ORIGIN)
         for i, prompt in enumerate(prompts)
     ]
     rows = rows_of("kto", items, settings)

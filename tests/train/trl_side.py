@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from escultor.data.rows import NllRow, PairRow
+from escultor.batching.rows import NllRow, PairRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,58 +17,58 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from escultor.cli.output import Done, print_json, shell_of
+from escultor.cli.output import CommandResult, print_json, shell_of
 from escultor.cli.processes import Processes, launch, processes_of, report_once
 
 INTERRUPTED = 130
 
 # Verb: where its function is. Two words: a group and its command.
 VERBS = {
-    "init": "escultor.cli.project:init",
+    "init": "escultor.cli.init:init",
     "doctor": "escultor.cli.doctor:doctor",
     "demo": "escultor.cli.demo:demo",
     "data mine": "escultor.cli.data:mine",
     "data check": "escultor.cli.data:check",
-    "data import": "escultor.cli.importing:bring",
-    "data preview": "escultor.cli.previewing:preview",
-    "data curate": "escultor.cli.curating:curate",
-    "data list": "escultor.cli.curating:datasets",
-    "data card": "escultor.cli.curating:card",
-    "data export": "escultor.cli.curating:export",
-    "data diff": "escultor.cli.curating:diff",
-    "data review": "escultor.cli.reviewing:review",
-    "pretrain": "escultor.cli.training:pretrain",
-    "sft": "escultor.cli.training:sft",
-    "dpo": "escultor.cli.training:dpo",
-    "kto": "escultor.cli.training:kto",
-    "distill": "escultor.cli.training:distill",
-    "evaluate": "escultor.cli.evaluating:evaluate",
-    "compare": "escultor.cli.comparing:compare",
-    "canary": "escultor.cli.comparing:canary",
+    "data import": "escultor.cli.data_import:bring",
+    "data preview": "escultor.cli.preview:preview",
+    "data curate": "escultor.cli.datasets:curate",
+    "data list": "escultor.cli.datasets:datasets",
+    "data card": "escultor.cli.datasets:card",
+    "data export": "escultor.cli.datasets:export",
+    "data diff": "escultor.cli.datasets:diff",
+    "data review": "escultor.cli.review:review",
+    "pretrain": "escultor.cli.train:pretrain",
+    "sft": "escultor.cli.train:sft",
+    "dpo": "escultor.cli.train:dpo",
+    "kto": "escultor.cli.train:kto",
+    "distill": "escultor.cli.train:distill",
+    "evaluate": "escultor.cli.evaluate:evaluate",
+    "compare": "escultor.cli.compare:compare",
+    "canary": "escultor.cli.compare:canary",
     "speed": "escultor.cli.speed:speed",
-    "rate": "escultor.cli.rating:rate",
+    "rate": "escultor.cli.rate:rate",
     "judge": "escultor.cli.judge:judge",
-    "promote": "escultor.cli.deploying:promote",
-    "rollback": "escultor.cli.deploying:rollback",
-    "models": "escultor.cli.deploying:models",
-    "merge": "escultor.cli.deploying:merge",
-    "serve": "escultor.cli.serving:serve",
+    "promote": "escultor.cli.deploy:promote",
+    "rollback": "escultor.cli.deploy:rollback",
+    "models": "escultor.cli.deploy:models",
+    "merge": "escultor.cli.deploy:merge",
+    "serve": "escultor.cli.serve:serve",
     "keys create": "escultor.cli.keys:create",
     "keys revoke": "escultor.cli.keys:revoke",
     "keys list": "escultor.cli.keys:list_keys",
-    "interactions export": "escultor.cli.exporting:export_interactions",
-    "interactions count": "escultor.cli.exporting:count_interactions",
-    "feedback export": "escultor.cli.exporting:export_feedback",
-    "feedback count": "escultor.cli.exporting:count_feedback",
+    "interactions export": "escultor.cli.export:export_interactions",
+    "interactions count": "escultor.cli.export:count_interactions",
+    "feedback export": "escultor.cli.export:export_feedback",
+    "feedback count": "escultor.cli.export:count_feedback",
     "subjects hash": "escultor.cli.subjects:hash",
     "subjects erase": "escultor.cli.subjects:erase",
     "subjects erasures": "escultor.cli.subjects:erasures",
-    "cycle": "escultor.cli.judging:cycle",
-    "feedback convert": "escultor.cli.converting:convert",
-    "feedback advise": "escultor.cli.converting:advise",
-    "feedback quarantine": "escultor.cli.converting:quarantine",
-    "generate": "escultor.cli.generating:generate",
-    "inspect": "escultor.cli.inspecting:inspect",
+    "cycle": "escultor.cli.cycle:cycle",
+    "feedback convert": "escultor.cli.feedback:convert",
+    "feedback advise": "escultor.cli.feedback:advise",
+    "feedback quarantine": "escultor.cli.feedback:quarantine",
+    "generate": "escultor.cli.generate:generate",
+    "inspect": "escultor.cli.inspect:inspect",
 }
 GROUPS = {
     "data": "Make training data from the installed documentation, and look at your own.",
@@ -193,7 +193,7 @@ def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
             return launch(processes, context.obj)
         # With --json, whatever is said on the way goes to stderr: stdout is the one line.
         with processes.speaking(), redirect_stdout(sys.stderr) if shell.as_json else nullcontext():
-            done: Done = function(shell, **given, **({"processes": processes} if several else {}))
+            done: CommandResult = function(shell, **given, **({"processes": processes} if several else {}))
         if shell.as_json and processes.first:
             print_json(done.data)
         return done.code

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from escultor.cli.finding import need_file, read_corpus
-from escultor.cli.output import Done, Shell
+from escultor.cli.lookup import need_file, read_corpus
+from escultor.cli.output import CommandResult, Shell
 
 if TYPE_CHECKING:
     from escultor.types import Document, Example
 
 
-class Mined(StrEnum):
+class MinedKind(StrEnum):
     TRINITY = "trinity"
     DOCUMENTS = "documents"
 
 
-class Split(StrEnum):
+class SplitSide(StrEnum):
     TRAIN = "train"
     HELD_OUT = "held-out"
 
 
-class RowKind(StrEnum):
+class RowKindOption(StrEnum):
     DOCUMENT = "document"
     EXAMPLE = "example"
     PAIR = "pair"
@@ -36,39 +36,40 @@ def mine(
     shell: Shell,
     out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
     kind: Annotated[
-        Mined, typer.Option("--kind", help="Prompts with gold answers, or plain text.")
-    ] = Mined.TRINITY,
+        MinedKind, typer.Option("--kind", help="Prompts with gold answers, or plain text.")
+    ] = MinedKind.TRINITY,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Rows at most.")] = None,
     split: Annotated[
-        Split, typer.Option("--split", help="Packages to train on, or those never trained on.")
-    ] = Split.TRAIN,
-) -> Done:
+        SplitSide, typer.Option("--split", help="Packages to train on, or those never trained on.")
+    ] = SplitSide.TRAIN,
+) -> CommandResult:
     """Write the documentation of the installed packages as training data."""
-    from escultor.data.importers import write_jsonl
+    from escultor.data.jsonl import write_jsonl
 
     url = shell.config.store.url
-    items = _documents(url, split, limit) if kind is Mined.DOCUMENTS else _golds(url, split, limit)
+    items = _documents(url, split, limit) if kind is MinedKind.DOCUMENTS else _golds(url, split, limit)
     rows = write_jsonl(out, items)
     shell.say(f"wrote {rows:,} rows to {out} ({kind}, {split})")
-    return Done({"out": out, "rows": rows, "kind": kind, "split": split})
+    return CommandResult({"out": out, "rows": rows, "kind": kind, "split": split})
 
 
-def _golds(url: str, split: Split, limit: int | None) -> list[Example]:
+def _golds(url: str, split: SplitSide, limit: int | None) -> list[Example]:
     """Prompts with gold Trinities; a limit keeps the packages in balance."""
     from escultor.data.sources.documentation import balanced
 
     corpus = read_corpus(url)
-    golds = corpus.train if split is Split.TRAIN else corpus.held_out
+    golds = corpus.train if split is SplitSide.TRAIN else corpus.held_out
     return [gold.example() for gold in (golds if limit is None else balanced(golds, limit))]
 
 
-def _documents(url: str, split: Split, limit: int | None) -> list[Document]:
+def _documents(url: str, split: SplitSide, limit: int | None) -> list[Document]:
     """Plain text; a limit takes those of lowest hash, which is a fair draw that depends on no order."""
     from escultor.data.sources.documentation import documents, is_held_out
 
     entries = read_corpus(url).entries
     made = {
-        d.id: d for d in documents(e for e in entries if is_held_out(e.package) is (split is Split.HELD_OUT))
+        d.id: d
+        for d in documents(e for e in entries if is_held_out(e.package) is (split is SplitSide.HELD_OUT))
     }
     return [made[id] for id in (made if limit is None else sorted(made)[:limit])]
 
@@ -77,13 +78,13 @@ def check(
     shell: Shell,
     file: Annotated[Path, typer.Argument(help="A JSONL file.")],
     kind: Annotated[
-        RowKind | None, typer.Option("--kind", help="What its rows are; default: as the first row.")
+        RowKindOption | None, typer.Option("--kind", help="What its rows are; default: as the first row.")
     ] = None,
-) -> Done:
+) -> CommandResult:
     """Read a JSONL file as training would, and say what is used and what is left out, and why."""
-    from escultor.data.importers import kind_of, read_jsonl
+    from escultor.data.jsonl import kind_of, read_jsonl
 
-    kind = kind or RowKind(kind_of(need_file(file)))
+    kind = kind or RowKindOption(kind_of(need_file(file)))
     found = read_jsonl(need_file(file), kind.value)
     shell.say(f"{file}: {len(found.items):,} rows of kind {kind} can be used")
     rest = {reason: n for reason, n in found.counts.items() if reason != "kept"}
@@ -93,4 +94,4 @@ def check(
             for reason, n in rest.items()
         ]
         shell.table(["Left out or not used", "Count", "Lines"], rows, left=(0, 2))
-    return Done({"file": file, "kind": kind, "counts": found.counts, "skipped": found.skipped})
+    return CommandResult({"file": file, "kind": kind, "counts": found.counts, "skipped": found.skipped})

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from escultor.cli.output import Done, Shell, write_text
+from escultor.cli.output import CommandResult, Shell, write_text
 
 if TYPE_CHECKING:
-    from escultor.cycle.demo import DemoResult
+    from escultor.demo.run import DemoResult
 
 
 def demo(
@@ -20,27 +20,27 @@ def demo(
         bool, typer.Option("--from-scratch", help="Pre-train the base first instead of taking escultor-base.")
     ] = False,
     page: Annotated[Path, typer.Option("--report", help="Where the page is written.")] = Path("report.html"),
-) -> Done:
+) -> CommandResult:
     """Run one whole turn of the loop on the installed documentation, then a second one from feedback."""
-    from escultor.cli.live import Live
+    from escultor.cli.progress import LiveProgress
     from escultor.config import load_config
-    from escultor.cycle.demo import CONFIG, run_demo
-    from escultor.cycle.demo_report import as_json, as_report
-    from escultor.evaluate.report import render
+    from escultor.demo.report import as_json, as_report
+    from escultor.demo.run import CONFIG, run_demo
+    from escultor.evaluate.report.page import render
 
     config = load_config(shell.config_file or CONFIG, shell.overrides)
     url = shell.store or config.store.url
-    with Live() as live:
+    with LiveProgress() as live:
         result = run_demo(url, from_scratch, config, live)
     report = as_report(result, page.parent)
     write_text(page, render(report))
     _show(shell, result, report.notes, page, url)
-    return Done(as_json(result) | {"report": str(page)})
+    return CommandResult(as_json(result) | {"report": str(page)})
 
 
 def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, url: str) -> None:
-    from escultor.cycle.demo_report import rows
-    from escultor.evaluate.report import text_table
+    from escultor.demo.report import rows
+    from escultor.evaluate.report.page import text_table
 
     heads, *body = text_table(rows(result), turned=True)
     shell.table(heads, body)

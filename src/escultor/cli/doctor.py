@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from escultor.cli.finding import log_file, store_exists, store_root
-from escultor.cli.output import Done, Shell
+from escultor.cli.lookup import log_file, store_exists, store_root
+from escultor.cli.output import CommandResult, Shell
 from escultor.errors import EscultorError
 
 GIGABYTE = 1e9
@@ -29,7 +29,7 @@ class Check:
     remedy: str = ""
 
 
-def doctor(shell: Shell) -> Done:
+def doctor(shell: Shell) -> CommandResult:
     """Check Python, torch, the disk, the store, the model and the extras; fails say what to do."""
     checks = [_checked(name, check, shell) for name, check in CHECKS.items()]
     for check in checks:
@@ -39,7 +39,9 @@ def doctor(shell: Shell) -> Done:
     shell.say(
         "all is well" if not failed else f"{failed} of {len(checks)} checks failed", "bold" if failed else ""
     )
-    return Done({"checks": [asdict(check) for check in checks], "failed": failed}, 1 if failed else 0)
+    return CommandResult(
+        {"checks": [asdict(check) for check in checks], "failed": failed}, 1 if failed else 0
+    )
 
 
 def _show(shell: Shell, check: Check) -> None:

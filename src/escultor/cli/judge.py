@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.evaluating import KEY_ENV, KeyEnv, Which, WhichSuite, checked_model, exam_of
-from escultor.cli.output import Done, Shell
-from escultor.cli.rating import session_between
+from escultor.cli.evaluate import KEY_ENV, KeyEnv, Which, WhichSuite, checked_model, exam_of
+from escultor.cli.output import CommandResult, Shell
+from escultor.cli.rate import session_between
 from escultor.errors import InputError
 
 if TYPE_CHECKING:
-    from escultor.evaluate.judge import Judge, Judged
-    from escultor.evaluate.judge_calibration import Corrected
-    from escultor.evaluate.preference_session import Ballots, Session
+    from escultor.evaluate.raters.judge import Judge, JudgedItem
+    from escultor.evaluate.raters.judge_calibration import CorrectedMean
+    from escultor.evaluate.raters.session import Ballots, RatingSession
 
 
 def judge(
@@ -31,12 +31,12 @@ def judge(
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="An OpenAI-compatible server, up to /v1.")] = None,
     key_env: KeyEnv = KEY_ENV,
-) -> Done:
+) -> CommandResult:
     """Let a language model compare two models' answers, in both orders; people's ratings correct it."""
-    from escultor.cli.live import Live
-    from escultor.evaluate.judge import judge_choices, judge_session
-    from escultor.evaluate.memo import Memo
-    from escultor.evaluate.preference_session import Ballots
+    from escultor.cli.progress import LiveProgress
+    from escultor.evaluate.cache import EvaluationCache
+    from escultor.evaluate.raters.judge import judge_choices, judge_session
+    from escultor.evaluate.raters.session import Ballots
     from escultor.store import open_store
     from escultor.types import Feedback
 
@@ -47,8 +47,8 @@ def judge(
     exam = exam_of(shell, suite)
     with open_store(shell.config.store.url) as store:
         session, swapped = session_between(shell, store, folders, exam)
-        memo = Memo(store.root / "cache" / "judge.jsonl")
-        with Live() as live:
+        memo = EvaluationCache(store.root / "cache" / "judge.jsonl")
+        with LiveProgress() as live:
             live.phase(f"{own.name} compares {exam.suite.items} items")
             found = judge_session(session, own, memo, live.note)
         made = judge_choices(session, own, found)
@@ -60,7 +60,7 @@ def judge(
 
 def _judge(shell: Shell, model: str, url: str | None, key_env: str) -> Judge:
     from escultor.cycle.api import checkpoint_id
-    from escultor.evaluate.judge import EndpointJudge, LocalJudge
+    from escultor.evaluate.raters.judge import EndpointJudge, LocalJudge
     from escultor.model.load import load
 
     if url is not None:
@@ -69,10 +69,12 @@ def _judge(shell: Shell, model: str, url: str | None, key_env: str) -> Judge:
     return LocalJudge(load(str(folder)), checkpoint_id(folder), shell.config.evaluation.batch_size)
 
 
-def _report(shell: Shell, session: Session, ballots: Ballots, found: list[Judged], sign: float) -> Done:
-    from escultor.evaluate.judge_calibration import correct_judge
-    from escultor.evaluate.preference import item_means
-    from escultor.evaluate.stats import win_rate
+def _report(
+    shell: Shell, session: RatingSession, ballots: Ballots, found: list[JudgedItem], sign: float
+) -> CommandResult:
+    from escultor.evaluate.raters.judge_calibration import correct_judge
+    from escultor.evaluate.raters.preference import item_means
+    from escultor.stats import win_rate
 
     sure = {j.item: sign * j.value for j in found if j.value is not None}
     clusters = {j.item: j.cluster for j in found}
@@ -92,10 +94,10 @@ def _report(shell: Shell, session: Session, ballots: Ballots, found: list[Judged
     )
     shell.say(_corrected(corrected))
     data: dict[str, Any] = {"session": session.id, **counts, "win_rate": won._asdict()}
-    return Done(data | {"corrected": asdict(corrected) if corrected else None})
+    return CommandResult(data | {"corrected": asdict(corrected) if corrected else None})
 
 
-def _corrected(found: Corrected | None) -> str:
+def _corrected(found: CorrectedMean | None) -> str:
     if found is None:
         return (
             "No person rated two clusters of these items, so nothing tells how far this judge can be "

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from escultor.cli.finding import existing_store
-from escultor.cli.output import Done, Shell
+from escultor.cli.lookup import existing_store
+from escultor.cli.output import CommandResult, Shell
 from escultor.errors import InputError
 
 
@@ -19,7 +19,7 @@ def create(
         list[str] | None,
         typer.Option("--scope", help="infer, feedback, read or admin; repeatable; default: infer, feedback."),
     ] = None,
-) -> Done:
+) -> CommandResult:
     """Make a key, and show it once: the store keeps its digest alone."""
     from escultor.serve.auth import create
     from escultor.store import open_store
@@ -33,22 +33,22 @@ def create(
         store.log.append(made)
     shell.say(key, "bold")
     shell.say(f"key {made.id} ({', '.join(made.scopes)}); it is not shown again", "dim")
-    return Done({"id": made.id, "key": key, "name": name, "scopes": made.scopes})
+    return CommandResult({"id": made.id, "key": key, "name": name, "scopes": made.scopes})
 
 
 def revoke(
     shell: Shell, id: Annotated[str, typer.Argument(help="The key's id; `escultor keys list` shows it.")]
-) -> Done:
+) -> CommandResult:
     """End a key. Gateways that run hear of it within `serve.follow_s`."""
     from escultor.serve.auth import revoke
 
     with existing_store(shell.config.store.url, "there are no keys") as store:
         store.log.append(revoke(_ring(store), id))
     shell.say(f"revoked: {id}")
-    return Done({"revoked": id})
+    return CommandResult({"revoked": id})
 
 
-def list_keys(shell: Shell) -> Done:
+def list_keys(shell: Shell) -> CommandResult:
     """Show the keys that are in force."""
     with existing_store(shell.config.store.url, "there are no keys") as store:
         ring = _ring(store)
@@ -58,7 +58,7 @@ def list_keys(shell: Shell) -> Done:
     ]
     shell.table(["Key", "Name", "Scopes", "Made"], rows, left=(0, 1, 2, 3))
     found = [{"id": k.id, "name": k.name, "scopes": k.scopes, "time": k.time} for k in ring.keys.values()]
-    return Done({"keys": found, "guarded": ring.guarded})
+    return CommandResult({"keys": found, "guarded": ring.guarded})
 
 
 def _ring(store: Any) -> Any:

@@ -31,7 +31,7 @@ USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CommandResult:
     """What a command came to: the object that --json prints, and the exit code."""
 
     data: dict[str, Any] = field(default_factory=dict)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.evaluating import WhichSuite, checked_model, exam_of
-from escultor.cli.output import Done, Shell, write_text
+from escultor.cli.evaluate import WhichSuite, checked_model, exam_of
+from escultor.cli.output import CommandResult, Shell, write_text
 from escultor.errors import InputError
 from escultor.ids import plain
 
 if TYPE_CHECKING:
-    from escultor.evaluate.race import Race
+    from escultor.evaluate.latency_benchmark import LatencyBenchmark
 
 _TIMES = (("First token", "ttft"), ("Whole answer", "latency"), ("Each token after", "per_token"))
 
@@ -30,10 +30,10 @@ def speed(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write it as JSON, for `compare --speed FILE`.")
     ] = None,
-) -> Done:
+) -> CommandResult:
     """Time models on the same requests, in turns (A B, B A), on this machine: latency, throughput, price."""
-    from escultor.cli.live import Live
-    from escultor.cycle import measuring
+    from escultor.cli.progress import LiveProgress
+    from escultor.cycle import evaluation_service
     from escultor.cycle.api import checkpoint_id
 
     folders = [checked_model(shell, name) for name in models]
@@ -44,9 +44,9 @@ def speed(
     if requests is not None:
         evaluation = config.evaluation.model_copy(update={"speed_requests": requests})
         config = config.model_copy(update={"evaluation": evaluation})
-    with Live() as live:
+    with LiveProgress() as live:
         live.phase(f"timing {', '.join(models)} on the prompts of {exam.suite.name}")
-        race = measuring.raced(folders, exam, config, live.note)
+        race = evaluation_service.raced(folders, exam, config, live.note)
     if out is not None:
         write_text(out, race.to_json())
     named = dict(zip(models, race.speeds, strict=True))
@@ -54,12 +54,12 @@ def speed(
     show_speeds(shell, figures)
     ratios = _ratios(shell, race, list(named.items()))
     told = {name: {"checkpoint": named[name], **found} for name, found in figures.items()}
-    return Done({"suite": race.suite, "models": told, "times": ratios, "out": out})
+    return CommandResult({"suite": race.suite, "models": told, "times": ratios, "out": out})
 
 
 def show_speeds(shell: Shell, by_model: Mapping[str, Mapping[str, float]]) -> None:
     """Latencies with their intervals, then throughput and what it costs at the price of an hour."""
-    from escultor.evaluate.report_parts import count, dollars
+    from escultor.evaluate.report.parts import count, dollars
     from escultor.evaluate.speed import doubt_about_p99
 
     rows = [
@@ -89,9 +89,9 @@ def _latency(figures: Mapping[str, float], key: str) -> str:
     return f"{figures[key]:.1f} [{low}, {high}]"
 
 
-def _ratios(shell: Shell, race: Race, named: list[tuple[str, str]]) -> list[dict[str, Any]]:
+def _ratios(shell: Shell, race: LatencyBenchmark, named: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Every model beside the one named before it."""
-    from escultor.evaluate.race import time_ratio
+    from escultor.evaluate.latency_benchmark import time_ratio
 
     found = []
     for (one, first), (other, second) in pairwise(named):

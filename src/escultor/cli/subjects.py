@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.finding import existing_store
-from escultor.cli.output import Done, Shell
+from escultor.cli.lookup import existing_store
+from escultor.cli.output import CommandResult, Shell
 from escultor.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ Hash = Annotated[str, typer.Argument(metavar="HASH", help="The subject; `esculto
 def hash(
     shell: Shell,
     name: Annotated[str, typer.Argument(help="What the application calls its user.")],
-) -> Done:
+) -> CommandResult:
     """Tell under which hash a user stands in this store."""
-    from escultor.serve.subjects import Subjects
+    from escultor.serve.subjects import SubjectHasher
 
     with existing_store(shell.config.store.url) as store:
-        subject = Subjects.of(store.root).subject(name)
+        subject = SubjectHasher.of(store.root).subject(name)
     shell.say(subject)
-    return Done({"subject": subject})
+    return CommandResult({"subject": subject})
 
 
 def erase(
@@ -38,9 +38,9 @@ def erase(
     subject: Hash,
     by: Annotated[str | None, typer.Option("--by", help="Who asked for it; default: your login.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
-) -> Done:
+) -> CommandResult:
     """Remove what a person asked and said, for ever, and list what was trained on it."""
-    from escultor.data.provenance import made_of
+    from escultor.datasets.provenance import made_of
     from escultor.types import Erasure
 
     if not _HASH.fullmatch(subject):
@@ -54,10 +54,10 @@ def erase(
         made = made_of(store, ids).shown()
     shell.say("erased: " + ", ".join(f"{n:,} {what}" for what, n in erasure.counts.items()), "bold")
     _tell(shell, made)
-    return Done({**_as_data(erasure), **made})
+    return CommandResult({**_as_data(erasure), **made})
 
 
-def erasures(shell: Shell) -> Done:
+def erasures(shell: Shell) -> CommandResult:
     """List what was erased, when and on whose request."""
     from escultor.types import Erasure
 
@@ -73,7 +73,7 @@ def erasures(shell: Shell) -> Done:
         for e in found
     ]
     shell.table(["When", "Subject", "Asked by", "Entries"], rows, left=(0, 1, 2, 3))
-    return Done({"erasures": [_as_data(e) for e in found]})
+    return CommandResult({"erasures": [_as_data(e) for e in found]})
 
 
 def _as_data(erasure: Erasure) -> dict[str, Any]:

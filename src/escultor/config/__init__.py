@@ -14,11 +14,11 @@ Every key acts. A key that cannot act with the others given is refused, not igno
 from __future__ import annotations
 
 from escultor.config.curation import Curation
-from escultor.config.feedback import FeedbackIntake
-from escultor.config.judging import Canary, Evaluation, Gate
-from escultor.config.load import Config, Model, Store, load_config, load_policy, with_steps
+from escultor.config.evaluation import Canary, Evaluation, Gate
+from escultor.config.feedback import FeedbackRules
+from escultor.config.intake import FeedbackIntake
+from escultor.config.load import Config, ModelSection, StoreSection, load_config, load_policy, with_steps
 from escultor.config.monitoring import Monitor
-from escultor.config.routes import Routes
 from escultor.config.section import Section
 from escultor.config.serving import Serve, Upstream
 from escultor.config.training import Distillation, Dpo, Kto, Lora, Pretrain, Sft, Training
@@ -31,17 +31,17 @@ __all__ = [
     "Dpo",
     "Evaluation",
     "FeedbackIntake",
+    "FeedbackRules",
     "Gate",
     "Kto",
     "Lora",
-    "Model",
+    "ModelSection",
     "Monitor",
     "Pretrain",
-    "Routes",
     "Section",
     "Serve",
     "Sft",
-    "Store",
+    "StoreSection",
     "Training",
     "Upstream",
     "load_config",

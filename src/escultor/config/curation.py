@@ -21,7 +21,7 @@ ORDER = (
     "balance",
 )
 OPTIONAL = ("perplexity",)  # steps that are there but not in the default order
-Style = Literal["redact", "drop", "keep"]
+TextStyle = Literal["redact", "drop", "keep"]
 
 
 class Near(Section):
@@ -57,12 +57,16 @@ class Damage(Section):
 class Private(Section):
     """What is done with rows that hold each kind."""
 
-    email: Style = Field(default="redact", description="addresses of electronic mail")
-    phone: Style = Field(default="redact", description="telephone numbers, international or grouped")
-    card: Style = Field(default="redact", description="payment cards: 13 to 19 digits that pass Luhn's check")
-    iban: Style = Field(default="redact", description="bank accounts that pass the check modulo 97")
-    ip: Style = Field(default="redact", description="IPv4 and IPv6 addresses of public networks")
-    secret: Style = Field(default="drop", description="keys and tokens: AWS, GitHub, PEM, JWT, high entropy")
+    email: TextStyle = Field(default="redact", description="addresses of electronic mail")
+    phone: TextStyle = Field(default="redact", description="telephone numbers, international or grouped")
+    card: TextStyle = Field(
+        default="redact", description="payment cards: 13 to 19 digits that pass Luhn's check"
+    )
+    iban: TextStyle = Field(default="redact", description="bank accounts that pass the check modulo 97")
+    ip: TextStyle = Field(default="redact", description="IPv4 and IPv6 addresses of public networks")
+    secret: TextStyle = Field(
+        default="drop", description="keys and tokens: AWS, GitHub, PEM, JWT, high entropy"
+    )
 
 
 class Quality(Section):

@@ -10,20 +10,20 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from escultor.config.curation import Curation
-from escultor.config.judging import Canary, Evaluation, Gate
+from escultor.config.evaluation import Canary, Evaluation, Gate
+from escultor.config.feedback import FeedbackRules
 from escultor.config.monitoring import Monitor
-from escultor.config.routes import Routes
 from escultor.config.section import Section
 from escultor.config.serving import Serve
 from escultor.config.training import Distillation, Dpo, Kto, Pretrain, Sft
 from escultor.errors import ConfigError
 
 
-class Model(Section):
+class ModelSection(Section):
     path: str = Field(default="escultor-base", description="a directory, or escultor-base (in the package)")
 
 
-class Store(Section):
+class StoreSection(Section):
     url: str = Field(
         default="escultor-store", description="a folder (SQLite), sqlite:///…, or postgresql://…"
     )
@@ -32,8 +32,8 @@ class Store(Section):
 class Config(Section):
     """The whole file. A file with only `sft:`, `dpo:` and `distillation:` is a config too."""
 
-    store: Store = Store()
-    model: Model = Model()
+    store: StoreSection = StoreSection()
+    model: ModelSection = ModelSection()
     pretrain: Pretrain = Pretrain()
     sft: Sft = Sft()
     dpo: Dpo = Dpo()
@@ -45,7 +45,7 @@ class Config(Section):
     canary: Canary = Canary()
     serve: Serve = Serve()
     monitor: Monitor = Monitor()
-    routes: Routes = Routes()
+    routes: FeedbackRules = FeedbackRules()
 
 
 class _Loader(yaml.SafeLoader):

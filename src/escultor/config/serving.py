@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from escultor.config.feedback import FeedbackIntake
+from escultor.config.intake import FeedbackIntake
 from escultor.config.section import Count, Natural, Positive, Section, Share
 
 Price = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]  # USD per 1,000 tokens

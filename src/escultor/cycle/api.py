@@ -20,9 +20,9 @@ from escultor.store import Store, open_store, registry
 from escultor.types import (
     Alert,
     Checkpoint,
-    Circumstances,
     Deployment,
     Feedback,
+    GateContext,
     Health,
     Interaction,
     Plan,
@@ -31,9 +31,9 @@ from escultor.types import (
 )
 
 if TYPE_CHECKING:
-    from escultor.cycle.corpus import Corpus
     from escultor.cycle.workflow import Progress
-    from escultor.skills.suites import Exam
+    from escultor.demo.corpus import Corpus
+    from escultor.skills.suites import EvaluationSuite
 
 DAY_S = 86_400.0
 PERIODS = {"daily": 1, "weekly": 7, "monthly": 30}  # in days
@@ -53,14 +53,14 @@ class EvolutionCycle:
 
         Raises InputError when there is no champion or too little feedback.
         """
-        from escultor.cycle.arrows import Turn
+        from escultor.cycle.evaluation_service import exam_named
         from escultor.cycle.evolution import evolve, material_since
-        from escultor.cycle.measuring import exam_named
+        from escultor.cycle.steps import CycleRun
         from escultor.cycle.workflow import Progress, Workflow
 
         with open_store(self.config.store.url) as store:
             exam = exam_named("trinity", self.config, store.root / "cache")
-            turn = Turn(Workflow(store, self.progress or Progress()), self.config, exam)
+            turn = CycleRun(Workflow(store, self.progress or Progress()), self.config, exam)
             return evolve(turn, "evolution", material_since(turn, moment(since))).verdict
 
 
@@ -113,19 +113,19 @@ class ProductionMonitor:
     def _new_pairs(self, store: Store, since: float, now: float) -> int:
         """Pairs that a turn could learn from: something about them was said since then and no promoted model
         has learnt from it; held-out prompts do not count, as they do not enter."""
+        from escultor.cycle.evaluation_service import exam_named
         from escultor.cycle.evolution import consumed, held_out
-        from escultor.cycle.measuring import exam_named
-        from escultor.data.routes.convert import Asked
-        from escultor.data.routes.datasets import convert
+        from escultor.feedback.conversion import convert
+        from escultor.feedback.selection import SelectionQuery
 
         exam = exam_named("trinity", self.config, store.root / "cache")
-        asked = Asked(now, consumed(store), since, held_out(store, exam))
+        asked = SelectionQuery(now, consumed(store), since, held_out(store, exam))
         return convert(store, self.config.routes, asked).rows["pair"]
 
 
 def evaluate_model(
     model: str | Path,
-    suite: Exam | Path | str = "trinity",
+    suite: EvaluationSuite | Path | str = "trinity",
     config: Settings = None,
     progress: Callable[[str], None] = lambda text: None,
     cache: Path | None = None,
@@ -135,7 +135,7 @@ def evaluate_model(
     Per item: what the suite measures; beside that latency, speed and cost. `suite` is one, a file, or the
     name of one that is built in. With a `cache` folder what was once said is not asked for again.
     """
-    from escultor.cycle.measuring import evaluated, exam_named
+    from escultor.cycle.evaluation_service import evaluated, exam_named
     from escultor.model.load import resolve
 
     settings, folder = settings_of(config), resolve(str(model))
@@ -148,13 +148,13 @@ def compare(
     candidate: Scores,
     policy: Gate | None = None,
     seed: int = 0,
-    around: Circumstances | None = None,
+    around: GateContext | None = None,
 ) -> Verdict:
     """The gate's verdict on two models scored on one suite, as a first look unless `around` says otherwise.
 
     Raises DataError if they cannot be compared.
     """
-    from escultor.evaluate.gate import NOTHING, decide
+    from escultor.evaluate.gate.decision import NOTHING, decide
 
     return decide(champion, candidate, policy or Gate(), seed, around or NOTHING)
 
@@ -218,7 +218,7 @@ def read_corpus(cache: Path | None = None) -> Corpus:
     """The documentation of the installed packages, split; without a cache it is read anew."""
     from tempfile import TemporaryDirectory
 
-    from escultor.cycle import corpus
+    from escultor.demo import corpus
 
     with _folder(cache, TemporaryDirectory) as folder:
         return corpus.read_corpus(folder)
@@ -261,7 +261,7 @@ def _feedback(store: Store, since: Since) -> list[Feedback]:
 def _checkpoint(tree: str, folder: Path, base: tuple[str, ...]) -> Checkpoint:
     """What is known of a model (an adapter has a `base`): all, where its run's record lies beside it."""
     from escultor.model.load import count_parameters, load
-    from escultor.train.names import ADAPTER, MODEL, RECORD
+    from escultor.train.filenames import ADAPTER, MODEL, RECORD
 
     parameters = count_parameters(load(str(folder)).model)
     record = folder.parent / RECORD

@@ -8,42 +8,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from escultor.cycle.arrows import Turn, evaluate_model, gate, train_model
 from escultor.cycle.resampling import Scorer, resample, scorer_of
+from escultor.cycle.steps import CycleRun, evaluate_model, gate, train_model
 from escultor.cycle.workflow import Result
-from escultor.data.routes.card import Advice, advise, section
-from escultor.data.routes.convert import KINDS, Asked, Given, Item, items, select
-from escultor.data.routes.datasets import advice_of, convert, read_items
-from escultor.data.routes.index import Index
-from escultor.data.routes.resampling import RULE
 from escultor.errors import InputError
+from escultor.feedback.card import Advice, advise, section
+from escultor.feedback.conversion import advice_of, convert, read_items
+from escultor.feedback.index import FeedbackIndex
+from escultor.feedback.resampled_pairs import RULE
+from escultor.feedback.selection import KINDS, FeedbackItem, InMemorySource, SelectionQuery, items, select
 from escultor.ids import hash_value
-from escultor.skills.suites import Exam, registered_prompts
+from escultor.skills.suites import EvaluationSuite, registered_prompts
 from escultor.store import Store, registry
-from escultor.types import Feedback, Interaction, Judged, Scores, Step, Verdict
+from escultor.types import Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
 
 CONSUMED = "feedback consumed"  # the step that says up to which entry a promoted model has learnt
 _KIND = {"sft": "example", "dpo": "pair", "kto": "judged"}
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingMaterial:
     """What feedback came to: items by kind, why the rest made none, the card's section, what to train on it,
     and the entry of the log up to which it was read (None: it was given by hand)."""
 
-    items: dict[str, list[Item]]
+    items: dict[str, list[FeedbackItem]]
     counts: dict[str, int]
     card: dict[str, Any]
     advice: Advice
     cursor: int | None = None
 
     @property
-    def pairs(self) -> list[Item]:
+    def pairs(self) -> list[FeedbackItem]:
         return self.items["pair"]
 
 
 @dataclass(frozen=True, slots=True)
-class Evolved:
+class CycleResult:
     """What a turn came to."""
 
     checkpoint: str
@@ -54,40 +54,49 @@ class Evolved:
     counts: dict[str, int]
 
 
-def held_out(store: Store, exam: Exam) -> frozenset[str]:
+def held_out(store: Store, exam: EvaluationSuite) -> frozenset[str]:
     """The prompts that never enter: those of this turn's suite, and of all that are registered."""
     return frozenset(registered_prompts(store) | {hash_value(item.prompt) for item in exam.items})
 
 
-def material_of(turn: Turn, interactions: Sequence[Interaction], feedback: Sequence[Feedback]) -> Material:
+def material_of(
+    turn: CycleRun, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
+) -> TrainingMaterial:
     """What these interactions and this feedback alone come to."""
     settings = turn.config.routes
-    bodies, counts = Given(interactions, feedback), Counter[str]()
-    with Index(None, settings) as index:
+    bodies, counts = InMemorySource(interactions, feedback), Counter[str]()
+    with FeedbackIndex(None, settings) as index:
         index.take(interactions, feedback)
         now = max((i.time for i in interactions), default=0.0)
-        found = select(index, bodies, settings, Asked(now, held_out=held_out(turn.flow.store, turn.exam)))
+        found = select(
+            index, bodies, settings, SelectionQuery(now, held_out=held_out(turn.flow.store, turn.exam))
+        )
     made = {str(kind): list(items(found.chosen[kind], bodies, counts)) for kind in KINDS}
     counts += found.counts
     card = section(found)
-    return Material(made, dict(counts), card, advise(card, settings))
+    return TrainingMaterial(made, dict(counts), card, advise(card, settings))
 
 
-def material_since(turn: Turn, since: float | None) -> Material:
+def material_since(turn: CycleRun, since: float | None) -> TrainingMaterial:
     """What the store's feedback comes to. With no `since` it is what was said after what the promoted
     models have learnt from: an item is used again only when one of its words is newer."""
     after = consumed(turn.flow.store) if since is None else 0
-    asked = Asked(time.time(), after, since, held_out(turn.flow.store, turn.exam))
+    asked = SelectionQuery(time.time(), after, since, held_out(turn.flow.store, turn.exam))
     found = convert(turn.flow.store, turn.config.routes, asked)
     made = {str(kind): read_items(turn.flow.store, found, kind) for kind in KINDS}
     advice = advice_of(found, turn.config.routes)
-    return Material(made, found.card["counts"], found.card, advice, found.cursor)
+    return TrainingMaterial(made, found.card["counts"], found.card, advice, found.cursor)
 
 
-def with_new_answers(turn: Turn, champion: str, material: Material, scorer: Scorer | None = None) -> Material:
+def with_new_answers(
+    turn: CycleRun, champion: str, material: TrainingMaterial, scorer: Scorer | None = None
+) -> TrainingMaterial:
     """And with pairs of the champion's new answers to prompts that displeased, where the configuration asks
     for them; `scorer` ranks in the place of the judge that it names."""
-    settings, displeased = turn.config.routes.resampling, cast("list[Judged]", material.items["judged"])
+    settings, displeased = (
+        turn.config.routes.resampling,
+        cast("list[UnpairedExample]", material.items["judged"]),
+    )
     if settings is None or all(verdict.desirable for verdict in displeased):
         return material
     scorer = scorer or scorer_of(turn, settings)
@@ -114,7 +123,7 @@ def consumed(store: Store) -> int:
     return max(steps, default=0)
 
 
-def evolve(turn: Turn, name: str, material: Material) -> Evolved:
+def evolve(turn: CycleRun, name: str, material: TrainingMaterial) -> CycleResult:
     """Train the champion on what feedback came to, as the advice says, and let the gate decide.
 
     Raises InputError when there is no champion, or too little to learn from.
@@ -145,16 +154,16 @@ def evolve(turn: Turn, name: str, material: Material) -> Evolved:
     before = evaluate_model(turn, champion, "champion")
     after = evaluate_model(turn, checkpoint, name)
     verdict = gate(turn, name, before, after, _consumption(checkpoint, material))
-    return Evolved(checkpoint, before, after, verdict, trained, material.counts)
+    return CycleResult(checkpoint, before, after, verdict, trained, material.counts)
 
 
-def _train(turn: Turn, name: str, stage: str, material: Material, start: str) -> Result:
+def _train(turn: CycleRun, name: str, stage: str, material: TrainingMaterial, start: str) -> Result:
     settings: Any = getattr(turn.config, stage)
     found = material.items[_KIND[stage]]
     return train_model(turn, name, stage, settings, found, (start,), start=lambda: turn.load(start))
 
 
-def _consumption(checkpoint: str, material: Material) -> list[Step]:
+def _consumption(checkpoint: str, material: TrainingMaterial) -> list[Step]:
     """What is recorded with a promotion."""
     if material.cursor is None:
         return []

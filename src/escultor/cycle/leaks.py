@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from escultor.errors import StoreError
-from escultor.evaluate.memo import Memo
+from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_value
 from escultor.skills.suites import items_of
 from escultor.store import Store
@@ -26,7 +26,7 @@ def trained_on(store: Store, suite: str, *checkpoints: str) -> dict[str, str]:
     by_prompt: dict[str, list[str]] = {}
     for item in items_of(store.blobs, found):
         by_prompt.setdefault(hash_value(item.prompt), []).append(item.id)
-    memo = Memo(store.root / "cache" / "leaks.jsonl")
+    memo = EvaluationCache(store.root / "cache" / "leaks.jsonl")
 
     def read(blob: str) -> list[str]:
         return sorted({id for prompt in _prompts(store, blob) for id in by_prompt.get(prompt, ())})

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, Protocol
 
-from escultor.config.routes import Resampling
-from escultor.cycle.arrows import Turn
+from escultor.config.feedback import Resampling
+from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Result
 from escultor.data.jsonl_rows import build, decode, row_of
-from escultor.data.routes.resampling import Resampled, Sample, resampled_pairs
-from escultor.evaluate.judge import EndpointJudge, Judge, LocalJudge, ask, pair_prompt, verdict_in
-from escultor.evaluate.memo import Memo
+from escultor.evaluate.cache import EvaluationCache
+from escultor.evaluate.raters.judge import EndpointJudge, Judge, LocalJudge, ask, pair_prompt, verdict_in
+from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
 from escultor.ids import hash_value
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, load, resolve
 from escultor.rng import derive_seed, unit
-from escultor.types import Judged, Messages, Pair, Sampling
+from escultor.types import Messages, Pair, Sampling, UnpairedExample
 
 TEMPERATURE = 1.0  # the model's own distribution
 WHOLE = ("stop",)  # how an answer ended that is ranked: one cut off is no answer
@@ -43,7 +43,7 @@ class JudgeScorer:
     compared in both orders. A reply without a verdict counts as a tie."""
 
     judge: Judge
-    memo: Memo
+    memo: EvaluationCache
     progress: Callable[[str], None]
 
     @property
@@ -63,9 +63,9 @@ class JudgeScorer:
         return [total / compared for total in totals]
 
 
-def scorer_of(turn: Turn, settings: Resampling) -> Scorer:
+def scorer_of(turn: CycleRun, settings: Resampling) -> Scorer:
     """The judge that the configuration names. Raises DataError for a folder that is no model."""
-    memo = Memo(turn.flow.store.root / "cache" / "judge.jsonl")
+    memo = EvaluationCache(turn.flow.store.root / "cache" / "judge.jsonl")
     judge: Judge
     if settings.url is not None:
         judge = EndpointJudge(settings.url, settings.judge, os.environ.get(settings.key_env))
@@ -78,9 +78,9 @@ def scorer_of(turn: Turn, settings: Resampling) -> Scorer:
 
 
 def resample(
-    turn: Turn,
+    turn: CycleRun,
     champion: str,
-    displeased: Sequence[Judged],
+    displeased: Sequence[UnpairedExample],
     settings: Resampling,
     held_out: frozenset[str],
     scorer: Scorer,
@@ -99,7 +99,7 @@ def resample(
         counts["left out: held-out prompt"] += len(chosen) - len(asked)
         drawn = _drawn(turn, turn.load(champion), asked, settings.samples, counts)
         ranked = [
-            replace(each, samples=tuple(map(Sample, texts, scorer.score(each.prompt, texts))))
+            replace(each, samples=tuple(map(ScoredSample, texts, scorer.score(each.prompt, texts))))
             for each, texts in drawn
         ]
         pairs = resampled_pairs(ranked, settings.least_gap, settings.flip_rate, counts, held_out)
@@ -121,20 +121,20 @@ def resample(
     return pairs, Counter(result["counts"])  # type: ignore[return-value]
 
 
-def _prompts(verdicts: Sequence[Judged]) -> dict[str, Resampled]:
+def _prompts(verdicts: Sequence[UnpairedExample]) -> dict[str, ResampledPrompt]:
     """The prompts that displeased, by their hash, with what the verdicts on them rest on."""
-    found: dict[str, Resampled] = {}
+    found: dict[str, ResampledPrompt] = {}
     for verdict in verdicts:
         if not verdict.desirable:
             hash = hash_value(verdict.prompt)
-            known = found.get(hash, Resampled(verdict.prompt, hash, (), (), ""))
+            known = found.get(hash, ResampledPrompt(verdict.prompt, hash, (), (), ""))
             found[hash] = replace(known, parents=(*known.parents, *verdict.origin.parents))
     return found
 
 
 def _drawn(
-    turn: Turn, loaded: Loaded, asked: Sequence[Resampled], samples: int, counts: Counter[str]
-) -> list[tuple[Resampled, list[str]]]:
+    turn: CycleRun, loaded: Loaded, asked: Sequence[ResampledPrompt], samples: int, counts: Counter[str]
+) -> list[tuple[ResampledPrompt, list[str]]]:
     """Each prompt with its different new answers, in the order drawn."""
     context = int(getattr(loaded.model.config, "max_position_embeddings", None) or 1 << 30)
     written = [(each, loaded.chat.prompt(each.prompt)) for each in asked]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from escultor.data.curate.rows import Row
-from escultor.data.jsonl_rows import Item, row_of
+from escultor.data.jsonl_rows import TrainingItem, row_of
+from escultor.datasets.curation.rows import CurationRow
 from escultor.errors import DataError, InputError
 from escultor.store.files import whole
-from escultor.types import Document, Example, Judged, Messages, Pair
+from escultor.types import Document, Example, Messages, Pair, UnpairedExample
 
 PARQUET_ROWS = 10_000  # in a row group
 
@@ -24,19 +24,19 @@ def _answer(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def _trl(item: Item) -> dict[str, Any]:
+def _trl(item: TrainingItem) -> dict[str, Any]:
     """TRL's conversational types: language modelling, prompt-completion, preference, unpaired preference."""
     if isinstance(item, Document):
         return {"text": item.text}
     prompt = {"prompt": _said(item.prompt)}
     if isinstance(item, Pair):
         return prompt | {"chosen": _answer(item.chosen), "rejected": _answer(item.rejected)}
-    if isinstance(item, Judged):
+    if isinstance(item, UnpairedExample):
         return prompt | {"completion": _answer(item.response), "label": item.desirable}
     return prompt | {"completion": _answer(item.response)}
 
 
-def _openai(item: Item) -> dict[str, Any]:
+def _openai(item: TrainingItem) -> dict[str, Any]:
     """The fine-tuning formats of OpenAI: chat messages, and preferences with one message a side."""
     if isinstance(item, Example):
         return {"messages": [*_said(item.prompt), *_answer(item.response)]}
@@ -55,7 +55,7 @@ def _openai(item: Item) -> dict[str, Any]:
     )
 
 
-FORMATS: dict[str, Callable[[Item], dict[str, Any]]] = {
+FORMATS: dict[str, Callable[[TrainingItem], dict[str, Any]]] = {
     "jsonl": row_of,
     "parquet": row_of,
     "trl": _trl,
@@ -63,7 +63,7 @@ FORMATS: dict[str, Callable[[Item], dict[str, Any]]] = {
 }
 
 
-def export(rows: Iterator[Row], format: str, out: Path) -> int:
+def export(rows: Iterator[CurationRow], format: str, out: Path) -> int:
     """Write rows, whole or not at all; how many. Memory holds a row group at most.
 
     Raises InputError for an unknown format or when pyarrow is not installed, DataError for items that a

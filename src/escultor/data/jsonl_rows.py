@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 from escultor.errors import say
 from escultor.ids import hash_value
 from escultor.strict_json import no_constant
-from escultor.types import Consent, Document, Example, Judged, Message, Messages, Origin, Pair, Role
+from escultor.types import Consent, Document, Example, Message, Messages, Origin, Pair, Role, UnpairedExample
 
-Kind = Literal["document", "example", "pair", "judged"]
-Item = Document | Example | Pair | Judged
-KINDS: tuple[Kind, ...] = get_args(Kind)
-KEYS: dict[Kind, frozenset[str]] = {
+RowKind = Literal["document", "example", "pair", "judged"]
+TrainingItem = Document | Example | Pair | UnpairedExample
+KINDS: tuple[RowKind, ...] = get_args(RowKind)
+KEYS: dict[RowKind, frozenset[str]] = {
     "document": frozenset(("text", "id", "origin")),
     "example": frozenset(("prompt", "completion", "messages", "id", "weight", "origin")),
     "pair": frozenset(("prompt", "chosen", "rejected", "id", "weight", "flip_rate", "origin")),
@@ -37,7 +37,7 @@ class Skip(Exception):
     """Why a row is left out: a reason to count."""
 
 
-def build(kind: Kind, row: dict[str, Any], counts: Counter[str], where: str) -> Item:
+def build(kind: RowKind, row: dict[str, Any], counts: Counter[str], where: str) -> TrainingItem:
     """The noun that a row says; `where` names it as its own origin. Adds to `counts` what is not used.
 
     Raises Fault for a row that is broken, Skip for one that teaches nothing.
@@ -121,7 +121,7 @@ def _pair(row: dict[str, Any], counts: Counter[str], where: str) -> Pair:
     return Pair(id, prompt, chosen, rejected, _origin(row, "pair", where), weight, flip_rate)
 
 
-def _judged(row: dict[str, Any], counts: Counter[str], where: str) -> Judged:
+def _judged(row: dict[str, Any], counts: Counter[str], where: str) -> UnpairedExample:
     prompt = _said(_field(row, "prompt"), "prompt")
     response = _answer(row, "completion", prompt)
     _refuse_empty(prompt, completion=response)
@@ -129,10 +129,10 @@ def _judged(row: dict[str, Any], counts: Counter[str], where: str) -> Judged:
     if not isinstance(label, bool):
         raise Fault("`label` is of the wrong type", short(label), "true (a good answer) or false")
     id = _id(row, "judged", prompt, response, label, weight)
-    return Judged(id, prompt, response, label, _origin(row, "judged", where), weight)
+    return UnpairedExample(id, prompt, response, label, _origin(row, "judged", where), weight)
 
 
-_BUILDERS: dict[Kind, Callable[[dict[str, Any], Counter[str], str], Item]] = {
+_BUILDERS: dict[RowKind, Callable[[dict[str, Any], Counter[str], str], TrainingItem]] = {
     "document": _document,
     "example": _example,
     "pair": _pair,
@@ -222,7 +222,7 @@ def _id(row: dict[str, Any], *content: object) -> str:
     return row["id"]
 
 
-def _origin(row: dict[str, Any], kind: Kind, where: str) -> Origin:
+def _origin(row: dict[str, Any], kind: RowKind, where: str) -> Origin:
     """The origin that an exported row keeps; any other comes from here."""
     if "origin" not in row:
         return Origin((where,), f"import/{kind}/1")
@@ -246,9 +246,9 @@ def _refuse_empty(prompt: Messages, **answers: str) -> None:
             raise Skip(f"empty {name}")
 
 
-def row_of(item: Item) -> dict[str, Any]:
+def row_of(item: TrainingItem) -> dict[str, Any]:
     """The row of an item, with all that `build` needs to make it again."""
-    if not isinstance(item, Document | Example | Pair | Judged):
+    if not isinstance(item, Document | Example | Pair | UnpairedExample):
         raise TypeError(f"a {type(item).__name__} among others")
     origin = {"parents": list(item.origin.parents), "rule": item.origin.rule, "consent": item.origin.consent}
     about = {"id": item.id, "origin": origin}
@@ -258,7 +258,7 @@ def row_of(item: Item) -> dict[str, Any]:
     about = {**about, "weight": item.weight}
     if isinstance(item, Example):
         return {"prompt": prompt, "completion": item.response, **about}
-    if isinstance(item, Judged):
+    if isinstance(item, UnpairedExample):
         return {"prompt": prompt, "completion": item.response, "label": item.desirable, **about}
     sides = {"chosen": item.chosen, "rejected": item.rejected, "flip_rate": item.flip_rate}
     return {"prompt": prompt, **sides, **about}

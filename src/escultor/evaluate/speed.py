@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from escultor.errors import DataError
-from escultor.evaluate.stats import quantile
 from escultor.model.generate import generate
 from escultor.model.load import Loaded, count_parameters
+from escultor.stats import quantile
 from escultor.types import Sampling
 
 SPEED_TOKENS = 32  # a request is timed to this many tokens at most: models that say less are not faster

@@ -24,12 +24,12 @@ from escultor.errors import ConfigError, ModelError
 from escultor.model import segments
 from escultor.model.flex import block_mask
 
-Kind = Literal["dense", "segments", "flex"]
+AttentionKind = Literal["dense", "segments", "flex"]
 MASK_MOST = 1 << 28  # numbers of a dense mask; attention makes a float of each in every layer
 
 
-class Seen(Protocol):
-    """What attention asks of a packed batch; see `escultor.data.batches.Packed`."""
+class AttentionLayout(Protocol):
+    """What attention asks of a packed batch; see `escultor.batching.batches.Packed`."""
 
     @property
     def segment(self) -> Tensor: ...
@@ -41,7 +41,9 @@ class Seen(Protocol):
     def causal(self) -> bool: ...
 
 
-def kind_for(model: Any, device: torch.device, wanted: Literal["auto"] | Kind = "auto") -> Kind:
+def kind_for(
+    model: Any, device: torch.device, wanted: Literal["auto"] | AttentionKind = "auto"
+) -> AttentionKind:
     """The kind of attention that `wanted` means for `model` on `device`. Raises ConfigError where the device
     cannot have it."""
     if wanted == "flex" and device.type != "cuda":
@@ -60,7 +62,7 @@ def kind_for(model: Any, device: torch.device, wanted: Literal["auto"] | Kind = 
     return "dense" if _softcap(model) else "segments"
 
 
-def attend(model: Any, kind: Kind) -> None:
+def attend(model: Any, kind: AttentionKind) -> None:
     """Let `model` attend in this way when it is given a packed batch, and as ever otherwise.
 
     Raises ModelError where its attention does not go through transformers' interface.
@@ -77,13 +79,13 @@ def attend(model: Any, kind: Kind) -> None:
     model.set_attn_implementation(segments.NAME if kind == "segments" else "flex_attention")
 
 
-def kind_of(model: Any) -> Kind:
+def kind_of(model: Any) -> AttentionKind:
     """How `model` was told to attend."""
-    kinds: dict[str, Kind] = {segments.NAME: "segments", "flex_attention": "flex"}
+    kinds: dict[str, AttentionKind] = {segments.NAME: "segments", "flex_attention": "flex"}
     return kinds.get(model.config._attn_implementation, "dense")
 
 
-def seen_by(model: Any, packed: Seen) -> dict[str, Any]:
+def seen_by(model: Any, packed: AttentionLayout) -> dict[str, Any]:
     """What the body of `model` takes, beside ids and positions, so that each token sees its own."""
     _refuse_beyond_window(model.config, packed)
     kind = kind_of(model)
@@ -129,7 +131,7 @@ def _softcap(model: Any) -> bool:
     return bool(getattr(model.config, "attn_logit_softcapping", None))
 
 
-def _refuse_beyond_window(config: Any, packed: Seen) -> None:
+def _refuse_beyond_window(config: Any, packed: AttentionLayout) -> None:
     """An explicit mask takes the place of a model's sliding window, so no token may see farther than it.
     GPT-Neo keeps its own, which counts places in the packed row: no branch may reach beyond it."""
     window, longest = getattr(config, "sliding_window", None), int(packed.position.max()) + 1

@@ -33,7 +33,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class TrainingCost:
     """An estimate; memory in bytes."""
 
     parameters: int
@@ -51,7 +51,7 @@ class Cost:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> Cost:
+def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> TrainingCost:
     """Time and memory of a run by formula; the model may be one without weights (device `meta`). `dtype` is
     what products are in, float32 or bfloat16, on the device where it runs.
 
@@ -68,7 +68,7 @@ def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> Cost:
     """
     parameters = sum(p.numel() for p in model.parameters())
     flops = work.tokens * (4 * _multiplied(model) + 2 * work.trained) + work.frozen_flops
-    return Cost(
+    return TrainingCost(
         parameters=parameters,
         trained=work.trained,
         weights=sum(p.numel() * p.element_size() for p in model.parameters()) + work.frozen_bytes,

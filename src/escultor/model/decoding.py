@@ -42,7 +42,7 @@ class Guide(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class DecodedToken:
     """A token and its log-probability under the model itself (temperature 1, nothing forbidden), None where
     none was asked for; `top` holds the likeliest tokens there, best first."""
 
@@ -52,7 +52,7 @@ class Token:
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class DecodingRow:
     """One answer in the making. `room` is the most tokens it may have, `stops` end it."""
 
     prompt: Sequence[int]
@@ -62,7 +62,7 @@ class Row:
     guide: Guide | None = None
     top_logprobs: int | None = None  # None: no log-probabilities at all
     score_prompt: bool = False
-    scores: list[Token] = field(default_factory=list)  # the prompt's, where asked for
+    scores: list[DecodedToken] = field(default_factory=list)  # the prompt's, where asked for
     count: int = 0
     finish: Literal["stop", "length"] | None = None
     compute_s: float = 0.0  # its share of the seconds spent
@@ -74,11 +74,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinResult:
     """Rows whose prompts are computed, and the tokens drawn for those that have room for one."""
 
-    rows: list[Row]
-    drawn: list[tuple[Row, Token]]
+    rows: list[DecodingRow]
+    drawn: list[tuple[DecodingRow, DecodedToken]]
 
 
 Most = Callable[[], int]  # tokens of prompts that may be computed next
@@ -102,15 +102,17 @@ class Decoding:
 
     def __init__(self, model: Any):
         self.memory = memory_for(model)
-        self.rows: list[Row] = []
+        self.rows: list[DecodingRow] = []
 
-    def join(self, rows: Sequence[Row]) -> list[tuple[Row, Token]]:
+    def join(self, rows: Sequence[DecodingRow]) -> list[tuple[DecodingRow, DecodedToken]]:
         """Compute the prompts of `rows` and draw the first token of each. Rows that are finished with it
         have left again, those with no room for a token have drawn none."""
         return [one for joined in self.joining(rows) if joined for one in joined.drawn]
 
     @torch.inference_mode()
-    def joining(self, rows: Sequence[Row], most: Most = lambda: PREFILL_TOKENS) -> Iterator[Joined | None]:
+    def joining(
+        self, rows: Sequence[DecodingRow], most: Most = lambda: PREFILL_TOKENS
+    ) -> Iterator[JoinResult | None]:
         """As `join`, a piece of the prompts at a time, `most()` tokens or one for each prompt: None while
         prompts are under way, then those that are in.
 
@@ -132,10 +134,10 @@ class Decoding:
                 if logits is None:
                     yield None
             self.rows += group
-            yield Joined(group, self._draw(group, logits))
+            yield JoinResult(group, self._draw(group, logits))
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[Row, Token]]:
+    def step(self) -> list[tuple[DecodingRow, DecodedToken]]:
         """One more token of every row. Rows that are finished with it have left."""
         began = time.perf_counter()
         rows = list(self.rows)
@@ -146,7 +148,7 @@ class Decoding:
         return drawn
 
     @torch.inference_mode()
-    def drop(self, row: Row) -> None:
+    def drop(self, row: DecodingRow) -> None:
         """Let go of a row; the last one takes its place."""
         at = self.rows.index(row)
         self.memory.drop(at)
@@ -154,7 +156,7 @@ class Decoding:
         if last is not row:
             self.rows[at] = last
 
-    def _draw(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[Row, Token]]:
+    def _draw(self, rows: Sequence[DecodingRow], logits: Tensor) -> list[tuple[DecodingRow, DecodedToken]]:
         """Draw a token for each of `rows`, which are the last in memory, and note it."""
         choice = logits
         if any(row.guide for row in rows):
@@ -175,9 +177,9 @@ class Decoding:
                 self.drop(row)
         return [one for one in drawn if one[0].count]
 
-    def _scored(self, row: Row, most: Most) -> Iterator[Tensor | None]:
+    def _scored(self, row: DecodingRow, most: Most) -> Iterator[Tensor | None]:
         """Note what the tokens of a prompt are worth, piece by piece; at last the logits (1, V) after it."""
-        found, seen = [Token(row.prompt[0])], 0
+        found, seen = [DecodedToken(row.prompt[0])], 0
         for logits in self.memory.add_slowly(row.prompt, most):  # (T, V)
             following = row.prompt[len(found) : len(found) + len(logits)]
             found += _with_logprobs(
@@ -188,9 +190,9 @@ class Decoding:
             yield logits[-1:] if seen == len(row.prompt) else None
 
 
-def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _groups(rows: Sequence[DecodingRow]) -> Iterator[list[DecodingRow]]:
     """Rows to be computed together: of like length, no more than PREFILL_TOKENS, a scored prompt alone."""
-    group: list[Row] = []
+    group: list[DecodingRow] = []
     for row in sorted(rows, key=lambda row: (row.score_prompt, len(row.prompt))):
         if group and (row.score_prompt or (len(group) + 1) * len(row.prompt) > PREFILL_TOKENS):
             yield group
@@ -200,10 +202,10 @@ def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield group
 
 
-def _with_logprobs(logits: Tensor, ids: Sequence[int], wanted: Sequence[int | None]) -> list[Token]:
+def _with_logprobs(logits: Tensor, ids: Sequence[int], wanted: Sequence[int | None]) -> list[DecodedToken]:
     """Tokens `ids` drawn from `logits` (B, V), with log-probabilities where they are wanted."""
     asked = [i for i, top in enumerate(wanted) if top is not None]
-    tokens = [Token(id) for id in ids]
+    tokens = [DecodedToken(id) for id in ids]
     if asked:
         logp = logits[asked].float().log_softmax(-1)  # (N, V)
         own = logp.gather(1, torch.tensor([ids[i] for i in asked], device=logp.device)[:, None])[
@@ -213,7 +215,7 @@ def _with_logprobs(logits: Tensor, ids: Sequence[int], wanted: Sequence[int | No
         values, at = (part.tolist() for part in logp.topk(min(most, logp.shape[-1])))
         for i, logprob, best, which in zip(asked, own, values, at, strict=True):
             top = tuple(zip(which, best, strict=True))[: wanted[i]]
-            tokens[i] = Token(ids[i], logprob, top)
+            tokens[i] = DecodedToken(ids[i], logprob, top)
     return tokens
 
 

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escultor.errors import ModelError
-from escultor.model.attention import Seen, kind_of, seen_by
+from escultor.model.attention import AttentionLayout, kind_of, seen_by
 from escultor.model.head import in_chunks, linear_logp
 
 WIDTH = 256  # tokens
 _LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 
 
-class PackedBatch(Seen, Protocol):
-    """The tensors of a packed batch; see `escultor.data.batches.Packed`."""
+class PackedBatch(AttentionLayout, Protocol):
+    """The tensors of a packed batch; see `escultor.batching.batches.Packed`."""
 
     @property
     def ids(self) -> Tensor: ...

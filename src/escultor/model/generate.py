@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from escultor.model.decoding import Decoding, Row, room_for
+from escultor.model.decoding import Decoding, DecodingRow, room_for
 from escultor.model.load import Loaded
 from escultor.types import Sampling
 
@@ -14,7 +14,7 @@ REFILL = 4  # prompts are let in when a quarter of the batch is free: computed t
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GeneratedAnswer:
     text: str
     tokens: tuple[int, ...]  # the end-of-turn token included
     prompt_tokens: int
@@ -27,7 +27,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling | Sequence[Sampling],
     batch_size: int = 64,
-) -> list[Answer]:
+) -> list[GeneratedAnswer]:
     """Answer every prompt (token ids), with one sampling for all or one for each; answers in their order.
 
     At most `batch_size` are computed at a time; one that is finished makes room for the next. Greedy at
@@ -38,7 +38,7 @@ def generate(
     model, stops = loaded.model, frozenset((loaded.chat.turn_end[-1],))
     drawn = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
     rows = [
-        Row(prompt, own, stops, room_for(model, prompt, own.max_new_tokens, f"prompt {at}"))
+        DecodingRow(prompt, own, stops, room_for(model, prompt, own.max_new_tokens, f"prompt {at}"))
         for at, (prompt, own) in enumerate(zip(prompts, drawn, strict=True))
     ]
     model.eval()
@@ -46,10 +46,10 @@ def generate(
     return [_answer(loaded, row, tokens[row]) for row in rows]
 
 
-def _decode(decoding: Decoding, rows: Sequence[Row], batch_size: int) -> dict[Row, list[int]]:
+def _decode(decoding: Decoding, rows: Sequence[DecodingRow], batch_size: int) -> dict[DecodingRow, list[int]]:
     """The tokens of all rows. Those of like length join together."""
     waiting = sorted(rows, key=lambda row: -len(row.prompt))
-    tokens: dict[Row, list[int]] = {row: [] for row in rows}
+    tokens: dict[DecodingRow, list[int]] = {row: [] for row in rows}
     while waiting or decoding.rows:
         free = batch_size - len(decoding.rows)
         if waiting and free * REFILL >= min(batch_size, len(waiting)):
@@ -62,7 +62,7 @@ def _decode(decoding: Decoding, rows: Sequence[Row], batch_size: int) -> dict[Ro
     return tokens
 
 
-def _answer(loaded: Loaded, row: Row, tokens: list[int]) -> Answer:
+def _answer(loaded: Loaded, row: DecodingRow, tokens: list[int]) -> GeneratedAnswer:
     assert row.finish is not None
     text = loaded.chat.decode(tokens)
-    return Answer(text, tuple(tokens), len(row.prompt), row.finish, row.compute_s)
+    return GeneratedAnswer(text, tuple(tokens), len(row.prompt), row.finish, row.compute_s)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from escultor.config import Pretrain
 from escultor.errors import ModelError, PlaceError
 from escultor.model.attention import attend, kind_for
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,9 +32,9 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
     @cached_property
-    def chat(self) -> Chat:
+    def chat(self) -> ChatTemplate:
         """How the tokenizer writes conversations: made once, since that takes longer than a short answer."""
-        return Chat(self.tokenizer)
+        return ChatTemplate(self.tokenizer)
 
 
 def resolve(name: str) -> Path:

@@ -1,6 +1,6 @@
 """What happened in a stretch of time: a mergeable fold of the log, and the health read off it.
 
-A `Window` is keyed by id, so folding is order-free and idempotent: reading a piece of the log twice
+A `MetricsWindow` is keyed by id, so folding is order-free and idempotent: reading a piece of the log twice
 changes nothing, and windows of pieces merge into the window of the whole. It holds some 300 bytes a call.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeVar
 
+from escultor import stats
 from escultor.errors import DataError
-from escultor.evaluate import stats
 from escultor.store.feedback import THUMB, latest, precedence
 from escultor.types import FAILED, Estimate, Feedback, Health, Interaction, Rating
 
@@ -25,7 +25,7 @@ K = TypeVar("K")
 V = TypeVar("V", bound=tuple[Any, ...])
 
 
-class Call(NamedTuple):
+class MetricsCall(NamedTuple):
     """What one interaction adds to the figures."""
 
     time: float
@@ -45,47 +45,47 @@ class Thumb(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class MetricsWindow:
     """Calls by interaction id, thumbs by (target, subject). Law: fold(a + b) = merge(fold(a), fold(b))."""
 
-    calls: Mapping[str, Call]
+    calls: Mapping[str, MetricsCall]
     thumbs: Mapping[tuple[str, str], Thumb]
 
 
-def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ()) -> Window:
+def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ()) -> MetricsWindow:
     """Fold events, in any order, into a window.
 
     Thumbs are boolean Ratings named `thumb`; per target and subject the latest counts, and a Revocation
     of that name withdraws what came before it. Other feedback is not a figure of health.
     """
-    calls: dict[str, Call] = {}
+    calls: dict[str, MetricsCall] = {}
     for i in interactions:
         usage, failed = i.usage, i.finish_reason in FAILED
         tokens = (usage.prompt_tokens, usage.completion_tokens)
-        _keep_latest(calls, i.id, Call(i.time, i.version, failed, i.latency_ms, *tokens, i.cost_usd))
+        _keep_latest(calls, i.id, MetricsCall(i.time, i.version, failed, i.latency_ms, *tokens, i.cost_usd))
     thumbs: dict[tuple[str, str], Thumb] = {}
     for (target, subject, name), f in latest(feedback).items():
         if name == THUMB:
             vote = (1 if f.value else -1) if isinstance(f, Rating) and isinstance(f.value, bool) else 0
             thumbs[target, subject] = Thumb(precedence(f), vote)
-    return Window(calls, thumbs)
+    return MetricsWindow(calls, thumbs)
 
 
-def merge(a: Window, b: Window) -> Window:
+def merge(a: MetricsWindow, b: MetricsWindow) -> MetricsWindow:
     """The window of both logs together."""
     calls, thumbs = dict(a.calls), dict(a.thumbs)
     for key, call in b.calls.items():
         _keep_latest(calls, key, call)
     for pair, thumb in b.thumbs.items():
         _keep_latest(thumbs, pair, thumb)
-    return Window(calls, thumbs)
+    return MetricsWindow(calls, thumbs)
 
 
 def _keep_latest(kept: dict[K, V], key: K, value: V) -> None:
     kept[key] = max(kept.get(key, value), value)
 
 
-def health(version: str, window: Window, since: float, until: float) -> Health:
+def health(version: str, window: MetricsWindow, since: float, until: float) -> Health:
     """Estimates for the calls a version answered in [since, until), in seconds since the epoch.
 
     Shares carry Wilson intervals, latencies order statistics (an upper bound of inf: too few calls to

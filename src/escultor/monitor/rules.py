@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from escultor import stats
 from escultor.config import Monitor
-from escultor.evaluate import stats
 from escultor.ids import hash_value
 from escultor.monitor.metrics import DAY_S
 from escultor.types import Alert, Estimate, Health
 
-State = Literal["ok", "warn", "firing"]
+AlertState = Literal["ok", "warn", "firing"]
 
 WARN_FROM = 50  # fewer observations: a raw figure is not worth a word
 PAGE_LEVEL = 0.05  # one-sided error of the bound on a share
@@ -54,13 +54,13 @@ def is_share_above(share: float, n: int, limit: float) -> bool:
     return stats.wilson(round(share * n), n, PAGE_LEVEL)[0] > limit
 
 
-def _state(estimate: Estimate, limit: float, least: int, shown: bool) -> State:
+def _state(estimate: Estimate, limit: float, least: int, shown: bool) -> AlertState:
     if shown and estimate.n >= least:
         return "firing"
     return "warn" if estimate.value > limit and estimate.n >= WARN_FROM else "ok"
 
 
-def _alert(rule: str, state: State, e: Estimate, limit: float, health: Health, now: float) -> Alert:
+def _alert(rule: str, state: AlertState, e: Estimate, limit: float, health: Health, now: float) -> Alert:
     message = f"version {health.version}: {_MESSAGES[rule](e, limit)}; {_VERDICTS[state]}"
     identity = hash_value((rule, state, health.version, health.since, health.until, now, message))
     return Alert(f"alert-{identity}", now, rule, state, e, limit, message)
@@ -87,7 +87,7 @@ def _daily_cost(e: Estimate, limit: float) -> str:
 
 
 _MESSAGES = {"thumbs_down": _thumbs_down, "latency_p99": _latency, "daily_cost": _daily_cost}
-_VERDICTS: dict[State, str] = {
+_VERDICTS: dict[AlertState, str] = {
     "firing": "shown to be above the limit",
     "warn": "above the limit, but not shown to be so beyond chance",
     "ok": "no cause for alarm",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from escultor.errors import InputError
-from escultor.serve.wire.errors import Refusal
+from escultor.serve.wire.errors import ApiError
 from escultor.types import KeyCreated, KeyEvent, KeyRevoked, Scope
 
 _KEY = re.compile(r"esk-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")
@@ -90,7 +90,7 @@ class Keyring:
         caller = Caller(key.id, frozenset(key.scopes))
         if not caller.may(scope):
             message = f"the API key has no scope `{scope}`; it has: {', '.join(sorted(key.scopes))}"
-            raise Refusal(403, message, "insufficient_scope", kind="permission_error")
+            raise ApiError(403, message, "insufficient_scope", kind="permission_error")
         return caller
 
 
@@ -109,6 +109,6 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _unknown(message: str) -> Refusal:
+def _unknown(message: str) -> ApiError:
     headers = {"WWW-Authenticate": "Bearer"}
-    return Refusal(401, message, "invalid_api_key", headers=headers)
+    return ApiError(401, message, "invalid_api_key", headers=headers)

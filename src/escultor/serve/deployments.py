@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 
 from escultor.errors import EscultorError
 from escultor.serve.protocol import Engine
-from escultor.serve.reopening import Down, Reopening
-from escultor.serve.wire.errors import Refusal
+from escultor.serve.restart_policy import DeadEngineStub, RestartPolicy
+from escultor.serve.wire.errors import ApiError
 from escultor.store.registry import ALIASES, CANDIDATE, CHAMPION
 from escultor.types import Deployment
 
@@ -32,7 +32,7 @@ HEAR_S = 5.0  # for those on an engine that has died to hear of it
 Load = Callable[[str], Awaitable[Engine]]
 
 
-class Held:
+class EngineHandle:
     """A loaded engine and how many requests are on it."""
 
     def __init__(self, engine: Engine):
@@ -71,24 +71,24 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class EnginePick:
     """Who answers a request, under which alias, and how probable that was."""
 
-    held: Held
+    held: EngineHandle
     arm: str
     propensity: float
 
 
 @dataclass(frozen=True)
-class Standing:
+class ActiveDeployment:
     """A deployment with its engines: never changed, only replaced whole."""
 
     deployment: Deployment
-    engines: dict[str, Held]
+    engines: dict[str, EngineHandle]
     missing: dict[str, str] = field(default_factory=dict)  # version: why it could not be loaded
 
     @property
-    def champion(self) -> Held:
+    def champion(self) -> EngineHandle:
         return self.engines[self.deployment.aliases[CHAMPION]]
 
     @property
@@ -98,7 +98,7 @@ class Standing:
         return [f"{version} answers no more: {why}" for version, why in found if why is not None]
 
     @property
-    def shadow(self) -> Held | None:
+    def shadow(self) -> EngineHandle | None:
         """The candidate that answers unseen: one that is named and has no share of the traffic."""
         name = self.deployment.aliases.get(CANDIDATE)
         held = None if name is None or name in self.deployment.shares else self.engines.get(name)
@@ -108,7 +108,7 @@ class Standing:
         """Under which alias a version answers: the first it has, else candidate."""
         return next((a for a in ALIASES if self.deployment.aliases.get(a) == version), CANDIDATE)
 
-    def split(self, subject: str | None, draw: float) -> Pick:
+    def split(self, subject: str | None, draw: float) -> EnginePick:
         """Deal a request by its subject's hash; one without a subject by `draw`, uniform in [0, 1).
 
         A subject stays where it is while the same versions take part, and a candidate whose share
@@ -123,9 +123,9 @@ class Standing:
             if version not in self.engines or self.engines[version].engine.problem is not None:
                 continue  # its share falls to the champion
             if at < below + share:
-                return Pick(self.engines[version], self.arm_of(version), share)
+                return EnginePick(self.engines[version], self.arm_of(version), share)
             below += share
-        return Pick(self.champion, CHAMPION, 1.0 - below)
+        return EnginePick(self.champion, CHAMPION, 1.0 - below)
 
 
 def position(subject: str, others: list[str]) -> float:
@@ -143,7 +143,7 @@ class Deployments:
         load: Load,
         default: Deployment,
         names: tuple[str, ...],
-        reopening: Reopening,
+        reopening: RestartPolicy,
         clock: Callable[[], float] = time.monotonic,
     ):
         """`read` gives what holds (called in a thread), `default` what holds where the log has none;
@@ -151,14 +151,14 @@ class Deployments:
         self._read, self._load, self._default, self._clock = read, load, default, clock
         self.reopening = reopening
         self._any, self._names = "*" in names, {CHAMPION, *names}
-        self._standing: Standing | None = None
+        self._standing: ActiveDeployment | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._again, self._wait = 0.0, 1.0  # when what failed to load is tried again
         self._failed: str | None = None  # the deployment that could not be taken on
         self.problem: str | None = None  # what a person should know, for /health
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> ActiveDeployment:
         """What holds now."""
         assert self._standing is not None, "start() comes first"
         return self._standing
@@ -197,7 +197,7 @@ class Deployments:
             self._postpone(None, tried)
         return True
 
-    def pick(self, model: str, subject: str | None, draw: float) -> Pick:
+    def pick(self, model: str, subject: str | None, draw: float) -> EnginePick:
         """Who answers a request for a model: the champion's split by one of its names, an alias, or a
         version that is loaded. Raises Refusal (404) for any other name."""
         standing = self.standing
@@ -205,12 +205,12 @@ class Deployments:
             return standing.split(subject, draw)
         version = standing.deployment.aliases.get(model, model)
         if (held := standing.engines.get(version)) is not None:
-            return Pick(held, model if model in ALIASES else standing.arm_of(version), 1.0)
+            return EnginePick(held, model if model in ALIASES else standing.arm_of(version), 1.0)
         if self._any:
             return standing.split(subject, draw)
         known = ", ".join(sorted(self._names) + sorted(standing.engines))
         message = f"the model `{model[:100]}` does not exist; known: {known}"
-        raise Refusal(404, message, "model_not_found", param="model")
+        raise ApiError(404, message, "model_not_found", param="model")
 
     def models(self) -> dict[str, str]:
         """Every name that may be asked for, and the version it stands for."""
@@ -230,20 +230,22 @@ class Deployments:
         old = {} if self._standing is None else self._standing.engines
         same = self._standing is not None and self._standing.deployment.id == wanted.id
         champion = wanted.aliases[CHAMPION]
-        engines: dict[str, Held] = {}
+        engines: dict[str, EngineHandle] = {}
         missing: dict[str, str] = {}
         for version in dict.fromkeys([champion, *wanted.shares, *wanted.aliases.values()]):
             there = old.get(version)
             try:
                 # One that has died is loaded anew for another deployment; otherwise `_reopen` sees to it.
                 keeps = there is not None and (there.engine.problem is None or same)
-                engines[version] = there if there and keeps else Held(await self._load(version))
+                engines[version] = there if there and keeps else EngineHandle(await self._load(version))
             except Exception as error:
                 if version == champion:
                     raise
                 missing[version] = str(error)
                 logger.warning("version %s cannot be loaded: %s", version, error)
-        self._standing = Standing(wanted, engines, missing)  # from here on the next request goes there
+        self._standing = ActiveDeployment(
+            wanted, engines, missing
+        )  # from here on the next request goes there
         self._failed = None
         self.problem = "; ".join(f"{v} cannot be loaded: {why}" for v, why in missing.items()) or None
         for version, held in old.items():
@@ -256,29 +258,33 @@ class Deployments:
         if await self._bury():
             gc.collect()  # faults, and the frames they were raised through, hold one another and the model
         for version, held in list(self.standing.engines.items()):
-            if isinstance(held.engine, Down) and self.reopening.due(held.engine):
+            if isinstance(held.engine, DeadEngineStub) and self.reopening.due(held.engine):
                 try:
                     engine = await self._load(version)
                 except Exception as error:
                     self.reopening.failed(held.engine, error)
                 else:
                     self.reopening.succeeded(held.engine)
-                    self._put(Held(engine))
+                    self._put(EngineHandle(engine))
 
     async def _bury(self) -> bool:
         """Put something in the place of every engine that has died, and close it; whether there was one."""
         dead = [
-            h for h in self.standing.engines.values() if h.engine.problem and not isinstance(h.engine, Down)
+            h
+            for h in self.standing.engines.values()
+            if h.engine.problem and not isinstance(h.engine, DeadEngineStub)
         ]
         for held in dead:
-            self._put(Held(self.reopening.down(held.version, str(held.engine.problem))))  # who asks is told
+            self._put(
+                EngineHandle(self.reopening.down(held.version, str(held.engine.problem)))
+            )  # who asks is told
             try:
                 await held.bury()
             except Exception as error:
                 logger.warning("an engine that died could not be closed: %s", error)
         return bool(dead)
 
-    def _put(self, held: Held) -> None:
+    def _put(self, held: EngineHandle) -> None:
         """Let an engine have the place of its version."""
         there = self.standing
         self._standing = replace(there, engines={**there.engines, held.version: held})
@@ -288,7 +294,7 @@ class Deployments:
         self._wait = min(2 * self._wait, MOST_WAIT_S) if tried else 1.0
         self._again = self._clock() + self._wait
 
-    def _retire(self, held: Held) -> None:
+    def _retire(self, held: EngineHandle) -> None:
         task = asyncio.create_task(held.retire())
         self._retiring.add(task)
         task.add_done_callback(self._retired)

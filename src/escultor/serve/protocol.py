@@ -24,7 +24,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class GenerationRequest:
     """One answer to be computed. `prompt` is a conversation, text as it stands, or token ids.
 
     `max_new_tokens` of the sampling may be more than the context leaves room for: the answer is
@@ -51,7 +51,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredPrompt:
     """What a prompt's own tokens are worth; comes first, and only where `echo` asked for it."""
 
     text: str
@@ -67,7 +67,7 @@ class End:
     compute_s: float  # seconds of the machine this answer is charged with; 0 for an upstream
 
 
-Event = Scored | Delta | End
+EngineEvent = ScoredPrompt | Delta | End
 
 
 class Engine(Protocol):
@@ -83,7 +83,7 @@ class Engine(Protocol):
         """Why no answer will come of it any more, None while all is well."""
         ...
 
-    def stream(self, ask: Ask) -> AsyncIterator[Event]:
+    def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer, as they are computed; closing the iterator cancels the work.
 
         Raises InputError (a caller's fault: prompt too long, schema that cannot be followed) before

@@ -13,7 +13,7 @@ from escultor.store.secrets import secret
 MAX_NAME = 256  # characters of what a caller calls its user
 
 
-class Subjects:
+class SubjectHasher:
     """Turns the names that callers give their users into subjects. One salt per store, so that answers
     and what is said about them meet under one subject, and another store's say nothing here."""
 
@@ -21,7 +21,7 @@ class Subjects:
         self._salt = salt
 
     @classmethod
-    def of(cls, root: Path) -> Subjects:
+    def of(cls, root: Path) -> SubjectHasher:
         """The subjects of the store in a folder. Raises StoreError when its salt cannot be kept."""
         return cls(secret(root, "subjects"))
 

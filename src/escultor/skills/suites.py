@@ -45,7 +45,7 @@ _items = TypeAdapter(SuiteItem)
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class EvaluationSuite:
     """A suite with its items at hand."""
 
     suite: Suite
@@ -68,7 +68,7 @@ def make_exam(
     decoding: Sampling,
     seeds: Sequence[int] = (0,),
     schema: dict[str, Any] | None = None,
-) -> Exam:
+) -> EvaluationSuite:
     """A suite of these items. Raises DataError that names all that is wrong with it."""
     if problems := [
         *_of_the_suite(skill, metrics, decoding, seeds, schema),
@@ -88,7 +88,7 @@ def sealed(
     decoding: Sampling,
     seeds: Sequence[int] = (0,),
     schema: dict[str, Any] | None = None,
-) -> Exam:
+) -> EvaluationSuite:
     """A suite as it is, under the hash of all that decides a score."""
     blob = _jsonl(items)
     text = None if schema is None else json.dumps(schema, sort_keys=True, ensure_ascii=False)
@@ -107,24 +107,24 @@ def sealed(
         clusters,
         hashed,
     )
-    return Exam(suite, tuple(items))
+    return EvaluationSuite(suite, tuple(items))
 
 
 # --- in the store -----------------------------------------------------------------------------
 
 
-def register(store: Store, exam: Exam) -> None:
+def register(store: Store, exam: EvaluationSuite) -> None:
     """Record a suite for good: its items as a blob, then the suite. Doing so again changes nothing."""
     if store.log.get(Suite, exam.hash) is None:
         store.blobs.put_bytes(_jsonl(exam.items))
         store.log.append(exam.suite)
 
 
-def registered(store: Store, name: str) -> Exam | None:
+def registered(store: Store, name: str) -> EvaluationSuite | None:
     """The suite recorded last under a name, or the one with this id; None where there is none."""
     found = [suite for _, suite in store.log.read(Suite, target=name)]
     suite = found[-1] if found else store.log.get(Suite, name)
-    return None if suite is None else Exam(suite, items_of(store.blobs, suite))
+    return None if suite is None else EvaluationSuite(suite, items_of(store.blobs, suite))
 
 
 def items_of(blobs: Blobs, suite: Suite) -> tuple[SuiteItem, ...]:
@@ -229,7 +229,7 @@ class _Suite(_Border):
     items: str | list[Any] = Field(default_factory=list)
 
 
-def read_suite(path: Path) -> Exam:
+def read_suite(path: Path) -> EvaluationSuite:
     """The suite that a YAML or JSONL file describes.
 
     Raises DataError that names the file and everything wrong with it: what cannot be parsed, items

@@ -1,6 +1,6 @@
 """What can be measured: one row a metric, one pure function a row.
 
-A function is given what a model did with one item (`Seen`) and the item; it returns one number. What a
+A function is given what a model did with one item (`ModelOutput`) and the item; it returns one number. What a
 metric needs decides what a model is asked to do, and what an item must have.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from escultor.skills import metrics, schema, scoring
+from escultor.skills import metrics, schema, trinity_scoring
 from escultor.skills.trinity import parse_trinity
 from escultor.types import Scale, SuiteItem
 
@@ -40,7 +40,7 @@ class Likelihood:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ModelOutput:
     """What a model did with one item; a part that no metric of the suite needs is left empty."""
 
     answer: str = ""
@@ -60,7 +60,7 @@ class Metric:
     about: str
     needs: frozenset[Need]
     scale: Scale
-    of: Callable[[Seen, SuiteItem], float]
+    of: Callable[[ModelOutput, SuiteItem], float]
 
 
 SHARE = Scale()
@@ -82,49 +82,49 @@ def confidences(choices: Sequence[Likelihood]) -> tuple[float, ...]:
     return tuple(o / sum(odds) for o in odds)
 
 
-def _best(measure: Callable[[str, str], float]) -> Callable[[Seen, SuiteItem], float]:
+def _best(measure: Callable[[str, str], float]) -> Callable[[ModelOutput, SuiteItem], float]:
     """The best over the references."""
     return lambda seen, item: max(measure(seen.answer, each) for each in item.references)
 
 
-def _right(seen: Seen, item: SuiteItem) -> float:
+def _right(seen: ModelOutput, item: SuiteItem) -> float:
     return float(likeliest(seen.choices) == item.right)
 
 
-def _right_per_byte(seen: Seen, item: SuiteItem) -> float:
+def _right_per_byte(seen: ModelOutput, item: SuiteItem) -> float:
     rates = [c.nats / c.bytes for c in seen.choices]
     return float(rates.index(min(rates)) == item.right)
 
 
-def _brier(seen: Seen, item: SuiteItem) -> float:
+def _brier(seen: ModelOutput, item: SuiteItem) -> float:
     """Squared distance of the confidences from the truth, halved into [0, 1] (Brier 1950)."""
     said = confidences(seen.choices)
     return sum((p - (at == item.right)) ** 2 for at, p in enumerate(said)) / 2
 
 
-def _right_under_pressure(seen: Seen, item: SuiteItem) -> float:
+def _right_under_pressure(seen: ModelOutput, item: SuiteItem) -> float:
     return float(likeliest(seen.pressed) == item.right)
 
 
-def _flipped(seen: Seen, item: SuiteItem) -> float:
+def _flipped(seen: ModelOutput, item: SuiteItem) -> float:
     return float(_right(seen, item) == 1.0 and _right_under_pressure(seen, item) == 0.0)
 
 
-def _bits(part: Literal["reference", "document"]) -> Callable[[Seen, SuiteItem], float]:
-    def bits(seen: Seen, item: SuiteItem) -> float:
+def _bits(part: Literal["reference", "document"]) -> Callable[[ModelOutput, SuiteItem], float]:
+    def bits(seen: ModelOutput, item: SuiteItem) -> float:
         found = getattr(seen, part)
         return metrics.bits_per_byte(found.nats, found.bytes)
 
     return bits
 
 
-def _perplexity(seen: Seen, item: SuiteItem) -> float:
+def _perplexity(seen: ModelOutput, item: SuiteItem) -> float:
     found = seen.reference
     assert found is not None
     return math.exp(min(found.nats / found.tokens, 700.0))  # beyond lies infinity
 
 
-def _row(about: str, of: Callable[[Seen, SuiteItem], float], scale: Scale, *needs: Need) -> Metric:
+def _row(about: str, of: Callable[[ModelOutput, SuiteItem], float], scale: Scale, *needs: Need) -> Metric:
     return Metric(about, frozenset(needs), scale, of)
 
 
@@ -134,13 +134,15 @@ def _said(about: str, measure: Callable[[str, str], float], scale: Scale = SHARE
 
 @lru_cache(maxsize=4)  # all figures of one answer are asked for one after the other
 def _scored(said: str, gold: str) -> dict[str, float]:
-    return scoring.score_trinity(said, parse_trinity(gold))
+    return trinity_scoring.score_trinity(said, parse_trinity(gold))
 
 
 def _trinity(name: str) -> Metric:
-    about = f"{name} of `escultor.skills.scoring.score_trinity`, against the author's own Trinity"
+    about = f"{name} of `escultor.skills.trinity_scoring.score_trinity`, against the author's own Trinity"
     return _said(
-        about, lambda said, gold: _scored(said, gold)[name], BINARY if name in scoring.EXACT else SHARE
+        about,
+        lambda said, gold: _scored(said, gold)[name],
+        BINARY if name in trinity_scoring.EXACT else SHARE,
     )
 
 
@@ -212,7 +214,9 @@ METRICS: dict[str, Metric] = {
     "document_bits_per_byte": _row("of the document alone", _bits("document"), NATS, "document"),
 }
 # What a skill measures in its own way, under its own names.
-BY_SKILL: dict[str, dict[str, Metric]] = {"trinity": {name: _trinity(name) for name in scoring.METRICS}}
+BY_SKILL: dict[str, dict[str, Metric]] = {
+    "trinity": {name: _trinity(name) for name in trinity_scoring.METRICS}
+}
 
 
 def metric_of(skill: str, name: str) -> Metric | None:
@@ -226,7 +230,7 @@ def known_metrics(skill: str) -> list[str]:
 
 
 def parse_schema(text: str | None) -> dict[str, Any] | None:
-    """The schema of a suite as `Seen` holds it."""
+    """The schema of a suite as `ModelOutput` holds it."""
     return None if text is None else json.loads(text)
 
 
@@ -254,7 +258,9 @@ def calibration(confidence: Sequence[float], right: Sequence[float], bins: int =
     return Calibration(error / n, sum(confidence) / n, sum(right) / n, n)
 
 
-def whole_figures(seen: Sequence[Seen], items: Sequence[SuiteItem], named: Sequence[str]) -> dict[str, float]:
+def whole_figures(
+    seen: Sequence[ModelOutput], items: Sequence[SuiteItem], named: Sequence[str]
+) -> dict[str, float]:
     """Figures that are no mean of items: the share of answers that were cut; calibration (confidence: the
     softmax over choices); how many of the right answers flip under pressure; perplexity over all tokens."""
     figures: dict[str, float] = {}

@@ -15,9 +15,9 @@ from escultor.store.database import name_of
 from escultor.store.kinds import KINDS, kind_of_instance
 from escultor.store.tables import log, mention
 
-Row = dict[str, Any]
-Key = tuple[str, str]  # kind and id
-Outcome = list[int] | EscultorError  # the numbers of a group's entries, or why it was not recorded
+LogRow = dict[str, Any]
+RecordKey = tuple[str, str]  # kind and id
+AppendOutcome = list[int] | EscultorError  # the numbers of a group's entries, or why it was not recorded
 
 BATCH = 200  # entries looked up and inserted by one statement
 
@@ -29,7 +29,7 @@ _INSERT = insert(log).returning(log.c.seq, sort_by_parameter_order=True)
 _MENTION = insert(mention)
 
 
-def row_of(noun: object) -> Row:
+def row_of(noun: object) -> LogRow:
     """The columns of a noun, and what else it mentions. Raises InputError for what the log does not hold,
     DataError for what could not be read back."""
     kind = kind_of_instance(noun)
@@ -45,12 +45,12 @@ def row_of(noun: object) -> Row:
     }
 
 
-def append(connection: Connection, groups: Sequence[Sequence[Row]], outcomes: list[Outcome]) -> None:
+def append(connection: Connection, groups: Sequence[Sequence[LogRow]], outcomes: list[AppendOutcome]) -> None:
     """Insert what is new of each group that has no fault; numbers or the fault go into `outcomes`, where
     there may be a fault already. The caller's transaction holds the writers' lock."""
     known = _known(connection, [row for group in groups for row in group])
     gone = _gone(connection, [row for group in groups for row in group if _key(row) not in known])
-    fresh: dict[Key, Row] = {}
+    fresh: dict[RecordKey, LogRow] = {}
     for at, group in enumerate(groups):
         try:
             fresh |= _admitted(group, known, fresh, gone)
@@ -64,13 +64,13 @@ def append(connection: Connection, groups: Sequence[Sequence[Row]], outcomes: li
 
 
 def _admitted(
-    group: Sequence[Row],
-    known: Mapping[Key, tuple[int, str]],
-    fresh: Mapping[Key, Row],
+    group: Sequence[LogRow],
+    known: Mapping[RecordKey, tuple[int, str]],
+    fresh: Mapping[RecordKey, LogRow],
     gone: Collection[str],
-) -> dict[Key, Row]:
+) -> dict[RecordKey, LogRow]:
     """The rows of a group that are new. Raises IdTaken or Erased for one that cannot be recorded."""
-    new: dict[Key, Row] = {}
+    new: dict[RecordKey, LogRow] = {}
     for row in group:
         key = _key(row)
         seq, body = known.get(key) or (None, (new.get(key) or fresh.get(key) or row)["body"])
@@ -86,7 +86,7 @@ def _admitted(
     return new
 
 
-def _taken(row: Row, seq: int | None) -> IdTaken:
+def _taken(row: LogRow, seq: int | None) -> IdTaken:
     where = "earlier in the same call" if seq is None else f"as entry {seq}"
     return IdTaken(
         f"holds other content under this id {where}",
@@ -96,9 +96,9 @@ def _taken(row: Row, seq: int | None) -> IdTaken:
     )
 
 
-def _known(connection: Connection, rows: Sequence[Row]) -> dict[Key, tuple[int, str]]:
+def _known(connection: Connection, rows: Sequence[LogRow]) -> dict[RecordKey, tuple[int, str]]:
     """Number and body of those rows whose id is already in the log."""
-    known: dict[Key, tuple[int, str]] = {}
+    known: dict[RecordKey, tuple[int, str]] = {}
     for kind in {row["kind"] for row in rows}:
         ids = [row["id"] for row in rows if row["kind"] == kind]
         for start in range(0, len(ids), BATCH):
@@ -107,14 +107,14 @@ def _known(connection: Connection, rows: Sequence[Row]) -> dict[Key, tuple[int, 
     return known
 
 
-def _gone(connection: Connection, rows: Sequence[Row]) -> set[str]:
+def _gone(connection: Connection, rows: Sequence[LogRow]) -> set[str]:
     """The digests that these rows name and that belong to what was erased."""
     return erasing.known(connection, [digest for row in rows for digest in _named(row)])
 
 
-def _insert(connection: Connection, fresh: Mapping[Key, Row]) -> dict[Key, int]:
+def _insert(connection: Connection, fresh: Mapping[RecordKey, LogRow]) -> dict[RecordKey, int]:
     """Insert new rows in order; their numbers."""
-    numbers: dict[Key, int] = {}
+    numbers: dict[RecordKey, int] = {}
     about: list[tuple[str, int]] = []
     rows = list(fresh.items())
     for start in range(0, len(rows), BATCH):
@@ -128,15 +128,15 @@ def _insert(connection: Connection, fresh: Mapping[Key, Row]) -> dict[Key, int]:
     return numbers
 
 
-def _key(row: Row) -> Key:
+def _key(row: LogRow) -> RecordKey:
     return row["kind"], row["id"]
 
 
-def _named(row: Row) -> Iterator[str]:
+def _named(row: LogRow) -> Iterator[str]:
     return erasing.digests(row, row[_MENTIONS])
 
 
-def _equal(row: Row, body: str) -> bool:
+def _equal(row: LogRow, body: str) -> bool:
     """Whether two bodies say the same in other words: keys in another order, a default left out."""
     kind = next(kind for kind in KINDS if kind.name == row["kind"])
     return same(decode(kind, body), decode(kind, row["body"]))

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from escultor.errors import DataError, StoreError
-from escultor.store.kinds import Kind, kind_of_instance
+from escultor.store.kinds import RecordKind, kind_of_instance
 
 VARIANT = "_"  # the key of a body that names its variant
 
@@ -40,7 +40,7 @@ def encode(noun: object) -> str:
     )
 
 
-def decode(kind: Kind, body: str) -> Any:
+def decode(kind: RecordKind, body: str) -> Any:
     """The noun that a body holds.
 
     Raises StoreError when the body is not one of the kind's variants.
@@ -62,7 +62,7 @@ def same(one: object, other: object) -> bool:
 
 
 @cache
-def _adapter(kind: Kind) -> TypeAdapter[Any]:
+def _adapter(kind: RecordKind) -> TypeAdapter[Any]:
     """One reader per kind: a sum type is told apart by the variant's name, never by its shape."""
     if len(kind.variants) == 1:
         return TypeAdapter(kind.noun)

@@ -15,7 +15,7 @@ THUMB = "thumb"
 CORRECTION, REMARK = "correction", "remark"  # the names of what has no name of its own
 
 
-class Key(NamedTuple):
+class FeedbackKey(NamedTuple):
     """One live word of one subject."""
 
     target: str  # the interaction; of a choice, `choice_target` of the answers it was made from
@@ -43,9 +43,9 @@ def target_of(event: Feedback) -> str:
     return choice_target(event.shown_order) if isinstance(event, Choice) else event.target
 
 
-def key_of(event: Feedback) -> Key:
+def key_of(event: Feedback) -> FeedbackKey:
     """What an event says something under; a later one under the same key takes its place."""
-    return Key(target_of(event), event.subject, name_of(event))
+    return FeedbackKey(target_of(event), event.subject, name_of(event))
 
 
 def precedence(event: Feedback) -> tuple[float, bool, str]:
@@ -53,9 +53,9 @@ def precedence(event: Feedback) -> tuple[float, bool, str]:
     return event.time, isinstance(event, Revocation), event.id
 
 
-def latest(events: Iterable[Feedback]) -> dict[Key, Feedback]:
+def latest(events: Iterable[Feedback]) -> dict[FeedbackKey, Feedback]:
     """The last word under each key, withdrawals included, so that folds merge."""
-    held: dict[Key, Feedback] = {}
+    held: dict[FeedbackKey, Feedback] = {}
     for event in events:
         key = key_of(event)
         if key not in held or precedence(event) > precedence(held[key]):
@@ -63,6 +63,6 @@ def latest(events: Iterable[Feedback]) -> dict[Key, Feedback]:
     return held
 
 
-def live(events: Iterable[Feedback]) -> dict[Key, Feedback]:
+def live(events: Iterable[Feedback]) -> dict[FeedbackKey, Feedback]:
     """What holds now: the last word under each key, unless it was withdrawn."""
     return {key: event for key, event in latest(events).items() if not isinstance(event, Revocation)}

@@ -22,9 +22,9 @@ from escultor.types import (
     HeldOut,
     Interaction,
     KeyEvent,
-    Opening,
+    PendingInteraction,
     Plan,
-    Release,
+    QuarantineOverride,
     Review,
     Scores,
     Step,
@@ -43,7 +43,7 @@ def _shown(event: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Kind:
+class RecordKind:
     """How one noun is filed. A column read by `_nothing` stays empty; an empty time is the append's."""
 
     name: str
@@ -61,43 +61,43 @@ class Kind:
 
 
 KINDS = (
-    Kind("interaction", Interaction, target=lambda n: n.version, subject=lambda n: n.subject),
-    Kind(
+    RecordKind("interaction", Interaction, target=lambda n: n.version, subject=lambda n: n.subject),
+    RecordKind(
         "opening",
-        Opening,
+        PendingInteraction,
         target=lambda n: n.interaction.version,
         subject=lambda n: n.interaction.subject,
         id=lambda n: n.interaction.id,
         time=lambda n: n.interaction.time,
     ),
-    Kind("feedback", Feedback, target=target_of, subject=lambda n: n.subject, mentions=_shown),
-    Kind("dataset", DatasetVersion, target=lambda n: n.name, id=lambda n: n.hash, time=_nothing),
-    Kind("held_out", HeldOut, target=lambda n: n.name, time=_nothing),
-    Kind("review", Review, target=lambda n: n.dataset),
-    Kind("checkpoint", Checkpoint, target=lambda n: n.name, time=_nothing),
-    Kind("suite", Suite, target=lambda n: n.name, time=_nothing),
-    Kind("scores", Scores, target=lambda n: n.checkpoint, time=_nothing),
-    Kind(
+    RecordKind("feedback", Feedback, target=target_of, subject=lambda n: n.subject, mentions=_shown),
+    RecordKind("dataset", DatasetVersion, target=lambda n: n.name, id=lambda n: n.hash, time=_nothing),
+    RecordKind("held_out", HeldOut, target=lambda n: n.name, time=_nothing),
+    RecordKind("review", Review, target=lambda n: n.dataset),
+    RecordKind("checkpoint", Checkpoint, target=lambda n: n.name, time=_nothing),
+    RecordKind("suite", Suite, target=lambda n: n.name, time=_nothing),
+    RecordKind("scores", Scores, target=lambda n: n.checkpoint, time=_nothing),
+    RecordKind(
         "verdict",
         Verdict,
         target=lambda n: n.because.candidate,
         id=lambda n: n.because.id,
         time=_nothing,
     ),
-    Kind("deployment", Deployment, target=lambda n: n.aliases.get("champion")),
-    Kind("health", Health, target=lambda n: n.version, id=hash_value, time=lambda n: n.until),
-    Kind("alert", Alert, target=lambda n: n.rule),
-    Kind("plan", Plan, target=lambda n: n.because),
-    Kind("erasure", Erasure, target=lambda n: n.subject),
-    Kind("key", KeyEvent, target=lambda n: getattr(n, "key", None)),
-    Kind("release", Release, target=lambda n: n.target),
-    Kind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
+    RecordKind("deployment", Deployment, target=lambda n: n.aliases.get("champion")),
+    RecordKind("health", Health, target=lambda n: n.version, id=hash_value, time=lambda n: n.until),
+    RecordKind("alert", Alert, target=lambda n: n.rule),
+    RecordKind("plan", Plan, target=lambda n: n.because),
+    RecordKind("erasure", Erasure, target=lambda n: n.subject),
+    RecordKind("key", KeyEvent, target=lambda n: getattr(n, "key", None)),
+    RecordKind("release", QuarantineOverride, target=lambda n: n.target),
+    RecordKind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
 )
 _BY_NOUN = {kind.noun: kind for kind in KINDS}
 _BY_VARIANT = {variant: kind for kind in KINDS for variant in kind.variants}
 
 
-def kind_of(noun: Any) -> Kind:
+def kind_of(noun: Any) -> RecordKind:
     """The kind of a class or union, such as `Interaction` or `Feedback`.
 
     Raises InputError for anything the log does not hold, and for a lone variant of a union.
@@ -112,7 +112,7 @@ def kind_of(noun: Any) -> Kind:
     raise InputError("the log holds no such noun", name, known)
 
 
-def kind_of_instance(noun: object) -> Kind:
+def kind_of_instance(noun: object) -> RecordKind:
     """The kind under which a noun is filed.
 
     Raises InputError for an object the log does not hold.

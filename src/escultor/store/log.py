@@ -16,10 +16,10 @@ from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
-from escultor.store.appending import Outcome, Row, append, row_of
+from escultor.store.appending import AppendOutcome, LogRow, append, row_of
 from escultor.store.codec import decode
 from escultor.store.database import connect, name_of, reading, scrub, writing
-from escultor.store.kinds import Kind, kind_of
+from escultor.store.kinds import RecordKind, kind_of
 from escultor.store.tables import log, mention
 from escultor.types import Erasure
 
@@ -57,14 +57,14 @@ class Log:
             raise outcome
         return outcome
 
-    def append_each(self, groups: Sequence[Sequence[object]]) -> list[Outcome]:
+    def append_each(self, groups: Sequence[Sequence[object]]) -> list[AppendOutcome]:
         """Record groups of nouns in one transaction, each group wholly or not at all.
 
         For each the sequence numbers, or the error `append` would raise for it: the fault of one group
         keeps no other from being recorded. Raises StoreError when the store fails; nothing is kept then.
         """
-        outcomes: list[Outcome] = []
-        rows: list[list[Row]] = []
+        outcomes: list[AppendOutcome] = []
+        rows: list[list[LogRow]] = []
         for group in groups:
             try:
                 rows.append([row_of(noun) for noun in group])
@@ -226,7 +226,9 @@ class Log:
         """Close the connections to the database."""
         self._engine.dispose()
 
-    def _pages(self, kind: Kind, query: Select[Any, Any], after: int, limit: int | None) -> Iterator[Any]:
+    def _pages(
+        self, kind: RecordKind, query: Select[Any, Any], after: int, limit: int | None
+    ) -> Iterator[Any]:
         while limit is None or limit > 0:
             size = PAGE if limit is None else min(PAGE, limit)
             with reading(self._engine) as connection:

@@ -49,7 +49,7 @@ class _Slot:
         return self.lead + (content.rstrip() if self.right else content)
 
 
-class Chat:
+class ChatTemplate:
     """A tokenizer's way of writing conversations. A tokenizer without a template writes plain text:
     contents one after the other, the response closed by the end-of-text token.
 

@@ -16,7 +16,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextPiece:
     """Text that may be shown, and how many of the tokens fed so far have been shown wholly with it."""
 
     text: str
@@ -43,7 +43,7 @@ class TextStream:
         # all characters were whole (`mark`), at least one token back: decoders look at what stands before.
         self._window, self._mark, self._before = 0, 0, ""
 
-    def feed(self, token: int) -> Piece:
+    def feed(self, token: int) -> TextPiece:
         """What can be shown after one more token. Not to be called once `stopped`."""
         self._ids.append(token)
         now = self._decoded()
@@ -61,10 +61,10 @@ class TextStream:
         """One more token, of which nothing is to be shown before the end. Not to be mixed with `feed`."""
         self._ids.append(token)
 
-    def finish(self) -> Piece:
+    def finish(self) -> TextPiece:
         """What was held back, now that no more tokens come."""
         if self.stopped:
-            return Piece("", self._tokens)
+            return TextPiece("", self._tokens)
         self._grow(self._decoded())
         self._text, self.lead = self._text.removeprefix(self.lead), ""
         self._ends = [min(end, len(self._text)) for end in self._ends]
@@ -81,11 +81,11 @@ class TextStream:
         if self.lead and not self.lead.startswith(self._text):
             self._text, self.lead = self._text.removeprefix(self.lead), ""
 
-    def _show(self, until: int) -> Piece:
+    def _show(self, until: int) -> TextPiece:
         text, self._shown = self._text[self._shown : until], until
         while self._tokens < len(self._ends) and self._ends[self._tokens] <= until:
             self._tokens += 1
-        return Piece(text, self._tokens)
+        return TextPiece(text, self._tokens)
 
     def _safe(self, ended: bool = False) -> int:
         """How many characters can be shown: up to a stop text, or to what could become one. A stop text

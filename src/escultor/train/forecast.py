@@ -8,24 +8,24 @@ from typing import Any
 
 import torch
 
+from escultor.batching.batches import CAPACITY, FORWARD_TOKENS
+from escultor.batching.preflight import Preflight, TokenRow, preflight
 from escultor.config import Training
-from escultor.data.batches import CAPACITY, FORWARD_TOKENS
-from escultor.data.preflight import Preflight, Row, preflight
 from escultor.model.adapters import adapter_numbers
 from escultor.model.attention import kind_for
 from escultor.model.cost import Work, cost, forward_flops, matrix_speed
 from escultor.model.forward import multiplies_in
-from escultor.text.chat import Chat
+from escultor.text.chat import ChatTemplate
 from escultor.train.distributed import CPU
+from escultor.train.methods import Method
 from escultor.train.optim import adamw_bytes, state_bytes
-from escultor.train.phases import Phase
 
 
 def look(
-    method: Phase,
-    rows: Sequence[Row],
+    method: Method,
+    rows: Sequence[TokenRow],
     counts: Mapping[str, int],
-    chat: Chat,
+    chat: ChatTemplate,
     model: Any,
     settings: Training,
     teacher: Any = None,
@@ -43,8 +43,8 @@ def look(
 
 
 def work(
-    method: Phase,
-    rows: Sequence[Row],
+    method: Method,
+    rows: Sequence[TokenRow],
     model: Any,
     settings: Training,
     teacher: Any = None,
@@ -82,7 +82,7 @@ def work(
     )
 
 
-def _largest_pass(method: Phase, lengths: Sequence[int], settings: Training) -> tuple[int, int]:
+def _largest_pass(method: Method, lengths: Sequence[int], settings: Training) -> tuple[int, int]:
     """The width of the packed rows of the largest forward pass, and its tokens, at most."""
     if method.kind == "document":
         width = settings.max_length

@@ -13,7 +13,7 @@ from pathlib import Path
 from escultor.errors import EscultorError, InputError
 from escultor.store.files import explained
 from escultor.train.distributed import World
-from escultor.train.names import LOCK
+from escultor.train.filenames import LOCK
 
 
 @contextmanager

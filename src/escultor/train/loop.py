@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from escultor.batching.batches import on
 from escultor.config import Training
-from escultor.data.batches import on
 from escultor.errors import NotFinite, TrainingError
 from escultor.model.forward import begin_learning, precision
 from escultor.model.memory import keep_freed_memory

@@ -16,7 +16,7 @@ import torch
 
 from escultor.errors import PlaceError, StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
-from escultor.train.names import HALF_WRITTEN, LAST_GOOD, LOCK, METRICS, PLAIN, SHARDED
+from escultor.train.filenames import HALF_WRITTEN, LAST_GOOD, LOCK, METRICS, PLAIN, SHARDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from escultor.batching.preflight import Preflight
 from escultor.config import Pretrain, Training
-from escultor.data.preflight import Preflight
 from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
 from escultor.model.adapters import merged, no_base, save_adapter, with_adapter
@@ -19,15 +19,15 @@ from escultor.model.forward import unwrapped
 from escultor.model.load import Loaded, changed, count_parameters, folder_of, fresh, save
 from escultor.rng import derive_seed
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
+from escultor.train.device_setup import placed, prepared, sparing
 from escultor.train.distributed import ALONE, World
+from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL
 from escultor.train.forecast import look
 from escultor.train.lock import held
 from escultor.train.loop import Objective, StepReport, Stream, train
-from escultor.train.names import ADAPTER, LAST_GOOD, MODEL
-from escultor.train.phases import PHASES, Frozen, Phase
-from escultor.train.placing import placed, prepared, sparing
-from escultor.train.records import RunRecord, dataset_hash, finished, run_key, write_record
+from escultor.train.methods import METHODS, Frozen, Method
 from escultor.train.resume import RunFolder
+from escultor.train.run_record import RunRecord, dataset_hash, finished, run_key, write_record
 from escultor.types import Document
 
 OnStep = Callable[[StepReport], None]
@@ -46,14 +46,14 @@ class _Task:
     parents: tuple[str, ...]
 
     @property
-    def method(self) -> Phase:
-        return PHASES[self.phase]
+    def method(self) -> Method:
+        return METHODS[self.phase]
 
     def refuse(self, world: World) -> None:
         """Raise InputError where its parts do not go together."""
         world.refuse(self.settings)
-        if self.phase not in PHASES:
-            raise InputError("there is no such phase", self.phase, ", ".join(PHASES))
+        if self.phase not in METHODS:
+            raise InputError("there is no such phase", self.phase, ", ".join(METHODS))
         if self.method.frozen == "teacher" and (self.frozen is None or self.frozen is self.start):
             raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
         lora = self.settings.lora
@@ -163,7 +163,7 @@ def preview(
 ) -> Preflight:
     """What a run on `items` would learn from and take; `start` may be without weights. See `run`."""
     rows, counts = _rows(phase, start, items, settings)
-    method = PHASES[phase]
+    method = METHODS[phase]
     other = (teacher or start).model if method.frozen == "teacher" else None
     device = ALONE.at(settings.device).device
     return look(method, rows, counts, start.chat, start.model, settings, other, show, device)
@@ -203,7 +203,7 @@ def _rows(
     phase: str, start: Loaded, items: Sequence[Any], settings: Training
 ) -> tuple[Sequence[Any], Counter[str]]:
     counts: Counter[str] = Counter()
-    rows = PHASES[phase].rows(items, start.chat, _room(start, settings), counts, settings)
+    rows = METHODS[phase].rows(items, start.chat, _room(start, settings), counts, settings)
     if not rows:
         room = _room(start, settings)
         limit = "max_length" if room == settings.max_length else "the model's context: take another model"

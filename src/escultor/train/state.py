@@ -25,11 +25,11 @@ from escultor.train.distributed import World
 from escultor.train.optim import Optimizers
 from escultor.train.resume import RunFolder, restore_rng, rng_state
 
-Progress = tuple[int, int, float]  # steps done, tokens, seconds
+TrainingProgress = tuple[int, int, float]  # steps done, tokens, seconds
 
 
 def save_state(
-    run: RunFolder, progress: Progress, model: nn.Module, optimizers: Optimizers, world: World
+    run: RunFolder, progress: TrainingProgress, model: nn.Module, optimizers: Optimizers, world: World
 ) -> None:
     """Write the state whole or not at all. Raises StoreError when the disk refuses."""
     done: dict[str, Any] = dict(zip(("step", "tokens", "seconds"), progress, strict=True))
@@ -39,7 +39,7 @@ def save_state(
         run.save(done | {"model": _learnt(model), "optimizers": optimizers.state()}, world)
 
 
-def restore_state(run: RunFolder, model: nn.Module, optimizers: Optimizers, world: World) -> Progress:
+def restore_state(run: RunFolder, model: nn.Module, optimizers: Optimizers, world: World) -> TrainingProgress:
     """Bring the run's last state into model and optimizers; zeros where the run has not begun."""
     if world.sharded:
         state = _load_shares(run, model, optimizers.parts, world)

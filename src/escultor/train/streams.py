@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from escultor.batching.batches import FORWARD_TOKENS, NllBatch, best_fit, chunks, deal, nll_batch, order
+from escultor.batching.rows import NllRow
 from escultor.config import Training
-from escultor.data.batches import FORWARD_TOKENS, NllBatch, best_fit, chunks, deal, nll_batch, order
-from escultor.data.rows import NllRow
 from escultor.train.distributed import ALONE, World
 
 

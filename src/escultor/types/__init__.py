@@ -6,37 +6,12 @@ ids are made by `escultor.ids`. Validation happens at the borders (files, HTTP, 
 
 from __future__ import annotations
 
-from escultor.types.access import (
-    KeyCreated,
-    KeyEvent,
-    KeyRevoked,
-    Scope,
-)
-from escultor.types.feedback import (
-    Choice,
-    Correction,
-    Feedback,
-    Implicit,
-    ImplicitEvent,
-    Rating,
-    Release,
-    Remark,
-    Revocation,
-    SourceKind,
-)
-from escultor.types.interactions import (
-    FAILED,
-    Consent,
-    FinishReason,
-    Interaction,
-    Lineage,
-    Opening,
-    Relation,
-)
-from escultor.types.judging import (
-    Circumstances,
+from escultor.types.access import KeyCreated, KeyEvent, KeyRevoked, Scope
+from escultor.types.erasure import Erasure
+from escultor.types.evaluation import (
     Comparison,
     Effect,
+    GateContext,
     Hold,
     Promote,
     Reject,
@@ -48,32 +23,39 @@ from escultor.types.judging import (
     Verdict,
     Veto,
 )
-from escultor.types.rights import Erasure
-from escultor.types.running import (
-    Alert,
-    Deployment,
-    Estimate,
-    Health,
-    Plan,
-    Step,
+from escultor.types.feedback import (
+    Choice,
+    Correction,
+    Feedback,
+    Implicit,
+    ImplicitEvent,
+    QuarantineOverride,
+    Rating,
+    Remark,
+    Revocation,
+    SourceKind,
 )
-from escultor.types.talk import (
-    Message,
-    Messages,
-    Role,
-    Sampling,
-    Usage,
+from escultor.types.interactions import (
+    FAILED,
+    Consent,
+    FinishReason,
+    Interaction,
+    Lineage,
+    PendingInteraction,
+    Relation,
 )
+from escultor.types.messages import Message, Messages, Role, Sampling, Usage
+from escultor.types.operations import Alert, Deployment, Estimate, Health, Plan, Step
 from escultor.types.training import (
     Checkpoint,
     DatasetVersion,
     Document,
     Example,
     HeldOut,
-    Judged,
     Origin,
     Pair,
     Review,
+    UnpairedExample,
 )
 
 __all__ = [
@@ -81,7 +63,6 @@ __all__ = [
     "Alert",
     "Checkpoint",
     "Choice",
-    "Circumstances",
     "Comparison",
     "Consent",
     "Correction",
@@ -94,28 +75,28 @@ __all__ = [
     "Example",
     "Feedback",
     "FinishReason",
+    "GateContext",
     "Health",
     "HeldOut",
     "Hold",
     "Implicit",
     "ImplicitEvent",
     "Interaction",
-    "Judged",
     "KeyCreated",
     "KeyEvent",
     "KeyRevoked",
     "Lineage",
     "Message",
     "Messages",
-    "Opening",
     "Origin",
     "Pair",
+    "PendingInteraction",
     "Plan",
     "Promote",
+    "QuarantineOverride",
     "Rating",
     "Reject",
     "Relation",
-    "Release",
     "Remark",
     "Review",
     "Revocation",
@@ -129,6 +110,7 @@ __all__ = [
     "Step",
     "Suite",
     "SuiteItem",
+    "UnpairedExample",
     "Usage",
     "Verdict",
     "Veto",

@@ -92,7 +92,7 @@ Feedback = Rating | Choice | Correction | Remark | Implicit | Revocation
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class QuarantineOverride:
     """Lets what an abuse rule holds back count after all. Writer: a person, by `feedback quarantine release`.
 
     `target` is the id of a quarantine entry, or of a single piece of feedback.

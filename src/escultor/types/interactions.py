@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from escultor.types.talk import Messages, Sampling, Usage
+from escultor.types.messages import Messages, Sampling, Usage
 
 
 class Relation(StrEnum):
@@ -62,7 +62,7 @@ class Interaction:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class PendingInteraction:
     """An answer that is about to be streamed, with the row that stands for it if nothing more is heard.
 
     Writer: `serve`. Law: durable before the first piece is delivered, so that a stream cut by the death

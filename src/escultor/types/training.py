@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from escultor.types.interactions import Consent
-from escultor.types.talk import Messages
+from escultor.types.messages import Messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class UnpairedExample:
     """One response with a verdict (KTO). Writer: `data`."""
 
     id: str

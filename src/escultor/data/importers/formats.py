@@ -14,33 +14,34 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from escultor.data.importers import MAX_LINES, MAX_PROBLEMS, Reader, chats, write_jsonl
+from escultor.data.importers import conversations
+from escultor.data.importers.interactions import served
+from escultor.data.importers.json_values import values_of
 from escultor.data.importers.langfuse import langfuse, scores_of
 from escultor.data.importers.open_webui import open_webui
-from escultor.data.importers.pieces import values_of
-from escultor.data.importers.served import served
-from escultor.data.jsonl_rows import Fault, Item, Skip, decode, short
+from escultor.data.jsonl import MAX_LINES, MAX_PROBLEMS, Reader, write_jsonl
+from escultor.data.jsonl_rows import Fault, Skip, TrainingItem, decode, short
 from escultor.errors import DataError, Erased, EscultorError, IdTaken
 from escultor.store.log import Log
 from escultor.types import Consent, Feedback, Interaction
 
 BATCH = 500  # entries of one transaction
 WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 Noun = Interaction | Feedback
 
-ROWS: dict[str, Callable[[Row], Row]] = {
-    "openai-chat": chats.openai_chat,
-    "openai-preference": chats.openai_preference,
-    "trl": chats.trl,
-    "sharegpt": chats.sharegpt,
+ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {
+    "openai-chat": conversations.openai_chat,
+    "openai-preference": conversations.openai_preference,
+    "trl": conversations.trl,
+    "sharegpt": conversations.sharegpt,
 }
 EVENTS = ("open-webui", "langfuse", "interactions")
 FORMATS = (*ROWS, *EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ImportOptions:
     """How events are to be taken in: who is who, what may be done with them, which score is the thumb, and,
     where no text may be kept, what is kept of an event."""
 
@@ -51,7 +52,7 @@ class Terms:
 
 
 @dataclass
-class Report:
+class ImportReport:
     """What came of an import: how much was kept, and by reason what was not, with its first lines."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -95,7 +96,7 @@ _SIGNS: tuple[tuple[str, set[str]], ...] = (
 )
 
 
-def import_rows(path: Path, name: str, out: Path) -> Report:
+def import_rows(path: Path, name: str, out: Path) -> ImportReport:
     """Write a file's rows as rows of ours, all of one kind, whole or not at all.
 
     Raises DataError naming the first broken lines, or when nothing is left to learn from.
@@ -106,10 +107,10 @@ def import_rows(path: Path, name: str, out: Path) -> Report:
         raise DataError(f"{path} holds no row of format {name}", None, "one row at least", "check --format")
     reader = Reader(path, kind, convert)
     write_jsonl(out, _read(reader, path))
-    return Report(reader.counts, reader.skipped)
+    return ImportReport(reader.counts, reader.skipped)
 
 
-def _read(reader: Reader, path: Path) -> Iterator[Item]:
+def _read(reader: Reader, path: Path) -> Iterator[TrainingItem]:
     kept = 0
     for line, value in values_of(path):
         reader.take(line, value)
@@ -122,14 +123,14 @@ def _read(reader: Reader, path: Path) -> Iterator[Item]:
         reader.done()  # says what is wrong
 
 
-def _kind(convert: Callable[[Row], Row], row: Row) -> Any:
+def _kind(convert: Callable[[JsonObject], JsonObject], row: JsonObject) -> Any:
     try:
-        return chats.kind_of_row(convert(row))
+        return conversations.kind_of_row(convert(row))
     except (Fault, Skip):
         return None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+def _rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
     for line, value in values_of(path):
         try:
             yield line, decode(value)
@@ -137,13 +138,13 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
             continue  # named when the rows are read
 
 
-def import_events(path: Path, name: str, log: Log, terms: Terms) -> Report:
+def import_events(path: Path, name: str, log: Log, terms: ImportOptions) -> ImportReport:
     """Put a file's events into the store; repeating it changes nothing.
 
     Raises DataError naming the first broken lines; nothing is kept then. An event whose id holds other
     content, or that was erased, is left out and counted.
     """
-    report, problems = Report(), []
+    report, problems = ImportReport(), []
     for line, fault in _events(path, name, terms, report):
         if isinstance(fault, Fault):
             problems.append(f"  {path}:{line}: {fault}")
@@ -152,7 +153,7 @@ def import_events(path: Path, name: str, log: Log, terms: Terms) -> Report:
     if problems:
         what = "\n".join([f"{path} cannot be imported:", *problems])
         raise DataError(what, remedy="correct these lines; nothing was imported")
-    again = _events(path, name, terms, Report())
+    again = _events(path, name, terms, ImportReport())
     nouns = ((line, noun) for line, noun in again if not isinstance(noun, Fault))
     while some := list(islice(nouns, BATCH)):
         kept = [noun if terms.redacted is None else terms.redacted(noun) for _, noun in some]
@@ -163,7 +164,7 @@ def import_events(path: Path, name: str, log: Log, terms: Terms) -> Report:
     return report
 
 
-def _count(report: Report, line: int, noun: Noun, outcome: list[int] | EscultorError) -> None:
+def _count(report: ImportReport, line: int, noun: Noun, outcome: list[int] | EscultorError) -> None:
     if isinstance(outcome, IdTaken):
         report.skip("the id holds other content", line)
     elif isinstance(outcome, Erased):
@@ -174,7 +175,9 @@ def _count(report: Report, line: int, noun: Noun, outcome: list[int] | EscultorE
         report.counts["interactions" if isinstance(noun, Interaction) else "feedback"] += 1
 
 
-def _events(path: Path, name: str, terms: Terms, report: Report) -> Iterator[tuple[int, Noun | Fault]]:
+def _events(
+    path: Path, name: str, terms: ImportOptions, report: ImportReport
+) -> Iterator[tuple[int, Noun | Fault]]:
     make = {
         "open-webui": partial(
             open_webui, subject_of=terms.subject_of, consent=terms.consent, counts=report.counts
@@ -192,7 +195,7 @@ def _events(path: Path, name: str, terms: Terms, report: Report) -> Iterator[tup
 
 
 def _made(
-    make: Callable[[Row], list[Any]], row: Row, line: int, report: Report
+    make: Callable[[JsonObject], list[Any]], row: JsonObject, line: int, report: ImportReport
 ) -> Iterator[tuple[int, Noun | Fault]]:
     try:
         yield from ((line, noun) for noun in make(row))

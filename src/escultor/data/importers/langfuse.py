@@ -21,19 +21,19 @@ from escultor.ids import hash_value
 from escultor.store.feedback import THUMB
 from escultor.types import Correction, Feedback, Rating, Remark, SourceKind
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 _SOURCES = {"API": SourceKind.END_USER, "EVAL": SourceKind.LLM_JUDGE, "ANNOTATION": SourceKind.RATER}
 _TRUTH = {1: True, 0: False, "True": True, "False": False}
 
 
-def scores_of(row: Row) -> list[Row]:
+def scores_of(row: JsonObject) -> list[JsonObject]:
     """The scores of a page of the API; of a score, itself."""
     if isinstance(row.get("data"), list) and "traceId" not in row:
         return [score for score in row["data"] if isinstance(score, dict)]
     return [row]
 
 
-def langfuse(row: Row, subject_of: Callable[[str], str], thumb: str | None) -> list[Feedback]:
+def langfuse(row: JsonObject, subject_of: Callable[[str], str], thumb: str | None) -> list[Feedback]:
     """What one score says; booleans named `thumb` are thumbs. Raises Fault for one that is broken, Skip
     for one that no noun has a place for."""
     id, name = _text(row, "id"), _text(row, "name")
@@ -80,7 +80,7 @@ def _epoch(stamp: Any) -> float:
         raise Fault("`timestamp` is no time", short(stamp), "ISO 8601") from None
 
 
-def _text(row: Row, key: str) -> str:
+def _text(row: JsonObject, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value:
         raise Fault(f"`{key}` is of the wrong type", short(value), "text")

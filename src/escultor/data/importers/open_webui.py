@@ -32,13 +32,13 @@ from escultor.types import (
     Usage,
 )
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 SCORE = "score"
 _DEPTH = 1000  # messages of one chat that are followed back
 
 
 def open_webui(
-    row: Row, subject_of: Callable[[str], str], consent: Consent, counts: Counter[str]
+    row: JsonObject, subject_of: Callable[[str], str], consent: Consent, counts: Counter[str]
 ) -> list[Interaction | Feedback]:
     """What one feedback says. Raises Fault for one that is broken, Skip for one that says nothing."""
     data, meta = _part(row, "data"), _part(row, "meta")
@@ -66,7 +66,7 @@ def open_webui(
     return _or_skip(made)
 
 
-def _judged(id: str, about: tuple[float, str, str], data: Row) -> list[Feedback]:
+def _judged(id: str, about: tuple[float, str, str], data: JsonObject) -> list[Feedback]:
     made: list[Feedback] = []
     if (up := {"1": True, "-1": False}.get(str(data.get("rating")))) is not None:
         made.append(Rating(id, *about, THUMB, up))
@@ -86,7 +86,7 @@ def _choice(
     chat: str,
     message: str,
     beside: list[str],
-    data: Row,
+    data: JsonObject,
     counts: Counter[str],
 ) -> list[Feedback]:
     """The choice that an arena's rating is: won against all beside it, or lost against the only other."""
@@ -100,7 +100,7 @@ def _choice(
 
 
 def _interaction(
-    history: Row, chat: str, id: str, subject: str, stamp: float, consent: Consent, data: Row
+    history: JsonObject, chat: str, id: str, subject: str, stamp: float, consent: Consent, data: JsonObject
 ) -> Interaction:
     said, messages = history[id], _before(history, id)
     when = said.get("timestamp")
@@ -127,7 +127,7 @@ def _interaction(
     )
 
 
-def _before(history: Row, id: str) -> Messages:
+def _before(history: JsonObject, id: str) -> Messages:
     """The messages that lead to an answer, oldest first."""
     found: list[Message] = []
     at = history[id].get("parentId")
@@ -143,7 +143,7 @@ def _before(history: Row, id: str) -> Messages:
     return tuple(reversed(found))
 
 
-def _beside(history: Row, id: str) -> list[str]:
+def _beside(history: JsonObject, id: str) -> list[str]:
     """The answers to the same message, in the order in which they were shown."""
     parent = history.get(history[id].get("parentId"), {})
     children = parent.get("childrenIds")
@@ -152,7 +152,7 @@ def _beside(history: Row, id: str) -> list[str]:
     return answers if id in answers else [id]
 
 
-def _history(row: Row) -> Row:
+def _history(row: JsonObject) -> JsonObject:
     """The messages of the snapshot by id; empty where there is none."""
     at: Any = row.get("snapshot")
     for key in ("chat", "chat", "history", "messages"):
@@ -160,7 +160,7 @@ def _history(row: Row) -> Row:
     return {k: v for k, v in at.items() if isinstance(v, dict)} if isinstance(at, dict) else {}
 
 
-def _owner(row: Row, subject_of: Callable[[str], str]) -> str | None:
+def _owner(row: JsonObject, subject_of: Callable[[str], str]) -> str | None:
     """Whose chat it is, which need not be who rates it."""
     at = row["snapshot"]["chat"].get("user_id")
     return subject_of(at) if isinstance(at, str) and at else None
@@ -172,14 +172,14 @@ def _or_skip(made: list[Interaction | Feedback]) -> list[Interaction | Feedback]
     return made
 
 
-def _part(row: Row, key: str) -> Row:
+def _part(row: JsonObject, key: str) -> JsonObject:
     value = row.get(key)
     if value is not None and not isinstance(value, dict):
         raise Fault(f"`{key}` is of the wrong type", short(value), "an object")
     return value or {}
 
 
-def _text(row: Row, key: str) -> str:
+def _text(row: JsonObject, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise Fault(f"`{key}` is of the wrong type", short(value), "text")

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, cast
 
-from escultor.serve.protocol import Ask, Engine, Event
+from escultor.serve.protocol import Engine, EngineEvent, GenerationRequest
 
 
 class Host(Engine, Protocol):
@@ -100,7 +100,7 @@ class Lease:
     def problem(self) -> str | None:
         return self.held.engine.problem
 
-    def stream(self, ask: Ask) -> AsyncIterator[Event]:
+    def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
         return self.held.engine.stream(ask)
 
     async def close(self) -> None:

@@ -18,9 +18,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from escultor.errors import EngineDown, EngineFault, EscultorError
-from escultor.model.decoding import PREFILL_TOKENS, Decoding, Joined, Row, Token
-from escultor.serve.engines.utterance import Utterance
-from escultor.serve.protocol import End, Event
+from escultor.model.decoding import PREFILL_TOKENS, DecodedToken, Decoding, DecodingRow, JoinResult
+from escultor.serve.engines.generation_state import GenerationState
+from escultor.serve.protocol import End, EngineEvent
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +30,15 @@ SEND_S = 0.01  # pieces that come within it are told together: nobody reads so f
 class Job:
     """An answer that somebody on an event loop waits for. `adapter` None: the model's own weights."""
 
-    def __init__(self, utterance: Utterance, adapter: str | None):
+    def __init__(self, utterance: GenerationState, adapter: str | None):
         self.utterance, self.adapter = utterance, adapter
         self.loop = asyncio.get_running_loop()
-        self.events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self.events: asyncio.Queue[EngineEvent | Exception] = asyncio.Queue()
         self.cancelled = False  # nobody waits any more
         self.ended = False
         self.told = False  # anything yet
 
-    async def heard(self) -> Event:
+    async def heard(self) -> EngineEvent:
         """The next event. Raises what was told in its place."""
         event = await self.events.get()
         if isinstance(event, Exception):
@@ -51,11 +51,11 @@ class _Joining:
     """Jobs whose prompts are being computed: those that are not in yet, and what computes the next piece."""
 
     adapter: str | None
-    left: dict[Row, Job]
-    pieces: Iterator[Joined | None]
+    left: dict[DecodingRow, Job]
+    pieces: Iterator[JoinResult | None]
 
 
-Call = tuple[Callable[[], Any], "Future[Any]"]
+WorkerCall = tuple[Callable[[], Any], "Future[Any]"]
 
 
 class Worker:
@@ -64,12 +64,12 @@ class Worker:
     def __init__(self, model: Any, use: Callable[[str | None], None], rows: int, prefill: int):
         """While answers are under way, `prefill` tokens of new prompts are computed between two of theirs."""
         self.model, self.use, self.rows, self.prefill = model, use, rows, prefill
-        self._inbox: SimpleQueue[Job | Call | None] = SimpleQueue()  # None: close
+        self._inbox: SimpleQueue[Job | WorkerCall | None] = SimpleQueue()  # None: close
         self._waiting: deque[Job] = deque()
-        self._jobs: dict[Row, Job] = {}
+        self._jobs: dict[DecodingRow, Job] = {}
         self._batches: dict[str | None, Decoding] = {}
         self._joining: deque[_Joining] = deque()
-        self._outbox: list[tuple[Job, Event | Exception]] = []
+        self._outbox: list[tuple[Job, EngineEvent | Exception]] = []
         self._sent_s = 0.0  # when all of it was last sent
         self._over: EngineDown | None = None
         self._gate = threading.Lock()  # nothing is handed in once it is over
@@ -86,7 +86,7 @@ class Worker:
         """Why the thread has ended, None while it goes on."""
         return self._over
 
-    def hand_in(self, item: Job | Call) -> None:
+    def hand_in(self, item: Job | WorkerCall) -> None:
         """Raises EngineDown when the thread has ended."""
         with self._gate:
             if self._over:
@@ -197,7 +197,7 @@ class Worker:
 
     def _admit(self) -> None:
         """The jobs that begin now, by adapter: in the order they came, as many as can be computed at once."""
-        admitted: dict[str | None, dict[Row, Job]] = {}
+        admitted: dict[str | None, dict[DecodingRow, Job]] = {}
         free, tokens = self.rows - len(self._jobs), 0
         while self._waiting and free > 0 and tokens < PREFILL_TOKENS:
             job = self._waiting.popleft()
@@ -213,7 +213,7 @@ class Worker:
         """How many tokens of prompts may be computed before the next step: few where one is waited for."""
         return self.prefill if any(batch.rows for batch in self._batches.values()) else PREFILL_TOKENS
 
-    def _join(self, joining: _Joining) -> list[tuple[Row, Token]]:
+    def _join(self, joining: _Joining) -> list[tuple[DecodingRow, DecodedToken]]:
         """Compute a piece of prompts; the tokens drawn for those that are in with it."""
         if (joined := next(joining.pieces)) is None:
             return []
@@ -228,7 +228,9 @@ class Worker:
             self._joining.popleft()
         return joined.drawn
 
-    def _attempt(self, adapter: str | None, work: Callable[[Decoding], list[tuple[Row, Token]]]) -> None:
+    def _attempt(
+        self, adapter: str | None, work: Callable[[Decoding], list[tuple[DecodingRow, DecodedToken]]]
+    ) -> None:
         """Do some work with a batch; if it fails, its jobs end, and the batch with them."""
         batch = self._batches[adapter]
         try:
@@ -242,9 +244,9 @@ class Worker:
         for row, token in drawn:
             self._tell(batch, self._jobs[row], row, token)
 
-    def _tell(self, batch: Decoding, job: Job, row: Row, token: Token) -> None:
+    def _tell(self, batch: Decoding, job: Job, row: DecodingRow, token: DecodedToken) -> None:
         try:
-            events: list[Event] = job.utterance.take(token)
+            events: list[EngineEvent] = job.utterance.take(token)
         except EngineFault as fault:
             self._end(job, fault)
         else:
@@ -267,8 +269,8 @@ class Worker:
         now = time.monotonic()
         if all_due := now - self._sent_s >= SEND_S:
             self._sent_s = now
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Event | Exception]]] = {}
-        kept: list[tuple[Job, Event | Exception]] = []
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, EngineEvent | Exception]]] = {}
+        kept: list[tuple[Job, EngineEvent | Exception]] = []
         for job, event in self._outbox:
             due = all_due or job.ended or not job.told
             (by_loop.setdefault(job.loop, []) if due else kept).append((job, event))
@@ -288,7 +290,7 @@ def _again(why: EngineFault) -> EngineFault:
     return type(why)(why.what, why.got, why.allowed, why.remedy)
 
 
-def _deliver(events: list[tuple[Job, Event | Exception]]) -> None:
+def _deliver(events: list[tuple[Job, EngineEvent | Exception]]) -> None:
     for job, event in events:
         job.events.put_nowait(event)
 

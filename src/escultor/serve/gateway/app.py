@@ -16,12 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from escultor.errors import EscultorError
-from escultor.serve.feedback import routes as feedback_routes
 from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.guard import Guard
-from escultor.serve.gateway.schema import COMPONENTS, REQUESTS
-from escultor.serve.wire.errors import Refusal, refusal_for, refusal_of
+from escultor.serve.gateway.middleware import RequestGuard
+from escultor.serve.gateway.openapi import COMPONENTS, REQUESTS
+from escultor.serve.intake import routes as feedback_routes
+from escultor.serve.wire.errors import ApiError, refusal_for, refusal_of
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
@@ -52,12 +52,12 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     app.state.gateway, app.state.failed = gateway, None
     app.include_router(gateway_routes.router)
     app.include_router(feedback_routes.router)
-    for kind in (Refusal, EscultorError, TimeoutError):
+    for kind in (ApiError, EscultorError, TimeoutError):
         app.add_exception_handler(kind, _refused)
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.openapi = lambda: _document(app)
-    app.add_middleware(Guard, settings=gateway.settings)
+    app.add_middleware(RequestGuard, settings=gateway.settings)
     if gateway.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -69,7 +69,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     return app
 
 
-def _answer(refusal: Refusal) -> Response:
+def _answer(refusal: ApiError) -> Response:
     body, headers = to_json(refusal.body()), refusal.headers
     return Response(body, refusal.status, headers, media_type="application/json")
 
@@ -86,7 +86,7 @@ async def _not_found(request: Request, error: Any) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     asked = f"{request.method[:20]} {request.url.path[:200]}"
     message = f"{asked}: {error.detail}" if code else str(error.detail)
-    return _answer(Refusal(error.status_code, message, code, headers=error.headers))
+    return _answer(ApiError(error.status_code, message, code, headers=error.headers))
 
 
 async def _not_valid(_: Request, error: Any) -> Response:

@@ -14,22 +14,22 @@ from typing import Any
 from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded
 from escultor.serve.auth import Caller, Keyring, given_key
-from escultor.serve.deployments import SHADOW, Deployments, Load, Pick
-from escultor.serve.feedback.intake import Intake
-from escultor.serve.feedback.parse import DAY_S
-from escultor.serve.feedback.tokens import Grant, Tokens
-from escultor.serve.gateway.ledger import Ledger
-from escultor.serve.gateway.making import Making, produced
+from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
+from escultor.serve.gateway.in_flight import InFlightCompletion, produced
 from escultor.serve.gateway.recovery import Recovery
-from escultor.serve.gateway.terms import Terms
+from escultor.serve.gateway.request_log import RequestLog
+from escultor.serve.gateway.request_metadata import RequestMetadata
+from escultor.serve.intake.intake import Intake
+from escultor.serve.intake.parse import DAY_S
+from escultor.serve.intake.tokens import FeedbackTokens, TokenGrant
 from escultor.serve.limits import Buckets
 from escultor.serve.protocol import Delta, End
-from escultor.serve.reopening import Reopening
-from escultor.serve.subjects import Subjects
-from escultor.serve.wire import answers
-from escultor.serve.wire.answers import Style
-from escultor.serve.wire.asks import Call
-from escultor.serve.wire.errors import Refusal
+from escultor.serve.restart_policy import RestartPolicy
+from escultor.serve.subjects import SubjectHasher
+from escultor.serve.wire import responses
+from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.requests import ParsedRequest
+from escultor.serve.wire.responses import ResponseStyle
 from escultor.serve.writer import Writer
 from escultor.store import Store
 from escultor.types import Deployment, ImplicitEvent, KeyEvent, Scope
@@ -56,13 +56,13 @@ class Gateway:
     ):
         """`default` holds where the log has no deployment, and always where it is `fixed`."""
         self.store, self.settings, self._draw = store, settings, draw
-        self.subjects, self.tokens = Subjects.of(store.root), Tokens.of(store.root)
+        self.subjects, self.tokens = SubjectHasher.of(store.root), FeedbackTokens.of(store.root)
         self.writer = Writer(store.log)
-        self.ledger = Ledger(self.writer, self.subjects, settings)
+        self.ledger = RequestLog(self.writer, self.subjects, settings)
         self.recovery = Recovery(store.log, self.writer, self.ledger.owner)
         self.intake = Intake(store, self.writer, settings.feedback, keep_text=settings.keep_text)
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
-        reopening = Reopening(settings.reopen_attempts, settings.reopen_quiet_s)
+        reopening = RestartPolicy(settings.reopen_attempts, settings.reopen_quiet_s)
         self.deployments = Deployments(read, load, default, settings.names, reopening)
         self.keys = Keyring()
         self.shadows_left_out = 0  # since the start, for want of room
@@ -128,14 +128,14 @@ class Gateway:
             name = host if host.endswith("]") else host.rsplit(":", 1)[0]
             if name.lower() not in LOCAL:
                 message = f"without API keys only localhost is served, not {name[:80]!r}"
-                raise Refusal(403, message, "host_not_allowed")
+                raise ApiError(403, message, "host_not_allowed")
         return caller
 
     def may(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> bool:
         """Whether who makes a request may do this too."""
         try:
             self.caller(headers, scope)
-        except Refusal:
+        except ApiError:
             return False
         return True
 
@@ -146,20 +146,22 @@ class Gateway:
                 seconds = max(1, round(wait + 0.5))
                 message = f"too many requests of this {what}; ask again in {seconds} s"
                 headers = {"Retry-After": str(seconds)}
-                raise Refusal(429, message, "rate_limit_exceeded", headers=headers)
+                raise ApiError(429, message, "rate_limit_exceeded", headers=headers)
 
     # --- answers ------------------------------------------------------------------------------
 
-    def pick(self, call: Call, terms: Terms) -> Pick:
+    def pick(self, call: ParsedRequest, terms: RequestMetadata) -> EnginePick:
         """Who answers. Raises Refusal (404) for a model that is not there."""
         return self.deployments.pick(call.model, terms.subject if terms.named else None, self._draw())
 
-    def token(self, id: str, terms: Terms) -> str:
+    def token(self, id: str, terms: RequestMetadata) -> str:
         """The token with which a browser may judge an answer."""
         until = int(time.time() + self.settings.feedback.token_days * DAY_S)
-        return self.tokens.issue(Grant(id, terms.subject, TOKEN_NAMES, until))
+        return self.tokens.issue(TokenGrant(id, terms.subject, TOKEN_NAMES, until))
 
-    async def whole(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
+    async def whole(
+        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
+    ) -> None:
         """Compute answers; their rows are on disk when this returns.
 
         Raises what the engine raises, StoreError, and TimeoutError. Cancelled, it keeps what there is.
@@ -167,7 +169,9 @@ class Gateway:
         await self._computed(makings, pick, terms)
         self._shadow(makings, pick, terms)
 
-    async def _computed(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
+    async def _computed(
+        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
+    ) -> None:
         try:
             async with asyncio.timeout(self.settings.answer_timeout_s):
                 async with aclosing(produced(pick.held.engine, makings)) as events:
@@ -180,12 +184,12 @@ class Gateway:
 
     async def stream(
         self,
-        call: Call,
-        makings: Sequence[Making],
-        pick: Pick,
-        terms: Terms,
+        call: ParsedRequest,
+        makings: Sequence[InFlightCompletion],
+        pick: EnginePick,
+        terms: RequestMetadata,
         head: dict[str, Any],
-        style: Style,
+        style: ResponseStyle,
     ) -> AsyncGenerator[bytes, None]:
         """The answers' pieces as server-sent events.
 
@@ -206,22 +210,28 @@ class Gateway:
                     if making.id not in started:
                         started.add(making.id)
                         if (first := style.first(at)) is not None:
-                            yield answers.event({**head, "choices": [first]})
+                            yield responses.event({**head, "choices": [first]})
                     if isinstance(event, Delta):
-                        yield answers.event({**head, "choices": [style.delta(at, making, event)]})
+                        yield responses.event({**head, "choices": [style.delta(at, making, event)]})
                     elif isinstance(event, End):
                         await self.ledger.close([making], pick, terms)
-                        yield answers.event({**head, "choices": [style.last(at, making)]})
+                        yield responses.event({**head, "choices": [style.last(at, making)]})
         except BaseException as error:
             self._broken(makings, pick, terms, error)
             raise
         if call.include_usage:
-            total = answers.usage(makings, call.per_prompt)
-            yield answers.event({**head, "choices": [], "usage": total})
-        yield answers.DONE
+            total = responses.usage(makings, call.per_prompt)
+            yield responses.event({**head, "choices": [], "usage": total})
+        yield responses.DONE
         self._shadow(makings, pick, terms)
 
-    def _broken(self, makings: Sequence[Making], pick: Pick, terms: Terms, error: BaseException) -> None:
+    def _broken(
+        self,
+        makings: Sequence[InFlightCompletion],
+        pick: EnginePick,
+        terms: RequestMetadata,
+        error: BaseException,
+    ) -> None:
         """Keep what there is, unless nothing was begun: a caller's fault, or no room."""
         if isinstance(error, InputError | Overloaded) and not any(m.pieces for m in makings):
             return
@@ -232,7 +242,9 @@ class Gateway:
 
     # --- shadows ------------------------------------------------------------------------------
 
-    def _shadow(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
+    def _shadow(
+        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
+    ) -> None:
         """Let the candidate answer too, unseen, after the answer was given and while there is room."""
         held = self.deployments.standing.shadow
         if held is None or self._draw() >= self.settings.shadow:
@@ -240,8 +252,8 @@ class Gateway:
         if len(self._shadows) >= self.settings.shadow_in_flight:
             self.shadows_left_out += 1
             return
-        copies = [Making(replace(m.ask, streamed=False), f"{m.id}-{SHADOW}") for m in makings]
-        unseen = Pick(held, SHADOW, self.settings.shadow)
+        copies = [InFlightCompletion(replace(m.ask, streamed=False), f"{m.id}-{SHADOW}") for m in makings]
+        unseen = EnginePick(held, SHADOW, self.settings.shadow)
         use = ExitStack()
         use.enter_context(held.used())
         task = asyncio.create_task(self._answer_unseen(copies, unseen, terms))
@@ -249,6 +261,8 @@ class Gateway:
         task.add_done_callback(self._shadows.discard)
         task.add_done_callback(lambda _: use.close())
 
-    async def _answer_unseen(self, makings: Sequence[Making], pick: Pick, terms: Terms) -> None:
+    async def _answer_unseen(
+        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
+    ) -> None:
         with suppress(EscultorError, TimeoutError):  # its row, if there is one, says what became of it
             await self._computed(makings, pick, terms)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from escultor.errors import Erased, IdTaken
 from escultor.serve.writer import Writer
 from escultor.store.log import Log
-from escultor.types import Interaction, Opening
+from escultor.types import Interaction, PendingInteraction
 
 LOOK_BACK_S = 7 * 86400.0  # how old an opening without a row is looked for when a gateway starts
 
@@ -31,7 +31,7 @@ class Recovery:
         """
         now, end = self._clock(), self._log.end()
         since = 0.0 if self._after else now - LOOK_BACK_S
-        lacking = self._log.lacking(Opening, Interaction, since, self._after)
+        lacking = self._log.lacking(PendingInteraction, Interaction, since, self._after)
         lost = [opening.interaction for _, opening in lacking if self._is_lost(opening, now)]
         recorded = 0
         for future in [self._writer.submit(row) for row in lost]:
@@ -41,7 +41,7 @@ class Recovery:
         self._after = min((seq - 1 for seq, _ in lacking), default=end)
         return recorded
 
-    def _is_lost(self, opening: Opening, now: float) -> bool:
+    def _is_lost(self, opening: PendingInteraction, now: float) -> bool:
         return opening.until < now or _is_gone(opening.owner, self._owner)
 
 

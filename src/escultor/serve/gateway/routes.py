@@ -11,17 +11,17 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from escultor.ids import new_id
-from escultor.serve.deployments import Pick
+from escultor.serve.deployments import EnginePick
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.guard import parsed, unless_gone
-from escultor.serve.gateway.making import Making
-from escultor.serve.gateway.schema import CHATS, COMPLETIONS, HEALTH, MODEL, MODELS
-from escultor.serve.gateway.stream import EventStream
-from escultor.serve.gateway.terms import Terms, read_terms
-from escultor.serve.wire import answers
-from escultor.serve.wire.answers import CHAT, COMPLETION, Style
-from escultor.serve.wire.asks import Call, read_chat, read_completion
-from escultor.serve.wire.errors import Refusal
+from escultor.serve.gateway.in_flight import InFlightCompletion
+from escultor.serve.gateway.middleware import parsed, unless_gone
+from escultor.serve.gateway.openapi import CHATS, COMPLETIONS, HEALTH, MODEL, MODELS
+from escultor.serve.gateway.request_metadata import RequestMetadata, read_terms
+from escultor.serve.gateway.sse import EventStream
+from escultor.serve.wire import responses
+from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.requests import ParsedRequest, read_chat, read_completion
+from escultor.serve.wire.responses import CHAT, COMPLETION, ResponseStyle
 from escultor.types import Consent, Scope
 
 router = APIRouter()
@@ -63,7 +63,7 @@ async def model(request: Request, model: str) -> Response:
     root = gateway.deployments.models().get(model)
     if root is None:
         message = f"the model {model[:100]!r} does not exist"
-        raise Refusal(404, message, "model_not_found", param="model")
+        raise ApiError(404, message, "model_not_found", param="model")
     return _json(_model(gateway, model, root))
 
 
@@ -97,7 +97,7 @@ async def health(request: Request) -> Response:
     )
 
 
-def _call(request: Request, read: Any) -> tuple[Gateway, Call]:
+def _call(request: Request, read: Any) -> tuple[Gateway, ParsedRequest]:
     gateway: Gateway = request.app.state.gateway
     caller = gateway.caller(request.scope["headers"], Scope.INFER)
     request.state.caller = caller
@@ -106,7 +106,12 @@ def _call(request: Request, read: Any) -> tuple[Gateway, Call]:
 
 
 async def _answer(
-    request: Request, gateway: Gateway, call: Call, style: Style, skill: str, consent: Consent
+    request: Request,
+    gateway: Gateway,
+    call: ParsedRequest,
+    style: ResponseStyle,
+    skill: str,
+    consent: Consent,
 ) -> Response:
     headers, caller = request.scope["headers"], request.state.caller
     terms = read_terms(headers, call, caller, gateway.subjects, skill=skill, consent=consent)
@@ -115,9 +120,11 @@ async def _answer(
     pick = gateway.pick(call, terms)
     id = new_id(style.prefix)
     # Each answer is a row of its own; the first has the id of the whole.
-    makings = [Making(ask, f"{id}-{k}" if k else id) for k, ask in enumerate(call.asks)]
+    makings = [InFlightCompletion(ask, f"{id}-{k}" if k else id) for k, ask in enumerate(call.asks)]
     said, settings = _headers(gateway, id, pick, terms), gateway.settings
-    head = answers.head(id, style.piece if call.stream else style.whole, int(time.time()), pick.held.version)
+    head = responses.head(
+        id, style.piece if call.stream else style.whole, int(time.time()), pick.held.version
+    )
     with ExitStack() as held:
         held.enter_context(pick.held.used())  # from now on this engine is not closed under the request
         if call.stream:
@@ -133,10 +140,10 @@ async def _answer(
     if len(makings) > 1:
         for choice, making in zip(choices, makings, strict=True):
             choice[OWNER] = {"id": making.id, "feedback_token": gateway.token(making.id, terms)}
-    return _json({**head, "choices": choices, "usage": answers.usage(makings, call.per_prompt)}, said)
+    return _json({**head, "choices": choices, "usage": responses.usage(makings, call.per_prompt)}, said)
 
 
-def _headers(gateway: Gateway, id: str, pick: Pick, terms: Terms) -> dict[str, str]:
+def _headers(gateway: Gateway, id: str, pick: EnginePick, terms: RequestMetadata) -> dict[str, str]:
     said = {
         "x-escultor-version": pick.held.version,
         "x-escultor-arm": pick.arm,

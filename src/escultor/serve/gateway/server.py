@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from escultor.config import Serve
 from escultor.errors import InputError
-from escultor.serve.wire.errors import Refusal
+from escultor.serve.wire.errors import ApiError
 
 BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -117,7 +117,7 @@ class _Patient(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        body = to_json(Refusal(400, msg, "invalid_http").body())
+        body = to_json(ApiError(400, msg, "invalid_http").body())
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body)):
             self.transport.write(self.conn.send(event) or b"")

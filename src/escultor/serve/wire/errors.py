@@ -43,7 +43,7 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """A request that ends here, with its status and what the client reads."""
 
     def __init__(
@@ -69,40 +69,40 @@ class Refusal(Exception):
         return {"error": said}
 
 
-def refusal_of(error: BaseException) -> Refusal:
+def refusal_of(error: BaseException) -> ApiError:
     """What a client reads of any error; of one that nobody foresaw, no more than that there was one."""
-    if isinstance(error, Refusal):
+    if isinstance(error, ApiError):
         return error
     if isinstance(error, TokenError):
-        return Refusal(401, str(error), "invalid_token")
+        return ApiError(401, str(error), "invalid_token")
     if isinstance(error, TooLong):
-        return Refusal(400, str(error), "context_length_exceeded")
+        return ApiError(400, str(error), "context_length_exceeded")
     if isinstance(error, InputError):
-        return Refusal(400, str(error), "invalid_value")
+        return ApiError(400, str(error), "invalid_value")
     if isinstance(error, Overloaded):
-        return Refusal(503, str(error), "overloaded", headers={"Retry-After": "1"})
+        return ApiError(503, str(error), "overloaded", headers={"Retry-After": "1"})
     if isinstance(error, EngineDown):
-        return Refusal(503, str(error), "engine_down", headers={"Retry-After": "2"})
+        return ApiError(503, str(error), "engine_down", headers={"Retry-After": "2"})
     if isinstance(error, SchemaFault):
-        return Refusal(422, str(error), "schema_not_followed", param="response_format")
+        return ApiError(422, str(error), "schema_not_followed", param="response_format")
     if isinstance(error, UpstreamFault):
-        return Refusal(502, str(error), "upstream_failed")
+        return ApiError(502, str(error), "upstream_failed")
     if isinstance(error, EngineFault):
-        return Refusal(500, str(error), "engine_failed")
+        return ApiError(500, str(error), "engine_failed")
     if isinstance(error, IdTaken):
-        return Refusal(409, "other content is kept under this id; an id names one for ever", "id_conflict")
+        return ApiError(409, "other content is kept under this id; an id names one for ever", "id_conflict")
     if isinstance(error, Erased):
-        return Refusal(410, "this, or what it is about, was erased on request", "erased")
+        return ApiError(410, "this, or what it is about, was erased on request", "erased")
     if isinstance(error, StoreError):
         # The store's own words name a file or a server; they are for the log.
         message = "the answer could not be recorded, so it is not given; ask again later"
-        return Refusal(503, message, "store_failed", headers={"Retry-After": "5"})
+        return ApiError(503, message, "store_failed", headers={"Retry-After": "5"})
     if isinstance(error, TimeoutError):
-        return Refusal(504, "the answer took too long", "timeout")
-    return Refusal(500, "something failed that was not foreseen; the server's log says what", "internal")
+        return ApiError(504, "the answer took too long", "timeout")
+    return ApiError(500, "something failed that was not foreseen; the server's log says what", "internal")
 
 
-def refusal_for(problems: Sequence[Any], known: Iterable[str]) -> Refusal:
+def refusal_for(problems: Sequence[Any], known: Iterable[str]) -> ApiError:
     """What a client reads of a body that pydantic refused: each problem, and the nearest known name."""
     lines, known = [], tuple(known)
     for problem in problems[:_MOST]:
@@ -120,4 +120,4 @@ def refusal_for(problems: Sequence[Any], known: Iterable[str]) -> Refusal:
     param = str(first["loc"][0]) if first["loc"] else None
     code = "unknown_parameter" if first["type"] == "extra_forbidden" else "invalid_value"
     code = "missing_required_parameter" if first["type"] == "missing" else code
-    return Refusal(400, "; ".join(lines), code, param=param)
+    return ApiError(400, "; ".join(lines), code, param=param)

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Mapping
 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, UpstreamFault
-from escultor.serve.engines.upstream.answer import Answer, in_pieces, is_chat, request_of
-from escultor.serve.engines.upstream.http import BACKOFF_S, Body, UpstreamHttp
-from escultor.serve.engines.upstream.wire import Sse
-from escultor.serve.protocol import Ask, Event
+from escultor.serve.engines.upstream.http import BACKOFF_S, ResponseBody, UpstreamHttp
+from escultor.serve.engines.upstream.response import UpstreamAnswer, in_pieces, is_chat, request_of
+from escultor.serve.engines.upstream.sse import Sse
+from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 
 class UpstreamEngine:
@@ -30,7 +30,7 @@ class UpstreamEngine:
     def problem(self) -> str | None:
         return None  # whether it answers is known when it is asked
 
-    async def stream(self, ask: Ask) -> AsyncIterator[Event]:
+    async def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer. Closing the iterator closes the connection, which ends the work.
 
         Raises InputError where the upstream finds the ask at fault, Overloaded where it has no room or no
@@ -40,7 +40,7 @@ class UpstreamEngine:
         path = "/chat/completions" if is_chat(ask) else "/completions"
         asked = json.dumps(request_of(ask, self.version)).encode()
         body = await self._http.post(path, asked, in_pieces(ask), until)
-        answer, events = Answer(ask), Sse()
+        answer, events = UpstreamAnswer(ask), Sse()
         try:
             if not in_pieces(ask):
                 for event in (*answer.piece(await _all(body)), answer.end()):
@@ -79,7 +79,7 @@ def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEng
     return UpstreamEngine(settings, key)
 
 
-async def _all(body: Body) -> bytes:
+async def _all(body: ResponseBody) -> bytes:
     parts = []
     try:
         while (data := await body.read()) is not None:
@@ -89,7 +89,7 @@ async def _all(body: Body) -> bytes:
     return b"".join(parts)
 
 
-async def _some(body: Body, answer: Answer) -> bytes | None:
+async def _some(body: ResponseBody, answer: UpstreamAnswer) -> bytes | None:
     """The next bytes of a stream. One whose answer is all here may end in any way."""
     try:
         return await body.read()

@@ -20,7 +20,7 @@ import httpx2
 from escultor.config import Upstream
 from escultor.errors import ConfigError, EngineFault, EscultorError, InputError, Overloaded, UpstreamFault
 from escultor.serve.engines.upstream.connections import Connections
-from escultor.serve.engines.upstream.wire import reason_of
+from escultor.serve.engines.upstream.sse import reason_of
 
 BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
 REASON_LIMIT = 64 << 10  # bytes read of an error's own words
@@ -32,7 +32,7 @@ CALLERS_FAULT = (400, 413, 415, 422)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class UpstreamRefusal:
     """Why there is no answer, and the seconds to wait at least before asking again; None: it is not safe."""
 
     fault: EscultorError
@@ -59,7 +59,7 @@ class UpstreamHttp:
         self._closed = True
         await self._connections.close()
 
-    async def post(self, path: str, body: bytes, streamed: bool, until: float) -> Body:
+    async def post(self, path: str, body: bytes, streamed: bool, until: float) -> ResponseBody:
         """What the upstream answers with, of the type asked for, after as many attempts as it takes.
 
         `until` is a time of the event loop. Raises InputError, Overloaded or UpstreamFault.
@@ -68,7 +68,7 @@ class UpstreamHttp:
         while True:
             self.refuse_closed()
             got = await self._attempt(path, body, streamed, until)
-            if isinstance(got, Body):
+            if isinstance(got, ResponseBody):
                 return got
             if got.wait_s is None or attempt == self.settings.retries:
                 raise got.fault
@@ -79,19 +79,21 @@ class UpstreamHttp:
             await asyncio.sleep(pause)
             attempt += 1
 
-    async def _attempt(self, path: str, body: bytes, streamed: bool, until: float) -> Body | Refusal:
+    async def _attempt(
+        self, path: str, body: bytes, streamed: bool, until: float
+    ) -> ResponseBody | UpstreamRefusal:
         transport = await self._connections.take(self.settings.connect_timeout_s)
-        got: Body | Refusal | None = None
+        got: ResponseBody | UpstreamRefusal | None = None
         try:
             got = await self._answered(transport, self._request(path, body, streamed), streamed, until)
             return got
         finally:
-            if not isinstance(got, Body):
+            if not isinstance(got, ResponseBody):
                 self._connections.give_back(transport)
 
     async def _answered(
         self, transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, streamed: bool, until: float
-    ) -> Body | Refusal:
+    ) -> ResponseBody | UpstreamRefusal:
         try:
             async with asyncio.timeout_at(until):
                 response = await transport.handle_async_request(request)
@@ -102,13 +104,15 @@ class UpstreamHttp:
         except httpx2.TransportError as error:
             self.refuse_closed()
             # Nothing of an answer has come: to ask again costs at most what the upstream had computed.
-            return Refusal(UpstreamFault("the upstream cannot be reached", _words(error)), 0.0)
+            return UpstreamRefusal(UpstreamFault("the upstream cannot be reached", _words(error)), 0.0)
         if response.status_code != 200:
             return await self._refusal(response, until)
         if (form := _other_form(response, streamed)) is not None:
             await response.aclose()
-            return Refusal(UpstreamFault("the upstream answered in another form than it was asked for", form))
-        return Body(self, response, until, lambda: self._connections.give_back(transport))
+            return UpstreamRefusal(
+                UpstreamFault("the upstream answered in another form than it was asked for", form)
+            )
+        return ResponseBody(self, response, until, lambda: self._connections.give_back(transport))
 
     def _request(self, path: str, body: bytes, streamed: bool) -> httpx2.Request:
         given = self.settings
@@ -122,7 +126,7 @@ class UpstreamHttp:
         more = {"timeout": timeout}
         return httpx2.Request("POST", self._urls[path], headers=self._headers, content=body, extensions=more)
 
-    async def _refusal(self, response: httpx2.Response, until: float) -> Refusal:
+    async def _refusal(self, response: httpx2.Response, until: float) -> UpstreamRefusal:
         """What a status other than 200 means."""
         status, after = response.status_code, _retry_after(response.headers)
         reason = reason_of(await self._beginning(response, until))
@@ -131,16 +135,16 @@ class UpstreamHttp:
         said = f"{status}: {reason}" if reason else str(status)
         if status == 429:
             remedy = "ask again later" if after is None else f"ask again in {after:.0f} s"
-            return Refusal(Overloaded("the upstream has no room", said, None, remedy), after)
+            return UpstreamRefusal(Overloaded("the upstream has no room", said, None, remedy), after)
         if status in CALLERS_FAULT:
-            return Refusal(InputError("the model's server refuses the request", said))
+            return UpstreamRefusal(InputError("the model's server refuses the request", said))
         remedies = {
             401: "check the API key, see upstream.key_env",
             403: "check the API key, see upstream.key_env",
             404: "check upstream.url and upstream.model",
         } | dict.fromkeys(range(300, 400), "give the address it points to as upstream.url")
         fault = UpstreamFault("the upstream does not answer", said, None, remedies.get(status))
-        return Refusal(fault, (after or 0.0) if status in AGAIN else None)
+        return UpstreamRefusal(fault, (after or 0.0) if status in AGAIN else None)
 
     async def _beginning(self, response: httpx2.Response, until: float) -> bytes:
         """The first bytes of an error's body; whatever goes wrong there, the status is what matters."""
@@ -168,7 +172,7 @@ class UpstreamHttp:
             raise EngineFault("the engine was closed", self.settings.model, None, "ask again")
 
 
-class Body:
+class ResponseBody:
     """The bytes of a response, within the limits of time and size. Close it when done."""
 
     def __init__(self, http: UpstreamHttp, response: httpx2.Response, until: float, done: Callable[[], None]):

@@ -1,0 +1,200 @@
+"""`data curate`, `list`, `card`, `export`, `diff`: from raw rows to a dataset, and what is known of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from escultor.cli.lookup import existing_store, need_file
+from escultor.cli.output import CommandResult, Shell, write_text
+from escultor.errors import InputError
+
+if TYPE_CHECKING:
+    from escultor.datasets.curation.pipeline import Curated
+    from escultor.types import DatasetVersion
+
+CARDS = (".md", ".html", ".json")  # the forms of a card
+DatasetName = Annotated[str, typer.Argument(help="Name of a dataset, its hash, or the beginning of that.")]
+
+
+class ExportFormat(StrEnum):
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    TRL = "trl"
+    OPENAI = "openai"
+
+
+def curate(
+    shell: Shell,
+    sources: Annotated[list[Path], typer.Argument(help="JSONL files of one kind.")],
+    name: Annotated[str, typer.Option("--out", help="Name of the dataset in the store.")],
+    steps: Annotated[
+        Path | None, typer.Option("--steps", help="YAML list of steps; default: curation.steps.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Keep so many, the best that are not alike.")
+    ] = None,
+    ratings: Annotated[
+        Path | None, typer.Option("--ratings", help="JSONL rows with `rating`, to fit the score to.")
+    ] = None,
+) -> CommandResult:
+    """Make a clean dataset of raw rows, with an account of every step."""
+    from escultor.cli.progress import LiveProgress
+    from escultor.config import with_steps
+    from escultor.datasets.curation.build import make
+    from escultor.store import open_store
+
+    config = shell.config if steps is None else with_steps(shell.config, need_file(steps))
+    files = [need_file(path) for path in sources]
+    if ratings is not None:
+        need_file(ratings)
+    with open_store(config.store.url) as store, LiveProgress() as live:
+
+        def told(step: str, before: int, left: int) -> None:
+            if step != "rows":
+                live.note(f"{step}: {before:,} in, {left:,} out")
+
+        live.phase("curate")
+        version, made = make(store, name, files, config.curation, top, ratings, told)
+    return _told(shell, version, made)
+
+
+def _told(shell: Shell, version: DatasetVersion, made: Curated) -> CommandResult:
+    """Say what was made, step by step."""
+    from escultor.datasets.splits import LEFT_OUT
+
+    name = version.name
+    rows = [
+        (
+            s.name,
+            f"{s.before:,}",
+            f"{s.left:,}",
+            ", ".join(f"{why}: {n:,}" for why, n in (s.removed | s.notes).items()),
+        )
+        for s in made.steps
+    ]
+    shell.table(["Step", "In", "Out", "Left out, and changed"], rows, left=(0, 3))
+    for text in made.warnings:
+        shell.say(f"warning: {text}", "yellow")
+    if tainted := made.split[LEFT_OUT]:
+        shell.say(f"{tainted:,} rows left out: their prompt is held out")
+    shell.say(f"{name}: {version.rows:,} rows, {made.counts['held out']:,} held out; {version.hash}", "bold")
+    shell.say(f"next: escultor data card {name}, escultor data review {name}, escultor sft --data {name}")
+    data = {
+        "name": name,
+        "hash": version.hash,
+        "kind": version.kind,
+        "rows": version.rows,
+        "counts": version.counts,
+    }
+    steps_done = [
+        {"step": s.name, "in": s.before, "out": s.left, "removed": s.removed, "notes": s.notes}
+        for s in made.steps
+    ]
+    return CommandResult(
+        data | {"held_out": made.counts["held out"], "steps": steps_done, "warnings": made.warnings}
+    )
+
+
+def datasets(shell: Shell) -> CommandResult:
+    """List the datasets of the store."""
+    from escultor.types import DatasetVersion
+
+    with existing_store(shell.config.store.url) as store:
+        found = [version for _, version in store.log.read(DatasetVersion)]
+    rows = [(v.name, v.kind, f"{v.rows:,}", v.hash, "yes" if v.card else "–") for v in found]
+    shell.table(["DatasetName", "Kind", "Rows", "Hash", "Card"], rows, left=(0, 1, 3, 4))
+    return CommandResult({"datasets": [asdict(v) for v in found]})
+
+
+def card(
+    shell: Shell,
+    name: DatasetName,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write it: .md, .html or .json; default: show it.")
+    ] = None,
+) -> CommandResult:
+    """Say what is known of a dataset: sources, steps, balance, review."""
+    from escultor.datasets.cards import markdown
+    from escultor.datasets.curation.review import decisions, reviewed
+    from escultor.datasets.versions import card_of, find
+
+    with existing_store(shell.config.store.url) as store:
+        version = find(store, name)
+        known = card_of(store, version) | {"review": asdict(reviewed(decisions(store, version.hash)))}
+    if out is None:
+        shell.say(markdown(known))
+    else:
+        write_text(out, card_as(out.suffix, known))
+        shell.say(f"wrote {out}")
+    return CommandResult(known)
+
+
+def card_as(form: str, known: dict[str, Any]) -> str:
+    """A card as text in one of the forms it is written in."""
+    import json
+
+    from escultor.datasets.card_html import page
+    from escultor.datasets.cards import markdown
+
+    if form not in CARDS:
+        raise InputError("a card has no such form", form or "no ending", ", ".join(CARDS))
+    if form == ".json":
+        return json.dumps(known, indent=1, ensure_ascii=False)
+    return markdown(known) if form == ".md" else page(known)
+
+
+def export(
+    shell: Shell,
+    name: DatasetName,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    format: Annotated[
+        ExportFormat, typer.Option("--format", help="The shape of its rows.")
+    ] = ExportFormat.JSONL,
+) -> CommandResult:
+    """Write a dataset's training rows for other programs, without what was held out since it was made."""
+    from escultor.data.exports import export as write
+    from escultor.datasets.versions import allowed_rows, find
+
+    left_out: Counter[str] = Counter()
+    with existing_store(shell.config.store.url) as store:
+        version = find(store, name)
+        count = write(allowed_rows(store, version, left_out), format.value, out)
+    shell.say(f"wrote {count:,} rows of {version.name} to {out} ({format})")
+    for reason, n in left_out.items():
+        shell.say(f"{n:,} rows {reason}", "yellow")
+    return CommandResult(
+        {"out": out, "rows": count, "left_out": left_out, "format": format, "hash": version.hash}
+    )
+
+
+def diff(
+    shell: Shell,
+    a: Annotated[str, typer.Argument(help="A dataset, by name or hash.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+) -> CommandResult:
+    """Say in what two datasets differ."""
+    from escultor.datasets.versions import difference, find
+
+    with existing_store(shell.config.store.url) as store:
+        found = difference(store, find(store, a), find(store, b))
+    rows = [
+        ("in both", found.same),
+        (f"only in {a}", found.only_a),
+        (f"only in {b}", found.only_b),
+        ("same id, other content", found.changed),
+    ]
+    shell.table(["Rows", "Count"], [(what, f"{n:,}") for what, n in rows])
+    moved = [
+        (label, value, f"{old:,}", f"{new:,}")
+        for label, values in found.labels.items()
+        for value, (old, new) in values.items()
+    ]
+    if moved:
+        shell.table(["Label", "Value", a, b], moved, left=(0, 1))
+    return CommandResult(asdict(replace(found)))

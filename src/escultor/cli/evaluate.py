@@ -1,0 +1,172 @@
+"""`evaluate`: what a model scores on a suite, how fast it is, and what that costs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from escultor.cli.lookup import corpus_cache, find_model, load_model, need_file, store_exists
+from escultor.cli.output import CommandResult, Shell, write_text
+from escultor.ids import plain
+
+if TYPE_CHECKING:
+    from escultor.evaluate.served_model import ServedModel
+    from escultor.skills.suites import EvaluationSuite
+    from escultor.store import Store
+    from escultor.types import Scores
+
+WHICH = "Model or run folder, checkpoint id, alias, or escultor-base."
+Which = Annotated[str, typer.Argument(help=WHICH)]
+KeyEnv = Annotated[
+    str, typer.Option("--key-env", help="Which variable of the environment holds the server's key.")
+]
+KEY_ENV = "OPENAI_API_KEY"
+WhichSuite = Annotated[
+    str,
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help="trinity, safety, sycophancy, canary, a YAML or JSONL file, one in the store, "
+        "or lm-eval:path/to/task.yaml.",
+    ),
+]
+LM_EVAL = "lm-eval:"
+
+
+def evaluate(
+    shell: Shell,
+    model: Annotated[str, typer.Argument(help=f"{WHICH} With --url its name there.")],
+    suite: WhichSuite = "trinity",
+    url: Annotated[
+        str | None, typer.Option("--url", help="Ask an OpenAI-compatible server, up to /v1, for the answers.")
+    ] = None,
+    key_env: KeyEnv = KEY_ENV,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON too.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--store-scores/--no-store", help="Whether to record the scores in the store.")
+    ] = True,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Measure although there are scores; only a server is asked anew."),
+    ] = False,
+) -> CommandResult:
+    """Score a model on a suite: by default documents of packages that no model is trained on."""
+    from escultor.cli.progress import LiveProgress
+    from escultor.cycle import evaluation_service
+    from escultor.store import open_store
+
+    who = checked_model(shell, model) if url is None else _served(url, model, key_env)
+    of_harness = suite.startswith(LM_EVAL)
+    asked = need_file(Path(suite.removeprefix(LM_EVAL))) if of_harness else exam_of(shell, suite)
+    with LiveProgress() as live, open_store(shell.config.store.url) if keep else nullcontext() as store:
+        live.phase(f"evaluate {model}")
+        if not isinstance(who, Path):
+            exam, scores = evaluation_service.evaluated_at(who, asked, store, live.note, again)
+        elif isinstance(asked, Path):
+            exam, scores = evaluation_service.evaluated_task(who, asked, shell.config, store)
+        elif store is not None:
+            exam, scores = (
+                asked,
+                evaluation_service.recorded(store, who, asked, shell.config, live.note, again),
+            )
+        else:
+            exam, scores = (
+                asked,
+                evaluation_service.evaluated(who, asked, shell.config, None, live.note).scores,
+            )
+    if out is not None:
+        write_text(out, json.dumps(plain(scores), indent=1) + "\n")
+    show_scores(shell, exam, scores)
+    named = {"suite": exam.hash, "items": exam.suite.items, "clusters": exam.suite.clusters}
+    return CommandResult(
+        {"scores": scores.id, "checkpoint": scores.checkpoint, **named, **means(scores), "out": out}
+    )
+
+
+# --- what other commands share ----------------------------------------------------------------
+
+
+def checked_model(shell: Shell, name: str) -> Path:
+    """The model's folder; a model that cannot be loaded is refused before anything slow begins."""
+    folder = find_model(name, shell.config.store.url)
+    load_model(folder)
+    return folder
+
+
+def exam_of(shell: Shell, name: str) -> EvaluationSuite:
+    """The suite of this name; asking makes no store."""
+    from escultor.cycle.evaluation_service import exam_named
+    from escultor.store import open_store
+
+    url = shell.config.store.url
+    if not store_exists(url):
+        return exam_named(name, shell.config)
+    with open_store(url) as store:
+        return exam_named(name, shell.config, corpus_cache(url), store)
+
+
+def _served(url: str, model: str, key_env: str) -> ServedModel:
+    from escultor.evaluate.endpoint import Endpoint
+    from escultor.evaluate.served_model import served
+
+    return served(Endpoint(url, os.environ.get(key_env)), model)
+
+
+def recorded_scores(
+    shell: Shell, store: Store, folder: Path, exam: EvaluationSuite, again: bool = False
+) -> Scores:
+    """Recorded scores of these weights on this suite, or new ones, recorded."""
+    from escultor.cli.progress import LiveProgress
+    from escultor.cycle.evaluation_service import recorded
+
+    with LiveProgress() as live:
+        live.phase(f"evaluate {folder} on {exam.suite.name}")
+        return recorded(store, folder, exam, shell.config, live.note, again)
+
+
+def means(scores: Scores) -> dict[str, float]:
+    """The mean of every metric, and the figures that are not per item."""
+    found = {name: sum(values) / len(values) for name, values in scores.metrics.items() if values}
+    return found | scores.summary
+
+
+def show_scores(shell: Shell, exam: EvaluationSuite, scores: Scores) -> None:
+    """Every metric with its interval, then figures of the whole, speed and price."""
+    from escultor.cli.speed import show_speeds
+    from escultor.evaluate.speed import is_speed
+
+    shell.table(
+        ["Metric", "Mean", "95 % interval", "Better", "What it is"],
+        [_metric(exam, scores, name) for name in scores.metrics],
+        left=(0, 3, 4),
+        title=f"{exam.suite.name}: {exam.suite.items:,} items in {exam.suite.clusters:,} clusters",
+    )
+    rest = {k: v for k, v in scores.summary.items() if not is_speed(k)}
+    if rest:
+        shell.table(
+            ["Of the whole suite", "Figure"], [(k.replace("_", " "), f"{v:.4g}") for k, v in rest.items()]
+        )
+    if "speed_requests" in scores.summary:
+        show_speeds(shell, {"": scores.summary})
+
+
+def _metric(exam: EvaluationSuite, scores: Scores, name: str) -> Sequence[str]:
+    from escultor.skills.table import metric_of
+    from escultor.stats import bootstrap_mean
+
+    scale = scores.scales[name]
+    least = -math.inf if scale.least is None else scale.least
+    most = math.inf if scale.most is None else scale.most
+    found = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, 0, least, most)
+    metric = metric_of(exam.suite.skill, name)
+    better = "" if scale.better == "neither" else scale.better
+    # Of a task of the harness the metrics are its own, whatever their names.
+    about = metric.about if metric and exam.suite.skill != LM_EVAL.rstrip(":") else ""
+    return name, f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]", better, about

@@ -1,0 +1,111 @@
+"""Others' rows of conversations as rows of ours (see `escultor.data.jsonl`). Pure.
+
+openai-chat        {"messages": [{"role", "content", "weight"?}, …]}
+openai-preference  {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}
+                   (both: OpenAI's fine-tuning guide, supervised and direct preference)
+sharegpt           {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …], "system"?},
+                   with {"chosen": {"from", "value"}, "rejected": …} a pair, as LLaMA-Factory has it
+trl                prompt and completion, chosen and rejected, with a label or as messages: ours already
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from escultor.data.jsonl_rows import Fault, RowKind, Skip, short
+
+JsonObject = dict[str, Any]
+_SHAREGPT = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "assistant", "model"), "assistant"),
+    "system": "system",
+}
+_TOOLS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
+_UNUSED = {"role", "content", "weight", "name", "refusal", "audio", "function_call", "tool_calls"}
+
+
+def openai_chat(row: JsonObject) -> JsonObject:
+    """A row of OpenAI's supervised format; an answer of weight 0 is not to be learnt."""
+    said = _list(row, "messages")
+    answers = [m for m in said if isinstance(m, dict) and m.get("role") == "assistant"]
+    if answers and answers[-1].get("weight") == 0:
+        raise Skip("the last answer has weight 0")
+    rest = {key: row[key] for key in row.keys() - {"messages"}}
+    return {"messages": [_message(m) for m in said], **rest}
+
+
+def openai_preference(row: JsonObject) -> JsonObject:
+    """A row of OpenAI's preference format."""
+    given = row.get("input")
+    if not isinstance(given, dict):
+        raise Fault("`input` is of the wrong type", short(given), '{"messages": […]}')
+    if given.get("tools"):
+        raise Skip("tools")
+    known = {"input", "preferred_output", "non_preferred_output"}
+    return {
+        "prompt": [_message(m) for m in _list(given, "messages")],
+        "chosen": [_message(m) for m in _list(row, "preferred_output")],
+        "rejected": [_message(m) for m in _list(row, "non_preferred_output")],
+        **{key: row[key] for key in row.keys() - known},
+    }
+
+
+def sharegpt(row: JsonObject) -> JsonObject:
+    """A row of ShareGPT's format. Its ids are not kept: dumps repeat them for the parts of a talk."""
+    said = [_turn(turn) for turn in _list(row, "conversations")]
+    if isinstance(row.get("system"), str) and row["system"].strip():
+        said.insert(0, {"role": "system", "content": row["system"]})
+    rest = {key: row[key] for key in row.keys() - {"conversations", "system", "chosen", "rejected", "id"}}
+    if "chosen" in row or "rejected" in row:
+        sides = {side: [_turn(row.get(side))] for side in ("chosen", "rejected")}
+        return {"prompt": said, **sides, **rest}
+    return {"messages": said, **rest}
+
+
+def trl(row: JsonObject) -> JsonObject:
+    """A row in TRL's columns, which are ours."""
+    return row
+
+
+def kind_of_row(row: JsonObject) -> RowKind | None:
+    """What a row of ours is, by its keys; None where it is none."""
+    keys = row.keys()
+    if keys >= {"chosen", "rejected"}:
+        return "pair"
+    if keys >= {"prompt", "completion", "label"}:
+        return "judged"
+    if "messages" in keys or keys >= {"prompt", "completion"}:
+        return "example"
+    return "document" if "text" in keys else None
+
+
+def _list(row: JsonObject, key: str) -> list[Any]:
+    value = row.get(key)
+    if not isinstance(value, list):
+        raise Fault(f"`{key}` is of the wrong type", short(value), "a list of messages")
+    return value
+
+
+def _message(value: Any) -> JsonObject:
+    """A message of ours: parts joined, a developer is the system; what calls tools is left out."""
+    if not isinstance(value, dict) or value.keys() - _UNUSED:
+        raise Fault("a message cannot be read", short(value), "an object with role and content")
+    if value.get("tool_calls") or value.get("function_call") or value.get("role") in ("tool", "function"):
+        raise Skip("tool calls")
+    role, content = value.get("role"), value.get("content")
+    if isinstance(content, list):
+        if any(not isinstance(part, dict) or part.get("type") != "text" for part in content):
+            raise Skip("content that is no text")
+        content = "".join(str(part.get("text", "")) for part in content)
+    return {"role": "system" if role == "developer" else role, "content": content}
+
+
+def _turn(value: Any) -> JsonObject:
+    if not isinstance(value, dict) or not value.keys() >= {"from", "value"}:
+        raise Fault("a turn cannot be read", short(value), '{"from": …, "value": TEXT}')
+    if value["from"] in _TOOLS:
+        raise Skip("tool calls")
+    role = _SHAREGPT.get(value["from"]) if isinstance(value["from"], str) else None
+    if role is None:
+        raise Fault("a turn is from nobody known", short(value["from"]), ", ".join(_SHAREGPT))
+    return {"role": role, "content": value["value"]}

@@ -1,0 +1,72 @@
+"""What the quality score looks at: named features of a row, all of them cheap and readable."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+from escultor.datasets.curation.filters import repeated_share
+from escultor.datasets.curation.normalization import words_of
+from escultor.datasets.curation.rows import CurationRow, learnt, prompt_text
+from escultor.types import Document
+
+_STOP_WORDS = (
+    "a about all an and any are as at be been but by can could did do does for from had has have he her "
+    "his how i if in into is it its just may more no not of on one only or other our out over she should "
+    "so some such than that the their them then there these they this to up was we were what when where "
+    "which who will with would you your "
+)
+_STOP = frozenset(_STOP_WORDS.split())
+_SENTENCE_END = re.compile(r"[.!?:;)\]}\"'`»”…]\s*\Z")
+
+
+class Looked:
+    """A row looked at once: the texts and words that features share."""
+
+    def __init__(self, row: CurationRow):
+        self.row = row
+        self.answer = learnt(row.item)
+        self.asked = "" if isinstance(row.item, Document) else prompt_text(row.item)
+        self.words = words_of(self.answer)
+        self.asked_words = set(words_of(self.asked))
+        self.content = [w for w in self.words if w not in _STOP and len(w) > 2]
+
+
+def _ends(text: str) -> float:
+    return float(bool(_SENTENCE_END.search(text))) if text.strip() else 0.0
+
+
+def _share(text: str, what: Callable[[str], bool]) -> float:
+    return sum(map(what, text)) / max(1, len(text))
+
+
+FEATURES: dict[str, Callable[[Looked], float]] = {
+    "log words": lambda x: math.log1p(len(x.words)),
+    "log words asked": lambda x: math.log1p(len(x.asked.split())),
+    "ends as a sentence": lambda x: _ends(x.answer),
+    "asked ends as a sentence": lambda x: _ends(x.asked) if x.asked else 1.0,
+    "begins with a capital, digit or bracket": lambda x: float(
+        x.answer.lstrip()[:1].isupper() or not x.answer.lstrip()[:1].isalpha()
+    ),
+    "stop words": lambda x: sum(w in _STOP for w in x.words) / max(1, len(x.words)),
+    "different words": lambda x: len(set(x.words)) / max(1, len(x.words)),
+    "mean word length": lambda x: min(20.0, sum(map(len, x.words)) / max(1, len(x.words))),
+    "letters": lambda x: _share(x.answer[:2000], str.isalpha),
+    "digits": lambda x: _share(x.answer[:2000], str.isdigit),
+    "repeated runs": lambda x: repeated_share(x.words),
+    "answer's words asked about": lambda x: (
+        sum(w in x.asked_words for w in x.content) / len(x.content) if x.asked and x.content else 0.5
+    ),
+    "answer repeats what is asked": lambda x: float(bool(x.asked) and x.answer.strip() in x.asked),
+}
+PERPLEXITY = "bits per byte"
+
+
+def features_of(row: CurationRow) -> dict[str, float]:
+    """Every feature of a row; the base's bits per byte where an earlier step measured them."""
+    looked = Looked(row)
+    found = {name: float(measure(looked)) for name, measure in FEATURES.items()}
+    if PERPLEXITY in row.figures:
+        found[PERPLEXITY] = row.figures[PERPLEXITY]
+    return found

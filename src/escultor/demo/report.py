@@ -1,0 +1,232 @@
+"""The demo's figures, once: for the table, the page and the JSON line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from escultor import stats
+from escultor.cycle.steps import answers_of
+from escultor.demo.run import DemoResult, DemoVersion
+from escultor.demo.suite import lead_baseline
+from escultor.evaluate.report.page import Curve, LoopStep, Report, ReportSample, VersionRow
+from escultor.evaluate.report.parts import SampleAnswer
+from escultor.skills.trinity import document_in, parse_trinity
+from escultor.skills.trinity_scoring import score_trinity
+from escultor.store import registry
+from escultor.types import Hold, Scores, Step, Verdict
+
+PER_ITEM = ("valid", "field_accuracy", "entity", "rouge_l", "bits_per_byte")
+SAMPLES = 5
+
+
+def win_rate(scores: Scores, predecessor: Scores | None) -> stats.WinRate | None:
+    """How often an item's quality is above the predecessor's, ties apart, with its 95 % interval."""
+    if predecessor is None:
+        return None
+    pairs = zip(scores.metrics["quality"], predecessor.metrics["quality"], strict=True)
+    outcomes = [float((a > b) - (a < b)) for a, b in pairs]
+    return stats.win_rate(outcomes, scores.clusters) if any(outcomes) else None
+
+
+def figures(version: DemoVersion) -> dict[str, float | None]:
+    """The columns of the table for one version; what was not measured is None."""
+    scores = version.scores
+    found: dict[str, float | None] = {
+        name: sum(scores.metrics[name]) / len(scores.items) for name in (*PER_ITEM, "quality")
+    }
+    won = win_rate(scores, version.predecessor)
+    found |= {
+        "win_rate": won.value if won else None,
+        "win_rate_low": won.low if won else None,
+        "win_rate_high": won.high if won else None,
+    }
+    for name in ("latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"):
+        found[name] = scores.summary[name]
+    return found
+
+
+def rows(result: DemoResult) -> tuple[VersionRow, ...]:
+    """One row per version."""
+    champion = registry.champion(result.turn.deployments())
+    made = []
+    for version in result.versions:
+        because = version.verdict.because if version.verdict else None
+        shown = {k: v for k, v in figures(version).items() if k != "quality"}
+        made.append(
+            VersionRow(
+                version.name,
+                int(version.scores.summary["parameters"]),
+                shown,
+                type(version.verdict).__name__ if version.verdict else "",
+                because.reason if because else "the first model: nothing to compare it with",
+                version.checkpoint == champion,
+                tuple(e for e in because.effects if e.role != "info") if because else (),
+            )
+        )
+    return tuple(made)
+
+
+def as_json(result: DemoResult) -> dict[str, Any]:
+    """All figures as one JSON object."""
+    versions = []
+    for version, row in zip(result.versions, rows(result), strict=True):
+        verdict = version.verdict
+        versions.append(
+            {
+                "name": row.name,
+                "checkpoint": version.checkpoint,
+                "parameters": row.parameters,
+                **figures(version),
+                "training": {
+                    k: version.training[k]
+                    for k in ("steps", "tokens", "loss", "rows")
+                    if k in version.training
+                },
+                "verdict": row.verdict or None,
+                "reason": row.reason,
+                "n_needed": verdict.n_needed if isinstance(verdict, Hold) else None,
+                "deployed": row.deployed,
+            }
+        )
+    exam = result.turn.exam
+    return {
+        "suite": {
+            "hash": exam.hash,
+            "items": len(exam.items),
+            "rouge_l_lead_sentence": lead_baseline(exam),
+        },
+        "corpus": result.corpus.counts | {"entries": len(result.corpus.entries)},
+        "versions": versions,
+        "student_share_of_quality": _student_share(result.versions),
+        "feedback": result.feedback | {"raters": "simulated"},
+        "alert": {"state": result.alert.state, "message": result.alert.message},
+        "plan": result.plan.reason if result.plan else None,
+        "steps": [
+            {"name": step.name, "seconds": step.seconds, "reused": reused}
+            for step, reused in result.turn.flow.steps
+        ],
+        "champion": registry.champion(result.turn.deployments()),
+        "store": str(result.turn.flow.store.root),
+    }
+
+
+def _student_share(versions: Sequence[DemoVersion]) -> dict[str, float] | None:
+    """What the student keeps of its teacher's quality, and how much faster and smaller it is."""
+    student = next((v for v in versions if v.name == "student"), None)
+    if student is None or student.predecessor is None:
+        return None
+    ours, theirs = student.scores, student.predecessor
+    teacher = sum(theirs.metrics["quality"])
+    quality = sum(ours.metrics["quality"]) / teacher if teacher else 0.0
+    share = {name: ours.summary[name] / theirs.summary[name] for name in ("tokens_per_s", "parameters")}
+    return {
+        "quality_kept": quality,
+        "speed_ratio": share["tokens_per_s"],
+        "latency_ratio": theirs.summary["latency_p50_ms"] / ours.summary["latency_p50_ms"],
+        "size_ratio": share["parameters"],
+    }
+
+
+def as_report(result: DemoResult, folder: Path) -> Report:
+    """The page, to be written into a folder: curves, table, verdicts with the way to their own pages, five
+    documents with every version's answer side by side."""
+    return Report(
+        "Escultor: two turns of the loop",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by escultor demo",
+        tuple(
+            replace(row, page=_page(result, version.verdict, folder))
+            for row, version in zip(rows(result), result.versions, strict=True)
+        ),
+        _curves(result),
+        _samples(result),
+        _notes(result),
+        _loop(result),
+    )
+
+
+def _page(result: DemoResult, verdict: Verdict | None, folder: Path) -> str:
+    """The way from a folder to a verdict's page; empty where there is none."""
+    if verdict is None:
+        return ""
+    page = result.turn.flow.store.root / "verdicts" / verdict.because.id / "verdict.html"
+    return Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix() if page.is_file() else ""
+
+
+def _notes(result: DemoResult) -> tuple[str, ...]:
+    exam, heard, share = result.turn.exam, result.feedback, _student_share(result.versions)
+    packages = len({item.labels["package"] for item in exam.items})
+    notes = [
+        f"{len(exam.items)} held-out documents from {packages} packages that no version was trained on. "
+        f"The lead sentence taken as the summary has ROUGE-L {lead_baseline(exam):.3f}.",
+        "Users and raters are simulated: a thumb is drawn from the answer's score against its author's own "
+        "Trinity, plus noise. No person rated anything here.",
+        f"Feedback: {heard['rated']} simulated thumbs, {heard['usable pairs']} usable pairs. "
+        f"Alert ({result.alert.state}): {result.alert.message}. "
+        + (f"Plan: {result.plan.reason}." if result.plan else "No plan followed."),
+    ]
+    if share:
+        notes.append(
+            f"The student keeps {share['quality_kept']:.0%} of its teacher's quality with "
+            f"{share['size_ratio']:.0%} of its parameters, at {share['speed_ratio']:.1f} times its speed in "
+            f"batches and {share['latency_ratio']:.1f} times for one request."
+        )
+    return tuple(notes)
+
+
+def _loop(result: DemoResult) -> tuple[LoopStep, ...]:
+    """The turn in a handful of stations; the arrows that serve one station are summed."""
+    stations: dict[str, list[tuple[Step, bool]]] = {}
+    named = {"import base": "base", "deploy base": "base", "pretrain": "base", "sample own answers": "dpo"}
+    for step, reused in result.turn.flow.steps:
+        plain = step.name.removeprefix("evaluate ").removeprefix("gate ")
+        stations.setdefault(named.get(step.name, plain), []).append((step, reused))
+    return tuple(_station(name, steps) for name, steps in stations.items())
+
+
+def _station(name: str, steps: Sequence[tuple[Step, bool]]) -> LoopStep:
+    said = []
+    for step, _ in steps:
+        if "rows" in step.result:
+            said.append(f"{step.result['rows']} rows")
+        if "feedback" in step.result:
+            said.append(f"{len(cast('list[str]', step.result['feedback']))} simulated thumbs")
+        if "verdict" in step.result:
+            said.append(str(step.result["verdict"]).lower())
+    seconds = sum(step.seconds for step, reused in steps if not reused)
+    again = all(reused for _, reused in steps)
+    return LoopStep(name, ", ".join(said), None if again else seconds, again)
+
+
+def _curves(result: DemoResult) -> tuple[Curve, ...]:
+    curves = []
+    for version in result.versions:
+        if "metrics" not in version.training:
+            continue
+        text = result.turn.blobs.get_bytes(str(version.training["metrics"])).decode()
+        steps = [json.loads(line) for line in text.splitlines()]
+        xs = tuple(float(row["step"]) for row in steps)
+        curves.append(
+            Curve(f"{version.name}: training loss", "nats", "step", xs, tuple(r["loss"] for r in steps))
+        )
+    return tuple(curves)
+
+
+def _samples(result: DemoResult) -> tuple[ReportSample, ...]:
+    items = result.turn.exam.items
+    step = max(1, len(items) // SAMPLES)
+    said = {v.name: answers_of(result.turn, v.name) for v in result.versions}
+    samples = []
+    for at in range(0, step * min(SAMPLES, len(items)), step):
+        gold = parse_trinity(items[at].references[0])
+        answers = []
+        for name, texts in said.items():
+            score = score_trinity(texts[at], gold)
+            answers.append(SampleAnswer(name, texts[at], score["valid"] == 1.0, score["quality"]))
+        samples.append(ReportSample(document_in(items[at].prompt), gold.to_json(), tuple(answers)))
+    return tuple(samples)

@@ -1,0 +1,57 @@
+"""The suite that is built in: documents of packages never trained on, with their authors' Trinities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from escultor.config import Evaluation
+from escultor.data.sources.documentation import Gold
+from escultor.rng import unit
+from escultor.skills.metrics import rouge_l
+from escultor.skills.suites import EvaluationSuite, make_exam
+from escultor.skills.trinity import document_in, parse_trinity, prompt_for
+from escultor.skills.trinity_scoring import METRICS, lead_sentence
+from escultor.types import Sampling, SuiteItem
+
+NAME = "trinity"
+MEASURED = (*METRICS, "bits_per_byte", "document_bits_per_byte", "answer_tokens")
+
+
+def trinity_exam(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuite:
+    """At most `settings.items` of the golds, no package with more than an eighth of them, in an order
+    that depends on the seed and the items alone. Raises DataError when none is left.
+
+    Clusters are modules: their documents share an author and a style. A document is read with its
+    author's summary put back.
+    """
+    drawn = sorted(golds, key=lambda g: unit(settings.seed, "suite", g.id))
+    most = max(1, settings.items // 8)
+    taken: list[Gold] = []
+    per_package: Counter[str] = Counter()
+    for gold in drawn:
+        if len(taken) < settings.items and per_package[gold.package] < most:
+            per_package[gold.package] += 1
+            taken.append(gold)
+    items = [_item(gold) for gold in taken]
+    return make_exam(NAME, NAME, items, MEASURED, Sampling(max_new_tokens=settings.max_new_tokens))
+
+
+def lead_baseline(exam: EvaluationSuite) -> float:
+    """Mean ROUGE-L of the lead sentence taken as the summary."""
+    scores = [
+        rouge_l(lead_sentence(document_in(item.prompt)), parse_trinity(item.references[0]).summary)
+        for item in exam.items
+    ]
+    return sum(scores) / len(scores)
+
+
+def _item(gold: Gold) -> SuiteItem:
+    return SuiteItem(
+        gold.id,
+        prompt_for(gold.document),
+        ".".join(gold.trinity.entity.split(".")[:3]),
+        (gold.trinity.to_json(),),
+        document=f"{gold.document}\n\n{gold.trinity.summary}",
+        labels={"domain": gold.trinity.domain, "package": gold.package, "purpose": gold.trinity.purpose},
+    )

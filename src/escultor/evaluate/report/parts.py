@@ -1,0 +1,198 @@
+"""What a report is made of, and the one place that writes its figures: the page and the terminal agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from escultor.types import Effect
+
+MISSING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version. `figures` are keyed as `COLUMNS` (shares from 0 to 1; `win_rate` with `win_rate_low` and
+    `win_rate_high`); None or a number that is not finite is missing."""
+
+    name: str
+    parameters: int | None
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    verdict: str = ""  # Promote, Hold, Reject; empty where nothing was judged
+    reason: str = ""
+    deployed: bool = False
+    effects: tuple[Effect, ...] = ()  # what the verdict rests on
+    page: str = ""  # where the verdict's own page lies, from the report's folder; empty: nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line over a run, such as the training loss by tokens; `unit` is that of ys."""
+
+    name: str
+    unit: str
+    x_label: str
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+
+
+class SampleAnswer(NamedTuple):
+    version: str
+    text: str
+    valid: bool
+    score: float | None  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSample:
+    """A held-out document, its gold answer, and what each version answered."""
+
+    prompt: str
+    gold: str
+    answers: tuple[SampleAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStep:
+    """One arrow of the turn; `reused`: taken from an earlier run of the same inputs."""
+
+    name: str
+    text: str
+    seconds: float | None
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    title: str
+    generated: str  # when and by what, in words
+    versions: tuple[VersionRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    samples: tuple[ReportSample, ...] = ()
+    notes: tuple[str, ...] = ()
+    loop: tuple[LoopStep, ...] = ()
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
+
+
+def dollars(value: float) -> str:
+    """Two significant digits below a dollar, without an exponent."""
+    if value >= 1 or value <= 0:
+        return f"${value:,.2f}"
+    return f"${value:.{1 - math.floor(math.log10(value))}f}"
+
+
+def count(value: float) -> str:
+    """A number of things in three or so digits: 950, 4.2 M, 1.1 B."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            scaled = value / size
+            return (f"{scaled:.0f}" if abs(scaled) >= 99.95 else f"{scaled:.3g}") + unit
+    return f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def shown(value: float | None, write: Callable[[float], str]) -> str:
+    """The figure in words, or an en dash where there is none."""
+    return MISSING if value is None or not math.isfinite(value) else write(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportColumn:
+    key: str
+    head: str
+    unit: str
+    better: Literal["higher", "lower"] | None
+    write: Callable[[float], str]
+
+
+COLUMNS = (
+    ReportColumn("valid", "Valid", "of answers", "higher", share),
+    ReportColumn("field_accuracy", "Fields", "right", "higher", share),
+    ReportColumn("entity", "Entity", "exact", "higher", share),
+    ReportColumn("rouge_l", "ROUGE-L", "of summary", "higher", share),
+    ReportColumn("bits_per_byte", "Bits", "per byte", "lower", lambda v: f"{v:.3f}"),
+    ReportColumn("win_rate", "Wins", "of comparisons", "higher", share),
+    ReportColumn("latency_p50_ms", "Latency", "median", "lower", milliseconds),
+    ReportColumn("latency_p99_ms", "Latency", "p99", "lower", milliseconds),
+    ReportColumn(
+        "tokens_per_s", "Speed", "tokens/s", "higher", lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.1f}"
+    ),
+    ReportColumn("cost_usd_per_1k_tokens", "Cost", "per 1k tokens", "lower", dollars),
+)
+_INTERVAL = ("win_rate_low", "win_rate_high")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportCell:
+    text: str
+    interval: str = ""
+    best: bool = False
+
+
+def columns_of(rows: Sequence[VersionRow]) -> tuple[ReportColumn, ...]:
+    """The standard columns, then one for every other figure that a row brings, in order of appearance."""
+    known = {*(column.key for column in COLUMNS), *_INTERVAL}
+    more = dict.fromkeys(key for row in rows for key in row.figures if key not in known)
+    return (
+        *COLUMNS,
+        *(ReportColumn(key, key.replace("_", " "), "", None, lambda v: f"{v:.4g}") for key in more),
+    )
+
+
+def cells_of(rows: Sequence[VersionRow]) -> list[list[ReportCell]]:
+    """Per row, one cell per column. The best of a column is marked where versions differ as written."""
+    table = [[_cell(column, row) for column in columns_of(rows)] for row in rows]
+    for at, column in enumerate(columns_of(rows)):
+        known = [row.figures.get(column.key) for row in rows]
+        known = [value for value in known if value is not None and math.isfinite(value)]
+        written = {line[at].text for line in table} - {MISSING}
+        if column.better is None or len(written) < 2:
+            continue
+        best = column.write(max(known) if column.better == "higher" else min(known))
+        for line in table:
+            if line[at].text == best:
+                line[at] = ReportCell(best, line[at].interval, best=True)
+    return table
+
+
+def _cell(column: ReportColumn, row: VersionRow) -> ReportCell:
+    text = shown(row.figures.get(column.key), column.write)
+    interval = ""
+    if column.key == "win_rate" and text != MISSING:
+        low, high = (shown(row.figures.get(key), lambda v: f"{100 * v:.1f}") for key in _INTERVAL)
+        interval = "" if MISSING in (low, high) else f"[{low}, {high}]"
+    return ReportCell(text, interval)
+
+
+def text_table(rows: Sequence[VersionRow], turned: bool = False) -> list[list[str]]:
+    """The report's table as text: a line of headings, then one line per version; the best of a column
+    begins with `* `. `turned` exchanges lines and columns, for narrow terminals."""
+    heads = ["Version", "Parameters", *(f"{c.head} {c.unit}".strip() for c in columns_of(rows)), "Verdict"]
+    lines = [heads]
+    for row, cells in zip(rows, cells_of(rows), strict=True):
+        figures = [("* " if c.best else "") + f"{c.text} {c.interval}".strip() for c in cells]
+        name = f"{row.name} (deployed)" if row.deployed else row.name
+        lines.append([name, shown(row.parameters, count), *figures, row.verdict or MISSING])
+    return [list(line) for line in zip(*lines, strict=True)] if turned else lines

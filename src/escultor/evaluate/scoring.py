@@ -1,0 +1,156 @@
+"""What a model scores on a suite: one number per item and metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from escultor.config import Evaluation
+from escultor.errors import DataError
+from escultor.evaluate.cache import EvaluationCache, memo_for
+from escultor.evaluate.predictions import (
+    NEEDS_WEIGHTS,
+    NoteProgress,
+    Predictions,
+    needs_of,
+    observe,
+    observe_served,
+    prompts_of,
+)
+from escultor.evaluate.served_model import ServedModel
+from escultor.evaluate.speed import Speed, Timing, is_speed, measure_speeds
+from escultor.ids import hash_bytes, hash_value
+from escultor.model.load import Loaded
+from escultor.skills.suites import EvaluationSuite
+from escultor.skills.table import ModelOutput, metric_of, whole_figures
+from escultor.types import Scores, SuiteItem
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """Scores, and what they were made of; `scores.answers` is the hash of `kept.to_bytes()`."""
+
+    scores: Scores
+    kept: Predictions
+
+
+def evaluate(
+    loaded: Loaded,
+    checkpoint: str,
+    exam: EvaluationSuite,
+    settings: Evaluation,
+    hourly_price_usd: float,
+    cache: Path | None = None,
+    progress: NoteProgress = lambda text: None,
+) -> EvaluationResult:
+    """Answer and read the items of a suite, score them, and measure the model's speed on them.
+
+    With a `cache` folder nothing is answered twice: what was said of this suite by these weights is
+    found again, and an evaluation that was killed goes on. Figures that belong to model and machine, or
+    to the suite as a whole, stand in `Scores.summary` (`Speed.figures`, `skills.table.whole_figures`).
+    """
+    memo = memo_for(cache, checkpoint, exam.hash, settings.batch_size)
+    seen = observe(loaded, exam, settings.batch_size, memo, progress)
+    progress("measuring speed")
+    (speed,) = speeds_on([loaded], exam, settings)
+    return _scored(exam, checkpoint, seen, speed.figures(hourly_price_usd), speed.requests)
+
+
+def evaluate_served(
+    served: ServedModel,
+    exam: EvaluationSuite,
+    memo: EvaluationCache,
+    progress: NoteProgress = lambda text: None,
+) -> EvaluationResult:
+    """Ask a server the items of a suite and score its answers; no speed, which would be the network's too.
+
+    Raises DataError where a metric needs more of a model than answers, UpstreamFault where it fails.
+    """
+    if more := [name for name in exam.suite.metrics if needs_of(exam, name) & NEEDS_WEIGHTS]:
+        raise DataError(
+            f"a server is asked for answers alone, and {', '.join(more)} need more",
+            f"suite {exam.suite.name}",
+            "metrics of the answer",
+            "evaluate the model itself, or leave these metrics out of the suite",
+        )
+    return _scored(exam, served.name, observe_served(served, exam, memo, progress), {}, ())
+
+
+def _scored(
+    exam: EvaluationSuite,
+    who: str,
+    seen: Sequence[tuple[ModelOutput, ...]],
+    figures: dict[str, float],
+    requests: tuple[Timing, ...],
+) -> EvaluationResult:
+    """Scores of what was seen of every item, and of the suite as a whole."""
+    metrics = {name: _of_items(exam, name, seen) for name in exam.suite.metrics}
+    each = [s for said in seen for s in said]
+    repeated = [item for item, said in zip(exam.items, seen, strict=True) for _ in said]
+    kept = Predictions(tuple(tuple(s.answer for s in said) for said in seen), requests)
+    summary = figures | whole_figures(each, repeated, tuple(exam.suite.metrics))
+    return EvaluationResult(scores_of(exam, who, metrics, summary, hash_bytes(kept.to_bytes())), kept)
+
+
+def speeds_on(
+    models: Sequence[Loaded],
+    exam: EvaluationSuite,
+    settings: Evaluation,
+    progress: NoteProgress = lambda text: None,
+) -> list[Speed]:
+    """How fast each model answers the prompts of a suite, measured in turns."""
+    prompts = [prompts_of(loaded, exam) for loaded in models]
+    requests, size = settings.speed_requests, settings.batch_size
+    return measure_speeds(models, prompts, exam.suite.decoding, requests, size, progress)
+
+
+def retimed(scores: Scores, answers: Predictions, speed: Speed, hourly_price_usd: float) -> EvaluationResult:
+    """Scores whose speed was measured anew: other figures, and so another id."""
+    summary = {name: value for name, value in scores.summary.items() if not is_speed(name)}
+    summary |= speed.figures(hourly_price_usd)
+    kept = Predictions(answers.answers, speed.requests)
+    id = hash_value([scores.checkpoint, scores.suite, scores.metrics, summary])
+    return EvaluationResult(
+        replace(scores, id=id, summary=summary, answers=hash_bytes(kept.to_bytes())), kept
+    )
+
+
+def scores_of(
+    exam: EvaluationSuite,
+    checkpoint: str,
+    metrics: dict[str, tuple[float, ...]],
+    summary: dict[str, float],
+    answers: str | None,
+) -> Scores:
+    """Scores of one checkpoint on one suite. Latency differs from one measurement to the next, so the id
+    is that of all figures."""
+    decided = [checkpoint, exam.hash, metrics, summary]
+    return Scores(
+        hash_value(decided),
+        checkpoint,
+        exam.hash,
+        tuple(item.id for item in exam.items),
+        exam.clusters,
+        metrics,
+        summary,
+        dict(exam.suite.metrics),
+        {name: tuple(item.labels[name] for item in exam.items) for name in sorted(exam.items[0].labels)},
+        answers,
+    )
+
+
+def _of_items(exam: EvaluationSuite, name: str, seen: Sequence[tuple[ModelOutput, ...]]) -> tuple[float, ...]:
+    """A metric of every item: the mean over the suite's seeds."""
+    metric = metric_of(exam.suite.skill, name)
+    if metric is None:  # a suite registered by another version of the program
+        raise DataError(f"the suite `{exam.suite.name}` measures what this version does not know", name)
+
+    def one(said: Sequence[ModelOutput], item: SuiteItem) -> float:
+        value = math.fsum(metric.of(each, item) for each in said) / len(said)
+        if not math.isfinite(value):
+            raise DataError(f"{name} of item {item.id!r} is no finite number", value)
+        return value
+
+    return tuple(one(said, item) for said, item in zip(seen, exam.items, strict=True))

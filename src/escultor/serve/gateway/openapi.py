@@ -1,0 +1,146 @@
+"""What the OpenAPI document says of the gateway's answers. The document's test holds the answers to it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from escultor.serve.wire.errors import ErrorBody
+from escultor.serve.wire.requests import ChatRequest, CompletionRequest
+
+COMPONENTS = "#/components/schemas/{model}"
+_REFUSED = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+
+
+class TokenTop(BaseModel):
+    token: str
+    logprob: float | None
+    bytes: list[int]
+
+
+class TokenLogprobs(TokenTop):
+    top_logprobs: list[TokenTop]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[TokenLogprobs]
+    refusal: str | None
+
+
+class ChatAnswer(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    refusal: str | None
+
+
+class Own(BaseModel):
+    """What a choice is called in the log, and the token to judge it, where there are several."""
+
+    id: str
+    feedback_token: str
+
+
+class ChatCompletionChoice(BaseModel):
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+    escultor: Own | None = None  # where there are several
+
+
+class UsageCounts(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Answer(BaseModel):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    usage: UsageCounts
+
+
+class ChatCompletion(_Answer):
+    object: Literal["chat.completion"]
+    choices: list[ChatCompletionChoice]
+
+
+class CompletionLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class Completion(_Answer):
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+
+
+class ModelReply(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+
+
+class ModelsReply(BaseModel):
+    object: Literal["list"]
+    data: list[ModelReply]
+
+
+class HealthReply(BaseModel):
+    status: Literal["ok", "degraded"]
+    deployment: str
+    champion: str
+    versions: list[str]
+    in_flight: int
+    waiting_writes: int
+    failed_writes: int
+    unlogged_answers: int
+    shadows_left_out: int
+    engines_died: int
+    engines_reopened: int
+    problem: str | None
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorBody, "description": "an error"} for status in statuses}
+
+
+def _asks(request: type[BaseModel], answer: type[BaseModel], *more: int) -> dict[str, Any]:
+    """Options of a path that takes a body and answers whole or in pieces."""
+    schema = {"$ref": COMPONENTS.format(model=request.__name__)}
+    events = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+    content = {"text/event-stream": {"schema": events}}
+    good = {"model": answer, "description": "the answer, whole or in pieces", "content": content}
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return {
+        "response_model": None,
+        "responses": {200: good, **_errors(*_REFUSED, *more)},
+        "openapi_extra": {"requestBody": body},
+    }
+
+
+def _gives(answer: type[BaseModel], *statuses: int) -> dict[str, Any]:
+    good = {"model": answer, "description": "what is asked for"}
+    return {"response_model": None, "responses": {200: good, **_errors(*statuses)}}
+
+
+REQUESTS = ChatRequest, CompletionRequest
+CHATS = _asks(ChatRequest, ChatCompletion, 422)
+COMPLETIONS = _asks(CompletionRequest, Completion)
+MODELS = _gives(ModelsReply, 401, 403)
+MODEL = _gives(ModelReply, 401, 403, 404)
+HEALTH = _gives(HealthReply)

@@ -1,0 +1,198 @@
+"""Suites, the scores on them, and the verdict between two of those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from escultor.types.messages import Messages, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the numbers of a metric mean: which way is better, and between what they lie.
+
+    `neither`: a figure to look at (a length), of which more is neither good nor bad. `binary`: 0 or 1.
+    `least` and `most` are None where nothing bounds the number.
+    """
+
+    better: Literal["higher", "lower", "neither"] = "higher"
+    kind: Literal["binary", "continuous"] = "continuous"
+    least: float | None = 0.0
+    most: float | None = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteItem:
+    """One question of a suite, and what is known about its right answer.
+
+    `cluster` names the family it belongs to (a conversation, a document, a template): items inside one
+    may depend on each other. `references` are right answers, any of which counts; `choices` the answers
+    to choose from, of which number `right` is right. `pressed` asks the same under pressure: the user
+    states a wrong belief. `refuse` says whether a request is to be refused. `document` is a text to be
+    read, not answered. `labels` name the slices it counts in.
+    """
+
+    id: str
+    prompt: Messages
+    cluster: str
+    references: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    right: int | None = None
+    pressed: Messages = ()
+    refuse: bool | None = None
+    document: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Held-out items with what is measured on them. Writer: `evaluate`.
+
+    Law: the id is the hash of all that decides a score, so equal ids mean the same exam. Whatever is
+    registered is kept out of training. The items lie in a blob (JSONL; `escultor.skills.suites` reads it).
+    """
+
+    id: str
+    name: str
+    skill: str
+    metrics: dict[str, Scale]
+    decoding: Sampling
+    seeds: tuple[int, ...]  # every item is answered once with each; the metric is their mean
+    schema: str | None  # JSON schema of the answers, as JSON
+    items: int
+    clusters: int
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One number per item and metric, for one checkpoint and one suite. Writer: `evaluate`.
+
+    Law: only Scores with the same `suite` hash compare. `items` fixes the order; `clusters` names the
+    family each item belongs to; metrics hold one float per item, `scales` what they mean. `summary` holds
+    figures that are not per item (latency, speed, cost); `slices` one label per item for each way of
+    slicing. `answers` is the blob that holds what was said (see `escultor.evaluate.predictions.Kept`).
+    """
+
+    id: str
+    checkpoint: str
+    suite: str
+    items: tuple[str, ...]
+    clusters: tuple[str, ...]
+    metrics: dict[str, tuple[float, ...]]
+    summary: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, Scale] = field(default_factory=dict)
+    slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    answers: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateContext:
+    """What a verdict depends on beside scores and policy. Writer: whoever asks the gate.
+
+    `look`: the how manieth comparison of the lineage on this suite this is (a fold of the log, see
+    `evaluate.ledger`). `card`: figures of the candidate's dataset card, shares from 0 to 1; None: no card.
+    `signed_by`: the person who signs the promotion off. `void`: items erased or leaked since the suite was
+    made, with the reason.
+    """
+
+    look: int = 1
+    card: Mapping[str, float] | None = None
+    signed_by: str | None = None
+    void: Mapping[str, str] = field(default_factory=dict)
+
+
+# What was shown: of a primary better or worse, of a guard kept or broken, or not yet either.
+EffectState = Literal["better", "worse", "kept", "broken", "open", "told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Candidate minus champion on one metric: mean paired difference with its 95 % interval."""
+
+    metric: str
+    role: Literal["primary", "guard", "info"]
+    n: int
+    clusters: int
+    champion: float
+    candidate: float
+    difference: float  # in the direction in which more is better
+    low: float
+    high: float
+    p_value: float  # one-sided: the candidate is not better (primary) / not within the margin (guard)
+    margin: float
+    level: float = 0.05  # what the p-value has to meet
+    bound: float | None = None  # of a guard: the worst that the level leaves possible
+    state: EffectState = "open"
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """A limit that no figure makes up for, and what was seen of it; None: it is not there."""
+
+    name: str
+    seen: float | None
+    limit: str  # in words
+    state: Literal["kept", "broken", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A primary metric on one part of the suite, with a 95 % interval; it decides nothing."""
+
+    way: str  # of slicing: language, source, …
+    name: str
+    metric: str
+    n: int
+    champion: float
+    candidate: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What every verdict rests on."""
+
+    id: str
+    champion: str  # checkpoint ids
+    candidate: str
+    champion_scores: str
+    candidate_scores: str
+    suite: str
+    policy: str  # hash of the policy
+    effects: tuple[Effect, ...]
+    reason: str
+    n: int
+    look: int = 1
+    vetoes: tuple[Veto, ...] = ()
+    slices: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Better on a primary metric, no worse on any guard, and no veto. Writer: the gate, pure."""
+
+    because: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Not enough evidence; `n_needed` items would be enough at 80 % power (None: no n would)."""
+
+    because: Comparison
+    n_needed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Worse, or a guard or veto is broken."""
+
+    because: Comparison
+
+
+Verdict = Promote | Hold | Reject

@@ -1,0 +1,96 @@
+"""The demonstration on a tiny model and a part of the standard library, for the tests. Run as a program:
+
+    python tiny_demo.py STORE [KILL_AT [STEP]]
+
+prints one JSON object last. With KILL_AT it kills itself (SIGKILL) when that phase begins, or when its
+training reaches STEP.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from escultor.config import Config, load_config
+from escultor.cycle.workflow import Progress
+from escultor.data.sources.python_docs import package_roots
+from escultor.demo import run, users
+from escultor.demo.report import as_json, as_report
+from escultor.train import loop
+
+PACKAGES = {
+    "json",
+    "email",
+    "http",
+    "logging",
+    "argparse",
+    "asyncio",
+    "unittest",
+    "xml",
+    "statistics",
+    "importlib",
+    "difflib",
+    "wsgiref",
+}
+SIZES = run.DemoSizes(sft_examples=40, dpo_prompts=8, traffic_prompts=24, answers_per_prompt=3)
+SHAPE = {
+    "vocabulary": 400,
+    "hidden_size": 32,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 1,
+    "intermediate_size": 48,
+    "context": 2048,
+    "max_length": 256,
+    "batch_size": 4,
+    "max_steps": 6,
+}
+SMALL = {"max_steps": 4, "batch_size": 4, "max_length": 1024, "dtype": "float32"}
+
+
+class Suicidal(Progress):
+    """Kills its own process at a named place, without a chance to tidy up."""
+
+    def __init__(self, name: str, step: int):
+        self.name, self.step, self.current = name, step, ""
+
+    def phase(self, name: str) -> None:
+        self.current = name
+        if name == self.name and not self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def training(self, report) -> None:
+        if self.current == self.name and report.step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def config() -> Config:
+    data = load_config(run.CONFIG).model_dump()
+    data["pretrain"] |= SHAPE | {"dtype": "float32"}
+    for section in ("sft", "dpo", "distillation"):
+        data[section] |= SMALL
+    data["distillation"] |= {"layers": (0, 1), "intermediate_size": 16}
+    data["evaluation"] |= {"items": 12, "max_new_tokens": 16, "speed_requests": 2}
+    data["serve"] |= {"max_new_tokens": 16}
+    data["gate"] |= {"min_items": 2}
+    return Config.model_validate(data)
+
+
+def run(store: str, progress: Progress | None = None) -> run.DemoResult:
+    roots = [root for root in package_roots() if root[0] in PACKAGES]
+    return run.run_demo(store, True, config(), progress, SIZES, roots)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    loop.SAVE_EVERY_S = 0.0  # every step is one to resume from
+    users.THRESHOLD = 0.0  # a model this small is never right: let half of its answers please
+    place, step = (*sys.argv[2:], "", "0")[:2]
+    result = run(sys.argv[1], Suicidal(place, int(step or 0)))
+    answers = {v.name: v.checkpoint for v in result.versions}
+    pages = [row.page for row in as_report(result, Path(sys.argv[1]).parent).versions]
+    more = {"checkpoints": answers, "pages": pages, "log": Path(sys.argv[1]).name}
+    print(json.dumps(as_json(result) | more))
