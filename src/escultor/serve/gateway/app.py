@@ -16,11 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from escultor.errors import EscultorError
+from escultor.serve.gateway import feedback_routes
 from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.middleware import RequestGuard
 from escultor.serve.gateway.openapi import COMPONENTS, REQUESTS
-from escultor.serve.intake import routes as feedback_routes
 from escultor.serve.wire.errors import ApiError, refusal_for, refusal_of
 
 SCHEMES = {

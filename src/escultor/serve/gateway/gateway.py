@@ -15,10 +15,10 @@ from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded
 from escultor.serve.auth import Caller, Keyring, given_key
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
-from escultor.serve.gateway.in_flight import InFlightCompletion, produced
 from escultor.serve.gateway.recovery import Recovery
 from escultor.serve.gateway.request_log import RequestLog
 from escultor.serve.gateway.request_metadata import RequestMetadata
+from escultor.serve.in_flight import InFlightCompletion, produced
 from escultor.serve.intake.intake import Intake
 from escultor.serve.intake.parse import DAY_S
 from escultor.serve.intake.tokens import FeedbackTokens, TokenGrant

@@ -20,8 +20,8 @@ from escultor.config import Serve
 from escultor.errors import EscultorError, StoreError
 from escultor.ids import new_id
 from escultor.serve.deployments import EnginePick
-from escultor.serve.gateway.in_flight import AbortReason, InFlightCompletion
 from escultor.serve.gateway.request_metadata import RequestMetadata
+from escultor.serve.in_flight import AbortReason, InFlightCompletion
 from escultor.serve.interactions import Placement, Request, interaction
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.writer import Writer

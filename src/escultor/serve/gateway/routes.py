@@ -13,11 +13,11 @@ from starlette.responses import Response
 from escultor.ids import new_id
 from escultor.serve.deployments import EnginePick
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.in_flight import InFlightCompletion
 from escultor.serve.gateway.middleware import parsed, unless_gone
 from escultor.serve.gateway.openapi import CHATS, COMPLETIONS, HEALTH, MODEL, MODELS
 from escultor.serve.gateway.request_metadata import RequestMetadata, read_terms
 from escultor.serve.gateway.sse import EventStream
+from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.wire import responses
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import ParsedRequest, read_chat, read_completion

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pydantic_core import to_json
 
-from escultor.serve.gateway.in_flight import InFlightCompletion
+from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
