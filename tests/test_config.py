@@ -2,7 +2,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from escultor.config import Config, Section, load_config
+from escultor.cli.output import renamed_keys_on_stderr
+from escultor.config import Config, Section, aliases, load_config, load_policy, with_steps
 from escultor.errors import ConfigError
 
 
@@ -198,3 +199,85 @@ def test_an_empty_section_is_its_defaults_and_a_section_given_twice_is_refused(t
     path.write_text("sft: {seed: 2020-99-99}\n")
     with pytest.raises(ConfigError):
         load_config(path)
+
+
+# --- keys under an old name ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def renamed(monkeypatch):
+    """A table with a rename below a renamed section, a moved key, a renamed choice and a removed key."""
+    renames = {
+        "routes": "feedback",
+        "feedback.few": "feedback.min_pairs",
+        "serve.pause": "monitor.cooldown_s",
+    }
+    monkeypatch.setattr(aliases, "RENAMED", renames)
+    values = {"dpo.loss": {"plain": "sigmoid"}, "curation.steps": {"same": "exact"}}
+    monkeypatch.setattr(aliases, "RENAMED_VALUES", values)
+    monkeypatch.setattr(aliases, "REMOVED", {"sft.magic": "it never did anything"})
+
+
+def test_old_keys_and_values_load_with_one_warning_that_names_the_new_ones(file, renamed):
+    old = "routes: {few: 7, min_judged: 9}\nserve: {pause: 3}\ndpo: {loss: plain}\nsft: {magic: 1}"
+    with pytest.warns(aliases.RenamedKeyWarning) as caught:
+        config = load_config(file(old))
+    new = "feedback: {min_pairs: 7, min_judged: 9}\nmonitor: {cooldown_s: 3}\ndpo: {loss: sigmoid}"
+    assert config == load_config(file(new))
+    (warning,) = caught
+    for part in (
+        "`routes` is now called `feedback`",
+        "`dpo.loss: sigmoid`",
+        "`monitor.cooldown_s`",
+        "sft.magic",
+    ):
+        assert part in str(warning.message)
+
+
+def test_an_override_with_an_old_key_wins_over_the_file(file, renamed):
+    path = file("feedback: {min_pairs: 7}")
+    overrides = ("routes.few=8", "routes.max_flip_rate=0.2", "serve.pause=1", "sft.magic=2", "dpo.loss=plain")
+    with pytest.warns(aliases.RenamedKeyWarning, match="few"):
+        config = load_config(path, overrides)
+    assert (config.feedback.min_pairs, config.feedback.max_flip_rate, config.monitor.cooldown_s) == (
+        8,
+        0.2,
+        1,
+    )
+    assert config.dpo.loss == "sigmoid"
+    with pytest.warns(aliases.RenamedKeyWarning, match="few"):
+        assert load_config(None, ("feedback.few=9",)).feedback.min_pairs == 9
+
+
+def test_a_key_under_both_names_is_refused(file, renamed):
+    for text in ("routes: {few: 7}\nfeedback: {min_pairs: 7}", "feedback: {few: 7, min_pairs: 8}"):
+        with pytest.raises(ConfigError, match="mean the same"):
+            load_config(file(text))
+
+
+def test_policies_and_step_lists_load_under_old_names(file, monkeypatch, renamed):
+    monkeypatch.setattr(aliases, "RENAMED", {"gate.error": "gate.level", "curation.similar": "curation.near"})
+    with pytest.warns(aliases.RenamedKeyWarning, match=r"gate\.level"):
+        assert load_policy(file("error: 0.01")).level == 0.01
+    monkeypatch.setitem(aliases.RENAMED_VALUES, "curation.steps", {"same": "exact", "similar": "near"})
+    with pytest.warns(aliases.RenamedKeyWarning, match=r"curation\.near"):
+        curation = with_steps(Config(), file("- same\n- similar: {threshold: 0.5}")).curation
+    assert (curation.steps, curation.near.threshold) == (("exact", "near"), 0.5)
+
+
+def test_every_renamed_key_leads_to_a_key_that_is_there():
+    for path in (*aliases.RENAMED.values(), *aliases.RENAMED_VALUES):
+        section = Config
+        for name in aliases.current_path(path).split("."):
+            field = section.model_fields[name]
+            section = type(field.default) if isinstance(field.default, Section) else field.annotation
+    assert not set(aliases.RENAMED) & set(Config.model_fields)
+
+
+def test_the_command_line_prints_the_warning_once_on_stderr(file, capsys):
+    with renamed_keys_on_stderr():
+        for _ in range(2):
+            load_config(file("routes: {min_pairs: 3}"))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("`routes` is now called `feedback`") == 1

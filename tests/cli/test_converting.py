@@ -64,7 +64,7 @@ def test_advise_says_what_is_lacking_and_what_there_is(cli, corpus):
         served_pairs(store, "v")
     call = cli("feedback", "advise")
     assert "24 pairs (thumbs 24): too few for DPO; 76 more needed" in call.out
-    call = cli("feedback", "advise", "--set", "routes.min_pairs=20", "--json")
+    call = cli("feedback", "advise", "--set", "feedback.min_pairs=20", "--json")
     assert call.data["stages"] == ["dpo"]
 
 
@@ -97,7 +97,7 @@ def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corp
     with open_store("escultor-store") as store:
         served_pairs(store, api.checkpoint_id(model))
         assert consumed(store) == 0
-    few = ("--set", "routes.min_pairs=20", "--set", "dpo.max_steps=1")
+    few = ("--set", "feedback.min_pairs=20", "--set", "dpo.max_steps=1")
     assert cli("cycle", *SMALL, *few).code == 3  # held: nothing is consumed
     with open_store("escultor-store") as store:
         assert consumed(store) == 0
@@ -124,7 +124,7 @@ def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus
     with open_store("escultor-store") as store:
         served_pairs(store, first)
         learnt = store.log.end()
-    few = ("--set", "routes.min_pairs=20", "--set", "dpo.max_steps=1")
+    few = ("--set", "feedback.min_pairs=20", "--set", "dpo.max_steps=1")
     easy = ("--set", "gate.guards={}", "--set", "gate.min_items=2")
     call = cli("cycle", *SMALL, *few, *easy, "--json")
     assert call.code == 0, call.err

@@ -73,7 +73,7 @@ def test_cycle_turns_feedback_into_a_verdict(cli, model, corpus):
     cli("promote", model, "--because", "the first")
     with open_store("escultor-store") as store:
         served_pairs(store, api.checkpoint_id(model))
-    call = cli("cycle", *SMALL, "--set", "dpo.max_steps=1", "--set", "routes.min_pairs=20", "--json")
+    call = cli("cycle", *SMALL, "--set", "dpo.max_steps=1", "--set", "feedback.min_pairs=20", "--json")
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
     assert call.data["champion"] == api.checkpoint_id(model)

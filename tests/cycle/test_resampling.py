@@ -51,7 +51,7 @@ def material(verdicts: list[UnpairedExample]) -> TrainingMaterial:
 @pytest.fixture
 def turn(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
-        data = {"routes": {"resampling": ON, "min_pairs": 2}, "serve": {"max_new_tokens": 6}}
+        data = {"feedback": {"resampling": ON, "min_pairs": 2}, "serve": {"max_new_tokens": 6}}
         config = Config.model_validate(data)
         yield CycleRun(Workflow(store), config, probe_exam("safety"))
 
@@ -86,8 +86,8 @@ def test_the_longest_new_answer_stands_over_the_shortest(turn, champion, monkeyp
 
 def test_nothing_is_drawn_unless_it_is_asked_for_or_where_nothing_displeased(turn, champion):
     given = material([verdict("cat", False)])
-    off = turn.config.routes.model_copy(update={"resampling": None})
-    silent = replace(turn, config=turn.config.model_copy(update={"routes": off}))
+    off = turn.config.feedback.model_copy(update={"resampling": None})
+    silent = replace(turn, config=turn.config.model_copy(update={"feedback": off}))
     assert with_new_answers(silent, champion, given) is given
     pleased = material([verdict("cat", True)])
     assert with_new_answers(turn, champion, pleased) is pleased

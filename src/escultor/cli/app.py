@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from escultor.cli.output import CommandResult, print_json, shell_of
+from escultor.cli.output import CommandResult, print_json, renamed_keys_on_stderr, shell_of
 from escultor.cli.processes import Processes, launch, processes_of, report_once
 
 INTERRUPTED = 130
@@ -192,7 +192,8 @@ def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
         if processes.nproc:
             return launch(processes, context.obj)
         # With --json, whatever is said on the way goes to stderr: stdout is the one line.
-        with processes.speaking(), redirect_stdout(sys.stderr) if shell.as_json else nullcontext():
+        on_stderr = redirect_stdout(sys.stderr) if shell.as_json else nullcontext()
+        with processes.speaking(), on_stderr, renamed_keys_on_stderr():
             done: CommandResult = function(shell, **given, **({"processes": processes} if several else {}))
         if shell.as_json and processes.first:
             print_json(done.data)

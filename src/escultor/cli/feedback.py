@@ -46,7 +46,7 @@ def convert(
 
     with _store(shell) as store:
         made = _converted(shell, store, since)
-        advice = advice_of(made, shell.config.routes)
+        advice = advice_of(made, shell.config.feedback)
         versions = record(store, made, _name(out))
         files: dict[str, Path] = {}
         if out.endswith(".jsonl"):
@@ -81,7 +81,7 @@ def advise(shell: Shell, since: SinceOption = None) -> CommandResult:
     with _store(shell) as store:
         made = _converted(shell, store, since)
     _show(shell, made)
-    advice = advice_of(made, shell.config.routes)
+    advice = advice_of(made, shell.config.feedback)
     for line in advice.lines:
         shell.say(line, "bold")
     return CommandResult(
@@ -112,7 +112,7 @@ def _list(shell: Shell, store: Store, id: str | None) -> CommandResult:
 
     if id is not None:
         raise InputError("the list takes no id", id, remedy="`escultor feedback quarantine show ID`")
-    with open_index(store, shell.config.routes) as index:
+    with open_index(store, shell.config.feedback) as index:
         index.follow(store.log)
         held = index.quarantine()
     rows = [(h.id, h.rule, h.subject, f"{h.n:,}", h.reason) for h in held]
@@ -128,7 +128,7 @@ def _words(shell: Shell, store: Store, id: str | None) -> CommandResult:
     from escultor.feedback.quarantine_review import words_of
     from escultor.ids import plain
 
-    with open_index(store, shell.config.routes) as index:
+    with open_index(store, shell.config.feedback) as index:
         index.follow(store.log)
         held = {h.id: h for h in index.quarantine()}
         if id not in held:
@@ -155,7 +155,7 @@ def _release(shell: Shell, store: Store, id: str | None, reason: str | None) -> 
     from escultor.ids import new_id
     from escultor.types import Feedback, QuarantineOverride
 
-    with open_index(store, shell.config.routes) as index:
+    with open_index(store, shell.config.feedback) as index:
         index.follow(store.log)
         entries = {h.id for h in index.quarantine()}
     if id is None or not (id in entries or store.log.get(Feedback, id) is not None):
@@ -178,7 +178,7 @@ def _converted(shell: Shell, store: Store, since: str | None) -> Conversion:
     from escultor.feedback.selection import SelectionQuery
 
     # What was registered never gets through; a suite that was never used here has no rows to keep out.
-    return convert(store, shell.config.routes, SelectionQuery(time.time(), since=moment(since)))
+    return convert(store, shell.config.feedback, SelectionQuery(time.time(), since=moment(since)))
 
 
 def _name(out: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -132,6 +134,26 @@ def _finite(value: Any) -> Any:
 
 
 # --- errors -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def renamed_keys_on_stderr() -> Iterator[None]:
+    """Within it, configuration keys under an old name are named in one plain line on stderr, once each."""
+    from escultor.config.aliases import RenamedKeyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedKeyWarning)
+        show, shown = warnings.showwarning, set[str]()
+
+        def print_renamed(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
+            if not issubclass(category, RenamedKeyWarning):
+                show(message, category, *where, **options)
+            elif str(message) not in shown:
+                shown.add(str(message))
+                print(f"warning: {printable(str(message))}", file=sys.stderr)
+
+        warnings.showwarning = print_renamed
+        yield
 
 
 def exit_code(error: BaseException) -> int:

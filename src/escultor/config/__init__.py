@@ -5,7 +5,7 @@
     curation:      how a dataset is made of raw rows
     evaluation: gate: canary: serve: monitor:    what is measured, what is promoted, how a candidate is tried,
                    how it answers, when to act
-    routes:        how feedback becomes training data, and what is held back
+    feedback:      how feedback becomes training data, and what is held back
     store:         where everything is kept
 
 Every key acts. A key that cannot act with the others given is refused, not ignored.

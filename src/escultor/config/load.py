@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from escultor.config import aliases
 from escultor.config.curation import Curation
 from escultor.config.evaluation import Canary, Evaluation, Gate
 from escultor.config.feedback import FeedbackRules
@@ -45,7 +46,7 @@ class Config(Section):
     canary: Canary = Canary()
     serve: Serve = Serve()
     monitor: Monitor = Monitor()
-    routes: FeedbackRules = FeedbackRules()
+    feedback: FeedbackRules = FeedbackRules()
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,22 +62,26 @@ class _Loader(yaml.SafeLoader):
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
     """Read a YAML file (None: all defaults) and apply `section.key=value` overrides.
 
-    Raises ConfigError naming the file, the key, the nearest known key and what is allowed; all
-    problems are gathered before refusing.
+    Keys under an old name (`config/aliases.py`) are read, with one warning. Raises ConfigError naming the
+    file, the key, the nearest known key and what is allowed; all problems are gathered before refusing.
     """
-    where, data = "the configuration", {}
+    where, data, notes = "the configuration", {}, []
     if path is not None:
-        where, data = str(path), _read(path)
+        where = str(path)
+        data = aliases.update_keys(_read(path), where, notes)
     for text in overrides:
-        _apply(data, text)
+        _apply(data, text, notes)
+    aliases.warn(where, notes)
     return _validated(data, where)
 
 
 def load_policy(path: Path) -> Gate:
     """Read a policy of the gate: a YAML file with the keys of `gate:`, or a whole configuration with that
-    section. Raises ConfigError as `load_config` does."""
-    data = _read(path)
-    return _validated(data if "gate" in data else {"gate": data}, str(path)).gate
+    section. Keys under an old name are read, with one warning. Raises ConfigError as `load_config` does."""
+    data, notes = _read(path), []
+    data = aliases.update_keys(data if "gate" in data else {"gate": data}, str(path), notes)
+    aliases.warn(str(path), notes)
+    return _validated(data, str(path)).gate
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -105,23 +110,30 @@ def _validated(data: dict[str, Any], where: str) -> Config:
         raise ConfigError("\n".join([f"{where} cannot be used:", *_problems(error)])) from error
 
 
-def _apply(data: dict[str, Any], text: str) -> None:
-    """Set one `section.key=value`, the value read as YAML."""
-    name, found, value = text.partition("=")
+def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
+    """Set one `section.key=value`, the value read as YAML, under the key's present name."""
+    name, equals, value = text.partition("=")
     keys = name.strip().split(".")
-    if not found or len(keys) < 2 or not all(keys):
+    if not equals or len(keys) < 2 or not all(keys):
         raise ConfigError("an override cannot be read", repr(text), "section.key=value, such as dpo.beta=0.2")
-    at: Any = data
-    for key in keys[:-1]:
-        at = at.setdefault(key, {})
-        if not isinstance(at, dict):
-            raise ConfigError("an override goes below a plain value", repr(text), "section.key=value")
     try:
-        parsed = yaml.safe_load(value)
-        # YAML 1.1 reads 1e-5 as text; a person means the number.
-        at[keys[-1]] = float(parsed) if isinstance(parsed, str) and _is_number(parsed) else parsed
+        parsed: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError("an override's value is not YAML", repr(text)) from error
+    if isinstance(parsed, str) and _is_number(parsed):
+        parsed = float(parsed)  # YAML 1.1 reads 1e-5 as text; a person means the number
+    nested: dict[str, Any] = {keys[-1]: parsed}
+    for key in reversed(keys[:-1]):
+        nested = {key: nested}
+    updated = aliases.update_keys(nested, f"--set {text}", notes)
+    *above, last = aliases.current_path(".".join(keys)).split(".")
+    section: Any = data
+    for key in above:
+        section, updated = section.setdefault(key, {}), updated.get(key, {})
+        if not isinstance(section, dict):
+            raise ConfigError("an override goes below a plain value", repr(text), "section.key=value")
+    if last in updated:  # not there: the key was removed
+        section[last] = updated[last]
 
 
 def _is_number(text: str) -> bool:
@@ -160,24 +172,26 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
 def with_steps(config: Config, path: Path) -> Config:
     """The configuration with the steps of a YAML list: names, or `name: {key: value}`, in their order.
 
-    Raises ConfigError as `load_config` does.
+    Steps and keys under an old name are read, with one warning. Raises ConfigError as `load_config` does.
     """
     data = _parsed(path)
     shape = "a list of steps, each a name or `name: {key: value}`"
     if not isinstance(data, list):
         raise ConfigError(f"{path} is no list of steps", type(data).__name__, shape)
-    curation = config.curation.model_dump(mode="json")
+    curation, notes = config.curation.model_dump(mode="json"), []
     curation["steps"] = []
     for step in data:
         settings = step if isinstance(step, dict) else {step: None} if isinstance(step, str) else {}
         if len(settings) != 1 or not all(isinstance(name, str) for name in settings):
             raise ConfigError(f"{path} holds what is no step", repr(step), shape)
-        for name, given in settings.items():
-            curation["steps"].append(name)
+        updated = aliases.update_keys({"curation": {**settings, "steps": list(settings)}}, str(path), notes)
+        curation["steps"].extend(updated["curation"].pop("steps"))
+        for name, values in updated["curation"].items():
             known = curation.get(name)
-            if given is not None:
-                merge = isinstance(known, dict) and isinstance(given, dict)
-                curation[name] = dict(known or {}, **given) if merge else given
+            if values is not None:
+                merge = isinstance(known, dict) and isinstance(values, dict)
+                curation[name] = dict(known or {}, **values) if merge else values
+    aliases.warn(str(path), notes)
     try:
         return Config.model_validate(config.model_dump(mode="json") | {"curation": curation})
     except ValidationError as error:

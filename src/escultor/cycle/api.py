@@ -120,7 +120,7 @@ class ProductionMonitor:
 
         exam = exam_named("trinity", self.config, store.root / "cache")
         asked = SelectionQuery(now, consumed(store), since, held_out(store, exam))
-        return convert(store, self.config.routes, asked).rows["pair"]
+        return convert(store, self.config.feedback, asked).rows["pair"]
 
 
 def evaluate_model(

@@ -63,7 +63,7 @@ def material_of(
     turn: CycleRun, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
 ) -> TrainingMaterial:
     """What these interactions and this feedback alone come to."""
-    settings = turn.config.routes
+    settings = turn.config.feedback
     bodies, counts = InMemorySource(interactions, feedback), Counter[str]()
     with FeedbackIndex(None, settings) as index:
         index.take(interactions, feedback)
@@ -82,9 +82,9 @@ def material_since(turn: CycleRun, since: float | None) -> TrainingMaterial:
     models have learnt from: an item is used again only when one of its words is newer."""
     after = consumed(turn.flow.store) if since is None else 0
     asked = SelectionQuery(time.time(), after, since, held_out(turn.flow.store, turn.exam))
-    found = convert(turn.flow.store, turn.config.routes, asked)
+    found = convert(turn.flow.store, turn.config.feedback, asked)
     made = {str(kind): read_items(turn.flow.store, found, kind) for kind in KINDS}
-    advice = advice_of(found, turn.config.routes)
+    advice = advice_of(found, turn.config.feedback)
     return TrainingMaterial(made, found.card["counts"], found.card, advice, found.cursor)
 
 
@@ -94,7 +94,7 @@ def with_new_answers(
     """And with pairs of the champion's new answers to prompts that displeased, where the configuration asks
     for them; `scorer` ranks in the place of the judge that it names."""
     settings, displeased = (
-        turn.config.routes.resampling,
+        turn.config.feedback.resampling,
         cast("list[UnpairedExample]", material.items["judged"]),
     )
     if settings is None or all(verdict.desirable for verdict in displeased):
@@ -111,7 +111,7 @@ def with_new_answers(
         items=material.items | {"pair": [*material.pairs, *pairs]},
         counts=dict(Counter(material.counts) + counts),
         card=card,
-        advice=advise(card, turn.config.routes),
+        advice=advise(card, turn.config.feedback),
     )
 
 
@@ -136,7 +136,7 @@ def evolve(turn: CycleRun, name: str, material: TrainingMaterial) -> CycleResult
     material = with_new_answers(turn, champion, material)
     stages = material.advice.stages
     if not stages:
-        least = turn.config.routes
+        least = turn.config.feedback
         raise InputError(
             "there is too little feedback to learn from",
             "; ".join(material.advice.lines),
