@@ -1,11 +1,15 @@
 """JSON answers: what follows a schema (oracle: jsonschema_rs), and how many fields are right."""
 
 import json
+from datetime import date, datetime, timedelta
+from typing import Annotated, Literal
+from uuid import UUID
 
 import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import AnyUrl, BaseModel, Field
 
 from escultor.errors import DataError
 from escultor.skills.schema import check_schema, field_accuracy, follows, schema_valid
@@ -65,10 +69,15 @@ def test_what_is_not_wholly_json_is_not_valid(answer):
     ("schema", "what"),
     [
         ([], "no JSON schema"),
-        ({"$ref": "#"}, "not judged"),
-        ({"type": "text"}, "unknown type"),
-        ({"properties": {"a": {"oneOf": []}}}, r"schema\.a"),
+        ({"$ref": "#"}, "without end"),
+        ({"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}, "without end"),
+        ({"$ref": "#/$defs/absent"}, "what is not there"),
+        ({"$ref": "https://example.org/schema.json"}, "what is not there"),
+        ({"type": "text"}, "no JSON schema"),
+        ({"properties": {"a": {"oneOf": []}}}, r"schema\.properties\.a"),
         ({"pattern": "("}, "pattern"),
+        ({"properties": {"a": {"format": "zip-code"}}}, r"schema\.a names a format"),
+        ({"properties": {"a": {"minimun": 1}}}, r"schema\.a has keywords"),
     ],
 )
 def test_a_schema_that_could_not_be_judged_by_is_refused(schema, what):
@@ -82,3 +91,71 @@ def test_fields_count_singly_and_one_too_many_costs_as_much_as_a_wrong_one():
     assert field_accuracy('{"a": 1.0, "b": ["x"], "c": false}', gold) == pytest.approx(2 / 3)
     assert field_accuracy('{"a": 1, "b": ["x"], "c": null, "d": 0}', gold) == pytest.approx(3 / 4)
     assert field_accuracy("[1]", "[1]") == 1.0
+
+
+class Address(BaseModel):
+    street: str
+    kind: Literal["home", "work"]
+
+
+class Cat(BaseModel):
+    animal: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    animal: Literal["dog"]
+    born: datetime
+
+
+class Person(BaseModel):
+    address: Address
+    birthday: date
+    id: UUID
+    page: AnyUrl
+    wait: timedelta
+    pet: Annotated[Cat | Dog, Field(discriminator="animal")]
+    nickname: str | None = None
+    tags: dict[str, int] = {}
+    place: tuple[int, str] = (1, "a")
+    children: list["Person"] = []
+
+
+MARIA = {
+    "address": {"street": "Rua do Gato", "kind": "home"},
+    "birthday": "1990-01-02",
+    "id": "6f1b0ad5-4a4a-4cc3-8f7b-1b7a33d8c111",
+    "page": "https://example.org/maria",
+    "wait": "P1DT2H",
+    "pet": {"animal": "cat", "lives": 9},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "valid"),
+    [
+        ({}, True),
+        ({"children": [MARIA]}, True),
+        ({"pet": {"animal": "dog", "born": "2020-01-02T03:04:05Z"}}, True),
+        ({"children": [{}]}, False),
+        ({"birthday": "1990-13-02"}, False),
+        ({"birthday": "19900102"}, False),
+        ({"id": "6f1b"}, False),
+        ({"wait": "2 hours or so"}, False),
+        ({"pet": {"animal": "dog", "born": "long ago"}}, False),
+        ({"pet": {"animal": "cow", "lives": 1}}, False),
+        ({"place": [1]}, False),
+        ({"nickname": 3}, False),
+    ],
+)
+def test_schemas_are_judged_as_pydantic_writes_them(change, valid):
+    schema = Person.model_json_schema()
+    check_schema(schema)
+    assert schema_valid(json.dumps(MARIA | change), schema) == float(valid)
+
+
+def test_a_definition_may_refer_to_itself_where_the_value_gets_smaller():
+    tree = {"$defs": {"tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}, "$ref": "#/$defs/tree"}
+    check_schema(tree)
+    assert schema_valid("[[], [[]]]", tree) == 1.0
+    assert schema_valid("[[], [1]]", tree) == 0.0

@@ -1,54 +1,152 @@
-"""JSON answers: whether they follow a schema, and how many of their fields are right.
+"""JSON answers: whether they follow a JSON Schema (2020-12), and how many of their fields are right.
 
-The schema language is the part of JSON Schema 2020-12 that says what an answer looks like. A keyword
-outside it is refused when a suite is read, so that no answer passes a rule that was not looked at.
+The library `jsonschema` judges. What it would pass over in silence is refused when a suite is read, so that no
+answer passes a rule that was not looked at: unknown keywords and formats, references that lead nowhere or out
+of the schema, and definitions that refer to themselves without end.
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
 from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError, UnknownType
+from jsonschema.protocols import Validator
+from pydantic import AnyUrl, TypeAdapter
+from referencing import Registry
+from referencing._core import Resolver
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from escultor.errors import DataError
 from escultor.strict_json import keys_once, no_constant
 
-TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-_NOTES = frozenset(("$schema", "$id", "title", "description", "default", "examples", "$comment"))
-_RULES = frozenset(
-    (
-        *("type", "enum", "const", "properties", "required", "additionalProperties", "items"),
-        *("minItems", "maxItems", "uniqueItems", "minLength", "maxLength", "pattern"),
-        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "anyOf", "allOf"),
-    )
+# Keywords that say nothing about an answer's value; `discriminator` is how Pydantic annotates tagged unions.
+_ANNOTATIONS = frozenset(
+    [
+        "$schema",
+        "$id",
+        "$anchor",
+        "$comment",
+        "$defs",
+        "definitions",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "discriminator",
+        "then",
+        "else",
+        "minContains",
+        "maxContains",
+        "contentMediaType",
+        "contentEncoding",
+    ]
 )
+KEYWORDS = frozenset(Draft202012Validator.VALIDATORS) | _ANNOTATIONS
+# Where a schema holds schemas: under each name of an object, in a list, or as the value itself.
+_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_IN_LIST = ("anyOf", "allOf", "oneOf", "prefixItems")
+_AS_VALUE = ("items", "additionalProperties", "unevaluatedProperties", "unevaluatedItems", "contains", "not")
+_AS_VALUE += ("if", "then", "else", "propertyNames")
+
+_FORMATS = FormatChecker(("email", "ipv4", "ipv6", "regex", "uuid"))
+_UNCHECKED = frozenset(("binary", "byte", "password", "path", "file-path", "directory-path", "json-string"))
+_PYTHON_TYPES: dict[str, Any] = {
+    "date-time": datetime,
+    "date": date,
+    "time": time,
+    "duration": timedelta,
+    "uri": AnyUrl,
+}
+
+
+def _check_format(name: str, kind: Any) -> None:
+    adapter = TypeAdapter(kind)
+
+    def is_of_format(value: object) -> bool:
+        # A digit alone would be read as a time stamp, which is no date in JSON Schema.
+        if isinstance(value, str):
+            if value.replace(".", "", 1).lstrip("-").isdigit():
+                return False
+            adapter.validate_python(value)
+        return True
+
+    _FORMATS.checks(name, raises=ValueError)(is_of_format)
+
+
+for _name, _kind in _PYTHON_TYPES.items():
+    _check_format(_name, _kind)
+FORMATS = frozenset(_FORMATS.checkers) | _UNCHECKED
 
 
 def check_schema(schema: Any, where: str = "the schema") -> None:
-    """Raise DataError for a schema that `follows` could not judge by, naming the place."""
+    """Raise DataError for a schema by which answers cannot be judged, naming the place in it."""
     if not isinstance(schema, dict):
         raise DataError(f"{where} is no JSON schema", type(schema).__name__, "an object")
-    if unknown := sorted(schema.keys() - _RULES - _NOTES):
-        raise DataError(
-            f"{where} has keywords that are not judged", unknown, sorted(_RULES), "leave them out"
-        )
-    types = schema.get("type", [])
-    for name in [types] if isinstance(types, str) else types:
-        if name not in TYPES:
-            raise DataError(f"{where} names an unknown type", name, TYPES)
-    if "pattern" in schema:
-        try:
-            re.compile(schema["pattern"])
-        except (re.error, TypeError) as error:
-            raise DataError(f"{where} has a pattern that is none", schema["pattern"]) from error
-    for name, inner in schema.get("properties", {}).items():
-        check_schema(inner, f"{where}.{name}")
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
-            check_schema(schema[key], f"{where}.{key}")
-    for key in ("anyOf", "allOf"):
-        for at, inner in enumerate(schema.get(key, [])):
-            check_schema(inner, f"{where}.{key}[{at}]")
+    try:
+        for place, each in _subschemas(schema, where):
+            if unknown := sorted(each.keys() - KEYWORDS):
+                remedy = "leave them out"
+                raise DataError(
+                    f"{place} has keywords that are not judged", unknown, sorted(KEYWORDS), remedy
+                )
+            if (name := each.get("format")) is not None and name not in FORMATS:
+                raise DataError(f"{place} names a format that is not judged", name, sorted(FORMATS))
+        Draft202012Validator.check_schema(schema)
+        resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+        for place, each in _subschemas(schema, where):
+            _refuse_endless(each, resolver, place, ())
+    except (SchemaError, UnknownType) as error:
+        path = ".".join(map(str, getattr(error, "absolute_path", ())))
+        message = getattr(error, "message", str(error))
+        raise DataError(f"{where}{'.' + path if path else ''} is no JSON schema", message[:200]) from error
+    except Unresolvable as error:
+        allowed = "a `$ref` to a part of the same schema, such as #/$defs/Address"
+        raise DataError(f"{where} refers to what is not there", error.ref, allowed) from error
+    except RecursionError as error:
+        raise DataError(f"{where} refers to itself without end, or is nested too deep") from error
+
+
+def _refuse_endless(schema: Any, resolver: Resolver[Any], place: str, path: tuple[int, ...]) -> None:
+    """Raise DataError where judging one value by a schema would come back to the same schema: along `$ref`
+    and the keywords that judge the value itself rather than a part of it."""
+    if not isinstance(schema, dict):
+        return
+    if id(schema) in path:
+        raise DataError(f"{place} refers to itself without end", schema.get("$ref"))
+    path = (*path, id(schema))
+    if "$ref" in schema:
+        target = resolver.lookup(schema["$ref"])
+        _refuse_endless(target.contents, target.resolver, place, path)
+    for key in ("anyOf", "allOf", "oneOf"):
+        for each in schema.get(key, ()):
+            _refuse_endless(each, resolver, place, path)
+    for key in ("not", "if", "then", "else"):
+        _refuse_endless(schema.get(key), resolver, place, path)
+
+
+def _subschemas(schema: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A schema and all schemas in it, each with its place."""
+    if not isinstance(schema, dict):
+        return
+    yield where, schema
+    for key in _BY_NAME:
+        inner = schema.get(key)
+        for name, each in inner.items() if isinstance(inner, dict) else ():
+            yield from _subschemas(each, f"{where}.{name}")
+    for key in _IN_LIST:
+        inner = schema.get(key)
+        for at, each in enumerate(inner if isinstance(inner, list) else ()):
+            yield from _subschemas(each, f"{where}.{key}[{at}]")
+    for key in _AS_VALUE:
+        yield from _subschemas(schema.get(key), f"{where}.{key}")
 
 
 def parsed(answer: str) -> Any:
@@ -62,26 +160,21 @@ def parsed(answer: str) -> Any:
         raise DataError("the answer is no JSON", str(error)[:80]) from error
 
 
+def validator(schema: dict[str, Any]) -> Validator:
+    """What judges by a schema. References outside the schema are never fetched."""
+    return Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
+
+
 def follows(value: Any, schema: dict[str, Any]) -> bool:
     """Whether a JSON value follows a schema that `check_schema` let pass."""
-    return (
-        _type_fits(value, schema.get("type"))
-        and ("enum" not in schema or any(_equal(value, each) for each in schema["enum"]))
-        and ("const" not in schema or _equal(value, schema["const"]))
-        and all(follows(value, each) for each in schema.get("allOf", ()))
-        and ("anyOf" not in schema or any(follows(value, each) for each in schema["anyOf"]))
-        and _object_fits(value, schema)
-        and _array_fits(value, schema)
-        and _string_fits(value, schema)
-        and _number_fits(value, schema)
-    )
+    return validator(schema).is_valid(value)
 
 
 def schema_valid(answer: str, schema: dict[str, Any]) -> float:
     """1.0 if the whole answer is one JSON value that follows the schema, else 0.0."""
     try:
         return float(follows(parsed(answer), schema))
-    except DataError:
+    except (DataError, RecursionError):
         return 0.0
 
 
@@ -92,77 +185,22 @@ def field_accuracy(answer: str, reference: str) -> float:
     """
     gold = parsed(reference)
     try:
-        said = parsed(answer)
+        value = parsed(answer)
     except DataError:
         return 0.0
-    if not isinstance(said, dict) or not isinstance(gold, dict):
-        return float(_equal(said, gold))
-    fields = said.keys() | gold.keys()
-    right = sum(name in said and name in gold and _equal(said[name], gold[name]) for name in fields)
+    if not isinstance(value, dict) or not isinstance(gold, dict):
+        return float(json_equal(value, gold))
+    fields = value.keys() | gold.keys()
+    right = sum(name in value and name in gold and json_equal(value[name], gold[name]) for name in fields)
     return right / len(fields) if fields else 1.0
 
 
-def _equal(one: Any, other: Any) -> bool:
-    """Equality of JSON: true is not 1, and 1.0 is 1."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    return one == other
-
-
-def _type_fits(value: Any, types: str | list[str] | None) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    holds = {
-        "object": isinstance(value, dict),
-        "array": isinstance(value, list),
-        "string": isinstance(value, str),
-        "number": number,
-        "integer": number and (isinstance(value, int) or value.is_integer()),
-        "boolean": isinstance(value, bool),
-        "null": value is None,
-    }
-    return types is None or any(holds[name] for name in ([types] if isinstance(types, str) else types))
-
-
-def _object_fits(value: Any, schema: dict[str, Any]) -> bool:
-    if not isinstance(value, dict):
-        return True
-    known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-    if not value.keys() >= set(schema.get("required", ())):
-        return False
-    for name, inner in value.items():
-        rule = known.get(name, others)
-        if rule is False or (isinstance(rule, dict) and not follows(inner, rule)):
-            return False
-    return True
-
-
-def _array_fits(value: Any, schema: dict[str, Any]) -> bool:
-    if not isinstance(value, list):
-        return True
-    if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
-        return False
-    if schema.get("uniqueItems") and any(_equal(a, b) for i, a in enumerate(value) for b in value[:i]):
-        return False
-    return "items" not in schema or all(follows(inner, schema["items"]) for inner in value)
-
-
-def _string_fits(value: Any, schema: dict[str, Any]) -> bool:
-    if not isinstance(value, str):
-        return True
-    if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
-        return False
-    return "pattern" not in schema or re.search(schema["pattern"], value) is not None
-
-
-def _number_fits(value: Any, schema: dict[str, Any]) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return True
-    return (
-        schema.get("minimum", value) <= value <= schema.get("maximum", value)
-        and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
-        and ("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
-    )
+def json_equal(a: Any, b: Any) -> bool:
+    """Equality of JSON values: true is not 1, and 1.0 is 1."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(json_equal, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(json_equal(a[key], b[key]) for key in a)
+    return a == b
