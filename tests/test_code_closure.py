@@ -25,7 +25,7 @@ FILES = {
         "if TYPE_CHECKING:\n    from escultor.other import VALUE\n\n\n"
         "def run():\n    from escultor.objectives import nll\n    return nll(one())\n"
     ),
-    "settings.py": 'def field(default, description):\n    return default\n\n\nRATE = field(1, description="a")\n',
+    "settings.py": "def field(default, description):\n    return default\n\n\nRATE = field(1, description='a')\n",
 }
 
 
@@ -77,7 +77,7 @@ def test_a_hash_changes_with_the_code_it_stands_for_and_with_nothing_else(packag
 
 def test_texts_that_only_people_read_change_nothing(package):
     before = package("escultor.settings")
-    assert package("escultor.settings", edit={"settings.py": ('="a"', '="what it is"')}) == before
+    assert package("escultor.settings", edit={"settings.py": ("='a'", "='what it is'")}) == before
     assert package("escultor.settings", edit={"settings.py": ("field(1", "field(2")}) != before
 
 

@@ -1,7 +1,7 @@
 """JSON answers: whether they follow a JSON Schema (2020-12), and how many of their fields are right.
 
-The library `jsonschema` judges. What it would pass over in silence is refused when a suite is read, so that no
-answer passes a rule that was not looked at: unknown keywords and formats, references that lead nowhere or out
+The library `jsonschema` judges. What it would pass over in silence is refused when a suite is read, so that
+no answer passes a rule that was not looked at: unknown keywords and formats, references that lead nowhere or out
 of the schema, and definitions that refer to themselves without end.
 """
 
@@ -26,28 +26,11 @@ from escultor.strict_json import keys_once, no_constant
 
 # Keywords that say nothing about an answer's value; `discriminator` is how Pydantic annotates tagged unions.
 _ANNOTATIONS = frozenset(
-    [
-        "$schema",
-        "$id",
-        "$anchor",
-        "$comment",
-        "$defs",
-        "definitions",
-        "title",
-        "description",
-        "default",
-        "examples",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-        "discriminator",
-        "then",
-        "else",
-        "minContains",
-        "maxContains",
-        "contentMediaType",
-        "contentEncoding",
-    ]
+    (
+        *("$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description"),
+        *("default", "examples", "deprecated", "readOnly", "writeOnly", "discriminator", "then", "else"),
+        *("minContains", "maxContains", "contentMediaType", "contentEncoding"),
+    )
 )
 KEYWORDS = frozenset(Draft202012Validator.VALIDATORS) | _ANNOTATIONS
 # Where a schema holds schemas: under each name of an object, in a list, or as the value itself.
