@@ -25,7 +25,7 @@ FILES = {
         "if TYPE_CHECKING:\n    from escultor.other import VALUE\n\n\n"
         "def run():\n    from escultor.objectives import nll\n    return nll(one())\n"
     ),
-    "settings.py": "def field(default, description):\n    return default\n\n\nRATE = field(1, description='a')\n",
+    "settings.py": "def field(value, description):\n    return value\n\n\nRATE = field(1, description='a')\n",
 }
 
 

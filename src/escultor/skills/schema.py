@@ -1,8 +1,8 @@
 """JSON answers: whether they follow a JSON Schema (2020-12), and how many of their fields are right.
 
 The library `jsonschema` judges. What it would pass over in silence is refused when a suite is read, so that
-no answer passes a rule that was not looked at: unknown keywords and formats, references that lead nowhere or out
-of the schema, and definitions that refer to themselves without end.
+no answer passes a rule that was not looked at: unknown keywords and formats, references that lead nowhere
+or out of the schema, and definitions that refer to themselves without end.
 """
 
 from __future__ import annotations
