@@ -25,7 +25,9 @@ from machine import processor
 from escultor.config import Pretrain
 from escultor.data.jsonl import read_jsonl
 from escultor.errors import DataError
-from escultor.model.load import Loaded, fresh, save
+from escultor.model.folders import save
+from escultor.model.load import init_llama
+from escultor.model.loaded import Loaded
 from escultor.text.tokenizer import train_tokenizer
 from escultor.types import Example, Pair
 
@@ -170,7 +172,7 @@ def tokenizer_of(found: Sequence[Pair | Example]) -> Any:
 
 def fresh_model(name: str, tokenizer: Any) -> Loaded:
     """A model of a shape, whose vocabulary may be wider than the tokenizer's."""
-    return Loaded(fresh(SHAPES[name], tokenizer, SHAPES[name].vocabulary), tokenizer)
+    return Loaded(init_llama(SHAPES[name], tokenizer, SHAPES[name].vocabulary), tokenizer)
 
 
 # --- runs and their ratios --------------------------------------------------------------------

@@ -26,7 +26,7 @@ from escultor.batching.batches import nll_batch
 from escultor.batching.rows import NllRow, example_rows
 from escultor.config import Sft
 from escultor.data.jsonl import read_jsonl
-from escultor.model.load import Loaded, count_parameters
+from escultor.model.loaded import Loaded, count_parameters
 from escultor.text.tokenizer import train_tokenizer
 from escultor.train.distributed import ALONE, World, joined
 from escultor.train.loop import train

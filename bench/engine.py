@@ -24,8 +24,10 @@ import torch
 from common import report
 
 from escultor.config import Pretrain, Serve
+from escultor.model.folders import save
 from escultor.model.generate import generate
-from escultor.model.load import Loaded, fresh, load, save
+from escultor.model.load import init_llama, load
+from escultor.model.loaded import Loaded
 from escultor.rng import stream
 from escultor.serve.engines.factory import open_engine
 from escultor.serve.protocol import End, Engine, GenerationRequest
@@ -72,7 +74,7 @@ def _arguments() -> argparse.Namespace:
 def _student(folder: Path) -> Loaded:
     torch.manual_seed(0)
     tokenizer = load("escultor-base").tokenizer
-    save(Loaded(fresh(STUDENT, tokenizer), tokenizer), folder)
+    save(Loaded(init_llama(STUDENT, tokenizer), tokenizer), folder)
     return load(str(folder))
 
 

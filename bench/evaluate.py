@@ -17,8 +17,10 @@ import torch
 
 from escultor.config import Evaluation, Pretrain
 from escultor.evaluate.scoring import evaluate
+from escultor.model.folders import BUILT_IN
 from escultor.model.generate import generate
-from escultor.model.load import BUILT_IN, Loaded, fresh, load_shape
+from escultor.model.load import init_llama, load_shape
+from escultor.model.loaded import Loaded
 from escultor.skills.suites import make_exam
 from escultor.types import Message, Role, Sampling, SuiteItem
 
@@ -37,7 +39,7 @@ def main() -> int:
     given = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = load_shape(BUILT_IN).tokenizer
-    loaded = Loaded(fresh(STUDENT, tokenizer), tokenizer)
+    loaded = Loaded(init_llama(STUDENT, tokenizer), tokenizer)
     exam = make_exam(
         "bench", "chat", items(given.items), ("rouge_l", "f1"), Sampling(max_new_tokens=given.tokens)
     )

@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Training
 from escultor.errors import DataError
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.types import Example, Pair
 
 

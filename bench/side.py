@@ -23,7 +23,8 @@ from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Dpo, Sft, Training
 from escultor.errors import DataError
 from escultor.model.forward import precision
-from escultor.model.load import Loaded, load
+from escultor.model.load import load
+from escultor.model.loaded import Loaded
 from escultor.train.loop import train
 from escultor.train.methods import METHODS, Frozen
 from escultor.train.optim import Optimizers, rate

@@ -25,7 +25,9 @@ from escultor.demo.corpus import Corpus, read_corpus
 from escultor.demo.suite import trinity_exam
 from escultor.evaluate.scoring import evaluate
 from escultor.ids import hash_value
-from escultor.model.load import BUILT_IN_PATH, Loaded, count_parameters, load, save
+from escultor.model.folders import BUILT_IN_PATH, save
+from escultor.model.load import load
+from escultor.model.loaded import Loaded, count_parameters
 from escultor.train.optim import MUON_RATIO
 from escultor.train.runs import pretrain, run
 from escultor.types import Document

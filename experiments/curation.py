@@ -36,7 +36,8 @@ from escultor.datasets.curation.pipeline import curate
 from escultor.datasets.curation.quality import fit
 from escultor.datasets.curation.rows import CurationRow, read
 from escultor.model.generate import generate
-from escultor.model.load import Loaded, load
+from escultor.model.load import load
+from escultor.model.loaded import Loaded
 from escultor.rng import derive_seed
 from escultor.skills.metrics import rouge_l
 from escultor.train.runs import run

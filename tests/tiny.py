@@ -10,7 +10,8 @@ import torch
 
 from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Pretrain, Training
-from escultor.model.load import Loaded, fresh
+from escultor.model.load import init_llama
+from escultor.model.loaded import Loaded
 from escultor.text.tokenizer import PIECES, train_tokenizer
 from escultor.types import Example, Message, Origin, Role
 
@@ -190,7 +191,7 @@ def llama(seed: int = 0, context: int = 256) -> Loaded:
     """A Llama of two layers with the tiny tokenizer, always the same for a seed."""
     torch.manual_seed(seed)
     own = tokenizer()
-    return Loaded(fresh(shape(context=context), own), own)
+    return Loaded(init_llama(shape(context=context), own), own)
 
 
 def nll_rows(count: int = 8, seed: int = 0, start: int | None = None) -> list[NllRow]:

@@ -44,7 +44,7 @@ def cli(tmp_path, monkeypatch):
 def model(tmp_path_factory) -> Path:
     from tiny import llama
 
-    from escultor.model.load import save
+    from escultor.model.folders import save
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save(llama(context=1024), folder)
@@ -55,7 +55,7 @@ def model(tmp_path_factory) -> Path:
 def other_model(tmp_path_factory) -> Path:
     from tiny import llama
 
-    from escultor.model.load import save
+    from escultor.model.folders import save
 
     folder = tmp_path_factory.mktemp("models") / "other"
     save(llama(seed=1, context=1024), folder)

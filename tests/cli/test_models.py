@@ -9,7 +9,7 @@ import pytest
 from cli_rows import examples
 
 from escultor.cycle import api
-from escultor.model.adapters import BASE
+from escultor.model.folders import BASE
 
 
 def test_promote_rollback_and_the_list_of_models(cli, tmp_path, model, other_model):

@@ -13,7 +13,7 @@ from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Workflow
 from escultor.evaluate.cache import EvaluationCache
 from escultor.feedback.card import Advice
-from escultor.model.load import save
+from escultor.model.folders import save
 from escultor.skills.probes import probe_exam
 from escultor.store import open_store
 from escultor.types import Message, Origin, Pair, Role, UnpairedExample

@@ -9,7 +9,7 @@ import pytest
 from exams import talkative
 
 from escultor.evaluate.predictions import Predictions
-from escultor.model.load import save
+from escultor.model.folders import save
 from escultor.store import open_store
 from escultor.types import Scores, Suite
 

@@ -15,7 +15,7 @@ from escultor.model.attention import attend
 from escultor.model.cost import Work, cost, forward_flops, matrix_speed
 from escultor.model.forward import logp_at_labels, precision
 from escultor.model.head import chunk_tokens
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.model.memory import checkpoint_layers
 
 HEAD = 4 * 3 * chunk_tokens(300) * 300

@@ -10,7 +10,8 @@ from escultor.config import Pretrain
 from escultor.errors import DataError, InputError
 from escultor.model.heatmap import attention_svg, safe_text
 from escultor.model.inspect import displayed, inspect_text
-from escultor.model.load import Loaded, fresh
+from escultor.model.load import init_llama
+from escultor.model.loaded import Loaded
 from escultor.model.segments import NAME
 from escultor.text.tokenizer import BEGIN, train_tokenizer
 
@@ -25,7 +26,7 @@ def loaded():
     shape = Pretrain(
         hidden_size=32, layers=2, heads=4, kv_heads=2, intermediate_size=64, context=64, max_length=64
     )
-    return Loaded(fresh(shape, tokenizer), tokenizer)
+    return Loaded(init_llama(shape, tokenizer), tokenizer)
 
 
 # --- attention

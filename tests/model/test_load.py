@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from escultor.errors import ModelError, StoreError
-from escultor.model.load import Loaded, count_parameters, fresh, load, resolve, save
+from escultor.model.folders import resolve, save
+from escultor.model.load import init_llama, load
+from escultor.model.loaded import Loaded, count_parameters
 from escultor.text.tokenizer import tokenizer_hash
 
 
@@ -189,5 +191,5 @@ def test_weights_that_are_not_the_models_are_refused_and_not_made_up(folder, cha
 def test_a_saved_model_loads_from_a_relative_path(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert isinstance(load("model"), Loaded)
-    save(Loaded(fresh(tiny.shape(), tiny.tokenizer()), tiny.tokenizer()), Path("other"))
+    save(Loaded(init_llama(tiny.shape(), tiny.tokenizer()), tiny.tokenizer()), Path("other"))
     assert resolve("other") == Path("other")

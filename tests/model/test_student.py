@@ -5,7 +5,9 @@ import torch
 from tiny import llama
 
 from escultor.errors import ModelError
-from escultor.model.load import count_parameters, load, save
+from escultor.model.folders import save
+from escultor.model.load import load
+from escultor.model.loaded import count_parameters
 from escultor.model.student import cut_student
 
 

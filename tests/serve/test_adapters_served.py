@@ -11,8 +11,9 @@ from tiny import llama
 from escultor.config import Serve
 from escultor.cycle import api
 from escultor.errors import ModelError
+from escultor.model.folders import save
 from escultor.model.generate import generate
-from escultor.model.load import load, save
+from escultor.model.load import load
 from escultor.serve import engine_loading
 from escultor.serve.engine_loading import EngineSource, engines
 from escultor.serve.engines.shared import SharedEngines

@@ -9,8 +9,10 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import EngineFault, ModelError, Overloaded
+from escultor.model.folders import save
 from escultor.model.generate import generate
-from escultor.model.load import Loaded, load, save
+from escultor.model.load import load
+from escultor.model.loaded import Loaded
 from escultor.serve.engine_loading import CONVERTED, EngineSource, engines
 from escultor.serve.engines import ctranslate2_engine
 from escultor.serve.engines.ctranslate2_model import DONE, converted

@@ -10,7 +10,8 @@ from tiny import TEXTS, llama
 from escultor.evaluate.endpoint import Endpoint
 from escultor.evaluate.lm_eval.models import LocalBackend, ServedBackend
 from escultor.evaluate.served_model import served as served_model
-from escultor.model.load import load, save
+from escultor.model.folders import save
+from escultor.model.load import load
 from escultor.store import open_store
 from escultor.types import Consent, Interaction, Sampling
 

@@ -10,8 +10,9 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import EngineFault, InputError, ModelError, Overloaded
+from escultor.model.folders import save
 from escultor.model.generate import generate
-from escultor.model.load import load, save
+from escultor.model.load import load
 from escultor.serve.engines.transformers_engine import LocalEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest, ScoredPrompt
 from escultor.types import Message, Role, Sampling

@@ -18,7 +18,7 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.cycle import api
-from escultor.model.load import save
+from escultor.model.folders import save
 from escultor.serve.engine_loading import EngineSource, engines
 from escultor.serve.gateway.gateway import Gateway
 from escultor.store import open_store

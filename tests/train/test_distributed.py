@@ -20,7 +20,7 @@ from escultor.batching.batches import deal, nll_batch
 from escultor.batching.rows import UnpairedRow
 from escultor.config import Distillation, Dpo, Kto, Lora, Training
 from escultor.errors import ConfigError, StoreError, TrainingError
-from escultor.model.adapters import merged, with_adapter
+from escultor.model.adapters import merge_adapter, with_adapter
 from escultor.train import loop, optim, state
 from escultor.train.distributed import ALONE, World
 from escultor.train.loop import Objective, train
@@ -94,7 +94,7 @@ def learn(world, name, run=None, on_step=lambda report: None):
     ):  # Muon's products, else equal to 1e-5 only
         train(student.model, stream, method.objective(settings), settings, run, seen, world)
     world.gathered(student.model)
-    weights = merged(student).model.state_dict() if world.first or not world.sharded else {}
+    weights = merge_adapter(student).model.state_dict() if world.first or not world.sharded else {}
     return reports, {name: value.numpy() for name, value in weights.items()}, dict(frozen.counts)
 
 

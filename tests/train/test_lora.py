@@ -10,9 +10,11 @@ import torch
 
 from escultor.config import Dpo, Lora
 from escultor.errors import ModelError
-from escultor.model.adapters import base_of, merged, with_adapter
+from escultor.model.adapters import merge_adapter, with_adapter
+from escultor.model.folders import base_folder, save
 from escultor.model.forward import logp_at_labels
-from escultor.model.load import Loaded, folder_of, load, load_shape, save
+from escultor.model.load import load, load_shape
+from escultor.model.loaded import Loaded, folder_of
 from escultor.model.student import cut_student
 from escultor.train import loop
 from escultor.train.methods import METHODS, Frozen
@@ -127,7 +129,7 @@ def test_a_base_that_changed_or_is_gone_is_refused(base, done, tmp_path):
     shutil.copytree(done / ADAPTER, adapter)
     config = adapter / "adapter_config.json"
     config.write_text(config.read_text().replace(str(base), str(moved)))
-    assert base_of(adapter) == moved
+    assert base_folder(adapter) == moved
     save(tiny.llama(seed=9), moved)
     with pytest.raises(ModelError, match=r"the base of the adapter in .* has changed since"):
         load(str(adapter))
@@ -157,7 +159,7 @@ def test_a_model_is_of_a_folder_until_it_is_changed(base, done, tmp_path):
     start = load(str(base))
     assert folder_of(start.model) == base
     assert folder_of(cut_student(start, (0,), None).model) is None
-    assert folder_of(merged(with_adapter(load(str(base)), Lora(rank=2))).model) is None
+    assert folder_of(merge_adapter(with_adapter(load(str(base)), Lora(rank=2))).model) is None
     assert folder_of(load(str(done / ADAPTER)).model) is None
     run("sft", start, ITEMS, tiny.settings(max_steps=1), tmp_path / "out")
     assert folder_of(start.model) is None

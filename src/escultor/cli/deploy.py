@@ -86,7 +86,8 @@ def merge(
     out: Annotated[Path, typer.Option("--out", help="Folder for the whole model; new or empty.")],
 ) -> CommandResult:
     """Fold an adapter into its base and write the whole model."""
-    from escultor.model.load import is_adapter, load, resolve, save
+    from escultor.model.folders import is_adapter, resolve, save
+    from escultor.model.load import load
 
     inner = Path(adapter) / ADAPTER
     folder = resolve(str(inner)) if inner.is_dir() else find_model(adapter, shell.config.store.url)

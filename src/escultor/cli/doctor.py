@@ -162,7 +162,7 @@ def _store(shell: Shell) -> Check:
 
 
 def _base(shell: Shell) -> Check:
-    from escultor.model.load import BUILT_IN, BUILT_IN_PATH, resolve
+    from escultor.model.folders import BUILT_IN, BUILT_IN_PATH, resolve
 
     wanted = shell.config.model.path
     if wanted != BUILT_IN:

@@ -13,7 +13,7 @@ from escultor.cli.output import CommandResult, Shell
 from escultor.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from escultor.model.load import Loaded
+    from escultor.model.loaded import Loaded
     from escultor.types import Messages, Sampling
 
 INTRODUCTION = "one line per turn; an empty line ends the conversation"

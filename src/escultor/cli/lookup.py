@@ -12,7 +12,7 @@ from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL, PLAIN, RECORD, S
 
 if TYPE_CHECKING:
     from escultor.demo.corpus import Corpus
-    from escultor.model.load import Loaded
+    from escultor.model.loaded import Loaded
     from escultor.store import Store
 
 _HASH = re.compile("[0-9a-f]{6,32}")
@@ -24,7 +24,7 @@ def find_model(name: str, store_url: str) -> Path:
 
     A folder goes before an alias of the same name. Raises ModelError where there is no such model.
     """
-    from escultor.model.load import resolve
+    from escultor.model.folders import resolve
     from escultor.store.registry import ALIASES
 
     path = Path(name)

@@ -67,7 +67,7 @@ def serve(
 def _folder(model: str | None, store_url: str) -> Path:
     # A gateway before an upstream loads no model, and none of what models need.
     from escultor.cli.lookup import find_model
-    from escultor.model.load import BUILT_IN
+    from escultor.model.folders import BUILT_IN
 
     return find_model(model or BUILT_IN, store_url)
 

@@ -136,7 +136,7 @@ def evaluate_model(
     name of one that is built in. With a `cache` folder what was once said is not asked for again.
     """
     from escultor.cycle.evaluation_service import evaluated, exam_named
-    from escultor.model.load import resolve
+    from escultor.model.folders import resolve
 
     settings, folder = settings_of(config), resolve(str(model))
     exam = exam_named(str(suite), settings, cache) if isinstance(suite, str | Path) else suite
@@ -179,12 +179,11 @@ def keep_model(store: Store, folder: Path) -> Checkpoint:
 
     Raises InputError for an adapter that does not say by hash what its base is.
     """
-    from escultor.model.adapters import base_hash, base_of
-    from escultor.model.load import is_adapter
+    from escultor.model.folders import base_folder, base_hash, is_adapter
 
     base: tuple[str, ...] = ()
     if is_adapter(folder):
-        below = base_of(folder)
+        below = base_folder(folder)
         if base_hash(folder) is None:
             remedy = "merge it first: escultor merge"
             raise InputError(f"the adapter in {folder} does not say by hash what its base is", remedy=remedy)
@@ -260,7 +259,8 @@ def _feedback(store: Store, since: Since) -> list[Feedback]:
 
 def _checkpoint(tree: str, folder: Path, base: tuple[str, ...]) -> Checkpoint:
     """What is known of a model (an adapter has a `base`): all, where its run's record lies beside it."""
-    from escultor.model.load import count_parameters, load
+    from escultor.model.load import load
+    from escultor.model.loaded import count_parameters
     from escultor.train.filenames import ADAPTER, MODEL, RECORD
 
     parameters = count_parameters(load(str(folder)).model)

@@ -18,8 +18,10 @@ from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.raters.judge import EndpointJudge, Judge, LocalJudge, ask, pair_prompt, verdict_in
 from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
 from escultor.ids import hash_value
+from escultor.model.folders import resolve
 from escultor.model.generate import generate
-from escultor.model.load import Loaded, load, resolve
+from escultor.model.load import load
+from escultor.model.loaded import Loaded
 from escultor.rng import derive_seed, unit
 from escultor.types import Messages, Pair, Sampling, UnpairedExample
 

@@ -20,7 +20,9 @@ from escultor.evaluate.gate.decision_record import verdict_of
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import evaluate
 from escultor.ids import code_hash, plain
-from escultor.model.load import Loaded, count_parameters, load, resolve
+from escultor.model.folders import resolve
+from escultor.model.load import load
+from escultor.model.loaded import Loaded, count_parameters
 from escultor.skills.suites import EvaluationSuite, register
 from escultor.store import registry
 from escultor.train.filenames import METRICS, MODEL

@@ -14,7 +14,7 @@ from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import Likelihood, ModelOutput, Need, metric_of, parse_schema
 from escultor.store import Blobs

@@ -22,7 +22,7 @@ from escultor.evaluate.predictions import (
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import Speed, Timing, is_speed, measure_speeds
 from escultor.ids import hash_bytes, hash_value
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import ModelOutput, metric_of, whole_figures
 from escultor.types import Scores, SuiteItem

@@ -9,7 +9,7 @@ from itertools import cycle, islice
 
 from escultor.errors import DataError
 from escultor.model.generate import generate
-from escultor.model.load import Loaded, count_parameters
+from escultor.model.loaded import Loaded, count_parameters
 from escultor.stats import quantile
 from escultor.types import Sampling
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from escultor.model.decoding import Decoding, DecodingRow, room_for
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.types import Sampling
 
 REFILL = 4  # prompts are let in when a quarter of the batch is free: computed together they cost less

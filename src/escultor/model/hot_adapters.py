@@ -1,78 +1,77 @@
-"""Adapters loaded beside a model's weights and switched between two forward passes."""
+"""Adapters loaded next to a model's weights and switched between two forward passes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from escultor.errors import ConfigError, ModelError
-from escultor.model.adapters import base_of
-from escultor.model.load import Loaded, folder_of
+from escultor.errors import ModelError
+from escultor.model.adapters import explain_misfit, import_peft
+from escultor.model.folders import base_folder
+from escultor.model.loaded import Loaded, folder_of
+from escultor.store.blobs import tree_hash
 
 
 class HotAdapters:
-    """The adapters of one model, by names of the caller's. Not to be used by two threads at once."""
+    """The adapters of one model, by names that the caller chooses. Not for two threads at once."""
 
     def __init__(self, loaded: Loaded):
         self._model: Any = loaded.model
         self._folder = folder_of(loaded.model)
-        self._peft: Any = None  # wraps the model from the first adapter on, whose layers are put into it
-        self._inner: dict[str, str] = {}  # peft's names: no dots in them
-        self._made = 0
-        self._used: str | None = None
+        self._peft: Any = None  # wraps the model, whose layers it changes, from the first adapter on
+        self._peft_names: dict[str, str] = {}  # by our name; peft allows no dots in its own
+        self._count = 0  # of all adapters ever loaded
+        self._active: str | None = None
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(self._inner)
+        """The adapters that are loaded."""
+        return frozenset(self._peft_names)
 
     def load(self, name: str, folder: Path) -> None:
-        """Put an adapter beside the others; it is not used yet. Raises ModelError where it does not fit. See
-        `refuse_another_base` first."""
-        try:
-            from peft import PeftModel
-        except ImportError as error:
-            raise ConfigError("adapters need peft", remedy="pip install 'escultor[lora]'") from error
-        inner = f"adapter{self._made}"
-        try:
+        """Load an adapter; it is not used until `use` names it. Call `refuse_another_base` first.
+
+        Raises ModelError where it does not fit the model.
+        """
+        peft_name = f"adapter{self._count}"
+        peft = import_peft()
+        with explain_misfit(folder):
             if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self._model, str(folder), adapter_name=inner)
+                self._peft = peft.PeftModel.from_pretrained(self._model, str(folder), adapter_name=peft_name)
             else:
-                self._peft.load_adapter(str(folder), adapter_name=inner)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"the adapter in {folder} does not fit its base", first) from error
-        self._made += 1
-        self._inner[name] = inner
+                self._peft.load_adapter(str(folder), adapter_name=peft_name)
+        self._count += 1
+        self._peft_names[name] = peft_name
         self._peft.eval()
-        self._switch(self._used)
+        self._switch(self._active)
 
     def use(self, name: str | None) -> None:
-        """Let the next passes go through this adapter, or through the model's own weights alone."""
-        if name != self._used:
+        """Run the next forward passes with this adapter; with None, with the model's own weights alone."""
+        if name != self._active:
             self._switch(name)
 
     def unload(self, name: str) -> None:
-        """Take an adapter out; the next passes go through the model's own weights until another is used."""
-        inner = self._inner.pop(name)
-        if self._inner:  # peft would choose another active one itself, and warn of it
-            self._peft.set_adapter(next(iter(self._inner.values())))
+        """Remove an adapter; the next forward passes use the model's own weights until `use` is called."""
+        peft_name = self._peft_names.pop(name)
+        if self._peft_names:  # peft would choose another active one itself, with a warning
+            self._peft.set_adapter(next(iter(self._peft_names.values())))
         self._switch(None)
-        self._peft.delete_adapter(inner)
+        self._peft.delete_adapter(peft_name)
 
     def _switch(self, name: str | None) -> None:
-        self._used = name
+        self._active = name
         if name is not None:
             self._peft.base_model.enable_adapter_layers()
-            self._peft.set_adapter(self._inner[name])
+            self._peft.set_adapter(self._peft_names[name])
         elif self._peft is not None:
             self._peft.base_model.disable_adapter_layers()
 
     def refuse_another_base(self, folder: Path) -> None:
-        """Raises ModelError where an adapter belongs to another base. Reads both, and changes nothing: other
-        threads may go on with the model."""
-        from escultor.store.blobs import tree_hash
+        """Raise ModelError where the adapter in `folder` belongs to another base.
 
-        base = base_of(folder)
+        Reads both folders and changes nothing, so other threads may use the model meanwhile.
+        """
+        base = base_folder(folder)
         if self._folder is None or tree_hash(base) != tree_hash(self._folder):
             raise ModelError(
                 f"the adapter in {folder} belongs to another model",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import DataError, InputError, ModelError
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from escultor.errors import ModelError
-from escultor.model.load import Loaded, changed
+from escultor.model.loaded import Loaded, forget_folder
 
 
 def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int | None) -> Loaded:
@@ -48,7 +48,7 @@ def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int |
         for layer in inner.layers:
             _narrow(layer.mlp, intermediate_size)
         model.config.intermediate_size = intermediate_size
-    changed(model)
+    forget_folder(model)
     return Loaded(model, teacher.tokenizer)
 
 

@@ -76,16 +76,16 @@ def _sole(version: str, because: str) -> Deployment:
 def _base(settings: Serve, folder: Path) -> tuple[str, Path] | None:
     """Version and folder of an adapter's base, None for a whole model. Raises ModelError where the base is
     gone, or the engine that is set knows no adapters."""
-    from escultor.model.load import is_adapter
+    from escultor.model.folders import is_adapter
 
     if not is_adapter(folder):
         return None
-    from escultor.model.adapters import base_of
+    from escultor.model.folders import base_folder
 
     if settings.engine != "transformers":
         remedy = "serve a whole model: `escultor merge` makes one"
         raise ModelError("this engine knows no adapters", settings.engine, "transformers", remedy)
-    base = base_of(folder)
+    base = base_folder(folder)
     return tree_hash(base), base
 
 

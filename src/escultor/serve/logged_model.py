@@ -10,7 +10,7 @@ from escultor.config import Serve
 from escultor.errors import ConfigError
 from escultor.ids import new_id
 from escultor.model.generate import generate
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.rng import derive_seed
 from escultor.serve.interactions import Outcome, Placement, Request, interaction, machine_cost_usd
 from escultor.store.log import Log

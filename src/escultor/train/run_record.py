@@ -12,7 +12,7 @@ from escultor.batching.reference import identity
 from escultor.config import Training
 from escultor.errors import InputError
 from escultor.ids import code_hash, hash_value
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.store.files import whole
 from escultor.text.tokenizer import tokenizer_hash
 from escultor.train.filenames import RECORD

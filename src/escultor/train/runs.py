@@ -14,9 +14,11 @@ from escultor.batching.preflight import Preflight
 from escultor.config import Pretrain, Training
 from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
-from escultor.model.adapters import merged, no_base, save_adapter, with_adapter
+from escultor.model.adapters import adapter_without_base, merge_adapter, save_adapter, with_adapter
+from escultor.model.folders import save
 from escultor.model.forward import unwrapped
-from escultor.model.load import Loaded, changed, count_parameters, folder_of, fresh, save
+from escultor.model.load import init_llama
+from escultor.model.loaded import Loaded, count_parameters, folder_of, forget_folder
 from escultor.rng import derive_seed
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.device_setup import placed, prepared, sparing
@@ -58,7 +60,7 @@ class _Task:
             raise InputError("distillation needs a teacher apart from the student", remedy="give a teacher")
         lora = self.settings.lora
         if lora and not lora.merge and folder_of(self.start.model) is None:
-            raise no_base()
+            raise adapter_without_base()
 
 
 def run(
@@ -148,7 +150,7 @@ def pretrain(
     # Every second document settles the vocabulary, in half the time.
     tokenizer = train_tokenizer((d.text for d in documents[::2]), settings.vocabulary, settings.context)
     torch.manual_seed(settings.seed)
-    start = Loaded(fresh(settings, tokenizer), tokenizer)
+    start = Loaded(init_llama(settings, tokenizer), tokenizer)
     more: dict[str, Any] = {"on_step": on_step, "world": world, "on_preflight": on_preflight}
     return run("pretrain", start, documents, settings, out, **more)
 
@@ -224,7 +226,7 @@ def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> Not
     if not folder.read_metrics():
         return error
     try:
-        save(merged(student), path)
+        save(merge_adapter(student), path)
     except StoreError:  # the step and its rows are the more important news
         return error
     remedy = f"mend these rows, or lower the learning rate; to go on from the step before, start from {path}"
@@ -255,8 +257,8 @@ def _saved(student: Loaded, settings: Training, folder: RunFolder) -> int:
     """Write the weights, and say how many numbers the whole model has."""
     if settings.lora and folder_of(unwrapped(student.model)):
         save_adapter(student, folder.path / ADAPTER)
-    whole = merged(student)
-    changed(whole.model)
+    whole = merge_adapter(student)
+    forget_folder(whole.model)
     if not settings.lora or settings.lora.merge:
         save(whole, folder.path / MODEL)
     return count_parameters(whole.model)

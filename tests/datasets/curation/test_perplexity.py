@@ -12,7 +12,7 @@ from escultor.datasets.curation.features import PERPLEXITY
 from escultor.datasets.curation.pipeline import curate
 from escultor.datasets.curation.quality import SCORE
 from escultor.datasets.curation.rows import learnt, read
-from escultor.model.load import save
+from escultor.model.folders import save
 
 STEPS = ("exact", "perplexity", "quality")
 

@@ -18,7 +18,7 @@ from escultor.evaluate.served_model import ServedModel
 from escultor.ids import hash_value
 from escultor.model.forward import logits_at_labels
 from escultor.model.generate import generate
-from escultor.model.load import Loaded, count_parameters
+from escultor.model.loaded import Loaded, count_parameters
 from escultor.types import Sampling
 
 MAX_GEN_TOKENS = 256  # the harness's own default for its models

@@ -19,7 +19,7 @@ from escultor.evaluate.endpoint import Endpoint
 from escultor.evaluate.raters.session import RatingSession
 from escultor.ids import hash_value
 from escultor.model.generate import generate
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.types import Choice, Message, Messages, Role, Sampling, SourceKind
 
 INSTRUCTION = (

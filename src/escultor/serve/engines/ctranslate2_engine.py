@@ -18,7 +18,7 @@ from typing import Any
 from escultor.config import Serve
 from escultor.errors import EngineDown, EngineFault, Overloaded
 from escultor.model.decoding import DecodedToken
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.serve.engines.ctranslate2_model import converted, greedy, refuse_unless_equal
 from escultor.serve.engines.generation_state import Detokenizer, GenerationState
 from escultor.serve.engines.transformers_engine import LocalEngine

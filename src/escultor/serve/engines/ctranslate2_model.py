@@ -12,7 +12,7 @@ from typing import Any
 from escultor.errors import ConfigError, ModelError, StoreError
 from escultor.ids import hash_value
 from escultor.model.generate import generate
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.store.blobs import tree_hash
 from escultor.types import Message, Role, Sampling
 

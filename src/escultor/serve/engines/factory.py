@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from escultor.config import Serve
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.serve.engines.transformers_engine import LocalEngine
 from escultor.serve.protocol import Engine
 

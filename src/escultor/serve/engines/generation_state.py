@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from escultor.errors import DataError, SchemaFault
 from escultor.model.decoding import DecodedToken, DecodingRow, room_for
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.serve.engines.guided import Guides, SchemaGuide
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.text.streaming import TextPiece, TextStream, TokenBytes

@@ -9,7 +9,7 @@ from pathlib import Path
 from escultor.config import Serve
 from escultor.errors import EngineFault, InputError, Overloaded, say
 from escultor.model.hot_adapters import HotAdapters
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.serve.engines.generation_state import Detokenizer
 from escultor.serve.engines.worker import Job, Worker
 from escultor.serve.protocol import End, EngineEvent, GenerationRequest
