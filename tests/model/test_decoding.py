@@ -118,7 +118,7 @@ def test_prompts_that_join_piece_by_piece_while_steps_are_taken_have_the_same_to
     rows = [greedy(p, n) for p, n in zip(asked, (0, 6, 9, 3), strict=True)]
     tokens = {row: [token.id] for row, token in batch.join([first])} | {row: [] for row in rows}
     waited, came = 0, []
-    for joined in batch.joining(rows, lambda: most * len(rows)):
+    for joined in batch.join_in_chunks(rows, lambda: most * len(rows)):
         if joined is None:
             assert batch.rows[0] is first  # what is under way is not there yet
             waited += 1
@@ -143,7 +143,7 @@ def test_a_prompt_is_worth_the_same_whatever_pieces_it_is_computed_in():
     for most in (1, 4, 100):
         row = DecodingRow(prompt, Sampling(), NO_STOP, 3, top_logprobs=2, score_prompt=True)
         batch = Decoding(one)
-        for _ in batch.joining([row], lambda most=most: most):
+        for _ in batch.join_in_chunks([row], lambda most=most: most):
             pass
         scored.append(row.scores)
     assert len(scored[0]) == len(prompt)

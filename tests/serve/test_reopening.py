@@ -160,7 +160,7 @@ class Served:
             go.wait(30)
             raise SystemExit("secret words")
 
-        worker._turn = die
+        worker._step = die
         return worker, go
 
 

@@ -81,7 +81,7 @@ class JoinResult:
     drawn: list[tuple[DecodingRow, DecodedToken]]
 
 
-Most = Callable[[], int]  # tokens of prompts that may be computed next
+TokenBudget = Callable[[], int]  # how many prompt tokens may be computed next
 
 
 def room_for(model: Any, prompt: Sequence[int], wanted: int, name: str = "the prompt") -> int:
@@ -107,23 +107,23 @@ class Decoding:
     def join(self, rows: Sequence[DecodingRow]) -> list[tuple[DecodingRow, DecodedToken]]:
         """Compute the prompts of `rows` and draw the first token of each. Rows that are finished with it
         have left again, those with no room for a token have drawn none."""
-        return [one for joined in self.joining(rows) if joined for one in joined.drawn]
+        return [one for joined in self.join_in_chunks(rows) if joined for one in joined.drawn]
 
     @torch.inference_mode()
-    def joining(
-        self, rows: Sequence[DecodingRow], most: Most = lambda: PREFILL_TOKENS
+    def join_in_chunks(
+        self, rows: Sequence[DecodingRow], budget: TokenBudget = lambda: PREFILL_TOKENS
     ) -> Iterator[JoinResult | None]:
-        """As `join`, a piece of the prompts at a time, `most()` tokens or one for each prompt: None while
-        prompts are under way, then those that are in.
+        """Chunked prefill: as `join`, `budget()` tokens (or one for each prompt) at a time. Yields None while
+        prompts are being computed, then the rows that have joined.
 
-        Steps may be taken and rows dropped in between; what is not in yet is forgotten by closing it.
+        Steps may be taken and rows dropped in between; closing the iterator drops what has not joined.
         """
         for group in _groups(rows):
             tokens = sum(len(row.prompt) for row in group)
             if group[0].score_prompt:
-                pieces = self._scored(group[0], most)
+                pieces = self._scored(group[0], budget)
             else:
-                pieces = self.memory.add([row.prompt for row in group], most)
+                pieces = self.memory.add([row.prompt for row in group], budget)
             logits: Tensor | None = None
             while logits is None:
                 began = time.perf_counter()
@@ -177,10 +177,10 @@ class Decoding:
                 self.drop(row)
         return [one for one in drawn if one[0].count]
 
-    def _scored(self, row: DecodingRow, most: Most) -> Iterator[Tensor | None]:
+    def _scored(self, row: DecodingRow, budget: TokenBudget) -> Iterator[Tensor | None]:
         """Note what the tokens of a prompt are worth, piece by piece; at last the logits (1, V) after it."""
         found, seen = [DecodedToken(row.prompt[0])], 0
-        for logits in self.memory.add_slowly(row.prompt, most):  # (T, V)
+        for logits in self.memory.add_slowly(row.prompt, budget):  # (T, V)
             following = row.prompt[len(found) : len(found) + len(logits)]
             found += _with_logprobs(
                 logits[: len(following)], following, [row.top_logprobs or 0] * len(following)
@@ -253,21 +253,21 @@ class CachedMemory:
         self.cache = RowsCache(layers)
         self.last: list[int] = []  # each row's last token, not computed yet
 
-    def add(self, prompts: Sequence[Sequence[int]], most: Most) -> Iterator[Tensor | None]:
+    def add(self, prompts: Sequence[Sequence[int]], budget: TokenBudget) -> Iterator[Tensor | None]:
         """Compute further rows, equal prompts once; at last the logits (B, V) after them. They are in memory
         then, and not before."""
         places: dict[tuple[int, ...], int] = {}
         which = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
-        for logits, last in self._compute(list(places), 1, which, most):
+        for logits, last in self._compute(list(places), 1, which, budget):
             yield logits[which, -1] if last else None
 
-    def add_slowly(self, prompt: Sequence[int], most: Most) -> Iterator[Tensor]:
+    def add_slowly(self, prompt: Sequence[int], budget: TokenBudget) -> Iterator[Tensor]:
         """Compute one further row; the logits (T, V) after each of its tokens, chunk by chunk."""
-        for logits, _ in self._compute([prompt], CHUNK, [0], most):
+        for logits, _ in self._compute([prompt], CHUNK, [0], budget):
             yield logits[0]
 
     def _compute(
-        self, prompts: Sequence[Sequence[int]], keep: int, which: Sequence[int], most: Most
+        self, prompts: Sequence[Sequence[int]], keep: int, which: Sequence[int], budget: TokenBudget
     ) -> Iterator[tuple[Tensor, bool]]:
         """Logits chunk by chunk, and whether it is the last; row i of memory is that of prompt `which[i]`."""
         width = max(len(prompt) for prompt in prompts)
@@ -278,7 +278,7 @@ class CachedMemory:
         new.begin([len(prompt) for prompt in prompts], width + ROUND)
         at = 0
         while at < width:
-            part = ids[:, at : at + min(CHUNK, max(1, most() // len(prompts)))]
+            part = ids[:, at : at + min(CHUNK, max(1, budget() // len(prompts)))]
             logits = self.forward(part, min(keep, part.shape[1]), new)
             new.advance(part.shape[1])
             at += part.shape[1]
@@ -319,11 +319,11 @@ class Recomputed:
         self.forward = forward
         self.ids: list[list[int]] = []
 
-    def add(self, prompts: Sequence[Sequence[int]], most: Most) -> Iterator[Tensor | None]:
+    def add(self, prompts: Sequence[Sequence[int]], budget: TokenBudget) -> Iterator[Tensor | None]:
         self.ids += [list(prompt) for prompt in prompts]  # whole: what it would go on from is not kept
         yield self._logits(self.ids[-len(prompts) :])
 
-    def add_slowly(self, prompt: Sequence[int], most: Most) -> Iterator[Tensor]:
+    def add_slowly(self, prompt: Sequence[int], budget: TokenBudget) -> Iterator[Tensor]:
         self.ids.append(list(prompt))
         yield self.forward(torch.tensor([list(prompt)]), len(prompt))[0]
 

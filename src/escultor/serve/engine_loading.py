@@ -63,7 +63,7 @@ def engines(store: Store, source: EngineSource, settings: Serve) -> tuple[Load, 
 
     async def load(version: str) -> Engine:
         folder = own_folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
-        return await shared.take(version, folder)
+        return await shared.acquire(version, folder)
 
     because = "it was asked for" if source.fixed else "the log names no champion"
     return load, _sole(own, because), source.fixed

@@ -83,7 +83,7 @@ class Engine(Protocol):
         """Why no answer will come of it any more, None while all is well."""
         ...
 
-    def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
+    def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer, as they are computed; closing the iterator cancels the work.
 
         Raises InputError (a caller's fault: prompt too long, schema that cannot be followed) before

@@ -39,7 +39,7 @@ class DeadEngineStub:
         then = "it stays down" if self.lasting else "it is being opened again"
         return "; ".join(part for part in (self._why, self.tried, then) if part)
 
-    async def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         raise EngineDown("the engine has failed", self._version, remedy=LATER if self.lasting else SOON)
         yield  # a generator, as engines' streams are
 

@@ -1,8 +1,8 @@
-"""The fast engine on a processor: greedy answers by CTranslate2, others by the engine of the same weights.
+"""The fast CPU engine: greedy answers by CTranslate2, all others by the transformers engine.
 
-CTranslate2 draws from one generator of random numbers for all answers and knows neither our guides nor the
-scores of a prompt; what it could not do as asked is not given to it. Each answer is computed by one
-thread from its beginning to its end, so that it never depends on another.
+CTranslate2 draws from one random generator for all answers and supports neither our guided decoding nor
+prompt scores; such requests go to a transformers engine of the same weights. Each greedy answer is computed
+by one thread from beginning to end, so that it never depends on another.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from escultor.config import Serve
-from escultor.errors import EngineDown, EngineFault, Overloaded
+from escultor.errors import EngineDown, EngineFault
 from escultor.model.decoding import DecodedToken
 from escultor.model.loaded import Loaded
-from escultor.serve.engines.ctranslate2_model import converted, greedy, refuse_unless_equal
-from escultor.serve.engines.generation_state import Detokenizer, GenerationState
-from escultor.serve.engines.transformers_engine import LocalEngine
-from escultor.serve.engines.worker import Job
-from escultor.serve.protocol import End, EngineEvent, GenerationRequest
+from escultor.serve.engines.ctranslate2_model import convert, greedy_arguments, refuse_unless_equal
+from escultor.serve.engines.job import Job, QueueingEngine, check_queue
+from escultor.serve.engines.transformers_engine import TransformersEngine
+from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 
-class FastEngine:
-    """See the module and `serve.protocol.Engine`. `beside` is the folder of converted copies.
+class CTranslate2Engine(QueueingEngine):
+    """Greedy answers on one thread per core; an Engine. Converted models lie in the folder `copies`.
 
-    Raises ModelError for a model that cannot be converted, or whose copy does not say what it says.
+    Raises ModelError for a model that cannot be converted, or whose copy answers differently.
     """
 
-    def __init__(self, loaded: Loaded, folder: Path, version: str, settings: Serve, beside: Path):
-        copy = converted(folder, beside)
+    def __init__(self, loaded: Loaded, folder: Path, version: str, settings: Serve, copies: Path):
+        copy = convert(folder, copies)
         from ctranslate2 import Generator
 
         self._threads = os.cpu_count() or 1
@@ -42,97 +41,85 @@ class FastEngine:
             str(copy), compute_type="float32", inter_threads=self._threads, intra_threads=1
         )
         refuse_unless_equal(loaded, self._generator)
-        self._loaded, self._settings, self._voice = loaded, settings, Detokenizer(loaded)
-        self._other = LocalEngine(loaded, version, settings)
+        super().__init__(loaded)
+        self._loaded, self._settings = loaded, settings
+        self._fallback = TransformersEngine(loaded, version, settings)
         self._pool = ThreadPoolExecutor(self._threads, "escultor-ctranslate2")
-        self._jobs: set[_Job] = set()
+        self._jobs: set[Job] = set()
         self._closed = False
 
     @property
     def version(self) -> str:
-        return self._other.version
+        return self._fallback.version
 
     @property
     def problem(self) -> str | None:
-        return self._other.problem
+        return self._fallback.problem
 
-    def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        return self._fast(ask) if self._can(ask) else self._other.stream(ask)
+    def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
+        return self.generate(request, None) if self._supports(request) else self._fallback.stream(request)
 
-    def _can(self, ask: GenerationRequest) -> bool:
-        plain = ask.schema is None and ask.top_logprobs is None and not ask.echo
-        ids = bool(ask.prompt) and isinstance(ask.prompt[0], int)
-        known = not ids or all(0 <= int(id) < len(self._loaded.tokenizer) for id in ask.prompt)  # type: ignore[arg-type]
-        return plain and known and ask.sampling.temperature == 0 and ask.sampling.max_new_tokens > 0
-
-    async def _fast(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
+    def check_capacity(self) -> None:
         if self._closed:
             raise EngineDown("the engine is closed", self.version)
-        if len(self._jobs) >= self._threads + self._settings.queue:
-            raise Overloaded(
-                "too many answers are waiting",
-                self._settings.queue,
-                remedy="ask again later, or raise serve.queue",
-            )
-        job = _Job(await asyncio.to_thread(self._voice.utterance, ask))
-        self._jobs.add(job)
-        self._pool.submit(self._answer, job)
-        try:
-            while True:
-                event = await job.heard()
-                yield event
-                if isinstance(event, End):
-                    return
-        finally:
-            job.cancelled = True
-            self._jobs.discard(job)
+        check_queue(len(self._jobs), self._threads, self._settings.queue, "serve.queue")
 
-    def _answer(self, job: _Job) -> None:
-        """In a thread of the pool: one answer, told step by step."""
+    def submit(self, job: Job) -> None:
+        self._jobs.add(job)
+        self._pool.submit(self._decode, job)
+
+    def release(self, job: Job) -> None:
+        self._jobs.discard(job)
+
+    def _supports(self, request: GenerationRequest) -> bool:
+        if request.schema is not None or request.top_logprobs is not None or request.echo:
+            return False
+        if request.prompt and isinstance(request.prompt[0], int):
+            size = len(self._loaded.tokenizer)
+            if not all(0 <= int(id) < size for id in request.prompt):  # type: ignore[arg-type]
+                return False
+        return request.sampling.temperature == 0 and request.sampling.max_new_tokens > 0
+
+    def _decode(self, job: Job) -> None:
+        """In a thread of the pool: compute one answer and send its events token by token."""
         if job.cancelled:
             return
-        row = job.utterance.row
-        beside = min(self._threads, max(1, len(self._jobs)))  # among them the machine's seconds are shared
+        state, row = job.state, job.state.row
+        sharing = min(self._threads, max(1, len(self._jobs)))  # answers that share the machine's seconds
         began = time.perf_counter()
 
-        def told(step: Any) -> bool:
-            if not job.cancelled and not job.utterance.whole:
+        def on_token(step: Any) -> bool:  # whether to stop
+            if not job.cancelled and not state.is_finished:
                 row.count += 1
                 if step.token_id in row.stops:
                     row.finish = "stop"
                 elif row.count >= row.room:
                     row.finish = "length"
-                row.compute_s = (time.perf_counter() - began) / beside
-                job.tell(*job.utterance.take(DecodedToken(step.token_id)))
-            return job.cancelled or job.utterance.whole
+                row.compute_s = (time.perf_counter() - began) / sharing
+                _send(job, *state.add(DecodedToken(step.token_id)))
+            return job.cancelled or state.is_finished
 
         try:
-            asked = greedy(self._loaded, row.prompt, row.room, sorted(row.stops))
-            self._generator.generate_batch(**asked, callback=told)
-            if not job.utterance.whole and not job.cancelled:
+            arguments = greedy_arguments(self._loaded, row.prompt, row.room, sorted(row.stops))
+            self._generator.generate_batch(**arguments, callback=on_token)
+            if not state.is_finished and not job.cancelled:
                 raise EngineFault("an answer ended before its end", f"{row.count} tokens")
-        except BaseException as error:  # whatever it is: nobody else tells who waits
-            job.tell(error if isinstance(error, EngineFault) else EngineFault("an answer failed", error))
+        except BaseException as error:  # of any kind: nothing else would tell the waiting client
+            _send(job, error if isinstance(error, EngineFault) else EngineFault("an answer failed", error))
 
     async def close(self) -> None:
         self._closed = True
         for job in list(self._jobs):
             job.cancelled = True
-            job.tell(EngineDown("the engine is closed", self.version))
+            _send(job, EngineDown("the engine is closed", self.version))
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
         self._generator.unload_model()
-        await self._other.close()
+        await self._fallback.close()
 
 
-class _Job(Job):
-    """An answer with a thread of its own, which tells its events one by one."""
-
-    def __init__(self, utterance: GenerationState):
-        super().__init__(utterance, None)
-
-    def tell(self, *events: EngineEvent | Exception) -> None:
-        try:
-            for event in events:
-                self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the loop is closed: nobody waits
-            self.cancelled = True
+def _send(job: Job, *events: EngineEvent | Exception) -> None:
+    try:
+        for event in events:
+            job.loop.call_soon_threadsafe(job.events.put_nowait, event)
+    except RuntimeError:  # the loop is closed: the client is gone
+        job.cancelled = True

@@ -1,4 +1,4 @@
-"""A checkpoint converted for CTranslate2, once for its content, and proven to say the same."""
+"""Checkpoints converted to CTranslate2's format, once for each content, and checked against the original."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from escultor.model.loaded import Loaded
 from escultor.store.blobs import tree_hash
 from escultor.types import Message, Role, Sampling
 
-DONE = "model.bin"  # what a conversion holds when it is whole
+WEIGHTS = "model.bin"  # written last by the converter: a folder that holds it is complete
 CHECKED = ("Write a summary of the text.", "{}", "def add(a, b):\n    return a + b", "What is it?\n" * 12)
 CHECKED_TOKENS = 32
 
 
-def converted(folder: Path, beside: Path) -> Path:
-    """The converted copy of the model in `folder`: under `beside`, named by its content and the converter.
+def convert(folder: Path, copies: Path) -> Path:
+    """The converted copy of the model in `folder`, in a folder of `copies` named by content and converter.
 
-    Made where there is none yet, whole or not at all. Raises ConfigError where CTranslate2 is not installed,
+    Written atomically where there is none yet. Raises ConfigError where CTranslate2 is not installed,
     ModelError for a model that it cannot convert, StoreError where the copy cannot be written.
     """
     try:
@@ -33,25 +33,22 @@ def converted(folder: Path, beside: Path) -> Path:
         raise ConfigError(
             "serve.engine=ctranslate2 needs the library", remedy="pip install 'escultor[fast]'"
         ) from error
-    name = hash_value(["ctranslate2", version("ctranslate2"), tree_hash(folder)])
-    target = beside / name
-    if (target / DONE).is_file():
+    target = copies / hash_value(["ctranslate2", version("ctranslate2"), tree_hash(folder)])
+    if (target / WEIGHTS).is_file():
         return target
-    beside.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=beside))
+    copies.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=copies))
+    remedy = "set serve.engine=transformers"
     try:
         TransformersConverter(str(folder), low_cpu_mem_usage=True).convert(str(draft), force=True)
-        shutil.rmtree(target, ignore_errors=True)  # of one who died while it was moved
+        shutil.rmtree(target, ignore_errors=True)  # left by a process that died while moving it
         draft.rename(target)
     except OSError as error:
-        if not (target / DONE).is_file():  # another process may have been faster
-            remedy = "free disk space, or set serve.engine=transformers"
-            raise StoreError(
-                f"the converted model could not be written to {target}", error, remedy=remedy
-            ) from error
-    except Exception as error:  # whatever a converter of many architectures stumbles over
+        if not (target / WEIGHTS).is_file():  # unless another process was faster
+            what = f"the converted model could not be written to {target}"
+            raise StoreError(what, error, remedy=f"free disk space, or {remedy}") from error
+    except Exception as error:  # the converter fails in many ways on architectures it does not know
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" (supported")[0]
-        remedy = "set serve.engine=transformers"
         raise ModelError("the model cannot be converted", first, "a Llama-like model", remedy) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -59,25 +56,28 @@ def converted(folder: Path, beside: Path) -> Path:
 
 
 def refuse_unless_equal(loaded: Loaded, generator: Any) -> None:
-    """Compare greedy answers of both to some prompts, token by token. Raises ModelError where they differ."""
-    chat = loaded.chat
-    prompts = [chat.prompt((Message(Role.USER, text),)) for text in CHECKED]
-    stop = chat.turn_end[-1]
-    theirs = [_tokens(loaded, generator, prompt, stop) for prompt in prompts]
-    ours = [list(a.tokens) for a in generate(loaded, prompts, Sampling(max_new_tokens=CHECKED_TOKENS))]
-    for text, one, other in zip(CHECKED, ours, theirs, strict=True):
-        if one != other:
-            at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
+    """Compare greedy answers of both models token by token. Raises ModelError where they differ."""
+    prompts = [loaded.chat.prompt((Message(Role.USER, text),)) for text in CHECKED]
+    ours = generate(loaded, prompts, Sampling(max_new_tokens=CHECKED_TOKENS))
+    for text, prompt, answer in zip(CHECKED, prompts, ours, strict=True):
+        arguments = greedy_arguments(loaded, prompt, CHECKED_TOKENS, [loaded.chat.turn_end[-1]])
+        (result,) = generator.generate_batch(**arguments)
+        expected, converted = list(answer.tokens), list(result.sequences_ids[0])
+        if expected != converted:
+            pairs = enumerate(zip(expected, converted, strict=False))
+            index = next((i for i, (a, b) in pairs if a != b), len(converted))
             raise ModelError(
                 "the converted model does not say what the checkpoint says",
-                f"after {text[:20]!r} they part at token {at}",
+                f"after {text[:20]!r} they differ at token {index}",
                 "equal greedy answers",
                 "set serve.engine=transformers",
             )
 
 
-def greedy(loaded: Loaded, prompt: Sequence[int], room: int, stops: Sequence[int]) -> dict[str, Any]:
-    """What `Generator.generate_batch` takes for one greedy answer."""
+def greedy_arguments(
+    loaded: Loaded, prompt: Sequence[int], room: int, stops: Sequence[int]
+) -> dict[str, Any]:
+    """Keyword arguments of `Generator.generate_batch` for one greedy answer of at most `room` tokens."""
     return {
         "start_tokens": [loaded.tokenizer.convert_ids_to_tokens(list(prompt))],
         "max_length": room,
@@ -86,8 +86,3 @@ def greedy(loaded: Loaded, prompt: Sequence[int], room: int, stops: Sequence[int
         "end_token": list(stops),
         "return_end_token": True,
     }
-
-
-def _tokens(loaded: Loaded, generator: Any, prompt: Sequence[int], stop: int) -> list[int]:
-    (found,) = generator.generate_batch(**greedy(loaded, prompt, CHECKED_TOKENS, [stop]))
-    return list(found.sequences_ids[0])

@@ -1,4 +1,4 @@
-"""The engine that the configuration asks for."""
+"""The engine that `serve.engine` names."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from escultor.config import Serve
 from escultor.model.loaded import Loaded
-from escultor.serve.engines.transformers_engine import LocalEngine
+from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Engine
 
 
-def open_engine(loaded: Loaded, folder: Path, version: str, settings: Serve, converted: Path) -> Engine:
-    """An engine for the model that was loaded from `folder`, by `settings.engine`; blocks while it is made.
+def open_engine(loaded: Loaded, folder: Path, version: str, settings: Serve, copies: Path) -> Engine:
+    """Make the engine of the model loaded from `folder`; blocks meanwhile. Converted models go to `copies`.
 
-    Converted copies lie under `converted`. Raises ModelError where the engine cannot serve this model.
+    Raises ModelError where the engine cannot serve this model.
     """
     if settings.engine == "transformers":
-        return LocalEngine(loaded, version, settings)
-    from escultor.serve.engines.ctranslate2_engine import FastEngine
+        return TransformersEngine(loaded, version, settings)
+    from escultor.serve.engines.ctranslate2_engine import CTranslate2Engine
 
-    return FastEngine(loaded, folder, version, settings, converted)
+    return CTranslate2Engine(loaded, folder, version, settings, copies)

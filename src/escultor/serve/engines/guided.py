@@ -1,4 +1,4 @@
-"""Answers that follow a JSON schema, token by token (llguidance)."""
+"""Guided decoding: answers that follow a JSON schema, token by token (llguidance)."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-KEPT, KEPT_CHARACTERS = 64, 1 << 20  # schemas that stay compiled: in memory each is up to 100 times its text
-BLANKS = r"( |\n[ \t]{0,16})"  # between the parts: no model can go on writing them for ever
+# Schemas that stay compiled; in memory each takes up to 100 times its text.
+CACHE_SIZE, CACHE_CHARACTERS = 64, 1 << 20
+WHITESPACE = r"( |\n[ \t]{0,16})"  # between JSON tokens; bounded, so that no answer is endless whitespace
 
 
 class SchemaGuide:
-    """What may follow in one answer; see `decoding.Guide`."""
+    """The tokens that may follow in one answer; a `decoding.Guide`."""
 
-    def __init__(self, matcher: Any, vocabulary: int):
-        self.matcher, self.vocabulary = matcher, vocabulary
-        self._bits = np.zeros((1, -(-vocabulary // 32)), dtype=np.int32)
+    def __init__(self, matcher: Any, vocab_size: int):
+        self.matcher, self.vocab_size = matcher, vocab_size
+        self._bits = np.zeros((1, -(-vocab_size // 32)), dtype=np.int32)
         self._fault = ""
 
     @property
     def fault(self) -> str:
-        """Why the schema can be followed no further, in a line; empty where all is well."""
-        said = self._fault or str(self.matcher.get_error())
-        return next((line for line in said.splitlines() if line.strip()), said)
+        """Why the schema can be followed no further, in one line; empty while it can."""
+        message = self._fault or str(self.matcher.get_error())
+        return next((line for line in message.splitlines() if line.strip()), message)
 
     def allowed(self) -> Tensor:
         from llguidance.numpy import fill_next_token_bitmask
 
-        bits = np.zeros(self.vocabulary, dtype=np.uint8)
+        bits = np.zeros(self.vocab_size, dtype=np.uint8)
         try:
             fill_next_token_bitmask(self.matcher, self._bits)
-            bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self.vocabulary]
-        except Exception as error:  # this answer's fault alone: its batch goes on
+            bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self.vocab_size]
+        except Exception as error:  # ends this answer alone: its batch goes on
             self._fault = f"{type(error).__name__}: {error}"
         if not bits.any():
             self._fault = self.fault or "nothing may follow"
-            bits[:] = 1  # whichever is drawn, `take` ends the answer
+            bits[:] = 1  # whichever token is drawn, `take` ends the answer
         return torch.from_numpy(bits).bool()  # (V,)
 
     def take(self, token: int) -> bool:
@@ -58,31 +59,33 @@ class SchemaGuide:
 
 
 class Guides:
-    """Guides for one tokenizer. `stops` end an answer, `vocabulary` is the width of the model's logits."""
+    """Guides for one tokenizer. `stops` end an answer, `vocab_size` is the width of the model's logits."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], vocabulary: int):
-        self.tokenizer, self.stops, self.vocabulary = tokenizer, stops, vocabulary
-        self._kept: OrderedDict[str, Any] = OrderedDict()  # compiled, the one used last at the end
-        self._lock = threading.Lock()  # asks are prepared in threads of their own
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int], vocab_size: int):
+        self.tokenizer, self.stops, self.vocab_size = tokenizer, stops, vocab_size
+        self._compiled: OrderedDict[str, Any] = OrderedDict()  # by schema text, most recently used last
+        self._lock = threading.Lock()  # requests are prepared in several threads
 
     def guide(self, schema: Mapping[str, Any]) -> SchemaGuide:
-        """A guide along `schema`; an empty one means any object. Raises InputError for a schema that cannot
-        be followed, or a tokenizer whose tokens are not known well enough."""
+        """A guide that enforces `schema`; an empty schema means any object.
+
+        Raises InputError for a schema that cannot be compiled, or a tokenizer without a fast implementation.
+        """
         with self._lock:
             text = json.dumps(schema or ANY_OBJECT, sort_keys=False)
-            matcher = self._kept.pop(text, None) or self._compile(text)
-            self._kept[text] = matcher
-            while len(self._kept) > 1 and (
-                len(self._kept) > KEPT or sum(map(len, self._kept)) > KEPT_CHARACTERS
+            matcher = self._compiled.pop(text, None) or self._compile(text)
+            self._compiled[text] = matcher
+            while len(self._compiled) > 1 and (
+                len(self._compiled) > CACHE_SIZE or sum(map(len, self._compiled)) > CACHE_CHARACTERS
             ):
-                self._kept.popitem(last=False)
-            return SchemaGuide(matcher.deep_copy(), self.vocabulary)
+                self._compiled.popitem(last=False)
+            return SchemaGuide(matcher.deep_copy(), self.vocab_size)
 
     def _compile(self, schema: str) -> Any:
         from llguidance import LLMatcher
 
         try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": BLANKS})
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": WHITESPACE})
         except ValueError as error:
             raise _cannot_follow(str(error)) from error
         matcher = LLMatcher(self._tokens, grammar, log_level=0)
@@ -94,9 +97,9 @@ class Guides:
     def _tokens(self) -> Any:
         from llguidance.hf import from_tokenizer
 
-        known: Any = self.tokenizer
+        tokenizer: Any = self.tokenizer
         try:
-            return from_tokenizer(known, n_vocab=self.vocabulary, eos_token=sorted(self.stops))
+            return from_tokenizer(tokenizer, n_vocab=self.vocab_size, eos_token=sorted(self.stops))
         except ValueError as error:
             raise InputError(
                 "this model cannot be guided", error, "a fast tokenizer", "ask without a response_format"

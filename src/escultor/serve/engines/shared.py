@@ -1,7 +1,7 @@
-"""Engines that share weights: a version is loaded once however many hold it, an adapter beside its base.
+"""Engines that share weights: a version is loaded once however many use it, an adapter beside its base.
 
-An adapter's engine computes with the weights of its base's, which are loaded for it where nobody has them and
-freed when nobody is left: a champion, a candidate and a previous version that are adapters of one model
+An adapter's engine computes with the weights of its base, which are loaded with the first adapter that needs
+them and freed with the last: a champion, a candidate and a previous version that are adapters of one model
 cost its memory once, and switching from one to another reads megabytes.
 """
 
@@ -15,95 +15,101 @@ from typing import Protocol, cast
 from escultor.serve.protocol import Engine, EngineEvent, GenerationRequest
 
 
-class Host(Engine, Protocol):
-    """An engine that adapters can be put beside."""
+class AdapterHost(Engine, Protocol):
+    """An engine beside whose weights adapters can be loaded."""
 
     async def with_adapter(self, version: str, folder: Path) -> Engine: ...
 
 
-class _Held:
-    """An engine that is there, how many hold it, and what else they hold by it."""
+class _LoadedEngine:
+    """A loaded engine, the number of its users, and the lease it holds on its base."""
 
-    def __init__(self, engine: Engine, base: Lease | None):
+    def __init__(self, engine: Engine, base: EngineLease | None):
         self.engine, self.base = engine, base
-        self.holders = 0
+        self.users = 0
 
 
 class SharedEngines:
-    """Engines by version. Belongs to one event loop."""
+    """Engines by version, with their users counted. Belongs to one event loop."""
 
     def __init__(
         self,
-        open_whole: Callable[[Path, str], Awaitable[Engine]],
+        load_model: Callable[[Path, str], Awaitable[Engine]],
         base_of: Callable[[Path], tuple[str, Path] | None],
     ):
-        """`open_whole` loads the model in a folder; `base_of` (called in a thread) gives version and folder
-        of what the adapter in a folder belongs to, None for a whole model. The engine of a base is a Host."""
-        self._open, self._base_of = open_whole, base_of
-        self._held: dict[str, _Held] = {}
-        self._lock = asyncio.Lock()  # one comes or goes at a time
+        """`load_model` loads the whole model in a folder, as an AdapterHost where it has adapters; `base_of`
+        (called in a thread) gives version and folder of an adapter's base, None for a whole model."""
+        self._load_model, self._base_of = load_model, base_of
+        self._loaded: dict[str, _LoadedEngine] = {}
+        self._lock = asyncio.Lock()  # one load or close at a time
 
-    async def take(self, version: str, folder: Path) -> Engine:
-        """The engine of a version, whose files are in `folder`; close it when done. Raises what loading
-        raises, ModelError where an adapter does not belong to its base."""
+    async def acquire(self, version: str, folder: Path) -> EngineLease:
+        """A lease on the engine of a version, whose files are in `folder`; close it when done.
+
+        Raises what loading raises, ModelError where an adapter does not fit its base.
+        """
         async with self._lock:
-            return await self._take(version, folder)
+            return await self._acquire(version, folder)
 
-    async def _take(self, version: str, folder: Path) -> Lease:
-        held = self._held.get(version)
-        if held is None or held.engine.problem is not None:  # one that has died is its holders' to close
-            held = self._held[version] = await self._made(version, folder)
-        held.holders += 1
-        return Lease(self, held)
+    async def release(self, lease: EngineLease) -> None:
+        """End a lease; the last one to end frees the engine."""
+        async with self._lock:
+            await self._release(lease)
 
-    async def _made(self, version: str, folder: Path) -> _Held:
-        below = await asyncio.to_thread(self._base_of, folder)
-        if below is None:
-            return _Held(await self._open(folder, version), None)
-        base = await self._take(*below)
+    async def _acquire(self, version: str, folder: Path) -> EngineLease:
+        entry = self._loaded.get(version)
+        if entry is None or entry.engine.problem is not None:  # a dead engine is closed by its own users
+            entry = self._loaded[version] = await self._load(version, folder)
+        entry.users += 1
+        return EngineLease(self, entry)
+
+    async def _load(self, version: str, folder: Path) -> _LoadedEngine:
+        base_source = await asyncio.to_thread(self._base_of, folder)
+        if base_source is None:
+            return _LoadedEngine(await self._load_model(folder, version), None)
+        base = await self._acquire(*base_source)
         try:
-            return _Held(await cast("Host", base.held.engine).with_adapter(version, folder), base)
+            return _LoadedEngine(await cast("AdapterHost", base.engine).with_adapter(version, folder), base)
         except BaseException:
-            await self._let_go(base)
+            await self._release(base)
             raise
 
-    async def give_back(self, lease: Lease) -> None:
-        """What was taken; whoever holds it last frees it."""
-        async with self._lock:
-            await self._let_go(lease)
-
-    async def _let_go(self, lease: Lease) -> None:
-        held = lease.held
-        held.holders -= 1
-        if held.holders:
+    async def _release(self, lease: EngineLease) -> None:
+        entry = lease.entry
+        entry.users -= 1
+        if entry.users:
             return
-        if self._held.get(held.engine.version) is held:
-            del self._held[held.engine.version]
+        if self._loaded.get(entry.engine.version) is entry:
+            del self._loaded[entry.engine.version]
         try:
-            await held.engine.close()
-        finally:  # an engine that has failed holds its base no longer
-            if held.base is not None:
-                await self._let_go(held.base)
+            await entry.engine.close()
+        finally:  # an engine that fails to close holds its base no longer
+            if entry.base is not None:
+                await self._release(entry.base)
 
 
-class Lease:
-    """One holder's share of an engine: an engine like any other, which ends when all have closed theirs."""
+class EngineLease:
+    """One user's share of an engine; itself an Engine. The engine is closed when all leases are."""
 
-    def __init__(self, shared: SharedEngines, held: _Held):
-        self._shared, self.held, self._closed = shared, held, False
+    def __init__(self, engines: SharedEngines, entry: _LoadedEngine):
+        self._engines, self.entry, self._closed = engines, entry, False
+
+    @property
+    def engine(self) -> Engine:
+        return self.entry.engine
 
     @property
     def version(self) -> str:
-        return self.held.engine.version
+        return self.engine.version
 
     @property
     def problem(self) -> str | None:
-        return self.held.engine.problem
+        return self.engine.problem
 
-    def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        return self.held.engine.stream(ask)
+    def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
+        return self.engine.stream(request)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._shared.give_back(self)
+            await self._engines.release(self)

@@ -1,4 +1,4 @@
-"""The engine of a model in this process: any architecture of transformers, adapters switched as it runs."""
+"""The engine for any transformers architecture, with adapters loaded and unloaded while it runs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from escultor.config import Serve
-from escultor.errors import EngineFault, InputError, Overloaded, say
+from escultor.errors import EngineFault, InputError, say
 from escultor.model.hot_adapters import HotAdapters
 from escultor.model.loaded import Loaded
-from escultor.serve.engines.generation_state import Detokenizer
-from escultor.serve.engines.worker import Job, Worker
-from escultor.serve.protocol import End, EngineEvent, GenerationRequest
+from escultor.serve.engines.job import Job, QueueingEngine, check_queue
+from escultor.serve.engines.worker import Worker
+from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 
-class LocalEngine:
-    """Answers with a model's own weights, `settings.batch_size` at a time; see `serve.protocol.Engine`.
+class TransformersEngine(QueueingEngine):
+    """Decodes `settings.batch_size` answers at a time with the model's own weights; an Engine.
 
-    At most `settings.queue` more may wait. To be closed: it holds a thread.
+    At most `settings.queue` more requests may wait. Close it when done: it owns a thread.
     """
 
     def __init__(self, loaded: Loaded, version: str, settings: Serve):
+        super().__init__(loaded)
         self._version, self._settings = version, settings
         loaded.model.eval()
-        self._voice = Detokenizer(loaded)
         self._adapters = HotAdapters(loaded)
         self._worker = Worker(loaded.model, self._adapters.use, settings.batch_size, settings.prefill_tokens)
 
@@ -34,38 +34,23 @@ class LocalEngine:
 
     @property
     def problem(self) -> str | None:
-        over = self._worker.over
-        return None if over is None else say(over.what, over.got)
+        failure = self._worker.failure
+        return None if failure is None else say(failure.what, failure.got)
 
-    def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        return self.answer(ask, None)
+    def check_capacity(self) -> None:
+        check_queue(self._worker.waiting, 0, self._settings.queue, "serve.queue or serve.batch_size")
 
-    async def answer(self, ask: GenerationRequest, adapter: str | None) -> AsyncIterator[EngineEvent]:
-        """The events of an answer with the weights of an adapter, or the model's own."""
-        if self._worker.waiting >= self._settings.queue:
-            raise Overloaded(
-                "too many answers are waiting",
-                self._settings.queue,
-                remedy="ask again later, or raise serve.queue or serve.batch_size",
-            )
-        # Prepared in a thread: a long prompt or a large schema keeps no other answer waiting.
-        utterance = await asyncio.to_thread(self._voice.utterance, ask)
-        job = Job(utterance, adapter)
-        self._worker.hand_in(job)
-        try:
-            while True:
-                event = await job.heard()
-                yield event
-                if isinstance(event, End):
-                    return
-        finally:
-            job.cancelled = True
+    def submit(self, job: Job) -> None:
+        self._worker.submit(job)
+
+    def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
+        return self.generate(request, None)
 
     async def with_adapter(self, version: str, folder: Path) -> AdapterEngine:
-        """Load an adapter (as peft writes it) beside the weights, while answers go on; its engine.
+        """Load an adapter (as peft writes it) beside the weights while answers go on; returns its engine.
 
-        Raises ModelError for an adapter that does not belong to this model, InputError where one of this
-        version is loaded already, ConfigError where peft is not installed.
+        Raises ModelError for an adapter of another model, InputError where this version is loaded already,
+        ConfigError where peft is not installed.
         """
         if version == self._version or version in self._adapters.names:
             raise InputError("a version is served once", version, remedy="close its engine first")
@@ -77,20 +62,20 @@ class LocalEngine:
     async def without_adapter(self, version: str) -> None:
         """End the answers of an adapter and free its weights."""
 
-        def work() -> None:
-            self._worker.end_jobs_of(version, EngineFault("the engine is closed", version))
+        def unload() -> None:
+            self._worker.fail_jobs(version, EngineFault("the engine is closed", version))
             self._adapters.unload(version)
 
-        await asyncio.wrap_future(self._worker.call(work))
+        await asyncio.wrap_future(self._worker.call(unload))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)
 
 
 class AdapterEngine:
-    """The engine of one adapter. It shares thread, batch places and queue with the engine of its base."""
+    """The engine of one adapter. It shares thread, batch and queue with the engine of its base."""
 
-    def __init__(self, base: LocalEngine, version: str):
+    def __init__(self, base: TransformersEngine, version: str):
         self._base, self._version, self._closed = base, version, False
 
     @property
@@ -101,10 +86,10 @@ class AdapterEngine:
     def problem(self) -> str | None:
         return self._base.problem
 
-    async def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         if self._closed:
             raise EngineFault("the engine is closed", self._version)
-        events = self._base.answer(ask, self._version)
+        events = self._base.generate(request, self._version)
         try:
             async for event in events:
                 yield event
@@ -114,5 +99,5 @@ class AdapterEngine:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._base.problem is None:  # else its weights went with the base's
+            if self._base.problem is None:  # otherwise its weights went with the base's
                 await self._base.without_adapter(self._version)

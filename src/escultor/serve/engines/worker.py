@@ -1,7 +1,7 @@
-"""The one thread that decodes: what has joined, a token of each at a time, whatever joins meanwhile.
+"""The thread that decodes: continuous batching, one token of every running job a step, with chunked prefill.
 
-The event loops hand jobs in through a queue and get events back, one call into each loop a step. A step that
-fails ends the jobs it was for and no others; should the thread itself end, it ends every job first.
+Event loops submit jobs through a queue and get events back, one call into each loop a step. A step that
+fails ends the jobs of its batch and no others; should the thread itself end, it ends every job first.
 """
 
 from __future__ import annotations
@@ -19,124 +19,109 @@ from typing import Any
 
 from escultor.errors import EngineDown, EngineFault, EscultorError
 from escultor.model.decoding import PREFILL_TOKENS, DecodedToken, Decoding, DecodingRow, JoinResult
-from escultor.serve.engines.generation_state import GenerationState
+from escultor.serve.engines.job import Job
 from escultor.serve.protocol import End, EngineEvent
 
 logger = logging.getLogger(__name__)
 
-SEND_S = 0.01  # pieces that come within it are told together: nobody reads so fast, and loops wake less
+SEND_INTERVAL_S = 0.01  # events within it are sent together: nobody reads faster, and loops wake less
+REMEDY = "ask again in some seconds"
 
-
-class Job:
-    """An answer that somebody on an event loop waits for. `adapter` None: the model's own weights."""
-
-    def __init__(self, utterance: GenerationState, adapter: str | None):
-        self.utterance, self.adapter = utterance, adapter
-        self.loop = asyncio.get_running_loop()
-        self.events: asyncio.Queue[EngineEvent | Exception] = asyncio.Queue()
-        self.cancelled = False  # nobody waits any more
-        self.ended = False
-        self.told = False  # anything yet
-
-    async def heard(self) -> EngineEvent:
-        """The next event. Raises what was told in its place."""
-        event = await self.events.get()
-        if isinstance(event, Exception):
-            raise event
-        return event
+WorkerCall = tuple[Callable[[], Any], "Future[Any]"]
+Drawn = list[tuple[DecodingRow, DecodedToken]]
 
 
 @dataclass
-class _Joining:
-    """Jobs whose prompts are being computed: those that are not in yet, and what computes the next piece."""
+class _Prefill:
+    """Jobs whose prompts are being computed: those that have no token yet, and the chunks to compute."""
 
     adapter: str | None
-    left: dict[DecodingRow, Job]
-    pieces: Iterator[JoinResult | None]
-
-
-WorkerCall = tuple[Callable[[], Any], "Future[Any]"]
+    pending: dict[DecodingRow, Job]
+    chunks: Iterator[JoinResult | None]
 
 
 class Worker:
-    """Owns the model. `use` switches to an adapter's weights; `rows` answers are decoded at a time."""
+    """Owns the model; decodes at most `max_rows` answers at a time."""
 
-    def __init__(self, model: Any, use: Callable[[str | None], None], rows: int, prefill: int):
-        """While answers are under way, `prefill` tokens of new prompts are computed between two of theirs."""
-        self.model, self.use, self.rows, self.prefill = model, use, rows, prefill
+    def __init__(
+        self, model: Any, use_adapter: Callable[[str | None], None], max_rows: int, prefill_tokens: int
+    ):
+        """`use_adapter` switches the model's weights. While answers are under way, `prefill_tokens` tokens of
+        new prompts are computed between two of their tokens."""
+        self.model, self.use_adapter = model, use_adapter
+        self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
         self._inbox: SimpleQueue[Job | WorkerCall | None] = SimpleQueue()  # None: close
         self._waiting: deque[Job] = deque()
         self._jobs: dict[DecodingRow, Job] = {}
-        self._batches: dict[str | None, Decoding] = {}
-        self._joining: deque[_Joining] = deque()
+        self._batches: dict[str | None, Decoding] = {}  # by adapter
+        self._prefills: deque[_Prefill] = deque()
         self._outbox: list[tuple[Job, EngineEvent | Exception]] = []
-        self._sent_s = 0.0  # when all of it was last sent
-        self._over: EngineDown | None = None
-        self._gate = threading.Lock()  # nothing is handed in once it is over
+        self._sent_s = 0.0  # when the whole outbox was last sent
+        self._failure: EngineDown | None = None
+        self._submit_lock = threading.Lock()  # nothing is submitted once `_failure` is set
         self._thread = threading.Thread(target=self._run, name="escultor-decoding", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """How many jobs have not begun."""
+        """The number of jobs that have not begun."""
         return self._inbox.qsize() + len(self._waiting)
 
     @property
-    def over(self) -> EngineDown | None:
-        """Why the thread has ended, None while it goes on."""
-        return self._over
+    def failure(self) -> EngineDown | None:
+        """Why the thread has ended; None while it runs."""
+        return self._failure
 
-    def hand_in(self, item: Job | WorkerCall) -> None:
+    def submit(self, item: Job | WorkerCall) -> None:
         """Raises EngineDown when the thread has ended."""
-        with self._gate:
-            if self._over:
-                raise _again(self._over)
+        with self._submit_lock:
+            if self._failure:
+                raise _copy(self._failure)
             self._inbox.put(item)
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """Do something with the model between two steps."""
-        done: Future[Any] = Future()
-        self.hand_in((work, done))
-        return done
+        """Run `work` in the thread between two steps; its result."""
+        future: Future[Any] = Future()
+        self.submit((work, future))
+        return future
 
     def close(self) -> None:
         """End all jobs and the thread; returns when it has ended."""
         self._inbox.put(None)
         self._thread.join()
 
-    def end_jobs_of(self, adapter: str | None, why: EngineFault) -> None:
-        """End the jobs of an adapter, those that have not begun too. For calls made through `call` alone."""
+    def fail_jobs(self, adapter: str | None, fault: EngineFault) -> None:
+        """End all jobs of an adapter, waiting ones included. To be run through `call`."""
         for job in [job for job in self._waiting if job.adapter == adapter]:
-            self._end(job, why)
+            self._fail(job, fault)
         self._waiting = deque(job for job in self._waiting if not job.ended)
-        self._end_begun(adapter, why)
+        self._fail_batch(adapter, fault)
 
-    def _end_begun(self, adapter: str | None, why: EngineFault) -> None:
+    def _fail_batch(self, adapter: str | None, fault: EngineFault) -> None:
         for job in [job for job in self._jobs.values() if job.adapter == adapter]:
-            self._end(job, why)
+            self._fail(job, fault)
         self._jobs = {row: job for row, job in self._jobs.items() if not job.ended}
-        self._joining = deque(joining for joining in self._joining if joining.adapter != adapter)
+        self._prefills = deque(prefill for prefill in self._prefills if prefill.adapter != adapter)
         self._batches.pop(adapter, None)
 
     # --- in the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        why = EngineDown("the engine is closed", remedy="ask again in some seconds")
+        failure = EngineDown("the engine is closed", remedy=REMEDY)
         try:
             while self._receive():
-                self._turn()
+                self._step()
                 self._send()
         except BaseException as error:
-            # What it says may hold anything; it is for the log, its kind for whoever waits.
+            # The error's text may contain anything: it goes to the log, only its type to the clients.
             logger.error("the decoding thread has failed", exc_info=error)
-            remedy = "ask again in some seconds"
-            why = EngineDown("the decoding thread has failed", type(error).__name__, remedy=remedy)
+            failure = EngineDown("the decoding thread has failed", type(error).__name__, remedy=REMEDY)
         finally:
-            self._finish(why)
+            self._finish(failure)
 
-    def _finish(self, why: EngineDown) -> None:
-        with self._gate:
-            self._over = why
+    def _finish(self, failure: EngineDown) -> None:
+        with self._submit_lock:
+            self._failure = failure
         while True:
             try:
                 item = self._inbox.get_nowait()
@@ -145,21 +130,20 @@ class Worker:
             if isinstance(item, Job):
                 self._waiting.append(item)
             elif item is not None:
-                item[1].set_exception(_again(why))
+                item[1].set_exception(_copy(failure))
         for job in (*self._waiting, *self._jobs.values()):
-            self._end(job, why)
+            self._fail(job, failure)
         self._waiting.clear()
         self._jobs.clear()
-        self._joining.clear()
+        self._prefills.clear()
         self._batches.clear()
         self._send()
 
     def _receive(self) -> bool:
-        """Take in what was handed in, waiting for it where there is nothing to do; False to close."""
-        idle = not self._waiting and not self._jobs
+        """Read the inbox, blocking while there is nothing to decode; False to close."""
         while True:
             try:
-                item = self._inbox.get(block=idle)
+                item = self._inbox.get(block=not self._waiting and not self._jobs)
             except Empty:
                 return True
             if item is None:
@@ -167,88 +151,90 @@ class Worker:
             if isinstance(item, Job):
                 self._waiting.append(item)
             else:
-                _do(*item)
+                _complete(*item)
                 self._send()
-            idle = not self._waiting and not self._jobs
 
-    def _turn(self) -> None:
-        """Let jobs in that there is room for, a piece of their prompts, and take a step with the others."""
-        self._forget()
-        live = [adapter for adapter, batch in self._batches.items() if batch.rows]
-        if not self._joining:
+    def _step(self) -> None:
+        """Admit jobs, compute one chunk of their prompts, and one token of every job that was running."""
+        self._drop_cancelled()
+        running = [adapter for adapter, batch in self._batches.items() if batch.rows]
+        if not self._prefills:
             self._admit()
-        if self._joining:
-            joining = self._joining[0]
-            self._attempt(joining.adapter, lambda _: self._join(joining))
-        for adapter in live:
+        if self._prefills:
+            prefill = self._prefills[0]
+            self._decode(prefill.adapter, lambda _: self._prefill_chunk(prefill))
+        for adapter in running:
             if adapter in self._batches and self._batches[adapter].rows:
-                self._attempt(adapter, lambda batch: batch.step())
+                self._decode(adapter, lambda batch: batch.step())
 
-    def _forget(self) -> None:
-        """Let go of what nobody waits for; prompts that are computed together go together."""
-        if any(job.cancelled for job in self._waiting):  # or they would keep others from waiting
+    def _drop_cancelled(self) -> None:
+        """Drop jobs without a client; prompts computed together are dropped when none of them has one."""
+        if any(job.cancelled for job in self._waiting):  # they would keep others from being queued
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
-        self._joining = deque(j for j in self._joining if not all(job.cancelled for job in j.left.values()))
-        joining = {row for each in self._joining for row in each.left}
-        for row, job in [(r, j) for r, j in self._jobs.items() if j.cancelled and r not in joining]:
-            if row in self._batches[job.adapter].rows:
-                self._batches[job.adapter].drop(row)
-            del self._jobs[row]
+        self._prefills = deque(
+            p for p in self._prefills if not all(job.cancelled for job in p.pending.values())
+        )
+        in_prefill = {row for prefill in self._prefills for row in prefill.pending}
+        for row, job in list(self._jobs.items()):
+            if job.cancelled and row not in in_prefill:
+                if row in self._batches[job.adapter].rows:
+                    self._batches[job.adapter].drop(row)
+                del self._jobs[row]
 
     def _admit(self) -> None:
-        """The jobs that begin now, by adapter: in the order they came, as many as can be computed at once."""
+        """Start waiting jobs in order, as many as have room and as one prefill of each adapter may hold."""
         admitted: dict[str | None, dict[DecodingRow, Job]] = {}
-        free, tokens = self.rows - len(self._jobs), 0
+        free, tokens = self.max_rows - len(self._jobs), 0
         while self._waiting and free > 0 and tokens < PREFILL_TOKENS:
             job = self._waiting.popleft()
-            admitted.setdefault(job.adapter, {})[job.utterance.row] = job
-            self._jobs[job.utterance.row] = job
+            row = job.state.row
+            admitted.setdefault(job.adapter, {})[row] = job
+            self._jobs[row] = job
             self._batches.setdefault(job.adapter, Decoding(self.model))
-            free, tokens = free - 1, tokens + len(job.utterance.row.prompt)
+            free, tokens = free - 1, tokens + len(row.prompt)
         for adapter, jobs in admitted.items():
-            pieces = self._batches[adapter].joining(list(jobs), self._most)
-            self._joining.append(_Joining(adapter, jobs, pieces))
+            chunks = self._batches[adapter].join_in_chunks(list(jobs), self._prefill_budget)
+            self._prefills.append(_Prefill(adapter, jobs, chunks))
 
-    def _most(self) -> int:
-        """How many tokens of prompts may be computed before the next step: few where one is waited for."""
-        return self.prefill if any(batch.rows for batch in self._batches.values()) else PREFILL_TOKENS
+    def _prefill_budget(self) -> int:
+        """The prompt tokens that may be computed before the next step: few while answers are under way."""
+        return self.prefill_tokens if any(batch.rows for batch in self._batches.values()) else PREFILL_TOKENS
 
-    def _join(self, joining: _Joining) -> list[tuple[DecodingRow, DecodedToken]]:
-        """Compute a piece of prompts; the tokens drawn for those that are in with it."""
-        if (joined := next(joining.pieces)) is None:
+    def _prefill_chunk(self, prefill: _Prefill) -> Drawn:
+        """Compute a chunk of prompts; the first tokens of those that it completes."""
+        if (joined := next(prefill.chunks)) is None:
             return []
-        begun = {row for row, _ in joined.drawn}
+        with_token = {row for row, _ in joined.drawn}
         for row in joined.rows:
-            job = joining.left.pop(row)
-            self._outbox += [(job, event) for event in job.utterance.opening()]
-            if row not in begun:  # it had no room for a token
-                self._outbox += [(job, event) for event in job.utterance.close()]
+            job = prefill.pending.pop(row)
+            self._outbox += [(job, event) for event in job.state.first_events()]
+            if row not in with_token:  # it had no room for a token
+                self._outbox += [(job, event) for event in job.state.last_events()]
                 self._jobs.pop(row)
-        if not joining.left:
-            self._joining.popleft()
+        if not prefill.pending:
+            self._prefills.popleft()
         return joined.drawn
 
-    def _attempt(
-        self, adapter: str | None, work: Callable[[Decoding], list[tuple[DecodingRow, DecodedToken]]]
-    ) -> None:
-        """Do some work with a batch; if it fails, its jobs end, and the batch with them."""
+    def _decode(self, adapter: str | None, work: Callable[[Decoding], Drawn]) -> None:
+        """Run `work` on an adapter's batch and emit its tokens; if it fails, the batch and its jobs end."""
         batch = self._batches[adapter]
         try:
-            self.use(adapter)
+            self.use_adapter(adapter)
             drawn = work(batch)
         except Exception as error:
             known = isinstance(error, EscultorError)
-            why = EngineFault("a step failed", error if known else f"{type(error).__name__}: {error}")
-            self._end_begun(adapter, why)
+            cause = error if known else f"{type(error).__name__}: {error}"
+            self._fail_batch(adapter, EngineFault("a step failed", cause))
             return
         for row, token in drawn:
-            self._tell(batch, self._jobs[row], row, token)
+            self._emit(batch, self._jobs[row], token)
 
-    def _tell(self, batch: Decoding, job: Job, row: DecodingRow, token: DecodedToken) -> None:
+    def _emit(self, batch: Decoding, job: Job, token: DecodedToken) -> None:
+        row = job.state.row
         try:
-            events: list[EngineEvent] = job.utterance.take(token)
+            events = job.state.add(token)
         except EngineFault as fault:
-            self._end(job, fault)
+            self._fail(job, fault)
         else:
             self._outbox += [(job, event) for event in events]
             job.ended = bool(events) and isinstance(events[-1], End)
@@ -257,27 +243,28 @@ class Worker:
             if row.finish is None:
                 batch.drop(row)
 
-    def _end(self, job: Job, why: EngineFault) -> None:
+    def _fail(self, job: Job, fault: EngineFault) -> None:
         job.ended = True
-        self._outbox.append((job, _again(why)))
+        self._outbox.append((job, _copy(fault)))
 
     def _send(self) -> None:
-        """One call into each event loop, with what is due; what a closed loop's jobs wanted, nobody wants.
+        """Send the events that are due, with one call into each event loop.
 
-        First and last pieces are due at once, the others when SEND_S have passed.
+        A job's first and last events are due at once, others when SEND_INTERVAL_S have passed. Jobs of a
+        closed loop are cancelled.
         """
         now = time.monotonic()
-        if all_due := now - self._sent_s >= SEND_S:
+        if all_due := now - self._sent_s >= SEND_INTERVAL_S:
             self._sent_s = now
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, EngineEvent | Exception]]] = {}
-        kept: list[tuple[Job, EngineEvent | Exception]] = []
+        later: list[tuple[Job, EngineEvent | Exception]] = []
         for job, event in self._outbox:
-            due = all_due or job.ended or not job.told
-            (by_loop.setdefault(job.loop, []) if due else kept).append((job, event))
-        self._outbox = kept
+            is_due = all_due or job.ended or not job.has_sent
+            (by_loop.setdefault(job.loop, []) if is_due else later).append((job, event))
+        self._outbox = later
         for loop, events in by_loop.items():
             for job, _ in events:
-                job.told = True
+                job.has_sent = True
             try:
                 loop.call_soon_threadsafe(_deliver, events)
             except RuntimeError:
@@ -285,9 +272,9 @@ class Worker:
                     job.cancelled = True
 
 
-def _again(why: EngineFault) -> EngineFault:
-    """The same fault for one who waits: what is raised holds on to all that it was raised through."""
-    return type(why)(why.what, why.got, why.allowed, why.remedy)
+def _copy(fault: EngineFault) -> EngineFault:
+    """The same fault for one client: a raised exception keeps every frame it passed through alive."""
+    return type(fault)(fault.what, fault.got, fault.allowed, fault.remedy)
 
 
 def _deliver(events: list[tuple[Job, EngineEvent | Exception]]) -> None:
@@ -295,8 +282,8 @@ def _deliver(events: list[tuple[Job, EngineEvent | Exception]]) -> None:
         job.events.put_nowait(event)
 
 
-def _do(work: Callable[[], Any], done: Future[Any]) -> None:
+def _complete(work: Callable[[], Any], future: Future[Any]) -> None:
     try:
-        done.set_result(work())
+        future.set_result(work())
     except Exception as error:
-        done.set_exception(error)
+        future.set_exception(error)

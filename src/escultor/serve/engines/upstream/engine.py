@@ -30,19 +30,19 @@ class UpstreamEngine:
     def problem(self) -> str | None:
         return None  # whether it answers is known when it is asked
 
-    async def stream(self, ask: GenerationRequest) -> AsyncIterator[EngineEvent]:
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer. Closing the iterator closes the connection, which ends the work.
 
         Raises InputError where the upstream finds the ask at fault, Overloaded where it has no room or no
         connection is free, UpstreamFault where it fails, hangs or speaks nonsense.
         """
         until = asyncio.get_running_loop().time() + self._http.settings.deadline_s
-        path = "/chat/completions" if is_chat(ask) else "/completions"
-        asked = json.dumps(request_of(ask, self.version)).encode()
-        body = await self._http.post(path, asked, in_pieces(ask), until)
-        answer, events = UpstreamAnswer(ask), Sse()
+        path = "/chat/completions" if is_chat(request) else "/completions"
+        asked = json.dumps(request_of(request, self.version)).encode()
+        body = await self._http.post(path, asked, in_pieces(request), until)
+        answer, events = UpstreamAnswer(request), Sse()
         try:
-            if not in_pieces(ask):
+            if not in_pieces(request):
                 for event in (*answer.piece(await _all(body)), answer.end()):
                     yield event
                 return

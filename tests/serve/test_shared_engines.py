@@ -54,12 +54,12 @@ def test_a_version_is_loaded_once_and_a_base_freed_after_the_last_of_its_adapter
     shared, opened = below_one_base()
 
     async def work():
-        one, two = await shared.take("a1", "a"), await shared.take("a2", "a")
-        again = await shared.take("a1", "a")
+        one, two = await shared.acquire("a1", "a"), await shared.acquire("a2", "a")
+        again = await shared.acquire("a1", "a")
         (base,) = opened
-        own = await shared.take("base", "base")
+        own = await shared.acquire("base", "base")
         assert (len(opened), own.version, two.version) == (1, "base", "a2")
-        adapter = one.held.engine
+        adapter = one.engine
         await one.close()
         await one.close()  # a second time is no second holder
         assert not adapter.closed
@@ -67,14 +67,14 @@ def test_a_version_is_loaded_once_and_a_base_freed_after_the_last_of_its_adapter
         assert adapter.closed
         await own.close()
         with pytest.raises(ModelError):
-            await shared.take("a3", None)
+            await shared.acquire("a3", None)
         assert not base.closed
         await two.close()
         assert base.closed
         with pytest.raises(ModelError):
-            await shared.take("a3", None)
+            await shared.acquire("a3", None)
         assert [engine.closed for engine in opened] == [True, True]  # loaded for it, and freed
-        assert not (await shared.take("base", "base")).held.engine.closed
+        assert not (await shared.acquire("base", "base")).engine.closed
 
     asyncio.run(work())
 
@@ -83,12 +83,12 @@ def test_an_adapter_that_cannot_be_closed_holds_its_base_no_longer():
     shared, opened = below_one_base()
 
     async def work():
-        adapter = await shared.take("a1", "a")
-        adapter.held.engine.under_way = 1  # which it refuses to be closed with
+        adapter = await shared.acquire("a1", "a")
+        adapter.engine.under_way = 1  # which it refuses to be closed with
         with pytest.raises(AssertionError):
             await adapter.close()
         assert opened[0].closed
-        assert (await shared.take("base", "base")).held.engine is opened[1]
+        assert (await shared.acquire("base", "base")).engine is opened[1]
 
     asyncio.run(work())
 

@@ -15,9 +15,9 @@ from escultor.model.load import load
 from escultor.model.loaded import Loaded
 from escultor.serve.engine_loading import CONVERTED, EngineSource, engines
 from escultor.serve.engines import ctranslate2_engine
-from escultor.serve.engines.ctranslate2_model import DONE, converted
+from escultor.serve.engines.ctranslate2_model import WEIGHTS, convert
 from escultor.serve.engines.factory import open_engine
-from escultor.serve.engines.transformers_engine import LocalEngine
+from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest
 from escultor.store import open_store
 from escultor.types import Message, Role, Sampling
@@ -112,18 +112,18 @@ def test_what_the_fast_engine_cannot_do_is_done_all_the_same(folder, copies):
 
 
 def test_a_model_is_converted_once_for_its_content(folder, tmp_path):
-    first = converted(folder, tmp_path)
-    stamp = (first / DONE).stat().st_mtime_ns
-    assert converted(folder, tmp_path) == first
-    assert (first / DONE).stat().st_mtime_ns == stamp
+    first = convert(folder, tmp_path)
+    stamp = (first / WEIGHTS).stat().st_mtime_ns
+    assert convert(folder, tmp_path) == first
+    assert (first / WEIGHTS).stat().st_mtime_ns == stamp
     save(llama(9), tmp_path / "other")
-    assert converted(tmp_path / "other", tmp_path) != first
+    assert convert(tmp_path / "other", tmp_path) != first
 
 
 def test_half_a_conversion_is_made_anew(folder, tmp_path):
-    first = converted(folder, tmp_path)
-    (first / DONE).unlink()
-    assert (converted(folder, tmp_path) / DONE).is_file()
+    first = convert(folder, tmp_path)
+    (first / WEIGHTS).unlink()
+    assert (convert(folder, tmp_path) / WEIGHTS).is_file()
 
 
 def test_a_copy_that_says_other_things_does_not_serve(folder, copies):
@@ -139,7 +139,7 @@ def test_a_model_that_cannot_be_converted_is_refused(tmp_path, copies):
     small = MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, state_size=4)
     save(Loaded(MambaForCausalLM(small), own.tokenizer), tmp_path / "mamba")
     with pytest.raises(ModelError, match="cannot be converted"):
-        converted(tmp_path / "mamba", copies)
+        convert(tmp_path / "mamba", copies)
 
 
 def test_one_that_leaves_frees_its_thread_and_more_than_may_wait_are_refused(folder, copies, monkeypatch):
@@ -177,7 +177,7 @@ def test_closing_ends_what_waits_and_refuses_what_comes(folder, copies):
 
 def test_the_default_is_the_engine_of_any_architecture(folder, copies):
     async def work(engine):
-        assert isinstance(engine, LocalEngine)
+        assert isinstance(engine, TransformersEngine)
 
     run(work, folder, copies, Serve())
 
@@ -187,10 +187,10 @@ def test_the_gateway_serves_with_the_engine_that_is_set_and_keeps_the_copy_besid
         load_engine, standing, _ = engines(store, EngineSource(folder), SETTINGS)
         engine = await load_engine(next(iter(standing.shares)))
         try:
-            return type(engine.held.engine)
+            return type(engine.engine)
         finally:
             await engine.close()
 
     with open_store(str(tmp_path / "store")) as store:
-        assert asyncio.run(work(store)) is ctranslate2_engine.FastEngine
+        assert asyncio.run(work(store)) is ctranslate2_engine.CTranslate2Engine
         assert len(list((store.blobs.root / CONVERTED).iterdir())) == 1

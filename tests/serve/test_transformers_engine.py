@@ -13,7 +13,7 @@ from escultor.errors import EngineFault, InputError, ModelError, Overloaded
 from escultor.model.folders import save
 from escultor.model.generate import generate
 from escultor.model.load import load
-from escultor.serve.engines.transformers_engine import LocalEngine
+from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest, ScoredPrompt
 from escultor.types import Message, Role, Sampling
 
@@ -34,7 +34,7 @@ async def collected(engine, asked):
 
 def run(work, loaded=LOADED, settings=SETTINGS):
     async def inner():
-        engine = LocalEngine(loaded, "v1", settings)
+        engine = TransformersEngine(loaded, "v1", settings)
         try:
             return await asyncio.wait_for(work(engine), 60)
         finally:
@@ -167,13 +167,13 @@ def test_a_client_that_leaves_frees_its_place():
 
 def test_more_than_may_wait_are_refused():
     async def work(engine):
-        engine._worker._turn = lambda: None  # nothing begins from now on
+        engine._worker._step = lambda: None  # nothing begins from now on
         first = [asyncio.ensure_future(anext(engine.stream(ask(n)))) for n in range(3)]
         while engine._worker.waiting < 2:
             await asyncio.sleep(0.01)
         with pytest.raises(Overloaded):
             await collected(engine, ask(9))
-        del engine._worker._turn
+        del engine._worker._step
         return await asyncio.gather(*first, return_exceptions=True)
 
     run(work, settings=Serve(batch_size=1, queue=2))
@@ -203,7 +203,7 @@ def test_when_the_thread_dies_nobody_waits_and_later_asks_are_told():
             raise SystemExit
 
         assert engine.problem is None
-        engine._worker._turn = die
+        engine._worker._step = die
         with pytest.raises(EngineFault, match="thread has failed"):
             async for _ in slow:
                 pass

@@ -14,7 +14,7 @@ from escultor.errors import SchemaFault
 from escultor.serve.engines import guided
 from escultor.serve.engines.generation_state import Detokenizer
 from escultor.serve.engines.guided import SchemaGuide
-from escultor.serve.engines.transformers_engine import LocalEngine
+from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest
 from escultor.types import Message, Role, Sampling
 
@@ -43,7 +43,7 @@ PATH = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def side(tmp_path_factory):
-    engine = LocalEngine(LOADED, "v1", Serve())
+    engine = TransformersEngine(LOADED, "v1", Serve())
     with serving(tmp_path_factory.mktemp("guided"), engine) as side:  # type: ignore[arg-type]
         yield side
 
@@ -90,7 +90,7 @@ async def collected(engine, asked):
 
 def decoded(*asked):
     async def inner():
-        engine = LocalEngine(LOADED, "v1", Serve())
+        engine = TransformersEngine(LOADED, "v1", Serve())
         try:
             return await asyncio.gather(*(collected(engine, one) for one in asked), return_exceptions=True)
         finally:
@@ -129,7 +129,7 @@ def test_a_guide_that_fails_in_its_mask_ends_its_own_answer_alone(monkeypatch, h
 
     made = SchemaGuide.__init__
     monkeypatch.setattr(
-        SchemaGuide, "__init__", lambda self, matcher, vocabulary: made(self, Broken(matcher), vocabulary)
+        SchemaGuide, "__init__", lambda self, matcher, vocab_size: made(self, Broken(matcher), vocab_size)
     )
     free = ask(1)
     fault, there = decoded(ask(3, schema={}), free)
@@ -143,24 +143,24 @@ def test_schemas_stay_compiled_while_they_are_few_and_small_and_the_last_one_alw
     made = []
     compiled = guides._compile
     monkeypatch.setattr(guides, "_compile", lambda text: made.append(text) or compiled(text))
-    monkeypatch.setattr(guided, "KEPT_CHARACTERS", 500)
+    monkeypatch.setattr(guided, "CACHE_CHARACTERS", 500)
     few = [{"enum": ["cat" * 10, n]} for n in range(5)]
     for schema in (*few, *few):
         guides.guide(schema)
     assert len(made) == len(few)
     for n in range(30):
         guides.guide({"enum": ["dog" * 10, n]})
-    assert sum(map(len, guides._kept)) <= 500
+    assert sum(map(len, guides._compiled)) <= 500
     large = {"enum": ["bird" * 200]}
     guides.guide(large)
-    assert len(guides._kept) == 1
+    assert len(guides._compiled) == 1
     count = len(made)
     guides.guide(large)
     assert len(made) == count
-    monkeypatch.setattr(guided, "KEPT_CHARACTERS", 1 << 20)
-    for n in range(guided.KEPT + 5):
+    monkeypatch.setattr(guided, "CACHE_CHARACTERS", 1 << 20)
+    for n in range(guided.CACHE_SIZE + 5):
         guides.guide({"const": n})
-    assert len(guides._kept) == guided.KEPT
+    assert len(guides._compiled) == guided.CACHE_SIZE
 
 
 @pytest.mark.parametrize("schema", [{"$ref": "#"}, {"enum": [], "type": "string"}])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from test_local_engine import LOADED, ask, collected, run, text
+from test_transformers_engine import LOADED, ask, collected, run, text
 
 from escultor.config import Serve
 from escultor.errors import Overloaded
@@ -48,7 +48,7 @@ async def begun(stream, may):
 
 
 def handed_in(engine):
-    return engine._worker.waiting or engine._worker._joining
+    return engine._worker.waiting or engine._worker._prefills
 
 
 LONG = GenerationRequest("The cat runs fast. " * 12, Sampling(1.0, 0.9, 12, seed=8))
