@@ -12,7 +12,7 @@ from escultor.errors import DataError
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.raters.preference import (
     Vote,
-    krippendorff_alpha,
+    agreement,
     preference,
     strength,
     turned,
@@ -229,12 +229,12 @@ def test_alpha_is_that_of_the_classic_table():
         for i, cell in enumerate(line.split())
         if cell != "."
     ]
-    assert krippendorff_alpha(made) == pytest.approx(0.849, abs=5e-4)
+    assert agreement(made) == pytest.approx(0.849, abs=5e-4)
 
 
 def test_alpha_is_not_told_where_it_is_not_defined():
-    assert krippendorff_alpha([Vote("r", "i", "i", 1.0, True)]) is None
-    assert krippendorff_alpha([Vote(r, "i", "i", 1.0, True) for r in "ab"]) is None
+    assert agreement([Vote("r", "i", "i", 1.0, True)]) is None
+    assert agreement([Vote(r, "i", "i", 1.0, True) for r in "ab"]) is None
 
 
 def test_the_report_says_how_many_more_items_would_settle_it(store):

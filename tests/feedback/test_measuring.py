@@ -16,6 +16,7 @@ from escultor.errors import DataError
 from escultor.feedback import weighting
 from escultor.feedback.card import advise, lines, section, tables
 from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
+from escultor.stats import krippendorff_alpha
 from escultor.types import ImplicitEvent, Message, Role
 
 
@@ -24,7 +25,7 @@ from escultor.types import ImplicitEvent, Message, Role
 def test_alpha_is_evalicas(table):
     """Rows are answers, columns raters."""
     units = [(row.count(1), row.count(0)) for row in table]
-    ours = weighting.alpha(units)
+    ours = krippendorff_alpha(units, (1, 0))
     if ours is None:
         return
     data = pd.DataFrame(table, dtype="float64").T
@@ -33,9 +34,10 @@ def test_alpha_is_evalicas(table):
 
 def test_alpha_of_a_known_table_and_of_none():
     # 10 units, 2 observers; 6 agree on 0, 3 on 1, 1 disagrees: D_o 0.1, D_e 2 * 7 * 13 / (20 * 19).
-    assert weighting.alpha([(0, 2)] * 6 + [(2, 0)] * 3 + [(1, 1)]) == pytest.approx(1 - 0.1 / (182 / 380))
-    assert weighting.alpha([(2, 0), (3, 0)]) is None
-    assert weighting.alpha([(1, 0)]) is None
+    units = [(0, 2)] * 6 + [(2, 0)] * 3 + [(1, 1)]
+    assert krippendorff_alpha(units, (1, 0)) == pytest.approx(1 - 0.1 / (182 / 380))
+    assert krippendorff_alpha([(2, 0), (3, 0)], (1, 0)) is None
+    assert krippendorff_alpha([(1, 0)], (1, 0)) is None
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=30), st.floats(1.0, 20.0))

@@ -73,4 +73,4 @@ def test_many_words_of_few_people_are_few_words():
 
 def test_means_have_asymptotic_bounds_alone():
     few = SubjectTally(50, 50.0, 1.0, 50.0, 1.0, 0.03, 0.0)
-    assert harm([few], [few], 0.05, 3000, rate=False).low == -math.inf
+    assert harm([few], [few], 0.05, 3000, is_rate=False).low == -math.inf

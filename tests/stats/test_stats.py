@@ -1,6 +1,10 @@
 """Statistics against scipy, closed forms and their own laws."""
 
+import importlib
+import inspect
 import math
+import pkgutil
+import re
 
 import numpy as np
 import pytest
@@ -158,7 +162,7 @@ def test_unusable_values_are_refused(values, clusters):
 def test_large_samples_are_drawn_in_blocks_and_give_the_same_kind_of_answer(monkeypatch):
     x = spread(50, 8)
     whole = stats.bootstrap_mean(x, names(50), 0.05, 0)
-    monkeypatch.setattr(sampling, "CELLS", 5000)
+    monkeypatch.setattr(sampling, "BLOCK_CELLS", 5000)
     assert tuple(stats.bootstrap_mean(x, names(50), 0.05, 0)) == pytest.approx(tuple(whole))
 
 
@@ -198,13 +202,13 @@ def test_holm_steps_down_with_the_rank_and_stays_monotone():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_rejects_what_the_step_down_procedure_rejects(ps):
-    for level in (0.01, 0.05, 0.2):
+    for alpha in (0.01, 0.05, 0.2):
         rejected = set()
         for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-            if (len(ps) - rank) * ps[i] > level:
+            if (len(ps) - rank) * ps[i] > alpha:
                 break
             rejected.add(i)
-        assert {i for i, p in enumerate(stats.holm(ps)) if p <= level} == rejected
+        assert {i for i, p in enumerate(stats.holm(ps)) if p <= alpha} == rejected
 
 
 # --- sample sizes
@@ -248,8 +252,8 @@ def test_clusters_that_agree_need_more_items():
         ([0.1 + 0.2, -0.3], 0.3),
     ],
 )
-def test_the_lattice_of_differences_is_what_all_are_multiples_of(gaps, step):
-    assert stats.lattice(gaps) == pytest.approx(step)
+def test_the_step_of_differences_is_what_all_are_multiples_of(gaps, step):
+    assert stats.score_step(gaps) == pytest.approx(step)
 
 
 def test_the_step_of_a_test_of_counts_is_what_its_ties_cost():
@@ -396,3 +400,31 @@ def test_quantile_interval_covers():
 def test_impossible_quantiles_are_refused(values, q):
     with pytest.raises(DataError):
         stats.quantile(values, q)
+
+
+def test_parameters_say_whether_an_error_is_of_one_side_or_of_both():
+    files = [m.name for m in pkgutil.iter_modules(stats.__path__)]
+    modules = [importlib.import_module(f"escultor.stats.{name}") for name in files]
+    functions = [f for m in modules for f in vars(m).values() if inspect.isfunction(f)]
+    functions += [stats.Condition]
+    names = {name for f in functions for name in inspect.signature(f).parameters}
+    errors = {name for name in names if re.search("level|alpha|confiden|signific", name)}
+    assert errors == {"alpha", "two_sided_alpha", "confidence"}
+
+
+@pytest.mark.parametrize(("events", "n"), [(0, 10), (3, 10), (10, 10), (17, 400)])
+def test_clopper_pearson_is_scipys_and_the_exact_p_value_agrees_with_it(events, n):
+    low, high = stats.clopper_pearson(events, n)
+    theirs = scipy.stats.binomtest(events, n).proportion_ci(0.95, method="exact")
+    assert (low, high) == pytest.approx((theirs.low, theirs.high))
+    if events:
+        assert stats.binomial_p_value(events, n, low) == pytest.approx(0.025)
+    assert stats.clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("x", [-800.0, -40.0, -0.3, 0.0, 2.0, 800.0])
+def test_log_odds_and_the_logistic_function_are_inverse(x):
+    assert stats.logistic(x) + stats.logistic(-x) == pytest.approx(1.0)
+    if abs(x) < 30:
+        assert stats.log_odds(stats.logistic(x)) == pytest.approx(x, abs=1e-9)
+        assert stats.sigmoid(np.array([x]))[0] == pytest.approx(stats.logistic(x))

@@ -164,7 +164,7 @@ def _metric(exam: EvaluationSuite, scores: Scores, name: str) -> Sequence[str]:
     scale = scores.scales[name]
     least = -math.inf if scale.least is None else scale.least
     most = math.inf if scale.most is None else scale.most
-    found = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, 0, least, most)
+    found = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, seed=0, floor=least, ceiling=most)
     metric = metric_of(exam.suite.skill, name)
     better = "" if scale.better == "neither" else scale.better
     # Of a task of the harness the metrics are its own, whatever their names.

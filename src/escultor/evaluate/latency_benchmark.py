@@ -16,7 +16,7 @@ from escultor.stats.means import bootstrap_ratio
 from escultor.stats.sampling import cluster_sums
 
 FORMAT = "escultor-speed/1"
-LEVEL = 0.025  # one-sided: intervals are of 95 %
+ALPHA = 0.025  # one-sided: 95 % intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ def time_ratio(one: Speed, other: Speed, prompts: int, seed: int = 0) -> TimeRat
     prompts (studentised bootstrap of a ratio): both were asked each of them in turns."""
     asked = [str(at % prompts) for at in range(len(one.requests))]
     sums, sizes = (_by_prompt(s.requests, asked) for s in (other, one))
-    found = bootstrap_ratio(sums, sizes, LEVEL, derive_seed(seed, "race"), 0.0, math.inf, len({*asked}))
+    found = bootstrap_ratio(
+        sums, sizes, ALPHA, derive_seed(seed, "race"), floor=0.0, ceiling=math.inf, n=len({*asked})
+    )
     return TimeRatio(found.value, *(b if 0 < b < math.inf else None for b in (found.low, found.high)))
 
 

@@ -13,6 +13,7 @@ from escultor.feedback.abuse_rules import RULES as STANDING_RULES
 from escultor.feedback.evidence import IMPLICIT_RULES
 from escultor.feedback.labelling_rules import LABELLING_RULES
 from escultor.feedback.selection import SelectedDraft, Selection
+from escultor.stats import krippendorff_alpha
 
 RELIABLE, TENTATIVE = 0.8, 0.667  # Krippendorff's own limits
 AGREED_ON = 20  # answers judged by several, from which on their agreement says something
@@ -32,7 +33,7 @@ def section(found: Selection) -> dict[str, Any]:
     return {
         "rules": [*(route.rule for route in LABELLING_RULES), IMPLICIT_RULES, STANDING_RULES],
         "kinds": {kind: _of_kind(chosen) for kind, chosen in found.chosen.items()},
-        "agreement_alpha": weighting.alpha(found.votes),
+        "agreement_alpha": krippendorff_alpha(found.votes, (1, 0)),
         "answers_judged_by_several": len(found.votes),
         "right": s.right,
         "right_measured_on": s.gold if s.settings["gold_items"] <= s.gold else 0,

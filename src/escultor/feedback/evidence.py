@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from escultor.stats.logistic import log_odds, logistic
 from escultor.store.feedback import CORRECTION, THUMB
 from escultor.types import ImplicitEvent, SourceKind
 
@@ -100,7 +101,7 @@ class RaterTrust:
         if right <= 0.5:
             return 0.5
         strength, bias = log_odds(right), self.first_bias if first else -self.first_bias
-        better, worse = _logistic(strength + bias), _logistic(bias - strength)
+        better, worse = logistic(strength + bias), logistic(bias - strength)
         return better / (better + worse)
 
 
@@ -197,16 +198,7 @@ def summed(readings: Iterable[tuple[str, bool, float]], one: Mapping[str, str]) 
 
 def flip_of(total: float) -> float:
     """How often what these log-odds favour is wrong."""
-    return max(LEAST_FLIP, _logistic(-abs(total)))
-
-
-def log_odds(p: float) -> float:
-    return math.log(p / (1 - p))
-
-
-def _logistic(x: float) -> float:
-    e = math.exp(-abs(x))  # thousands of people may have judged one answer: no exponent above 0
-    return 1 / (1 + e) if x >= 0 else e / (1 + e)
+    return max(LEAST_FLIP, logistic(-abs(total)))
 
 
 def _last(judgement: SubjectJudgement) -> tuple[float, str]:

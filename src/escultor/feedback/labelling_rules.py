@@ -27,12 +27,12 @@ from escultor.feedback.evidence import (
     SubjectJudgement,
     flip_of,
     is_end_user,
-    log_odds,
     summed,
     together,
 )
 from escultor.ids import hash_value
 from escultor.rng import unit
+from escultor.stats.logistic import log_odds
 from escultor.types import SourceKind
 
 NOBODY = "nobody"

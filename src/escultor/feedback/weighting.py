@@ -169,15 +169,3 @@ def balanced(weights: Sequence[float], good: Sequence[bool]) -> list[float]:
     wanted = min(high, max(low, up / down))
     factor = wanted * down / up
     return normalised([w * factor if g else w for w, g in zip(weights, good, strict=True)])
-
-
-def alpha(units: Sequence[tuple[int, int]]) -> float | None:
-    """Krippendorff's nominal alpha of yes-no verdicts, from (yes, no) counts of each answer judged at least
-    twice: 1 - D_o / D_e over the coincidences. None where nothing was judged twice or all say the same."""
-    units = [(a, b) for a, b in units if a + b > 1]
-    yes, no = sum(a for a, _ in units), sum(b for _, b in units)
-    n = yes + no
-    if not yes or not no:
-        return None
-    observed = math.fsum(2 * a * b / (a + b - 1) for a, b in units) / n
-    return 1 - observed / (2 * yes * no / (n * (n - 1)))

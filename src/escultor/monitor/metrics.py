@@ -18,8 +18,8 @@ from escultor.store.feedback import THUMB, latest, precedence
 from escultor.types import FAILED, Estimate, Feedback, Health, Interaction, Rating
 
 DAY_S = 86_400.0
-LEVEL = 0.025  # one-sided: 95 % intervals
-Z = NormalDist().inv_cdf(1 - LEVEL)
+ALPHA = 0.025  # one-sided: 95 % intervals
+Z = NormalDist().inv_cdf(1 - ALPHA)
 
 K = TypeVar("K")
 V = TypeVar("V", bound=tuple[Any, ...])
@@ -121,14 +121,14 @@ def _total(name: str, value: float, n: int) -> Estimate:
 
 
 def _share(name: str, count: int, n: int) -> Estimate:
-    low, high = stats.wilson(count, n, LEVEL)
+    low, high = stats.wilson(count, n, ALPHA)
     return Estimate(name, count / n if n else 0.0, low, high, n)
 
 
 def _latency(name: str, waits: list[float], q: float) -> Estimate:
     if not waits:
         return Estimate(name, 0.0, 0.0, math.inf, 0)
-    found = stats.quantile(waits, q, LEVEL)
+    found = stats.quantile(waits, q, ALPHA)
     low = 0.0 if found.low is None else found.low
     return Estimate(name, found.value, low, math.inf if found.high is None else found.high, found.n)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from escultor.skills import metrics, schema, trinity_scoring
 from escultor.skills.trinity import parse_trinity
+from escultor.stats import calibration_error
 from escultor.types import Scale, SuiteItem
 
 Need = Literal["answer", "reference", "schema", "choices", "pressed", "refuse", "likelihood", "document"]
@@ -249,13 +250,8 @@ class Calibration:
 
 def calibration(confidence: Sequence[float], right: Sequence[float], bins: int = 10) -> Calibration:
     """How far confidence and accuracy lie apart: sum over bins of their gap, weighted by how many fall in."""
-    error = 0.0
-    places = [min(int(c * bins), bins - 1) for c in confidence]
-    for each in set(places):
-        inside = [i for i, place in enumerate(places) if place == each]
-        error += abs(sum(confidence[i] - right[i] for i in inside))
-    n = len(confidence)
-    return Calibration(error / n, sum(confidence) / n, sum(right) / n, n)
+    n, error = len(confidence), calibration_error(confidence, right, bins)
+    return Calibration(error, sum(confidence) / n, sum(right) / n, n)
 
 
 def whole_figures(

@@ -1,24 +1,47 @@
-"""Statistics of paired comparisons: pure functions, seeded by name, checked against scipy.
+"""Statistics of the whole package: pure functions, with random draws that are seeded by name.
 
-Throughout, `level` is one-sided: `low` and `high` each miss the truth with probability `level` at most,
-so level 0.025 is the usual 95 % interval. The unit that is drawn is the *cluster* (a conversation, a
-document, a prompt family); items inside one may depend on each other (Miller 2024, arXiv:2411.00640).
-Results do not depend on the order of the items. Unusable input raises DataError.
+`alpha` is one-sided everywhere: `low` and `high` are each wrong with probability `alpha` at most, so
+alpha 0.025 gives the usual 95 % interval. A function whose error is that of both sides together says so in
+the name of its parameter: `confidence` (0.95) or `two_sided_alpha` (0.05).
 
-sampling      clusters and draws
+The sampling unit is the *cluster* (a conversation, a document, a prompt family); items inside one may depend
+on each other (Miller 2024, arXiv:2411.00640). Results do not depend on the order of the items. Unusable
+input raises DataError.
+
+sampling      clusters and random draws
 means         studentised cluster bootstrap; distribution-free bounds
-permutation   sign flips by cluster, exact McNemar, Holm
+permutation   sign flips by cluster, exact McNemar test, Holm's correction
 sizes         how many items would be enough
 shares        binomial shares, win rates, quantiles
+sequential    bounds that hold at every interim analysis
+logistic      log-odds and logistic regression
+agreement     Krippendorff's alpha, AUC, calibration error
 """
 
 from __future__ import annotations
 
-from escultor.stats.means import Bound, Interval, bootstrap_mean, bounded_mean
+from escultor.stats.agreement import auc, calibration_error, krippendorff_alpha
+from escultor.stats.logistic import LogisticFit, fit_logistic, log_odds, logistic, sigmoid
+from escultor.stats.means import Bound, Interval, bootstrap_mean, bootstrap_ratio, bounded_mean
 from escultor.stats.permutation import SignFlip, holm, mcnemar, sign_flip
 from escultor.stats.sampling import Array, Clusters, Grouping, cluster_sums, grouped, standard_error
-from escultor.stats.shares import Quantile, WinRate, quantile, wilson, win_rate
-from escultor.stats.sizes import Condition, lattice, n_for_power, n_to_meet, n_without_event, spread_of
+from escultor.stats.shares import (
+    Quantile,
+    WinRate,
+    binomial_p_value,
+    clopper_pearson,
+    quantile,
+    wilson,
+    win_rate,
+)
+from escultor.stats.sizes import (
+    Condition,
+    n_for_power,
+    n_to_meet,
+    n_without_event,
+    score_step,
+    standard_error_of_one,
+)
 
 __all__ = [
     "Array",
@@ -27,23 +50,34 @@ __all__ = [
     "Condition",
     "Grouping",
     "Interval",
+    "LogisticFit",
     "Quantile",
     "SignFlip",
     "WinRate",
+    "auc",
+    "binomial_p_value",
     "bootstrap_mean",
+    "bootstrap_ratio",
     "bounded_mean",
+    "calibration_error",
+    "clopper_pearson",
     "cluster_sums",
+    "fit_logistic",
     "grouped",
     "holm",
-    "lattice",
+    "krippendorff_alpha",
+    "log_odds",
+    "logistic",
     "mcnemar",
     "n_for_power",
     "n_to_meet",
     "n_without_event",
     "quantile",
+    "score_step",
+    "sigmoid",
     "sign_flip",
-    "spread_of",
     "standard_error",
+    "standard_error_of_one",
     "wilson",
     "win_rate",
 ]

@@ -1,4 +1,4 @@
-"""Tests: paired permutation by whole clusters, exact McNemar, Holm's correction."""
+"""Hypothesis tests: paired permutation of whole clusters, exact McNemar test, Holm's correction."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (256, 8)
 
 
 class SignFlip(NamedTuple):
-    """One-sided p-values of one permutation test, both ways."""
+    """One-sided p-values of one permutation test, in both directions."""
 
     better: float  # of `the mean difference is not above 0`
     worse: float  # of `the mean difference is not below 0`
 
 
-def sign_flip(differences: ArrayLike, clusters: Clusters, level: float, seed: int) -> SignFlip:
-    """One-sided p-values of the mean difference: paired permutation by whole clusters.
+def sign_flip(differences: ArrayLike, clusters: Clusters, alpha: float, seed: int) -> SignFlip:
+    """One-sided p-values of the mean difference by a paired permutation test of whole clusters.
 
-    Every cluster's sign is flipped with probability one half (Fisher 1935, §21); all flips are enumerated
-    up to 12 clusters, else drawn, with the +1 correction (Phipson & Smyth 2010). `level` sets how finely.
-    Lowering a difference never lowers `better`.
+    Each cluster's sign is flipped with probability one half (Fisher 1935, §21). Up to 12 clusters all flips
+    are enumerated; beyond, they are drawn, as many as resolve `alpha`, with the +1 correction (Phipson &
+    Smyth 2010). Lowering a difference never lowers `better`.
     """
     sums, _ = cluster_sums(differences, clusters)
-    # Differences that cancel within a cluster leave their rounding: its size is theirs, not their sum's.
+    # Rounding scales with the differences themselves, which may cancel within a cluster, not with their sum.
     g, tolerance = len(sums), 1e-12 * float(np.abs(differences).sum())
     # The flipped total reaches the observed one exactly when the flipped clusters sum to at most 0.
     if g <= EXACT_CLUSTERS:
         flipped = (((np.arange(2**g)[:, None] >> np.arange(g)) & 1) @ sums)[None]
-        low, high, draws, seen = 0, 0, flipped.size, 0
+        draws, observed = flipped.size, 0  # the identity is one of the flips
     else:
-        draws, seen = draws_for(level), 1
-        flipped, low, high = _flipped_sums(sums, draws, generator(seed, "sign-flip")), 0, 0
+        draws, observed = draws_for(alpha), 1
+        flipped = _flipped_sums(sums, draws, generator(seed, "sign-flip"))
+    low = high = 0
     for totals in flipped:
         low += int(np.count_nonzero(totals <= tolerance))
         high += int(np.count_nonzero(totals >= -tolerance))
-    return SignFlip((seen + low) / (seen + draws), (seen + high) / (seen + draws))
+    return SignFlip((observed + low) / (observed + draws), (observed + high) / (observed + draws))
 
 
 def _flipped_sums(sums: Array, draws: int, rng: np.random.Generator):
-    """Blocks of totals over random halves of the clusters: eight clusters at a time by one random byte and
-    a table of their 256 sums, so that a hundred thousand clusters take a fraction of a second."""
+    """Blocks of sums over random halves of the clusters: (rows,) each.
+
+    Eight clusters at a time are chosen by one random byte, through a table of their 256 partial sums, so a
+    hundred thousand clusters take a fraction of a second.
+    """
     padded = np.zeros(-(-len(sums) // 8) * 8)
     padded[: len(sums)] = sums
     octets = padded.reshape(-1, 8)  # (G / 8, 8)
@@ -59,7 +63,7 @@ def _flipped_sums(sums: Array, draws: int, rng: np.random.Generator):
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """Exact one-sided McNemar p-value: chance of `wins` or more among the discordant items (1947)."""
+    """Exact one-sided p-value of McNemar's test (1947): P(`wins` or more of the discordant items)."""
     from scipy.stats import binomtest
 
     if wins + losses == 0:

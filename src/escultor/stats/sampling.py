@@ -1,4 +1,4 @@
-"""What every statistic here stands on: clusters, their sums, and reproducible draws of them."""
+"""Clusters of items, their sums, and reproducible random draws."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from escultor.rng import derive_seed
 Array = NDArray[np.float64]
 
 DRAWS = 4999  # Monte-Carlo draws; with the +1 correction p-values are multiples of 1/5000
-MOST_DRAWS = 199_999  # levels below 1e-4 are not resolved further
-CELLS = 4_000_000  # size of one block of draws
+MAX_DRAWS = 199_999  # an alpha below 1e-4 is not resolved further
+BLOCK_CELLS = 4_000_000  # numbers held at a time: draws × clusters
 MANY_CLUSTERS = 1000  # from here on closed forms and grids replace draws of every cluster
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """Which cluster each item belongs to, worked out once for many metrics."""
+    """The cluster of each item, computed once for many metrics."""
 
     codes: NDArray[np.intp]  # (N,)
     sizes: Array  # (G,) items per cluster, in the order of the clusters' names
@@ -35,7 +35,7 @@ Clusters = Sequence[str] | Grouping
 
 
 def grouped(clusters: Clusters) -> Grouping:
-    """The clusters of items by number; a grouping is handed back as it is."""
+    """The clusters of items as numbers; a `Grouping` is returned unchanged."""
     if isinstance(clusters, Grouping):
         return clusters
     if len(clusters) == 0:
@@ -49,13 +49,13 @@ def cluster_sums(values: ArrayLike, clusters: Clusters) -> tuple[Array, Array]:
     x, groups = np.asarray(values, dtype=np.float64), grouped(clusters)
     if x.ndim != 1 or len(x) != len(groups) or len(x) == 0:
         raise DataError(
-            "values and clusters do not fit",
+            "values and clusters do not match",
             f"{x.shape} values, {len(groups)} clusters",
             "one cluster for each value, and at least one value",
         )
     if not np.isfinite(x).all():
         raise DataError(
-            "a value is not finite", x[~np.isfinite(x)][0], remedy="leave the item out or repair it"
+            "a value is not finite", x[~np.isfinite(x)][0], remedy="remove the item or repair its score"
         )
     return np.bincount(groups.codes, weights=x).astype(np.float64), groups.sizes
 
@@ -69,23 +69,23 @@ def standard_error(sums: Array, sizes: Array) -> float:
     return float(np.sqrt(g / (g - 1) * (residuals @ residuals)) / sizes.sum())
 
 
-def draws_for(level: float) -> int:
-    """How many draws resolve a one-sided level."""
-    return min(max(DRAWS, math.ceil(20 / level) - 1), MOST_DRAWS)
+def draws_for(alpha: float) -> int:
+    """The number of Monte-Carlo draws that resolves a one-sided alpha."""
+    return min(max(DRAWS, math.ceil(20 / alpha) - 1), MAX_DRAWS)
 
 
 def blocks(draws: int, width: int) -> Iterator[int]:
-    """Cut the draws into blocks that fit into memory."""
-    size = max(1, CELLS // width)
+    """Sizes of blocks of draws that fit into memory; a draw holds `width` numbers."""
+    size = max(1, BLOCK_CELLS // width)
     for start in range(0, draws, size):
         yield min(size, draws - start)
 
 
-def tail(draws: int, level: float) -> int:
-    """How many draws may lie beyond a bound such that (1 + count) / (1 + draws) <= level; -1: none do."""
-    return math.floor(level * (draws + 1) + 1e-9) - 1
+def tail(draws: int, alpha: float) -> int:
+    """The largest count of draws with (1 + count) / (1 + draws) <= alpha; -1 where there is none."""
+    return math.floor(alpha * (draws + 1) + 1e-9) - 1
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """Draws that depend on the seed and on what they are for alone."""
+    """A random generator that depends only on the seed and on the purpose of the draws."""
     return np.random.default_rng(derive_seed(seed, "stats", purpose))

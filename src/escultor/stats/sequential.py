@@ -1,9 +1,10 @@
-"""Bounds that hold at every look: look each minute, stop when you like, the error stays what was asked.
+"""Bounds that hold at every interim analysis: analyse and stop at any time, the error stays the same.
 
 Rates of small samples: the beta-binomial mixture (Robbins 1970; Howard et al. 2021, §4), exact at every n.
-Means and rates of larger ones: asymptotic confidence sequences (Waudby-Smith, Arbour, Sinha, Kennedy &
-Ramdas 2024, Annals of Statistics 52, theorem 2.2 and its one-sided form). Tails of a latency: the share of
-answers beyond the agreed time, which is a rate. `alpha` is the chance of ever being wrong, over all looks.
+Means and rates of larger samples: asymptotic confidence sequences (Waudby-Smith, Arbour, Sinha, Kennedy &
+Ramdas 2024, Annals of Statistics 52, theorem 2.2 and its one-sided form). The tail of a latency is the share
+of answers slower than an agreed time, which is a rate. The error probabilities here are those of ever being
+wrong, over all analyses.
 """
 
 from __future__ import annotations
@@ -15,69 +16,79 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+from escultor.stats.sampling import Array
 
-SMALL = 100  # observations an arm needs before the asymptotic bounds may speak
-EXACT_PART = 0.1  # of alpha, for the exact bounds that speak before
+MIN_SUBJECTS = 100  # of an arm, from which on the asymptotic bounds are used
+EXACT_SHARE = 0.1  # of alpha, for the exact bounds of the first observations
 BISECTIONS = 50
 
 
-def rate_bounds(events: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Array, Array]:
-    """Bounds of a rate after `events` of `n` trials that hold for all n at once with probability
-    1 - alpha: the rates p whose likelihood is not 1 / alpha times below its mixture over Beta(1/2, 1/2).
-
-    Elementwise over arrays; (0, 1) where n is 0.
-    """
+def rate_bounds(events: ArrayLike, n: ArrayLike, two_sided_alpha: float) -> tuple[Array, Array]:
+    """Bounds of a rate after `events` of `n` trials that hold for all n together with probability
+    1 - two_sided_alpha. Elementwise over arrays; (0, 1) where n is 0."""
     from scipy.special import betaln
 
+    # Under the true rate p the likelihood ratio of a mixture of rates to p,
+    #     M_n = ∫ q^k (1-q)^(n-k) dBeta(1/2, 1/2)(q) / (p^k (1-p)^(n-k)),
+    # is a martingale of mean 1, so it ever reaches 1 / alpha with probability alpha at most (Ville 1939).
+    # The bounds enclose the rates p for which it has not: k log p + (n-k) log(1-p) > log B(k+1/2, n-k+1/2)
+    # - log B(1/2, 1/2) + log alpha. The left side is concave in p with its maximum at k / n, so they are an
+    # interval around k / n, whose ends are found by bisection.
     k, total = np.broadcast_arrays(np.asarray(events, np.float64), np.asarray(n, np.float64))
-    limit = betaln(0.5 + k, 0.5 + total - k) - betaln(0.5, 0.5) + math.log(alpha)
+    limit = betaln(0.5 + k, 0.5 + total - k) - betaln(0.5, 0.5) + math.log(two_sided_alpha)
     share = k / np.maximum(total, 1)
 
-    def inside(p: Array) -> NDArray[np.bool_]:
+    def is_inside(p: Array) -> NDArray[np.bool_]:
         with np.errstate(divide="ignore", invalid="ignore"):
-            hit = np.where(k > 0, k * np.log(p), 0.0)
-            missed = np.where(total > k, (total - k) * np.log1p(-p), 0.0)
-        return hit + missed > limit
+            hits = np.where(k > 0, k * np.log(p), 0.0)
+            misses = np.where(total > k, (total - k) * np.log1p(-p), 0.0)
+        return hits + misses > limit
 
-    return _edge(inside, np.zeros_like(share), share), _edge(inside, np.ones_like(share), share)
+    return _edge(is_inside, np.zeros_like(share), share), _edge(is_inside, np.ones_like(share), share)
 
 
-def _edge(inside: Callable[[Array], NDArray[np.bool_]], outer: Array, inner: Array) -> Array:
-    """Where between a point outside and one inside the set ends; the outer point if that is inside."""
-    whole = inside(outer)
-    out, at = outer.copy(), inner.copy()
+def _edge(is_inside: Callable[[Array], NDArray[np.bool_]], outer: Array, inner: Array) -> Array:
+    """The end of a set between a point outside and one inside it; the outer point where that is inside."""
+    is_whole = is_inside(outer)
+    outside, inside = outer.copy(), inner.copy()
     for _ in range(BISECTIONS):
-        middle = (out + at) / 2
-        kept = inside(middle)
-        out, at = np.where(kept, out, middle), np.where(kept, middle, at)
-    return np.where(whole, outer, out)
+        middle = (outside + inside) / 2
+        kept = is_inside(middle)
+        outside, inside = np.where(kept, outside, middle), np.where(kept, middle, inside)
+    return np.where(is_whole, outer, outside)
 
 
-def radius(variance: ArrayLike, n: ArrayLike, alpha: float, tuned: float) -> Array:
-    """How far below its estimate a mean may lie, at all looks at once (and as far above, at alpha again).
+def radius(variance: ArrayLike, n: ArrayLike, alpha: float, tuned_n: float) -> Array:
+    """The distance below its estimate within which a mean lies at all analyses together (and above it, at a
+    further alpha).
 
-    `variance` is that of the estimate, estimated itself; `n` the observations behind it; the bound is
-    tightest near `tuned` of them, a number that must be fixed in advance. Holds from some tens of
-    observations on, whatever their distribution (finite variance).
+    `variance` is the estimated variance of the estimate, `n` the observations behind it. The bound is
+    tightest near `tuned_n` observations, a number that must be fixed in advance. Valid from some tens of
+    observations on, for any distribution with a finite variance.
     """
+    # The sum of t observations of unit variance behaves as a Brownian motion. Mixing exp(λ S_t - λ² t / 2)
+    # over a half-normal λ >= 0 of scale rho gives a martingale whose crossing of 1 / alpha bounds S_t by
+    #     sqrt(2 (t rho² + 1) / rho² · log(1 + sqrt(t rho² + 1) / (2 alpha))),
+    # in closed form by a lower bound of the mixture (theorem 2.2, one-sided). Divided by t, times the
+    # standard deviation, it bounds the mean; here variance = sd² / t. rho makes it nearly shortest at
+    # t = tuned_n: rho² = (-2 log(2 alpha) + log(1 - 2 log(2 alpha))) / tuned_n.
     v, t = np.asarray(variance, np.float64), np.maximum(np.asarray(n, np.float64), 1e-12)
-    spent = -2 * math.log(2 * alpha)
-    rho2 = (spent + math.log(spent + 1)) / tuned
-    grown = t * rho2 + 1
-    return np.sqrt(v * 2 * grown / (t * rho2) * np.log1p(np.sqrt(grown) / (2 * alpha)))
+    cost = -2 * math.log(2 * alpha)
+    rho2 = (cost + math.log(cost + 1)) / tuned_n
+    growth = t * rho2 + 1
+    return np.sqrt(v * 2 * growth / (t * rho2) * np.log1p(np.sqrt(growth) / (2 * alpha)))
 
 
 # --- two arms ---------------------------------------------------------------------------------
 
 
 class SubjectTally(NamedTuple):
-    """Sums over the subjects of one arm in one step of a trial; subjects bring several observations, which
-    may depend on each other. `first` counts events among every subject's first observation."""
+    """Sums over the subjects of one arm in one stage of a trial. A subject has several observations, which
+    may depend on each other. `first` counts events among the first observations of all subjects."""
 
     subjects: int = 0
     n: float = 0.0  # observations
-    total: float = 0.0  # events, or the sum of what was measured
+    total: float = 0.0  # events, or the sum of the measured values
     nn: float = 0.0  # sums over subjects of n², n · total, total²
     nt: float = 0.0
     tt: float = 0.0
@@ -89,7 +100,7 @@ class SubjectTally(NamedTuple):
 
 
 class Harm(NamedTuple):
-    """How much worse the candidate is than the champion, with the bounds that hold at every look."""
+    """How much worse the candidate is than the champion, with bounds that hold at every analysis."""
 
     difference: float
     low: float
@@ -102,51 +113,53 @@ def harm(
     champion: Sequence[SubjectTally],
     candidate: Sequence[SubjectTally],
     alpha: float,
-    tuned: float,
-    rate: bool = True,
+    tuned_n: float,
+    is_rate: bool = True,
 ) -> Harm:
-    """Candidate minus champion of a figure of which less is better, over the steps of a trial.
+    """Candidate minus champion of a figure of which less is better, over the stages of a trial.
 
-    Each step is compared within itself (Mantel-Haenszel weights): traffic changes from day to day, and the
-    candidate's share of it grows. `low` and `high` each are wrong at some look with probability alpha at
-    most. For a rate a tenth of alpha goes to exact bounds of each step by itself (their levels sum to it),
-    which speak from the first observation on.
+    Stages are compared each within itself and combined with Mantel-Haenszel weights: traffic changes from
+    day to day while the candidate's share of it grows. `low` and `high` are each ever wrong with
+    probability alpha at most.
     """
-    both = [(a, b) for a, b in zip(champion, candidate, strict=True) if a.n and b.n]
-    old, new = (_merged([pair[side] for pair in both]) for side in (0, 1))
+    # The difference is Σ w_s (candidate mean - champion mean) / Σ w_s with w_s = n m / (n + m), nearly the
+    # inverse of its variance in stage s; its variance is Σ w_s² v_s / (Σ w_s)². For a rate a tenth of alpha
+    # goes to exact bounds of each stage, which are informative from the first observation on: stage s has
+    # alpha / 10 / (s (s + 1)), and these sum to alpha / 10 over all stages.
+    stages = [(a, b) for a, b in zip(champion, candidate, strict=True) if a.n and b.n]
+    old, new = (_merged([stage[arm] for stage in stages]) for arm in (0, 1))
     low, high, difference = -math.inf, math.inf, 0.0
-    if both:
-        weights = np.array([a.n * b.n / (a.n + b.n) for a, b in both])
-        gaps = np.array([b.mean - a.mean for a, b in both])
-        parts = np.array([_noise(old, rate) / a.n + _noise(new, rate) / b.n for a, b in both])
+    if stages:
+        weights = np.array([a.n * b.n / (a.n + b.n) for a, b in stages])
+        gaps = np.array([b.mean - a.mean for a, b in stages])
+        old_variance, new_variance = _variance(old, is_rate), _variance(new, is_rate)
+        variances = np.array([old_variance / a.n + new_variance / b.n for a, b in stages])
         difference = float(weights @ gaps / weights.sum())
-        if min(old.subjects, new.subjects) >= SMALL:
-            variance = float(weights**2 @ parts / weights.sum() ** 2)
-            rest = alpha * (1 - EXACT_PART) if rate else alpha
-            wide = float(radius(variance, weights.sum(), rest, tuned / 2))
-            low, high = difference - wide, difference + wide
-    if rate:
-        exact = [_exact(a, b, alpha * EXACT_PART / (s * (s + 1))) for s, (a, b) in enumerate(both, 1)]
-        low = max([low, -1.0, *(at for at, _ in exact)])
+        if min(old.subjects, new.subjects) >= MIN_SUBJECTS:
+            variance = float(weights**2 @ variances / weights.sum() ** 2)
+            rest = alpha * (1 - EXACT_SHARE) if is_rate else alpha
+            width = float(radius(variance, weights.sum(), rest, tuned_n / 2))
+            low, high = difference - width, difference + width
+    if is_rate:
+        exact = [_exact(a, b, alpha * EXACT_SHARE / (s * (s + 1))) for s, (a, b) in enumerate(stages, 1)]
+        low = max([low, -1.0, *(bound for bound, _ in exact)])
         high = min(high, exact[0][1]) if len(exact) == 1 else min(high, 1.0)
     return Harm(difference, low, high, old, new)
 
 
 def _exact(champion: SubjectTally, candidate: SubjectTally, alpha: float) -> tuple[float, float]:
-    """Bounds of a difference of rates in one step, from every subject's first observation."""
+    """Bounds of a difference of rates in one stage, from the first observation of every subject."""
     (a, b), (c, d) = (rate_bounds(t.first, t.subjects, alpha / 2) for t in (champion, candidate))
     return float(c - b), float(d - a)
 
 
 def _merged(tallies: Sequence[SubjectTally]) -> SubjectTally:
-    return (
-        SubjectTally(*(sum(column) for column in zip(*tallies, strict=True))) if tallies else SubjectTally()
-    )
+    return SubjectTally(*map(sum, zip(*tallies, strict=True)))
 
 
-def _noise(t: SubjectTally, rate: bool) -> float:
-    """Variance that one observation brings to the mean, taken between subjects; for a rate one event more
-    is supposed than was seen, since an arm without any has not shown that it has none."""
+def _variance(t: SubjectTally, is_rate: bool) -> float:
+    """The variance that one observation adds to the mean, taken between subjects. For a rate one event more
+    than was seen is assumed, since an arm without events has not shown that it can have none."""
     p = t.mean
-    spread = max(t.tt - 2 * p * t.nt + p * p * t.nn, 0.0) / t.n
-    return spread + 1 / t.n if rate else spread
+    variance = max(t.tt - 2 * p * t.nt + p * p * t.nn, 0.0) / t.n
+    return variance + 1 / t.n if is_rate else variance

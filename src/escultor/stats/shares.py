@@ -1,4 +1,4 @@
-"""Shares, win rates and quantiles, each with bounds."""
+"""Binomial shares, win rates and quantiles, each with bounds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from escultor.errors import DataError
 from escultor.stats.means import bootstrap_ratio, bounded_ratio
 from escultor.stats.sampling import Clusters, cluster_sums, grouped
 
-COMMON = 10  # clusters with a win, and with a loss, from which a bootstrap may be trusted
+BOOTSTRAP_CLUSTERS = 10  # with a win, and with a loss, from which on a bootstrap is used
 
 
 class Quantile(NamedTuple):
-    """A sample quantile; a bound is None where `n` is too small for one to exist."""
+    """A sample quantile; a bound is None where the sample is too small for one to exist."""
 
     value: float
     low: float | None
@@ -26,7 +26,7 @@ class Quantile(NamedTuple):
 
 
 class WinRate(NamedTuple):
-    """Wins over decided votes with bounds, the number of votes, and how many of them were ties."""
+    """Wins over decided votes with bounds, the number of all votes, and the number of ties among them."""
 
     value: float
     low: float
@@ -35,60 +35,77 @@ class WinRate(NamedTuple):
     ties: int
 
 
-def wilson(successes: float, n: int, level: float = 0.025) -> tuple[float, float]:
-    """Score bounds of a binomial share (Wilson 1927); (0, 1) when nothing was counted."""
+def wilson(successes: float, n: int, alpha: float = 0.025) -> tuple[float, float]:
+    """Score bounds of a binomial share (Wilson 1927); (0, 1) where n is 0."""
     if not 0 <= successes <= n:
-        raise DataError("a count is no part of its total", f"{successes} of {n}", "0 <= successes <= n")
+        raise DataError("a count is not within its total", f"{successes} of {n}", "0 <= successes <= n")
     if n == 0:
         return 0.0, 1.0
-    z, share = NormalDist().inv_cdf(1 - level), successes / n
+    z, share = NormalDist().inv_cdf(1 - alpha), successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     return low, 1.0 if successes == n else min(1.0, centre + half)
 
 
-def win_rate(outcomes: ArrayLike, clusters: Clusters, level: float = 0.025, seed: int = 0) -> WinRate:
-    """Wins / (wins + losses): ties stand apart. `outcomes` are +1 (win), 0 (tie) and -1 (loss).
+def clopper_pearson(events: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a binomial share (Clopper & Pearson 1934); (0, 1) where n is 0."""
+    from scipy.stats import beta
 
-    Bounds by a studentised cluster bootstrap of the ratio; where fewer than ten clusters hold a win, or a
-    loss, by those of `bounded_mean`. With nothing decided the rate is one half between 0 and 1.
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, events, n - events + 1)) if events else 0.0
+    high = float(beta.ppf(1 - tail, events + 1, n - events)) if events < n else 1.0
+    return low, high
+
+
+def binomial_p_value(events: int, n: int, share: float) -> float:
+    """Exact one-sided p-value of `the rate is at most share`: P(X >= events), X ~ Binomial(n, share)."""
+    from scipy.stats import binom
+
+    return float(binom.sf(events - 1, n, share))
+
+
+def win_rate(outcomes: ArrayLike, clusters: Clusters, alpha: float = 0.025, seed: int = 0) -> WinRate:
+    """Wins / (wins + losses); ties do not count. `outcomes` are +1 (win), 0 (tie) and -1 (loss).
+
+    Bounds are those of a studentised cluster bootstrap of the ratio; where fewer than ten clusters hold a
+    win, or a loss, those of `bounded_mean`. Without a decided vote the rate is 0.5 between 0 and 1.
     """
     x, groups = np.asarray(outcomes, dtype=np.float64), grouped(clusters)
     if not np.isin(x, (-1.0, 0.0, 1.0)).all():
-        raise DataError("an outcome is no win, tie or loss", sorted(set(x.tolist()))[:5], "+1, 0 or -1")
+        raise DataError("an outcome is not a win, tie or loss", sorted(set(x.tolist()))[:5], "+1, 0 or -1")
     wins, _ = cluster_sums(x == 1, groups)
     decided, _ = cluster_sums(x != 0, groups)
-    ties, known = int(np.count_nonzero(x == 0)), decided > 0
-    if not known.any():
+    ties, has_decided = int(np.count_nonzero(x == 0)), decided > 0
+    if not has_decided.any():
         return WinRate(0.5, 0.0, 1.0, len(x), ties)
-    wins, decided = wins[known], decided[known]
+    wins, decided = wins[has_decided], decided[has_decided]
     rarer = min(np.count_nonzero(wins), np.count_nonzero(wins < decided))
-    bounds = bootstrap_ratio if rarer >= COMMON else bounded_ratio
-    found = bounds(wins, decided, level, seed, 0.0, 1.0, len(x))
-    return WinRate(found.value, found.low, found.high, len(x), ties)
+    bounds = bootstrap_ratio if rarer >= BOOTSTRAP_CLUSTERS else bounded_ratio
+    interval = bounds(wins, decided, alpha, seed, floor=0.0, ceiling=1.0, n=len(x))
+    return WinRate(interval.value, interval.low, interval.high, len(x), ties)
 
 
-def quantile(values: ArrayLike, q: float, level: float = 0.025) -> Quantile:
+def quantile(values: ArrayLike, q: float, alpha: float = 0.025) -> Quantile:
     """The q-quantile (an observed value) with distribution-free bounds by order statistics.
 
-    A bound lies between two observed values where its level falls between theirs (fractional order
-    statistics: Hutson 1999). It is None when the sample cannot give one: the upper bound of the 99th
-    percentile needs log(level) / log(0.99) values, 368 at level 0.025 (Conover 1999, §3.2).
+    A bound may lie between two observed values (fractional order statistics: Hutson 1999). It is None where
+    the sample is too small: the upper bound of the 99th percentile needs log(alpha) / log(0.99) values, 368
+    at alpha 0.025 (Conover 1999, §3.2).
     """
     from scipy.optimize import brentq
     from scipy.stats import beta
 
     x = np.sort(np.asarray(values, dtype=np.float64))
     if len(x) == 0 or not np.isfinite(x).all() or not 0 < q < 1:
-        raise DataError("no quantile can be taken", f"{len(x)} values, q={q}", "finite values, 0 < q < 1")
+        raise DataError("there is no such quantile", f"{len(x)} values, q={q}", "finite values, 0 < q < 1")
     n = len(x)
 
-    def bound(share: float) -> float | None:
-        """The order statistic, in fractions, that lies below the quantile with this probability."""
+    def bound(probability: float) -> float | None:
+        """The fractional order statistic that lies below the quantile with this probability."""
 
         def excess(rank: float) -> float:
-            return float(beta.cdf(q, rank, n + 1 - rank)) - share
+            return float(beta.cdf(q, rank, n + 1 - rank)) - probability
 
         if excess(1) < 0 or excess(n) > 0:
             return None
@@ -97,4 +114,4 @@ def quantile(values: ArrayLike, q: float, level: float = 0.025) -> Quantile:
         return float(x[whole - 1] + (rank - whole) * (x[min(whole, n - 1)] - x[whole - 1]))
 
     value = float(x[max(math.ceil(n * q - 1e-9), 1) - 1])
-    return Quantile(value, bound(1 - level), bound(level), n)
+    return Quantile(value, bound(1 - alpha), bound(alpha), n)

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 from escultor.config.curation import Curation
 from escultor.datasets.curation.diverse_top import facility_location
-from escultor.datasets.curation.quality import SCORE, by_hand, calibration, fit, logistic, quality
+from escultor.datasets.curation.quality import SCORE, by_hand, calibration, fit, fit_weights, quality
 from escultor.datasets.curation.rows import Dropped
 from escultor.errors import DataError
 
@@ -17,7 +17,7 @@ def test_the_fit_is_where_a_general_minimiser_ends(seed, ridge):
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(40, 3))
     y = (draw.random(40) < 1 / (1 + np.exp(-(x @ [1.0, -2.0, 0.0] + 0.5)))).astype(float)
-    weights, bias = logistic(x, y, ridge)
+    weights, bias = fit_weights(x, y, ridge)
 
     def loss(beta):
         z = x @ beta[:3] + beta[3]
@@ -34,7 +34,7 @@ def test_one_feature_of_two_values_has_a_closed_form():
     # Without penalty the odds of either group are its own: log(3) and log(1/3).
     x = np.repeat([[0.0], [1.0]], 4, axis=0)
     y = np.asarray([1, 1, 1, 0, 0, 0, 0, 1.0])
-    weights, bias = logistic(x, y, 1e-9)
+    weights, bias = fit_weights(x, y, 1e-9)
     assert bias == pytest.approx(np.log(3), abs=1e-6)
     assert weights[0] == pytest.approx(-2 * np.log(3), abs=1e-6)
 

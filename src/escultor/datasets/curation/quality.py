@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from escultor import stats
 from escultor.config.curation import Curation
 from escultor.datasets.curation.features import PERPLEXITY, features_of
 from escultor.datasets.curation.rows import CurationRow, Dropped
 from escultor.errors import DataError
 from escultor.rng import unit
+from escultor.stats.agreement import bin_of
 
 SCORE = "quality"
 MIN_RATINGS = 20  # of each verdict, before a model is fitted
 FOLDS = 5
 BINS = 10
-STEPS, TOLERANCE = 100, 1e-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def fit(rows: Sequence[CurationRow], good: Sequence[bool], ridge: float, seed: i
         own = fold == k
         if own.any():
             weights, bias, mean, scale = _fitted(x[~own], y[~own], ridge)
-            held[own] = _sigmoid((x[own] - mean) / scale @ weights + bias)
+            held[own] = stats.sigmoid((x[own] - mean) / scale @ weights + bias)
     weights, bias, mean, scale = _fitted(x, y, ridge)
     return QualityModel(
         names,
@@ -130,47 +131,21 @@ def fit(rows: Sequence[CurationRow], good: Sequence[bool], ridge: float, seed: i
 
 def _fitted(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-    weights, bias = logistic((x - mean) / scale, y, ridge)
+    weights, bias = fit_weights((x - mean) / scale, y, ridge)
     return weights, bias, mean, scale
 
 
-def logistic(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
-    """Weights (d,) and bias that minimise −log-likelihood + ridge / 2 · |weights|², the bias left free.
-
-    Newton's method (iteratively re-weighted least squares) with halved steps: the objective is strictly
-    convex for ridge > 0, so the minimum is one and is found whatever the data.
-    """
-    design = np.column_stack([x, np.ones(len(x))])  # (n, d + 1)
-    penalty = np.full(design.shape[1], ridge)
+def fit_weights(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+    """Weights (d,) and bias of a logistic regression with a ridge penalty on the weights alone."""
+    penalty = np.full(x.shape[1] + 1, ridge)
     penalty[-1] = 1e-9  # keeps the bias finite where all ratings agree
-    beta = np.zeros(design.shape[1])
-
-    def loss(at: np.ndarray) -> float:
-        z = design @ at
-        return float(np.logaddexp(0, z).sum() - y @ z + 0.5 * (penalty * at * at).sum())
-
-    value = loss(beta)
-    for _ in range(STEPS):
-        p = _sigmoid(design @ beta)
-        gradient = design.T @ (p - y) + penalty * beta
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
-        size = 1.0
-        while (new := loss(beta - size * step)) > value and size > 1e-8:
-            size /= 2
-        beta, value = beta - size * step, new
-        if np.abs(size * step).max() < TOLERANCE:
-            break
-    return beta[:-1], float(beta[-1])
-
-
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(z, -40, 40)))
+    weights = stats.fit_logistic(np.column_stack([x, np.ones(len(x))]), y, penalty).weights
+    return weights[:-1], float(weights[-1])
 
 
 def calibration(scores: np.ndarray, good: np.ndarray) -> QualityCalibration:
     """Reliability of scores (n,) against verdicts (n,) of 0 and 1."""
-    at = np.minimum((scores * BINS).astype(int), BINS - 1)
+    at = bin_of(scores, BINS)
     bins = tuple(
         CalibrationBin(
             k / BINS, int((at == k).sum()), float(scores[at == k].mean()), float(good[at == k].mean())
@@ -178,20 +153,13 @@ def calibration(scores: np.ndarray, good: np.ndarray) -> QualityCalibration:
         for k in range(BINS)
         if (at == k).any()
     )
-    ece = sum(b.rows * abs(b.score - b.good) for b in bins) / len(scores)
     return QualityCalibration(
-        len(scores), float(((scores - good) ** 2).mean()), float(ece), _auc(scores, good), bins
+        len(scores),
+        float(((scores - good) ** 2).mean()),
+        stats.calibration_error(scores, good, BINS),
+        stats.auc(scores, good),
+        bins,
     )
-
-
-def _auc(scores: np.ndarray, good: np.ndarray) -> float:
-    """Mann and Whitney's statistic over its maximum, ties as a half."""
-    from scipy.stats import rankdata
-
-    ranks, n = rankdata(scores), good.sum()
-    if not 0 < n < len(good):
-        return 0.5
-    return float((ranks[good == 1].sum() - n * (n + 1) / 2) / (n * (len(good) - n)))
 
 
 def as_table(model: QualityModel) -> list[tuple[str, float, float, float]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from escultor import stats
 from escultor.datasets.curation.quality import SCORE
 from escultor.datasets.curation.rows import CurationRow
 from escultor.errors import InputError
@@ -17,7 +18,6 @@ from escultor.store import Store
 from escultor.types import Review
 
 ReviewOrder = Literal["uniform", "unsure"]
-LEVEL = 0.95
 
 
 def queue(
@@ -91,20 +91,10 @@ def reviewed(found: dict[str, list[Review]]) -> ReviewSummary:
     looked = {row: said for row, each in found.items() if (said := [r for r in each if r.decision != "skip"])}
     sampled = [said for said in looked.values() if any(r.uniform for r in said)]
     defects = sum(any(r.decision != "accept" for r in said) for said in sampled)
-    low, high = clopper_pearson(defects, len(sampled))
+    low, high = stats.clopper_pearson(defects, len(sampled))
     differ = sum(len({r.decision for r in said}) > 1 for said in looked.values())
     rate = defects / len(sampled) if sampled else 0.0
     return ReviewSummary(len(looked), len(sampled), defects, rate, low, high, differ)
-
-
-def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a share (Clopper and Pearson 1934); (0, 1) where nothing was drawn."""
-    from scipy.stats import beta
-
-    tail = (1 - level) / 2
-    low = float(beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
-    return low, high
 
 
 def ratings(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from escultor.config import Canary
+from escultor.stats import binomial_p_value
 from escultor.stats.sequential import Harm, SubjectTally, harm, rate_bounds
 from escultor.store import registry
 from escultor.types import Deployment
@@ -110,7 +111,7 @@ def guards(trial: CanaryTrial, policy: Canary) -> dict[str, Harm]:
         pairs = [step.tallies[name] for step in trial.steps if name in step.tallies]
         old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         level = policy.level / len(policy.guards)
-        found[name] = harm(old, new, level, policy.tuned_rated, rate=name not in MEANS)
+        found[name] = harm(old, new, level, policy.tuned_rated, is_rate=name not in MEANS)
     return found
 
 
@@ -149,9 +150,7 @@ def _breach(windows: Sequence[ErrorWindow], policy: Canary) -> str | None:
 
 def _is_above(events: int, n: int, limit: float) -> bool:
     """Whether a share is shown to be above a limit, exactly (Clopper & Pearson 1934), however small n is."""
-    from scipy.stats import binom
-
-    return events > 0 and float(binom.sf(events - 1, n, limit)) < WINDOW_LEVEL
+    return events > 0 and binomial_p_value(events, n, limit) < WINDOW_LEVEL
 
 
 def _harmed(watched: Mapping[str, Harm], policy: Canary) -> str | None:

@@ -94,7 +94,7 @@ def _sides(champion: Scores, candidate: Scores, metric: str, groups: stats.Group
 
 
 def _effect(s: _Sides, metric: str, role: Literal["primary", "guard", "info"]) -> Effect:
-    shown = stats.bootstrap_mean(s.gaps, s.groups, SHOWN, s.seed, s.floor, s.ceiling)
+    shown = stats.bootstrap_mean(s.gaps, s.groups, SHOWN, s.seed, floor=s.floor, ceiling=s.ceiling)
     return Effect(
         metric,
         role,
@@ -120,9 +120,9 @@ def _primary(s: _Sides, metric: str, level: float, primaries: int) -> Measured:
     else:
         test = stats.sign_flip(s.gaps, s.groups, each, s.seed)
     effect = replace(_effect(s, metric, "primary"), p_value=test.better, level=level)
-    spread = stats.spread_of(s.gaps, s.groups)
+    spread = stats.standard_error_of_one(s.gaps, s.groups)
     per_cluster = effect.n / effect.clusters
-    step = stats.lattice(s.gaps)
+    step = stats.score_step(s.gaps)
     needs = stats.Condition(effect.difference, spread, each, 0.0, per_cluster, step, effect.n)
     return Measured(effect, test.worse, needs)
 
@@ -134,7 +134,9 @@ def _stated(m: Measured, p_better: float, p_worse: float) -> Measured:
 
 
 def _guard(s: _Sides, metric: str, margin: float, level: float) -> Measured:
-    bound = stats.bounded_mean(s.gaps, s.groups, level, s.seed, s.floor, s.ceiling, null=-margin)
+    bound = stats.bounded_mean(
+        s.gaps, s.groups, level, s.seed, floor=s.floor, ceiling=s.ceiling, null=-margin
+    )
     state = "kept" if bound.low > -margin else "broken" if bound.high < -margin else "open"
     effect = replace(
         _effect(s, metric, "guard"),
@@ -146,8 +148,8 @@ def _guard(s: _Sides, metric: str, margin: float, level: float) -> Measured:
     )
     needs = stats.Condition(
         slack=bound.value + margin,
-        spread=stats.spread_of(s.gaps, s.groups),
-        level=level,
+        spread=stats.standard_error_of_one(s.gaps, s.groups),
+        alpha=level,
         harm=bound.value - s.floor,
         per_cluster=len(s.gaps) / len(s.groups.sizes),
         seen=len(s.gaps),

@@ -11,7 +11,6 @@ from escultor import stats
 from escultor.config import Gate
 from escultor.evaluate.gate.effects import SHOWN, scale_of
 from escultor.rng import derive_seed
-from escultor.stats.means import bootstrap_ratio
 from escultor.types import Scores
 
 CheckOutcome = Literal["met", "missed", "open", "unknown"]
@@ -68,7 +67,7 @@ def _quality(teacher: Scores, student: Scores, policy: Gate, seed: int) -> Accep
         return AcceptanceCheck("quality kept", wanted, None, None, None, "unknown")
     most = float(np.max(new / np.where(old > 0, old, np.inf), initial=0.0))
     own = derive_seed(seed, "trade-off", metric)
-    found = bootstrap_ratio(new, old, SHOWN, own, 0.0, max(most, 1.0), len(groups))
+    found = stats.bootstrap_ratio(new, old, SHOWN, own, floor=0.0, ceiling=max(most, 1.0), n=len(groups))
     outcome = "met" if found.low >= least else "missed" if found.high < least else "open"
     return AcceptanceCheck("quality kept", wanted, found.value, found.low, found.high, outcome)
 

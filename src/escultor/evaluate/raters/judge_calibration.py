@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from escultor.errors import DataError
 
-LEVEL = 0.025  # one-sided
+ALPHA = 0.025  # one-sided
 FEWEST = 2  # clusters with labels: with fewer nothing tells how far they vary
 
 
@@ -39,7 +39,7 @@ def prediction_powered_mean(
     clusters: Sequence[str],
     judged_alone: Sequence[float],
     clusters_alone: Sequence[str],
-    level: float = LEVEL,
+    alpha: float = ALPHA,
 ) -> CorrectedMean:
     """The mean label over all items, of which some have a person's label and all a judge's.
 
@@ -65,7 +65,7 @@ def prediction_powered_mean(
     power = min(1.0, max(0.0, _covariance(people, both) / spread)) if 0 < spread < math.inf else 0.0
     value = float(y.mean()) + (power * float(alone.mean() - f.mean()) if power else 0.0)
     variance = _variance(people - power * both) + (power**2 * variance_alone if power else 0.0)
-    quantile = float(t.ppf(1 - level, len(people) - 1))
+    quantile = float(t.ppf(1 - alpha, len(people) - 1))
     half, half_people = quantile * math.sqrt(variance), quantile * math.sqrt(_variance(people))
     mean = float(y.mean())
     return CorrectedMean(

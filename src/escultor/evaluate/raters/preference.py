@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from escultor import stats
 from escultor.evaluate.raters.session import Ballots, DisplaySide, RatingSession, passed
 
-LEVEL = 0.025  # one-sided: intervals are of 95 %
+ALPHA = 0.025  # one-sided: 95 % intervals
 MOST_FAILED = 0.25  # of at least two checks of attention: beyond, a rater is left out
-SIDE_LEVEL = 0.001  # two-sided p-value of a fair coin between the sides: below, a rater is left out
+SIDE_P_VALUE = 0.001  # two-sided p-value of a fair coin between the sides: below, a rater is left out
 RIDGE = 1.0  # prior precision of a rater's own effects
 RIDGE_STRENGTH = 1 / 9  # of the strength: sd 3 on the log-odds scale, so that unanimity stays finite
 
@@ -80,7 +80,7 @@ def preference(session: RatingSession, ballots: Ballots, seed: int = 0) -> Prefe
     if not counted:
         return Preference(records, len(session.exam.items), alike, 0, None, None, None, None)
     values, clusters = [v.value for v in counted], [v.cluster for v in counted]
-    won = stats.win_rate(values, clusters, LEVEL, seed)
+    won = stats.win_rate(values, clusters, ALPHA, seed)
     needed = 0 if won.low > 0.5 or won.high < 0.5 else _needed(counted)
     return Preference(
         records,
@@ -89,7 +89,7 @@ def preference(session: RatingSession, ballots: Ballots, seed: int = 0) -> Prefe
         rated,
         won,
         strength(counted),
-        krippendorff_alpha(counted),
+        agreement(counted),
         needed,
     )
 
@@ -125,7 +125,7 @@ def _record(rater: str, votes: Sequence[Vote], ballots: Ballots) -> RaterRecord:
     why = None
     if len(checks) > 1 and failed > MOST_FAILED * len(checks):
         why = f"failed {failed} of {len(checks)} checks of attention"
-    elif p < SIDE_LEVEL:
+    elif p < SIDE_P_VALUE:
         why = f"chose the side shown first {first} of {len(decided)} times (p = {p:.1g})"
     return RaterRecord(rater, len(own), len(own) - len(decided), first, p, len(checks), failed, why)
 
@@ -145,49 +145,23 @@ def strength(votes: Sequence[Vote]) -> Strength:
     design = np.column_stack([np.ones(len(votes)), x, of_rater, of_rater * x[:, None]])  # (N, 2 + 2R)
     ridge = np.full(design.shape[1], RIDGE)
     ridge[:2] = RIDGE_STRENGTH
-    weights, hessian, residual = _fit(design, y, ridge)
+    weights, hessian, residuals = stats.fit_logistic(design, y, ridge)
     scores = np.zeros((len(clusters), design.shape[1]))
-    np.add.at(scores, [clusters.index(v.cluster) for v in votes], design * residual[:, None])
+    np.add.at(scores, [clusters.index(v.cluster) for v in votes], design * residuals[:, None])
     bread = np.linalg.inv(hessian)
     g = len(clusters)
     meat = scores.T @ scores * (g / max(1, g - 1))
     error = float(np.sqrt((bread @ meat @ bread)[0, 0])) if g > 1 else np.inf
-    half = NormalDist().inv_cdf(1 - LEVEL) * error
+    half = NormalDist().inv_cdf(1 - ALPHA) * error
     value = float(weights[0])
     return Strength(value, value - half, value + half, float(weights[1]))
 
 
-def _fit(
-    design: NDArray[np.float64], y: NDArray[np.float64], ridge: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Newton's method on a penalised logistic likelihood, which is concave: weights, Hessian, y - p."""
-    weights = np.zeros(design.shape[1])
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -500, 500)))
-        residual = y - p
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + np.diag(ridge)
-        step = np.linalg.solve(hessian, design.T @ residual - ridge * weights)
-        weights = weights + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
-        if np.abs(step).max() < 1e-10:
-            break
-    p = 1 / (1 + np.exp(-np.clip(design @ weights, -500, 500)))
-    return weights, design.T @ (design * (p * (1 - p))[:, None]) + np.diag(ridge), y - p
-
-
-def krippendorff_alpha(votes: Sequence[Vote]) -> float | None:
-    """Krippendorff's alpha over items, with a win, a tie and a loss one step apart (interval distance).
-
-    None where it is not defined: no item has two raters, or nobody ever differs from anybody.
-    """
-    import pandas as pd
-    from evalica import InsufficientRatingsError, alpha
-
-    table = pd.DataFrame([(v.rater, v.item, v.value) for v in votes], columns=["rater", "item", "value"])
-    try:
-        found = alpha(table.pivot(index="rater", columns="item", values="value"), distance="interval")
-    except InsufficientRatingsError:
-        return None
-    return float(found.alpha) if found.expected > 0 else None
+def agreement(votes: Sequence[Vote]) -> float | None:
+    """Krippendorff's alpha over items, with a win, a tie and a loss one step apart (interval distance)."""
+    values = sorted({vote.value for vote in votes})
+    counts = [Counter(vote.value for vote in own) for own in _by_item(votes).values()]
+    return stats.krippendorff_alpha([[count[value] for value in values] for count in counts], values)
 
 
 def item_means(session: RatingSession, ballots: Ballots) -> dict[str, float]:
@@ -209,7 +183,7 @@ def _needed(votes: Sequence[Vote]) -> int | None:
     by_item = _by_item(votes)
     means = [sum(v.value for v in own) / len(own) for own in by_item.values()]
     clusters = [own[0].cluster for own in by_item.values()]
-    needed = stats.n_for_power(means, clusters, abs(sum(means) / len(means)), LEVEL)
+    needed = stats.n_for_power(means, clusters, abs(sum(means) / len(means)), ALPHA)
     return None if needed is None else max(1, needed - len(means))
 
 

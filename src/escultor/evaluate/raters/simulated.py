@@ -10,6 +10,7 @@ import math
 
 from escultor.errors import DataError
 from escultor.rng import unit
+from escultor.stats import log_odds
 
 
 def simulated_thumb(
@@ -22,7 +23,8 @@ def simulated_thumb(
     _check(noise, score, threshold)
     if noise == 0:
         return score >= threshold
-    return _logit(unit(seed, "simulated-thumb", rater, item)) < (score - threshold) / noise
+    draw = min(max(unit(seed, "simulated-thumb", rater, item), 1e-15), 1 - 1e-15)  # no infinite log-odds
+    return log_odds(draw) < (score - threshold) / noise
 
 
 def _check(noise: float, *values: float) -> None:
@@ -30,9 +32,3 @@ def _check(noise: float, *values: float) -> None:
         raise DataError(
             "a simulated rater cannot read this", f"noise {noise}, {values}", "finite, noise >= 0"
         )
-
-
-def _logit(draw: float) -> float:
-    """A standard logistic variate from a uniform one; 0 and 1 themselves are moved inside."""
-    inside = min(max(draw, 1e-15), 1 - 1e-15)
-    return math.log(inside / (1 - inside))
