@@ -42,7 +42,7 @@ def test_convert_writes_files_that_training_reads_and_a_card(cli, corpus, tmp_pa
         served_pairs(store, "v")
     call = cli("feedback", "convert", "--out", "june.jsonl", "--json")
     assert call.code == 0, call.err
-    assert call.data["rows"] == {"example": 0, "pair": 24, "judged": 0}
+    assert call.data["rows"] == {"example": 0, "pair": 24, "unpaired": 0}
     pairs = read_jsonl(tmp_path / "june.pair.jsonl", "pair")
     assert len(pairs.items) == 24
     assert "same-prompt/3" in (tmp_path / "june.card.md").read_text()
@@ -71,7 +71,7 @@ def test_advise_says_what_is_lacking_and_what_there_is(cli, corpus):
 def test_what_is_held_back_is_listed_and_released(cli, corpus):
     with open_store("escultor-store") as store:
         flood(store)
-    assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["judged"] == 10
+    assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["unpaired"] == 10
     held = cli("feedback", "quarantine", "--json").data["held"]
     assert {(h["subject"], h["rule"]) for h in held} == {("mallory", "haste")}
     assert "80 verdicts in one hour" in cli("feedback", "quarantine", "list").out
@@ -87,7 +87,7 @@ def test_what_is_held_back_is_listed_and_released(cli, corpus):
             cli("feedback", "quarantine", "release", entry["id"], "--reason", "a class of pupils").code == 0
         )
     assert cli("feedback", "quarantine", "--json").data["held"] == []
-    assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["judged"] > 10
+    assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["unpaired"] > 10
     with open_store("escultor-store") as store:
         assert store.log.count(QuarantineOverride) == len(held)
 

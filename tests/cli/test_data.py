@@ -56,7 +56,17 @@ def test_check_knows_verdicts(cli, tmp_path):
     rows = ({"prompt": f"cat {i}", "completion": "dog", "label": i > 0} for i in range(2))
     call = cli("data", "check", jsonl(tmp_path / "data.jsonl", *rows))
     assert call.code == 0
-    assert "2 rows of kind judged" in call.out
+    assert "2 rows of kind unpaired" in call.out
+
+
+def test_the_old_name_of_a_row_kind_still_works_with_one_warning(cli, tmp_path):
+    data = jsonl(tmp_path / "data.jsonl", {"prompt": "cat", "completion": "dog", "label": True})
+    call = cli("data", "check", data, "--kind", "judged", "--json")
+    assert (call.code, call.data["kind"], call.err.count("`judged` is now called `unpaired`")) == (
+        0,
+        "unpaired",
+        1,
+    )
 
 
 # --- preview ----------------------------------------------------------------------------------

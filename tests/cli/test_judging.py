@@ -77,7 +77,7 @@ def test_cycle_turns_feedback_into_a_verdict(cli, model, corpus):
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
     assert call.data["champion"] == api.checkpoint_id(model)
-    assert [m["phase"] for m in cli("models", "--json").data["models"]] == ["import", "dpo"]
+    assert [m["method"] for m in cli("models", "--json").data["models"]] == ["import", "dpo"]
     assert cli("models", "--json").data["aliases"] == {"champion": api.checkpoint_id(model)}
 
 

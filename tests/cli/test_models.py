@@ -35,7 +35,7 @@ def test_promoting_a_run_keeps_what_its_record_says(cli, tmp_path, model):
     assert cli("promote", "run", "--because", "trained").code == 0
     assert cli("promote", "champion", "--because", "again").code == 0
     (found,) = cli("models", "--json").data["models"]
-    assert (found["name"], found["phase"]) == ("run", "sft")
+    assert (found["name"], found["method"]) == ("run", "sft")
     assert found["parents"] == [api.checkpoint_id(model)]
 
 
@@ -57,8 +57,8 @@ def test_an_adapter_is_promoted_with_its_base_or_merged(cli, tmp_path, model):
     kept, merged = (cli("generate", name, "The cat", "--json").data for name in ("champion", "whole"))
     assert kept["text"] == merged["text"]
     below, adapter = cli("models", "--json").data["models"]
-    assert (below["id"], below["phase"]) == (api.checkpoint_id(model), "import")
-    assert (adapter["name"], adapter["phase"], adapter["parents"]) == ("run", "sft", [below["id"]])
+    assert (below["id"], below["method"]) == (api.checkpoint_id(model), "import")
+    assert (adapter["name"], adapter["method"], adapter["parents"]) == ("run", "sft", [below["id"]])
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it

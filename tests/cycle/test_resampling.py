@@ -43,9 +43,9 @@ def verdict(prompt: str, up: bool) -> UnpairedExample:
 
 def material(verdicts: list[UnpairedExample]) -> TrainingMaterial:
     none = {"rows": 0, "routes": {}}
-    kinds = {"example": none, "pair": none, "judged": none | {"rows": len(verdicts)}}
+    kinds = {"example": none, "pair": none, "unpaired": none | {"rows": len(verdicts)}}
     card = {"kinds": kinds, "agreement_alpha": None, "answers_judged_by_several": 0, "counts": {}}
-    return TrainingMaterial({"example": [], "pair": [], "judged": list(verdicts)}, {}, card, Advice((), ()))
+    return TrainingMaterial({"example": [], "pair": [], "unpaired": list(verdicts)}, {}, card, Advice((), ()))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_longest_new_answer_stands_over_the_shortest(turn, champion, monkeyp
         assert pair.flip_rate == 0.2
         assert f"i-{pair.prompt[0].content}" in pair.origin.parents
     assert found.card["kinds"]["pair"]["routes"] == {"resampled/1": len(found.pairs)}
-    assert found.items["judged"] == given.items["judged"]
+    assert found.items["unpaired"] == given.items["unpaired"]
     again = with_new_answers(turn, champion, given, scorer)
     assert again == found
     assert scorer.asked == 2  # drawn and ranked once

@@ -66,7 +66,7 @@ def test_sharegpt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "kind", "n"), [("kto", "judged", 2), ("preference", "pair", 2), ("completion", "example", 1)]
+    ("file", "kind", "n"), [("kto", "unpaired", 2), ("preference", "pair", 2), ("completion", "example", 1)]
 )
 def test_trl(tmp_path, file, kind, n):
     items, _ = rows("trl", f"trl-{file}.jsonl", tmp_path, kind)

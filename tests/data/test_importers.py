@@ -18,7 +18,7 @@ ROWS = {
     "document": {"text": "Once upon a time."},
     "example": {"prompt": "What is 2 + 2?", "completion": "4"},
     "pair": {"prompt": "What is 2 + 2?", "chosen": "4", "rejected": "5"},
-    "judged": {"prompt": "What is 2 + 2?", "completion": "4", "label": True},
+    "unpaired": {"prompt": "What is 2 + 2?", "completion": "4", "label": True},
 }
 
 
@@ -94,9 +94,9 @@ def test_the_last_answer_is_learnt_and_earlier_turns_stay_context(file):
 
 
 def test_a_verdict_says_good_or_bad(file):
-    path = file(ROWS["judged"], ROWS["judged"] | {"label": False})
-    assert kind_of(path) == "judged"
-    assert [item.desirable for item in read_jsonl(path, "judged").items] == [True, False]
+    path = file(ROWS["unpaired"], ROWS["unpaired"] | {"label": False})
+    assert kind_of(path) == "unpaired"
+    assert [item.desirable for item in read_jsonl(path, "unpaired").items] == [True, False]
 
 
 def test_id_weight_and_flip_rate_are_read(file):
@@ -221,8 +221,8 @@ BROKEN = [
     ("pair", {"chosen": [ASK, SAY], "rejected": [SAY, LIE]}, "`rejected` is no answer to the prompt"),
     ("pair", {"prompt": "other", "chosen": [ASK, SAY], "rejected": [ASK, LIE]}, "`chosen` is no answer"),
     ("pair", ROWS["pair"] | {"flip_rate": 1.5}, "out of range"),
-    ("judged", ROWS["example"], "`label` is missing"),
-    ("judged", ROWS["judged"] | {"label": 1}, "`label` is of the wrong type; got: 1; allowed: true"),
+    ("unpaired", ROWS["example"], "`label` is missing"),
+    ("unpaired", ROWS["unpaired"] | {"label": 1}, "`label` is of the wrong type; got: 1; allowed: true"),
 ]
 
 
@@ -271,7 +271,7 @@ def test_files_that_are_none_are_refused(file, tmp_path):
 
 
 def test_a_kind_that_is_none_is_refused(file):
-    with pytest.raises(DataError, match=r"no such kind.*judged"):
+    with pytest.raises(DataError, match=r"no such kind.*unpaired"):
         read_jsonl(file(ROWS["document"]), "verse")  # pyright: ignore
 
 

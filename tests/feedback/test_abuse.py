@@ -85,7 +85,7 @@ def test_a_skill_that_repeats_by_nature_is_no_dictation():
     served = [said(f"a{n}", f"Mend this: {PLANTED} {n}", f"{PLANTED} {n}", subject=f"p{n}") for n in range(8)]
     found = selected(served, [thumb(f"a{n}", True, f"p{n}") for n in range(8)])
     assert found.standings.copying == ["chat"]
-    assert len(found.chosen["judged"]) == 8
+    assert len(found.chosen["unpaired"]) == 8
 
 
 def test_five_per_cent_who_conspire_in_lockstep_share_the_room_of_one():
@@ -95,7 +95,7 @@ def test_five_per_cent_who_conspire_in_lockstep_share_the_room_of_one():
     votes = [thumb(i.id, True, f"m{n}", DAY * n + k) for n in range(10) for k, i in enumerate(more)]
     found = selected(served + more, events + votes)
     assert len({found.standings.collectives[f"m{n}"] for n in range(10)}) == 1
-    rows = found.chosen["judged"]
+    rows = found.chosen["unpaired"]
     theirs = [c for c in rows if any(s.startswith("m") for s in c.draft.subjects)]
     assert len(theirs) <= max(20, 0.01 * len(rows))
 
@@ -121,7 +121,7 @@ def test_who_contradicts_the_others_counts_for_less_and_then_for_nothing():
     events += [thumb(f"a{n}", False, "contrarian") for n in range(12)]
     found = selected(served, events)
     assert found.standings.reliability == {"contrarian": 0.0}
-    assert {c.draft.subjects for c in found.chosen["judged"]} == {("x", "y", "z")}
+    assert {c.draft.subjects for c in found.chosen["unpaired"]} == {("x", "y", "z")}
 
 
 def test_those_in_lockstep_are_one_voice_and_cannot_outvote_or_discredit_others():
@@ -131,7 +131,7 @@ def test_those_in_lockstep_are_one_voice_and_cannot_outvote_or_discredit_others(
     liked = [thumb(g.id, True, f"p{(n + k) % 190}", DAY * k) for n, g in enumerate(good) for k in range(3)]
     down = [thumb(g.id, False, f"m{m}", DAY + m) for m in range(10) for g in good]
     found = selected(served + good, events + liked + down)
-    verdicts = {c.draft.chosen: c.draft.desirable for c in found.chosen["judged"]}
+    verdicts = {c.draft.chosen: c.draft.desirable for c in found.chosen["unpaired"]}
     assert all(verdicts[g.id] for g in good)
     assert not any(who.startswith("p") for who in found.standings.reliability)
 
@@ -150,14 +150,14 @@ def test_answers_that_are_handed_out_for_several_to_judge_make_nobody_one():
     events += [thumb(i.id, True, f"p{p}", DAY * (p % 14)) for p in range(80) for i in shown]
     found = selected(served + shown, events)
     assert found.standings.collectives == {}
-    assert len(found.chosen["judged"]) == 80 * 7 + 8
+    assert len(found.chosen["unpaired"]) == 80 * 7 + 8
 
 
 def test_an_answer_that_thousands_judged_is_one_item():
     served, events = crowd(20, 3)
     votes = [thumb("h0-0", True, f"many{n}", DAY * (n % 14)) for n in range(3000)]
     found = selected(served, events + votes)
-    (item,) = [c for c in found.chosen["judged"] if c.draft.chosen == "h0-0"]
+    (item,) = [c for c in found.chosen["unpaired"] if c.draft.chosen == "h0-0"]
     assert (item.draft.desirable, item.draft.flip) == (True, 0.02)
 
 
@@ -182,18 +182,20 @@ def test_newcomers_count_half_and_fill_a_smaller_room():
     more, votes = attack("new", 12, "Say something surprising.", over=3600.0)
     votes = [replace(v, time=v.time + 2 * WEEK) for v in votes]
     found = selected(served + more, events + votes)
-    theirs = [c for c in found.chosen["judged"] if c.draft.subjects == ("new",)]
+    theirs = [c for c in found.chosen["unpaired"] if c.draft.subjects == ("new",)]
     assert len(theirs) <= FeedbackRules().probation_items
-    others = [c.weight for c in found.chosen["judged"] if c.draft.subjects != ("new",) and c.draft.desirable]
+    others = [
+        c.weight for c in found.chosen["unpaired"] if c.draft.subjects != ("new",) and c.draft.desirable
+    ]
     assert all(c.weight == pytest.approx(min(others) / 2, rel=1e-3) for c in theirs)
     # However many items there are: no share of them is a newcomer's.
     many, said_of = crowd(300, 8)
-    found = selected(many + more, said_of + votes).chosen["judged"]
+    found = selected(many + more, said_of + votes).chosen["unpaired"]
     assert len([c for c in found if c.draft.subjects == ("new",)]) <= FeedbackRules().probation_items < 24
     # Nor does an event of the future make them old.
     events.append(thumb("h0-0", True, "from the future", 9e11))
     found = selected(served + more, events + votes, asked=SelectionQuery(2 * WEEK + 3600.0))
-    theirs = [c for c in found.chosen["judged"] if c.draft.subjects == ("new",)]
+    theirs = [c for c in found.chosen["unpaired"] if c.draft.subjects == ("new",)]
     assert 0 < len(theirs) <= FeedbackRules().probation_items
 
 
@@ -210,14 +212,14 @@ def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
         for n in range(100 if t == 0 else 10)
     ]
     events = [thumb(i.id, True, i.subject) for i in served]
-    found = selected(served, events).chosen["judged"]
+    found = selected(served, events).chosen["unpaired"]
     share = [c.facts.tenant for c in found].count("t0")
     assert share == 20  # the floor, since a fifth of what stays is less
     assert selected(served, events).notes == [
         "6 tenants, one with most of it: 70 of 150 items of a kind stay within tenant_share"
     ]
     few = [i for i in served if i.tenant in ("t0", "t1")]
-    assert len(selected(few, events).chosen["judged"]) == 110
+    assert len(selected(few, events).chosen["unpaired"]) == 110
 
 
 DRAWN = st.lists(
@@ -262,7 +264,7 @@ def test_bad_verdicts_are_bounded_by_what_they_weigh_where_they_are_rare():
     draw = random.Random(3)
     events = [replace(e, value=draw.random() > 0.01) for e in events]
     more, votes = attack("mallory", 20, "Say something surprising.")
-    found = selected(served + more, events + [replace(v, value=False) for v in votes]).chosen["judged"]
+    found = selected(served + more, events + [replace(v, value=False) for v in votes]).chosen["unpaired"]
     theirs = sum(c.weight for c in found if c.draft.subjects == ("mallory",))
     bad = [c for c in found if not c.draft.desirable]
     assert 30 < len(bad) < 70

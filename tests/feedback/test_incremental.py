@@ -136,7 +136,7 @@ def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeyp
             return made
 
         monkeypatch.setattr(conversion, "written", erasing)
-        assert convert(store, SETTINGS, SelectionQuery(NOW)).rows == {"example": 0, "pair": 0, "judged": 1}
+        assert convert(store, SETTINGS, SelectionQuery(NOW)).rows == {"example": 0, "pair": 0, "unpaired": 1}
 
 
 def mixed() -> list[Interaction | Feedback]:
@@ -172,7 +172,7 @@ def test_rows_are_not_copied_from_what_is_damaged(tmp_path):
         whole.log.append(*events)
         parts.log.append(*events[:-20])
         first = convert(parts, SETTINGS, SelectionQuery(NOW))
-        path = parts.blobs.file(first.blobs["judged"])
+        path = parts.blobs.file(first.blobs["unpaired"])
         path.chmod(0o644)
         path.write_bytes(path.read_bytes().replace(b"answer", b"damage").replace(b"result", b"damage"))
         parts.log.append(*events[-20:])
@@ -190,11 +190,11 @@ def test_what_is_held_out_in_the_store_becomes_no_item_nearly_neither(tmp_path):
             store.log.append(thumb(f"a{n}", True, f"p{n}"), thumb(f"b{n}", False, f"p{n}"))
             store.log.append(edit(f"c{n}", f"answer c{n} with more", f"p{n}"))
         before = convert(store, SETTINGS, SelectionQuery(NOW))
-        assert before.rows == {"example": 3, "pair": 6, "judged": 0}
+        assert before.rows == {"example": 3, "pair": 6, "unpaired": 0}
         held = next(p for p in read_items(store, before, "pair") if p.prompt[0].content == asked)
         hold_out(store, "exam", [held])
         after = convert(store, SETTINGS, SelectionQuery(NOW))
-        assert after.rows == {"example": 1, "pair": 2, "judged": 0}
+        assert after.rows == {"example": 1, "pair": 2, "unpaired": 0}
         assert {k: after.card["kinds"][k]["rows"] for k in after.rows} == after.rows
         assert after.card["counts"]["left out: held-out prompt"] == 3
         assert after.card["counts"]["left out: its prompt is nearly one that is held out"] == 3
@@ -246,7 +246,7 @@ def test_feedback_that_came_before_its_answer_is_resolved_when_that_comes(tmp_pa
     with open_store(str(tmp_path / "s")) as store:
         store.log.append(thumb("a", True), thumb("b", False), said("a"))
         made = convert(store, SETTINGS, SelectionQuery(NOW))
-        assert made.rows == {"example": 0, "pair": 0, "judged": 1}
+        assert made.rows == {"example": 0, "pair": 0, "unpaired": 1}
         assert made.card["counts"]["waiting: about an answer that is not known"] == 1
         store.log.append(said("b"))
         assert convert(store, SETTINGS, SelectionQuery(NOW)).rows["pair"] == 1
@@ -270,7 +270,7 @@ def test_what_was_erased_leaves_the_index_and_the_data(tmp_path):
         assert any(pair.chosen == "answer x" for pair in before["pair"])
         store.log.erase("gone", "the person")
         after = everything(store)
-        texts = {p.chosen for p in after["pair"]} | {v.response for v in after["judged"]}
+        texts = {p.chosen for p in after["pair"]} | {v.response for v in after["unpaired"]}
         assert "answer x" not in texts
         assert "answer y" in texts
         with open_index(store, SETTINGS) as index:
@@ -284,7 +284,7 @@ def test_a_released_entry_counts_and_so_does_a_single_word(tmp_path):
         store.log.append(*history())
 
         def theirs():
-            found = everything(store)["judged"]
+            found = everything(store)["unpaired"]
             return [v for v in found if v.response.startswith("As we know")]
 
         assert theirs() == []

@@ -281,7 +281,7 @@ def test_the_card_says_who_and_what():
     found = section(selected(served, events))
     assert found["kinds"]["pair"]["routes"] == {"same-prompt/3": 1}
     assert found["kinds"]["pair"]["largest_end_user_share"] == 1.0
-    assert found["kinds"]["judged"]["up_down_by_skill"] == {"chat": [1, 0]}
+    assert found["kinds"]["unpaired"]["up_down_by_skill"] == {"chat": [1, 0]}
     shown = {title: rows for title, _, rows in tables(found)}
-    assert shown["Routes"] == [["same-prompt/3", "pair", "1"], ["thumb/2", "judged", "1"]]
+    assert shown["Routes"] == [["same-prompt/3", "pair", "1"], ["thumb/2", "unpaired", "1"]]
     assert any("Krippendorff" in line for line in lines(found))

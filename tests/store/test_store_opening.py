@@ -1,18 +1,28 @@
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from sqlalchemy import event, inspect, text
-from store_nouns import rating
+from sqlalchemy import event, insert, inspect, text
+from store_nouns import rating, said
 
-from escultor.errors import ConfigError, StoreError
+from escultor.errors import ConfigError, Erased, StoreError
 from escultor.store import open_store, schema, tables
 from escultor.store.codec import encode
 from escultor.store.database import writing
 from escultor.store.feedback import choice_target
-from escultor.types import Choice, Feedback
+from escultor.store.kinds import KINDS
+from escultor.types import (
+    Checkpoint,
+    Choice,
+    DatasetVersion,
+    Feedback,
+    PendingInteraction,
+    QuarantineOverride,
+)
 
 
 def python(code: str, *arguments: str) -> None:
@@ -92,6 +102,66 @@ def test_a_store_of_the_first_version_is_upgraded_and_its_choices_are_found(url,
         assert about == [n.id for _, n in store.log.read(Feedback, target=choice_target(("b", "a7", "b")))]
         assert about == ["c7"]
         assert len(list(store.log.read(Feedback, target="b"))) == 1201
+
+
+def open_store_of_0002(url, tmp_path, monkeypatch) -> list[dict]:
+    """Fill a store with the rows that the version before wrote, one for each type of record."""
+    lines = (Path(__file__).parent / "data" / "store_0002.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    monkeypatch.setattr(schema, "HEAD", "0002")
+    engine = open_store(url, blobs=tmp_path / "blobs").log._engine
+    with writing(engine) as connection:
+        for each in rows:
+            connection.execute(insert(tables.metadata.tables[each["table"]]).values(each["row"]))
+    engine.dispose()
+    monkeypatch.undo()
+    return [each["row"] for each in rows if each["table"] == "log"]
+
+
+def test_a_store_of_the_version_before_opens_and_every_record_is_read(url, tmp_path, monkeypatch):
+    old = open_store_of_0002(url, tmp_path, monkeypatch)
+    with open_store(url, blobs=tmp_path / "blobs") as store:
+        found = [(kind, seq, record) for kind in KINDS for seq, record in store.log.read(kind.noun)]
+        assert {type(record) for _, _, record in found} == {v for kind in KINDS for v in kind.variants}
+        assert sorted((seq, kind.id(record)) for kind, seq, record in found) == [
+            (r["seq"], r["id"]) for r in old
+        ]
+        bodies = {row["seq"]: json.loads(row["body"]) for row in old}
+        for kind, seq, record in found:
+            body, before = json.loads(encode(record)), bodies[seq]
+            if kind.noun in (PendingInteraction, QuarantineOverride):
+                assert before.pop("_") in ("Opening", "Release")
+                assert body.pop("_") == type(record).__name__
+            if kind.noun is Checkpoint:
+                assert body.pop("method") == before.pop("phase")
+            if kind.noun is DatasetVersion and before["kind"] == "judged":
+                assert (before.pop("kind"), body.pop("kind")) == ("judged", "unpaired")
+            assert repr(body) == repr(before)
+        assert store.log.append(*(record for _, _, record in found)) == [seq for _, seq, _ in found]
+
+
+def test_what_was_erased_by_the_version_before_stays_erased(url, tmp_path, monkeypatch):
+    open_store_of_0002(url, tmp_path, monkeypatch)
+    with open_store(url, blobs=tmp_path / "blobs") as store:
+        interaction = said("b8", "gone")
+        for again in (interaction, PendingInteraction("1", 2.0, interaction)):
+            with pytest.raises(Erased):
+                store.log.append(again)
+
+
+def test_an_upgrade_rewrites_more_entries_than_it_holds_in_memory(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "HEAD", "0002")
+    engine = open_store(url, blobs=tmp_path / "blobs").log._engine
+    with writing(engine) as connection:
+        for k in range(1200):
+            body = f'{{"_":"Release","id":"r{k}","time":1.0,"target":"held","reason":"{k}"}}'
+            row = {"kind": "release", "id": f"r{k}", "time": 1.0, "target": "held", "body": body}
+            connection.execute(insert(tables.log).values(row))
+    engine.dispose()
+    monkeypatch.undo()
+    with open_store(url, blobs=tmp_path / "blobs") as store:
+        found = [record for _, record in store.log.read(QuarantineOverride, target="held")]
+    assert found == [QuarantineOverride(f"r{k}", 1.0, "held", str(k)) for k in range(1200)]
 
 
 @pytest.mark.parametrize("column", ["target", "subject"])

@@ -17,6 +17,7 @@ from escultor.store import appending, codec, log, open_store
 from escultor.store.feedback import choice_target
 from escultor.store.kinds import KINDS, kind_of, kind_of_instance
 from escultor.types import (
+    Checkpoint,
     Choice,
     Comparison,
     Deployment,
@@ -136,6 +137,12 @@ def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
     assert [noun for _, noun in store.log.read(Feedback, since=1.5)] == nouns[1:2]
     assert repr(store.log.last(Health)) == repr(nouns[5])
     assert [store.log.count(each) for each in (Feedback, Verdict, Deployment, Interaction)] == [2, 2, 1, 0]
+
+
+def test_a_checkpoint_of_any_training_method_is_recorded(store):
+    checkpoint = Checkpoint("c", "run", "a new method", (), "config", "data", "code", 0, 1)
+    store.log.append(checkpoint)
+    assert store.log.get(Checkpoint, "c") == checkpoint
 
 
 def test_repeating_a_write_changes_nothing_and_returns_the_same_numbers(store):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from escultor.cli.lookup import need_file, read_corpus
 from escultor.cli.output import CommandResult, Shell
+from escultor.types import RowKind
 
 if TYPE_CHECKING:
     from escultor.types import Document, Example
@@ -25,11 +27,14 @@ class SplitSide(StrEnum):
     HELD_OUT = "held-out"
 
 
-class RowKindOption(StrEnum):
-    DOCUMENT = "document"
-    EXAMPLE = "example"
-    PAIR = "pair"
-    JUDGED = "judged"
+def _row_kind(name: str) -> RowKind:
+    """The kind of row that an option names; `judged` is the old name of `unpaired`."""
+    if name == "judged":
+        print("warning: the row kind `judged` is now called `unpaired`", file=sys.stderr)
+        return "unpaired"
+    if name not in get_args(RowKind):
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(RowKind))}")
+    return cast("RowKind", name)
 
 
 def mine(
@@ -78,15 +83,21 @@ def check(
     shell: Shell,
     file: Annotated[Path, typer.Argument(help="A JSONL file.")],
     kind: Annotated[
-        RowKindOption | None, typer.Option("--kind", help="What its rows are; default: as the first row.")
+        str | None,
+        typer.Option(
+            "--kind",
+            parser=_row_kind,
+            metavar=f"[{'|'.join(get_args(RowKind))}]",
+            help="What its rows are; default: as the first row.",
+        ),
     ] = None,
 ) -> CommandResult:
     """Read a JSONL file as training would, and say what is used and what is left out, and why."""
     from escultor.data.jsonl import kind_of, read_jsonl
 
-    kind = kind or RowKindOption(kind_of(need_file(file)))
-    found = read_jsonl(need_file(file), kind.value)
-    shell.say(f"{file}: {len(found.items):,} rows of kind {kind} can be used")
+    row_kind = cast("RowKind", kind) if kind else kind_of(need_file(file))
+    found = read_jsonl(need_file(file), row_kind)
+    shell.say(f"{file}: {len(found.items):,} rows of kind {row_kind} can be used")
     rest = {reason: n for reason, n in found.counts.items() if reason != "kept"}
     if rest:
         rows = [
@@ -94,4 +105,4 @@ def check(
             for reason, n in rest.items()
         ]
         shell.table(["Left out or not used", "Count", "Lines"], rows, left=(0, 2))
-    return CommandResult({"file": file, "kind": kind, "counts": found.counts, "skipped": found.skipped})
+    return CommandResult({"file": file, "kind": row_kind, "counts": found.counts, "skipped": found.skipped})

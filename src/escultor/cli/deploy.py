@@ -68,14 +68,14 @@ def models(shell: Shell) -> CommandResult:
             m["name"],
             ", ".join(m["aliases"]),
             m["id"][:SHORT],
-            m["phase"],
+            m["method"],
             ", ".join(p[:SHORT] for p in m["parents"]) or "–",
             count(m["parameters"]) if m["parameters"] else "–",
             m["kept"] or "files missing",
         )
         for m in found
     ]
-    heads = ["Name", "Alias", "Checkpoint", "Phase", "Parents", "Parameters", "Kept since"]
+    heads = ["Name", "Alias", "Checkpoint", "Method", "Parents", "Parameters", "Kept since"]
     shell.table(heads, rows, left=(0, 1, 2, 3, 4))
     return CommandResult({"models": found, "aliases": named})
 

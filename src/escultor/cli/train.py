@@ -72,7 +72,7 @@ def kto(
     shell: Shell, processes: Processes, model: StartModel, data: DataArgument, out: RunOut
 ) -> CommandResult:
     """Learn from answers judged one by one, good or bad (Kahneman-Tversky optimisation)."""
-    return _tune(shell, processes, "kto", "judged", shell.config.kto, model, data, out)
+    return _tune(shell, processes, "kto", "unpaired", shell.config.kto, model, data, out)
 
 
 def distill(
@@ -121,7 +121,7 @@ def _tune(
     shell: Shell,
     processes: Processes,
     phase: str,
-    kind: Literal["example", "pair", "judged"],
+    kind: Literal["example", "pair", "unpaired"],
     settings: Any,
     model: str,
     data: Path,

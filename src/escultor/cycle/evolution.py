@@ -23,7 +23,7 @@ from escultor.store import Store, registry
 from escultor.types import Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
 
 CONSUMED = "feedback consumed"  # the step that says up to which entry a promoted model has learnt
-_KIND = {"sft": "example", "dpo": "pair", "kto": "judged"}
+_KIND = {"sft": "example", "dpo": "pair", "kto": "unpaired"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def with_new_answers(
     for them; `scorer` ranks in the place of the judge that it names."""
     settings, displeased = (
         turn.config.feedback.resampling,
-        cast("list[UnpairedExample]", material.items["judged"]),
+        cast("list[UnpairedExample]", material.items["unpaired"]),
     )
     if settings is None or all(verdict.desirable for verdict in displeased):
         return material

@@ -124,11 +124,10 @@ def _kept_run(
 
 def checkpoint_of(record: RunRecord, tree: str, name: str) -> Checkpoint:
     """What a run made, as a noun."""
-    phase: Any = record.phase
     return Checkpoint(
         tree,
         name,
-        phase,
+        record.phase,
         record.parents,
         record.config_hash,
         record.dataset_hash,

@@ -4,7 +4,7 @@
     example   {"prompt": SAID, "completion": SAID}, or {"messages": [...]}: the last answer is learnt
     pair      {"prompt": SAID, "chosen": SAID, "rejected": SAID}; `prompt` may be left out where both
               sides are messages that begin with it
-    judged    {"prompt": SAID, "completion": SAID, "label": true or false}
+    unpaired  {"prompt": SAID, "completion": SAID, "label": true or false}
 
 SAID is text, or messages `[{"role": "user", "content": TEXT}, ...]`. Optional are `id`, `weight`, a pair's
 `flip_rate`, and the `origin` that an exported row keeps. A row that is broken stops the import, ten
@@ -27,7 +27,6 @@ from escultor.data.jsonl_rows import (
     KINDS,
     SHAPES,
     Fault,
-    RowKind,
     Skip,
     TrainingItem,
     build,
@@ -38,7 +37,8 @@ from escultor.data.jsonl_rows import (
 from escultor.errors import DataError
 from escultor.ids import hash_value
 from escultor.store.files import whole
-from escultor.types import Document, Example, Pair, UnpairedExample
+from escultor.strict_json import JsonObject
+from escultor.types import Document, Example, Pair, RowKind, UnpairedExample
 
 MAX_PROBLEMS = 10  # gathered before an import is refused
 LOOKED_AT = 100  # rows from which the kind of a file is told
@@ -47,11 +47,10 @@ _NOUNS: dict[type, RowKind] = {
     Document: "document",
     Example: "example",
     Pair: "pair",
-    UnpairedExample: "judged",
+    UnpairedExample: "unpaired",
 }
 
 T = TypeVar("T", bound=TrainingItem)
-JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def read_jsonl(path: Path, kind: Literal["example"]) -> JsonlContents[Example]: 
 @overload
 def read_jsonl(path: Path, kind: Literal["pair"]) -> JsonlContents[Pair]: ...
 @overload
-def read_jsonl(path: Path, kind: Literal["judged"]) -> JsonlContents[UnpairedExample]: ...
+def read_jsonl(path: Path, kind: Literal["unpaired"]) -> JsonlContents[UnpairedExample]: ...
 @overload
 def read_jsonl(path: Path, kind: RowKind) -> JsonlContents[Any]: ...
 def read_jsonl(path: Path, kind: RowKind) -> JsonlContents[Any]:
@@ -91,7 +90,7 @@ def read_jsonl(path: Path, kind: RowKind) -> JsonlContents[Any]:
 
 
 def kind_of(path: Path) -> RowKind:
-    """What a file's first sound row is: document, example, pair or judged. Broken ones before it are what
+    """What a file's first sound row is: document, example, pair or unpaired. Broken ones before it are what
     those who read the file count or refuse.
 
     Raises DataError when none of the first hundred is one, or the file cannot be read.

@@ -6,21 +6,31 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from escultor.errors import say
 from escultor.ids import hash_value
 from escultor.strict_json import no_constant
-from escultor.types import Consent, Document, Example, Message, Messages, Origin, Pair, Role, UnpairedExample
+from escultor.types import (
+    Consent,
+    Document,
+    Example,
+    Message,
+    Messages,
+    Origin,
+    Pair,
+    Role,
+    RowKind,
+    UnpairedExample,
+)
 
-RowKind = Literal["document", "example", "pair", "judged"]
 TrainingItem = Document | Example | Pair | UnpairedExample
 KINDS: tuple[RowKind, ...] = get_args(RowKind)
 KEYS: dict[RowKind, frozenset[str]] = {
     "document": frozenset(("text", "id", "origin")),
     "example": frozenset(("prompt", "completion", "messages", "id", "weight", "origin")),
     "pair": frozenset(("prompt", "chosen", "rejected", "id", "weight", "flip_rate", "origin")),
-    "judged": frozenset(("prompt", "completion", "label", "id", "weight", "origin")),
+    "unpaired": frozenset(("prompt", "completion", "label", "id", "weight", "origin")),
 }
 SHAPES = "{text}, {prompt, completion}, {messages}, {prompt, chosen, rejected} or {prompt, completion, label}"
 WEIGHT_LIMIT = 1e30  # and its inverse
@@ -121,22 +131,23 @@ def _pair(row: dict[str, Any], counts: Counter[str], where: str) -> Pair:
     return Pair(id, prompt, chosen, rejected, _origin(row, "pair", where), weight, flip_rate)
 
 
-def _judged(row: dict[str, Any], counts: Counter[str], where: str) -> UnpairedExample:
+def _unpaired(row: dict[str, Any], counts: Counter[str], where: str) -> UnpairedExample:
     prompt = _said(_field(row, "prompt"), "prompt")
     response = _answer(row, "completion", prompt)
     _refuse_empty(prompt, completion=response)
     label, weight = _field(row, "label"), _weight(row)
     if not isinstance(label, bool):
         raise Fault("`label` is of the wrong type", short(label), "true (a good answer) or false")
+    # The name that this kind had when ids were first made: the same content keeps its id.
     id = _id(row, "judged", prompt, response, label, weight)
-    return UnpairedExample(id, prompt, response, label, _origin(row, "judged", where), weight)
+    return UnpairedExample(id, prompt, response, label, _origin(row, "unpaired", where), weight)
 
 
 _BUILDERS: dict[RowKind, Callable[[dict[str, Any], Counter[str], str], TrainingItem]] = {
     "document": _document,
     "example": _example,
     "pair": _pair,
-    "judged": _judged,
+    "unpaired": _unpaired,
 }
 
 

@@ -106,7 +106,7 @@ def advise(card: dict[str, Any], settings: FeedbackRules) -> Advice:
     else:
         found = f"{_n(pairs, 'pair')} ({sources})" if pairs else "no pairs"
         lines.append(f"{found}: too few for DPO; {settings.min_pairs - pairs:,} more needed")
-    stage, line = _thumbs(kinds["judged"], settings, "dpo" in stages)
+    stage, line = _thumbs(kinds["unpaired"], settings, "dpo" in stages)
     return Advice((*stages, *stage), (*lines, line, *_held_back(card["counts"])))
 
 
@@ -175,7 +175,7 @@ def _n(number: int, noun: str) -> str:
 def lines(card: dict[str, Any]) -> Iterator[str]:
     """What the section says in sentences."""
     yield from (f"{line}." for line in card.get("advice", ()))
-    pair, judged = card["kinds"]["pair"], card["kinds"]["judged"]
+    pair, judged = card["kinds"]["pair"], card["kinds"]["unpaired"]
     if pair["rows"]:
         yield (
             f"Pairs: mean flip rate {pair['mean_flip_rate']:.3f}; chosen answers are longer by "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from escultor.errors import StoreError
 
-SCHEMA = "5"
+SCHEMA = "6"
 TABLES = (
     *("meta", "answers", "live", "picks", "children", "wanted", "rates", "subjects", "dirty", "drafts"),
     *("tally", "seen", "edits"),

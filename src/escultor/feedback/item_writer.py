@@ -23,7 +23,11 @@ from escultor.store.files import explained
 from escultor.store.log import Log
 
 # Where in a row what its id does not name begins. JSON escapes quotes, so that no text holds this.
-TAIL: dict[ItemKind, bytes] = {"example": b', "id": "', "pair": b', "flip_rate": ', "judged": b', "label": '}
+TAIL: dict[ItemKind, bytes] = {
+    "example": b', "id": "',
+    "pair": b', "flip_rate": ',
+    "unpaired": b', "label": ',
+}
 ID = TAIL["example"]
 _json = json.JSONEncoder(ensure_ascii=False).encode
 

@@ -36,7 +36,7 @@ from escultor.stats.logistic import log_odds
 from escultor.types import SourceKind
 
 NOBODY = "nobody"
-ItemKind = Literal["pair", "example", "judged"]
+ItemKind = Literal["pair", "example", "unpaired"]
 
 
 class Draft(NamedTuple):
@@ -282,7 +282,7 @@ def thumbs(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
             group.count("left out: verdict too doubtful")
         else:
             words = tuple(word for j in verdict.judgements for word in j.words)
-            made = _draft(group, "judged", answer.id, "", words, verdict.flip, 1 - 2 * verdict.flip)
+            made = _draft(group, "unpaired", answer.id, "", words, verdict.flip, 1 - 2 * verdict.flip)
             yield made._replace(desirable=verdict.up)
 
 
@@ -291,7 +291,7 @@ LABELLING_RULES: tuple[LabellingRule, ...] = (
     LabellingRule("regeneration", 1, ("pair",), regenerations),
     LabellingRule("choice", 2, ("pair",), choices),
     LabellingRule("same-prompt", 3, ("pair",), same_prompt),
-    LabellingRule("thumb", 2, ("judged",), thumbs),
+    LabellingRule("thumb", 2, ("unpaired",), thumbs),
 )
 RULES = hash_value([[route.rule for route in LABELLING_RULES], IMPLICIT_RULES])[
     :12

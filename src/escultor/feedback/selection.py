@@ -30,7 +30,9 @@ from escultor.types import (
 )
 
 FeedbackItem = Example | Pair | UnpairedExample
-KINDS: tuple[ItemKind, ...] = ("example", "pair", "judged")
+KINDS: tuple[ItemKind, ...] = ("example", "pair", "unpaired")
+# The names of kinds in the hashes that item ids are; never changed, so that the same content keeps its id.
+ID_NAMES: dict[ItemKind, str] = {"example": "example", "pair": "pair", "unpaired": "judged"}
 READ_AT_ONCE = 2000  # items whose texts are in memory
 EDIT = (0.02, 0.6)  # normalised Levenshtein distance between which an edit is one, and no other answer
 SHORT = 20  # characters; of a shorter answer every correction changes most
@@ -192,7 +194,7 @@ def _consistent(found: list[SelectedDraft], counts: Counter[str]) -> list[Select
         if content in by_content:
             counts["left out: said twice by different routes"] += 1
             continue
-        chosen.id = hash_bytes("\x1f".join((chosen.draft.kind, *content)).encode())
+        chosen.id = hash_bytes("\x1f".join((ID_NAMES[chosen.draft.kind], *content)).encode())
         by_content[content] = chosen
         if other and (back := (prompt, other.text, text)) in by_content:
             against |= {content, back}
@@ -232,7 +234,7 @@ def _weigh(found: list[SelectedDraft], settings: FeedbackRules, probation: froze
             chance *= other.propensity  # both had to be drawn
         chances.append(chance)
     weights = weighting.propensity_weights(chances, settings.propensity_clip)
-    if found and found[0].draft.kind == "judged":
+    if found and found[0].draft.kind == "unpaired":
         skills = [c.facts.skill for c in found]
         classes = weighting.class_weights(
             [c.draft.desirable for c in found], skills, settings.propensity_clip
@@ -299,7 +301,7 @@ def _finished(found: list[SelectedDraft], kind: ItemKind) -> list[SelectedDraft]
     """In the order of their ids, so that nothing depends on when what was read."""
     found = sorted(found, key=lambda c: c.id)
     weights = weighting.normalised([c.weight for c in found])
-    if kind == "judged":
+    if kind == "unpaired":
         weights = weighting.balanced(weights, [c.draft.desirable for c in found])
     for chosen, weight in zip(found, weights, strict=True):
         chosen.weight = round(weight, 6)
@@ -352,7 +354,7 @@ def item_of(id: str, weight: float, draft: Draft, prompt: Messages, text: str, r
     origin = Origin((*parents, *draft.words), rule, Consent.TRAIN)
     if draft.kind == "pair":
         return Pair(id, prompt, text, rejected, origin, weight, draft.flip)
-    if draft.kind == "judged":
+    if draft.kind == "unpaired":
         return UnpairedExample(id, prompt, text, draft.desirable, origin, weight)
     return Example(id, prompt, text, origin, weight)
 

@@ -20,7 +20,7 @@ from escultor.ids import hash_bytes, new_id
 from escultor.store.tables import erased, log, mention
 from escultor.types import Erasure
 
-INTERACTION, FEEDBACK = "interaction", "feedback"
+INTERACTION, PENDING, FEEDBACK = "interaction", "pending", "feedback"
 CHUNK = 500  # values in one statement
 
 T = TypeVar("T")
@@ -48,6 +48,8 @@ def digests(row: Mapping[str, Any], mentions: Iterable[str]) -> Iterator[str]:
     """What a new entry must not be, or be about."""
     if row["subject"] is not None:
         yield digest(row["kind"], row["id"])
+    if row["kind"] == PENDING:
+        yield digest(INTERACTION, row["id"])
     if row["kind"] == FEEDBACK:
         yield digest(INTERACTION, row["target"])
         for answer in mentions:

@@ -63,7 +63,7 @@ class RecordKind:
 KINDS = (
     RecordKind("interaction", Interaction, target=lambda n: n.version, subject=lambda n: n.subject),
     RecordKind(
-        "opening",
+        "pending",
         PendingInteraction,
         target=lambda n: n.interaction.version,
         subject=lambda n: n.interaction.subject,
@@ -90,7 +90,7 @@ KINDS = (
     RecordKind("plan", Plan, target=lambda n: n.because),
     RecordKind("erasure", Erasure, target=lambda n: n.subject),
     RecordKind("key", KeyEvent, target=lambda n: getattr(n, "key", None)),
-    RecordKind("release", QuarantineOverride, target=lambda n: n.target),
+    RecordKind("quarantine_override", QuarantineOverride, target=lambda n: n.target),
     RecordKind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
 )
 _BY_NOUN = {kind.noun: kind for kind in KINDS}

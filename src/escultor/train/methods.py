@@ -1,13 +1,13 @@
 """The methods as a table. A method is how items become rows, what a frozen model adds, and what is
 minimised; none has a loop of its own.
 
-| phase    | from       | a frozen model adds    | objective |
-|----------|------------|------------------------|-----------|
-| pretrain | Document   | –                      | nll       |
-| sft      | Example    | –                      | nll       |
-| dpo      | Pair       | reference log-probs    | dpo       |
-| kto      | Judged     | reference log-probs    | kto       |
-| distill  | Example    | the teacher's states   | kd        |
+| method   | from            | a frozen model adds    | objective |
+|----------|-----------------|------------------------|-----------|
+| pretrain | Document        | –                      | nll       |
+| sft      | Example         | –                      | nll       |
+| dpo      | Pair            | reference log-probs    | dpo       |
+| kto      | UnpairedExample | reference log-probs    | kto       |
+| distill  | Example         | the teacher's states   | kd        |
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from escultor.train.loop import Objective, Stream
 from escultor.train.method_objectives import chosen_loss, distillation, per_token, verdicts
 from escultor.train.objectives import nll
 from escultor.train.streams import PackedStream, RowStream
-from escultor.types import Document, Example, Pair, UnpairedExample
+from escultor.types import Document, Example, Pair, RowKind, UnpairedExample
 
 RowBuilder = Callable[[Sequence[Any], ChatTemplate, int, Counter[str], Any], Sequence[Any]]
 
@@ -63,7 +63,7 @@ class Method:
     reference: once for each row; a teacher: in every step); `objective(settings)` is what the loop
     minimises."""
 
-    kind: Literal["document", "example", "pair", "judged"]
+    kind: RowKind
     rows: RowBuilder
     stream: Callable[[Sequence[Any], Frozen, Any], Stream]
     objective: Callable[[Any], Objective]
@@ -153,7 +153,7 @@ def _pair_rows(
     return [replace(row, flip_rate=row.flip_rate or settings.flip_rate) for row in rows]
 
 
-def _judged_rows(
+def _unpaired_rows(
     items: Sequence[UnpairedExample], chat: ChatTemplate, room: int, counts: Counter[str], settings: Training
 ) -> Sequence[UnpairedRow]:
     return unpaired_rows(items, chat, room, counts)
@@ -163,6 +163,6 @@ METHODS: dict[str, Method] = {
     "pretrain": Method("document", _document_rows, _packed_documents, per_token(nll)),
     "sft": Method("example", _example_rows, _examples, per_token(nll)),
     "dpo": Method("pair", _pair_rows, _pairs_with_reference, chosen_loss, "reference"),
-    "kto": Method("judged", _judged_rows, _verdicts_with_reference, verdicts, "reference"),
+    "kto": Method("unpaired", _unpaired_rows, _verdicts_with_reference, verdicts, "reference"),
     "distill": Method("example", _weighted_rows, _examples_with_teacher, distillation, "teacher"),
 }

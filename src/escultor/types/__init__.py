@@ -55,6 +55,7 @@ from escultor.types.training import (
     Origin,
     Pair,
     Review,
+    RowKind,
     UnpairedExample,
 )
 
@@ -101,6 +102,7 @@ __all__ = [
     "Review",
     "Revocation",
     "Role",
+    "RowKind",
     "Sampling",
     "Scale",
     "Scope",

@@ -8,6 +8,8 @@ from typing import Literal
 from escultor.types.interactions import Consent
 from escultor.types.messages import Messages
 
+RowKind = Literal["document", "example", "pair", "unpaired"]  # what the rows of a dataset are
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -69,7 +71,7 @@ class DatasetVersion:
 
     hash: str
     name: str
-    kind: Literal["document", "example", "pair", "judged"]
+    kind: RowKind
     rows: int
     counts: dict[str, int]  # by source, and by reason for what was left out
     blob: str  # the rows, as JSONL
@@ -112,7 +114,7 @@ class Checkpoint:
 
     id: str  # hash of the files
     name: str
-    phase: Literal["import", "pretrain", "sft", "dpo", "kto", "distill"]
+    method: str  # the training method (pretrain, sft, dpo, …), or import
     parents: tuple[str, ...]
     config_hash: str
     dataset_hash: str

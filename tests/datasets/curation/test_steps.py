@@ -18,7 +18,7 @@ def test_a_row_comes_back_from_its_line():
         "document": {"text": "é\nx"},
         "example": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
         "pair": {"prompt": "a", "chosen": "b", "rejected": "c", "flip_rate": 0.1},
-        "judged": {"prompt": "a", "completion": "b", "label": False, "weight": 2.0},
+        "unpaired": {"prompt": "a", "completion": "b", "label": False, "weight": 2.0},
     }
     about = {"labels": {"domain": "law"}, "figures": {"x": 1.5}, "subject": "s1", "time": 3.0}
     for kind, data in kinds.items():

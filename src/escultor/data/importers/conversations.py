@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, short
+from escultor.strict_json import JsonObject
 
-JsonObject = dict[str, Any]
 _SHAREGPT = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "assistant", "model"), "assistant"),
@@ -73,7 +73,7 @@ def kind_of_row(row: JsonObject) -> RowKind | None:
     if keys >= {"chosen", "rejected"}:
         return "pair"
     if keys >= {"prompt", "completion", "label"}:
-        return "judged"
+        return "unpaired"
     if "messages" in keys or keys >= {"prompt", "completion"}:
         return "example"
     return "document" if "text" in keys else None

@@ -23,11 +23,11 @@ from escultor.data.jsonl import MAX_LINES, MAX_PROBLEMS, Reader, write_jsonl
 from escultor.data.jsonl_rows import Fault, Skip, TrainingItem, decode, short
 from escultor.errors import DataError, Erased, EscultorError, IdTaken
 from escultor.store.log import Log
+from escultor.strict_json import JsonObject
 from escultor.types import Consent, Feedback, Interaction
 
 BATCH = 500  # entries of one transaction
 WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
-JsonObject = dict[str, Any]
 Noun = Interaction | Feedback
 
 ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {

@@ -19,9 +19,9 @@ from typing import Any
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.store.feedback import THUMB
+from escultor.strict_json import JsonObject
 from escultor.types import Correction, Feedback, Rating, Remark, SourceKind
 
-JsonObject = dict[str, Any]
 _SOURCES = {"API": SourceKind.END_USER, "EVAL": SourceKind.LLM_JUDGE, "ANNOTATION": SourceKind.RATER}
 _TRUTH = {1: True, 0: False, "True": True, "False": False}
 

@@ -18,6 +18,7 @@ from typing import Any
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.store.feedback import THUMB
+from escultor.strict_json import JsonObject
 from escultor.types import (
     Choice,
     Consent,
@@ -32,7 +33,6 @@ from escultor.types import (
     Usage,
 )
 
-JsonObject = dict[str, Any]
 SCORE = "score"
 _DEPTH = 1000  # messages of one chat that are followed back
 

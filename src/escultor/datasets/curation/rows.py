@@ -143,5 +143,7 @@ _READERS: dict[str, Callable[[dict[str, Any], Origin], TrainingItem]] = {
     "pair": lambda d, o: Pair(
         d["id"], _prompt(d), d["chosen"], d["rejected"], o, d["weight"], d["flip_rate"]
     ),
-    "judged": lambda d, o: UnpairedExample(d["id"], _prompt(d), d["completion"], d["label"], o, d["weight"]),
+    "unpaired": lambda d, o: UnpairedExample(
+        d["id"], _prompt(d), d["completion"], d["label"], o, d["weight"]
+    ),
 }
