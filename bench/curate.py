@@ -22,10 +22,15 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.contamination import examined
-from escultor.datasets.curation.near_duplicates import alike, band_hashes, bands_for, near_choice
-from escultor.datasets.curation.normalization import window_sets
+from escultor.datasets.curation.contamination import index_texts
 from escultor.datasets.curation.pipeline import Curated, curate
+from escultor.datasets.similarity.near_duplicates import (
+    are_similar,
+    band_hashes,
+    bands_for,
+    drop_near_duplicates,
+)
+from escultor.datasets.similarity.normalization import shingle_sets
 
 NEAR, PERMUTATIONS = Curation().near.threshold, Curation().near.permutations
 HERE = Path(__file__).parent
@@ -70,7 +75,7 @@ def spent() -> float:
 
 def full(source: Path, folder: Path, workers: int, questions: list[str]) -> dict[str, Any]:
     """The whole pipeline but the perplexity feature, on the clock."""
-    contexts = {"decontaminate": examined(questions, 13)}
+    contexts = {"decontaminate": index_texts(questions, 13)}
     seconds: dict[str, float] = {}
     start, cpu = time.perf_counter(), spent()
     with Peak() as peak:
@@ -166,7 +171,7 @@ class InMemory:
     def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
         for some in pairs:
             numbers, at = np.unique(some, return_inverse=True)
-            yield some[alike([self.rows[n][1] for n in numbers], at.reshape(-1, 2), threshold)]
+            yield some[are_similar([self.rows[n][1] for n in numbers], at.reshape(-1, 2), threshold)]
 
 
 def ours_alone(rows: Rows) -> dict[str, Any]:
@@ -175,7 +180,9 @@ def ours_alone(rows: Rows) -> dict[str, Any]:
     shape = bands_for(NEAR, PERMUTATIONS)
     texts = [parts for _, parts in rows]
     bands = band_hashes(texts, *shape)
-    left_out = near_choice(bands.T, np.ones(len(rows), dtype=bool), NEAR, InMemory(rows))["near duplicate"]  # type: ignore[arg-type]
+    left_out = drop_near_duplicates(bands.T, np.ones(len(rows), dtype=bool), NEAR, InMemory(rows))[
+        "near duplicate"
+    ]  # type: ignore[arg-type]
     return scored(rows, set(np.flatnonzero(left_out).tolist()), time.process_time() - start)
 
 
@@ -187,7 +194,7 @@ def datasketch(rows: Rows, hashed: bool) -> dict[str, Any]:
     bands, width = bands_for(NEAR, PERMUTATIONS)
     start = time.process_time()
     index = MinHashLSH(num_perm=bands * width, params=(bands, width))
-    sets = window_sets([parts for _, parts in rows])
+    sets = shingle_sets([parts for _, parts in rows])
     if hashed:
         low = ((found & np.uint64(2**32 - 1)).tolist() for found in sets)
         sketches = MinHash.generator(low, num_perm=bands * width, hashfunc=int)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from escultor.data.sources.python_docs import mine
-from escultor.datasets.curation.normalization import jaccard, window_set
+from escultor.datasets.similarity.normalization import jaccard, shingle_set
 
 THRESHOLD = 0.75
 RECENT = 5000  # originals from which a copy may be made
@@ -130,7 +130,7 @@ def rows(count: int, pool: list[str], questions: list[str], seed: int = 0) -> It
 
 def _similar(one: dict[str, Any], other: dict[str, Any]) -> bool:
     # "prompt user" is the role of a prompt that is plain text.
-    sets = [window_set((("prompt user", r["prompt"]), ("response", r["completion"]))) for r in (one, other)]
+    sets = [shingle_set((("prompt user", r["prompt"]), ("response", r["completion"]))) for r in (one, other)]
     return jaccard(*sets) >= THRESHOLD
 
 

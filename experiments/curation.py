@@ -31,10 +31,10 @@ from escultor.config.curation import Curation
 from escultor.cycle.api import read_corpus
 from escultor.data.jsonl import write_jsonl
 from escultor.data.sources.documentation import Gold, balanced
-from escultor.datasets.curation.labels import labelled
+from escultor.datasets.curation.labels import with_labels
 from escultor.datasets.curation.pipeline import curate
 from escultor.datasets.curation.quality import fit
-from escultor.datasets.curation.rows import CurationRow, read
+from escultor.datasets.rows import CurationRow, read_line
 from escultor.model.generate import generate
 from escultor.model.load import load
 from escultor.model.loaded import Loaded
@@ -80,14 +80,14 @@ def chosen(
     items: Sequence[Example], rated: Sequence[Example], verdicts: Sequence[bool], count: int
 ) -> list[Example]:
     """The best rows by the pipeline with a score fitted to ratings."""
-    model = fit([labelled(CurationRow(item, "rated")) for item in rated], verdicts, 1.0)
+    model = fit([with_labels(CurationRow(item, "rated")) for item in rated], verdicts, 1.0)
     settings = Curation.model_validate({"workers": 1, "quality": {"min_score": 0}})
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "in.jsonl"
         write_jsonl(source, items)
         made = curate([source], Path(name) / "out", settings, {"quality": model}, top=count)
         with made.rows.open("rb") as file:
-            return [read("example", line).item for line in file]  # type: ignore[misc]
+            return [read_line("example", line).item for line in file]  # type: ignore[misc]
 
 
 def bits(loaded: Loaded, golds: Sequence[Gold]) -> float:

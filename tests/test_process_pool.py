@@ -18,7 +18,7 @@ def named(shared, piece):
 
 if __name__ == "__main__":
     with ProcessPool(2, None) as crew:
-        print(*set(crew.over(named, range(8))), flush=True)
+        print(*set(crew.map(named, range(8))), flush=True)
         time.sleep(60)
 """
 

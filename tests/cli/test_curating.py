@@ -117,13 +117,13 @@ def test_reviewing_keeps_every_decision_and_goes_on_where_it_was(cli, dataset):
 
 def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset, monkeypatch):
     from escultor.cli import review
-    from escultor.datasets.curation.review import decisions, queue, record
-    from escultor.datasets.versions import find, rows_of
+    from escultor.datasets.review import decisions, queue, record
+    from escultor.datasets.versions import find_version, read_rows
     from escultor.store import open_store
 
     with open_store("store") as store:
-        version = find(store, "mine")
-        first = queue(rows_of(store, version), "uniform", version.hash, 6, frozenset())
+        version = find_version(store, "mine")
+        first = queue(read_rows(store, version), "uniform", version.hash, 6, frozenset())
         ids = [row.item.id for row in first]
 
         def asked(shell, prompt):  # while ana looks at her first row, bob decides on that and two more
@@ -145,7 +145,7 @@ def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset,
 def test_decisions_of_several_people_at_one_moment_are_all_kept(cli, dataset):
     from concurrent.futures import ThreadPoolExecutor
 
-    from escultor.datasets.curation.review import decisions, record
+    from escultor.datasets.review import decisions, record
     from escultor.store import open_store
 
     def review(who):
@@ -194,7 +194,7 @@ def test_what_is_held_out_is_dropped_where_training_reads(cli, tmp_path, source,
 
 def test_what_was_held_out_elsewhere_enters_no_dataset_and_no_export(cli, tmp_path, source, dataset):
     from escultor.datasets.held_out import hold_out
-    from escultor.datasets.versions import find, rows_of
+    from escultor.datasets.versions import find_version, read_rows
     from escultor.store import open_store
 
     words = ("data", "curate", source, "--out", "other", *STORE, "--json")
@@ -203,7 +203,7 @@ def test_what_was_held_out_elsewhere_enters_no_dataset_and_no_export(cli, tmp_pa
     assert step["removed"] == {"prompt is held out": dataset["held_out"]}
     assert whole["rows"] == dataset["rows"]
     with open_store("store") as store:
-        hold_out(store, "later", [row.item for row in rows_of(store, find(store, "other"))][:4])
+        hold_out(store, "later", [row.item for row in read_rows(store, find_version(store, "other"))][:4])
     call = cli("data", "export", "other", "--out", "o.jsonl", *STORE, "--json")
     assert call.data["rows"] == whole["rows"] - 4
     assert sum(call.data["left_out"].values()) == 4

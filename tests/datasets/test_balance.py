@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.config.curation import Balance
-from escultor.datasets.balance import allocate, apportioned, lopsided
-from escultor.datasets.curation.balancing import balance_choice
+from escultor.datasets.balance import allocate, apportion, dominant_value
+from escultor.datasets.curation.balancing import choose_balanced
 from escultor.datasets.joint_balance import allocate_jointly
 from escultor.errors import DataError
 
@@ -46,7 +46,7 @@ def test_targets_are_met_to_the_row_where_supply_allows(targets, rows):
 
 @given(st.integers(0, 500), st.lists(st.integers(1, 50), min_size=1, max_size=6))
 def test_apportioning_gives_out_everything(total, weights):
-    dealt = apportioned(total, {str(i): w / sum(weights) for i, w in enumerate(weights)})
+    dealt = apportion(total, {str(i): w / sum(weights) for i, w in enumerate(weights)})
     assert sum(dealt.values()) == total
     assert total < len(weights) or min(dealt.values()) >= 1
 
@@ -72,7 +72,7 @@ def coded(values):
 def chosen(values, score, tie, targets, **more):
     labels = {"domain": coded(values), "purpose": coded(["unlabelled"] * len(values))}
     every = np.ones(len(values), dtype=bool)
-    return balance_choice(labels, score, tie, every, Balance(targets=targets, **more))
+    return choose_balanced(labels, score, tie, every, Balance(targets=targets, **more))
 
 
 def test_the_best_of_each_stay_and_what_is_missing_is_said():
@@ -161,7 +161,7 @@ def test_the_best_of_each_combination_stay():
     }
     score, tie = draw.random(400), np.arange(400, dtype=np.uint64)
     targets = {"domain": {"law": 0.5, "art": 0.5}, "length": {"short": 0.35, "long": 0.65}}
-    keep, said = balance_choice(labels, score, tie, np.ones(400, dtype=bool), Balance(targets=targets))
+    keep, said = choose_balanced(labels, score, tie, np.ones(400, dtype=bool), Balance(targets=targets))
     codes = labels["domain"][0] * 2 + labels["length"][0]
     for code in range(4):
         own = codes == code
@@ -172,10 +172,10 @@ def test_the_best_of_each_combination_stay():
 
 
 def test_one_label_too_many_is_said_in_words():
-    said = lopsided("domain", {"ai-ml": 95, "web": 5}, 0.6)
+    said = dominant_value("domain", {"ai-ml": 95, "web": 5}, 0.6)
     assert said == ["95% ai-ml: the model will be good at ai-ml and worse elsewhere"]
-    assert lopsided("domain", {"ai-ml": 60, "web": 40}, 0.6) == []
-    assert lopsided("domain", {}, 0.6) == []
-    assert lopsided("domain", {"unlabelled": 9}, 0.6) == []
-    said = lopsided("domain", {"unlabelled": 9, "law": 1}, 0.6)
-    assert said == ["90% of the rows name no domain: how they are balanced is not known"]
+    assert dominant_value("domain", {"ai-ml": 60, "web": 40}, 0.6) == []
+    assert dominant_value("domain", {}, 0.6) == []
+    assert dominant_value("domain", {"unlabelled": 9}, 0.6) == []
+    said = dominant_value("domain", {"unlabelled": 9, "law": 1}, 0.6)
+    assert said == ["90% of the rows have no domain: their balance is unknown"]

@@ -2,7 +2,7 @@
 
 import json
 
-from escultor.datasets.versions import find, rows_of
+from escultor.datasets.versions import find_version, read_rows
 from escultor.store import open_store
 from escultor.types import Consent, DatasetVersion, Message, Origin, Role, UnpairedExample
 
@@ -23,7 +23,7 @@ def test_rows_of_unpaired_examples_that_were_called_judged_are_read(tmp_path):
     with open_store(str(tmp_path)) as store:
         blob = store.blobs.put_bytes(json.dumps(ROW).encode() + b"\n")
         store.log.append(DatasetVersion("hash", "june-judged", "unpaired", 1, {"kept": 1}, blob))
-        (row,) = rows_of(store, find(store, "june-judged"))
+        (row,) = read_rows(store, find_version(store, "june-judged"))
     prompt = (Message(Role.USER, "What is 2 + 2?"),)
     origin = Origin(("a1",), "import/judged/1", Consent.TRAIN)
     assert row.item == UnpairedExample("v1", prompt, "4", True, origin)

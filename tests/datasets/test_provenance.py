@@ -5,7 +5,7 @@ import json
 import pytest
 
 from escultor.datasets import provenance
-from escultor.datasets.provenance import made_of
+from escultor.datasets.provenance import derived_from
 from escultor.errors import StoreError
 from escultor.ids import plain
 from escultor.store import open_store
@@ -73,34 +73,34 @@ def trained(store):
 
 def test_datasets_and_checkpoints_made_of_erased_entries_are_found_however_indirectly(trained):
     erasure = trained.log.erase("ann", by="ann")
-    found = made_of(trained, [erasure.id])
+    found = derived_from(trained, [erasure.id])
     assert sorted(names(found.datasets)) == ["by-feedback", "direct", "second-hand", "third-hand"]
     assert sorted(names(found.trained)) == ["one", "three"]
     assert names(found.descended) == ["child", "grandchild"]
     assert names(found.unknown) == ["grandchild"]
-    assert found.shown()["checkpoints"][0] == {"name": "one", "id": "one", "how": "trained on it"}
+    assert found.summary()["checkpoints"][0] == {"name": "one", "id": "one", "how": "trained on it"}
 
 
 def test_it_can_be_asked_again_and_reads_no_blob_twice(trained, monkeypatch):
     erasure = trained.log.erase("ann", by="ann")
-    first = made_of(trained, [erasure.id])
+    first = derived_from(trained, [erasure.id])
     monkeypatch.setattr(provenance, "_all_numbers", None)
-    assert made_of(trained, [erasure.id]) == first
+    assert derived_from(trained, [erasure.id]) == first
 
 
 def test_an_index_that_was_cut_short_is_made_again(trained):
     erasure = trained.log.erase("ann", by="ann")
-    first = made_of(trained, [erasure.id])
+    first = derived_from(trained, [erasure.id])
     for path in (trained.root / "cache" / "parents").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    assert made_of(trained, [erasure.id]) == first
+    assert derived_from(trained, [erasure.id]) == first
 
 
 def test_nothing_is_made_of_what_was_never_used_and_a_missing_blob_is_no_answer(trained):
-    assert made_of(trained, []).datasets == ()
+    assert derived_from(trained, []).datasets == ()
     erasure = trained.log.erase("nobody", by="ann")
-    assert made_of(trained, [erasure.id]).datasets == ()
+    assert derived_from(trained, [erasure.id]).datasets == ()
     trained.log.append(DatasetVersion("hash-lost", "lost", "document", 1, {}, "0" * 32))
     erasure = trained.log.erase("ann", by="ann")
     with pytest.raises(StoreError, match="holds no such bytes"):
-        made_of(trained, [erasure.id])
+        derived_from(trained, [erasure.id])

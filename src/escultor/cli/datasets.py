@@ -46,7 +46,7 @@ def curate(
     """Make a clean dataset of raw rows, with an account of every step."""
     from escultor.cli.progress import LiveProgress
     from escultor.config import with_steps
-    from escultor.datasets.curation.build import make
+    from escultor.datasets.build import build_dataset
     from escultor.store import open_store
 
     config = shell.config if steps is None else with_steps(shell.config, need_file(steps))
@@ -60,7 +60,9 @@ def curate(
                 live.note(f"{step}: {before:,} in, {left:,} out")
 
         live.phase("curate")
-        version, made = make(store, name, files, config.curation, top, ratings, told)
+        version, made = build_dataset(
+            store, name, files, config.curation, top=top, rated=ratings, progress=told
+        )
     return _told(shell, version, made)
 
 
@@ -121,12 +123,12 @@ def card(
 ) -> CommandResult:
     """Say what is known of a dataset: sources, steps, balance, review."""
     from escultor.datasets.cards import markdown
-    from escultor.datasets.curation.review import decisions, reviewed
-    from escultor.datasets.versions import card_of, find
+    from escultor.datasets.review import decisions, reviewed
+    from escultor.datasets.versions import find_version, load_card
 
     with existing_store(shell.config.store.url) as store:
-        version = find(store, name)
-        known = card_of(store, version) | {"review": asdict(reviewed(decisions(store, version.hash)))}
+        version = find_version(store, name)
+        known = load_card(store, version) | {"review": asdict(reviewed(decisions(store, version.hash)))}
     if out is None:
         shell.say(markdown(known))
     else:
@@ -159,12 +161,12 @@ def export(
 ) -> CommandResult:
     """Write a dataset's training rows for other programs, without what was held out since it was made."""
     from escultor.data.exports import export as write
-    from escultor.datasets.versions import allowed_rows, find
+    from escultor.datasets.versions import allowed_rows, find_version
 
     left_out: Counter[str] = Counter()
     with existing_store(shell.config.store.url) as store:
-        version = find(store, name)
-        count = write(allowed_rows(store, version, left_out), format.value, out)
+        version = find_version(store, name)
+        count = write((row.item for row in allowed_rows(store, version, left_out)), format.value, out)
     shell.say(f"wrote {count:,} rows of {version.name} to {out} ({format})")
     for reason, n in left_out.items():
         shell.say(f"{n:,} rows {reason}", "yellow")
@@ -179,10 +181,10 @@ def diff(
     b: Annotated[str, typer.Argument(help="Another.")],
 ) -> CommandResult:
     """Say in what two datasets differ."""
-    from escultor.datasets.versions import difference, find
+    from escultor.datasets.versions import compare_versions, find_version
 
     with existing_store(shell.config.store.url) as store:
-        found = difference(store, find(store, a), find(store, b))
+        found = compare_versions(store, find_version(store, a), find_version(store, b))
     rows = [
         ("in both", found.same),
         (f"only in {a}", found.only_a),

@@ -16,7 +16,7 @@ from escultor.cli.output import CommandResult, Shell
 from escultor.errors import InputError
 
 if TYPE_CHECKING:
-    from escultor.datasets.curation.rows import CurationRow
+    from escultor.datasets.rows import CurationRow
 
 KEYS = {"a": "accept", "r": "reject", "e": "edit", "s": "skip"}
 
@@ -39,18 +39,18 @@ def review(
     ] = False,
 ) -> CommandResult:
     """Look at rows of a dataset and decide; every decision is kept at once."""
-    from escultor.datasets.curation.review import decisions, queue, reviewed
-    from escultor.datasets.versions import find, rows_of
+    from escultor.datasets.review import decisions, queue, reviewed
+    from escultor.datasets.versions import find_version, read_rows
 
     who = reviewer or _user()
     with existing_store(shell.config.store.url) as store:
-        version = find(store, name)
+        version = find_version(store, name)
         if finish:
             return _finish(shell, store, version)
         uniform = sampling is ReviewOrderOption.UNIFORM
         before = decisions(store, version.hash)
         done = frozenset(row for row, said in before.items() if any(r.uniform == uniform for r in said))
-        waiting = queue(rows_of(store, version), sampling.value, version.hash, count, done)
+        waiting = queue(read_rows(store, version), sampling.value, version.hash, count, done)
         made = 0
         for at, row in enumerate(waiting, 1):
             # Another reviewer may have decided meanwhile.
@@ -69,7 +69,7 @@ def review(
 
 
 def _recorder(store: Any, dataset: str, row: CurationRow, who: str, sampling: Any) -> Callable[..., object]:
-    from escultor.datasets.curation.review import record
+    from escultor.datasets.review import record
 
     def put(decision: Any, reason: str = "", text: str = "") -> object:
         return record(store, dataset, row.item.id, who, decision, sampling, reason, text)
@@ -86,9 +86,9 @@ def _user() -> str:
 
 def _decide(shell: Shell, row: CurationRow, record: Callable[..., object]) -> bool:
     """Show a row and take the decision; False where the person leaves."""
-    from escultor.datasets.curation.rows import parts_of
+    from escultor.datasets.rows import text_parts
 
-    for role, text in parts_of(row.item):
+    for role, text in text_parts(row.item):
         shell.say(f"[{role}]", "dim")
         shell.say(text)
     shell.say("  ".join(f"{key}={value}" for key, value in {**row.labels, **row.figures}.items()), "dim")

@@ -28,7 +28,7 @@ def hash(
     from escultor.serve.subjects import SubjectHasher
 
     with existing_store(shell.config.store.url) as store:
-        subject = SubjectHasher.for_store(store.root).subject(name)
+        subject = SubjectHasher.of(store.root).subject(name)
     shell.say(subject)
     return CommandResult({"subject": subject})
 
@@ -40,7 +40,7 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> CommandResult:
     """Remove what a person asked and said, for ever, and list what was trained on it."""
-    from escultor.datasets.provenance import made_of
+    from escultor.datasets.provenance import derived_from
     from escultor.types import Erasure
 
     if not _HASH.fullmatch(subject):
@@ -51,7 +51,7 @@ def erase(
     with existing_store(shell.config.store.url, "there is nothing to erase") as store:
         erasure = store.log.erase(subject, by or getpass.getuser())
         ids = [e.id for _, e in store.log.read(Erasure, target=subject)]
-        made = made_of(store, ids).shown()
+        made = derived_from(store, ids).summary()
     shell.say("erased: " + ", ".join(f"{n:,} {what}" for what, n in erasure.counts.items()), "bold")
     _tell(shell, made)
     return CommandResult({**_as_data(erasure), **made})

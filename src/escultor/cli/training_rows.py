@@ -44,10 +44,10 @@ def read_documentation(url: str) -> JsonlContents[Document]:
 
 
 def _allowed(store: Store, found: JsonlContents[Any], name: str) -> JsonlContents[Any]:
-    from escultor.datasets.held_out import guard_of
+    from escultor.datasets.held_out import load_guard
 
     counts = Counter(found.counts)
-    items = guard_of(store).allowed(found.items, counts)
+    items = load_guard(store).allowed(found.items, counts)
     if not items:
         raise DataError(
             f"{name} holds nothing that may be learnt", dict(counts), "a prompt that is not held out"
@@ -58,10 +58,10 @@ def _allowed(store: Store, found: JsonlContents[Any], name: str) -> JsonlContent
 
 def _dataset(store: Any, name: str, kind: Any) -> JsonlContents[Any]:
     from escultor.data.jsonl import JsonlContents
-    from escultor.datasets.versions import find, rows_of
+    from escultor.datasets.versions import find_version, read_rows
 
-    version = find(store, name)
+    version = find_version(store, name)
     if version.kind != kind:
         raise DataError(f"the dataset {name} holds no rows of kind {kind}", version.kind, kind)
-    items = tuple(row.item for row in rows_of(store, version))
+    items = tuple(row.item for row in read_rows(store, version))
     return JsonlContents(items, {"kept": len(items)}, {})

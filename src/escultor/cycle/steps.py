@@ -14,7 +14,7 @@ from escultor.batching.preflight import Preflight
 from escultor.config import Config, Training
 from escultor.cycle import gate_service
 from escultor.cycle.workflow import Result, Workflow
-from escultor.datasets.held_out import guard_of
+from escultor.datasets.held_out import load_guard
 from escultor.errors import ConfigError, FaultError
 from escultor.evaluate.gate.decision_record import verdict_of
 from escultor.evaluate.predictions import Predictions
@@ -89,7 +89,7 @@ def train_model(
             "lora.merge true",
         )
     left_out: Counter[str] = Counter()
-    items = guard_of(turn.flow.store).allowed(items, left_out)
+    items = load_guard(turn.flow.store).allowed(items, left_out)
     note = turn.flow.progress.note
     for why, n in left_out.items():
         note(f"{name}: {why}: {n:,}")

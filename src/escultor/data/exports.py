@@ -1,22 +1,22 @@
-"""Datasets in the shapes that other programs read. A format is one function and one line."""
+"""Training items in the formats of other programs. A format is one function and one row of `FORMATS`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from escultor.data.jsonl_rows import TrainingItem, row_of
-from escultor.datasets.curation.rows import CurationRow
 from escultor.errors import DataError, InputError
 from escultor.store.files import whole
 from escultor.types import Document, Example, Messages, Pair, UnpairedExample
 
-PARQUET_ROWS = 10_000  # in a row group
+GROUP_ROWS = 10_000  # of a Parquet row group
 
 
-def _said(messages: Messages) -> list[dict[str, str]]:
+def _messages(messages: Messages) -> list[dict[str, str]]:
     return [{"role": str(m.role), "content": m.content} for m in messages]
 
 
@@ -28,7 +28,7 @@ def _trl(item: TrainingItem) -> dict[str, Any]:
     """TRL's conversational types: language modelling, prompt-completion, preference, unpaired preference."""
     if isinstance(item, Document):
         return {"text": item.text}
-    prompt = {"prompt": _said(item.prompt)}
+    prompt = {"prompt": _messages(item.prompt)}
     if isinstance(item, Pair):
         return prompt | {"chosen": _answer(item.chosen), "rejected": _answer(item.rejected)}
     if isinstance(item, UnpairedExample):
@@ -37,22 +37,18 @@ def _trl(item: TrainingItem) -> dict[str, Any]:
 
 
 def _openai(item: TrainingItem) -> dict[str, Any]:
-    """The fine-tuning formats of OpenAI: chat messages, and preferences with one message a side."""
+    """OpenAI's fine-tuning formats: chat messages, and preferences with one message a side."""
     if isinstance(item, Example):
-        return {"messages": [*_said(item.prompt), *_answer(item.response)]}
+        return {"messages": [*_messages(item.prompt), *_answer(item.response)]}
     if isinstance(item, Pair):
         return {
-            "input": {"messages": _said(item.prompt)},
+            "input": {"messages": _messages(item.prompt)},
             "preferred_output": _answer(item.chosen),
             "non_preferred_output": _answer(item.rejected),
         }
     kind = type(item).__name__.lower()
-    raise DataError(
-        f"OpenAI's fine-tuning has no format for a {kind}",
-        kind,
-        "examples and pairs",
-        "use --format trl or jsonl",
-    )
+    what = f"OpenAI's fine-tuning has no format for a {kind}"
+    raise DataError(what, kind, "examples and pairs", "use --format trl or jsonl")
 
 
 FORMATS: dict[str, Callable[[TrainingItem], dict[str, Any]]] = {
@@ -63,43 +59,39 @@ FORMATS: dict[str, Callable[[TrainingItem], dict[str, Any]]] = {
 }
 
 
-def export(rows: Iterator[CurationRow], format: str, out: Path) -> int:
-    """Write rows, whole or not at all; how many. Memory holds a row group at most.
+def export(items: Iterable[TrainingItem], format: str, out: Path) -> int:
+    """Write items to a file, whole or not at all; returns how many. Memory holds one row group at most.
 
-    Raises InputError for an unknown format or when pyarrow is not installed, DataError for items that a
-    format cannot say, StoreError when the disk refuses.
+    Raises InputError for an unknown format or if pyarrow is not installed, DataError for items that a format
+    cannot express, StoreError if the disk refuses.
     """
     if format not in FORMATS:
         raise InputError("no such format", repr(format), ", ".join(FORMATS))
-    made = (FORMATS[format](row.item) for row in rows)
+    rows = map(FORMATS[format], items)
     with whole(out) as draft:
-        return _parquet(made, draft) if format == "parquet" else _jsonl(made, draft)
+        return _write_parquet(rows, draft) if format == "parquet" else _write_jsonl(rows, draft)
 
 
-def _jsonl(made: Iterator[dict[str, Any]], path: Path) -> int:
+def _write_jsonl(rows: Iterator[dict[str, Any]], path: Path) -> int:
     count = 0
     with path.open("wb") as file:
-        for row in made:
+        for row in rows:
             count += 1
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     return count
 
 
-def _parquet(made: Iterator[dict[str, Any]], path: Path) -> int:
-    from itertools import islice
-
+def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> int:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(
-            "Parquet needs pyarrow", "it is not installed", None, "pip install 'escultor[parquet]'"
-        ) from error
+        remedy = "pip install 'escultor[parquet]'"
+        raise InputError("Parquet needs pyarrow", "it is not installed", None, remedy) from error
     count, writer = 0, None
     try:
-        while group := list(islice(made, PARQUET_ROWS)):
-            schema = writer.schema if writer else None
-            table = pyarrow.Table.from_pylist(group, schema=schema)
+        while group := list(islice(rows, GROUP_ROWS)):
+            table = pyarrow.Table.from_pylist(group, schema=writer.schema if writer else None)
             writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
             writer.write_table(table)
             count += len(group)

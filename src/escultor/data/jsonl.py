@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from escultor.data.importers.conversations import kind_of_row
 from escultor.data.jsonl_rows import (
     KEYS,
     KINDS,
@@ -31,6 +30,7 @@ from escultor.data.jsonl_rows import (
     TrainingItem,
     build,
     decode,
+    kind_of_row,
     row_of,
     short,
 )

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from escultor.errors import say
 from escultor.ids import hash_value
-from escultor.strict_json import no_constant
+from escultor.strict_json import JsonObject, no_constant
 from escultor.types import (
     Consent,
     Document,
@@ -56,6 +56,18 @@ def build(kind: RowKind, row: dict[str, Any], counts: Counter[str], where: str) 
     for key in row.keys() - KEYS[kind]:
         counts[f"key not used: {key}"] += 1
     return item
+
+
+def kind_of_row(row: JsonObject) -> RowKind | None:
+    """The kind of a row by its keys; None if it is of none."""
+    keys = row.keys()
+    if keys >= {"chosen", "rejected"}:
+        return "pair"
+    if keys >= {"prompt", "completion", "label"}:
+        return "unpaired"
+    if "messages" in keys or keys >= {"prompt", "completion"}:
+        return "example"
+    return "document" if "text" in keys else None
 
 
 def decode(line: bytes) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.diversity import LabelDiversity, spreads
+from escultor.datasets.curation.diversity import LabelDiversity, diversity_of
 from escultor.datasets.curation.pipeline import Curated, StepDone
 from escultor.datasets.curation.quality import QualityModel, as_table, by_hand
-from escultor.datasets.curation.rows import CurationRow, learnt, whole
+from escultor.datasets.rows import CurationRow, full_text, target_text
 from escultor.datasets.splits import LEFT_OUT
 from escultor.feedback import card as from_feedback
 from escultor.ids import code_hash
@@ -61,8 +61,8 @@ def card(
         },
         "balance": {label: dict(counts.most_common()) for label, counts in curated.after.items()},
         "diversity": {
-            "before": [asdict(each) for each in spreads(curated.before, settings.diversity)],
-            "after": [asdict(each) for each in spreads(curated.after, settings.diversity)],
+            "before": [asdict(each) for each in diversity_of(curated.before, settings.diversity)],
+            "after": [asdict(each) for each in diversity_of(curated.after, settings.diversity)],
         },
         "quality": _quality(model or by_hand()),
         "split": curated.split,
@@ -81,7 +81,7 @@ def _step(step: StepDone, settings: Curation) -> dict[str, Any]:
         "removed": step.removed,
         "notes": step.notes,
         "examples": [asdict(each) for each in step.examples],
-        "diversity": [asdict(each) for each in spreads(step.after, settings.diversity)],
+        "diversity": [asdict(each) for each in diversity_of(step.after, settings.diversity)],
     }
 
 
@@ -91,8 +91,8 @@ def _described(rows: Iterable[CurationRow]) -> dict[str, Any]:
     languages: Counter[str] = Counter()
     subjects: Counter[str] = Counter()
     for row in rows:
-        words.append(len(whole(row.item).split()))
-        learnt_words.append(len(learnt(row.item).split()))
+        words.append(len(full_text(row.item).split()))
+        learnt_words.append(len(target_text(row.item).split()))
         languages[row.labels.get("language", "not looked at")] += 1
         if row.subject is not None:
             subjects[row.subject] += 1

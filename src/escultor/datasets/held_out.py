@@ -1,9 +1,9 @@
-"""Prompts that never enter training: registered for good, and kept out where rows are read for training.
+"""Held-out prompts, registered for good, and the one guard that keeps rows with such prompts out of training.
 
-Held out is every prompt that was registered, and every prompt of a registered suite. A row is kept out when
-its prompt is one of them, word for word or nearly (Jaccard similarity of 8-byte windows), or holds one of
-eight words and more: behind other instructions, among the turns of a talk, in a document. Compared are the
-whole prompt and what is asked at its end, private data redacted, as in rows that were curated.
+Held out is every prompt that was registered, and every prompt of a registered suite. A row is kept out if its
+prompt is one of them, word for word or nearly (Jaccard similarity of 8-byte shingles), or contains one of
+eight words or more: after other instructions, in an earlier turn of a conversation, in a document. Both the
+whole prompt and the last user message are compared, with private data redacted as in curated rows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from escultor.datasets.curation.near_duplicates import band_hashes, bands_for
-from escultor.datasets.curation.normalization import Hashes, jaccard, window_set, words_of
-from escultor.datasets.curation.passes import PROMPT
-from escultor.datasets.curation.personal_data import redacted
-from escultor.datasets.curation.phrases import RUN, Phrases
-from escultor.datasets.curation.rows import prompt_text
+from escultor.datasets.personal_data import redacted
+from escultor.datasets.rows import prompt_text
+from escultor.datasets.similarity.near_duplicates import band_hashes, bands_for
+from escultor.datasets.similarity.normalization import Hashes, jaccard, shingle_set, words_of
+from escultor.datasets.similarity.phrases import NGRAM, Phrases
 from escultor.ids import hash_bytes, hash_value
 from escultor.skills.suites import items_of
-from escultor.types import Document, HeldOut, Messages, Role, Suite
+from escultor.types import Document, HeldOut, Message, Messages, Role, Suite, SuiteItem
 
 if TYPE_CHECKING:
     from escultor.data.jsonl_rows import TrainingItem
@@ -42,16 +41,16 @@ HOLDS = "dropped: its prompt holds one that is held out"
 
 @dataclass(frozen=True, slots=True)
 class HeldOutPrompt:
-    """A prompt by the hash of its messages, as one text, and what is asked at its end: what the user says
-    last; all of it where that says too little by itself."""
+    """The hash of a prompt's messages, its whole text, and its question: the last user message, or the whole
+    text where that message is too short to be recognised by itself."""
 
     hash: str
     text: str
-    asked: str
+    question: str
 
 
 def prompt_of(item: TrainingItem) -> HeldOutPrompt:
-    """The prompt of an item; of a document, all of it."""
+    """The prompt of an item; for a document, all of it."""
     text = prompt_text(item)
     if isinstance(item, Document):
         return HeldOutPrompt(hash_value(text), text, text)
@@ -59,55 +58,99 @@ def prompt_of(item: TrainingItem) -> HeldOutPrompt:
 
 
 def _prompt(messages: Messages, text: str) -> HeldOutPrompt:
-    said = [m for m in messages if m.role is not Role.SYSTEM]
-    asked = next((m.content for m in reversed(said) if m.role is Role.USER), text)
-    # "Why?" at the end of a talk is a question only together with the talk.
-    whole = len(said) == 1 or len(words_of(asked)) >= RUN
-    return HeldOutPrompt(hash_value(messages), text, asked if whole else text)
+    turns = [m for m in messages if m.role is not Role.SYSTEM]
+    question = next((m.content for m in reversed(turns) if m.role is Role.USER), text)
+    # "Why?" at the end of a conversation is a question only together with the conversation.
+    is_complete = len(turns) == 1 or len(words_of(question)) >= NGRAM
+    return HeldOutPrompt(hash_value(messages), text, question if is_complete else text)
+
+
+def prompt_hashes(store: Store, blob: str) -> Iterator[str]:
+    """The hash of every prompt in a blob of rows, equal to that of a suite item's messages; documents have
+    none. Raises StoreError if the blob is missing."""
+    with store.blobs.file(blob).open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            prompt = row.get("prompt", row.get("item", {}).get("prompt"))
+            if isinstance(prompt, str):
+                prompt = [{"role": Role.USER, "content": prompt}]
+            if prompt:
+                yield hash_value(tuple(Message(Role(m["role"]), m["content"]) for m in prompt))
+
+
+# --- registration -------------------------------------------------------------------------------
 
 
 def hold_out(store: Store, name: str, items: Iterable[TrainingItem]) -> HeldOut | None:
-    """Register the prompts of items: they are held out from now on. None where there are none; the same
-    prompts are registered once."""
-    prompts = {each.hash: each for each in map(prompt_of, items)}
+    """Register the prompts of items, which are held out from now on; None without items. The same prompts
+    are registered once."""
+    prompts = {prompt.hash: prompt for prompt in map(prompt_of, items)}
     if not prompts:
         return None
     lines = (json.dumps(_line(prompts[hash]), ensure_ascii=False) for hash in sorted(prompts))
     text = "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")
-    noun = HeldOut(hash_bytes(text), name, len(prompts), store.blobs.put_bytes(text))
-    if (known := store.log.get(HeldOut, noun.id)) is not None:
+    record = HeldOut(hash_bytes(text), name, len(prompts), store.blobs.put_bytes(text))
+    if (known := store.log.get(HeldOut, record.id)) is not None:
         return known
-    store.log.append(noun)
-    return noun
+    store.log.append(record)
+    return record
 
 
 def _line(prompt: HeldOutPrompt) -> dict[str, str]:
-    also = {"asked": prompt.asked} if prompt.asked != prompt.text else {}
-    return {"hash": prompt.hash, "text": prompt.text, **also}
+    question = {"asked": prompt.question} if prompt.question != prompt.text else {}
+    return {"hash": prompt.hash, "text": prompt.text, **question}
 
 
-def registered(store: Store) -> Iterator[HeldOutPrompt]:
-    """Every prompt that is held out: those registered as such, and those of suites."""
-    for _, noun in store.log.read(HeldOut):
-        for line in store.blobs.get_bytes(noun.blob).decode("utf-8", "surrogatepass").split("\n"):
+def held_out_prompts(store: Store) -> Iterator[HeldOutPrompt]:
+    """Every prompt that is held out: those registered, and those of suites."""
+    for _, record in store.log.read(HeldOut):
+        for line in store.blobs.get_bytes(record.blob).decode("utf-8", "surrogatepass").split("\n"):
             if line:
                 data: Any = json.loads(line)
                 yield HeldOutPrompt(data["hash"], data["text"], data.get("asked", data["text"]))
+    for item in _suite_items(store):
+        for messages in filter(None, (item.prompt, item.pressed)):
+            yield _prompt(messages, "\n".join(m.content for m in messages))
+        if item.document is not None:
+            yield HeldOutPrompt(hash_value(item.document), item.document, item.document)
+
+
+def suite_texts(store: Store) -> Iterator[str]:
+    """Every text of every registered suite: prompts, reference answers and documents."""
+    for item in _suite_items(store):
+        yield from (m.content for messages in (item.prompt, item.pressed) for m in messages)
+        yield from item.references
+        if item.document is not None:
+            yield item.document
+
+
+def _suite_items(store: Store) -> Iterator[SuiteItem]:
     for _, suite in store.log.read(Suite):
-        for item in items_of(store.blobs, suite):
-            for messages in filter(None, (item.prompt, item.pressed)):
-                yield _prompt(messages, "\n".join(m.content for m in messages))
-            if item.document is not None:
-                yield HeldOutPrompt(hash_value(item.document), item.document, item.document)
+        yield from items_of(store.blobs, suite)
+
+
+def registrations_hash(store: Store) -> str:
+    """A hash of all registrations and suites, which changes when anything more is held out."""
+    records = [record.id for _, record in store.log.read(HeldOut)]
+    return hash_value([*records, *(suite.id for _, suite in store.log.read(Suite))])
+
+
+def load_guard(store: Store) -> HeldOutGuard:
+    """The guard of all that is held out in a store."""
+    return HeldOutGuard(held_out_prompts(store))
+
+
+# --- the guard ----------------------------------------------------------------------------------
 
 
 class HeldOutGuard:
-    """Knows what is held out, and tells which rows may be learnt from."""
+    """An index of held-out prompts that decides which items may be trained on."""
 
     def __init__(self, prompts: Iterable[HeldOutPrompt]):
-        known = {each.hash: each for each in prompts}
+        known = {prompt.hash: prompt for prompt in prompts}
         self.hashes = frozenset(known)
-        self._texts = sorted({redacted(text) for each in known.values() for text in (each.text, each.asked)})
+        texts = {redacted(text) for prompt in known.values() for text in (prompt.text, prompt.question)}
+        self._texts = sorted(texts)
         self._phrases = Phrases(self._texts)
         self._shape = bands_for(THRESHOLD, PERMUTATIONS)
         self._sets: dict[int, Hashes] = {}
@@ -116,63 +159,49 @@ class HeldOutGuard:
         self._sorted = np.take_along_axis(bands, self._order, axis=0)
 
     def allowed(self, items: Sequence[T], counts: Counter[str]) -> list[T]:
-        """The items whose prompt is not held out; what is kept out is counted, and why."""
+        """The items whose prompt is not held out; the others are counted by reason."""
         reasons = self.reasons(items)
         counts.update(reason for reason in reasons if reason is not None)
         return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
 
     def reasons(self, items: Sequence[TrainingItem]) -> list[str | None]:
-        """For each item why it may not be learnt from; None where it may."""
+        """For each item the reason not to train on it; None if there is none."""
         if not self.hashes:
             return [None] * len(items)
-        found: list[str | None] = []
-        for at in range(0, len(items), BATCH):
-            prompts = [prompt_of(item) for item in items[at : at + BATCH]]
+        reasons: list[str | None] = []
+        for start in range(0, len(items), BATCH):
+            prompts = [prompt_of(item) for item in items[start : start + BATCH]]
             texts = [redacted(prompt.text) for prompt in prompts]
-            near, within = self._near(texts), self._phrases.within(texts)
-            ends = [i for i, prompt in enumerate(prompts) if prompt.asked != prompt.text]
-            for i, is_near in zip(ends, self._near([redacted(prompts[i].asked) for i in ends]), strict=True):
+            near, contains = self._are_near(texts), self._phrases.within(texts)
+            ends = [i for i, prompt in enumerate(prompts) if prompt.question != prompt.text]
+            questions = [redacted(prompts[i].question) for i in ends]
+            for i, is_near in zip(ends, self._are_near(questions), strict=True):
                 near[i] |= is_near
-            for prompt, is_near, holds in zip(prompts, near, within, strict=True):
-                same = prompt.hash in self.hashes
-                found.append(SAME if same else NEAR if is_near else HOLDS if holds else None)
-        return found
+            for prompt, is_near, holds in zip(prompts, near, contains, strict=True):
+                is_same = prompt.hash in self.hashes
+                reasons.append(SAME if is_same else NEAR if is_near else HOLDS if holds else None)
+        return reasons
 
-    def _near(self, texts: Sequence[str]) -> list[bool]:
-        bands = band_hashes([_parts(text) for text in texts], *self._shape)
-        first = np.column_stack(
-            [np.searchsorted(self._sorted[:, b], bands[:, b]) for b in range(bands.shape[1])]
+    def _are_near(self, texts: Sequence[str]) -> list[bool]:
+        """For each text whether it is a near duplicate of a held-out one."""
+        bands = band_hashes([_parts(text) for text in texts], *self._shape)  # (n, b)
+        columns = range(bands.shape[1])
+        first, last = (
+            np.column_stack([np.searchsorted(self._sorted[:, b], bands[:, b], side) for b in columns])
+            for side in ("left", "right")
         )
-        last = np.column_stack(
-            [np.searchsorted(self._sorted[:, b], bands[:, b], "right") for b in range(bands.shape[1])]
-        )
-        found = [False] * len(texts)
+        is_near = [False] * len(texts)
         for row in np.flatnonzero((last > first).any(1)).tolist():
-            own = window_set(_parts(texts[row]))
-            met = {
-                int(self._order[k, b])
-                for b in range(bands.shape[1])
-                for k in range(first[row, b], last[row, b])
-            }
-            found[row] = any(jaccard(own, self._set(number)) >= THRESHOLD for number in met)
-        return found
+            shingles = shingle_set(_parts(texts[row]))
+            candidates = {int(self._order[k, b]) for b in columns for k in range(first[row, b], last[row, b])}
+            is_near[row] = any(jaccard(shingles, self._set(number)) >= THRESHOLD for number in candidates)
+        return is_near
 
     def _set(self, number: int) -> Hashes:
         if number not in self._sets:
-            self._sets[number] = window_set(_parts(self._texts[number]))
+            self._sets[number] = shingle_set(_parts(self._texts[number]))
         return self._sets[number]
 
 
-def registrations(store: Store) -> str:
-    """The name of all that is registered: it changes when anything is held out."""
-    nouns = [noun.id for _, noun in store.log.read(HeldOut)]
-    return hash_value([*nouns, *(suite.id for _, suite in store.log.read(Suite))])
-
-
-def guard_of(store: Store) -> HeldOutGuard:
-    """The guard of all that is held out in a store."""
-    return HeldOutGuard(registered(store))
-
-
 def _parts(text: str) -> tuple[tuple[str, str], ...]:
-    return ((PROMPT, text),)
+    return (("prompt", text),)

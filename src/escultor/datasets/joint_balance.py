@@ -1,4 +1,4 @@
-"""Targets over several labels at once: how many rows of each combination of values, by a linear programme."""
+"""Targets over several labels at once: rows to keep of each combination of values, by linear programming."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from escultor.datasets.balance import REST, apportioned
+from escultor.datasets.balance import REST, apportion
 from escultor.errors import DataError
 
 LabelCell = tuple[str, ...]  # a value of each label
-SPREAD = 1e-3  # what being unlike the supply costs, against a row beside a target
+EVENNESS_COST = 1e-3  # of a row away from the raked supply, against 1 for a row that misses a target
 SLACK = 1e-6
-ROUNDS = 200
+RAKING_ROUNDS = 200
 
 
 def allocate_jointly(
@@ -21,108 +21,124 @@ def allocate_jointly(
     targets: Sequence[Mapping[str, float]],
     rows: int | None = None,
 ) -> dict[LabelCell, int]:
-    """How many of each combination: never more than there is. `targets` are shares by value, one for each
-    of `labels`; `*` stands for all values without a target of their own, which else get none.
+    """How many rows to keep of each combination: never more than its supply. `targets` are shares by value,
+    one mapping for each of `labels`; `*` covers all values without a target, which otherwise get none.
 
-    Without `rows`, the most with which every target is met; with `rows`, that many as far as there are, with
-    as few rows as can be beside the targets. Combinations stay in proportion to the supply as far as targets
-    let them; targets are met but for the rounding of combinations. Values that are not there at all
-    are left out of the targets. Raises DataError where no rows meet all targets.
+    Without `rows`, the most with which every target is met; with `rows`, that many as far as the supply
+    allows, with as few rows off target as possible. Within the targets, combinations stay in proportion to
+    the supply. Targets are met up to the rounding of combinations; values without any row are left out of
+    the targets. Raises DataError if no rows meet all targets.
     """
     groups = {cell: _groups(cell, targets) for cell in sorted(supply) if supply[cell]}
-    cells = [cell for cell, found in groups.items() if found is not None]
-    room = np.asarray([supply[cell] for cell in cells], dtype=np.float64)  # (c,)
+    cells = [cell for cell, group in groups.items() if group is not None]
+    available = np.asarray([supply[cell] for cell in cells], dtype=np.float64)  # (c,)
     wanted: list[tuple[np.ndarray, dict[str, float]]] = []  # of each label: (c,) group of a cell, and shares
     for k, shares in enumerate(targets):
         values = np.asarray([(groups[cell] or ())[k] for cell in cells], dtype=object)
-        there = {value: share for value, share in shares.items() if (values == value).any()}
-        wanted.append((values, {v: share / sum(there.values()) for v, share in sorted(there.items())}))
-    total = _most(room, wanted) if rows is None else min(rows, int(room.sum()))
+        present = {value: share for value, share in shares.items() if (values == value).any()}
+        wanted.append((values, {v: share / sum(present.values()) for v, share in sorted(present.items())}))
+    total = _largest_total(available, wanted) if rows is None else min(rows, int(available.sum()))
     if total < 1:
         names = " and ".join(labels)
         remedy = (
-            "loosen the targets, balance one label, or give `rows`, with which they are met as far as can be"
+            "loosen the targets, balance one label, or set `rows`, with which they are met as far as possible"
         )
-        got = f"{len(cells)} combinations that are wanted, {int(room.sum()):,} rows"
+        got = f"{len(cells)} combinations with a target, {int(available.sum()):,} rows"
         raise DataError(f"the targets of {names} cannot be met together", got, None, remedy)
-    dealt = _rounded(_dealt(room, wanted, total), room, total)
-    return dict.fromkeys(supply, 0) | dict(zip(cells, dealt.tolist(), strict=True))
+    counts = _rounded(_solve(available, wanted, total), available, total)
+    return dict.fromkeys(supply, 0) | dict(zip(cells, counts.tolist(), strict=True))
 
 
 def _groups(cell: LabelCell, targets: Sequence[Mapping[str, float]]) -> LabelCell | None:
-    """Which target each of a cell's values counts for; None where one of them is not wanted."""
-    found = [
+    """The target that each of a cell's values counts for; None if one of them has no target."""
+    groups = [
         value if value in shares and value != REST else REST if REST in shares else None
         for value, shares in zip(cell, targets, strict=True)
     ]
-    return None if None in found else tuple(str(each) for each in found)
+    return None if None in groups else tuple(str(group) for group in groups)
 
 
-def _most(room: np.ndarray, wanted: Sequence[tuple[np.ndarray, dict[str, float]]]) -> int:
-    """The most rows with which every target is met, in fractions of rows."""
+def _largest_total(available: np.ndarray, wanted: Sequence[tuple[np.ndarray, dict[str, float]]]) -> int:
+    """The most rows with which every target is met, rows being divisible: maximise t subject to
+    Σ_{c in g} x_c = share_g · t for every group g and 0 ≤ x_c ≤ available_c."""
     from scipy.optimize import linprog
 
-    if not len(room):
+    if not len(available):
         return 0
-    lines = [
+    equations = [
         np.append((values == value).astype(float), -share)
         for values, shares in wanted
         for value, share in shares.items()
     ]
-    cost = np.append(np.zeros(len(room)), -1.0)
-    bounds = [*((0.0, most) for most in room), (0.0, None)]
-    found = linprog(cost, A_eq=np.stack(lines), b_eq=np.zeros(len(lines)), bounds=bounds)
-    return int(found.x[-1] + SLACK)
+    cost = np.append(np.zeros(len(available)), -1.0)
+    bounds = [*((0.0, most) for most in available), (0.0, None)]
+    solution = linprog(cost, A_eq=np.stack(equations), b_eq=np.zeros(len(equations)), bounds=bounds)
+    return int(solution.x[-1] + SLACK)
 
 
-def _dealt(room: np.ndarray, wanted: Sequence[tuple[np.ndarray, dict[str, float]]], total: int) -> np.ndarray:
-    """(c,) rows of each cell that sum to `total`: as few beside the targets as can be, then as near to the
-    raked supply. Variables: rows of the cells, their distance from that, the targets' misses."""
+def _solve(
+    available: np.ndarray, wanted: Sequence[tuple[np.ndarray, dict[str, float]]], total: int
+) -> np.ndarray:
+    """(c,) fractional rows of each cell that sum to `total`: as few off target as possible, then as close
+    to the raked supply as possible.
+
+    With goals G_g (rows wanted of group g), raked supply e_c and variables x_c (rows of a cell),
+    d_c ≥ |x_c − e_c| and m_g ≥ |Σ_{c in g} x_c − G_g|, minimise Σ_g m_g + EVENNESS_COST · Σ_c d_c subject
+    to Σ_c x_c = total and 0 ≤ x_c ≤ available_c. An absolute value is two inequalities, so that the
+    constraint matrix has, over the columns (x, d, m), the four blocks of rows
+
+         x − d ≤ e,    −x − d ≤ −e,    B x − m ≤ G,    −B x − m ≤ −G,
+
+    where B (g, c) is 1 where cell c belongs to group g. Missing a target by one row costs 1, moving a row
+    away from e at most 2 · EVENNESS_COST, so that evenness never overrides a target.
+    """
     from scipy.optimize import linprog
     from scipy.sparse import coo_array, csr_array, eye_array, hstack, vstack
 
     members, goals = [], []
     for values, shares in wanted:
-        for value, goal in apportioned(total, shares).items():
+        for value, goal in apportion(total, shares).items():
             members.append(values == value)
             goals.append(float(goal))
-    count, width, even = len(room), len(goals), _raked(room, members, goals)
-    belongs = csr_array(np.stack(members).astype(float))  # (g, c)
-    eye, miss = eye_array(count), eye_array(width)
-    apart, beside = coo_array((count, width)), coo_array((width, count))
-    limits = vstack(
+    cells, groups, even = len(available), len(goals), _raked(available, members, goals)
+    belongs = csr_array(np.stack(members).astype(float))  # B (g, c)
+    eye, miss = eye_array(cells), eye_array(groups)
+    no_miss, no_distance = coo_array((cells, groups)), coo_array((groups, cells))
+    constraints = vstack(
         [
-            hstack([eye, -eye, apart]),
-            hstack([-eye, -eye, apart]),
-            hstack([belongs, beside, -miss]),
-            hstack([-belongs, beside, -miss]),
+            hstack([eye, -eye, no_miss]),
+            hstack([-eye, -eye, no_miss]),
+            hstack([belongs, no_distance, -miss]),
+            hstack([-belongs, no_distance, -miss]),
         ]
     )
-    most = np.concatenate([even, -even, goals, [-goal for goal in goals]])
-    cost = np.concatenate([np.zeros(count), np.full(count, SPREAD), np.ones(width)])
-    whole = csr_array(np.concatenate([np.ones(count), np.zeros(count + width)])[None])
-    bounds = [*((0.0, each) for each in room), *[(0.0, None)] * (count + width)]
-    found = linprog(cost, A_ub=limits, b_ub=most, A_eq=whole, b_eq=[float(total)], bounds=bounds)
-    return np.clip(found.x[:count], 0, room)
+    limits = np.concatenate([even, -even, goals, [-goal for goal in goals]])
+    cost = np.concatenate([np.zeros(cells), np.full(cells, EVENNESS_COST), np.ones(groups)])
+    sum_of_rows = csr_array(np.concatenate([np.ones(cells), np.zeros(cells + groups)])[None])
+    bounds = [*((0.0, most) for most in available), *[(0.0, None)] * (cells + groups)]
+    solution = linprog(
+        cost, A_ub=constraints, b_ub=limits, A_eq=sum_of_rows, b_eq=[float(total)], bounds=bounds
+    )
+    return np.clip(solution.x[:cells], 0, available)
 
 
-def _raked(room: np.ndarray, members: Sequence[np.ndarray], goals: Sequence[float]) -> np.ndarray:
-    """(c,) the supply with each group scaled to its goal, again and again (Deming and Stephan 1940), and held
-    below what there is: every combination keeps something where the goals let it."""
-    found = room.copy()
-    for _ in range(ROUNDS):
-        for own, goal in zip(members, goals, strict=True):
-            found[own] *= goal / max(found[own].sum(), SLACK)
-        np.minimum(found, room, out=found)
-    return found
+def _raked(available: np.ndarray, members: Sequence[np.ndarray], goals: Sequence[float]) -> np.ndarray:
+    """(c,) the supply raked to the goals (iterative proportional fitting, Deming and Stephan 1940) and kept
+    within what is available: every combination keeps some rows where the goals allow it."""
+    rows = available.copy()
+    for _ in range(RAKING_ROUNDS):
+        for member, goal in zip(members, goals, strict=True):
+            rows[member] *= goal / max(rows[member].sum(), SLACK)
+        np.minimum(rows, available, out=rows)
+    return rows
 
 
-def _rounded(exact: np.ndarray, room: np.ndarray, total: int) -> np.ndarray:
-    """(c,) whole numbers that sum to `total`, none above its room: the largest remainders are rounded up."""
-    dealt = np.floor(exact + SLACK).astype(np.int64)
-    rest = np.where(dealt < room, exact - dealt, -1.0)
-    for at in np.argsort(-rest, kind="stable"):
-        if dealt.sum() >= total:
+def _rounded(exact: np.ndarray, available: np.ndarray, total: int) -> np.ndarray:
+    """(c,) whole numbers that sum to `total` and stay within what is available, by largest remainders."""
+    counts = np.floor(exact + SLACK).astype(np.int64)
+    remainder = np.where(counts < available, exact - counts, -1.0)
+    for cell in np.argsort(-remainder, kind="stable"):
+        if counts.sum() >= total:
             break
-        dealt[at] += int(dealt[at] < room[at])
-    return dealt
+        counts[cell] += int(counts[cell] < available[cell])
+    return counts

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, replace
 
-from escultor.datasets.curation.review import decisions, rejected, reviewed
-from escultor.datasets.curation.rows import CurationRow, line_of
-from escultor.datasets.versions import card_of, keep, rows_of
+from escultor.datasets.review import decisions, rejected, reviewed
+from escultor.datasets.rows import CurationRow, write_line
+from escultor.datasets.versions import load_card, read_rows, save_version
 from escultor.errors import InputError
 from escultor.store import Store, files
 from escultor.types import DatasetVersion, Document, Pair, Review
@@ -27,19 +27,19 @@ def finished(store: Store, version: DatasetVersion) -> tuple[DatasetVersion, dic
     counts: Counter[str] = Counter()
     with files.temporary(store.root / "partial") as path, files.explained("write", path):
         with path.open("wb") as file:
-            for row in rows_of(store, version):
+            for row in read_rows(store, version):
                 if row.item.id in out:
                     counts["review: rejected"] += 1
                     continue
                 edit = edits.get(row.item.id)
                 counts["review: edited"] += edit is not None
-                file.write(line_of(row if edit is None else edited(row, edit)))
+                file.write(write_line(row if edit is None else edited(row, edit)))
         if not counts.total():
             raise InputError("no row was rejected or edited", f"{len(found)} decisions", "one at least")
-        card = card_of(store, version)
+        card = load_card(store, version)
         review = {"review_before": asdict(reviewed(found)) | {"of": version.rows}}
         rows = version.rows - counts["review: rejected"]
-        made = keep(
+        made = save_version(
             store,
             version.name,
             version.kind,

@@ -1,32 +1,43 @@
-"""Two sides that share nothing: by near-duplicate prompts, by subject, by time."""
+"""Splits into a training and a held-out side that share no prompt: by prompt, by subject or by time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from escultor.config.curation import Split
-from escultor.datasets.curation.columns import among, spans
-from escultor.datasets.curation.lowest_keys import bounds, sortable
-from escultor.datasets.curation.near_duplicates import SimilarityChecker, edges, follow, repeats
+from escultor.config.curation import Curation, Split
+from escultor.data.jsonl_rows import RowKind
+from escultor.datasets.disk.columns import row_windows, selected_rows
+from escultor.datasets.disk.lowest_keys import bounds, sortable
+from escultor.datasets.disk.rows_on_disk import RowsHandle, RowsOnDisk
+from escultor.datasets.held_out import HeldOutGuard, prompt_of
+from escultor.datasets.rows import CurationRow, prompt_part, read_line, write_line
+from escultor.datasets.similarity.clusters import merge_clusters, resolve_roots
+from escultor.datasets.similarity.exact_duplicates import equal_pairs, name_hashes
+from escultor.datasets.similarity.near_duplicates import (
+    SimilarityChecker,
+    band_hashes,
+    bands_for,
+    similar_pairs,
+)
+from escultor.datasets.similarity.normalization import mix64
 from escultor.errors import DataError
+from escultor.process_pool import ProcessPool
 
-if TYPE_CHECKING:
-    from escultor.datasets.curation.rows import CurationRow
-    from escultor.datasets.curation.rows_on_disk import RowsOnDisk
-    from escultor.process_pool import ProcessPool
-
-LEFT_OUT = "left out: prompt is held out"  # in a manifest
-HELD_OUT = "held out"  # the column of rows whose prompt was held out before
+LEFT_OUT = "left out: prompt is held out"  # a key of the manifest
+HELD_OUT = "held out"  # the column of rows whose prompt is held out already
+BATCH = 4096  # rows whose prompts one task checks
 
 
 @dataclass(frozen=True, slots=True)
 class SplitSides:
-    """(rows,) which of them are on either side; `left_out` are on neither. The manifest says how."""
+    """(rows,) masks of the two sides; rows `left_out` are on neither. The manifest says how it was done."""
 
     train: np.ndarray
     held_out: np.ndarray
@@ -34,133 +45,183 @@ class SplitSides:
     manifest: dict[str, Any]
 
 
-def sides(spill: RowsOnDisk, mask: np.ndarray, wanted: Split, crew: ProcessPool) -> SplitSides:
-    """Part the rows of a mask (rows,) into what is learnt and what is held out.
-
-    Whatever the rule, near-duplicate prompts stay together: by `prompt` their clusters are drawn by the hash
-    of their content; by `subject` all rows
-    of a person go to one side; by `time` the latest rows are held
-    out. Where a cluster of prompts would then have rows on both sides, those of the training side are left
-    out, and counted; and so are those whose prompt was held out before. Raises DataError for a rule that the
-    rows do not support.
-    """
-    nothing = np.zeros(len(mask), dtype=bool)
-    if not wanted.held_out:
-        return SplitSides(mask, nothing, nothing, {"by": wanted.by, "held_out": 0.0, LEFT_OUT: 0})
-    cluster = clusters(spill, mask, wanted.threshold, crew)
-    held = _drawn(spill, mask, wanted, cluster)
-    tainted = _spread(held, mask, cluster)
-    if spill.has(HELD_OUT):
-        before = spill.column(HELD_OUT)
-        for at in spans(len(mask)):
-            tainted[at] |= before[at] & mask[at]
-    tainted &= ~held
-    manifest = {
-        "by": wanted.by,
-        "held_out": share(held, mask),
-        "clusters": sum(int((cluster[at][mask[at]] == among(mask, at)).sum()) for at in spans(len(mask))),
-        LEFT_OUT: int(np.count_nonzero(tainted)),
+def split_columns(rows: Sequence[CurationRow], settings: Curation) -> dict[str, np.ndarray]:
+    """The columns that a split needs: `prompt bands` (n, b), `prompt` (n,) one hash of those, `subject` (n,),
+    which is unique for a row without one, and `time` (n,), not-a-number where it is unknown."""
+    shape = bands_for(settings.split.threshold, settings.near.permutations)
+    bands = band_hashes([prompt_part(row.item) for row in rows], *shape)
+    prompt = np.zeros(len(rows), dtype=np.uint64)
+    for column in bands.T:
+        prompt = mix64(prompt ^ column)
+    times = [float("nan") if row.time is None else row.time for row in rows]
+    return {
+        "prompt": prompt,
+        "prompt bands": bands,
+        "subject": name_hashes([row.subject or f"\x00{row.item.id}" for row in rows]),
+        "time": np.asarray(times, dtype=np.float64),
     }
-    return SplitSides(mask & ~held & ~tainted, held, tainted, manifest)
 
 
-def uneven(manifest: dict[str, Any], wanted: Split) -> list[str]:
-    """What a person should know of a split that is far from the share that was asked for."""
+def split_rows(rows: RowsOnDisk, mask: np.ndarray, settings: Split, pool: ProcessPool) -> SplitSides:
+    """Split the rows of a mask (rows,) into a training and a held-out side.
+
+    Under every rule, near-duplicate prompts stay together. By `prompt`, their clusters are drawn by a hash
+    of their content; by `subject`, all rows of a subject go to one side; by `time`, the latest rows are held
+    out. If a cluster of prompts would have rows on both sides, those of the training side are left out and
+    counted, and so are rows whose prompt is held out already. Raises DataError for a rule that the rows do
+    not support.
+    """
+    none = np.zeros(len(mask), dtype=bool)
+    if not settings.held_out:
+        return SplitSides(mask, none, none, {"by": settings.by, "held_out": 0.0, LEFT_OUT: 0})
+    cluster = prompt_clusters(rows, mask, settings.threshold, pool)
+    held = _draw(rows, mask, settings, cluster)
+    left_out = _whole_clusters(held, mask, cluster)
+    if rows.has(HELD_OUT):
+        before = rows.column(HELD_OUT)
+        for window in row_windows(len(mask)):
+            left_out[window] |= before[window] & mask[window]
+    left_out &= ~held
+    is_root = (
+        (cluster[window][mask[window]], selected_rows(mask, window)) for window in row_windows(len(mask))
+    )
+    manifest = {
+        "by": settings.by,
+        "held_out": share(held, mask),
+        "clusters": sum(int((roots == numbers).sum()) for roots, numbers in is_root),
+        LEFT_OUT: int(np.count_nonzero(left_out)),
+    }
+    return SplitSides(mask & ~held & ~left_out, held, left_out, manifest)
+
+
+def share_warnings(manifest: dict[str, Any], settings: Split) -> list[str]:
+    """A warning if the held-out share is far from the one that was asked for."""
     held = manifest["held_out"]
-    if abs(held - wanted.held_out) <= wanted.held_out / 2:
+    if abs(held - settings.held_out) <= settings.held_out / 2:
         return []
-    given = f"{held:.0%} of the rows are held out where {wanted.held_out:.0%} were asked for"
-    return [f"{given}: alike prompts stay on one side, and there are {manifest['clusters']:,} kinds of them"]
+    shares = f"{held:.0%} of the rows are held out where {settings.held_out:.0%} were asked for"
+    clusters = f"{manifest['clusters']:,} clusters"
+    return [f"{shares}: near-duplicate prompts stay on one side, and there are {clusters} of them"]
 
 
-def share(some: np.ndarray, mask: np.ndarray) -> float:
-    """What share of the rows of a mask are some of them."""
-    return int(np.count_nonzero(some)) / int(np.count_nonzero(mask))
+def share(part: np.ndarray, mask: np.ndarray) -> float:
+    """The rows of one mask as a share of those of another."""
+    return int(np.count_nonzero(part)) / int(np.count_nonzero(mask))
 
 
-def _spread(some: np.ndarray, mask: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """(rows,) the rows of a mask of whose cluster one is among some."""
-    held, found = np.zeros(len(mask), dtype=bool), np.zeros(len(mask), dtype=bool)
-    for at in spans(len(mask)):
-        held[cluster[at][some[at]]] = True
-    for at in spans(len(mask)):
-        found[at] = held[cluster[at]] & mask[at]
-    return found
+def _whole_clusters(part: np.ndarray, mask: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """(rows,) the rows of a mask whose cluster has a row in `part`."""
+    chosen, rows = np.zeros(len(mask), dtype=bool), np.zeros(len(mask), dtype=bool)
+    for window in row_windows(len(mask)):
+        chosen[cluster[window][part[window]]] = True
+    for window in row_windows(len(mask)):
+        rows[window] = chosen[cluster[window]] & mask[window]
+    return rows
 
 
-def _drawn(spill: RowsOnDisk, mask: np.ndarray, wanted: Split, cluster: np.ndarray) -> np.ndarray:
+def _draw(rows: RowsOnDisk, mask: np.ndarray, settings: Split, cluster: np.ndarray) -> np.ndarray:
     """(rows,) which rows of the mask are held out."""
-    rows = int(np.count_nonzero(mask))
-    if wanted.by == "time":
-        time = spill.column("time")
-        unknown = sum(int(np.isnan(time[at][mask[at]]).sum()) for at in spans(len(mask)))
+    count = int(np.count_nonzero(mask))
+    if settings.by == "time":
+        time = rows.column("time")
+        unknown = sum(int(np.isnan(time[window][mask[window]]).sum()) for window in row_windows(len(mask)))
         if unknown:
             got = f"{unknown:,} rows without `time`"
-            raise DataError("rows cannot be parted by time", got, "`time` in every row", "split by prompt")
-        rank = int((rows - 1) * (1 - wanted.held_out))  # the quantile, and no time between two rows
-        return _above(lambda at: sortable(time[at][mask[at]]), mask, rank)
-    if wanted.by == "subject":
-        # Subjects in the order of their hash until the share is reached: they differ too much in size for a
-        # draw of each.
-        subject = spill.column("subject")
-        held = mask & ~_above(lambda at: subject[at][mask[at]], mask, math.ceil(wanted.held_out * rows) - 1)
+            raise DataError("rows cannot be split by time", got, "`time` in every row", "split by prompt")
+        rank = int((count - 1) * (1 - settings.held_out))  # the quantile, never a time between two rows
+        return _above(lambda window: sortable(time[window][mask[window]]), mask, rank)
+    if settings.by == "subject":
+        # Subjects in the order of their hash until the share is reached: their sizes differ too much to draw
+        # each one independently.
+        subject, rank = rows.column("subject"), math.ceil(settings.held_out * count) - 1
+        held = mask & ~_above(lambda window: subject[window][mask[window]], mask, rank)
         if np.array_equal(held, mask):
-            count = rows - sum(map(len, repeats([subject], mask, spill.folder)))
-            got = f"{count:,} subjects, the last one too large to leave anything"
-            raise DataError("rows cannot be parted by subject", got, "smaller subjects", "split by prompt")
+            subjects = count - sum(map(len, equal_pairs([subject], mask, rows.folder)))
+            got = f"{subjects:,} subjects, the last one too large to leave anything"
+            raise DataError("rows cannot be split by subject", got, "smaller subjects", "split by prompt")
         return held
-    # A cluster's draw is by content, so that other rows do not change its side.
-    tie, drawn = spill.column("tie"), np.zeros(len(mask), dtype=bool)
-    for at in spans(len(mask)):
-        drawn[at] = (tie[at] < np.uint64(wanted.held_out * 2**64)) & mask[at]
-    return _spread(drawn, mask, cluster)
+    # A cluster is drawn by content, so that other rows do not change its side.
+    tie, drawn = rows.column("tie"), np.zeros(len(mask), dtype=bool)
+    for window in row_windows(len(mask)):
+        drawn[window] = (tie[window] < np.uint64(settings.held_out * 2**64)) & mask[window]
+    return _whole_clusters(drawn, mask, cluster)
 
 
 def _above(key: Callable[[slice], np.ndarray], mask: np.ndarray, rank: int) -> np.ndarray:
     """(rows,) the rows of a mask whose key is greater than that of the row of this rank, from 0."""
 
-    def keyed(at: slice) -> tuple[np.ndarray, np.ndarray]:
-        found = key(at)[None]
-        return np.zeros(found.shape[1], dtype=np.int64), found
+    def keyed(window: slice) -> tuple[np.ndarray, np.ndarray]:
+        keys = key(window)[None]
+        return np.zeros(keys.shape[1], dtype=np.int64), keys
 
     bound = bounds(keyed, len(mask), 1, np.asarray([rank + 1]))[0][0, 0]
     above = np.zeros(len(mask), dtype=bool)
-    for at in spans(len(mask)):
-        above[at][mask[at]] = key(at) > bound
+    for window in row_windows(len(mask)):
+        above[window][mask[window]] = key(window) > bound
     return above
 
 
-def clusters(spill: RowsOnDisk, mask: np.ndarray, threshold: float, crew: ProcessPool) -> np.ndarray:
-    """(rows,) for each row of a mask the least number of those whose prompts are tied to its own by
-    similarity."""
+def prompt_clusters(rows: RowsOnDisk, mask: np.ndarray, threshold: float, pool: ProcessPool) -> np.ndarray:
+    """(rows,) for each row of a mask the lowest row number in its cluster of similar prompts."""
     root = np.arange(len(mask), dtype=np.uint32)
     # Equal prompts have equal bands: one of each is compared.
-    for pairs in repeats([spill.column("prompt")], mask, spill.folder):
+    for pairs in equal_pairs([rows.column("prompt")], mask, rows.folder):
         root[pairs[:, 1]] = pairs[:, 0]
-    alone = np.zeros(len(mask), dtype=bool)
-    for at in spans(len(mask)):
-        alone[among(mask, at)] = root[at][mask[at]] == among(mask, at)
-    comparing = SimilarityChecker(spill.place(), crew, _prompt)
-    for pairs in edges(spill.columns("prompt bands"), alone, threshold, comparing, collapse=False):
-        join(root, pairs)
-    follow(root)
+    distinct = np.zeros(len(mask), dtype=bool)
+    for window in row_windows(len(mask)):
+        numbers = selected_rows(mask, window)
+        distinct[numbers] = root[window][mask[window]] == numbers
+    checker = SimilarityChecker(rows.handle(), pool, prompt_part)
+    for pairs in similar_pairs(rows.columns("prompt bands"), distinct, threshold, checker, collapse=False):
+        merge_clusters(root, pairs)
+    resolve_roots(root)
     return root
 
 
-def join(root: np.ndarray, pairs: np.ndarray) -> None:
-    """Make the clusters of pairs (m, 2) of rows one each: the greater root gets the lesser one."""
-    while len(pairs):
-        ends = root[pairs]
-        while ((further := root[ends]) != ends).any():
-            ends = further
-        pairs = np.sort(ends[ends[:, 0] != ends[:, 1]].astype(np.int64), axis=1)
-        np.minimum.at(root, pairs[:, 1], pairs[:, 0].astype(np.uint32))
-        tied = np.unique(pairs)
-        while ((further := root[root[tied]]) != root[tied]).any():
-            root[tied] = further
+# --- the guard on the training side -------------------------------------------------------------
 
 
-def _prompt(row: CurationRow) -> Any:
-    from escultor.datasets.curation.passes import prompt_parts
+def drop_held_out_prompts(rows: RowsHandle, sides: SplitSides, pool: ProcessPool, folder: Path) -> SplitSides:
+    """The sides without those training rows that training would refuse once the split is registered: the
+    clusters compare whole prompts, the guard also finds a prompt inside another. They are counted in the
+    manifest."""
+    if not sides.held_out.any():
+        return sides
+    path = folder / "held-out.part"
+    with path.open("wb") as file:
+        for window in row_windows(rows.rows):
+            file.writelines(write_line(row) for row in rows.read(selected_rows(sides.held_out, window)))
+    refused = np.zeros(rows.rows, dtype=bool)
+    for numbers in pool.map(_refused_rows, _guard_tasks(rows, path, sides.train)):
+        refused[numbers] = True
+    path.unlink()
+    left_out = sides.manifest[LEFT_OUT] + int(np.count_nonzero(refused))
+    return SplitSides(
+        sides.train & ~refused,
+        sides.held_out,
+        sides.left_out | refused,
+        sides.manifest | {LEFT_OUT: left_out},
+    )
 
-    return prompt_parts(row)
+
+def _guard_tasks(
+    rows: RowsHandle, path: Path, train: np.ndarray
+) -> Iterator[tuple[RowsHandle, Path, np.ndarray]]:
+    for window in row_windows(len(train)):
+        numbers = selected_rows(train, window)
+        for start in range(0, len(numbers), BATCH):
+            yield rows, path, numbers[start : start + BATCH]
+
+
+def _refused_rows(shared: Any, task: tuple[RowsHandle, Path, np.ndarray]) -> np.ndarray:
+    """Those of these row numbers whose prompt is held out."""
+    rows, path, numbers = task
+    reasons = _guard_of_file(path, rows.kind).reasons([row.item for row in rows.read(numbers)])
+    return numbers[[reason is not None for reason in reasons]]
+
+
+@lru_cache(maxsize=1)
+def _guard_of_file(path: Path, kind: RowKind) -> HeldOutGuard:
+    """The guard of the rows of a file, built once in each process."""
+    with path.open("rb") as file:
+        return HeldOutGuard(prompt_of(read_line(kind, line).item) for line in file)

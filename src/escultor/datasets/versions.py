@@ -1,4 +1,4 @@
-"""Datasets in the store: kept with their card, found by name, compared, written out for others to read."""
+"""Dataset versions in the store: saved with their card, found by name or hash, read and compared."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from escultor.datasets.curation.rows import CurationRow, read
-from escultor.datasets.held_out import guard_of, hold_out
+from escultor.datasets.held_out import hold_out, load_guard
+from escultor.datasets.rows import CurationRow, read_line
 from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.store import Store
 from escultor.types import DatasetVersion
 
-GUARDED = 4096  # rows compared with what is held out at a time
+GUARD_BATCH = 4096  # rows compared with held-out prompts at a time
+MAX_EXAMPLES = 5
 
 
-def keep(
+def save_version(
     store: Store,
     name: str,
     kind: Any,
@@ -29,62 +30,62 @@ def keep(
     counts: dict[str, int],
     card: Callable[[str], dict[str, Any]],
 ) -> DatasetVersion:
-    """Put rows into the store as a version of a dataset; `card` gives the card of a version's hash.
+    """Put rows into the store as a version of a dataset; `card` makes the card, given the version's hash.
 
-    What is held out is registered first, so that there is no moment at which it could be trained on. The
-    version's hash is that of its name, rows and counts: the same inputs and rules give the same one, which
-    is recorded once.
+    Held-out rows are registered first, so that there is no moment at which they could be trained on. The
+    hash is that of name, rows and counts: the same inputs and rules give the same version, recorded once.
     """
     rows = store.blobs.put_file(train)
-    kept_out = store.blobs.put_file(held_out) if held_out else ""
-    hash = hash_value(["dataset/1", name, kind, rows, kept_out, counts])
-    if kept_out:
-        hold_out(store, name, (row.item for row in _read(store, kind, kept_out)))
+    held_out_blob = store.blobs.put_file(held_out) if held_out else ""
+    hash = hash_value(["dataset/1", name, kind, rows, held_out_blob, counts])
+    if held_out_blob:
+        hold_out(store, name, (row.item for row in _read(store, kind, held_out_blob)))
     if (known := store.log.get(DatasetVersion, hash)) is not None:
         return known
     text = json.dumps(card(hash), ensure_ascii=False, sort_keys=True)
-    written = store.blobs.put_bytes(text.encode("utf-8", "replace"))
+    card_blob = store.blobs.put_bytes(text.encode("utf-8", "replace"))
     number = sum(1 for _ in _read(store, kind, rows))
-    version = DatasetVersion(hash, name, kind, number, counts, rows, kept_out, written)
+    version = DatasetVersion(
+        hash, name, kind, number, counts, blob=rows, held_out=held_out_blob, card=card_blob
+    )
     store.log.append(version)
     return version
 
 
-def find(store: Store, name: str) -> DatasetVersion:
-    """The version recorded last under a name, or that with this hash or its beginning.
+def find_version(store: Store, name: str) -> DatasetVersion:
+    """The latest version of this name, or the version whose hash starts with it (six characters or more).
 
-    Raises InputError where there is none, or several.
+    Raises InputError if there is none or more than one.
     """
     versions = {v.hash: v for _, v in store.log.read(DatasetVersion, target=name)}
     if versions:
         return list(versions.values())[-1]
     every = [v for _, v in store.log.read(DatasetVersion)]
-    found = [v for v in every if len(name) >= 6 and v.hash.startswith(name)]
-    if len(found) != 1:
+    matches = [v for v in every if len(name) >= 6 and v.hash.startswith(name)]
+    if len(matches) != 1:
         known = ", ".join(sorted({v.name for v in every})) or "none"
-        raise InputError(
-            f"`{name}` names no dataset", f"{len(found)} that fit", known, "see `escultor data list`"
-        )
-    return found[0]
+        got = f"{len(matches)} matches"
+        raise InputError(f"there is no single dataset `{name}`", got, known, "see `escultor data list`")
+    return matches[0]
 
 
-def rows_of(store: Store, version: DatasetVersion) -> Iterator[CurationRow]:
-    """The rows that may be trained on, one at a time."""
+def read_rows(store: Store, version: DatasetVersion) -> Iterator[CurationRow]:
+    """The training rows of a version, one at a time."""
     return _read(store, version.kind, version.blob)
 
 
 def allowed_rows(store: Store, version: DatasetVersion, counts: Counter[str]) -> Iterator[CurationRow]:
-    """The rows of which the prompt is not held out, by whatever was registered until now; the others are
-    counted. For programs that read them outside, where no guard stands."""
-    guard, rows = guard_of(store), rows_of(store, version)
-    while batch := list(islice(rows, GUARDED)):
+    """The training rows without those whose prompt is held out by now, which are counted by reason. For
+    exports: programs that read them have no guard of their own."""
+    guard, rows = load_guard(store), read_rows(store, version)
+    while batch := list(islice(rows, GUARD_BATCH)):
         reasons = guard.reasons([row.item for row in batch])
         counts.update(reason for reason in reasons if reason is not None)
         yield from (row for row, reason in zip(batch, reasons, strict=True) if reason is None)
 
 
-def card_of(store: Store, version: DatasetVersion) -> dict[str, Any]:
-    """The card of a version. Raises InputError where none was written."""
+def load_card(store: Store, version: DatasetVersion) -> dict[str, Any]:
+    """The card of a version. Raises InputError if it has none."""
     if not version.card:
         raise InputError(f"the dataset {version.name} has no card", version.hash, "a curated dataset")
     return json.loads(store.blobs.get_bytes(version.card))
@@ -93,12 +94,15 @@ def card_of(store: Store, version: DatasetVersion) -> dict[str, Any]:
 def _read(store: Store, kind: Any, blob: str) -> Iterator[CurationRow]:
     with store.blobs.file(blob).open("rb") as file:
         for line in file:
-            yield read(kind, line)
+            yield read_line(kind, line)
+
+
+# --- comparison ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Rows by what they say: in both, in one alone, and those of one id that say something else."""
+class VersionDifference:
+    """Rows of two versions by id and content: in both, in one only, and with one id but other content."""
 
     same: int
     only_a: int
@@ -108,43 +112,42 @@ class Difference:
     examples: dict[str, tuple[str, ...]]
 
 
-SHOWN = 5
-
-
-def difference(store: Store, a: DatasetVersion, b: DatasetVersion) -> Difference:
+def compare_versions(store: Store, a: DatasetVersion, b: DatasetVersion) -> VersionDifference:
     """What changed from A to B. Memory holds two hashes a row.
 
     Raises InputError for versions of different kinds.
     """
     if a.kind != b.kind:
         raise InputError("only datasets of one kind compare", f"{a.kind} and {b.kind}", "one kind")
-    sides = [_hashed(store, version) for version in (a, b)]
-    (old, old_labels), (new, new_labels) = sides
-    gone, come = old.keys() - new.keys(), new.keys() - old.keys()
-    changed = {id for id in old.keys() & new.keys() if old[id] != new[id]}
-    labels = {
-        name: {
-            value: (old_labels[name][value], new_labels[name][value])
-            for value in sorted(old_labels[name].keys() | new_labels[name].keys())
-            if old_labels[name][value] != new_labels[name][value]
-        }
-        for name in sorted(old_labels.keys() | new_labels.keys())
+    old, old_labels = _hashes(store, a)
+    new, new_labels = _hashes(store, b)
+    ids = {
+        "only a": old.keys() - new.keys(),
+        "only b": new.keys() - old.keys(),
+        "changed": {id for id in old.keys() & new.keys() if old[id] != new[id]},
     }
-    examples = {
-        what: tuple(sorted(ids)[:SHOWN])
-        for what, ids in (("only a", gone), ("only b", come), ("changed", changed))
-    }
-    same = len(old.keys() & new.keys()) - len(changed)
-    return Difference(
-        same, len(gone), len(come), len(changed), {k: v for k, v in labels.items() if v}, examples
+    labels: dict[str, dict[str, tuple[int, int]]] = {}
+    for name in sorted(old_labels.keys() | new_labels.keys()):
+        before, after = old_labels[name], new_labels[name]
+        values = sorted(before.keys() | after.keys())
+        if moved := {v: (before[v], after[v]) for v in values if before[v] != after[v]}:
+            labels[name] = moved
+    return VersionDifference(
+        same=len(old.keys() & new.keys()) - len(ids["changed"]),
+        only_a=len(ids["only a"]),
+        only_b=len(ids["only b"]),
+        changed=len(ids["changed"]),
+        labels=labels,
+        examples={what: tuple(sorted(each)[:MAX_EXAMPLES]) for what, each in ids.items()},
     )
 
 
-def _hashed(store: Store, version: DatasetVersion) -> tuple[dict[str, int], defaultdict[str, Counter[str]]]:
-    found: dict[str, int] = {}
+def _hashes(store: Store, version: DatasetVersion) -> tuple[dict[str, int], defaultdict[str, Counter[str]]]:
+    """By id the hash of a row's item; and rows by label and value."""
+    hashes: dict[str, int] = {}
     labels: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows_of(store, version):
-        found[row.item.id] = int(hash_value(row.item)[:16], 16)
+    for row in read_rows(store, version):
+        hashes[row.item.id] = int(hash_value(row.item)[:16], 16)
         for name, value in row.labels.items():
             labels[name][value] += 1
-    return found, labels
+    return hashes, labels

@@ -25,7 +25,7 @@ from escultor.cycle.steps import (
 from escultor.cycle.workflow import Progress, Result, Workflow
 from escultor.data.gold_pairs import gold_pairs
 from escultor.data.sources.documentation import balanced
-from escultor.datasets.held_out import guard_of
+from escultor.datasets.held_out import load_guard
 from escultor.demo.corpus import Corpus, Roots, read_corpus
 from escultor.demo.suite import trinity_exam
 from escultor.demo.users import ask, judge
@@ -36,7 +36,8 @@ from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
 from escultor.monitor.rules import alerts
 from escultor.monitor.triggers import plan
-from escultor.serve.logged_model import LoggedModel, require_kept_text
+from escultor.serve.interactions import Placement
+from escultor.serve.logged_model import LoggedModel, refuse_without_text
 from escultor.skills.suites import register
 from escultor.skills.trinity_scoring import score_trinity
 from escultor.store import open_store, registry
@@ -90,7 +91,7 @@ def run_demo(
 ) -> DemoResult:
     """Go round twice. What the store has already is reused; a run that was killed goes on."""
     config = config or load_config(CONFIG)
-    require_kept_text(config.serve)  # now, and not after the training
+    refuse_without_text(config.serve)  # now, and not after the training
     store = open_store(store_url)
     flow = Workflow(store, progress or Progress())
     flow.progress.phase("corpus")
@@ -134,7 +135,7 @@ def _base(turn: CycleRun, corpus: Corpus, from_scratch: bool) -> DemoVersion:
 def _pretrained(turn: CycleRun, corpus: Corpus, trained: Result) -> str:
     left_out: Counter[str] = Counter()
     register(turn.flow.store, turn.exam)  # now, so that it is held out of a base that is trained anew, too
-    items = guard_of(turn.flow.store).allowed(corpus.documents(), left_out)
+    items = load_guard(turn.flow.store).allowed(corpus.documents(), left_out)
     for why, n in left_out.items():
         turn.flow.progress.note(f"pretrain: {why}: {n:,}")
     settings = turn.config.pretrain
@@ -250,7 +251,7 @@ def _second_turn(
         turn.flow.progress.note(
             f"simulated users ask {len(asked)} prompts {sizes.answers_per_prompt} times each"
         )
-        engine = LoggedModel(turn.load(champion), champion, turn.log, config.serve)
+        engine = LoggedModel(turn.load(champion), Placement(champion), turn.log, config.serve)
         sampling = Sampling(config.serve.temperature, 1.0, config.serve.max_new_tokens)
         served = ask(engine, asked, key, sizes.answers_per_prompt, sampling)
         said = judge(turn.log, served, asked, config.evaluation.seed)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from escultor.data.sources.documentation import Gold
 from escultor.evaluate.raters.simulated import simulated_thumb
 from escultor.ids import hash_value
-from escultor.serve.interactions import draft_interaction
-from escultor.serve.logged_model import LoggedModel
+from escultor.serve.interactions import Request
+from escultor.serve.logged_model import LoggedModel, record_feedback
 from escultor.skills.trinity import prompt_for
 from escultor.skills.trinity_scoring import score_trinity
 from escultor.store.log import Log
@@ -28,30 +28,21 @@ def ask(
 
     Ids derive from `key`: a batch that is in the log already is not asked again.
     """
-    drafts = []
+    requests = []
     for gold in golds:
         subject = hash_value(["simulated-subject", int(gold.id[:8], 16) % SUBJECTS])
         before: str | None = None
         for n in range(answers):
             name = f"chatcmpl-{hash_value([key, gold.id, n])}"
             lineage = Lineage(before, Relation.REGENERATE) if before else None
-            drafts.append(
-                draft_interaction(
-                    prompt_for(gold.document),
-                    id=name,
-                    subject=subject,
-                    version=engine.version,
-                    sampling=sampling,
-                    lineage=lineage,
-                )
-            )
+            requests.append(Request(prompt_for(gold.document), subject, lineage=lineage, id=name))
             before = name
     done: list[Interaction] = []
-    for at in range(0, len(drafts), BATCH):
-        batch = drafts[at : at + BATCH]
-        found = [engine.log.get(Interaction, draft.id) for draft in batch]
+    for at in range(0, len(requests), BATCH):
+        batch = requests[at : at + BATCH]
+        found = [engine.log.get(Interaction, str(request.id)) for request in batch]
         known = [interaction for interaction in found if interaction is not None]
-        done += known if len(known) == len(batch) else engine.answer(batch)
+        done += known if len(known) == len(batch) else engine.answer(batch, sampling)
     return done
 
 
@@ -82,5 +73,5 @@ def judge(log: Log, interactions: Sequence[Interaction], golds: Sequence[Gold], 
                 source=SourceKind.SIMULATED,
             )
         )
-    log.append(*events)
+    record_feedback(log, *events)
     return events

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from escultor.config import FeedbackRules
-from escultor.datasets.held_out import guard_of, registrations
+from escultor.datasets.held_out import load_guard, registrations_hash
 from escultor.feedback import repeated_phrases
 from escultor.feedback.card import Advice, advise, section
 from escultor.feedback.index import FeedbackIndex, index_path
@@ -53,11 +53,11 @@ def convert(store: Store, settings: FeedbackRules, asked: SelectionQuery) -> Con
     with open_index(store, settings) as index:
         while True:
             cursor = index.follow(store.log)
-            held = registrations(store)
+            held = registrations_hash(store)
             key = hash_value([index.state(), settings.model_dump(), asked, held])
             if (found := index.remembered(key)) is not None:
                 return Conversion(**json.loads(found), cursor=cursor, reused=True)
-            guard = guard_of(store)
+            guard = load_guard(store)
             wanted = replace(asked, held_out=asked.held_out | guard.hashes)
             selection = select(index, store.log, settings, wanted)
             rows, blobs = written(store, selection, guard, index.written(held))

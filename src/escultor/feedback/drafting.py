@@ -80,7 +80,7 @@ def redraft(file: sqlite3.Connection, path: Path | None, now: RaterStandings) ->
     workers = raw_log.workers(n) if path is not None and index_tables.is_shared(file) else 1
     with ProcessPool(workers, Drafting(path, now, file)) as crew:
         # What is read here is in other tables than what is written.
-        for made, tallies in crew.over(_drafted, _spans(file)):
+        for made, tallies in crew.map(_drafted, _spans(file)):
             file.executemany(f"insert into drafts values ({','.join('?' * 14)})", made)
             file.executemany("insert into tally values (?,?,?)", tallies)
     file.execute("delete from dirty")

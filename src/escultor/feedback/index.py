@@ -129,9 +129,9 @@ class FeedbackIndex:
         fold = Fold(self.file, self._get("standings") is None)
         with ProcessPool(raw_log.workers(until - cursor), log) as crew:
             stretches = [(at, min(at + STRETCH, until)) for at in range(cursor, until, STRETCH)]
-            for found in crew.over(raw_log.read, stretches):
+            for found in crew.map(raw_log.read, stretches):
                 self._fold(fold, found)
-            fold.fetch(lambda ids: crew.over(raw_log.answers, ids))
+            fold.fetch(lambda ids: crew.map(raw_log.answers, ids))
         fold.mark()
         self._put("cursor", str(until))
         self._put("mark", _mark(log, until))

@@ -78,7 +78,7 @@ def _lines(crew: ProcessPool, kind: ItemKind, selection: Selection, lost: set[st
     pieces: Iterator[WriteTask] = (
         (kind, [each.named for each in chosen[at : at + READ_AT_ONCE]]) for at in starts
     )
-    for lines, counts, missing in crew.over(_lines_of, pieces):
+    for lines, counts, missing in crew.map(_lines_of, pieces):
         selection.counts.update(counts)
         lost.update(missing)
         yield lines

@@ -6,8 +6,8 @@ import json
 import random
 from pathlib import Path
 
-from escultor.datasets.curation.labels import labelled
-from escultor.datasets.curation.rows import CurationRow, parse
+from escultor.datasets.curation.labels import with_labels
+from escultor.datasets.rows import CurationRow, parse_row
 
 SAID = (
     "river stone garden window letter morning copper thunder velvet market engine harbour pencil "
@@ -44,4 +44,4 @@ def jsonl(path: Path, *rows: object) -> Path:
 def row(data: dict[str, object] | str) -> CurationRow:
     """The row of an example, or of a document for text."""
     kind = "document" if isinstance(data, str) else "example"
-    return labelled(parse(kind, {"text": data} if isinstance(data, str) else data, "test", 1))
+    return with_labels(parse_row(kind, {"text": data} if isinstance(data, str) else data, "test", 1))

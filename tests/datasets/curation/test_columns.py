@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from escultor.datasets.curation import columns
-from escultor.datasets.curation.columns import Column, first, frequencies, parts
-from escultor.datasets.curation.lowest_keys import least, sortable
-from escultor.datasets.curation.near_duplicates import candidates, follow, met, repeats
-from escultor.datasets.curation.normalization import mixed
-from escultor.datasets.splits import join
+from escultor.datasets.disk import columns
+from escultor.datasets.disk.columns import Column, count_codes, first_rows, partition_by_key
+from escultor.datasets.disk.lowest_keys import lowest, sortable
+from escultor.datasets.similarity.clusters import merge_clusters, resolve_roots
+from escultor.datasets.similarity.exact_duplicates import equal_pairs
+from escultor.datasets.similarity.near_duplicates import candidate_pairs, candidates_by_partition
+from escultor.datasets.similarity.normalization import mix64
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -20,13 +21,13 @@ SEEDS = st.integers(0, 2**32 - 1)
 @pytest.fixture(autouse=True, scope="module")
 def few_at_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "PART", 16)
+        patch.setattr(columns, "WINDOW_ROWS", 16)
         yield
 
 
 def hashes(draw, rows, values):
     """(rows,) of so many different ones, some of them often."""
-    return mixed(
+    return mix64(
         np.minimum(draw.integers(values, size=rows), draw.integers(values, size=rows)).astype(np.uint64)
     )
 
@@ -38,7 +39,7 @@ def test_a_column_is_read_in_windows_and_by_number(tmp_path):
     assert np.array_equal(column[16:100], values[16:])
     assert len(column[50:50]) == 0
     for numbers in (np.arange(100), np.asarray([0, 15, 16, 99]), np.asarray([47]), np.empty(0, np.int64)):
-        assert np.array_equal(column.at(numbers), values[numbers])
+        assert np.array_equal(column.take(numbers), values[numbers])
 
 
 @given(SEEDS, st.integers(0, 300), st.integers(1, 60))
@@ -47,7 +48,7 @@ def test_rows_with_equal_keys_are_in_one_part_and_every_row_in_one(seed, rows, v
     keys, mask = hashes(draw, rows, values), draw.random(rows) < 0.8
     owner: dict[int, int] = {}
     numbers, part = [], 0
-    for goes_on, records in parts([keys], mask, None):
+    for goes_on, records in partition_by_key([keys], mask, None):
         part += not goes_on
         assert len(records) <= 32
         assert all(owner.setdefault(int(key), part) == part for key in records[:, 0])
@@ -67,7 +68,7 @@ def test_the_first_of_equal_rows_is_told_for_each_of_the_others(seed, rows, valu
         earlier = known.setdefault((int(keys[0][at]), int(keys[1][at])), at)
         if earlier < at:
             wanted.add((earlier, at))
-    found = [tuple(pair) for pairs in repeats(keys, mask, None) for pair in pairs.tolist()]
+    found = [tuple(pair) for pairs in equal_pairs(keys, mask, None) for pair in pairs.tolist()]
     assert len(found) == len(set(found))
     assert set(found) == wanted
 
@@ -77,8 +78,8 @@ def test_candidates_are_the_same_whole_and_in_parts(seed, rows, values):
     draw = np.random.default_rng(seed)
     keys, mask = hashes(draw, rows, values), draw.random(rows) < 0.9
     numbers = np.flatnonzero(mask)
-    wanted = {tuple(pair) for pair in candidates(keys[numbers], numbers).tolist()}
-    found = [tuple(pair) for pairs in met(keys, mask, None) for pair in pairs.tolist()]
+    wanted = {tuple(pair) for pair in candidate_pairs(keys[numbers], numbers).tolist()}
+    found = [tuple(pair) for pairs in candidates_by_partition(keys, mask, None) for pair in pairs.tolist()]
     assert len(found) == len(set(found))
     assert set(found) == wanted
 
@@ -98,7 +99,7 @@ def test_the_rows_with_the_least_keys_are_those_that_a_sort_puts_first(seed, row
     def keyed(at):
         return number[at][mask[at]], np.stack([sortable(-score[at][mask[at]]), tie[at][mask[at]]])
 
-    chosen = least(keyed, mask, 2, wanted) if len(known) else np.zeros(rows, dtype=bool)
+    chosen = lowest(keyed, mask, 2, wanted) if len(known) else np.zeros(rows, dtype=bool)
     for g, count in enumerate(wanted):
         there = np.flatnonzero(mask & (number == g))
         order = there[np.lexsort((tie[there], -score[there]))]
@@ -113,8 +114,8 @@ def test_tied_rows_get_the_least_number_of_their_cluster(seed, rows, count):
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     root = np.arange(rows, dtype=np.uint32)
     for some in np.array_split(pairs, 5):
-        join(root, some)
-    follow(root)
+        merge_clusters(root, some)
+    resolve_roots(root)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(rows, rows))
     component = connected_components(graph, directed=False)[1]
     least_of = [int(np.flatnonzero(component == own)[0]) for own in component]
@@ -123,13 +124,13 @@ def test_tied_rows_get_the_least_number_of_their_cluster(seed, rows, count):
 
 def test_a_long_chain_is_followed_to_its_end():
     root = np.maximum(np.arange(100_000) - 1, 0).astype(np.uint32)
-    follow(root)
+    resolve_roots(root)
     assert not root.any()
 
 
 def test_masks_are_counted_and_begun():
     mask = np.arange(100) % 3 == 1
-    assert first(mask, 4).tolist() == [1, 4, 7, 10]
-    assert first(mask, 1000).tolist() == np.flatnonzero(mask).tolist()
+    assert first_rows(mask, 4).tolist() == [1, 4, 7, 10]
+    assert first_rows(mask, 1000).tolist() == np.flatnonzero(mask).tolist()
     codes = np.arange(100) % 5
-    assert frequencies(codes, mask, 6).tolist() == [*np.bincount(codes[mask]), 0]
+    assert count_codes(codes, mask, 6).tolist() == [*np.bincount(codes[mask]), 0]

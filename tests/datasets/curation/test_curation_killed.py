@@ -11,7 +11,7 @@ import pytest
 from curate_rows import changed, example, jsonl
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.build import make
+from escultor.datasets.build import build_dataset
 from escultor.errors import FaultError
 from escultor.store import open_store
 from escultor.store.files import STALE_S
@@ -24,7 +24,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from escultor.config.curation import Curation
-from escultor.datasets.curation.build import make
+from escultor.datasets.build import build_dataset
 from escultor.store import open_store
 from escultor.types import DatasetVersion
 
@@ -40,7 +40,7 @@ with open_store(url) as store:
         die(type(noun).__name__)
         append(noun)
     object.__setattr__(store.log, "append", appended)
-    make(store, "mine", [Path(source)], Curation.model_validate_json(settings), progress=die)
+    build_dataset(store, "mine", [Path(source)], Curation.model_validate_json(settings), progress=die)
 """
 
 
@@ -64,12 +64,12 @@ def test_a_killed_curation_leaves_nothing_and_the_next_gives_the_same(tmp_path, 
         assert left
         for path in left:  # as if it were a day later
             os.utime(path, (0, time.time() - STALE_S - 1))
-        found, made = make(store, "mine", [source], SETTINGS)
+        found, made = build_dataset(store, "mine", [source], SETTINGS)
         assert not any(path.exists() for path in left)
         assert store.log.count(DatasetVersion) == store.log.count(HeldOut) == 1
         rows = store.blobs.get_bytes(found.blob)
     with open_store(str(tmp_path / "other")) as other:
-        same, again = make(other, "mine", [source], SETTINGS)
+        same, again = build_dataset(other, "mine", [source], SETTINGS)
         assert same == found
         assert again.steps == made.steps
         assert other.blobs.get_bytes(same.blob) == rows
@@ -83,6 +83,6 @@ def test_a_worker_that_is_killed_is_said_and_nothing_is_kept(tmp_path, source, m
                 worker.kill()
 
         with pytest.raises(FaultError, match="was killed"):
-            make(store, "mine", [source], SETTINGS.model_copy(update={"workers": 2}), progress=told)
+            build_dataset(store, "mine", [source], SETTINGS.model_copy(update={"workers": 2}), progress=told)
         assert store.log.count(DatasetVersion) == store.log.count(HeldOut) == 0
         assert not list((store.root / "partial").iterdir())

@@ -7,9 +7,9 @@ import pytest
 from curate_rows import changed, example, jsonl, text
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.normalization import jaccard, window_set
 from escultor.datasets.curation.pipeline import curate
-from escultor.datasets.curation.rows import parts_of, read
+from escultor.datasets.rows import read_line, text_parts
+from escultor.datasets.similarity.normalization import jaccard, shingle_set
 
 DEDUP = Curation(steps=("exact", "near"), workers=1)
 
@@ -17,7 +17,7 @@ DEDUP = Curation(steps=("exact", "near"), workers=1)
 def kept(tmp_path, rows, settings=DEDUP):
     made = curate([jsonl(tmp_path / "in.jsonl", *rows)], tmp_path / "out", settings)
     lines = made.rows.read_bytes().splitlines()
-    return made, [read(made.kind, line) for line in lines]
+    return made, [read_line(made.kind, line) for line in lines]
 
 
 def test_a_row_that_says_the_same_goes_and_the_first_stays(tmp_path):
@@ -54,7 +54,7 @@ def planted(tmp_path_factory):
 
 def test_every_planted_copy_above_the_threshold_is_found(planted):
     rows, _, left = planted
-    by_id = {row["id"]: window_set((("text", row["text"]),)) for row in rows}
+    by_id = {row["id"]: shingle_set((("text", row["text"]),)) for row in rows}
     copies = [f"c{i}" for i in range(0, 200, 2) if jaccard(by_id[f"c{i}"], by_id[f"o{i}"]) >= 0.75]
     ids = {row.item.id for row in left}
     assert len(copies) > 90
@@ -63,12 +63,12 @@ def test_every_planted_copy_above_the_threshold_is_found(planted):
 
 def test_no_row_goes_without_a_similar_one_that_stays(planted):
     rows, made, left = planted
-    sets = [window_set(parts_of(row.item)) for row in left]
+    sets = [shingle_set(text_parts(row.item)) for row in left]
     gone = {row["id"] for row in rows} - {row.item.id for row in left}
     assert len(gone) == made.steps[2].removed["near duplicate"]
     for row in rows:
         if row["id"] in gone:
-            own = window_set((("text", row["text"]),))
+            own = shingle_set((("text", row["text"]),))
             assert max(jaccard(own, other) for other in sets) >= 0.75
 
 
@@ -87,17 +87,17 @@ def test_a_chain_is_cut_where_its_end_is_no_longer_alike(tmp_path):
         )
     rows = [{"text": " ".join(each)} for each in chain]
     left = kept(tmp_path, rows)[1]
-    sets = [window_set(parts_of(row.item)) for row in left]
+    sets = [shingle_set(text_parts(row.item)) for row in left]
     assert len(left) > 1
     for row in rows:
-        assert max(jaccard(window_set((("text", row["text"]),)), other) for other in sets) >= 0.75
+        assert max(jaccard(shingle_set((("text", row["text"]),)), other) for other in sets) >= 0.75
 
 
 def test_a_bucket_of_many_costs_sixteen_comparisons_a_row():
-    from escultor.datasets.curation.near_duplicates import candidates
+    from escultor.datasets.similarity.near_duplicates import candidate_pairs
 
-    pairs = candidates(np.zeros(5000, dtype=np.uint64), np.arange(5000))
+    pairs = candidate_pairs(np.zeros(5000, dtype=np.uint64), np.arange(5000))
     assert len(pairs) <= 16 * 5000
     assert (pairs[:, 0] < pairs[:, 1]).all()
-    small = candidates(np.zeros(9, dtype=np.uint64), np.arange(9))
+    small = candidate_pairs(np.zeros(9, dtype=np.uint64), np.arange(9))
     assert {tuple(pair) for pair in small.tolist()} == set(itertools.combinations(range(9), 2))

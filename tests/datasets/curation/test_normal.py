@@ -5,8 +5,15 @@ from curate_rows import text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.datasets.curation.near_duplicates import band_hashes, bands_for
-from escultor.datasets.curation.normalization import grams, jaccard, whole_hash, window_set, windows, words_of
+from escultor.datasets.similarity.near_duplicates import band_hashes, bands_for
+from escultor.datasets.similarity.normalization import (
+    jaccard,
+    ngram_hashes,
+    shingle_set,
+    shingles,
+    text_hash,
+    words_of,
+)
 
 texts = st.text(max_size=60)
 
@@ -19,29 +26,29 @@ def by_hand(words: str) -> set[bytes]:
 
 @given(st.lists(texts, min_size=1, max_size=5))
 def test_windows_of_many_rows_are_those_of_each(said):
-    flat, starts = windows([(("text", each),) for each in said])
+    flat, starts = shingles([(("text", each),) for each in said])
     for i, each in enumerate(said):
         own = np.unique(flat[starts[i] : starts[i + 1]])
-        assert (own == window_set([("text", each)])).all()
+        assert (own == shingle_set([("text", each)])).all()
         assert len(own) == len(by_hand(" ".join(words_of(each))))
 
 
 @given(texts, texts)
 def test_the_similarity_is_that_of_sets_of_windows(a, b):
     one, other = by_hand(" ".join(words_of(a))), by_hand(" ".join(words_of(b)))
-    found = jaccard(window_set([("x", a)]), window_set([("x", b)]))
+    found = jaccard(shingle_set([("x", a)]), shingle_set([("x", b)]))
     assert math.isclose(found, len(one & other) / len(one | other))
 
 
 def test_a_text_in_another_role_is_another_text():
-    assert jaccard(window_set([("good", text(1))]), window_set([("bad", text(1))])) == 0
+    assert jaccard(shingle_set([("good", text(1))]), shingle_set([("bad", text(1))])) == 0
 
 
 @given(
     st.lists(st.lists(st.sampled_from(["a", "bb", "ccc", "é"]), max_size=8), max_size=5), st.integers(1, 4)
 )
 def test_runs_of_words_are_told_apart_by_their_words_alone(said, count):
-    found, owner = grams(said, count)
+    found, owner = ngram_hashes(said, count)
     wanted = [
         (tuple(words[i : i + count]), at)
         for at, words in enumerate(said)
@@ -56,7 +63,7 @@ def test_runs_of_words_are_told_apart_by_their_words_alone(said, count):
 
 def test_a_whole_text_is_one_run():
     words = words_of(text(1, 5))
-    assert whole_hash(words) == grams([["before", *words, "after"]], 5)[0][1]
+    assert text_hash(words) == ngram_hashes([["before", *words, "after"]], 5)[0][1]
 
 
 def test_bands_find_a_pair_at_the_threshold_with_the_stated_odds():
@@ -74,7 +81,7 @@ def test_bands_meet_about_as_often_as_the_formula_says():
     for i in range(100):
         words = text(i, 40).split()
         pair = [(("t", " ".join(words)),), (("t", " ".join(words[:30] + text(f"o{i}", 10).split())),)]
-        j = jaccard(*(window_set(parts) for parts in pair))
+        j = jaccard(*(shingle_set(parts) for parts in pair))
         found = band_hashes(pair, bands, width)
         met += float((found[0] == found[1]).mean())
         wanted += j**width

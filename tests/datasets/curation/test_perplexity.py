@@ -11,7 +11,7 @@ from escultor.config.curation import Curation
 from escultor.datasets.curation.features import PERPLEXITY
 from escultor.datasets.curation.pipeline import curate
 from escultor.datasets.curation.quality import SCORE
-from escultor.datasets.curation.rows import learnt, read
+from escultor.datasets.rows import read_line, target_text
 from escultor.model.folders import save
 
 STEPS = ("exact", "perplexity", "quality")
@@ -32,7 +32,7 @@ def curated(folder, model, rows):
         "perplexity": {"model": str(model), "batch_size": 3},
     }
     made = curate([jsonl(folder / "in.jsonl", *rows)], folder / "out", Curation.model_validate(settings))
-    return [read(made.kind, line) for line in made.rows.read_bytes().splitlines()]
+    return [read_line(made.kind, line) for line in made.rows.read_bytes().splitlines()]
 
 
 def nats(ids, first):
@@ -49,9 +49,9 @@ def test_an_examples_figure_is_that_of_its_response(tmp_path, model):
     assert len(found) == 8
     chat = llama(context=64).chat
     for row in found[:-1]:
-        made = chat.example(row.item.prompt, learnt(row.item))
+        made = chat.example(row.item.prompt, target_text(row.item))
         bits = nats(made.prompt + made.response, len(made.prompt)) / math.log(2)
-        assert row.figures[PERPLEXITY] == pytest.approx(bits / len(learnt(row.item).encode()), rel=1e-4)
+        assert row.figures[PERPLEXITY] == pytest.approx(bits / len(target_text(row.item).encode()), rel=1e-4)
     assert PERPLEXITY not in found[-1].figures
     assert SCORE in found[-1].figures
 

@@ -8,9 +8,9 @@ import pytest
 from curate_rows import changed, example, jsonl, text
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation import columns, rows_on_disk
-from escultor.datasets.curation.pipeline import curate, passes
+from escultor.datasets.curation.pipeline import curate, split_into_passes
 from escultor.datasets.curation.steps import STEPS
+from escultor.datasets.disk import columns, rows_on_disk
 from escultor.errors import DataError, InputError, StoreError
 
 SPLIT = {"held_out": 0.3}
@@ -30,7 +30,7 @@ def many(path: Path, count: int = 120) -> Path:
 
 def test_the_result_depends_on_no_number_of_workers_and_rows_add_up(tmp_path, monkeypatch):
     monkeypatch.setattr(rows_on_disk, "CHUNK_BYTES", 4096)
-    monkeypatch.setattr(rows_on_disk.ranges, "__defaults__", (4096,))
+    monkeypatch.setattr(rows_on_disk.line_ranges, "__defaults__", (4096,))
     source = many(tmp_path / "in.jsonl")
     results = []
     for workers in (1, 2):
@@ -57,8 +57,8 @@ def test_the_result_depends_on_no_number_of_rows_that_are_sorted_at_once(tmp_pat
     source = many(tmp_path / "in.jsonl")
     settings = Curation.model_validate({"workers": 1, "language": ANY, "split": SPLIT})
     results = []
-    for rows in (columns.PART, 7):
-        monkeypatch.setattr(columns, "PART", rows)
+    for rows in (columns.WINDOW_ROWS, 7):
+        monkeypatch.setattr(columns, "WINDOW_ROWS", rows)
         made = curate([source], tmp_path / f"out{rows}", settings)
         results.append((made.rows.read_bytes(), made.held_out.read_bytes(), made.steps, made.split))
     assert results[0] == results[1]
@@ -142,7 +142,7 @@ def test_ranges_hold_every_line_once(tmp_path, size):
     path = tmp_path / "x"
     for data in (b"", b"\n", b"a", b"a\n\nbb\nccc", b"\n".join(b"x" * n for n in range(30)) + b"\n"):
         path.write_bytes(data)
-        found = list(rows_on_disk.ranges(path, size))
+        found = list(rows_on_disk.line_ranges(path, size))
         assert b"".join(data[r.start : r.end] for r in found) == data
         for r in found:
             assert r.first_line == data[: r.start].count(b"\n") + 1
@@ -150,8 +150,8 @@ def test_ranges_hold_every_line_once(tmp_path, size):
 
 
 def test_a_line_over_the_limit_is_no_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows_on_disk, "MAX_LINE", 2000)
-    monkeypatch.setattr(rows_on_disk.ranges, "__defaults__", (500,))
+    monkeypatch.setattr(rows_on_disk, "MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr(rows_on_disk.line_ranges, "__defaults__", (500,))
     huge = {"prompt": "a", "completion": "b" * 10_000}
     source = jsonl(tmp_path / "in.jsonl", example(1), huge, example(2))
     made = curate([source], tmp_path / "out", Curation(workers=1, steps=("exact",)))
@@ -195,7 +195,10 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, change):
 
 def test_steps_run_in_any_order_in_as_few_passes_as_can_be(tmp_path):
     order = ("private", "near", "exact", "language", "length", "balance")
-    assert passes(order) == [(("private",), ("near", "exact")), (("language", "length"), ("balance",))]
+    assert split_into_passes(order) == [
+        (("private",), ("near", "exact")),
+        (("language", "length"), ("balance",)),
+    ]
     assert set(Curation().steps) <= set(STEPS)
     source = many(tmp_path / "in.jsonl", 30)
     settings = Curation.model_validate({"workers": 1, "steps": order, "language": ANY})

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from escultor.config.curation import Curation
 from escultor.datasets.curation.diverse_top import facility_location
 from escultor.datasets.curation.quality import SCORE, by_hand, calibration, fit, fit_weights, quality
-from escultor.datasets.curation.rows import Dropped
+from escultor.datasets.rows import Dropped
 from escultor.errors import DataError
 
 

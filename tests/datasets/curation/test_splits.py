@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.build import make
-from escultor.datasets.curation.near_duplicates import jaccard
-from escultor.datasets.curation.normalization import window_set
-from escultor.datasets.curation.phrases import Phrases
+from escultor.datasets.build import build_dataset
 from escultor.datasets.curation.pipeline import curate
-from escultor.datasets.curation.rows import prompt_text, read
-from escultor.datasets.held_out import NEAR, SAME, HeldOutGuard, guard_of, hold_out, prompt_of
-from escultor.datasets.versions import rows_of
+from escultor.datasets.held_out import NEAR, SAME, HeldOutGuard, hold_out, load_guard, prompt_of
+from escultor.datasets.rows import prompt_text, read_line
+from escultor.datasets.similarity.normalization import jaccard, shingle_set
+from escultor.datasets.similarity.phrases import Phrases
+from escultor.datasets.versions import read_rows
 from escultor.errors import DataError
 from escultor.store import open_store
 from escultor.types import Document, Example, HeldOut, Message, Origin, Pair, Role
@@ -37,7 +36,8 @@ def parted(tmp_path, by, share=0.3):
     settings = {"workers": 1, "steps": ["exact"], "split": {"by": by, "held_out": share}}
     made = curate([source], tmp_path / "out", Curation.model_validate(settings))
     sides = [
-        [read("example", line) for line in p.read_bytes().splitlines()] for p in (made.rows, made.held_out)
+        [read_line("example", line) for line in p.read_bytes().splitlines()]
+        for p in (made.rows, made.held_out)
     ]
     return made, *sides
 
@@ -46,9 +46,9 @@ def parted(tmp_path, by, share=0.3):
 def test_no_prompt_is_nearly_on_both_sides(tmp_path, by):
     made, train, held = parted(tmp_path, by)
     assert held
-    known = [window_set((("prompt", prompt_text(row.item)),)) for row in held]
+    known = [shingle_set((("prompt", prompt_text(row.item)),)) for row in held]
     for row in train:
-        own = window_set((("prompt", prompt_text(row.item)),))
+        own = shingle_set((("prompt", prompt_text(row.item)),))
         assert max(jaccard(own, other) for other in known) < 0.75
     left_out = made.split["left out: prompt is held out"]
     assert len(train) + len(held) + left_out == 180
@@ -68,7 +68,7 @@ def test_a_draw_by_prompt_depends_on_no_other_rows(tmp_path):
     few = jsonl(tmp_path / "few.jsonl", *[row for i, row in enumerate(rows()) if i // 3 % 2])
     settings = {"workers": 1, "steps": ["exact"], "split": {"held_out": 0.3}}
     made = curate([few], tmp_path / "few", Curation.model_validate(settings))
-    again = {read("example", line).item.id for line in made.held_out.read_bytes().splitlines()}
+    again = {read_line("example", line).item.id for line in made.held_out.read_bytes().splitlines()}
     assert again <= {row.item.id for row in held}
 
 
@@ -103,13 +103,13 @@ def test_what_training_would_leave_out_is_not_on_the_training_side(tmp_path, wor
     source = jsonl(tmp_path / "in.jsonl", *made)
     wanted = {"workers": workers, "language": {"keep": []}, "split": {"held_out": 0.4}}
     with open_store(str(tmp_path / "store")) as store:
-        first, found = make(store, "x", [source], Curation.model_validate(wanted))
-        again, _ = make(store, "x", [source], Curation.model_validate(wanted))
+        first, found = build_dataset(store, "x", [source], Curation.model_validate(wanted))
+        again, _ = build_dataset(store, "x", [source], Curation.model_validate(wanted))
         assert again == first
         assert found.split["left out: prompt is held out"] > 3
-        rows = [row.item for row in rows_of(store, first)]
+        rows = [row.item for row in read_rows(store, first)]
         counts: Counter[str] = Counter()
-        assert guard_of(store).allowed(rows, counts) == rows
+        assert load_guard(store).allowed(rows, counts) == rows
     assert len(rows) + found.split["left out: prompt is held out"] + found.counts["held out"] == 60
 
 
@@ -131,7 +131,7 @@ def test_a_held_out_prompt_is_told_word_for_word_and_nearly(tmp_path):
         free = [asked(text(f"free{i}")) for i in range(50)]
         near = [asked(changed(text(i), i)) for i in range(50)]
         counts: Counter[str] = Counter()
-        assert guard_of(store).allowed([*free, *held, *near], counts) == free
+        assert load_guard(store).allowed([*free, *held, *near], counts) == free
         assert counts == {SAME: 50, NEAR: 50}
 
 
@@ -150,7 +150,7 @@ def test_prompts_of_registered_suites_are_held_out(tmp_path):
         register(store, make_exam("exam", "chat", [item], ["exact_match"], Sampling()))
         counts: Counter[str] = Counter()
         rows = [asked(text(1)), asked(text(2)), asked(text(3))]
-        assert guard_of(store).allowed(rows, counts) == rows[2:]
+        assert load_guard(store).allowed(rows, counts) == rows[2:]
         assert counts == {SAME: 1, NEAR: 1}
         assert prompt_of(rows[0]).text == text(1)
 
@@ -191,7 +191,7 @@ def test_a_held_out_prompt_enters_by_no_road(tmp_path, road, held):
     with open_store(str(tmp_path / "store")) as store:
         hold_out(store, "exam", [held])
         counts: Counter[str] = Counter()
-        assert guard_of(store).allowed(ROADS[road], counts) == []
+        assert load_guard(store).allowed(ROADS[road], counts) == []
         assert counts.total() == 1
 
 

@@ -4,11 +4,11 @@ import pytest
 from curate_rows import row, text
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.contamination import decontaminate, examined
+from escultor.datasets.curation.contamination import decontaminate, index_texts
 from escultor.datasets.curation.filters import language, length, repetition
 from escultor.datasets.curation.labels import STYLES, band_of, style_of
-from escultor.datasets.curation.rows import Dropped, learnt, line_of, parse, read, whole
 from escultor.datasets.curation.text_repair import damage
+from escultor.datasets.rows import Dropped, full_text, parse_row, read_line, target_text, write_line
 
 PLAIN = Curation()
 
@@ -22,8 +22,8 @@ def test_a_row_comes_back_from_its_line():
     }
     about = {"labels": {"domain": "law"}, "figures": {"x": 1.5}, "subject": "s1", "time": 3.0}
     for kind, data in kinds.items():
-        made = parse(kind, data | about, "file", 7)
-        assert read(kind, line_of(made)) == made
+        made = parse_row(kind, data | about, "file", 7)
+        assert read_line(kind, write_line(made)) == made
         assert made.subject == "s1"
 
 
@@ -57,13 +57,13 @@ def test_text_read_in_the_wrong_encoding_is_mended(said):
     if "\ufffd" in wrong:  # a byte that Windows-1252 does not know: lost
         assert mended == Dropped("characters lost")
     else:
-        assert whole(mended.item) == said
+        assert full_text(mended.item) == said
         assert mended.notes == ("encoding mended",)
     assert damage(row(said), PLAIN, None) == row(said)
 
 
 def test_control_characters_go_and_markup_is_left_out():
-    assert whole(damage(row("a\x00b\x1b[31mc\td\ne"), PLAIN, None).item) == "ab[31mc\td\ne"
+    assert full_text(damage(row("a\x00b\x1b[31mc\td\ne"), PLAIN, None).item) == "ab[31mc\td\ne"
     assert damage(row("<div><p>Hello</p><br/></div>&nbsp;"), PLAIN, None) == Dropped("mostly markup")
     prose = "If a < b and c > d then " + text(1) + " See <p> elements."
     assert damage(row(prose), PLAIN, None) == row(prose)
@@ -71,7 +71,7 @@ def test_control_characters_go_and_markup_is_left_out():
 
 def test_what_is_examined_does_not_get_in():
     question, short = text("suite", 20), "What is the tallest tower in Lisbon?"
-    exam = examined([question, short, "yes"], 13)
+    exam = index_texts([question, short, "yes"], 13)
     inside = row(f"{text(1)} {' '.join(question.upper().split()[3:16])} {text(2)}")
     assert decontaminate(inside, PLAIN, exam) == Dropped("shares 13 words with an evaluation item")
     twelve = row(f"{text(1)} {' '.join(question.split()[3:15])} {text(2)}")
@@ -107,5 +107,5 @@ def test_labels_are_those_given_then_those_the_answer_says():
     assert (made.labels["domain"], made.labels["purpose"]) == ("law", "explain")
     given = row({"prompt": "a", "completion": trinity, "labels": {"domain": "art"}})
     assert given.labels["domain"] == "art"
-    assert learnt(given.item) == trinity
+    assert target_text(given.item) == trinity
     assert row(text(1)).labels["domain"] == "unlabelled"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from escultor.data.jsonl_rows import Fault, RowKind, Skip, short
+from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.strict_json import JsonObject
 
 _SHAREGPT = {
@@ -65,18 +65,6 @@ def sharegpt(row: JsonObject) -> JsonObject:
 def trl(row: JsonObject) -> JsonObject:
     """A row in TRL's columns, which are ours."""
     return row
-
-
-def kind_of_row(row: JsonObject) -> RowKind | None:
-    """What a row of ours is, by its keys; None where it is none."""
-    keys = row.keys()
-    if keys >= {"chosen", "rejected"}:
-        return "pair"
-    if keys >= {"prompt", "completion", "label"}:
-        return "unpaired"
-    if "messages" in keys or keys >= {"prompt", "completion"}:
-        return "example"
-    return "document" if "text" in keys else None
 
 
 def _list(row: JsonObject, key: str) -> list[Any]:

@@ -20,7 +20,7 @@ from escultor.data.importers.json_values import values_of
 from escultor.data.importers.langfuse import langfuse, scores_of
 from escultor.data.importers.open_webui import open_webui
 from escultor.data.jsonl import MAX_LINES, MAX_PROBLEMS, Reader, write_jsonl
-from escultor.data.jsonl_rows import Fault, Skip, TrainingItem, decode, short
+from escultor.data.jsonl_rows import Fault, Skip, TrainingItem, decode, kind_of_row, short
 from escultor.errors import DataError, Erased, EscultorError, IdTaken
 from escultor.store.log import Log
 from escultor.strict_json import JsonObject
@@ -125,7 +125,7 @@ def _read(reader: Reader, path: Path) -> Iterator[TrainingItem]:
 
 def _kind(convert: Callable[[JsonObject], JsonObject], row: JsonObject) -> Any:
     try:
-        return conversations.kind_of_row(convert(row))
+        return kind_of_row(convert(row))
     except (Fault, Skip):
         return None
 

@@ -1,4 +1,4 @@
-"""The step that balances: which rows stay so that the shares of labels are those that are wanted."""
+"""The balance step: which rows stay so that the values of labels have their target shares."""
 
 from __future__ import annotations
 
@@ -8,84 +8,94 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from escultor.config.curation import Balance
-from escultor.datasets.balance import allocate, counted, lacking, lopsided, watched
-from escultor.datasets.curation.columns import Numbers, frequencies, spans
-from escultor.datasets.curation.lowest_keys import least, sortable
+from escultor.datasets.balance import allocate, count_values, dominant_value, missing_values, watched_labels
+from escultor.datasets.disk.columns import Numbers, count_codes, row_windows
+from escultor.datasets.disk.lowest_keys import lowest, sortable
 from escultor.datasets.joint_balance import LabelCell, allocate_jointly
 
-Coded = tuple[Numbers, Sequence[str]]  # (rows,) codes of a label, and the values they stand for
+CodedLabel = tuple[Numbers, Sequence[str]]  # (rows,) codes of a label, and the value of each code
 
 
-def balance_choice(
-    labels: Mapping[str, Coded], score: Numbers, tie: Numbers, mask: np.ndarray, wanted: Balance
+def choose_balanced(
+    labels: Mapping[str, CodedLabel], score: Numbers, tie: Numbers, mask: np.ndarray, settings: Balance
 ) -> tuple[np.ndarray, list[str]]:
-    """(rows,) which rows of a mask stay, the best-scored of each combination of values, and what a person
-    should know.
+    """(rows,) the rows of a mask that stay, the best-scored of each combination of values; and warnings.
 
-    Raises DataError where nothing that is wanted is there, and where targets of several labels exclude each
-    other.
+    Raises DataError if no target value has a row, or if the targets of several labels exclude each other.
     """
-    keep = mask
-    said: list[str] = []
-    if wanted.targets:
-        coded = [labels[label] for label in wanted.targets]
-        for (label, targets), (codes, names) in zip(wanted.targets.items(), coded, strict=True):
-            said += lacking(label, counted(frequencies(codes, mask, len(names)), names), targets)
-        cells, supply = _cells(coded, mask)
+    kept = mask
+    warnings: list[str] = []
+    if settings.targets:
+        targeted = [labels[label] for label in settings.targets]
+        for (label, targets), (codes, names) in zip(settings.targets.items(), targeted, strict=True):
+            counts = count_values(count_codes(codes, mask, len(names)), names)
+            warnings += missing_values(label, counts, targets)
+        cells, supply = _cells(targeted, mask)
         if cells:
-            dealt = _dealt(dict(zip(cells.values(), supply, strict=True)), wanted)
-            keep = _best(coded, cells, [dealt[each] for each in cells.values()], score, tie, mask)
-    for label in watched(wanted):
+            counts = _allocate(dict(zip(cells.values(), supply, strict=True)), settings)
+            kept = _best(
+                targeted,
+                cells=cells,
+                counts=[counts[cell] for cell in cells.values()],
+                score=score,
+                tie=tie,
+                mask=mask,
+            )
+    for label in watched_labels(settings):
         codes, names = labels[label]
-        said += lopsided(label, counted(frequencies(codes, keep, len(names)), names), wanted.warn_above)
-    return keep, said
+        counts = count_values(count_codes(codes, kept, len(names)), names)
+        warnings += dominant_value(label, counts, settings.warn_above)
+    return kept, warnings
 
 
-def _dealt(supply: Mapping[LabelCell, int], wanted: Balance) -> dict[LabelCell, int]:
-    if len(wanted.targets) > 1:
-        return allocate_jointly(supply, tuple(wanted.targets), tuple(wanted.targets.values()), wanted.rows)
-    (targets,) = wanted.targets.values()
-    return {(v,): n for v, n in allocate({c[0]: n for c, n in supply.items()}, targets, wanted.rows).items()}
+def _allocate(supply: Mapping[LabelCell, int], settings: Balance) -> dict[LabelCell, int]:
+    if len(settings.targets) > 1:
+        labels, targets = tuple(settings.targets), tuple(settings.targets.values())
+        return allocate_jointly(supply, labels, targets, settings.rows)
+    (targets,) = settings.targets.values()
+    counts = allocate({cell[0]: n for cell, n in supply.items()}, targets, settings.rows)
+    return {(value,): n for value, n in counts.items()}
 
 
-def _numbered(labels: Sequence[Coded], at: slice, mask: np.ndarray) -> np.ndarray:
-    """(m,) the number of the combination of values of each row of a window that is in the mask (rows,)."""
-    cell = np.zeros(int(np.count_nonzero(mask[at])), dtype=np.int64)
+def _cell_numbers(labels: Sequence[CodedLabel], window: slice, mask: np.ndarray) -> np.ndarray:
+    """(m,) the combination of values of each row of a window that is in the mask (rows,), as a number in
+    mixed radix: one digit a label, in the base of its number of values."""
+    number = np.zeros(int(np.count_nonzero(mask[window])), dtype=np.int64)
     for codes, names in labels:
-        cell = cell * len(names) + codes[at][mask[at]]
-    return cell
+        number = number * len(names) + codes[window][mask[window]]
+    return number
 
 
-def _cells(labels: Sequence[Coded], mask: np.ndarray) -> tuple[dict[int, LabelCell], list[int]]:
-    """The combinations of values that there are, by their number, ascending; and how many rows have each."""
-    found: Counter[int] = Counter()
-    for at in spans(len(mask)):
-        cells, counts = np.unique(_numbered(labels, at, mask), return_counts=True)
-        found.update(dict(zip(cells.tolist(), counts.tolist(), strict=True)))
-    named: dict[int, LabelCell] = {}
-    for number in sorted(found):
+def _cells(labels: Sequence[CodedLabel], mask: np.ndarray) -> tuple[dict[int, LabelCell], list[int]]:
+    """The combinations of values that occur, by ascending number; and how many rows have each."""
+    rows: Counter[int] = Counter()
+    for window in row_windows(len(mask)):
+        numbers, counts = np.unique(_cell_numbers(labels, window, mask), return_counts=True)
+        rows.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+    cells: dict[int, LabelCell] = {}
+    for number in sorted(rows):
         rest, values = number, []
         for _, names in reversed(labels):
             rest, code = divmod(rest, len(names))
             values.append(names[code])
-        named[number] = tuple(reversed(values))
-    return named, [found[number] for number in named]
+        cells[number] = tuple(reversed(values))
+    return cells, [rows[number] for number in cells]
 
 
 def _best(
-    labels: Sequence[Coded],
+    labels: Sequence[CodedLabel],
     cells: Mapping[int, LabelCell],
-    dealt: Sequence[int],
+    counts: Sequence[int],
     score: Numbers,
     tie: Numbers,
     mask: np.ndarray,
 ) -> np.ndarray:
-    """(rows,) the best-scored rows of each cell, as many as are dealt to it."""
+    """(rows,) the best-scored rows of each cell, as many as `counts` says."""
     known = np.asarray(list(cells))
 
-    def keyed(at: slice) -> tuple[np.ndarray, np.ndarray]:
-        own = mask[at]
-        key = np.stack([sortable(-score[at][own]), tie[at][own]])  # (2, m)
-        return np.searchsorted(known, _numbered(labels, at, mask)), key
+    def keyed(window: slice) -> tuple[np.ndarray, np.ndarray]:
+        in_mask = mask[window]
+        key = np.stack([sortable(-score[window][in_mask]), tie[window][in_mask]])  # (2, m)
+        return np.searchsorted(known, _cell_numbers(labels, window, mask)), key
 
-    return least(keyed, mask, 2, np.asarray(dealt))
+    return lowest(keyed, mask, 2, np.asarray(counts))

@@ -1,4 +1,4 @@
-"""What the quality score looks at: named features of a row, all of them cheap and readable."""
+"""The features of the quality score: named, cheap and readable numbers of a row."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 
 from escultor.datasets.curation.filters import repeated_share
-from escultor.datasets.curation.normalization import words_of
-from escultor.datasets.curation.rows import CurationRow, learnt, prompt_text
+from escultor.datasets.rows import CurationRow, prompt_text, target_text
+from escultor.datasets.similarity.normalization import words_of
 from escultor.types import Document
 
 _STOP_WORDS = (
@@ -21,31 +21,30 @@ _STOP = frozenset(_STOP_WORDS.split())
 _SENTENCE_END = re.compile(r"[.!?:;)\]}\"'`»”…]\s*\Z")
 
 
-class Looked:
-    """A row looked at once: the texts and words that features share."""
+class RowTexts:
+    """The texts and words of a row that several features read."""
 
     def __init__(self, row: CurationRow):
-        self.row = row
-        self.answer = learnt(row.item)
-        self.asked = "" if isinstance(row.item, Document) else prompt_text(row.item)
+        self.answer = target_text(row.item)
+        self.prompt = "" if isinstance(row.item, Document) else prompt_text(row.item)
         self.words = words_of(self.answer)
-        self.asked_words = set(words_of(self.asked))
+        self.prompt_words = set(words_of(self.prompt))
         self.content = [w for w in self.words if w not in _STOP and len(w) > 2]
 
 
-def _ends(text: str) -> float:
+def _ends_as_sentence(text: str) -> float:
     return float(bool(_SENTENCE_END.search(text))) if text.strip() else 0.0
 
 
-def _share(text: str, what: Callable[[str], bool]) -> float:
-    return sum(map(what, text)) / max(1, len(text))
+def _share(text: str, is_counted: Callable[[str], bool]) -> float:
+    return sum(map(is_counted, text)) / max(1, len(text))
 
 
-FEATURES: dict[str, Callable[[Looked], float]] = {
+FEATURES: dict[str, Callable[[RowTexts], float]] = {
     "log words": lambda x: math.log1p(len(x.words)),
-    "log words asked": lambda x: math.log1p(len(x.asked.split())),
-    "ends as a sentence": lambda x: _ends(x.answer),
-    "asked ends as a sentence": lambda x: _ends(x.asked) if x.asked else 1.0,
+    "log words asked": lambda x: math.log1p(len(x.prompt.split())),
+    "ends as a sentence": lambda x: _ends_as_sentence(x.answer),
+    "asked ends as a sentence": lambda x: _ends_as_sentence(x.prompt) if x.prompt else 1.0,
     "begins with a capital, digit or bracket": lambda x: float(
         x.answer.lstrip()[:1].isupper() or not x.answer.lstrip()[:1].isalpha()
     ),
@@ -56,17 +55,17 @@ FEATURES: dict[str, Callable[[Looked], float]] = {
     "digits": lambda x: _share(x.answer[:2000], str.isdigit),
     "repeated runs": lambda x: repeated_share(x.words),
     "answer's words asked about": lambda x: (
-        sum(w in x.asked_words for w in x.content) / len(x.content) if x.asked and x.content else 0.5
+        sum(w in x.prompt_words for w in x.content) / len(x.content) if x.prompt and x.content else 0.5
     ),
-    "answer repeats what is asked": lambda x: float(bool(x.asked) and x.answer.strip() in x.asked),
+    "answer repeats what is asked": lambda x: float(bool(x.prompt) and x.answer.strip() in x.prompt),
 }
 PERPLEXITY = "bits per byte"
 
 
 def features_of(row: CurationRow) -> dict[str, float]:
-    """Every feature of a row; the base's bits per byte where an earlier step measured them."""
-    looked = Looked(row)
-    found = {name: float(measure(looked)) for name, measure in FEATURES.items()}
+    """Every feature of a row, with the base model's bits per byte if an earlier step measured them."""
+    texts = RowTexts(row)
+    features = {name: float(measure(texts)) for name, measure in FEATURES.items()}
     if PERPLEXITY in row.figures:
-        found[PERPLEXITY] = row.figures[PERPLEXITY]
-    return found
+        features[PERPLEXITY] = row.figures[PERPLEXITY]
+    return features

@@ -1,51 +1,52 @@
-"""Steps that look at one row: its language, its length, how much it repeats itself."""
+"""Steps that filter single rows: by language, length and repetition."""
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
 from typing import Any
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.rows import CurationRow, Dropped, learnt, whole
+from escultor.datasets.rows import CurationRow, Dropped, full_text, target_text
 
-RUN = 5  # words in a row that make a repetition
-MIN_WORDS = 20  # shorter rows have no repetition to speak of
+NGRAM = 5  # words
+MIN_WORDS = 20  # the repetition of shorter texts is not measured
 
 
 @cache
-def identifier() -> Any:
-    """What tells languages: 70 MB, and 30 more while it is read."""
+def language_identifier() -> Any:
+    """The language model of py3langid: 70 MB, and 30 more while it loads."""
     from py3langid import langid
 
     return langid._get_identifier()
 
 
 def language(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:
-    """The language by py3langid over the first characters; too short a row is `und` and kept."""
-    text = whole(row.item)[: settings.language.characters]
-    told = len(text.split()) >= settings.language.min_words
-    code = identifier().classify(text)[0] if told else "und"
-    if told and settings.language.keep and code not in settings.language.keep:
+    """Label a row with its language, by py3langid over the first characters, and drop other languages than
+    those to keep. Too short a row gets `und` and is kept."""
+    text = full_text(row.item)[: settings.language.characters]
+    if len(text.split()) < settings.language.min_words:
+        return row.with_label("language", "und")
+    code = language_identifier().classify(text)[0]
+    if settings.language.keep and code not in settings.language.keep:
         return Dropped(f"language {code}")
-    return row.label("language", code)
+    return row.with_label("language", code)
 
 
 def length(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:
-    """Words of what is learnt, and of the whole row."""
-    if len(learnt(row.item).split()) < settings.length.min_words:
+    """Drop a row with too few words to learn, or too many in all."""
+    if len(target_text(row.item).split()) < settings.length.min_words:
         return Dropped("too short")
-    if len(whole(row.item).split()) > settings.length.max_words:
+    if len(full_text(row.item).split()) > settings.length.max_words:
         return Dropped("too long")
     return row
 
 
 def repetition(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:
-    """How much of the learnt text was in it before: lines, and words in runs of five.
+    """Drop a row whose target text repeats too many of its lines or word 5-grams.
 
-    The measures are those of Rae et al. 2021 (arXiv:2112.11446, table A1), over one length of run.
+    The measures of Rae et al. 2021 (arXiv:2112.11446, table A1), with one length of n-gram.
     """
-    text = learnt(row.item)
+    text = target_text(row.item)
     words = text.split()
     if len(words) < MIN_WORDS:
         return row
@@ -58,7 +59,7 @@ def repetition(row: CurationRow, settings: Curation, context: Any) -> CurationRo
 
 
 def repeated_share(words: list[str]) -> float:
-    """The share of runs of five words that occurred before; 0 for fewer than five words."""
-    runs = Counter(zip(*(words[i:] for i in range(RUN)), strict=False))
-    total = max(0, len(words) - RUN + 1)
-    return 1 - len(runs) / total if total else 0.0
+    """The share of word 5-grams that occurred before; 0 for fewer than five words."""
+    ngrams = set(zip(*(words[i:] for i in range(NGRAM)), strict=False))
+    total = max(0, len(words) - NGRAM + 1)
+    return 1 - len(ngrams) / total if total else 0.0

@@ -1,13 +1,14 @@
-"""Labels by stated rules: style, length band, domain and purpose of a row."""
+"""Labels of a row by fixed rules: style, length band, domain and purpose."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from escultor.datasets.balance import UNLABELLED
-from escultor.datasets.curation.rows import CurationRow, learnt
+from escultor.datasets.rows import CurationRow, target_text
 from escultor.types import Document
 
 STYLES = ("structured", "code", "math", "dialogue", "list", "brief", "instruction", "prose")
@@ -28,27 +29,28 @@ _IMPERATIVE = re.compile(
 )
 
 
-def labelled(row: CurationRow) -> CurationRow:
-    """The row with every label of `LABELS`; those it came with stay."""
-    found = {**_said(row), **row.labels}
-    text = learnt(row.item)
-    found.setdefault("style", style_of(text, _turns(row)))
-    found.setdefault("length", band_of(len(text.split())))
-    found.setdefault("domain", UNLABELLED)
-    found.setdefault("purpose", UNLABELLED)
-    return CurationRow(row.item, row.source, found, row.figures, row.subject, row.time, row.notes)
+def with_labels(row: CurationRow) -> CurationRow:
+    """A copy of the row with every label of `LABELS`; labels it already has stay."""
+    labels = {**_stated_labels(row), **row.labels}
+    text = target_text(row.item)
+    turns = 1 if isinstance(row.item, Document) else len(row.item.prompt)
+    labels.setdefault("style", style_of(text, turns))
+    labels.setdefault("length", band_of(len(text.split())))
+    labels.setdefault("domain", UNLABELLED)
+    labels.setdefault("purpose", UNLABELLED)
+    return replace(row, labels=labels)
 
 
 def style_of(text: str, turns: int = 1) -> str:
-    """The first rule that fits:
+    """The style of a text, by the first rule that applies:
 
     structured   a JSON object or list, or a table of pipes
     code         a fence, or code in three lines of ten
     math         two calculations or a formula
-    dialogue     two lines that name a speaker, or a talk of three messages
+    dialogue     two lines that name a speaker, or a prompt of three messages
     list         three bullets or numbers
     brief        at most twelve words
-    instruction  begins with a verb that tells what to do
+    instruction  begins with a verb in the imperative
     prose        everything else
     """
     stripped = text.strip()
@@ -71,17 +73,13 @@ def style_of(text: str, turns: int = 1) -> str:
 
 
 def band_of(words: int) -> str:
-    """The length band of so many words."""
-    return next((name for most, name in BANDS if words <= most), LONGEST)
+    """The length band of a number of words."""
+    return next((name for limit, name in BANDS if words <= limit), LONGEST)
 
 
-def _turns(row: CurationRow) -> int:
-    return 1 if isinstance(row.item, Document) else len(row.item.prompt)
-
-
-def _said(row: CurationRow) -> dict[str, str]:
-    """Domain and purpose where the answer says them itself, as a Trinity does."""
-    text = learnt(row.item)
+def _stated_labels(row: CurationRow) -> dict[str, str]:
+    """Domain and purpose where the answer is a JSON object that states them, as a Trinity does."""
+    text = target_text(row.item)
     if not (text.startswith("{") and ('"domain"' in text or '"purpose"' in text)):
         return {}
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from escultor import stats
 from escultor.config.curation import Curation
 from escultor.datasets.curation.features import PERPLEXITY, features_of
-from escultor.datasets.curation.rows import CurationRow, Dropped
+from escultor.datasets.rows import CurationRow, Dropped
 from escultor.errors import DataError
 from escultor.rng import unit
 from escultor.stats.agreement import bin_of
@@ -90,7 +90,7 @@ def quality(row: CurationRow, settings: Curation, context: QualityModel | None) 
     score = (context or by_hand()).score(features_of(row))
     if score < settings.quality.min_score:
         return Dropped("low score")
-    return row.figure(SCORE, round(score, 6))
+    return row.with_figure(SCORE, round(score, 6))
 
 
 # --- fitting ------------------------------------------------------------------------------------

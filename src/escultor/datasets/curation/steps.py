@@ -1,4 +1,4 @@
-"""The table of steps. A new step is one pure function and one row here (its keys: `config/curation.py`)."""
+"""The table of steps. A new step is one pure function and one row here; settings: `config/curation.py`."""
 
 from __future__ import annotations
 
@@ -9,47 +9,39 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import ORDER, Curation
-from escultor.datasets.balance import watched
-from escultor.datasets.curation import (
-    contamination,
-    filters,
-    near_duplicates,
-    personal_data,
-    quality,
-    text_repair,
-)
-from escultor.datasets.curation.balancing import balance_choice
+from escultor.datasets.balance import watched_labels
+from escultor.datasets.curation import contamination, filters, quality, text_repair
+from escultor.datasets.curation.balancing import choose_balanced
 from escultor.datasets.curation.perplexity import perplexity
-from escultor.datasets.curation.rows import CurationRow, Dropped, parts_of
-from escultor.datasets.curation.rows_on_disk import RowsOnDisk
+from escultor.datasets.disk.rows_on_disk import RowsOnDisk
+from escultor.datasets.personal_data import private
+from escultor.datasets.rows import CurationRow, Dropped, text_parts
+from escultor.datasets.similarity.exact_duplicates import drop_exact_duplicates, exact_columns
+from escultor.datasets.similarity.near_duplicates import SimilarityChecker, drop_near_duplicates, near_columns
 from escultor.process_pool import ProcessPool
 
-Left = dict[str, np.ndarray]  # (rows,) which of them to leave out, by reason
+DroppedRows = dict[str, np.ndarray]  # masks (rows,) by reason
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What a step that looks at all rows sees: their columns, which are still there, who can read them."""
+class DatasetView:
+    """What a step that needs all rows sees: their columns, which of them are still there, and the pool."""
 
-    spill: RowsOnDisk
+    rows: RowsOnDisk
     kept: np.ndarray  # (rows,) bool
     settings: Curation
-    crew: ProcessPool
+    pool: ProcessPool
     labels: dict[str, list[str]]  # value by code, by label
-    found: list[str] = field(default_factory=list)  # warnings
-
-    def comparing(self, texts: Callable[[CurationRow], Sequence[Any]]) -> near_duplicates.SimilarityChecker:
-        """How rows are compared by some of their texts."""
-        return near_duplicates.SimilarityChecker(self.spill.place(), self.crew, texts)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class RowStep:
-    """A step that looks at one row at a time. What it needs is made `ready` before the first pass: memory
-    that this takes for a moment is not taken again on top of what the passes leave behind."""
+    """A step that reads one row at a time. `prepare` loads what it needs before the first pass, while little
+    memory is in use."""
 
     function: Callable[[CurationRow, Curation, Any], CurationRow | Dropped]
-    ready: Callable[[], object] = lambda: None
+    prepare: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +53,39 @@ class BatchStep:
 
 @dataclass(frozen=True, slots=True)
 class DatasetStep:
-    """A step that looks at all rows: first columns of numbers for each, then the choice."""
+    """A step that needs all rows: columns of numbers for each row, then the choice of rows to drop."""
 
-    choose: Callable[[View], Left]
+    choose: Callable[[DatasetView], DroppedRows]
     columns: Callable[[Sequence[CurationRow], Curation], dict[str, np.ndarray]] | None = None
 
 
-def _texts(row: CurationRow) -> Sequence[Any]:
-    return parts_of(row.item)
+def _exact(view: DatasetView) -> DroppedRows:
+    content, name = view.rows.columns("content"), view.rows.column("name")
+    return drop_exact_duplicates(content, name, view.kept, view.rows.folder)
 
 
-def _exact(view: View) -> Left:
-    content, name = view.spill.columns("content"), view.spill.column("name")
-    return near_duplicates.exact_choice(content, name, view.kept, view.spill.folder)
-
-
-def _near(view: View) -> Left:
+def _near(view: DatasetView) -> DroppedRows:
+    checker = SimilarityChecker(view.rows.handle(), view.pool, text_parts)
     threshold = view.settings.near.threshold
-    return near_duplicates.near_choice(
-        view.spill.columns("bands"), view.kept, threshold, view.comparing(_texts)
-    )
+    return drop_near_duplicates(view.rows.columns("bands"), view.kept, threshold, checker)
 
 
-def _balance(view: View) -> Left:
-    wanted, spill = view.settings.balance, view.spill
-    labels = {name: (spill.column("label." + name), view.labels[name]) for name in watched(wanted)}
-    kept, warnings = balance_choice(labels, spill.column("score"), spill.column("tie"), view.kept, wanted)
-    view.found.extend(warnings)
-    return {f"more of its {' and '.join(wanted.targets)} than wanted": view.kept & ~kept}
+def _balance(view: DatasetView) -> DroppedRows:
+    settings, rows = view.settings.balance, view.rows
+    labels = {name: (rows.column("label." + name), view.labels[name]) for name in watched_labels(settings)}
+    kept, warnings = choose_balanced(labels, rows.column("score"), rows.column("tie"), view.kept, settings)
+    view.warnings.extend(warnings)
+    return {f"more of its {' and '.join(settings.targets)} than wanted": view.kept & ~kept}
 
 
 STEPS: dict[str, RowStep | BatchStep | DatasetStep] = {
-    "exact": DatasetStep(_exact, near_duplicates.exact_columns),
-    "near": DatasetStep(_near, near_duplicates.near_columns),
-    "language": RowStep(filters.language, filters.identifier),
+    "exact": DatasetStep(_exact, exact_columns),
+    "near": DatasetStep(_near, near_columns),
+    "language": RowStep(filters.language, filters.language_identifier),
     "length": RowStep(filters.length),
     "repetition": RowStep(filters.repetition),
     "damage": RowStep(text_repair.damage),
-    "private": RowStep(personal_data.private),
+    "private": RowStep(private),
     "perplexity": BatchStep(perplexity),
     "quality": RowStep(quality.quality),
     "decontaminate": RowStep(contamination.decontaminate),

@@ -1,4 +1,4 @@
-"""Texts that were broken on their way: wrong encodings, remains of HTML, control characters."""
+"""The damage step: wrong encodings, remains of HTML, control characters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.rows import CurationRow, Dropped, rewritten, whole
+from escultor.datasets.rows import CurationRow, Dropped, full_text, map_texts
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb]")
 _MARKUP = re.compile(
@@ -16,7 +16,7 @@ _MARKUP = re.compile(
     r"style|sub|sup|svg|table|tbody|td|th|thead|tr|u|ul)\b[^<>]{0,300}>|&(?:[a-z]{2,8}|#\d{1,6});",
     re.I,
 )
-# UTF-8 read as Windows-1252: the first byte of a sequence, then what its next bytes became.
+# UTF-8 decoded as Windows-1252: the first byte of a sequence, then what its next bytes became.
 _MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152"
     "\u017d\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]+"
@@ -25,45 +25,45 @@ LOST = "\ufffd"
 
 
 def damage(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:
-    """Mends what has one reading, and leaves out what is past mending.
+    """Repair what has one reading and drop what cannot be repaired.
 
-    Control characters are taken out; UTF-8 that was read as Windows-1252 is read again. Left out are rows
-    with characters that are lost, or that are mostly markup.
+    Control characters are removed; UTF-8 that was decoded as Windows-1252 is decoded again. Rows with lost
+    characters and rows that are mostly markup are dropped.
     """
-    text = whole(row.item)
+    text = full_text(row.item)
     if text.count(LOST) > settings.damage.max_replaced * len(text):
         return Dropped("characters lost")
     if ("<" in text or "&" in text) and markup_share(text) > settings.damage.max_markup:
         return Dropped("mostly markup")
     if text.isascii() and not _CONTROL.search(text):
         return row
-    mended = rewritten(row.item, _mend)
-    if mended == row.item:
+    repaired = map_texts(row.item, _repair)
+    if repaired == row.item:
         return row
-    after = whole(mended)
+    after = full_text(repaired)
     if not after.strip():
         return Dropped("nothing but control characters")
-    what = []
+    notes = []
     if _CONTROL.search(text):
-        what.append("control characters taken out")
+        notes.append("control characters taken out")
     if _MOJIBAKE.search(text) and not _MOJIBAKE.search(after):
-        what.append("encoding mended")
-    return replace(row, item=mended, notes=(*row.notes, *what))
+        notes.append("encoding mended")
+    return replace(row, item=repaired, notes=(*row.notes, *notes))
 
 
 def markup_share(text: str) -> float:
     """The share of characters in HTML tags and entities."""
-    return sum(len(found) for found in _MARKUP.findall(text)) / max(1, len(text))
+    return sum(len(match) for match in _MARKUP.findall(text)) / max(1, len(text))
 
 
-def _mend(text: str) -> str:
-    # First the encoding: some of its bytes look like control characters.
-    text = _MOJIBAKE.sub(lambda found: _read_again(found[0]), text) if not text.isascii() else text
+def _repair(text: str) -> str:
+    # The encoding first: some of its bytes look like control characters.
+    text = _MOJIBAKE.sub(lambda match: _decode_again(match[0]), text) if not text.isascii() else text
     return _CONTROL.sub("", text)
 
 
-def _read_again(text: str) -> str:
-    """What was meant by UTF-8 read as Windows-1252; the text itself where that is no UTF-8."""
+def _decode_again(text: str) -> str:
+    """UTF-8 that was decoded as Windows-1252, decoded as UTF-8; the text itself if that is not UTF-8."""
     try:
         data = b"".join(
             bytes([ord(c)]) if ord(c) < 256 and 0x80 <= ord(c) < 0xA0 else c.encode("cp1252") for c in text

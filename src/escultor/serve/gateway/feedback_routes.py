@@ -15,15 +15,15 @@ from starlette.responses import Response
 from escultor.data.importers.interactions import served
 from escultor.data.importers.json_values import Splitter
 from escultor.data.jsonl_rows import Fault, decode
-from escultor.datasets.provenance import made_of
+from escultor.datasets.provenance import derived_from
 from escultor.errors import EscultorError, InputError
 from escultor.serve.auth import Caller
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import JSON, json_body
+from escultor.serve.gateway.middleware import JSON, parsed
 from escultor.serve.intake.intake import CODES, MOST_SHOWN, IntakeResult
 from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.intake.schema import ERASE, IMPORT, LINES, SAID, SAY, SAY_BY_TOKEN, WITHDRAW
-from escultor.serve.wire.errors import ApiError, to_api_error
+from escultor.serve.wire.errors import ApiError, refusal_of
 from escultor.store.feedback import name_of, target_of
 from escultor.types import Choice, Erasure, Feedback, Interaction, Scope
 
@@ -45,7 +45,7 @@ _OPEN = {
 async def say(request: Request) -> Response:
     """Take in what people make of an answer: one event, a list of them, or {"events": [...]}."""
     gateway, caller = _enter(request, Scope.FEEDBACK)
-    body = json_body(request)
+    body = parsed(request)
     subject = gateway.subjects.subject(f"key:{caller.key}")
     speaker = FeedbackAuthor(subject, gateway.subjects.subject)
     if isinstance(body, dict) and body.keys() == {"events"}:
@@ -67,15 +67,15 @@ async def say_by_token(request: Request, token: str) -> Response:
     gateway: Gateway = request.app.state.gateway
     try:
         grant = gateway.tokens.read(token, gateway.intake.now())
-        gateway.limit_rate(request.client.host if request.client else "", grant.subject)
-        body = json_body(request)
+        gateway.admit(request.client.host if request.client else "", grant.subject)
+        body = parsed(request)
         if isinstance(body, dict):
             body = {("target" if "kind" in body else "id"): grant.target, **body}
         speaker = FeedbackAuthor(grant.subject, gateway.subjects.subject, grant)
         (taken,) = await gateway.intake.take([body], speaker)
         answer = _one(taken)
     except (ApiError, EscultorError) as error:
-        refusal = to_api_error(error)
+        refusal = refusal_of(error)
         answer = _json(refusal.body(), refusal.status, refusal.headers)
     answer.headers.update(_cors(gateway))
     return answer
@@ -125,7 +125,7 @@ async def bring(request: Request) -> Response:
     """Take in calls that were served elsewhere: a list as JSON, or JSON Lines, read as it comes."""
     gateway, _ = _enter(request, Scope.ADMIN)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    rows = _lines(request) if kind in LINES else _elements(json_body(request))
+    rows = _lines(request) if kind in LINES else _elements(parsed(request))
     accepted, refused, problems = 0, 0, []
     under_way: list[tuple[int, Any]] = []
 
@@ -136,7 +136,7 @@ async def bring(request: Request) -> Response:
             if not isinstance(outcome, BaseException):
                 accepted += 1
                 continue
-            error = to_api_error(outcome)
+            error = refusal_of(outcome)
             if error.status in (500, 503):
                 raise outcome
             refused += 1
@@ -169,8 +169,8 @@ async def thumbs() -> Response:
 
 def _enter(request: Request, scope: Scope) -> tuple[Gateway, Caller]:
     gateway: Gateway = request.app.state.gateway
-    caller = gateway.authenticate(request.scope["headers"], scope)
-    gateway.limit_rate(caller.key or (request.client.host if request.client else ""), None)
+    caller = gateway.caller(request.scope["headers"], scope)
+    gateway.admit(caller.key or (request.client.host if request.client else ""), None)
     return gateway, caller
 
 
@@ -183,8 +183,8 @@ def _one(taken: IntakeResult) -> Response:
 def _erase(gateway: Gateway, subject: str, by: str) -> dict[str, Any]:
     store = gateway.store
     erasure = store.log.erase(subject, by)
-    made = made_of(store, [e.id for _, e in store.log.read(Erasure, target=subject)])
-    return {"id": erasure.id, "subject": subject, "by": by, "counts": erasure.counts, **made.shown()}
+    made = derived_from(store, [e.id for _, e in store.log.read(Erasure, target=subject)])
+    return {"id": erasure.id, "subject": subject, "by": by, "counts": erasure.counts, **made.summary()}
 
 
 def _call(row: Any, gateway: Gateway) -> Interaction | ApiError:
@@ -192,7 +192,7 @@ def _call(row: Any, gateway: Gateway) -> Interaction | ApiError:
         if not isinstance(row, dict):
             raise Fault("the row is no object")
         call = served(row, gateway.subjects.subject)
-        return call if gateway.settings.keep_text else gateway.request_log.redacted(call)
+        return call if gateway.settings.keep_text else gateway.ledger.redacted(call)
     except (Fault, InputError) as fault:
         return ApiError(400, str(fault))
 

@@ -1,4 +1,4 @@
-"""Recovery: rows for streams that were cut off by the end of their process, from their pending records."""
+"""Streams that were cut by the end of their process: whoever comes next records the row of their opening."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from escultor.serve.writer import Writer
 from escultor.store.log import Log
 from escultor.types import Interaction, PendingInteraction
 
-LOOK_BACK_S = 7 * 86400.0  # a gateway that starts considers pending records up to this age
+LOOK_BACK_S = 7 * 86400.0  # how old an opening without a row is looked for when a gateway starts
 
 
 class Recovery:
-    """Finds pending records without a row; each search starts behind those before which all have theirs."""
+    """Looks for openings without a row, each time behind those before which all have theirs."""
 
     def __init__(self, log: Log, writer: Writer, owner: str, clock: Callable[[], float] = time.time):
-        """`owner` is this process, as its own pending records name it."""
+        """`owner` is who looks, as its openings name it."""
         self._log, self._writer, self._owner, self._clock = log, writer, owner, clock
-        self._after = 0  # up to this entry every pending record has its row
+        self._after = 0  # up to this entry no row is lacking
 
-    def recover(self) -> int:
-        """Record the rows of streams whose process is gone; how many there were. Idempotent.
+    def look(self) -> int:
+        """Record the rows of streams whose process is gone; how many there were. Repeating it is harmless.
 
-        Whether a process of this machine lives is checked; a stream of another machine is lost when its
-        time is over. Raises StoreError when the store fails.
+        A process of this machine is looked for; of one elsewhere it is waited until its time is over.
+        Raises StoreError when the store fails.
         """
         now, end = self._clock(), self._log.end()
         since = 0.0 if self._after else now - LOOK_BACK_S
-        unfinished = self._log.lacking(PendingInteraction, Interaction, since, self._after)
-        lost = [pending.interaction for _, pending in unfinished if self._is_lost(pending, now)]
+        lacking = self._log.lacking(PendingInteraction, Interaction, since, self._after)
+        lost = [opening.interaction for _, opening in lacking if self._is_lost(opening, now)]
         recorded = 0
         for future in [self._writer.submit(row) for row in lost]:
-            with suppress(IdTaken, Erased):  # it got its row, or was erased, since the search
+            with suppress(IdTaken, Erased):  # it got its row, or was erased, since we looked
                 future.result()
                 recorded += 1
-        self._after = min((seq - 1 for seq, _ in unfinished), default=end)
+        self._after = min((seq - 1 for seq, _ in lacking), default=end)
         return recorded
 
-    def _is_lost(self, pending: PendingInteraction, now: float) -> bool:
-        return pending.until < now or _is_gone(pending.owner, self._owner)
+    def _is_lost(self, opening: PendingInteraction, now: float) -> bool:
+        return opening.until < now or _is_gone(opening.owner, self._owner)
 
 
-def _is_gone(owner: str, own: str) -> bool:
-    """Whether a process has ended, as far as this machine can know."""
+def _is_gone(owner: str, asking: str) -> bool:
+    """Whether a process of this machine is no more; of another machine's nothing is known."""
     host, number, _ = owner.split("/", 2)
-    if host != own.split("/", 2)[0] or owner == own:
+    if host != asking.split("/", 2)[0] or owner == asking:
         return False
     if int(number) == os.getpid():
-        return True  # the process that had this number before has ended: it is ours now
+        return True  # whoever had this number before is gone: we have it
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # it runs, under another user
+    except PermissionError:  # it is there, and another user's
         return False
     return False

@@ -1,1 +1,1 @@
-"""An OpenAI-compatible server as an engine."""
+"""A server that speaks OpenAI's protocol, as an engine."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from escultor import stats
 from escultor.datasets.curation.quality import SCORE
-from escultor.datasets.curation.rows import CurationRow
+from escultor.datasets.rows import CurationRow
 from escultor.errors import InputError
 from escultor.ids import new_id
 from escultor.rng import unit

@@ -1,4 +1,4 @@
-"""What flows through the steps: an item with what is known about it."""
+"""A curation row: a training item with its source, labels and figures, and its form as a line of JSON."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from escultor.data.jsonl_rows import Fault, RowKind, TrainingItem, build, row_of
 from escultor.types import Consent, Document, Example, Message, Messages, Origin, Pair, Role, UnpairedExample
 
 RowPart = tuple[str, str]  # role, text
-LARGEST = 10**300
+LARGEST = 10**300  # integers up to this size fit a float
 
 
 @dataclass(frozen=True, slots=True)
 class CurationRow:
-    """An item, its source, labels (text) and figures (numbers) by name. `notes` are what steps changed."""
+    """An item with its source, text labels and numeric figures by name. `notes` name what steps changed."""
 
     item: TrainingItem
     source: str
@@ -28,25 +28,25 @@ class CurationRow:
     time: float | None = None
     notes: tuple[str, ...] = ()
 
-    def figure(self, name: str, value: float) -> CurationRow:
-        """The row with one more figure."""
+    def with_figure(self, name: str, value: float) -> CurationRow:
+        """A copy with one more figure."""
         return replace(self, figures={**self.figures, name: value})
 
-    def label(self, name: str, value: str) -> CurationRow:
-        """The row with one more label."""
+    def with_label(self, name: str, value: str) -> CurationRow:
+        """A copy with one more label."""
         return replace(self, labels={**self.labels, name: value})
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Why a row is left out."""
+    """The result of a step that removes a row, with the reason."""
 
     reason: str
 
 
-def parts_of(item: TrainingItem) -> tuple[RowPart, ...]:
-    """The texts of an item by their role. Verdicts and sides are part of the role: an answer called good
-    is another text than the same one called bad."""
+def text_parts(item: TrainingItem) -> tuple[RowPart, ...]:
+    """The texts of an item by role. The verdict or side is part of the role, so that an answer rated good
+    differs from the same answer rated bad."""
     if isinstance(item, Document):
         return (("text", item.text),)
     prompt = tuple((f"prompt {m.role}", m.content) for m in item.prompt)
@@ -57,25 +57,30 @@ def parts_of(item: TrainingItem) -> tuple[RowPart, ...]:
     return (*prompt, ("response good" if item.desirable else "response bad", item.response))
 
 
-def learnt(item: TrainingItem) -> str:
-    """The text that is learnt: the response, the chosen side, the document."""
+def target_text(item: TrainingItem) -> str:
+    """The text that training learns: the response, the chosen side or the document."""
     if isinstance(item, Document):
         return item.text
     return item.chosen if isinstance(item, Pair) else item.response
 
 
 def prompt_text(item: TrainingItem) -> str:
-    """What is asked, as one text; of a document all of it."""
+    """The messages of the prompt joined by newlines; for a document, its whole text."""
     return item.text if isinstance(item, Document) else "\n".join(m.content for m in item.prompt)
 
 
-def whole(item: TrainingItem) -> str:
-    """All texts of an item, one after another."""
-    return "\n".join(text for _, text in parts_of(item))
+def prompt_part(item: TrainingItem) -> tuple[RowPart, ...]:
+    """The prompt as one text part, in the form in which prompts are compared with each other."""
+    return (("prompt", prompt_text(item)),)
 
 
-def rewritten(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:
-    """The item with every text changed; its id and origin stay, so that it can be traced."""
+def full_text(item: TrainingItem) -> str:
+    """All texts of an item joined by newlines."""
+    return "\n".join(text for _, text in text_parts(item))
+
+
+def map_texts(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:
+    """A copy of the item with `change` applied to every text; id and origin stay."""
     if isinstance(item, Document):
         return replace(item, text=change(item.text))
     prompt = tuple(Message(m.role, change(m.content)) for m in item.prompt)
@@ -87,8 +92,8 @@ def rewritten(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:
 # --- lines ------------------------------------------------------------------------------------
 
 
-def parse(kind: RowKind, data: dict[str, Any], source: str, number: int) -> CurationRow:
-    """The row of a user's line. Raises Fault for a broken one, Skip for one that teaches nothing."""
+def parse_row(kind: RowKind, data: dict[str, Any], source: str, number: int) -> CurationRow:
+    """The row of a user's line, checked. Raises Fault if it is broken, Skip if there is nothing to learn."""
     item = build(kind, data, Counter(), f"{source}:{number}")
     labels = data.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
@@ -102,34 +107,40 @@ def parse(kind: RowKind, data: dict[str, Any], source: str, number: int) -> Cura
     if time is not None and not _is_number(time):
         raise Fault("`time` is of the wrong type", short(time), "seconds since the epoch")
     figures = {name: float(value) for name, value in figures.items()}
-    return CurationRow(item, source, dict(labels), figures, subject, None if time is None else float(time))
+    time = None if time is None else float(time)
+    return CurationRow(item, source, dict(labels), figures, subject=subject, time=time)
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a number that a float can hold."""
+    """Whether a value is a finite number that fits a float."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST
 
 
-def line_of(row: CurationRow) -> bytes:
-    """A row as a line of JSON; `read` gives an equal one back, but for its notes."""
-    about: dict[str, Any] = {"labels": row.labels, "figures": row.figures, "source": row.source}
+def write_line(row: CurationRow) -> bytes:
+    """A row as a line of JSON. `read_line` restores all of it but the notes."""
+    attributes: dict[str, Any] = {"labels": row.labels, "figures": row.figures, "source": row.source}
     if row.subject is not None:
-        about["subject"] = row.subject
+        attributes["subject"] = row.subject
     if row.time is not None:
-        about["time"] = row.time
-    return json.dumps(row_of(row.item) | about, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        attributes["time"] = row.time
+    data = row_of(row.item) | attributes
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def read(kind: RowKind, line: bytes) -> CurationRow:
-    """The row of a line that `line_of` wrote: no check is made again."""
+def read_line(kind: RowKind, line: bytes) -> CurationRow:
+    """The row of a line that `write_line` wrote, without checks."""
     data = json.loads(line)
-    origin = data["origin"]
-    made = Origin(tuple(origin["parents"]), origin["rule"], Consent(origin["consent"]))
-    item = _READERS[kind](data, made)
+    parents, rule, consent = (data["origin"][key] for key in ("parents", "rule", "consent"))
+    item = _READERS[kind](data, Origin(tuple(parents), rule, Consent(consent)))
     return CurationRow(
-        item, data["source"], data["labels"], data["figures"], data.get("subject"), data.get("time")
+        item,
+        data["source"],
+        data["labels"],
+        data["figures"],
+        subject=data.get("subject"),
+        time=data.get("time"),
     )
 
 
@@ -141,9 +152,15 @@ _READERS: dict[str, Callable[[dict[str, Any], Origin], TrainingItem]] = {
     "document": lambda d, o: Document(d["id"], d["text"], o),
     "example": lambda d, o: Example(d["id"], _prompt(d), d["completion"], o, d["weight"]),
     "pair": lambda d, o: Pair(
-        d["id"], _prompt(d), d["chosen"], d["rejected"], o, d["weight"], d["flip_rate"]
+        d["id"],
+        _prompt(d),
+        d["chosen"],
+        d["rejected"],
+        origin=o,
+        weight=d["weight"],
+        flip_rate=d["flip_rate"],
     ),
     "unpaired": lambda d, o: UnpairedExample(
-        d["id"], _prompt(d), d["completion"], d["label"], o, d["weight"]
+        d["id"], _prompt(d), d["completion"], d["label"], origin=o, weight=d["weight"]
     ),
 }

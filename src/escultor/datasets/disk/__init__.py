@@ -1,0 +1,1 @@
+"""Rows between two passes on disk: lines, columns of numbers, selection by lowest key."""

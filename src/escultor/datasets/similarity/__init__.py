@@ -1,0 +1,1 @@
+"""Exact and near duplicates: normal forms, hashes, MinHash bands, clusters, passages inside longer texts."""

@@ -1,0 +1,237 @@
+"""Near duplicates: candidate pairs by MinHash bands, decided by their actual Jaccard similarity.
+
+Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (locality-sensitive hashing).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from escultor.config.curation import Curation
+from escultor.data.jsonl_rows import TrainingItem
+from escultor.datasets.disk.columns import Numbers, partition_by_key, row_windows, selected_rows
+from escultor.datasets.disk.rows_on_disk import RowsHandle
+from escultor.datasets.rows import CurationRow, RowPart, text_parts
+from escultor.datasets.similarity.clusters import resolve_roots
+from escultor.datasets.similarity.normalization import Hashes, jaccard, mix64, shingle_sets, shingles
+from escultor.process_pool import ProcessPool
+
+MIN_RECALL = 0.97  # probability with which a pair at the threshold becomes a candidate, at least
+NEIGHBOURS = 8  # a row is compared with so many before it in its bucket, and so many at its beginning
+BATCH = 100  # rows whose shingles fit the cache of a core
+TASK_BYTES = 1 << 20  # of rows that one task compares, about
+TRIED_PAIRS = 1 << 19  # remembered, so that they are not compared again
+_SEED = 1
+
+
+def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
+    """Bands, and rows per band r: the longest bands for which two rows of similarity `threshold` share a
+    band with a probability 1 − (1 − sʳ)ᵇ of at least 97 %."""
+    for rows in range(permutations, 1, -1):
+        bands = permutations // rows
+        if 1 - (1 - threshold**rows) ** bands >= MIN_RECALL:
+            return bands, rows
+    return permutations, 1
+
+
+def band_hashes(rows: Sequence[Sequence[RowPart]], bands: int, width: int) -> np.ndarray:
+    """(rows, bands) uint64: equal in a band with probability (Jaccard similarity of shingles) ** width."""
+    batches = [_bands(rows[start : start + BATCH], bands, width) for start in range(0, len(rows), BATCH)]
+    return np.concatenate([np.empty((0, bands), dtype=np.uint64), *batches])
+
+
+def _bands(rows: Sequence[Sequence[RowPart]], bands: int, width: int) -> np.ndarray:
+    from rensa import RMinHash  # type: ignore[attr-defined]
+
+    tokens, starts = shingles(rows)
+    digests = RMinHash.digest_matrix_from_flat_token_hashes(
+        tokens, starts.astype(np.uint64), bands * width, _SEED
+    )
+    # By way of an array: numpy reads lists of lists more slowly.
+    values = np.asarray(array("I", chain.from_iterable(digests.to_rows())), dtype=np.uint64)
+    signatures = values.reshape(len(rows), bands, width)
+    hashes = np.broadcast_to(np.arange(bands, dtype=np.uint64), (len(rows), bands))
+    for k in range(width):
+        hashes = mix64(hashes ^ signatures[:, :, k])
+    return hashes
+
+
+def near_columns(rows: Sequence[CurationRow], settings: Curation) -> dict[str, np.ndarray]:
+    """`bands` (n, b): the band hashes of each row's texts."""
+    shape = bands_for(settings.near.threshold, settings.near.permutations)
+    return {"bands": band_hashes([text_parts(row.item) for row in rows], *shape)}
+
+
+# --- comparison ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityChecker:
+    """Compares pairs of rows on disk in a process pool, by those of their texts that `parts` selects."""
+
+    rows: RowsHandle
+    pool: ProcessPool
+    parts: Callable[[TrainingItem], Sequence[RowPart]]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder for temporary files."""
+        return self.rows.folder
+
+    def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
+        """Of pairs (m, 2) of row numbers, those whose actual Jaccard similarity reaches the threshold."""
+        tasks = ((self.rows, self.parts, threshold, some) for some in self._tasks(pairs))
+        return self.pool.map(_compare, tasks)
+
+    def _tasks(self, pairs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        # By the size of the rows, so that long ones do not fill the memory.
+        waiting = np.empty((0, 2), dtype=np.int64)
+        for some in pairs:
+            waiting = np.concatenate([waiting, some])
+            size = np.cumsum(self.rows.sizes(waiting).sum(1))
+            *full, waiting = np.split(waiting, np.flatnonzero(np.diff(size // TASK_BYTES)) + 1)
+            yield from full
+        if len(waiting):
+            yield waiting
+
+
+def _compare(
+    shared: Any, task: tuple[RowsHandle, Callable[[TrainingItem], Sequence[RowPart]], float, np.ndarray]
+) -> np.ndarray:
+    rows, parts, threshold, pairs = task
+    numbers, index = np.unique(pairs, return_inverse=True)
+    texts = [parts(row.item) for row in rows.read(numbers)]
+    return pairs[are_similar(texts, index.reshape(-1, 2), threshold)]
+
+
+def are_similar(rows: Sequence[Sequence[RowPart]], pairs: np.ndarray, threshold: float) -> np.ndarray:
+    """(m,) whether the actual Jaccard similarity of pairs (m, 2) of these rows reaches the threshold."""
+    batches = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+    sets = [shingle_set for batch in batches for shingle_set in shingle_sets(batch)]
+    reaches = (_reaches(sets[a], sets[b], threshold) for a, b in pairs.tolist())
+    return np.fromiter(reaches, dtype=bool, count=len(pairs))
+
+
+def _reaches(a: Hashes, b: Hashes, threshold: float) -> bool:
+    # The sizes alone bound the similarity.
+    small, large = sorted((len(a), len(b)))
+    return small >= threshold * large and jaccard(a, b) >= threshold
+
+
+# --- candidates ---------------------------------------------------------------------------------
+
+
+def candidate_pairs(column: Hashes, numbers: np.ndarray) -> np.ndarray:
+    """(m, 2) pairs of row numbers, the earlier first, with equal values in one band: each row with the eight
+    before it in its bucket and with the first eight of the bucket."""
+    order = np.argsort(column)
+    values, ids = column[order], numbers[order]
+    # Most rows are alone in their bucket; only the others are put in order.
+    as_before = np.zeros(len(values) + 1, dtype=bool)
+    np.equal(values[1:], values[:-1], out=as_before[1:-1])
+    is_shared = as_before[:-1] | as_before[1:]
+    values, ids, as_before = values[is_shared], ids[is_shared], as_before[:-1][is_shared]
+    ids = ids[np.lexsort((ids, values))]
+    index = np.arange(len(ids))
+    start = np.maximum.accumulate(np.where(as_before, 0, index))
+    rank = index - start
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for back in range(1, NEIGHBOURS + 1):
+        index = np.flatnonzero(rank >= back)
+        pairs.append(np.column_stack([ids[index - back], ids[index]]))
+    for k in range(NEIGHBOURS):
+        index = np.flatnonzero(rank - k > NEIGHBOURS)
+        pairs.append(np.column_stack([ids[start[index] + k], ids[index]]))
+    return np.concatenate(pairs)
+
+
+def candidates_by_partition(column: Numbers, mask: np.ndarray, folder: Path | None) -> Iterator[np.ndarray]:
+    """(m, 2) the candidate pairs of one band among the rows of a mask (rows,), partition by partition."""
+    seen = np.empty((0, 2), dtype=np.uint64)
+    for continues, records in partition_by_key([column], mask, folder):
+        first = int(records[0, 1]) if continues else 0
+        seen = np.concatenate([_bucket_ends(seen), records]) if continues else records
+        pairs = candidate_pairs(seen[:, 0], seen[:, 1].astype(np.int64))
+        yield pairs[pairs[:, 1] >= first]
+
+
+def _bucket_ends(records: np.ndarray) -> np.ndarray:
+    """The first and the last eight records of each bucket (m, 2): later rows are compared with no others."""
+    order = np.argsort(records[:, 0], kind="stable")
+    starts = np.flatnonzero(np.diff(records[order, 0], prepend=~records[order[:1], 0]))
+    sizes = np.diff(starts, append=len(order))
+    rank = np.arange(len(order)) - np.repeat(starts, sizes)
+    stays = (rank < NEIGHBOURS) | (rank >= np.repeat(sizes, sizes) - NEIGHBOURS)
+    return records[np.sort(order[stays])]
+
+
+class _TriedPairs:
+    """A cache of fixed size of pairs already compared, one slot a hash: an evicted pair is compared again,
+    with the same result."""
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(TRIED_PAIRS, dtype=np.uint64)
+
+    def new(self, pairs: np.ndarray) -> np.ndarray:
+        """Those of the pairs (m, 2) that are not in the cache, ordered; they are added to it."""
+        keys = np.sort(pairs[:, 0].astype(np.uint64) << np.uint64(32) | pairs[:, 1].astype(np.uint64))
+        slots = (mix64(keys) % np.uint64(TRIED_PAIRS)).astype(np.int64)
+        is_new = self._keys[slots] != keys
+        keys, slots = keys[is_new], slots[is_new]
+        self._keys[slots] = keys
+        return np.column_stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)]).astype(np.int64)
+
+
+def similar_pairs(
+    bands: Sequence[Numbers], mask: np.ndarray, threshold: float, checker: SimilarityChecker, collapse: bool
+) -> Iterator[np.ndarray]:
+    """(m, 2) pairs of similar rows of a mask (rows,), band by band. With `collapse`, a row that is similar to
+    an earlier one is left out of the next bands: fewer comparisons, and still a partner for each."""
+    tried, mask = _TriedPairs(), mask.copy()
+    for column in bands:
+        collapsed = np.zeros(len(mask), dtype=bool)
+        new = map(tried.new, candidates_by_partition(column, mask, checker.folder))
+        for pairs in checker.similar(new, threshold):
+            yield pairs
+            collapsed[pairs[:, 1]] = collapse
+        mask &= ~collapsed
+
+
+def drop_near_duplicates(
+    bands: Sequence[Numbers], mask: np.ndarray, threshold: float, checker: SimilarityChecker
+) -> dict[str, np.ndarray]:
+    """The rows of a mask (rows,) to drop: each reaches the threshold with an earlier row that stays.
+
+    Similarity is not transitive, so the rule "drop what is similar to any earlier row" would follow chains
+    a ~ b ~ c to a row c that resembles nothing left. Three steps avoid that:
+
+    1. Every row with a similar earlier row is marked, and `root` is the earliest of those partners (with
+       `collapse` all of a row's pairs come from one band).
+    2. A row is *chained* when its partner is marked itself. A row that is marked and not chained has a
+       partner that stays: it is dropped. `resolve_roots` follows partner to partner to the row at the end
+       of each chain, which is not marked and stays.
+    3. Each chained row is compared with the end of its own chain, and dropped only if it is similar to it;
+       the others stay.
+    """
+    dropped = np.zeros(len(mask), dtype=bool)
+    root = np.arange(len(mask), dtype=np.uint32)
+    for pairs in similar_pairs(bands, mask, threshold, checker, collapse=True):
+        np.minimum.at(root, pairs[:, 1], pairs[:, 0].astype(np.uint32))
+        dropped[pairs[:, 1]] = True
+    chained = np.zeros(len(mask), dtype=bool)
+    for window in row_windows(len(mask)):
+        chained[window] = dropped[root[window]]
+    resolve_roots(root)
+    dropped &= ~chained
+    numbers = (selected_rows(chained, window) for window in row_windows(len(mask)))
+    ends = (np.column_stack([root[n], n]).astype(np.int64) for n in numbers)
+    for pairs in checker.similar(ends, threshold):
+        dropped[pairs[:, 1]] = True
+    return {"near duplicate": dropped}
