@@ -9,7 +9,7 @@ from escultor.batching.batches import pair_batch
 from escultor.batching.probe import refuse_unpacked, said_alone
 from escultor.batching.teacher import nll_by_row
 from escultor.errors import ModelError
-from escultor.model.attention import attend, kind_for
+from escultor.model.attention import choose_attention, set_attention
 from escultor.model.forward import logp_at_labels
 from escultor.train.distributed import CPU
 from escultor.train.runs import run
@@ -61,7 +61,7 @@ def neo(window):
 def made(make):
     torch.manual_seed(0)
     model = make()
-    attend(model, kind_for(model, CPU))
+    set_attention(model, choose_attention(model, CPU))
     return model
 
 

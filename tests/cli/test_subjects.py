@@ -8,7 +8,7 @@ from escultor.types import Feedback, Rating
 def test_a_person_is_erased_by_hash_and_the_request_stays(cli, tmp_path):
     url = str(tmp_path / "store")
     with open_store(url) as store:
-        subject = SubjectHasher.of(store.root).subject("ann@example.org")
+        subject = SubjectHasher.for_store(store.root).subject("ann@example.org")
         for id, who in (("r", subject), ("s", "x")):
             store.log.append(Rating(id, 1.0, "a", who, "thumb", True))
     told = cli("subjects", "hash", "ann@example.org", "--store", url, "--json")

@@ -11,8 +11,8 @@ from escultor.batching.batches import nll_batch
 from escultor.batching.rows import NllRow
 from escultor.config import Lora
 from escultor.model.adapters import adapter_numbers, with_adapter
-from escultor.model.attention import attend
-from escultor.model.cost import Work, cost, forward_flops, matrix_speed
+from escultor.model.attention import set_attention
+from escultor.model.cost import Work, estimate_cost, forward_flops, matrix_speed
 from escultor.model.forward import logp_at_labels, precision
 from escultor.model.head import chunk_tokens
 from escultor.model.loaded import Loaded
@@ -61,8 +61,10 @@ def test_the_activations_are_what_autograd_keeps_to_a_seventh(dtype, changes):
         batch = nll_batch(rows, width)
         work = Work(1.0, batch.packed.ids.numel(), width, 1, 1)
         for kind in ("dense", "segments"):
-            attend(model, kind)
-            estimate = cost(model, replace(work, masked=kind == "dense"), dtype, 1.0).activations - HEAD
+            set_attention(model, kind)
+            estimate = (
+                estimate_cost(model, replace(work, masked=kind == "dense"), dtype, 1.0).activations - HEAD
+            )
             assert estimate == pytest.approx(kept(model, batch, dtype), rel=1 / 7)
 
 
@@ -72,12 +74,12 @@ def test_checkpointed_layers_keep_their_input_and_one_layer_is_computed_at_a_tim
     work = Work(1.0, batch.packed.ids.numel(), 256, 1, 1, checkpointed=True)
     estimates, found = [], []
     for model in (shallow.train(), deep.train()):
-        attend(model, "segments")
+        set_attention(model, "segments")
         checkpoint_layers(model, True)
-        estimates.append(cost(model, work, "float32", 1.0).activations)
+        estimates.append(estimate_cost(model, work, "float32", 1.0).activations)
         found.append(kept(model, batch, "float32"))
     assert estimates[1] - estimates[0] == pytest.approx(found[1] - found[0], rel=0.01)
-    whole = cost(deep, replace(work, checkpointed=False), "float32", 1.0).activations
+    whole = estimate_cost(deep, replace(work, checkpointed=False), "float32", 1.0).activations
     assert estimates[1] - HEAD < (whole - HEAD) / 4
 
 
@@ -86,7 +88,7 @@ def test_time_is_six_flops_per_parameter_and_token_where_all_are_trained():
         model = llama(tie_word_embeddings=tied)
         total = sum(p.numel() for p in model.parameters())
         used = total - (0 if tied else 300 * 64)
-        found = cost(model, Work(1000.0, 512, 512, used, 8 * total, 5e6), "float32", 1e9)
+        found = estimate_cost(model, Work(1000.0, 512, 512, used, 8 * total, 5e6), "float32", 1e9)
         assert found.flops == 6 * 1000 * used + 5e6
         assert found.seconds == pytest.approx(found.flops / 1e9)
         assert forward_flops(model, 10) == 20 * used
@@ -97,7 +99,7 @@ def test_a_model_without_weights_is_estimated_as_one_with_them():
     work = Work(1000.0, 512, 512, 100, 200)
     with torch.device("meta"):
         shape = llama()
-    assert cost(shape, work, "float32", 1e9) == cost(llama(), work, "float32", 1e9)
+    assert estimate_cost(shape, work, "float32", 1e9) == estimate_cost(llama(), work, "float32", 1e9)
     assert matrix_speed(shape, "float32", torch.device("cpu")) > 0
 
 

@@ -8,7 +8,7 @@ import torch
 from tiny import llama
 
 from escultor.model import decoding
-from escultor.model.decoding import CachedMemory, Decoding, DecodingRow, Recomputed, memory_for
+from escultor.model.decoding import CachedBackend, Decoding, DecodingRow, RecomputingBackend, choose_backend
 from escultor.types import Sampling
 
 VOCABULARY = 120
@@ -90,8 +90,8 @@ def test_greedy_tokens_are_those_of_transformers_generate(family):
 
 
 def test_what_a_model_remembers_decides_how_it_is_decoded():
-    kinds = {family: type(memory_for(model(family))) for family in ("Llama", "Mistral", "Mamba")}
-    assert kinds == {"Llama": CachedMemory, "Mistral": CachedMemory, "Mamba": Recomputed}
+    kinds = {family: type(choose_backend(model(family))) for family in ("Llama", "Mistral", "Mamba")}
+    assert kinds == {"Llama": CachedBackend, "Mistral": CachedBackend, "Mamba": RecomputingBackend}
 
 
 def test_rows_that_are_never_cached_have_the_same_tokens(monkeypatch):
@@ -118,7 +118,7 @@ def test_prompts_that_join_piece_by_piece_while_steps_are_taken_have_the_same_to
     rows = [greedy(p, n) for p, n in zip(asked, (0, 6, 9, 3), strict=True)]
     tokens = {row: [token.id] for row, token in batch.join([first])} | {row: [] for row in rows}
     waited, came = 0, []
-    for joined in batch.join_in_chunks(rows, lambda: most * len(rows)):
+    for joined in batch.prefill(rows, lambda: most * len(rows)):
         if joined is None:
             assert batch.rows[0] is first  # what is under way is not there yet
             waited += 1
@@ -134,7 +134,9 @@ def test_prompts_that_join_piece_by_piece_while_steps_are_taken_have_the_same_to
     assert (waited > 0) == (family != "Mamba")
     assert sorted(map(id, came)) == sorted(map(id, rows))
     assert tokens.pop(first) == theirs(one, early, 60)
-    assert [tokens[row] for row in rows] == [theirs(one, r.prompt, r.room) if r.room else [] for r in rows]
+    assert [tokens[row] for row in rows] == [
+        theirs(one, r.prompt, r.max_tokens) if r.max_tokens else [] for r in rows
+    ]
 
 
 def test_a_prompt_is_worth_the_same_whatever_pieces_it_is_computed_in():
@@ -143,7 +145,7 @@ def test_a_prompt_is_worth_the_same_whatever_pieces_it_is_computed_in():
     for most in (1, 4, 100):
         row = DecodingRow(prompt, Sampling(), NO_STOP, 3, top_logprobs=2, score_prompt=True)
         batch = Decoding(one)
-        for _ in batch.join_in_chunks([row], lambda most=most: most):
+        for _ in batch.prefill([row], lambda most=most: most):
             pass
         scored.append(row.scores)
     assert len(scored[0]) == len(prompt)
@@ -265,7 +267,7 @@ class Only:
         seen[self.left[0]] = True
         return seen
 
-    def take(self, token):
+    def advance(self, token):
         assert token == self.left.pop(0)
         return not self.left
 

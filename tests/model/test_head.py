@@ -24,7 +24,7 @@ from escultor.batching.rows import NllRow
 from escultor.batching.teacher import with_teacher
 from escultor.config import Distillation, Dpo, Training
 from escultor.model import head
-from escultor.model.attention import attend, kind_for
+from escultor.model.attention import choose_attention, set_attention
 from escultor.model.forward import logits_at_labels, logp_at_labels
 from escultor.train.methods import METHODS, Frozen
 from escultor.train.objectives import kd
@@ -46,7 +46,7 @@ def made(family, seed=0):
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
-    attend(model, kind_for(model, torch.device("cpu")))
+    set_attention(model, choose_attention(model, torch.device("cpu")))
     return model
 
 

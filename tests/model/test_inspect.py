@@ -9,7 +9,7 @@ import torch
 from escultor.config import Pretrain
 from escultor.errors import DataError, InputError
 from escultor.model.heatmap import attention_svg, safe_text
-from escultor.model.inspect import displayed, inspect_text
+from escultor.model.inspect import displayed_tokens, inspect_text
 from escultor.model.load import init_llama
 from escultor.model.loaded import Loaded
 from escultor.model.segments import NAME
@@ -112,7 +112,7 @@ def test_a_model_that_knows_nothing_has_the_entropy_of_its_vocabulary(loaded):
 
 def test_tokens_are_readable_and_parts_of_characters_are_bytes(loaded):
     ids = loaded.tokenizer.encode("a \n\t\x01é€", add_special_tokens=False)
-    shown = "".join(displayed(loaded.tokenizer, ids))
+    shown = "".join(displayed_tokens(loaded.tokenizer, ids))
     assert shown == "a␣↵⇥␁⟨C3⟩⟨A9⟩⟨E2⟩⟨82⟩⟨AC⟩"
     assert "␣the" in inspect_text(loaded, TEXT).tokens
 
@@ -149,14 +149,14 @@ def test_hostile_tokens_stay_text_in_well_formed_xml():
     root = ElementTree.fromstring(svg.encode("utf-8"))
     names = {element.tag.rpartition("}")[2] for element in root.iter()}
     assert names == {"svg", "style", "rect", "text", "title"}
-    assert any("<script>alert(1)</script> looks at" in (e.text or "") for e in root.iter())
+    assert any("<script>alert(1)</script> attends to" in (e.text or "") for e in root.iter())
 
 
 def test_every_seen_cell_has_a_tooltip_and_unseen_ones_are_left_out():
     root = ElementTree.fromstring(attention_svg(["a", "b", "c"], causal(3)))
-    tips = [e.text for e in root.iter("{http://www.w3.org/2000/svg}title") if "looks at" in (e.text or "")]
+    tips = [e.text for e in root.iter("{http://www.w3.org/2000/svg}title") if "attends to" in (e.text or "")]
     assert len(tips) == 6
-    assert "b looks at a: 0.5000" in tips
+    assert "b attends to a: 0.5000" in tips
 
 
 def test_the_picture_grows_with_its_cells_and_stays_on_a_page():

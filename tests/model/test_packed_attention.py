@@ -14,7 +14,7 @@ from escultor.batching.rows import NllRow, PairRow
 from escultor.config import Training
 from escultor.errors import ConfigError, ModelError
 from escultor.model import attention
-from escultor.model.attention import attend, kind_for, segment_mask
+from escultor.model.attention import choose_attention, segment_mask, set_attention
 from escultor.model.flex import _blocks, block_mask
 from escultor.model.forward import logp_at_labels
 from escultor.model.segments import NAME, sequences
@@ -61,14 +61,14 @@ def equal(one, other):
 @pytest.fixture
 def model():
     loaded = tiny.llama().model
-    attend(loaded, "dense")
+    set_attention(loaded, "dense")
     return loaded
 
 
 @pytest.mark.parametrize("packed", [pairs, documents, alone, mixed])
 def test_sequence_by_sequence_is_what_a_dense_mask_says(model, packed):
     expected = said(model, packed())
-    attend(model, "segments")
+    set_attention(model, "segments")
     assert model.config._attn_implementation == NAME
     equal(said(model, packed()), expected)
 
@@ -86,7 +86,7 @@ def eager_flex(monkeypatch):
 @pytest.mark.parametrize("packed", [pairs, documents, alone, mixed])
 def test_flex_attention_is_what_a_dense_mask_says(model, eager_flex, packed):
     expected = said(model, packed())
-    attend(model, "flex")
+    set_attention(model, "flex")
     assert model.config._attn_implementation == "flex_attention"
     equal(said(model, packed()), expected)
 
@@ -95,7 +95,7 @@ def test_without_packing_the_model_answers_as_before(model):
     ids = torch.tensor([[0, 0, 7, 8, 9], [4, 5, 6, 7, 8]])
     given_mask = (ids > 0).long()
     before = model(input_ids=ids, attention_mask=given_mask).logits
-    attend(model, "segments")
+    set_attention(model, "segments")
     assert torch.equal(model(input_ids=ids, attention_mask=given_mask).logits, before)
 
 
@@ -143,9 +143,9 @@ def test_every_token_is_kept_once_and_padding_never_taken(shapes):
     packed = branched(shapes)
     found = sequences(packed.segment, packed.branch)
     real = packed.segment.flatten() > 0
-    assert torch.equal(found.taken[found.kept][real], torch.arange(len(real))[real])
-    assert real[found.taken].all()
-    assert sum(count * length for count, length in found.blocks) == len(found.taken)
+    assert torch.equal(found.gather[found.scatter][real], torch.arange(len(real))[real])
+    assert real[found.gather].all()
+    assert sum(count * length for count, length in found.blocks) == len(found.gather)
     assert len({length for _, length in found.blocks}) == len(found.blocks)
 
 
@@ -154,22 +154,26 @@ def test_every_token_is_kept_once_and_padding_never_taken(shapes):
 
 def test_the_kind_follows_from_the_device(model):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [kind_for(model, device) for device in (cpu, cuda)] == ["segments", "flex"]
-    assert [kind_for(model, device, "dense") for device in (cpu, cuda)] == ["dense", "dense"]
-    assert kind_for(model, cuda, "segments") == "segments"
+    assert [choose_attention(model, device) for device in (cpu, cuda)] == ["segments", "flex"]
+    assert [choose_attention(model, device, "dense") for device in (cpu, cuda)] == ["dense", "dense"]
+    assert choose_attention(model, cuda, "segments") == "segments"
     with pytest.raises(
         ConfigError, match=r"FlexAttention has no backward pass .* got: attention flex on cpu"
     ):
-        kind_for(model, cpu, "flex")
+        choose_attention(model, cpu, "flex")
     assert Training().attention == "auto"
 
 
 def test_a_model_with_attention_of_its_own_keeps_it(model, monkeypatch):
     monkeypatch.setattr(type(model), "_can_set_attn_implementation", classmethod(lambda cls: False))
-    assert kind_for(model, torch.device("cpu")) == kind_for(model, torch.device("cuda")) == "dense"
-    attend(model, "dense")
-    with pytest.raises(ModelError, match="cannot attend in this way; got: attention segments"):
-        attend(model, "segments")
+    assert (
+        choose_attention(model, torch.device("cpu"))
+        == choose_attention(model, torch.device("cuda"))
+        == "dense"
+    )
+    set_attention(model, "dense")
+    with pytest.raises(ModelError, match="does not support this attention; got: attention segments"):
+        set_attention(model, "segments")
 
 
 def test_scores_that_are_bent_take_the_attention_that_bends_them():
@@ -185,26 +189,28 @@ def test_scores_that_are_bent_take_the_attention_that_bends_them():
         initializer_range=0.5,
     )
     gemma = Gemma2ForCausalLM(config).eval()
-    assert kind_for(gemma, torch.device("cpu")) == "dense"
-    attend(gemma, "dense")
+    assert choose_attention(gemma, torch.device("cpu")) == "dense"
+    set_attention(gemma, "dense")
     (row,) = tiny.nll_rows(1)
     alone = gemma(input_ids=torch.from_numpy(row.ids)[None].long()).logits[0, row.start - 1 : -1]
     packed = nll_batch([row, *tiny.nll_rows(3, seed=1)], 64).packed
     first = packed.sequence == 0
     alone = alone.log_softmax(-1).gather(1, packed.target[first][:, None])[:, 0]
     assert (logp_at_labels(gemma, packed)[first] - alone).abs().max() < 1e-4
-    with pytest.raises(ModelError, match="cannot attend in this way"):
-        attend(gemma, "segments")
+    with pytest.raises(ModelError, match="does not support this attention"):
+        set_attention(gemma, "segments")
 
 
 def test_a_model_that_keeps_the_packing_to_itself_is_refused(model):
-    attend(model, "segments")
-    with pytest.raises(ModelError, match=r"does not tell its attention how rows are packed.*LlamaAttention"):
+    set_attention(model, "segments")
+    with pytest.raises(
+        ModelError, match=r"does not pass on to its attention how rows are packed.*LlamaAttention"
+    ):
         model(input_ids=torch.tensor([[5, 6]]), attention_mask=torch.ones(1, 1, 2, 1, dtype=torch.long))
 
 
 def test_a_dense_mask_that_is_too_large_is_refused(model, monkeypatch):
-    attend(model, "dense")
+    set_attention(model, "dense")
     monkeypatch.setattr(attention, "MASK_MOST", 1000)
     with pytest.raises(ModelError, match=r"too much memory; got: 3 × 64 × 64.*at most 1,000.*attention=auto"):
         logp_at_labels(model, nll_batch(tiny.nll_rows(6), 64).packed)
@@ -212,7 +218,7 @@ def test_a_dense_mask_that_is_too_large_is_refused(model, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["dense", "segments"])
 def test_a_row_beyond_the_models_sliding_window_is_refused(model, kind):
-    attend(model, kind)
+    set_attention(model, kind)
     model.config.sliding_window = 16
     with pytest.raises(ModelError, match=r"longer than the model's sliding window; got: \d+ tokens; .*16"):
         logp_at_labels(model, documents())

@@ -13,7 +13,7 @@ import uvicorn
 from escultor.config import Serve
 from escultor.serve.gateway.app import build
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.server import _protocol, listen
+from escultor.serve.gateway.server import http_protocol, listen
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.store import open_store
 from escultor.types import Deployment, Interaction, PendingInteraction, Usage
@@ -92,8 +92,8 @@ class Running:
     def rows(self) -> list[Interaction]:
         return [row for _, row in self.log.read(Interaction)]
 
-    def openings(self) -> list[PendingInteraction]:
-        return [opening for _, opening in self.log.read(PendingInteraction)]
+    def pending(self) -> list[PendingInteraction]:
+        return [pending for _, pending in self.log.read(PendingInteraction)]
 
     def until(self, what) -> None:
         """Wait until something holds; half a minute at most."""
@@ -146,7 +146,7 @@ def running(gateway: Gateway, known: dict[str, Fake] | None = None):
 
     app = build(gateway, started=started)
     server = uvicorn.Server(
-        uvicorn.Config(app, http=_protocol(gateway.settings), ws="none", lifespan="on", log_config=None)
+        uvicorn.Config(app, http=http_protocol(gateway.settings), ws="none", lifespan="on", log_config=None)
     )
     side.stop = lambda: setattr(server, "should_exit", True)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))

@@ -13,7 +13,7 @@ from escultor.model.folders import save
 from escultor.model.generate import generate
 from escultor.model.load import load
 from escultor.model.loaded import Loaded
-from escultor.serve.engine_loading import CONVERTED, EngineSource, engines
+from escultor.serve.engine_loading import CONVERTED, EngineSource, engine_loader
 from escultor.serve.engines import ctranslate2_engine
 from escultor.serve.engines.ctranslate2_model import WEIGHTS, convert
 from escultor.serve.engines.factory import open_engine
@@ -184,7 +184,7 @@ def test_the_default_is_the_engine_of_any_architecture(folder, copies):
 
 def test_the_gateway_serves_with_the_engine_that_is_set_and_keeps_the_copy_beside_the_blobs(folder, tmp_path):
     async def work(store):
-        load_engine, standing, _ = engines(store, EngineSource(folder), SETTINGS)
+        load_engine, standing, _ = engine_loader(store, EngineSource(folder), SETTINGS)
         engine = await load_engine(next(iter(standing.shares)))
         try:
             return type(engine.engine)

@@ -98,9 +98,9 @@ def test_a_request_of_nobody_is_dealt_by_the_draw():
 def test_names_aliases_and_versions_are_known_and_others_are_not():
     @started(deployment("v1", "v2", 0.25, previous="v0"))
     async def _(side):
-        assert side.pick("candidate").held.version == "v2"
+        assert side.pick("candidate").handle.version == "v2"
         assert (side.pick("v0").arm, side.pick("v0").propensity) == ("previous", 1.0)
-        assert side.pick("champion", draw=0.1).held.version == "v2"  # the champion's place, so its split
+        assert side.pick("champion", draw=0.1).handle.version == "v2"  # the champion's place, so its split
         assert side.deployments.models().keys() == {
             *("champion", "escultor", "candidate", "previous"),
             *("v0", "v1", "v2"),
@@ -119,11 +119,11 @@ def test_switching_under_load_drops_no_request_and_frees_the_old_engine_after_it
         async def client(n):
             for _ in range(40):
                 pick = side.pick()
-                with pick.held.used() as engine:
+                with pick.handle.in_use() as engine:
                     engine.gate = None
                     async for _ in engine.stream(ASK):
                         await asyncio.sleep(0.0005)
-                answered.append(pick.held.version)
+                answered.append(pick.handle.version)
 
         async def switcher():
             for n in range(2, 8):
@@ -146,7 +146,7 @@ def test_previous_stays_warm_and_a_rollback_loads_nothing():
         before = dict(side.loaded)
         side.holds = deployment("v1", id="d3")
         assert await side.deployments.follow()
-        assert side.pick().held.engine is before["v1"]
+        assert side.pick().handle.engine is before["v1"]
         assert side.loaded == before
 
 
@@ -156,13 +156,13 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one_answering_and_is_tr
         side.broken = {"v2"}
         side.holds = deployment("v2", id="d2")
         assert not await side.deployments.follow()
-        assert side.pick().held.version == "v1"
+        assert side.pick().handle.version == "v1"
         assert "v2 is broken" in side.deployments.problem
         side.broken = set()
         assert not await side.deployments.follow()  # not at once again
         side.now = 2.0
         assert await side.deployments.follow()
-        assert (side.pick().held.version, side.deployments.problem) == ("v2", None)
+        assert (side.pick().handle.version, side.deployments.problem) == ("v2", None)
 
 
 def test_a_candidate_that_cannot_be_loaded_gives_its_share_to_the_champion():
@@ -173,10 +173,10 @@ def test_a_candidate_that_cannot_be_loaded_gives_its_share_to_the_champion():
         side.holds = deployment("v1", "v3", 0.5, id="d2")
         assert await side.deployments.follow()
         pick = side.pick(draw=0.1)
-        assert (pick.held.version, pick.propensity) == ("v1", 1.0)
+        assert (pick.handle.version, pick.propensity) == ("v1", 1.0)
         side.broken, side.now = set(), 100.0
         assert await side.deployments.follow()
-        assert side.pick(draw=0.1).held.version == "v3"
+        assert side.pick(draw=0.1).handle.version == "v3"
 
 
 def test_a_start_without_a_champion_that_loads_fails():
@@ -195,4 +195,4 @@ def test_a_log_that_cannot_be_read_changes_nothing():
         side.deployments._read = lambda: (_ for _ in ()).throw(ModelError("the log is away"))
         assert not await side.deployments.follow()
         assert "the log is away" in side.deployments.problem
-        assert side.pick().held.version == "v1"
+        assert side.pick().handle.version == "v1"

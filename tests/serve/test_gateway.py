@@ -236,7 +236,7 @@ def test_an_engine_that_fails_is_said_and_its_failures_are_kept(tmp_path, fault,
         assert {row.finish_reason for row in side.rows()} <= {"error"}
         assert post(side, STREAM).status_code == status
         side.until(lambda: len(side.rows()) == 2 * rows)
-        assert side.openings() == []  # nothing was begun
+        assert side.pending() == []  # nothing was begun
 
 
 # --- stores that fail -------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_keys_open_what_their_scopes_say_until_they_are_revoked(tmp_path):
         assert key.encode() not in (side.gateway.store.root / "log.db-wal").read_bytes()
 
 
-def test_what_is_wrong_is_told_to_who_may_read(tmp_path):
+def test_the_text_of_a_problem_is_shown_to_keys_that_may_read(tmp_path):
     with serving(tmp_path, holds=deployment("v1", "secret", 0.5)) as side:  # there is no such engine
 
         def told(key=""):
@@ -337,15 +337,17 @@ def test_what_is_wrong_is_told_to_who_may_read(tmp_path):
         assert "secret" in told()
         (reader, _), (asker, _) = key_for(side, Scope.READ), key_for(side, Scope.INFER)
         assert "secret" in told(reader)
-        assert told() == told(asker) == "the server's log says what"
+        assert told() == told(asker) == "the server's log has the details"
 
 
-def test_an_engine_that_answers_no_more_is_told(tmp_path):
+def test_health_reports_an_engine_that_died(tmp_path):
     with serving(tmp_path) as side:
         health = lambda: httpx2.get(side.url + "/health").json()  # noqa: E731
         assert (health()["status"], health()["problem"]) == ("ok", None)
         side.engine.problem = "it has ended"
-        assert (health()["status"], health()["problem"]) == ("degraded", "v1 answers no more: it has ended")
+        reply = health()
+        assert reply["status"] == "degraded"
+        assert reply["problem"].startswith("the engine of v1 died: it has ended")
 
 
 def test_rates_hold_per_key_and_per_subject(tmp_path):
@@ -362,7 +364,7 @@ def test_rates_hold_per_key_and_per_subject(tmp_path):
 def test_a_new_deployment_answers_without_a_restart_and_shadows_are_kept_unseen(tmp_path):
     with serving(tmp_path, Fake("v1"), Fake("v2", ("two",))) as side:
         side.log.append(deployment("v1", "v2", id="dep-1"))
-        side.until(lambda: side.gateway.deployments.standing.deployment.id == "dep-1")
+        side.until(lambda: side.gateway.deployments.active.deployment.id == "dep-1")
         answer = post(side, STREAM)
         assert answer.headers["x-escultor-version"] == "v1"
         assert "two" not in answer.text

@@ -39,7 +39,7 @@ def test_the_opening_is_there_before_the_first_piece_and_the_row_before_the_last
             text = ""
             while text != "Olá ":
                 text += next(pieces)["choices"][0]["delta"].get("content", "")
-                assert [o.interaction.finish_reason for o in side.openings()] == ["interrupted"]
+                assert [o.interaction.finish_reason for o in side.pending()] == ["interrupted"]
             assert side.rows() == []
             side.release()
             for piece in pieces:
@@ -47,7 +47,7 @@ def test_the_opening_is_there_before_the_first_piece_and_the_row_before_the_last
                     (row,) = side.rows()
                     assert row.finish_reason == "stop"
             assert row.ttft_ms is not None
-            assert row.id == side.openings()[0].interaction.id
+            assert row.id == side.pending()[0].interaction.id
 
 
 def test_a_client_that_hangs_up_halfway_leaves_what_it_got_and_stops_the_engine(tmp_path):
@@ -105,7 +105,7 @@ def test_several_choices_come_side_by_side_and_usage_comes_last(tmp_path):
             (choice,) = piece["choices"]
             texts[choice["index"]] += choice["delta"].get("content", "")
         assert set(texts.values()) == {"Olá world é"}
-        assert len(side.rows()) == len(side.openings()) == 3
+        assert len(side.rows()) == len(side.pending()) == 3
 
 
 def test_completions_stream_with_offsets(tmp_path):

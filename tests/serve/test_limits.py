@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.serve.limits import Buckets, too_deep
+from escultor.serve.limits import RateLimiter, is_nested_deeper
 
 
 class Clock:
@@ -19,10 +19,10 @@ class Clock:
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=60), st.floats(0.1, 5), st.integers(1, 5))
 def test_no_stretch_of_time_sees_more_than_burst_and_rate_allow(gaps, rate, burst):
     clock, taken = Clock(), []
-    buckets = Buckets(rate, burst, clock)
+    limiter = RateLimiter(rate, burst, clock)
     for gap in gaps:
         clock.now += gap
-        if buckets.take("a") == 0:
+        if limiter.acquire("a") == 0:
             taken.append(clock.now)
     for i, start in enumerate(taken):
         for j, end in enumerate(taken[i:], i):
@@ -32,20 +32,20 @@ def test_no_stretch_of_time_sees_more_than_burst_and_rate_allow(gaps, rate, burs
 @given(st.floats(0.1, 5), st.integers(1, 5))
 def test_after_the_wait_that_it_names_there_is_a_token(rate, burst):
     clock = Clock()
-    buckets = Buckets(rate, burst, clock)
-    while not (wait := buckets.take("a")):
+    limiter = RateLimiter(rate, burst, clock)
+    while not (wait := limiter.acquire("a")):
         pass
-    assert buckets.take("b") == 0
+    assert limiter.acquire("b") == 0
     clock.now += wait * (1 + 1e-9)
-    assert buckets.take("a") == 0
+    assert limiter.acquire("a") == 0
 
 
 def test_only_so_many_names_are_remembered():
-    buckets = Buckets(0.001, 1, Clock(), remembered=10)
+    limiter = RateLimiter(0.001, 1, Clock(), max_buckets=10)
     for n in range(1000):
-        buckets.take(f"n{n}")
-    assert len(buckets._buckets) == 10
-    assert buckets.take("n999") > 0
+        limiter.acquire(f"n{n}")
+    assert len(limiter._buckets) == 10
+    assert limiter.acquire("n999") > 0
 
 
 def depth(value):
@@ -64,9 +64,9 @@ json_values = st.recursive(
 
 @given(json_values, st.integers(0, 6))
 def test_depth_is_told_as_parsing_would_tell_it(value, limit):
-    assert too_deep(json.dumps(value).encode(), limit) == (depth(value) > limit)
+    assert is_nested_deeper(json.dumps(value).encode(), limit) == (depth(value) > limit)
 
 
 @pytest.mark.parametrize("body", [b"[" * 10**6, b'{"a":' * 10**5, b'["' + b"[" * 10**6])
 def test_what_is_no_json_is_told_in_time_too(body):
-    assert too_deep(body, 64) or body.startswith(b'["')
+    assert is_nested_deeper(body, 64) or body.startswith(b'["')

@@ -19,7 +19,7 @@ from tiny import llama
 from escultor.config import Serve
 from escultor.cycle import api
 from escultor.model.folders import save
-from escultor.serve.engine_loading import EngineSource, engines
+from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.gateway.gateway import Gateway
 from escultor.store import open_store
 from escultor.types import Interaction
@@ -101,17 +101,17 @@ def test_the_champion_of_the_store_is_served_and_the_next_one_without_a_restart(
         save(llama(seed=seed), folder)
     with open_store(str(tmp_path / "store")) as store:
         first, _ = api.promote(store, one, "the first")
-        load, default, fixed = engines(store, EngineSource(two), Serve())
+        load, default, fixed = engine_loader(store, EngineSource(two), Serve())
         gateway = Gateway(store, Serve(follow_s=0.05), load, default, fixed=fixed)
         with running(gateway) as side:
             body = BODY | {"model": "escultor", "max_tokens": 3}
             ask = lambda: httpx2.post(f"{side.url}/v1/chat/completions", json=body, timeout=30)  # noqa: E731
             assert ask().headers["x-escultor-version"] == first.id
             second, _ = api.promote(store, two, "better")
-            side.until(lambda: gateway.deployments.standing.champion.version == second.id)
+            side.until(lambda: gateway.deployments.active.champion.version == second.id)
             assert ask().headers["x-escultor-version"] == second.id
             api.rollback(store, "worse")
-            side.until(lambda: gateway.deployments.standing.champion.version == first.id)
+            side.until(lambda: gateway.deployments.active.champion.version == first.id)
             answers = ask(), ask()
             assert len({answer.json()["choices"][0]["message"]["content"] for answer in answers}) == 1
             assert [row.version for row in side.rows()] == [first.id, second.id, first.id, first.id]

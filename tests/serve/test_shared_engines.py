@@ -15,7 +15,7 @@ from escultor.model.folders import save
 from escultor.model.generate import generate
 from escultor.model.load import load
 from escultor.serve import engine_loading
-from escultor.serve.engine_loading import EngineSource, engines
+from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.engines.shared import SharedEngines
 from escultor.serve.gateway.gateway import Gateway
 from escultor.store import open_store
@@ -118,7 +118,7 @@ def test_champions_that_are_adapters_follow_one_another_over_one_base(tmp_path, 
     monkeypatch.setattr(engine_loading, "_open", lambda *words: loaded.append(words[1]) or open_model(*words))
     with open_store(str(tmp_path / "store")) as store:
         first, _ = api.promote(store, adapters[0], "the first")
-        load_version, default, fixed = engines(store, EngineSource(base), Serve())
+        load_version, default, fixed = engine_loader(store, EngineSource(base), Serve())
         gateway = Gateway(store, Serve(follow_s=0.05), load_version, default, fixed=fixed)
         with running(gateway) as side:
             body = {"messages": [{"role": "user", "content": SAID}], "max_tokens": 12}
@@ -131,7 +131,7 @@ def test_champions_that_are_adapters_follow_one_another_over_one_base(tmp_path, 
             assert answer("champion") == said[1]
             for folder, expected in ((adapters[1], said[2]), (base, said[0])):
                 checkpoint, _ = api.promote(store, folder, "better")
-                side.until(lambda now=checkpoint: gateway.deployments.standing.champion.version == now.id)
+                side.until(lambda now=checkpoint: gateway.deployments.active.champion.version == now.id)
                 assert answer("champion") == expected
             assert answer("previous") == said[2]
         assert loaded == [first.parents[0]] == [default.aliases["champion"]]
@@ -140,6 +140,8 @@ def test_champions_that_are_adapters_follow_one_another_over_one_base(tmp_path, 
 def test_an_engine_that_knows_no_adapters_says_so(tmp_path, models):
     (_, one, _), _ = models
     with open_store(str(tmp_path / "store")) as store:
-        load_version, default, _ = engines(store, EngineSource(one, fixed=True), Serve(engine="ctranslate2"))
+        load_version, default, _ = engine_loader(
+            store, EngineSource(one, fixed=True), Serve(engine="ctranslate2")
+        )
         with pytest.raises(ModelError, match="escultor merge"):
             asyncio.run(load_version(default.aliases["champion"]))

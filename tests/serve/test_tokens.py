@@ -60,8 +60,8 @@ def test_a_token_ends_and_knows_its_store():
 
 
 def test_a_subject_is_one_per_name_and_store_and_tells_no_name(tmp_path):
-    here, there = SubjectHasher.of(tmp_path / "a"), SubjectHasher.of(tmp_path / "b")
-    assert here.subject("ann") == SubjectHasher.of(tmp_path / "a").subject("ann")
+    here, there = SubjectHasher.for_store(tmp_path / "a"), SubjectHasher.for_store(tmp_path / "b")
+    assert here.subject("ann") == SubjectHasher.for_store(tmp_path / "a").subject("ann")
     assert len({here.subject("ann"), here.subject("bob"), there.subject("ann")}) == 3
     assert len(here.subject("ann")) == 32
 

@@ -14,7 +14,7 @@ from upstream_asks import CHAT, TEXT, asked, end_of, engine, events, scored_of, 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, InputError, UpstreamFault
 from escultor.serve.engines.upstream.engine import open_upstream
-from escultor.serve.engines.upstream.sse import Sse
+from escultor.serve.engines.upstream.sse import SseParser
 from escultor.types import Usage
 
 WHOLE = replace(CHAT, streamed=False)
@@ -180,6 +180,6 @@ def test_events_are_the_same_however_their_bytes_were_cut(events, cuts, ending):
     lines = "".join("".join(f"data: {line}{ending}" for line in event) + ending for event in events)
     data = (f": a comment{ending}{ending}event: x{ending}" + lines).encode()
     bounds = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    sse = Sse()
+    sse = SseParser()
     found = [event for a, b in pairwise(bounds) for event in sse.feed(data[a:b])]
     assert found == ["\n".join(event).encode() for event in events]

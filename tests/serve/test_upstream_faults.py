@@ -1,4 +1,4 @@
-"""What happens when an upstream fails, hangs or speaks nonsense: `docs/serving.md` says the same."""
+"""What happens when an upstream fails, hangs or sends a malformed reply: `docs/serving.md` says the same."""
 
 import asyncio
 import time
@@ -151,13 +151,13 @@ def test_no_free_connection_is_overload():
         (streams(choice("The "), done=False), "broke off"),
         (streams(choice("The ")), "broke off"),  # [DONE], but no word of an end
         (streams(choice("The "), hang=True), "silent"),
-        (streams(choice("The "), "not json"), "no JSON"),
-        (streams(choice("The "), '{"choices": [{"delta": {"content": NaN}}]}'), "no JSON"),
-        (streams(choice("The "), "[" * 100_000), "no JSON"),
+        (streams(choice("The "), "not json"), "not JSON"),
+        (streams(choice("The "), '{"choices": [{"delta": {"content": NaN}}]}'), "not JSON"),
+        (streams(choice("The "), "[" * 100_000), "not JSON"),
         (streams(choice("The "), {"choices": "none"}), "choices"),
         (streams(choice("The "), {"choices": [{"delta": {"content": 3}}]}), "content"),
         (streams(choice("The "), {"choices": [{"index": 1, "delta": {"content": "a"}}]}), "one answer"),
-        (streams(choice("The "), choice("", "stop"), choice("more")), "behind its end"),
+        (streams(choice("The "), choice("", "stop"), choice("more")), "after its end"),
         (streams(choice("The "), choice("", "content_filter")), "content_filter"),
         (streams(choice("The "), {"error": {"message": "out of memory"}}), "out of memory"),
         (streams(choice("The "), *[choice("a")] * 50, pause_s=0.05), "too long"),
@@ -198,7 +198,7 @@ def test_an_answer_that_is_all_here_is_whole_however_its_stream_ends(ending):
         says(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"),
     ],
 )
-def test_nonsense_in_place_of_an_answer_is_a_fault(plan):
+def test_a_malformed_reply_is_a_fault(plan):
     found, fault, _ = faulty(plan, ask=WHOLE, deadline_s=0.4)
     assert (found, type(fault)) == ([], UpstreamFault)
 
@@ -211,7 +211,7 @@ def test_a_stream_that_comes_as_something_else_is_a_fault():
 
 def test_endless_lines_and_endless_answers_are_given_up_with_bounded_memory(monkeypatch):
     monkeypatch.setattr(http, "BODY_LIMIT", 300_000)
-    monkeypatch.setattr(sse, "LINE_LIMIT", 100_000)
+    monkeypatch.setattr(sse, "EVENT_LIMIT", 100_000)
 
     async def one_line(asked):
         await asked.head(200, SSE_TYPE)

@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 from escultor.batching.batches import nll_batch
 from escultor.config import Dpo, Kto, Sft
 from escultor.errors import ModelError
-from escultor.model.attention import attend, kind_for
-from escultor.model.forward import begin_learning, logp_at_labels
+from escultor.model.attention import choose_attention, set_attention
+from escultor.model.forward import logp_at_labels, set_train_mode
 from escultor.text.chat import ChatTemplate
 from escultor.train.device_setup import prepared
 from escultor.train.distributed import CPU
@@ -26,7 +26,7 @@ def gpt2():
     torch.manual_seed(0)
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.2}
     model = GPT2LMHeadModel(GPT2Config(vocab_size=tiny.VOCABULARY, bos_token_id=1, eos_token_id=2, **shape))
-    attend(model, kind_for(model, CPU))
+    set_attention(model, choose_attention(model, CPU))
     return model
 
 
@@ -56,7 +56,7 @@ def test_dropout_acts_on_examples():
 def test_layers_are_still_computed_again_where_dropout_is_off(monkeypatch):
     model, again = gpt2(), []
     with prepared(model, tiny.settings(gradient_checkpointing=True)):
-        begin_learning(model, dropout=False)
+        set_train_mode(model, dropout=False)
         for layer in model.transformer.h:
             layer.ln_1.register_forward_hook(lambda *_: again.append(1))
         logp_at_labels(model, nll_batch(tiny.nll_rows(2)).packed).sum().backward()
@@ -66,12 +66,12 @@ def test_layers_are_still_computed_again_where_dropout_is_off(monkeypatch):
 def test_layers_whose_own_dropout_cannot_be_told_apart_are_refused():
     shape = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
     model = OPTForCausalLM(OPTConfig(vocab_size=tiny.VOCABULARY, word_embed_proj_dim=32, **shape))
-    begin_learning(model, dropout=False)
+    set_train_mode(model, dropout=False)
     assert not any(module.training for module in model.modules())
     with (
         prepared(model, tiny.settings(gradient_checkpointing=True)),
         pytest.raises(
-            ModelError, match=r"drop out by themselves.*dropout 0\.1.*gradient_checkpointing=false"
+            ModelError, match=r"dropout cannot be turned off.*dropout 0\.1.*gradient_checkpointing=false"
         ),
     ):
-        begin_learning(model, dropout=False)
+        set_train_mode(model, dropout=False)

@@ -146,7 +146,7 @@ def test_a_base_that_changed_or_is_gone_is_refused(base, done, tmp_path):
 def test_an_adapter_of_another_shape_is_refused(base, tmp_path):
     wide = tmp_path / "wide"
     own = tiny.tokenizer()
-    save(Loaded(tiny.fresh(tiny.shape(hidden_size=64), own), own), wide)
+    save(Loaded(tiny.init_llama(tiny.shape(hidden_size=64), own), own), wide)
     sft(wide, tmp_path / "run", merge=False)
     config = tmp_path / "run" / ADAPTER / "adapter_config.json"
     config.write_text(config.read_text().replace(str(wide), str(base)))
@@ -167,7 +167,7 @@ def test_a_model_is_of_a_folder_until_it_is_changed(base, done, tmp_path):
 
 
 def test_an_adapter_alone_of_a_model_in_memory_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ModelError, match=r"needs a base that lies in a folder; .*lora\.merge=true"):
+    with pytest.raises(ModelError, match=r"needs a base that is in a folder; .*lora\.merge=true"):
         run("sft", tiny.llama(), ITEMS, settings(merge=False), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     run("sft", tiny.llama(), ITEMS, settings(max_steps=1), tmp_path / "out")

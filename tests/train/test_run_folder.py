@@ -1,5 +1,6 @@
 """A run's folder: one run at a time, whoever was killed in it, and nothing left over when it is done."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -12,9 +13,9 @@ from several import together
 
 from escultor.config import Dpo
 from escultor.errors import EscultorError, InputError, StoreError
-from escultor.train import lock, runs
+from escultor.train import runs
 from escultor.train.distributed import ALONE
-from escultor.train.filenames import LOCK, RECORD
+from escultor.train.filenames import LOCK, LOCK_OWNER, RECORD
 from escultor.train.lock import held
 from escultor.train.resume import RunFolder
 from escultor.train.runs import run
@@ -71,7 +72,7 @@ def test_a_killed_process_holds_nothing_and_a_living_one_all(tmp_path):
     assert f"process {child.pid} on " in info.value.got
     os.kill(child.pid, signal.SIGKILL)
     child.join()
-    assert names(tmp_path / "run") == [LOCK]
+    assert names(tmp_path / "run") == [LOCK, LOCK_OWNER]
     sft(tmp_path / "run")
     assert names(tmp_path / "run") == DONE
 
@@ -114,7 +115,7 @@ def test_a_disk_that_knows_no_locks_is_said(tmp_path, monkeypatch):
     def none(handle, how):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     with pytest.raises(StoreError, match=r"could not lock .*run\.lock.*Function not implemented"):
         sft(tmp_path / "run")
 

@@ -13,9 +13,9 @@ from torch.autograd.graph import save_on_cpu
 from escultor.batching.batches import nll_batch
 from escultor.errors import ConfigError, ModelError
 from escultor.model import memory
-from escultor.model.attention import attend
-from escultor.model.forward import fast_bfloat16, logp_at_labels, multiplies_in
-from escultor.model.memory import checkpoint_layers, offloaded
+from escultor.model.attention import set_attention
+from escultor.model.forward import fast_bfloat16, logp_at_labels, product_dtype
+from escultor.model.memory import checkpoint_layers, offload_activations
 from escultor.model.segments import NAME
 from escultor.train.device_setup import placed, prepared, sparing
 from escultor.train.distributed import ALONE, CPU, World
@@ -47,7 +47,7 @@ def same(one, other):
 def dropping(kind="segments"):
     """A model with dropout: what is computed again must drop the same."""
     model = tiny.llama().model
-    attend(model, kind)
+    set_attention(model, kind)
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.2
     return model
@@ -90,7 +90,7 @@ def test_what_autograd_keeps_is_offloaded_but_for_weights(monkeypatch):
     there.pack_hook = lambda value: moved.append(value) or pack(value)
     monkeypatch.setattr(memory, "save_on_cpu", lambda pin_memory: there)
     weight, x = nn.Parameter(torch.ones(3, 3)), torch.ones(2, 3, requires_grad=True) * 2
-    with offloaded():
+    with offload_activations():
         (x @ weight).sum().backward()
     assert [value.data_ptr() for value in moved] == [x.data_ptr()]
     assert torch.equal(weight.grad, torch.full((3, 3), 4.0))
@@ -99,7 +99,9 @@ def test_what_autograd_keeps_is_offloaded_but_for_weights(monkeypatch):
 def test_a_model_whose_layers_cannot_be_computed_again_is_refused():
     model = tiny.llama().model
     model.supports_gradient_checkpointing = False
-    with pytest.raises(ModelError, match=r"cannot compute its layers again.*gradient_checkpointing=false"):
+    with pytest.raises(
+        ModelError, match=r"does not support gradient checkpointing.*gradient_checkpointing=false"
+    ):
         checkpoint_layers(model, True)
 
 
@@ -148,10 +150,10 @@ def test_a_gpu_is_taken_where_there_is_one_and_each_process_keeps_its_own(monkey
     assert second.at("auto") == second.at("cuda") == second
     assert second.at("cpu").device == CPU
     assert fast_bfloat16("cuda")
-    assert multiplies_in("auto", "cuda") == "bfloat16"
+    assert product_dtype("auto", "cuda") == "bfloat16"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert multiplies_in("auto", "cpu") == "float32"
+    assert product_dtype("auto", "cpu") == "float32"
 
 
 @pytest.mark.parametrize(

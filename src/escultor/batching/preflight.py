@@ -11,7 +11,7 @@ import numpy as np
 from escultor.batching.rows import Ids, Lessons, tokens_key
 from escultor.errors import DataError, InputError, ModelError
 from escultor.model.cost import TrainingCost
-from escultor.model.inspect import displayed
+from escultor.model.inspect import displayed_tokens
 from escultor.text.chat import ChatTemplate
 
 NAMED = 5  # rows that a finding names
@@ -233,6 +233,6 @@ def _lengths(lengths: np.ndarray) -> Lengths:
 def _shown(row: TokenRow, chat: ChatTemplate) -> ShownRow:
     branches = []
     for context, learnt in row.lessons:
-        texts = displayed(chat.tokenizer, [*context.tolist(), *learnt.tolist()])
+        texts = displayed_tokens(chat.tokenizer, [*context.tolist(), *learnt.tolist()])
         branches.append(tuple(TextSpan(text, at >= len(context)) for at, text in enumerate(texts)))
     return ShownRow(row.id, tuple(branches))

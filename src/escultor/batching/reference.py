@@ -25,7 +25,7 @@ from escultor.batching.batches import branch_pack, chunks, on
 from escultor.batching.rows import BranchedRow
 from escultor.errors import StoreError
 from escultor.ids import HASH_LENGTH
-from escultor.model.forward import logp_at_labels, multiplies_in, precision
+from escultor.model.forward import logp_at_labels, precision, product_dtype
 
 FILE = "reference.sqlite"
 MAX_BYTES = 4 << 30  # of the file; beyond it, references not used for longest are forgotten
@@ -49,7 +49,7 @@ class ReferenceLogp:
     def __init__(self, model: Any, dtype: str, folder: Path | None = None):
         self.model, self.dtype = model, dtype
         self.path = folder / FILE if folder else None
-        self.reference = identity(model, multiplies_in(dtype, model.device.type))
+        self.reference = identity(model, product_dtype(dtype, model.device.type))
         self.computed = self.reused = 0
         with self._mended():
             if folder:

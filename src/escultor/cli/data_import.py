@@ -79,7 +79,7 @@ def _into_store(shell: Shell, file: Path, name: str, consent: Consent, thumb: st
     from escultor.store.redaction import redacted
 
     with open_store(shell.config.store.url) as store:
-        hashed = SubjectHasher.of(store.root).subject
+        hashed = SubjectHasher.for_store(store.root).subject
         without = None if shell.config.serve.keep_text else partial(redacted, keyed=hashed)
         terms = formats.ImportOptions(hashed, consent, thumb, without)
         return formats.import_events(need_file(file), name, store.log, terms)

@@ -38,7 +38,7 @@ def serve(
 ) -> CommandResult:
     """Answer requests in OpenAI's protocol; what was answered is in the log first."""
     from escultor.serve.engine_loading import EngineSource
-    from escultor.serve.gateway.processes import ServerStart, may_listen, serve, serve_in_several
+    from escultor.serve.gateway.processes import ServerStart, require_keys, serve, serve_in_several
     from escultor.serve.gateway.server import announce, listen
     from escultor.store import open_store
 
@@ -51,7 +51,7 @@ def serve(
         settings = settings.model_copy(update={"upstream": None})  # what is typed goes before the file
     source = EngineSource(None if settings.upstream else _folder(model, url), fixed=model is not None)
     with open_store(url) as store:
-        may_listen(store, host)
+        require_keys(store, host)
     bound = listen(host, port)
     with bound:
         start = ServerStart(url, settings, source)

@@ -28,7 +28,7 @@ def hash(
     from escultor.serve.subjects import SubjectHasher
 
     with existing_store(shell.config.store.url) as store:
-        subject = SubjectHasher.of(store.root).subject(name)
+        subject = SubjectHasher.for_store(store.root).subject(name)
     shell.say(subject)
     return CommandResult({"subject": subject})
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from difflib import unified_diff
 from pathlib import Path
 
@@ -29,17 +28,14 @@ from escultor.evaluate.report.decision_page import page_of
 from escultor.rng import derive_seed
 from escultor.skills.suites import EvaluationSuite, sharing_items
 from escultor.store import Store, files
+from escultor.store.locks import locked
 from escultor.types import Checkpoint, GateContext, Scores, Verdict
 
 
-@contextmanager
-def alone(store: Store) -> Iterator[None]:
-    """Nobody else on this machine counts looks and records a verdict meanwhile: two who ask at once would
-    both be the first. Waits for whoever does; the system's lock dies with its process."""
-    with ExitStack() as held:
-        with files.explained("lock", store.root):
-            fcntl.flock(held.enter_context((store.root / "gate.lock").open("a")), fcntl.LOCK_EX)
-        yield
+def alone(store: Store) -> AbstractContextManager[None]:
+    """Keep other processes of this machine from counting looks and recording a verdict meanwhile: two
+    comparisons at once would both be the first. Waits until the lock is free."""
+    return locked(store.root / "gate.lock")
 
 
 def circumstances(

@@ -36,8 +36,7 @@ from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
 from escultor.monitor.rules import alerts
 from escultor.monitor.triggers import plan
-from escultor.serve.interactions import Placement
-from escultor.serve.logged_model import LoggedModel, refuse_without_text
+from escultor.serve.logged_model import LoggedModel, require_kept_text
 from escultor.skills.suites import register
 from escultor.skills.trinity_scoring import score_trinity
 from escultor.store import open_store, registry
@@ -91,7 +90,7 @@ def run_demo(
 ) -> DemoResult:
     """Go round twice. What the store has already is reused; a run that was killed goes on."""
     config = config or load_config(CONFIG)
-    refuse_without_text(config.serve)  # now, and not after the training
+    require_kept_text(config.serve)  # now, and not after the training
     store = open_store(store_url)
     flow = Workflow(store, progress or Progress())
     flow.progress.phase("corpus")
@@ -251,7 +250,7 @@ def _second_turn(
         turn.flow.progress.note(
             f"simulated users ask {len(asked)} prompts {sizes.answers_per_prompt} times each"
         )
-        engine = LoggedModel(turn.load(champion), Placement(champion), turn.log, config.serve)
+        engine = LoggedModel(turn.load(champion), champion, turn.log, config.serve)
         sampling = Sampling(config.serve.temperature, 1.0, config.serve.max_new_tokens)
         served = ask(engine, asked, key, sizes.answers_per_prompt, sampling)
         said = judge(turn.log, served, asked, config.evaluation.seed)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from escultor.data.sources.documentation import Gold
 from escultor.evaluate.raters.simulated import simulated_thumb
 from escultor.ids import hash_value
-from escultor.serve.interactions import Request
-from escultor.serve.logged_model import LoggedModel, record_feedback
+from escultor.serve.interactions import draft_interaction
+from escultor.serve.logged_model import LoggedModel
 from escultor.skills.trinity import prompt_for
 from escultor.skills.trinity_scoring import score_trinity
 from escultor.store.log import Log
@@ -28,21 +28,30 @@ def ask(
 
     Ids derive from `key`: a batch that is in the log already is not asked again.
     """
-    requests = []
+    drafts = []
     for gold in golds:
         subject = hash_value(["simulated-subject", int(gold.id[:8], 16) % SUBJECTS])
         before: str | None = None
         for n in range(answers):
             name = f"chatcmpl-{hash_value([key, gold.id, n])}"
             lineage = Lineage(before, Relation.REGENERATE) if before else None
-            requests.append(Request(prompt_for(gold.document), subject, lineage=lineage, id=name))
+            drafts.append(
+                draft_interaction(
+                    prompt_for(gold.document),
+                    id=name,
+                    subject=subject,
+                    version=engine.version,
+                    sampling=sampling,
+                    lineage=lineage,
+                )
+            )
             before = name
     done: list[Interaction] = []
-    for at in range(0, len(requests), BATCH):
-        batch = requests[at : at + BATCH]
-        found = [engine.log.get(Interaction, str(request.id)) for request in batch]
+    for at in range(0, len(drafts), BATCH):
+        batch = drafts[at : at + BATCH]
+        found = [engine.log.get(Interaction, draft.id) for draft in batch]
         known = [interaction for interaction in found if interaction is not None]
-        done += known if len(known) == len(batch) else engine.answer(batch, sampling)
+        done += known if len(known) == len(batch) else engine.answer(batch)
     return done
 
 
@@ -73,5 +82,5 @@ def judge(log: Log, interactions: Sequence[Interaction], golds: Sequence[Gold], 
                 source=SourceKind.SIMULATED,
             )
         )
-    record_feedback(log, *events)
+    log.append(*events)
     return events

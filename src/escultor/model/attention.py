@@ -1,10 +1,10 @@
-"""Who sees whom in a packed batch, and the ways in which a model can be told.
+"""Attention in packed batches: which token attends to which, and the ways to implement that in a model.
 
-Every token carries a segment (its document or example; 0 is padding) and a branch. Branch 0 is the
-segment's trunk; a token sees the earlier tokens of its own segment that are trunk or of its own
-branch. A document is a trunk alone; a preference pair is one prompt with two branches. A segment lies in one
-piece, its trunk first. Leaving the mask to `position_ids` leaks between documents without a word (see
-tests/model).
+Every token has a segment (its document or example; 0 is padding) and a branch. Branch 0 is the segment's
+trunk; a token attends to the earlier tokens of its own segment that are in the trunk or in its own branch. A
+document is a trunk alone; a preference pair is one prompt (trunk) with two branches. A segment is contiguous,
+its trunk first. Without an explicit mask, `position_ids` alone leak between documents silently in some call
+forms of transformers (tests/model).
 
 | kind     | how                                                       | memory of the mask |
 |----------|-----------------------------------------------------------|--------------------|
@@ -25,11 +25,11 @@ from escultor.model import segments
 from escultor.model.flex import block_mask
 
 AttentionKind = Literal["dense", "segments", "flex"]
-MASK_MOST = 1 << 28  # numbers of a dense mask; attention makes a float of each in every layer
+MASK_MOST = 1 << 28  # elements of a dense mask; attention converts each to a float in every layer
 
 
 class AttentionLayout(Protocol):
-    """What attention asks of a packed batch; see `escultor.batching.batches.Packed`."""
+    """What attention needs of a packed batch, such as `escultor.batching.batches.Packed`."""
 
     @property
     def segment(self) -> Tensor: ...
@@ -41,11 +41,13 @@ class AttentionLayout(Protocol):
     def causal(self) -> bool: ...
 
 
-def kind_for(
+def choose_attention(
     model: Any, device: torch.device, wanted: Literal["auto"] | AttentionKind = "auto"
 ) -> AttentionKind:
-    """The kind of attention that `wanted` means for `model` on `device`. Raises ConfigError where the device
-    cannot have it."""
+    """The kind of attention that `wanted` means for `model` on `device`.
+
+    Raises ConfigError where the device does not support it.
+    """
     if wanted == "flex" and device.type != "cuda":
         raise ConfigError(
             "FlexAttention has no backward pass on this device",
@@ -62,8 +64,8 @@ def kind_for(
     return "dense" if _softcap(model) else "segments"
 
 
-def attend(model: Any, kind: AttentionKind) -> None:
-    """Let `model` attend in this way when it is given a packed batch, and as ever otherwise.
+def set_attention(model: Any, kind: AttentionKind) -> None:
+    """Set how `model` attends to packed batches; anything else it attends to as before.
 
     Raises ModelError where its attention does not go through transformers' interface.
     """
@@ -74,24 +76,24 @@ def attend(model: Any, kind: AttentionKind) -> None:
     segments.register()
     able = model._can_set_attn_implementation() and not (kind == "segments" and _softcap(model))
     if not able or (kind == "flex" and not model._supports_flex_attn):
-        what = f"{type(model).__name__} cannot attend in this way"
+        what = f"{type(model).__name__} does not support this attention"
         raise ModelError(what, f"attention {kind}", "auto or dense", "set attention=auto")
     model.set_attn_implementation(segments.NAME if kind == "segments" else "flex_attention")
 
 
-def kind_of(model: Any) -> AttentionKind:
-    """How `model` was told to attend."""
+def attention_of(model: Any) -> AttentionKind:
+    """The kind of attention that is set on `model`."""
     kinds: dict[str, AttentionKind] = {segments.NAME: "segments", "flex_attention": "flex"}
     return kinds.get(model.config._attn_implementation, "dense")
 
 
-def seen_by(model: Any, packed: AttentionLayout) -> dict[str, Any]:
-    """What the body of `model` takes, beside ids and positions, so that each token sees its own."""
+def attention_arguments(model: Any, packed: AttentionLayout) -> dict[str, Any]:
+    """Arguments of a forward pass that make every token attend to its own segment and branch."""
     _refuse_beyond_window(model.config, packed)
-    kind = kind_of(model)
+    kind = attention_of(model)
     if kind == "segments":
-        given = packed.segment[:, None, :, None]  # four dimensions: transformers makes no mask of its own
-        return {"attention_mask": given, "packing": segments.sequences(packed.segment, packed.branch)}
+        mask = packed.segment[:, None, :, None]  # four dimensions: transformers makes no mask of its own
+        return {"attention_mask": mask, "packing": segments.sequences(packed.segment, packed.branch)}
     if kind == "flex":
         return {"attention_mask": block_mask(packed.segment, packed.branch)}
     if packed.causal:
@@ -103,10 +105,10 @@ def seen_by(model: Any, packed: AttentionLayout) -> dict[str, Any]:
 
 
 def segment_mask(segment: Tensor, branch: Tensor) -> Tensor:
-    """The boolean mask of a packed batch from `segment` and `branch`, both (R, T); True is seen.
+    """The boolean attention mask (R, 1, T, T) of a packed batch from `segment` and `branch`, both (R, T).
 
-    Padding sees itself, so that no row of the softmax is empty. Returns (R, 1, T, T). Raises ModelError where
-    it would be larger than MASK_MOST.
+    Padding attends to itself, so that no row of the softmax is empty. Raises ModelError for a mask of more
+    than MASK_MOST elements.
     """
     if segment.shape != branch.shape or segment.ndim != 2:
         raise ValueError(
@@ -127,13 +129,16 @@ def segment_mask(segment: Tensor, branch: Tensor) -> Tensor:
 
 
 def _softcap(model: Any) -> bool:
-    """Whether scores are bent before their softmax, for which `sdpa` has no room."""
+    """Whether attention scores are soft-capped before the softmax, which `sdpa` does not support."""
     return bool(getattr(model.config, "attn_logit_softcapping", None))
 
 
 def _refuse_beyond_window(config: Any, packed: AttentionLayout) -> None:
-    """An explicit mask takes the place of a model's sliding window, so no token may see farther than it.
-    GPT-Neo keeps its own, which counts places in the packed row: no branch may reach beyond it."""
+    """Raise ModelError for rows longer than the model's sliding window, which our mask replaces.
+
+    GPT-Neo's local layers keep their own window, which counts positions in the packed row, so that no branch
+    may reach beyond it.
+    """
     window, longest = getattr(config, "sliding_window", None), int(packed.position.max()) + 1
     layers = getattr(config, "layer_types", None)
     if layers is not None and "sliding_attention" not in layers:

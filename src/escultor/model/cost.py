@@ -1,4 +1,4 @@
-"""What a training run will take, said before it begins: an estimate of its time and memory."""
+"""An estimate, before a training run begins, of its time and memory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _KD_COPIES = 8  # of a chunk's logits, in float32, that distillation holds at it
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run computes."""
+    """What a run computes, as far as its time and memory depend on it."""
 
-    tokens: float  # trained on, over all passes
+    tokens: float  # trained on, over all epochs
     pass_tokens: int  # of the largest forward pass, padding included
-    width: int  # tokens of its packed rows
-    trained: int  # numbers that gradients are taken of
-    state: int  # bytes that the optimizer keeps
-    frozen_flops: float = 0.0  # of the frozen model's forward passes
+    width: int  # tokens of a packed row
+    trained: int  # parameters with gradients
+    state: int  # bytes of the optimizer's state
+    frozen_flops: float = 0.0  # of a frozen model's forward passes
     frozen_bytes: int = 0  # of a second model in memory
-    dense: bool = False  # whether whole distributions are compared, not labelled tokens
-    masked: bool = False  # whether attention is given a dense mask
-    checkpointed: bool = False  # whether layers are computed again backwards
+    dense: bool = False  # whether whole distributions are compared, rather than labelled tokens
+    masked: bool = False  # whether attention takes a dense mask
+    checkpointed: bool = False  # whether gradient checkpointing is on
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """An estimate; memory in bytes."""
+    """The estimated cost of a training run; memory in bytes."""
 
     parameters: int
     trained: int
@@ -51,20 +51,21 @@ class TrainingCost:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> TrainingCost:
-    """Time and memory of a run by formula; the model may be one without weights (device `meta`). `dtype` is
-    what products are in, float32 or bfloat16, on the device where it runs.
+def estimate_cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> TrainingCost:
+    """Time and memory of a run by formula; the model may have no weights (device `meta`).
 
-    Time: 2 N FLOPs a token forward (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), 2 N backward to
-    the activations and 2 per trained number, at the measured speed of matrix products. N leaves out an
-    embedding that is only looked up. Attention's own products and everything that is no product are
-    left out too, so that a run takes longer than this, seldom twice as long.
+    dtype: of matrix products, float32 or bfloat16, on the device of the run.
+
+    Time: 2 N FLOPs per token forward (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), 2 N backward to the
+    activations and 2 per trained parameter, at the measured speed of matrix products. N excludes an embedding
+    that is only looked up. Attention's own products and everything that is not a matrix product are excluded
+    too, so a run takes longer than this, rarely twice as long.
 
     Memory: float32 weights, gradients and optimizer state, and what autograd keeps of the largest forward
-    pass of a Llama-like model: per token 4 H numbers of 4 bytes, and with each layer 9 H more (norms,
-    residuals) and 2 KV + 4 I (keys and values, feed-forward; with `masked` T more) in the products'
-    precision; with `checkpointed` H a layer and all of one layer; copies of a chunk of the head's logits,
-    more of them with `dense`.
+    pass of a Llama-like model: per token 4 H numbers of 4 bytes, and per layer 9 H more (norms, residuals)
+    and 2 KV + 4 I (keys and values, feed-forward; with `masked` T more) in the products' precision; with
+    `checkpointed` H per layer and all of one layer; copies of a chunk of the head's logits, more of them with
+    `dense`.
     """
     parameters = sum(p.numel() for p in model.parameters())
     flops = work.tokens * (4 * _multiplied(model) + 2 * work.trained) + work.frozen_flops
@@ -82,12 +83,12 @@ def cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> TrainingCost
 
 
 def forward_flops(model: Any, tokens: float) -> float:
-    """Of a forward pass alone."""
+    """The FLOPs of a forward pass over `tokens` tokens."""
     return 2.0 * _multiplied(model) * tokens
 
 
 def _multiplied(model: Any) -> int:
-    """Parameters that every token is multiplied with."""
+    """The number of parameters that every token is multiplied with."""
     total = sum(p.numel() for p in model.parameters())
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is None or head.weight is table.weight
@@ -111,15 +112,15 @@ def _activations(model: Any, work: Work, dtype: str) -> int:
 
 
 def matrix_speed(model: Any, dtype: str, device: torch.device) -> float:
-    """FLOPs a second on `device` of products as wide as the model's own, taken in a tenth of a second."""
+    """FLOPs per second on `device` of matrix products as wide as the model's, measured for MEASURE_S."""
     config = model.config.get_text_config()
     width = int(config.hidden_size)
     x, w = torch.ones(_ROWS, width, device=device), torch.ones(width, 4 * width, device=device)
     with torch.no_grad(), precision(dtype, device.type):
-        torch.mm(x, w)  # kernels are prepared at the first product of a shape
+        torch.mm(x, w)  # the first product of a shape also prepares its kernel
         done, began = 0, time.perf_counter()
         while time.perf_counter() - began < MEASURE_S:
-            torch.mm(x, w)[0, 0].item()  # waits for a device that works on its own
+            torch.mm(x, w)[0, 0].item()  # waits for an asynchronous device
             done += 1
         seconds = time.perf_counter() - began
     return done * 2.0 * _ROWS * width * 4 * width / seconds

@@ -1,7 +1,7 @@
 """The block mask of a packed batch for FlexAttention (Dong et al. 2024, arXiv:2412.05496).
 
-It is made from what each block of tokens holds, so that neither it nor its making takes more than a number
-for every pair of blocks; inside a block the kernel asks `segment` and `branch` themselves.
+It is computed from the first and last segment of each block of tokens, so that neither the mask nor computing
+it takes more than one number per pair of blocks; inside a block the kernel looks `segment` and `branch` up.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ BLOCK = 128
 
 
 def block_mask(segment: Tensor, branch: Tensor, size: int = BLOCK) -> Any:
-    """The `BlockMask` of `segment` and `branch`, both (R, T): who sees whom as in `segment_mask`, but that
-    padding sees itself alone."""
+    """The `BlockMask` of `segment` and `branch`, both (R, T).
+
+    As `escultor.model.attention.segment_mask`, except that a padding token attends to itself alone.
+    """
     from torch.nn.attention.flex_attention import BlockMask
 
     def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -26,16 +28,25 @@ def block_mask(segment: Tensor, branch: Tensor, size: int = BLOCK) -> Any:
         return (q >= k) & (own == segment[row, k]) & open_ & ((own > 0) | (q == k))
 
     partial, full = _blocks(segment, branch, size)  # (R, blocks, blocks)
-    (some, which), (all_, whole) = (_listed(found) for found in (partial, full))
+    partial_counts, partial_indices = _indices(partial)
+    full_counts, full_indices = _indices(full)
     length = segment.shape[1]
-    return BlockMask.from_kv_blocks(some, which, all_, whole, size, sees, (length, length))
+    return BlockMask.from_kv_blocks(
+        kv_num_blocks=partial_counts,
+        kv_indices=partial_indices,
+        full_kv_num_blocks=full_counts,
+        full_kv_indices=full_indices,
+        BLOCK_SIZE=size,
+        mask_mod=sees,
+        seq_lengths=(length, length),
+    )
 
 
 def _blocks(segment: Tensor, branch: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Which blocks of queries see some, and which see all of which blocks of keys: both (R, blocks, blocks).
+    """Which blocks of keys a block of queries attends to in part, and which in full: (R, blocks, blocks).
 
-    A segment lies in one piece, so an earlier block shares one with a later block only if it ends in the
-    segment in which the other begins. A block at the border of two branches counts as seen in part.
+    A segment is contiguous, so an earlier block shares one with a later block only if it ends in the segment
+    in which the later one begins. A block at the border of two branches counts as attended to in part.
     """
     beyond = -segment.shape[1] % size
     s, b = (F.pad(x, (0, beyond), value=-1).unflatten(1, (-1, size)) for x in (segment, branch))
@@ -50,7 +61,9 @@ def _blocks(segment: Tensor, branch: Tensor, size: int) -> tuple[Tensor, Tensor]
     return (shared & earlier & ~full) | itself, full
 
 
-def _listed(found: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks of keys each block of queries has, and which, those that it has first."""
-    which = found.int().argsort(dim=-1, descending=True, stable=True)
-    return found.sum(-1, dtype=torch.int32)[:, None], which.int()[:, None]  # (R, 1, blocks), (.., blocks)
+def _indices(attended: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of blocks of keys of each block of queries, and their indices, those attended to first."""
+    indices = attended.int().argsort(dim=-1, descending=True, stable=True)
+    return attended.sum(-1, dtype=torch.int32)[:, None], indices.int()[
+        :, None
+    ]  # (R, 1, blocks), (.., blocks)

@@ -1,4 +1,4 @@
-"""What a model says at the labelled positions of a packed batch, and nowhere else."""
+"""Forward passes over packed batches: hidden states, logits and log-probabilities at labelled positions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escultor.errors import ModelError
-from escultor.model.attention import AttentionLayout, kind_of, seen_by
+from escultor.model.attention import AttentionLayout, attention_arguments, attention_of
 from escultor.model.head import in_chunks, linear_logp
 
-WIDTH = 256  # tokens
+WIDTH = 256  # tokens: the width of a row without padding is a multiple of it
 _LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 
 
@@ -30,39 +30,42 @@ class PackedBatch(AttentionLayout, Protocol):
 
 
 def fast_bfloat16(device: str | None = None) -> bool:
-    """Whether a device (cpu or cuda; None: the best here) multiplies bfloat16 faster than float32."""
+    """Whether `device` (cpu or cuda; None: the best one here) multiplies bfloat16 faster than float32."""
     if (device or "cuda") == "cuda" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def precision(dtype: str, device: str = "cpu") -> AbstractContextManager[Any]:
-    """The context for matrix products in `dtype` (auto, float32, bfloat16); weights stay float32."""
-    return torch.autocast(device, torch.bfloat16, enabled=multiplies_in(dtype, device) == "bfloat16")
+    """A context in which matrix products are in `dtype` (auto, float32, bfloat16); weights stay float32."""
+    return torch.autocast(device, torch.bfloat16, enabled=product_dtype(dtype, device) == "bfloat16")
 
 
-def multiplies_in(dtype: str, device: str | None = None) -> str:
-    """The dtype that `dtype` (auto, float32, bfloat16) means on a device; see `fast_bfloat16`."""
+def product_dtype(dtype: str, device: str | None = None) -> str:
+    """The dtype of matrix products that `dtype` (auto, float32, bfloat16) means on a device."""
     if dtype == "auto":
         return "bfloat16" if fast_bfloat16(device) else "float32"
     return dtype
 
 
 def hidden_at_labels(model: Any, packed: PackedBatch) -> Tensor:
-    """The last hidden state at every labelled position: (K, H). The model attends as `attend` told it."""
+    """The last hidden state at every labelled position: (K, H)."""
     inner = unwrapped(model)
-    if kind_of(inner) != "dense":
-        packed = closed_up(packed)
+    if attention_of(inner) != "dense":
+        packed = without_padding(packed)
     out = inner.base_model(
-        input_ids=packed.ids, position_ids=packed.position, use_cache=False, **seen_by(inner, packed)
+        input_ids=packed.ids,
+        position_ids=packed.position,
+        use_cache=False,
+        **attention_arguments(inner, packed),
     ).last_hidden_state  # (R, T, H)
     return out.reshape(-1, out.shape[-1])[packed.source]
 
 
-def closed_up(packed: Any) -> Any:
-    """The batch's tokens in one row without the padding between, for attention that minds no row's length.
+def without_padding(packed: Any) -> Any:
+    """The batch's tokens in one row without the padding between them, for attention of any row length.
 
-    Its width is a multiple of WIDTH: of few shapes, each has its kernels prepared once.
+    The width is a multiple of WIDTH: kernels are prepared once for each shape, so few shapes are wanted.
     """
     real = packed.segment.flatten().nonzero()[:, 0]  # (N,) of R*T
     beyond = -len(real) % WIDTH
@@ -95,7 +98,7 @@ def logp_at_labels(model: Any, packed: PackedBatch) -> Tensor:
 
 
 def vocabulary_of(model: Any) -> int:
-    """How many logits the model gives for a token."""
+    """The number of logits that the model computes for a token."""
     return unwrapped(model).get_output_embeddings().weight.shape[0]
 
 
@@ -117,9 +120,12 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
     return logits
 
 
-def begin_learning(model: Any, dropout: bool) -> None:
-    """Training mode, in which dropout acts where `dropout` says so. Raises ModelError where it cannot be
-    kept apart from checkpointing, for which a layer asks for the mode of its own."""
+def set_train_mode(model: Any, dropout: bool) -> None:
+    """Put a model in training mode, with dropout only if `dropout`.
+
+    Gradient checkpointing needs its layers in training mode; raises ModelError for a layer that would then
+    drop out although `dropout` is False.
+    """
     model.train()
     if dropout:
         return
@@ -127,7 +133,7 @@ def begin_learning(model: Any, dropout: bool) -> None:
         module.training = getattr(module, "gradient_checkpointing", False)
         own = getattr(module, "dropout", None)
         if module.training and isinstance(own, float) and own > 0:
-            what = "the model's layers drop out by themselves where they are computed again"
+            what = "dropout cannot be turned off in layers that use gradient checkpointing"
             remedy = "set gradient_checkpointing=false, or dropout to 0 in the model's config.json"
             raise ModelError(what, f"{type(module).__name__}, dropout {own}", "no dropout", remedy)
 

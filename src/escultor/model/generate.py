@@ -1,4 +1,4 @@
-"""Answers from a model, many prompts at a time, whatever the batching."""
+"""Answers to many prompts by a model in this process, independent of how they are batched."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from escultor.model.decoding import Decoding, DecodingRow, room_for
+from escultor.model.decoding import Decoding, DecodingRow, answer_budget
 from escultor.model.loaded import Loaded
 from escultor.types import Sampling
 
-REFILL = 4  # prompts are let in when a quarter of the batch is free: computed together they cost less
+REFILL = 4  # prompts join when 1/REFILL of the batch is free: computed together they cost less
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedAnswer:
+    """An answer with its tokens, why it ended and what it cost."""
+
     text: str
     tokens: tuple[int, ...]  # the end-of-turn token included
     prompt_tokens: int
     finish_reason: Literal["stop", "length"]
-    compute_s: float = field(default=0.0, compare=False)  # its share of the seconds of its batches
+    compute_s: float = field(default=0.0, compare=False)  # this answer's share of the time of its batches
 
 
 def generate(
@@ -28,17 +30,19 @@ def generate(
     sampling: Sampling | Sequence[Sampling],
     batch_size: int = 64,
 ) -> list[GeneratedAnswer]:
-    """Answer every prompt (token ids), with one sampling for all or one for each; answers in their order.
+    """Answer every prompt (token ids); the answers are in the order of the prompts.
 
-    At most `batch_size` are computed at a time; one that is finished makes room for the next. Greedy at
-    temperature 0, otherwise drawn with numbers that depend on the sampling's seed and the prompt alone:
-    equal prompts with equal seeds have equal answers, whatever else is asked (up to the rounding that
-    `decoding` tells of). Raises TooLong for a prompt that leaves no room in the model's context.
+    sampling: one for all prompts, or one for each.
+    batch_size: how many are decoded at a time; a finished answer makes room for the next prompt.
+
+    Greedy at temperature 0; otherwise drawn with random numbers that depend on the sampling's seed and the
+    prompt alone, so equal prompts with equal seeds have equal answers whatever else is in the batch (up to
+    rounding, see `escultor.model.decoding`). Raises TooLong for a prompt that leaves no room in the context.
     """
     model, stops = loaded.model, frozenset((loaded.chat.turn_end[-1],))
     drawn = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
     rows = [
-        DecodingRow(prompt, own, stops, room_for(model, prompt, own.max_new_tokens, f"prompt {at}"))
+        DecodingRow(prompt, own, stops, answer_budget(model, prompt, own.max_new_tokens, f"prompt {at}"))
         for at, (prompt, own) in enumerate(zip(prompts, drawn, strict=True))
     ]
     model.eval()
@@ -47,7 +51,7 @@ def generate(
 
 
 def _decode(decoding: Decoding, rows: Sequence[DecodingRow], batch_size: int) -> dict[DecodingRow, list[int]]:
-    """The tokens of all rows. Those of like length join together."""
+    """The tokens of all rows. Prompts of similar length join together."""
     waiting = sorted(rows, key=lambda row: -len(row.prompt))
     tokens: dict[DecodingRow, list[int]] = {row: [] for row in rows}
     while waiting or decoding.rows:

@@ -1,10 +1,8 @@
-"""What is made of logits without the logits of a batch: computed in chunks of tokens, and again backwards.
+"""The chunked head: functions of logits computed chunk by chunk, forward and again in the backward pass.
 
-A chunk holds CHUNK_VALUES logits, so that it stays in the processor's cache, but those of LEAST_TOKENS
-tokens: for every chunk the head is read whole, and its gradient read and written, which costs more than the
-products where the vocabulary is wide and the tokens are few. Whatever the batch, a chunk's logits are
-max(CHUNK_VALUES, LEAST_TOKENS x vocabulary) numbers at most: fewer than the head itself has, where that is
-wide.
+The logits of a whole batch never exist. A chunk has CHUNK_VALUES logits, so that it stays in the processor's
+cache, or the logits of LEAST_TOKENS tokens where that is more: every chunk reads the whole head and reads and
+writes its gradient, which costs more than the products where the vocabulary is wide and the tokens are few.
 """
 
 from __future__ import annotations
@@ -22,18 +20,21 @@ T = TypeVar("T")
 
 
 def chunk_tokens(vocabulary: int) -> int:
-    """Tokens whose logits are held at a time."""
+    """The number of tokens whose logits are in memory at a time."""
     return max(LEAST_TOKENS, CHUNK_VALUES // vocabulary)
 
 
-def in_chunks(what: Callable[..., T], vocabulary: int, *columns: Tensor) -> list[T]:
-    """`what` of every chunk of the columns (K, …): what it makes of logits (k, V) is kept, they are
-    not: they are made again in the backward pass."""
+def in_chunks(function: Callable[..., T], vocabulary: int, *columns: Tensor) -> list[T]:
+    """Apply `function` to each chunk of the columns, (K, …) each; a list with the result of every chunk.
+
+    What the function computes on the way, such as logits (k, V), is not kept but computed again in the
+    backward pass (checkpointing).
+    """
     parts = zip(*(column.split(chunk_tokens(vocabulary)) for column in columns), strict=True)
     if not torch.is_grad_enabled():
-        return [what(*part) for part in parts]
-    again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing is drawn
-    return [checkpoint(what, *part, **again) for part in parts]  # type: ignore[misc]
+        return [function(*part) for part in parts]
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing is random
+    return [checkpoint(function, *part, **options) for part in parts]  # type: ignore[misc]
 
 
 class _LinearLogp(torch.autograd.Function):
@@ -62,10 +63,10 @@ class _LinearLogp(torch.autograd.Function):
         rows = chunk_tokens(len(weight))
         w = weight.to(dtype)
         grad_hidden = torch.empty_like(hidden)
-        learnt = ctx.needs_input_grad[1]  # a head that is frozen beside an adapter is not
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if learnt else None
-        # Written in place: pages for a whole head taken anew for every chunk cost more than the products.
-        part = torch.empty_like(w) if learnt and w.dtype != torch.float32 else None
+        is_trained = ctx.needs_input_grad[1]  # False for a head that is frozen next to an adapter
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if is_trained else None
+        # One buffer for all chunks: allocating a whole head for every chunk costs more than the products.
+        part = torch.empty_like(w) if is_trained and w.dtype != torch.float32 else None
         for at in range(0, len(hidden), rows):
             span = slice(at, at + rows)
             h = hidden[span].to(dtype)
@@ -85,8 +86,7 @@ class _LinearLogp(torch.autograd.Function):
 def linear_logp(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Log-probability of `target` (K,) under softmax(hidden @ weight.T): (K,), float32.
 
-    Args: hidden (K, H), weight (V, H). Products run in autocast's dtype where it is on, sums in
-    float32.
+    hidden: (K, H); weight: (V, H). Products are in autocast's dtype where it is on, sums in float32.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

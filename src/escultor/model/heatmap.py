@@ -1,4 +1,4 @@
-"""Attention as a picture: one self-contained SVG, no script. Pure: weights in, text out."""
+"""Attention weights as a heat map: one self-contained SVG without scripts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 from escultor.errors import DataError
 
-MOST = 128  # tokens; beyond that neither the labels nor the file are of use
+MOST = 128  # tokens; a larger map cannot be read
 LABEL = 16  # characters of a label; the tooltip has the rest
 TICKS = (0.0, 0.05, 0.2, 0.5, 1.0)
 
@@ -17,8 +17,8 @@ _DARK = {"paper": "#1f1d1b", "ink": "#ece8e1", "soft": "#aaa49a", "line": "#3a36
 
 
 def safe_text(text: str) -> str:
-    """Text that may stand in XML and HTML, in attributes too: characters that XML forbids become their
-    control picture or U+FFFD, the rest is escaped."""
+    """Text escaped for XML and HTML, attributes included; characters that XML forbids become their control
+    picture or U+FFFD."""
     return escape("".join(map(_allowed, text)), quote=True)
 
 
@@ -30,12 +30,12 @@ def _allowed(sign: str) -> str:
 
 
 def attention_svg(tokens: Sequence[str], weights: Sequence[Sequence[float]], title: str = "Attention") -> str:
-    """A heat map of `weights` (T, T): row i is how much token i looks at each token.
+    """A heat map of `weights` (T, T): row i is how much token i attends to each token.
 
-    Shade grows with the square root of the weight, so that small weights can be told apart; the legend
-    gives the scale. Follows the reader's light or dark scheme. Every cell names its tokens and weight
-    in a tooltip; cells of exactly 0 are left out. Raises DataError unless the weights are T rows of T
-    numbers from 0 to 1, with T from 1 to 128.
+    The shade is the square root of the weight, so that small weights can be distinguished; the legend gives
+    the scale. Follows the reader's light or dark scheme. Every cell has a tooltip with its tokens and weight;
+    cells of exactly 0 are left out. Raises DataError unless the weights are T rows of T numbers from 0 to 1,
+    with T from 1 to 128.
     """
     _check(tokens, weights)
     T = len(tokens)
@@ -54,7 +54,7 @@ def attention_svg(tokens: Sequence[str], weights: Sequence[Sequence[float]], tit
         f'<rect class="paper" width="{width}" height="{height}" rx="10"/>',
         f'<text class="head" x="18" y="28">{safe_text(title)}</text>',
         *_cells(tokens, weights, cell, left, top),
-        *_labels(tokens, labels, cell, font, left, top),
+        *_labels(tokens, labels, cell=cell, font=font, left=left, top=top),
         *_legend(18, height - 40),
         "</svg>",
     ]
@@ -97,20 +97,20 @@ def _cells(
     tokens: Sequence[str], weights: Sequence[Sequence[float]], cell: int, left: int, top: int
 ) -> list[str]:
     names = [safe_text(token) for token in tokens]
-    found = []
+    elements = []
     for i, row in enumerate(weights):
         for j, weight in enumerate(row):
             if weight == 0:
                 continue
             x, y, shade = left + j * cell, top + i * cell, _shade(weight)
             box = f'x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" rx="{2 if cell < 24 else 3}"'
-            tip = f"<title>{names[i]} looks at {names[j]}: {weight:.4f}</title>"
-            found.append(f'<rect class="c" {box} fill-opacity="{shade:.3f}">{tip}</rect>')
+            tip = f"<title>{names[i]} attends to {names[j]}: {weight:.4f}</title>"
+            elements.append(f'<rect class="c" {box} fill-opacity="{shade:.3f}">{tip}</rect>')
             if cell >= 34 and weight >= 0.005:
                 tone = "over" if shade > 0.62 else "under"
                 at = f'x="{x + (cell - 1) / 2:g}" y="{y + cell / 2 + 3.5:g}"'
-                found.append(f'<text class="{tone}" {at} font-size="11">{_short(weight)}</text>')
-    return found
+                elements.append(f'<text class="{tone}" {at} font-size="11">{_short(weight)}</text>')
+    return elements
 
 
 def _shade(weight: float) -> float:
@@ -125,29 +125,33 @@ def _label(token: str) -> str:
     return token if len(token) <= LABEL else token[: LABEL - 1] + "…"
 
 
-def _labels(tokens: Sequence[str], labels: list[str], cell: int, font: int, left: int, top: int) -> list[str]:
-    found, below = [], top + len(tokens) * cell + font
+def _labels(
+    tokens: Sequence[str], labels: list[str], *, cell: int, font: int, left: int, top: int
+) -> list[str]:
+    elements, below = [], top + len(tokens) * cell + font
     for i, (token, label) in enumerate(zip(tokens, labels, strict=True)):
         middle = (i + 0.5) * cell
         text = f"<title>{safe_text(token)}</title>{safe_text(label)}"
         opening = f'<text class="label" font-size="{font}" text-anchor="end"'
-        found.append(f'{opening} x="{left - 7}" y="{top + middle + font * 0.35:g}">{text}</text>')
+        elements.append(f'{opening} x="{left - 7}" y="{top + middle + font * 0.35:g}">{text}</text>')
         x = left + middle + font * 0.3
-        found.append(f'{opening} transform="translate({x:g} {below}) rotate(-60)">{text}</text>')
-    return found
+        elements.append(f'{opening} transform="translate({x:g} {below}) rotate(-60)">{text}</text>')
+    return elements
 
 
 def _legend(x: int, y: int) -> list[str]:
     """The scale: 40 steps of shade, ticks at round weights."""
     step, wide = 5, 200
-    found = [
+    elements = [
         f'<rect class="c" x="{x + k * step}" y="{y}" width="{step}" height="10" '
         f'fill-opacity="{(k + 0.5) * step / wide:.3f}"/>'
         for k in range(wide // step)
     ]
-    found.append(f'<rect class="frame" x="{x}" y="{y}" width="{wide}" height="10"/>')
+    elements.append(f'<rect class="frame" x="{x}" y="{y}" width="{wide}" height="10"/>')
     for tick in TICKS:
         at = x + _shade(tick) * wide
-        found.append(f'<text class="soft" x="{at:g}" y="{y + 24}" text-anchor="middle">{tick:g}</text>')
-    found.append(f'<text class="soft" x="{x}" y="{y - 7}">row looks at column: share of its attention</text>')
-    return found
+        elements.append(f'<text class="soft" x="{at:g}" y="{y + 24}" text-anchor="middle">{tick:g}</text>')
+    elements.append(
+        f'<text class="soft" x="{x}" y="{y - 7}">row attends to column: share of its attention</text>'
+    )
+    return elements

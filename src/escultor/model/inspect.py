@@ -1,4 +1,4 @@
-"""What a model makes of a text, token by token: where it looks, what surprises it, what it expects next."""
+"""A text as a model sees it, token by token: attention, surprise, and the distribution of the next token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-LONGEST = 1024  # tokens; the weights of all layers are held at once and grow with the square
+LONGEST = 1024  # tokens; the attention of all layers is in memory at once and grows with the square
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A text as its model sees it. Row i of `attention` says how much token i looks at each token."""
+    """A text as its model sees it. Row i of `attention` is how much token i attends to each token."""
 
     positions: tuple[Position, ...]  # T
     attention: tuple[tuple[float, ...], ...]  # (T, T)
@@ -60,20 +60,23 @@ class Inspection:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The tokens as `displayed` writes them."""
+        """The tokens in readable form."""
         return tuple(position.token for position in self.positions)
 
 
 def inspect_text(
     loaded: Loaded, text: str, layer: int | None = None, top: int = 5, head: int | None = None
 ) -> Inspection:
-    """Read `text` as a document and say what the model does at every token.
+    """Inspect `text`, read as a document.
 
-    `layer`: whose attention is shown, from 0 (None: the last). `head`: which of its heads (None: their
-    mean). `top`: tokens of the soft label. Control tokens in the text are text. The model is switched
-    to its eager attention for the call and back; do not share it with another thread meanwhile.
-    Raises DataError for an empty or too long text, InputError for a layer, head or top that cannot be,
-    ModelError when the model gives no attention weights.
+    layer: whose attention is shown, from 0; None: the last.
+    head: which of its heads; None: their mean.
+    top: the number of tokens of the soft label.
+
+    Control tokens in the text are read as text. The model is switched to eager attention for the call, so it
+    must not be shared with another thread meanwhile. Raises DataError for an empty or too long text,
+    InputError for a layer, head or top that does not exist, ModelError when the model gives no attention
+    weights.
     """
     import torch
 
@@ -86,11 +89,12 @@ def inspect_text(
         )
     shown, layer, layers, heads = _reduced(out.attentions, layer, head)
     positions = _positions(loaded.tokenizer, ids, out.logits[0], top)
-    return Inspection(positions, tuple(map(tuple, shown.tolist())), layer, head, layers, heads)
+    attention = tuple(map(tuple, shown.tolist()))
+    return Inspection(positions, attention, layer, head, layers=layers, heads=heads)
 
 
 def _ids(loaded: Loaded, text: str) -> list[int]:
-    """The text as pre-training shows it: after the BOS where the tokenizer writes one."""
+    """The token ids of the text as in pre-training: after the BOS token where the tokenizer has one."""
     ids = loaded.chat.documents([text])[0][:-1] if text else []
     if not ids:
         raise DataError("there is no text to look at", repr(text), "at least one token", "give some text")
@@ -108,7 +112,7 @@ def _ids(loaded: Loaded, text: str) -> list[int]:
 
 @contextmanager
 def _eager(model: Any) -> Iterator[Any]:
-    """The model in evaluation, with the one attention that returns its weights; then as it was."""
+    """The model in evaluation mode with eager attention, which returns its weights; then as before."""
     import torch
 
     before, training = model.config._attn_implementation, model.training
@@ -123,7 +127,8 @@ def _eager(model: Any) -> Iterator[Any]:
 
 
 def _reduced(attentions: Any, layer: int | None, head: int | None) -> tuple[Tensor, int, int, int]:
-    """The weights (T, T) of one layer, of one head or their mean; the layer; how many of both."""
+    """Attention weights (T, T) of one layer (one head, or the mean), the layer, and the number of layers and
+    heads."""
     if not attentions or any(weights is None for weights in attentions):
         raise ModelError(
             "the model gives no attention weights",
@@ -142,19 +147,19 @@ def _reduced(attentions: Any, layer: int | None, head: int | None) -> tuple[Tens
 def _positions(
     tokenizer: PreTrainedTokenizerBase, ids: list[int], logits: Tensor, top: int
 ) -> tuple[Position, ...]:
-    """From logits (T, V): what each token cost, and what is expected after it."""
+    """From logits (T, V): the surprise of each token and the distribution after it."""
     logp = logits.double().log_softmax(-1)  # (T, V)
     p = logp.exp()  # (T, V)
     entropy = -(p * logp.clamp_min(-1e9)).sum(-1) / math.log(2)  # (T,)
     best, which = p.topk(min(top, p.shape[-1]), -1)  # (T, k)
     after = [*ids[1:], int(which[-1, 0])]  # T
-    names = displayed(tokenizer, [*ids, *after, *which.flatten().tolist()])
+    names = displayed_tokens(tokenizer, [*ids, *after, *which.flatten().tolist()])
     T, k = which.shape
-    found = []
+    positions = []
     for t in range(T):
         at = 2 * T + t * k
         soft = zip(names[at : at + k], which[t].tolist(), best[t].tolist(), strict=True)
-        found.append(
+        positions.append(
             Position(
                 token=names[t],
                 id=ids[t],
@@ -166,7 +171,7 @@ def _positions(
                 hard_is_guess=t == T - 1,
             )
         )
-    return tuple(found)
+    return tuple(positions)
 
 
 # --- tokens for people ------------------------------------------------------------------------
@@ -177,9 +182,9 @@ _SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"} | {
 _HALF = re.compile("[\udc80-\udcff]+")  # what surrogateescape makes of bytes that are no whole character
 
 
-def displayed(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    """Tokens as a person can read them: blanks as ␣, line ends as ↵, other control characters as their
-    pictures; bytes that are only a part of a character in hexadecimal, such as ⟨E2 82⟩; an id that the
+def displayed_tokens(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
+    """Tokens in readable form: a blank as ␣, a line end as ↵, other control characters as their Unicode
+    pictures, bytes that are part of a character in hexadecimal, such as ⟨E2 82⟩, and an id that the
     tokenizer does not know as ⟨#4096⟩."""
     special = set(tokenizer.all_special_ids)
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -210,7 +215,7 @@ def _hex(raw: bytes) -> str:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """How byte-level tokenizers write bytes: printable Latin-1 as itself, the rest from U+0100 on."""
+    """The alphabet of byte-level tokenizers: printable Latin-1 as itself, the other bytes from U+0100 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + at): b for at, b in enumerate(others)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from escultor.config import Pretrain
 from escultor.errors import ModelError
 from escultor.model.adapters import apply_adapter
-from escultor.model.attention import attend, kind_for
+from escultor.model.attention import choose_attention, set_attention
 from escultor.model.folders import base_folder, disable_progress_bars, is_adapter, resolve
 from escultor.model.loaded import Loaded
 
@@ -53,7 +53,7 @@ def load(name: str) -> Loaded:
             remedy="copy the folder again; config.json and *.safetensors must belong together",
         )
     _refuse_more_tokens_than_rows(name, model, tokenizer)
-    attend(model, kind_for(model, torch.device("cpu")))
+    set_attention(model, choose_attention(model, torch.device("cpu")))
     return Loaded(model, tokenizer)
 
 
@@ -102,7 +102,7 @@ def init_llama(
         **special,
     )
     model = LlamaForCausalLM(config)
-    attend(model, kind_for(model, model.device))
+    set_attention(model, choose_attention(model, model.device))
     return model
 
 

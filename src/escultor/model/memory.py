@@ -1,4 +1,4 @@
-"""What a training step does with memory: kept instead of given back and asked for again, or spared."""
+"""Memory of a training step: reuse by the allocator, gradient checkpointing, activation offload."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them, glibc's m
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks of up to 32 MiB: a training step frees and takes the same tensors
-    over and over, and fresh pages cost more than the arithmetic on them. Says whether it worked."""
+    """Let glibc keep freed blocks of up to 32 MiB; returns whether that was possible.
+
+    A training step frees and allocates the same tensors over and over, and fresh pages cost more than the
+    arithmetic on them.
+    """
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -29,25 +32,28 @@ def keep_freed_memory() -> bool:
 
 
 def checkpoint_layers(model: Any, on: bool) -> None:
-    """Keep of each layer its input alone, and compute the rest again backwards (Chen et al. 2016,
-    arXiv:1604.06174). Raises ModelError where the model's layers cannot."""
+    """Turn gradient checkpointing on or off: of each layer only its input is kept, and the rest is computed
+    again in the backward pass (Chen et al. 2016, arXiv:1604.06174).
+
+    Raises ModelError where the model's layers do not support it.
+    """
     if not on:
         model.activation_checkpointing_disable()
         return
     if not model.supports_gradient_checkpointing:
-        what = f"{type(model).__name__} cannot compute its layers again"
+        what = f"{type(model).__name__} does not support gradient checkpointing"
         raise ModelError(what, "gradient_checkpointing true", "false", "set gradient_checkpointing=false")
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def offloaded() -> AbstractContextManager[Any]:
-    """Within it, what autograd keeps waits in the processor's memory; weights stay where they are."""
-    there = save_on_cpu(pin_memory=torch.cuda.is_available())
+def offload_activations() -> AbstractContextManager[Any]:
+    """A context in which autograd saves activations in the host memory; weights stay where they are."""
+    on_cpu = save_on_cpu(pin_memory=torch.cuda.is_available())
 
     def pack(value: Tensor) -> Any:
-        return value if value.is_leaf and value.requires_grad else there.pack_hook(value)
+        return value if value.is_leaf and value.requires_grad else on_cpu.pack_hook(value)
 
-    def unpack(kept: Any) -> Tensor:
-        return kept if isinstance(kept, Tensor) else there.unpack_hook(kept)
+    def unpack(packed: Any) -> Tensor:
+        return packed if isinstance(packed, Tensor) else on_cpu.unpack_hook(packed)
 
     return saved_tensors_hooks(pack, unpack)

@@ -1,9 +1,9 @@
-"""Keys and values of rows that come and go, each layer's in one buffer.
+"""A key-value cache whose rows join and leave, with one buffer per layer.
 
-All rows end at one column, where the next token is written; a row that is shorter begins farther right, and
-what is left of it is masked. A row that leaves is overwritten by the last one, a row that joins is copied in
-beside the others, and the used columns move to the front when the buffer is full: nothing is copied at a step
-but what is new, where the library's own cache copies all of it.
+All rows end at the same column, where the next token is written; shorter rows begin farther right, and the
+columns before them are masked. A row that leaves is overwritten by the last row, a row that joins is copied
+in after the others, and the used columns move to the front when the buffer is full. A decoding step therefore
+copies only the new column, where transformers' own cache copies everything.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
-ROUND = 64  # columns are added by at least so many
+ROUND = 64  # buffers grow by at least this many columns
 
 
 class _Columns:
-    """Which part of every buffer is in use: `rows` rows, of which row i begins at column `starts[i]`."""
+    """Which part of every layer's buffers is in use: row i is in columns `starts[i]` up to `end`."""
 
     def __init__(self) -> None:
         self.starts: list[int] = []
-        self.end = 0  # the column that is written next
-        self.rows_held, self.columns_held = 0, 0  # the size of the buffers
+        self.end = 0  # the column to be written next
+        self.rows_held, self.columns_held = 0, 0  # the size of the buffers, in use or not
 
     @property
     def left(self) -> int:
@@ -37,9 +37,9 @@ class _Columns:
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's part: buffers (rows held, kv heads, columns held, D), made at the first use."""
+    """The buffers of one layer, (rows held, kv heads, columns held, D), allocated at the first use."""
 
-    is_sliding = False  # all columns are kept; the model's mask hides what lies outside a window
+    is_sliding = False  # all columns are kept; the model's mask hides those outside a sliding window
 
     def __init__(self, columns: _Columns) -> None:
         super().__init__()
@@ -47,23 +47,23 @@ class _Layer(CacheLayerMixin):
         self.buffers: list[Tensor] = []
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        # Zeros: what was never written is masked, but a NaN would not be.
+        # Zeros, since masked columns that were never written must not hold NaN: NaN times zero is NaN.
         self.buffers = [self._zeros(part) for part in (key_states, value_states)]
         self.is_initialized = True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the next columns of all rows (B, kv heads, T, D); returns all that these rows have."""
+        """Write the next T columns of all rows, (B, kv heads, T, D); returns all their used columns."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, at = len(self.columns.starts), self.columns.end
         until, left = at + key_states.shape[-2], self.columns.left
-        seen = []
+        used = []
         for buffer, part in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:rows, :, at:until] = part
-            seen.append(buffer[:rows, :, left:until])
-        return seen[0], seen[1]
+            used.append(buffer[:rows, :, left:until])
+        return used[0], used[1]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.columns.width + query_length, 0
@@ -75,20 +75,20 @@ class _Layer(CacheLayerMixin):
         return -1
 
     def move(self, rows: int, source: slice, to: int) -> None:
-        """New buffers of the size now wanted, with `rows` rows' columns `source` at column `to`."""
+        """Reallocate the buffers, with columns `source` of `rows` rows at column `to`."""
         span = slice(to, to + source.stop - source.start)
         for at, buffer in enumerate(self.buffers):
             self.buffers[at] = self._zeros(buffer)
             self.buffers[at][:rows, :, span] = buffer[:rows, :, source]
 
-    def take(self, other: _Layer, rows: int) -> None:
-        """Copy all rows of `other` in after the first `rows`, ending at the same column."""
+    def extend(self, other: _Layer, rows: int) -> None:
+        """Copy all rows of `other` after the first `rows`, so that they end at the same column."""
         if not self.is_initialized:
             self.lazy_initialization(other.buffers[0], other.buffers[1])
-        theirs, end = other.columns, self.columns.end
-        count, width = len(theirs.starts), theirs.width
-        for mine, given in zip(self.buffers, other.buffers, strict=True):
-            mine[rows : rows + count, :, end - width : end] = given[:count, :, theirs.left : theirs.end]
+        source, end = other.columns, self.columns.end
+        count, width = len(source.starts), source.width
+        for buffer, new in zip(self.buffers, other.buffers, strict=True):
+            buffer[rows : rows + count, :, end - width : end] = new[:count, :, source.left : source.end]
 
     def repeat(self, which: Sequence[int]) -> None:
         self.buffers = [buffer[torch.tensor(which, device=buffer.device)] for buffer in self.buffers]
@@ -103,7 +103,7 @@ class _Layer(CacheLayerMixin):
 
 
 class RowsCache(Cache):
-    """A cache of transformers whose rows come and go. See the module."""
+    """A `transformers.Cache` whose rows join and leave; all layers share one record of the used columns."""
 
     def __init__(self, layers: int) -> None:
         self.columns = _Columns()
@@ -114,19 +114,19 @@ class RowsCache(Cache):
         return len(self.columns.starts)
 
     def begin(self, lengths: list[int], columns: int) -> None:
-        """Make room for the first rows, which are `lengths` tokens long; `columns` are expected in all."""
+        """Start with empty rows for prompts of these lengths, in buffers of `columns` columns."""
         assert not self.rows
         self.columns.starts = [max(lengths) - length for length in lengths]
         self.columns.rows_held = len(lengths)
         self.columns.columns_held = columns
 
     def mask(self, new: int) -> Tensor:
-        """Which of the columns in use, and of the next `new`, belong to each row: (B, T), 1 or 0."""
+        """The attention mask (B, T) over the used columns and the next `new`: 1 in each row's own columns."""
         starts = torch.tensor(self.columns.starts)  # (B,)
         return (torch.arange(self.columns.left, self.columns.end + new) >= starts[:, None]).long()
 
     def positions(self, new: int) -> Tensor:
-        """Each row's positions in the next `new` columns, padding's being 0: (B, new)."""
+        """The position ids (B, new) of the next `new` columns; 0 in padding."""
         starts = torch.tensor(self.columns.starts)  # (B,)
         return (torch.arange(self.columns.end, self.columns.end + new) - starts[:, None]).clamp_(min=0)
 
@@ -141,11 +141,11 @@ class RowsCache(Cache):
         self._move(0)
 
     def advance(self, new: int) -> None:
-        """The next `new` columns have been written by all layers."""
+        """Count the next `new` columns as used, after all layers have written them."""
         self.columns.end += new
 
-    def take(self, other: RowsCache) -> None:
-        """Let the rows of `other` in, after these. `other` is not to be used any more."""
+    def extend(self, other: RowsCache) -> None:
+        """Add the rows of `other` after these. `other` must not be used afterwards."""
         used, theirs = self.columns, other.columns
         rows = self.rows
         together = rows + other.rows
@@ -157,12 +157,12 @@ class RowsCache(Cache):
             used.columns_held = max(used.columns_held, max(used.width, theirs.width) + ROUND)
             self._move(max(0, theirs.width - used.width))
             used.end = max(used.end, theirs.width)
-        for mine, given in zip(self.layers, other.layers, strict=True):
-            mine.take(given, rows)  # type: ignore[union-attr]
+        for layer, new in zip(self.layers, other.layers, strict=True):
+            layer.extend(new, rows)  # type: ignore[union-attr]
         used.starts += [used.end - theirs.end + start for start in theirs.starts]
 
     def repeat(self, which: Sequence[int]) -> None:
-        """Row i becomes what row `which[i]` was."""
+        """Replace the rows: new row i is a copy of row `which[i]`."""
         if list(which) == list(range(self.rows)):
             return
         for layer in self.layers:
@@ -171,7 +171,7 @@ class RowsCache(Cache):
         self.columns.rows_held = len(which)
 
     def drop(self, row: int) -> None:
-        """Let go of a row; the last one takes its number."""
+        """Remove a row; the last row takes its number."""
         last = self.rows - 1
         for layer in self.layers if row != last else ():
             layer.put_last_in_place_of(row, last)  # type: ignore[union-attr]
@@ -179,7 +179,7 @@ class RowsCache(Cache):
         self.columns.starts.pop()
 
     def _move(self, to: int) -> None:
-        """Put the columns in use at column `to`, in buffers of the size now wanted."""
+        """Move the used columns to column `to`, in buffers reallocated at their current size."""
         used = self.columns
         source = slice(used.left, used.end)
         for layer in self.layers:
@@ -189,8 +189,11 @@ class RowsCache(Cache):
 
 
 def layers_to_cache(model: Any) -> int | None:
-    """How many layers' keys and values make up all that `model` remembers; None for one that remembers in
-    another way (recurrent states, compressed or shared layers, chunks), which no RowsCache can hold."""
+    """The number of layers whose keys and values are the whole state of `model`.
+
+    None for a model with any other state (recurrent layers, compressed or shared caches, chunked attention),
+    which a `RowsCache` cannot hold.
+    """
     config = model.config.get_text_config(decoder=True)
     if model._is_stateful or getattr(config, "attention_chunk_size", None):
         return None

@@ -1,9 +1,9 @@
-"""Attention of a packed batch without a mask: sequences are taken out of the rows, those of like length
-attend together under plain causal attention, and what comes out is put back.
+"""Attention of a packed batch without a mask: sequence by sequence.
 
-No work is spent on what a mask would hide, the fastest kernels of `scaled_dot_product_attention` are open to
-it, and nothing grows with the square of the row's length. A trunk with several branches is as many sequences,
-each the trunk and one branch; what the trunk's own tokens see is kept of the first.
+Sequences are gathered from the packed rows, those of similar length attend together under plain causal
+attention, and the outputs are scattered back. No work is spent on what a mask would hide, the fastest kernels
+of `scaled_dot_product_attention` apply, and nothing grows with the square of the row's length. A trunk with k
+branches becomes k sequences, each the trunk and one branch; the trunk's outputs are taken from the first.
 """
 
 from __future__ import annotations
@@ -18,65 +18,65 @@ from torch import Tensor
 
 from escultor.errors import ModelError
 
-NAME = "escultor_segments"  # among the attention functions of transformers
-ROUND = 64  # lengths are rounded up to it: few shapes, of which each has its kernels prepared once
+NAME = "escultor_segments"  # under which transformers knows the attention function
+ROUND = 64  # lengths are rounded up to it: kernels are prepared once per shape, so few shapes are wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """N positions of R packed rows of T tokens, in blocks of sequences of one length, padding included."""
+    """N positions gathered from R packed rows of T tokens, in blocks of sequences of equal length."""
 
-    taken: Tensor  # (N,) of R*T: which packed position stands there
-    kept: Tensor  # (R*T,) of N: where what a packed position sees comes from
-    blocks: tuple[tuple[int, int], ...]  # sequences and length of each block
+    gather: Tensor  # (N,) of R*T: the packed position that each gathered position comes from
+    scatter: Tensor  # (R*T,) of N: the gathered position whose output each packed position takes
+    blocks: tuple[tuple[int, int], ...]  # number of sequences and length of each block
 
 
 def sequences(segment: Tensor, branch: Tensor) -> Sequences:
-    """The sequences of a packed batch from `segment` and `branch`, both (R, T). Padding is in none."""
+    """The sequences of a packed batch from `segment` and `branch`, both (R, T), without the padding."""
     device = segment.device
     by_length: defaultdict[int, list[tuple[np.ndarray, int]]] = defaultdict(list)
     for positions, shared in _runs(segment.cpu().numpy(), branch.cpu().numpy()):
         by_length[-(-len(positions) // ROUND) * ROUND].append((positions, shared))
-    taken: list[np.ndarray] = []
-    kept = np.zeros(segment.numel(), dtype=np.int64)
+    gather: list[np.ndarray] = []
+    scatter = np.zeros(segment.numel(), dtype=np.int64)
     blocks, at = [], 0
     for length, members in sorted(by_length.items()):
         for positions, shared in members:
-            kept[positions[shared:]] = at + np.arange(shared, len(positions))
-            taken.append(np.pad(positions, (0, length - len(positions)), mode="edge"))
+            scatter[positions[shared:]] = at + np.arange(shared, len(positions))
+            gather.append(np.pad(positions, (0, length - len(positions)), mode="edge"))
             at += length
         blocks.append((len(members), length))
-    return Sequences(
-        torch.from_numpy(np.concatenate(taken)).to(device), torch.from_numpy(kept).to(device), tuple(blocks)
-    )
+    indices = (torch.from_numpy(each).to(device) for each in (np.concatenate(gather), scatter))
+    return Sequences(*indices, tuple(blocks))
 
 
 def _runs(segment: np.ndarray, branch: np.ndarray) -> list[tuple[np.ndarray, int]]:
-    """Every sequence's packed positions, and how many of them at its beginning another sequence keeps."""
+    """The packed positions of every sequence, and how many at its start are a trunk that an earlier sequence
+    already outputs."""
     width = segment.shape[1]
     change = np.ones(segment.shape, dtype=bool)
     change[:, 1:] = (segment[:, 1:] != segment[:, :-1]) | (branch[:, 1:] != branch[:, :-1])
     starts = np.flatnonzero(change)
     ends = np.append(starts[1:], segment.size)
-    found: list[tuple[np.ndarray, int]] = []
-    trunk, of = np.arange(0), (-1, 0)  # the last trunk, its row and segment
+    runs: list[tuple[np.ndarray, int]] = []
+    trunk, trunk_of = np.arange(0), (-1, 0)  # the last trunk, and its row and segment
     alone = False  # whether no branch has followed it yet
     for start, end in zip(starts, ends, strict=True):
         own = (start // width, int(segment.flat[start]))
         if own[1] == 0:
             continue
-        if own != of or branch.flat[start] == 0:
-            of, trunk, alone = own, np.arange(0), False
+        if own != trunk_of or branch.flat[start] == 0:
+            trunk_of, trunk, alone = own, np.arange(0), False
         positions = np.arange(start, end)
         if branch.flat[start] == 0:
             trunk, alone = positions, True
-            found.append((positions, 0))
+            runs.append((positions, 0))
             continue
         if alone:
-            found.pop()
-        found.append((np.concatenate([trunk, positions]), 0 if alone else len(trunk)))
+            runs.pop()
+        runs.append((np.concatenate([trunk, positions]), 0 if alone else len(trunk)))
         alone = False
-    return found
+    return runs
 
 
 @torch.compiler.disable
@@ -89,40 +89,40 @@ def segment_attention(
     packing: Sequences | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers: `sdpa`, and with `packing` sequence by sequence.
+    """An attention function for transformers: `sdpa`, or with `packing` sequence by sequence.
 
-    Args: query (R, heads, T, D), key and value (R, kv heads, T, D). Returns (R, T, heads, D). Raises
-    ModelError where the model keeps the packing from its attention.
+    query: (R, heads, T, D); key, value: (R, kv heads, T, D). Returns (R, T, heads, D) and no weights. Raises
+    ModelError where the model does not pass `packing` on to its attention.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if packing is None:
         if attention_mask is not None and attention_mask.dtype == torch.long:
             raise ModelError(
-                "the model does not tell its attention how rows are packed",
+                "the model does not pass on to its attention how rows are packed",
                 type(module).__name__,
                 remedy="set attention=dense",
             )
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
     rows, _, width, _ = query.shape
     flat = [
-        (x.transpose(1, 2).reshape(rows * width, -1).index_select(0, packing.taken), x.shape[1])
+        (x.transpose(1, 2).reshape(rows * width, -1).index_select(0, packing.gather), x.shape[1])
         for x in (query, key, value)
     ]  # (N, heads * D)
     more["is_causal"] = True
-    seen, at = [], 0
+    outputs, at = [], 0
     for count, length in packing.blocks:
         span = slice(at, at + count * length)
         parts = (x[span].view(count, length, heads, -1).transpose(1, 2) for x, heads in flat)
         out, _ = sdpa_attention_forward(module, *parts, None, **more)  # (count, length, heads, D)
-        seen.append(out.flatten(0, 1))
+        outputs.append(out.flatten(0, 1))
         at = span.stop
-    found = torch.cat(seen).index_select(0, packing.kept)  # (R*T, heads, D)
-    return found.unflatten(0, (rows, width)), None
+    packed = torch.cat(outputs).index_select(0, packing.scatter)  # (R*T, heads, D)
+    return packed.unflatten(0, (rows, width)), None
 
 
 def register() -> None:
-    """Make the function known to transformers; for all that is not packed it takes the masks of `sdpa`."""
+    """Register the attention function with transformers; unpacked batches use the masks of `sdpa`."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 

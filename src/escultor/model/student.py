@@ -1,4 +1,4 @@
-"""A smaller model cut out of a larger one, to be distilled."""
+"""Structured pruning: a smaller model cut out of a larger one, as the student of a distillation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from escultor.model.loaded import Loaded, forget_folder
 
 
 def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int | None) -> Loaded:
-    """A copy of `teacher` with only the given layers (none: first and last), and of each feed-forward
-    layer the `intermediate_size` neurons of largest weight norm (after Muralidharan et al. 2024,
-    arXiv:2407.14679, who rank by activation).
+    """A copy of `teacher` with fewer layers and narrower feed-forward layers.
 
-    Raises ModelError for a model without Llama's parts, or layers and sizes it does not have.
+    layers: which layers are kept; none given: the first and the last.
+    intermediate_size: neurons kept of each feed-forward layer, those of the largest weight norm (after
+    Muralidharan et al. 2024, arXiv:2407.14679, who rank by activation); None: all.
+
+    Raises ModelError for a model without Llama's parts, or for layers and sizes it does not have.
     """
     model: Any = copy.deepcopy(teacher.model)
     inner: Any = getattr(model, "model", None)

@@ -1,8 +1,8 @@
-"""Who answers: the deployment that holds in the log, its engines, and how requests are dealt to them.
+"""The deployment in force: its engines, and how requests are split between them.
 
-Switching is atomic: a new deployment's engines are loaded beside the old ones, then one assignment
-changes who gets the next request; requests under way end on the engine they began on, which is closed
-after the last of them. What cannot be loaded never takes the place of what answers.
+Switching is atomic: the engines of a new deployment are loaded beside the old ones, then one assignment
+changes which engine gets the next request; requests in flight finish on the engine they started on, which is
+closed after the last of them. A deployment whose champion cannot be loaded never replaces one that answers.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from escultor.types import Deployment
 logger = logging.getLogger(__name__)
 
 SHADOW = "shadow"
-MOST_WAIT_S = 60.0  # between two attempts to load what could not be loaded
-HEAR_S = 5.0  # for those on an engine that has died to hear of it
+MAX_RETRY_PAUSE_S = 60.0  # between two attempts to load what could not be loaded
+EVICT_WAIT_S = 5.0  # for requests on a dead engine to receive its error
 
 Load = Callable[[str], Awaitable[Engine]]
 
 
 class EngineHandle:
-    """A loaded engine and how many requests are on it."""
+    """A loaded engine and the number of requests that use it."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self.users = 0
+        self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -46,42 +46,42 @@ class EngineHandle:
         return self.engine.version
 
     @contextmanager
-    def used(self) -> Iterator[Engine]:
-        """The engine, which is not closed before this ends."""
-        self.users += 1
+    def in_use(self) -> Iterator[Engine]:
+        """The engine, which is not closed before this context ends."""
+        self.in_flight += 1
         self._idle.clear()
         try:
             yield self.engine
         finally:
-            self.users -= 1
-            if not self.users:
+            self.in_flight -= 1
+            if not self.in_flight:
                 self._idle.set()
 
     async def retire(self) -> None:
-        """Close the engine once nobody is on it."""
+        """Close the engine once no request uses it."""
         await self._idle.wait()
         await self.engine.close()
 
-    async def bury(self) -> None:
-        """Close an engine that has died; those on it hear of its end, and are waited for only so long."""
+    async def evict(self) -> None:
+        """Close an engine that died, after waiting `EVICT_WAIT_S` at most for the requests that use it."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(HEAR_S):
+            async with asyncio.timeout(EVICT_WAIT_S):
                 await self._idle.wait()
         await self.engine.close()
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePick:
-    """Who answers a request, under which alias, and how probable that was."""
+    """The engine chosen for a request, the alias it was chosen under, and the probability of that choice."""
 
-    held: EngineHandle
+    handle: EngineHandle
     arm: str
     propensity: float
 
 
 @dataclass(frozen=True)
 class ActiveDeployment:
-    """A deployment with its engines: never changed, only replaced whole."""
+    """A deployment with its engines: immutable, only replaced as a whole."""
 
     deployment: Deployment
     engines: dict[str, EngineHandle]
@@ -93,49 +93,53 @@ class ActiveDeployment:
 
     @property
     def problems(self) -> list[str]:
-        """Which engines will answer no more, and why."""
-        found = ((version, held.engine.problem) for version, held in self.engines.items())
-        return [f"{version} answers no more: {why}" for version, why in found if why is not None]
+        """Which engines have died, and why."""
+        problems = ((version, handle.engine.problem) for version, handle in self.engines.items())
+        return [f"the engine of {version} died: {why}" for version, why in problems if why is not None]
 
     @property
     def shadow(self) -> EngineHandle | None:
-        """The candidate that answers unseen: one that is named and has no share of the traffic."""
-        name = self.deployment.aliases.get(CANDIDATE)
-        held = None if name is None or name in self.deployment.shares else self.engines.get(name)
-        return None if held is None or held.engine.problem is not None else held
+        """The candidate in shadow: named by the deployment, alive, and without a share of the traffic."""
+        version = self.deployment.aliases.get(CANDIDATE)
+        if version is None or version in self.deployment.shares:
+            return None
+        handle = self.engines.get(version)
+        return None if handle is None or handle.engine.problem is not None else handle
 
     def arm_of(self, version: str) -> str:
-        """Under which alias a version answers: the first it has, else candidate."""
+        """The alias of a version: the first it has, else candidate."""
         return next((a for a in ALIASES if self.deployment.aliases.get(a) == version), CANDIDATE)
 
     def split(self, subject: str | None, draw: float) -> EnginePick:
-        """Deal a request by its subject's hash; one without a subject by `draw`, uniform in [0, 1).
+        """Choose the engine of a request by its subject's hash; without a subject by `draw`, uniform in
+        [0, 1).
 
-        A subject stays where it is while the same versions take part, and a candidate whose share
-        grows keeps those it had: it takes the lower end of the line, the champion what is left.
+        A subject keeps its version while the same versions take part, and a candidate whose share grows
+        keeps its subjects: candidates take the lower end of the interval, the champion what is left.
         """
         champion = self.champion.version
-        others = sorted(set(self.deployment.shares) - {champion})
-        at = draw if subject is None else position(subject, others)
-        below = 0.0
-        for version in others:
+        candidates = sorted(set(self.deployment.shares) - {champion})
+        point = draw if subject is None else position(subject, candidates)
+        lower = 0.0
+        for version in candidates:
             share = self.deployment.shares[version]
             if version not in self.engines or self.engines[version].engine.problem is not None:
-                continue  # its share falls to the champion
-            if at < below + share:
+                continue  # its share goes to the champion
+            if point < lower + share:
                 return EnginePick(self.engines[version], self.arm_of(version), share)
-            below += share
-        return EnginePick(self.champion, CHAMPION, 1.0 - below)
+            lower += share
+        return EnginePick(self.champion, CHAMPION, 1.0 - lower)
 
 
-def position(subject: str, others: list[str]) -> float:
-    """Where a subject stands on the line from 0 to 1: uniform, and drawn afresh for other versions."""
-    data = "|".join([*others, subject]).encode()
+def position(subject: str, candidates: list[str]) -> float:
+    """A subject's point in [0, 1): uniform over subjects, and independent for other candidates."""
+    data = "|".join([*candidates, subject]).encode()
     return int.from_bytes(hashlib.sha256(data).digest()[:7], "big") / (1 << 56)
 
 
 class Deployments:
-    """Follows the log and holds the engines. Belongs to one event loop; close it when done."""
+    """Follows the deployments in the log and holds their engines. Belongs to one event loop; close it when
+    done."""
 
     def __init__(
         self,
@@ -143,163 +147,159 @@ class Deployments:
         load: Load,
         default: Deployment,
         names: tuple[str, ...],
-        reopening: RestartPolicy,
+        restarts: RestartPolicy,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`read` gives what holds (called in a thread), `default` what holds where the log has none;
-        `names` are the model names that mean the champion and its split, beside `champion`."""
+        """`read` returns the deployment in the log (called in a thread), `default` is used where there is
+        none; `names` are the model names that mean the champion and its split, besides `champion`."""
         self._read, self._load, self._default, self._clock = read, load, default, clock
-        self.reopening = reopening
-        self._any, self._names = "*" in names, {CHAMPION, *names}
-        self._standing: ActiveDeployment | None = None
+        self.restarts = restarts
+        self._any_name, self._names = "*" in names, {CHAMPION, *names}
+        self._active: ActiveDeployment | None = None
         self._retiring: set[asyncio.Task[None]] = set()
-        self._again, self._wait = 0.0, 1.0  # when what failed to load is tried again
-        self._failed: str | None = None  # the deployment that could not be taken on
-        self.problem: str | None = None  # what a person should know, for /health
+        self._retry_at, self._retry_pause_s = 0.0, 1.0  # for what could not be loaded
+        self._failed: str | None = None  # the deployment whose champion could not be loaded
+        self.problem: str | None = None  # for a person to read in /health
 
     @property
-    def standing(self) -> ActiveDeployment:
-        """What holds now."""
-        assert self._standing is not None, "start() comes first"
-        return self._standing
+    def active(self) -> ActiveDeployment:
+        """The deployment in force."""
+        assert self._active is not None, "start() has not been called"
+        return self._active
 
     async def start(self) -> None:
-        """Load what holds. Raises what the loading of the champion raises."""
-        wanted = await asyncio.to_thread(self._read) or self._default
-        await self._switch(wanted)
+        """Load the deployment in force. Raises what loading its champion raises."""
+        await self._switch(await asyncio.to_thread(self._read) or self._default)
 
     async def follow(self) -> bool:
-        """Look once for another deployment, and take it on; whether it did. Never raises.
+        """Check the log for another deployment and switch to it; whether it did. Never raises.
 
-        Engines that have died meanwhile are opened again, as `reopening` says.
+        Engines that died meanwhile are restarted as the restart policy says.
         """
-        await self._reopen()
+        await self._restart_dead()
         try:
             wanted = await asyncio.to_thread(self._read) or self._default
         except EscultorError as error:
             self.problem = f"deployments could not be read: {error}"
             return False
-        there = self.standing
-        if wanted.id == there.deployment.id and not there.missing:
+        active = self.active
+        if wanted.id == active.deployment.id and not active.missing:
             self.problem = None
             return False
-        tried = wanted.id == self._failed or wanted.id == there.deployment.id
-        if tried and self._clock() < self._again:
+        tried = wanted.id in (self._failed, active.deployment.id)
+        if tried and self._clock() < self._retry_at:
             return False
         try:
             await self._switch(wanted)
         except Exception as error:  # whatever it is, the old champion goes on answering
             self._postpone(wanted.id, tried)
-            self.problem = f"deployment {wanted.id} could not be taken on: {error}"
+            self.problem = f"deployment {wanted.id} could not be loaded: {error}"
             logger.warning("%s", self.problem)
             return False
-        if self.standing.missing:
+        if self.active.missing:
             self._postpone(None, tried)
         return True
 
     def pick(self, model: str, subject: str | None, draw: float) -> EnginePick:
-        """Who answers a request for a model: the champion's split by one of its names, an alias, or a
-        version that is loaded. Raises Refusal (404) for any other name."""
-        standing = self.standing
+        """The engine for a request to a model: the champion's split by one of its names, an alias, or a
+        loaded version. Raises ApiError (404) for any other name."""
+        active = self.active
         if model in self._names:
-            return standing.split(subject, draw)
-        version = standing.deployment.aliases.get(model, model)
-        if (held := standing.engines.get(version)) is not None:
-            return EnginePick(held, model if model in ALIASES else standing.arm_of(version), 1.0)
-        if self._any:
-            return standing.split(subject, draw)
-        known = ", ".join(sorted(self._names) + sorted(standing.engines))
+            return active.split(subject, draw)
+        version = active.deployment.aliases.get(model, model)
+        if (handle := active.engines.get(version)) is not None:
+            return EnginePick(handle, model if model in ALIASES else active.arm_of(version), 1.0)
+        if self._any_name:
+            return active.split(subject, draw)
+        known = ", ".join(sorted(self._names) + sorted(active.engines))
         message = f"the model `{model[:100]}` does not exist; known: {known}"
         raise ApiError(404, message, "model_not_found", param="model")
 
     def models(self) -> dict[str, str]:
-        """Every name that may be asked for, and the version it stands for."""
-        standing = self.standing
-        names = dict.fromkeys(sorted(self._names - {"*"}), standing.champion.version)
-        aliases = {a: v for a, v in standing.deployment.aliases.items() if v in standing.engines}
-        return {**names, **aliases, **{version: version for version in standing.engines}}
+        """Every model name that a request may give, and the version it means."""
+        active = self.active
+        names = dict.fromkeys(sorted(self._names - {"*"}), active.champion.version)
+        aliases = {a: v for a, v in active.deployment.aliases.items() if v in active.engines}
+        return {**names, **aliases, **{version: version for version in active.engines}}
 
     async def close(self) -> None:
-        """Close every engine, once nobody is on it."""
-        if self._standing is not None:
-            for held in self._standing.engines.values():
-                self._retire(held)
+        """Close every engine once no request uses it."""
+        if self._active is not None:
+            for handle in self._active.engines.values():
+                self._retire(handle)
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
     async def _switch(self, wanted: Deployment) -> None:
-        old = {} if self._standing is None else self._standing.engines
-        same = self._standing is not None and self._standing.deployment.id == wanted.id
+        old = {} if self._active is None else self._active.engines
+        is_reload = self._active is not None and self._active.deployment.id == wanted.id
         champion = wanted.aliases[CHAMPION]
         engines: dict[str, EngineHandle] = {}
         missing: dict[str, str] = {}
         for version in dict.fromkeys([champion, *wanted.shares, *wanted.aliases.values()]):
-            there = old.get(version)
+            handle = old.get(version)
             try:
-                # One that has died is loaded anew for another deployment; otherwise `_reopen` sees to it.
-                keeps = there is not None and (there.engine.problem is None or same)
-                engines[version] = there if there and keeps else EngineHandle(await self._load(version))
+                # A dead engine is loaded anew for another deployment; otherwise `_restart_dead` does it.
+                if handle is None or (handle.engine.problem is not None and not is_reload):
+                    handle = EngineHandle(await self._load(version))
+                engines[version] = handle
             except Exception as error:
                 if version == champion:
                     raise
                 missing[version] = str(error)
                 logger.warning("version %s cannot be loaded: %s", version, error)
-        self._standing = ActiveDeployment(
-            wanted, engines, missing
-        )  # from here on the next request goes there
+        self._active = ActiveDeployment(wanted, engines, missing)  # the next request goes there
         self._failed = None
         self.problem = "; ".join(f"{v} cannot be loaded: {why}" for v, why in missing.items()) or None
-        for version, held in old.items():
-            if engines.get(version) is not held:
-                self._retire(held)
+        for version, handle in old.items():
+            if engines.get(version) is not handle:
+                self._retire(handle)
 
-    async def _reopen(self) -> None:
-        """Open engines again that have died, beside nothing of what they were. Never raises."""
-        # All are buried first: one may hold what another is made of.
-        if await self._bury():
-            gc.collect()  # faults, and the frames they were raised through, hold one another and the model
-        for version, held in list(self.standing.engines.items()):
-            if isinstance(held.engine, DeadEngineStub) and self.reopening.due(held.engine):
+    async def _restart_dead(self) -> None:
+        """Restart engines that died, with nothing of them left in memory. Never raises."""
+        # All are evicted first: one may hold what another is made of.
+        if await self._evict_dead():
+            gc.collect()  # errors and the frames of their tracebacks keep one another and the model alive
+        for version, handle in list(self.active.engines.items()):
+            if isinstance(handle.engine, DeadEngineStub) and self.restarts.is_due(handle.engine):
                 try:
                     engine = await self._load(version)
                 except Exception as error:
-                    self.reopening.failed(held.engine, error)
+                    self.restarts.record_failure(handle.engine, error)
                 else:
-                    self.reopening.succeeded(held.engine)
-                    self._put(EngineHandle(engine))
+                    self.restarts.record_restart(handle.engine)
+                    self._set_engine(EngineHandle(engine))
 
-    async def _bury(self) -> bool:
-        """Put something in the place of every engine that has died, and close it; whether there was one."""
+    async def _evict_dead(self) -> bool:
+        """Replace every engine that died by a stub, and close it; whether there was one."""
         dead = [
-            h
-            for h in self.standing.engines.values()
-            if h.engine.problem and not isinstance(h.engine, DeadEngineStub)
+            handle
+            for handle in self.active.engines.values()
+            if handle.engine.problem and not isinstance(handle.engine, DeadEngineStub)
         ]
-        for held in dead:
-            self._put(
-                EngineHandle(self.reopening.down(held.version, str(held.engine.problem)))
-            )  # who asks is told
+        for handle in dead:
+            stub = self.restarts.record_death(handle.version, str(handle.engine.problem))
+            self._set_engine(EngineHandle(stub))
             try:
-                await held.bury()
+                await handle.evict()
             except Exception as error:
                 logger.warning("an engine that died could not be closed: %s", error)
         return bool(dead)
 
-    def _put(self, held: EngineHandle) -> None:
-        """Let an engine have the place of its version."""
-        there = self.standing
-        self._standing = replace(there, engines={**there.engines, held.version: held})
+    def _set_engine(self, handle: EngineHandle) -> None:
+        active = self.active
+        self._active = replace(active, engines={**active.engines, handle.version: handle})
 
     def _postpone(self, failed: str | None, tried: bool) -> None:
         self._failed = failed
-        self._wait = min(2 * self._wait, MOST_WAIT_S) if tried else 1.0
-        self._again = self._clock() + self._wait
+        self._retry_pause_s = min(2 * self._retry_pause_s, MAX_RETRY_PAUSE_S) if tried else 1.0
+        self._retry_at = self._clock() + self._retry_pause_s
 
-    def _retire(self, held: EngineHandle) -> None:
-        task = asyncio.create_task(held.retire())
+    def _retire(self, handle: EngineHandle) -> None:
+        task = asyncio.create_task(handle.retire())
         self._retiring.add(task)
-        task.add_done_callback(self._retired)
+        task.add_done_callback(self._on_retired)
 
-    def _retired(self, task: asyncio.Task[None]) -> None:
+    def _on_retired(self, task: asyncio.Task[None]) -> None:
         self._retiring.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.warning("an engine could not be closed: %s", error)

@@ -1,4 +1,4 @@
-"""From a name to an engine: which model answers by default, and how a version of the log is loaded."""
+"""Engine loading: the model that answers by default, and how a version in the log becomes an engine."""
 
 from __future__ import annotations
 
@@ -20,53 +20,54 @@ from escultor.store.blobs import tree_hash
 from escultor.store.registry import CHAMPION
 from escultor.types import Deployment
 
-CONVERTED = "converted"  # beside the blobs: copies of models in the form of a fast engine
+CONVERTED = "converted"  # folder beside the blobs: copies of models converted to CTranslate2's format
 
 
 @dataclass(frozen=True)
 class EngineSource:
-    """Where answers come from: `folder` is the model that holds where the log names none, None before an
-    upstream; where it is `fixed`, or an upstream is set, the log is not asked."""
+    """Where answers come from. `folder` is the model used where the log names none, None with an upstream;
+    where it is `fixed`, or an upstream is set, the log's deployments are ignored."""
 
     folder: Path | None
     fixed: bool = False
 
 
-def engines(store: Store, source: EngineSource, settings: Serve) -> tuple[Load, Deployment, bool]:
-    """How engines are loaded, the deployment that holds where the log has none, and whether it always does.
+def engine_loader(store: Store, source: EngineSource, settings: Serve) -> tuple[Load, Deployment, bool]:
+    """The function that loads a version, the deployment used where the log has none, and whether it is used
+    always.
 
-    Raises ConfigError for an upstream that cannot be asked, DataError for a folder that holds no files.
+    Raises ConfigError for an upstream that cannot be used, DataError for a folder without files.
     """
     if settings.upstream is not None:
         upstream = open_upstream(settings.upstream, os.environ)
 
-        async def ready(_: str) -> Engine:
+        async def load_upstream(_: str) -> Engine:
             return upstream
 
-        return ready, _sole(upstream.version, "an upstream is set"), True
+        return load_upstream, _sole(upstream.version, "an upstream is set"), True
     if source.folder is None:
-        raise ConfigError("nothing can answer", "neither a model nor an upstream")
+        raise ConfigError("there is nothing to serve", "neither a model nor an upstream")
     own_folder = source.folder
-    own = tree_hash(own_folder)
+    own_version = tree_hash(own_folder)
 
-    async def whole(folder: Path, version: str) -> Engine:
-        # In a thread that ends: a thread keeps the team of threads that its products were computed by, and
-        # with more teams than cores each of them sleeps between products, those that decode too.
-        thread = ThreadPoolExecutor(1, "escultor-opening")
+    async def load_whole(folder: Path, version: str) -> Engine:
+        # In a thread that ends: a thread keeps the OpenMP team that computed its products, and with more
+        # teams than cores every team sleeps between products, those that decode included.
+        thread = ThreadPoolExecutor(1, "escultor-loading")
         opened = partial(_open, folder, version, settings, store.blobs.root / CONVERTED)
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, opened)
         finally:
             thread.shutdown(wait=False)
 
-    shared = SharedEngines(whole, partial(_base, settings))
+    shared = SharedEngines(load_whole, partial(_base, settings))
 
     async def load(version: str) -> Engine:
-        folder = own_folder if version == own else await asyncio.to_thread(store.blobs.tree, version)
+        folder = own_folder if version == own_version else await asyncio.to_thread(store.blobs.tree, version)
         return await shared.acquire(version, folder)
 
     because = "it was asked for" if source.fixed else "the log names no champion"
-    return load, _sole(own, because), source.fixed
+    return load, _sole(own_version, because), source.fixed
 
 
 def _sole(version: str, because: str) -> Deployment:
@@ -74,8 +75,8 @@ def _sole(version: str, because: str) -> Deployment:
 
 
 def _base(settings: Serve, folder: Path) -> tuple[str, Path] | None:
-    """Version and folder of an adapter's base, None for a whole model. Raises ModelError where the base is
-    gone, or the engine that is set knows no adapters."""
+    """Version and folder of an adapter's base model, None for a whole model. Raises ModelError where the base
+    is missing, or the engine in the settings cannot use adapters."""
     from escultor.model.folders import is_adapter
 
     if not is_adapter(folder):
@@ -84,7 +85,7 @@ def _base(settings: Serve, folder: Path) -> tuple[str, Path] | None:
 
     if settings.engine != "transformers":
         remedy = "serve a whole model: `escultor merge` makes one"
-        raise ModelError("this engine knows no adapters", settings.engine, "transformers", remedy)
+        raise ModelError("this engine cannot use adapters", settings.engine, "transformers", remedy)
     base = base_folder(folder)
     return tree_hash(base), base
 

@@ -1,4 +1,4 @@
-"""Answers in the making: what an engine has said of each so far, several at once, in the order they come."""
+"""Completions in flight: what an engine has produced of each so far, and several merged into one stream."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Literal, cast
 
 from escultor.errors import EngineFault
-from escultor.serve.interactions import Outcome, machine_cost_usd
+from escultor.ids import hash_value
+from escultor.serve.interactions import machine_cost_usd
 from escultor.serve.protocol import (
     Delta,
     End,
@@ -19,138 +21,148 @@ from escultor.serve.protocol import (
     ScoredPrompt,
     TokenLogprob,
 )
-from escultor.types import Message, Messages, Role, Usage
+from escultor.types import Interaction, Message, Messages, Role, Usage
 
-_AHEAD = 16  # events an engine may be ahead of the client
+_QUEUED_EVENTS = 16  # events an engine may be ahead of the client
 _BYTES_PER_TOKEN = 4  # of a prompt, where nobody counted
 
 AbortReason = Literal["cancelled", "error", "interrupted"]  # why an answer has no end
-Prices = dict[str, tuple[float, float]]
+Prices = dict[str, tuple[float, float]]  # version: USD per 1,000 tokens in, out
+
+
+def prompt_messages(prompt: Messages | str | tuple[int, ...]) -> Messages:
+    """A prompt as the log keeps it; of token ids only the ids are known."""
+    if isinstance(prompt, str):
+        return (Message(Role.USER, prompt),)
+    if _is_token_ids(prompt):
+        return (Message(Role.USER, f"token ids: {' '.join(map(str, prompt))}"),)
+    return cast("Messages", prompt)
 
 
 class InFlightCompletion:
-    """One answer: its ask, and what has come of it so far."""
+    """One answer under way: the request to the engine, the draft of its row, and what the engine produced."""
 
-    def __init__(self, ask: GenerationRequest, id: str):
-        self.ask, self.id = ask, id
+    def __init__(self, request: GenerationRequest, draft: Interaction):
+        self.request, self.draft = request, draft
         self.pieces: list[str] = []
         self.length = 0  # characters so far
         self.logprobs: list[TokenLogprob] = []
-        self.scored: ScoredPrompt | None = None
+        self.scored_prompt: ScoredPrompt | None = None
         self.end: End | None = None
         self.recorded = False
-        self.began = time.perf_counter()
-        self.first: float | None = None  # when the first piece came
+        self.started = time.perf_counter()
+        self.first_piece: float | None = None  # when the first piece came
+
+    @property
+    def id(self) -> str:
+        return self.draft.id
 
     @property
     def text(self) -> str:
         """The answer so far."""
         return "".join(self.pieces)
 
-    @property
-    def messages(self) -> Messages:
-        """The prompt as the log keeps it; of bare token ids nothing more is known than what they are."""
-        prompt = self.ask.prompt
-        if isinstance(prompt, str):
-            return (Message(Role.USER, prompt),)
-        if prompt and isinstance(prompt[0], int):
-            scored = self.scored.text if self.scored else f"token ids: {' '.join(map(str, prompt))}"
-            return (Message(Role.USER, scored),)
-        return prompt  # type: ignore[return-value]
-
-    def take(self, event: EngineEvent) -> None:
-        """Note what the engine says."""
+    def apply(self, event: EngineEvent) -> None:
+        """Add an event of the engine to the state."""
         if isinstance(event, Delta):
-            if self.first is None:
-                self.first = time.perf_counter()
+            if self.first_piece is None:
+                self.first_piece = time.perf_counter()
             self.pieces.append(event.text)
             self.length += len(event.text)
             self.logprobs += event.logprobs
         elif isinstance(event, ScoredPrompt):
-            self.scored = event
+            self.scored_prompt = event
         else:
             self.end = event
 
-    def outcome(
-        self,
-        broken: AbortReason,
-        version: str,
-        prices: Prices,
-        hourly_price_usd: float,
-    ) -> Outcome:
-        """What came of it; `broken` says why there is no end, where there is none."""
-        passed = time.perf_counter() - self.began
-        usage = self.end.usage if self.end else self._estimate()
-        # An answer that was broken off is charged with all the time it was under way.
-        seconds = self.end.compute_s if self.end else passed
-        if version in prices:
-            price_in, price_out = prices[version]
-            cost = (usage.prompt_tokens * price_in + usage.completion_tokens * price_out) / 1000
+    def interaction(
+        self, aborted: AbortReason, now: float, prices: Prices, hourly_price_usd: float
+    ) -> Interaction:
+        """The row of the answer as it is now; `aborted` is its finish reason where the engine gave no end."""
+        elapsed_s = time.perf_counter() - self.started
+        usage = self.end.usage if self.end else self._estimated_usage()
+        if self.draft.version in prices:
+            price_in, price_out = prices[self.draft.version]
+            cost_usd = (usage.prompt_tokens * price_in + usage.completion_tokens * price_out) / 1000
         else:
-            cost = machine_cost_usd(seconds, hourly_price_usd)
-        streamed = self.ask.streamed and self.first is not None
-        ttft = 1000 * (self.first - self.began) if streamed and self.first else None
-        reason = self.end.finish_reason if self.end else broken
-        return Outcome(self.text, reason, usage, 1000 * passed, ttft, cost)
+            # An answer that was broken off is charged with all the time it was under way.
+            cost_usd = machine_cost_usd(self.end.compute_s if self.end else elapsed_s, hourly_price_usd)
+        row = replace(
+            self.draft,
+            time=now,
+            answer=self.text,
+            finish_reason=self.end.finish_reason if self.end else aborted,
+            usage=usage,
+            latency_ms=1000 * elapsed_s,
+            ttft_ms=1000 * (self.first_piece - self.started)
+            if self.request.streamed and self.first_piece is not None
+            else None,
+            cost_usd=cost_usd,
+        )
+        if self.scored_prompt and _is_token_ids(self.request.prompt):
+            messages = prompt_messages(self.scored_prompt.text)  # the engine told what the ids mean
+            row = replace(row, messages=messages, prompt_hash=hash_value(messages))
+        return row
 
-    def _estimate(self) -> Usage:
-        """What an answer that was broken off has taken: a token for each piece, at least."""
-        prompt = self.ask.prompt
-        if isinstance(prompt, str) or not (prompt and isinstance(prompt[0], int)):
-            size = sum(len(message.content.encode("utf-8", "replace")) for message in self.messages)
-            size //= _BYTES_PER_TOKEN
+    def _estimated_usage(self) -> Usage:
+        """Tokens of an answer that was broken off: at least one for each piece."""
+        if _is_token_ids(self.request.prompt):
+            prompt_tokens = len(self.request.prompt)
         else:
-            size = len(prompt)
-        return Usage(size, max(len(self.logprobs), len(self.pieces)), estimated=True)
+            prompt_bytes = sum(len(m.content.encode("utf-8", "replace")) for m in self.draft.messages)
+            prompt_tokens = prompt_bytes // _BYTES_PER_TOKEN
+        return Usage(prompt_tokens, max(len(self.logprobs), len(self.pieces)), estimated=True)
 
 
-async def produced(
-    engine: Engine, makings: Sequence[InFlightCompletion]
+async def merged_events(
+    engine: Engine, completions: Sequence[InFlightCompletion]
 ) -> AsyncGenerator[tuple[InFlightCompletion, EngineEvent], None]:
-    """The events of several answers as they come, each noted in its making. Close it to cancel all.
+    """Compute completions at the same time; their events as they come, each applied to its completion.
 
-    Raises what the engine raises, and EngineFault where it ends without saying so; the other answers
-    are then cancelled.
+    Closing the generator cancels all. Raises what the engine raises, and EngineFault where a stream stops
+    without an `End`; the other completions are then cancelled.
     """
-    if len(makings) == 1:
-        async with aclosing(_events(engine, makings[0])) as events:
+    if len(completions) == 1:
+        async with aclosing(_events(engine, completions[0])) as events:
             async for event in events:
-                yield makings[0], event
+                yield completions[0], event
         return
-    queue: asyncio.Queue[tuple[InFlightCompletion, EngineEvent | BaseException]] = asyncio.Queue(_AHEAD)
-    tasks = [asyncio.create_task(_into(queue, engine, making)) for making in makings]
+    queue: asyncio.Queue[tuple[InFlightCompletion, EngineEvent | BaseException]]
+    queue = asyncio.Queue(_QUEUED_EVENTS)
+
+    async def feed(completion: InFlightCompletion) -> None:
+        try:
+            async with aclosing(_events(engine, completion)) as events:
+                async for event in events:
+                    await queue.put((completion, event))
+        except Exception as error:  # raised where the queue is read
+            await queue.put((completion, error))
+
+    tasks = [asyncio.create_task(feed(completion)) for completion in completions]
     try:
-        left = len(makings)
-        while left:
-            making, event = await queue.get()
+        unfinished = len(completions)
+        while unfinished:
+            completion, event = await queue.get()
             if isinstance(event, BaseException):
                 raise event
-            left -= isinstance(event, End)
-            yield making, event
+            unfinished -= isinstance(event, End)
+            yield completion, event
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _events(engine: Engine, making: InFlightCompletion) -> AsyncGenerator[EngineEvent, None]:
-    async with aclosing(cast("AsyncGenerator[EngineEvent, None]", engine.stream(making.ask))) as events:
+async def _events(engine: Engine, completion: InFlightCompletion) -> AsyncGenerator[EngineEvent, None]:
+    stream = cast("AsyncGenerator[EngineEvent, None]", engine.stream(completion.request))
+    async with aclosing(stream) as events:
         async for event in events:
-            making.take(event)
+            completion.apply(event)
             yield event
             if isinstance(event, End):
                 return
-    raise EngineFault("the engine ended an answer without an end", engine.version)
+    raise EngineFault("the engine stopped before the end of an answer", engine.version)
 
 
-async def _into(
-    queue: asyncio.Queue[tuple[InFlightCompletion, EngineEvent | BaseException]],
-    engine: Engine,
-    making: InFlightCompletion,
-) -> None:
-    try:
-        async with aclosing(_events(engine, making)) as events:
-            async for event in events:
-                await queue.put((making, event))
-    except Exception as error:  # raised where the events are read
-        await queue.put((making, error))
+def _is_token_ids(prompt: Messages | str | tuple[int, ...]) -> bool:
+    return not isinstance(prompt, str) and bool(prompt) and isinstance(prompt[0], int)

@@ -1,76 +1,48 @@
-"""How an answer becomes a row of the log: the one place where an Interaction of our own serving is made."""
+"""The row of an answer: an `Interaction`, drafted when the request is read and completed by its answer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-from escultor.ids import hash_value, new_id
-from escultor.types import Consent, FinishReason, Interaction, Lineage, Messages, Sampling, Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked, by whom, and what may become of it. `subject` is a salted hash, never a name."""
-
-    messages: Messages
-    subject: str
-    skill: str = "trinity"
-    lineage: Lineage | None = None
-    consent: Consent = Consent.TRAIN
-    retain_until: float | None = None  # seconds since the epoch
-    id: str | None = None  # given by a caller that may ask again; drawn otherwise
-    tenant: str = ""  # whose application asked
+from escultor.ids import hash_value
+from escultor.types import Interaction, Messages, Sampling, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Which version answers, under which alias, and the probability with which that was drawn."""
-
-    version: str
-    arm: str = "champion"
-    propensity: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a request: one choice. `ttft_ms` is None where no piece was sent ahead of the rest."""
-
-    answer: str
-    finish_reason: FinishReason
-    usage: Usage
-    latency_ms: float
-    ttft_ms: float | None
-    cost_usd: float
-
-
-def interaction(
-    request: Request, placement: Placement, sampling: Sampling, outcome: Outcome, time: float
+def draft_interaction(
+    messages: Messages,
+    *,
+    id: str,
+    subject: str,
+    version: str,
+    sampling: Sampling,
+    skill: str = "trinity",
+    arm: str = "champion",
+    **fields: Any,
 ) -> Interaction:
-    """The row of one answer. Pure but for the id, which is drawn where the request has none."""
+    """The row of a request that has no answer yet: empty, and `interrupted` until an answer completes it
+    (`dataclasses.replace`). `fields` are further fields of `Interaction`: propensity (default 1), lineage,
+    consent, retain_until, tenant."""
     return Interaction(
-        id=request.id or new_id("chatcmpl"),
-        time=time,
-        skill=request.skill,
-        subject=request.subject,
-        version=placement.version,
-        arm=placement.arm,
-        propensity=placement.propensity,
-        messages=request.messages,
-        answer=outcome.answer,
-        finish_reason=outcome.finish_reason,
+        id=id,
+        time=0.0,
+        skill=skill,
+        subject=subject,
+        version=version,
+        arm=arm,
+        propensity=fields.pop("propensity", 1.0),
+        messages=messages,
+        answer="",
+        finish_reason="interrupted",
         sampling=sampling,
-        usage=outcome.usage,
-        latency_ms=outcome.latency_ms,
-        ttft_ms=outcome.ttft_ms,
-        cost_usd=outcome.cost_usd,
-        prompt_hash=hash_value(request.messages),
-        lineage=request.lineage,
-        consent=request.consent,
-        retain_until=request.retain_until,
-        tenant=request.tenant,
+        usage=Usage(0, 0),
+        latency_ms=0.0,
+        ttft_ms=None,
+        cost_usd=0.0,
+        prompt_hash=hash_value(messages),
+        **fields,
     )
 
 
 def machine_cost_usd(compute_s: float, hourly_price_usd: float) -> float:
-    """What seconds of a machine cost at the price of its hour."""
+    """Cost in USD of `compute_s` seconds of a machine that costs `hourly_price_usd` an hour."""
     return compute_s * hourly_price_usd / 3600

@@ -1,4 +1,4 @@
-"""How much, how deep, how often: limits that hold before anything is computed."""
+"""Limits on requests that are checked before anything is computed: rate and JSON depth."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-_REMEMBERED = 1 << 16  # names whose buckets are kept; the longest unused is forgotten, and is full again
+_MAX_BUCKETS = 1 << 16  # the bucket unused for longest is dropped, and starts full again
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
-class Buckets:
+class RateLimiter:
     """A token bucket for each name: `burst` requests at once, `rate` per second after that."""
 
     def __init__(
@@ -20,25 +20,25 @@ class Buckets:
         rate: float,
         burst: int,
         clock: Callable[[], float] = time.monotonic,
-        remembered: int = _REMEMBERED,
+        max_buckets: int = _MAX_BUCKETS,
     ):
-        self._rate, self._burst, self._clock, self._remembered = rate, burst, clock, remembered
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when
+        self._rate, self._burst, self._clock, self._max_buckets = rate, burst, clock, max_buckets
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name: tokens, and when
 
-    def take(self, name: str) -> float:
+    def acquire(self, name: str) -> float:
         """Take a token: 0 where there was one, else the seconds until there is."""
         now = self._clock()
-        tokens, when = self._buckets.pop(name, (float(self._burst), now))
-        tokens = min(self._burst, tokens + (now - when) * self._rate)
-        wait = 0.0 if tokens >= 1 else (1 - tokens) / self._rate
-        self._buckets[name] = (tokens - 1 if wait == 0 else tokens), now
-        if len(self._buckets) > self._remembered:
+        tokens, updated = self._buckets.pop(name, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - updated) * self._rate)
+        wait_s = 0.0 if tokens >= 1 else (1 - tokens) / self._rate
+        self._buckets[name] = (tokens - 1 if wait_s == 0 else tokens), now
+        if len(self._buckets) > self._max_buckets:
             self._buckets.popitem(last=False)
-        return wait
+        return wait_s
 
 
-def too_deep(body: bytes, limit: int) -> bool:
-    """Whether JSON text nests brackets deeper than the limit; told without parsing it."""
+def is_nested_deeper(body: bytes, limit: int) -> bool:
+    """Whether JSON text nests brackets deeper than the limit, found without parsing it."""
     if body.count(b"[") + body.count(b"{") <= limit:
         return False
     depth = 0

@@ -1,4 +1,4 @@
-"""What every engine is: the one seam between the gateway and whatever computes answers."""
+"""The engine protocol: the interface between the gateway and whatever computes answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from escultor.types import Messages, Sampling, Usage
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token of an answer (or, when a prompt is scored, of the prompt) and what else was likely.
+    """A token of an answer (or of a scored prompt), its log-probability, and the likeliest alternatives.
 
-    `logprob` is None for the first token of a scored prompt, which nothing precedes; `top` holds
+    `logprob` is None for the first token of a scored prompt, which has no context; `top` holds
     (text, bytes, logprob), best first.
     """
 
@@ -25,12 +25,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to be computed. `prompt` is a conversation, text as it stands, or token ids.
+    """One answer to be computed. `prompt` is a conversation, raw text, or token ids.
 
-    `max_new_tokens` of the sampling may be more than the context leaves room for: the answer is
-    then cut there. `schema` guides decoding: an empty mapping asks for any JSON object. `top_logprobs`
-    None asks for none, 0 for those of the chosen tokens alone. `echo` scores the prompt as well.
-    Where the answer is not `streamed` an engine may give it in one piece: nobody waits for the first.
+    The sampling's `max_new_tokens` may exceed what the context has room for: the answer is then cut there.
+    `schema` constrains decoding; an empty mapping allows any JSON object. `top_logprobs` None requests no
+    log-probabilities, 0 those of the chosen tokens only. `echo` scores the prompt as well. An engine may
+    return an answer that is not `streamed` in one piece.
     """
 
     prompt: Messages | str | tuple[int, ...]
@@ -44,7 +44,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer, whole characters only: pieces joined are the answer."""
+    """A piece of an answer, whole characters only: the pieces joined are the answer."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -52,7 +52,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPrompt:
-    """What a prompt's own tokens are worth; comes first, and only where `echo` asked for it."""
+    """The log-probabilities of a prompt's tokens: the first event of a request with `echo`."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...]
@@ -64,14 +64,14 @@ class End:
 
     finish_reason: Literal["stop", "length"]
     usage: Usage
-    compute_s: float  # seconds of the machine this answer is charged with; 0 for an upstream
+    compute_s: float  # seconds of this machine that the answer is charged with; 0 for an upstream
 
 
 EngineEvent = ScoredPrompt | Delta | End
 
 
 class Engine(Protocol):
-    """Computes answers of one model version. Many asks may run at once; each is independent."""
+    """Computes answers of one model version. Many requests may run at once; each is independent."""
 
     @property
     def version(self) -> str:
@@ -80,17 +80,17 @@ class Engine(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why no answer will come of it any more, None while all is well."""
+        """Why the engine can compute no more answers; None while it works."""
         ...
 
     def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer, as they are computed; closing the iterator cancels the work.
 
-        Raises InputError (a caller's fault: prompt too long, schema that cannot be followed) before
-        the first event, Overloaded when nothing more is taken in, EngineFault or UpstreamFault at any time.
+        Raises InputError (the caller's fault: prompt too long, schema that cannot be followed) before the
+        first event, Overloaded when the queue is full, EngineFault or UpstreamFault at any time.
         """
         ...
 
     async def close(self) -> None:
-        """Stop taking asks in, end those under way, free the model."""
+        """Accept no more requests, end those under way, free the model."""
         ...

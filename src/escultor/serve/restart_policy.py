@@ -1,8 +1,8 @@
-"""Engines that have died: what stands in their place, and whether they are opened again.
+"""When engines that died are restarted, and the stubs that replace them meanwhile.
 
-An engine that dies is opened again at once, and where that fails so many times more, each after twice the
-pause. One that dies again soon after it was opened stays down: whatever kills it is still there, and an
-engine that dies every minute answers nobody.
+A dead engine is restarted at once, and after a failed attempt again, a limited number of times, each after
+twice the pause. An engine that dies soon after a restart stays down: the cause is still there, and an engine
+that dies every minute answers nobody.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 60.0
-SOON = "ask again in some seconds; it is being opened again"
-LATER = "restart the server, or deploy another version; the server's log says what happened"
+FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
+RETRY_SOON = "try again in some seconds; the engine is being restarted"
+RESTART_SERVER = "restart the server, or deploy another version; the server's log has the cause"
 
 
 class DeadEngineStub:
-    """Has the place of an engine that has died, and holds nothing of it; see `serve.protocol.Engine`."""
+    """Replaces an engine that died, without holding anything of it; an `escultor.serve.protocol.Engine`."""
 
-    def __init__(self, version: str, why: str):
-        self._version, self._why = version, why
-        self.lasting = False  # nobody opens it again
-        self.tried = ""  # what came of opening it
+    def __init__(self, version: str, cause: str):
+        self._version, self._cause = version, cause
+        self.stays_down = False
+        self.attempts = ""  # the outcome of the restarts so far
 
     @property
     def version(self) -> str:
@@ -36,12 +36,13 @@ class DeadEngineStub:
 
     @property
     def problem(self) -> str:
-        then = "it stays down" if self.lasting else "it is being opened again"
-        return "; ".join(part for part in (self._why, self.tried, then) if part)
+        state = "it stays down" if self.stays_down else "it is being restarted"
+        return "; ".join(part for part in (self._cause, self.attempts, state) if part)
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        raise EngineDown("the engine has failed", self._version, remedy=LATER if self.lasting else SOON)
-        yield  # a generator, as engines' streams are
+        remedy = RESTART_SERVER if self.stays_down else RETRY_SOON
+        raise EngineDown("the engine has failed", self._version, remedy=remedy)
+        yield  # makes this an async generator, as engines' streams are
 
     async def close(self) -> None:
         return
@@ -49,53 +50,49 @@ class DeadEngineStub:
 
 @dataclass
 class _Outage:
-    attempts: int = 0
-    again: float = 0.0  # when it is tried next
-    opened: float | None = None  # when it was opened again
+    failed_attempts: int = 0
+    next_attempt: float = 0.0
+    restarted: float | None = None  # when
 
 
 class RestartPolicy:
-    """What has died of a gateway's engines, and what was opened again."""
+    """Decides when dead engines are restarted, from what happened to them before."""
 
     def __init__(self, attempts: int, quiet_s: float, clock: Callable[[], float] = time.monotonic):
-        """Opening is tried `attempts` times; who dies within `quiet_s` of it stays down."""
+        """A restart is tried `attempts` times; an engine that dies within `quiet_s` of it stays down."""
         self._attempts, self._quiet_s, self._clock = attempts, quiet_s, clock
         self._outages: dict[str, _Outage] = {}
-        self.died = self.reopened = 0  # since the start
+        self.died = self.restarted = 0  # since the start
 
-    def down(self, version: str, why: str) -> DeadEngineStub:
-        """An engine has died; what takes its place."""
+    def record_death(self, version: str, cause: str) -> DeadEngineStub:
+        """Record that an engine died; the stub that replaces it."""
         self.died += 1
-        there, before = DeadEngineStub(version, why), self._outages.get(version)
-        opened = before.opened if before else None
-        if opened is not None and self._clock() - opened < self._quiet_s:
-            self._leave(there, f"it died twice within {self._quiet_s:g} s")
+        stub, previous = DeadEngineStub(version, cause), self._outages.get(version)
+        restarted = previous.restarted if previous else None
+        if restarted is not None and self._clock() - restarted < self._quiet_s:
+            stub.stays_down, stub.attempts = True, f"it died twice within {self._quiet_s:g} s"
         elif not self._attempts:
-            self._leave(there, "serve.reopen_attempts is 0")
-        self._outages[version] = _Outage(again=self._clock())
-        logger.error("version %s answers no more: %s", version, there.problem)
-        return there
+            stub.stays_down, stub.attempts = True, "serve.reopen_attempts is 0"
+        self._outages[version] = _Outage(next_attempt=self._clock())
+        logger.error("the engine of version %s died: %s", version, stub.problem)
+        return stub
 
-    def due(self, there: DeadEngineStub) -> bool:
-        """Whether it is to be opened now."""
-        return not there.lasting and self._clock() >= self._outages[there.version].again
+    def is_due(self, stub: DeadEngineStub) -> bool:
+        """Whether the engine is to be restarted now."""
+        return not stub.stays_down and self._clock() >= self._outages[stub.version].next_attempt
 
-    def failed(self, there: DeadEngineStub, error: Exception) -> None:
-        """It could not be opened."""
-        outage = self._outages[there.version]
-        outage.attempts += 1
-        outage.again = self._clock() + min(FIRST_PAUSE_S * 2 ** (outage.attempts - 1), MOST_PAUSE_S)
-        there.tried = f"attempt {outage.attempts} of {self._attempts} to open it failed: {error}"
-        if outage.attempts >= self._attempts:
-            there.lasting = True
-        logger.warning("version %s: %s", there.version, there.problem)
+    def record_failure(self, stub: DeadEngineStub, error: Exception) -> None:
+        """Record that a restart failed."""
+        outage = self._outages[stub.version]
+        outage.failed_attempts += 1
+        pause_s = min(FIRST_PAUSE_S * 2 ** (outage.failed_attempts - 1), MAX_PAUSE_S)
+        outage.next_attempt = self._clock() + pause_s
+        stub.attempts = f"attempt {outage.failed_attempts} of {self._attempts} to restart it failed: {error}"
+        stub.stays_down = outage.failed_attempts >= self._attempts
+        logger.warning("version %s: %s", stub.version, stub.problem)
 
-    def succeeded(self, there: DeadEngineStub) -> None:
-        """It was opened."""
-        self.reopened += 1
-        self._outages[there.version].opened = self._clock()
-        logger.warning("version %s was opened again", there.version)
-
-    @staticmethod
-    def _leave(there: DeadEngineStub, why: str) -> None:
-        there.lasting, there.tried = True, why
+    def record_restart(self, stub: DeadEngineStub) -> None:
+        """Record that the engine was restarted."""
+        self.restarted += 1
+        self._outages[stub.version].restarted = self._clock()
+        logger.warning("the engine of version %s was restarted", stub.version)

@@ -12,9 +12,9 @@ from torch import nn
 from escultor.batching.probe import refuse_unpacked, said_alone
 from escultor.config import Training
 from escultor.errors import ConfigError, ModelError
-from escultor.model.attention import AttentionKind, attend, kind_for
+from escultor.model.attention import AttentionKind, choose_attention, set_attention
 from escultor.model.forward import unwrapped
-from escultor.model.memory import checkpoint_layers, offloaded
+from escultor.model.memory import checkpoint_layers, offload_activations
 from escultor.train.distributed import World
 from escultor.train.loop import Objective
 from escultor.train.objectives import Loss
@@ -30,10 +30,10 @@ def placed(models: Sequence[Any], settings: Training, world: World) -> Iterator[
     before = [(model, model.device, model.config._attn_implementation) for model in models]
     try:
         for model in models:
-            kind = kind_for(model, world.device, settings.attention)
+            kind = choose_attention(model, world.device, settings.attention)
             _refuse_idle_compiler(settings, kind)
             alone = said_alone(model)
-            attend(model, kind)
+            set_attention(model, kind)
             model.to(world.device)
             refuse_unpacked(model, alone)
         yield
@@ -72,7 +72,7 @@ def sparing(objective: Objective, settings: Training) -> Objective:
         return objective
 
     def loss(model: nn.Module, batch: Any, before: float) -> Loss:
-        with offloaded():
+        with offload_activations():
             return objective.loss(model, batch, before)
 
     return replace(objective, loss=loss)

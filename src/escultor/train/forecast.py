@@ -12,9 +12,9 @@ from escultor.batching.batches import CAPACITY, FORWARD_TOKENS
 from escultor.batching.preflight import Preflight, TokenRow, preflight
 from escultor.config import Training
 from escultor.model.adapters import adapter_numbers
-from escultor.model.attention import kind_for
-from escultor.model.cost import Work, cost, forward_flops, matrix_speed
-from escultor.model.forward import multiplies_in
+from escultor.model.attention import choose_attention
+from escultor.model.cost import Work, estimate_cost, forward_flops, matrix_speed
+from escultor.model.forward import product_dtype
 from escultor.text.chat import ChatTemplate
 from escultor.train.distributed import CPU
 from escultor.train.methods import Method
@@ -33,10 +33,10 @@ def look(
     device: torch.device = CPU,
 ) -> Preflight:
     """The pre-flight of a run on `device`; takes about a tenth of a second more than a pass over the rows."""
-    estimate = cost(
+    estimate = estimate_cost(
         model,
         work(method, rows, model, settings, teacher, device),
-        multiplies_in(settings.dtype, device.type),
+        product_dtype(settings.dtype, device.type),
         matrix_speed(model, settings.dtype, device),
     )
     return preflight(rows, counts, chat, model, estimate, method.kind == "document", show)
@@ -77,7 +77,7 @@ def work(
         frozen_bytes=sum(p.numel() * p.element_size() for p in teacher.parameters()) if teacher else 0,
         dense=teacher is not None,
         masked=settings.attention in ("auto", "dense")
-        and kind_for(model, device, settings.attention) == "dense",
+        and choose_attention(model, device, settings.attention) == "dense",
         checkpointed=settings.gradient_checkpointing,
     )
 

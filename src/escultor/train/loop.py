@@ -19,7 +19,7 @@ from torch import nn
 from escultor.batching.batches import on
 from escultor.config import Training
 from escultor.errors import NotFinite, TrainingError
-from escultor.model.forward import begin_learning, precision
+from escultor.model.forward import precision, set_train_mode
 from escultor.model.memory import keep_freed_memory
 from escultor.train.distributed import ALONE, World, whole
 from escultor.train.objectives import Loss
@@ -99,7 +99,7 @@ def train(
     first, tokens, before = restore_state(run, model, optimizers, world) if run else (0, 0, 0.0)
     began = saved = time.perf_counter()
     report = None
-    begin_learning(model, objective.dropout)
+    set_train_mode(model, objective.dropout)
     for step in range(first, stream.steps):
         started = time.perf_counter()
         own = _accumulate(forward, stream.micro_batches(step), objective, world)

@@ -16,7 +16,7 @@ import torch
 
 from escultor.errors import PlaceError, StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
-from escultor.train.filenames import HALF_WRITTEN, LAST_GOOD, LOCK, METRICS, PLAIN, SHARDED
+from escultor.train.filenames import HALF_WRITTEN, LAST_GOOD, LOCK, LOCK_OWNER, METRICS, PLAIN, SHARDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RunFolder:
         """Whether a run was cut short here: its state lies here, or nothing but rows of one without."""
         if (self.path / PLAIN).is_file() or self.sharded_states():
             return True
-        own = (self.metrics.name, LAST_GOOD, LOCK)
+        own = (self.metrics.name, LAST_GOOD, LOCK, LOCK_OWNER)
         return all(path.name in own or path.match(HALF_WRITTEN) for path in self.path.iterdir())
 
     def sharded_states(self) -> list[Path]:
@@ -87,7 +87,7 @@ class RunFolder:
     def finish(self) -> None:
         """The run is done and its result saved elsewhere: what it needed to go on is not needed any more, nor
         what processes left that were killed."""
-        for name in (PLAIN, LOCK):
+        for name in (PLAIN, LOCK, LOCK_OWNER):
             (self.path / name).unlink(missing_ok=True)
         for left in (*self.sharded_states(), self.path / LAST_GOOD):
             shutil.rmtree(left, ignore_errors=True)

@@ -93,14 +93,14 @@ class CTranslate2Engine(QueueingEngine):
                 row.count += 1
                 if step.token_id in row.stops:
                     row.finish = "stop"
-                elif row.count >= row.room:
+                elif row.count >= row.max_tokens:
                     row.finish = "length"
                 row.compute_s = (time.perf_counter() - began) / sharing
                 _send(job, *state.add(DecodedToken(step.token_id)))
             return job.cancelled or state.is_finished
 
         try:
-            arguments = greedy_arguments(self._loaded, row.prompt, row.room, sorted(row.stops))
+            arguments = greedy_arguments(self._loaded, row.prompt, row.max_tokens, sorted(row.stops))
             self._generator.generate_batch(**arguments, callback=on_token)
             if not state.is_finished and not job.cancelled:
                 raise EngineFault("an answer ended before its end", f"{row.count} tokens")

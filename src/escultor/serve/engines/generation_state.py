@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from escultor.errors import DataError, SchemaFault
-from escultor.model.decoding import DecodedToken, DecodingRow, room_for
+from escultor.model.decoding import DecodedToken, DecodingRow, answer_budget
 from escultor.model.loaded import Loaded
 from escultor.serve.engines.guided import Guides, SchemaGuide
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
@@ -48,7 +48,7 @@ class Detokenizer:
             prompt=ids,
             sampling=request.sampling,
             stops=self.stops,
-            room=room_for(self.loaded.model, ids, request.sampling.max_new_tokens),
+            max_tokens=answer_budget(self.loaded.model, ids, request.sampling.max_new_tokens),
             guide=None if request.schema is None else self.guides.guide(request.schema),
             top_logprobs=request.top_logprobs,
             score_prompt=request.echo,

@@ -52,7 +52,7 @@ class SchemaGuide:
             bits[:] = 1  # whichever token is drawn, `take` ends the answer
         return torch.from_numpy(bits).bool()  # (V,)
 
-    def take(self, token: int) -> bool:
+    def advance(self, token: int) -> bool:
         if not self._fault:
             self.matcher.consume_token(token)
         return bool(self._fault or self.matcher.is_stopped())

@@ -193,7 +193,7 @@ class Worker:
             self._batches.setdefault(job.adapter, Decoding(self.model))
             free, tokens = free - 1, tokens + len(row.prompt)
         for adapter, jobs in admitted.items():
-            chunks = self._batches[adapter].join_in_chunks(list(jobs), self._prefill_budget)
+            chunks = self._batches[adapter].prefill(list(jobs), self._prefill_budget)
             self._prefills.append(_Prefill(adapter, jobs, chunks))
 
     def _prefill_budget(self) -> int:

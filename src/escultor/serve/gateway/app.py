@@ -1,4 +1,4 @@
-"""The ASGI application: routes, the document that describes them, and errors in OpenAI's shape."""
+"""The ASGI application: routes, their OpenAPI document, and errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.middleware import RequestGuard
 from escultor.serve.gateway.openapi import COMPONENTS, REQUESTS
-from escultor.serve.wire.errors import ApiError, refusal_for, refusal_of
+from escultor.serve.wire.errors import ApiError, to_api_error, validation_error
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-OPEN = ("/health", "/static/", "/v1/feedback/t/")  # paths that ask for no key
+OPEN_PATHS = ("/health", "/static/", "/v1/feedback/t/")  # they require no key
 _HEADERS = ("version", "arm", "feedback-token", "ignored")
 
 
 def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> FastAPI:
-    """The application of a gateway, which it starts and closes; `started` is called in between."""
+    """The application of a gateway, which it starts and closes; `started` is called once it has started."""
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             await gateway.start()
         except BaseException as error:
-            app.state.failed = error  # the server says no more than that it did not start
+            app.state.failed = error  # the server itself reports only that it did not start
             await gateway.close()
             raise
         started()
@@ -48,15 +48,17 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
         finally:
             await gateway.close()
 
-    app = FastAPI(title="Escultor", version=version("escultor"), docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="Escultor", version=version("escultor"), docs_url=None, redoc_url=None, lifespan=lifespan
+    )
     app.state.gateway, app.state.failed = gateway, None
     app.include_router(gateway_routes.router)
     app.include_router(feedback_routes.router)
     for kind in (ApiError, EscultorError, TimeoutError):
-        app.add_exception_handler(kind, _refused)
-    app.add_exception_handler(HTTPException, _not_found)
-    app.add_exception_handler(RequestValidationError, _not_valid)
-    app.openapi = lambda: _document(app)
+        app.add_exception_handler(kind, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.openapi = lambda: _openapi(app)
     app.add_middleware(RequestGuard, settings=gateway.settings)
     if gateway.settings.cors_origins:
         app.add_middleware(
@@ -69,42 +71,43 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     return app
 
 
-def _answer(refusal: ApiError) -> Response:
-    body, headers = to_json(refusal.body()), refusal.headers
-    return Response(body, refusal.status, headers, media_type="application/json")
+def _response(error: ApiError) -> Response:
+    return Response(to_json(error.body()), error.status, error.headers, media_type="application/json")
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    refusal = refusal_of(error)
-    if refusal.status >= 500:
-        raise error  # the guard logs it, and answers
-    return _answer(refusal)
+async def _on_error(_: Request, error: Exception) -> Response:
+    api_error = to_api_error(error)
+    if api_error.status >= 500:
+        raise error  # the middleware logs it, and responds
+    return _response(api_error)
 
 
-async def _not_found(request: Request, error: Any) -> Response:
-    """Paths and methods that are not there, and what the framework refuses by itself."""
+async def _on_http_exception(request: Request, error: Any) -> Response:
+    """Unknown paths and methods, and what the framework itself refuses."""
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-    asked = f"{request.method[:20]} {request.url.path[:200]}"
-    message = f"{asked}: {error.detail}" if code else str(error.detail)
-    return _answer(ApiError(error.status_code, message, code, headers=error.headers))
+    route = f"{request.method[:20]} {request.url.path[:200]}"
+    message = f"{route}: {error.detail}" if code else str(error.detail)
+    return _response(ApiError(error.status_code, message, code, headers=error.headers))
 
 
-async def _not_valid(_: Request, error: Any) -> Response:
-    refusal = refusal_for(error.errors(), ())
-    refusal.status = 422
-    return _answer(refusal)
+async def _on_invalid_request(_: Request, error: Any) -> Response:
+    api_error = validation_error(error.errors(), ())
+    api_error.status = 422
+    return _response(api_error)
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with the bodies that the hot paths read by themselves, and who may call."""
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with security and the request bodies that the completion routes parse."""
     if app.openapi_schema is None:
-        found = FastAPI.openapi(app)
+        document = FastAPI.openapi(app)
         _, bodies = models_json_schema([(kind, "validation") for kind in REQUESTS], ref_template=COMPONENTS)
-        parts = found.setdefault("components", {})
+        parts = document.setdefault("components", {})
         parts.setdefault("schemas", {}).update(bodies["$defs"])
         parts["securitySchemes"] = SCHEMES
-        for path, methods in found["paths"].items():
+        for path, methods in document["paths"].items():
             for operation in methods.values():
-                operation["security"] = [] if path.startswith(OPEN) else [{name: []} for name in SCHEMES]
-        app.openapi_schema = found
+                operation["security"] = (
+                    [] if path.startswith(OPEN_PATHS) else [{name: []} for name in SCHEMES]
+                )
+        app.openapi_schema = document
     return app.openapi_schema

@@ -19,11 +19,11 @@ from escultor.datasets.provenance import derived_from
 from escultor.errors import EscultorError, InputError
 from escultor.serve.auth import Caller
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import JSON, parsed
+from escultor.serve.gateway.middleware import JSON, json_body
 from escultor.serve.intake.intake import CODES, MOST_SHOWN, IntakeResult
 from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.intake.schema import ERASE, IMPORT, LINES, SAID, SAY, SAY_BY_TOKEN, WITHDRAW
-from escultor.serve.wire.errors import ApiError, refusal_of
+from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.store.feedback import name_of, target_of
 from escultor.types import Choice, Erasure, Feedback, Interaction, Scope
 
@@ -45,7 +45,7 @@ _OPEN = {
 async def say(request: Request) -> Response:
     """Take in what people make of an answer: one event, a list of them, or {"events": [...]}."""
     gateway, caller = _enter(request, Scope.FEEDBACK)
-    body = parsed(request)
+    body = json_body(request)
     subject = gateway.subjects.subject(f"key:{caller.key}")
     speaker = FeedbackAuthor(subject, gateway.subjects.subject)
     if isinstance(body, dict) and body.keys() == {"events"}:
@@ -67,15 +67,15 @@ async def say_by_token(request: Request, token: str) -> Response:
     gateway: Gateway = request.app.state.gateway
     try:
         grant = gateway.tokens.read(token, gateway.intake.now())
-        gateway.admit(request.client.host if request.client else "", grant.subject)
-        body = parsed(request)
+        gateway.limit_rate(request.client.host if request.client else "", grant.subject)
+        body = json_body(request)
         if isinstance(body, dict):
             body = {("target" if "kind" in body else "id"): grant.target, **body}
         speaker = FeedbackAuthor(grant.subject, gateway.subjects.subject, grant)
         (taken,) = await gateway.intake.take([body], speaker)
         answer = _one(taken)
     except (ApiError, EscultorError) as error:
-        refusal = refusal_of(error)
+        refusal = to_api_error(error)
         answer = _json(refusal.body(), refusal.status, refusal.headers)
     answer.headers.update(_cors(gateway))
     return answer
@@ -125,7 +125,7 @@ async def bring(request: Request) -> Response:
     """Take in calls that were served elsewhere: a list as JSON, or JSON Lines, read as it comes."""
     gateway, _ = _enter(request, Scope.ADMIN)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    rows = _lines(request) if kind in LINES else _elements(parsed(request))
+    rows = _lines(request) if kind in LINES else _elements(json_body(request))
     accepted, refused, problems = 0, 0, []
     under_way: list[tuple[int, Any]] = []
 
@@ -136,7 +136,7 @@ async def bring(request: Request) -> Response:
             if not isinstance(outcome, BaseException):
                 accepted += 1
                 continue
-            error = refusal_of(outcome)
+            error = to_api_error(outcome)
             if error.status in (500, 503):
                 raise outcome
             refused += 1
@@ -169,8 +169,8 @@ async def thumbs() -> Response:
 
 def _enter(request: Request, scope: Scope) -> tuple[Gateway, Caller]:
     gateway: Gateway = request.app.state.gateway
-    caller = gateway.caller(request.scope["headers"], scope)
-    gateway.admit(caller.key or (request.client.host if request.client else ""), None)
+    caller = gateway.authenticate(request.scope["headers"], scope)
+    gateway.limit_rate(caller.key or (request.client.host if request.client else ""), None)
     return gateway, caller
 
 
@@ -192,7 +192,7 @@ def _call(row: Any, gateway: Gateway) -> Interaction | ApiError:
         if not isinstance(row, dict):
             raise Fault("the row is no object")
         call = served(row, gateway.subjects.subject)
-        return call if gateway.settings.keep_text else gateway.ledger.redacted(call)
+        return call if gateway.settings.keep_text else gateway.request_log.redacted(call)
     except (Fault, InputError) as fault:
         return ApiError(400, str(fault))
 

@@ -1,4 +1,4 @@
-"""The gateway: what it is made of, who may use it, and how an answer is given and recorded."""
+"""The gateway: its parts and their life, who may use it, and how an answer is computed and recorded."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded
-from escultor.serve.auth import Caller, Keyring, given_key
+from escultor.serve.auth import Caller, Keyring, key_of
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
 from escultor.serve.gateway.recovery import Recovery
 from escultor.serve.gateway.request_log import RequestLog
 from escultor.serve.gateway.request_metadata import RequestMetadata
-from escultor.serve.in_flight import InFlightCompletion, produced
+from escultor.serve.in_flight import InFlightCompletion, merged_events
 from escultor.serve.intake.intake import Intake
 from escultor.serve.intake.parse import DAY_S
 from escultor.serve.intake.tokens import FeedbackTokens, TokenGrant
-from escultor.serve.limits import Buckets
+from escultor.serve.limits import RateLimiter
 from escultor.serve.protocol import Delta, End
 from escultor.serve.restart_policy import RestartPolicy
 from escultor.serve.subjects import SubjectHasher
@@ -36,13 +36,13 @@ from escultor.types import Deployment, ImplicitEvent, KeyEvent, Scope
 
 logger = logging.getLogger(__name__)
 
-RECOVER_S = 60.0  # between two looks for streams whose process is gone
+RECOVER_S = 60.0  # between two searches for streams whose process is gone
 TOKEN_NAMES = ("thumb", "correction", "remark", *(event.value for event in ImplicitEvent))
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
 class Gateway:
-    """One store, its deployments and whoever asks. `start` it in the event loop that it serves."""
+    """One store behind OpenAI's protocol. `start` it in the event loop that it serves."""
 
     def __init__(
         self,
@@ -54,38 +54,38 @@ class Gateway:
         fixed: bool = False,
         draw: Callable[[], float] = random.random,
     ):
-        """`default` holds where the log has no deployment, and always where it is `fixed`."""
+        """`default` is the deployment where the log has none, and always where it is `fixed`."""
         self.store, self.settings, self._draw = store, settings, draw
-        self.subjects, self.tokens = SubjectHasher.of(store.root), FeedbackTokens.of(store.root)
+        self.subjects, self.tokens = SubjectHasher.for_store(store.root), FeedbackTokens.of(store.root)
         self.writer = Writer(store.log)
-        self.ledger = RequestLog(self.writer, self.subjects, settings)
-        self.recovery = Recovery(store.log, self.writer, self.ledger.owner)
+        self.request_log = RequestLog(self.writer, self.subjects, settings)
+        self.recovery = Recovery(store.log, self.writer, self.request_log.owner)
         self.intake = Intake(store, self.writer, settings.feedback, keep_text=settings.keep_text)
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
-        reopening = RestartPolicy(settings.reopen_attempts, settings.reopen_quiet_s)
-        self.deployments = Deployments(read, load, default, settings.names, reopening)
+        restarts = RestartPolicy(settings.reopen_attempts, settings.reopen_quiet_s)
+        self.deployments = Deployments(read, load, default, settings.names, restarts)
         self.keys = Keyring()
-        self.shadows_left_out = 0  # since the start, for want of room
+        self.shadows_left_out = 0  # since the start, for lack of capacity
         self._key_events: list[KeyEvent] = []
         self._keys_seen = 0
         self._shadows: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
-        limits = settings.rate_per_key, settings.rate_per_subject
-        self._buckets = [Buckets(rate, settings.burst) if rate else None for rate in limits]
+        rates = settings.rate_per_key, settings.rate_per_subject
+        self._limiters = [RateLimiter(rate, settings.burst) if rate else None for rate in rates]
 
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load what holds and begin to follow the log. Raises what the loading of the champion raises."""
+        """Load the deployment and begin to follow the log. Raises what loading the champion raises."""
         await asyncio.to_thread(self._read_keys)
-        lost = await asyncio.to_thread(self.recovery.look)
-        if lost:
-            logger.warning("%d streams that were cut by the end of their process are recorded", lost)
+        recovered = await asyncio.to_thread(self.recovery.recover)
+        if recovered:
+            logger.warning("%d streams that were cut off by the end of their process are recorded", recovered)
         await self.deployments.start()
         self._following = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        """End shadow answers, free the engines, write what waits."""
+        """Cancel shadow answers, free the engines, write what waits."""
         tasks = [*self._shadows, *([self._following] if self._following else [])]
         for task in tasks:
             task.cancel()
@@ -94,35 +94,35 @@ class Gateway:
         await asyncio.to_thread(self.writer.close)
 
     async def _follow(self) -> None:
-        last = time.monotonic()
+        last_recovery = time.monotonic()
         while True:
             await asyncio.sleep(self.settings.follow_s)
             await self.deployments.follow()
             try:
                 await asyncio.to_thread(self._read_keys)
-                if time.monotonic() - last > RECOVER_S:
-                    last = time.monotonic()
-                    await asyncio.to_thread(self.recovery.look)
+                if time.monotonic() - last_recovery > RECOVER_S:
+                    last_recovery = time.monotonic()
+                    await asyncio.to_thread(self.recovery.recover)
             except EscultorError as error:
                 logger.warning("the log could not be followed: %s", error)
 
     def _read_keys(self) -> None:
-        new = list(self.store.log.read(KeyEvent, after=self._keys_seen))
-        if new:
-            self._keys_seen = new[-1][0]
-            self._key_events += [event for _, event in new]
+        events = list(self.store.log.read(KeyEvent, after=self._keys_seen))
+        if events:
+            self._keys_seen = events[-1][0]
+            self._key_events += [event for _, event in events]
             self.keys = Keyring(self._key_events)
 
-    # --- who, and how often -------------------------------------------------------------------
+    # --- access -------------------------------------------------------------------------------
 
-    def caller(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> Caller:
-        """Who makes a request, if they may.
+    def authenticate(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> Caller:
+        """The caller of a request that needs this scope.
 
-        Raises Refusal: 401 and 403 as the keyring says; without keys, 403 for a request that a web page
-        had sent here under another host's name.
+        Raises ApiError: 401 and 403 as the keyring does; without keys, 403 for a request under another
+        host's name, which a web page may have caused.
         """
         headers = list(headers)
-        caller = self.keys.caller(given_key(headers), scope)
+        caller = self.keys.authenticate(key_of(headers), scope)
         if caller.key is None:
             host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "localhost")
             name = host if host.endswith("]") else host.rsplit(":", 1)[0]
@@ -131,138 +131,130 @@ class Gateway:
                 raise ApiError(403, message, "host_not_allowed")
         return caller
 
-    def may(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> bool:
-        """Whether who makes a request may do this too."""
+    def is_allowed(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> bool:
+        """Whether the caller of a request has this scope."""
         try:
-            self.caller(headers, scope)
+            self.authenticate(headers, scope)
         except ApiError:
             return False
         return True
 
-    def admit(self, key: str | None, subject: str | None) -> None:
-        """Count a request against its key's and its subject's rate. Raises Refusal (429)."""
-        for buckets, who, what in zip(self._buckets, (key or "", subject), ("key", "subject"), strict=True):
-            if buckets is not None and who is not None and (wait := buckets.take(who)):
-                seconds = max(1, round(wait + 0.5))
-                message = f"too many requests of this {what}; ask again in {seconds} s"
+    def limit_rate(self, key: str | None, subject: str | None) -> None:
+        """Count a request against its key's and its subject's rate. Raises ApiError (429)."""
+        for limiter, name, kind in zip(self._limiters, (key, subject), ("key", "subject"), strict=True):
+            if limiter is not None and name is not None and (wait_s := limiter.acquire(name)):
+                seconds = max(1, round(wait_s + 0.5))
+                message = f"too many requests of this {kind}; try again in {seconds} s"
                 headers = {"Retry-After": str(seconds)}
                 raise ApiError(429, message, "rate_limit_exceeded", headers=headers)
 
     # --- answers ------------------------------------------------------------------------------
 
-    def pick(self, call: ParsedRequest, terms: RequestMetadata) -> EnginePick:
-        """Who answers. Raises Refusal (404) for a model that is not there."""
-        return self.deployments.pick(call.model, terms.subject if terms.named else None, self._draw())
+    def pick(self, parsed: ParsedRequest, metadata: RequestMetadata) -> EnginePick:
+        """The engine for a request. Raises ApiError (404) for an unknown model."""
+        subject = metadata.subject if metadata.named else None
+        return self.deployments.pick(parsed.model, subject, self._draw())
 
-    def token(self, id: str, terms: RequestMetadata) -> str:
-        """The token with which a browser may judge an answer."""
+    def feedback_token(self, id: str, subject: str) -> str:
+        """The token with which a browser may send feedback on an answer."""
         until = int(time.time() + self.settings.feedback.token_days * DAY_S)
-        return self.tokens.issue(TokenGrant(id, terms.subject, TOKEN_NAMES, until))
+        return self.tokens.issue(TokenGrant(id, subject, TOKEN_NAMES, until))
 
-    async def whole(
-        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
-    ) -> None:
+    async def complete(self, completions: Sequence[InFlightCompletion], pick: EnginePick) -> None:
         """Compute answers; their rows are on disk when this returns.
 
-        Raises what the engine raises, StoreError, and TimeoutError. Cancelled, it keeps what there is.
+        Raises what the engine raises, StoreError, and TimeoutError. When cancelled, it records what there is.
         """
-        await self._computed(makings, pick, terms)
-        self._shadow(makings, pick, terms)
+        await self._compute(completions, pick)
+        self._start_shadow(completions)
 
-    async def _computed(
-        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
-    ) -> None:
+    async def _compute(self, completions: Sequence[InFlightCompletion], pick: EnginePick) -> None:
         try:
             async with asyncio.timeout(self.settings.answer_timeout_s):
-                async with aclosing(produced(pick.held.engine, makings)) as events:
+                async with aclosing(merged_events(pick.handle.engine, completions)) as events:
                     async for _ in events:
                         pass
         except BaseException as error:
-            self._broken(makings, pick, terms, error)
+            self._record_aborted(completions, error)
             raise
-        await self.ledger.close(makings, pick, terms)
+        await self.request_log.record(completions)
 
     async def stream(
         self,
-        call: ParsedRequest,
-        makings: Sequence[InFlightCompletion],
+        parsed: ParsedRequest,
+        completions: Sequence[InFlightCompletion],
         pick: EnginePick,
-        terms: RequestMetadata,
         head: dict[str, Any],
         style: ResponseStyle,
     ) -> AsyncGenerator[bytes, None]:
-        """The answers' pieces as server-sent events.
+        """The answers as server-sent events.
 
-        The first is given when the opening is on disk, the last of an answer when its row is. Closing
-        it cancels what is not done, and keeps what there is. Raises as `whole`, at any time.
+        The first chunk is yielded when the pending records are on disk, the last of an answer when its row
+        is. Closing it cancels what is not finished, and records what there is. Raises as `complete`, at any
+        time.
         """
-        index = {making.id: k for k, making in enumerate(makings)}
-        head = {**head, "usage": None} if call.include_usage else head
-        openings = self.ledger.openings(makings, pick, terms)
+        indices = {completion.id: k for k, completion in enumerate(completions)}
+        head = {**head, "usage": None} if parsed.include_usage else head
+        pending = self.request_log.pending(completions)
         started: set[str] = set()
         try:
-            async with aclosing(produced(pick.held.engine, makings)) as events:
-                async for making, event in events:
-                    if openings:  # recorded with the first event: what is refused was never begun
-                        await self.ledger.open(openings)
-                        openings = []
-                    at = index[making.id]
-                    if making.id not in started:
-                        started.add(making.id)
-                        if (first := style.first(at)) is not None:
+            async with aclosing(merged_events(pick.handle.engine, completions)) as events:
+                async for completion, event in events:
+                    if pending:  # recorded with the first event: a request that is refused never began
+                        await self.request_log.record_pending(pending)
+                        pending = []
+                    index = indices[completion.id]
+                    if completion.id not in started:
+                        started.add(completion.id)
+                        if (first := style.first(index)) is not None:
                             yield responses.event({**head, "choices": [first]})
                     if isinstance(event, Delta):
-                        yield responses.event({**head, "choices": [style.delta(at, making, event)]})
+                        yield responses.event({**head, "choices": [style.delta(index, completion, event)]})
                     elif isinstance(event, End):
-                        await self.ledger.close([making], pick, terms)
-                        yield responses.event({**head, "choices": [style.last(at, making)]})
+                        await self.request_log.record([completion])
+                        yield responses.event({**head, "choices": [style.last(index, completion)]})
         except BaseException as error:
-            self._broken(makings, pick, terms, error)
+            self._record_aborted(completions, error)
             raise
-        if call.include_usage:
-            total = responses.usage(makings, call.per_prompt)
+        if parsed.include_usage:
+            total = responses.usage(completions, parsed.per_prompt)
             yield responses.event({**head, "choices": [], "usage": total})
         yield responses.DONE
-        self._shadow(makings, pick, terms)
+        self._start_shadow(completions)
 
-    def _broken(
-        self,
-        makings: Sequence[InFlightCompletion],
-        pick: EnginePick,
-        terms: RequestMetadata,
-        error: BaseException,
-    ) -> None:
-        """Keep what there is, unless nothing was begun: a caller's fault, or no room."""
-        if isinstance(error, InputError | Overloaded) and not any(m.pieces for m in makings):
+    def _record_aborted(self, completions: Sequence[InFlightCompletion], error: BaseException) -> None:
+        """Record what there is, unless nothing began: the caller's fault, or a full queue."""
+        if isinstance(error, InputError | Overloaded) and not any(c.pieces for c in completions):
             return
-        left = isinstance(error, asyncio.CancelledError | GeneratorExit)
-        if time.perf_counter() - makings[0].began >= self.settings.answer_timeout_s:
-            left = False  # its time was over, and it was ended here
-        self.ledger.break_off(makings, pick, terms, "cancelled" if left else "error")
+        is_timeout = time.perf_counter() - completions[0].started >= self.settings.answer_timeout_s
+        has_left = isinstance(error, asyncio.CancelledError | GeneratorExit) and not is_timeout
+        self.request_log.record_aborted(completions, "cancelled" if has_left else "error")
 
     # --- shadows ------------------------------------------------------------------------------
 
-    def _shadow(
-        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
-    ) -> None:
-        """Let the candidate answer too, unseen, after the answer was given and while there is room."""
-        held = self.deployments.standing.shadow
-        if held is None or self._draw() >= self.settings.shadow:
+    def _start_shadow(self, completions: Sequence[InFlightCompletion]) -> None:
+        """Let the candidate in shadow answer too, after the delivery and while there is capacity."""
+        handle = self.deployments.active.shadow
+        if handle is None or self._draw() >= self.settings.shadow:
             return
         if len(self._shadows) >= self.settings.shadow_in_flight:
             self.shadows_left_out += 1
             return
-        copies = [InFlightCompletion(replace(m.ask, streamed=False), f"{m.id}-{SHADOW}") for m in makings]
-        unseen = EnginePick(held, SHADOW, self.settings.shadow)
-        use = ExitStack()
-        use.enter_context(held.used())
-        task = asyncio.create_task(self._answer_unseen(copies, unseen, terms))
+        pick = EnginePick(handle, SHADOW, self.settings.shadow)
+        fields = {"version": handle.version, "arm": pick.arm, "propensity": pick.propensity}
+        copies = [
+            InFlightCompletion(
+                replace(c.request, streamed=False), replace(c.draft, id=f"{c.id}-{SHADOW}", **fields)
+            )
+            for c in completions
+        ]
+        lease = ExitStack()
+        lease.enter_context(handle.in_use())
+        task = asyncio.create_task(self._compute_shadow(copies, pick))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
-        task.add_done_callback(lambda _: use.close())
+        task.add_done_callback(lambda _: lease.close())
 
-    async def _answer_unseen(
-        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
-    ) -> None:
-        with suppress(EscultorError, TimeoutError):  # its row, if there is one, says what became of it
-            await self._computed(makings, pick, terms)
+    async def _compute_shadow(self, completions: Sequence[InFlightCompletion], pick: EnginePick) -> None:
+        with suppress(EscultorError, TimeoutError):  # its row, if there is one, has the finish reason
+            await self._compute(completions, pick)

@@ -1,6 +1,6 @@
-"""What every request passes: size, time and depth of its body, its id, and headers of every answer.
+"""Middleware for every request: size, time and depth of its body, its id, and the response's headers.
 
-Whatever is raised further in becomes an answer in OpenAI's shape here, if none has begun.
+An exception becomes an error response in OpenAI's format here, if no response has begun.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from escultor.config import Serve
 from escultor.ids import new_id
-from escultor.serve.limits import too_deep
-from escultor.serve.wire.errors import ApiError, refusal_of
+from escultor.serve.limits import is_nested_deeper
+from escultor.serve.wire.errors import ApiError, to_api_error
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 JSON = b"application/json"
-PARSED = "escultor.json"  # where a request's scope holds its body, parsed
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
-_ALWAYS = {
+PARSED_BODY = "escultor.json"  # key of a request's scope
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
+_DEFAULT_HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
     b"referrer-policy": b"no-referrer",
@@ -37,98 +37,88 @@ _ALWAYS = {
 }
 
 
-class Gone(Exception):
-    """The client has hung up; nobody reads an answer."""
+class ClientGone(Exception):
+    """The client has disconnected; nobody reads the response."""
 
 
 class RequestGuard:
-    """ASGI middleware around everything."""
+    """ASGI middleware around the whole application."""
 
     def __init__(self, app: Any, settings: Serve):
         self._app, self._settings = app, settings
-        self._most = int(settings.max_body_mb * 1e6)
+        self._max_bytes = int(settings.max_body_mb * 1e6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        id = given if _ID.fullmatch(given) else new_id("req").encode()
-        begun = False
+        id = headers.get(b"x-request-id", b"")
+        id = id if _REQUEST_ID.fullmatch(id) else new_id("req").encode()
+        has_begun = False
 
-        async def out(message: Message) -> None:
-            nonlocal begun
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                begun = True
-                own = {name for name, _ in message["headers"]}
-                more = [(name, value) for name, value in _ALWAYS.items() if name not in own]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", id), *more]}
+                has_begun = True
+                present = {name for name, _ in message["headers"]}
+                defaults = [item for item in _DEFAULT_HEADERS.items() if item[0] not in present]
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", id), *defaults]}
             await send(message)
 
         try:
             receive = await self._checked(scope, headers, receive)
-            await self._app(scope, receive, out)
-        except (Gone, ClientDisconnect):
-            logger.debug("request %s: the client hung up", id.decode())
+            await self._app(scope, receive, send_with_headers)
+        except (ClientGone, ClientDisconnect):
+            logger.debug("request %s: the client disconnected", id.decode())
         except Exception as error:
-            refusal = refusal_of(error)
-            if refusal.status >= 500:
-                logger.error("request %s: %s", id.decode(), error, exc_info=refusal.code == "internal")
-            if begun:
+            api_error = to_api_error(error)
+            if api_error.status >= 500:
+                logger.error("request %s: %s", id.decode(), error, exc_info=api_error.code == "internal")
+            if has_begun:
                 raise
-            await respond(refusal, out)
+            await send_error(api_error, send_with_headers)
 
     async def _checked(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        """A `receive` whose body is small enough; JSON is read whole and parsed before anything sees it."""
+        """A `receive` that enforces the limits; a JSON body is read whole and parsed here."""
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._most:
+        if not length.isdigit() or int(length) > self._max_bytes:
             raise self._too_large()
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if scope["method"] in ("GET", "HEAD", "OPTIONS") or kind != JSON:
-            return self._counted(receive)
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if scope["method"] in ("GET", "HEAD", "OPTIONS") or media_type != JSON:
+            return self._limited(receive)
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
-                body = await self._whole(self._counted(receive))
+                body = await _read_whole(self._limited(receive))
         except TimeoutError:
             raise self._too_slow() from None
-        if too_deep(body, self._settings.max_depth):
+        if is_nested_deeper(body, self._settings.max_depth):
             message = f"the JSON nests deeper than {self._settings.max_depth} brackets"
             raise ApiError(400, message, "invalid_json")
         try:
-            scope[PARSED] = from_json(body, allow_inf_nan=False)
+            scope[PARSED_BODY] = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise ApiError(400, f"the body is not JSON: {error}", "invalid_json") from None
         return _replay(body, receive)
 
-    async def _whole(self, receive: Receive) -> bytes:
-        pieces = []
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            pieces.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                return b"".join(pieces)
+    def _limited(self, receive: Receive) -> Receive:
+        """A `receive` that counts bytes and allows `body_timeout_s` for each piece of the body."""
+        received, more_body = 0, True
 
-    def _counted(self, receive: Receive) -> Receive:
-        """And one that does not fall silent: who sends piece by piece has `body_timeout_s` for each."""
-        seen, more = 0, True
-
-        async def counted() -> Message:
-            nonlocal seen, more
-            try:  # once the body is here, what may come is the end of the connection, whenever
-                async with asyncio.timeout(self._settings.body_timeout_s if more else None):
+        async def limited() -> Message:
+            nonlocal received, more_body
+            try:  # after the body only the end of the connection comes, at any time
+                async with asyncio.timeout(self._settings.body_timeout_s if more_body else None):
                     message = await receive()
             except TimeoutError:
                 raise self._too_slow() from None
-            more = more and message.get("more_body", False)
-            seen += len(message.get("body", b""))
-            if seen > self._most:
+            more_body = more_body and message.get("more_body", False)
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
                 raise self._too_large()
             return message
 
-        return counted
+        return limited
 
     def _too_slow(self) -> ApiError:
         message = f"the body did not arrive within {self._settings.body_timeout_s:.0f} s"
@@ -139,29 +129,29 @@ class RequestGuard:
         return ApiError(413, message, "request_too_large", headers={"Connection": "close"})
 
 
-def parsed(request: Any) -> Any:
-    """The JSON body of a request. Raises Refusal (415) where it was not sent as JSON.
+def json_body(request: Any) -> Any:
+    """The parsed JSON body of a request. Raises ApiError (415) where it was not sent as JSON.
 
-    A web page may send other kinds anywhere without asking first; this one it may not.
+    A web page may send other media types to any host without a CORS preflight; JSON it may not.
     """
-    if PARSED not in request.scope:
+    if PARSED_BODY not in request.scope:
         raise ApiError(415, "the body has to be sent as Content-Type: application/json", "unsupported_media")
-    return request.scope[PARSED]
+    return request.scope[PARSED_BODY]
 
 
-async def respond(refusal: ApiError, send: Send) -> None:
-    """Send an error as the whole answer."""
-    body = to_json(refusal.body())
+async def send_error(error: ApiError, send: Send) -> None:
+    """Send an error as the whole response."""
+    body = to_json(error.body())
     headers = [(b"content-type", JSON), (b"content-length", str(len(body)).encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of some work, which is cancelled when the client hangs up. Raises Gone then."""
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client disconnects. Raises ClientGone then."""
     task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_hung_up(receive))
+    watch = asyncio.create_task(_wait_for_disconnect(receive))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -169,26 +159,37 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
         task.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await task
-        raise Gone
+        raise ClientGone
     finally:
         task.cancel()
         watch.cancel()
 
 
-async def _hung_up(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
+async def _read_whole(receive: Receive) -> bytes:
+    pieces = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the whole body once, then what comes."""
-    given = False
+    """A `receive` that returns the whole body once, then what comes."""
+    is_replayed = False
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        given = True
+        is_replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay

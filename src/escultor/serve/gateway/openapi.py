@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the gateway's answers. The document's test holds the answers to it."""
+"""The OpenAPI schemas of the gateway's responses; a test checks the responses against them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from escultor.serve.wire.errors import ErrorBody
 from escultor.serve.wire.requests import ChatRequest, CompletionRequest
 
 COMPONENTS = "#/components/schemas/{model}"
-_REFUSED = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_ERROR_STATUSES = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
 
 class TokenTop(BaseModel):
@@ -34,8 +34,8 @@ class ChatAnswer(BaseModel):
     refusal: str | None
 
 
-class Own(BaseModel):
-    """What a choice is called in the log, and the token to judge it, where there are several."""
+class ChoiceIdentity(BaseModel):
+    """The id of a choice in the log, and the token for feedback on it, where there are several choices."""
 
     id: str
     feedback_token: str
@@ -46,7 +46,7 @@ class ChatCompletionChoice(BaseModel):
     message: ChatAnswer
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
-    escultor: Own | None = None  # where there are several
+    escultor: ChoiceIdentity | None = None  # where there are several
 
 
 class UsageCounts(BaseModel):
@@ -55,7 +55,7 @@ class UsageCounts(BaseModel):
     total_tokens: int
 
 
-class _Answer(BaseModel):
+class _CompletionBase(BaseModel):
     id: str
     created: int
     model: str
@@ -63,7 +63,7 @@ class _Answer(BaseModel):
     usage: UsageCounts
 
 
-class ChatCompletion(_Answer):
+class ChatCompletion(_CompletionBase):
     object: Literal["chat.completion"]
     choices: list[ChatCompletionChoice]
 
@@ -82,7 +82,7 @@ class CompletionChoice(BaseModel):
     finish_reason: Literal["stop", "length"]
 
 
-class Completion(_Answer):
+class Completion(_CompletionBase):
     object: Literal["text_completion"]
     choices: list[CompletionChoice]
 
@@ -119,28 +119,28 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody, "description": "an error"} for status in statuses}
 
 
-def _asks(request: type[BaseModel], answer: type[BaseModel], *more: int) -> dict[str, Any]:
-    """Options of a path that takes a body and answers whole or in pieces."""
+def _completion_route(request: type[BaseModel], reply: type[BaseModel], *more: int) -> dict[str, Any]:
+    """Options of a route with a JSON body and a response that may be streamed."""
     schema = {"$ref": COMPONENTS.format(model=request.__name__)}
     events = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
     content = {"text/event-stream": {"schema": events}}
-    good = {"model": answer, "description": "the answer, whole or in pieces", "content": content}
+    success = {"model": reply, "description": "the answer, whole or streamed", "content": content}
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     return {
         "response_model": None,
-        "responses": {200: good, **_errors(*_REFUSED, *more)},
+        "responses": {200: success, **_errors(*_ERROR_STATUSES, *more)},
         "openapi_extra": {"requestBody": body},
     }
 
 
-def _gives(answer: type[BaseModel], *statuses: int) -> dict[str, Any]:
-    good = {"model": answer, "description": "what is asked for"}
-    return {"response_model": None, "responses": {200: good, **_errors(*statuses)}}
+def _json_route(reply: type[BaseModel], *statuses: int) -> dict[str, Any]:
+    success = {"model": reply, "description": "the requested object"}
+    return {"response_model": None, "responses": {200: success, **_errors(*statuses)}}
 
 
 REQUESTS = ChatRequest, CompletionRequest
-CHATS = _asks(ChatRequest, ChatCompletion, 422)
-COMPLETIONS = _asks(CompletionRequest, Completion)
-MODELS = _gives(ModelsReply, 401, 403)
-MODEL = _gives(ModelReply, 401, 403, 404)
-HEALTH = _gives(HealthReply)
+CHAT_ROUTE = _completion_route(ChatRequest, ChatCompletion, 422)
+COMPLETION_ROUTE = _completion_route(CompletionRequest, Completion)
+MODELS_ROUTE = _json_route(ModelsReply, 401, 403)
+MODEL_ROUTE = _json_route(ModelReply, 401, 403, 404)
+HEALTH_ROUTE = _json_route(HealthReply)

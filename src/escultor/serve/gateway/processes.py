@@ -1,4 +1,4 @@
-"""Processes that serve: one, or several that share a socket and a store, each with engines of its own."""
+"""Serving processes: one, or several that share a socket and a store, each with its own engines."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from typing import Any
 from escultor.config import Serve
 from escultor.errors import EscultorError, FaultError, InputError
 from escultor.serve.auth import Keyring
-from escultor.serve.engine_loading import EngineSource, engines
+from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.gateway.app import build
 from escultor.serve.gateway.gateway import LOCAL, Gateway
 from escultor.serve.gateway.server import run
 from escultor.store import Store, open_store
 from escultor.types import KeyEvent
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_GRACE_S = 10.0  # beyond what answers under way may take
+_GRACE_S = 10.0  # beyond `drain_s`, the time for answers in flight
 
 
 @dataclass(frozen=True)
 class ServerStart:
-    """All that a serving process has to know; sent to it."""
+    """The arguments of a serving process, sent to it."""
 
     store_url: str
     settings: Serve
     source: EngineSource
 
 
-def may_listen(store: Store, host: str) -> None:
-    """Raises InputError where others could reach a gateway that asks for no key."""
+def require_keys(store: Store, host: str) -> None:
+    """Raises InputError where other machines could reach a gateway that requires no key."""
     if host in LOCAL or host.startswith("127."):
         return
     if not Keyring(event for _, event in store.log.read(KeyEvent)).keys:
@@ -52,66 +52,66 @@ def may_listen(store: Store, host: str) -> None:
 
 
 def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None]) -> None:
-    """Serve in this process until SIGTERM or SIGINT; `listening` is called when requests are taken.
+    """Serve in this process until SIGTERM or SIGINT; `listening` is called when requests are accepted.
 
-    Raises what kept the server from coming up.
+    Raises what kept the server from starting.
     """
     with open_store(start.store_url) as store:
-        load, default, fixed = engines(store, start.source, start.settings)
+        load, default, fixed = engine_loader(store, start.source, start.settings)
         gateway = Gateway(store, start.settings, load, default, fixed=fixed)
         app = build(gateway, started=listening)
         if not run(app, start.settings, bound):
-            raise app.state.failed or FaultError("the server did not come up")
+            raise app.state.failed or FaultError("the server did not start")
 
 
 def serve_in_several(
     start: ServerStart, bound: socket.socket, workers: int, listening: Callable[[], None]
 ) -> None:
-    """Serve in several processes. One that dies is started again, unless it never came up.
+    """Serve in several processes. One that dies is started again.
 
-    Raises FaultError where one does not come up; the others are ended then.
+    Raises FaultError where one does not start; the others are ended then.
     """
     context = multiprocessing.get_context("spawn")
-    told: list[int] = []
-    old = {sign: signal.signal(sign, lambda number, _: told.append(number)) for sign in _SIGNALS}
+    received: list[int] = []  # signals
+    old = {each: signal.signal(each, lambda number, _: received.append(number)) for each in _SIGNALS}
     processes: list[tuple[SpawnProcess, Any]] = []
 
-    def begin() -> None:
-        up = context.Event()
-        process = context.Process(target=_work, args=(start, bound, up), daemon=False)
+    def start_process() -> None:
+        is_up = context.Event()
+        process = context.Process(target=_work, args=(start, bound, is_up), daemon=False)
         process.start()
-        processes.append((process, up))
+        processes.append((process, is_up))
 
     try:
         for _ in range(workers):
-            begin()
+            start_process()
         announced = False
-        while not told:
-            wait([process.sentinel for process, _ in processes], _LOOK_S)
-            if not announced and all(up.is_set() for _, up in processes):
+        while not received:
+            wait([process.sentinel for process, _ in processes], _POLL_S)
+            if not announced and all(is_up.is_set() for _, is_up in processes):
                 announced = True
                 listening()
-            for process, up in [each for each in processes if not each[0].is_alive()]:
-                processes.remove((process, up))
-                if not up.is_set():
-                    raise FaultError("a worker did not come up", f"exit code {process.exitcode}")
-                begin()
+            for process, is_up in [each for each in processes if not each[0].is_alive()]:
+                processes.remove((process, is_up))
+                if not is_up.is_set():
+                    raise FaultError("a worker did not start", f"exit code {process.exitcode}")
+                start_process()
     finally:
         _end([process for process, _ in processes], start.settings.drain_s)
-        for sign, handler in old.items():
-            signal.signal(sign, handler)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
-def _work(start: ServerStart, bound: socket.socket, up: Any) -> None:
+def _work(start: ServerStart, bound: socket.socket, is_up: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        serve(start, bound, up.set)
+        serve(start, bound, is_up.set)
     except EscultorError as error:
         raise SystemExit(str(error)) from error
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would hold the port, and nobody could end it by name."""
+    """End this process with its parent: a worker whose parent was killed would hold the port."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -121,9 +121,9 @@ def _end_with_parent() -> None:
 def _end(processes: list[SpawnProcess], drain_s: float) -> None:
     for process in processes:
         process.terminate()
-    until = time.monotonic() + drain_s + _GRACE_S
+    deadline = time.monotonic() + drain_s + _GRACE_S
     for process in processes:
-        process.join(max(0.0, until - time.monotonic()))
+        process.join(max(0.0, deadline - time.monotonic()))
         if process.is_alive():
             process.kill()
             process.join()

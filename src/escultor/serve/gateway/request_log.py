@@ -1,9 +1,9 @@
-"""Log first, answer second: rows of answers, durable before anything is delivered, or what a setting says.
+"""Log first, answer second: rows of answers, on disk before anything is delivered.
 
-What holds of a stream: its `PendingInteraction` is durable before its first piece is delivered, its row
-before its last. If the process dies between, the row it carries is recorded by `recovery`:
-prompt, version, arm and seed are known then, the pieces delivered are not, and the row says so: it ends
-`interrupted`, which no other row does.
+Of a stream, the `PendingInteraction` is on disk before its first piece is delivered, and its row before its
+last. If the process dies between, `recovery` records the row that the pending record carries: prompt,
+version, arm and seed are known then, the delivered pieces are not, and its finish reason is `interrupted`,
+which no other row has.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ from concurrent.futures import Future
 from escultor.config import Serve
 from escultor.errors import EscultorError, StoreError
 from escultor.ids import new_id
-from escultor.serve.deployments import EnginePick
-from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import AbortReason, InFlightCompletion
-from escultor.serve.interactions import Placement, Request, interaction
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.writer import Writer
 from escultor.store.redaction import redacted
@@ -32,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class RequestLog:
-    """Writes rows of answers, and counts what could not be written."""
+    """Writes the rows of answers, and counts those that could not be written."""
 
     def __init__(
         self,
@@ -42,85 +39,58 @@ class RequestLog:
         clock: Callable[[], float] = time.time,
     ):
         self._writer, self._subjects, self._settings, self._clock = writer, subjects, settings, clock
-        # Another process with this number on this machine is told apart by the random part.
+        # The random part distinguishes later processes that get the same number.
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{new_id('gw')}"
         self.unlogged = 0  # answers delivered (or broken off) without a row, since the start
 
-    def row(
-        self,
-        making: InFlightCompletion,
-        pick: EnginePick,
-        terms: RequestMetadata,
-        broken: AbortReason = "error",
-    ) -> Interaction:
-        """The row of an answer as it stands; `broken` says why it has no end, where it has none."""
+    def row(self, completion: InFlightCompletion, aborted: AbortReason = "error") -> Interaction:
+        """The row of an answer as it is now; `aborted` is its finish reason where it has no end."""
         settings = self._settings
-        version = pick.held.version
-        hourly = settings.hourly_price_usd if settings.upstream is None else 0.0  # whose machine computes
-        outcome = making.outcome(broken, version, settings.prices, hourly)
-        request = Request(
-            making.messages,
-            terms.subject,
-            terms.skill,
-            terms.lineage,
-            terms.consent,
-            terms.retain_until,
-            making.id,
-            terms.tenant,
-        )
-        placement = Placement(version, pick.arm, pick.propensity)
-        made = interaction(request, placement, making.ask.sampling, outcome, self._clock())
-        return made if settings.keep_text else self.redacted(made)
+        hourly = settings.hourly_price_usd if settings.upstream is None else 0.0  # another's machine computes
+        row = completion.interaction(aborted, self._clock(), settings.prices, hourly)
+        return row if settings.keep_text else self.redacted(row)
 
-    def openings(
-        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
-    ) -> list[PendingInteraction]:
-        """What is to be recorded of answers of which nothing has come yet."""
+    def redacted(self, row: Interaction) -> Interaction:
+        """The row without any text."""
+        return redacted(row, self._subjects.subject)
+
+    def pending(self, completions: Sequence[InFlightCompletion]) -> list[PendingInteraction]:
+        """The pending records of answers that have not begun."""
         until = self._clock() + 2 * self._settings.answer_timeout_s
-        return [
-            PendingInteraction(self.owner, until, self.row(making, pick, terms, "interrupted"))
-            for making in makings
-        ]
+        return [PendingInteraction(self.owner, until, self.row(c, "interrupted")) for c in completions]
 
-    async def open(self, openings: Sequence[PendingInteraction]) -> None:
+    async def record_pending(self, pending: Sequence[PendingInteraction]) -> None:
         """Record that answers are about to be streamed. Raises StoreError where that is refused."""
-        if (error := await self._keep(openings)) is not None:
-            logger.error("answers are streamed whose opening could not be recorded: %s", error)
+        if (error := await self._write(pending)) is not None:
+            logger.error("answers are streamed whose pending records could not be written: %s", error)
 
-    async def close(
-        self, makings: Sequence[InFlightCompletion], pick: EnginePick, terms: RequestMetadata
-    ) -> None:
-        """Record answers that are done; they are on disk when this returns, together or not at all.
+    async def record(self, completions: Sequence[InFlightCompletion]) -> None:
+        """Record finished answers; they are on disk when this returns, together or not at all.
 
-        Raises StoreError where they could not be kept and the setting is to refuse.
+        Raises StoreError where they could not be written and `serve.on_store_failure` is `refuse`.
         """
-        rows = [self.row(making, pick, terms) for making in makings]
-        for making in makings:
-            making.recorded = True
-        if (error := await self._keep(rows)) is not None:
-            self._missed(len(rows), error)
+        rows = [self.row(completion) for completion in completions]
+        for completion in completions:
+            completion.recorded = True
+        if (error := await self._write(rows)) is not None:
+            self._count_unlogged(len(rows), error)
 
-    def break_off(
-        self,
-        makings: Sequence[InFlightCompletion],
-        pick: EnginePick,
-        terms: RequestMetadata,
-        why: AbortReason,
-    ) -> None:
-        """Record what there is of answers that will not be delivered to their end. Waits for nothing."""
-        for making in makings:
-            if not making.recorded:
-                making.recorded = True
+    def record_aborted(self, completions: Sequence[InFlightCompletion], reason: AbortReason) -> None:
+        """Record what there is of answers that will not be finished, without waiting for the disk."""
+        for completion in completions:
+            if not completion.recorded:
+                completion.recorded = True
                 try:
-                    self._writer.submit(self.row(making, pick, terms, why)).add_done_callback(self._heard)
+                    future = self._writer.submit(self.row(completion, reason))
+                    future.add_done_callback(self._on_written)
                 except EscultorError as error:
-                    self._missed(1, error)
+                    self._count_unlogged(1, error)
 
-    async def _keep(self, nouns: Sequence[object]) -> Exception | None:
-        """Write nouns; why they were not written, where the setting is to answer nevertheless."""
+    async def _write(self, records: Sequence[object]) -> Exception | None:
+        """Write records; the error, where `serve.on_store_failure` is `answer`."""
         try:
             async with asyncio.timeout(self._settings.store_timeout_s):
-                await self._writer.write(*nouns)
+                await self._writer.write(*records)
         except (EscultorError, TimeoutError) as error:
             if self._settings.on_store_failure == "refuse":
                 logger.error("an answer could not be recorded, and is refused: %s", error)
@@ -128,14 +98,10 @@ class RequestLog:
             return error
         return None
 
-    def _heard(self, future: Future[list[int]]) -> None:
+    def _on_written(self, future: Future[list[int]]) -> None:
         if (error := future.exception()) is not None:
-            self._missed(1, error)
+            self._count_unlogged(1, error)
 
-    def _missed(self, count: int, error: BaseException) -> None:
+    def _count_unlogged(self, count: int, error: BaseException) -> None:
         self.unlogged += count
         logger.error("%d answers could not be recorded: %s", count, error)
-
-    def redacted(self, made: Interaction) -> Interaction:
-        """The row without a word of what was said."""
-        return redacted(made, self._subjects.subject)

@@ -1,13 +1,13 @@
-"""Under which terms a request is recorded: whose it is, what it continues, what may be done with it.
+"""Request metadata: whose request it is, what it continues, and what may be done with its row.
 
-Each is a header `x-escultor-…`, or a key `escultor_…` of OpenAI's `metadata`; the header goes first.
+Each is a header `x-escultor-…`, or a key `escultor_…` of OpenAI's `metadata`; the header takes precedence.
 
-    subject      the user's name; OpenAI's `safety_identifier` or `user` will do as well
-    skill        what the answer is filed under
+    subject      the user's name; OpenAI's `safety_identifier` or `user` are read as well
+    skill        the skill that the answer is filed under
     parent       id of the answer that this request continues, with
-    relation     regenerate | edit_prompt | continue (where a parent is given alone)
+    relation     regenerate | edit_prompt | continue (the default where a parent is given)
     consent      train | eval_only | none
-    retain-days  the row may be purged after so many days
+    retain-days  the row is purged after so many days
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from enum import StrEnum
 from typing import TypeVar
 
 from escultor.serve.auth import Caller
+from escultor.serve.deployments import EnginePick
+from escultor.serve.in_flight import prompt_messages
+from escultor.serve.interactions import draft_interaction
+from escultor.serve.protocol import GenerationRequest
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import ParsedRequest
-from escultor.types import Consent, Lineage, Relation
+from escultor.types import Consent, Interaction, Lineage, Relation
 
 PREFIX = "x-escultor-"
 NAMES = ("subject", "skill", "parent", "relation", "consent", "retain-days")
 E = TypeVar("E", bound=StrEnum)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _DAY_S = 86400.0
-_MOST_DAYS = 36500.0
+_MAX_DAYS = 36500.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,67 +42,85 @@ class RequestMetadata:
     """Whose request it is and what may be done with its row."""
 
     subject: str  # salted hash
-    named: bool  # whether the caller said who asks; a request of nobody in particular is not sticky
+    named: bool  # whether the request names its user; requests without a user are not sticky to a version
     skill: str
     lineage: Lineage | None
     consent: Consent
-    retain_until: float | None
-    tenant: str  # the key that asked; empty where the gateway has none
-    ignored: tuple[str, ...] = ()  # given, and not acted on: reported back
+    retain_until: float | None  # seconds since the epoch
+    tenant: str  # the caller's key; empty where the gateway has none
+    ignored: tuple[str, ...] = ()  # given without effect: reported back
+
+    def draft(self, id: str, request: GenerationRequest, pick: EnginePick) -> Interaction:
+        """The draft of the row of one answer to this request."""
+        return draft_interaction(
+            prompt_messages(request.prompt),
+            id=id,
+            subject=self.subject,
+            version=pick.handle.version,
+            sampling=request.sampling,
+            skill=self.skill,
+            arm=pick.arm,
+            propensity=pick.propensity,
+            lineage=self.lineage,
+            consent=self.consent,
+            retain_until=self.retain_until,
+            tenant=self.tenant,
+        )
 
 
-def read_terms(
+def parse_metadata(
     headers: Iterable[tuple[bytes, bytes]],
-    call: ParsedRequest,
+    parsed: ParsedRequest,
     caller: Caller,
     subjects: SubjectHasher,
     *,
     skill: str,
     consent: Consent,
 ) -> RequestMetadata:
-    """The terms of a request; `skill` and `consent` hold where it gives none.
+    """The metadata of a request; `skill` and `consent` are used where it gives none.
 
-    Raises Refusal for a value that is not allowed, InputError for a user's name that cannot be hashed.
+    Raises ApiError for a value that is not allowed, InputError for a user's name that cannot be hashed.
     """
-    given, ignored = _gather(headers, call.metadata)
-    name = given.get("subject") or call.user
-    # Nobody in particular is still somebody's application: its key stands for it.
-    subject = subjects.subject(name if name else f"key:{caller.key}")
-    fallback = consent if call.store else Consent.NONE
+    values, ignored = _collect(headers, parsed.metadata)
+    user = values.get("subject") or parsed.user
+    # A request without a user belongs to its application, which its key identifies.
+    subject = subjects.subject(user if user else f"key:{caller.key}")
+    default_consent = consent if parsed.store else Consent.NONE
     return RequestMetadata(
         subject=subject,
-        named=bool(name),
-        skill=_word("skill", given.get("skill", skill)),
-        lineage=_lineage(given.get("parent"), given.get("relation")),
-        consent=_one_of("consent", Consent, given["consent"]) if "consent" in given else fallback,
-        retain_until=_retain(given.get("retain-days")),
+        named=bool(user),
+        skill=_word("skill", values.get("skill", skill)),
+        lineage=_lineage(values.get("parent"), values.get("relation")),
+        consent=_one_of("consent", Consent, values["consent"]) if "consent" in values else default_consent,
+        retain_until=_retain_until(values.get("retain-days")),
         tenant=caller.key or "",
         ignored=tuple(ignored),
     )
 
 
-def _gather(
+def _collect(
     headers: Iterable[tuple[bytes, bytes]], metadata: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    given: dict[str, str] = {}
+    """The values by name, and what else was given."""
+    values: dict[str, str] = {}
     ignored: list[str] = []
     for key, value in metadata.items():
         name = key.removeprefix("escultor_").replace("_", "-")
         if key.startswith("escultor_") and name in NAMES:
-            given[name] = value
+            values[name] = value
         else:
             ignored.append(f"metadata.{key}")
-    for raw, value in headers:
-        key = raw.decode("latin-1")
+    for raw_key, raw_value in headers:
+        key = raw_key.decode("latin-1")
         if key.startswith(PREFIX):
             if (name := key.removeprefix(PREFIX)) in NAMES:
-                given[name] = _text(value)
+                values[name] = _decode(raw_value)
             else:
                 ignored.append(key)
-    return given, ignored
+    return values, ignored
 
 
-def _text(value: bytes) -> str:
+def _decode(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -108,34 +130,34 @@ def _text(value: bytes) -> str:
 def _lineage(parent: str | None, relation: str | None) -> Lineage | None:
     if parent is None:
         if relation is not None:
-            raise ApiError(400, "a relation needs the parent it relates to", param="relation")
+            raise ApiError(400, "a `relation` needs a `parent`", param="relation")
         return None
-    how = Relation.CONTINUE if relation is None else _one_of("relation", Relation, relation)
-    return Lineage(_word("parent", parent), how)
+    kind = Relation.CONTINUE if relation is None else _one_of("relation", Relation, relation)
+    return Lineage(_word("parent", parent), kind)
 
 
-def _one_of(name: str, kind: type[E], given: str) -> E:
+def _one_of(name: str, kind: type[E], value: str) -> E:
     try:
-        return kind(given)
+        return kind(value)
     except ValueError:
-        raise ApiError(400, f"`{name}` {given[:40]!r} is not one of {', '.join(kind)}", param=name) from None
+        raise ApiError(400, f"`{name}` {value[:40]!r} is not one of {', '.join(kind)}", param=name) from None
 
 
-def _word(name: str, given: str) -> str:
-    if not _WORD.fullmatch(given):
+def _word(name: str, value: str) -> str:
+    if not _WORD.fullmatch(value):
         message = f"`{name}` cannot be used; allowed: letters, digits and . _ : / -, at most 128"
         raise ApiError(400, message, param=name)
-    return given
+    return value
 
 
-def _retain(days: str | None) -> float | None:
+def _retain_until(days: str | None) -> float | None:
     if days is None:
         return None
     try:
         number = float(days)
     except ValueError:
         number = -1.0
-    if not 0 < number <= _MOST_DAYS:
-        message = f"`retain-days` {days[:40]!r} is no number of days; allowed: up to {_MOST_DAYS:.0f}"
+    if not 0 < number <= _MAX_DAYS:
+        message = f"`retain-days` {days[:40]!r} is not a number of days; allowed: up to {_MAX_DAYS:.0f}"
         raise ApiError(400, message, param="retain-days")
     return time.time() + number * _DAY_S

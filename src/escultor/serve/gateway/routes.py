@@ -1,4 +1,4 @@
-"""The gateway's own paths: answers, models, health."""
+"""The routes of the gateway itself: completions, models, health."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from starlette.responses import Response
 from escultor.ids import new_id
 from escultor.serve.deployments import EnginePick
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import parsed, unless_gone
-from escultor.serve.gateway.openapi import CHATS, COMPLETIONS, HEALTH, MODEL, MODELS
-from escultor.serve.gateway.request_metadata import RequestMetadata, read_terms
+from escultor.serve.gateway.middleware import json_body, unless_disconnected
+from escultor.serve.gateway.openapi import (
+    CHAT_ROUTE,
+    COMPLETION_ROUTE,
+    HEALTH_ROUTE,
+    MODEL_ROUTE,
+    MODELS_ROUTE,
+)
+from escultor.serve.gateway.request_metadata import RequestMetadata, parse_metadata
 from escultor.serve.gateway.sse import EventStream
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.wire import responses
 from escultor.serve.wire.errors import ApiError
-from escultor.serve.wire.requests import ParsedRequest, read_chat, read_completion
+from escultor.serve.wire.requests import ParsedRequest, parse_chat, parse_completion
 from escultor.serve.wire.responses import CHAT, COMPLETION, ResponseStyle
 from escultor.types import Consent, Scope
 
@@ -28,137 +34,138 @@ router = APIRouter()
 OWNER = "escultor"
 
 
-@router.post("/v1/chat/completions", **CHATS)
+@router.post("/v1/chat/completions", **CHAT_ROUTE)
 async def chat(request: Request) -> Response:
-    """An answer to a conversation; filed under the setting's skill, to be learnt from unless told not to."""
-    gateway, call = _call(request, read_chat)
-    return await _answer(request, gateway, call, CHAT, gateway.settings.skill, Consent.TRAIN)
+    """An answer to a conversation; filed under `serve.skill`, with the consent `train` by default."""
+    gateway, parsed = _parse(request, parse_chat)
+    return await _respond(request, parsed, CHAT, gateway.settings.skill, Consent.TRAIN)
 
 
-@router.post("/v1/completions", **COMPLETIONS)
+@router.post("/v1/completions", **COMPLETION_ROUTE)
 async def completions(request: Request) -> Response:
-    """Text that goes on from a prompt as it stands; with `echo` and `logprobs` the prompt is scored.
+    """Text that continues a raw prompt; with `echo` and `logprobs` the prompt is scored.
 
-    Filed under the skill `completion` and not learnt from unless told to: it is no conversation, and
-    evaluation harnesses ask this way.
+    Filed under the skill `completion` with the consent `eval_only` by default: it is not a conversation, and
+    evaluation harnesses use this endpoint.
     """
-    gateway, call = _call(request, read_completion)
-    return await _answer(request, gateway, call, COMPLETION, "completion", Consent.EVAL_ONLY)
+    _, parsed = _parse(request, parse_completion)
+    return await _respond(request, parsed, COMPLETION, "completion", Consent.EVAL_ONLY)
 
 
-@router.get("/v1/models", **MODELS)
+@router.get("/v1/models", **MODELS_ROUTE)
 async def models(request: Request) -> Response:
-    """Every name that may be asked for, and the version it stands for now."""
+    """Every model name that a request may give, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
-    gateway.caller(request.scope["headers"], Scope.INFER)
-    found = [_model(gateway, name, root) for name, root in gateway.deployments.models().items()]
-    return _json({"object": "list", "data": found})
+    gateway.authenticate(request.scope["headers"], Scope.INFER)
+    data = [_model(gateway, name, version) for name, version in gateway.deployments.models().items()]
+    return _json({"object": "list", "data": data})
 
 
-@router.get("/v1/models/{model:path}", **MODEL)
+@router.get("/v1/models/{model:path}", **MODEL_ROUTE)
 async def model(request: Request, model: str) -> Response:
-    """One of them."""
+    """One model name, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
-    gateway.caller(request.scope["headers"], Scope.INFER)
-    root = gateway.deployments.models().get(model)
-    if root is None:
+    gateway.authenticate(request.scope["headers"], Scope.INFER)
+    version = gateway.deployments.models().get(model)
+    if version is None:
         message = f"the model {model[:100]!r} does not exist"
         raise ApiError(404, message, "model_not_found", param="model")
-    return _json(_model(gateway, model, root))
+    return _json(_model(gateway, model, version))
 
 
-@router.get("/health", **HEALTH)
+@router.get("/health", **HEALTH_ROUTE)
 async def health(request: Request) -> Response:
-    """Whether all is well, what answers, what waits, and what could not be logged.
+    """Whether the gateway works, what it serves, what waits, and what could not be recorded.
 
-    What is wrong may name files and servers: it is told to who may read the store.
+    A problem may name files and servers: its text is shown to callers with the scope `read`.
     """
     gateway: Gateway = request.app.state.gateway
-    standing = gateway.deployments.standing
-    found = [*standing.problems, *([gateway.deployments.problem] if gateway.deployments.problem else [])]
-    problem = "; ".join(found) or None
-    told = gateway.may(request.scope["headers"], Scope.READ)
-    well = problem is None and not gateway.ledger.unlogged and not gateway.writer.failed
+    deployments = gateway.deployments
+    active = deployments.active
+    problems = [*active.problems, *([deployments.problem] if deployments.problem else [])]
+    problem = "; ".join(problems) or None
+    may_read = gateway.is_allowed(request.scope["headers"], Scope.READ)
+    is_well = problem is None and not gateway.request_log.unlogged and not gateway.writer.failed
     return _json(
         {
-            "status": "ok" if well else "degraded",
-            "deployment": standing.deployment.id,
-            "champion": standing.champion.version,
-            "versions": sorted(standing.engines),
-            "in_flight": sum(held.users for held in standing.engines.values()),
+            "status": "ok" if is_well else "degraded",
+            "deployment": active.deployment.id,
+            "champion": active.champion.version,
+            "versions": sorted(active.engines),
+            "in_flight": sum(handle.in_flight for handle in active.engines.values()),
             "waiting_writes": gateway.writer.waiting,
             "failed_writes": gateway.writer.failed,
-            "unlogged_answers": gateway.ledger.unlogged,
+            "unlogged_answers": gateway.request_log.unlogged,
             "shadows_left_out": gateway.shadows_left_out,
-            "engines_died": gateway.deployments.reopening.died,
-            "engines_reopened": gateway.deployments.reopening.reopened,
-            "problem": problem if problem is None or told else "the server's log says what",
+            "engines_died": deployments.restarts.died,
+            "engines_reopened": deployments.restarts.restarted,
+            "problem": problem if problem is None or may_read else "the server's log has the details",
         }
     )
 
 
-def _call(request: Request, read: Any) -> tuple[Gateway, ParsedRequest]:
+def _parse(request: Request, parse: Any) -> tuple[Gateway, ParsedRequest]:
     gateway: Gateway = request.app.state.gateway
-    caller = gateway.caller(request.scope["headers"], Scope.INFER)
+    caller = gateway.authenticate(request.scope["headers"], Scope.INFER)
     request.state.caller = caller
-    gateway.admit(caller.key or (request.client.host if request.client else ""), None)
-    return gateway, read(parsed(request), gateway.settings)
+    gateway.limit_rate(caller.key or (request.client.host if request.client else ""), None)
+    return gateway, parse(json_body(request), gateway.settings)
 
 
-async def _answer(
-    request: Request,
-    gateway: Gateway,
-    call: ParsedRequest,
-    style: ResponseStyle,
-    skill: str,
-    consent: Consent,
+async def _respond(
+    request: Request, parsed: ParsedRequest, style: ResponseStyle, skill: str, consent: Consent
 ) -> Response:
-    headers, caller = request.scope["headers"], request.state.caller
-    terms = read_terms(headers, call, caller, gateway.subjects, skill=skill, consent=consent)
-    if terms.named:
-        gateway.admit(None, terms.subject)
-    pick = gateway.pick(call, terms)
+    gateway: Gateway = request.app.state.gateway
+    settings, headers, caller = gateway.settings, request.scope["headers"], request.state.caller
+    metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
+    if metadata.named:
+        gateway.limit_rate(None, metadata.subject)
+    pick = gateway.pick(parsed, metadata)
     id = new_id(style.prefix)
-    # Each answer is a row of its own; the first has the id of the whole.
-    makings = [InFlightCompletion(ask, f"{id}-{k}" if k else id) for k, ask in enumerate(call.asks)]
-    said, settings = _headers(gateway, id, pick, terms), gateway.settings
-    head = responses.head(
-        id, style.piece if call.stream else style.whole, int(time.time()), pick.held.version
-    )
-    with ExitStack() as held:
-        held.enter_context(pick.held.used())  # from now on this engine is not closed under the request
-        if call.stream:
+    # Each answer is a row of its own; the first has the id of the response.
+    completions = [
+        InFlightCompletion(generation, metadata.draft(f"{id}-{k}" if k else id, generation, pick))
+        for k, generation in enumerate(parsed.generations)
+    ]
+    kind = style.chunk if parsed.stream else style.whole
+    head = responses.head(id, kind, int(time.time()), pick.handle.version)
+    response_headers = _headers(gateway, id, pick, metadata)
+    with ExitStack() as lease:
+        lease.enter_context(pick.handle.in_use())  # the engine is not closed under the request
+        if parsed.stream:
             return EventStream(
-                gateway.stream(call, makings, pick, terms, head, style),
-                said,
-                held.pop_all(),
+                gateway.stream(parsed, completions, pick, head, style),
+                response_headers,
+                lease.pop_all(),
                 answer_timeout_s=settings.answer_timeout_s,
                 send_timeout_s=settings.send_timeout_s,
             )
-        await unless_gone(request.receive, gateway.whole(makings, pick, terms))
-    choices = [style.choice(k, making) for k, making in enumerate(makings)]
-    if len(makings) > 1:
-        for choice, making in zip(choices, makings, strict=True):
-            choice[OWNER] = {"id": making.id, "feedback_token": gateway.token(making.id, terms)}
-    return _json({**head, "choices": choices, "usage": responses.usage(makings, call.per_prompt)}, said)
+        await unless_disconnected(request.receive, gateway.complete(completions, pick))
+    choices = [style.choice(k, completion) for k, completion in enumerate(completions)]
+    if len(choices) > 1:
+        for choice, completion in zip(choices, completions, strict=True):
+            token = gateway.feedback_token(completion.id, metadata.subject)
+            choice[OWNER] = {"id": completion.id, "feedback_token": token}
+    usage = responses.usage(completions, parsed.per_prompt)
+    return _json({**head, "choices": choices, "usage": usage}, response_headers)
 
 
-def _headers(gateway: Gateway, id: str, pick: EnginePick, terms: RequestMetadata) -> dict[str, str]:
-    said = {
-        "x-escultor-version": pick.held.version,
+def _headers(gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetadata) -> dict[str, str]:
+    headers = {
+        "x-escultor-version": pick.handle.version,
         "x-escultor-arm": pick.arm,
-        "x-escultor-feedback-token": gateway.token(id, terms),
+        "x-escultor-feedback-token": gateway.feedback_token(id, metadata.subject),
     }
-    if terms.ignored:
-        # What a client calls its metadata may hold anything; a header may not.
-        names = ", ".join(terms.ignored).encode("ascii", "backslashreplace").decode()
-        said["x-escultor-ignored"] = "".join(c if c.isprintable() else "?" for c in names)[:1000]
-    return said
+    if metadata.ignored:
+        # A metadata key may hold any character; a header may not.
+        names = ", ".join(metadata.ignored).encode("ascii", "backslashreplace").decode()
+        headers["x-escultor-ignored"] = "".join(c if c.isprintable() else "?" for c in names)[:1000]
+    return headers
 
 
-def _model(gateway: Gateway, name: str, root: str) -> dict[str, Any]:
-    created = int(gateway.deployments.standing.deployment.time)
-    return {"id": name, "object": "model", "created": created, "owned_by": OWNER, "root": root}
+def _model(gateway: Gateway, name: str, version: str) -> dict[str, Any]:
+    created = int(gateway.deployments.active.deployment.time)
+    return {"id": name, "object": "model", "created": created, "owned_by": OWNER, "root": version}
 
 
 def _json(data: Any, headers: dict[str, str] | None = None) -> Response:

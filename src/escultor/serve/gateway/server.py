@@ -1,9 +1,8 @@
-"""The server process: sockets, connections that wait too long, and an end that loses nothing.
+"""The server process: its socket, slow connections, and a shutdown that loses no answer.
 
-Stated behaviour with slow clients: a connection has `header_timeout_s` for a request's whole header and
-`body_timeout_s` for its body. `max_connections` are held; with one more, the connection that has waited
-longest for a whole request is closed without an answer, so that those who only hold connections drive out one
-another, and whoever asks promptly is answered.
+A connection has `header_timeout_s` for a request's whole header and `body_timeout_s` for its body.
+`max_connections` are held; with one more, the connection that has waited longest for a whole request is
+closed without a response, so that slow clients displace each other, and prompt clients are answered.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises InputError where the address cannot be had."""
+    """A listening socket; port 0 means any free one. Raises InputError where the address cannot be used."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, proto)
     except (OSError, UnicodeError) as error:
-        raise InputError(f"the address {host}:{port} is none", error, "--host and --port") from error
+        raise InputError(f"{host}:{port} is not an address", error, "--host and --port") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
-        remedy = "choose another --port (0: any that is free)"
+        remedy = "choose another --port (0: any free one)"
         raise InputError(f"cannot listen on {host}:{port}", error, None, remedy) from error
     bound.set_inheritable(True)
     return bound
 
 
 def run(app: Any, settings: Serve, bound: socket.socket) -> bool:
-    """Serve until SIGTERM or SIGINT; answers under way may end. Whether the server ever came up."""
+    """Serve until SIGTERM or SIGINT, then finish the answers in flight. Whether the server ever started."""
     config = uvicorn.Config(
         app,
-        http=_protocol(settings),
+        http=http_protocol(settings),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -68,25 +67,24 @@ def run(app: Any, settings: Serve, bound: socket.socket) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """A server for which being told to stop is no fault: it ends as if it had been asked politely."""
+    """A uvicorn server that ends normally on a signal, without raising it again."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        old = {sign: signal.getsignal(sign) for sign in _SIGNALS}
-        for sign in _SIGNALS:
-            loop.add_signal_handler(sign, self.handle_exit, sign, None)
+        old = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
         try:
             yield
         finally:
-            for sign in _SIGNALS:
-                loop.remove_signal_handler(sign)
-                signal.signal(sign, old[sign])
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, old[number])
 
 
-class _Patient(H11Protocol):
-    """HTTP/1.1 that waits for a header only so long, and holds only so many connections that wait. Of each
-    server a class of its own, since the library makes the connections."""
+class _TimedProtocol(H11Protocol):
+    """HTTP/1.1 with a time limit for headers and a limit on connections that wait for a request."""
 
     settings: Serve
     waiting: dict[Any, asyncio.TimerHandle]  # oldest first
@@ -95,21 +93,21 @@ class _Patient(H11Protocol):
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > self.settings.max_connections:
-            oldest = next(iter(self.waiting))  # this one, where all others are being answered
-            oldest._give_up()
+            oldest = next(iter(self.waiting))  # this connection itself, where all others are being answered
+            oldest._drop()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.their_state is h11.SEND_BODY:
             self._wait_for_body()
-        elif self._asks():
+        elif self._is_answering():
             self._stop_waiting()
         elif self not in self.waiting and not self.transport.is_closing():
             self._wait()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._asks() and not self.transport.is_closing():
+        if not self._is_answering() and not self.transport.is_closing():
             self._wait(self.settings.keep_alive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -124,18 +122,18 @@ class _Patient(H11Protocol):
         self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
         self.transport.close()
 
-    def _asks(self) -> bool:
-        """Whether a request's header is here and its answer not yet complete."""
+    def _is_answering(self) -> bool:
+        """Whether a request's header has arrived and its response is not complete."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _wait(self, seconds: float | None = None) -> None:
         self._stop_waiting()
         self.waiting[self] = self.loop.call_later(
-            self.settings.header_timeout_s if seconds is None else seconds, self._give_up
+            self.settings.header_timeout_s if seconds is None else seconds, self._drop
         )
 
     def _wait_for_body(self) -> None:
-        """A body has its time from the guard; until it is here, its connection may be driven out."""
+        """The middleware limits the body's time; until it is here, the connection may still be displaced."""
         if (timer := self.waiting.get(self)) is not None:
             timer.cancel()
 
@@ -143,16 +141,17 @@ class _Patient(H11Protocol):
         if (timer := self.waiting.pop(self, None)) is not None:
             timer.cancel()
 
-    def _give_up(self) -> None:
+    def _drop(self) -> None:
         self._stop_waiting()
         self.transport.abort()
 
 
-def _protocol(settings: Serve) -> type[H11Protocol]:
-    return type("Patient", (_Patient,), {"settings": settings, "waiting": {}})
+def http_protocol(settings: Serve) -> type[H11Protocol]:
+    """The protocol class of one server: uvicorn instantiates it, so that settings are class attributes."""
+    return type("TimedProtocol", (_TimedProtocol,), {"settings": settings, "waiting": {}})
 
 
 def announce(host: str, bound: socket.socket, say: Callable[[str], None]) -> None:
-    """Say in one line where the server listens."""
+    """Pass the line that says where the server listens to `say`."""
     name = f"[{host}]" if ":" in host else host
     say(f"listening on http://{name}:{bound.getsockname()[1]}/v1")

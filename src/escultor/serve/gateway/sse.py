@@ -1,4 +1,4 @@
-"""Server-sent events: an answer in pieces, to a client that may be slow or go away."""
+"""Server-sent events: a response in pieces, to a client that may be slow or disconnect."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from escultor.serve.gateway.middleware import Gone, unless_gone
+from escultor.serve.gateway.middleware import ClientGone, unless_disconnected
 from escultor.serve.wire import responses
-from escultor.serve.wire.errors import refusal_of
+from escultor.serve.wire.errors import to_api_error
 
 logger = logging.getLogger(__name__)
 
 
 class EventStream(Response):
-    """A response whose body is made while it is sent.
+    """A response whose body is computed while it is sent.
 
-    What is raised before the first piece becomes the answer's status; after it, a last event that holds
-    the error. A client that hangs up, or takes a piece too slowly, ends the work.
+    An exception before the first piece becomes the response's status; after it, a last event that holds the
+    error. A client that disconnects, or reads a piece too slowly, cancels the work.
     """
 
     media_type = "text/event-stream"
@@ -31,43 +31,43 @@ class EventStream(Response):
         self,
         pieces: AsyncGenerator[bytes, None],
         headers: Mapping[str, str],
-        held: ExitStack,
+        lease: ExitStack,
         *,
         answer_timeout_s: float,
         send_timeout_s: float,
     ):
+        """`lease` is closed after the last piece is sent."""
         super().__init__(headers={**headers, "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._held = held  # what is needed until the last piece is sent
-        self._pieces, self._answer_s, self._send_s = pieces, answer_timeout_s, send_timeout_s
-        self._begun = False
+        self._pieces, self._lease = pieces, lease
+        self._answer_timeout_s, self._send_timeout_s = answer_timeout_s, send_timeout_s
+        self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._held:
-            await unless_gone(receive, self._deliver(send))
+        with self._lease:
+            await unless_disconnected(receive, self._deliver(send))
 
     async def _deliver(self, send: Send) -> None:
         try:
-            async with asyncio.timeout(self._answer_s), aclosing(self._pieces) as pieces:
+            async with asyncio.timeout(self._answer_timeout_s), aclosing(self._pieces) as pieces:
                 async for piece in pieces:
                     await self._send(send, piece)
-        except Gone:
+        except ClientGone:
             raise
         except Exception as error:
-            refusal = refusal_of(error)
-            if not self._begun:
+            if not self._has_begun:
                 raise
             logger.warning("a stream was broken off: %s", error)
-            await self._send(send, responses.event(refusal.body()))
-        await self._send(send, b"", last=True)
+            await self._send(send, responses.event(to_api_error(error).body()))
+        await self._send(send, b"", is_last=True)
 
-    async def _send(self, send: Send, piece: bytes, last: bool = False) -> None:
+    async def _send(self, send: Send, piece: bytes, is_last: bool = False) -> None:
         try:
-            async with asyncio.timeout(self._send_s):
-                if not self._begun:
-                    self._begun = True
+            async with asyncio.timeout(self._send_timeout_s):
+                if not self._has_begun:
+                    self._has_begun = True
                     start: dict[str, Any] = {"type": "http.response.start", "status": 200}
                     await send({**start, "headers": self.raw_headers})
-                await send({"type": "http.response.body", "body": piece, "more_body": not last})
+                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
         except TimeoutError:
-            raise Gone from None
+            raise ClientGone from None

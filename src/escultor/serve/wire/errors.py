@@ -25,11 +25,11 @@ from escultor.errors import (
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 _KINDS = {401: INVALID, 403: "permission_error", 429: "rate_limit_error"}
-_MOST = 5  # problems of one request that are said
+_MAX_PROBLEMS = 5  # problems of one request that are listed
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong: in words, of which sort, by which parameter, and a code for programs."""
+    """What went wrong: message, error type, parameter, and a code for programs."""
 
     message: str
     type: str
@@ -38,13 +38,13 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     error: ErrorDetail
 
 
 class ApiError(Exception):
-    """A request that ends here, with its status and what the client reads."""
+    """An error response: its HTTP status and what the client reads."""
 
     def __init__(
         self,
@@ -62,60 +62,61 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """What the client reads."""
-        # Whatever a client sent may come back in a message: what is no Unicode would not be JSON.
+        """The body that the client reads."""
+        # A message may quote what the client sent: what is not Unicode would not be JSON.
         message = self.message.encode("utf-8", "replace").decode()
-        said = {"message": message, "type": self.kind, "param": self.param, "code": self.code}
-        return {"error": said}
+        return {"error": {"message": message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
-def refusal_of(error: BaseException) -> ApiError:
-    """What a client reads of any error; of one that nobody foresaw, no more than that there was one."""
+_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (  # status and code; the first match counts
+    (TokenError, 401, "invalid_token"),
+    (TooLong, 400, "context_length_exceeded"),
+    (InputError, 400, "invalid_value"),
+    (Overloaded, 503, "overloaded"),
+    (EngineDown, 503, "engine_down"),
+    (SchemaFault, 422, "schema_not_followed"),
+    (UpstreamFault, 502, "upstream_failed"),
+    (EngineFault, 500, "engine_failed"),
+    (IdTaken, 409, "id_conflict"),
+    (Erased, 410, "erased"),
+    (StoreError, 503, "store_failed"),
+    (TimeoutError, 504, "timeout"),
+)
+_RETRY_AFTER_S = {"overloaded": "1", "engine_down": "2", "store_failed": "5"}
+_MESSAGES = {  # in place of the error's own, which may name a file or a server: those are for the log
+    "id_conflict": "other content is stored under this id; an id names one content for ever",
+    "erased": "this, or what it is about, was erased on request",
+    "store_failed": "the answer could not be recorded, so it is not given; try again later",
+    "timeout": "the answer took too long",
+}
+
+
+def to_api_error(error: BaseException) -> ApiError:
+    """The response to any error; to an unforeseen one it reveals nothing but that there was one."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, TokenError):
-        return ApiError(401, str(error), "invalid_token")
-    if isinstance(error, TooLong):
-        return ApiError(400, str(error), "context_length_exceeded")
-    if isinstance(error, InputError):
-        return ApiError(400, str(error), "invalid_value")
-    if isinstance(error, Overloaded):
-        return ApiError(503, str(error), "overloaded", headers={"Retry-After": "1"})
-    if isinstance(error, EngineDown):
-        return ApiError(503, str(error), "engine_down", headers={"Retry-After": "2"})
-    if isinstance(error, SchemaFault):
-        return ApiError(422, str(error), "schema_not_followed", param="response_format")
-    if isinstance(error, UpstreamFault):
-        return ApiError(502, str(error), "upstream_failed")
-    if isinstance(error, EngineFault):
-        return ApiError(500, str(error), "engine_failed")
-    if isinstance(error, IdTaken):
-        return ApiError(409, "other content is kept under this id; an id names one for ever", "id_conflict")
-    if isinstance(error, Erased):
-        return ApiError(410, "this, or what it is about, was erased on request", "erased")
-    if isinstance(error, StoreError):
-        # The store's own words name a file or a server; they are for the log.
-        message = "the answer could not be recorded, so it is not given; ask again later"
-        return ApiError(503, message, "store_failed", headers={"Retry-After": "5"})
-    if isinstance(error, TimeoutError):
-        return ApiError(504, "the answer took too long", "timeout")
-    return ApiError(500, "something failed that was not foreseen; the server's log says what", "internal")
+    for kind, status, code in _ERRORS:
+        if isinstance(error, kind):
+            headers = {"Retry-After": _RETRY_AFTER_S[code]} if code in _RETRY_AFTER_S else None
+            param = "response_format" if code == "schema_not_followed" else None
+            return ApiError(status, _MESSAGES.get(code) or str(error), code, param=param, headers=headers)
+    return ApiError(500, "an unforeseen error occurred; the server's log has it", "internal")
 
 
-def refusal_for(problems: Sequence[Any], known: Iterable[str]) -> ApiError:
-    """What a client reads of a body that pydantic refused: each problem, and the nearest known name."""
+def validation_error(problems: Sequence[Any], known: Iterable[str]) -> ApiError:
+    """The response to a body that pydantic refused: each problem, and the nearest known name."""
     lines, known = [], tuple(known)
-    for problem in problems[:_MOST]:
+    for problem in problems[:_MAX_PROBLEMS]:
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, known, 1) if len(problem["loc"]) == 1 else []
             hint = f"; did you mean `{near[0]}`?" if near else ""
-            lines.append(f"`{name}` is not a parameter that is implemented{hint}")
+            lines.append(f"`{name}` is not an implemented parameter{hint}")
         else:
-            said = str(problem["msg"]).removeprefix("Value error, ")
-            lines.append(f"`{name}`: {said}" if name else said)
-    if len(problems) > _MOST:
-        lines.append(f"and {len(problems) - _MOST} more")
+            message = str(problem["msg"]).removeprefix("Value error, ")
+            lines.append(f"`{name}`: {message}" if name else message)
+    if len(problems) > _MAX_PROBLEMS:
+        lines.append(f"and {len(problems) - _MAX_PROBLEMS} more")
     first = problems[0]
     param = str(first["loc"][0]) if first["loc"] else None
     code = "unknown_parameter" if first["type"] == "extra_forbidden" else "invalid_value"

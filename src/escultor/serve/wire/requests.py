@@ -1,6 +1,6 @@
-"""What OpenAI's clients send, parsed once into what engines are asked. Unknown parameters are refused.
+"""Requests in OpenAI's format, parsed once into generation requests. Unknown parameters are refused.
 
-A parameter that is not implemented is accepted with the value that changes nothing, and with no other.
+A parameter that is not implemented is accepted with a value that has no effect, and refused with any other.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pydantic_core import CoreSchema, core_schema
 
 from escultor.config import Serve
 from escultor.serve.protocol import GenerationRequest
-from escultor.serve.wire.errors import ApiError, refusal_for
+from escultor.serve.wire.errors import ApiError, validation_error
 from escultor.types import Message, Messages, Role, Sampling
 
 T = TypeVar("T", bound=BaseModel)
 
-MOST_CHOICES = 128  # answers of one request
-MOST_TOKENS = 1 << 20
+MAX_CHOICES = 128  # answers of one request
+MAX_TOKENS_VALUE = 1 << 20
 COMPLETION_TOKENS = 16  # OpenAI's default where a completion does not say
 _SEEDS = 1 << 63
 
 TopP = Annotated[float, Field(gt=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
-MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+MaxTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS_VALUE)]
 Top = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=-_SEEDS, lt=_SEEDS)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -35,7 +35,7 @@ Stops = Annotated[list[Stop], Field(max_length=16)]
 
 
 class UnimplementedParameter:
-    """Marks a parameter that is not implemented: it may be null, or a value that changes nothing."""
+    """Marks a parameter that is not implemented: it may be null, or a value that has no effect."""
 
     def __init__(self, *values: Any):
         self.values = values
@@ -46,11 +46,11 @@ class UnimplementedParameter:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         return {"enum": [None, *self.values]}
 
-    def _check(self, given: Any) -> Any:
-        if given is None or any(
-            given == v and isinstance(given, bool) == isinstance(v, bool) for v in self.values
+    def _check(self, value: Any) -> Any:
+        if value is None or any(
+            value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values
         ):
-            return given
+            return value
         allowed = ", ".join(repr(value) for value in self.values) or "to leave it out"
         raise ValueError(f"is not implemented; allowed: {allowed}")
 
@@ -73,7 +73,7 @@ class ChatMessage(RequestBody):
     function_call: Annotated[Any, UnimplementedParameter()] = None
     audio: Annotated[Any, UnimplementedParameter()] = None
 
-    def noun(self) -> Message:
+    def to_message(self) -> Message:
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return Message(Role.SYSTEM if self.role == "developer" else Role(self.role), text)
 
@@ -104,18 +104,18 @@ class StreamOptions(RequestBody):
 
 
 class CommonParameters(RequestBody):
-    """What both ways of asking take."""
+    """The parameters of both endpoints."""
 
     model: Annotated[str, Field(min_length=1)]
     temperature: Temperature | None = None
     top_p: TopP | None = None
     max_tokens: MaxTokens | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: Stop | Stops | None = None
     seed: Seed | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, description="who asks; kept as a salted hash")
+    user: str | None = Field(default=None, description="the end user; stored as a salted hash")
     frequency_penalty: Annotated[Any, UnimplementedParameter(0)] = None
     presence_penalty: Annotated[Any, UnimplementedParameter(0)] = None
     logit_bias: Annotated[Any, UnimplementedParameter({})] = None
@@ -124,9 +124,9 @@ class CommonParameters(RequestBody):
     repetition_penalty: Annotated[Any, UnimplementedParameter(1)] = None
 
     @model_validator(mode="after")
-    def _stream_options_act(self) -> Any:
+    def _stream_options_need_a_stream(self) -> Any:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options acts only with stream: true")
+            raise ValueError("stream_options has an effect only with stream: true")
         return self
 
 
@@ -138,13 +138,13 @@ class ChatRequest(CommonParameters):
     response_format: (
         Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None
     ) = None
-    safety_identifier: str | None = Field(default=None, description="as `user`, and before it")
+    safety_identifier: str | None = Field(default=None, description="as `user`, which it overrides")
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
         default=None,
-        description="escultor_subject, _skill, _parent, _relation, _consent, _retain_days act; others are "
-        "named in the header x-escultor-ignored",
+        description="escultor_subject, _skill, _parent, _relation, _consent, _retain_days have an effect; "
+        "others are listed in the header x-escultor-ignored",
     )
-    store: bool | None = Field(default=None, description="false: kept in the log, never learnt from")
+    store: bool | None = Field(default=None, description="false: the row has the consent `none`")
     tools: Annotated[Any, UnimplementedParameter([])] = None
     tool_choice: Annotated[Any, UnimplementedParameter("none", "auto")] = None
     parallel_tool_calls: Annotated[Any, UnimplementedParameter(True, False)] = None
@@ -160,29 +160,29 @@ class ChatRequest(CommonParameters):
     prompt_cache_key: Annotated[Any, UnimplementedParameter()] = None
 
     @model_validator(mode="after")
-    def _every_parameter_acts(self) -> ChatRequest:
+    def _no_parameter_is_without_effect(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs acts only with logprobs: true")
-        given = self.max_tokens, self.max_completion_tokens
-        if None not in given and given[0] != given[1]:
-            raise ValueError("max_tokens and max_completion_tokens say different things; give one")
+            raise ValueError("top_logprobs has an effect only with logprobs: true")
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
         return self
 
 
 PromptBody = (
     str
-    | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)]
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
     | Annotated[list[TokenId], Field(min_length=1)]
     | Annotated[
-        list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MOST_CHOICES)
+        list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)
     ]
 )
 
 
 class CompletionRequest(CommonParameters):
     prompt: PromptBody
-    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = Field(
-        default=None, description="0 with echo: the prompt alone, scored"
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_VALUE)] | None = Field(
+        default=None, description="0 with echo: only the prompt is scored"
     )
     echo: bool | None = None
     logprobs: Top | None = None
@@ -190,18 +190,18 @@ class CompletionRequest(CommonParameters):
     suffix: Annotated[Any, UnimplementedParameter("")] = None
 
     @model_validator(mode="after")
-    def _something_is_answered(self) -> CompletionRequest:
+    def _something_is_computed(self) -> CompletionRequest:
         if self.max_tokens == 0 and not self.echo:
-            raise ValueError("max_tokens of 0 acts only with echo: true")
+            raise ValueError("max_tokens of 0 has an effect only with echo: true")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """What a request asks. Answers are numbered prompt by prompt: the k-th to prompt p is p * n + k."""
+    """A client's request. `generations` are ordered by prompt: the k-th answer to prompt p is p * n + k."""
 
     model: str
-    asks: tuple[GenerationRequest, ...]
+    generations: tuple[GenerationRequest, ...]
     per_prompt: int  # n
     stream: bool
     include_usage: bool
@@ -210,87 +210,79 @@ class ParsedRequest:
     store: bool
 
 
-def read_chat(body: Any, settings: Serve) -> ParsedRequest:
-    """The call that a body of /v1/chat/completions makes. Raises Refusal for one that cannot be made."""
-    request = _read(ChatRequest, body)
-    messages = tuple(message.noun() for message in request.messages)
+def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
+    """The request in a body of /v1/chat/completions. Raises ApiError for one that is not valid."""
+    request = _validated(ChatRequest, body)
+    messages = tuple(message.to_message() for message in request.messages)
     schema = None
     if isinstance(request.response_format, JsonSchemaFormat):
         schema = request.response_format.json_schema.json_schema
     elif isinstance(request.response_format, JsonObjectFormat):
         schema = {}
-    most = request.max_completion_tokens or request.max_tokens or settings.max_new_tokens
-    tops = (request.top_logprobs or 0) if request.logprobs else None
-    asks = _asks(request, [messages], most, settings, schema=schema, top_logprobs=tops)
-    user = request.safety_identifier or request.user
-    return _call(request, asks, user, dict(request.metadata or {}), request.store is not False)
+    max_tokens = request.max_completion_tokens or request.max_tokens or settings.max_new_tokens
+    top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    return ParsedRequest(
+        **_common(request, [messages], max_tokens, settings, schema=schema, top_logprobs=top_logprobs),
+        user=request.safety_identifier or request.user,
+        metadata=dict(request.metadata or {}),
+        store=request.store is not False,
+    )
 
 
-def read_completion(body: Any, settings: Serve) -> ParsedRequest:
-    """The call that a body of /v1/completions makes. Raises Refusal for one that cannot be made."""
-    request = _read(CompletionRequest, body)
+def parse_completion(body: Any, settings: Serve) -> ParsedRequest:
+    """The request in a body of /v1/completions. Raises ApiError for one that is not valid."""
+    request = _validated(CompletionRequest, body)
     if request.echo and request.stream:
         raise ApiError(400, "echo is not implemented for streams; leave out one of both", param="echo")
-    most = COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
-    echo = bool(request.echo)
-    prompts = _prompts(request.prompt)
-    asks = _asks(request, prompts, most, settings, top_logprobs=request.logprobs, echo=echo)
-    return _call(request, asks, request.user, {}, True)
+    max_tokens = COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
+    options = {"top_logprobs": request.logprobs, "echo": bool(request.echo)}
+    common = _common(request, _prompts(request.prompt), max_tokens, settings, **options)
+    return ParsedRequest(**common, user=request.user, metadata={}, store=True)
 
 
-def _read(kind: type[T], body: Any) -> T:
+def _validated(kind: type[T], body: Any) -> T:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise refusal_for(problems, kind.model_fields) from None
+        raise validation_error(problems, kind.model_fields) from None
 
 
-def _prompts(given: Any) -> list[Messages | str | tuple[int, ...]]:
-    if isinstance(given, str):
-        return [given]
-    if isinstance(given[0], int):
-        return [tuple(given)]
-    return [prompt if isinstance(prompt, str) else tuple(prompt) for prompt in given]
+def _prompts(prompt: Any) -> list[Messages | str | tuple[int, ...]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt[0], int):
+        return [tuple(prompt)]
+    return [each if isinstance(each, str) else tuple(each) for each in prompt]
 
 
-def _asks(
-    request: CommonParameters,
-    prompts: list[Any],
-    most: int,
-    settings: Serve,
-    **more: Any,
-) -> tuple[GenerationRequest, ...]:
+def _common(
+    request: CommonParameters, prompts: list[Any], max_tokens: int, settings: Serve, **options: Any
+) -> dict[str, Any]:
+    """The fields of a `ParsedRequest` that both endpoints read alike; `options` go to every generation."""
     count = request.n or 1
-    if len(prompts) * count > MOST_CHOICES:
-        message = f"{len(prompts)} prompts times n = {count} are too many answers; allowed: {MOST_CHOICES}"
+    if len(prompts) * count > MAX_CHOICES:
+        message = f"{len(prompts)} prompts times n = {count} are too many answers; allowed: {MAX_CHOICES}"
         raise ApiError(400, message, "invalid_value", param="n")
     temperature = settings.temperature if request.temperature is None else request.temperature
-    # Without a seed one is drawn and kept: what was drawn once can be drawn again.
-    first = (randbits(31) if temperature else 0) if request.seed is None else request.seed
+    # Without a seed one is drawn and recorded, so that every answer can be reproduced.
+    seed = (randbits(31) if temperature else 0) if request.seed is None else request.seed
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
-    return tuple(
+    generations = tuple(
         GenerationRequest(
             prompt,
-            Sampling(temperature, request.top_p or 1.0, most, (first + k) % _SEEDS),
+            Sampling(temperature, request.top_p or 1.0, max_tokens, (seed + k) % _SEEDS),
             stop,
             streamed=bool(request.stream),
-            **more,
+            **options,
         )
         for prompt in prompts
         for k in range(count)
     )
-
-
-def _call(
-    request: CommonParameters,
-    asks: tuple[GenerationRequest, ...],
-    user: str | None,
-    metadata: dict[str, str],
-    store: bool,
-) -> ParsedRequest:
-    options = request.stream_options
-    usage = bool(options and options.include_usage)
-    return ParsedRequest(
-        request.model, asks, request.n or 1, bool(request.stream), usage, user, metadata, store
-    )
+    return {
+        "model": request.model,
+        "generations": generations,
+        "per_prompt": count,
+        "stream": bool(request.stream),
+        "include_usage": bool(request.stream_options and request.stream_options.include_usage),
+    }

@@ -1,4 +1,4 @@
-"""Answers as OpenAI's clients read them: whole, and in pieces. Functions from makings to what is sent."""
+"""Responses in OpenAI's format, whole and streamed: functions from completions to JSON."""
 
 from __future__ import annotations
 
@@ -19,106 +19,104 @@ def event(data: Any) -> bytes:
 
 
 def head(id: str, kind: str, created: int, model: str) -> dict[str, Any]:
-    """What every answer and piece begins with."""
+    """The fields that every response and chunk begins with."""
     return {"id": id, "object": kind, "created": created, "model": model, "system_fingerprint": model}
 
 
-def usage(makings: Sequence[InFlightCompletion], per_prompt: int) -> dict[str, int]:
-    """Tokens of a request: each prompt counted once, however many answers it has."""
-    ends = [making.end for making in makings]
+def usage(completions: Sequence[InFlightCompletion], per_prompt: int) -> dict[str, int]:
+    """Token counts of a request: each prompt counted once, however many answers it has."""
+    ends = [completion.end for completion in completions]
     prompt = sum(end.usage.prompt_tokens for end in ends[::per_prompt] if end)
-    completion = sum(end.usage.completion_tokens for end in ends if end)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
+    completed = sum(end.usage.completion_tokens for end in ends if end)
+    return {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": prompt + completed}
 
 
 class ResponseStyle(Protocol):
     """How one of the two endpoints writes its choices."""
 
     prefix: str  # of ids
-    whole: str  # what a whole answer calls itself
-    piece: str  # what a piece of one calls itself
+    whole: str  # `object` of a whole response
+    chunk: str  # `object` of a chunk of a stream
 
-    def choice(self, index: int, making: InFlightCompletion) -> dict[str, Any]:
-        """A whole answer."""
+    def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        """A whole choice."""
         ...
 
     def first(self, index: int) -> dict[str, Any] | None:
-        """What goes before the first piece of an answer."""
+        """The chunk before the first piece of an answer, None where there is none."""
         ...
 
-    def delta(self, index: int, making: InFlightCompletion, delta: Delta) -> dict[str, Any]:
-        """A piece, as it came."""
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
+        """The chunk of one piece."""
         ...
 
-    def last(self, index: int, making: InFlightCompletion) -> dict[str, Any]:
-        """What says that an answer has ended."""
+    def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        """The chunk that ends an answer."""
         ...
 
 
 class ChatStyle:
     """/v1/chat/completions"""
 
-    prefix, whole, piece = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def choice(self, index: int, making: InFlightCompletion) -> dict[str, Any]:
-        assert making.end is not None
+    def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        assert completion.end is not None
         return {
             "index": index,
-            "message": {"role": "assistant", "content": making.text, "refusal": None},
-            "logprobs": chat_logprobs(making.logprobs) if making.ask.top_logprobs is not None else None,
-            "finish_reason": making.end.finish_reason,
+            "message": {"role": "assistant", "content": completion.text, "refusal": None},
+            "logprobs": chat_logprobs(completion.logprobs)
+            if completion.request.top_logprobs is not None
+            else None,
+            "finish_reason": completion.end.finish_reason,
         }
 
     def first(self, index: int) -> dict[str, Any]:
-        return _chat_piece(index, {"role": "assistant", "content": ""})
+        return _chat_chunk(index, {"role": "assistant", "content": ""})
 
-    def delta(self, index: int, making: InFlightCompletion, delta: Delta) -> dict[str, Any]:
-        wanted = making.ask.top_logprobs is not None
-        logprobs = chat_logprobs(delta.logprobs) if wanted else None
-        return _chat_piece(index, {"content": delta.text}, logprobs)
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
+        has_logprobs = completion.request.top_logprobs is not None
+        logprobs = chat_logprobs(delta.logprobs) if has_logprobs else None
+        return _chat_chunk(index, {"content": delta.text}, logprobs)
 
-    def last(self, index: int, making: InFlightCompletion) -> dict[str, Any]:
-        assert making.end is not None
-        return _chat_piece(index, {}, finish_reason=making.end.finish_reason)
+    def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        assert completion.end is not None
+        return _chat_chunk(index, {}, finish_reason=completion.end.finish_reason)
 
 
 class CompletionStyle:
     """/v1/completions"""
 
-    prefix, whole, piece = "cmpl", "text_completion", "text_completion"
+    prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
-    def choice(self, index: int, making: InFlightCompletion) -> dict[str, Any]:
-        """With `echo` the prompt goes first, in the text and in the tokens."""
-        assert making.end is not None
-        scored = making.scored
-        tokens = [*(scored.logprobs if scored else ()), *making.logprobs]
-        text = (scored.text if scored else "") + making.text
-        top = making.ask.top_logprobs
+    def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        """A whole choice; with `echo` the prompt comes first, in the text and in the tokens."""
+        assert completion.end is not None
+        scored = completion.scored_prompt
+        tokens = [*(scored.logprobs if scored else ()), *completion.logprobs]
+        text = (scored.text if scored else "") + completion.text
+        top = completion.request.top_logprobs
         logprobs = None if top is None else completion_logprobs(tokens, 0, top)
-        return _completion_piece(index, text, logprobs, making.end.finish_reason)
+        return _completion_chunk(index, text, logprobs, completion.end.finish_reason)
 
     def first(self, index: int) -> None:
         return None
 
-    def delta(self, index: int, making: InFlightCompletion, delta: Delta) -> dict[str, Any]:
-        top, offset = making.ask.top_logprobs, making.length - len(delta.text)
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
+        top, offset = completion.request.top_logprobs, completion.length - len(delta.text)
         logprobs = None if top is None else completion_logprobs(delta.logprobs, offset, top)
-        return _completion_piece(index, delta.text, logprobs)
+        return _completion_chunk(index, delta.text, logprobs)
 
-    def last(self, index: int, making: InFlightCompletion) -> dict[str, Any]:
-        assert making.end is not None
-        return _completion_piece(index, "", None, making.end.finish_reason)
+    def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        assert completion.end is not None
+        return _completion_chunk(index, "", None, completion.end.finish_reason)
 
 
 CHAT, COMPLETION = ChatStyle(), CompletionStyle()
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """A list of tokens, each with its likeliest rivals."""
+    """Log-probabilities in the chat format: a list of tokens, each with its likeliest alternatives."""
     return {
         "content": [
             {
@@ -137,10 +135,11 @@ def chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def completion_logprobs(tokens: Sequence[TokenLogprob], offset: int, top: int) -> dict[str, Any]:
-    """Columns, as the older form has them. `offset` is the first token's place in the text, in characters.
+    """Log-probabilities in the completions format: columns. `offset` is the first token's position in the
+    text, in characters.
 
-    The likeliest of each place stand with the chosen token itself, so that whoever compares it with
-    their greatest can tell whether it was greedy; the first token of a prompt has neither.
+    `top_logprobs` of each position include the chosen token, so that a client can compare it with the
+    greatest to see whether it was greedy; they are None for the first token of a prompt.
     """
     offsets = []
     for token in tokens:
@@ -157,24 +156,23 @@ def completion_logprobs(tokens: Sequence[TokenLogprob], offset: int, top: int) -
 def _top(token: TokenLogprob, top: int) -> dict[str, float] | None:
     if token.logprob is None:
         return None
-    likely = {_name(text, data): logprob for text, data, logprob in token.top[:top]}
-    return {**likely, _name(token.text, token.bytes): token.logprob}
+    top_tokens = {_name(text, data): logprob for text, data, logprob in token.top[:top]}
+    return {**top_tokens, _name(token.text, token.bytes): token.logprob}
 
 
 def _name(text: str, data: bytes) -> str:
-    """A token as a key: one that is no whole character is told from the others by its bytes."""
-    return (
-        text if text.encode("utf-8", "replace") == data else "bytes:" + "".join(f"\\x{b:02x}" for b in data)
-    )
+    """A token as a key: its text, or its bytes where those are not whole characters."""
+    is_text = text.encode("utf-8", "replace") == data
+    return text if is_text else "bytes:" + "".join(f"\\x{b:02x}" for b in data)
 
 
-def _chat_piece(
+def _chat_chunk(
     index: int, delta: dict[str, str], logprobs: Any = None, finish_reason: str | None = None
 ) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def _completion_piece(
+def _completion_chunk(
     index: int, text: str, logprobs: Any, finish_reason: str | None = None
 ) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}

@@ -1,1 +1,1 @@
-"""A server that speaks OpenAI's protocol, as an engine."""
+"""An OpenAI-compatible server as an engine."""

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server behind: vLLM, llama.cpp's server, Ollama, a hosted model."""
+"""The engine of an OpenAI-compatible server: vLLM, llama.cpp's server, Ollama, a hosted model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from collections.abc import AsyncIterator, Mapping
 from escultor.config import Upstream
 from escultor.errors import ConfigError, UpstreamFault
 from escultor.serve.engines.upstream.http import BACKOFF_S, ResponseBody, UpstreamHttp
-from escultor.serve.engines.upstream.response import UpstreamAnswer, in_pieces, is_chat, request_of
-from escultor.serve.engines.upstream.sse import Sse
+from escultor.serve.engines.upstream.response import ReplyParser, is_chat, is_streamed, request_body
+from escultor.serve.engines.upstream.sse import SseParser
 from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 
 class UpstreamEngine:
-    """Answers of one model of one upstream. Belongs to the event loop that uses it first."""
+    """One model of one upstream. Belongs to the event loop that uses it first."""
 
     def __init__(self, settings: Upstream, key: str | None = None, backoff_s: float = BACKOFF_S):
-        """`open_upstream` reads the key from its environment variable. Raises ConfigError for a url that
-        is more than an address."""
+        """Raises ConfigError for a url with more than an address."""
         self._http = UpstreamHttp(settings, key, backoff_s)
 
     @property
@@ -28,31 +27,31 @@ class UpstreamEngine:
 
     @property
     def problem(self) -> str | None:
-        return None  # whether it answers is known when it is asked
+        return None  # whether the upstream answers is known only by asking it
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer. Closing the iterator closes the connection, which ends the work.
 
-        Raises InputError where the upstream finds the ask at fault, Overloaded where it has no room or no
-        connection is free, UpstreamFault where it fails, hangs or speaks nonsense.
+        Raises InputError where the upstream blames the request, Overloaded where it has no capacity or no
+        connection is free, UpstreamFault where it fails, hangs or sends a malformed reply.
         """
-        until = asyncio.get_running_loop().time() + self._http.settings.deadline_s
+        deadline = asyncio.get_running_loop().time() + self._http.settings.deadline_s
         path = "/chat/completions" if is_chat(request) else "/completions"
-        asked = json.dumps(request_of(request, self.version)).encode()
-        body = await self._http.post(path, asked, in_pieces(request), until)
-        answer, events = UpstreamAnswer(request), Sse()
+        data = json.dumps(request_body(request, self.version)).encode()
+        body = await self._http.post(path, data, is_streamed(request), deadline)
+        reply, sse = ReplyParser(request), SseParser()
         try:
-            if not in_pieces(request):
-                for event in (*answer.piece(await _all(body)), answer.end()):
+            if not is_streamed(request):
+                for event in (*reply.feed(await _read_all(body)), reply.end()):
                     yield event
                 return
-            while not answer.done and (data := await _some(body, answer)) is not None:
-                for payload in events.feed(data):
-                    for event in answer.piece(payload):
+            while not reply.done and (data := await _read(body, reply)) is not None:
+                for payload in sse.feed(data):
+                    for event in reply.feed(payload):
                         yield event
-            if answer.done:
+            if reply.done:
                 await body.drain()
-            yield answer.end()
+            yield reply.end()
         finally:
             await body.close()
 
@@ -62,9 +61,9 @@ class UpstreamEngine:
 
 
 def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEngine:
-    """The engine of an upstream, with the key that its environment variable holds.
+    """The engine of an upstream, with the API key in the environment variable `settings.key_env`.
 
-    Raises ConfigError when that variable holds none, or the url is more than an address.
+    Raises ConfigError when that variable holds no key, or the url more than an address.
     """
     if settings.key_env is None:
         return UpstreamEngine(settings)
@@ -79,21 +78,18 @@ def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEng
     return UpstreamEngine(settings, key)
 
 
-async def _all(body: ResponseBody) -> bytes:
+async def _read_all(body: ResponseBody) -> bytes:
     parts = []
-    try:
-        while (data := await body.read()) is not None:
-            parts.append(data)
-    except ConnectionError as error:
-        raise UpstreamFault("the upstream's answer broke off", error) from error
+    while (data := await _read(body)) is not None:
+        parts.append(data)
     return b"".join(parts)
 
 
-async def _some(body: ResponseBody, answer: UpstreamAnswer) -> bytes | None:
-    """The next bytes of a stream. One whose answer is all here may end in any way."""
+async def _read(body: ResponseBody, reply: ReplyParser | None = None) -> bytes | None:
+    """The next bytes, None at the end. A stream whose answer is complete may end in any way."""
     try:
         return await body.read()
     except ConnectionError as error:
-        if answer.finished:
+        if reply and reply.is_complete:
             return None
         raise UpstreamFault("the upstream's answer broke off", error) from error

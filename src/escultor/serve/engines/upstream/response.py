@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible upstream is asked, and the events that its answer amounts to."""
+"""The request body an OpenAI-compatible upstream gets, and the events its reply amounts to."""
 
 from __future__ import annotations
 
@@ -14,186 +14,190 @@ from escultor.serve.engines.upstream.schema import (
     TextReply,
     TextReplyChoice,
     chat_logprobs,
-    nonsense,
-    shaped,
+    error_message,
+    excerpt,
+    parse_json,
+    parse_usage,
+    refuse_reply,
     text_logprobs,
-    usage_of,
+    validated,
+    well_formed,
 )
-from escultor.serve.engines.upstream.sse import DONE, excerpt, json_of, reason_of, whole
+from escultor.serve.engines.upstream.sse import DONE
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.types import Message, Usage
 
-BYTES_PER_TOKEN = 4  # of text, roughly: what is assumed where the upstream does not count
+BYTES_PER_TOKEN = 4  # of text, roughly: assumed where the upstream does not count
 
 
-def is_chat(ask: GenerationRequest) -> bool:
-    """Whether the prompt is a conversation; text and token ids go another way."""
-    return isinstance(ask.prompt, tuple) and bool(ask.prompt) and isinstance(ask.prompt[0], Message)
+def is_chat(request: GenerationRequest) -> bool:
+    """Whether the prompt is a conversation; text and token ids go to another path."""
+    return (
+        isinstance(request.prompt, tuple) and bool(request.prompt) and isinstance(request.prompt[0], Message)
+    )
 
 
-def in_pieces(ask: GenerationRequest) -> bool:
-    """Whether the upstream is asked to stream; a scored prompt comes whole."""
-    return ask.streamed and not ask.echo
+def is_streamed(request: GenerationRequest) -> bool:
+    """Whether the upstream is asked to stream; a scored prompt comes in one piece."""
+    return request.streamed and not request.echo
 
 
-def request_of(ask: GenerationRequest, model: str) -> dict[str, Any]:
-    """The JSON body that asks an upstream. Raises InputError for what its protocol cannot say."""
-    chat = is_chat(ask)
-    if not ask.prompt:
+def request_body(request: GenerationRequest, model: str) -> dict[str, Any]:
+    """The JSON body of the request. Raises InputError for what the protocol cannot express."""
+    chat = is_chat(request)
+    if not request.prompt:
         raise InputError("the prompt is empty", None, "text, token ids or messages")
-    if chat and ask.echo:
+    if chat and request.echo:
         raise InputError("a conversation cannot be scored by an upstream", None, "text or token ids")
-    drawn = ask.sampling
+    sampling = request.sampling
     body: dict[str, Any] = {
         "model": model,
-        "temperature": drawn.temperature,
-        "top_p": drawn.top_p,
-        "max_tokens": drawn.max_new_tokens,
-        "seed": drawn.seed,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_new_tokens,
+        "seed": sampling.seed,
     }
     if chat:
-        body["messages"] = [{"role": m.role.value, "content": m.content} for m in _messages(ask)]
+        body["messages"] = [{"role": m.role.value, "content": m.content} for m in _messages(request)]
     else:
-        body["prompt"] = ask.prompt if isinstance(ask.prompt, str) else list(ask.prompt)
-    if ask.echo:
+        body["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
+    if request.echo:
         body["echo"] = True
-    if ask.stop:
-        body["stop"] = list(ask.stop)
-    if ask.schema is not None:
-        named = {"name": "answer", "schema": dict(ask.schema), "strict": True}
-        kind = {"type": "json_schema", "json_schema": named} if ask.schema else {"type": "json_object"}
-        body["response_format"] = kind
-    if ask.top_logprobs is not None:
-        body |= (
-            {"logprobs": True, "top_logprobs": ask.top_logprobs} if chat else {"logprobs": ask.top_logprobs}
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.schema is not None:
+        schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
+        body["response_format"] = (
+            {"type": "json_schema", "json_schema": schema} if request.schema else {"type": "json_object"}
         )
-    if in_pieces(ask):
+    if (top := request.top_logprobs) is not None:
+        body |= {"logprobs": True, "top_logprobs": top} if chat else {"logprobs": top}
+    if is_streamed(request):
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body
 
 
-class UpstreamAnswer:
-    """One answer of an upstream, told payload by payload; gives the events they amount to."""
+class ReplyParser:
+    """Turns the payloads of one reply into events."""
 
-    def __init__(self, ask: GenerationRequest):
-        self._ask = ask
-        self._text: list[str] = []
-        self._half = ""  # of a character whose other half is in the next piece
-        self._logprobs = 0  # how many tokens of the answer came with theirs
+    def __init__(self, request: GenerationRequest):
+        self._request = request
+        self._pieces: list[str] = []
+        self._surrogate = ""  # the first half of a character whose second half is in the next payload
+        self._n_logprobs = 0  # tokens of the answer that came with log-probabilities
         self._finish: str | None = None
         self._usage: Usage | None = None
-        self.done = False  # whether the upstream said that nothing more comes
+        self.done = False  # whether the upstream has marked the end of its stream
 
     @property
-    def finished(self) -> bool:
-        """Whether the upstream said why it stopped: all of the answer is here."""
+    def is_complete(self) -> bool:
+        """Whether the upstream has said why it stopped: nothing of the answer is missing."""
         return self._finish is not None
 
-    def piece(self, payload: bytes) -> list[EngineEvent]:
-        """The events of a stream's payload, or of the body of an answer in one piece.
+    def feed(self, payload: bytes) -> list[EngineEvent]:
+        """The events of one payload of a stream, or of the whole body of an unstreamed reply.
 
-        Raises UpstreamFault for what is no answer, InputError where log-probabilities were asked for
-        and the upstream, which gives none, has not begun to answer.
+        Raises UpstreamFault for a malformed payload, InputError where log-probabilities were requested and
+        the upstream begins to answer without them.
         """
         if payload.strip() == DONE:
             self.done = True
             return []
-        said = json_of(payload)
-        if isinstance(said, dict) and said.get("error"):
-            raise UpstreamFault("the upstream gave up on an answer", reason_of(payload))
-        part = shaped(ChatReply if is_chat(self._ask) else TextReply, said)
-        self._usage = usage_of(part.usage) or self._usage
-        if len(part.choices) > 1 or any(choice.index for choice in part.choices):
-            nonsense("one answer was asked for", f"{len(part.choices)} choices")
-        return [event for choice in part.choices for event in self._events(choice)]
+        data = parse_json(payload)
+        if isinstance(data, dict) and data.get("error"):
+            raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
+        reply = validated(ChatReply if is_chat(self._request) else TextReply, data)
+        self._usage = parse_usage(reply.usage) or self._usage
+        if len(reply.choices) > 1 or any(choice.index for choice in reply.choices):
+            refuse_reply("one answer was requested", f"{len(reply.choices)} choices")
+        return [event for choice in reply.choices for event in self._events(choice)]
 
     def end(self) -> End:
-        """The last event. Raises UpstreamFault where the answer broke off or is not what was asked for."""
-        if self._half:
-            self._text.append(whole(self._half))
+        """The last event. Raises UpstreamFault where the answer broke off or is not what was requested."""
+        if self._surrogate:
+            self._pieces.append(well_formed(self._surrogate))
+        answer = "".join(self._pieces)
         if self._finish is None:
-            raise UpstreamFault(
-                "the upstream's answer broke off in the middle", f"{len(self._said)} characters"
-            )
+            raise UpstreamFault("the upstream's answer broke off", f"after {len(answer)} characters")
         if self._finish not in ("stop", "length"):
-            raise UpstreamFault(
-                "the upstream did not answer to the end", f"finish_reason {excerpt(self._finish)!r}"
-            )
-        if self._ask.schema is not None and self._finish == "stop":
+            got = f"finish_reason {excerpt(self._finish)!r}"
+            raise UpstreamFault("the upstream did not complete its answer", got)
+        if self._request.schema is not None and self._finish == "stop":
             try:
-                json.loads(self._said)
+                json.loads(answer)
             except (ValueError, RecursionError) as error:
                 raise UpstreamFault(
                     "the upstream did not follow response_format",
-                    excerpt(self._said),
+                    excerpt(answer),
                     "JSON",
                     "use an upstream with guided decoding",
                 ) from error
-        return End(self._finish, self._usage or self._estimate(), 0.0)
-
-    @property
-    def _said(self) -> str:
-        return "".join(self._text)
+        return End(self._finish, self._usage or self._estimated_usage(), 0.0)
 
     def _events(self, choice: ChatReplyChoice | TextReplyChoice) -> list[EngineEvent]:
-        if isinstance(choice, TextReplyChoice) and self._ask.echo:
-            events = self._scored(choice)
+        if isinstance(choice, ChatReplyChoice):
+            message = choice.delta or choice.message or MessageReply()
+            events = self._delta(message.content or message.refusal or "", chat_logprobs(choice.logprobs))
+        elif self._request.echo:
+            events = self._scored_prompt(choice)
         else:
-            if isinstance(choice, TextReplyChoice):
-                text, logprobs = choice.text, text_logprobs(choice.logprobs)
-            else:
-                said = choice.delta or choice.message or MessageReply()
-                text = said.content or said.refusal or ""
-                logprobs = chat_logprobs(choice.logprobs)
-            events = self._delta(text, logprobs)
+            events = self._delta(choice.text, text_logprobs(choice.logprobs))
         if events and self._finish is not None:
-            nonsense("an answer goes on behind its end", excerpt(str(events)))
+            refuse_reply("an answer goes on after its end", excerpt(str(events)))
         self._finish = choice.finish_reason or self._finish
         return events
 
     def _delta(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> list[EngineEvent]:
-        text, self._half = self._half + text, ""
+        text, self._surrogate = self._surrogate + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        text = whole(text)
-        self._logprobs += len(logprobs)
-        if text and self._ask.top_logprobs is not None and not self._logprobs:
+            text, self._surrogate = text[:-1], text[-1]
+        text = well_formed(text)
+        self._n_logprobs += len(logprobs)
+        if text and self._request.top_logprobs is not None and not self._n_logprobs:
             raise InputError(
-                "log-probabilities were asked for, and this model's server gives none",
+                "log-probabilities were requested, and this model's server gives none",
                 remedy="ask without logprobs",
             )
-        self._text.append(text)
+        self._pieces.append(text)
         return [Delta(text, logprobs)] if text or logprobs else []
 
-    def _scored(self, choice: TextReplyChoice) -> list[EngineEvent]:
-        """The prompt's own tokens, then those of the answer: the upstream gives both in one row."""
-        prompt, tokens = self._ask.prompt, text_logprobs(choice.logprobs)
+    def _scored_prompt(self, choice: TextReplyChoice) -> list[EngineEvent]:
+        """The prompt's own tokens, then those of the answer: the upstream sends both in one list.
+
+        Which tokens are the prompt's follows from the upstream's count of completion tokens,
+        else from the text offsets, else from the prompt's length.
+        """
+        prompt, tokens = self._request.prompt, text_logprobs(choice.logprobs)
         if isinstance(prompt, str) and not choice.text.startswith(prompt):
             raise InputError("this model's server does not echo prompts", remedy="ask without echo")
-        own = min(self._usage.completion_tokens, len(tokens)) if self._usage else None
+        n_answer = min(self._usage.completion_tokens, len(tokens)) if self._usage else None
         offsets = choice.logprobs.text_offset if choice.logprobs else None
         if isinstance(prompt, str):
-            cut = len(prompt)
-            at = sum(o < cut for o in offsets) if own is None and offsets else len(tokens) - (own or 0)
+            cut = len(prompt)  # in characters
+            if n_answer is None and offsets:
+                n_prompt = sum(offset < cut for offset in offsets)
+            else:
+                n_prompt = len(tokens) - (n_answer or 0)
         else:
-            at = len(tokens) - own if own is not None else len(prompt)
-            cut = offsets[at] if offsets and at < len(offsets) else len(choice.text)
-        events: list[EngineEvent] = [ScoredPrompt(whole(choice.text[:cut]), tokens[:at])]
-        return events + self._delta(choice.text[cut:], tokens[at:])
+            n_prompt = len(prompt) if n_answer is None else len(tokens) - n_answer
+            cut = offsets[n_prompt] if offsets and n_prompt < len(offsets) else len(choice.text)
+        scored = ScoredPrompt(well_formed(choice.text[:cut]), tokens[:n_prompt])
+        return [scored, *self._delta(choice.text[cut:], tokens[n_prompt:])]
 
-    def _estimate(self) -> Usage:
-        prompt = self._ask.prompt
-        if isinstance(prompt, str) or is_chat(self._ask):
-            texts = [prompt] if isinstance(prompt, str) else [m.content for m in _messages(self._ask)]
-            asked = _tokens_of(texts)
+    def _estimated_usage(self) -> Usage:
+        prompt = self._request.prompt
+        if isinstance(prompt, str):
+            n_prompt = _estimated_tokens([prompt])
+        elif is_chat(self._request):
+            n_prompt = _estimated_tokens(m.content for m in _messages(self._request))
         else:
-            asked = len(prompt)
-        return Usage(asked, self._logprobs or _tokens_of(self._text), estimated=True)
+            n_prompt = len(prompt)
+        return Usage(n_prompt, self._n_logprobs or _estimated_tokens(self._pieces), estimated=True)
 
 
-def _messages(ask: GenerationRequest) -> list[Message]:
-    return [m for m in ask.prompt if isinstance(m, Message)]
+def _messages(request: GenerationRequest) -> list[Message]:
+    return [m for m in request.prompt if isinstance(m, Message)]
 
 
-def _tokens_of(texts: Iterable[str]) -> int:
+def _estimated_tokens(texts: Iterable[str]) -> int:
     return -(-sum(len(text.encode(errors="replace")) for text in texts) // BYTES_PER_TOKEN)

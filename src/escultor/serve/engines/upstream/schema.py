@@ -1,30 +1,33 @@
-"""What an OpenAI-compatible upstream's JSON must look like, and what its parts mean."""
+"""The JSON of OpenAI-compatible replies: parsed leniently, checked, and turned into our own types."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from escultor.errors import UpstreamFault
-from escultor.serve.engines.upstream.sse import whole
 from escultor.serve.protocol import TokenLogprob
+from escultor.strict_json import no_constant
 from escultor.types import Usage
+
+EXCERPT_LENGTH = 300  # characters of an upstream's own text that are passed on
 
 T = TypeVar("T", bound=BaseModel)
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Likely(BaseModel):
+class _Alternative(BaseModel):
     token: str
     logprob: Finite
     bytes: list[Byte] | None = None
 
 
-class _Token(_Likely):
-    top_logprobs: list[_Likely] = []
+class _Token(_Alternative):
+    top_logprobs: list[_Alternative] = []
 
 
 class _ChatLogprobs(BaseModel):
@@ -33,7 +36,7 @@ class _ChatLogprobs(BaseModel):
 
 class MessageReply(BaseModel):
     content: str | None = None
-    refusal: str | None = None  # in place of the content: what the model said, all the same
+    refusal: str | None = None  # in place of the content; also text of the model
 
 
 class ChatReplyChoice(BaseModel):
@@ -68,54 +71,92 @@ class TextReply(BaseModel):
     usage: Any = None
 
 
-def shaped(shape: type[T], said: Any) -> T:
+def parse_json(payload: bytes) -> Any:
+    """Raises UpstreamFault for what is not JSON."""
     try:
-        return shape.model_validate(said)
+        return json.loads(payload.decode(), parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        got = excerpt(payload[:1000].decode("utf-8", "replace"))
+        raise UpstreamFault("the upstream's reply is not JSON", got) from error
+
+
+def validated(model: type[T], reply: Any) -> T:
+    """The reply as `model`. Raises UpstreamFault where it does not match."""
+    try:
+        return model.model_validate(reply)
     except ValidationError as error:
         first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        nonsense("it has not the shape of an answer", f"{at or 'the whole'}: {first['msg']}", error)
+        path = ".".join(str(part) for part in first["loc"])
+        refuse_reply("not the expected structure", f"{path or 'the whole'}: {first['msg']}", error)
 
 
-def nonsense(what: str, got: str, cause: Exception | None = None) -> NoReturn:
-    raise UpstreamFault(f"the upstream answered nonsense: {what}", got) from cause
+def refuse_reply(what: str, got: str, cause: Exception | None = None) -> NoReturn:
+    raise UpstreamFault(f"the upstream's reply is malformed: {what}", got) from cause
 
 
-def usage_of(said: Any) -> Usage | None:
-    """What the upstream counted; None where it did not, or where its counts can be none."""
-    if not isinstance(said, dict):
+def parse_usage(reply: Any) -> Usage | None:
+    """The upstream's token counts; None where there are none, or impossible ones."""
+    if not isinstance(reply, dict):
         return None
-    asked, answered = said.get("prompt_tokens"), said.get("completion_tokens")
-    if type(asked) is not int or type(answered) is not int or min(asked, answered) < 0:
+    counts = reply.get("prompt_tokens"), reply.get("completion_tokens")
+    if any(type(count) is not int or count < 0 for count in counts):
         return None
-    return Usage(asked, answered)
+    return Usage(*counts)  # type: ignore[arg-type]
 
 
-def _likely(text: str, raw: Sequence[int] | None, logprob: float) -> tuple[str, bytes, float]:
-    text = whole(text)
-    return text, text.encode() if raw is None else bytes(raw), logprob
-
-
-def chat_logprobs(said: _ChatLogprobs | None) -> tuple[TokenLogprob, ...]:
-    found = (said.content or []) if said else []
+def chat_logprobs(reply: _ChatLogprobs | None) -> tuple[TokenLogprob, ...]:
     return tuple(
         TokenLogprob(
-            *_likely(token.token, token.bytes, token.logprob),
-            tuple(_likely(other.token, other.bytes, other.logprob) for other in token.top_logprobs),
+            *_alternative(token.token, token.bytes, token.logprob),
+            tuple(_alternative(top.token, top.bytes, top.logprob) for top in token.top_logprobs),
         )
-        for token in found
+        for token in (reply and reply.content) or ()
     )
 
 
-def text_logprobs(said: _TextLogprobs | None) -> tuple[TokenLogprob, ...]:
-    if said is None:
+def text_logprobs(reply: _TextLogprobs | None) -> tuple[TokenLogprob, ...]:
+    if reply is None:
         return ()
-    tops = said.top_logprobs or [None] * len(said.tokens)
-    if not len(said.tokens) == len(said.token_logprobs) == len(tops):
-        nonsense("logprobs of unequal lengths", f"{len(said.tokens)} tokens")
-    made = []
-    for text, logprob, top in zip(said.tokens, said.token_logprobs, tops, strict=True):
-        best = sorted((top or {}).items(), key=lambda pair: -pair[1])
-        likely = tuple(_likely(other, None, value) for other, value in best)
-        made.append(TokenLogprob(whole(text), whole(text).encode(), logprob, likely))
-    return tuple(made)
+    tops = reply.top_logprobs or [None] * len(reply.tokens)
+    if not len(reply.tokens) == len(reply.token_logprobs) == len(tops):
+        refuse_reply("logprobs of unequal lengths", f"{len(reply.tokens)} tokens")
+    logprobs = []
+    for token, logprob, top in zip(reply.tokens, reply.token_logprobs, tops, strict=True):
+        best_first = sorted((top or {}).items(), key=lambda pair: -pair[1])
+        text = well_formed(token)
+        alternatives = tuple(_alternative(other, None, value) for other, value in best_first)
+        logprobs.append(TokenLogprob(text, text.encode(), logprob, alternatives))
+    return tuple(logprobs)
+
+
+def _alternative(token: str, data: Sequence[int] | None, logprob: float) -> tuple[str, bytes, float]:
+    text = well_formed(token)
+    return text, text.encode() if data is None else bytes(data), logprob
+
+
+def error_message(body: bytes) -> str:
+    """The text of an upstream's error, wherever its JSON has it, on one line."""
+    text = body.decode("utf-8", "replace")
+    try:
+        reply = json.loads(text)
+    except (ValueError, RecursionError):
+        reply = None
+    for key in ("error", "message", "detail"):
+        if isinstance(reply, dict) and reply.get(key):
+            reply = reply[key]
+    return excerpt(reply if isinstance(reply, str) else text)
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(well_formed(text).split())
+    return line if len(line) <= EXCERPT_LENGTH else f"{line[:EXCERPT_LENGTH]}…"
+
+
+def well_formed(text: str) -> str:
+    """Text with surrogate pairs joined, and single surrogates replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

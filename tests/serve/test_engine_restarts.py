@@ -19,7 +19,7 @@ from escultor.cycle import api
 from escultor.errors import EngineDown
 from escultor.model.folders import save
 from escultor.serve import engine_loading
-from escultor.serve.engine_loading import EngineSource, engines
+from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.gateway.gateway import Gateway
 from escultor.store import open_store
 
@@ -31,7 +31,7 @@ CHAT = "/v1/chat/completions"
 
 async def refused(side):
     with pytest.raises(EngineDown, match="remedy") as said:
-        async for _ in side.pick().held.engine.stream(ASK):
+        async for _ in side.pick().handle.engine.stream(ASK):
             pass
     return str(said.value)
 
@@ -51,10 +51,10 @@ def test_an_engine_that_died_is_closed_before_it_is_opened_again():
         dead.problem = "it has ended"
         await side.deployments.follow()
         assert closed_first == [True]
-        assert side.pick().held.engine is side.loaded["v1"] is not dead
-        reopening = side.deployments.reopening
-        assert (reopening.died, reopening.reopened) == (1, 1)
-        assert side.deployments.standing.problems == []
+        assert side.pick().handle.engine is side.loaded["v1"] is not dead
+        restarts = side.deployments.restarts
+        assert (restarts.died, restarts.restarted) == (1, 1)
+        assert side.deployments.active.problems == []
 
 
 def test_one_that_dies_again_soon_stays_down_and_one_that_dies_later_does_not():
@@ -64,17 +64,17 @@ def test_one_that_dies_again_soon_stays_down_and_one_that_dies_later_does_not():
             side.now = died_at
             side.loaded["v1"].problem = "it has ended"
             await side.deployments.follow()
-            assert bool(side.deployments.standing.problems) is lasts
+            assert bool(side.deployments.active.problems) is lasts
         count = len(side.loaded)
         side.now = 1e6
         await side.deployments.follow()
         assert len(side.loaded) == count
-        (problem,) = side.deployments.standing.problems
+        (problem,) = side.deployments.active.problems
         assert all(word in problem for word in ("it has ended", "twice within 60 s", "stays down"))
-        assert "restart" in await refused(side)
+        assert "restart the server" in await refused(side)
         side.holds = deployment("v1", id="d2")  # a person wants it again
         assert await side.deployments.follow()
-        assert side.deployments.standing.problems == []
+        assert side.deployments.active.problems == []
 
 
 def test_what_cannot_be_opened_again_is_tried_after_growing_pauses_and_then_no_more():
@@ -85,13 +85,13 @@ def test_what_cannot_be_opened_again_is_tried_after_growing_pauses_and_then_no_m
         for now in (0.0, 0.5, 1.0, 2.5, 3.0, 100.0):
             side.now = now
             await side.deployments.follow()
-            (problem,) = side.deployments.standing.problems
+            (problem,) = side.deployments.active.problems
             tried.append(problem.partition("attempt ")[2][:1])
             said = await refused(side)
         assert tried == ["1", "1", "2", "2", "3", "3"]
         assert "v1 is broken" in problem
         assert "stays down" in problem
-        assert "restart" in said
+        assert "restart the server" in said
 
 
 def test_a_candidate_that_died_gives_its_share_to_the_champion_meanwhile():
@@ -111,22 +111,22 @@ def test_a_candidate_that_died_gives_its_share_to_the_champion_meanwhile():
 def test_a_shadow_that_died_is_not_asked():
     @started(deployment("v1", "v2", id="d1"))
     async def _(side):
-        assert side.deployments.standing.shadow.version == "v2"
+        assert side.deployments.active.shadow.version == "v2"
         side.loaded["v2"].problem = "it has ended"
-        assert side.deployments.standing.shadow is None
+        assert side.deployments.active.shadow is None
 
 
 def test_who_holds_on_to_what_died_is_waited_for_only_so_long(monkeypatch):
-    monkeypatch.setattr("escultor.serve.deployments.HEAR_S", 0.01)
+    monkeypatch.setattr("escultor.serve.deployments.EVICT_WAIT_S", 0.01)
 
     @started(deployment("v1", id="d1"))
     async def _(side):
         dead = side.loaded["v1"]
-        with side.pick().held.used():
+        with side.pick().handle.in_use():
             dead.problem = "it has ended"
             await side.deployments.follow()
             assert dead.closed
-            assert isinstance(side.pick().held.engine, Fake)
+            assert isinstance(side.pick().handle.engine, Fake)
 
 
 # --- with models ----------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def served(tmp_path, base, monkeypatch):
     monkeypatch.setattr(engine_loading, "_open", kept)
     with open_store(str(tmp_path / "store")) as store:
         settings = Serve(follow_s=0.05, batch_size=2)
-        load, default, fixed = engines(store, EngineSource(base), settings)
+        load, default, fixed = engine_loader(store, EngineSource(base), settings)
         gateway = Gateway(store, settings, load, default, fixed=fixed)
         with running(gateway) as side:
             yield Served(side, gateway, opened)
@@ -246,7 +246,7 @@ def test_health_tells_the_truth_meanwhile_and_the_memory_of_the_dead_is_let_go(s
     served.side.until(lambda: served.health()["engines_died"] == 1)
     told = served.health()
     assert told["status"] == "degraded"
-    assert "is being opened again" in told["problem"]
+    assert "is being restarted" in told["problem"]
     assert served.post("The cat").json()["error"]["code"] == "engine_down"
     served.side.until(lambda: first() is None)  # before the next is there
     assert not any(t.name == "escultor-decoding" for t in threading.enumerate())
