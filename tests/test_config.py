@@ -234,6 +234,11 @@ def test_old_keys_and_values_load_with_one_warning_that_names_the_new_ones(file,
         assert part in str(warning.message)
 
 
+def test_the_section_of_feedback_over_http_loads_under_its_old_name(file):
+    with pytest.warns(aliases.RenamedKeyWarning, match="`serve.feedback` is now called `serve.intake`"):
+        assert load_config(file("serve: {feedback: {token_days: 3}}")).serve.intake.token_days == 3
+
+
 def test_an_override_with_an_old_key_wins_over_the_file(file, renamed):
     path = file("feedback: {min_pairs: 7}")
     overrides = ("routes.few=8", "routes.max_flip_rate=0.2", "serve.pause=1", "sft.magic=2", "dpo.loss=plain")

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from escultor.config import FeedbackIntake
-from escultor.serve.intake.parse import FeedbackAuthor, parse
-from escultor.serve.intake.wire import KINDS
-from escultor.types import ImplicitEvent, SourceKind
+from escultor.serve.intake.forms import KINDS
+from escultor.serve.intake.parse import IMPLICIT_EVENTS, FeedbackAuthor, parse
+from escultor.types import SourceKind
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "feedback.md").read_text()
 
@@ -25,5 +25,5 @@ def test_the_names_that_the_document_gives_are_all_there_are():
     said = " ".join(DOCUMENT.split())
     names = re.search(r"Implicit names are (.*?)\. ", said)
     assert names
-    assert re.split(r", | and ", names[1]) == list(ImplicitEvent)
+    assert re.split(r", | and ", names[1]) == list(IMPLICIT_EVENTS)
     assert all(f"`{kind}`" in said or f'"{kind}"' in said for kind in SourceKind)

@@ -29,14 +29,14 @@ class House:
         self.store, self.writer, self.now = store, Writer(store.log), 1000.0
         self.intake = Intake(store, self.writer, FeedbackIntake(**settings), lambda: self.now)
 
-    def take(self, *bodies, speaker=KEY):
-        return asyncio.run(self.intake.take(bodies, speaker))
+    def add(self, *bodies, author=KEY):
+        return asyncio.run(self.intake.add(bodies, author))
 
     def withdraw(self, id):
         return asyncio.run(self.intake.withdraw(id))
 
-    def about(self, target, after=0, limit=100):
-        return asyncio.run(self.intake.about(target, after, limit))
+    def page(self, target, after=0, limit=100):
+        return asyncio.run(self.intake.page(target, after, limit))
 
     def kept(self):
         return [event for _, event in self.store.log.read(Feedback)]
@@ -55,20 +55,20 @@ def thumb(id, value=True, target="a", **more):
 
 
 def test_what_is_accepted_is_in_the_log_and_needs_no_answer_there(house):
-    (taken,) = house.take({"id": "chatcmpl-unheard-of", "value": True})
+    (taken,) = house.add({"id": "chatcmpl-unheard-of", "value": True})
     assert taken.status == "accepted"
     assert house.kept() == [Rating(str(taken.id), 1000.0, "chatcmpl-unheard-of", "the-key", "thumb", True)]
-    page = house.about("chatcmpl-unheard-of")
+    page = house.page("chatcmpl-unheard-of")
     assert not page.known
     house.store.log.append(answer("chatcmpl-unheard-of"))
-    assert house.about("chatcmpl-unheard-of").known
+    assert house.page("chatcmpl-unheard-of").known
 
 
 def test_each_event_of_a_batch_has_its_own_outcome(house):
     house.store.log.append(answer("gone", "ann"))
     house.store.log.erase("ann", by="ann")
-    house.take(thumb("old"))
-    outcomes = house.take(
+    house.add(thumb("old"))
+    outcomes = house.add(
         thumb("n1"), 7, thumb("old", value=False), thumb("x", target="gone"), thumb("old"), thumb("n2"),
         thumb("n1"), thumb("n1", value=False),
     )  # fmt: skip
@@ -76,16 +76,16 @@ def test_each_event_of_a_batch_has_its_own_outcome(house):
         "accepted", "refused", "conflict", "erased", "accepted", "accepted", "accepted", "conflict",
     ]  # fmt: skip
     assert [event.id for event in house.kept()] == ["old", "n1", "n2"]
-    shown = outcomes[2].shown()
+    shown = outcomes[2].to_json()
     assert shown["id"] == "old"
     assert "names one content for ever" in shown["error"]
-    assert outcomes[0].shown() == {"id": "n1", "status": "accepted"}
+    assert outcomes[0].to_json() == {"id": "n1", "status": "accepted"}
 
 
 def test_repeating_later_changes_nothing_unless_the_client_said_another_time(house):
-    house.take(thumb("undated"), thumb("dated", ts=900.0))
+    house.add(thumb("undated"), thumb("dated", ts=900.0))
     house.now = 2000.0
-    again = house.take(thumb("undated"), thumb("dated", ts=900.0), thumb("dated", ts=901.0))
+    again = house.add(thumb("undated"), thumb("dated", ts=900.0), thumb("dated", ts=901.0))
     assert [o.status for o in again] == ["accepted", "accepted", "conflict"]
     assert [(event.id, event.time) for event in house.kept()] == [("undated", 1000.0), ("dated", 900.0)]
 
@@ -94,7 +94,7 @@ def test_too_many_events_are_refused_and_none_is_kept(tmp_path):
     with open_store(str(tmp_path)) as store:
         house = House(store, batch=3)
         with pytest.raises(InputError, match="too many events in one request; got: 4; allowed: 3"):
-            house.take(*[{"id": "a", "value": True}] * 4)
+            house.add(*[{"id": "a", "value": True}] * 4)
         assert house.kept() == []
         house.writer.close()
 
@@ -105,7 +105,7 @@ def test_where_the_store_fails_nothing_is_acknowledged(house, monkeypatch):
 
     monkeypatch.setattr(house.store.log, "append_each", full)
     with pytest.raises(StoreError, match="the disk is full"):
-        house.take(thumb("a"))
+        house.add(thumb("a"))
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -114,12 +114,12 @@ def test_where_the_store_fails_nothing_is_acknowledged(house, monkeypatch):
 def test_what_was_said_is_shown_page_by_page_with_what_holds_now(house):
     for k in range(5):
         house.now += 1
-        house.take(thumb(f"r{k}", value=k % 2 == 0, source={"id": "ann"}))
-    house.take(thumb("other", target="b"))
-    first = house.about("a", limit=3)
+        house.add(thumb(f"r{k}", value=k % 2 == 0, source={"id": "ann"}))
+    house.add(thumb("other", target="b"))
+    first = house.page("a", limit=3)
     assert [event.id for _, event in first.events] == ["r0", "r1", "r2"]
     assert first.more
-    rest = house.about("a", after=first.events[-1][0], limit=3)
+    rest = house.page("a", after=first.events[-1][0], limit=3)
     assert [event.id for _, event in rest.events] == ["r3", "r4"]
     assert not rest.more
     assert [event.id for event in first.live] == [event.id for event in rest.live] == ["r4"]
@@ -127,42 +127,42 @@ def test_what_was_said_is_shown_page_by_page_with_what_holds_now(house):
 
 def test_a_choice_is_shown_with_each_of_its_answers(house):
     comparison = {"candidates": ["a", "b"], "winner": None, "shown_order": ["b", "a"]}
-    house.take({"kind": "comparison", "comparison": comparison})
-    (event,) = [event for _, event in house.about("b").events]
+    house.add({"kind": "comparison", "comparison": comparison})
+    (event,) = [event for _, event in house.page("b").events]
     assert isinstance(event, Choice)
-    assert house.about("a").live == (event,)
+    assert house.page("a").live == (event,)
 
 
 # --- withdrawing ------------------------------------------------------------------------------
 
 
 def test_withdrawing_is_a_revocation_and_doing_it_again_changes_nothing(house):
-    house.take(thumb("r"))
+    house.add(thumb("r"))
     house.now += 50
     first, again = house.withdraw("r"), house.withdraw("r")
     assert first == again == Revocation("revoke-r", 1000.0, "a", "the-key", "thumb")
     assert len(house.kept()) == 2
-    assert house.about("a").live == ()
+    assert house.page("a").live == ()
 
 
 def test_withdrawing_an_old_word_leaves_a_later_one(house):
-    house.take(thumb("old"))
+    house.add(thumb("old"))
     house.now += 1
-    house.take(thumb("new", value=False))
+    house.add(thumb("new", value=False))
     house.withdraw("old")
-    assert [event.id for event in house.about("a").live] == ["new"]
+    assert [event.id for event in house.page("a").live] == ["new"]
     house.withdraw("new")
-    assert house.about("a").live == ()
+    assert house.page("a").live == ()
     house.now += 1
-    house.take(thumb("newest"))
-    assert [event.id for event in house.about("a").live] == ["newest"]
+    house.add(thumb("newest"))
+    assert [event.id for event in house.page("a").live] == ["newest"]
 
 
 def test_a_choice_can_be_withdrawn_and_a_withdrawal_cannot(house):
     comparison = {"candidates": ["a", "b"], "winner": "b", "shown_order": ["b", "a"]}
-    house.take({"kind": "comparison", "id": "pick", "comparison": comparison})
+    house.add({"kind": "comparison", "id": "pick", "comparison": comparison})
     house.withdraw("pick")
-    assert house.about("b").live == ()
+    assert house.page("b").live == ()
     with pytest.raises(DataError, match="cannot be withdrawn"):
         house.withdraw("revoke-pick")
     assert house.withdraw("unheard-of") is None

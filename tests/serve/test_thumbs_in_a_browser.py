@@ -25,7 +25,7 @@ PAGE = """<!doctype html><p id="answer">an answer</p><script src="URL/static/thu
   answer.dispatchEvent(new ClipboardEvent("copy", { bubbles: true }));
   await escultor.remark(token, EVIL);
   await escultor.correct(token, EVIL);
-  await escultor.send(token, "dwell_ms", 1200);
+  await escultor.send(token, "share");
   const bad = await escultor.thumb("forged.token", true);
   document.body.dataset.told = JSON.stringify({ state, bad, images: document.images.length });
 })();
@@ -54,6 +54,6 @@ def test_a_page_on_another_origin_says_what_its_reader_does(tmp_path):
     assert [(type(e), getattr(e, "value", None)) for e in said if isinstance(e, Rating | Revocation)] == [
         (Rating, True), (Rating, False), (Revocation, None),
     ]  # fmt: skip
-    assert {e.event.value for e in said if isinstance(e, Implicit)} >= {"copy", "dwell_ms"}
+    assert {e.event.value for e in said if isinstance(e, Implicit)} == {"copy", "share"}
     assert [e.text for e in said if isinstance(e, Remark | Correction)] == [EVIL, EVIL]
     assert len({e.subject for e in said}) == 1

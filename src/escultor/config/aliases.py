@@ -14,6 +14,7 @@ from escultor.errors import ConfigError
 
 RENAMED: dict[str, str] = {  # old path of a section or key -> its present path
     "routes": "feedback",
+    "serve.feedback": "serve.intake",
 }
 RENAMED_VALUES: dict[str, dict[str, str]] = {}  # present path -> {old value: present value}; lists by element
 REMOVED: dict[str, str] = {}  # present path -> why it no longer acts

@@ -1,4 +1,4 @@
-"""What people may say of answers: how much, how old, and how long a browser may say it."""
+"""Limits of feedback over HTTP: size, age, and how long a browser may send it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class FeedbackIntake(Section):
     batch: Count = Field(default=1000, description="events in one request at most")
     text_characters: Count = Field(default=65_536, description="of a correction or remark at most")
     clock_skew_s: Natural = Field(
-        default=300, description="a client's clock may be ahead by so much; its events count as said now"
+        default=300, description="a client's clock may be ahead by so much; its events count as sent now"
     )
-    max_age_days: Positive = Field(default=31.0, description="an event said longer ago is refused")
-    token_days: Positive = Field(default=7.0, description="how long a browser may judge an answer")
+    max_age_days: Positive = Field(default=31.0, description="an event of an earlier time is refused")
+    token_days: Positive = Field(default=7.0, description="how long a browser may send feedback on an answer")

@@ -56,7 +56,7 @@ class Serve(Section):
     )
     queue: Count = Field(default=256, description="answers that may wait for their turn; more are refused")
     upstream: Upstream | None = Field(default=None, description="a server behind that computes the answers")
-    feedback: FeedbackIntake = Field(default=FeedbackIntake(), description="what people may say of answers")
+    intake: FeedbackIntake = Field(default=FeedbackIntake(), description="limits of feedback over HTTP")
     skill: str = Field(default="chat", description="what answers are filed under; a header may say another")
     names: tuple[str, ...] = Field(
         default=("escultor",), description="model names that mean the champion; '*': any name does"

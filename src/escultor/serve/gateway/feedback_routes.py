@@ -18,11 +18,11 @@ from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.provenance import derived_from
 from escultor.errors import EscultorError, InputError
 from escultor.serve.auth import Caller
+from escultor.serve.gateway.feedback_openapi import ERASE, IMPORT, LINES, SAID, SAY, SAY_BY_TOKEN, WITHDRAW
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.middleware import JSON, json_body
-from escultor.serve.intake.intake import CODES, MOST_SHOWN, IntakeResult
+from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, IntakeResult
 from escultor.serve.intake.parse import FeedbackAuthor
-from escultor.serve.intake.schema import ERASE, IMPORT, LINES, SAID, SAY, SAY_BY_TOKEN, WITHDRAW
 from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.store.feedback import name_of, target_of
 from escultor.types import Choice, Erasure, Feedback, Interaction, Scope
@@ -51,13 +51,13 @@ async def say(request: Request) -> Response:
     if isinstance(body, dict) and body.keys() == {"events"}:
         body = body["events"]
     if not isinstance(body, list):
-        (taken,) = await gateway.intake.take([body], speaker)
+        (taken,) = await gateway.intake.add([body], speaker)
         return _one(taken)
     if not body:
         raise ApiError(400, "a batch needs an event at least", "invalid_value")
-    results = await gateway.intake.take(body, speaker)
+    results = await gateway.intake.add(body, speaker)
     accepted = sum(taken.status == "accepted" for taken in results)
-    shown = [taken.shown() for taken in results]
+    shown = [taken.to_json() for taken in results]
     return _json({"accepted": accepted, "refused": len(results) - accepted, "results": shown}, 202)
 
 
@@ -72,7 +72,7 @@ async def say_by_token(request: Request, token: str) -> Response:
         if isinstance(body, dict):
             body = {("target" if "kind" in body else "id"): grant.target, **body}
         speaker = FeedbackAuthor(grant.subject, gateway.subjects.subject, grant)
-        (taken,) = await gateway.intake.take([body], speaker)
+        (taken,) = await gateway.intake.add([body], speaker)
         answer = _one(taken)
     except (ApiError, EscultorError) as error:
         refusal = to_api_error(error)
@@ -92,11 +92,11 @@ async def said(
     request: Request,
     target: Annotated[str, Query(pattern="^[!-~]{1,200}$")],
     after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
-    limit: Annotated[int, Query(ge=1, le=MOST_SHOWN)] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> Response:
     """What was said about an answer, page by page, and what holds now."""
     gateway, _ = _enter(request, Scope.READ)
-    page = await gateway.intake.about(target, after, limit)
+    page = await gateway.intake.page(target, after, limit)
     return _json(
         {
             "target": target,
@@ -176,8 +176,8 @@ def _enter(request: Request, scope: Scope) -> tuple[Gateway, Caller]:
 
 def _one(taken: IntakeResult) -> Response:
     if taken.status != "accepted":
-        raise ApiError(CODES[taken.status], taken.problem or taken.status, _MEANING[taken.status])
-    return _json(taken.shown(), 202)
+        raise ApiError(HTTP_STATUS[taken.status], taken.problem or taken.status, _MEANING[taken.status])
+    return _json(taken.to_json(), 202)
 
 
 def _erase(gateway: Gateway, subject: str, by: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from escultor.serve.gateway.request_log import RequestLog
 from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import InFlightCompletion, merged_events
 from escultor.serve.intake.intake import Intake
-from escultor.serve.intake.parse import DAY_S
+from escultor.serve.intake.parse import DAY_S, TOKEN_NAMES
 from escultor.serve.intake.tokens import FeedbackTokens, TokenGrant
 from escultor.serve.limits import RateLimiter
 from escultor.serve.protocol import Delta, End
@@ -32,12 +32,11 @@ from escultor.serve.wire.requests import ParsedRequest
 from escultor.serve.wire.responses import ResponseStyle
 from escultor.serve.writer import Writer
 from escultor.store import Store
-from escultor.types import Deployment, ImplicitEvent, KeyEvent, Scope
+from escultor.types import Deployment, KeyEvent, Scope
 
 logger = logging.getLogger(__name__)
 
 RECOVER_S = 60.0  # between two searches for streams whose process is gone
-TOKEN_NAMES = ("thumb", "correction", "remark", *(event.value for event in ImplicitEvent))
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
@@ -56,11 +55,11 @@ class Gateway:
     ):
         """`default` is the deployment where the log has none, and always where it is `fixed`."""
         self.store, self.settings, self._draw = store, settings, draw
-        self.subjects, self.tokens = SubjectHasher.for_store(store.root), FeedbackTokens.of(store.root)
+        self.subjects, self.tokens = SubjectHasher.for_store(store.root), FeedbackTokens.for_store(store.root)
         self.writer = Writer(store.log)
         self.request_log = RequestLog(self.writer, self.subjects, settings)
         self.recovery = Recovery(store.log, self.writer, self.request_log.owner)
-        self.intake = Intake(store, self.writer, settings.feedback, keep_text=settings.keep_text)
+        self.intake = Intake(store, self.writer, settings.intake, keep_text=settings.keep_text)
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
         restarts = RestartPolicy(settings.reopen_attempts, settings.reopen_quiet_s)
         self.deployments = Deployments(read, load, default, settings.names, restarts)
@@ -157,7 +156,7 @@ class Gateway:
 
     def feedback_token(self, id: str, subject: str) -> str:
         """The token with which a browser may send feedback on an answer."""
-        until = int(time.time() + self.settings.feedback.token_days * DAY_S)
+        until = int(time.time() + self.settings.intake.token_days * DAY_S)
         return self.tokens.issue(TokenGrant(id, subject, TOKEN_NAMES, until))
 
     async def complete(self, completions: Sequence[InFlightCompletion], pick: EnginePick) -> None:

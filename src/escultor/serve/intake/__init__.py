@@ -1,1 +1,1 @@
-"""What people make of answers: who may say it, how it is written, and how it becomes durable."""
+"""Feedback on answers: who may send it, how it is written, and how it becomes durable."""

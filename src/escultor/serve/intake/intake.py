@@ -1,7 +1,6 @@
-"""Taking in what people make of answers: durable before it is acknowledged, idempotent on id.
+"""Feedback intake: events are durable before they are acknowledged, and idempotent on their id.
 
-Feedback on an answer that is not in the log is taken in like any other; whoever folds the log later finds
-both or one of them. Nothing waits for the other.
+Feedback on an answer that is not in the log is kept like any other: neither waits for the other.
 """
 
 from __future__ import annotations
@@ -21,42 +20,41 @@ from escultor.store import Store
 from escultor.store.feedback import live, name_of, target_of
 from escultor.types import Choice, Feedback, Interaction, Revocation
 
-MOST_SHOWN = 1000  # events of one page
+MAX_PAGE = 1000  # events
 
-# What became of an event, and the HTTP status that says so.
+# The outcome of an event, and its HTTP status.
 Status = Literal["accepted", "refused", "conflict", "erased"]
-CODES: dict[Status, int] = {"accepted": 202, "refused": 400, "conflict": 409, "erased": 410}
+HTTP_STATUS: dict[Status, int] = {"accepted": 202, "refused": 400, "conflict": 409, "erased": 410}
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeResult:
-    """What became of one event of a request. `id` is what it is kept under, None where it was refused."""
+    """The outcome of one event. `id` is the one it is kept under, None where it was refused."""
 
     status: Status
     id: str | None = None
     problem: str | None = None
-    not_kept: tuple[str, ...] = ()  # parts of what was said that have no place
+    not_kept: tuple[str, ...] = ()  # parts of the body that no record has a field for
 
-    def shown(self) -> dict[str, Any]:
-        """As a client reads it."""
-        said: dict[str, Any] = {"id": self.id, "status": self.status}
-        said |= {"error": self.problem} if self.problem else {}
-        return said | ({"not_kept": list(self.not_kept)} if self.not_kept else {})
+    def to_json(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"id": self.id, "status": self.status}
+        body |= {"error": self.problem} if self.problem else {}
+        return body | ({"not_kept": list(self.not_kept)} if self.not_kept else {})
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackPage:
-    """Some of what was said about one answer, in the order it was recorded."""
+    """Some of the events about one answer, in the order in which they were recorded."""
 
     known: bool  # whether the answer is in the log
-    events: tuple[tuple[int, Feedback], ...]
+    events: tuple[tuple[int, Feedback], ...]  # with their sequence numbers
     more: bool
-    live: tuple[Feedback, ...]  # what holds now, of all that was said and not of this page alone
+    live: tuple[Feedback, ...]  # the events in force, of all about the answer, at most MAX_PAGE
     live_count: int
 
 
 class Intake:
-    """Takes in, shows and withdraws feedback of one store."""
+    """Adds, lists and withdraws the feedback of one store."""
 
     def __init__(
         self,
@@ -67,67 +65,72 @@ class Intake:
         *,
         keep_text: bool = True,
     ):
-        """Without `keep_text` no word of corrections and remarks is kept."""
-        self._log, self._writer, self._settings, self._clock = store.log, writer, settings, clock
+        """Without `keep_text` the text of corrections and remarks is not kept."""
+        self._log, self._writer, self._settings, self.now = store.log, writer, settings, clock
         self._keep_text = keep_text
 
-    def now(self) -> float:
-        """What the clock says."""
-        return self._clock()
+    async def add(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[IntakeResult]:
+        """Keep events; the accepted ones are on disk when this returns. A refused one affects no other.
 
-    async def take(self, bodies: Sequence[Any], speaker: FeedbackAuthor) -> list[IntakeResult]:
-        """Take in events; those that are accepted are on disk when this returns.
-
-        One that cannot be kept keeps no other from being kept. Raises InputError for more events than
-        a request may have, StoreError or Overloaded when the store cannot keep them now.
+        Raises InputError for more events than a request may have, StoreError or Overloaded when the store
+        cannot keep them now.
         """
         if len(bodies) > self._settings.batch:
             raise InputError("too many events in one request", len(bodies), self._settings.batch)
         results: list[IntakeResult] = [IntakeResult("refused")] * len(bodies)
-        found: dict[int, ParsedEvent] = {}
-        now = self._clock()
-        for at, body in enumerate(bodies):
+        events: dict[int, ParsedEvent] = {}  # by their index in `bodies`
+        now = self.now()
+        for index, body in enumerate(bodies):
             try:
-                parsed = parse(body, speaker, self._settings, now)
+                parsed = parse(body, author, self._settings, now)
             except InputError as error:
-                results[at] = IntakeResult("refused", None, str(error))
+                results[index] = IntakeResult("refused", None, str(error))
             else:
-                found[at] = parsed if self._keep_text else without_text(parsed)
-        for at, outcome in zip(found, await self._keep(list(found.values())), strict=True):
-            results[at] = outcome
+                events[index] = parsed if self._keep_text else without_text(parsed)
+        for index, result in zip(events, await self._write(list(events.values())), strict=True):
+            results[index] = result
         return results
 
     async def withdraw(self, id: str) -> Revocation | None:
-        """Record that an event holds no longer; None where there is none of this id.
+        """Revoke an event; None where there is none of this id. Doing it again changes nothing.
 
-        The revocation carries the time of what it withdraws, so that it ends that word and those before
-        it, and none that was said later; doing it again changes nothing. Raises DataError for an
-        event that is a revocation itself, StoreError when the store fails.
+        The revocation has the time of its event, so that it ends that event and earlier ones of the same
+        name, and none that came later. Raises DataError for a revocation, StoreError when the store fails.
         """
         event = await asyncio.to_thread(self._log.get, Feedback, id)
         if event is None:
             return None
         if isinstance(event, Revocation):
-            remedy = "say again what should hold"
+            remedy = "send again what should hold"
             raise DataError("a withdrawal cannot be withdrawn", id, "feedback of another kind", remedy)
-        about = (f"revoke-{id}", event.time, target_of(event), event.subject)
-        revocation = Revocation(*about, name_of(event), source=event.source)
+        revocation = Revocation(
+            id=f"revoke-{id}",
+            time=event.time,
+            target=target_of(event),
+            subject=event.subject,
+            name=name_of(event),
+            source=event.source,
+        )
         await self._writer.write(revocation)
         return revocation
 
-    async def about(self, target: str, after: int, limit: int) -> FeedbackPage:
-        """What was said about an answer (or under the target of a choice), behind number `after`."""
-        return await asyncio.to_thread(self._about, target, after, min(limit, MOST_SHOWN))
+    async def page(self, target: str, after: int, limit: int) -> FeedbackPage:
+        """The events about an answer (or under the target of a choice) after sequence number `after`."""
+        return await asyncio.to_thread(self._page, target, after, min(limit, MAX_PAGE))
 
-    def _about(self, target: str, after: int, limit: int) -> FeedbackPage:
+    def _page(self, target: str, after: int, limit: int) -> FeedbackPage:
         events = tuple(islice(self._log.read(Feedback, after, target=target), limit + 1))
-        held = live(self._all_about(target))
-        known = self._log.get(Interaction, target) is not None
-        shown = tuple(islice(held.values(), MOST_SHOWN))
-        return FeedbackPage(known, events[:limit], len(events) > limit, shown, len(held))
+        in_force = live(self._all_about(target))
+        return FeedbackPage(
+            known=self._log.get(Interaction, target) is not None,
+            events=events[:limit],
+            more=len(events) > limit,
+            live=tuple(islice(in_force.values(), MAX_PAGE)),
+            live_count=len(in_force),
+        )
 
     def _all_about(self, target: str) -> Iterator[Feedback]:
-        """All that was said about an answer, withdrawals of the choices it was part of included."""
+        """All events about an answer, with the withdrawals of the choices it was part of."""
         choices = set()
         for _, event in self._log.read(Feedback, target=target):
             yield event
@@ -136,18 +139,19 @@ class Intake:
         for choice in choices - {target}:
             yield from (event for _, event in self._log.read(Feedback, target=choice))
 
-    async def _keep(self, parsed: Sequence[ParsedEvent]) -> list[IntakeResult]:
-        """Write all at once; where one of them cannot be kept, each by itself."""
+    async def _write(self, parsed: Sequence[ParsedEvent]) -> list[IntakeResult]:
+        """Write all events together; where one of them cannot be kept, each by itself."""
         if not parsed:
             return []
         try:
             await self._writer.write(*(p.event for p in parsed))
         except (InputError, IdTaken, Erased):
-            return list(await asyncio.gather(*(self._keep_one(p) for p in parsed)))
+            return list(await asyncio.gather(*(self._write_one(p) for p in parsed)))
         return [IntakeResult("accepted", p.event.id, None, p.not_kept) for p in parsed]
 
-    async def _keep_one(self, parsed: ParsedEvent) -> IntakeResult:
+    async def _write_one(self, parsed: ParsedEvent) -> IntakeResult:
         event = parsed.event
+        accepted = IntakeResult("accepted", event.id, None, parsed.not_kept)
         try:
             await self._writer.write(event)
         except Erased:
@@ -155,14 +159,10 @@ class Intake:
         except InputError as error:
             return IntakeResult("refused", None, str(error))
         except IdTaken:
-            return await self._repeated(parsed)
-        return IntakeResult("accepted", event.id, None, parsed.not_kept)
-
-    async def _repeated(self, parsed: ParsedEvent) -> IntakeResult:
-        """Whether what is there under the id says the same: where the client gave no time, whenever."""
-        event = parsed.event
-        there = await asyncio.to_thread(self._log.get, Feedback, event.id)
-        if there is not None and not parsed.dated and replace(event, time=there.time) == there:
-            return IntakeResult("accepted", event.id, None, parsed.not_kept)
-        problem = f"other feedback is kept under the id {event.id!r}; an id names one content for ever"
-        return IntakeResult("conflict", event.id, problem)
+            # A repetition is accepted: the same event, at whatever time where the client gave none.
+            stored = await asyncio.to_thread(self._log.get, Feedback, event.id)
+            if stored is not None and not parsed.dated and replace(event, time=stored.time) == stored:
+                return accepted
+            problem = f"other feedback is kept under the id {event.id!r}; an id names one content for ever"
+            return IntakeResult("conflict", event.id, problem)
+        return accepted

@@ -1,4 +1,4 @@
-"""From what a client says to the noun that is kept: pure, and strict about who may say what, and when."""
+"""From the JSON of a feedback event to its record: pure, and strict about author, target and time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError
 from escultor.ids import hash_value, new_id
-from escultor.serve.intake.tokens import TokenGrant
-from escultor.serve.intake.wire import (
+from escultor.serve.intake.forms import (
     FORM,
     KINDS,
     SHORT,
@@ -21,12 +20,14 @@ from escultor.serve.intake.wire import (
     CommentForm,
     ComparisonForm,
     DemonstrationForm,
+    EventForm,
     FloatForm,
     Form,
     ImplicitForm,
     ShortForm,
     TargetPart,
 )
+from escultor.serve.intake.tokens import TokenGrant
 from escultor.store.feedback import CORRECTION, REMARK, THUMB, name_of
 from escultor.store.redaction import redacted
 from escultor.types import (
@@ -43,36 +44,35 @@ from escultor.types import (
 
 DAY_S = 86_400.0
 SCORE = "score"
-MEASURED = (ImplicitEvent.DWELL_MS, ImplicitEvent.EDIT)  # events that carry a value: ms, distance
-# Names that mean something of their own: a rating or choice under one of them would take its place.
+# Older stores may hold `dwell_ms`, which nothing reads: it is no longer accepted.
+IMPLICIT_EVENTS = tuple(event for event in ImplicitEvent if event is not ImplicitEvent.DWELL_MS)
+TOKEN_NAMES = (THUMB, CORRECTION, REMARK, *IMPLICIT_EVENTS)  # what a browser's token allows
+# Names with a meaning of their own: a rating or choice of the same name would replace such an event.
 RESERVED = frozenset((CORRECTION, REMARK, *ImplicitEvent))
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackAuthor:
-    """Whose words are taken in: `subject` where an event names nobody; a browser's token allows one
-    person, one answer and some names, and nothing else."""
+    """The author of events that name none. With a `grant`, a browser's token, events may only be about one
+    answer, by one person and under the names it lists."""
 
     subject: str  # salted hash
-    hashed: Callable[[str], str]  # from a user's name to a subject
+    hash_subject: Callable[[str], str]  # from a user's name to a subject
     grant: TokenGrant | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedEvent:
-    """An event as it is kept. `dated` tells whether the client said when: without, a repetition is known
-    by all but its time. `not_kept` are parts of what was said that no noun has a place for."""
+    """An event as it is kept. `dated`: the client gave its time; without it, a repetition may differ in time.
+    `not_kept` names the parts of the body that no record has a field for."""
 
     event: Feedback
     dated: bool
     not_kept: tuple[str, ...] = ()
 
 
-def parse(body: Any, speaker: FeedbackAuthor, settings: FeedbackIntake, now: float) -> ParsedEvent:
-    """The event that a JSON value says.
-
-    Raises DataError that says what is wrong, what was got and what is allowed.
-    """
+def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: float) -> ParsedEvent:
+    """The event in a JSON value. Raises DataError with what is wrong, what was got and what is allowed."""
     try:
         form = FORM.validate_python(body)
     except ValidationError as error:
@@ -80,12 +80,12 @@ def parse(body: Any, speaker: FeedbackAuthor, settings: FeedbackIntake, now: flo
     except RecursionError:
         raise DataError("the event is nested too deeply") from None
     time, dated = (now, False) if isinstance(form, ShortForm) else _time(form.ts, settings, now)
-    if speaker.grant is not None:  # a browser cannot have judged before it had the answer
-        time = min(now, max(time, speaker.grant.until - settings.token_days * DAY_S))
-    source, subject, not_kept = _speaker(form, speaker)
-    id = _id(form, speaker)
-    event = _event(form, id, time, subject, source, settings)
-    _check_grant(event, speaker.grant)
+    if author.grant is not None:  # a browser cannot have judged before it had the answer
+        time = min(now, max(time, author.grant.until - settings.token_days * DAY_S))
+    source, subject, not_kept = _source(form, author)
+    common = {"id": _event_id(form, author.grant), "time": time, "subject": subject, "source": source}
+    event = _event(form, common, settings)
+    _check_grant(event, author.grant)
     if isinstance(form, ComparisonForm) and form.target is not None:
         not_kept.append("target")  # a choice is about its candidates
     if isinstance(form, CommentForm | DemonstrationForm) and form.name != name_of(event):
@@ -94,7 +94,7 @@ def parse(body: Any, speaker: FeedbackAuthor, settings: FeedbackIntake, now: flo
 
 
 def without_text(parsed: ParsedEvent) -> ParsedEvent:
-    """The event without a word of what was written, where text may not be kept; told to the client."""
+    """The event without the text of a correction or remark, where no text may be kept; `not_kept` says so."""
     event = parsed.event
     if not isinstance(event, Correction | Remark):
         return parsed
@@ -102,75 +102,74 @@ def without_text(parsed: ParsedEvent) -> ParsedEvent:
     return replace(parsed, event=redacted(event, hash_value), not_kept=(*parsed.not_kept, part))
 
 
-def _event(
-    form: Form, id: str, time: float, subject: str, source: SourceKind, settings: FeedbackIntake
-) -> Feedback:
+def _event(form: Form, common: dict[str, Any], settings: FeedbackIntake) -> Feedback:
+    """The record of a form; `common` are the fields that all records have."""
     if isinstance(form, ComparisonForm):
-        return _choice(form, id, time, subject, source)
+        return _choice(form, common)
     if isinstance(form, ShortForm):
-        return _short(form, id, time, subject, source)
-    about = (id, time, _target(form.target), subject)
+        return _short(form, common)
+    common = {**common, "target": _interaction_id(form.target)}
     if isinstance(form, BooleanForm | FloatForm):
-        _free(form.name)
-        if form.name == THUMB and isinstance(form, FloatForm):
-            raise DataError("a thumb is true or false", form.value, "kind boolean, or another name")
-        return Rating(*about, form.name, form.value, source=source)
+        return _rating(form.name, form.value, common)
     if isinstance(form, CommentForm):
-        return Remark(*about, _text("text", form.text, settings), source=source)
+        return Remark(**common, text=_text("text", form.text, settings))
     if isinstance(form, DemonstrationForm):
-        return Correction(*about, _text("output.content", form.output.content, settings), source=source)
+        return Correction(**common, text=_text("output.content", form.output.content, settings))
     if isinstance(form, ImplicitForm):
-        return Implicit(*about, form.name, _measure(form.name, form.value), source=source)
-    return Revocation(*about, form.name, source=source)
+        return Implicit(**common, event=_implicit(form))
+    return Revocation(**common, name=form.name)
 
 
-def _short(form: ShortForm, id: str, time: float, subject: str, source: SourceKind) -> Feedback:
+def _short(form: ShortForm, common: dict[str, Any]) -> Feedback:
+    common = {**common, "target": form.id}
     name = form.name or (SCORE if isinstance(form.value, float) else THUMB)
     if form.value is None:
-        return Revocation(id, time, form.id, subject, name, source=source)
-    _free(name)
-    if name == THUMB and not isinstance(form.value, bool):
-        raise DataError("a thumb is true or false", form.value, "true, false, or another name")
-    return Rating(id, time, form.id, subject, name, form.value, source=source)
+        return Revocation(**common, name=name)
+    return _rating(name, form.value, common)
 
 
-def _choice(form: ComparisonForm, id: str, time: float, subject: str, source: SourceKind) -> Choice:
-    given = form.comparison
-    if len(set(given.candidates)) < len(given.candidates):
-        raise DataError("a candidate is given twice", given.candidates, "each answer once")
-    if sorted(given.shown_order) != sorted(given.candidates):
-        raise DataError(
-            "`shown_order` does not show the candidates", given.shown_order, sorted(given.candidates)
-        )
-    if given.winner is not None and given.winner not in given.candidates:
-        raise DataError("the winner is none of the candidates", given.winner, given.candidates)
-    _free(form.name)
+def _rating(name: str, value: bool | float, common: dict[str, Any]) -> Rating:
+    _refuse_reserved(name)
+    if name == THUMB and not isinstance(value, bool):
+        raise DataError("a thumb is true or false", value, "true, false, or another name")
+    return Rating(**common, name=name, value=value)
+
+
+def _choice(form: ComparisonForm, common: dict[str, Any]) -> Choice:
+    parts = form.comparison
+    candidates, shown, winner = parts.candidates, parts.shown_order, parts.winner
+    if len(set(candidates)) < len(candidates):
+        raise DataError("a candidate is given twice", candidates, "each answer once")
+    if sorted(shown) != sorted(candidates):
+        raise DataError("`shown_order` does not show the candidates", shown, sorted(candidates))
+    if winner is not None and winner not in candidates:
+        raise DataError("the winner is none of the candidates", winner, candidates)
+    _refuse_reserved(form.name)
     if form.name == THUMB:
         raise DataError("a choice is no thumb", form.name, "another name")
-    return Choice(id, time, subject, form.name, tuple(given.shown_order), given.winner, source=source)
+    return Choice(**common, name=form.name, shown_order=tuple(shown), winner=winner)
 
 
-def _measure(event: ImplicitEvent, value: float | None) -> float | None:
-    if value is not None and event not in MEASURED:
-        raise DataError(f"`{event}` measures nothing", value, f"a value of {', '.join(MEASURED)}")
-    if value is None and event is ImplicitEvent.DWELL_MS:
-        raise DataError(f"`{event}` needs a value", None, "milliseconds")
-    if value is not None and value < 0:
-        raise DataError(f"`{event}` has a value below 0", value, "0 or more")
-    return value
+def _implicit(form: ImplicitForm) -> ImplicitEvent:
+    if form.name not in IMPLICIT_EVENTS:
+        allowed = ", ".join(IMPLICIT_EVENTS)
+        raise DataError(f"`{form.name}` is not accepted, since nothing reads it", None, allowed)
+    if form.value is not None:
+        remedy = "send the event without a value"
+        raise DataError(f"`{form.name}` has no value", form.value, "no `value`", remedy)
+    return form.name
 
 
-def _target(given: str | TargetPart) -> str:
-    if isinstance(given, str):
-        return given
-    if given.type == "conversation":
-        raise DataError(
-            "this kind of event is about one answer", "a conversation", '{"type": "interaction", "id": …}'
-        )
-    return given.id
+def _interaction_id(target: str | TargetPart) -> str:
+    if isinstance(target, str):
+        return target
+    if target.type == "conversation":
+        allowed = '{"type": "interaction", "id": …}'
+        raise DataError("this kind of event is about one answer", "a conversation", allowed)
+    return target.id
 
 
-def _free(name: str) -> None:
+def _refuse_reserved(name: str) -> None:
     if name in RESERVED:
         raise DataError(f"`{name}` is a name with a meaning of its own", None, "another name")
 
@@ -179,21 +178,22 @@ def _text(key: str, text: str, settings: FeedbackIntake) -> str:
     if len(text) > settings.text_characters:
         raise DataError(f"`{key}` is too long", f"{len(text)} characters", settings.text_characters)
     if not text.strip():
-        raise DataError(f"`{key}` says nothing", None, "text")
+        raise DataError(f"`{key}` is blank", None, "text")
     return text
 
 
-def _time(given: float | str | None, settings: FeedbackIntake, now: float) -> tuple[float, bool]:
-    """When an event was said, and whether the client's own time was taken. A clock that is a little ahead
-    is set to now, so that no event outlasts what is said after it."""
-    if given is None:
+def _time(ts: float | str | None, settings: FeedbackIntake, now: float) -> tuple[float, bool]:
+    """The time of an event, and whether it is the client's own.
+
+    A clock slightly ahead counts as now, so that no event takes precedence over a later one.
+    """
+    if ts is None:
         return now, False
     try:
-        time = _epoch(given) if isinstance(given, str) else float(given)
+        time = _epoch(ts) if isinstance(ts, str) else float(ts)
     except (ValueError, OverflowError):
-        raise DataError(
-            "`ts` is no time", repr(given)[:60], "seconds since the epoch, or ISO 8601 with an offset"
-        ) from None
+        allowed = "seconds since the epoch, or ISO 8601 with an offset"
+        raise DataError("`ts` is no time", repr(ts)[:60], allowed) from None
     if not now - settings.max_age_days * DAY_S <= time <= now + settings.clock_skew_s:
         allowed = f"{settings.max_age_days:g} days ago to {settings.clock_skew_s} s ahead"
         raise DataError("`ts` is out of range", f"{time - now:+.10g} s from now", allowed)
@@ -207,27 +207,25 @@ def _epoch(text: str) -> float:
     return moment.timestamp()
 
 
-def _speaker(form: Form, speaker: FeedbackAuthor) -> tuple[SourceKind, str, list[str]]:
-    """Source and subject; a browser speaks for the person of its token alone."""
+def _source(form: Form, author: FeedbackAuthor) -> tuple[SourceKind, str, list[str]]:
+    """Source, subject, and parts not kept; a token's events are of its own subject."""
     if isinstance(form, ShortForm):
-        kind, name, not_kept = SourceKind.END_USER, form.user, []
+        kind, user, not_kept = SourceKind.END_USER, form.user, []
     else:
-        kind, name = form.source.kind, form.source.id
+        kind, user = form.source.kind, form.source.id
         not_kept = [] if form.source.version is None else ["source.version"]
-    if speaker.grant is None:
-        return kind, speaker.subject if name is None else speaker.hashed(name), not_kept
-    if name is not None or kind is not SourceKind.END_USER:
-        raise DataError("a browser's token says who speaks", "another source", "no source")
-    return kind, speaker.grant.subject, not_kept
+    if author.grant is None:
+        return kind, author.subject if user is None else author.hash_subject(user), not_kept
+    if user is not None or kind is not SourceKind.END_USER:
+        raise DataError("a browser's token names the author", "another source", "no source")
+    return kind, author.grant.subject, not_kept
 
 
-def _id(form: Form, speaker: FeedbackAuthor) -> str:
-    """The id an event is known by. What browsers send may not take ids of others: theirs are their own."""
-    given = None if isinstance(form, ShortForm) else form.id
-    if given is None:
+def _event_id(form: Form, grant: TokenGrant | None) -> str:
+    """The id to keep an event under. A browser's are hashed with its grant: none can take another's."""
+    if not isinstance(form, EventForm) or form.id is None:
         return new_id("fb")
-    grant = speaker.grant
-    return given if grant is None else f"fb-{hash_value([grant.target, grant.subject, given])}"
+    return form.id if grant is None else f"fb-{hash_value([grant.target, grant.subject, form.id])}"
 
 
 def _check_grant(event: Feedback, grant: TokenGrant | None) -> None:
@@ -239,14 +237,11 @@ def _check_grant(event: Feedback, grant: TokenGrant | None) -> None:
         raise DataError("the token is not for this", name_of(event), grant.names)
 
 
-def _problem(problem: Any) -> str:
-    """One problem of a body: where, what is wrong, and what was got."""
-    at = ".".join(str(part) for part in problem["loc"] if part not in _TAGS)
-    said, got = str(problem["msg"]).removeprefix("Value error, "), problem["input"]
-    if problem["type"] == "extra_forbidden":
-        return f"`{at}` is not a part of this kind of event"
+def _problem(error: Any) -> str:
+    """One validation error of a body: where, what is wrong, and what was got."""
+    path = ".".join(str(part) for part in error["loc"] if part not in (SHORT, *KINDS))
+    message, got = str(error["msg"]).removeprefix("Value error, "), error["input"]
+    if error["type"] == "extra_forbidden":
+        return f"`{path}` is not a part of this kind of event"
     shown = "" if isinstance(got, dict | list) else f"; got: {ascii(got)[:60]}"
-    return f"`{at}`: {said}{shown}" if at else said
-
-
-_TAGS = frozenset((SHORT, *KINDS))
+    return f"`{path}`: {message}{shown}" if path else message

@@ -1,7 +1,7 @@
 // Thumbs and what people do with an answer, for any chat page that shows answers of an Escultor gateway.
 //
 //   <script src="https://gateway/static/thumbs.js"></script>
-//   escultor.attach(element, token)                  adds thumbs below the answer, reports copy and dwell
+//   escultor.attach(element, token)                  adds thumbs below the answer, reports copies
 //   escultor.send(token, "regenerate")               what your own buttons do: insert_accept, share, undo, …
 //   escultor.correct(token, text)                    the answer as its reader would have it
 // The token came with the answer (header x-escultor-feedback-token). Nothing is written as HTML.
@@ -19,8 +19,7 @@
       body: JSON.stringify(body),
     }).then((answer) => answer.ok, () => false);
 
-  const send = (token, name, value) =>
-    post(token, { kind: "implicit", name, ...(value === undefined ? {} : { value }) });
+  const send = (token, name) => post(token, { kind: "implicit", name });
   const thumb = (token, value) => post(token, { value, name: "thumb" });
   const remark = (token, text) => post(token, { kind: "comment", text });
   const correct = (token, text) => post(token, { kind: "demonstration", output: { content: text } });
@@ -28,7 +27,7 @@
   function attach(element, token) {
     const row = document.createElement("span");
     row.className = "escultor-thumbs";
-    let held = null; // what holds now: true, false or nothing
+    let current = null; // true, false, or null for neither
     const buttons = [[true, "\u{1F44D}", "Good answer"], [false, "\u{1F44E}", "Bad answer"]].map(([value, sign, label]) => {
       const button = document.createElement("button");
       button.type = "button";
@@ -36,22 +35,15 @@
       button.setAttribute("aria-label", label);
       button.setAttribute("aria-pressed", "false");
       button.addEventListener("click", async () => {
-        const wanted = held === value ? null : value; // pressed again: withdrawn
-        if (!(await thumb(token, wanted))) return;
-        held = wanted;
-        buttons.forEach(([each, its]) => each.setAttribute("aria-pressed", String(held === its)));
+        const next = current === value ? null : value; // a second press withdraws
+        if (!(await thumb(token, next))) return;
+        current = next;
+        buttons.forEach(([other, otherValue]) => other.setAttribute("aria-pressed", String(current === otherValue)));
       });
       row.append(button);
       return [button, value];
     });
     element.addEventListener("copy", () => send(token, "copy"));
-    let seen = 0, since = null;
-    const look = (visible) => {
-      if (visible && since === null) since = performance.now();
-      if (!visible && since !== null) { seen += performance.now() - since; since = null; }
-    };
-    new IntersectionObserver((all) => look(all[all.length - 1].isIntersecting)).observe(element);
-    addEventListener("pagehide", () => { look(false); if (seen) send(token, "dwell_ms", Math.round(seen)); });
     element.after(row);
     return row;
   }

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from escultor.data.importers.interactions import ExternalInteraction
-from escultor.serve.intake.wire import FORM
+from escultor.serve.intake.forms import FORM
 from escultor.serve.wire.errors import ErrorBody
 
 

@@ -1,0 +1,150 @@
+"""The JSON of feedback events: one model for each kind, parsed strictly.
+
+    {"id": "chatcmpl-…", "value": true}                                  the short form: a thumb, or
+    {"id": "chatcmpl-…", "value": 0.7, "name": "helpful"}                a score; null withdraws it
+
+    {"kind": "boolean", "target": "chatcmpl-…", "name": "thumb", "value": true}
+    {"kind": "float", "target": …, "name": "helpful", "value": 0.7}
+    {"kind": "comment", "target": …, "text": "…"}
+    {"kind": "demonstration", "target": …, "output": {"role": "assistant", "content": "…"}}
+    {"kind": "comparison", "comparison": {"candidates": [a, b], "winner": a, "shown_order": [b, a]}}
+    {"kind": "implicit", "target": …, "name": "copy"}
+    {"kind": "revoke", "target": …, "name": "thumb"}
+
+`target` may also be {"type": "interaction", "id": "chatcmpl-…"}. All long forms take `id` (a repeated event
+with the same id is kept once), `ts` (seconds since the epoch, or ISO 8601 with an offset) and `source`
+{"kind": "end_user", "id": "ann", "version": "of a judge"}.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+
+from escultor.types import ImplicitEvent, SourceKind
+
+MAX_CANDIDATES = 32
+SHORT = "short"
+
+# Ids become part of urls, log lines and cursors: printable ASCII without blanks.
+EventId = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+EventName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
+NonEmpty = Annotated[str, Field(min_length=1)]  # the limit of its length is a setting
+User = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class EventPart(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class TargetPart(EventPart):
+    type: Literal["interaction", "conversation"] = "interaction"
+    id: EventId
+
+
+class SourcePart(EventPart):
+    kind: Annotated[SourceKind, Field(strict=False)] = SourceKind.END_USER
+    id: User | None = Field(default=None, description="the author; kept as a salted hash")
+    version: User | None = Field(default=None, description="of a judge or program; not kept")
+
+
+class OutputPart(EventPart):
+    role: Literal["assistant"] = "assistant"
+    content: NonEmpty
+
+
+class ComparisonPart(EventPart):
+    candidates: Annotated[list[EventId], Field(min_length=2, max_length=MAX_CANDIDATES)]
+    winner: EventId | None = Field(default=None, description="null: neither is better")
+    shown_order: Annotated[list[EventId], Field(min_length=2, max_length=MAX_CANDIDATES)]
+
+
+class EventForm(EventPart):
+    """The keys that every long form may have."""
+
+    id: EventId | None = Field(default=None, description="repeating an event under its id changes nothing")
+    ts: float | str | None = Field(default=None, description="when the feedback was given")
+    source: SourcePart = SourcePart()
+
+
+class TargetForm(EventForm):
+    target: EventId | TargetPart
+
+
+class ShortForm(EventPart):
+    id: EventId = Field(description="of the rated answer")
+    value: bool | float | None = Field(description="null: the earlier value is withdrawn")
+    name: EventName | None = None
+    user: User | None = Field(default=None, description="the author; kept as a salted hash")
+
+
+class BooleanForm(TargetForm):
+    kind: Literal["boolean"]
+    name: EventName = "thumb"
+    value: bool
+
+
+class FloatForm(TargetForm):
+    kind: Literal["float"]
+    name: EventName = "score"
+    value: float
+
+
+class CommentForm(TargetForm):
+    kind: Literal["comment"]
+    name: EventName = "remark"
+    text: NonEmpty
+
+
+class DemonstrationForm(TargetForm):
+    kind: Literal["demonstration"]
+    name: EventName = "correction"
+    output: OutputPart
+
+
+class ComparisonForm(EventForm):
+    kind: Literal["comparison"]
+    target: EventId | TargetPart | None = None
+    name: EventName = "preference"
+    comparison: ComparisonPart
+
+
+class ImplicitForm(TargetForm):
+    kind: Literal["implicit"]
+    name: Annotated[ImplicitEvent, Field(strict=False)]
+    value: float | None = Field(default=None, description="not accepted: no implicit event has a value")
+
+
+class RevokeForm(TargetForm):
+    kind: Literal["revoke"]
+    name: EventName
+
+
+KINDS = ("boolean", "float", "comment", "demonstration", "comparison", "implicit", "revoke")
+
+
+def _tag_of(body: Any) -> str | None:
+    """The form of a body; the short form has neither kind nor target."""
+    if not isinstance(body, dict):
+        return None
+    return str(body.get("kind")) if body.keys() & {"kind", "target"} else SHORT
+
+
+Form = Annotated[
+    Annotated[ShortForm, Tag(SHORT)]
+    | Annotated[BooleanForm, Tag("boolean")]
+    | Annotated[FloatForm, Tag("float")]
+    | Annotated[CommentForm, Tag("comment")]
+    | Annotated[DemonstrationForm, Tag("demonstration")]
+    | Annotated[ComparisonForm, Tag("comparison")]
+    | Annotated[ImplicitForm, Tag("implicit")]
+    | Annotated[RevokeForm, Tag("revoke")],
+    Discriminator(
+        _tag_of,
+        custom_error_type="unknown_kind",
+        custom_error_message=f"an event is an object with a `kind`, one of: {', '.join(KINDS)}; "
+        "or the short form with `id` and `value`",
+    ),
+]
+FORM: TypeAdapter[Form] = TypeAdapter(Form)
