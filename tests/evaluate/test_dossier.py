@@ -15,9 +15,9 @@ from escultor.evaluate.gate.decision_record import (
     regressions,
     trade_off_of,
 )
-from escultor.evaluate.report.decision_html import html
 from escultor.evaluate.report.decision_markdown import markdown
 from escultor.evaluate.report.decision_page import page_of
+from escultor.evaluate.report.page import render_verdict
 from escultor.types import GateContext, Scale, Scores
 
 N = 80
@@ -64,7 +64,7 @@ def test_the_order_of_guards_survives_the_file():
 
 def test_pages_hold_everything_and_load_nothing():
     page = page_of(dossier(parameters=50.0, tokens_per_s=80.0, cost_usd_per_request=0.01))
-    made = html(page)
+    made = render_verdict(page)
     assert "<script" not in made
     assert "default-src 'none'" in made
     assert "\x00" not in made
@@ -79,7 +79,7 @@ def test_pages_hold_everything_and_load_nothing():
     ):
         assert words in made
         assert words in markdown(page)
-    assert made == html(page)
+    assert made == render_verdict(page)
 
 
 def test_markdown_texts_cannot_leave_their_cell_or_fence():
@@ -122,7 +122,7 @@ def test_a_student_is_held_against_its_hopes(share, speed, cost, outcomes, words
 def test_an_empty_answer_stands_beside_the_other_in_words_and_answers_not_kept_are_not_shown():
     silent = replace(dossier(), answers=(("said",) * N, ("",) * N))
     assert {r.shown for r in regressions(silent)} == {("said", EMPTY)}
-    for page in (html(page_of(silent)), markdown(page_of(silent))):
+    for page in (render_verdict(page_of(silent)), markdown(page_of(silent))):
         assert page.count(EMPTY) == len(regressions(silent)) > 0
     assert {r.shown for r in regressions(replace(dossier(), answers=((), ())))} == {()}
 

@@ -9,17 +9,20 @@ import pytest
 
 from escultor.errors import DataError
 from escultor.evaluate.report.charts import running_mean, span, ticks
-from escultor.evaluate.report.page import (
+from escultor.evaluate.report.page import render
+from escultor.evaluate.report.parts import (
+    MISSING,
     Curve,
     LoopStep,
     Report,
     ReportSample,
     SampleAnswer,
     VersionRow,
-    render,
+    count,
+    dollars,
+    duration,
     text_table,
 )
-from escultor.evaluate.report.parts import MISSING, count, dollars, duration
 from escultor.types import Effect
 
 HOSTILE = "</style></pre><script>alert('1')</script><img src=x onerror=\"alert(1)\">&amp;\x00\x1b\ud800\u202e"

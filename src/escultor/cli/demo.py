@@ -40,7 +40,7 @@ def demo(
 
 def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, url: str) -> None:
     from escultor.demo.report import rows
-    from escultor.evaluate.report.page import text_table
+    from escultor.evaluate.report.parts import text_table
 
     heads, *body = text_table(rows(result), turned=True)
     shell.table(heads, body)

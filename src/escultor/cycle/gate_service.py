@@ -22,9 +22,9 @@ from escultor.evaluate.gate.decision_record import (
     verdict_of,
 )
 from escultor.evaluate.predictions import kept_of
-from escultor.evaluate.report.decision_html import html
 from escultor.evaluate.report.decision_markdown import markdown
 from escultor.evaluate.report.decision_page import page_of
+from escultor.evaluate.report.page import render_verdict
 from escultor.rng import derive_seed
 from escultor.skills.suites import EvaluationSuite, sharing_items
 from escultor.store import Store, files
@@ -126,6 +126,10 @@ def replay(store: Store, text: str) -> tuple[DecisionRecord, list[str]]:
 def write_pages(folder: Path, dossier: DecisionRecord, text: str) -> None:
     """verdict.json, verdict.html and verdict.md."""
     page = page_of(dossier)
-    for name, body in (("verdict.json", text), ("verdict.html", html(page)), ("verdict.md", markdown(page))):
+    for name, body in (
+        ("verdict.json", text),
+        ("verdict.html", render_verdict(page)),
+        ("verdict.md", markdown(page)),
+    ):
         with files.whole(folder / name) as draft:
             draft.write_text(body, encoding="utf-8", newline="")

@@ -14,8 +14,14 @@ from escultor import stats
 from escultor.cycle.steps import answers_of
 from escultor.demo.run import DemoResult, DemoVersion
 from escultor.demo.suite import lead_baseline
-from escultor.evaluate.report.page import Curve, LoopStep, Report, ReportSample, VersionRow
-from escultor.evaluate.report.parts import SampleAnswer
+from escultor.evaluate.report.parts import (
+    Curve,
+    LoopStep,
+    Report,
+    ReportSample,
+    SampleAnswer,
+    VersionRow,
+)
 from escultor.skills.trinity import document_in, parse_trinity
 from escultor.skills.trinity_scoring import score_trinity
 from escultor.store import registry

@@ -17,16 +17,20 @@ _DARK = {"paper": "#1f1d1b", "ink": "#ece8e1", "soft": "#aaa49a", "line": "#3a36
 
 
 def safe_text(text: str) -> str:
-    """Text escaped for XML and HTML, attributes included; characters that XML forbids become their control
-    picture or U+FFFD."""
-    return escape("".join(map(_allowed, text)), quote=True)
+    """Text escaped for XML and HTML, attributes included, without the characters that XML forbids."""
+    return escape(allowed_characters(text), quote=True)
 
 
-def _allowed(sign: str) -> str:
-    code = ord(sign)
-    if code < 32 and sign not in "\t\n\r":
+def allowed_characters(text: str) -> str:
+    """Text in which the characters that XML forbids are their control picture or U+FFFD."""
+    return "".join(map(_allowed, text))
+
+
+def _allowed(char: str) -> str:
+    code = ord(char)
+    if code < 32 and char not in "\t\n\r":
         return chr(0x2400 + code)
-    return "\ufffd" if 0x7F <= code < 0xA0 or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE else sign
+    return "\ufffd" if 0x7F <= code < 0xA0 or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE else char
 
 
 def attention_svg(tokens: Sequence[str], weights: Sequence[Sequence[float]], title: str = "Attention") -> str:

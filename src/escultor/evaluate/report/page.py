@@ -1,81 +1,143 @@
-"""One self-contained page about a turn of the loop. Pure: a `Report` in, HTML out.
+"""The pages of a cycle run and of a verdict as HTML: self-contained, without scripts.
 
-No script, no request, no clock: the same report gives the same page, byte for byte.
+The same report gives the same page, byte for byte. The templates are in `templates/`; every text in them is
+escaped, and characters that XML forbids are replaced (`escultor.model.heatmap.allowed_characters`).
 """
 
 from __future__ import annotations
 
-from escultor.evaluate.report import sections
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from escultor.evaluate.report import charts
+from escultor.evaluate.report.decision_page import VerdictPage
 from escultor.evaluate.report.parts import (
-    Curve,
-    LoopStep,
+    COLUMNS,
+    MISSING,
     Report,
-    ReportSample,
     SampleAnswer,
     VersionRow,
-    text_table,
+    cells_of,
+    columns_of,
+    count,
+    duration,
+    share,
+    shown,
 )
-from escultor.evaluate.report.style import STYLESHEET
-from escultor.model.heatmap import safe_text
+from escultor.model.heatmap import allowed_characters
+from escultor.types import Effect
 
-__all__ = [
-    "Curve",
-    "LoopStep",
-    "Report",
-    "ReportSample",
-    "SampleAnswer",
-    "VersionRow",
-    "document",
-    "render",
-    "text_table",
-]
-
-_LEADS = {
-    "loop": "One turn, step by step. A hollow number was taken from an earlier run of the same inputs.",
-    "versions": "The best figure of each column is set in the accent colour.",
-    "gate": "Candidate minus champion, in the direction in which more is better, with 95 % intervals. A "
-    "filled point: shown better, or of a guard shown within the margin that the grey band allows; the small "
-    "dot is the worst that its bound leaves possible.",
-    "curves": "Each curve on its own scale.",
-    "samples": "Held-out documents, with every version’s answer as it wrote it.",
+_HEADLINE = ("valid", "field_accuracy", "entity", "bits_per_byte", "latency_p50_ms", "tokens_per_s")
+_TILES = 4
+_OWN_SCALE = frozenset(("perplexity", "nll", "latency", "latency_ms", "ttft_ms", "cost_usd")) | {
+    column.key for column in COLUMNS if column.write is not share
 }
 
 
+class Panel(NamedTuple):
+    """Effects that are drawn on one scale."""
+
+    effects: list[Effect]
+    scale: tuple[float, float]
+
+
 def render(report: Report) -> str:
-    """The page, as HTML text to be written in UTF-8. Raises DataError for a curve whose xs and ys differ
-    in length."""
-    parts = (
-        sections.section("loop", "The turn", _LEADS["loop"], sections.loop(report.loop)),
-        sections.section("versions", "Versions", _LEADS["versions"], sections.versions(report.versions)),
-        sections.section("gate", "The gate", _LEADS["gate"], sections.gate(report.versions)),
-        sections.section("curves", "Training", _LEADS["curves"], sections.curves(report.curves)),
-        sections.section("samples", "Answers", _LEADS["samples"], sections.samples(report.samples)),
-        sections.section("notes", "Notes", "", sections.notes(report.notes)),
+    """The page of a cycle run, as HTML text to be written in UTF-8.
+
+    Raises DataError for a curve whose xs and ys differ in length.
+    """
+    columns, versions = columns_of(report.versions), report.versions
+    rows = [
+        (row, list(zip(columns, cells, strict=True)))
+        for row, cells in zip(versions, cells_of(versions), strict=True)
+    ]
+    computed = [s.seconds for s in report.loop if s.seconds is not None and not s.reused]
+    samples = [
+        {"prompt": s.prompt, "gold": s.gold, "answers": [SampleAnswer(*answer) for answer in s.answers]}
+        for s in report.samples
+    ]
+    return _template("report.html").render(
+        title=report.title,
+        generated=report.generated,
+        report={"loop": report.loop, "versions": versions, "curves": report.curves, "samples": samples}
+        | {"notes": report.notes},
+        headline=_headline(versions),
+        seconds=sum(computed) if computed else None,
+        columns=columns,
+        rows=rows,
+        gate=[(row, panels(row.effects)) for row in versions if row.verdict or row.effects],
     )
-    body = "".join(part for part in parts if part)
-    return document(report.title, report.generated, sections.headline(report.versions), body)
 
 
-def document(title: str, generated: str, head: str, body: str) -> str:
-    """A whole HTML document that loads nothing; `head` and `body` are HTML, the others plain text."""
-    said = f'<p class="generated">{safe_text(generated)}</p>' if generated else ""
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            '<head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # The page may load nothing at all, whatever a text in it should manage to say.
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{safe_text(title)}</title>",
-            f"<style>{STYLESHEET}</style></head>",
-            "<body>",
-            f"<header><h1>{safe_text(title)}</h1>{said}{head}</header>",
-            f"<main>{body}</main>",
-            "<footer>Made by Escultor. This page holds all its data and loads nothing.</footer>",
-            "</body>",
-            "</html>",
-            "",
-        ]
+def render_verdict(page: VerdictPage) -> str:
+    """The page of a verdict, as HTML text to be written in UTF-8."""
+    return _template("verdict.html").render(title=page.title, generated="", page=page)
+
+
+def panels(effects: Sequence[Effect]) -> list[Panel]:
+    """Effects by their scale: shares together, every other metric on its own."""
+    by_scale: dict[str, list[Effect]] = {}
+    for effect in effects:
+        by_scale.setdefault(effect.metric if effect.metric in _OWN_SCALE else "", []).append(effect)
+    return [Panel(each, charts.span(each)) for each in by_scale.values()]
+
+
+def _headline(rows: Sequence[VersionRow]) -> dict[str, Any] | None:
+    """The deployed version's main figures next to those of the first version."""
+    now = next((row for row in rows if row.deployed), None)
+    if now is None:
+        return None
+    before = None if rows[0] is now else rows[0]
+    new, old = cells_of([now])[0], cells_of([rows[0]])[0]
+    tiles = [
+        {"column": column, "new": new[i].text, "old": old[i].text if before else ""}
+        for i, column in enumerate(COLUMNS)
+        if column.key in _HEADLINE and new[i].text != MISSING
+    ]
+    for tile in tiles:
+        tile["old"] = "" if tile["old"] == MISSING else tile["old"]
+    return {"now": now, "before": before, "tiles": tiles[:_TILES]}
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _signed(value: float) -> str:
+    return ("+" if value >= 0 else "−") + _number(abs(value))
+
+
+@cache
+def _template(name: str) -> Any:
+    def finalize(value: Any) -> Any:
+        return (
+            allowed_characters(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        )
+
+    environment = Environment(
+        loader=PackageLoader("escultor.evaluate.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
     )
+    drawings = (charts.line_chart, charts.share_chart, charts.effect_bar, charts.effect_axis)
+    environment.globals |= {
+        **{draw.__name__: lambda *args, draw=draw: Markup(draw(*args)) for draw in drawings},
+        **{
+            write.__name__: lambda value, write=write: shown(value, write)
+            for write in (count, duration, share)
+        },
+        "number": lambda value: shown(value, _number),
+        "signed": lambda value: shown(value, _signed),
+        "holds": charts.holds,
+        "panels": panels,
+        "kind": lambda value: type(value).__name__,
+        "MISSING": MISSING,
+    }
+    return environment.get_template(name)
