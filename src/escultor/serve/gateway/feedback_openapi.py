@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of feedback, imports and erasure."""
+"""The OpenAPI schemas of feedback, imports and erasure; a test checks the responses against them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from escultor.data.importers.interactions import ExternalInteraction
+from escultor.serve.gateway.openapi import errors
 from escultor.serve.intake.forms import FORM
-from escultor.serve.wire.errors import ErrorBody
 
 
 class IntakeReply(BaseModel):
-    """What became of an event; `not_kept` are parts of it that have no place."""
+    """The outcome of an event; `not_kept` are the parts of it that no record has a field for."""
 
     id: str | None
     status: Literal["accepted", "refused", "conflict", "erased"]
@@ -21,7 +21,7 @@ class IntakeReply(BaseModel):
 
 
 class IntakeBatchReply(BaseModel):
-    """What became of the events of a batch, in their order."""
+    """The outcomes of the events of a batch, in their order."""
 
     accepted: int
     refused: int
@@ -45,7 +45,7 @@ class EventReply(BaseModel):
 
 
 class EventsReply(BaseModel):
-    """What was said about an answer, in the order recorded; `live` is what holds now of all of it."""
+    """The events about an answer, in the order recorded; `live` are those in force, of all pages."""
 
     target: str
     known: bool
@@ -62,7 +62,7 @@ class LineProblem(BaseModel):
 
 
 class ImportReply(BaseModel):
-    """How many calls of an import are kept now; the first hundred problems."""
+    """How many calls of an import were kept; the first hundred problems."""
 
     accepted: int
     refused: int
@@ -73,12 +73,12 @@ class NamedArtifact(BaseModel):
     name: str
 
 
-class MadeDataset(NamedArtifact):
+class DerivedDataset(NamedArtifact):
     hash: str
     rows: int
 
 
-class MadeCheckpoint(NamedArtifact):
+class DerivedCheckpoint(NamedArtifact):
     id: str
     how: str
 
@@ -88,59 +88,59 @@ class UnknownCheckpoint(NamedArtifact):
 
 
 class ErasureReply(BaseModel):
-    """What is gone, and what was made of it: datasets to build again, checkpoints to train again."""
+    """What was erased, and what was derived from it: datasets to rebuild, checkpoints to retrain."""
 
     id: str
     subject: str
     by: str
     counts: dict[str, int]
-    datasets: list[MadeDataset]
-    checkpoints: list[MadeCheckpoint]
+    datasets: list[DerivedDataset]
+    checkpoints: list[DerivedCheckpoint]
     unknown: list[UnknownCheckpoint]
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorBody, "description": "refused"} for status in statuses}
-
-
-def _options(
-    status: int, answer: Any, *errors: int, body: Any = None, kinds: tuple[str, ...] = ()
+def _route(
+    status: int, reply: Any, *statuses: int, body: Any = None, media_types: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    """Options of a route with a JSON reply; `body` is its request's schema, `media_types` others it takes."""
+    success = {"model": reply, "description": "done"}
+    options: dict[str, Any] = {
         "response_model": None,
         "status_code": status,
-        "responses": {status: {"model": answer, "description": "done"}, **_errors(*errors)},
+        "responses": {status: success, **errors(*statuses)},
     }
     if body is not None:
-        content = {kind: {"schema": body if kind == JSON else {"type": "string"}} for kind in (JSON, *kinds)}
-        found["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
-    return found
+        text = {"schema": {"type": "string"}}
+        content = {"application/json": {"schema": body}, **dict.fromkeys(media_types, text)}
+        options["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
+    return options
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that stands by itself: what it refers to is put where it is referred to."""
-    parts = schema.pop("$defs", {})
+    """A self-contained schema: each `$ref` is replaced by what it refers to."""
+    definitions = schema.pop("$defs", {})
 
-    def put(value: Any) -> Any:
+    def resolve(value: Any) -> Any:
         if isinstance(value, dict):
             if isinstance(ref := value.get("$ref"), str):
-                return put(parts[ref.rsplit("/", 1)[1]]) | {k: v for k, v in value.items() if k != "$ref"}
-            return {key: put(item) for key, item in value.items() if key != "discriminator"}
-        return [put(item) for item in value] if isinstance(value, list) else value
+                return resolve(definitions[ref.rsplit("/", 1)[1]]) | {
+                    k: v for k, v in value.items() if k != "$ref"
+                }
+            return {key: resolve(item) for key, item in value.items() if key != "discriminator"}
+        return [resolve(item) for item in value] if isinstance(value, list) else value
 
-    return put(schema)
+    return resolve(schema)
 
 
-JSON = "application/json"
-LINES = ("application/jsonl", "application/x-ndjson")
+JSON_LINES = ("application/jsonl", "application/x-ndjson")
 _COMMON = (400, 401, 403, 408, 413, 415, 429, 500, 503)
-_FORM = _inline(FORM.json_schema())
-_BATCH = {"oneOf": [_FORM, {"type": "array", "items": _FORM, "minItems": 1}]}
+_EVENT = _inline(FORM.json_schema())
+_EVENTS = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "minItems": 1}]}
 _CALL = _inline(ExternalInteraction.model_json_schema())
-SAY = _options(202, IntakeReply | IntakeBatchReply, *_COMMON, 409, 410, body=_BATCH)
-SAY_BY_TOKEN = _options(202, IntakeReply, *_COMMON, 409, 410, body={"type": "object"})
-SAID = _options(200, EventsReply, 401, 403, 422, 429, 500, 503)
-WITHDRAW = _options(200, EventReply, 400, 401, 403, 404, 410, 422, 429, 500, 503)
 _CALLS = {"oneOf": [_CALL, {"type": "array", "items": _CALL}]}
-IMPORT = _options(200, ImportReply, *_COMMON, body=_CALLS, kinds=LINES)
-ERASE = _options(200, ErasureReply, 401, 403, 422, 429, 500, 503)
+FEEDBACK_ROUTE = _route(202, IntakeReply | IntakeBatchReply, *_COMMON, 409, 410, body=_EVENTS)
+TOKEN_FEEDBACK_ROUTE = _route(202, IntakeReply, *_COMMON, 409, 410, body={"type": "object"})
+FEEDBACK_LIST_ROUTE = _route(200, EventsReply, 401, 403, 422, 429, 500, 503)
+WITHDRAW_ROUTE = _route(200, EventReply, 400, 401, 403, 404, 410, 422, 429, 500, 503)
+IMPORT_ROUTE = _route(200, ImportReply, *_COMMON, body=_CALLS, media_types=JSON_LINES)
+ERASE_ROUTE = _route(200, ErasureReply, 401, 403, 422, 429, 500, 503)

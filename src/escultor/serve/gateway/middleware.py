@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from escultor.config import Serve
@@ -137,6 +138,10 @@ def json_body(request: Any) -> Any:
     if PARSED_BODY not in request.scope:
         raise ApiError(415, "the body has to be sent as Content-Type: application/json", "unsupported_media")
     return request.scope[PARSED_BODY]
+
+
+def json_response(data: Any, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
+    return Response(to_json(data), status, headers, JSON.decode())
 
 
 async def send_error(error: ApiError, send: Send) -> None:

@@ -115,7 +115,7 @@ class HealthReply(BaseModel):
     problem: str | None
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody, "description": "an error"} for status in statuses}
 
 
@@ -128,14 +128,14 @@ def _completion_route(request: type[BaseModel], reply: type[BaseModel], *more: i
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     return {
         "response_model": None,
-        "responses": {200: success, **_errors(*_ERROR_STATUSES, *more)},
+        "responses": {200: success, **errors(*_ERROR_STATUSES, *more)},
         "openapi_extra": {"requestBody": body},
     }
 
 
 def _json_route(reply: type[BaseModel], *statuses: int) -> dict[str, Any]:
     success = {"model": reply, "description": "the requested object"}
-    return {"response_model": None, "responses": {200: success, **_errors(*statuses)}}
+    return {"response_model": None, "responses": {200: success, **errors(*statuses)}}
 
 
 REQUESTS = ChatRequest, CompletionRequest

@@ -7,13 +7,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from escultor.ids import new_id
 from escultor.serve.deployments import EnginePick
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import json_body, unless_disconnected
+from escultor.serve.gateway.middleware import json_body, json_response, unless_disconnected
 from escultor.serve.gateway.openapi import (
     CHAT_ROUTE,
     COMPLETION_ROUTE,
@@ -58,7 +57,7 @@ async def models(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     gateway.authenticate(request.scope["headers"], Scope.INFER)
     data = [_model(gateway, name, version) for name, version in gateway.deployments.models().items()]
-    return _json({"object": "list", "data": data})
+    return json_response({"object": "list", "data": data})
 
 
 @router.get("/v1/models/{model:path}", **MODEL_ROUTE)
@@ -70,7 +69,7 @@ async def model(request: Request, model: str) -> Response:
     if version is None:
         message = f"the model {model[:100]!r} does not exist"
         raise ApiError(404, message, "model_not_found", param="model")
-    return _json(_model(gateway, model, version))
+    return json_response(_model(gateway, model, version))
 
 
 @router.get("/health", **HEALTH_ROUTE)
@@ -86,7 +85,7 @@ async def health(request: Request) -> Response:
     problem = "; ".join(problems) or None
     may_read = gateway.is_allowed(request.scope["headers"], Scope.READ)
     is_well = problem is None and not gateway.request_log.unlogged and not gateway.writer.failed
-    return _json(
+    return json_response(
         {
             "status": "ok" if is_well else "degraded",
             "deployment": active.deployment.id,
@@ -147,7 +146,7 @@ async def _respond(
             token = gateway.feedback_token(completion.id, metadata.subject)
             choice[OWNER] = {"id": completion.id, "feedback_token": token}
     usage = responses.usage(completions, parsed.per_prompt)
-    return _json({**head, "choices": choices, "usage": usage}, response_headers)
+    return json_response({**head, "choices": choices, "usage": usage}, response_headers)
 
 
 def _headers(gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetadata) -> dict[str, str]:
@@ -166,7 +165,3 @@ def _headers(gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetad
 def _model(gateway: Gateway, name: str, version: str) -> dict[str, Any]:
     created = int(gateway.deployments.active.deployment.time)
     return {"id": name, "object": "model", "created": created, "owned_by": OWNER, "root": version}
-
-
-def _json(data: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(to_json(data), headers=headers, media_type="application/json")
