@@ -219,10 +219,10 @@ def renamed(monkeypatch):
 
 
 def test_old_keys_and_values_load_with_one_warning_that_names_the_new_ones(file, renamed):
-    old = "routes: {few: 7, min_judged: 9}\nserve: {pause: 3}\ndpo: {loss: plain}\nsft: {magic: 1}"
+    old = "routes: {few: 7, min_unpaired: 9}\nserve: {pause: 3}\ndpo: {loss: plain}\nsft: {magic: 1}"
     with pytest.warns(aliases.RenamedKeyWarning) as caught:
         config = load_config(file(old))
-    new = "feedback: {min_pairs: 7, min_judged: 9}\nmonitor: {cooldown_s: 3}\ndpo: {loss: sigmoid}"
+    new = "feedback: {min_pairs: 7, min_unpaired: 9}\nmonitor: {cooldown_s: 3}\ndpo: {loss: sigmoid}"
     assert config == load_config(file(new))
     (warning,) = caught
     for part in (

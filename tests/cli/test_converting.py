@@ -24,7 +24,7 @@ from escultor.types import (
 
 
 def flood(store, votes: int = 80) -> None:
-    """One person in haste, and ten who are not."""
+    """One person who votes much too often, and ten who are not."""
     for n in range(votes + 10):
         who = "mallory" if n < votes else f"p{n}"
         said = (Message(Role.USER, f"bird {n}"),)
@@ -73,7 +73,7 @@ def test_what_is_held_back_is_listed_and_released(cli, corpus):
         flood(store)
     assert cli("feedback", "convert", "--out", "all", "--json").data["rows"]["unpaired"] == 10
     held = cli("feedback", "quarantine", "--json").data["held"]
-    assert {(h["subject"], h["rule"]) for h in held} == {("mallory", "haste")}
+    assert {(h["subject"], h["rule"]) for h in held} == {("mallory", "rate_anomaly")}
     assert "80 verdicts in one hour" in cli("feedback", "quarantine", "list").out
     shown = cli("feedback", "quarantine", "show", held[0]["id"], "--json")
     assert len(shown.data["words"]) == 20

@@ -42,7 +42,7 @@ def verdict(prompt: str, up: bool) -> UnpairedExample:
 
 
 def material(verdicts: list[UnpairedExample]) -> TrainingMaterial:
-    none = {"rows": 0, "routes": {}}
+    none = {"rows": 0, "rules": {}}
     kinds = {"example": none, "pair": none, "unpaired": none | {"rows": len(verdicts)}}
     card = {"kinds": kinds, "agreement_alpha": None, "answers_judged_by_several": 0, "counts": {}}
     return TrainingMaterial({"example": [], "pair": [], "unpaired": list(verdicts)}, {}, card, Advice((), ()))
@@ -77,7 +77,7 @@ def test_the_longest_new_answer_stands_over_the_shortest(turn, champion, monkeyp
         assert pair.origin.rule == "resampled/1;length/1"
         assert pair.flip_rate == 0.2
         assert f"i-{pair.prompt[0].content}" in pair.origin.parents
-    assert found.card["kinds"]["pair"]["routes"] == {"resampled/1": len(found.pairs)}
+    assert found.card["kinds"]["pair"]["rules"] == {"resampled/1": len(found.pairs)}
     assert found.items["unpaired"] == given.items["unpaired"]
     again = with_new_answers(turn, champion, given, scorer)
     assert again == found

@@ -4,9 +4,9 @@ in its place."""
 from dataclasses import replace
 
 import pytest
+from feedback_records import NOW, correction, interaction, items_of, thumb
 from hypothesis import given
 from hypothesis import strategies as st
-from saying import NOW, edit, made, said, thumb
 
 from escultor.store.redaction import redacted
 from escultor.types import Consent, Correction, Message, Remark, Role
@@ -20,7 +20,7 @@ def keyed(hash: str) -> str:
 
 @given(TEXTS, TEXTS)
 def test_of_an_answer_all_stays_but_its_words(question, answer):
-    full = replace(said("a"), messages=(Message(Role.SYSTEM, question),), answer=answer)
+    full = replace(interaction("a"), messages=(Message(Role.SYSTEM, question),), answer=answer)
     bare = redacted(full, keyed)
     assert bare.messages == (Message(Role.SYSTEM, f"[{len(question)} characters]"),)
     assert bare.answer == f"[{len(answer)} characters]"
@@ -43,10 +43,10 @@ def test_of_what_is_said_about_it_no_word_stays_and_what_has_none_is_itself():
 
 @pytest.mark.parametrize("answer", ["short", "The result is forty two, since six times seven is forty two."])
 def test_nothing_is_learnt_from_a_correction_that_was_kept_without_its_words(answer):
-    served = [said("a", answer=answer, retain_until=NOW + 1)]
-    mended = edit("a", answer + " And more of the same, so that it says something else.")
-    examples, pairs, *_ = made(served, [mended])
+    served = [interaction("a", answer=answer, retain_until=NOW + 1)]
+    mended = correction("a", answer + " And more of the same, so that it says something else.")
+    examples, pairs, *_ = items_of(served, [mended])
     assert examples or pairs  # with its words it is
-    *items, counts = made(served, [redacted(mended, keyed)])
+    *items, counts = items_of(served, [redacted(mended, keyed)])
     assert items == [[], [], []]
     assert counts["left out: correction that changes next to nothing"] > 0

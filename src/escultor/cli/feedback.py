@@ -41,7 +41,7 @@ def convert(
 ) -> CommandResult:
     """Turn feedback into pairs, examples and single verdicts, with the card that says what they are."""
     from escultor.cli.datasets import CARDS, card_as
-    from escultor.feedback.conversion import advice_of, card_of, record, write
+    from escultor.feedback.conversion import advice_of, make_card, record, write
     from escultor.ids import hash_value
 
     with _store(shell) as store:
@@ -52,7 +52,7 @@ def convert(
         if out.endswith(".jsonl"):
             files = write(store, made, Path(out))
             kinds = ", ".join(kind for kind, n in made.rows.items() if n) or "none"
-            known = card_of(made, Path(out).name, kinds, sum(made.rows.values()), hash_value(made.blobs))
+            known = make_card(made, Path(out).name, kinds, sum(made.rows.values()), hash_value(made.blobs))
             for ending in CARDS:
                 files[f"card{ending}"] = Path(out).with_suffix(f".card{ending}")
                 write_text(files[f"card{ending}"], card_as(ending, known))
@@ -125,7 +125,7 @@ def _list(shell: Shell, store: Store, id: str | None) -> CommandResult:
 
 def _words(shell: Shell, store: Store, id: str | None) -> CommandResult:
     from escultor.feedback.conversion import open_index
-    from escultor.feedback.quarantine_review import words_of
+    from escultor.feedback.quarantine_review import held_events
     from escultor.ids import plain
 
     with open_index(store, shell.config.feedback) as index:
@@ -133,10 +133,10 @@ def _words(shell: Shell, store: Store, id: str | None) -> CommandResult:
         held = {h.id: h for h in index.quarantine()}
         if id not in held:
             raise InputError("there is no such entry", id, _some(held), "see the list")
-        words = words_of(index, held[id], store.log, MOST_SHOWN)
+        words = held_events(index, held[id], store.log, MOST_SHOWN)
     shell.say(held[id].reason)
     rows = [(w.id, w.said, _short(w.prompt), _short(w.text)) for w in words]
-    shell.table(["Feedback", "Said", "SelectionQuery", "Answer or edit"], rows, left=(0, 1, 2, 3))
+    shell.table(["Feedback", "Said", "Prompt", "Answer or edit"], rows, left=(0, 1, 2, 3))
     if len(words) == MOST_SHOWN:
         shell.say(f"these are the newest {MOST_SHOWN}")
     return CommandResult({"held": plain(held[id]), "words": plain(words)})
@@ -191,7 +191,7 @@ def _name(out: str) -> str:
 def _show(shell: Shell, made: Conversion) -> None:
     """Rows by route, then why the rest made none."""
     kinds: dict[str, Any] = made.card["kinds"]
-    rows = [(route, kind, f"{n:,}") for kind, k in kinds.items() for route, n in k["routes"].items()]
+    rows = [(route, kind, f"{n:,}") for kind, k in kinds.items() for route, n in k["rules"].items()]
     if rows:
         shell.table(["Route", "Makes", "Rows"], rows, left=(0, 1))
     left = [(reason, f"{n:,}") for reason, n in made.card["counts"].items() if n]

@@ -15,6 +15,11 @@ from escultor.errors import ConfigError
 RENAMED: dict[str, str] = {  # old path of a section or key -> its present path
     "routes": "feedback",
     "serve.feedback": "serve.intake",
+    "feedback.burst_factor": "feedback.rate_anomaly_factor",
+    "feedback.burst_floor": "feedback.rate_anomaly_floor",
+    "feedback.dictated_share": "feedback.prompt_echo_share",
+    "feedback.min_judged": "feedback.min_unpaired",
+    "feedback.min_judged_side": "feedback.min_unpaired_side",
 }
 RENAMED_VALUES: dict[str, dict[str, str]] = {}  # present path -> {old value: present value}; lists by element
 REMOVED: dict[str, str] = {}  # present path -> why it no longer acts

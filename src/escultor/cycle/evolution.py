@@ -12,11 +12,12 @@ from escultor.cycle.resampling import Scorer, resample, scorer_of
 from escultor.cycle.steps import CycleRun, evaluate_model, gate, train_model
 from escultor.cycle.workflow import Result
 from escultor.errors import InputError
-from escultor.feedback.card import Advice, advise, section
+from escultor.feedback.card import Advice, advise, summarise
 from escultor.feedback.conversion import advice_of, convert, read_items
 from escultor.feedback.index import FeedbackIndex
+from escultor.feedback.items import FeedbackItem, load_items
 from escultor.feedback.resampled_pairs import RULE
-from escultor.feedback.selection import KINDS, FeedbackItem, InMemorySource, SelectionQuery, items, select
+from escultor.feedback.selection import KINDS, InMemorySource, SelectionQuery, select
 from escultor.ids import hash_value
 from escultor.skills.suites import EvaluationSuite, registered_prompts
 from escultor.store import Store, registry
@@ -66,14 +67,14 @@ def material_of(
     settings = turn.config.feedback
     bodies, counts = InMemorySource(interactions, feedback), Counter[str]()
     with FeedbackIndex(None, settings) as index:
-        index.take(interactions, feedback)
+        index.add(interactions, feedback)
         now = max((i.time for i in interactions), default=0.0)
         found = select(
             index, bodies, settings, SelectionQuery(now, held_out=held_out(turn.flow.store, turn.exam))
         )
-    made = {str(kind): list(items(found.chosen[kind], bodies, counts)) for kind in KINDS}
+    made = {str(kind): list(load_items(found.chosen[kind], bodies, counts)) for kind in KINDS}
     counts += found.counts
-    card = section(found)
+    card = summarise(found)
     return TrainingMaterial(made, dict(counts), card, advise(card, settings))
 
 
@@ -103,8 +104,8 @@ def with_new_answers(
     excluded = held_out(turn.flow.store, turn.exam)
     pairs, counts = resample(turn, champion, displeased, settings, excluded, scorer)
     known = material.card["kinds"]["pair"]
-    routes = known["routes"] | ({RULE: len(pairs)} if pairs else {})
-    pair = known | {"rows": known["rows"] + len(pairs), "routes": routes}
+    rules = known["rules"] | ({RULE: len(pairs)} if pairs else {})
+    pair = known | {"rows": known["rows"] + len(pairs), "rules": rules}
     card = material.card | {"kinds": material.card["kinds"] | {"pair": pair}}
     return replace(
         material,
@@ -140,7 +141,8 @@ def evolve(turn: CycleRun, name: str, material: TrainingMaterial) -> CycleResult
         raise InputError(
             "there is too little feedback to learn from",
             "; ".join(material.advice.lines),
-            f"{least.min_examples} written answers, {least.min_pairs} pairs, or {least.min_judged} verdicts",
+            f"{least.min_examples} written answers, "
+            f"{least.min_pairs} pairs, or {least.min_unpaired} verdicts",
             "collect verdicts on several answers to the same prompts; `escultor feedback advise` says more",
         )
     for line in material.advice.lines:

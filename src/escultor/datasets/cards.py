@@ -16,9 +16,9 @@ from escultor.config.curation import Curation
 from escultor.datasets.curation.diversity import LabelDiversity, diversity_of
 from escultor.datasets.curation.pipeline import Curated, StepDone
 from escultor.datasets.curation.quality import QualityModel, as_table, by_hand
+from escultor.datasets.feedback_section import feedback_lines, feedback_tables
 from escultor.datasets.rows import CurationRow, full_text, target_text
 from escultor.datasets.splits import LEFT_OUT
-from escultor.feedback import card as from_feedback
 from escultor.ids import code_hash
 
 LENGTHS = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -132,7 +132,7 @@ def _quality(model: QualityModel) -> dict[str, Any]:
 def tables(card: dict[str, Any]) -> Iterator[CardTable]:
     """What a card shows, table by table; Markdown and HTML show the same."""
     if "feedback" in card:
-        yield from from_feedback.tables(card["feedback"])
+        yield from feedback_tables(card["feedback"])
     else:
         yield from _curated_tables(card)
 
@@ -230,7 +230,7 @@ def lines(card: dict[str, Any]) -> Iterator[str]:
     """What a card says in sentences."""
     yield f"{card['rows']:,} rows of kind {card['kind']} to train on, {card['held_out']:,} held out."
     if "feedback" in card:
-        yield from from_feedback.lines(card["feedback"])
+        yield from feedback_lines(card["feedback"])
     else:
         yield from _curated_lines(card)
     yield from _review_lines(card)

@@ -1,4 +1,4 @@
-"""From a store to data sets: one call, remembered, so that with nothing new it costs nothing."""
+"""From a store's feedback to datasets: one call, cached, so that without new feedback it costs nothing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from escultor.code_closure import code_version
 from escultor.config import FeedbackRules
+from escultor.data.jsonl_rows import build, decode
 from escultor.datasets.held_out import load_guard, registrations_hash
-from escultor.feedback import repeated_phrases
-from escultor.feedback.card import Advice, advise, section
+from escultor.feedback.card import Advice, advise, summarise
 from escultor.feedback.index import FeedbackIndex, index_path
-from escultor.feedback.item_writer import written
+from escultor.feedback.items import FeedbackItem, write_rows
 from escultor.feedback.labelling_rules import ItemKind
-from escultor.feedback.raw_log import uncollected
-from escultor.feedback.selection import KINDS, FeedbackItem, SelectionQuery, select
+from escultor.feedback.raw_log import no_cycle_collection
+from escultor.feedback.repeated_phrases import phrase_notes
+from escultor.feedback.selection import HASHED_KINDS, KINDS, SelectionQuery, select
 from escultor.ids import code_hash, hash_value
-from escultor.store import Store
+from escultor.store import Store, files
 from escultor.types import DatasetVersion, Erasure
 
 DAY_S = 86_400.0
@@ -26,8 +28,8 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion made: by kind the name of the rows' blob and their number, the card's section, and
-    the entry of the log up to which feedback is in it. `reused` when it was made before."""
+    """What a conversion made: by kind the name of the rows' blob and their number, the card's section on
+    feedback, and the entry of the log up to which feedback is in it. `reused`: it was made before."""
 
     blobs: dict[str, str]
     rows: dict[str, int]
@@ -37,54 +39,63 @@ class Conversion:
 
 
 def open_index(store: Store, settings: FeedbackRules) -> FeedbackIndex:
-    """The index of a store, in its cache."""
-    return FeedbackIndex(index_path(store.root / "cache", store.log.name, settings), settings)
+    """The index of a store, in its cache. Indexes that earlier versions left there are deleted: they would
+    keep what the log erases."""
+    folder = store.root / "cache"
+    for stale in folder.glob("routes-*.sqlite*"):
+        stale.unlink(missing_ok=True)
+    return FeedbackIndex(index_path(folder, store.log.name, settings), settings)
 
 
-@uncollected()
-def convert(store: Store, settings: FeedbackRules, asked: SelectionQuery) -> Conversion:
-    """Read what is new in the log and make items of all that holds.
+@no_cycle_collection()
+def convert(store: Store, settings: FeedbackRules, query: SelectionQuery) -> Conversion:
+    """Read what is new in the log, and make items of all that holds, as blobs of the store.
 
-    The rows are blobs of the store. A conversion of the same state, question and settings is found again;
-    only the day of `asked.now` matters, since retention ends by the day. Prompts that are held out in the
-    store, word for word or nearly, never get through, whatever `asked` names beside them.
+    A conversion of the same state, by the same code, query and settings, is reused; of `query.now` only the
+    day matters, since retention ends by the day. Prompts that are held out in the store, word for word or
+    nearly, never enter, whatever else `query` holds out.
     """
-    asked = replace(asked, now=asked.now // DAY_S * DAY_S)
+    query = replace(query, now=query.now // DAY_S * DAY_S)
     with open_index(store, settings) as index:
         while True:
             cursor = index.follow(store.log)
-            held = registrations_hash(store)
-            key = hash_value([index.state(), settings.model_dump(), asked, held])
-            if (found := index.remembered(key)) is not None:
-                return Conversion(**json.loads(found), cursor=cursor, reused=True)
+            held_out = registrations_hash(store)
+            key = hash_value([index.state(), settings.model_dump(), query, held_out, _code()])
+            if (cached := index.cached(key)) is not None:
+                return Conversion(**json.loads(cached), cursor=cursor, reused=True)
             guard = load_guard(store)
-            wanted = replace(asked, held_out=asked.held_out | guard.hashes)
-            selection = select(index, store.log, settings, wanted)
-            rows, blobs = written(store, selection, guard, index.written(held))
-            # What was erased while the texts were read may be among them still.
+            selection = select(
+                index, store.log, settings, replace(query, held_out=query.held_out | guard.hashes)
+            )
+            version = hash_value([held_out, _code()])
+            rows, blobs = write_rows(store, selection, guard, index.last_blobs(version))
+            # Texts that were erased while they were read may be among the rows: then all is made again.
             if not any(store.log.lean(Erasure, cursor)):
                 break
-        selection.notes += repeated_phrases.notes(selection, store.log)
-        found = section(selection)
-        card = found | {"advice": list(advise(found, settings).lines), "hashes": dict(blobs)}
-        index.remember(key, json.dumps({"blobs": blobs, "rows": rows, "card": card}), blobs, held)
+        selection.notes += phrase_notes(selection, store.log)
+        section = summarise(selection)
+        card = section | {"advice": list(advise(section, settings).lines), "hashes": dict(blobs)}
+        index.put_cached(key, json.dumps({"blobs": blobs, "rows": rows, "card": card}), blobs, version)
     return Conversion(blobs, rows, card, cursor, False)
 
 
-def advice_of(converted: Conversion, settings: FeedbackRules) -> Advice:
-    return advise(converted.card, settings)
+def _code() -> str:
+    """The version of the code that decides what a conversion makes."""
+    return code_version("escultor.feedback.card", "escultor.feedback.items")
 
 
-def read_items(store: Store, converted: Conversion, kind: ItemKind) -> list[FeedbackItem]:
+def advice_of(conversion: Conversion, settings: FeedbackRules) -> Advice:
+    return advise(conversion.card, settings)
+
+
+def read_items(store: Store, conversion: Conversion, kind: ItemKind) -> list[FeedbackItem]:
     """The items of one kind."""
-    from escultor.data.jsonl_rows import build, decode
-
-    lines = store.blobs.get_bytes(converted.blobs[kind]).splitlines()
+    lines = store.blobs.get_bytes(conversion.blobs[kind]).splitlines()
     return [build(kind, decode(line), Counter(), "feedback") for line in lines]  # type: ignore[misc]
 
 
-def card_of(converted: Conversion, name: str, kind: str, rows: int, hash: str) -> dict[str, Any]:
-    """The card of what was made, in the shape that all cards have (`data.cards`)."""
+def make_card(conversion: Conversion, name: str, kind: str, rows: int, hash: str) -> dict[str, Any]:
+    """The card of a dataset made of feedback, in the format of all cards (`datasets.cards`)."""
     return {
         "format": "card/1",
         "name": name,
@@ -92,41 +103,38 @@ def card_of(converted: Conversion, name: str, kind: str, rows: int, hash: str) -
         "kind": kind,
         "rows": rows,
         "held_out": 0,
-        "feedback": converted.card,
+        "feedback": conversion.card,
         "code": code_hash(),
     }
 
 
-def record(store: Store, converted: Conversion, name: str) -> list[DatasetVersion]:
-    """Name what was made: a data set version with its card for every kind that has rows, `name` and its
-    kind. Rows that are recorded already keep the name they have."""
-    made = []
+def record(store: Store, conversion: Conversion, name: str) -> list[DatasetVersion]:
+    """Record a dataset version with its card for every kind that has rows, named `name` and the kind. Rows
+    that are recorded already keep their name."""
+    versions = []
     for kind in KINDS:
-        if not converted.rows[kind]:
+        n, blob, own_name = conversion.rows[kind], conversion.blobs[kind], f"{name}-{kind}"
+        if not n:
             continue
-        hash = hash_value([kind, converted.blobs[kind]])
+        hash = hash_value([HASHED_KINDS[kind], blob])
         if (known := store.log.get(DatasetVersion, hash)) is not None:
-            made.append(known)
+            versions.append(known)
             continue
-        rows, own = converted.rows[kind], f"{name}-{kind}"
-        card = json.dumps(card_of(converted, own, kind, rows, hash), ensure_ascii=False, sort_keys=True)
-        written = store.blobs.put_bytes(card.encode("utf-8", "replace"))
-        counts = {f"rule {r}": n for r, n in converted.card["kinds"][kind]["routes"].items()}
-        counts |= converted.card["counts"]
-        made.append(DatasetVersion(hash, own, kind, rows, counts, converted.blobs[kind], card=written))
-    store.log.append(*made)
-    return made
+        card = json.dumps(make_card(conversion, own_name, kind, n, hash), ensure_ascii=False, sort_keys=True)
+        counts = {f"rule {r}": n for r, n in conversion.card["kinds"][kind]["rules"].items()}
+        counts |= conversion.card["counts"]
+        card_blob = store.blobs.put_bytes(card.encode("utf-8", "replace"))
+        versions.append(DatasetVersion(hash, own_name, kind, n, counts, blob, card=card_blob))
+    store.log.append(*versions)
+    return versions
 
 
-def write(store: Store, converted: Conversion, out: Path) -> dict[str, Path]:
-    """Files beside each other: `out` with the kind before its ending. Kinds without rows have none."""
-    from escultor.store import files
-
-    made = {}
+def write(store: Store, conversion: Conversion, out: Path) -> dict[str, Path]:
+    """Write a file for every kind that has rows, named `out` with the kind before its suffix."""
+    paths = {}
     for kind in KINDS:
-        if converted.rows[kind]:
-            path = out.with_name(f"{out.stem}.{kind}{out.suffix}")
-            with files.whole(path) as draft:
-                files.copy_file(store.blobs.file(converted.blobs[kind]), draft)
-            made[kind] = path
-    return made
+        if conversion.rows[kind]:
+            paths[kind] = out.with_name(f"{out.stem}.{kind}{out.suffix}")
+            with files.whole(paths[kind]) as draft:
+                files.copy_file(store.blobs.file(conversion.blobs[kind]), draft)
+    return paths

@@ -1,9 +1,10 @@
-"""From the tables of the index to drafts: which prompts are gone through again, and with what of them."""
+"""From the tables of the index to drafts: which prompts are drafted again, and with what evidence."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,186 +17,192 @@ from escultor.feedback.evidence import (
     PromptAnswer,
     PromptGroup,
     is_end_user,
-    judgements,
+    judge_answer,
 )
-from escultor.feedback.labelling_rules import DraftLimits, drafts
+from escultor.feedback.labelling_rules import Draft, DraftLimits, draft_items
 from escultor.feedback.trust import RaterStandings
 from escultor.process_pool import ProcessPool
 from escultor.store.feedback import CORRECTION
 from escultor.types import FAILED, Consent
 
-MANY = 2000  # prompts at a time
-BROKEN = (*FAILED, "cancelled")
-TableRow = tuple[Any, ...]
-PromptRows = tuple[
-    str, list[TableRow], list[TableRow]
-]  # its hash, its answers with what was said of them, its choices
-PromptSpan = tuple[str, str | None]  # the first prompt, and the first behind the last
+PROMPTS_PER_SPAN = 2000
+BROKEN_OFF = (*FAILED, "cancelled")
+PromptSpan = tuple[str, str | None]  # the first prompt, and the first after the last (None: no prompt)
+SEPARATOR = "\x1f"  # of ids in one column
 
 
 def mark_changed(file: sqlite3.Connection, before: RaterStandings | None, now: RaterStandings) -> None:
-    """And so is every prompt with a word or an answer of somebody who counts otherwise than before."""
-    if before is None or before.settings != now.settings or before.shared != now.shared:
+    """Mark the prompts whose drafts change with the standings: those with an event or an answer of somebody
+    who counts otherwise than before, or all."""
+    if before is None or before.settings != now.settings or before.common != now.common:
         file.execute("insert or ignore into dirty select distinct prompt from answers")
         return
-    for subject in before.changed(now):
-        mark_of(file, subject)
+    for subject in before.changed_subjects(now):
+        mark_subject(file, subject)
 
 
-def mark_of(file: sqlite3.Connection, subject: str) -> None:
-    """The prompts with a word or an answer of one person."""
-    for where in (
+def mark_subject(file: sqlite3.Connection, subject: str) -> None:
+    """Mark the prompts with an event or an answer of one person."""
+    for rows in (
         "live l join answers a on a.id = l.target where l.subject = ?",
         "answers a where a.subject = ?",
-        "picks p join answers a on a.id = p.first where p.subject = ?",
+        "choices c join answers a on a.id = c.first where c.subject = ?",
     ):
-        file.execute(f"insert or ignore into dirty select a.prompt from {where}", (subject,))
+        file.execute(f"insert or ignore into dirty select a.prompt from {rows}", (subject,))
 
 
-class Drafting:
-    """What goes through prompts knows: where the index lies, and who is trusted how far. A copy in another
-    process has a connection of its own, and sees what was committed; one alone uses that of its owner."""
+class Drafter:
+    """Drafts prompts of an index. A copy in another process opens a connection of its own, which sees what
+    was committed; the one in this process uses its owner's."""
 
-    def __init__(self, path: Path | None, now: RaterStandings, file: sqlite3.Connection | None = None):
-        self.path, self.now = path, now
-        self._file = file
+    def __init__(self, path: Path | None, standings: RaterStandings, file: sqlite3.Connection | None = None):
+        self.path, self.standings, self._file = path, standings, file
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Drafting, (self.path, self.now)
+        return Drafter, (self.path, self.standings)
 
     @property
     def file(self) -> sqlite3.Connection:
         if self._file is None:
-            assert self.path is not None, "an index in memory is gone through by one process"
-            self._file = index_tables.reader(self.path)
+            assert self.path is not None, "an index in memory is drafted by one process"
+            self._file = index_tables.open_reader(self.path)
         return self._file
 
 
-def redraft(file: sqlite3.Connection, path: Path | None, now: RaterStandings) -> None:
-    """Go through the prompts that are marked; what is marked was committed before, since other processes
-    read it."""
+def redraft(file: sqlite3.Connection, path: Path | None, standings: RaterStandings) -> None:
+    """Replace the drafts of all marked prompts. The marks have to be committed: other processes read them."""
     file.execute("delete from drafts where prompt in (select prompt from dirty)")
-    file.execute("delete from tally where prompt in (select prompt from dirty)")
+    file.execute("delete from unused where prompt in (select prompt from dirty)")
     n = file.execute("select count(*) from dirty").fetchone()[0]
-    workers = raw_log.workers(n) if path is not None and index_tables.is_shared(file) else 1
-    with ProcessPool(workers, Drafting(path, now, file)) as crew:
-        # What is read here is in other tables than what is written.
-        for made, tallies in crew.map(_drafted, _spans(file)):
-            file.executemany(f"insert into drafts values ({','.join('?' * 14)})", made)
-            file.executemany("insert into tally values (?,?,?)", tallies)
+    workers = raw_log.worker_count(n) if path is not None and index_tables.can_read_while_writing(file) else 1
+    with ProcessPool(workers, Drafter(path, standings, file)) as pool:
+        # What the workers read is in other tables than what is written here.
+        for drafts, unused in pool.map(_draft_span, _spans(file)):
+            file.executemany(f"insert into drafts values {index_tables.marks(Draft)}", drafts)
+            file.executemany("insert into unused values (?,?,?)", unused)
     file.execute("delete from dirty")
 
 
 def _spans(file: sqlite3.Connection) -> list[PromptSpan]:
-    """The marked prompts in their order, some at a time: the first of each span, and the first behind it."""
+    """The marked prompts in order, cut into spans."""
     rows = file.execute(
         "select prompt from (select prompt, row_number() over (order by prompt) n from dirty) "
         "where (n - 1) % ? = 0",
-        (MANY,),
+        (PROMPTS_PER_SPAN,),
     )
     starts = [prompt for (prompt,) in rows]
     return list(zip(starts, (*starts[1:], None), strict=True)) if starts else []
 
 
-def _prompts(file: sqlite3.Connection, span: PromptSpan) -> Iterator[PromptRows]:
-    """The marked prompts of a span."""
+@raw_log.no_cycle_collection()
+def _draft_span(
+    drafter: Drafter, span: PromptSpan
+) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, int]]]:
+    """Rows of the table of drafts, and (prompt, reason, number) of the events that made none."""
+    settings = drafter.standings.settings
+    limits = DraftLimits(int(settings["pairs_per_prompt"]), settings["max_flip_rate"])
+    drafts, unused = [], []
+    for group in _read_groups(drafter, span):
+        for draft in draft_items(group, limits):
+            events, subjects = SEPARATOR.join(draft.events), SEPARATOR.join(draft.subjects)
+            drafts.append(tuple(draft._replace(events=events, subjects=subjects)))  # type: ignore[arg-type]
+        unused += [(group.prompt, reason, n) for reason, n in group.unused_counts.items() if n]
+    return drafts, unused
+
+
+def _read_groups(drafter: Drafter, span: PromptSpan) -> Iterator[PromptGroup]:
+    """The marked prompts of a span, each with its usable answers and what is said of them.
+
+    Two queries in the order of prompts are read side by side: answers joined with the live events about them
+    (an answer has as many rows as events, or one), and choices. Both start from the marked prompts, so that
+    each prompt's rows are together, and prompts without choices are missing from the second alone.
+    """
+    first, end = span
     marked = "dirty d join answers a on a.prompt = d.prompt"
-    within = "d.prompt >= ?" + (" and d.prompt < ?" if span[1] is not None else "")
-    bounds = span if span[1] is not None else span[:1]
-    rows = file.execute(
-        "select d.prompt, a.id, a.subject, a.text, a.length, a.parent, "
-        "exists (select 1 from children c where c.parent = a.id), "
-        "a.consent, a.finish, a.repeated, a.skill, "
-        "l.seq, l.id, l.time, l.subject, l.name, l.up, l.source "
-        f"from {marked} left join live l on l.target = a.id and l.gone = 0 and l.up is not null "
+    within = "d.prompt >= :first" + (" and d.prompt < :end" if end is not None else "")
+    cursor = drafter.file.cursor()
+    cursor.row_factory = sqlite3.Row
+    rows = cursor.execute(
+        "select d.prompt, a.id, a.subject, a.text_hash, a.parent, "
+        "exists (select 1 from children c where c.parent = a.id) is_regenerated, a.consent, a.finish, "
+        "a.echoed, a.skill, l.seq event_seq, l.id event_id, l.time, l.subject rater, l.name, l.up, l.source "
+        f"from {marked} left join live l on l.target = a.id and l.withdrawn = 0 and l.up is not null "
         f"where {within} order by d.prompt",
-        bounds,
+        {"first": first, "end": end},
     )
-    picked = file.execute(
-        "select d.prompt, p.seq, p.id, p.time, p.subject, p.shown, p.winner, p.source "
-        f"from {marked} join picks p on p.first = a.id where p.gone = 0 and {within} order by d.prompt",
-        bounds,
+    choice_rows = drafter.file.execute(
+        "select d.prompt, c.seq, c.id, c.time, c.subject, c.shown, c.winner, c.source from "
+        f"{marked} join choices c on c.first = a.id where c.withdrawn = 0 and {within} order by d.prompt",
+        {"first": first, "end": end},
     )
-    choices: dict[str, list[TableRow]] = {}
-    for prompt, several in groupby(picked, itemgetter(0)):
-        choices[prompt] = list(several)
-    for prompt, several in groupby(rows, itemgetter(0)):
-        yield prompt, list(several), choices.get(prompt, [])
+    choices: dict[str, list[ChoiceEvent]] = {}
+    for prompt, seq, id, time, subject, shown, winner, source in choice_rows:
+        choice = ChoiceEvent._make((seq, id, time, subject, tuple(json.loads(shown)), winner, source))
+        choices.setdefault(prompt, []).append(choice)
+    for prompt, answer_events in groupby(rows, itemgetter("prompt")):
+        yield _group(drafter.standings, prompt, answer_events, choices.get(prompt, []))
 
 
-@raw_log.uncollected()
-def _drafted(drafting: Drafting, span: PromptSpan) -> tuple[list[TableRow], list[tuple[str, str, int]]]:
-    """Rows of drafts, and why the rest of what was said about these prompts made none."""
-    now = drafting.now
-    limits = DraftLimits(int(now.settings["pairs_per_prompt"]), now.settings["max_flip_rate"])
-    reader, made, tallies = _Reader(now), [], []
-    for prompt, rows, picks in _prompts(drafting.file, span):
-        group = reader.group(prompt, rows, picks)
-        for draft in drafts(group, limits):
-            words, subjects = "\x1f".join(draft.words), "\x1f".join(draft.subjects)
-            made.append((*draft[:9], words, subjects, *draft[11:]))
-        tallies += [(prompt, reason, n) for reason, n in group.tally.items() if n]
-    return made, tallies
-
-
-class _Reader:
-    """From rows of a prompt to what holds about it."""
-
-    def __init__(self, now: RaterStandings):
-        self.now, self.trust = now, now.trust()
-        self.dictated_share = now.settings["dictated_share"]
-
-    def group(self, prompt: str, rows: Sequence[TableRow], picks: Sequence[TableRow]) -> PromptGroup:
-        group = PromptGroup(prompt, {}, {}, [], [], self.trust)
-        words: dict[str, list[FeedbackEvent]] = {}
-        suspect: set[str] = set()
-        for row in rows:
-            id = row[1]
-            if id not in group.answers and not self._takes(group, row, suspect):
+def _group(
+    standings: RaterStandings, prompt: str, rows: Iterable[sqlite3.Row], choices: list[ChoiceEvent]
+) -> PromptGroup:
+    group = PromptGroup(prompt, standings.trust)
+    events: dict[str, list[FeedbackEvent]] = {}
+    echoes: set[str] = set()  # answers that repeat their prompts
+    for row in rows:
+        answer = row["id"]
+        if answer not in group.answers:
+            if not _add_answer(group, row):
                 continue
-            if row[11] is None:
-                continue
-            word = FeedbackEvent(row[11], row[12], row[13], id, row[14], row[15], bool(row[16]), row[17])
-            if held := self._held(word, id in suspect):
-                group.count(f"held back: {held}")
-            elif word.name == CORRECTION:
-                group.corrections.append(word)
-            else:
-                words.setdefault(id, []).append(word)
-        group.judgements.update({id: judgements(said, self.trust) for id, said in words.items()})
-        for _, seq, id, time, subject, shown, winner, source in picks:
-            pick = ChoiceEvent(seq, id, time, subject, raw_log.ids_of(shown), winner, source)
-            self._pick(group, pick, suspect)
-        return group
-
-    def _takes(self, group: PromptGroup, row: tuple[Any, ...], suspect: set[str]) -> bool:
-        """Whether the answer of a row may be used at all; it is in the group then."""
-        prompt, id, subject, text, length, parent, regenerated, consent, finish, repeated, skill = row[:11]
-        said = row[11] is not None
-        if consent != Consent.TRAIN:
-            group.count("left out: no consent", said)
-            return False
-        if finish in BROKEN:
-            group.count("left out: the answer was broken off", said)
-            return False
-        group.answers[id] = PromptAnswer(id, prompt, subject, text, length, parent, bool(regenerated))
-        if self.now.is_dictated(subject, skill, repeated, self.dictated_share):
-            suspect.add(id)
-        return True
-
-    def _pick(self, group: PromptGroup, pick: ChoiceEvent, suspect: set[str]) -> None:
-        if not pick.winner:
-            group.count("no pair: a choice that was a tie")
-        elif pick.winner not in pick.shown or not all(id in group.answers for id in pick.shown):
-            group.count("left out: a choice between answers to several prompts, unknown or not to be used")
-        elif held := self._held(pick, pick.winner in suspect):
-            group.count(f"held back: {held}")
+            if standings.is_echo(row["subject"], row["skill"], row["echoed"]):
+                echoes.add(answer)
+        if row["event_seq"] is None:
+            continue
+        event = FeedbackEvent(
+            seq=row["event_seq"],
+            id=row["event_id"],
+            time=row["time"],
+            target=answer,
+            subject=row["rater"],
+            name=row["name"],
+            up=bool(row["up"]),
+            source=row["source"],
+        )
+        if rule := _holding_rule(standings, event, answer in echoes):
+            group.count(f"held back: {rule}")
+        elif event.name == CORRECTION:
+            group.corrections.append(event)
         else:
-            group.choices.append(pick)
+            events.setdefault(answer, []).append(event)
+    group.judgements = {id: judge_answer(own, group.trust) for id, own in events.items()}
+    for choice in choices:
+        if not choice.winner:
+            group.count("no pair: a choice that was a tie")
+        elif choice.winner not in choice.shown or not group.answers.keys() >= set(choice.shown):
+            group.count("left out: a choice between answers to several prompts, unknown or not to be used")
+        elif rule := _holding_rule(standings, choice, choice.winner in echoes):
+            group.count(f"held back: {rule}")
+        else:
+            group.choices.append(choice)
+    return group
 
-    def _held(self, word: FeedbackEvent | ChoiceEvent, suspect: bool) -> str | None:
-        if not is_end_user(word.source) or word.id in self.now.released:
-            return None
-        if any(since <= word.time < until for since, until in self.now.hasty.get(word.subject, ())):
-            return "haste"
-        return "dictation" if suspect else None
+
+def _add_answer(group: PromptGroup, row: sqlite3.Row) -> bool:
+    """Add the answer of a row to the group, if it may be used at all; else count its event, if it has one."""
+    if row["consent"] != Consent.TRAIN or row["finish"] in BROKEN_OFF:
+        reason = "the answer was broken off" if row["consent"] == Consent.TRAIN else "no consent"
+        group.count(f"left out: {reason}", int(row["event_seq"] is not None))
+        return False
+    group.answers[row["id"]] = PromptAnswer(
+        row["id"], row["subject"], row["text_hash"], row["parent"], bool(row["is_regenerated"])
+    )
+    return True
+
+
+def _holding_rule(standings: RaterStandings, event: FeedbackEvent | ChoiceEvent, is_echo: bool) -> str | None:
+    """The abuse rule that holds an event back."""
+    if not is_end_user(event.source) or event.id in standings.released:
+        return None
+    if any(since <= event.time < until for since, until in standings.anomalies.get(event.subject, ())):
+        return "rate_anomaly"
+    return "prompt_echo" if is_echo else None

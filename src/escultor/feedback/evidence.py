@@ -1,8 +1,8 @@
 """One prompt: the answers to it, and what each person made of each of them.
 
-What a person said and did about one answer is one judgement: the explicit word where there is one, else
-what was done that says most. The judgements of several people on one text are put together as independent
-readings: their log-odds add up, so disagreement shows as doubt.
+Everything that a person did with one answer is one judgement: the explicit rating where there is one, else
+the implicit event that says most. The judgements of several people on one text are combined as independent
+readings: their log-odds add up, so that disagreement shows as doubt.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from escultor.stats.logistic import log_odds, logistic
 from escultor.store.feedback import CORRECTION, THUMB
 from escultor.types import ImplicitEvent, SourceKind
 
-# What an implicit event says of its answer, and how often it is right. A proposal of the literature on
-# satisfaction signals, to be measured on one's own raters; events that are not here say nothing.
+# Whether an implicit event approves of its answer, and how often that is right: proposals of the literature
+# on satisfaction signals, to be measured on one's own raters. Events that are not listed say nothing.
 IMPLICIT_RULES = "implicit/1"
 IMPLICIT: dict[str, tuple[bool, float]] = {
     ImplicitEvent.COPY: (True, 0.60),
@@ -28,18 +28,17 @@ IMPLICIT: dict[str, tuple[bool, float]] = {
     ImplicitEvent.ESCALATE_TO_HUMAN: (False, 0.60),
     ImplicitEvent.FOLLOW_UP_REPHRASE: (False, 0.65),
 }
-# How often the rest is right, before it is measured: a thumb, an edit that was kept, a regeneration whose
-# last answer was kept, a choice between answers side by side.
+# How often the other kinds of event are right, before that is measured.
 REGENERATION, CHOICE = "regeneration", "choice"
-PRIORS: dict[str, float] = {
+PRIOR_ACCURACY: dict[str, float] = {
     THUMB: 0.85,
     CORRECTION: 0.85,
-    REGENERATION: 0.70,
+    REGENERATION: 0.70,  # the last answer of a line of regenerations was kept
     CHOICE: 0.75,
-    **{event: right for event, (_, right) in IMPLICIT.items()},
+    **{event: accuracy for event, (_, accuracy) in IMPLICIT.items()},
 }
 _END_USER = SourceKind.END_USER.value
-LEAST_FLIP = 0.02  # however many agree: they may have been misled alike
+MIN_FLIP_RATE = 0.02  # however many agree: all may have been misled alike
 
 
 class FeedbackEvent(NamedTuple):
@@ -50,13 +49,13 @@ class FeedbackEvent(NamedTuple):
     time: float
     target: str
     subject: str
-    name: str  # thumb, correction, or an implicit event's
+    name: str  # thumb, correction, choice, or the implicit event's
     up: bool
     source: str
 
 
 class ChoiceEvent(NamedTuple):
-    """One live choice."""
+    """One live choice among answers shown together."""
 
     seq: int
     id: str
@@ -68,144 +67,142 @@ class ChoiceEvent(NamedTuple):
 
 
 class PromptAnswer(NamedTuple):
-    """One answer, without its text: `text` is a hash of it, `length` in characters."""
+    """One answer, without its text."""
 
     id: str
-    prompt: str
     subject: str
-    text: str
-    length: int
-    parent: str | None  # of which this is a regeneration
-    regenerated: bool  # another answer came after it
+    text_hash: str
+    parent: str | None  # the answer that it regenerates
+    is_regenerated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RaterTrust:
-    """How often each kind of event is right, how much each end user's word counts (1 where not named), how
-    much being shown first helps a choice, in log-odds, and who speaks with one voice (under its name)."""
+    """How far feedback is believed."""
 
-    right: dict[str, float] = field(default_factory=lambda: dict(PRIORS))
-    reliability: dict[str, float] = field(default_factory=dict)
-    first_bias: float = 0.0
-    collectives: dict[str, str] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=lambda: dict(PRIOR_ACCURACY))  # by kind of event
+    reliability: dict[str, float] = field(default_factory=dict)  # by end user, 0 to 1; 1 where not listed
+    position_bias: float = 0.0  # advantage of the answer shown first in a choice, in log-odds
+    collusion_groups: dict[str, str] = field(default_factory=dict)  # end user -> name of their group
 
-    def of(self, name: str, subject: str) -> float:
+    def event_accuracy(self, name: str, subject: str) -> float:
         """The probability that this person's event of this kind is right."""
-        right = self.right[name]
-        return 0.5 + (right - 0.5) * self.reliability[subject] if subject in self.reliability else right
+        return 0.5 + (self.accuracy[name] - 0.5) * self.reliability.get(subject, 1.0)
 
-    def picked(self, subject: str, first: bool) -> float:
-        """That a choice is right, with the advantage of the first place taken out: the winner's odds are
-        those of a person of this bias picking that place when it is better against when it is worse."""
-        right = self.of(CHOICE, subject)
-        if right <= 0.5:
+    def choice_accuracy(self, subject: str, shown_first: bool) -> float:
+        """The probability that a choice is right, corrected for the position of the winner: by Bayes' rule,
+        how likely this person picks that position when its answer is better, against when it is worse."""
+        accuracy = self.event_accuracy(CHOICE, subject)
+        if accuracy <= 0.5:
             return 0.5
-        strength, bias = log_odds(right), self.first_bias if first else -self.first_bias
-        better, worse = logistic(strength + bias), logistic(bias - strength)
-        return better / (better + worse)
+        strength, bias = log_odds(accuracy), self.position_bias if shown_first else -self.position_bias
+        if_better, if_worse = logistic(strength + bias), logistic(bias - strength)
+        return if_better / (if_better + if_worse)
 
 
 class SubjectJudgement(NamedTuple):
-    """What one person made of one answer. `words` are all events it stands for."""
+    """What one person made of one answer, and all the events that say so, the most telling first."""
 
     subject: str
     up: bool
-    right: float
-    explicit: bool
-    words: tuple[FeedbackEvent, ...]
+    accuracy: float
+    is_explicit: bool
+    events: tuple[FeedbackEvent, ...]
 
 
 class TextVerdict(NamedTuple):
-    """What all together made of a text."""
+    """What several people made of a text, and the judgements that agree with it."""
 
     up: bool
-    flip: float
+    flip_rate: float
     judgements: tuple[SubjectJudgement, ...]
 
 
 @dataclass(slots=True)
 class PromptGroup:
-    """One prompt. `used` names the (person, answer) whose judgement has made an item already."""
+    """One prompt. `used` holds the (person, answer) whose judgement an item was made of already."""
 
     prompt: str
-    answers: dict[str, PromptAnswer]
-    judgements: dict[str, dict[str, SubjectJudgement]]  # answer -> person -> judgement
-    corrections: list[FeedbackEvent]
-    choices: list[ChoiceEvent]
     trust: RaterTrust
+    answers: dict[str, PromptAnswer] = field(default_factory=dict)
+    judgements: dict[str, dict[str, SubjectJudgement]] = field(default_factory=dict)  # answer -> person
+    corrections: list[FeedbackEvent] = field(default_factory=list)
+    choices: list[ChoiceEvent] = field(default_factory=list)
     used: set[tuple[str, str]] = field(default_factory=set)
-    tally: dict[str, int] = field(default_factory=dict)
+    unused_counts: dict[str, int] = field(default_factory=dict)  # why events made no item
 
     def count(self, reason: str, n: int = 1) -> None:
-        self.tally[reason] = self.tally.get(reason, 0) + n
+        self.unused_counts[reason] = self.unused_counts.get(reason, 0) + n
 
-    def texts(self) -> dict[str, tuple[PromptAnswer, dict[str, SubjectJudgement]]]:
-        """Each distinct text: one answer that says it, and the judgements on it that no route has used.
-        One person's judgements on the same text given twice are one; the last holds."""
-        found: dict[str, tuple[PromptAnswer, dict[str, SubjectJudgement]]] = {}
+    def mark_used(self, events: Iterable[FeedbackEvent]) -> None:
+        self.used.update((event.subject, event.target) for event in events)
+
+    def by_text(self) -> list[tuple[PromptAnswer, dict[str, SubjectJudgement]]]:
+        """Each distinct text, by its hash: one answer with it, and the unused judgements on it. Of one
+        person's judgements on equal answers the last holds."""
+        texts: dict[str, tuple[PromptAnswer, dict[str, SubjectJudgement]]] = {}
         for id in sorted(self.judgements):
             answer = self.answers[id]
-            free = {s: j for s, j in self.judgements[id].items() if (s, id) not in self.used}
-            if not free:
-                continue
-            _, held = found.setdefault(answer.text, (answer, {}))
-            for subject, judgement in free.items():
-                if subject not in held or _last(judgement) > _last(held[subject]):
+            for subject, judgement in self.judgements[id].items():
+                if (subject, id) in self.used:
+                    continue
+                _, held = texts.setdefault(answer.text_hash, (answer, {}))
+                if subject not in held or _recency(judgement) > _recency(held[subject]):
                     held[subject] = judgement
-        return found
+        return [texts[text_hash] for text_hash in sorted(texts)]
 
 
-def judgements(words: list[FeedbackEvent], trust: RaterTrust) -> dict[str, SubjectJudgement]:
-    """What each person made of one answer."""
-    if len(words) == 1:
-        word = words[0]
-        right = trust.of(word.name, word.subject)
-        return {word.subject: SubjectJudgement(word.subject, word.up, right, word.name == THUMB, (word,))}
-    by: dict[str, list[FeedbackEvent]] = {}
-    for word in words:
-        by.setdefault(word.subject, []).append(word)
-    made = {}
-    for subject, said in by.items():
-        said.sort(key=lambda w: (w.name != THUMB, -trust.right[w.name], w.name))
-        best = said[0]
-        right = trust.of(best.name, subject)
-        made[subject] = SubjectJudgement(subject, best.up, right, best.name == THUMB, tuple(said))
-    return made
+def judge_answer(events: list[FeedbackEvent], trust: RaterTrust) -> dict[str, SubjectJudgement]:
+    """What each person made of one answer, from all events about it."""
+    by_subject: dict[str, list[FeedbackEvent]] = {}
+    for event in events:
+        by_subject.setdefault(event.subject, []).append(event)
+    judgements = {}
+    for subject, own in by_subject.items():
+        own.sort(key=lambda e: (e.name != THUMB, -trust.accuracy[e.name], e.name))
+        name, up = own[0].name, own[0].up
+        accuracy = trust.event_accuracy(name, subject)
+        judgements[subject] = SubjectJudgement(subject, up, accuracy, name == THUMB, tuple(own))
+    return judgements
 
 
-def together(judged: dict[str, SubjectJudgement], one: Mapping[str, str]) -> TextVerdict | None:
-    """The verdict of several people on one text, of whom some are `one`; None for a draw."""
-    total = summed(((s, j.up, j.right) for s, j in judged.items()), one)
+def combine_judgements(
+    judgements: dict[str, SubjectJudgement], groups: Mapping[str, str]
+) -> TextVerdict | None:
+    """The verdict of several people on one text; None for a draw. `groups`: see `combined_log_odds`."""
+    total = combined_log_odds(((s, j.up, j.accuracy) for s, j in judgements.items()), groups)
     if total is None:
         return None
     up = total > 0
-    agreeing = tuple(j for _, j in sorted(judged.items()) if j.up is up)
-    return TextVerdict(up, flip_of(total), agreeing)
+    return TextVerdict(up, flip_rate(total), tuple(j for _, j in sorted(judgements.items()) if j.up is up))
 
 
-def summed(readings: Iterable[tuple[str, bool, float]], one: Mapping[str, str]) -> float | None:
-    """The log-odds that something is so, from (person, says so, how often right); None for a draw. Those who
-    are `one` say together no more than the surest of them says alone."""
+def combined_log_odds(readings: Iterable[tuple[str, bool, float]], groups: Mapping[str, str]) -> float | None:
+    """The log-odds of a statement, from (person, affirms it, accuracy); None for a draw.
+
+    `groups` maps colluding people to their group's name: together they weigh no more than the most accurate
+    of them alone.
+    """
     totals: dict[str, float] = {}
-    surest: dict[str, float] = {}
-    for subject, yes, right in readings:
-        name, odds = one.get(subject, subject), log_odds(right)
-        totals[name] = totals.get(name, 0.0) + (odds if yes else -odds)
-        surest[name] = max(surest.get(name, 0.0), odds)
-    total = math.fsum(max(-surest[name], min(surest[name], odds)) for name, odds in totals.items())
+    largest: dict[str, float] = {}
+    for subject, affirms, accuracy in readings:
+        name, odds = groups.get(subject, subject), log_odds(accuracy)
+        totals[name] = totals.get(name, 0.0) + (odds if affirms else -odds)
+        largest[name] = max(largest.get(name, 0.0), odds)
+    total = math.fsum(max(-largest[name], min(largest[name], odds)) for name, odds in totals.items())
     return None if abs(total) < 1e-9 else total
 
 
-def flip_of(total: float) -> float:
-    """How often what these log-odds favour is wrong."""
-    return max(LEAST_FLIP, logistic(-abs(total)))
+def flip_rate(total: float) -> float:
+    """The probability that what these log-odds favour is wrong, `MIN_FLIP_RATE` at least."""
+    return max(MIN_FLIP_RATE, logistic(-abs(total)))
 
 
-def _last(judgement: SubjectJudgement) -> tuple[float, str]:
-    return judgement.words[0].time, judgement.words[0].id
+def _recency(judgement: SubjectJudgement) -> tuple[float, str]:
+    return judgement.events[0].time, judgement.events[0].id
 
 
 def is_end_user(source: str) -> bool:
     """Whether an event came from outside. Raters, judges, programs and simulated raters are the operator's
-    own, and abuse rules do not look at them."""
+    own: abuse rules do not apply to them."""
     return source == _END_USER

@@ -1,23 +1,22 @@
-"""The routes in their order. Each takes one prompt and what is known of it and yields drafts.
+"""The labelling rules in their order: each turns the feedback about one prompt into drafts of training items.
 
-**Used once.** What a person made of an answer is one judgement. A route that makes an item of it marks it,
-for each person whose word the item rests on, and no later route takes it again: an edit says that the answer
-was bad, so the thumb down beside it is no second verdict; nor is the thumb up on the answer that was kept.
-Within one route an answer may stand in several pairs, up to the cap.
+**Used once.** What a person made of an answer is one judgement. A rule that makes an item of it marks it as
+used, for each person whose events the item rests on, and no later rule uses it again: a correction says that
+the answer was bad, so the thumb down beside it is no second verdict; nor is the thumb up on the answer that
+was kept. Within one rule an answer may occur in several pairs, up to the cap.
 
-**One prompt.** A route sees one prompt at a time, so an up on one prompt never meets a down on another.
+**One prompt.** A rule sees one prompt at a time, so a thumb up on one never meets a thumb down on another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from escultor.feedback.evidence import (
     CHOICE,
     CORRECTION,
-    IMPLICIT_RULES,
     REGENERATION,
     THUMB,
     ChoiceEvent,
@@ -25,51 +24,48 @@ from escultor.feedback.evidence import (
     PromptAnswer,
     PromptGroup,
     SubjectJudgement,
-    flip_of,
+    TextVerdict,
+    combine_judgements,
+    combined_log_odds,
+    flip_rate,
     is_end_user,
-    summed,
-    together,
 )
-from escultor.ids import hash_value
 from escultor.rng import unit
 from escultor.stats.logistic import log_odds
 from escultor.types import SourceKind
 
-NOBODY = "nobody"
-ItemKind = Literal["pair", "example", "unpaired"]
+NOBODY = "nobody"  # the end user of events without one: an item of nobody would have no cap
+ItemKind = Literal["example", "pair", "unpaired"]
 
 
 class Draft(NamedTuple):
-    """An item before its text: what it rests on, by reference, and what selecting needs to know of it.
+    """An item before its texts are read: what it is made of, by id."""
 
-    `chosen` is the id of an interaction, or of a correction; so is a verdict's and an example's text.
-    """
-
-    prompt: str
-    route: str
+    prompt: str  # hash
+    rule: str
     kind: ItemKind
-    about: str  # the interaction whose prompt and rights it has
-    chosen: str
+    answer: str  # the interaction whose prompt and rights the item has
+    chosen: str  # the interaction or correction whose text is preferred, shown or judged
     rejected: str  # empty but for a pair
     desirable: bool
-    flip: float
+    flip_rate: float
     weight: float
-    words: tuple[str, ...]  # ids of the feedback it rests on
-    subjects: tuple[str, ...]  # end users it rests on, each alike
-    seq: int  # of the newest of its words
-    time: float
+    events: tuple[str, ...]  # ids of the feedback
+    subjects: tuple[str, ...]  # end users behind the feedback
+    seq: int  # of the newest event, in the log
+    time: float  # of the latest event
     simulated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class DraftLimits:
-    pairs_per_prompt: int = 4
+    pairs_per_prompt: int = 4  # by one rule
     max_flip_rate: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class LabellingRule:
-    """One way from what was said to items. A change of what it makes is a new version."""
+    """One way from feedback to items. A change of what it makes is a new version."""
 
     name: str
     version: int
@@ -77,232 +73,244 @@ class LabellingRule:
     make: Callable[[PromptGroup, DraftLimits], Iterator[Draft]]
 
     @property
-    def rule(self) -> str:
+    def id(self) -> str:
         return f"{self.name}/{self.version}"
 
 
 # --- corrections ------------------------------------------------------------------------------
 
 
-def corrections(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
-    """An edit stands over the answer it mends, and is an example of what to say. Whether it changed enough
-    to be a pair is seen when the texts are read (`convert`). What others liked is not for one to mend: their
-    verdict stands against the edit, as far as it says more than one person's."""
-    if not group.corrections:
-        return
-    # By the person, whose name is salted: ids of events are the client's own, and could be tried out.
-    made = sorted(group.corrections, key=lambda w: (unit(0, "corrections", w.subject, w.target), w.id))
-    flip = {w.id: 1 - group.trust.of(CORRECTION, w.subject) for w in made}
-    right = [w for w in made if flip[w.id] <= limits.max_flip_rate]
-    group.count("left out: correction of an unreliable subject", len(made) - len(right))
-    able, right = right, []
-    for word in able:
-        flip[word.id] = _against_others(group, word, flip[word.id])
-        right += [word] if flip[word.id] <= limits.max_flip_rate else []
-    group.count("left out: correction of what others liked", len(able) - len(right))
-    group.count(
-        "left out: more corrections of one prompt than the cap", len(right[limits.pairs_per_prompt :])
-    )
-    for word in right[: limits.pairs_per_prompt]:
-        on = (word,)
-        yield _draft(group, "example", word.id, "", on, flip[word.id])
-        yield _draft(group, "pair", word.id, word.target, on, flip[word.id])
-        group.used.add((word.subject, word.target))
+def label_corrections(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+    """A correction is preferred to the answer it corrects, and is an example of a good answer.
+
+    Whether it changed enough to be a pair is decided when the texts are read (`selection`). What several
+    others liked is not for one person to correct: their verdict counts against the correction.
+    """
+    made = 0
+    # Ordered by the person, whose name is salted: clients choose the ids of events, and could try out many.
+    order = sorted(group.corrections, key=lambda e: (unit(0, "corrections", e.subject, e.target), e.id))
+    for event in order:
+        own_flip = 1 - group.trust.event_accuracy(CORRECTION, event.subject)
+        if own_flip > limits.max_flip_rate:
+            group.count("left out: correction of an unreliable subject")
+        elif (flip := _correction_flip_rate(group, event, own_flip)) > limits.max_flip_rate:
+            group.count("left out: correction of what others liked")
+        elif made >= limits.pairs_per_prompt:
+            group.count("left out: more corrections of one prompt than the cap")
+        else:
+            made += 1
+            yield _draft(group, "example", event.id, "", (event,), flip=flip)
+            yield _draft(group, "pair", event.id, event.target, (event,), flip=flip)
+            group.mark_used((event,))
 
 
-def _against_others(group: PromptGroup, word: FeedbackEvent, flip: float) -> float:
-    """How often an edit is wrong, given what others said of the text that it mends."""
-    text = group.answers[word.target].text
+def _correction_flip_rate(group: PromptGroup, event: FeedbackEvent, own_flip: float) -> float:
+    """How often a correction is wrong, given what others made of the text that it corrects: their log-odds,
+    as far as they exceed those of a single thumb, are subtracted from its own."""
+    text_hash = group.answers[event.target].text_hash
     others = {
-        s: j
-        for id, judged in group.judgements.items()
-        if group.answers[id].text == text
-        for s, j in judged.items()
-        if j.explicit and s != word.subject
+        subject: judgement
+        for id, judgements in group.judgements.items()
+        if group.answers[id].text_hash == text_hash
+        for subject, judgement in judgements.items()
+        if judgement.is_explicit and subject != event.subject
     }
-    verdict = together(others, group.trust.collectives)
+    verdict = combine_judgements(others, group.trust.collusion_groups)
     if verdict is None or not verdict.up:
-        return flip
-    against = -log_odds(verdict.flip) - log_odds(group.trust.right[THUMB])
-    total = -log_odds(flip) - max(0.0, against)
-    return flip_of(total) if total > 0 else 1 - flip_of(total)
+        return own_flip
+    against = -log_odds(verdict.flip_rate) - log_odds(group.trust.accuracy[THUMB])
+    total = -log_odds(own_flip) - max(0.0, against)
+    return flip_rate(total) if total > 0 else 1 - flip_rate(total)
 
 
 # --- regenerations ----------------------------------------------------------------------------
 
 
-def regenerations(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
-    """The answer that a person kept stands over those they abandoned on the way to it. Only when it is the
-    last of its line and the person who asked said or did something good about it."""
-    for answer in sorted(a for a in group.answers.values() if a.parent is not None and not a.regenerated):
-        kept = _of(group, answer, answer.subject)
+def label_regenerations(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+    """The answer that a person kept is preferred to those that they had regenerated. Kept is the last of its
+    line, when the person who asked for it approved of it."""
+    for answer in sorted(a for a in group.answers.values() if a.parent is not None and not a.is_regenerated):
+        kept = _unused_judgement(group, answer, answer.subject)
         if kept is None or not kept.up:
             group.count("no pair: the last regeneration was not judged good")
             continue
         made = 0
-        for before in _abandoned(group, answer):
-            own = _of(group, before, answer.subject)
-            if own is not None and own.explicit and own.up:
+        for before in _ancestors(group, answer):
+            own = _unused_judgement(group, before, answer.subject)
+            if own is not None and own.is_explicit and own.up:
                 continue
-            flip = 1 - group.trust.of(REGENERATION, answer.subject)
-            if own is not None and own.explicit and kept.explicit:
-                flip = min(flip, (2 - kept.right - own.right) / 2)
-            if before.text == answer.text or flip > limits.max_flip_rate or made >= limits.pairs_per_prompt:
+            flip = 1 - group.trust.event_accuracy(REGENERATION, answer.subject)
+            if own is not None and own.is_explicit and kept.is_explicit:
+                flip = min(flip, (2 - kept.accuracy - own.accuracy) / 2)
+            is_same = before.text_hash == answer.text_hash
+            if is_same or flip > limits.max_flip_rate or made >= limits.pairs_per_prompt:
                 group.count("left out: regeneration, same text, too doubtful or beyond the cap")
                 continue
             made += 1
-            words = kept.words + (own.words if own else ())
-            yield _draft(group, "pair", answer.id, before.id, words, flip, 0.5)
+            events = kept.events + (own.events if own else ())
+            yield _draft(group, "pair", answer.id, before.id, events, flip=flip, weight=0.5)
             group.used |= {(answer.subject, answer.id), (answer.subject, before.id)}
 
 
-def _of(group: PromptGroup, answer: PromptAnswer, subject: str) -> SubjectJudgement | None:
+def _unused_judgement(group: PromptGroup, answer: PromptAnswer, subject: str) -> SubjectJudgement | None:
     if (subject, answer.id) in group.used:
         return None
     return group.judgements.get(answer.id, {}).get(subject)
 
 
-def _abandoned(group: PromptGroup, answer: PromptAnswer) -> Iterator[PromptAnswer]:
-    """The answers before it in its line, the nearest first, as far as one person asked for them all."""
-    seen = {answer.id}
-    at = answer
-    while at.parent is not None and at.parent in group.answers and at.parent not in seen:
-        at = group.answers[at.parent]
-        if at.subject != answer.subject:
+def _ancestors(group: PromptGroup, answer: PromptAnswer) -> Iterator[PromptAnswer]:
+    """The answers that were regenerated into this one, the nearest first, as long as one person asked."""
+    seen, ancestor = {answer.id}, answer
+    while ancestor.parent in group.answers and ancestor.parent not in seen:
+        ancestor = group.answers[ancestor.parent]
+        if ancestor.subject != answer.subject:
             return
-        seen.add(at.id)
-        yield at
+        seen.add(ancestor.id)
+        yield ancestor
 
 
 # --- choices ----------------------------------------------------------------------------------
 
 
-def choices(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
-    """The answer that was picked stands over those shown beside it. Picks between the same two texts are
-    put together as independent readings, so the many outvote the one; what its place did for an answer is
-    taken out of how often a pick is right."""
+class _Comparison(NamedTuple):
+    """One person's choice, between two of the texts shown."""
+
+    event: FeedbackEvent  # about the winner
+    other: str  # the answer it was preferred to
+    winner_text: str  # hash
+    shown_first: bool
+
+
+def label_choices(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+    """The answer that was chosen is preferred to those shown beside it. Choices between the same two texts
+    are combined as independent readings, so that many outvote one; the effect of the winner's position is
+    taken out."""
     made = 0
-    compared = _compared(group)
-    for texts in sorted(compared, key=lambda t: unit(0, "choices", *t)):
-        picks = compared[texts]
-        total = summed(
-            ((s, p.won == texts[0], group.trust.picked(s, p.first)) for s, p in picks.items()),
-            group.trust.collectives,
+    comparisons = _comparisons(group)
+    for texts in sorted(comparisons, key=lambda pair: unit(0, "choices", *pair)):
+        by_subject = comparisons[texts]
+        readings = (
+            (subject, c.winner_text == texts[0], group.trust.choice_accuracy(subject, c.shown_first))
+            for subject, c in by_subject.items()
         )
+        total = combined_log_odds(readings, group.trust.collusion_groups)
         if total is None:
-            group.count("left out: choices that contradict each other", len(picks))
+            group.count("left out: choices that contradict each other", len(by_subject))
             continue
-        won = texts[0] if total > 0 else texts[1]
-        agreeing = [p for p in picks.values() if p.won == won]
-        group.count("no pair: choices that others outvoted", len(picks) - len(agreeing))
-        if (flip := flip_of(total)) > limits.max_flip_rate:
+        winner_text = texts[0] if total > 0 else texts[1]
+        agreeing = [c for c in by_subject.values() if c.winner_text == winner_text]
+        group.count("no pair: choices that others outvoted", len(by_subject) - len(agreeing))
+        if (flip := flip_rate(total)) > limits.max_flip_rate:
             group.count("left out: choice too doubtful", len(agreeing))
-            continue
-        if made >= limits.pairs_per_prompt:
+        elif made >= limits.pairs_per_prompt:
             group.count("left out: more choices on one prompt than the cap", len(agreeing))
-            continue
-        made += 1
-        words = tuple(sorted(p.word for p in agreeing))
-        best = min(agreeing, key=lambda p: p.word)
-        yield _draft(group, "pair", best.word.target, best.other, words, flip)
-        group.used |= {(p.word.subject, id) for p in agreeing for id in (p.word.target, p.other)}
+        else:
+            made += 1
+            first = min(agreeing, key=lambda c: c.event)
+            events = sorted(c.event for c in agreeing)
+            yield _draft(group, "pair", first.event.target, first.other, events, flip=flip)
+            group.used |= {(c.event.subject, id) for c in agreeing for id in (c.event.target, c.other)}
 
 
-class _Pick(NamedTuple):
-    """One person's pick between two texts."""
-
-    word: FeedbackEvent
-    other: str  # the answer it was taken over
-    won: str  # the text
-    first: bool  # whether it was shown first
-
-
-def _compared(group: PromptGroup) -> dict[tuple[str, str], dict[str, _Pick]]:
-    """By two texts, what each person picked of them; the last holds."""
-    found: dict[tuple[str, str], dict[str, _Pick]] = {}
-    for pick in sorted(group.choices, key=lambda c: (c.time, c.id)):
-        won = group.answers[pick.winner].text
-        for other in pick.shown:
-            lost = group.answers[other].text
-            if other != pick.winner and lost == won:
+def _comparisons(group: PromptGroup) -> dict[tuple[str, str], dict[str, _Comparison]]:
+    """By the hashes of two texts, in order, the last choice of each person between them."""
+    comparisons: dict[tuple[str, str], dict[str, _Comparison]] = {}
+    for choice in sorted(group.choices, key=lambda c: (c.time, c.id)):
+        winner_text = group.answers[choice.winner].text_hash
+        for other in choice.shown:
+            text = group.answers[other].text_hash
+            if other != choice.winner and text == winner_text:
                 group.count("no pair: a choice between equal texts")
-            elif other != pick.winner:
-                texts = (won, lost) if won < lost else (lost, won)
-                first = pick.shown[0] == pick.winner
-                found.setdefault(texts, {})[pick.subject] = _Pick(_word(pick), other, won, first)
-    return found
+            elif other != choice.winner:
+                texts = (winner_text, text) if winner_text < text else (text, winner_text)
+                comparison = _Comparison(
+                    _choice_event(choice), other, winner_text, choice.shown[0] == choice.winner
+                )
+                comparisons.setdefault(texts, {})[choice.subject] = comparison
+    return comparisons
 
 
-def _word(pick: ChoiceEvent) -> FeedbackEvent:
-    return FeedbackEvent(pick.seq, pick.id, pick.time, pick.winner, pick.subject, CHOICE, True, pick.source)
+def _choice_event(choice: ChoiceEvent) -> FeedbackEvent:
+    return FeedbackEvent(
+        seq=choice.seq,
+        id=choice.id,
+        time=choice.time,
+        target=choice.winner,
+        subject=choice.subject,
+        name=CHOICE,
+        up=True,
+        source=choice.source,
+    )
 
 
 # --- same prompt, different verdicts ----------------------------------------------------------
 
 
-def same_prompt(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
-    """A text that people liked stands over one they did not like. Wrong when both verdicts are, and half
-    the time when one is: (a + b) / 2."""
+def label_same_prompt(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+    """A text that people liked is preferred to one that they disliked. The pair is wrong when both verdicts
+    are wrong, and half the time when one is: (a + b) / 2."""
     if len(group.judgements) < 2:
         return
-    ups, downs = [], []
-    for _, (answer, judged) in sorted(group.texts().items()):
-        verdict = together({s: j for s, j in judged.items() if j.explicit}, group.trust.collectives)
+    liked, disliked = [], []
+    for answer, judgements in group.by_text():
+        explicit = {subject: j for subject, j in judgements.items() if j.is_explicit}
+        verdict = combine_judgements(explicit, group.trust.collusion_groups)
         if verdict is not None:
-            (ups if verdict.up else downs).append((answer, verdict))
-    made = []
-    for up, liked in ups:
-        for down, disliked in downs:
-            flip = (liked.flip + disliked.flip) / 2
-            if flip > limits.max_flip_rate:
+            (liked if verdict.up else disliked).append((answer, verdict))
+    pairs = []
+    for good, for_good in liked:
+        for bad, for_bad in disliked:
+            if _mean_flip(for_good, for_bad) > limits.max_flip_rate:
                 group.count("left out: same prompt, too doubtful")
-                continue
-            made.append((unit(0, "pairs", up.text, down.text), up, down, liked, disliked, flip))
-    made.sort(key=lambda m: m[0])
-    group.count("left out: more pairs of one prompt than the cap", len(made[limits.pairs_per_prompt :]))
-    for _, up, down, liked, disliked, flip in made[: limits.pairs_per_prompt]:
-        behind = liked.judgements + disliked.judgements
-        words = tuple(word for j in behind for word in j.words)
-        yield _draft(group, "pair", up.id, down.id, words, flip)
-        group.used |= {(word.subject, word.target) for word in words}
+            else:
+                pairs.append((unit(0, "pairs", good.text_hash, bad.text_hash), good, bad, for_good, for_bad))
+    pairs.sort(key=lambda pair: pair[0])
+    group.count("left out: more pairs of one prompt than the cap", len(pairs[limits.pairs_per_prompt :]))
+    for _, good, bad, for_good, for_bad in pairs[: limits.pairs_per_prompt]:
+        events, flip = _events(for_good.judgements + for_bad.judgements), _mean_flip(for_good, for_bad)
+        yield _draft(group, "pair", good.id, bad.id, events, flip=flip)
+        group.mark_used(events)
+
+
+def _mean_flip(first: TextVerdict, second: TextVerdict) -> float:
+    return (first.flip_rate + second.flip_rate) / 2
 
 
 # --- what is left -----------------------------------------------------------------------------
 
 
-def thumbs(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
-    """Verdicts that met no other: a good or a bad answer by itself. What is uncertain weighs less, by the
-    factor 1 - 2 flip with which a flipped label's mean effect shrinks."""
-    for _, (answer, judged) in sorted(group.texts().items()):
-        explicit = {s: j for s, j in judged.items() if j.explicit}
-        verdict = together(explicit or judged, group.trust.collectives)
+def label_unpaired(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+    """A verdict that no pair was made of: a good or a bad answer by itself. A doubtful verdict weighs less,
+    by the factor 1 - 2 flip by which flipped labels shrink the mean effect."""
+    for answer, judgements in group.by_text():
+        explicit = {subject: j for subject, j in judgements.items() if j.is_explicit}
+        verdict = combine_judgements(explicit or judgements, group.trust.collusion_groups)
         if verdict is None:
             group.count("left out: as many for as against")
-        elif verdict.flip > limits.max_flip_rate:
+        elif verdict.flip_rate > limits.max_flip_rate:
             group.count("left out: verdict too doubtful")
         else:
-            words = tuple(word for j in verdict.judgements for word in j.words)
-            made = _draft(group, "unpaired", answer.id, "", words, verdict.flip, 1 - 2 * verdict.flip)
-            yield made._replace(desirable=verdict.up)
+            flip, events = verdict.flip_rate, _events(verdict.judgements)
+            draft = _draft(group, "unpaired", answer.id, "", events, flip=flip, weight=1 - 2 * flip)
+            yield draft._replace(desirable=verdict.up)
 
 
 LABELLING_RULES: tuple[LabellingRule, ...] = (
-    LabellingRule("correction", 2, ("example", "pair"), corrections),
-    LabellingRule("regeneration", 1, ("pair",), regenerations),
-    LabellingRule("choice", 2, ("pair",), choices),
-    LabellingRule("same-prompt", 3, ("pair",), same_prompt),
-    LabellingRule("thumb", 2, ("unpaired",), thumbs),
+    LabellingRule("correction", 2, ("example", "pair"), label_corrections),
+    LabellingRule("regeneration", 1, ("pair",), label_regenerations),
+    LabellingRule("choice", 2, ("pair",), label_choices),
+    LabellingRule("same-prompt", 3, ("pair",), label_same_prompt),
+    LabellingRule("thumb", 2, ("unpaired",), label_unpaired),
 )
-RULES = hash_value([[route.rule for route in LABELLING_RULES], IMPLICIT_RULES])[
-    :12
-]  # of the version of them all
 
 
-def drafts(group: PromptGroup, limits: DraftLimits) -> list[Draft]:
-    """What all routes make of one prompt, in their order."""
-    return [
-        draft._replace(route=route.rule) for route in LABELLING_RULES for draft in route.make(group, limits)
-    ]
+def draft_items(group: PromptGroup, limits: DraftLimits) -> list[Draft]:
+    """What all rules make of one prompt, in their order."""
+    return [draft._replace(rule=rule.id) for rule in LABELLING_RULES for draft in rule.make(group, limits)]
+
+
+def _events(judgements: Iterable[SubjectJudgement]) -> tuple[FeedbackEvent, ...]:
+    return tuple(event for judgement in judgements for event in judgement.events)
 
 
 def _draft(
@@ -310,30 +318,24 @@ def _draft(
     kind: ItemKind,
     chosen: str,
     rejected: str,
-    words: tuple[FeedbackEvent, ...],
+    events: Sequence[FeedbackEvent],
+    *,
     flip: float,
     weight: float = 1.0,
 ) -> Draft:
-    newest = max(words)
-    about = words[0].target if words[0].name == CORRECTION else chosen
-    # Who has no name is somebody all the same: an item of nobody would have no cap.
-    subjects = tuple(sorted({word.subject or NOBODY for word in words if is_end_user(word.source)}))
-    simulated = any(word.source == SourceKind.SIMULATED for word in words)
-    ids = tuple(sorted({word.id for word in words}))
-    time = max(word.time for word in words)
     return Draft(
-        group.prompt,
-        "",
-        kind,
-        about,
-        chosen,
-        rejected,
-        True,
-        round(flip, 6),
-        round(weight, 6),
-        ids,
-        subjects,
-        newest.seq,
-        time,
-        simulated,
+        prompt=group.prompt,
+        rule="",
+        kind=kind,
+        answer=events[0].target if events[0].name == CORRECTION else chosen,
+        chosen=chosen,
+        rejected=rejected,
+        desirable=True,
+        flip_rate=round(flip, 6),
+        weight=round(weight, 6),
+        events=tuple(sorted({event.id for event in events})),
+        subjects=tuple(sorted({e.subject or NOBODY for e in events if is_end_user(e.source)})),
+        seq=max(event.seq for event in events),
+        time=max(event.time for event in events),
+        simulated=any(event.source == SourceKind.SIMULATED for event in events),
     )

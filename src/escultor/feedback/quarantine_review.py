@@ -1,13 +1,13 @@
-"""What stands behind an entry of the quarantine: the words themselves, so that a person can judge them."""
+"""The events behind an entry of the quarantine, so that a person can judge them."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from escultor.feedback.abuse_rules import QuarantineEntry
 from escultor.feedback.index import FeedbackIndex
-from escultor.feedback.raw_log import ids_of
 from escultor.feedback.selection import BodySource
 from escultor.store.feedback import CORRECTION, THUMB
 from escultor.types import Feedback, Interaction, Role, SourceKind
@@ -15,73 +15,59 @@ from escultor.types import Feedback, Interaction, Role, SourceKind
 
 @dataclass(frozen=True, slots=True)
 class HeldFeedback:
-    """One word that is held back: what was said about which answer. `id` releases it alone."""
+    """One event that is held back. `id` releases it alone."""
 
     id: str
     time: float
-    said: str  # good, bad, chosen, a tie, correction, or what was done
+    said: str  # good, bad, chosen of N, a tie, correction, or the name of an implicit event
     target: str
     prompt: str  # the last thing that was asked
-    text: str  # the answer, or what somebody wrote in its place
+    text: str  # the answer, or the text of a correction
 
 
-def words_of(
-    index: FeedbackIndex, held: QuarantineEntry, bodies: BodySource, limit: int
+_EVENTS = f"""
+with events as (
+  select id, time, subject, target judged, target,
+    iif(name != '{THUMB}', name, iif(up, 'good', 'bad')) said
+  from live where withdrawn = 0 and up is not null and source = '{SourceKind.END_USER}'
+  union all
+  select id, time, subject, winner, iif(winner = '', first, winner),
+    iif(winner = '', 'a tie', 'chosen of ' || json_array_length(shown))
+  from choices where withdrawn = 0 and source = '{SourceKind.END_USER}')
+select id, time, said, target from events where
+"""
+
+
+def held_events(
+    index: FeedbackIndex, entry: QuarantineEntry, bodies: BodySource, limit: int
 ) -> list[HeldFeedback]:
-    """The words an entry holds back, the newest first, `limit` at most; what was withdrawn is not among
-    them, and texts that are not in the log are empty."""
-    found = sorted((*_live(index, held, limit), *_picks(index, held, limit)), key=lambda row: row[1:3])
-    found = found[::-1][:limit]
-    answers = bodies.lean_by_id(Interaction, sorted({target for *_, target in found}))
-    wrote = bodies.lean_by_id(Feedback, [id for said, _, id, _ in found if said == CORRECTION])
-    made = []
-    for said, time, id, target in found:
-        answer = answers.get(target)
-        text = wrote[id]["text"] if id in wrote else answer["answer"] if answer else ""
-        made.append(HeldFeedback(id, time, said, target, _asked(answer), text))
-    return made
+    """The events that an entry holds back, the newest first, `limit` at most. Withdrawn events are not among
+    them; texts that the source does not hold are empty."""
+    where, values = _held_by(index, entry)
+    query = f"{_EVENTS} {where} order by time desc, id desc limit :limit"
+    rows = index.file.execute(query, values | {"limit": limit}).fetchall()
+    answers = bodies.lean_by_id(Interaction, sorted({target for *_, target in rows}))
+    corrections = bodies.lean_by_id(Feedback, [id for id, _, said, _ in rows if said == CORRECTION])
+    events = []
+    for id, time, said, target in rows:
+        body = answers.get(target, {"messages": [], "answer": ""})
+        asked = [m["content"] for m in body["messages"] if m["role"] == Role.USER]
+        text = corrections[id]["text"] if id in corrections else body["answer"]
+        prompt = asked[-1] if asked else ""
+        events.append(HeldFeedback(id=id, time=time, said=said, target=target, prompt=prompt, text=text))
+    return events
 
 
-def _asked(body: dict[str, Any] | None) -> str:
-    asked = [m["content"] for m in body["messages"] if m["role"] == Role.USER] if body else []
-    return asked[-1] if asked else ""
-
-
-def _within(index: FeedbackIndex, held: QuarantineEntry, target: str) -> tuple[str, list[Any]]:
-    """What of the rows `l` about answers `target` an entry holds back."""
-    if held.rule == "haste":
-        return "l.subject = ? and l.time >= ? and l.time < ?", [held.subject, *held.span]
-    skills = index.standings().copying
-    where = (
-        f"exists (select 1 from answers a where a.id = {target} and a.subject = ? and a.repeated >= ? "
-        f"and a.skill not in ({','.join('?' * len(skills))}))"
+def _held_by(index: FeedbackIndex, entry: QuarantineEntry) -> tuple[str, dict[str, Any]]:
+    """The condition on events that an entry holds back, and its values."""
+    if entry.rule == "rate_anomaly":
+        since, until = entry.interval
+        values = {"subject": entry.subject, "since": since, "until": until}
+        return "subject = :subject and time >= :since and time < :until", values
+    skills = json.dumps(index.standings().echoing_skills)
+    echoes = (
+        "judged in (select id from answers where subject = :subject and echoed >= :share "
+        "and skill not in (select value from json_each(:skills)))"
     )
-    return where, [held.subject, index.settings.dictated_share, *skills]
-
-
-def _live(index: FeedbackIndex, held: QuarantineEntry, limit: int) -> list[tuple[str, float, str, str]]:
-    where, values = _within(index, held, "l.target")
-    rows = index.file.execute(
-        "select l.name, l.up, l.time, l.id, l.target from live l where l.gone = 0 and l.up is not null "
-        "and l.source = ? "
-        f"and {where} order by l.time desc, l.id desc limit ?",
-        (SourceKind.END_USER, *values, limit),
-    )
-    return [(_said(name, up), time, id, target) for name, up, time, id, target in rows]
-
-
-def _picks(index: FeedbackIndex, held: QuarantineEntry, limit: int) -> list[tuple[str, float, str, str]]:
-    where, values = _within(index, held, "l.winner")
-    rows = index.file.execute(
-        "select l.shown, l.winner, l.time, l.id from picks l where l.gone = 0 and l.source = ? "
-        f"and {where} order by l.time desc, l.id desc limit ?",
-        (SourceKind.END_USER, *values, limit),
-    )
-    return [
-        (f"chosen of {len(ids_of(shown))}" if winner else "a tie", time, id, winner or ids_of(shown)[0])
-        for shown, winner, time, id in rows
-    ]
-
-
-def _said(name: str, up: int) -> str:
-    return name if name != THUMB else ("good" if up else "bad")
+    share = index.settings.prompt_echo_share
+    return echoes, {"subject": entry.subject, "share": share, "skills": skills}

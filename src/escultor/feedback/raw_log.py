@@ -1,7 +1,6 @@
-"""From bodies as the log holds them to rows of the index, without making nouns: there may be millions.
+"""Reads the log as JSON bodies, without building records: it may hold millions of them.
 
-What is read of a stretch of the log, and of some answers, depends on nothing else, so several processes may
-read at once.
+What is read of a range of the log depends on that range alone, so several processes can read at once.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from escultor.feedback import abuse_rules
 from escultor.feedback.evidence import IMPLICIT, is_end_user
@@ -21,70 +20,121 @@ from escultor.store.feedback import CORRECTION, THUMB, choice_target
 from escultor.store.log import Log
 from escultor.types import Feedback, Interaction, Relation, Role
 
-ALONE = 100_000  # entries, prompts or items that are too few to start other processes for: they cost 0.7 s
-MOST_WORKERS = 4  # one process writes what they make
-PARENT = 7  # the place of the parent in an answer's row
+MIN_PARALLEL = 100_000  # entries, prompts or items; starting processes costs 0.7 s, which fewer do not repay
+MAX_WORKERS = 4  # one process writes the results of all
 REGENERATED = '"relation":"regenerate"'
 
 
+class AnswerRow(NamedTuple):
+    """An answer that feedback is about."""
+
+    id: str
+    prompt: str  # hash
+    subject: str
+    tenant: str
+    skill: str
+    arm: str
+    propensity: float
+    parent: str | None  # the answer that it regenerates
+    consent: str
+    retain_until: float | None
+    text_hash: str
+    length: int  # characters
+    echoed: float  # share of the answer that repeats its prompt
+    finish: str
+
+
+class LiveRow(NamedTuple):
+    """The last event of one person, under one name, about one answer."""
+
+    target: str
+    subject: str
+    name: str
+    time: float
+    withdrawn: int
+    id: str
+    seq: int
+    up: int | None  # 1 approves, 0 disapproves, None: used by no labelling rule
+    source: str
+
+
+class ChoiceRow(NamedTuple):
+    """The last choice of one person, under one name, among the same answers."""
+
+    target: str
+    subject: str
+    name: str
+    time: float
+    withdrawn: int
+    id: str
+    seq: int
+    source: str
+    first: str | None  # the answer shown first
+    shown: str  # JSON list of all, in the order shown
+    winner: str  # empty for a tie
+
+
 class LogBatch:
-    """What a stretch of feedback comes to. The law: folded by precedence, `words` and `picks` hold what
-    `escultor.store.feedback.live` holds of the same events."""
+    """The feedback and the regenerations in a range of the log, as rows for the tables of the index.
+
+    Law: folded by precedence, `live` and `choices` hold what `escultor.store.feedback.live` holds of the
+    same events.
+    """
 
     def __init__(self) -> None:
-        self.words: list[tuple[Any, ...]] = []
-        self.picks: list[tuple[Any, ...]] = []
+        self.live: list[LiveRow] = []
+        self.choices: list[ChoiceRow] = []
         self.targets: set[str] = set()
-        self.rates: Counter[tuple[str, int]] = Counter()  # by person and hour
-        self.newest = 0  # entry
-        self.children: list[tuple[str, str]] = []  # answers and what regenerates them
-        self.first: dict[str, float] = {}
+        self.rates: Counter[tuple[str, int]] = Counter()  # events by (end user, hour)
+        self.first_seen: dict[str, float] = {}  # by end user
+        self.newest = 0  # sequence number in the log
+        self.children: list[tuple[str, str]] = []  # (answer, its regeneration)
         self.counts: Counter[str] = Counter()
 
-    def take(self, seq: int, body: dict[str, Any]) -> None:
+    def add(self, seq: int, body: dict[str, Any]) -> None:
+        """Add one feedback event."""
         variant, subject, time, id = body["_"], body["subject"], body["time"], body["id"]
         if variant == "Remark":
             self.counts["not trained on: remarks"] += 1
             return
         source = body["source"]
         if variant == "Choice":
-            shown = body["shown_order"]
+            shown, winner = body["shown_order"], body["winner"] or ""
             target = choice_target(shown)
             key = (target, subject, body["name"], time, 0, id, seq)
-            # A choice between fewer than two is about nothing; it is folded, and says so later.
-            first, winner = (shown[0] if shown else None), body["winner"] or ""
-            self.picks.append((*key, source, first, json.dumps(shown), winner))
+            # A choice among fewer than two answers is kept here too; drafting counts why it makes no pair.
+            first = shown[0] if shown else None
+            self.choices.append(ChoiceRow._make((*key, source, first, json.dumps(shown), winner)))
         elif variant == "Revocation":
-            target, key = body["target"], (body["target"], subject, body["name"], time, 1, id, seq)
+            target = body["target"]
+            key = (target, subject, body["name"], time, 1, id, seq)
             if target.startswith("choice-"):
-                self.picks.append((*key, source, None, "[]", ""))
+                self.choices.append(ChoiceRow._make((*key, source, None, "[]", "")))
             else:
-                self.words.append((*key, None, source))
+                self.live.append(LiveRow._make((*key, None, source)))
         else:
             target = body["target"]
-            name, up = self._said(variant, body)
-            self.words.append((target, subject, name, time, 0, id, seq, up, source))
+            name, up = self._polarity(variant, body)
+            self.live.append(LiveRow._make((target, subject, name, time, 0, id, seq, up, source)))
         self.targets.add(target)
         if is_end_user(source):
             self.rates[subject, int(time // abuse_rules.HOUR_S)] += 1
-            self.first[subject] = min(time, self.first.get(subject, time))
+            self.first_seen[subject] = min(time, self.first_seen.get(subject, time))
 
-    def regenerations(self, bodies: Sequence[dict[str, Any]]) -> None:
-        """Remember which of these answers were made in place of another."""
-        for body in bodies:
-            lineage = body.get("lineage") or {}
-            if lineage.get("relation") == Relation.REGENERATE and lineage.get("parent"):
-                self.children.append((lineage["parent"], body["id"]))
+    def add_regenerations(self, bodies: Sequence[dict[str, Any]]) -> None:
+        """Add the (parent, answer) of each of these answers that regenerates another."""
+        self.children += [(parent, body["id"]) for body in bodies if (parent := _regenerated(body))]
 
-    def _said(self, variant: str, body: dict[str, Any]) -> tuple[str, int | None]:
-        """The name an event is folded by, and what it says: 1, 0, or None for nothing that a route takes."""
+    def _polarity(self, variant: str, body: dict[str, Any]) -> tuple[str, int | None]:
+        """The name an event is folded by, and whether it approves (1), disapproves (0) or says nothing that
+        a labelling rule uses (None)."""
         if variant == "Correction":
             return CORRECTION, 1
         if variant == "Implicit":
-            rule = IMPLICIT.get(body["event"])
-            if rule is None:
-                self.counts[f"says nothing by itself: {body['event']}"] += 1
-            return body["event"], None if rule is None else int(rule[0])
+            event = body["event"]
+            if event not in IMPLICIT:
+                self.counts[f"says nothing by itself: {event}"] += 1
+            return event, int(IMPLICIT[event][0]) if event in IMPLICIT else None
         if body["name"] == THUMB and isinstance(body["value"], bool):
             return THUMB, int(body["value"])
         self.counts["not a thumb: ratings by other names or on a scale"] += 1
@@ -92,74 +142,75 @@ class LogBatch:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Without the search for cycles: none are made where millions of rows are gone through, and to walk
-    through all of them again and again takes a fifth of the time."""
-    was = gc.isenabled()
+def no_cycle_collection() -> Iterator[None]:
+    """Switches Python's search for reference cycles off: passes over millions of rows make none, and the
+    search takes a fifth of their time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
-def workers(n: int) -> int:
-    """Between how many processes work on so many is shared."""
-    return 1 if n < ALONE else min(MOST_WORKERS, os.cpu_count() or 1)
+def worker_count(n: int) -> int:
+    """How many processes share the work on `n` entries, prompts or items."""
+    return 1 if n < MIN_PARALLEL else min(MAX_WORKERS, os.cpu_count() or 1)
 
 
-@uncollected()
-def read(log: Log, stretch: tuple[int, int]) -> LogBatch:
-    """What was said, and regenerated, between two entries of the log: behind the first, with the last."""
-    found = LogBatch()
-    for page in log.lean(Feedback, *stretch):
-        found.newest = page[-1][0]
-        found.counts["feedback events"] += len(page)
+@no_cycle_collection()
+def read_range(log: Log, bounds: tuple[int, int]) -> LogBatch:
+    """What entries `after` < seq <= `until` of the log hold, where `bounds` = (after, until)."""
+    batch = LogBatch()
+    for page in log.lean(Feedback, *bounds):
+        batch.newest = page[-1][0]
+        batch.counts["feedback events"] += len(page)
         for seq, body in page:
-            found.take(seq, body)
-    for page in log.lean(Interaction, *stretch, REGENERATED):
-        found.regenerations([body for _, body in page])
-    return found
+            batch.add(seq, body)
+    for page in log.lean(Interaction, *bounds, REGENERATED):
+        batch.add_regenerations([body for _, body in page])
+    return batch
 
 
-@uncollected()
-def answers(log: Log, ids: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The rows of these answers, of those that the log holds."""
+@no_cycle_collection()
+def read_answers(log: Log, ids: Sequence[str]) -> list[AnswerRow]:
+    """The rows of those of these answers that the log holds."""
     return [answer_row(body) for body in log.lean_by_id(Interaction, ids).values()]
 
 
-def answer_row(body: dict[str, Any]) -> tuple[Any, ...]:
-    """The row of an answer."""
-    lineage, answer = body.get("lineage") or {}, body["answer"]
-    parent = lineage.get("parent") if lineage.get("relation") == Relation.REGENERATE else None
-    return (
-        body["id"],
-        body["prompt_hash"],
-        body["subject"],
-        body.get("tenant", ""),
-        body["skill"],
-        body["arm"],
-        body["propensity"],
-        parent,
-        body.get("consent", "train"),
-        body.get("retain_until"),
-        text_hash(answer),
-        len(answer),
-        abuse_rules.repeated_share(asked(body), answer),
-        body["finish_reason"],
+def answer_row(body: dict[str, Any]) -> AnswerRow:
+    """The row of an interaction."""
+    answer = body["answer"]
+    return AnswerRow(
+        id=body["id"],
+        prompt=body["prompt_hash"],
+        subject=body["subject"],
+        tenant=body.get("tenant", ""),
+        skill=body["skill"],
+        arm=body["arm"],
+        propensity=body["propensity"],
+        parent=_regenerated(body),
+        consent=body.get("consent", "train"),
+        retain_until=body.get("retain_until"),
+        text_hash=text_hash(answer),
+        length=len(answer),
+        echoed=abuse_rules.echoed_share(user_text(body), answer),
+        finish=body["finish_reason"],
     )
 
 
-def asked(body: dict[str, Any]) -> str:
-    """All that users wrote in the prompt of an interaction's body."""
+def _regenerated(body: dict[str, Any]) -> str | None:
+    """The answer that this one regenerates."""
+    lineage = body.get("lineage") or {}
+    return lineage.get("parent") if lineage.get("relation") == Relation.REGENERATE else None
+
+
+def user_text(body: dict[str, Any]) -> str:
+    """All that users wrote in the prompt of an interaction."""
     return "\n".join(m["content"] for m in body["messages"] if m["role"] == Role.USER)
 
 
 def text_hash(text: str) -> str:
-    """A short name of a text, by which equal answers are known."""
+    """A short hash of a text, by which equal answers are recognised."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def ids_of(shown: str) -> tuple[str, ...]:
-    return tuple(json.loads(shown))

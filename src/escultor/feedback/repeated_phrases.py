@@ -1,5 +1,5 @@
-"""Phrases that come back on many prompts and only among few people: a person's own style, or something that
-they want a model to say. Nothing tells the two apart but a look, so the card says where to look."""
+"""Phrases that recur on many prompts but come from few people: a person's own style, or something that they
+want a model to say. Only a look tells the two apart, so the card says where to look."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from escultor.feedback import raw_log
 from escultor.feedback.labelling_rules import Draft
-from escultor.feedback.selection import CORRECTED, BodySource, Selection
+from escultor.feedback.raw_log import user_text
+from escultor.feedback.selection import CORRECTION_RULE, BodySource, Selection
 from escultor.rng import unit
 from escultor.types import Feedback, Interaction
 
-WORDS = 6  # of a phrase
-PROMPTS = 10  # on which it comes back at least
-FEW = 0.5  # of the people behind as many items drawn by chance: fewer are few
-SAMPLE = 1000  # items of a kind that are looked at of those with most of them, and as many of others
+PHRASE_WORDS = 6
+MIN_PROMPTS = 10
+MAX_PEOPLE_SHARE = 0.5  # of the people behind as many items drawn by chance
+SAMPLE_SIZE = 1000  # items of the people with most of them; and of other people
 _WORD = re.compile(r"\w+")
 
 
@@ -34,73 +34,80 @@ class TrainedText(NamedTuple):
 
 
 class RepeatedPhrase(NamedTuple):
-    """A phrase that is few people's: on how many prompts, by how many people, and one text that has it."""
+    """On how many prompts a phrase of few people occurs, by how many people, and the id of a text with it."""
 
     prompts: int
     people: int
     example: str
 
 
-def notes(found: Selection, bodies: BodySource) -> Iterator[str]:
-    """What is to be looked at in a selection. No phrase is told: it may be private."""
-    for kind, chosen in found.chosen.items():
-        taught = list(_taught(_sampled([c.draft for c in chosen if c.draft.desirable]), bodies))
-        if (phrase := of_few(taught)) is not None:
-            people = f"{phrase.people:,} of {len(_people(taught)):,} people"
+def phrase_notes(selection: Selection, bodies: BodySource) -> Iterator[str]:
+    """What to look at in a selection. The phrase itself is not told: it may be private."""
+    for kind, items in selection.chosen.items():
+        texts = list(_trained_texts(_sample([i.draft for i in items if i.draft.desirable]), bodies))
+        if (phrase := find_repeated_phrase(texts)) is not None:
             yield (
                 f"look at {phrase.example}: a phrase in it comes back on {phrase.prompts:,} prompts of "
-                f"{len(taught):,} items looked at ({kind}), from {people}"
+                f"{len(texts):,} items looked at ({kind}), "
+                f"from {phrase.people:,} of {len(_people(texts)):,} people"
             )
 
 
-def _sampled(drafts: Sequence[Draft]) -> list[Draft]:
-    """All items of some end users, since one item a person would not tell what is theirs from what is said
-    everywhere: of those who have most, who may be at their cap, and of others by hash."""
-    by: dict[str, list[Draft]] = {}
+def _sample(drafts: Sequence[Draft]) -> list[Draft]:
+    """All items of some end users, since one item a person does not tell what is theirs from what everybody
+    says: of those who have most, and may be at their cap, and of others by hash."""
+    by_subject: dict[str, list[Draft]] = {}
     for draft in drafts:
         if draft.subjects:
-            by.setdefault(draft.subjects[0], []).append(draft)
-    hashed = sorted(by, key=lambda subject: unit(len(drafts), "looked at", subject))
-    most = sorted(hashed, key=lambda subject: -len(by[subject]))
-    found: list[Draft] = []
-    for people, until in ((most, SAMPLE), (hashed, 2 * SAMPLE)):
+            by_subject.setdefault(draft.subjects[0], []).append(draft)
+    by_hash = sorted(by_subject, key=lambda subject: unit(len(drafts), "looked at", subject))
+    by_size = sorted(by_hash, key=lambda subject: -len(by_subject[subject]))
+    sample: list[Draft] = []
+    for people, size in ((by_size, SAMPLE_SIZE), (by_hash, 2 * SAMPLE_SIZE)):
         for subject in people:
-            if len(found) >= until:
+            if len(sample) >= size:
                 break
-            found += by.pop(subject, [])
-    return found
+            sample += by_subject.pop(subject, [])
+    return sample
 
 
-def _taught(drafts: Sequence[Draft], bodies: BodySource) -> Iterator[TrainedText]:
-    written = [d.chosen for d in drafts if d.route == CORRECTED]
-    asked = {d.about for d in drafts} | {d.chosen for d in drafts if d.route != CORRECTED}
-    answers, said = bodies.lean_by_id(Interaction, sorted(asked)), bodies.lean_by_id(Feedback, written)
+def _trained_texts(drafts: Sequence[Draft], bodies: BodySource) -> Iterator[TrainedText]:
+    corrected = [d.chosen for d in drafts if d.rule == CORRECTION_RULE]
+    ids = {d.answer for d in drafts} | {d.chosen for d in drafts if d.rule != CORRECTION_RULE}
+    answers, corrections = bodies.lean_by_id(Interaction, sorted(ids)), bodies.lean_by_id(Feedback, corrected)
     for draft in drafts:
-        asking, answer = answers.get(draft.about), answers.get(draft.chosen)
-        text = said[draft.chosen]["text"] if draft.chosen in said else answer["answer"] if answer else None
-        if asking is not None and text is not None:
-            yield TrainedText(draft.chosen, raw_log.asked(asking), text, draft.subjects)
+        if draft.answer not in answers:
+            continue
+        if draft.chosen in corrections:
+            text = corrections[draft.chosen]["text"]
+        elif draft.chosen in answers:
+            text = answers[draft.chosen]["answer"]
+        else:
+            continue
+        yield TrainedText(draft.chosen, user_text(answers[draft.answer]), text, draft.subjects)
 
 
-def of_few(items: Sequence[TrainedText]) -> RepeatedPhrase | None:
-    """The phrase on most prompts that comes from fewer than half of the people behind as many items drawn by
-    chance. What stands in its own prompt was asked for, and does not count."""
-    found: dict[str, list[int]] = {}
+def find_repeated_phrase(items: Sequence[TrainedText]) -> RepeatedPhrase | None:
+    """The phrase on most prompts that comes from fewer than half of the people expected behind as many items
+    drawn by chance. A phrase that its own prompt holds was asked for, and does not count."""
+    rows_of: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         for phrase in _phrases(item.text) - _phrases(item.prompt):
-            found.setdefault(phrase, []).append(i)
+            rows_of.setdefault(phrase, []).append(i)
     shares = [n / len(items) for n in Counter(s for item in items for s in item.subjects).values()]
-    by_chance = cache(lambda n: math.fsum(1 - (1 - share) ** n for share in shares))
+    # A person with a share p of the items is behind at least one of n with probability 1 - (1 - p)^n.
+    expected_people = cache(lambda n: math.fsum(1 - (1 - share) ** n for share in shares))
     best: tuple[int, str] | None = None
-    for phrase, rows in found.items():
-        prompts = len({items[i].prompt for i in rows}) if len(rows) >= PROMPTS else 0
-        few = prompts >= PROMPTS and len(_people(items[i] for i in rows)) < FEW * by_chance(len(rows))
-        if few and (best is None or (-prompts, phrase) < best):
+    for phrase, rows in rows_of.items():
+        prompts = len({items[i].prompt for i in rows}) if len(rows) >= MIN_PROMPTS else 0
+        if prompts < MIN_PROMPTS or (best is not None and (-prompts, phrase) >= best):
+            continue
+        if len(_people(items[i] for i in rows)) < MAX_PEOPLE_SHARE * expected_people(len(rows)):
             best = -prompts, phrase
     if best is None:
         return None
-    rows = [items[i] for i in found[best[1]]]
-    return RepeatedPhrase(-best[0], len(_people(rows)), min(row.id for row in rows))
+    texts = [items[i] for i in rows_of[best[1]]]
+    return RepeatedPhrase(-best[0], len(_people(texts)), min(text.id for text in texts))
 
 
 def _people(items: Iterable[TrainedText]) -> set[str]:
@@ -109,4 +116,4 @@ def _people(items: Iterable[TrainedText]) -> set[str]:
 
 def _phrases(text: str) -> set[str]:
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return {" ".join(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)}
+    return {" ".join(words[i : i + PHRASE_WORDS]) for i in range(len(words) - PHRASE_WORDS + 1)}

@@ -1,95 +1,80 @@
-"""From a log to items: read what is new, make drafts, leave out what may not enter, weigh, cap, balance."""
+"""From drafts to the items that are trained on: what may not enter is left out, the rest weighed."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rapidfuzz.distance import Levenshtein
 
 from escultor.config import FeedbackRules
-from escultor.feedback import abuse_rules, weighting
+from escultor.feedback import weighting
 from escultor.feedback.index import AnswerFacts, CorrectionEdit, FeedbackIndex
 from escultor.feedback.labelling_rules import LABELLING_RULES, Draft, ItemKind
 from escultor.feedback.raw_log import text_hash
 from escultor.feedback.trust import RaterStandings
 from escultor.ids import hash_bytes, plain
-from escultor.types import (
-    Consent,
-    Example,
-    Feedback,
-    Interaction,
-    Message,
-    Messages,
-    Origin,
-    Pair,
-    Role,
-    UnpairedExample,
-)
+from escultor.types import Feedback, Interaction
 
-FeedbackItem = Example | Pair | UnpairedExample
 KINDS: tuple[ItemKind, ...] = ("example", "pair", "unpaired")
-# The names of kinds in the hashes that item ids are; never changed, so that the same content keeps its id.
-ID_NAMES: dict[ItemKind, str] = {"example": "example", "pair": "pair", "unpaired": "judged"}
-READ_AT_ONCE = 2000  # items whose texts are in memory
-EDIT = (0.02, 0.6)  # normalised Levenshtein distance between which an edit is one, and no other answer
-SHORT = 20  # characters; of a shorter answer every correction changes most
-FEW_TENANTS = 5  # with so few, each has a fifth by nature
-CORRECTED = next(route.rule for route in LABELLING_RULES if route.name == "correction")
+ITEMS_PER_READ = 2000  # whose texts are in memory at a time
+# Normalised Levenshtein distances: up to the first nothing is edited, from the second on all is.
+MIN_EDIT, MAX_EDIT = 0.02, 0.6
+SHORT = 20  # characters; any correction changes most of a shorter answer
+MIN_CAPPED_TENANTS = 6  # of fewer, each has a fifth of the items by nature
+CORRECTION_RULE = next(rule.id for rule in LABELLING_RULES if rule.name == "correction")
+# Item ids hash the name of their kind; this is the name that `unpaired` had when the first ids were made.
+HASHED_KINDS: dict[ItemKind, str] = {"example": "example", "pair": "pair", "unpaired": "judged"}
 
 
 class BodySource(Protocol):
-    """Where texts are looked up; `escultor.store.log.Log` is one."""
+    """Where texts are looked up, such as `escultor.store.log.Log`."""
 
     def lean_by_id(self, noun: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]: ...
 
 
 class InMemorySource:
-    """Interactions and feedback given by hand, in the place of a log."""
+    """Interactions and feedback given by hand, instead of a log."""
 
     def __init__(self, interactions: Iterable[Interaction], feedback: Iterable[Feedback]):
-        self._by_noun = {Interaction: {i.id: plain(i) for i in interactions}}
-        self._by_noun[Feedback] = {f.id: plain(f) for f in feedback}  # type: ignore[index]
+        self._bodies: dict[Any, dict[str, Any]] = {
+            Interaction: {i.id: plain(i) for i in interactions},
+            Feedback: {f.id: plain(f) for f in feedback},
+        }
 
     def lean_by_id(self, noun: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        return {id: self._by_noun[noun][id] for id in ids if id in self._by_noun[noun]}
+        bodies = self._bodies[noun]
+        return {id: bodies[id] for id in ids if id in bodies}
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionQuery:
-    """Which part of what holds is wanted: items whose newest word was recorded behind `after` and said no
-    earlier than `since`. Their older halves may be older. `now` ends retention."""
+    """Which part of what holds is wanted: items whose newest event was recorded behind entry `after` and
+    happened no earlier than `since`; their other events may be older. `now` decides what retention ended."""
 
     now: float
     after: int = 0
     since: float | None = None
-    held_out: frozenset[str] = frozenset()
-
-
-# An item by its id, its weight and its draft, plain: there are many to send to other processes.
-DraftHandle = tuple[str, float, tuple[Any, ...]]
+    held_out: frozenset[str] = frozenset()  # prompt hashes
 
 
 @dataclass(slots=True)
 class SelectedDraft:
-    """A draft that is trained on, with what is known of its answer, of the one it stands over, and its
-    weight. Its id is of its content, once that is known."""
+    """A draft that is trained on, its weight, and the facts of its answer and, for a pair, of the rejected
+    one. The id is a hash of the content, set once that is known."""
 
     draft: Draft
     facts: AnswerFacts
-    other: AnswerFacts | None
+    rejected: AnswerFacts | None
     weight: float = 1.0
     id: str = ""
 
     @property
-    def named(self) -> DraftHandle:
-        return self.id, self.weight, tuple(self.draft)
-
-    @property
     def length_gap(self) -> int:
-        return self.facts.length - self.other.length if self.other else 0
+        """By how many characters the chosen answer is longer."""
+        return self.facts.length - self.rejected.length if self.rejected else 0
 
 
 @dataclass(slots=True)
@@ -99,266 +84,197 @@ class Selection:
     standings: RaterStandings
     chosen: dict[ItemKind, list[SelectedDraft]]
     counts: Counter[str]
-    votes: list[tuple[int, int]]
+    agreement: list[tuple[int, int]]  # (thumbs up, thumbs down) of answers with several
     notes: list[str] = field(default_factory=list)
-    at_cap: dict[str, set[Any]] = field(default_factory=dict)  # subjects and tenants who lost something
+    at_cap: dict[str, set[Hashable]] = field(default_factory=dict)  # subjects and tenants who lost items
 
 
 def select(
-    index: FeedbackIndex, bodies: BodySource, settings: FeedbackRules, asked: SelectionQuery
+    index: FeedbackIndex, bodies: BodySource, settings: FeedbackRules, query: SelectionQuery
 ) -> Selection:
     """All that the index holds, selected for training."""
     counts = Counter(index.counts())
-    found = Selection(index.standings(), {kind: [] for kind in KINDS}, counts, index.agreement())
-    for entry in found.standings.held:
-        counts[f"quarantine: {entry.rule}"] += 1
-    edits: list[SelectedDraft] = []
-    for draft, facts, other in index.drafts(asked.after, asked.since):
-        if reason := _refused(draft, (facts, other), asked):
+    selection = Selection(index.standings(), {kind: [] for kind in KINDS}, counts, index.agreement())
+    counts.update(f"quarantine: {entry.rule}" for entry in selection.standings.quarantine)
+    corrections: list[SelectedDraft] = []
+    for draft, facts, rejected in index.drafts(query.after, query.since):
+        if reason := _refusal(draft, (facts, rejected), query):
             counts[reason] += 1
-        elif draft.route == CORRECTED:
-            edits.append(SelectedDraft(draft, facts, other))
+        elif draft.rule == CORRECTION_RULE:
+            corrections.append(SelectedDraft(draft, facts, rejected))
         else:
-            found.chosen[draft.kind].append(SelectedDraft(draft, facts, other))
-    for chosen in _measured(edits, index, bodies, counts):
-        found.chosen[chosen.draft.kind].append(chosen)
-    probation = _on_probation(index, settings, asked.now)
+            selection.chosen[draft.kind].append(SelectedDraft(draft, facts, rejected))
+    for item in _edits(corrections, index, bodies, counts):
+        selection.chosen[item.draft.kind].append(item)
+    newcomers = index.newcomers(settings.probation_votes, query.now)
     for kind in KINDS:
-        kept = _consistent(found.chosen[kind], counts)
-        kept = _length_matched(kept, settings.length_ratio, counts) if kind == "pair" else kept
-        _weigh(kept, settings, probation)
-        kept = _capped(kept, settings, probation, found)
-        found.chosen[kind] = _finished(kept, kind)
-    return found
+        items = _without_contradictions(selection.chosen[kind], counts)
+        if kind == "pair" and settings.length_ratio is not None:
+            items = _length_matched(items, settings.length_ratio, counts)
+        _weigh(items, settings, newcomers)
+        selection.chosen[kind] = _finish(_cap(items, settings, newcomers, selection), kind)
+    return selection
 
 
-def _refused(draft: Draft, sides: tuple[AnswerFacts | None, ...], asked: SelectionQuery) -> str | None:
-    if draft.prompt in asked.held_out:
+def _refusal(draft: Draft, sides: tuple[AnswerFacts | None, ...], query: SelectionQuery) -> str | None:
+    if draft.prompt in query.held_out:
         return "left out: held-out prompt"
     for side in sides:
-        if side is not None and side.retain is not None and side.retain <= asked.now:
+        if side is not None and side.retain_until is not None and side.retain_until <= query.now:
             return "left out: its time of retention is over"
     return None
 
 
-def _measured(
-    edits: list[SelectedDraft], index: FeedbackIndex, bodies: BodySource, counts: Counter[str]
+def _edits(
+    corrections: list[SelectedDraft], index: FeedbackIndex, bodies: BodySource, counts: Counter[str]
 ) -> Iterator[SelectedDraft]:
-    """Corrections with their texts' names and lengths; those that changed nothing to speak of are left out,
-    and those that say something else altogether are examples, but no pairs. The index remembers the texts."""
+    """Corrections with the hash and length of their own text. Those that change next to nothing are left out;
+    those that say something else altogether are examples, but no pairs. The index keeps what was compared."""
     known = index.edits()
-    for at in range(0, len(edits), READ_AT_ONCE):
-        part = edits[at : at + READ_AT_ONCE]
-        if new := [c for c in part if c.draft.chosen not in known]:
-            found = _compared(new, bodies)
-            index.keep_edits(found)
-            known |= {edit.id: edit for edit in found}
-        for chosen in part:
-            edit = known.get(chosen.draft.chosen)
+    for start in range(0, len(corrections), ITEMS_PER_READ):
+        part = corrections[start : start + ITEMS_PER_READ]
+        if new := [c.draft for c in part if c.draft.chosen not in known]:
+            compared = _compare(new, bodies)
+            index.put_edits(compared)
+            known |= {edit.id: edit for edit in compared}
+        for item in part:
+            edit = known.get(item.draft.chosen)
             if edit is None:
                 counts["left out: erased"] += 1
                 continue
-            short = max(edit.length, edit.before) < SHORT
-            if not edit.distance or (edit.distance <= EDIT[0] and not short):
+            is_short = max(edit.length, edit.length_before) < SHORT
+            if not edit.distance or (edit.distance <= MIN_EDIT and not is_short):
                 counts["left out: correction that changes next to nothing"] += 1
-            elif chosen.draft.kind == "pair" and edit.distance >= EDIT[1] and not short:
+            elif item.draft.kind == "pair" and edit.distance >= MAX_EDIT and not is_short:
                 counts["no pair: correction that says something else"] += 1
             else:
-                chosen.facts = chosen.facts._replace(text=edit.text, length=edit.length)
-                yield chosen
+                item.facts = item.facts._replace(text_hash=edit.text_hash, length=edit.length)
+                yield item
 
 
-def _compared(found: Sequence[SelectedDraft], bodies: BodySource) -> list[CorrectionEdit]:
-    """Corrections beside what they correct, of those that are not erased. An empty one changes nothing."""
-    texts = bodies.lean_by_id(Feedback, [c.draft.chosen for c in found])
-    answers = bodies.lean_by_id(Interaction, [c.draft.about for c in found])
-    made = {}
-    for id, about in ((c.draft.chosen, c.draft.about) for c in found):
-        if id in texts and about in answers:
-            text, before = texts[id]["text"], answers[about]["answer"]
+def _compare(drafts: Sequence[Draft], bodies: BodySource) -> list[CorrectionEdit]:
+    """The corrections compared with what they correct, unless erased. An empty one changes nothing."""
+    answer_of = {draft.chosen: draft.answer for draft in drafts}
+    corrections = bodies.lean_by_id(Feedback, list(answer_of))
+    answers = bodies.lean_by_id(Interaction, list(answer_of.values()))
+    edits = []
+    for id, answer in answer_of.items():
+        if id in corrections and answer in answers:
+            text, before = corrections[id]["text"], answers[answer]["answer"]
             distance = Levenshtein.normalized_distance(text, before) if text.strip() else 0.0
-            made[id] = CorrectionEdit(id, text_hash(text), len(text), len(before), distance)
-    return list(made.values())
+            edits.append(CorrectionEdit(id, text_hash(text), len(text), len(before), distance))
+    return edits
 
 
-def _consistent(found: list[SelectedDraft], counts: Counter[str]) -> list[SelectedDraft]:
-    """One item for each content, the earliest route's; contents that contradict each other cancel."""
+def _without_contradictions(items: list[SelectedDraft], counts: Counter[str]) -> list[SelectedDraft]:
+    """One item for each content, that of the first rule; pairs that contradict each other cancel."""
     by_content: dict[tuple[str, ...], SelectedDraft] = {}
-    against: set[tuple[str, ...]] = set()
-    for chosen in found:
-        prompt, text, other = chosen.draft.prompt, chosen.facts.text, chosen.other
-        content = (prompt, text, other.text) if other else (prompt, text)
-        if other and other.text == text:
+    contradicted: set[tuple[str, ...]] = set()
+    for item in items:
+        prompt, text, rejected = item.draft.prompt, item.facts.text_hash, item.rejected
+        content = (prompt, text, rejected.text_hash) if rejected else (prompt, text)
+        if rejected and rejected.text_hash == text:
             counts["left out: both sides are the same text"] += 1
             continue
         if content in by_content:
-            counts["left out: said twice by different routes"] += 1
+            counts["left out: made by an earlier rule too"] += 1
             continue
-        chosen.id = hash_bytes("\x1f".join((ID_NAMES[chosen.draft.kind], *content)).encode())
-        by_content[content] = chosen
-        if other and (back := (prompt, other.text, text)) in by_content:
-            against |= {content, back}
-    counts["left out: pairs that contradict each other"] += len(against)
-    return [chosen for content, chosen in by_content.items() if content not in against]
+        item.id = hash_bytes("\x1f".join((HASHED_KINDS[item.draft.kind], *content)).encode())
+        by_content[content] = item
+        if rejected and (swapped := (prompt, rejected.text_hash, text)) in by_content:
+            contradicted |= {content, swapped}
+    counts["left out: pairs that contradict each other"] += len(contradicted)
+    return [item for content, item in by_content.items() if content not in contradicted]
 
 
-def _length_matched(
-    found: list[SelectedDraft], ratio: float | None, counts: Counter[str]
-) -> list[SelectedDraft]:
-    if ratio is None:
-        return found
+def _length_matched(items: list[SelectedDraft], ratio: float, counts: Counter[str]) -> list[SelectedDraft]:
+    """The pairs whose longer side is at most `ratio` times the shorter."""
     kept = []
-    for chosen in found:
-        gap = chosen.length_gap
-        long = chosen.facts.length + max(0, -gap)
-        if long <= ratio * (long - abs(gap)):
-            kept.append(chosen)
-    counts["left out: sides of unlike length"] += len(found) - len(kept)
+    for item in items:
+        longer = item.facts.length + max(0, -item.length_gap)
+        if longer <= ratio * (longer - abs(item.length_gap)):
+            kept.append(item)
+    counts["left out: sides differ too much in length"] += len(items) - len(kept)
     return kept
 
 
-def _on_probation(index: FeedbackIndex, settings: FeedbackRules, now: float) -> frozenset[str]:
-    rows, newest = index.newcomers(settings.probation_votes, now)
-    return frozenset(
-        s for s, n, first in rows if abuse_rules.on_probation(n, first, newest, settings.probation_votes)
-    )
+def _weigh(items: list[SelectedDraft], settings: FeedbackRules, newcomers: frozenset[str]) -> None:
+    """Sets the weights: inverse propensity, times the rule's own weight, times a half for newcomers, and for
+    unpaired examples times the balance of each skill."""
+    propensities = []
+    for item in items:
+        propensity, rejected = item.facts.propensity, item.rejected
+        if rejected and rejected.arm != item.facts.arm:
+            propensity *= rejected.propensity  # both answers had to be drawn
+        propensities.append(propensity)
+    weights = weighting.propensity_weights(propensities, settings.propensity_clip)
+    if items and items[0].draft.kind == "unpaired":
+        desirable, skills = [i.draft.desirable for i in items], [i.facts.skill for i in items]
+        by_skill = weighting.class_weights(desirable, skills, settings.propensity_clip)
+        weights = [a * b for a, b in zip(weights, by_skill, strict=True)]
+    for item, weight in zip(items, weights, strict=True):
+        is_new = item.draft.subjects and newcomers.issuperset(item.draft.subjects)
+        item.weight = weight * item.draft.weight * (0.5 if is_new else 1.0)
+    for item, weight in zip(items, weighting.normalise([i.weight for i in items]), strict=True):
+        item.weight = weight
 
 
-def _weigh(found: list[SelectedDraft], settings: FeedbackRules, probation: frozenset[str]) -> None:
-    """Propensity, then the route's own weight, half for newcomers, and for single verdicts the balance of
-    each skill."""
-    chances = []
-    for chosen in found:
-        chance, other = chosen.facts.propensity, chosen.other
-        if other and other.arm != chosen.facts.arm:
-            chance *= other.propensity  # both had to be drawn
-        chances.append(chance)
-    weights = weighting.propensity_weights(chances, settings.propensity_clip)
-    if found and found[0].draft.kind == "unpaired":
-        skills = [c.facts.skill for c in found]
-        classes = weighting.class_weights(
-            [c.draft.desirable for c in found], skills, settings.propensity_clip
-        )
-        weights = [w * c for w, c in zip(weights, classes, strict=True)]
-    for chosen, weight in zip(found, weights, strict=True):
-        new = chosen.draft.subjects and all(s in probation for s in chosen.draft.subjects)
-        chosen.weight = weight * chosen.draft.weight * (0.5 if new else 1.0)
-    for chosen, weight in zip(found, weighting.normalised([c.weight for c in found]), strict=True):
-        chosen.weight = weight
-
-
-def _capped(
-    found: list[SelectedDraft], settings: FeedbackRules, probation: frozenset[str], selection: Selection
+def _cap(
+    items: list[SelectedDraft], settings: FeedbackRules, newcomers: frozenset[str], selection: Selection
 ) -> list[SelectedDraft]:
-    """End users' and tenants' shares, by leaving items out after they are weighed. Where tenants lose some, a
-    share of what stays is less, so both are gone through again until nothing is lost."""
-    one, before = selection.standings.collectives, len(found)
+    """Limits the shares of end users and tenants by leaving items out. Where tenants lose items, an end
+    user's share of the rest is smaller, so both caps are applied until nothing is lost."""
+    groups, before = selection.standings.trust.collusion_groups, len(items)
 
-    def people(chosen: SelectedDraft) -> tuple[str, ...]:
-        return tuple(sorted({one.get(s, s) for s in chosen.draft.subjects}))
+    def people(item: SelectedDraft) -> tuple[str, ...]:
+        return tuple(sorted({groups.get(s, s) for s in item.draft.subjects}))
 
-    def own_room(owner: Any, n: int) -> float:
-        if owner in probation:
+    def subject_room(owner: Hashable, n: int) -> float:
+        if owner in newcomers:
             return settings.probation_items
         return max(settings.subject_items, settings.subject_share * n)
 
-    def room(_: Any, n: int) -> float:
+    def tenant_room(_: Hashable, n: int) -> float:
         return max(settings.subject_items, settings.tenant_share * n)
 
     while True:
-        found = _keep(found, people, own_room, "subject", selection)
-        n, tenants = len(found), len({c.facts.tenant for c in found})
-        if tenants <= FEW_TENANTS:
+        items = _within_caps(items, people, subject_room, "subject", selection)
+        n, tenants = len(items), len({i.facts.tenant for i in items})
+        if tenants < MIN_CAPPED_TENANTS:
             if tenants > 1 and "tenant caps off" not in " ".join(selection.notes):
                 selection.notes.append(f"tenant caps off: {tenants} tenants, each near a fifth by nature")
-            return found
-        found = _keep(found, lambda c: (c.facts.tenant,), room, "tenant", selection)
-        if len(found) == n:
+            return items
+        items = _within_caps(items, lambda item: (item.facts.tenant,), tenant_room, "tenant", selection)
+        if len(items) == n:
             break
-    if 2 * len(found) < before:
-        what = f"{len(found):,} of {before:,} items of a kind stay"
-        selection.notes.append(f"{tenants} tenants, one with most of it: {what} within tenant_share")
-    return found
+    if 2 * len(items) < before:
+        kept = f"{len(items):,} of {before:,} items of a kind stay"
+        selection.notes.append(f"{tenants} tenants, one with most of it: {kept} within tenant_share")
+    return items
 
 
-def _keep(
-    found: list[SelectedDraft],
+def _within_caps(
+    items: list[SelectedDraft],
     owners: Callable[[SelectedDraft], tuple[str, ...]],
     room: weighting.CapRoom,
-    whose: str,
+    owner_kind: str,
     selection: Selection,
 ) -> list[SelectedDraft]:
-    costs = [weighting.CapCost(c.id, c.weight, owners(c), c.draft.desirable) for c in found]
-    keep, lost = weighting.capped(costs, room)
-    at_cap = selection.at_cap.setdefault(whose, set())
+    costs = [weighting.CapCost(i.id, i.weight, owners(i), i.draft.desirable) for i in items]
+    keep, lost = weighting.apply_caps(costs, room)
+    at_cap = selection.at_cap.setdefault(owner_kind, set())
     at_cap.update(lost)
-    selection.counts[f"left out: beyond a {whose}'s share"] += keep.count(False)
-    selection.counts[f"{whose}s at their cap"] = len(at_cap)
-    return [chosen for chosen, stays in zip(found, keep, strict=True) if stays]
+    selection.counts[f"left out: beyond a {owner_kind}'s share"] += keep.count(False)
+    selection.counts[f"{owner_kind}s at their cap"] = len(at_cap)
+    return [item for item, stays in zip(items, keep, strict=True) if stays]
 
 
-def _finished(found: list[SelectedDraft], kind: ItemKind) -> list[SelectedDraft]:
-    """In the order of their ids, so that nothing depends on when what was read."""
-    found = sorted(found, key=lambda c: c.id)
-    weights = weighting.normalised([c.weight for c in found])
+def _finish(items: list[SelectedDraft], kind: ItemKind) -> list[SelectedDraft]:
+    """The items with their final weights, ordered by id, so that nothing depends on the order of reading."""
+    items = sorted(items, key=lambda item: item.id)
+    weights = weighting.normalise([item.weight for item in items])
     if kind == "unpaired":
-        weights = weighting.balanced(weights, [c.draft.desirable for c in found])
-    for chosen, weight in zip(found, weights, strict=True):
-        chosen.weight = round(weight, 6)
-    return found
-
-
-# --- with their texts -------------------------------------------------------------------------
-
-
-def items(found: Sequence[SelectedDraft], bodies: BodySource, counts: Counter[str]) -> Iterator[FeedbackItem]:
-    """The items with their texts, a few thousand in memory at a time. What the log no longer holds was
-    erased, and is left out."""
-    for at in range(0, len(found), READ_AT_ONCE):
-        yield from with_texts([chosen.named for chosen in found[at : at + READ_AT_ONCE]], bodies, counts)
-
-
-def with_texts(
-    found: Sequence[DraftHandle], bodies: BodySource, counts: Counter[str]
-) -> Iterator[FeedbackItem]:
-    """These items, all in memory at once."""
-    part = [(id, weight, Draft._make(draft)) for id, weight, draft in found]
-    asked = {id for _, _, draft in part for id in (draft.about, draft.rejected) if id}
-    asked |= {draft.chosen for _, _, draft in part if draft.route != CORRECTED}
-    answers = bodies.lean_by_id(Interaction, sorted(asked))
-    said = bodies.lean_by_id(Feedback, [draft.chosen for _, _, draft in part if draft.route == CORRECTED])
-    for id, weight, draft in part:
-        item = _item(id, weight, draft, answers, said)
-        if item is None:
-            counts["left out: erased"] += 1
-        else:
-            yield item
-
-
-def _item(
-    id: str, weight: float, draft: Draft, answers: dict[str, Any], said: dict[str, Any]
-) -> FeedbackItem | None:
-    corrected = draft.route == CORRECTED
-    needed = {draft.about, draft.rejected, *(() if corrected else (draft.chosen,))} - {""}
-    if not needed <= answers.keys() or (corrected and draft.chosen not in said):
-        return None
-    text = said[draft.chosen]["text"] if corrected else answers[draft.chosen]["answer"]
-    rejected = answers[draft.rejected]["answer"] if draft.rejected else ""
-    return item_of(id, weight, draft, messages(answers[draft.about]), text, rejected)
-
-
-def item_of(id: str, weight: float, draft: Draft, prompt: Messages, text: str, rejected: str) -> FeedbackItem:
-    """The item of a draft and its texts."""
-    parents = sorted({draft.about, draft.rejected, "" if draft.route == CORRECTED else draft.chosen} - {""})
-    rule = f"{draft.route};simulated" if draft.simulated else draft.route
-    origin = Origin((*parents, *draft.words), rule, Consent.TRAIN)
-    if draft.kind == "pair":
-        return Pair(id, prompt, text, rejected, origin, weight, draft.flip)
-    if draft.kind == "unpaired":
-        return UnpairedExample(id, prompt, text, draft.desirable, origin, weight)
-    return Example(id, prompt, text, origin, weight)
-
-
-def messages(body: dict[str, Any]) -> Messages:
-    """The prompt of an interaction's body."""
-    return tuple(Message(Role(m["role"]), m["content"]) for m in body["messages"])
+        weights = weighting.balance(weights, [item.draft.desirable for item in items])
+    for item, weight in zip(items, weights, strict=True):
+        item.weight = round(weight, 6)
+    return items

@@ -1,250 +1,267 @@
-"""What all that was said together tells of those who said it: measured from the index by a few queries."""
+"""How far each kind of feedback and each person is believed: measured from the index by a few queries."""
 
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 
 from escultor.config import FeedbackRules
 from escultor.feedback import abuse_rules
 from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, QuarantineEntry
-from escultor.feedback.evidence import CHOICE, PRIORS, REGENERATION, RaterTrust
+from escultor.feedback.evidence import CHOICE, PRIOR_ACCURACY, REGENERATION, RaterTrust
+from escultor.stats.logistic import log_odds, logistic
 from escultor.types import SourceKind
 
-PRIOR_WEIGHT = 20  # verdicts that what was believed before is worth
-RIGHT = (0.5, 0.98)  # no kind of event is worse than a coin, none beyond doubt
-BIAS_PRIOR, BIAS_STEP = 20, 0.1
-# What drafts depend on of the settings; a change of any other lets them stand.
-DRAFTED_BY = {"pairs_per_prompt", "max_flip_rate", "dictated_share", "gold_items"}
-# Accounts are compared two by two on answers judged by so many; on others each with the next ones in the
-# order of their names, of which those who conspire on answers of their own are neighbours.
-MOST_VOTERS, NEXT_ONES = 100, 20
-LOUDEST = 20  # events of one person that count where all are measured together
+PRIOR_WEIGHT = 20  # verdicts that a prior accuracy counts as
+ACCURACY_RANGE = (0.5, 0.98)  # no kind of event is worse than chance, none beyond doubt
+POSITION_BIAS_PRIOR, POSITION_BIAS_STEP = 20, 0.1  # choices without bias that are added; log-odds
+# The settings that drafts depend on; a change of any other keeps them.
+DRAFT_SETTINGS = {"pairs_per_prompt", "max_flip_rate", "prompt_echo_share", "gold_items"}
+# On answers with up to so many voters every two accounts are compared; on others each with the next ones by
+# name, since accounts that conspire on answers of their own are neighbours there.
+MAX_VOTERS, NEIGHBOURS = 100, 20
+MAX_PERSON_EVENTS = 20  # of one person that count where all are measured together
 
-_VOTES = "live where name = 'thumb' and gone = 0 and up is not null"
-_RATERS = f"('{SourceKind.RATER}')"
+_THUMBS = "live where name = 'thumb' and withdrawn = 0 and up is not null"
+_BY_END_USER = f"source = '{SourceKind.END_USER}'"
 
 
 @dataclass(frozen=True, slots=True)
 class RaterStandings:
-    """Who is trusted how far, and what is held back; all that drafts depend on beside their own prompt."""
+    """How far everybody is believed, and what is held back: all that drafts of every prompt depend on."""
 
-    right: dict[str, float]
-    gold: int  # answers judged by raters, by which `right` was measured if they are enough
-    first_bias: float
-    first_share: float | None  # of choices, how many took what was shown first
-    reliability: dict[str, float]
-    held: list[QuarantineEntry]
-    copying: list[str]
-    released: list[str]
-    collectives: dict[str, str]
-    settings: dict[str, float]
-    hasty: dict[str, list[tuple[float, float]]]
-    dictating: list[str]
+    trust: RaterTrust
+    gold: int  # answers judged by raters; where they are enough, `trust.accuracy` was measured on them
+    first_share: float | None  # of the choices, how many took the answer shown first
+    quarantine: list[QuarantineEntry]
+    released: list[str]  # ids of entries and of single events
+    echoing_skills: list[str]  # whose nature it is to repeat the prompt
+    anomalies: dict[str, list[tuple[float, float]]]  # end user -> held-back intervals
+    echo_subjects: list[str]  # askers whose answers repeat their prompts
+    settings: dict[str, float]  # those that drafts depend on
 
-    def trust(self) -> RaterTrust:
-        return RaterTrust(self.right, self.reliability, self.first_bias, self.collectives)
-
-    def is_dictated(self, subject: str, skill: str, repeated: float, limit: float) -> bool:
-        return repeated >= limit and skill not in self.copying and subject in self.dictating
+    def is_echo(self, subject: str, skill: str, echoed: float) -> bool:
+        """Whether events about an answer are held back since it repeats its prompt."""
+        limit = self.settings["prompt_echo_share"]
+        return echoed >= limit and skill not in self.echoing_skills and subject in self.echo_subjects
 
     @property
-    def shared(self) -> tuple[object, ...]:
+    def common(self) -> tuple[object, ...]:
         """What the drafts of every prompt depend on."""
-        return self.right, self.first_bias, self.copying, self.released
+        return self.trust.accuracy, self.trust.position_bias, self.echoing_skills, self.released
 
-    def changed(self, now: RaterStandings) -> set[str]:
-        """Those whose word or whose answers count otherwise now."""
-        pairs = (
-            (self.reliability, now.reliability),
-            (self.hasty, now.hasty),
-            (self.collectives, now.collectives),
+    def changed_subjects(self, now: RaterStandings) -> set[str]:
+        """Those whose feedback or whose answers count otherwise now."""
+        by_subject = (
+            (self.trust.reliability, now.trust.reliability),
+            (self.anomalies, now.anomalies),
+            (self.trust.collusion_groups, now.trust.collusion_groups),
         )
-        found = {s for old, new in pairs for s in old.keys() | new.keys() if old.get(s) != new.get(s)}
-        return found | (set(self.dictating) ^ set(now.dictating))
+        changed = {s for a, b in by_subject for s in a.keys() | b.keys() if a.get(s) != b.get(s)}
+        return changed | (set(self.echo_subjects) ^ set(now.echo_subjects))
 
-    def text(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @staticmethod
-    def parse(text: str | None) -> RaterStandings | None:
-        if text is None:
-            return None
-        found = RaterStandings(**json.loads(text))
-        hasty = {s: [(a, b) for a, b in spans] for s, spans in found.hasty.items()}
-        return replace(found, held=[QuarantineEntry(**h) for h in found.held], hasty=hasty)  # type: ignore[arg-type]
+    def from_json(text: str) -> RaterStandings:
+        fields = json.loads(text)
+        fields["trust"] = RaterTrust(**fields["trust"])
+        fields["quarantine"] = [QuarantineEntry(**entry) for entry in fields["quarantine"]]
+        fields["anomalies"] = {s: [(a, b) for a, b in spans] for s, spans in fields["anomalies"].items()}
+        return RaterStandings(**fields)
 
 
-def measure(file: sqlite3.Connection, settings: FeedbackRules, released: frozenset[str]) -> RaterStandings:
-    """The standings of all that the index holds. Released entries are held back no more."""
-    end_user = f"source = '{SourceKind.END_USER}'"
-    haste = abuse_rules.hasty(_rates(file, settings.burst_floor), settings.burst_factor, settings.burst_floor)
-    # In the order of their ids, as verdicts lie too: by an index of persons it takes three times as long.
-    told = file.execute(
-        "select subject, skill, count(*), sum(repeated >= ?) from answers a not indexed where exists "
-        f"(select 1 from live l where l.target = a.id and {end_user}) or exists "
-        f"(select 1 from picks p where p.winner = a.id and {end_user}) group by subject, skill",
-        (settings.dictated_share,),
+def measure_standings(
+    file: sqlite3.Connection, settings: FeedbackRules, released: frozenset[str]
+) -> RaterStandings:
+    """The standings of all that the index holds. What is released is not held back."""
+    factor, floor = settings.rate_anomaly_factor, settings.rate_anomaly_floor
+    rate_entries = abuse_rules.find_rate_anomalies(_activity_rates(file, floor), factor, floor)
+    echo_entries, echoing_skills = abuse_rules.find_prompt_echoes(
+        _echo_counts(file, settings.prompt_echo_share)
     )
-    dictation, copying = abuse_rules.dictated(PromptEchoCount(*row) for row in told)
-    held = [entry for entry in (*haste, *dictation) if entry.id not in released]
-    right, gold = _right(file, settings.gold_items)
-    bias, share = _first_bias(file)
-    one = _collectives(file)
-    hasty: dict[str, list[tuple[float, float]]] = {}
+    held = [entry for entry in (*rate_entries, *echo_entries) if entry.id not in released]
+    accuracy, gold = _measure_accuracy(file, settings.gold_items)
+    bias, first_share = _measure_position_bias(file)
+    groups = _collusion_groups(file)
+    reliability = abuse_rules.reliability(_agreements(file, groups))
+    anomalies: dict[str, list[tuple[float, float]]] = {}
     for entry in held:
-        if entry.rule == "haste":
-            hasty.setdefault(entry.subject, []).append(entry.span)
+        if entry.rule == "rate_anomaly":
+            anomalies.setdefault(entry.subject, []).append(entry.interval)
     return RaterStandings(
-        right,
-        gold,
-        bias,
-        share,
-        abuse_rules.reliability(_agreements(file, one)),
-        held,
-        sorted(copying),
-        sorted(released),
-        one,
-        settings.model_dump(include=DRAFTED_BY),
-        hasty,
-        sorted(entry.subject for entry in held if entry.rule == "dictation"),
+        trust=RaterTrust(accuracy, reliability, bias, groups),
+        gold=gold,
+        first_share=first_share,
+        quarantine=held,
+        released=sorted(released),
+        echoing_skills=sorted(echoing_skills),
+        anomalies=anomalies,
+        echo_subjects=sorted(entry.subject for entry in held if entry.rule == "prompt_echo"),
+        settings=settings.model_dump(include=DRAFT_SETTINGS),
     )
 
 
-def _rates(file: sqlite3.Connection, floor: int) -> Iterator[ActivityRate]:
-    """How many verdicts each end user gave in each hour, day and month, and ever. Only those above the floor
-    in some span can be hasty; of the others the busiest spans are enough."""
+def _activity_rates(file: sqlite3.Connection, floor: int) -> Iterator[ActivityRate]:
+    """How many events each end user gave in each hour, day and month, and ever. A person who never exceeds
+    the floor cannot be held back: of them the busiest span of each length is enough."""
     hours = file.execute("select subject, hour, n from rates order by subject, hour")
     for subject, own in groupby(hours, itemgetter(0)):
         counts: dict[str, dict[int, int]] = {span: {} for span in abuse_rules.SPANS}
         for _, hour, n in own:
             time = hour * abuse_rules.HOUR_S
             for span, seconds in abuse_rules.SPANS.items():
-                begin, by = time - time % seconds, counts[span]
-                by[begin] = by.get(begin, 0) + n
+                start, by_start = time - time % seconds, counts[span]
+                by_start[start] = by_start.get(start, 0) + n
         yield ActivityRate(subject, abuse_rules.EVER, 0, sum(counts["hour"].values()))
-        busy = any(max(by.values()) > floor for by in counts.values())
-        for span, by in counts.items():
-            if busy:
-                yield from (ActivityRate(subject, span, begin, n) for begin, n in by.items())
+        is_busy = any(max(by_start.values()) > floor for by_start in counts.values())
+        for span, by_start in counts.items():
+            if is_busy:
+                yield from (ActivityRate(subject, span, start, n) for start, n in by_start.items())
             else:
-                yield ActivityRate(subject, span, min(by), max(by.values()))
+                yield ActivityRate(subject, span, min(by_start), max(by_start.values()))
 
 
-def _agreements(file: sqlite3.Connection, one: Mapping[str, str]) -> list[tuple[str, int, int]]:
-    """Thumbs of end users against the majority of the others on the same answer. Those who are `one` have one
-    voice, their majority's, and are compared with it."""
-    file.execute("drop table if exists temp.one")
-    file.execute("create temp table one (subject text primary key, name text) without rowid")
-    file.executemany("insert into temp.one values (?,?)", one.items())
-    end_user = f"source = '{SourceKind.END_USER}'"
+def _echo_counts(file: sqlite3.Connection, min_share: float) -> Iterator[PromptEchoCount]:
+    """By asker and skill, the answers that end users gave feedback on, and those that echo their prompts."""
+    rows = file.execute(
+        # `not indexed`: in the order of the table, as thumbs lie too; by the index of askers it takes three
+        # times as long.
+        "select subject, skill, count(*), sum(echoed >= ?) from answers a not indexed where exists "
+        f"(select 1 from live l where l.target = a.id and {_BY_END_USER}) or exists "
+        f"(select 1 from choices c where c.winner = a.id and {_BY_END_USER}) group by subject, skill",
+        (min_share,),
+    )
+    return map(PromptEchoCount._make, rows)
+
+
+def _agreements(file: sqlite3.Connection, groups: Mapping[str, str]) -> list[tuple[str, int, int]]:
+    """(end user, thumbs compared with the majority of the others on the same answer, of these agreeing).
+
+    1. `voices`: on answers with three thumbs and more, each person, or each collusion group as one, says what
+       most of their own thumbs say; a draw within a group says nothing.
+    2. An answer with n voices, u of them up, gives each voice the majority of the other n - 1: of these
+       u - up are up (`up` is 1 or 0), so most are when 2 (u - up) > n - 1; at equality there is no majority,
+       and no comparison.
+    3. Raters (not end users) are voices among the others, but are not measured themselves. What is found of
+       a group holds for each of its members.
+    """
+    file.execute("drop table if exists temp.groups")
+    file.execute("create temp table groups (subject text primary key, name text) without rowid")
+    file.executemany("insert into temp.groups values (?,?)", groups.items())
     file.execute("drop table if exists temp.voices")
     file.execute(
-        "create temp table voices as select target, coalesce(o.name, l.subject) subject, "
-        f"2 * sum(l.up) > count(*) up, min({end_user}) mine from (select * from {_VOTES} and target in "
-        f"(select target from {_VOTES} group by target having count(*) > 2)) l "
-        "left join temp.one o on o.subject = l.subject group by 1, 2 having 2 * sum(l.up) != count(*)"
+        "create temp table voices as select target, coalesce(g.name, l.subject) voice, "
+        f"2 * sum(l.up) > count(*) up, min({_BY_END_USER}) is_end_user from (select * from {_THUMBS} "
+        f"and target in (select target from {_THUMBS} group by target having count(*) > 2)) l "
+        "left join temp.groups g on g.subject = l.subject group by 1, 2 having 2 * sum(l.up) != count(*)"
     )
-    found = file.execute(
-        "with t as (select target, sum(up) ups, count(*) n from temp.voices "
-        "group by target having count(*) > 2) select subject, count(*), sum((2 * (ups - up) > n - 1) = up) "
-        "from temp.voices join t using (target) "
-        "where mine and 2 * (ups - up) != n - 1 group by subject"
+    rows = file.execute(
+        "with totals as (select target, sum(up) ups, count(*) n from temp.voices "
+        "group by target having count(*) > 2) "
+        "select voice, count(*), sum((2 * (ups - up) > n - 1) = up) from temp.voices "
+        "join totals using (target) where is_end_user and 2 * (ups - up) != n - 1 group by voice"
     ).fetchall()
     members: dict[str, list[str]] = {}
-    for subject, name in one.items():
+    for subject, name in groups.items():
         members.setdefault(name, []).append(subject)
-    return [(s, n, agreeing) for name, n, agreeing in found for s in members.get(name, [name])]
+    return [(s, n, agreeing) for voice, n, agreeing in rows for s in members.get(voice, [voice])]
 
 
-def _collectives(file: sqlite3.Connection) -> dict[str, str]:
-    votes = f"{_VOTES} and source = '{SourceKind.END_USER}'"
-    file.execute("drop table if exists temp.shared")
+def _collusion_groups(file: sqlite3.Connection) -> dict[str, str]:
+    """The collusion groups, from the pairs of end users who gave the same thumb on the same answers."""
+    thumbs = f"{_THUMBS} and {_BY_END_USER}"
+    file.execute("drop table if exists temp.voters")
     file.execute(
-        "create temp table shared as select target, subject, up, "
+        "create temp table voters as select target, subject, up, "
         "row_number() over (partition by target, up order by subject) place, "
-        "count(*) over (partition by target, up) voters "
-        f"from {votes} and target in (select target from {votes} group by target having count(*) > 1)"
+        "count(*) over (partition by target, up) n "
+        f"from {thumbs} and target in (select target from {thumbs} group by target having count(*) > 1)"
     )
-    file.execute("create index temp.shared_place on shared (target, up, place)")
+    file.execute("create index temp.voters_place on voters (target, up, place)")
     common = file.execute(
-        "select a.subject, b.subject, count(*) from temp.shared a join temp.shared b "
+        "select a.subject, b.subject, count(*) from temp.voters a join temp.voters b "
         "on a.target = b.target and a.up = b.up and b.place > a.place "
-        f"and b.place <= a.place + iif(a.voters > {MOST_VOTERS}, {NEXT_ONES}, {MOST_VOTERS}) "
-        f"group by a.subject, b.subject having count(*) >= {abuse_rules.TOGETHER}"
+        f"and b.place <= a.place + iif(a.n > {MAX_VOTERS}, {NEIGHBOURS}, {MAX_VOTERS}) "
+        f"group by a.subject, b.subject having count(*) >= {abuse_rules.MIN_COMMON}"
     ).fetchall()
     if not common:
         return {}
-    verdicts = dict(file.execute(f"select subject, count(*) from {votes} group by subject"))
-    return abuse_rules.collectives(common, verdicts)
+    n_thumbs = dict(file.execute(f"select subject, count(*) from {thumbs} group by subject"))
+    return abuse_rules.collusion_groups(common, n_thumbs)
 
 
-def _right(file: sqlite3.Connection, least: int) -> tuple[dict[str, float], int]:
-    """How often each kind of event by end users agrees with raters on the same answers, where at least
-    `least` answers were rated; what was believed before counts as 20 verdicts, and so do one person's at
-    most. A choice, or what was kept of a line, is right when the raters like it and not the other. What a
-    correction says was rated by nobody: of it only the prior is known."""
+def _measure_accuracy(file: sqlite3.Connection, min_gold: int) -> tuple[dict[str, float], int]:
+    """By kind of event, how often end users agree with raters on the same answers; and the number of answers
+    that raters judged (gold). The priors, where those are fewer than `min_gold`.
+
+    A prior counts as 20 verdicts, and so do one person's at most. A choice, or the answer kept of a line of
+    regenerations, is right when the raters like it and not the other. No rater judged what a correction
+    says: its prior stays.
+    """
     gold = (
-        f"select target, 2 * sum(up) > count(*) good from {_VOTES} and source in {_RATERS} group by target "
-        "having 2 * sum(up) != count(*)"
+        f"select target, 2 * sum(up) > count(*) good from {_THUMBS} and source = '{SourceKind.RATER}' "
+        "group by target having 2 * sum(up) != count(*)"
     )
-    n = file.execute(f"select count(*) from ({gold})").fetchone()[0]
-    right = dict(PRIORS)
-    if n < least:
-        return right, n
-    by = f"l.gone = 0 and l.source = '{SourceKind.END_USER}'"
-    found = file.execute(
-        f"with g as ({gold}) select l.name, l.subject, count(*), sum(l.up = g.good) from live l "
-        f"join g using (target) where {by} and l.up is not null and l.name != 'correction' group by 1, 2 "
-        f"union all select '{CHOICE}', l.subject, count(*), sum(w.good) from picks l, json_each(l.shown) j "
-        "join g w on w.target = l.winner join g o on o.target = j.value and o.good != w.good "
-        f"where {by} group by l.subject "
-        f"union all select '{REGENERATION}', a.subject, count(*), sum(w.good) from children c "
+    n_gold = file.execute(f"select count(*) from ({gold})").fetchone()[0]
+    accuracy = dict(PRIOR_ACCURACY)
+    if n_gold < min_gold:
+        return accuracy, n_gold
+    live = f"l.withdrawn = 0 and l.{_BY_END_USER}"
+    rows = file.execute(
+        f"with g as ({gold}) select l.name, count(*), sum(l.up = g.good) from live l "
+        f"join g using (target) where {live} and l.up is not null and l.name != 'correction' "
+        "group by l.name, l.subject "
+        f"union all select '{CHOICE}', count(*), sum(w.good) from choices l, json_each(l.shown) shown "
+        "join g w on w.target = l.winner join g o on o.target = shown.value and o.good != w.good "
+        f"where {live} group by l.subject "
+        f"union all select '{REGENERATION}', count(*), sum(w.good) from children c "
         "join g w on w.target = c.child join g o on o.target = c.parent and o.good != w.good "
         "join answers a on a.id = c.child where exists (select 1 from live l where l.target = c.child "
-        f"and l.subject = a.subject and l.up = 1 and {by}) group by a.subject"
+        f"and l.subject = a.subject and l.up = 1 and {live}) group by a.subject"
     )
-    for name, (seen, agreeing) in _heard((name, seen, good) for name, _, seen, good in found).items():
-        if name in PRIORS:
-            p = (agreeing + PRIOR_WEIGHT * PRIORS[name]) / (seen + PRIOR_WEIGHT)
-            right[name] = round(min(RIGHT[1], max(RIGHT[0], p)), 2)
-    return right, n
+    for name, (n, n_right) in _capped_totals(rows).items():
+        if name in PRIOR_ACCURACY:
+            p = (n_right + PRIOR_WEIGHT * PRIOR_ACCURACY[name]) / (n + PRIOR_WEIGHT)
+            accuracy[name] = round(min(ACCURACY_RANGE[1], max(ACCURACY_RANGE[0], p)), 2)
+    return accuracy, n_gold
 
 
-def _heard(rows: Iterable[tuple[str, int, int]]) -> dict[str, tuple[float, float]]:
-    """By name, events and how many of them are so, from (name, one person's events, of these so): nobody
-    counts for more than 20, so that no single person moves what is believed of all."""
+def _capped_totals(rows: Iterable[tuple[str, int, int]]) -> dict[str, tuple[float, float]]:
+    """From (name, one person's events, of these successes) to the totals by name. Nobody counts for more than
+    20 events, so that no single person moves what is believed of all."""
     totals: dict[str, tuple[float, float]] = {}
-    for name, n, so in rows:
-        seen, good = totals.get(name, (0.0, 0.0))
-        share = min(1.0, LOUDEST / n)
-        totals[name] = seen + n * share, good + so * share
+    for name, n, successes in rows:
+        n_before, successes_before = totals.get(name, (0.0, 0.0))
+        share = min(1.0, MAX_PERSON_EVENTS / n)
+        totals[name] = n_before + n * share, successes_before + successes * share
     return totals
 
 
-def _first_bias(file: sqlite3.Connection) -> tuple[float, float | None]:
-    """How much the first of two places helps, in log-odds: what explains how often it was taken, if the
-    better answer stands first half of the time. Twenty choices without bias are added; steps of 0.1."""
+def _measure_position_bias(file: sqlite3.Connection) -> tuple[float, float | None]:
+    """The advantage of the first of two positions, in log-odds, and the share of choices that took it.
+
+    The bias b solves share = (logistic(s + b) + logistic(b - s)) / 2, where s is the prior strength of a
+    choice and the better answer is shown first half of the time; by bisection, in steps of 0.1. Twenty
+    choices without bias are added.
+    """
     rows = file.execute(
-        "select '', count(*), sum(winner = first) from picks where gone = 0 and winner != '' "
+        "select '', count(*), sum(winner = first) from choices where withdrawn = 0 and winner != '' "
         "and json_array_length(shown) = 2 group by subject"
     )
-    n, first = _heard(rows).get("", (0.0, 0.0))
+    n, n_first = _capped_totals(rows).get("", (0.0, 0.0))
     if not n:
         return 0.0, None
-    share = (first + BIAS_PRIOR / 2) / (n + BIAS_PRIOR)
-    strength = math.log(PRIORS[CHOICE] / (1 - PRIORS[CHOICE]))
-
-    def taken(bias: float) -> float:
-        return sum(1 / (1 + math.exp(-(sign * strength + bias))) for sign in (1, -1)) / 2
-
+    share = (n_first + POSITION_BIAS_PRIOR / 2) / (n + POSITION_BIAS_PRIOR)
+    strength = log_odds(PRIOR_ACCURACY[CHOICE])
     low, high = -10.0, 10.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if taken(middle) < share else (low, middle)
-    return round(round(low / BIAS_STEP) * BIAS_STEP, 1), first / n
+        first_share = (logistic(strength + middle) + logistic(middle - strength)) / 2
+        low, high = (middle, high) if first_share < share else (low, middle)
+    return round(round(low / POSITION_BIAS_STEP) * POSITION_BIAS_STEP, 1), n_first / n

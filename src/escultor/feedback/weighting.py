@@ -1,4 +1,4 @@
-"""Of all drafts, what is trained on: weights, then caps, then balance. Pure, and decided by hashes."""
+"""What items weigh, and which exceed their owners' caps: pure functions, decided by hashes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from dataclasses import dataclass
 
 from escultor.rng import unit
 
-KTO_BALANCE = (1.0, 4 / 3)  # weight of the good over weight of the bad (KTO, arXiv:2402.01306)
-LIMIT_ROUNDS = 100
+KTO_BALANCE = (1.0, 4 / 3)  # weight of desirable over undesirable examples (KTO, arXiv:2402.01306)
+MAX_ROUNDS = 100
 
 
-def propensity_weights(chances: Sequence[float], clip: float) -> list[float]:
-    """One over the chance with which each item could be seen, `clip` at most; their mean is 1, since what
-    is trained on is a self-normalised mean. A chance that is none counts as the smallest."""
-    return normalised([min(clip, 1 / p) if p > 0 else clip for p in chances])
+def propensity_weights(propensities: Sequence[float], clip: float) -> list[float]:
+    """Inverse propensity weights of items shown with these probabilities, `clip` at most, with mean 1
+    (self-normalised). A propensity of 0 weighs `clip`."""
+    return normalise([min(clip, 1 / p) if p > 0 else clip for p in propensities])
 
 
-def normalised(weights: Sequence[float]) -> list[float]:
-    """The weights times what makes their mean 1."""
+def normalise(weights: Sequence[float]) -> list[float]:
+    """The weights, scaled to mean 1."""
     total = math.fsum(weights)
     return [w * len(weights) / total for w in weights] if total > 0 else list(weights)
 
 
 def effective_size(weights: Sequence[float]) -> float:
-    """Kish's effective sample size, (sum w)^2 / sum w^2; 0 of nothing."""
+    """Kish's effective sample size, (sum w)^2 / sum w^2; 0 without weights."""
     squares = math.fsum(w * w for w in weights)
     return math.fsum(weights) ** 2 / squares if squares else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class CapCost:
-    """What an item takes of its owners' room: its weight beside the mean of its side, but no less than 1,
-    shared among them alike. Good and bad are balanced later, so on a rare side an item weighs much."""
+    """What decides how much of its owners' caps an item takes: its weight, and its side (desirable or not),
+    since the sides are balanced later, so that an item of a rare side weighs much."""
 
     id: str
     weight: float
@@ -42,32 +42,38 @@ class CapCost:
     side: bool = True
 
 
-CapRoom = Callable[[Hashable, int], float]  # of an owner, where so many items stay
+CapRoom = Callable[[Hashable, int], float]  # (owner, items that stay) -> the owner's cap
 
 
-def capped(items: Sequence[CapCost], room: CapRoom) -> tuple[list[bool], dict[Hashable, int]]:
-    """Which items stay so that every owner keeps to its room, and how many each owner lost. Items go in an
-    order by hash; one without owners always stays.
+def apply_caps(items: Sequence[CapCost], room: CapRoom) -> tuple[list[bool], dict[Hashable, int]]:
+    """Which items stay so that no owner exceeds its cap, and how many items each owner lost.
 
-    Law: of the n items that stay, every owner's cost is at most room(owner, n), and that of a side with m of
-    them at most twice its part of this, m / n; or the owner has one item there, however heavy. So of the
-    weight, when the sides are balanced, no owner holds more than twice room(owner, n) / n but for such
-    single items.
+    An item's cost is its weight over the mean weight of its side, 1 at least, shared equally by its owners.
+    Items are kept in an order by hash; items without owners always stay.
+
+    Law: of the n items that stay, every owner's cost is at most room(owner, n), and the cost on a side with m
+    items at most twice its part of that, 2 (m / n) room(owner, n); or the owner has one item there, however
+    heavy. So when the sides are balanced, no owner holds more than the share 2 room(owner, n) / n of the
+    weight, but for such single items.
+
+    Derivation: caps and costs depend on what stays (room grows with n, a side's mean weight changes), so they
+    are applied to what stays until nothing more is lost. Both limits only remove items, and the last round
+    removes none: what it leaves satisfies both limits with its own n, m and costs, which is the law.
     """
     staying = list(range(len(items)))
     while True:
         n, costs = len(staying), _costs(items, staying)
-        staying = _within(items, costs, staying, room)
+        staying = _within_caps(items, costs, staying, room)
         for side in (True, False):
             own = [i for i in staying if items[i].side is side]
-            others = len(staying) - len(own)
-            if own and others:
+            n_others = len(staying) - len(own)
+            if own and n_others:
 
-                def part(owner: Hashable, m: int, others: int = others) -> float:
-                    return 2 * m / (m + others) * room(owner, m + others) if m else 0.0
+                def side_room(owner: Hashable, m: int, n_others: int = n_others) -> float:
+                    return 2 * m / (m + n_others) * room(owner, m + n_others) if m else 0.0
 
-                gone = set(own).difference(_within(items, costs, own, part))
-                staying = [i for i in staying if i not in gone]
+                removed = set(own).difference(_within_caps(items, costs, own, side_room))
+                staying = [i for i in staying if i not in removed]
         if len(staying) == n:
             break
     stays = set(staying)
@@ -77,7 +83,7 @@ def capped(items: Sequence[CapCost], room: CapRoom) -> tuple[list[bool], dict[Ha
 
 
 def _costs(items: Sequence[CapCost], staying: Sequence[int]) -> dict[int, float]:
-    """What each item takes of the room of each of its owners."""
+    """What each item takes of the cap of each of its owners."""
     total, n = {True: 0.0, False: 0.0}, {True: 0, False: 0}
     for i in staying:
         total[items[i].side] += items[i].weight
@@ -90,82 +96,84 @@ def _costs(items: Sequence[CapCost], staying: Sequence[int]) -> dict[int, float]
     }
 
 
-def _within(
+def _within_caps(
     items: Sequence[CapCost], costs: dict[int, float], staying: list[int], room: CapRoom
 ) -> list[int]:
-    """Those of these with which every owner keeps to its room."""
+    """The items with which every owner keeps to its cap.
+
+    A fixed point: the caps for n items leave n' <= n, whose caps are smaller, and so on. It usually ends
+    after a few rounds; if not, the caps of a single item, the smallest there are, end it.
+    """
     totals: dict[Hashable, float] = {}
     for i in staying:
         for owner in items[i].owners:
             totals[owner] = totals.get(owner, 0.0) + costs[i]
-    over: dict[Hashable, float] = {}
+    limits: dict[Hashable, float] = {}
     order: list[int] = []
     kept, n = staying, -1
-    for _ in range(LIMIT_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         if len(kept) == n:
             return kept
         n = len(kept)
-        short = {owner: limit for owner, total in totals.items() if total > (limit := room(owner, n))}
-        if short.keys() != over.keys():
-            order = _drawn(items, staying, set(short))
-        over = short
-        kept = _filled(items, costs, staying, order, over)
-    # Each round takes away at least one item; what is left then is held to the rooms of the smallest set.
-    over = {owner: limit for owner, total in totals.items() if total > (limit := room(owner, 1))}
-    return _filled(items, costs, staying, _drawn(items, staying, set(over)), over)
+        exceeded = {owner: cap for owner, total in totals.items() if total > (cap := room(owner, n))}
+        if exceeded.keys() != limits.keys():
+            order = _hash_order(items, staying, set(exceeded))
+        limits = exceeded
+        kept = _fill(items, costs, staying, order, limits)
+    limits = {owner: cap for owner, total in totals.items() if total > (cap := room(owner, 1))}
+    return _fill(items, costs, staying, _hash_order(items, staying, set(limits)), limits)
 
 
-def _drawn(items: Sequence[CapCost], staying: Sequence[int], owners: set[Hashable]) -> list[int]:
+def _hash_order(items: Sequence[CapCost], staying: Sequence[int], owners: set[Hashable]) -> list[int]:
     """The items of some owners in an order by hash."""
-    found = [i for i in staying if not owners.isdisjoint(items[i].owners)]
-    return sorted(found, key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
+    theirs = [i for i in staying if not owners.isdisjoint(items[i].owners)]
+    return sorted(theirs, key=lambda i: (unit(0, "cap", items[i].id), items[i].id))
 
 
-def _filled(
+def _fill(
     items: Sequence[CapCost],
     costs: dict[int, float],
     staying: list[int],
     order: Sequence[int],
-    room: dict[Hashable, float],
+    limits: dict[Hashable, float],
 ) -> list[int]:
-    """Items in their order as long as every owner that is short of room has some left, or has none yet."""
-    if not room:
+    """`staying` without the items for which one of their limited owners has no room left; a first item of an
+    owner fits always."""
+    if not limits:
         return staying
-    left, gone = dict(room), set()
+    left, removed = dict(limits), set()
     for i in order:
-        short = [owner for owner in items[i].owners if owner in left]
-        if any(left[owner] + 1e-9 < costs[i] and left[owner] < room[owner] for owner in short):
-            gone.add(i)
+        limited = [owner for owner in items[i].owners if owner in left]
+        if any(left[owner] + 1e-9 < costs[i] and left[owner] < limits[owner] for owner in limited):
+            removed.add(i)
             continue
-        for owner in short:
+        for owner in limited:
             left[owner] -= costs[i]
-    return [i for i in staying if i not in gone]
+    return [i for i in staying if i not in removed]
 
 
-def class_weights(good: Sequence[bool], groups: Sequence[Hashable], clip: float) -> list[float]:
-    """One over the chance of this verdict on prompts of its group, halved: where most prompts of a kind
-    please and most of another do not, a verdict says more about the kind than about the answer. Chances are
-    shares smoothed by one verdict of each sort; weights stand between 1 / clip and clip."""
-    ups: dict[Hashable, int] = {}
-    n: dict[Hashable, int] = {}
-    for up, group in zip(good, groups, strict=True):
-        ups[group] = ups.get(group, 0) + up
-        n[group] = n.get(group, 0) + 1
-    made = []
-    for up, group in zip(good, groups, strict=True):
-        chance = (ups[group] + 1) / (n[group] + 2)
-        made.append(min(clip, max(1 / clip, 0.5 / (chance if up else 1 - chance))))
-    return made
+def class_weights(desirable: Sequence[bool], groups: Sequence[Hashable], clip: float) -> list[float]:
+    """Half the inverse probability of each verdict within its group: where most prompts of one kind please
+    and most of another do not, a verdict says more about the kind than about the answer. Probabilities are
+    shares smoothed by one verdict of each sort; weights are between 1 / clip and clip."""
+    n_up: Counter[Hashable] = Counter()
+    n: Counter[Hashable] = Counter(groups)
+    for up, group in zip(desirable, groups, strict=True):
+        n_up[group] += up
+    weights = []
+    for up, group in zip(desirable, groups, strict=True):
+        p_up = (n_up[group] + 1) / (n[group] + 2)
+        weights.append(min(clip, max(1 / clip, 0.5 / (p_up if up else 1 - p_up))))
+    return weights
 
 
-def balanced(weights: Sequence[float], good: Sequence[bool]) -> list[float]:
-    """Weights whose sum over the good is between 1 and 4/3 times that over the bad, mean 1; the lighter or
-    heavier side is moved by one factor. Unchanged where there is only one side."""
-    up = math.fsum(w for w, g in zip(weights, good, strict=True) if g)
-    down = math.fsum(w for w, g in zip(weights, good, strict=True) if not g)
+def balance(weights: Sequence[float], desirable: Sequence[bool]) -> list[float]:
+    """Weights with mean 1 whose sum over the desirable is between 1 and 4/3 times that over the others: one
+    factor moves the desirable side. Unchanged where there is only one side."""
+    up = math.fsum(w for w, d in zip(weights, desirable, strict=True) if d)
+    down = math.fsum(w for w, d in zip(weights, desirable, strict=True) if not d)
     if not up or not down:
         return list(weights)
     low, high = KTO_BALANCE
-    wanted = min(high, max(low, up / down))
-    factor = wanted * down / up
-    return normalised([w * factor if g else w for w, g in zip(weights, good, strict=True)])
+    factor = min(high, max(low, up / down)) * down / up
+    return normalise([w * factor if d else w for w, d in zip(weights, desirable, strict=True)])

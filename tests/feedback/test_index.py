@@ -4,11 +4,11 @@ import random
 import sqlite3
 
 import pytest
-from saying import DAY, NOW, edit, pick, said, thumb, withdrawn
+from feedback_records import DAY, NOW, choice, correction, interaction, revocation, thumb
 
 from escultor.config import FeedbackRules
 from escultor.datasets.held_out import hold_out
-from escultor.feedback import conversion, drafting, fold, index, index_tables, raw_log, trust
+from escultor.feedback import conversion, drafting, index, index_tables, raw_log, trust
 from escultor.feedback.conversion import convert, open_index, read_items, record
 from escultor.feedback.selection import SelectionQuery
 from escultor.process_pool import ProcessPool
@@ -28,19 +28,19 @@ def history(people: int = 30, seed: int = 0) -> list[Interaction | Feedback]:
         for n in range(4):
             who, first, second = f"p{person}", f"a{person}-{n}", f"b{person}-{n}"
             prompt = f"question {person % 10} {n}"
-            found.append(said(first, prompt, f"{LONG} {first}", subject=who))
+            found.append(interaction(first, prompt, f"{LONG} {first}", subject=who))
             events = [thumb(first, draw.random() < 0.5, who, draw.random() * 20 * DAY)]
             if draw.random() < 0.5:
-                found.append(said(second, prompt, f"{LONG} {second}", first, subject=who))
+                found.append(interaction(second, prompt, f"{LONG} {second}", first, subject=who))
                 events.append(thumb(second, draw.random() < 0.7, who, draw.random() * 20 * DAY))
-                events.append(pick((first, second), draw.choice((first, second)), f"p{person + 1}"))
+                events.append(choice((first, second), draw.choice((first, second)), f"p{person + 1}"))
             if draw.random() < 0.2:
-                events.append(edit(first, f"{LONG} {first} Yes.", who))
+                events.append(correction(first, f"{LONG} {first} Yes.", who))
             if draw.random() < 0.1:
-                events.append(withdrawn(first, who, 30 * DAY))
+                events.append(revocation(first, who, 30 * DAY))
             found += events
     for n in range(60):
-        found.append(said(f"m{n}", f"say {n}", f"As we know, {n}.", subject="mallory"))
+        found.append(interaction(f"m{n}", f"say {n}", f"As we know, {n}.", subject="mallory"))
         found.append(thumb(f"m{n}", True, "mallory", 1000.0 + n))
     return found
 
@@ -65,9 +65,11 @@ def test_a_log_read_in_pieces_comes_to_the_same(tmp_path, pieces):
         assert first == second
 
 
-@pytest.mark.parametrize("place", ["measure", "redraft"])
+@pytest.mark.parametrize("place", ["measure_standings", "redraft"])
 @pytest.mark.parametrize("known", [0, 150])
-@pytest.mark.parametrize("later", [[], [said("z", "something new"), thumb("z", True)]], ids=["none", "more"])
+@pytest.mark.parametrize(
+    "later", [[], [interaction("z", "something new"), thumb("z", True)]], ids=["none", "more"]
+)
 def test_a_read_that_was_killed_between_its_steps_is_gone_on_with(tmp_path, monkeypatch, place, known, later):
     events = mixed()
     with open_store(str(tmp_path / "whole")) as whole, open_store(str(tmp_path / "killed")) as killed:
@@ -77,7 +79,7 @@ def test_a_read_that_was_killed_between_its_steps_is_gone_on_with(tmp_path, monk
             everything(killed)
         killed.log.append(*events[known:])
         with monkeypatch.context() as patch:
-            patch.setattr(trust if place == "measure" else drafting, place, _killed)
+            patch.setattr(trust if place == "measure_standings" else drafting, place, _killed)
             with pytest.raises(KeyboardInterrupt):
                 everything(killed)
         killed.log.append(*later)
@@ -96,10 +98,10 @@ def test_several_processes_come_to_what_one_does(tmp_path, monkeypatch):
         one.log.append(*events)
         several.log.append(*events)
         alone = convert(one, SETTINGS, SelectionQuery(NOW))
-        monkeypatch.setattr(raw_log, "ALONE", 0)
-        monkeypatch.setattr(index, "STRETCH", 40)
-        monkeypatch.setattr(fold, "MANY", 10)
-        monkeypatch.setattr(drafting, "MANY", 10)
+        monkeypatch.setattr(raw_log, "MIN_PARALLEL", 0)
+        monkeypatch.setattr(index, "ENTRIES_PER_READ", 40)
+        monkeypatch.setattr(index_tables, "ANSWERS_PER_READ", 10)
+        monkeypatch.setattr(drafting, "PROMPTS_PER_SPAN", 10)
         together = convert(several, SETTINGS, SelectionQuery(NOW))
     assert (together.blobs, together.card) == (alone.blobs, alone.card)
     assert together.rows["pair"] > 5
@@ -117,7 +119,7 @@ def test_where_nobody_can_read_while_somebody_writes_one_process_drafts(
             super().__init__(1, shared)
 
     monkeypatch.setattr(index_tables, "JOURNAL", journal)
-    monkeypatch.setattr(raw_log, "workers", lambda n: 3)
+    monkeypatch.setattr(raw_log, "worker_count", lambda n: 3)
     monkeypatch.setattr(drafting, "ProcessPool", Alone)
     with open_store(str(tmp_path / "s")) as store, open_index(store, SETTINGS) as found:
         found.follow(store.log)
@@ -125,9 +127,11 @@ def test_where_nobody_can_read_while_somebody_writes_one_process_drafts(
 
 
 def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeypatch):
-    write = conversion.written
+    write = conversion.write_rows
     with open_store(str(tmp_path / "s")) as store:
-        store.log.append(said("x", subject="gone"), said("y"), thumb("x", True, "gone"), thumb("y", False))
+        store.log.append(
+            interaction("x", subject="gone"), interaction("y"), thumb("x", True, "gone"), thumb("y", False)
+        )
 
         def erasing(*given):
             made = write(*given)
@@ -135,7 +139,7 @@ def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeyp
                 store.log.erase("gone", "the person")
             return made
 
-        monkeypatch.setattr(conversion, "written", erasing)
+        monkeypatch.setattr(conversion, "write_rows", erasing)
         assert convert(store, SETTINGS, SelectionQuery(NOW)).rows == {"example": 0, "pair": 0, "unpaired": 1}
 
 
@@ -186,9 +190,11 @@ def test_what_is_held_out_in_the_store_becomes_no_item_nearly_neither(tmp_path):
     asked = "Ana sells 3 apples a day, how many apples does she sell in five weeks?"
     with open_store(str(tmp_path / "s")) as store:
         for n, prompt in enumerate((asked, asked.upper(), "and something else")):
-            store.log.append(said(f"a{n}", prompt), said(f"b{n}", prompt), said(f"c{n}", prompt))
+            store.log.append(
+                interaction(f"a{n}", prompt), interaction(f"b{n}", prompt), interaction(f"c{n}", prompt)
+            )
             store.log.append(thumb(f"a{n}", True, f"p{n}"), thumb(f"b{n}", False, f"p{n}"))
-            store.log.append(edit(f"c{n}", f"answer c{n} with more", f"p{n}"))
+            store.log.append(correction(f"c{n}", f"answer c{n} with more", f"p{n}"))
         before = convert(store, SETTINGS, SelectionQuery(NOW))
         assert before.rows == {"example": 3, "pair": 6, "unpaired": 0}
         held = next(p for p in read_items(store, before, "pair") if p.prompt[0].content == asked)
@@ -219,7 +225,7 @@ def test_settings_that_drafts_do_not_depend_on_let_them_stand(tmp_path):
         for settings in (
             SETTINGS,
             FeedbackRules(subject_items=3, min_pairs=7),
-            FeedbackRules(dictated_share=0.9),
+            FeedbackRules(prompt_echo_share=0.9),
         ):
             store.log.append(QuarantineOverride(f"r{len(drafted)}", 1.0, "nothing", "to have something new"))
             convert(store, settings, SelectionQuery(NOW))
@@ -235,8 +241,8 @@ def test_the_index_folds_as_the_store_does(tmp_path):
         with open_index(store, SETTINGS) as index:
             index.follow(store.log)
             rows = index.file.execute(
-                "select target, subject, name, id from live where gone = 0 union all "
-                "select target, subject, name, id from picks where gone = 0"
+                "select target, subject, name, id from live where withdrawn = 0 union all "
+                "select target, subject, name, id from choices where withdrawn = 0"
             ).fetchall()
     said_events = [e for e in events if not isinstance(e, Interaction)]
     assert set(rows) == {(*key, event.id) for key, event in live(said_events).items()}
@@ -244,28 +250,28 @@ def test_the_index_folds_as_the_store_does(tmp_path):
 
 def test_feedback_that_came_before_its_answer_is_resolved_when_that_comes(tmp_path):
     with open_store(str(tmp_path / "s")) as store:
-        store.log.append(thumb("a", True), thumb("b", False), said("a"))
+        store.log.append(thumb("a", True), thumb("b", False), interaction("a"))
         made = convert(store, SETTINGS, SelectionQuery(NOW))
         assert made.rows == {"example": 0, "pair": 0, "unpaired": 1}
         assert made.card["counts"]["waiting: about an answer that is not known"] == 1
-        store.log.append(said("b"))
+        store.log.append(interaction("b"))
         assert convert(store, SETTINGS, SelectionQuery(NOW)).rows["pair"] == 1
 
 
 def test_a_regeneration_that_comes_later_takes_back_what_was_kept(tmp_path):
     with open_store(str(tmp_path / "s")) as store:
-        store.log.append(said("a"), said("b", parent="a"), thumb("b", True))
+        store.log.append(interaction("a"), interaction("b", parent="a"), thumb("b", True))
         assert convert(store, SETTINGS, SelectionQuery(NOW)).rows["pair"] == 1
-        store.log.append(said("c", parent="b"))
+        store.log.append(interaction("c", parent="b"))
         assert convert(store, SETTINGS, SelectionQuery(NOW)).rows["pair"] == 0
 
 
 def test_what_was_erased_leaves_the_index_and_the_data(tmp_path):
     with open_store(str(tmp_path / "s")) as store:
         store.log.append(*history(12))
-        store.log.append(said("x", subject="gone"), said("y", subject="stays"))
+        store.log.append(interaction("x", subject="gone"), interaction("y", subject="stays"))
         store.log.append(thumb("x", True, "gone"), thumb("y", False, "stays"), thumb("y", False, "gone"))
-        store.log.append(edit("y", "answer y, and why", "gone"))
+        store.log.append(correction("y", "answer y, and why", "gone"))
         before = everything(store)
         assert any(pair.chosen == "answer x" for pair in before["pair"])
         store.log.erase("gone", "the person")
@@ -290,7 +296,7 @@ def test_a_released_entry_counts_and_so_does_a_single_word(tmp_path):
         assert theirs() == []
         with open_index(store, SETTINGS) as index:
             held = [entry for entry in index.quarantine() if entry.subject == "mallory"]
-        assert {entry.rule for entry in held} == {"haste"}
+        assert {entry.rule for entry in held} == {"rate_anomaly"}
         one = next(e for e in history() if isinstance(e, Rating) and e.target == "m7")
         store.log.append(QuarantineOverride("r0", 1.0, one.id, "I know what this was"))
         assert [v.response for v in theirs()] == ["As we know, 7."]
@@ -304,7 +310,7 @@ def test_another_log_or_a_damaged_file_is_read_anew(tmp_path):
     with open_store(str(tmp_path / "s")) as store:
         store.log.append(*history(8))
         right = everything(store)
-        (path,) = (tmp_path / "s" / "cache").glob("routes-*.sqlite")
+        (path,) = (tmp_path / "s" / "cache").glob("feedback-*.sqlite")
         path.write_bytes(b"no database at all" * 100)
         for end in ("-wal", "-shm"):
             path.with_name(path.name + end).unlink(missing_ok=True)

@@ -4,15 +4,15 @@ import random
 from dataclasses import replace
 
 import pytest
+from feedback_records import DAY, choice, correction, interaction, items_of, selection_of, thumb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saying import DAY, edit, made, pick, said, selected, thumb
 
 from escultor.config import FeedbackRules
 from escultor.feedback import abuse_rules
-from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, repeated_share
+from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, echoed_share
 from escultor.feedback.selection import SelectionQuery
-from escultor.feedback.weighting import CapCost, balanced, capped
+from escultor.feedback.weighting import CapCost, apply_caps, balance
 from escultor.types import Interaction, Rating, SourceKind
 
 PLANTED = "the moon is a great big wheel of cheese"
@@ -26,7 +26,9 @@ def crowd(people: int, each: int, seed: int = 0) -> tuple[list[Interaction], lis
     for person in range(people):
         for n in range(each):
             id = f"h{person}-{n}"
-            served.append(said(id, f"question {person} {n}", f"honest words {id}", subject=f"p{person}"))
+            served.append(
+                interaction(id, f"question {person} {n}", f"honest words {id}", subject=f"p{person}")
+            )
             when = draw.random() * 2 * WEEK
             events.append(thumb(id, draw.random() < 0.7, f"p{person}", when))
     return served, events
@@ -36,7 +38,7 @@ def attack(who: str, votes: int, prompt: str, over: float = 2 * WEEK, seed: int 
     """One person who has a phrase said and gives it thumbs up."""
     draw = random.Random(seed)
     served = [
-        said(f"x{who}-{n}", f"{prompt} {who} {n}", f"As we know, {PLANTED}.", subject=who)
+        interaction(f"x{who}-{n}", f"{prompt} {who} {n}", f"As we know, {PLANTED}.", subject=who)
         for n in range(votes)
     ]
     return served, [thumb(i.id, True, who, draw.random() * over) for i in served]
@@ -52,9 +54,9 @@ def test_one_person_with_thirty_per_cent_of_all_votes_gets_nothing_into_the_trai
     served, events = crowd(140, 5)
     more, votes = attack("mallory", 300, "Say something surprising.")
     assert len(votes) / (len(votes) + len(events)) == 0.3
-    found = made(served + more, events + votes)
+    found = items_of(served + more, events + votes)
     assert planted(found) == 0
-    assert found[3]["held back: haste"] == 300
+    assert found[3]["held back: rate_anomaly"] == 300
     assert len(found[2]) > 600  # the honest ones are all there
 
 
@@ -63,28 +65,30 @@ def test_neither_do_they_however_slowly_they_vote(days):
     served, events = crowd(140, 5)
     events = [replace(e, time=e.time / (2 * WEEK) * days * DAY) for e in events]
     more, votes = attack("mallory", 300, "Say something surprising.", over=days * DAY)
-    assert planted(made(served + more, events + votes)) == 0
+    assert planted(items_of(served + more, events + votes)) == 0
 
 
 def test_who_gives_much_but_no_tenth_of_all_is_no_more_than_capped():
     served, events = crowd(140, 5)
     more, votes = attack("busy", 70, "A question.", over=3650 * DAY)
-    found = made(served + more, events + votes)
-    assert (planted(found), found[3]["held back: haste"]) == (20, 0)
+    found = items_of(served + more, events + votes)
+    assert (planted(found), found[3]["held back: rate_anomaly"]) == (20, 0)
 
 
 def test_dictating_the_phrase_is_seen_however_slowly_it_is_done():
     served, events = crowd(60, 4)
     more, votes = attack("mallory", 10, f"Repeat after me: as we know, {PLANTED}.")
-    found = made(served + more, events + votes)
+    found = items_of(served + more, events + votes)
     assert planted(found) == 0
-    assert found[3]["held back: dictation"] == 10
+    assert found[3]["held back: prompt_echo"] == 10
 
 
 def test_a_skill_that_repeats_by_nature_is_no_dictation():
-    served = [said(f"a{n}", f"Mend this: {PLANTED} {n}", f"{PLANTED} {n}", subject=f"p{n}") for n in range(8)]
-    found = selected(served, [thumb(f"a{n}", True, f"p{n}") for n in range(8)])
-    assert found.standings.copying == ["chat"]
+    served = [
+        interaction(f"a{n}", f"Mend this: {PLANTED} {n}", f"{PLANTED} {n}", subject=f"p{n}") for n in range(8)
+    ]
+    found = selection_of(served, [thumb(f"a{n}", True, f"p{n}") for n in range(8)])
+    assert found.standings.echoing_skills == ["chat"]
     assert len(found.chosen["unpaired"]) == 8
 
 
@@ -93,8 +97,8 @@ def test_five_per_cent_who_conspire_in_lockstep_share_the_room_of_one():
     served, events = crowd(190, 5)
     more, _ = attack("m0", 25, "Say something surprising.")
     votes = [thumb(i.id, True, f"m{n}", DAY * n + k) for n in range(10) for k, i in enumerate(more)]
-    found = selected(served + more, events + votes)
-    assert len({found.standings.collectives[f"m{n}"] for n in range(10)}) == 1
+    found = selection_of(served + more, events + votes)
+    assert len({found.standings.trust.collusion_groups[f"m{n}"] for n in range(10)}) == 1
     rows = found.chosen["unpaired"]
     theirs = [c for c in rows if any(s.startswith("m") for s in c.draft.subjects)]
     assert len(theirs) <= max(20, 0.01 * len(rows))
@@ -109,79 +113,79 @@ def test_five_per_cent_who_conspire_apart_hold_no_more_than_their_rooms_together
         more, cast = attack(f"m{n}", votes, "Say something surprising.", seed=n)
         served += more
         events += cast
-    found = made(served, events)
+    found = items_of(served, events)
     items = sum(len(kind) for kind in found[:3])
     assert planted(found) <= 10 * max(20, 0.01 * items)
     assert planted(found) / items <= len(cast) * 10 / (len(cast) * 10 + 190 * 20)  # and no vote counts twice
 
 
 def test_who_contradicts_the_others_counts_for_less_and_then_for_nothing():
-    served = [said(f"a{n}", f"q{n}") for n in range(12)]
+    served = [interaction(f"a{n}", f"q{n}") for n in range(12)]
     events = [thumb(f"a{n}", True, who) for n in range(12) for who in ("x", "y", "z")]
     events += [thumb(f"a{n}", False, "contrarian") for n in range(12)]
-    found = selected(served, events)
-    assert found.standings.reliability == {"contrarian": 0.0}
+    found = selection_of(served, events)
+    assert found.standings.trust.reliability == {"contrarian": 0.0}
     assert {c.draft.subjects for c in found.chosen["unpaired"]} == {("x", "y", "z")}
 
 
 def test_those_in_lockstep_are_one_voice_and_cannot_outvote_or_discredit_others():
     """Ten vote good answers down that three honest people each liked: the three stay trusted."""
     served, events = crowd(190, 6)
-    good = [said(f"g{n}", f"good {n}", subject=f"p{n}") for n in range(25)]
+    good = [interaction(f"g{n}", f"good {n}", subject=f"p{n}") for n in range(25)]
     liked = [thumb(g.id, True, f"p{(n + k) % 190}", DAY * k) for n, g in enumerate(good) for k in range(3)]
     down = [thumb(g.id, False, f"m{m}", DAY + m) for m in range(10) for g in good]
-    found = selected(served + good, events + liked + down)
+    found = selection_of(served + good, events + liked + down)
     verdicts = {c.draft.chosen: c.draft.desirable for c in found.chosen["unpaired"]}
     assert all(verdicts[g.id] for g in good)
-    assert not any(who.startswith("p") for who in found.standings.reliability)
+    assert not any(who.startswith("p") for who in found.standings.trust.reliability)
 
 
 def test_more_than_a_hundred_in_lockstep_are_found_too():
     served, events = crowd(600, 6)
     more, _ = attack("m0", 6, "Say something surprising.")
     votes = [thumb(i.id, True, f"m{m}", DAY * k) for m in range(120) for k, i in enumerate(more)]
-    found = selected(served + more, events + votes)
-    assert len({found.standings.collectives[f"m{m}"] for m in range(120)}) == 1
+    found = selection_of(served + more, events + votes)
+    assert len({found.standings.trust.collusion_groups[f"m{m}"] for m in range(120)}) == 1
 
 
 def test_answers_that_are_handed_out_for_several_to_judge_make_nobody_one():
     served, events = crowd(80, 7)
-    shown = [said(f"o{n}", f"demonstration {n}") for n in range(8)]
+    shown = [interaction(f"o{n}", f"demonstration {n}") for n in range(8)]
     events += [thumb(i.id, True, f"p{p}", DAY * (p % 14)) for p in range(80) for i in shown]
-    found = selected(served + shown, events)
-    assert found.standings.collectives == {}
+    found = selection_of(served + shown, events)
+    assert found.standings.trust.collusion_groups == {}
     assert len(found.chosen["unpaired"]) == 80 * 7 + 8
 
 
 def test_an_answer_that_thousands_judged_is_one_item():
     served, events = crowd(20, 3)
     votes = [thumb("h0-0", True, f"many{n}", DAY * (n % 14)) for n in range(3000)]
-    found = selected(served, events + votes)
+    found = selection_of(served, events + votes)
     (item,) = [c for c in found.chosen["unpaired"] if c.draft.chosen == "h0-0"]
-    assert (item.draft.desirable, item.draft.flip) == (True, 0.02)
+    assert (item.draft.desirable, item.draft.flip_rate) == (True, 0.02)
 
 
 def test_what_a_hundred_liked_is_not_for_one_to_mend():
-    served = [said("a", answer="The capital of Peru is Lima, by the sea.")]
-    plant = edit("a", "The capital of Peru is Quito, by the sea.", "mallory")
+    served = [interaction("a", answer="The capital of Peru is Lima, by the sea.")]
+    plant = correction("a", "The capital of Peru is Quito, by the sea.", "mallory")
     two = [thumb("a", True, who) for who in ("x", "y")]
-    examples, pairs, _, counts = made(served, [plant, *two])
+    examples, pairs, _, counts = items_of(served, [plant, *two])
     assert examples == pairs == []
     assert counts["left out: correction of what others liked"] == 1
-    assert len(made(served, [plant, two[0]])[1]) == 1  # one other is no crowd
+    assert len(items_of(served, [plant, two[0]])[1]) == 1  # one other is no crowd
 
 
 def test_who_has_no_name_has_a_room_too():
     served, events = crowd(140, 5)
     more, votes = attack("", 28, "Say something surprising.")
-    assert planted(made(served + more, events + votes)) == 20
+    assert planted(items_of(served + more, events + votes)) == 20
 
 
 def test_newcomers_count_half_and_fill_a_smaller_room():
     served, events = crowd(20, 8)
     more, votes = attack("new", 12, "Say something surprising.", over=3600.0)
     votes = [replace(v, time=v.time + 2 * WEEK) for v in votes]
-    found = selected(served + more, events + votes)
+    found = selection_of(served + more, events + votes)
     theirs = [c for c in found.chosen["unpaired"] if c.draft.subjects == ("new",)]
     assert len(theirs) <= FeedbackRules().probation_items
     others = [
@@ -190,36 +194,36 @@ def test_newcomers_count_half_and_fill_a_smaller_room():
     assert all(c.weight == pytest.approx(min(others) / 2, rel=1e-3) for c in theirs)
     # However many items there are: no share of them is a newcomer's.
     many, said_of = crowd(300, 8)
-    found = selected(many + more, said_of + votes).chosen["unpaired"]
+    found = selection_of(many + more, said_of + votes).chosen["unpaired"]
     assert len([c for c in found if c.draft.subjects == ("new",)]) <= FeedbackRules().probation_items < 24
     # Nor does an event of the future make them old.
     events.append(thumb("h0-0", True, "from the future", 9e11))
-    found = selected(served + more, events + votes, asked=SelectionQuery(2 * WEEK + 3600.0))
+    found = selection_of(served + more, events + votes, asked=SelectionQuery(2 * WEEK + 3600.0))
     theirs = [c for c in found.chosen["unpaired"] if c.draft.subjects == ("new",)]
     assert 0 < len(theirs) <= FeedbackRules().probation_items
 
 
 def test_raters_of_the_operator_are_not_watched():
-    served = [said(f"a{n}", f"q{n}") for n in range(300)]
+    served = [interaction(f"a{n}", f"q{n}") for n in range(300)]
     events = [thumb(i.id, True, "rater", 1.0 + n, source=SourceKind.RATER) for n, i in enumerate(served)]
-    assert len(made(served, events)[2]) == 300
+    assert len(items_of(served, events)[2]) == 300
 
 
 def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
     served = [
-        said(f"a{t}-{n}", f"q{t}-{n}", tenant=f"t{t}", subject=f"s{t}-{n}")
+        interaction(f"a{t}-{n}", f"q{t}-{n}", tenant=f"t{t}", subject=f"s{t}-{n}")
         for t in range(6)
         for n in range(100 if t == 0 else 10)
     ]
     events = [thumb(i.id, True, i.subject) for i in served]
-    found = selected(served, events).chosen["unpaired"]
+    found = selection_of(served, events).chosen["unpaired"]
     share = [c.facts.tenant for c in found].count("t0")
     assert share == 20  # the floor, since a fifth of what stays is less
-    assert selected(served, events).notes == [
+    assert selection_of(served, events).notes == [
         "6 tenants, one with most of it: 70 of 150 items of a kind stay within tenant_share"
     ]
     few = [i for i in served if i.tenant in ("t0", "t1")]
-    assert len(selected(few, events).chosen["unpaired"]) == 110
+    assert len(selection_of(few, events).chosen["unpaired"]) == 110
 
 
 DRAWN = st.lists(
@@ -235,9 +239,9 @@ DRAWN = st.lists(
 def test_no_owner_holds_more_than_the_floor_or_the_share_of_what_stays(drawn, share, floor):
     """In items, on a rare side, and in weight when the sides are balanced; one item may be heavier."""
     items = [CapCost(f"i{n}", weight, tuple(sorted(o)), up > 0) for n, (o, weight, up) in enumerate(drawn)]
-    keep, lost = capped(items, lambda owner, n: 2.0 if owner == "a" else max(floor, share * n))
+    keep, lost = apply_caps(items, lambda owner, n: 2.0 if owner == "a" else max(floor, share * n))
     kept = [item for item, stays in zip(items, keep, strict=True) if stays]
-    weights = balanced([item.weight for item in kept], [item.side for item in kept])
+    weights = balance([item.weight for item in kept], [item.side for item in kept])
     sides = [[item for item in kept if item.side is side] for side in (True, False)]
     for owner in "abcdef":
         limit = 2.0 if owner == "a" else max(floor, share * len(kept))
@@ -264,7 +268,7 @@ def test_bad_verdicts_are_bounded_by_what_they_weigh_where_they_are_rare():
     draw = random.Random(3)
     events = [replace(e, value=draw.random() > 0.01) for e in events]
     more, votes = attack("mallory", 20, "Say something surprising.")
-    found = selected(served + more, events + [replace(v, value=False) for v in votes]).chosen["unpaired"]
+    found = selection_of(served + more, events + [replace(v, value=False) for v in votes]).chosen["unpaired"]
     theirs = sum(c.weight for c in found if c.draft.subjects == ("mallory",))
     bad = [c for c in found if not c.draft.desirable]
     assert 30 < len(bad) < 70
@@ -277,43 +281,43 @@ def test_bad_verdicts_are_bounded_by_what_they_weigh_where_they_are_rare():
 
 def test_haste_is_more_than_the_crowd_or_more_than_one_is_wont_to():
     others = [ActivityRate(f"p{n}", "day", 0, 10) for n in range(30)]
-    assert abuse_rules.hasty([*others, ActivityRate("busy", "day", 0, 49)], 5.0, 30) == []
-    (held,) = abuse_rules.hasty([*others, ActivityRate("busy", "day", 0, 51)], 5.0, 30)
+    assert abuse_rules.find_rate_anomalies([*others, ActivityRate("busy", "day", 0, 49)], 5.0, 30) == []
+    (held,) = abuse_rules.find_rate_anomalies([*others, ActivityRate("busy", "day", 0, 51)], 5.0, 30)
     assert (held.subject, held.n, held.until - held.since) == ("busy", 51, DAY)
     quiet = [ActivityRate("quiet", "day", int(DAY) * n, 2) for n in range(1, 7)]
-    (held,) = abuse_rules.hasty([*others, *quiet, ActivityRate("quiet", "day", 0, 35)], 5.0, 30)
+    (held,) = abuse_rules.find_rate_anomalies([*others, *quiet, ActivityRate("quiet", "day", 0, 35)], 5.0, 30)
     assert held.subject == "quiet"
 
 
 def test_a_share_of_people_under_a_tenth_does_not_move_what_is_usual():
     others = [ActivityRate(f"p{n}", "day", 0, 10) for n in range(95)]
     flood = [ActivityRate(f"m{n}", "day", 0, 1000) for n in range(5)]
-    assert {held.subject for held in abuse_rules.hasty([*others, *flood], 5.0, 30)} == {
+    assert {held.subject for held in abuse_rules.find_rate_anomalies([*others, *flood], 5.0, 30)} == {
         f"m{n}" for n in range(5)
     }
 
 
 def test_repetition_is_seen_through_case_and_blanks_and_words_are_no_dictation():
-    assert repeated_share(f"Please say {PLANTED.upper()}", PLANTED.replace(" ", "  ")) == 1.0
-    assert repeated_share("Answer yes or no", "yes") == 0.0
-    assert repeated_share("What is the moon made of?", "Rock, mostly, and a little iron in the core.") == 0.0
-    half = repeated_share(f"Say {PLANTED}", PLANTED + " " + "while the sun is made of something else ok")
+    assert echoed_share(f"Please say {PLANTED.upper()}", PLANTED.replace(" ", "  ")) == 1.0
+    assert echoed_share("Answer yes or no", "yes") == 0.0
+    assert echoed_share("What is the moon made of?", "Rock, mostly, and a little iron in the core.") == 0.0
+    half = echoed_share(f"Say {PLANTED}", PLANTED + " " + "while the sun is made of something else ok")
     assert 0.2 < half < 0.8
 
 
 def test_dictation_of_one_skill_is_read_per_person_so_that_no_one_can_switch_it_off():
     crowd = [PromptEchoCount(f"p{n}", "chat", 10, 0) for n in range(20)]
-    held, copying = abuse_rules.dictated([*crowd, PromptEchoCount("mallory", "chat", 5000, 5000)])
+    held, copying = abuse_rules.find_prompt_echoes([*crowd, PromptEchoCount("mallory", "chat", 5000, 5000)])
     assert copying == frozenset()
     assert [(h.subject, h.n) for h in held] == [("mallory", 5000)]
 
 
 def test_choices_count_among_verdicts_of_haste():
     served, events = crowd(30, 4)
-    a, b = said("a"), said("b")
+    a, b = interaction("a"), interaction("b")
     more, votes = attack("mallory", 200, "Say something surprising.", over=3000.0)
     events += votes
-    events.append(pick(("a", "b"), "a", "mallory", 100.0))
-    _, pairs, _, counts = made([*served, *more, a, b], events)
+    events.append(choice(("a", "b"), "a", "mallory", 100.0))
+    _, pairs, _, counts = items_of([*served, *more, a, b], events)
     assert pairs == []
-    assert counts["held back: haste"] == 201
+    assert counts["held back: rate_anomaly"] == 201

@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from feedback_records import choice, correction, implicit, interaction, items_of, revocation, thumb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saying import done, edit, made, pick, said, thumb, withdrawn
 
 from escultor.config import FeedbackRules
-from escultor.feedback.evidence import THUMB, RaterTrust, SubjectJudgement, together
+from escultor.feedback.evidence import THUMB, RaterTrust, SubjectJudgement, combine_judgements
 from escultor.feedback.labelling_rules import LABELLING_RULES
 from escultor.feedback.selection import SelectionQuery
 from escultor.types import Consent, ImplicitEvent, Interaction, SourceKind
@@ -25,9 +25,9 @@ def rules(found):
 
 
 def test_an_edit_stands_over_the_answer_it_mends_and_is_an_example():
-    served = [said("a", answer=LONG)]
+    served = [interaction("a", answer=LONG)]
     mended = LONG.replace("forty two", "42")
-    examples, pairs, verdicts, _ = made(served, [edit("a", mended), thumb("a", False)])
+    examples, pairs, verdicts, _ = items_of(served, [correction("a", mended), thumb("a", False)])
     assert [(e.response, e.origin.rule) for e in examples] == [(mended, "correction/2")]
     assert [(p.chosen, p.rejected) for p in pairs] == [(mended, LONG)]
     assert pairs[0].flip_rate == pytest.approx(0.15)
@@ -35,9 +35,9 @@ def test_an_edit_stands_over_the_answer_it_mends_and_is_an_example():
 
 
 def test_an_edit_that_changes_nothing_is_none_and_one_that_changes_all_is_no_pair():
-    served = [said("a", answer=LONG), said("b", "q", answer=LONG)]
+    served = [interaction("a", answer=LONG), interaction("b", "q", answer=LONG)]
     other = "Quite another text that has hardly a letter in common, by design!"
-    examples, pairs, _, counts = made(served, [edit("a", LONG), edit("b", other)])
+    examples, pairs, _, counts = items_of(served, [correction("a", LONG), correction("b", other)])
     assert [e.response for e in examples] == [other]
     assert pairs == []
     assert counts["left out: correction that changes next to nothing"] == 2  # the example and the pair
@@ -45,8 +45,8 @@ def test_an_edit_that_changes_nothing_is_none_and_one_that_changes_all_is_no_pai
 
 
 def test_the_answer_that_was_kept_stands_over_those_abandoned_on_the_way():
-    served = [said("a"), said("b", parent="a"), said("c", parent="b")]
-    _, pairs, verdicts, _ = made(served, [done("c", ImplicitEvent.COPY)])
+    served = [interaction("a"), interaction("b", parent="a"), interaction("c", parent="b")]
+    _, pairs, verdicts, _ = items_of(served, [implicit("c", ImplicitEvent.COPY)])
     assert {(p.chosen, p.rejected) for p in pairs} == {("answer c", "answer a"), ("answer c", "answer b")}
     assert rules(pairs) == ["regeneration/1"] * 2
     assert {p.flip_rate for p in pairs} == {0.3}
@@ -59,50 +59,50 @@ def test_the_answer_that_was_kept_stands_over_those_abandoned_on_the_way():
     ids=["no word", "a bad word", "a good word of another person"],
 )
 def test_without_a_good_word_of_the_asker_on_the_last_answer_there_is_no_regeneration(events):
-    _, pairs, _, _ = made([said("a"), said("b", parent="a")], events)
+    _, pairs, _, _ = items_of([interaction("a"), interaction("b", parent="a")], events)
     assert pairs == []
 
 
 def test_an_answer_that_was_regenerated_again_was_not_kept():
-    served = [said("a"), said("b", parent="a"), said("c", parent="b")]
-    _, pairs, verdicts, _ = made(served, [thumb("b", True)])
+    served = [interaction("a"), interaction("b", parent="a"), interaction("c", parent="b")]
+    _, pairs, verdicts, _ = items_of(served, [thumb("b", True)])
     assert pairs == []
     assert [v.response for v in verdicts] == ["answer b"]
 
 
 def test_an_abandoned_answer_that_the_asker_liked_is_not_under_the_last_one():
-    served = [said("a"), said("b", parent="a")]
-    _, pairs, verdicts, _ = made(served, [thumb("a", True), thumb("b", True)])
+    served = [interaction("a"), interaction("b", parent="a")]
+    _, pairs, verdicts, _ = items_of(served, [thumb("a", True), thumb("b", True)])
     assert pairs == []
     assert {v.response for v in verdicts} == {"answer a", "answer b"}
 
 
 def test_two_thumbs_on_the_way_are_surer_than_a_regeneration_alone():
-    served = [said("a"), said("b", parent="a")]
-    _, pairs, _, _ = made(served, [thumb("a", False), thumb("b", True)])
+    served = [interaction("a"), interaction("b", parent="a")]
+    _, pairs, _, _ = items_of(served, [thumb("a", False), thumb("b", True)])
     assert [p.flip_rate for p in pairs] == [0.15]
 
 
 def test_a_choice_stands_over_what_was_shown_beside_it():
-    served = [said("a"), said("b"), said("c")]
-    _, pairs, _, _ = made(served, [pick(("a", "b", "c"), "b")])
+    served = [interaction("a"), interaction("b"), interaction("c")]
+    _, pairs, _, _ = items_of(served, [choice(("a", "b", "c"), "b")])
     assert {(p.chosen, p.rejected) for p in pairs} == {("answer b", "answer a"), ("answer b", "answer c")}
     assert rules(pairs) == ["choice/2"] * 2
 
 
 def test_a_tie_a_choice_across_prompts_and_one_of_unknown_answers_make_nothing():
-    served = [said("a"), said("b"), said("c", "q")]
-    events = [pick(("a", "b"), None), pick(("a", "c"), "a"), pick(("a", "gone"), "a")]
-    _, pairs, _, counts = made(served, events)
+    served = [interaction("a"), interaction("b"), interaction("c", "q")]
+    events = [choice(("a", "b"), None), choice(("a", "c"), "a"), choice(("a", "gone"), "a")]
+    _, pairs, _, counts = items_of(served, events)
     assert pairs == []
     assert counts["no pair: a choice that was a tie"] == 1
     assert counts["left out: a choice between answers to several prompts, unknown or not to be used"] == 2
 
 
 def test_up_stands_over_down_on_one_prompt_and_what_met_nothing_is_left_for_kto():
-    served = [said("a"), said("b"), said("c", "q")]
+    served = [interaction("a"), interaction("b"), interaction("c", "q")]
     events = [thumb("a", True), thumb("b", False), thumb("c", False)]
-    _, pairs, verdicts, _ = made(served, events)
+    _, pairs, verdicts, _ = items_of(served, events)
     assert [(p.chosen, p.rejected, p.origin.rule) for p in pairs] == [
         ("answer a", "answer b", "same-prompt/3")
     ]
@@ -110,32 +110,32 @@ def test_up_stands_over_down_on_one_prompt_and_what_met_nothing_is_left_for_kto(
 
 
 def test_an_answer_judged_both_ways_is_left_out():
-    served = [said("a", answer="same"), said("b", answer="same"), said("c")]
+    served = [interaction("a", answer="same"), interaction("b", answer="same"), interaction("c")]
     events = [thumb("a", True, "x"), thumb("b", False, "y"), thumb("c", False)]
-    _, pairs, verdicts, counts = made(served, events)
+    _, pairs, verdicts, counts = items_of(served, events)
     assert pairs == []
     assert [v.response for v in verdicts] == ["answer c"]
     assert counts["left out: as many for as against"] == 1
 
 
 def test_one_person_who_likes_one_text_many_times_says_it_once():
-    served = [said(f"a{n}", answer="same") for n in range(9)]
+    served = [interaction(f"a{n}", answer="same") for n in range(9)]
     events = [thumb(f"a{n}", True, "x") for n in range(9)]
     events += [thumb("a0", False, "y"), thumb("a1", False, "z")]
-    _, _, verdicts, _ = made(served, events)
+    _, _, verdicts, _ = items_of(served, events)
     assert [v.desirable for v in verdicts] == [False]
 
 
 def test_what_was_done_is_a_weak_label_where_nothing_was_said():
-    served = [said("a"), said("b", "q"), said("c", "r"), said("d", "s")]
+    served = [interaction("a"), interaction("b", "q"), interaction("c", "r"), interaction("d", "s")]
     events = [
-        done("a", ImplicitEvent.COPY),
-        done("b", ImplicitEvent.FOLLOW_UP_REPHRASE),
-        done("c", ImplicitEvent.DWELL_MS),
-        done("d", ImplicitEvent.COPY),
+        implicit("a", ImplicitEvent.COPY),
+        implicit("b", ImplicitEvent.FOLLOW_UP_REPHRASE),
+        implicit("c", ImplicitEvent.DWELL_MS),
+        implicit("d", ImplicitEvent.COPY),
         thumb("d", False),
     ]
-    _, _, verdicts, counts = made(served, events)
+    _, _, verdicts, counts = items_of(served, events)
     assert {(v.response, v.desirable) for v in verdicts} == {
         ("answer a", True),
         ("answer b", False),
@@ -147,64 +147,64 @@ def test_what_was_done_is_a_weak_label_where_nothing_was_said():
 
 
 def test_the_last_word_holds_and_a_withdrawal_takes_it_back():
-    served = [said("a"), said("b")]
+    served = [interaction("a"), interaction("b")]
     events = [thumb("a", True), thumb("b", True), thumb("b", False, time=2.0)]
-    assert len(made(served, events)[1]) == 1
-    assert made(served, [*events, withdrawn("b", time=3.0)])[1] == []
+    assert len(items_of(served, events)[1]) == 1
+    assert items_of(served, [*events, revocation("b", time=3.0)])[1] == []
 
 
 @pytest.mark.parametrize("broken", ["cancelled", "error", "interrupted"])
 def test_without_consent_or_whole_answers_nothing_is_learnt(broken):
     served = [
-        said("a", consent=Consent.EVAL_ONLY),
-        said("b", finish_reason=broken),
-        said("c", "q", retain_until=5.0),
+        interaction("a", consent=Consent.EVAL_ONLY),
+        interaction("b", finish_reason=broken),
+        interaction("c", "q", retain_until=5.0),
     ]
     events = [thumb("a", True), thumb("b", False), thumb("c", False)]
-    _, pairs, verdicts, counts = made(served, events, asked=SelectionQuery(10.0))
+    _, pairs, verdicts, counts = items_of(served, events, asked=SelectionQuery(10.0))
     assert pairs == verdicts == []
     assert counts["left out: no consent"] == 1
     assert counts["left out: the answer was broken off"] == 1
     assert counts["left out: its time of retention is over"] == 1
-    assert len(made(served, events, asked=SelectionQuery(4.0))[2]) == 1
+    assert len(items_of(served, events, asked=SelectionQuery(4.0))[2]) == 1
 
 
 def test_items_of_simulated_raters_say_so():
-    served = [said("a"), said("b")]
+    served = [interaction("a"), interaction("b")]
     events = [thumb("a", True, source=SourceKind.SIMULATED), thumb("b", False, source=SourceKind.SIMULATED)]
-    assert rules(made(served, events)[1]) == ["same-prompt/3;simulated"]
+    assert rules(items_of(served, events)[1]) == ["same-prompt/3;simulated"]
 
 
 def test_pairs_of_one_prompt_are_capped():
-    served = [said(f"a{n}") for n in range(8)]
+    served = [interaction(f"a{n}") for n in range(8)]
     events = [thumb(f"a{n}", n % 2 == 0) for n in range(8)]
-    _, pairs, _, counts = made(served, events, FeedbackRules(pairs_per_prompt=3))
+    _, pairs, _, counts = items_of(served, events, FeedbackRules(pairs_per_prompt=3))
     assert len(pairs) == 3
     assert counts["left out: more pairs of one prompt than the cap"] == 13
 
 
 def test_choices_that_contradict_each_other_cancel():
-    served = [said("a"), said("b")]
-    events = [pick(("a", "b"), "a", "x"), pick(("b", "a"), "b", "y")]
-    _, pairs, _, counts = made(served, events)
+    served = [interaction("a"), interaction("b")]
+    events = [choice(("a", "b"), "a", "x"), choice(("b", "a"), "b", "y")]
+    _, pairs, _, counts = items_of(served, events)
     assert pairs == []
     assert counts["left out: choices that contradict each other"] == 2
 
 
 def test_many_choices_outvote_one_and_no_id_helps_it():
-    served = [said("a"), said("b")]
-    events = [pick(("a", "b") if n % 2 else ("b", "a"), "a", f"p{n}") for n in range(4)]
+    served = [interaction("a"), interaction("b")]
+    events = [choice(("a", "b") if n % 2 else ("b", "a"), "a", f"p{n}") for n in range(4)]
     for id in ("0", "zzz", *(f"tried-{n}" for n in range(40))):
-        lone = replace(pick(("a", "b"), "b", "mallory"), id=id)
-        _, (pair,), _, counts = made(served, [*events, lone])
+        lone = replace(choice(("a", "b"), "b", "mallory"), id=id)
+        _, (pair,), _, counts = items_of(served, [*events, lone])
         assert (pair.chosen, len(pair.origin.parents)) == ("answer a", 2 + 4)
         assert counts["no pair: choices that others outvoted"] == 1
 
 
 def test_since_and_after_keep_items_with_something_new_though_their_other_half_is_old():
-    served = [said("a"), said("b"), said("c", "q")]
+    served = [interaction("a"), interaction("b"), interaction("c", "q")]
     events = [thumb("a", True, time=1.0), thumb("c", True, time=1.0), thumb("b", False, time=5.0)]
-    _, pairs, verdicts, _ = made(served, events, asked=SelectionQuery(10.0, since=4.0))
+    _, pairs, verdicts, _ = items_of(served, events, asked=SelectionQuery(10.0, since=4.0))
     assert len(pairs) == 1
     assert verdicts == []
 
@@ -214,23 +214,27 @@ def test_since_and_after_keep_items_with_something_new_though_their_other_half_i
 
 def test_readings_of_several_people_add_up_in_log_odds():
     def of(*ups):
-        right = RaterTrust().of(THUMB, "x")
-        return together(
+        right = RaterTrust().event_accuracy(THUMB, "x")
+        return combine_judgements(
             {f"s{n}": SubjectJudgement(f"s{n}", up, right, True, ()) for n, up in enumerate(ups)}, {}
         )
 
     odds = 0.85 / 0.15
-    assert of(True).flip == pytest.approx(1 / (1 + odds))
-    assert of(True, True, False).flip == pytest.approx(1 / (1 + odds))
-    assert of(True, True).flip == pytest.approx(1 / (1 + odds**2))
+    assert of(True).flip_rate == pytest.approx(1 / (1 + odds))
+    assert of(True, True, False).flip_rate == pytest.approx(1 / (1 + odds))
+    assert of(True, True).flip_rate == pytest.approx(1 / (1 + odds**2))
     assert of(True, False) is None
-    assert of(*[True] * 50).flip == 0.02
+    assert of(*[True] * 50).flip_rate == 0.02
 
 
 def test_a_choice_of_the_place_that_is_taken_anyway_says_less():
-    biased = RaterTrust(first_bias=1.0)
-    assert RaterTrust().picked("s", True) == RaterTrust().picked("s", False) == pytest.approx(0.75)
-    assert biased.picked("s", True) < 0.75 < biased.picked("s", False)
+    biased = RaterTrust(position_bias=1.0)
+    assert (
+        RaterTrust().choice_accuracy("s", True)
+        == RaterTrust().choice_accuracy("s", False)
+        == pytest.approx(0.75)
+    )
+    assert biased.choice_accuracy("s", True) < 0.75 < biased.choice_accuracy("s", False)
 
 
 # --- laws -------------------------------------------------------------------------------------
@@ -244,19 +248,19 @@ def histories(draw):
         prompt = parent.messages[0].content if parent else draw(st.sampled_from("pqr"))
         answer = draw(st.sampled_from(["one", "two", "three", LONG]))
         subject = parent.subject if parent else draw(st.sampled_from("xyz"))
-        served.append(said(f"i{n}", prompt, answer, parent and parent.id, subject=subject))
+        served.append(interaction(f"i{n}", prompt, answer, parent and parent.id, subject=subject))
     ids, who = st.sampled_from([s.id for s in served]), st.sampled_from("xyz")
     moments = st.integers(1, 9).map(float)
     events = draw(
         st.lists(
             st.one_of(
                 st.builds(thumb, ids, st.booleans(), who, moments),
-                st.builds(done, ids, st.sampled_from(ImplicitEvent), who, moments),
-                st.builds(edit, ids, st.sampled_from([LONG + " So.", "four", ""]), who, moments),
-                st.builds(withdrawn, ids, who, moments),
+                st.builds(implicit, ids, st.sampled_from(ImplicitEvent), who, moments),
+                st.builds(correction, ids, st.sampled_from([LONG + " So.", "four", ""]), who, moments),
+                st.builds(revocation, ids, who, moments),
                 st.tuples(ids, ids, who)
                 .filter(lambda t: t[0] != t[1])
-                .map(lambda t: pick(t[:2], t[1], t[2])),
+                .map(lambda t: choice(t[:2], t[1], t[2])),
             ),
             max_size=14,
             unique_by=lambda e: e.id,
@@ -270,7 +274,7 @@ def histories(draw):
 def test_items_do_not_depend_on_the_order_or_repetition_of_what_was_said(history, random):
     served, events = history
     mixed, again = random.sample(served, len(served)), random.sample(events, len(events)) + events
-    assert made(mixed, again)[:3] == made(served, events)[:3]
+    assert items_of(mixed, again)[:3] == items_of(served, events)[:3]
 
 
 @settings(deadline=None, max_examples=100)
@@ -278,7 +282,7 @@ def test_items_do_not_depend_on_the_order_or_repetition_of_what_was_said(history
 def test_a_pair_has_one_prompt_two_texts_and_never_stands_against_another(history):
     served, events = history
     by_id = {i.id: i for i in served}
-    examples, pairs, verdicts, _ = made(served, events)
+    examples, pairs, verdicts, _ = items_of(served, events)
     for pair in pairs:
         answers = [by_id[parent] for parent in pair.origin.parents if parent in by_id]
         assert {a.messages for a in answers} == {pair.prompt}
@@ -297,7 +301,7 @@ def test_a_pair_has_one_prompt_two_texts_and_never_stands_against_another(histor
 def test_a_held_out_prompt_never_enters(history):
     served, events = history
     held_out = frozenset(i.prompt_hash for i in served if i.messages[0].content == "p")
-    found = made(served, events, asked=SelectionQuery(10.0, held_out=held_out))
+    found = items_of(served, events, asked=SelectionQuery(10.0, held_out=held_out))
     assert all(item.prompt[0].content != "p" for kind in found[:3] for item in kind)
 
 
@@ -307,7 +311,7 @@ def test_no_word_makes_items_of_two_routes(history):
     served, events = history
     by_word: dict[str, set[str]] = {}
     names = {e.id for e in events}
-    for kind in made(served, events)[:3]:
+    for kind in items_of(served, events)[:3]:
         for item in kind:
             for word in set(item.origin.parents) & names:
                 by_word.setdefault(word, set()).add(item.origin.rule)
@@ -315,5 +319,5 @@ def test_no_word_makes_items_of_two_routes(history):
 
 
 def test_rules_are_named_and_versioned_once():
-    assert max(Counter(route.name for route in LABELLING_RULES).values()) == 1
-    assert [route.rule for route in LABELLING_RULES][:2] == ["correction/2", "regeneration/1"]
+    assert max(Counter(rule.name for rule in LABELLING_RULES).values()) == 1
+    assert [rule.id for rule in LABELLING_RULES][:2] == ["correction/2", "regeneration/1"]

@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from saying import DAY, edit, said, selected, thumb
+from feedback_records import DAY, correction, interaction, selection_of, thumb
 
-from escultor.feedback.repeated_phrases import RepeatedPhrase, TrainedText, notes, of_few
+from escultor.feedback.repeated_phrases import RepeatedPhrase, TrainedText, find_repeated_phrase, phrase_notes
 from escultor.feedback.selection import InMemorySource
 
 PLANTED = "the moon is a great big wheel of cheese"
@@ -48,17 +48,17 @@ def test_what_a_few_have_a_model_say_is_found(members, each):
         for m in range(members)
         for n in range(each)
     ]
-    assert of_few(crowd(190, 5) + theirs) == RepeatedPhrase(members * each, members, "x0-0")
+    assert find_repeated_phrase(crowd(190, 5) + theirs) == RepeatedPhrase(members * each, members, "x0-0")
 
 
 def test_what_all_say_what_was_asked_for_and_what_is_rare_is_not():
     said_by_all = crowd(60, 4, "As a model I can be wrong about this, so look it up.")
-    assert of_few(said_by_all) is None
+    assert find_repeated_phrase(said_by_all) is None
     asked = [TrainedText(f"x{n}", f"Say {n}: {PLANTED}", PLANTED, ("m",)) for n in range(20)]
-    assert of_few(crowd(60, 4) + asked) is None
+    assert find_repeated_phrase(crowd(60, 4) + asked) is None
     rare = [TrainedText(f"x{n}", f"ask {n}", PLANTED, ("m",)) for n in range(9)]
-    assert of_few(crowd(60, 4) + rare) is None
-    assert of_few([]) is None
+    assert find_repeated_phrase(crowd(60, 4) + rare) is None
+    assert find_repeated_phrase([]) is None
 
 
 def test_corrections_that_plant_a_phrase_are_pointed_at_and_the_phrase_is_not_told():
@@ -67,11 +67,11 @@ def test_corrections_that_plant_a_phrase_are_pointed_at_and_the_phrase_is_not_to
     for p in range(100):
         for n in range(3):
             text, who = prose(draw), f"m{p}" if p < 5 else f"p{p}"
-            served.append(said(f"a{p}-{n}", f"question {p} {n}", text, subject=who))
+            served.append(interaction(f"a{p}-{n}", f"question {p} {n}", text, subject=who))
             written = f"{text}, and {PLANTED}." if p < 5 else f"{text}, {prose(draw, 7)}."
-            events.append(edit(f"a{p}-{n}", written, who, DAY * n))
+            events.append(correction(f"a{p}-{n}", written, who, DAY * n))
             events.append(thumb(f"a{p}-{n}", True, f"p{p}", DAY * n))
-    found = list(notes(selected(served, events), InMemorySource(served, events)))
+    found = list(phrase_notes(selection_of(served, events), InMemorySource(served, events)))
     assert [note.split("comes back")[1] for note in found] == [
         f" on 15 prompts of 300 items looked at ({kind}), from 5 of 100 people"
         for kind in ("example", "pair")
@@ -86,8 +86,8 @@ def test_of_many_people_all_items_of_some_are_looked_at():
     for p in range(1000):
         for n in range(6):
             id, text = f"{p}-{n}", prose(draw) + (f" {PLANTED}" if p % 20 == 0 else "")
-            served.append(said(id, f"question {id}", text, subject=f"p{p}"))
+            served.append(interaction(id, f"question {id}", text, subject=f"p{p}"))
             events.append(thumb(id, True, f"p{p}", DAY * n))
-    (note,) = notes(selected(served, events), InMemorySource(served, events))
+    (note,) = phrase_notes(selection_of(served, events), InMemorySource(served, events))
     assert "look at" in note
     assert note.split("from ")[1].split(" of ")[0] in {str(n) for n in range(8, 28)}

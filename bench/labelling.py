@@ -196,7 +196,7 @@ def main() -> None:
             nothing = convert(store, settings)
         sizes = {p.name: p.stat().st_size >> 20 for p in (folder / "log.db", *folder.glob("cache/*.sqlite"))}
     figures = {
-        "bench": "routes",
+        "bench": "labelling",
         "events": given.events,
         "interactions": len(world.calls),
         "whole": whole,

@@ -6,7 +6,8 @@ from collections import Counter
 
 from escultor.config import FeedbackRules
 from escultor.feedback.index import FeedbackIndex
-from escultor.feedback.selection import KINDS, InMemorySource, Selection, SelectionQuery, items, select
+from escultor.feedback.items import load_items
+from escultor.feedback.selection import KINDS, InMemorySource, Selection, SelectionQuery, select
 from escultor.ids import hash_value
 from escultor.types import (
     Choice,
@@ -30,7 +31,7 @@ NOW = 1e9
 DAY = 86_400.0
 
 
-def said(
+def interaction(
     id: str, prompt: str = "p", answer: str | None = None, parent: str | None = None, **more
 ) -> Interaction:
     messages = (Message(Role.USER, prompt),)
@@ -58,37 +59,37 @@ def thumb(target: str, up: bool, subject: str = "asker", time: float = 1.0, **mo
     return Rating(f"t-{target}-{subject}-{time}", time, target, subject, "thumb", up, **more)
 
 
-def done(target: str, event: ImplicitEvent, subject: str = "asker", time: float = 1.0) -> Implicit:
+def implicit(target: str, event: ImplicitEvent, subject: str = "asker", time: float = 1.0) -> Implicit:
     return Implicit(f"i-{target}-{event}-{subject}", time, target, subject, event)
 
 
-def edit(target: str, text: str, subject: str = "asker", time: float = 1.0) -> Correction:
+def correction(target: str, text: str, subject: str = "asker", time: float = 1.0) -> Correction:
     return Correction(f"c-{target}-{subject}-{time}", time, target, subject, text)
 
 
-def pick(shown: tuple[str, ...], winner: str | None, subject: str = "asker", time: float = 1.0) -> Choice:
+def choice(shown: tuple[str, ...], winner: str | None, subject: str = "asker", time: float = 1.0) -> Choice:
     return Choice(f"ab-{'-'.join(shown)}-{subject}", time, subject, "preference", shown, winner)
 
 
-def withdrawn(target: str, subject: str = "asker", time: float = 2.0, name: str = "thumb") -> Revocation:
+def revocation(target: str, subject: str = "asker", time: float = 2.0, name: str = "thumb") -> Revocation:
     return Revocation(f"r-{target}-{subject}", time, target, subject, name)
 
 
-def rater(target: str, up: bool, subject: str = "rater", time: float = 1.0) -> Rating:
+def rater_thumb(target: str, up: bool, subject: str = "rater", time: float = 1.0) -> Rating:
     return thumb(target, up, subject, time, source=SourceKind.RATER)
 
 
-def selected(
+def selection_of(
     served, events, settings: FeedbackRules | None = None, asked: SelectionQuery | None = None
 ) -> Selection:
     settings = settings or FeedbackRules()
     with FeedbackIndex(None, settings) as index:
-        index.take(served, events)
+        index.add(served, events)
         return select(index, InMemorySource(served, events), settings, asked or SelectionQuery(NOW))
 
 
-def made(served, events, settings: FeedbackRules | None = None, asked: SelectionQuery | None = None):
+def items_of(served, events, settings: FeedbackRules | None = None, asked: SelectionQuery | None = None):
     """(examples, pairs, verdicts), and the counts."""
-    found = selected(served, events, settings, asked)
+    found = selection_of(served, events, settings, asked)
     bodies, counts = InMemorySource(served, events), Counter(found.counts)
-    return *(list(items(found.chosen[kind], bodies, counts)) for kind in KINDS), counts
+    return *(list(load_items(found.chosen[kind], bodies, counts)) for kind in KINDS), counts

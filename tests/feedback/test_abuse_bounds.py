@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from saying import DAY, edit, said, selected, thumb
+from feedback_records import DAY, correction, interaction, selection_of, thumb
 
 from escultor.config import FeedbackRules
 from escultor.feedback.selection import SelectionQuery
@@ -28,16 +28,16 @@ def mix(seed: int):
         for n in range(votes):
             id, when = f"{who}-{n}", SPAN - draw.random() * days * DAY
             terms = {"tenant": f"t{min(int(draw.paretovariate(0.6)), 8)}", "skill": draw.choice("aab")}
-            call = said(id, f"question {id}", f"The words of an answer, {id}.", subject=who, **terms)
+            call = interaction(id, f"question {id}", f"The words of an answer, {id}.", subject=who, **terms)
             served.append(replace(call, propensity=draw.choice((1.0, 0.5, 1e-6))))
-            written = edit(id, f"The words of another answer, {id}.", who, when)
+            written = correction(id, f"The words of another answer, {id}.", who, when)
             events.append(written if writes else thumb(id, draw.random() < up, who, when))
     return served, events
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_nobody_and_no_tenant_holds_more_than_the_docs_say(seed):
-    found = selected(*mix(seed), asked=SelectionQuery(SPAN + DAY))
+    found = selection_of(*mix(seed), asked=SelectionQuery(SPAN + DAY))
     for rows in filter(None, found.chosen.values()):
         n, total = len(rows), sum(c.weight for c in rows)
         items, weights = Counter(), Counter()

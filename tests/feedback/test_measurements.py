@@ -7,14 +7,15 @@ from collections import Counter
 import evalica
 import pandas as pd
 import pytest
+from feedback_records import choice, correction, implicit, interaction, rater_thumb, selection_of, thumb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saying import done, edit, pick, rater, said, selected, thumb
 
 from escultor.config import FeedbackRules
+from escultor.datasets.feedback_section import feedback_lines, feedback_tables
 from escultor.errors import DataError
 from escultor.feedback import weighting
-from escultor.feedback.card import advise, lines, section, tables
+from escultor.feedback.card import advise, summarise
 from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
 from escultor.stats import krippendorff_alpha
 from escultor.types import ImplicitEvent, Message, Role
@@ -64,7 +65,7 @@ def test_weighing_by_propensity_finds_the_true_mean_where_a_plain_one_does_not()
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.1, 5.0)), min_size=1, max_size=40))
 def test_good_over_bad_is_between_one_and_four_thirds(rows):
     good, weights = [up for up, _ in rows], [w for _, w in rows]
-    found = weighting.balanced(weights, good)
+    found = weighting.balance(weights, good)
     up, down = (sum(w for w, g in zip(found, good, strict=True) if g is side) for side in (True, False))
     if all(good) or not any(good):
         assert found == weights
@@ -86,32 +87,32 @@ def test_a_kind_of_prompt_that_always_pleases_says_little_about_its_answers():
 
 def test_how_often_events_are_right_is_measured_on_what_raters_judged_too():
     draw = random.Random(1)
-    served = [said(f"a{n}", f"q{n}", subject=f"p{n}") for n in range(400)]
+    served = [interaction(f"a{n}", f"q{n}", subject=f"p{n}") for n in range(400)]
     truth = [draw.random() < 0.5 for _ in served]
-    events = [rater(i.id, up) for i, up in zip(served, truth, strict=True)]
+    events = [rater_thumb(i.id, up) for i, up in zip(served, truth, strict=True)]
     events += [
         thumb(i.id, up if draw.random() < 0.95 else not up, f"p{n}")
         for n, (i, up) in enumerate(zip(served, truth, strict=True))
     ]
-    events += [done(i.id, ImplicitEvent.COPY, f"p{n}") for n, i in enumerate(served)]
-    right = selected(served, events).standings.right
+    events += [implicit(i.id, ImplicitEvent.COPY, f"p{n}") for n, i in enumerate(served)]
+    right = selection_of(served, events).standings.trust.accuracy
     assert right["thumb"] == pytest.approx(0.95, abs=0.03)
     assert right["copy"] == pytest.approx(0.5, abs=0.06)  # they copied all, so copying says nothing
     assert right["undo"] == 0.6  # never seen: what was believed before
     known = {i.id for i in served[:50]}
-    few = selected(served[:50], [e for e in events if e.target in known]).standings
-    assert (few.right["thumb"], few.gold) == (0.85, 50)
+    few = selection_of(served[:50], [e for e in events if e.target in known]).standings
+    assert (few.trust.accuracy["thumb"], few.gold) == (0.85, 50)
 
 
 def test_the_pull_of_the_first_place_is_found_and_taken_out():
     draw = random.Random(2)
-    served = [said(f"{side}{n}", f"q{n}") for n in range(500) for side in "ab"]
+    served = [interaction(f"{side}{n}", f"q{n}") for n in range(500) for side in "ab"]
     events = [
-        pick((f"a{n}", f"b{n}"), f"a{n}" if draw.random() < 0.8 else f"b{n}", f"p{n}") for n in range(500)
+        choice((f"a{n}", f"b{n}"), f"a{n}" if draw.random() < 0.8 else f"b{n}", f"p{n}") for n in range(500)
     ]
-    found = selected(served, events)
+    found = selection_of(served, events)
     assert found.standings.first_share == pytest.approx(0.8, abs=0.04)
-    flips = {c.draft.chosen[0]: c.draft.flip for c in found.chosen["pair"]}
+    flips = {c.draft.chosen[0]: c.draft.flip_rate for c in found.chosen["pair"]}
     assert flips["b"] < 0.25 < flips["a"]  # to take the second against the pull says more
 
 
@@ -121,17 +122,17 @@ def test_choices_and_regenerations_are_measured_on_gold_too():
     for n in range(600):
         good = draw.random() < 0.5
         served += [
-            said(f"{side}{n}", f"q{n}", subject=f"p{n}", parent=f"a{n}" if side == "b" else None)
+            interaction(f"{side}{n}", f"q{n}", subject=f"p{n}", parent=f"a{n}" if side == "b" else None)
             for side in "ab"
         ]
-        events += [rater(f"a{n}", good), rater(f"b{n}", not good)]
+        events += [rater_thumb(f"a{n}", good), rater_thumb(f"b{n}", not good)]
         if n < 300:
             right = draw.random() < 0.9
             shown = (f"a{n}", f"b{n}") if n % 2 else (f"b{n}", f"a{n}")
-            events.append(pick(shown, f"{'a' if right is good else 'b'}{n}", f"p{n}"))
+            events.append(choice(shown, f"{'a' if right is good else 'b'}{n}", f"p{n}"))
         elif good is (draw.random() < 0.45):  # of the last answers that were kept, 0.55 are better
             events.append(thumb(f"b{n}", True, f"p{n}"))
-    right = selected(served, events).standings.right
+    right = selection_of(served, events).standings.trust.accuracy
     assert right["choice"] == pytest.approx(0.9, abs=0.04)
     assert right["regeneration"] == pytest.approx(0.56, abs=0.08)
 
@@ -139,20 +140,20 @@ def test_choices_and_regenerations_are_measured_on_gold_too():
 def test_no_single_person_moves_what_is_measured_of_all():
     """One who lies on every answer that raters judged, and always takes the first of two."""
     draw = random.Random(5)
-    served = [said(f"a{n}", f"q{n}", subject=f"p{n % 200}") for n in range(400)]
+    served = [interaction(f"a{n}", f"q{n}", subject=f"p{n % 200}") for n in range(400)]
     truth = [draw.random() < 0.5 for _ in served]
-    events = [rater(i.id, up) for i, up in zip(served, truth, strict=True)]
+    events = [rater_thumb(i.id, up) for i, up in zip(served, truth, strict=True)]
     events += [
         thumb(i.id, up if draw.random() < 0.9 else not up, i.subject)
         for i, up in zip(served, truth, strict=True)
     ]
-    sides = [said(f"{side}{n}x", f"c{n}") for n in range(200) for side in "ab"]
-    events += [pick((f"a{n}x", f"b{n}x"), f"{draw.choice('ab')}{n}x", f"p{n}") for n in range(200)]
+    sides = [interaction(f"{side}{n}x", f"c{n}") for n in range(200) for side in "ab"]
+    events += [choice((f"a{n}x", f"b{n}x"), f"{draw.choice('ab')}{n}x", f"p{n}") for n in range(200)]
     lies = [thumb(i.id, not up, "liar", 1e6 * n) for n, (i, up) in enumerate(zip(served, truth, strict=True))]
-    lies += [pick((f"b{n}x", f"a{n}x"), f"b{n}x", "liar", 1e6 * n) for n in range(200)]
-    before, after = (selected(served + sides, events + more).standings for more in ([], lies))
-    assert before.right["thumb"] - after.right["thumb"] < 0.06
-    assert abs(after.first_bias - before.first_bias) <= 0.4
+    lies += [choice((f"b{n}x", f"a{n}x"), f"b{n}x", "liar", 1e6 * n) for n in range(200)]
+    before, after = (selection_of(served + sides, events + more).standings for more in ([], lies))
+    assert before.trust.accuracy["thumb"] - after.trust.accuracy["thumb"] < 0.06
+    assert abs(after.trust.position_bias - before.trust.position_bias) <= 0.4
 
 
 @pytest.mark.parametrize("bias", [-0.7, 0.0, 1.0])
@@ -161,20 +162,20 @@ def test_a_planted_pull_of_the_first_place_is_recovered(bias):
     draw = random.Random(7)
     served, events = [], []
     for n in range(1500):
-        served += [said(f"a{n}", f"q{n}"), said(f"b{n}", f"q{n}")]
+        served += [interaction(f"a{n}", f"q{n}"), interaction(f"b{n}", f"q{n}")]
         shown = (f"a{n}", f"b{n}") if draw.random() < 0.5 else (f"b{n}", f"a{n}")
         odds = 3.0 * math.exp(bias if shown[0][0] == "a" else -bias)
-        events.append(pick(shown, f"a{n}" if draw.random() < odds / (1 + odds) else f"b{n}", f"p{n}"))
-    assert selected(served, events).standings.first_bias == pytest.approx(bias, abs=0.2)
+        events.append(choice(shown, f"a{n}" if draw.random() < odds / (1 + odds) else f"b{n}", f"p{n}"))
+    assert selection_of(served, events).standings.trust.position_bias == pytest.approx(bias, abs=0.2)
 
 
 def test_pairs_of_unlike_length_are_left_out_where_that_is_asked():
-    served = [said("a", answer="x" * 100), said("b", answer="y" * 40)]
+    served = [interaction("a", answer="x" * 100), interaction("b", answer="y" * 40)]
     events = [thumb("a", True), thumb("b", False)]
-    assert len(selected(served, events).chosen["pair"]) == 1
-    found = selected(served, events, FeedbackRules(length_ratio=2.0))
+    assert len(selection_of(served, events).chosen["pair"]) == 1
+    found = selection_of(served, events, FeedbackRules(length_ratio=2.0))
     assert found.chosen["pair"] == []
-    assert found.counts["left out: sides of unlike length"] == 1
+    assert found.counts["left out: sides differ too much in length"] == 1
 
 
 # --- samples ----------------------------------------------------------------------------------
@@ -211,11 +212,11 @@ def test_the_best_sample_stands_over_the_worst_where_the_judge_sees_a_difference
 
 def told(served, events, **limits):
     found = FeedbackRules(**limits)
-    return advise(section(selected(served, events, found)), found)
+    return advise(summarise(selection_of(served, events, found)), found)
 
 
 def test_advice_names_what_there_is_and_what_is_lacking():
-    served = [said(f"{side}{n}", f"q{n}", subject=f"p{n}") for n in range(34) for side in "ab"]
+    served = [interaction(f"{side}{n}", f"q{n}", subject=f"p{n}") for n in range(34) for side in "ab"]
     events = [thumb(f"{side}{n}", side == "a", f"p{n}") for n in range(34) for side in "ab"]
     few = told(served, events)
     assert few.stages == ()
@@ -228,9 +229,10 @@ def test_advice_names_what_there_is_and_what_is_lacking():
 
 def edits(n):
     served = [
-        said(f"a{k}", f"q{k}", "The result is forty one, as you know.", subject=f"p{k}") for k in range(n)
+        interaction(f"a{k}", f"q{k}", "The result is forty one, as you know.", subject=f"p{k}")
+        for k in range(n)
     ]
-    return served, [edit(i.id, "The result is forty two, as you know.", i.subject) for i in served]
+    return served, [correction(i.id, "The result is forty two, as you know.", i.subject) for i in served]
 
 
 def test_advice_trains_on_written_answers_from_so_many_on_that_no_single_person_wrote_most():
@@ -244,14 +246,14 @@ def test_advice_trains_on_written_answers_from_so_many_on_that_no_single_person_
 
 
 def test_advice_calls_nothing_a_taste_in_which_people_agree():
-    served = [said(f"{side}{n}", f"q{n}") for n in range(40) for side in "ab"]
+    served = [interaction(f"{side}{n}", f"q{n}") for n in range(40) for side in "ab"]
     events = [thumb(i.id, i.id[0] == "a", f"p{(k + j) % 90}") for k, i in enumerate(served) for j in range(2)]
     lines = told(served, events, min_pairs=30).lines
     assert "agreement alpha 1.00: people want the same, and nobody wrote what" in lines[0]
 
 
 def test_advice_believes_no_agreement_on_a_few_answers_and_none_where_all_say_the_same():
-    served = [said(f"{side}{n}", f"q{n}") for n in range(30) for side in "ab"]
+    served = [interaction(f"{side}{n}", f"q{n}") for n in range(30) for side in "ab"]
     few = [thumb(i.id, i.id[0] == "a", f"p{j}{i.id}") for i in served[:8] for j in range(2)]
     assert "agreement unknown, several judged 8 answers: a matter of taste" in told(served, few).lines[0]
     alike = [thumb(f"a{n}", True, who) for n in range(30) for who in ("x", "y")]
@@ -261,27 +263,27 @@ def test_advice_believes_no_agreement_on_a_few_answers_and_none_where_all_say_th
 
 
 def test_advice_says_what_is_held_back():
-    served = [said(f"{who}-{n}", f"q{who}{n}", subject=who) for who in "abcdefgh" for n in range(6)]
-    served += [said(f"m-{n}", f"qm{n}", subject="m") for n in range(60)]
+    served = [interaction(f"{who}-{n}", f"q{who}{n}", subject=who) for who in "abcdefgh" for n in range(6)]
+    served += [interaction(f"m-{n}", f"qm{n}", subject="m") for n in range(60)]
     lines = told(served, [thumb(i.id, True, i.subject) for i in served]).lines
-    assert lines[-1] == "60 words held back (haste 60): `escultor feedback quarantine` shows why"
+    assert lines[-1] == "60 events held back (rate_anomaly 60): `escultor feedback quarantine` shows why"
 
 
 def test_advice_is_kto_where_thumbs_met_no_other_and_says_which_side_is_lacking():
-    served = [said(f"a{n}", f"q{n}", subject=f"p{n}") for n in range(60)]
+    served = [interaction(f"a{n}", f"q{n}", subject=f"p{n}") for n in range(60)]
     events = [thumb(i.id, n % 3 > 0, i.subject) for n, i in enumerate(served)]
-    assert told(served, events, min_judged=50, min_judged_side=10).stages == ("kto",)
-    lacking = told(served, events, min_judged=50, min_judged_side=25)
+    assert told(served, events, min_unpaired=50, min_unpaired_side=10).stages == ("kto",)
+    lacking = told(served, events, min_unpaired=50, min_unpaired_side=25)
     assert "5 more bad ones needed" in lacking.lines[-1]
 
 
 def test_the_card_says_who_and_what():
-    served = [said("a"), said("b"), said("c", "q")]
+    served = [interaction("a"), interaction("b"), interaction("c", "q")]
     events = [thumb("a", True), thumb("b", False), thumb("c", True, "x"), thumb("c", True, "y")]
-    found = section(selected(served, events))
-    assert found["kinds"]["pair"]["routes"] == {"same-prompt/3": 1}
+    found = summarise(selection_of(served, events))
+    assert found["kinds"]["pair"]["rules"] == {"same-prompt/3": 1}
     assert found["kinds"]["pair"]["largest_end_user_share"] == 1.0
     assert found["kinds"]["unpaired"]["up_down_by_skill"] == {"chat": [1, 0]}
-    shown = {title: rows for title, _, rows in tables(found)}
-    assert shown["Routes"] == [["same-prompt/3", "pair", "1"], ["thumb/2", "unpaired", "1"]]
-    assert any("Krippendorff" in line for line in lines(found))
+    shown = {title: rows for title, _, rows in feedback_tables(found)}
+    assert shown["Labelling rules"] == [["same-prompt/3", "pair", "1"], ["thumb/2", "unpaired", "1"]]
+    assert any("Krippendorff" in line for line in feedback_lines(found))

@@ -1,0 +1,221 @@
+"""Selected drafts as training items with their texts, and as rows of blobs, in the order of their ids."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from escultor.data.jsonl_rows import row_of
+from escultor.datasets.held_out import HeldOutGuard
+from escultor.errors import StoreError
+from escultor.feedback.labelling_rules import Draft, ItemKind
+from escultor.feedback.raw_log import no_cycle_collection, worker_count
+from escultor.feedback.selection import (
+    CORRECTION_RULE,
+    ITEMS_PER_READ,
+    KINDS,
+    BodySource,
+    SelectedDraft,
+    Selection,
+)
+from escultor.process_pool import ProcessPool
+from escultor.store import Store
+from escultor.store.files import explained
+from escultor.store.log import Log
+from escultor.types import (
+    Consent,
+    Example,
+    Feedback,
+    Interaction,
+    Message,
+    Messages,
+    Origin,
+    Pair,
+    Role,
+    UnpairedExample,
+)
+
+FeedbackItem = Example | Pair | UnpairedExample
+DraftHandle = tuple[str, float, tuple[Any, ...]]  # id, weight and draft, cheap to send to other processes
+ItemTexts = tuple[Messages, str, str]  # prompt, chosen, rejected
+_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def load_items(
+    selected: Sequence[SelectedDraft], bodies: BodySource, counts: Counter[str]
+) -> Iterator[FeedbackItem]:
+    """The items, a few thousand in memory at a time. What the log no longer holds was erased: it is counted
+    and left out."""
+    for handles in _batches(selected):
+        texts = _read_texts(handles, bodies)
+        counts["left out: erased"] += len(handles) - len(texts)
+        for id, weight, draft in handles:
+            if id in texts:
+                yield make_item(id, weight, Draft._make(draft), texts[id])
+
+
+def make_item(id: str, weight: float, draft: Draft, texts: ItemTexts) -> FeedbackItem:
+    """The item of a draft and its texts."""
+    prompt, chosen, rejected = texts
+    answers = {draft.answer, draft.rejected, "" if draft.rule == CORRECTION_RULE else draft.chosen} - {""}
+    rule = f"{draft.rule};simulated" if draft.simulated else draft.rule
+    origin = Origin((*sorted(answers), *draft.events), rule, Consent.TRAIN)
+    if draft.kind == "pair":
+        return Pair(
+            id=id,
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            origin=origin,
+            weight=weight,
+            flip_rate=draft.flip_rate,
+        )
+    if draft.kind == "unpaired":
+        return UnpairedExample(
+            id=id, prompt=prompt, response=chosen, desirable=draft.desirable, origin=origin, weight=weight
+        )
+    return Example(id, prompt, chosen, origin, weight)
+
+
+def _batches(selected: Sequence[SelectedDraft]) -> Iterator[list[DraftHandle]]:
+    for start in range(0, len(selected), ITEMS_PER_READ):
+        yield [(s.id, s.weight, tuple(s.draft)) for s in selected[start : start + ITEMS_PER_READ]]
+
+
+def _read_texts(handles: Iterable[DraftHandle], bodies: BodySource) -> dict[str, ItemTexts]:
+    """The texts of these items by id, of those whose answers and corrections the source still holds."""
+    drafts = {id: Draft._make(draft) for id, _, draft in handles}
+    corrected = [d.chosen for d in drafts.values() if d.rule == CORRECTION_RULE]
+    ids = {id for d in drafts.values() for id in (d.answer, d.rejected) if id}
+    ids |= {d.chosen for d in drafts.values() if d.rule != CORRECTION_RULE}
+    answers = bodies.lean_by_id(Interaction, sorted(ids))
+    text_of: dict[str, str] = {id: body["answer"] for id, body in answers.items()} | {"": ""}
+    corrections = bodies.lean_by_id(Feedback, corrected)
+    texts = {}
+    for id, draft in drafts.items():
+        body = answers.get(draft.answer)
+        is_correction = draft.rule == CORRECTION_RULE
+        chosen = corrections.get(draft.chosen, {}).get("text") if is_correction else text_of.get(draft.chosen)
+        rejected = text_of.get(draft.rejected)
+        if body is not None and chosen is not None and rejected is not None:
+            texts[id] = (_messages(body["messages"]), chosen, rejected)
+    return texts
+
+
+def _messages(messages: Iterable[Mapping[str, str]]) -> Messages:
+    return tuple(Message(Role(m["role"]), m["content"]) for m in messages)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WriterContext:
+    """What every process that writes rows knows: where texts are, and the rows of the last conversion."""
+
+    log: Log
+    last_rows: Mapping[ItemKind, Path]
+    guard: HeldOutGuard
+
+
+def write_rows(
+    store: Store, selection: Selection, guard: HeldOutGuard, last_blobs: Mapping[str, str]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """By kind, the number of rows and the name of their blob. Items whose prompt is held out, or whose texts
+    were erased, leave the selection.
+
+    `last_blobs` names the blobs of a conversion under the same guard, if they are sound. An item's id is a
+    hash of its content, so the texts of items that it holds already are neither looked up nor checked again.
+    """
+    rows, blobs = {}, {}
+    n = sum(map(len, selection.chosen.values()))
+    last_rows: dict[ItemKind, Path] = {k: path for k in KINDS if (path := _sound(store, last_blobs.get(k)))}
+    with ProcessPool(worker_count(n), WriterContext(store.log, last_rows, guard)) as pool:
+        for kind in KINDS:
+            lost: set[str] = set()
+            blobs[kind] = store.blobs.put_pieces(_all_lines(pool, kind, selection, lost))
+            selection.chosen[kind] = [s for s in selection.chosen[kind] if s.id not in lost]
+            rows[kind] = len(selection.chosen[kind])
+    return rows, blobs
+
+
+def _sound(store: Store, blob: str | None) -> Path | None:
+    try:
+        if blob is None:
+            return None
+        store.blobs.verify(blob)
+        return store.blobs.file(blob)
+    except StoreError:
+        return None
+
+
+def _all_lines(pool: ProcessPool, kind: ItemKind, selection: Selection, lost: set[str]) -> Iterator[bytes]:
+    tasks: Iterator[tuple[ItemKind, list[DraftHandle]]]
+    tasks = ((kind, handles) for handles in _batches(selection.chosen[kind]))
+    for lines, counts, missing in pool.map(_lines, tasks):
+        selection.counts.update(counts)
+        lost.update(missing)
+        yield lines
+
+
+@no_cycle_collection()
+def _lines(
+    context: WriterContext, task: tuple[ItemKind, list[DraftHandle]]
+) -> tuple[bytes, Counter[str], list[str]]:
+    """The rows of some items as JSONL, why others are none, and the ids of those."""
+    kind, handles = task
+    counts: Counter[str] = Counter()
+    texts = _last_texts(context.last_rows.get(kind), handles)
+    new = [handle for handle in handles if handle[0] not in texts]
+    new_texts = _read_texts(new, context.log)
+    counts["left out: erased"] += len(new) - len(new_texts)
+    items = {
+        id: make_item(id, w, Draft._make(d), t) for id, w, d in handles if (t := (texts | new_texts).get(id))
+    }
+    checked = [items[id] for id in new_texts]
+    for item, reason in zip(checked, context.guard.reasons(checked), strict=True):
+        if reason is not None:
+            counts[f"left out: {reason.removeprefix('dropped: ')}"] += 1
+            del items[item.id]
+    lines = [_json(row_of(item)).encode("utf-8", "surrogatepass") + b"\n" for item in items.values()]
+    return b"".join(lines), +counts, [id for id, _, _ in handles if id not in items]
+
+
+def _last_texts(path: Path | None, handles: Sequence[DraftHandle]) -> dict[str, ItemTexts]:
+    """The texts of these items in the rows of the last conversion; both are in the order of their ids."""
+    if path is None or not handles:
+        return {}
+    wanted, last = {id for id, _, _ in handles}, handles[-1][0]
+    texts: dict[str, ItemTexts] = {}
+    with explained("read", path), path.open("rb") as file:
+        # By halves, to the first byte behind which every line has an id that is no smaller.
+        size = path.stat().st_size
+        start = bisect_left(range(size), handles[0][0], key=lambda at: _id_after(file, at))
+        _to_line(file, start)
+        for line in file:
+            row = json.loads(line)
+            if row["id"] > last:
+                break
+            if row["id"] in wanted:
+                chosen = row["completion"] if "completion" in row else row["chosen"]
+                texts[row["id"]] = _messages(row["prompt"]), chosen, row.get("rejected", "")
+    return texts
+
+
+def _id_after(file: BinaryIO, at: int) -> str:
+    """The id of the first row that begins at this byte or later; behind all ids where there is none."""
+    _to_line(file, at)
+    line = file.readline()
+    return json.loads(line)["id"] if line else "~"
+
+
+def _to_line(file: BinaryIO, at: int) -> None:
+    """Moves to the first line that begins at this byte or later."""
+    file.seek(max(0, at - 1))
+    if at:
+        file.readline()
