@@ -131,7 +131,7 @@ BROKEN = [
     (b'{"prompt": 3, "completion": "b"}\n', "data.jsonl:1: `prompt` is of the wrong type"),
     (b'{"prompt": "a"}\n', "data.jsonl:1: `completion` is missing"),
     (b'{"prompt": "a", "completion": ""}\n', "empty completion: 1"),
-    (b'["a", "b"]\n', "data.jsonl:1: the row is no object"),
+    (b'["a", "b"]\n', "data.jsonl:1: the row is not an object"),
 ]
 
 

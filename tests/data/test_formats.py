@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from escultor.data.importers import formats
 from escultor.data.importers.json_values import values
 from escultor.data.jsonl import read_jsonl
-from escultor.data.jsonl_rows import Fault
+from escultor.data.jsonl_rows import Fault, Skip, kind_of_row
 from escultor.errors import DataError
 from escultor.ids import plain
 from escultor.store import open_store
@@ -88,7 +89,7 @@ def test_a_broken_row_is_named_by_line_and_nothing_is_written(tmp_path):
     for part in (
         f"{path}:2: `conversations` is of the wrong type",
         f"{path}:3: ",
-        f"{path}:4: a turn is from nobody",
+        f"{path}:4: a turn is from an unknown role",
     ):
         assert part in str(caught.value)
     assert not (tmp_path / "out.jsonl").exists()
@@ -219,7 +220,7 @@ def test_a_broken_event_stops_the_import_before_anything_is_kept(store, tmp_path
     )
     with pytest.raises(DataError) as caught:
         formats.import_events(path, "langfuse", store.log, TERMS)
-    for part in (f"{path}:8: `value` is no number", f"{path}:9: the row is no object", f"{path}:10: "):
+    for part in (f"{path}:8: `value` is not a number", f"{path}:9: the row is not an object", f"{path}:10: "):
         assert part in str(caught.value)
     assert store.log.count(Feedback) == 0
 
@@ -242,33 +243,34 @@ anything = st.recursive(
 def test_no_row_breaks_an_importer(row):
     row = row if isinstance(row, dict) else {"messages": row}
     for convert in formats.ROWS.values():
-        formats._kind(convert, row)
+        with suppress(Fault, Skip):
+            kind_of_row(convert(row))
     for name in formats.EVENTS:
-        made = formats._made(_maker(name), row, 1, formats.ImportReport())
+        made = formats._records(_maker(name), row, 1, formats.ImportReport())
         assert all(isinstance(noun, Interaction | Feedback | Fault) for _, noun in made)
 
 
 def _maker(name):
     from functools import partial
 
-    from escultor.data.importers.interactions import served
-    from escultor.data.importers.langfuse import langfuse
-    from escultor.data.importers.open_webui import open_webui
+    from escultor.data.importers.interactions import parse_interaction
+    from escultor.data.importers.langfuse import parse_score
+    from escultor.data.importers.open_webui import parse_feedback
 
-    owui = partial(open_webui, subject_of=str, consent=Consent.TRAIN, counts=Counter())
+    owui = partial(parse_feedback, subject_of=str, consent=Consent.TRAIN, counts=Counter())
     return {
         "open-webui": owui,
-        "langfuse": lambda row: langfuse(row, str, None),
-        "interactions": lambda row: [served(row, str)],
+        "langfuse": lambda row: parse_score(row, str, None),
+        "interactions": lambda row: [parse_interaction(row, str)],
     }[name]
 
 
 def test_the_source_of_a_score_is_who_made_it():
-    from escultor.data.importers.langfuse import langfuse
+    from escultor.data.importers.langfuse import parse_score
 
     score = json.loads((HERE / "langfuse.jsonl").read_text().splitlines()[0])
     for source, kind in (("EVAL", SourceKind.LLM_JUDGE), ("ANNOTATION", SourceKind.RATER)):
-        assert langfuse(score | {"source": source}, str, None)[0].source is kind
+        assert parse_score(score | {"source": source}, str, None)[0].source is kind
 
 
 # --- values -----------------------------------------------------------------------------------

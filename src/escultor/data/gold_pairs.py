@@ -1,4 +1,4 @@
-"""Preference pairs from the model's own answers against gold."""
+"""Preference pairs of gold answers over the model's own answers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from collections.abc import Callable, Sequence
 from escultor.ids import hash_value
 from escultor.types import Example, Origin, Pair
 
-Score = Callable[[Example, str], float]
-
 
 def gold_pairs(
     examples: Sequence[Example],
     answers: Sequence[str],
-    score: Score,
+    score: Callable[[Example, str], float],
     below: float,
     counts: Counter[str],
 ) -> list[Pair]:
-    """Gold over the model's own answer, where the answer's score is under `below`.
+    """Pairs of gold over the model's own answer, where the answer scores under `below`; all are counted.
 
-    `score` is a stated one, in [0, 1], that gives gold 1. Answers at or above `below` make no pair:
-    nothing would be learnt but to tell good from good.
+    `score` is in [0, 1] and gives gold 1. Answers at or above `below` make no pair, which would only teach
+    to tell good from good.
     """
     pairs = []
     for example, answer in zip(examples, answers, strict=True):
@@ -32,6 +30,6 @@ def gold_pairs(
             counts["no pair: the answer is good enough"] += 1
         else:
             origin = Origin((example.id,), "gold-over-own/1", example.origin.consent)
-            name = hash_value([example.id, answer])
-            pairs.append(Pair(name, example.prompt, example.response, answer, origin))
+            id = hash_value([example.id, answer])
+            pairs.append(Pair(id, example.prompt, example.response, answer, origin))
     return pairs

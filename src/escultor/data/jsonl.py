@@ -1,14 +1,14 @@
-"""Users' files to nouns and back: JSONL, one JSON object on each line.
+"""JSONL files of training items, one JSON object on each line, read and written.
 
     document  {"text": TEXT}
-    example   {"prompt": SAID, "completion": SAID}, or {"messages": [...]}: the last answer is learnt
-    pair      {"prompt": SAID, "chosen": SAID, "rejected": SAID}; `prompt` may be left out where both
+    example   {"prompt": PROMPT, "completion": ANSWER}, or {"messages": [...]}: the last answer is learnt
+    pair      {"prompt": PROMPT, "chosen": ANSWER, "rejected": ANSWER}; `prompt` may be left out if both
               sides are messages that begin with it
-    unpaired  {"prompt": SAID, "completion": SAID, "label": true or false}
+    unpaired  {"prompt": PROMPT, "completion": ANSWER, "label": true or false}
 
-SAID is text, or messages `[{"role": "user", "content": TEXT}, ...]`. Optional are `id`, `weight`, a pair's
-`flip_rate`, and the `origin` that an exported row keeps. A row that is broken stops the import, ten
-such are gathered first; a row that is sound but teaches nothing is left out, counted and named.
+PROMPT and ANSWER are text or messages `[{"role": "user", "content": TEXT}, ...]`. Optional are `id`,
+`weight`, a pair's `flip_rate`, and the `origin` of an exported row. Broken rows stop
+an import with an error that lists the first ten; a sound row with nothing to learn is left out and counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -40,10 +40,10 @@ from escultor.store.files import whole
 from escultor.strict_json import JsonObject
 from escultor.types import Document, Example, Pair, RowKind, UnpairedExample
 
-MAX_PROBLEMS = 10  # gathered before an import is refused
-LOOKED_AT = 100  # rows from which the kind of a file is told
+MAX_PROBLEMS = 10  # collected before an import is refused
+MAX_KIND_ROWS = 100  # read to find the kind of a file
 MAX_LINES = 10  # line numbers kept for each reason
-_NOUNS: dict[type, RowKind] = {
+_KIND_OF_TYPE: dict[type, RowKind] = {
     Document: "document",
     Example: "example",
     Pair: "pair",
@@ -55,8 +55,8 @@ T = TypeVar("T", bound=TrainingItem)
 
 @dataclass(frozen=True, slots=True)
 class JsonlContents(Generic[T]):
-    """What a file held. `counts` says how many rows were kept, and by reason what was left out;
-    `skipped` names the first ten lines of each reason for which a row was left out."""
+    """The items of a file. `counts` has the rows kept, and those left out by reason; `skipped` the first ten
+    line numbers of each such reason."""
 
     items: tuple[T, ...]
     counts: dict[str, int]
@@ -74,29 +74,28 @@ def read_jsonl(path: Path, kind: Literal["unpaired"]) -> JsonlContents[UnpairedE
 @overload
 def read_jsonl(path: Path, kind: RowKind) -> JsonlContents[Any]: ...
 def read_jsonl(path: Path, kind: RowKind) -> JsonlContents[Any]:
-    """Read a file line by line. A row without `id` is named by the hash of what it says.
+    """Read a file line by line. A row without `id` gets the hash of its content as id.
 
-    Raises DataError naming file and line of the first broken rows, what was got, what is allowed and
-    the remedy; also when nothing is left to learn from.
+    Raises DataError with file and line of the first broken rows, what was got, what is allowed and the
+    remedy; also if nothing is left to learn from.
     """
     if kind not in KINDS:
         raise DataError("no such kind of row", repr(kind), KINDS)
     reader = Reader(path, kind)
-    for number, line in _lines(path):
-        reader.take(number, line)
+    for number, line in _read_lines(path):
+        reader.add(number, line)
         if len(reader.problems) >= MAX_PROBLEMS:
             break
-    return reader.done()
+    return reader.contents()
 
 
 def kind_of(path: Path) -> RowKind:
-    """What a file's first sound row is: document, example, pair or unpaired. Broken ones before it are what
-    those who read the file count or refuse.
+    """The kind of a file's first sound row. Broken rows before it are left to the reader of the file.
 
-    Raises DataError when none of the first hundred is one, or the file cannot be read.
+    Raises DataError if none of the first hundred rows is sound, or the file cannot be read.
     """
     problems: list[DataError] = []
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         if not line.strip():
             continue
         try:
@@ -107,40 +106,35 @@ def kind_of(path: Path) -> RowKind:
             problems.append(DataError(unknown, short(sorted(row)), SHAPES))
         except Fault as fault:
             problems.append(DataError(f"{path}:{number}: {fault}"))
-        if len(problems) == LOOKED_AT:
+        if len(problems) == MAX_KIND_ROWS:
             break
-    raise (
-        problems[0]
-        if problems
-        else DataError(f"{path} holds no rows", "an empty file", "one JSON object on each line")
-    )
+    if problems:
+        raise problems[0]
+    raise DataError(f"{path} holds no rows", "an empty file", "one JSON object on each line")
 
 
 def write_jsonl(path: Path, items: Iterable[TrainingItem]) -> int:
-    """Write items of one kind, whole or not at all, and return how many; `read_jsonl` gives them back.
+    """Write items of one kind, whole or not at all, and return how many. `read_jsonl` restores them.
 
-    Raises DataError for an item that would not come back as it is, StoreError when the disk refuses.
+    Raises DataError for an item that would not be restored exactly, StoreError if the disk refuses.
     """
     items = iter(items)
     first = next(items, None)
     if first is None:
         raise DataError(f"nothing to write to {path}", "no items", "one or more")
-    kind = _NOUNS.get(type(first))
+    kind = _KIND_OF_TYPE.get(type(first))
     if kind is None:
         raise DataError("no such item in a file", type(first).__name__, KINDS)
     reader = Reader(path, kind)
     number = 0
     with whole(path) as draft, draft.open("wb") as file:
-        for number, item in enumerate(_chained(first, items), 1):
+        for number, item in enumerate(chain((first,), items), 1):
             file.write(_line(reader, number, item))
     return number
 
 
-# --- lines ------------------------------------------------------------------------------------
-
-
 class Reader:
-    """Takes lines one by one and keeps what they hold; `convert` makes rows of ours of another's."""
+    """Collects the items of lines added one by one; `convert` first makes our rows of another format's."""
 
     def __init__(
         self, path: Path, kind: RowKind, convert: Callable[[JsonObject], JsonObject] = lambda row: row
@@ -152,14 +146,16 @@ class Reader:
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
         self.skipped: dict[str, list[int]] = {}
-        self.seen: dict[str, tuple[int, bytes]] = {}  # id -> line, hash of the whole row
+        self._ids: dict[str, tuple[int, bytes]] = {}  # id -> line, hash of the whole row
+        self._name = path.name.encode("utf-8", "replace").decode()  # as text, whatever its bytes
 
-    def take(self, number: int, line: bytes) -> None:
+    def add(self, number: int, line: bytes) -> None:
+        """Add one line: its item, the reason why it is left out, or the problem with it."""
         try:
             if not line.strip():
                 raise Skip("blank line")
             row = self.convert(decode(line))
-            item = build(self.kind, row, self.counts, f"{_unicode(self.path.name)}:{number}")
+            item = build(self.kind, row, self.counts, f"{self._name}:{number}")
             self._refuse_repeated(item.id, number, row)
         except Skip as skip:
             lines = self.skipped.setdefault(str(skip), [])
@@ -172,7 +168,8 @@ class Reader:
             self.items.append(item)
             self.counts["kept"] += 1
 
-    def done(self) -> JsonlContents[Any]:
+    def contents(self) -> JsonlContents[Any]:
+        """What the lines contain. Raises DataError for broken lines, or if no item was kept."""
         if self.problems:
             more = [f"  (stopped at the first {MAX_PROBLEMS})"] if len(self.problems) >= MAX_PROBLEMS else []
             lines = [f"  {problem}" for problem in self.problems]
@@ -185,20 +182,19 @@ class Reader:
         skipped = {reason: tuple(lines) for reason, lines in self.skipped.items()}
         return JsonlContents(tuple(self.items), dict(self.counts), skipped)
 
-    def _refuse_repeated(self, id: str, number: int, row: dict[str, Any]) -> None:
+    def _refuse_repeated(self, id: str, number: int, row: JsonObject) -> None:
         digest = bytes.fromhex(hash_value({key: row[key] for key in row.keys() & KEYS[self.kind]}))
-        before, same = self.seen.setdefault(id, (number, digest))
-        if before == number:
+        line, known_digest = self._ids.setdefault(id, (number, digest))
+        if line == number:
             return
-        if same == digest or "id" not in row:
+        if known_digest == digest or "id" not in row:
             raise Skip("exact duplicate")
-        raise Fault(
-            "`id` names two different rows", short(id), f"one row; line {before} has it too", "rename"
-        )
+        allowed = f"one row; line {line} has it too"
+        raise Fault("`id` names two different rows", short(id), allowed, "rename")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers, one in memory at a time; a byte-order mark is left out."""
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, one in memory at a time, without a byte-order mark."""
     try:
         with path.open("rb") as file:
             for first in islice(file, 1):
@@ -209,15 +205,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"{path} cannot be read", reason, "a JSONL file", "check the path") from error
 
 
-# --- and back ---------------------------------------------------------------------------------
-
-
 def _line(reader: Reader, number: int, item: TrainingItem) -> bytes:
-    """An item's line, read again to be sure that it comes back."""
-    problem = "it would come back changed"
+    """An item's line, read again to be sure that it is restored."""
+    problem = "it would be restored differently"
     try:
         line = json.dumps(row_of(item), ensure_ascii=False).encode() + b"\n"
-        reader.take(number, line)
+        reader.add(number, line)
         if reader.items and reader.items.pop() == item:
             return line
         problem = "; ".join([*reader.problems, *reader.skipped]) or problem
@@ -225,13 +218,3 @@ def _line(reader: Reader, number: int, item: TrainingItem) -> bytes:
         problem = str(error)
     id = ascii(getattr(item, "id", None))
     raise DataError(f"item {number} ({id}) cannot be written to {reader.path}", problem, f"a {reader.kind}")
-
-
-def _chained(first: TrainingItem, rest: Iterable[TrainingItem]) -> Iterator[TrainingItem]:
-    yield first
-    yield from rest
-
-
-def _unicode(name: str) -> str:
-    """A file's name as text, whatever bytes it is made of."""
-    return name.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""One line of JSON to one noun and back: what a row may say, checked strictly and without guessing."""
+"""One row of JSON as a training item and back, checked strictly and without guessing."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ KEYS: dict[RowKind, frozenset[str]] = {
     "unpaired": frozenset(("prompt", "completion", "label", "id", "weight", "origin")),
 }
 SHAPES = "{text}, {prompt, completion}, {messages}, {prompt, chosen, rejected} or {prompt, completion, label}"
-WEIGHT_LIMIT = 1e30  # and its inverse
+MAX_WEIGHT = 1e30  # and its inverse is the least: both are finite and not 0 as float32
 
 
 class Fault(Exception):
-    """Why a row is broken: the parts of a message."""
+    """A row is broken; the arguments are the parts of an error message."""
 
     def __str__(self) -> str:
         return say(*self.args)
 
 
 class Skip(Exception):
-    """Why a row is left out: a reason to count."""
+    """A sound row is left out; the argument is the reason under which it is counted."""
 
 
-def build(kind: RowKind, row: dict[str, Any], counts: Counter[str], where: str) -> TrainingItem:
-    """The noun that a row says; `where` names it as its own origin. Adds to `counts` what is not used.
+def build(kind: RowKind, row: JsonObject, counts: Counter[str], where: str) -> TrainingItem:
+    """The item of a row. `where` becomes its origin if it has none; keys that are not used are counted.
 
-    Raises Fault for a row that is broken, Skip for one that teaches nothing.
+    Raises Fault for a broken row, Skip for one with nothing to learn.
     """
     item = _BUILDERS[kind](row, counts, where)
     for key in row.keys() - KEYS[kind]:
@@ -70,92 +70,95 @@ def kind_of_row(row: JsonObject) -> RowKind | None:
     return "document" if "text" in keys else None
 
 
-def decode(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line; strict where `json` is not (NaN, keys given twice, half characters)."""
+def decode(line: bytes) -> JsonObject:
+    """The JSON object of a line. Stricter than `json`: no NaN, no repeated keys, no lone surrogates.
+
+    Raises Fault for anything else.
+    """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        at = f"byte {line[error.start]:#04x} at byte {error.start + 1} of the line"
-        raise Fault("the line is not UTF-8", at, "UTF-8", "save the file as UTF-8") from error
+        got = f"byte {line[error.start]:#04x} at byte {error.start + 1} of the line"
+        raise Fault("the line is not UTF-8", got, "UTF-8", "save the file as UTF-8") from error
     try:
         row = json.loads(text, object_pairs_hook=_object, parse_constant=no_constant)
-        written = json.dumps(row, ensure_ascii=False) if "\\u" in text else ""
+        # Only an escape can be a lone surrogate, which UTF-8 cannot encode.
+        is_unicode = "\\u" not in text or _is_unicode(json.dumps(row, ensure_ascii=False))
     except (ValueError, RecursionError) as error:
-        got: object = error
-        if isinstance(error, json.JSONDecodeError):
-            got = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        is_syntax = isinstance(error, json.JSONDecodeError)
+        message = f"{error.msg.removesuffix(' at')} at column {error.colno}" if is_syntax else error
         remedy = None if line.endswith(b"\n") else "the last line seems cut short; copy the file again"
-        raise Fault("the line is not JSON", got, "one JSON object on each line", remedy) from error
+        raise Fault("the line is not JSON", message, "one JSON object on each line", remedy) from error
     if not isinstance(row, dict):
-        raise Fault("the row is no object", short(row), SHAPES, "write one JSON object on each line")
-    if not _is_unicode(written):
+        raise Fault("the row is not an object", short(row), SHAPES, "write one JSON object on each line")
+    if not is_unicode:
         got = "half of a surrogate pair written as \\ud800 … \\udfff"
-        raise Fault("the row holds what is no character", got, "Unicode text", "correct the escape")
+        raise Fault("the row has an invalid escape", got, "Unicode text", "correct the escape")
     return row
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
-        raise Fault("the row gives a key twice", short(twice), "each key once", "remove one")
-    return found
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        repeated = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+        raise Fault("the row gives a key twice", short(repeated), "each key once", "remove one")
+    return unique
 
 
 # --- rows -------------------------------------------------------------------------------------
 
 
-def _document(row: dict[str, Any], counts: Counter[str], where: str) -> Document:
+def _document(row: JsonObject, counts: Counter[str], where: str) -> Document:
     text = _text(row, "text")
     if not text.strip():
         raise Skip("empty text")
-    return Document(_id(row, "document", text), text, _origin(row, "document", where))
+    return Document(_id(row, ["document", text]), text, _origin(row, "document", where))
 
 
-def _example(row: dict[str, Any], counts: Counter[str], where: str) -> Example:
+def _example(row: JsonObject, counts: Counter[str], where: str) -> Example:
     if "messages" in row:
         if extra := row.keys() & {"prompt", "completion"}:
             remedy = "give either"
             raise Fault("the row has two shapes", sorted({"messages", *extra}), SHAPES, remedy)
         prompt, response = _last_answer(row["messages"], counts)
     else:
-        prompt = _said(_field(row, "prompt"), "prompt")
+        prompt = _messages(_field(row, "prompt"), "prompt")
         response = _answer(row, "completion", prompt)
     _refuse_empty(prompt, completion=response)
     weight = _weight(row)
-    id = _id(row, "example", prompt, response, weight)
+    id = _id(row, ["example", prompt, response, weight])
     return Example(id, prompt, response, _origin(row, "example", where), weight)
 
 
-def _pair(row: dict[str, Any], counts: Counter[str], where: str) -> Pair:
+def _pair(row: JsonObject, counts: Counter[str], where: str) -> Pair:
     if "prompt" not in row and isinstance(row.get("chosen"), list) and len(row["chosen"]) > 1:
-        prompt = _said(row["chosen"], "chosen")[:-1]
+        prompt = _messages(row["chosen"], "chosen")[:-1]
     else:
-        prompt = _said(_field(row, "prompt"), "prompt")
+        prompt = _messages(_field(row, "prompt"), "prompt")
     chosen, rejected = _answer(row, "chosen", prompt), _answer(row, "rejected", prompt)
     _refuse_empty(prompt, chosen=chosen, rejected=rejected)
     if chosen == rejected:
         raise Skip("chosen equals rejected")
     weight, flip_rate = _weight(row), _number(row, "flip_rate", 0.0)
     if not 0 <= flip_rate < 0.5:
-        raise Fault("`flip_rate` is out of range", flip_rate, "0 up to, but not, 0.5: else swap the sides")
-    id = _id(row, "pair", prompt, chosen, rejected, weight, flip_rate)
-    return Pair(id, prompt, chosen, rejected, _origin(row, "pair", where), weight, flip_rate)
+        raise Fault("`flip_rate` is out of range", flip_rate, "0 to below 0.5; from 0.5 on swap the sides")
+    id, origin = _id(row, ["pair", prompt, chosen, rejected, weight, flip_rate]), _origin(row, "pair", where)
+    return Pair(id, prompt, chosen, rejected, origin=origin, weight=weight, flip_rate=flip_rate)
 
 
-def _unpaired(row: dict[str, Any], counts: Counter[str], where: str) -> UnpairedExample:
-    prompt = _said(_field(row, "prompt"), "prompt")
+def _unpaired(row: JsonObject, counts: Counter[str], where: str) -> UnpairedExample:
+    prompt = _messages(_field(row, "prompt"), "prompt")
     response = _answer(row, "completion", prompt)
     _refuse_empty(prompt, completion=response)
     label, weight = _field(row, "label"), _weight(row)
     if not isinstance(label, bool):
         raise Fault("`label` is of the wrong type", short(label), "true (a good answer) or false")
-    # The name that this kind had when ids were first made: the same content keeps its id.
-    id = _id(row, "judged", prompt, response, label, weight)
-    return UnpairedExample(id, prompt, response, label, _origin(row, "unpaired", where), weight)
+    # "judged" was the name of this kind when ids were first made: the same content keeps its id.
+    id, origin = _id(row, ["judged", prompt, response, label, weight]), _origin(row, "unpaired", where)
+    return UnpairedExample(id, prompt, response, label, origin=origin, weight=weight)
 
 
-_BUILDERS: dict[RowKind, Callable[[dict[str, Any], Counter[str], str], TrainingItem]] = {
+_BUILDERS: dict[RowKind, Callable[[JsonObject, Counter[str], str], TrainingItem]] = {
     "document": _document,
     "example": _example,
     "pair": _pair,
@@ -165,31 +168,31 @@ _BUILDERS: dict[RowKind, Callable[[dict[str, Any], Counter[str], str], TrainingI
 
 def _last_answer(value: Any, counts: Counter[str]) -> tuple[Messages, str]:
     if not isinstance(value, list):
-        raise Fault("`messages` is no list", short(value), "a list of messages")
-    said = _said(value, "messages")
-    at = max((i for i, message in enumerate(said) if message.role is Role.ASSISTANT), default=None)
-    if at is None:
-        got = short([str(message.role) for message in said])
-        raise Fault("`messages` holds no answer", got, "one of role assistant at least")
-    if more := len(said) - at - 1:
+        raise Fault("`messages` is not a list", short(value), "a list of messages")
+    messages = _messages(value, "messages")
+    last = max((i for i, message in enumerate(messages) if message.role is Role.ASSISTANT), default=None)
+    if last is None:
+        got = short([str(message.role) for message in messages])
+        raise Fault("`messages` has no answer", got, "at least one message of role assistant")
+    if more := len(messages) - last - 1:
         counts["messages after the last answer left out"] += more
-    return said[:at], said[at].content
+    return messages[:last], messages[last].content
 
 
-def _answer(row: dict[str, Any], key: str, prompt: Messages) -> str:
-    """An answer: text, or one message of the assistant, which may follow the repeated prompt."""
+def _answer(row: JsonObject, key: str, prompt: Messages) -> str:
+    """An answer: text, or one message of the assistant, which may come after the repeated prompt."""
     value = _field(row, key)
     if isinstance(value, str):
         return value
-    said = _said(value, key)
-    if not said or said[-1].role is not Role.ASSISTANT or said[:-1] not in ((), prompt):
-        got = short([str(message.role) for message in said])
+    messages = _messages(value, key)
+    if not messages or messages[-1].role is not Role.ASSISTANT or messages[:-1] not in ((), prompt):
+        got = short([str(message.role) for message in messages])
         allowed = "text, one message of role assistant, or the row's prompt followed by one"
-        raise Fault(f"`{key}` is no answer to the prompt", got, allowed)
-    return said[-1].content
+        raise Fault(f"`{key}` is not an answer to the prompt", got, allowed)
+    return messages[-1].content
 
 
-def _said(value: Any, key: str) -> Messages:
+def _messages(value: Any, key: str) -> Messages:
     if isinstance(value, str):
         return (Message(Role.USER, value),)
     if not isinstance(value, list):
@@ -198,27 +201,28 @@ def _said(value: Any, key: str) -> Messages:
 
 
 def _message(value: Any, key: str) -> Message:
-    if not isinstance(value, dict) or not value.keys() == {"role", "content"}:
-        raise Fault(f"`{key}` is no message", short(value), '{"role": ..., "content": TEXT} and no other key')
+    if not isinstance(value, dict) or value.keys() != {"role", "content"}:
+        allowed = '{"role": ..., "content": TEXT} and no other key'
+        raise Fault(f"`{key}` is not a message", short(value), allowed)
     if value["role"] not in list(Role):
         raise Fault(f"`{key}` has an unknown role", short(value["role"]), [str(role) for role in Role])
     return Message(Role(value["role"]), _text(value, "content", f"{key}.content"))
 
 
-def _field(row: dict[str, Any], key: str) -> Any:
+def _field(row: JsonObject, key: str) -> Any:
     if key not in row:
         raise Fault(f"`{key}` is missing", short(sorted(row)), SHAPES)
     return row[key]
 
 
-def _text(row: dict[str, Any], key: str, name: str = "") -> str:
+def _text(row: JsonObject, key: str, name: str = "") -> str:
     value = _field(row, key)
     if not isinstance(value, str):
         raise Fault(f"`{name or key}` is of the wrong type", short(value), "text")
     return value
 
 
-def _number(row: dict[str, Any], key: str, default: float) -> float:
+def _number(row: JsonObject, key: str, default: float) -> float:
     value = row.get(key, default)
     try:
         if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
@@ -228,16 +232,17 @@ def _number(row: dict[str, Any], key: str, default: float) -> float:
     raise Fault(f"`{key}` is of the wrong type", short(value), "a finite number")
 
 
-def _weight(row: dict[str, Any]) -> float:
+def _weight(row: JsonObject) -> float:
     weight = _number(row, "weight", 1.0)
     if weight <= 0:
         raise Fault("`weight` is too small", weight, "a number above 0", "leave the row out")
-    if not 1 / WEIGHT_LIMIT <= weight <= WEIGHT_LIMIT:  # 0 or infinite once it is a float32
-        raise Fault("`weight` is out of range", weight, f"{1 / WEIGHT_LIMIT:g} to {WEIGHT_LIMIT:g}")
+    if not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:  # 0 or infinite once it is a float32
+        raise Fault("`weight` is out of range", weight, f"{1 / MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
     return weight
 
 
-def _id(row: dict[str, Any], *content: object) -> str:
+def _id(row: JsonObject, content: list[object]) -> str:
+    """The id of a row; without one, the hash of its content."""
     if "id" not in row:
         return hash_value(content)
     if not _text(row, "id"):
@@ -245,17 +250,17 @@ def _id(row: dict[str, Any], *content: object) -> str:
     return row["id"]
 
 
-def _origin(row: dict[str, Any], kind: RowKind, where: str) -> Origin:
-    """The origin that an exported row keeps; any other comes from here."""
+def _origin(row: JsonObject, kind: RowKind, where: str) -> Origin:
+    """The origin that an exported row states; otherwise the place it is imported from."""
     if "origin" not in row:
         return Origin((where,), f"import/{kind}/1")
     value = row["origin"]
     try:
         parents, rule, consent = value["parents"], value["rule"], Consent(value["consent"])
-        known = value.keys() == {"parents", "rule", "consent"} and isinstance(rule, str)
+        is_valid = value.keys() == {"parents", "rule", "consent"} and isinstance(rule, str)
     except (KeyError, TypeError, ValueError, AttributeError):
-        known, parents, rule, consent = False, (), "", Consent.NONE
-    if not known or not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
+        is_valid, parents, rule, consent = False, (), "", Consent.NONE
+    if not is_valid or not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
         allowed = f"{{parents: list of text, rule: text, consent: {' | '.join(Consent)}}}"
         raise Fault("`origin` cannot be read", short(value), allowed, "leave it out")
     return Origin(tuple(parents), rule, consent)
@@ -269,26 +274,25 @@ def _refuse_empty(prompt: Messages, **answers: str) -> None:
             raise Skip(f"empty {name}")
 
 
-def row_of(item: TrainingItem) -> dict[str, Any]:
-    """The row of an item, with all that `build` needs to make it again."""
+def row_of(item: TrainingItem) -> JsonObject:
+    """The row of an item, from which `build` restores it."""
     if not isinstance(item, Document | Example | Pair | UnpairedExample):
-        raise TypeError(f"a {type(item).__name__} among others")
+        raise TypeError(f"a {type(item).__name__} is not a training item")
     origin = {"parents": list(item.origin.parents), "rule": item.origin.rule, "consent": item.origin.consent}
-    about = {"id": item.id, "origin": origin}
     if isinstance(item, Document):
-        return {"text": item.text, **about}
+        return {"text": item.text, "id": item.id, "origin": origin}
     prompt = [{"role": message.role, "content": message.content} for message in item.prompt]
-    about = {**about, "weight": item.weight}
-    if isinstance(item, Example):
-        return {"prompt": prompt, "completion": item.response, **about}
-    if isinstance(item, UnpairedExample):
-        return {"prompt": prompt, "completion": item.response, "label": item.desirable, **about}
-    sides = {"chosen": item.chosen, "rejected": item.rejected, "flip_rate": item.flip_rate}
-    return {"prompt": prompt, **sides, **about}
+    if isinstance(item, Pair):
+        answers = {"chosen": item.chosen, "rejected": item.rejected, "flip_rate": item.flip_rate}
+    elif isinstance(item, Example):
+        answers = {"completion": item.response}
+    else:
+        answers = {"completion": item.response, "label": item.desirable}
+    return {"prompt": prompt, **answers, "id": item.id, "origin": origin, "weight": item.weight}
 
 
 def short(value: object) -> str:
-    """What was got, on one line of bounded length."""
+    """A value for an error message, on one line of at most 80 characters."""
     try:
         text = ascii(value[:100] if isinstance(value, str | list) else value)
     except RecursionError:

@@ -1,11 +1,11 @@
-"""Others' rows of conversations as rows of ours (see `escultor.data.jsonl`). Pure.
+"""Rows of conversations in other formats as rows of ours (see `escultor.data.jsonl`), by pure functions.
 
 openai-chat        {"messages": [{"role", "content", "weight"?}, …]}
 openai-preference  {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}
                    (both: OpenAI's fine-tuning guide, supervised and direct preference)
 sharegpt           {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …], "system"?},
                    with {"chosen": {"from", "value"}, "rejected": …} a pair, as LLaMA-Factory has it
-trl                prompt and completion, chosen and rejected, with a label or as messages: ours already
+trl                prompt and completion, chosen and rejected, with a label or as messages: as ours
 """
 
 from __future__ import annotations
@@ -21,50 +21,52 @@ _SHAREGPT = {
     "system": "system",
 }
 _TOOLS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
-_UNUSED = {"role", "content", "weight", "name", "refusal", "audio", "function_call", "tool_calls"}
+_MESSAGE_KEYS = {"role", "content", "weight", "name", "refusal", "audio", "function_call", "tool_calls"}
 
 
 def openai_chat(row: JsonObject) -> JsonObject:
-    """A row of OpenAI's supervised format; an answer of weight 0 is not to be learnt."""
-    said = _list(row, "messages")
-    answers = [m for m in said if isinstance(m, dict) and m.get("role") == "assistant"]
+    """A row of OpenAI's supervised format. A last answer of weight 0 is not to be learnt."""
+    messages = _list(row, "messages")
+    answers = [m for m in messages if isinstance(m, dict) and m.get("role") == "assistant"]
     if answers and answers[-1].get("weight") == 0:
         raise Skip("the last answer has weight 0")
-    rest = {key: row[key] for key in row.keys() - {"messages"}}
-    return {"messages": [_message(m) for m in said], **rest}
+    return {"messages": [_message(m) for m in messages], **_without(row, "messages")}
 
 
 def openai_preference(row: JsonObject) -> JsonObject:
     """A row of OpenAI's preference format."""
-    given = row.get("input")
-    if not isinstance(given, dict):
-        raise Fault("`input` is of the wrong type", short(given), '{"messages": […]}')
-    if given.get("tools"):
+    prompt = row.get("input")
+    if not isinstance(prompt, dict):
+        raise Fault("`input` is of the wrong type", short(prompt), '{"messages": […]}')
+    if prompt.get("tools"):
         raise Skip("tools")
-    known = {"input", "preferred_output", "non_preferred_output"}
     return {
-        "prompt": [_message(m) for m in _list(given, "messages")],
+        "prompt": [_message(m) for m in _list(prompt, "messages")],
         "chosen": [_message(m) for m in _list(row, "preferred_output")],
         "rejected": [_message(m) for m in _list(row, "non_preferred_output")],
-        **{key: row[key] for key in row.keys() - known},
+        **_without(row, "input", "preferred_output", "non_preferred_output"),
     }
 
 
 def sharegpt(row: JsonObject) -> JsonObject:
-    """A row of ShareGPT's format. Its ids are not kept: dumps repeat them for the parts of a talk."""
-    said = [_turn(turn) for turn in _list(row, "conversations")]
+    """A row of ShareGPT's format, without its id: dumps repeat ids for the parts of one conversation."""
+    messages = [_turn(turn) for turn in _list(row, "conversations")]
     if isinstance(row.get("system"), str) and row["system"].strip():
-        said.insert(0, {"role": "system", "content": row["system"]})
-    rest = {key: row[key] for key in row.keys() - {"conversations", "system", "chosen", "rejected", "id"}}
+        messages.insert(0, {"role": "system", "content": row["system"]})
+    rest = _without(row, "conversations", "system", "chosen", "rejected", "id")
     if "chosen" in row or "rejected" in row:
         sides = {side: [_turn(row.get(side))] for side in ("chosen", "rejected")}
-        return {"prompt": said, **sides, **rest}
-    return {"messages": said, **rest}
+        return {"prompt": messages, **sides, **rest}
+    return {"messages": messages, **rest}
 
 
 def trl(row: JsonObject) -> JsonObject:
     """A row in TRL's columns, which are ours."""
     return row
+
+
+def _without(row: JsonObject, *keys: str) -> JsonObject:
+    return {key: value for key, value in row.items() if key not in keys}
 
 
 def _list(row: JsonObject, key: str) -> list[Any]:
@@ -75,8 +77,8 @@ def _list(row: JsonObject, key: str) -> list[Any]:
 
 
 def _message(value: Any) -> JsonObject:
-    """A message of ours: parts joined, a developer is the system; what calls tools is left out."""
-    if not isinstance(value, dict) or value.keys() - _UNUSED:
+    """A message of ours, its parts joined and a developer as the system. Raises Skip for tool calls."""
+    if not isinstance(value, dict) or value.keys() - _MESSAGE_KEYS:
         raise Fault("a message cannot be read", short(value), "an object with role and content")
     if value.get("tool_calls") or value.get("function_call") or value.get("role") in ("tool", "function"):
         raise Skip("tool calls")
@@ -89,11 +91,12 @@ def _message(value: Any) -> JsonObject:
 
 
 def _turn(value: Any) -> JsonObject:
+    """A message of ours from a turn of ShareGPT's. Raises Skip for tool calls."""
     if not isinstance(value, dict) or not value.keys() >= {"from", "value"}:
         raise Fault("a turn cannot be read", short(value), '{"from": …, "value": TEXT}')
     if value["from"] in _TOOLS:
         raise Skip("tool calls")
     role = _SHAREGPT.get(value["from"]) if isinstance(value["from"], str) else None
     if role is None:
-        raise Fault("a turn is from nobody known", short(value["from"]), ", ".join(_SHAREGPT))
+        raise Fault("a turn is from an unknown role", short(value["from"]), ", ".join(_SHAREGPT))
     return {"role": role, "content": value["value"]}

@@ -1,7 +1,7 @@
-"""Files of other programs: which format one has, and what is brought in of it.
+"""Formats of other programs' files: how one is recognised, and what is imported of it.
 
-Formats of rows become a JSONL file of rows to train on; formats of events go into the store, as
-interactions and feedback. A file is read twice: all of it has to be sound before anything is kept.
+Formats of rows become a JSONL file of rows to train on; formats of events go into the store, as interactions
+and feedback. A file of events is read twice, so that nothing is kept unless all of it is sound.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from escultor.data.importers import conversations
-from escultor.data.importers.interactions import served
+from escultor.data.importers.interactions import parse_interaction
 from escultor.data.importers.json_values import values_of
-from escultor.data.importers.langfuse import langfuse, scores_of
-from escultor.data.importers.open_webui import open_webui
+from escultor.data.importers.langfuse import parse_score, scores_of
+from escultor.data.importers.open_webui import parse_feedback
 from escultor.data.jsonl import MAX_LINES, MAX_PROBLEMS, Reader, write_jsonl
 from escultor.data.jsonl_rows import Fault, Skip, TrainingItem, decode, kind_of_row, short
 from escultor.errors import DataError, Erased, EscultorError, IdTaken
 from escultor.store.log import Log
 from escultor.strict_json import JsonObject
-from escultor.types import Consent, Feedback, Interaction
+from escultor.types import Consent, Feedback, Interaction, RowKind
 
-BATCH = 500  # entries of one transaction
+BATCH = 500  # records of one transaction
 WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
-Noun = Interaction | Feedback
+ImportedRecord = Interaction | Feedback
 
 ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {
     "openai-chat": conversations.openai_chat,
@@ -38,50 +37,8 @@ ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {
 }
 EVENTS = ("open-webui", "langfuse", "interactions")
 FORMATS = (*ROWS, *EVENTS)
-
-
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
-    """How events are to be taken in: who is who, what may be done with them, which score is the thumb, and,
-    where no text may be kept, what is kept of an event."""
-
-    subject_of: Callable[[str], str]  # from a user's name to a subject
-    consent: Consent = Consent.TRAIN
-    thumb: str | None = None
-    redacted: Callable[[Noun], Noun] | None = None
-
-
-@dataclass
-class ImportReport:
-    """What came of an import: how much was kept, and by reason what was not, with its first lines."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    skipped: dict[str, list[int]] = field(default_factory=dict)
-
-    def skip(self, reason: str, line: int) -> None:
-        """Count what is left out."""
-        self.counts[reason] += 1
-        lines = self.skipped.setdefault(reason, [])
-        if len(lines) < MAX_LINES:
-            lines.append(line)
-
-
-def format_of(path: Path) -> str:
-    """The format of a file, by the keys of its first value. Raises DataError where it has none known."""
-    for line, value in values_of(path):
-        try:
-            row = decode(value)
-        except Fault as fault:
-            raise DataError(f"{path}:{line}: {fault}") from fault
-        for name, keys in _SIGNS:
-            if row.keys() >= keys:
-                return name
-        remedy = "name it with --format"
-        raise DataError(f"{path}:{line}: the format is not known", short(sorted(row)), FORMATS, remedy)
-    raise DataError(f"{path} holds nothing", "an empty file", FORMATS)
-
-
-_SIGNS: tuple[tuple[str, set[str]], ...] = (
+# The format of a file is the first whose keys its first value has.
+_KEYS_OF_FORMAT: tuple[tuple[str, set[str]], ...] = (
     ("sharegpt", {"conversations"}),
     ("openai-preference", {"input", "preferred_output"}),
     ("open-webui", {"user_id", "type", "data", "meta"}),
@@ -96,75 +53,116 @@ _SIGNS: tuple[tuple[str, set[str]], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How events are imported: their subjects and consent, the score that is the thumb, and, if no text may
+    be kept, what is kept of a record."""
+
+    subject_of: Callable[[str], str]  # from a user's name to a subject
+    consent: Consent = Consent.TRAIN
+    thumb: str | None = None
+    redacted: Callable[[ImportedRecord], ImportedRecord] | None = None
+
+
+@dataclass
+class ImportReport:
+    """How much was imported, and what was left out by reason, with its first line numbers."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, list[int]] = field(default_factory=dict)
+
+    def skip(self, reason: str, line: int) -> None:
+        """Count a line that is left out."""
+        self.counts[reason] += 1
+        lines = self.skipped.setdefault(reason, [])
+        if len(lines) < MAX_LINES:
+            lines.append(line)
+
+
+def format_of(path: Path) -> str:
+    """The format of a file, by the keys of its first value. Raises DataError if no format has them."""
+    for line, value in values_of(path):
+        try:
+            row = decode(value)
+        except Fault as fault:
+            raise DataError(f"{path}:{line}: {fault}") from fault
+        for name, keys in _KEYS_OF_FORMAT:
+            if row.keys() >= keys:
+                return name
+        remedy = "name it with --format"
+        raise DataError(f"{path}:{line}: the format is not known", short(sorted(row)), FORMATS, remedy)
+    raise DataError(f"{path} holds nothing", "an empty file", FORMATS)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
 def import_rows(path: Path, name: str, out: Path) -> ImportReport:
     """Write a file's rows as rows of ours, all of one kind, whole or not at all.
 
-    Raises DataError naming the first broken lines, or when nothing is left to learn from.
+    Raises DataError with the first broken lines, or if nothing is left to learn from.
     """
     convert = ROWS[name]
-    kind = next((k for _, row in _rows(path) if (k := _kind(convert, row))), None)
+    kinds = (_kind(convert, value) for _, value in values_of(path))
+    kind = next(filter(None, kinds), None)
     if kind is None:
         raise DataError(f"{path} holds no row of format {name}", None, "one row at least", "check --format")
     reader = Reader(path, kind, convert)
-    write_jsonl(out, _read(reader, path))
+    write_jsonl(out, _items(reader, path))
     return ImportReport(reader.counts, reader.skipped)
 
 
-def _read(reader: Reader, path: Path) -> Iterator[TrainingItem]:
+def _kind(convert: Callable[[JsonObject], JsonObject], value: bytes) -> RowKind | None:
+    """The kind of a value's row; None if it is broken, which is reported when the rows are read."""
+    try:
+        return kind_of_row(convert(decode(value)))
+    except (Fault, Skip):
+        return None
+
+
+def _items(reader: Reader, path: Path) -> Iterator[TrainingItem]:
     kept = 0
     for line, value in values_of(path):
-        reader.take(line, value)
+        reader.add(line, value)
         if len(reader.problems) >= MAX_PROBLEMS:
             break
         if reader.items:
             kept += 1
             yield reader.items.pop()
     if reader.problems or not kept:
-        reader.done()  # says what is wrong
+        reader.contents()  # raises the error that lists the problems
 
 
-def _kind(convert: Callable[[JsonObject], JsonObject], row: JsonObject) -> Any:
-    try:
-        return kind_of_row(convert(row))
-    except (Fault, Skip):
-        return None
+# --- events -------------------------------------------------------------------------------------
 
 
-def _rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
-    for line, value in values_of(path):
-        try:
-            yield line, decode(value)
-        except Fault:
-            continue  # named when the rows are read
+def import_events(path: Path, name: str, log: Log, options: ImportOptions) -> ImportReport:
+    """Append a file's records to the log; repeating it changes nothing.
 
-
-def import_events(path: Path, name: str, log: Log, terms: ImportOptions) -> ImportReport:
-    """Put a file's events into the store; repeating it changes nothing.
-
-    Raises DataError naming the first broken lines; nothing is kept then. An event whose id holds other
-    content, or that was erased, is left out and counted.
+    Raises DataError with the first broken lines; nothing is kept then. A record whose id has other content,
+    or that was erased, is left out and counted.
     """
-    report, problems = ImportReport(), []
-    for line, fault in _events(path, name, terms, report):
-        if isinstance(fault, Fault):
-            problems.append(f"  {path}:{line}: {fault}")
-            if len(problems) >= MAX_PROBLEMS:
-                break
+    report = ImportReport()
+    faults = ((line, each) for line, each in _events(path, name, options, report) if isinstance(each, Fault))
+    problems = [f"  {path}:{line}: {fault}" for line, fault in islice(faults, MAX_PROBLEMS)]
     if problems:
         what = "\n".join([f"{path} cannot be imported:", *problems])
         raise DataError(what, remedy="correct these lines; nothing was imported")
-    again = _events(path, name, terms, ImportReport())
-    nouns = ((line, noun) for line, noun in again if not isinstance(noun, Fault))
-    while some := list(islice(nouns, BATCH)):
-        kept = [noun if terms.redacted is None else terms.redacted(noun) for _, noun in some]
-        for (line, noun), bare, outcome in zip(some, kept, log.append_each([[n] for n in kept]), strict=True):
-            _count(report, line, noun, outcome)
-            if bare != noun and not isinstance(outcome, EscultorError):
+    again = _events(path, name, options, ImportReport())
+    records = ((line, record) for line, record in again if not isinstance(record, Fault))
+    while batch := list(islice(records, BATCH)):
+        kept = [record if options.redacted is None else options.redacted(record) for _, record in batch]
+        outcomes = log.append_each([[record] for record in kept])
+        for (line, record), stored, outcome in zip(batch, kept, outcomes, strict=True):
+            _count(report, line, record, outcome)
+            if stored != record and not isinstance(outcome, EscultorError):
                 report.skip(WITHOUT_TEXT, line)
     return report
 
 
-def _count(report: ImportReport, line: int, noun: Noun, outcome: list[int] | EscultorError) -> None:
+def _count(
+    report: ImportReport, line: int, record: ImportedRecord, outcome: list[int] | EscultorError
+) -> None:
     if isinstance(outcome, IdTaken):
         report.skip("the id holds other content", line)
     elif isinstance(outcome, Erased):
@@ -172,33 +170,35 @@ def _count(report: ImportReport, line: int, noun: Noun, outcome: list[int] | Esc
     elif isinstance(outcome, EscultorError):
         report.skip(outcome.what, line)
     else:
-        report.counts["interactions" if isinstance(noun, Interaction) else "feedback"] += 1
+        report.counts["interactions" if isinstance(record, Interaction) else "feedback"] += 1
 
 
 def _events(
-    path: Path, name: str, terms: ImportOptions, report: ImportReport
-) -> Iterator[tuple[int, Noun | Fault]]:
-    make = {
+    path: Path, name: str, options: ImportOptions, report: ImportReport
+) -> Iterator[tuple[int, ImportedRecord | Fault]]:
+    """The records of a file, and what is wrong with each broken value, by line."""
+    subject_of = options.subject_of
+    parse: Callable[[JsonObject], list[ImportedRecord]] = {
         "open-webui": partial(
-            open_webui, subject_of=terms.subject_of, consent=terms.consent, counts=report.counts
+            parse_feedback, subject_of=subject_of, consent=options.consent, counts=report.counts
         ),
-        "langfuse": partial(langfuse, subject_of=terms.subject_of, thumb=terms.thumb),
-        "interactions": lambda row: [served(row, terms.subject_of)],
+        "langfuse": partial(parse_score, subject_of=subject_of, thumb=options.thumb),
+        "interactions": lambda row: [parse_interaction(row, subject_of)],
     }[name]
     for line, value in values_of(path):
         try:
             row = decode(value)
             for each in scores_of(row) if name == "langfuse" else (row,):
-                yield from _made(make, each, line, report)
+                yield from _records(parse, each, line, report)
         except Fault as fault:
             yield line, fault
 
 
-def _made(
-    make: Callable[[JsonObject], list[Any]], row: JsonObject, line: int, report: ImportReport
-) -> Iterator[tuple[int, Noun | Fault]]:
+def _records(
+    parse: Callable[[JsonObject], list[ImportedRecord]], row: JsonObject, line: int, report: ImportReport
+) -> Iterator[tuple[int, ImportedRecord | Fault]]:
     try:
-        yield from ((line, noun) for noun in make(row))
+        yield from ((line, record) for record in parse(row))
     except Fault as fault:
         yield line, fault
     except Skip as skip:

@@ -1,15 +1,15 @@
-"""Calls that were served elsewhere, as interactions: one JSON object each.
+"""Requests that were served elsewhere, as interactions: one JSON object each.
 
     {"id": …, "time": …, "messages": […], "answer": TEXT, "version": "the model", "user": "who asked"}
 
-and, where known, skill, arm, propensity, finish_reason, sampling, usage, latency_ms, ttft_ms, cost_usd,
-lineage, consent, retain_until as an Interaction has them; `subject` (a hash of this store) instead of
-`user`. What an interaction is written as when it is exported comes back as it was.
+and, where known, the other fields of an Interaction; `subject` (a hash of this store) may take the place of
+`user`. An exported interaction is imported as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,7 +29,7 @@ from escultor.types import (
 )
 
 _Loose = Field(strict=False)  # enums are text in JSON
-# Sums of many have to stay numbers, and those of tokens whole ones.
+# Sums of many must stay finite, and sums of tokens integers.
 TokenCount = Annotated[int, Field(ge=0, le=1 << 40)]
 Figure = Annotated[float, Field(ge=0, le=1e12)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
@@ -37,7 +37,7 @@ Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-    variant: str = Field(default="", alias="_")  # exported nouns name what they are
+    variant: str = Field(default="", alias="_")  # exported records name their type
 
 
 class _Message(_Body):
@@ -64,7 +64,7 @@ class _Lineage(_Body):
 
 
 class ExternalInteraction(_Body):
-    """One call, as it is sent. Unknown keys are refused."""
+    """A row, as it is sent. Unknown keys are refused."""
 
     id: Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
     time: Annotated[float, Field(gt=0, lt=1e11)]
@@ -89,39 +89,31 @@ class ExternalInteraction(_Body):
     tenant: Annotated[str, Field(max_length=256)] = ""
 
 
-def served(row: dict[str, Any], subject_of: Callable[[str], str]) -> Interaction:
-    """The interaction that a row says. Raises Fault for a row that cannot be used."""
+_SAME_FIELDS = {field.name for field in fields(Interaction)} - {
+    *("subject", "messages", "prompt_hash", "sampling", "usage", "lineage")
+}
+
+
+def parse_interaction(row: dict[str, Any], subject_of: Callable[[str], str]) -> Interaction:
+    """The interaction of a row. Raises Fault for a row that cannot be used."""
     try:
-        said = ExternalInteraction.model_validate(row)
+        body = ExternalInteraction.model_validate(row)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        at = ".".join(str(part) for part in problem["loc"])
-        raise Fault(f"`{at}`: {problem['msg']}", None, ", ".join(ExternalInteraction.model_fields)) from None
-    if (said.user is None) == (said.subject is None):
-        raise Fault("who asked is not said, or said twice", None, "`user`, or `subject`")
-    messages = tuple(Message(m.role, m.content) for m in said.messages)
+        key = ".".join(str(part) for part in problem["loc"])
+        raise Fault(f"`{key}`: {problem['msg']}", None, ", ".join(ExternalInteraction.model_fields)) from None
+    if (body.user is None) == (body.subject is None):
+        raise Fault("who asked is not stated, or stated twice", None, "`user`, or `subject`")
+    messages = tuple(Message(m.role, m.content) for m in body.messages)
     prompt_hash = hash_value(messages)
-    if said.prompt_hash not in (None, prompt_hash):
-        raise Fault("`prompt_hash` is not that of the messages", said.prompt_hash, prompt_hash)
+    if body.prompt_hash not in (None, prompt_hash):
+        raise Fault("`prompt_hash` is not that of the messages", body.prompt_hash, prompt_hash)
     return Interaction(
-        id=said.id,
-        time=said.time,
-        skill=said.skill,
-        subject=said.subject or subject_of(said.user or ""),
-        version=said.version,
-        arm=said.arm,
-        propensity=said.propensity,
+        **{name: getattr(body, name) for name in _SAME_FIELDS},
+        subject=body.subject or subject_of(body.user or ""),
         messages=messages,
-        answer=said.answer,
-        finish_reason=said.finish_reason,
-        sampling=Sampling(**said.sampling.model_dump(exclude={"variant"})),
-        usage=Usage(**said.usage.model_dump(exclude={"variant"})),
-        latency_ms=said.latency_ms,
-        ttft_ms=said.ttft_ms,
-        cost_usd=said.cost_usd,
         prompt_hash=prompt_hash,
-        lineage=None if said.lineage is None else Lineage(said.lineage.parent, said.lineage.relation),
-        consent=said.consent,
-        retain_until=said.retain_until,
-        tenant=said.tenant,
+        sampling=Sampling(**body.sampling.model_dump(exclude={"variant"})),
+        usage=Usage(**body.usage.model_dump(exclude={"variant"})),
+        lineage=None if body.lineage is None else Lineage(body.lineage.parent, body.lineage.relation),
     )

@@ -1,12 +1,12 @@
-"""Open WebUI's feedback export: a JSON array of ratings, each with a snapshot of its chat.
+"""Open WebUI's feedback export, ratings with a snapshot of the chat, as interactions and feedback.
 
-As its administration page exports it (backend/open_webui/models/feedbacks.py, FeedbackModel): id, user_id,
-type, data {rating ±1, model_id, sibling_model_ids, reason, comment, details.rating 1–10}, meta {chat_id,
-message_id, arena}, snapshot.chat.chat.history.messages by id, created_at and updated_at in seconds.
+The administration page exports a JSON array (backend/open_webui/models/feedbacks.py, FeedbackModel) of id,
+user_id, type, data {rating ±1, model_id, sibling_model_ids, reason, comment, details.rating 1–10}, meta
+{chat_id, message_id, arena}, snapshot.chat.chat.history.messages by id, created_at and updated_at in seconds.
 
-A rating becomes a thumb, `details.rating` a score, reason and comment a remark, an arena's rating a
-choice between the answers to one prompt; rated answers and those beside them become interactions. A
-feedback that was changed since an earlier import is a new event, later than the old one.
+A rating becomes a thumb, `details.rating` a score, reason and comment a remark, a rating in the arena a
+choice between the answers to one prompt; rated answers and their alternatives become interactions. Feedback
+that was changed since an earlier import is a new event, later than the old one.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from escultor.types import (
 )
 
 SCORE = "score"
-_DEPTH = 1000  # messages of one chat that are followed back
+MAX_MESSAGES = 1000  # of one chat, back from an answer
 
 
-def open_webui(
+def parse_feedback(
     row: JsonObject, subject_of: Callable[[str], str], consent: Consent, counts: Counter[str]
 ) -> list[Interaction | Feedback]:
-    """What one feedback says. Raises Fault for one that is broken, Skip for one that says nothing."""
+    """The records of one feedback. Raises Fault for a broken one, Skip for one without content."""
     data, meta = _part(row, "data"), _part(row, "meta")
     if row.get("type") != "rating":
         raise Skip(f"feedback of type {short(row.get('type'))}")
@@ -51,99 +51,110 @@ def open_webui(
     stamp = row.get("updated_at")
     if not isinstance(stamp, int | float) or isinstance(stamp, bool):
         raise Fault("`updated_at` is of the wrong type", short(stamp), "seconds since the epoch")
-    id = f"owui-{_text(row, 'id')}-{stamp:.0f}"
-    about = (float(stamp), f"{chat}/{message}", subject)
-    made: list[Interaction | Feedback] = list(_judged(id, about, data))
+    id, time = f"owui-{_text(row, 'id')}-{stamp:.0f}", float(stamp)
+    feedback = _ratings(id, (time, f"{chat}/{message}", subject), data)
+    interactions: list[Interaction] = []
     history = _history(row)
     if message not in history:
         counts["no snapshot of the answer: feedback only"] += 1
-        return _or_skip(made)
-    beside, owner = _beside(history, message), _owner(row, subject_of) or subject
-    for each in beside if meta.get("arena") is True else [message]:
-        made.insert(0, _interaction(history, chat, each, owner, float(stamp), consent, data))
-    if meta.get("arena") is True:
-        made += _choice(id, about, chat, message, beside, data, counts)
-    return _or_skip(made)
+    else:
+        is_arena, answers = meta.get("arena") is True, _alternatives(history, message)
+        owner = row["snapshot"]["chat"].get("user_id")  # whose chat it is, who need not be the rater
+        asker = subject_of(owner) if isinstance(owner, str) and owner else subject
+        for answer in reversed(answers) if is_arena else [message]:
+            model = history[answer].get("model") or data.get("model_id") or "unknown"
+            interactions.append(
+                _interaction(
+                    history,
+                    answer,
+                    f"{chat}/{answer}",
+                    subject=asker,
+                    version=str(model),
+                    time=time,
+                    consent=consent,
+                )
+            )
+        if is_arena and (winner := _winner(message, answers, data, counts)):
+            shown = tuple(f"{chat}/{answer}" for answer in answers)
+            feedback.append(
+                Choice(
+                    f"{id}-choice", time, subject, "preference", shown_order=shown, winner=f"{chat}/{winner}"
+                )
+            )
+    if not feedback:
+        raise Skip("it says nothing")
+    return [*interactions, *feedback]
 
 
-def _judged(id: str, about: tuple[float, str, str], data: JsonObject) -> list[Feedback]:
-    made: list[Feedback] = []
+def _ratings(id: str, common: tuple[float, str, str], data: JsonObject) -> list[Feedback]:
+    """The thumb, the score and the remark of a feedback; `common` is its time, target and subject."""
+    feedback: list[Feedback] = []
     if (up := {"1": True, "-1": False}.get(str(data.get("rating")))) is not None:
-        made.append(Rating(id, *about, THUMB, up))
+        feedback.append(Rating(id, *common, THUMB, up))
     details = data.get("details")
     score = details.get("rating") if isinstance(details, dict) else None
     if isinstance(score, int | float) and not isinstance(score, bool):
-        made.append(Rating(f"{id}-score", *about, SCORE, float(score)))
-    words = [data.get(key) for key in ("reason", "comment")]
-    if text := "\n".join(w for w in words if isinstance(w, str) and w.strip()):
-        made.append(Remark(f"{id}-remark", *about, text))
-    return made
+        feedback.append(Rating(f"{id}-score", *common, SCORE, float(score)))
+    texts = [data.get(key) for key in ("reason", "comment")]
+    if text := "\n".join(each for each in texts if isinstance(each, str) and each.strip()):
+        feedback.append(Remark(f"{id}-remark", *common, text))
+    return feedback
 
 
-def _choice(
-    id: str,
-    about: tuple[float, str, str],
-    chat: str,
-    message: str,
-    beside: list[str],
-    data: JsonObject,
-    counts: Counter[str],
-) -> list[Feedback]:
-    """The choice that an arena's rating is: won against all beside it, or lost against the only other."""
-    won, others = str(data.get("rating")) == "1", [each for each in beside if each != message]
-    if not others or (not won and len(others) > 1):
+def _winner(message: str, answers: list[str], data: JsonObject, counts: Counter[str]) -> str | None:
+    """The better answer of an arena's rating: the rated one against all others, or the only other one."""
+    is_won, others = str(data.get("rating")) == "1", [answer for answer in answers if answer != message]
+    if not others or (not is_won and len(others) > 1):
         counts["no choice: it is not known which answer was better"] += 1
-        return []
-    shown = tuple(f"{chat}/{each}" for each in beside)
-    winner = f"{chat}/{message if won else others[0]}"
-    return [Choice(f"{id}-choice", about[0], about[2], "preference", shown, winner)]
+        return None
+    return message if is_won else others[0]
 
 
 def _interaction(
-    history: JsonObject, chat: str, id: str, subject: str, stamp: float, consent: Consent, data: JsonObject
+    history: JsonObject, answer: str, id: str, *, subject: str, version: str, time: float, consent: Consent
 ) -> Interaction:
-    said, messages = history[id], _before(history, id)
-    when = said.get("timestamp")
-    model = said.get("model") or data.get("model_id") or "unknown"
-    time = float(when) if isinstance(when, int | float) and not isinstance(when, bool) else stamp
+    """The interaction of an answer; `time` is used if the message has none."""
+    message, prompt = history[answer], _prompt(history, answer)
+    stamp = message.get("timestamp")
+    is_known = isinstance(stamp, int | float) and not isinstance(stamp, bool)
     return Interaction(
-        id=f"{chat}/{id}",
-        time=time,
+        id=id,
+        time=float(stamp) if is_known else time,
         skill="chat",
         subject=subject,
-        version=str(model),
+        version=version,
         arm="imported",
         propensity=1.0,
-        messages=messages,
-        answer=_text(said, "content"),
+        messages=prompt,
+        answer=_text(message, "content"),
         finish_reason="stop",
         sampling=Sampling(),
         usage=Usage(0, 0),
         latency_ms=0.0,
         ttft_ms=None,
         cost_usd=0.0,
-        prompt_hash=hash_value(messages),
+        prompt_hash=hash_value(prompt),
         consent=consent,
     )
 
 
-def _before(history: JsonObject, id: str) -> Messages:
+def _prompt(history: JsonObject, id: str) -> Messages:
     """The messages that lead to an answer, oldest first."""
-    found: list[Message] = []
-    at = history[id].get("parentId")
-    while at in history and len(found) < _DEPTH:
-        said = history[at]
-        role = said.get("role")
+    messages: list[Message] = []
+    parent = history[id].get("parentId")
+    while parent in history and len(messages) < MAX_MESSAGES:
+        message = history[parent]
+        role = message.get("role")
         if role not in list(Role):
             raise Skip("a chat with tools")
-        found.append(Message(Role(role), _text(said, "content")))
-        at = said.get("parentId")
-    if not found:
+        messages.append(Message(Role(role), _text(message, "content")))
+        parent = message.get("parentId")
+    if not messages:
         raise Skip("an answer to nothing")
-    return tuple(reversed(found))
+    return tuple(reversed(messages))
 
 
-def _beside(history: JsonObject, id: str) -> list[str]:
+def _alternatives(history: JsonObject, id: str) -> list[str]:
     """The answers to the same message, in the order in which they were shown."""
     parent = history.get(history[id].get("parentId"), {})
     children = parent.get("childrenIds")
@@ -153,23 +164,11 @@ def _beside(history: JsonObject, id: str) -> list[str]:
 
 
 def _history(row: JsonObject) -> JsonObject:
-    """The messages of the snapshot by id; empty where there is none."""
-    at: Any = row.get("snapshot")
+    """The messages of the snapshot by id; empty without a snapshot."""
+    part: Any = row.get("snapshot")
     for key in ("chat", "chat", "history", "messages"):
-        at = at.get(key) if isinstance(at, dict) else None
-    return {k: v for k, v in at.items() if isinstance(v, dict)} if isinstance(at, dict) else {}
-
-
-def _owner(row: JsonObject, subject_of: Callable[[str], str]) -> str | None:
-    """Whose chat it is, which need not be who rates it."""
-    at = row["snapshot"]["chat"].get("user_id")
-    return subject_of(at) if isinstance(at, str) and at else None
-
-
-def _or_skip(made: list[Interaction | Feedback]) -> list[Interaction | Feedback]:
-    if not any(isinstance(each, Feedback) for each in made):
-        raise Skip("it says nothing")
-    return made
+        part = part.get(key) if isinstance(part, dict) else None
+    return {k: v for k, v in part.items() if isinstance(v, dict)} if isinstance(part, dict) else {}
 
 
 def _part(row: JsonObject, key: str) -> JsonObject:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from escultor.data.importers.interactions import served
+from escultor.data.importers.interactions import parse_interaction
 from escultor.data.importers.json_values import Splitter
 from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.provenance import derived_from
@@ -197,7 +197,7 @@ async def _import(row: Any, gateway: Gateway) -> None:
         value = decode(row) if isinstance(row, bytes) else row
         if not isinstance(value, dict):
             raise Fault("the row is no object")
-        call = served(value, gateway.subjects.subject)
+        call = parse_interaction(value, gateway.subjects.subject)
     except (Fault, InputError) as fault:
         raise ApiError(400, str(fault)) from None
     await gateway.writer.write(call if gateway.settings.keep_text else gateway.request_log.redacted(call))
