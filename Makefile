@@ -8,9 +8,13 @@ SETUP := $(VENV)/.ready
 ORACLE ?= .venv-oracle
 ORACLE_BIN := $(ORACLE)/bin
 ORACLE_SETUP := $(ORACLE)/.ready
+# The documentation's site, built without the package's own dependencies.
+DOCS ?= .venv-docs
+DOCS_BIN := $(DOCS)/bin
+DOCS_SETUP := $(DOCS)/.ready
 BENCH_DATA ?= data
 
-.PHONY: setup oracle demo base test test-core oracle-test lint bench bench-serve clean
+.PHONY: setup oracle demo base test test-core oracle-test lint docs bench bench-serve clean
 
 setup: $(SETUP)
 
@@ -48,11 +52,19 @@ oracle-test: $(ORACLE_SETUP)  ## the objectives against TRL's own trainers
 	$(ORACLE_BIN)/python -c "import trl"
 	$(ORACLE_BIN)/python -m pytest tests/train/test_trl_oracle.py
 
+docs: $(DOCS_SETUP)  ## the documentation and the API reference as a site, in build/site
+	$(DOCS_BIN)/zensical build --clean --strict
+
+$(DOCS_SETUP):
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS_BIN)/python -m pip install --quiet 'zensical>=0.0.73' 'mkdocstrings-python>=2'
+	touch $@
+
 lint: $(SETUP)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest tests/test_layers.py
+	$(BIN)/python -m pytest tests/test_layers.py tests/test_house.py
 
 bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON object last
 	$(ORACLE_BIN)/python bench/dpo.py --data $(BENCH_DATA)
@@ -70,4 +82,4 @@ bench-serve: $(SETUP)  ## figures of serving, about 20 minutes; each prints one 
 	$(BIN)/python bench/intake.py --postgres
 
 clean:
-	rm -rf $(VENV) $(ORACLE) escultor-store report.html
+	rm -rf $(VENV) $(ORACLE) $(DOCS) build escultor-store report.html
