@@ -1,4 +1,4 @@
-"""The documentation's site: every page is in its navigation, and every module of the API reference is there."""
+"""The site of the documentation: every page is in its navigation, every module of the reference exists."""
 
 import re
 from pathlib import Path
