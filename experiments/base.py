@@ -22,7 +22,7 @@ import torch
 from escultor.config import Evaluation, Pretrain, load_config
 from escultor.data.sources.documentation import is_held_out
 from escultor.demo.corpus import Corpus, read_corpus
-from escultor.demo.suite import trinity_exam
+from escultor.demo.suite import trinity_suite
 from escultor.evaluate.scoring import evaluate
 from escultor.ids import hash_value
 from escultor.model.folders import BUILT_IN_PATH, save
@@ -87,7 +87,7 @@ def show(report) -> None:
 def pack(first: dict, second: dict, corpus: Corpus, began: str) -> dict[str, object]:
     """Weights as bfloat16 with the card beside them; figures on held-out packages."""
     save(load(str(OUT / "records" / "model")), BUILT_IN_PATH, torch.bfloat16)
-    exam = trinity_exam(corpus.held_out, SUITE)
+    exam = trinity_suite(corpus.held_out, SUITE)
     kept = load(str(BUILT_IN_PATH))
     scores = evaluate(kept, "escultor-base", exam, SUITE.model_copy(update={"speed_requests": 1}), 0.1)
     bits = scores.scores.metrics["document_bits_per_byte"]

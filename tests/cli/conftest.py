@@ -86,5 +86,5 @@ def corpus(monkeypatch):
     found = room.Corpus(
         tuple(train + held_out), tuple(golds(train)), tuple(golds(train[:1])), tuple(golds(held_out)), {}
     )
-    monkeypatch.setattr(room, "read_corpus", lambda cache: found)
+    monkeypatch.setattr(room, "read_corpus", lambda cache=None: found)
     return found

@@ -5,10 +5,11 @@ from dataclasses import replace
 from cli_rows import SMALL
 from test_judging import served_pairs
 
-from escultor.cycle import api, steps
+from escultor.cycle import steps
 from escultor.cycle.evolution import CONSUMED, consumed
 from escultor.data.jsonl import read_jsonl
 from escultor.store import open_store, registry
+from escultor.store.blobs import tree_hash
 from escultor.types import (
     DatasetVersion,
     Deployment,
@@ -95,7 +96,7 @@ def test_what_is_held_back_is_listed_and_released(cli, corpus):
 def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corpus):
     cli("promote", model, "--because", "the first")
     with open_store("escultor-store") as store:
-        served_pairs(store, api.checkpoint_id(model))
+        served_pairs(store, tree_hash(model))
         assert consumed(store) == 0
     few = ("--set", "feedback.min_pairs=20", "--set", "dpo.max_steps=1")
     assert cli("cycle", *SMALL, *few).code == 3  # held: nothing is consumed
@@ -111,10 +112,10 @@ def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corp
 def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus, monkeypatch):
     """A real turn; only the quality that was measured of the new model is made better than it is."""
     cli("promote", model, "--because", "the first")
-    first, measured = api.checkpoint_id(model), steps.evaluate
+    first, measured = tree_hash(model), steps.evaluate
 
-    def flattering(loaded, checkpoint, exam, *rest):
-        done = measured(loaded, checkpoint, exam, *rest)
+    def flattering(loaded, checkpoint, suite, *rest, **options):
+        done = measured(loaded, checkpoint, suite, *rest, **options)
         if checkpoint == first:
             return done
         better = tuple(0.9 + n / 1000 for n in range(len(done.scores.items)))

@@ -11,6 +11,7 @@ from escultor.evaluate.predictions import Predictions
 from escultor.skills.probes import PROBES, probe_exam
 from escultor.skills.suites import items_of
 from escultor.store import open_store
+from escultor.store.blobs import tree_hash
 from escultor.types import Scores, Suite
 
 SUITE = """
@@ -36,7 +37,7 @@ def test_evaluate_prints_writes_and_records_scores(cli, tmp_path, model, corpus)
     assert {"quality", "bits_per_byte", "latency_p99_ms", "tokens_per_s"} <= set(call.data)
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["id"] == call.data["scores"]
-    assert written["checkpoint"] == api.checkpoint_id(model)
+    assert written["checkpoint"] == tree_hash(model)
     assert len(written["items"]) == call.data["items"] == 6
     assert "bits_per_byte" in call.err
     assert "per 1k tokens and" in call.err
@@ -60,7 +61,7 @@ def test_a_suite_of_ones_own_is_found_by_its_file_and_then_by_its_name(cli, mode
     one = cli("evaluate", model, "--suite", suite, *SMALL, "--json")
     assert one.code == 0, one.err
     suite.unlink()
-    monkeypatch.setattr(evaluation_service, "evaluated", None)
+    monkeypatch.setattr(evaluation_service, "evaluate_folder", None)
     assert cli("evaluate", model, "--suite", "animals", *SMALL, "--json").data == one.data
     assert cli("evaluate", model, "--suite", one.data["suite"], *SMALL, "--json").data == one.data
 

@@ -9,8 +9,10 @@ from cli_rows import SMALL
 import escultor
 from escultor.config import load_config
 from escultor.cycle import api, evaluation_service
+from escultor.demo.suite import trinity_suite
 from escultor.errors import InputError
 from escultor.store import open_store
+from escultor.store.blobs import tree_hash
 from escultor.types import Hold, Interaction, Message, Plan, Promote, Rating, Role, Sampling, Scores, Usage
 
 CONFIG = load_config(None, SMALL[1::2])
@@ -21,20 +23,20 @@ def test_compare_measures_once_and_holds_without_evidence(cli, model, other_mode
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
     assert "6 items" in call.data["reason"]
-    monkeypatch.setattr(evaluation_service, "evaluated", None)
+    monkeypatch.setattr(evaluation_service, "evaluate_folder", None)
     again = cli("compare", model, other_model, *SMALL, "--json")
     assert again.data == call.data
     assert cli("compare", model, model, *SMALL).code == 3
 
 
 def test_compare_leaves_with_0_for_a_promotion(cli, model, other_model, corpus):
-    suite = evaluation_service.exam_named("trinity", CONFIG)
+    suite = trinity_suite(corpus.held_out, CONFIG.evaluation)
     items, clusters = tuple(map(str, range(80))), tuple(f"c{i}" for i in range(80))
     with open_store("escultor-store") as store:
         for folder, quality in ((model, 0.2), (other_model, 0.9)):
             metrics = {name: (value,) * 80 for name, value in (("valid", 1.0), ("bits_per_byte", 1.0))}
             metrics["quality"] = tuple(quality + i / 1000 for i in range(80))
-            scores = Scores(folder.name, api.checkpoint_id(folder), suite.hash, items, clusters, metrics)
+            scores = Scores(folder.name, tree_hash(folder), suite.hash, items, clusters, metrics)
             store.log.append(replace(scores, summary={"parameters": 1000.0}))
     call = cli("compare", model, other_model, *SMALL, "--set", "gate.guards={valid: 0.05}")
     assert call.code == 0, call.err
@@ -72,13 +74,13 @@ def served_pairs(store, version: str, prompts: int = 24) -> None:
 def test_cycle_turns_feedback_into_a_verdict(cli, model, corpus):
     cli("promote", model, "--because", "the first")
     with open_store("escultor-store") as store:
-        served_pairs(store, api.checkpoint_id(model))
+        served_pairs(store, tree_hash(model))
     call = cli("cycle", *SMALL, "--set", "dpo.max_steps=1", "--set", "feedback.min_pairs=20", "--json")
     assert call.code == 3, call.err
     assert call.data["verdict"] == "hold"
-    assert call.data["champion"] == api.checkpoint_id(model)
+    assert call.data["champion"] == tree_hash(model)
     assert [m["method"] for m in cli("models", "--json").data["models"]] == ["import", "dpo"]
-    assert cli("models", "--json").data["aliases"] == {"champion": api.checkpoint_id(model)}
+    assert cli("models", "--json").data["aliases"] == {"champion": tree_hash(model)}
 
 
 def test_cycle_says_what_is_lacking(cli, model, corpus):
@@ -119,16 +121,17 @@ def test_feedback_is_read_since_a_moment(tmp_path):
 
 
 def test_moments():
-    assert api.moment("daily", 100_000.0) == 100_000 - 86_400
-    assert api.moment("1970-01-02T00:00:00+00:00") == 86_400
-    assert api.moment(None) is None
-    assert api.moment(5) == 5
+    assert api.parse_since("daily", 100_000.0) == 100_000 - 86_400
+    assert api.parse_since("1970-01-02T00:00:00+00:00") == 86_400
+    assert api.parse_since(None) is None
+    assert api.parse_since(5) == 5
     with pytest.raises(InputError, match="monthly"):
-        api.moment("sometimes")
+        api.parse_since("sometimes")
 
 
 def test_the_library_compares_what_it_evaluated(model, other_model, corpus):
-    one, other = (escultor.evaluate_model(folder, config=CONFIG) for folder in (model, other_model))
+    suite = trinity_suite(corpus.held_out, CONFIG.evaluation)
+    one, other = (escultor.evaluate_model(folder, suite, CONFIG) for folder in (model, other_model))
     assert one.suite == other.suite
     assert isinstance(escultor.compare(one, other), Hold)
     assert not isinstance(escultor.compare(one, one), Promote)

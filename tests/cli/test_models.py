@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 from cli_rows import examples
 
-from escultor.cycle import api
 from escultor.model.folders import BASE
+from escultor.store.blobs import tree_hash
 
 
 def test_promote_rollback_and_the_list_of_models(cli, tmp_path, model, other_model):
-    first, second = api.checkpoint_id(model), api.checkpoint_id(other_model)
+    first, second = tree_hash(model), tree_hash(other_model)
     assert cli("promote", model, "--because", "the first").code == 0
     assert cli("promote", other_model, "--because", "a better one", "--json").data["champion"] == second
     listed = cli("models", "--json").data
@@ -36,7 +36,7 @@ def test_promoting_a_run_keeps_what_its_record_says(cli, tmp_path, model):
     assert cli("promote", "champion", "--because", "again").code == 0
     (found,) = cli("models", "--json").data["models"]
     assert (found["name"], found["method"]) == ("run", "sft")
-    assert found["parents"] == [api.checkpoint_id(model)]
+    assert found["parents"] == [tree_hash(model)]
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
@@ -57,7 +57,7 @@ def test_an_adapter_is_promoted_with_its_base_or_merged(cli, tmp_path, model):
     kept, merged = (cli("generate", name, "The cat", "--json").data for name in ("champion", "whole"))
     assert kept["text"] == merged["text"]
     below, adapter = cli("models", "--json").data["models"]
-    assert (below["id"], below["method"]) == (api.checkpoint_id(model), "import")
+    assert (below["id"], below["method"]) == (tree_hash(model), "import")
     assert (adapter["name"], adapter["method"], adapter["parents"]) == ("run", "sft", [below["id"]])
 
 

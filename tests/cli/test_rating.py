@@ -3,8 +3,8 @@
 import pytest
 from cli_rows import SMALL
 
-from escultor.cycle import api
 from escultor.store import open_store
+from escultor.store.blobs import tree_hash
 from escultor.types import Choice, Feedback, SourceKind
 
 SUITE = "name: pets\nmetrics: [f1]\ndecoding: {max_new_tokens: 6, temperature: 1.0}\nitems:\n" + "".join(
@@ -43,7 +43,7 @@ def test_nothing_on_the_screen_tells_which_model_wrote_what(rate, model, other_m
     assert "[1]" in shown
     for folder in (model, other_model):
         assert folder.name not in shown
-        assert api.checkpoint_id(folder)[:6] not in shown
+        assert tree_hash(folder)[:6] not in shown
 
 
 def test_the_report_tells_what_was_chosen_and_by_whom(rate):

@@ -7,7 +7,7 @@ import pytest
 from cli_rows import examples, jsonl, pairs
 
 from escultor.cli import lookup
-from escultor.cycle import api
+from escultor.store.blobs import tree_hash
 from escultor.train.filenames import RECORD
 from escultor.train.resume import LAST_GOOD, PLAIN, SHARDED, RunFolder
 
@@ -32,7 +32,7 @@ def test_sft_writes_a_model_that_answers_and_says_what_was_left_out(cli, tmp_pat
     assert call.code == 0, call.err
     assert call.data["counts"] == {"examples": 7, "dropped: longer than max_length": 1}
     assert call.data["read"] == {"kept": 7, "empty completion": 1}
-    assert call.data["parents"] == [api.checkpoint_id(model)]
+    assert call.data["parents"] == [tree_hash(model)]
     assert "empty completion" in call.err
     assert "6 rows" in call.err
     assert "warning: dropped: longer than max_length: 1" in call.err
@@ -64,7 +64,7 @@ def test_dpo_starts_from_a_run_folder(cli, tmp_path, model):
     call = cli("dpo", "--model", "first", "--data", data, "--out", "second", *SHORT, "--json")
     assert call.code == 0, call.err
     assert call.data["phase"] == "dpo"
-    assert call.data["parents"] == [api.checkpoint_id(tmp_path / "first" / "model")]
+    assert call.data["parents"] == [tree_hash(tmp_path / "first" / "model")]
 
 
 def test_a_second_dpo_run_finds_what_the_reference_said(cli, tmp_path, model):
@@ -110,7 +110,7 @@ def test_distill_into_a_given_student_keeps_both_parents(cli, tmp_path, model, o
     data = examples(tmp_path / "data.jsonl")
     words = ("--teacher", model, "--student", other_model, "--data", data, "--out", "small")
     call = cli("distill", *words, *SHORT, "--json")
-    assert call.data["parents"] == [api.checkpoint_id(other_model), api.checkpoint_id(model)]
+    assert call.data["parents"] == [tree_hash(other_model), tree_hash(model)]
 
 
 def test_pretrain_makes_a_model_from_text_and_from_installed_documentation(cli, tmp_path, corpus):

@@ -49,7 +49,7 @@ def material(verdicts: list[UnpairedExample]) -> TrainingMaterial:
 
 
 @pytest.fixture
-def turn(tmp_path):
+def cycle(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
         data = {"feedback": {"resampling": ON, "min_pairs": 2}, "serve": {"max_new_tokens": 6}}
         config = Config.model_validate(data)
@@ -57,17 +57,17 @@ def turn(tmp_path):
 
 
 @pytest.fixture
-def champion(turn, tmp_path):
+def champion(cycle, tmp_path):
     save(llama(), tmp_path / "model")
-    return turn.blobs.put_tree(tmp_path / "model")
+    return cycle.store.blobs.put_tree(tmp_path / "model")
 
 
-def test_the_longest_new_answer_stands_over_the_shortest(turn, champion, monkeypatch):
+def test_the_longest_new_answer_stands_over_the_shortest(cycle, champion, monkeypatch):
     """A tiny model hardly ever ends a turn by itself: what it says up to its limit is taken here."""
     monkeypatch.setattr(resampling, "WHOLE", ("stop", "length"))
     scorer = ByLength()
     given = material([verdict("cat", False), verdict("dog", False), verdict("bird", True)])
-    found = with_new_answers(turn, champion, given, scorer)
+    found = with_new_answers(cycle, champion, given, scorer)
     assert scorer.asked == 2  # what pleased is not answered anew
     assert {pair.prompt[0].content for pair in found.pairs} <= {"cat", "dog"}
     assert found.pairs
@@ -79,24 +79,24 @@ def test_the_longest_new_answer_stands_over_the_shortest(turn, champion, monkeyp
         assert f"i-{pair.prompt[0].content}" in pair.origin.parents
     assert found.card["kinds"]["pair"]["rules"] == {"resampled/1": len(found.pairs)}
     assert found.items["unpaired"] == given.items["unpaired"]
-    again = with_new_answers(turn, champion, given, scorer)
+    again = with_new_answers(cycle, champion, given, scorer)
     assert again == found
     assert scorer.asked == 2  # drawn and ranked once
 
 
-def test_nothing_is_drawn_unless_it_is_asked_for_or_where_nothing_displeased(turn, champion):
+def test_nothing_is_drawn_unless_it_is_asked_for_or_where_nothing_displeased(cycle, champion):
     given = material([verdict("cat", False)])
-    off = turn.config.feedback.model_copy(update={"resampling": None})
-    silent = replace(turn, config=turn.config.model_copy(update={"feedback": off}))
+    off = cycle.config.feedback.model_copy(update={"resampling": None})
+    silent = replace(cycle, config=cycle.config.model_copy(update={"feedback": off}))
     assert with_new_answers(silent, champion, given) is given
     pleased = material([verdict("cat", True)])
-    assert with_new_answers(turn, champion, pleased) is pleased
+    assert with_new_answers(cycle, champion, pleased) is pleased
 
 
-def test_answers_cut_off_and_held_out_prompts_make_no_pair(turn, champion):
-    asked = turn.exam.items[0].prompt
+def test_answers_cut_off_and_held_out_prompts_make_no_pair(cycle, champion):
+    asked = cycle.suite.items[0].prompt
     held = replace(verdict("x", False), prompt=asked)
-    found = with_new_answers(turn, champion, material([held, verdict("cat", False)]), ByLength())
+    found = with_new_answers(cycle, champion, material([held, verdict("cat", False)]), ByLength())
     assert found.pairs == []
     assert found.counts["left out: held-out prompt"] == 1
     assert found.counts["new answers that are empty or cut off"] > 0

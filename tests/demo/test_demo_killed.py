@@ -53,9 +53,9 @@ def test_a_second_run_computes_nothing(whole):
     assert all(step["reused"] for step in json.loads(again.stdout.splitlines()[-1])["steps"])
 
 
-def test_it_goes_round_twice_and_says_who_rated(whole):
+def test_it_runs_two_cycles_and_says_who_rated(whole):
     found = numbers(whole)
-    assert [v["name"] for v in found["versions"]] == ["base", "sft", "dpo", "student", "second turn"]
+    assert [v["name"] for v in found["versions"]] == ["base", "sft", "dpo", "student", "second cycle"]
     assert found["feedback"]["raters"] == "simulated"
     assert found["alert"]["state"] == "firing"
     assert found["plan"]

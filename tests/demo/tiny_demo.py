@@ -79,7 +79,7 @@ def config() -> Config:
     return Config.model_validate(data)
 
 
-def run(store: str, progress: Progress | None = None) -> run.DemoResult:
+def run_tiny(store: str, progress: Progress | None = None) -> run.DemoResult:
     roots = [root for root in package_roots() if root[0] in PACKAGES]
     return run.run_demo(store, True, config(), progress, SIZES, roots)
 
@@ -89,7 +89,7 @@ if __name__ == "__main__":
     loop.SAVE_EVERY_S = 0.0  # every step is one to resume from
     users.THRESHOLD = 0.0  # a model this small is never right: let half of its answers please
     place, step = (*sys.argv[2:], "", "0")[:2]
-    result = run(sys.argv[1], Suicidal(place, int(step or 0)))
+    result = run_tiny(sys.argv[1], Suicidal(place, int(step or 0)))
     answers = {v.name: v.checkpoint for v in result.versions}
     pages = [row.page for row in as_report(result, Path(sys.argv[1]).parent).versions]
     more = {"checkpoints": answers, "pages": pages, "log": Path(sys.argv[1]).name}

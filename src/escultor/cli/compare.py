@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.evaluate import WhichSuite, checked_model, exam_of, means, recorded_scores
-from escultor.cli.lookup import existing_store, need_file
+from escultor.cli.evaluate import means, recorded_scores
+from escultor.cli.lookup import WhichSuite, checked_model, existing_store, find_suite, need_file
 from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
 from escultor.errors import DataError, InputError
 
@@ -66,11 +66,13 @@ def compare(
 
     race, rules, figures, gone = _race(speed), _policy(shell, policy), _card(card), _void(void)
     sides = [_file(name) or checked_model(shell, name) for name in (champion, candidate)]
-    exam = exam_of(shell, suite) if any(isinstance(side, Path) for side in sides) else None
+    exam = find_suite(shell, suite) if any(isinstance(side, Path) for side in sides) else None
     with open_store(shell.config.store.url) as store:
         before, after = (_scores(shell, store, side, exam) for side in sides)
         if race is not None:
-            before, after = (evaluation_service.timed_by(store, scores, race) for scores in (before, after))
+            before, after = (
+                evaluation_service.with_benchmarked_speed(store, scores, race) for scores in (before, after)
+            )
         with gate_service.alone(store):
             around = gate_service.circumstances(store, before, after, rules, figures, signed_by, gone)
             dossier = gate_service.dossier_of(
@@ -122,10 +124,11 @@ def canary(
 
 def _ordered(shell: Shell, store: Store, candidate: str | None) -> CommandResult:
     """Begin or end a trial on a person's order."""
-    from escultor.cycle import api, canary_service
+    from escultor.cycle import canary_service
+    from escultor.cycle.checkpoints import keep_model
     from escultor.store import registry
 
-    history = api.deployments(store)
+    history = registry.read_deployments(store.log)
     if candidate is None:
         steps = canary_service.trial_steps(history)
         if not steps:
@@ -133,7 +136,7 @@ def _ordered(shell: Shell, store: Store, candidate: str | None) -> CommandResult
         champion = steps[-1].aliases[registry.CHAMPION]
         made = registry.deployment_for("canary: stopped by a person", champion, steps[-1])
     else:
-        checkpoint = api.keep_model(store, checked_model(shell, candidate))
+        checkpoint = keep_model(store, checked_model(shell, candidate))
         policy = shell.config.canary
         share = 0.0 if policy.shadow_requests else policy.shares[0]
         if share == 1.0:

@@ -48,8 +48,8 @@ def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, ur
         shell.say(note)
     for row in rows(result):
         shell.say(f"{row.name}: {row.reason}")
-    reused = [step.name for step, again in result.turn.flow.steps if again]
-    made = len(result.turn.flow.steps) - len(reused)
+    reused = [step.name for step, again in result.cycle.workflow.steps if again]
+    made = len(result.cycle.workflow.steps) - len(reused)
     shell.say(f"{made} steps computed; reused from the store: {', '.join(reused) or 'none'}.")
     store = "" if url == "escultor-store" else f" --store {url}"
     shell.say()

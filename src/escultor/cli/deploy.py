@@ -55,13 +55,12 @@ def rollback(
 
 def models(shell: Shell) -> CommandResult:
     """List the models of the store: who answers, what each was made from, how large it is."""
-    from escultor.cycle import api
     from escultor.evaluate.report.parts import count
     from escultor.store import registry
     from escultor.types import Checkpoint
 
     with existing_store(shell.config.store.url, "there are no models yet") as store:
-        named = registry.aliases(api.deployments(store))
+        named = registry.aliases(registry.read_deployments(store.log))
         found = [_described(store, c, named) for _, c in store.log.read(Checkpoint)]
     rows = [
         (

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from escultor.cli.lookup import log_file, store_exists, store_root
+from escultor.cli.lookup import log_file, store_root
 from escultor.cli.output import CommandResult, Shell
 from escultor.errors import EscultorError
 
@@ -140,7 +140,7 @@ def _disk(shell: Shell) -> Check:
 
 
 def _store(shell: Shell) -> Check:
-    from escultor.store import open_store
+    from escultor.store import open_store, store_exists
     from escultor.types import Checkpoint, Deployment, Feedback, Interaction
 
     url = shell.config.store.url

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from escultor.cli.lookup import corpus_cache, find_model, load_model, need_file, store_exists
+from escultor.cli.lookup import WHICH, WhichSuite, checked_model, find_suite, need_file
 from escultor.cli.output import CommandResult, Shell, write_text
 from escultor.ids import plain
 
@@ -22,21 +22,10 @@ if TYPE_CHECKING:
     from escultor.store import Store
     from escultor.types import Scores
 
-WHICH = "Model or run folder, checkpoint id, alias, or escultor-base."
-Which = Annotated[str, typer.Argument(help=WHICH)]
 KeyEnv = Annotated[
     str, typer.Option("--key-env", help="Which variable of the environment holds the server's key.")
 ]
 KEY_ENV = "OPENAI_API_KEY"
-WhichSuite = Annotated[
-    str,
-    typer.Option(
-        "--suite",
-        metavar="NAME|FILE",
-        help="trinity, safety, sycophancy, canary, a YAML or JSONL file, one in the store, "
-        "or lm-eval:path/to/task.yaml.",
-    ),
-]
 LM_EVAL = "lm-eval:"
 
 
@@ -64,23 +53,21 @@ def evaluate(
 
     who = checked_model(shell, model) if url is None else _served(url, model, key_env)
     of_harness = suite.startswith(LM_EVAL)
-    asked = need_file(Path(suite.removeprefix(LM_EVAL))) if of_harness else exam_of(shell, suite)
+    asked = need_file(Path(suite.removeprefix(LM_EVAL))) if of_harness else find_suite(shell, suite)
     with LiveProgress() as live, open_store(shell.config.store.url) if keep else nullcontext() as store:
         live.phase(f"evaluate {model}")
         if not isinstance(who, Path):
-            exam, scores = evaluation_service.evaluated_at(who, asked, store, live.note, again)
+            exam, scores = evaluation_service.evaluate_endpoint(who, asked, store, live.note, again)
         elif isinstance(asked, Path):
-            exam, scores = evaluation_service.evaluated_task(who, asked, shell.config, store)
+            exam, scores = evaluation_service.evaluate_lm_eval_task(who, asked, shell.config, store)
         elif store is not None:
-            exam, scores = (
-                asked,
-                evaluation_service.recorded(store, who, asked, shell.config, live.note, again),
+            exam = asked
+            scores = evaluation_service.find_or_measure(
+                store, who, asked, shell.config, live.note, again=again
             )
         else:
-            exam, scores = (
-                asked,
-                evaluation_service.evaluated(who, asked, shell.config, None, live.note).scores,
-            )
+            exam = asked
+            scores = evaluation_service.evaluate_folder(who, asked, shell.config, None, live.note).scores
     if out is not None:
         write_text(out, json.dumps(plain(scores), indent=1) + "\n")
     show_scores(shell, exam, scores)
@@ -91,25 +78,6 @@ def evaluate(
 
 
 # --- what other commands share ----------------------------------------------------------------
-
-
-def checked_model(shell: Shell, name: str) -> Path:
-    """The model's folder; a model that cannot be loaded is refused before anything slow begins."""
-    folder = find_model(name, shell.config.store.url)
-    load_model(folder)
-    return folder
-
-
-def exam_of(shell: Shell, name: str) -> EvaluationSuite:
-    """The suite of this name; asking makes no store."""
-    from escultor.cycle.evaluation_service import exam_named
-    from escultor.store import open_store
-
-    url = shell.config.store.url
-    if not store_exists(url):
-        return exam_named(name, shell.config)
-    with open_store(url) as store:
-        return exam_named(name, shell.config, corpus_cache(url), store)
 
 
 def _served(url: str, model: str, key_env: str) -> ServedModel:
@@ -124,11 +92,11 @@ def recorded_scores(
 ) -> Scores:
     """Recorded scores of these weights on this suite, or new ones, recorded."""
     from escultor.cli.progress import LiveProgress
-    from escultor.cycle.evaluation_service import recorded
+    from escultor.cycle.evaluation_service import find_or_measure
 
     with LiveProgress() as live:
         live.phase(f"evaluate {folder} on {exam.suite.name}")
-        return recorded(store, folder, exam, shell.config, live.note, again)
+        return find_or_measure(store, folder, exam, shell.config, live.note, again=again)
 
 
 def means(scores: Scores) -> dict[str, float]:

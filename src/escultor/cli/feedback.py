@@ -173,12 +173,12 @@ def _store(shell: Shell) -> Store:
 
 
 def _converted(shell: Shell, store: Store, since: str | None) -> Conversion:
-    from escultor.cycle.api import moment
+    from escultor.cycle.api import parse_since
     from escultor.feedback.conversion import convert
     from escultor.feedback.selection import SelectionQuery
 
     # What was registered never gets through; a suite that was never used here has no rows to keep out.
-    return convert(store, shell.config.feedback, SelectionQuery(time.time(), since=moment(since)))
+    return convert(store, shell.config.feedback, SelectionQuery(time.time(), since=parse_since(since)))
 
 
 def _name(out: str) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.evaluate import KEY_ENV, KeyEnv, Which, WhichSuite, checked_model, exam_of
+from escultor.cli.evaluate import KEY_ENV, KeyEnv
+from escultor.cli.lookup import Which, WhichSuite, checked_model, find_suite
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.rate import session_between
 from escultor.errors import InputError
@@ -44,7 +45,7 @@ def judge(
         raise InputError("who judges?", "no --judge", "--judge MODEL, and --url for one behind a server")
     own = _judge(shell, model, url, key_env)
     folders = [checked_model(shell, name) for name in (a, b)]
-    exam = exam_of(shell, suite)
+    exam = find_suite(shell, suite)
     with open_store(shell.config.store.url) as store:
         session, swapped = session_between(shell, store, folders, exam)
         memo = EvaluationCache(store.root / "cache" / "judge.jsonl")
@@ -59,14 +60,14 @@ def judge(
 
 
 def _judge(shell: Shell, model: str, url: str | None, key_env: str) -> Judge:
-    from escultor.cycle.api import checkpoint_id
     from escultor.evaluate.raters.judge import EndpointJudge, LocalJudge
     from escultor.model.load import load
+    from escultor.store.blobs import tree_hash
 
     if url is not None:
         return EndpointJudge(url, model, os.environ.get(key_env))
     folder: Path = checked_model(shell, model)
-    return LocalJudge(load(str(folder)), checkpoint_id(folder), shell.config.evaluation.batch_size)
+    return LocalJudge(load(str(folder)), tree_hash(folder), shell.config.evaluation.batch_size)
 
 
 def _report(

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from escultor.errors import InputError, ModelError
 from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL, PLAIN, RECORD, SHARDED
 
 if TYPE_CHECKING:
+    from escultor.cli.output import Shell
     from escultor.demo.corpus import Corpus
     from escultor.model.loaded import Loaded
+    from escultor.skills.suites import EvaluationSuite
     from escultor.store import Store
 
+WHICH = "Model or run folder, checkpoint id, alias, or escultor-base."
+Which = Annotated[str, typer.Argument(help=WHICH)]
+WhichSuite = Annotated[
+    str,
+    typer.Option(
+        "--suite",
+        metavar="NAME|FILE",
+        help="trinity, safety, sycophancy, canary, a YAML or JSONL file, one in the store, "
+        "or lm-eval:path/to/task.yaml.",
+    ),
+]
 _HASH = re.compile("[0-9a-f]{6,32}")
 
 
@@ -48,12 +64,11 @@ def made(run: Path) -> Path:
 
 def _checkpoint(store: Store, name: str) -> str:
     """The checkpoint id that an alias or the beginning of an id stands for."""
-    from escultor.cycle.api import deployments
-    from escultor.store.registry import ALIASES, aliases
+    from escultor.store.registry import ALIASES, aliases, read_deployments
     from escultor.types import Checkpoint
 
     if name in ALIASES:
-        named = aliases(deployments(store))
+        named = aliases(read_deployments(store.log))
         if name not in named:
             raise ModelError(
                 f"the store has no {name}",
@@ -73,6 +88,28 @@ def load_model(folder: Path) -> Loaded:
     from escultor.model.load import load
 
     return load(str(folder))
+
+
+def checked_model(shell: Shell, name: str) -> Path:
+    """The model's folder; a model that cannot be loaded is refused before anything slow begins."""
+    folder = find_model(name, shell.config.store.url)
+    load_model(folder)
+    return folder
+
+
+def find_suite(shell: Shell, name: str) -> EvaluationSuite:
+    """The suite of this name; asking makes no store. `trinity` is the one registered in the store; where
+    there is none, it is made of the installed documentation."""
+    from escultor.cycle import evaluation_service
+    from escultor.demo.suite import NAME, trinity_suite
+    from escultor.skills.suites import registered
+    from escultor.store import open_store, store_exists
+
+    url = shell.config.store.url
+    with open_store(url) if store_exists(url) else nullcontext() as store:
+        if name == NAME and (store is None or registered(store, name) is None):
+            return trinity_suite(read_corpus(url).held_out, shell.config.evaluation)
+        return evaluation_service.find_suite(name, store)
 
 
 def need_file(path: Path) -> Path:
@@ -101,15 +138,9 @@ def store_root(url: str) -> Path:
     return Path(DEFAULT_FOLDER) if file is None else file.parent
 
 
-def store_exists(url: str) -> bool:
-    """Whether a store is there; asking makes none."""
-    file = log_file(url)
-    return file is None or file.is_file()
-
-
 def existing_store(url: str, what: str = "there is nothing to read") -> Store:
     """The store, which has to be there already. Raises InputError where it is not."""
-    from escultor.store import open_store
+    from escultor.store import open_store, store_exists
 
     if not store_exists(url):
         remedy = "give --store, or begin with `escultor demo` or `escultor promote`"
@@ -131,7 +162,7 @@ def reference_cache(url: str) -> Path:
 
 
 def read_corpus(url: str) -> Corpus:
-    """The documentation of the installed packages, split; see `escultor.demo.corpus.read_corpus`."""
-    from escultor.cycle import api
+    """The documentation of the installed packages, split; what was mined is kept in the store's folder."""
+    from escultor.demo import corpus
 
-    return api.read_corpus(corpus_cache(url))
+    return corpus.read_corpus(corpus_cache(url))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from escultor.cli.evaluate import Which, WhichSuite, checked_model, exam_of, recorded_scores
+from escultor.cli.evaluate import recorded_scores
+from escultor.cli.lookup import Which, WhichSuite, checked_model, find_suite
 from escultor.cli.output import CommandResult, Shell
 from escultor.errors import InputError
 
@@ -47,7 +48,7 @@ def rate(
 
     name = _who(rater, report)
     folders = [checked_model(shell, model) for model in (a, b)]
-    exam = exam_of(shell, suite)
+    exam = find_suite(shell, suite)
     with open_store(shell.config.store.url) as store:
         session, swapped = session_between(shell, store, folders, exam)
         ballots = Ballots(store.log, session)

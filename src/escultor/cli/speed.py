@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escultor.cli.evaluate import WhichSuite, checked_model, exam_of
+from escultor.cli.lookup import WhichSuite, checked_model, find_suite
 from escultor.cli.output import CommandResult, Shell, write_text
 from escultor.errors import InputError
 from escultor.ids import plain
@@ -34,19 +34,19 @@ def speed(
     """Time models on the same requests, in turns (A B, B A), on this machine: latency, throughput, price."""
     from escultor.cli.progress import LiveProgress
     from escultor.cycle import evaluation_service
-    from escultor.cycle.api import checkpoint_id
+    from escultor.store.blobs import tree_hash
 
     folders = [checked_model(shell, name) for name in models]
-    if len(set(map(checkpoint_id, folders))) < len(models):
-        raise InputError("models are timed beside one another", "one of them twice", "different models")
-    exam = exam_of(shell, suite)
+    if len(set(map(tree_hash, folders))) < len(models):
+        raise InputError("each model is timed once", "one of them twice", "different models")
+    exam = find_suite(shell, suite)
     config = shell.config
     if requests is not None:
         evaluation = config.evaluation.model_copy(update={"speed_requests": requests})
         config = config.model_copy(update={"evaluation": evaluation})
     with LiveProgress() as live:
         live.phase(f"timing {', '.join(models)} on the prompts of {exam.suite.name}")
-        race = evaluation_service.raced(folders, exam, config, live.note)
+        race = evaluation_service.benchmark_latency(folders, exam, config, live.note)
     if out is not None:
         write_text(out, race.to_json())
     named = dict(zip(models, race.speeds, strict=True))

@@ -87,8 +87,8 @@ def distill(
     ] = None,
 ) -> CommandResult:
     """Teach a small model to answer with the probabilities of a larger one (distillation)."""
-    from escultor.cycle.api import checkpoint_id
     from escultor.model.student import cut_student
+    from escultor.store.blobs import tree_hash
     from escultor.train.runs import run, same_vocabulary
 
     settings, url = shell.config.distillation, shell.config.store.url
@@ -108,7 +108,7 @@ def distill(
     else:
         start = load_model(own)
         same_vocabulary(start, frozen)
-    parents = tuple(checkpoint_id(each) for each in (own, folder) if each is not None)
+    parents = tuple(tree_hash(each) for each in (own, folder) if each is not None)
 
     def train(live: LiveProgress, world: World, look: OnPreflight) -> RunRecord:
         rest: dict[str, Any] = {"on_step": live.training, "world": world, "on_preflight": look}
@@ -128,13 +128,13 @@ def _tune(
     out: Path,
 ) -> CommandResult:
     """A phase that starts from a model; `settings` is the phase's section."""
-    from escultor.cycle.api import checkpoint_id
+    from escultor.store.blobs import tree_hash
     from escultor.train.runs import run
 
     url = shell.config.store.url
     folder = find_model(model, url)
     imported = read_training(data, kind, url)
-    start, parents = load_model(folder), (checkpoint_id(folder),)
+    start, parents = load_model(folder), (tree_hash(folder),)
     rest: dict[str, Any] = {"parents": parents, "cache": reference_cache(url)}
 
     def train(live: LiveProgress, world: World, look: OnPreflight) -> RunRecord:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escultor.cli.lookup import existing_store, need_file, read_corpus, store_exists
+from escultor.cli.lookup import existing_store, need_file, read_corpus
 from escultor.errors import DataError
+from escultor.store import store_exists
 
 if TYPE_CHECKING:
     from escultor.data.jsonl import JsonlContents

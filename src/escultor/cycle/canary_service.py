@@ -40,7 +40,7 @@ class CanaryService:
     def look(self, now: float | None = None) -> CanaryMove:
         """Decide once. Raises InputError where no candidate is being tried."""
         when = time.time() if now is None else now
-        steps = trial_steps([d for _, d in self.store.log.read(Deployment)])
+        steps = trial_steps(registry.read_deployments(self.store.log))
         if not steps:
             raise InputError(
                 "no candidate is being tried", remedy="begin one: escultor canary start CANDIDATE"

@@ -1,4 +1,4 @@
-"""One turn that starts from feedback: collect, convert, train, validate, gate, deploy."""
+"""One cycle run that starts from feedback: collect, convert, train, evaluate, gate, deploy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from escultor.cycle.resampling import Scorer, resample, scorer_of
+from escultor.cycle.checkpoints import require_champion
+from escultor.cycle.resampling import Scorer, open_scorer, resample
 from escultor.cycle.steps import CycleRun, evaluate_model, gate, train_model
 from escultor.cycle.workflow import Result
 from escultor.errors import InputError
@@ -20,17 +21,17 @@ from escultor.feedback.resampled_pairs import RULE
 from escultor.feedback.selection import KINDS, InMemorySource, SelectionQuery, select
 from escultor.ids import hash_value
 from escultor.skills.suites import EvaluationSuite, registered_prompts
-from escultor.store import Store, registry
+from escultor.store import Store
+from escultor.train.methods import METHODS
 from escultor.types import Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
 
-CONSUMED = "feedback consumed"  # the step that says up to which entry a promoted model has learnt
-_KIND = {"sft": "example", "dpo": "pair", "kto": "unpaired"}
+CONSUMED = "feedback consumed"  # the step that says up to which log entry a promoted model has learnt
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingMaterial:
-    """What feedback came to: items by kind, why the rest made none, the card's section, what to train on it,
-    and the entry of the log up to which it was read (None: it was given by hand)."""
+    """The training data made of feedback: items by kind, counts of what made none by reason, the section of
+    the dataset card, which methods to train, and the last log entry that was read (None: given by hand)."""
 
     items: dict[str, list[FeedbackItem]]
     counts: dict[str, int]
@@ -45,7 +46,8 @@ class TrainingMaterial:
 
 @dataclass(frozen=True, slots=True)
 class CycleResult:
-    """What a turn came to."""
+    """The outcome of a cycle run: the new checkpoint, both scores, the verdict, and figures of the
+    training."""
 
     checkpoint: str
     champion: Scores
@@ -55,54 +57,53 @@ class CycleResult:
     counts: dict[str, int]
 
 
-def held_out(store: Store, exam: EvaluationSuite) -> frozenset[str]:
-    """The prompts that never enter: those of this turn's suite, and of all that are registered."""
-    return frozenset(registered_prompts(store) | {hash_value(item.prompt) for item in exam.items})
+def held_out_prompts(store: Store, suite: EvaluationSuite) -> frozenset[str]:
+    """Hashes of the prompts that are never trained on: those of `suite`, and of all registered suites."""
+    return frozenset(registered_prompts(store) | {hash_value(item.prompt) for item in suite.items})
 
 
 def material_of(
-    turn: CycleRun, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
+    cycle: CycleRun, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
 ) -> TrainingMaterial:
-    """What these interactions and this feedback alone come to."""
-    settings = turn.config.feedback
+    """The training data made of these interactions and this feedback alone."""
+    settings = cycle.config.feedback
     bodies, counts = InMemorySource(interactions, feedback), Counter[str]()
     with FeedbackIndex(None, settings) as index:
         index.add(interactions, feedback)
         now = max((i.time for i in interactions), default=0.0)
-        found = select(
-            index, bodies, settings, SelectionQuery(now, held_out=held_out(turn.flow.store, turn.exam))
-        )
-    made = {str(kind): list(load_items(found.chosen[kind], bodies, counts)) for kind in KINDS}
-    counts += found.counts
-    card = summarise(found)
-    return TrainingMaterial(made, dict(counts), card, advise(card, settings))
+        query = SelectionQuery(now, held_out=held_out_prompts(cycle.store, cycle.suite))
+        selected = select(index, bodies, settings, query)
+    by_kind = {str(kind): list(load_items(selected.chosen[kind], bodies, counts)) for kind in KINDS}
+    counts += selected.counts
+    card = summarise(selected)
+    return TrainingMaterial(by_kind, dict(counts), card, advise(card, settings))
 
 
-def material_since(turn: CycleRun, since: float | None) -> TrainingMaterial:
-    """What the store's feedback comes to. With no `since` it is what was said after what the promoted
-    models have learnt from: an item is used again only when one of its words is newer."""
-    after = consumed(turn.flow.store) if since is None else 0
-    asked = SelectionQuery(time.time(), after, since, held_out(turn.flow.store, turn.exam))
-    found = convert(turn.flow.store, turn.config.feedback, asked)
-    made = {str(kind): read_items(turn.flow.store, found, kind) for kind in KINDS}
-    advice = advice_of(found, turn.config.feedback)
-    return TrainingMaterial(made, found.card["counts"], found.card, advice, found.cursor)
+def material_since(cycle: CycleRun, since: float | None) -> TrainingMaterial:
+    """The training data made of the store's feedback since a moment. With None it is made of the feedback
+    after what the promoted models have learnt from: an item is used again only when one of its events is
+    newer.
+    """
+    after = consumed(cycle.store) if since is None else 0
+    query = SelectionQuery(time.time(), after, since, held_out_prompts(cycle.store, cycle.suite))
+    conversion = convert(cycle.store, cycle.config.feedback, query)
+    by_kind = {str(kind): read_items(cycle.store, conversion, kind) for kind in KINDS}
+    advice = advice_of(conversion, cycle.config.feedback)
+    return TrainingMaterial(by_kind, conversion.card["counts"], conversion.card, advice, conversion.cursor)
 
 
 def with_new_answers(
-    turn: CycleRun, champion: str, material: TrainingMaterial, scorer: Scorer | None = None
+    cycle: CycleRun, champion: str, material: TrainingMaterial, scorer: Scorer | None = None
 ) -> TrainingMaterial:
-    """And with pairs of the champion's new answers to prompts that displeased, where the configuration asks
-    for them; `scorer` ranks in the place of the judge that it names."""
-    settings, displeased = (
-        turn.config.feedback.resampling,
-        cast("list[UnpairedExample]", material.items["unpaired"]),
-    )
-    if settings is None or all(verdict.desirable for verdict in displeased):
+    """The material with pairs of the champion's new answers to disliked prompts added, where the
+    configuration asks for them (`feedback.resampling`). `scorer` replaces the judge named there."""
+    settings = cycle.config.feedback.resampling
+    verdicts = cast("list[UnpairedExample]", material.items["unpaired"])
+    if settings is None or all(verdict.desirable for verdict in verdicts):
         return material
-    scorer = scorer or scorer_of(turn, settings)
-    excluded = held_out(turn.flow.store, turn.exam)
-    pairs, counts = resample(turn, champion, displeased, settings, excluded, scorer)
+    scorer = scorer or open_scorer(cycle, settings)
+    excluded = held_out_prompts(cycle.store, cycle.suite)
+    pairs, counts = resample(cycle, champion, verdicts, settings, held_out=excluded, scorer=scorer)
     known = material.card["kinds"]["pair"]
     rules = known["rules"] | ({RULE: len(pairs)} if pairs else {})
     pair = known | {"rows": known["rows"] + len(pairs), "rules": rules}
@@ -112,32 +113,32 @@ def with_new_answers(
         items=material.items | {"pair": [*material.pairs, *pairs]},
         counts=dict(Counter(material.counts) + counts),
         card=card,
-        advice=advise(card, turn.config.feedback),
+        advice=advise(card, cycle.config.feedback),
     )
 
 
 def consumed(store: Store) -> int:
-    """The entry of the log up to which feedback has been learnt by a model that was promoted. A turn that
-    was held or rejected consumes nothing; a rollback gives nothing back, since what was learnt then did not
-    hold: `since` takes it up again."""
-    steps = [int(str(step.result["until"])) for _, step in store.log.read(Step, target=CONSUMED)]
-    return max(steps, default=0)
+    """The last log entry whose feedback a promoted model has learnt from.
+
+    A cycle run that was held or rejected consumes nothing. A rollback gives nothing back, since what was
+    learnt then did not hold: `since` takes it up again.
+    """
+    return max((int(str(s.result["until"])) for _, s in store.log.read(Step, target=CONSUMED)), default=0)
 
 
-def evolve(turn: CycleRun, name: str, material: TrainingMaterial) -> CycleResult:
-    """Train the champion on what feedback came to, as the advice says, and let the gate decide.
+def evolve(
+    cycle: CycleRun, name: str, material: TrainingMaterial, champion: str | None = None
+) -> CycleResult:
+    """Train the champion (default: that of the store) by the methods that the material is enough for, and let
+    the gate decide.
 
     Raises InputError when there is no champion, or too little to learn from.
     """
-    champion = registry.champion(turn.deployments())
-    if champion is None:
-        raise InputError(
-            "there is no champion to start from", remedy="run `escultor promote` or `escultor demo`"
-        )
-    material = with_new_answers(turn, champion, material)
-    stages = material.advice.stages
-    if not stages:
-        least = turn.config.feedback
+    champion = champion or require_champion(cycle.store)
+    material = with_new_answers(cycle, champion, material)
+    methods, note = material.advice.stages, cycle.workflow.progress.note
+    if not methods:
+        least = cycle.config.feedback
         raise InputError(
             "there is too little feedback to learn from",
             "; ".join(material.advice.lines),
@@ -146,27 +147,27 @@ def evolve(turn: CycleRun, name: str, material: TrainingMaterial) -> CycleResult
             "collect verdicts on several answers to the same prompts; `escultor feedback advise` says more",
         )
     for line in material.advice.lines:
-        turn.flow.progress.note(line)
-    checkpoint, trained = champion, Result()
-    for stage in stages:
-        trained = _train(
-            turn, name if stage == stages[-1] else f"{name} {stage}", stage, material, checkpoint
+        note(line)
+    checkpoint, training = champion, Result()
+    for method in methods:
+        training = train_model(
+            cycle,
+            name if method == methods[-1] else f"{name} {method}",
+            method,
+            settings=getattr(cycle.config, method),
+            items=material.items[METHODS[method].kind],
+            parents=(checkpoint,),
+            start=lambda checkpoint=checkpoint: cycle.load(checkpoint),
         )
-        checkpoint = str(trained["checkpoint"])
-    before = evaluate_model(turn, champion, "champion")
-    after = evaluate_model(turn, checkpoint, name)
-    verdict = gate(turn, name, before, after, _consumption(checkpoint, material))
-    return CycleResult(checkpoint, before, after, verdict, trained, material.counts)
-
-
-def _train(turn: CycleRun, name: str, stage: str, material: TrainingMaterial, start: str) -> Result:
-    settings: Any = getattr(turn.config, stage)
-    found = material.items[_KIND[stage]]
-    return train_model(turn, name, stage, settings, found, (start,), start=lambda: turn.load(start))
+        checkpoint = str(training["checkpoint"])
+    before = evaluate_model(cycle, champion, "champion")
+    after = evaluate_model(cycle, checkpoint, name)
+    verdict = gate(cycle, name, before, after, _consumption(checkpoint, material))
+    return CycleResult(checkpoint, before, after, verdict, training=training, counts=material.counts)
 
 
 def _consumption(checkpoint: str, material: TrainingMaterial) -> list[Step]:
-    """What is recorded with a promotion."""
+    """The step that is recorded with a promotion."""
     if material.cursor is None:
         return []
     key = hash_value([CONSUMED, checkpoint, material.cursor])

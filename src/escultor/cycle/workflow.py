@@ -1,4 +1,4 @@
-"""Arrows that are drawn once: a step whose inputs are in the log is not run again."""
+"""Steps that are computed once: a step whose result is in the log is not run again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from escultor.ids import code_hash, hash_value
+from escultor.ids import hash_value
 from escultor.store import Store
 from escultor.types import Step
 
@@ -28,7 +28,7 @@ class StepProgress(Protocol):
 
 
 class Progress:
-    """Told what goes on; this one keeps quiet. The command line has one that speaks."""
+    """Receives what happens during a cycle run. This one shows nothing; the command line's does."""
 
     def phase(self, name: str) -> None:
         """A step begins."""
@@ -43,40 +43,39 @@ class Progress:
         """A step is in the log; `reused` when it was there already."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Workflow:
-    """Runs named steps against a store. The key of a step names its code and all its inputs, so what
-    was computed before is found again, and a cycle that died goes on at the first missing arrow."""
+    """Runs steps over a store."""
 
     store: Store
     progress: Progress = field(default_factory=Progress)
     steps: list[tuple[Step, bool]] = field(default_factory=list)  # in order, and whether it was reused
-
-    def key(self, name: str, inputs: Result) -> str:
-        return hash_value([name, code_hash(), inputs])
 
     def step(
         self,
         name: str,
         inputs: Result,
         work: Callable[[str], tuple[Result, list[Any]]],
+        *,
+        code: str,
         kind: str | None = None,
     ) -> Result:
-        """The result of `work(key)`, from the log where it is there. `kind` stands for the name in the
-        key where the name is only what people call it.
+        """The result of `work(key)`, taken from the log where it is there.
 
-        `work` returns a JSON-like result and the nouns it made; they and the step are written
-        in one transaction, so either all of the arrow is in the log or none.
+        The key is the hash of the name (or of `kind`, where the name is only a label), of `inputs`, and of
+        `code`, the version of the code that decides the result (`escultor.code_closure.code_version`).
+        `work` returns a JSON-like result and the records it made. They and the step are written in one
+        transaction: either the whole step is in the log or nothing of it.
         """
-        key = self.key(kind or name, inputs)
-        found = self.store.log.get(Step, key)
-        reused = found is not None
-        if found is None:
+        key = hash_value([kind or name, code, inputs])
+        step = self.store.log.get(Step, key)
+        reused = step is not None
+        if step is None:
             self.progress.phase(name)
             began = time.perf_counter()
-            result, nouns = work(key)
-            found = Step(key, time.time(), name, round(time.perf_counter() - began, 3), result)
-            self.store.log.append(*nouns, found)
-        self.steps.append((found, reused))
-        self.progress.done(found, reused)
-        return found.result
+            result, records = work(key)
+            step = Step(key, time.time(), name, round(time.perf_counter() - began, 3), result)
+            self.store.log.append(*records, step)
+        self.steps.append((step, reused))
+        self.progress.done(step, reused)
+        return step.result

@@ -1,4 +1,4 @@
-"""The documentation of the installed packages, split: what is learnt from and what is judged by."""
+"""The documentation of the installed packages, split into a training side and a held-out side."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ Roots = Sequence[tuple[str, Path]]
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
+    """Documented objects, and the golds (documents with the Trinities of their authors) made of them: those
+    to train on, those that simulated users ask about, and those of held-out packages."""
+
     entries: tuple[DocEntry, ...]
     train: tuple[Gold, ...]
     traffic: tuple[Gold, ...]
@@ -34,16 +37,17 @@ class Corpus:
         return [gold.example() for gold in balanced(self.train, count)]
 
     def documents(self) -> list[Document]:
-        """What a base is pre-trained on: the training packages alone."""
+        """The documents to pre-train a base on: those of the training packages."""
         return documents(e for e in self.entries if not is_held_out(e.package))
 
     def records(self) -> list[Document]:
-        """What a base's second stage reads: the training packages' documents with their Trinities."""
+        """The documents of the training packages with their Trinities, for the second stage of a base."""
         return records([e for e in self.entries if not is_held_out(e.package)])
 
 
-def read_corpus(cache: Path, roots: Roots | None = None) -> Corpus:
-    """Mine packages (default: all installed) and split them; a package stays on one side."""
+def read_corpus(cache: Path | None = None, roots: Roots | None = None) -> Corpus:
+    """Mine packages (default: all installed) and split them; a package stays on one side. The folder `cache`
+    keeps what was mined."""
     entries = mine(cache, roots)
     counts: Counter[str] = Counter()
     all_golds = golds(entries, counts)

@@ -43,23 +43,23 @@ def win_rate(scores: Scores, predecessor: Scores | None) -> stats.WinRate | None
 def figures(version: DemoVersion) -> dict[str, float | None]:
     """The columns of the table for one version; what was not measured is None."""
     scores = version.scores
-    found: dict[str, float | None] = {
+    columns: dict[str, float | None] = {
         name: sum(scores.metrics[name]) / len(scores.items) for name in (*PER_ITEM, "quality")
     }
     won = win_rate(scores, version.predecessor)
-    found |= {
+    columns |= {
         "win_rate": won.value if won else None,
         "win_rate_low": won.low if won else None,
         "win_rate_high": won.high if won else None,
     }
     for name in ("latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"):
-        found[name] = scores.summary[name]
-    return found
+        columns[name] = scores.summary[name]
+    return columns
 
 
 def rows(result: DemoResult) -> tuple[VersionRow, ...]:
     """One row per version."""
-    champion = registry.champion(result.turn.deployments())
+    champion = registry.champion(registry.read_deployments(result.cycle.store.log))
     made = []
     for version in result.versions:
         because = version.verdict.because if version.verdict else None
@@ -100,12 +100,12 @@ def as_json(result: DemoResult) -> dict[str, Any]:
                 "deployed": row.deployed,
             }
         )
-    exam = result.turn.exam
+    suite = result.cycle.suite
     return {
         "suite": {
-            "hash": exam.hash,
-            "items": len(exam.items),
-            "rouge_l_lead_sentence": lead_baseline(exam),
+            "hash": suite.hash,
+            "items": len(suite.items),
+            "rouge_l_lead_sentence": lead_baseline(suite),
         },
         "corpus": result.corpus.counts | {"entries": len(result.corpus.entries)},
         "versions": versions,
@@ -115,10 +115,10 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         "plan": result.plan.reason if result.plan else None,
         "steps": [
             {"name": step.name, "seconds": step.seconds, "reused": reused}
-            for step, reused in result.turn.flow.steps
+            for step, reused in result.cycle.workflow.steps
         ],
-        "champion": registry.champion(result.turn.deployments()),
-        "store": str(result.turn.flow.store.root),
+        "champion": registry.champion(registry.read_deployments(result.cycle.store.log)),
+        "store": str(result.cycle.store.root),
     }
 
 
@@ -160,19 +160,19 @@ def _page(result: DemoResult, verdict: Verdict | None, folder: Path) -> str:
     """The way from a folder to a verdict's page; empty where there is none."""
     if verdict is None:
         return ""
-    page = result.turn.flow.store.root / "verdicts" / verdict.because.id / "verdict.html"
+    page = result.cycle.store.root / "verdicts" / verdict.because.id / "verdict.html"
     return Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix() if page.is_file() else ""
 
 
 def _notes(result: DemoResult) -> tuple[str, ...]:
-    exam, heard, share = result.turn.exam, result.feedback, _student_share(result.versions)
-    packages = len({item.labels["package"] for item in exam.items})
+    suite, counts, share = result.cycle.suite, result.feedback, _student_share(result.versions)
+    packages = len({item.labels["package"] for item in suite.items})
     notes = [
-        f"{len(exam.items)} held-out documents from {packages} packages that no version was trained on. "
-        f"The lead sentence taken as the summary has ROUGE-L {lead_baseline(exam):.3f}.",
+        f"{len(suite.items)} held-out documents from {packages} packages that no version was trained on. "
+        f"The lead sentence taken as the summary has ROUGE-L {lead_baseline(suite):.3f}.",
         "Users and raters are simulated: a thumb is drawn from the answer's score against its author's own "
         "Trinity, plus noise. No person rated anything here.",
-        f"Feedback: {heard['rated']} simulated thumbs, {heard['usable pairs']} usable pairs. "
+        f"Feedback: {counts['rated']} simulated thumbs, {counts['usable pairs']} usable pairs. "
         f"Alert ({result.alert.state}): {result.alert.message}. "
         + (f"Plan: {result.plan.reason}." if result.plan else "No plan followed."),
     ]
@@ -186,27 +186,27 @@ def _notes(result: DemoResult) -> tuple[str, ...]:
 
 
 def _loop(result: DemoResult) -> tuple[LoopStep, ...]:
-    """The turn in a handful of stations; the arrows that serve one station are summed."""
-    stations: dict[str, list[tuple[Step, bool]]] = {}
+    """The demo's stages in order; the steps of one stage are summed."""
+    stages: dict[str, list[tuple[Step, bool]]] = {}
     named = {"import base": "base", "deploy base": "base", "pretrain": "base", "sample own answers": "dpo"}
-    for step, reused in result.turn.flow.steps:
+    for step, reused in result.cycle.workflow.steps:
         plain = step.name.removeprefix("evaluate ").removeprefix("gate ")
-        stations.setdefault(named.get(step.name, plain), []).append((step, reused))
-    return tuple(_station(name, steps) for name, steps in stations.items())
+        stages.setdefault(named.get(step.name, plain), []).append((step, reused))
+    return tuple(_stage(name, steps) for name, steps in stages.items())
 
 
-def _station(name: str, steps: Sequence[tuple[Step, bool]]) -> LoopStep:
-    said = []
+def _stage(name: str, steps: Sequence[tuple[Step, bool]]) -> LoopStep:
+    outcomes = []
     for step, _ in steps:
         if "rows" in step.result:
-            said.append(f"{step.result['rows']} rows")
+            outcomes.append(f"{step.result['rows']} rows")
         if "feedback" in step.result:
-            said.append(f"{len(cast('list[str]', step.result['feedback']))} simulated thumbs")
+            outcomes.append(f"{len(cast('list[str]', step.result['feedback']))} simulated thumbs")
         if "verdict" in step.result:
-            said.append(str(step.result["verdict"]).lower())
+            outcomes.append(str(step.result["verdict"]).lower())
     seconds = sum(step.seconds for step, reused in steps if not reused)
     again = all(reused for _, reused in steps)
-    return LoopStep(name, ", ".join(said), None if again else seconds, again)
+    return LoopStep(name, ", ".join(outcomes), None if again else seconds, again)
 
 
 def _curves(result: DemoResult) -> tuple[Curve, ...]:
@@ -214,7 +214,7 @@ def _curves(result: DemoResult) -> tuple[Curve, ...]:
     for version in result.versions:
         if "metrics" not in version.training:
             continue
-        text = result.turn.blobs.get_bytes(str(version.training["metrics"])).decode()
+        text = result.cycle.store.blobs.get_bytes(str(version.training["metrics"])).decode()
         steps = [json.loads(line) for line in text.splitlines()]
         xs = tuple(float(row["step"]) for row in steps)
         curves.append(
@@ -224,14 +224,14 @@ def _curves(result: DemoResult) -> tuple[Curve, ...]:
 
 
 def _samples(result: DemoResult) -> tuple[ReportSample, ...]:
-    items = result.turn.exam.items
+    items = result.cycle.suite.items
     step = max(1, len(items) // SAMPLES)
-    said = {v.name: answers_of(result.turn, v.name) for v in result.versions}
+    answers_by_version = {v.name: answers_of(result.cycle, v.name) for v in result.versions}
     samples = []
     for at in range(0, step * min(SAMPLES, len(items)), step):
         gold = parse_trinity(items[at].references[0])
         answers = []
-        for name, texts in said.items():
+        for name, texts in answers_by_version.items():
             score = score_trinity(texts[at], gold)
             answers.append(SampleAnswer(name, texts[at], score["valid"] == 1.0, score["quality"]))
         samples.append(ReportSample(document_in(items[at].prompt), gold.to_json(), tuple(answers)))

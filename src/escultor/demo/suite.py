@@ -1,4 +1,4 @@
-"""The suite that is built in: documents of packages never trained on, with their authors' Trinities."""
+"""The suite `trinity`: documents of packages that no model is trained on, with their authors' Trinities."""
 
 from __future__ import annotations
 
@@ -18,30 +18,28 @@ NAME = "trinity"
 MEASURED = (*METRICS, "bits_per_byte", "document_bits_per_byte", "answer_tokens")
 
 
-def trinity_exam(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuite:
-    """At most `settings.items` of the golds, no package with more than an eighth of them, in an order
+def trinity_suite(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuite:
+    """A suite of at most `settings.items` golds, no package with more than an eighth of them, in an order
     that depends on the seed and the items alone. Raises DataError when none is left.
 
-    Clusters are modules: their documents share an author and a style. A document is read with its
-    author's summary put back.
+    Clusters are modules: their documents share an author and a style. A document is read with its author's
+    summary put back.
     """
-    drawn = sorted(golds, key=lambda g: unit(settings.seed, "suite", g.id))
-    most = max(1, settings.items // 8)
-    taken: list[Gold] = []
+    limit = max(1, settings.items // 8)
+    items: list[SuiteItem] = []
     per_package: Counter[str] = Counter()
-    for gold in drawn:
-        if len(taken) < settings.items and per_package[gold.package] < most:
+    for gold in sorted(golds, key=lambda g: unit(settings.seed, "suite", g.id)):
+        if len(items) < settings.items and per_package[gold.package] < limit:
             per_package[gold.package] += 1
-            taken.append(gold)
-    items = [_item(gold) for gold in taken]
+            items.append(_item(gold))
     return make_exam(NAME, NAME, items, MEASURED, Sampling(max_new_tokens=settings.max_new_tokens))
 
 
-def lead_baseline(exam: EvaluationSuite) -> float:
-    """Mean ROUGE-L of the lead sentence taken as the summary."""
+def lead_baseline(suite: EvaluationSuite) -> float:
+    """Mean ROUGE-L of the lead sentence used as the summary."""
     scores = [
         rouge_l(lead_sentence(document_in(item.prompt)), parse_trinity(item.references[0]).summary)
-        for item in exam.items
+        for item in suite.items
     ]
     return sum(scores) / len(scores)
 

@@ -1,5 +1,8 @@
-"""Simulated users: they ask for Trinities, ask again, and give thumbs. The program says so wherever
-their words are shown; `source` of all their feedback is `simulated`."""
+"""Simulated users: they ask for Trinities, ask again, and give thumbs.
+
+Everything that shows their feedback says that they are simulated; the `source` of the feedback is
+`simulated`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from collections.abc import Sequence
 from escultor.data.sources.documentation import Gold
 from escultor.evaluate.raters.simulated import simulated_thumb
 from escultor.ids import hash_value
+from escultor.rng import derive_seed
 from escultor.serve.interactions import draft_interaction
-from escultor.serve.logged_model import LoggedModel
+from escultor.serve.logged_model import SEEDS, LoggedModel
 from escultor.skills.trinity import prompt_for
 from escultor.skills.trinity_scoring import score_trinity
 from escultor.store.log import Log
@@ -24,63 +28,62 @@ BATCH = 64
 def ask(
     engine: LoggedModel, golds: Sequence[Gold], key: str, answers: int, sampling: Sampling
 ) -> list[Interaction]:
-    """Every document is asked about by one subject, who regenerates until there are `answers` answers.
+    """One subject asks about each document and regenerates until there are `answers` answers.
 
-    Ids derive from `key`: a batch that is in the log already is not asked again.
+    Ids derive from `key`: a batch that is in the log already is not asked again. Seeds do not: the answers
+    are the same for every version of the code that samples alike.
     """
-    drafts = []
+    drafts, seeds = [], []
     for gold in golds:
         subject = hash_value(["simulated-subject", int(gold.id[:8], 16) % SUBJECTS])
-        before: str | None = None
+        previous: str | None = None
         for n in range(answers):
-            name = f"chatcmpl-{hash_value([key, gold.id, n])}"
-            lineage = Lineage(before, Relation.REGENERATE) if before else None
-            drafts.append(
-                draft_interaction(
-                    prompt_for(gold.document),
-                    id=name,
-                    subject=subject,
-                    version=engine.version,
-                    sampling=sampling,
-                    lineage=lineage,
-                )
+            id = f"chatcmpl-{hash_value([key, gold.id, n])}"
+            lineage = Lineage(previous, Relation.REGENERATE) if previous else None
+            draft = draft_interaction(
+                prompt_for(gold.document),
+                id=id,
+                subject=subject,
+                version=engine.version,
+                sampling=sampling,
+                lineage=lineage,
             )
-            before = name
-    done: list[Interaction] = []
-    for at in range(0, len(drafts), BATCH):
-        batch = drafts[at : at + BATCH]
-        found = [engine.log.get(Interaction, draft.id) for draft in batch]
-        known = [interaction for interaction in found if interaction is not None]
-        done += known if len(known) == len(batch) else engine.answer(batch)
-    return done
+            drafts.append(draft)
+            seeds.append(derive_seed(sampling.seed, "simulated-request", gold.id, n) % SEEDS)
+            previous = id
+    interactions: list[Interaction] = []
+    for start in range(0, len(drafts), BATCH):
+        batch, own = drafts[start : start + BATCH], seeds[start : start + BATCH]
+        logged = [engine.log.get(Interaction, draft.id) for draft in batch]
+        known = [interaction for interaction in logged if interaction is not None]
+        interactions += known if len(known) == len(batch) else engine.answer(batch, own)
+    return interactions
 
 
 def judge(log: Log, interactions: Sequence[Interaction], golds: Sequence[Gold], seed: int) -> list[Feedback]:
     """A thumb on every answer: its true quality, read through noise. Written to the log, once.
 
-    The noise is drawn for the document and how often it was asked about, not for the answer's id, which is
-    another one for every version of the code.
+    The noise is drawn for the document and how often it was asked about, not for the answer's id, which
+    differs between versions of the code.
     """
-    gold_of = {prompt_for(g.document): g for g in golds}
+    gold_by_prompt = {prompt_for(g.document): g for g in golds}
     events: list[Feedback] = []
-    asked: Counter[str] = Counter()
+    times_asked: Counter[str] = Counter()
     for interaction in interactions:
-        gold = gold_of[interaction.messages]
+        gold = gold_by_prompt[interaction.messages]
         quality = score_trinity(interaction.answer, gold.trinity)["quality"]
-        item = f"{gold.id}:{asked[gold.id]}"
-        asked[gold.id] += 1
+        item = f"{gold.id}:{times_asked[gold.id]}"
+        times_asked[gold.id] += 1
         up = simulated_thumb(quality, interaction.subject, item, threshold=THRESHOLD, noise=NOISE, seed=seed)
-        name = f"fb-{hash_value([interaction.id, 'thumb'])}"
-        events.append(
-            Rating(
-                name,
-                interaction.time + 1,
-                interaction.id,
-                interaction.subject,
-                "thumb",
-                up,
-                source=SourceKind.SIMULATED,
-            )
+        event = Rating(
+            f"fb-{hash_value([interaction.id, 'thumb'])}",
+            interaction.time + 1,
+            interaction.id,
+            interaction.subject,
+            "thumb",
+            value=up,
+            source=SourceKind.SIMULATED,
         )
+        events.append(event)
     log.append(*events)
     return events

@@ -29,17 +29,19 @@ class LoggedModel:
         self.loaded, self.version, self.log = loaded, version, log
         self.settings, self.clock = settings, clock
 
-    def answer(self, drafts: Sequence[Interaction]) -> list[Interaction]:
+    def answer(
+        self, drafts: Sequence[Interaction], seeds: Sequence[int] | None = None
+    ) -> list[Interaction]:
         """Answer drafted interactions (`draft_interaction`); all are in the log when this returns.
 
-        Each is sampled with a seed derived from its sampling's seed and its id, so that a repeated question
-        gets a new answer; the seed is in the row, by which the answer can be reproduced. `latency_ms` is
-        that of the whole batch, `cost_usd` that of the answer's own seconds of computation.
+        Each is sampled with a seed of its own; the default is derived from its sampling's seed and its id, so
+        that a repeated question gets a new answer. The seed is in the row, by which the answer can be
+        reproduced. `latency_ms` is that of the whole batch, `cost_usd` that of the answer's own seconds of
+        computation.
         """
-        samplings = [
-            replace(draft.sampling, seed=derive_seed(draft.sampling.seed, draft.id) % SEEDS)
-            for draft in drafts
-        ]
+        if seeds is None:
+            seeds = [derive_seed(draft.sampling.seed, draft.id) % SEEDS for draft in drafts]
+        samplings = [replace(draft.sampling, seed=seed) for draft, seed in zip(drafts, seeds, strict=True)]
         prompts = [self.loaded.chat.prompt(draft.messages) for draft in drafts]
         started = time.perf_counter()
         answers = generate(self.loaded, prompts, samplings, self.settings.batch_size)

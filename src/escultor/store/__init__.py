@@ -16,7 +16,7 @@ from escultor.store.blobs import Blobs
 if TYPE_CHECKING:
     from escultor.store.log import Log
 
-__all__ = ["Blobs", "Store", "open_store"]
+__all__ = ["Blobs", "Store", "open_store", "store_exists"]
 
 DEFAULT_FOLDER = "escultor-store"
 
@@ -66,6 +66,15 @@ def open_store(url: str = DEFAULT_FOLDER, blobs: str | Path | None = None) -> St
             raise StoreError(f"the store {url} cannot be made", error, "a folder", remedy) from error
         place = URL.create("sqlite", database=str(place))
     return Store(open_log(place), Blobs(root / "blobs" if blobs is None else Path(blobs)), root)
+
+
+def store_exists(url: str) -> bool:
+    """Whether there is a store at `url`; nothing is created. A database server is taken to have one.
+
+    Raises ConfigError as `open_store` does.
+    """
+    place, _ = _place(url)
+    return not isinstance(place, Path) or place.is_file()
 
 
 def _place(url: str) -> tuple[Path | str, Path]:

@@ -6,13 +6,22 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from escultor.errors import InputError
 from escultor.ids import new_id
 from escultor.types import Deployment
 
+if TYPE_CHECKING:
+    from escultor.store.log import Log
+
 CHAMPION, CANDIDATE, PREVIOUS = "champion", "candidate", "previous"
 ALIASES = (CHAMPION, CANDIDATE, PREVIOUS)
+
+
+def read_deployments(log: Log) -> list[Deployment]:
+    """All deployments in a log, the first one first."""
+    return [deployment for _, deployment in log.read(Deployment)]
 
 
 def current(deployments: Iterable[Deployment]) -> Deployment | None:
