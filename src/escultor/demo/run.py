@@ -34,7 +34,7 @@ from escultor.demo.corpus import Corpus, Roots, read_corpus
 from escultor.demo.suite import trinity_suite
 from escultor.ids import hash_value, plain
 from escultor.model.generate import generate
-from escultor.model.load import Loaded
+from escultor.model.loaded import Loaded
 from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
 from escultor.monitor.rules import alerts
