@@ -29,9 +29,7 @@ class LoggedModel:
         self.loaded, self.version, self.log = loaded, version, log
         self.settings, self.clock = settings, clock
 
-    def answer(
-        self, drafts: Sequence[Interaction], seeds: Sequence[int] | None = None
-    ) -> list[Interaction]:
+    def answer(self, drafts: Sequence[Interaction], seeds: Sequence[int] | None = None) -> list[Interaction]:
         """Answer drafted interactions (`draft_interaction`); all are in the log when this returns.
 
         Each is sampled with a seed of its own; the default is derived from its sampling's seed and its id, so
