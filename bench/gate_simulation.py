@@ -3,7 +3,7 @@
     python bench/gate_simulation.py [--comparisons 10000] [--seed 0]
 
 1  A/A: both sides drawn from one distribution, over designs and sizes; promotions must be at most 5 %.
-2  One suite asked by 20 equal candidates in turn, with the trial ledger and without.
+2  One suite asked by 20 equal candidates in turn, with alpha spending and without.
 3  Power: a pilot of 100 items is held and names a number of items; a fresh comparison with that many
    must promote a truly better candidate at least 80 % of the time. Once from the pilot's own figures, once
    from figures of two million items, which are the truth.
@@ -28,16 +28,16 @@ from monte_carlo import share
 
 from escultor import stats
 from escultor.config import Gate
-from escultor.evaluate.gate.alpha_spending import level_of
+from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.evaluate.gate.decision import decide
-from escultor.evaluate.gate.effects import enough, measure
+from escultor.evaluate.gate.effects import items_needed, measure
 from escultor.rng import derive_seed
 from escultor.types import GateContext, Hold, Promote, Reject, Scores
 
 SIZES = (50, 100, 200, 500, 1000, 2000)
-POLICY = Gate(primary=("quality",), guards={}, looks="free")
-TWO = Gate(primary=("quality", "faithful"), guards={}, looks="free")
-GUARDED = Gate(primary=("quality",), guards={"valid": 0.05}, looks="free")
+POLICY = Gate(primary=("quality",), guards={}, alpha_spending="full")
+TWO = Gate(primary=("quality", "faithful"), guards={}, alpha_spending="full")
+GUARDED = Gate(primary=("quality",), guards={"valid": 0.05}, alpha_spending="full")
 
 AS_DECIDED = 20  # runs that are decided in full as well
 
@@ -125,7 +125,7 @@ def equal_models(comparisons: int, seed: int) -> dict[str, object]:
 
 def many_looks(suites: int, seed: int) -> dict[str, object]:
     """Whether any of 20 equal candidates is promoted on one suite."""
-    any_of = dict.fromkeys(("spend", "free"), 0)
+    any_of = dict.fromkeys(("shared", "full"), 0)
     for run in range(suites):
         rng = generator(seed, "looks", run)
         found = dict.fromkeys(any_of, False)
@@ -134,8 +134,8 @@ def many_looks(suites: int, seed: int) -> dict[str, object]:
             new = np.clip(old + rng.normal(0, 0.1, 200), 0, 1)
             sides = scores({"quality": (old, new)}, 1)
             for rule in any_of:
-                policy = POLICY.model_copy(update={"looks": rule})
-                shown = _is_near(new - old, level_of(look, policy)) and _promotes(*sides, policy, look, look)
+                policy = POLICY.model_copy(update={"alpha_spending": rule})
+                shown = _is_near(new - old, alpha_at(look, policy)) and _promotes(*sides, policy, look, look)
                 found[rule] |= shown
                 if run < AS_DECIDED // 20:
                     verdict = decide(*sides, policy, look, GateContext(look=look))
@@ -145,10 +145,10 @@ def many_looks(suites: int, seed: int) -> dict[str, object]:
     return {rule: share(count, suites) for rule, count in any_of.items()}
 
 
-def _is_near(gaps: np.ndarray, level: float) -> bool:
-    """Whether a test may come out below its level: where a normal one is far above, none is drawn."""
+def _is_near(gaps: np.ndarray, alpha: float) -> bool:
+    """Whether a test may come out below its alpha: where a normal one is far above, none is drawn."""
     z = float(gaps.mean() / gaps.std(ddof=1) * np.sqrt(len(gaps)))
-    return NormalDist().cdf(-z) < 20 * level
+    return NormalDist().cdf(-z) < 20 * alpha
 
 
 GAINS = {"binary": 0.06, "continuous": 0.02, "clustered": 0.03, "ties": 0.02}
@@ -204,16 +204,16 @@ def _promotes(old: Scores, new: Scores, policy: Gate, seed: int, look: int = 1) 
     def gaps(metric: str) -> np.ndarray:
         return np.subtract(new.metrics[metric], old.metrics[metric])
 
-    quality, own, level = gaps("quality"), derive_seed(seed, "gate", "quality"), level_of(look, policy)
+    quality, own, alpha = gaps("quality"), derive_seed(seed, "gate", "quality"), alpha_at(look, policy)
     if {*old.metrics["quality"], *new.metrics["quality"]} <= {0.0, 1.0}:
         p = stats.mcnemar(int((quality > 0).sum()), int((quality < 0).sum()))
     else:
-        p = stats.sign_flip(quality, groups, level, own).better
-    if p > level:
+        p = stats.sign_flip(quality, groups, alpha, own).better
+    if p > alpha:
         return False
     return all(
         stats.bounded_mean(
-            gaps(name), groups, policy.level, derive_seed(seed, "gate", name), -1.0, 1.0, -margin
+            gaps(name), groups, policy.alpha, derive_seed(seed, "gate", name), -1.0, 1.0, -margin
         ).low
         > -margin
         for name, margin in policy.guards.items()
@@ -223,13 +223,13 @@ def _promotes(old: Scores, new: Scores, policy: Gate, seed: int, look: int = 1) 
 def _planned(parts: list[tuple[Scores, Scores]], policy: Gate) -> int:
     """What a hold names from figures that are the truth, taken from two million items in parts, without
     the rule that it never names fewer items than it was shown."""
-    measured = [measure(*sides, policy, policy.level, 0) for sides in parts]
+    measured = [measure(*sides, policy, policy.alpha, 0) for sides in parts]
     true = []
     for same in zip(*measured, strict=True):
         slack = float(np.mean([m.needs.slack for m in same]))
         spread = float(np.sqrt(np.mean([m.needs.spread**2 for m in same])))
         true.append(replace(same[0], needs=replace(same[0].needs, slack=slack, spread=spread, seen=None)))
-    n = enough(true, policy, 0)
+    n = items_needed(true, policy, policy.min_items)
     assert n is not None
     return n
 

@@ -140,7 +140,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(file, text, message):
         ("sft: []", "sft"),
         ("distillation: {alpha: 1.1}", "distillation.alpha"),
         ("distillation: {temperature: 0}", "distillation.temperature"),
-        ("gate: {level: 0.5}", "gate.level"),
+        ("gate: {alpha: 0.5}", "gate.alpha"),
         ("gate: {guards: {valid: -1}}", "gate.guards.valid"),
         ("pretrain: {hidden_size: 10, heads: 3}", "pretrain"),
         ("pretrain: {heads: 3, kv_heads: 2}", "pretrain"),
@@ -261,9 +261,9 @@ def test_a_key_under_both_names_is_refused(file, renamed):
 
 
 def test_policies_and_step_lists_load_under_old_names(file, monkeypatch, renamed):
-    monkeypatch.setattr(aliases, "RENAMED", {"gate.error": "gate.level", "curation.similar": "curation.near"})
-    with pytest.warns(aliases.RenamedKeyWarning, match=r"gate\.level"):
-        assert load_policy(file("error: 0.01")).level == 0.01
+    monkeypatch.setattr(aliases, "RENAMED", {"gate.error": "gate.alpha", "curation.similar": "curation.near"})
+    with pytest.warns(aliases.RenamedKeyWarning, match=r"gate\.alpha"):
+        assert load_policy(file("error: 0.01")).alpha == 0.01
     monkeypatch.setitem(aliases.RENAMED_VALUES, "curation.steps", {"same": "exact", "similar": "near"})
     with pytest.warns(aliases.RenamedKeyWarning, match=r"curation\.near"):
         curation = with_steps(Config(), file("- same\n- similar: {threshold: 0.5}")).curation

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from escultor.config import load_config
 from escultor.cycle import gate_service
+from escultor.evaluate.gate import decision, effects
 from escultor.ids import new_id, plain
 from escultor.store import open_store, registry
 from escultor.types import Deployment, Interaction, Message, Rating, Role, Sampling, Scores, Usage, Verdict
@@ -55,13 +56,13 @@ def test_a_file_that_was_changed_does_not_replay(cli, tmp_path, sides, policy):
     assert "not what its inputs give" in call.err
 
 
-def test_looks_are_counted_over_the_store(cli, tmp_path, sides, policy):
+def test_analyses_are_counted_over_the_store(cli, tmp_path, sides, policy):
     other = scored(tmp_path / "third.json", "third", 0.1)
-    looks = [
+    analyses = [
         cli("compare", *pair, "--policy", policy, "--json").data["look"]
         for pair in (sides, sides, (sides[0], other))
     ]
-    assert looks == [1, 1, 2]
+    assert analyses == [1, 1, 2]
 
 
 def test_another_seed_is_no_second_chance(cli, sides, policy):
@@ -72,10 +73,9 @@ def test_another_seed_is_no_second_chance(cli, sides, policy):
     assert one == other
 
 
-def test_a_suite_under_another_name_or_grown_is_looked_at_again_not_anew(cli, tmp_path, model, other_model):
-    """The same question put in another guise spends alpha all the same."""
+def test_a_suite_under_another_name_or_extended_is_analysed_again_not_anew(cli, tmp_path, model, other_model):
     (tmp_path / "p.yaml").write_text("primary: [exact_match]\nguards: {}\nmin_items: 2\n")
-    looks = []
+    analyses = []
     for name, count, metrics in (
         ("pets", 6, ["exact_match"]),
         ("beasts", 6, ["exact_match"]),
@@ -87,15 +87,15 @@ def test_a_suite_under_another_name_or_grown_is_looked_at_again_not_anew(cli, tm
         suite = jsonl(tmp_path / "suite.jsonl", head, *rows)
         call = cli("compare", model, other_model, "--suite", suite, "--policy", "p.yaml", *SMALL, "--json")
         assert call.code == 3, call.err
-        looks.append(call.data["look"])
-    assert looks == [1, 2, 3, 4]
+        analyses.append(call.data["look"])
+    assert analyses == [1, 2, 3, 4]
     fresh = ({"id": f"n{n}", "prompt": f"bird {n}", "reference": "dog"} for n in range(6))
     suite = jsonl(tmp_path / "suite.jsonl", {"name": "new", "metrics": ["exact_match"]}, *fresh)
     call = cli("compare", model, other_model, "--suite", suite, "--policy", "p.yaml", *SMALL, "--json")
     assert call.data["look"] == 1
 
 
-def test_two_who_ask_at_once_do_not_both_look_first(tmp_path):
+def test_comparisons_at_once_are_not_both_the_first_analysis(tmp_path):
     names = ("base", *(f"new{n}" for n in range(4)))
     sides = {name: scored(tmp_path / f"{name}.json", name, 0.1 * (name != "base")) for name in names}
     policy = load_config(None, ()).gate.model_copy(update={"guards": {}})
@@ -103,10 +103,11 @@ def test_two_who_ask_at_once_do_not_both_look_first(tmp_path):
     base, *others = (read((tmp_path / f"{name}.json").read_text()) for name in sides)
 
     def ask(other):
-        with open_store(str(tmp_path / "store")) as store, gate_service.alone(store):
-            around = gate_service.circumstances(store, base, other, policy)
-            gate_service.keep(store, gate_service.dossier_of(store, base, other, policy, around, ("a", "b")))
-            return around.look
+        with open_store(str(tmp_path / "store")) as store, gate_service.exclusive(store):
+            context = gate_service.context_of(store, base, other, policy)
+            record = gate_service.decide_from_store(store, base, other, policy, context, ("a", "b"))
+            store.log.append(record.verdict)
+            return context.look
 
     open_store(str(tmp_path / "store")).close()
     with ThreadPoolExecutor(4) as pool:
@@ -129,7 +130,7 @@ def test_cards_signatures_and_void_items_are_given_as_options(cli, tmp_path, sid
     [
         (("only.json",), "two sides are compared"),
         (("bad.json", "bad.json"), "holds no scores"),
-        (("--replay", "bad.json"), "no file of a verdict"),
+        (("--replay", "bad.json"), "not a verdict's file"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(cli, tmp_path, policy, words, message):
@@ -147,6 +148,46 @@ def test_an_unknown_key_of_a_policy_is_refused(cli, tmp_path, sides):
     assert "did you mean `guards`" in call.err
 
 
+def test_a_verdict_is_measured_once_and_has_one_id_in_log_and_file(cli, tmp_path, sides, policy, monkeypatch):
+    calls = []
+    monkeypatch.setattr(decision, "measure", lambda *a: calls.append(a) or effects.measure(*a))
+    id = cli("compare", *sides, "--policy", policy, "--out", "out", "--json").data["id"]
+    assert len(calls) == 1
+    assert json.loads((tmp_path / "out" / "verdict.json").read_text())["because"]["id"] == id
+    with open_store("escultor-store") as store:
+        assert store.log.get(Verdict, id) is not None
+
+
+def test_a_file_of_the_first_format_is_replayed_by_its_figures(cli, tmp_path, sides, policy):
+    cli("compare", *sides, "--policy", policy, "--out", "out")
+    file = tmp_path / "out" / "verdict.json"
+    content = json.loads(file.read_text()) | {"format": "escultor-verdict/1", "reason": "other words"}
+    file.write_text(json.dumps(content))
+    assert cli("compare", "--replay", file).code == 0
+    content["because"]["effects"][0]["difference"] += 0.01
+    file.write_text(json.dumps(content))
+    assert "not what its inputs give" in cli("compare", "--replay", file).err
+
+
+def test_what_the_policy_needs_is_said_before_anything_is_measured(
+    cli, tmp_path, model, other_model, monkeypatch
+):
+    head = {"name": "pets", "metrics": ["exact_match", "contains"], "decoding": {"max_new_tokens": 2}}
+    rows = ({"id": f"i{n}", "prompt": f"cat {n}", "reference": "dog"} for n in range(6))
+    suite = jsonl(tmp_path / "suite.jsonl", head, *rows)
+    ask = ("compare", model, other_model, "--suite", suite, *SMALL, "--policy", "p.yaml")
+    rules = "primary: [exact_match]\nguards: {contains: 0.02}\nmin_items: 2\n"
+    (tmp_path / "p.yaml").write_text(rules)
+    out = cli(*ask).out
+    assert out.index("at least 149") < out.index("Hold")
+    assert "Nothing can be promoted on suite `pets`: 6 items" in out
+    (tmp_path / "p.yaml").write_text(rules + "vetoes: {sycophancy: {worse_by: 0}}\n")
+    monkeypatch.setattr("escultor.cli.compare.recorded_scores", None)
+    call = cli(*ask)
+    assert call.code == 2
+    assert "veto on 'sycophancy' names nothing that is measured; known: " in call.err
+
+
 # --- canary -------------------------------------------------------------------------------------
 
 
@@ -158,7 +199,7 @@ def asked(store, version, subject, when, bad):
     store.log.append(made, Rating(new_id("fb"), when, made.id, subject, "thumb", not bad))
 
 
-def test_a_canary_is_watched_and_rolled_back_for_harm(cli):
+def test_a_canary_is_analysed_and_rolled_back_for_harm(cli):
     began = time.time() - 100
     with open_store("escultor-store") as store:
         first = registry.deployment_for("a person", "old", None, now=began)
@@ -176,11 +217,11 @@ def test_a_canary_is_watched_and_rolled_back_for_harm(cli):
         assert "candidate" not in last.aliases
         assert store.log.count(Verdict) == 0
         assert store.log.count(Scores) == 0
-    assert "no candidate is being tried" in cli("canary", "watch").err
+    assert "no canary trial is in progress" in cli("canary", "watch").err
     assert plain(last)["because"].startswith("canary: harm shown")
 
 
-def test_a_canary_without_harm_is_held_until_its_floors(cli):
+def test_a_canary_without_harm_is_held_until_its_minimums(cli):
     began = time.time() - 100
     with open_store("escultor-store") as store:
         first = registry.deployment_for("a person", "old", None, now=began)

@@ -68,7 +68,7 @@ def test_the_gate_holds_what_was_trained_on_its_exam(tmp_path):
             for name, value in (("old", 0.0), ("new", 1.0))
         ]
         policy = Gate(primary=("exact_match",), guards={})
-        around = gate_service.circumstances(store, sides[0], sides[1], policy)
-        verdict = decide(sides[0], sides[1], policy, 0, around)
+        context = gate_service.context_of(store, sides[0], sides[1], policy)
+        verdict = decide(sides[0], sides[1], policy, 0, context)
     assert isinstance(verdict, Hold)
     assert "1 of 60 items may not be used (trained on)" in verdict.because.reason

@@ -17,7 +17,7 @@ from escultor.evaluate.gate.canary import (
 from escultor.stats.sequential import SubjectTally
 from escultor.store import registry
 
-POLICY = Canary(step_requests=100, step_hours=1, least_rated=50, least_hours=24)
+POLICY = Canary(stage_requests=100, stage_hours=1, min_ratings=50, min_hours=24)
 
 
 def arm(k, n):
@@ -38,7 +38,7 @@ def move(*steps, hours=48.0, windows=()):
     return next_move(trial(*steps, windows=windows), POLICY, hours * HOUR_S)
 
 
-def test_shares_grow_step_by_step_to_the_champions_place():
+def test_shares_grow_stage_by_stage_until_the_candidate_is_the_champion():
     seen = []
     for share in (0.0, 0.01, 0.05, 0.25, 0.5):
         found = move(step(share))
@@ -50,10 +50,10 @@ def test_shares_grow_step_by_step_to_the_champions_place():
     ("now", "hours", "words"),
     [
         (step(0.0, answers=10), 48, "shadow: 10 of 200 answers"),
-        (step(0.05, answers=10), 48, "10 of 100 answers in this step"),
-        (step(0.05), 0.5, "0.5 of 1 hours in this step"),
+        (step(0.05, answers=10), 48, "10 of 100 answers in this stage"),
+        (step(0.05), 0.5, "0.5 of 1 hours in this stage"),
         (step(0.5, new=(4, 40)), 48, "40 of 50 ratings"),
-        (step(0.5), 12, "12.0 of 24 hours in all"),
+        (step(0.5), 12, "12.0 of 24 hours in total"),
     ],
 )
 def test_floors_hold_and_say_what_is_missing(now, hours, words):
@@ -70,7 +70,7 @@ def test_harm_on_any_guard_rolls_back_at_once():
     assert "harm shown: error" in found.reason
 
 
-def test_harm_of_earlier_steps_counts():
+def test_harm_of_earlier_stages_counts():
     bad = [step(s, old=(30, 400), new=(56, 400)) for s in (0.05, 0.25, 0.5)]
     assert move(*bad).kind == "rollback"
 
@@ -84,10 +84,10 @@ def test_a_hard_limit_broken_in_two_windows_rolls_back_and_in_one_does_not():
     assert move(step(0.05), windows=(ErrorWindow(0, 1, 1, 0), ErrorWindow(0, 1, 1, 0))).kind == "advance"
 
 
-def test_a_split_that_is_not_as_ordered_is_held():
+def test_a_split_that_is_not_as_configured_is_held():
     found = move(step(0.25, subjects=(600, 400)))
     assert found.kind == "hold"
-    assert "split is not as ordered" in found.reason
+    assert "split is not as configured" in found.reason
 
 
 def test_moves_become_deployments():

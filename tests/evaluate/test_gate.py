@@ -16,8 +16,8 @@ from escultor.evaluate.gate import decision
 from escultor.types import Hold, Promote, Reject, Scale, Scores
 
 LAWS = settings(max_examples=60, deadline=None)
-POLICY = Gate(primary=("quality",), guards={"valid": 0.02, "bits_per_byte": 0.05}, level=0.05, min_items=50)
-SMALL = Gate(primary=("quality", "faithful"), guards={"valid": 0.3}, level=0.1, min_items=6)
+POLICY = Gate(primary=("quality",), guards={"valid": 0.02, "bits_per_byte": 0.05}, alpha=0.05, min_items=50)
+SMALL = Gate(primary=("quality", "faithful"), guards={"valid": 0.3}, alpha=0.1, min_items=6)
 
 
 def scores(name, metrics, per=1, **changes):
@@ -167,7 +167,7 @@ def test_hold_says_why_it_cannot_tell():
     old, new = sides(n=40, quality=0.3)
     few = decision.decide(old, new, POLICY, 0)
     assert isinstance(few, Hold)
-    assert "40 items, and the policy asks for 50" in few.because.reason
+    assert "40 items, and the policy requires at least 50" in few.because.reason
     assert few.n_needed is not None
     assert few.n_needed >= 50
     lump = decision.decide(*sides(n=60, quality=0.3, per=60), POLICY, 0)
@@ -176,7 +176,7 @@ def test_hold_says_why_it_cannot_tell():
     old, new = sides(quality=0.3)
     same = decision.decide(old, replace(new, checkpoint="old"), POLICY, 0)
     assert isinstance(same, Hold)
-    assert "one and the same checkpoint" in same.because.reason
+    assert "the same checkpoint" in same.because.reason
     copy = decision.decide(old, replace(new, metrics=old.metrics), POLICY, 0)
     assert isinstance(copy, Hold)
     assert "equal scores" in copy.because.reason
@@ -218,13 +218,11 @@ def test_scores_without_a_value_are_refused(bad):
 
 
 @pytest.mark.parametrize("bad", [1.5, -0.25])
-def test_scores_off_their_scale_are_refused(bad):
+def test_scores_outside_their_scale_are_refused(bad):
     """Bounds count the worst that a score can be: a share of 1.5 is none."""
     old, new = sides(n=60)
     odd = {**new.metrics, "valid": (bad, *new.metrics["valid"][1:])}
-    with pytest.raises(
-        DataError, match=rf"1 scores of 'valid' lie off its scale, 0.0 to 1.0, the first {bad}"
-    ):
+    with pytest.raises(DataError, match=rf"1 scores of 'valid' are outside 0.0 to 1.0, such as {bad}"):
         decision.decide(old, replace(new, metrics=odd), POLICY, 0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,28 +59,26 @@ def compare(
         return _replayed(shell, replay, out)
     if champion is None or candidate is None:
         raise InputError("two sides are compared", "one or none", "CHAMPION CANDIDATE, or --replay FILE")
-    from escultor.cycle import evaluation_service, gate_service
-    from escultor.evaluate.gate.decision_record import verdict_of
+    from escultor.cycle import gate_service
     from escultor.store import open_store
 
     race, rules, figures, gone = _race(speed), _policy(shell, policy), _card(card), _void(void)
     sides = [_file(name) or checked_model(shell, name) for name in (champion, candidate)]
-    exam = find_suite(shell, suite) if any(isinstance(side, Path) for side in sides) else None
+    exam = _checked_suite(shell, suite, rules) if any(isinstance(side, Path) for side in sides) else None
     with open_store(shell.config.store.url) as store:
-        before, after = (_scores(shell, store, side, exam) for side in sides)
-        if race is not None:
-            before, after = (
-                evaluation_service.with_benchmarked_speed(store, scores, race) for scores in (before, after)
+        before, after = (_scores(shell, store, side, exam, race) for side in sides)
+        with gate_service.exclusive(store):
+            context = gate_service.context_of(
+                store, before, after, rules, card=figures, signed_by=signed_by, void=gone
             )
-        with gate_service.alone(store):
-            around = gate_service.circumstances(store, before, after, rules, figures, signed_by, gone)
-            dossier = gate_service.dossier_of(
-                store, before, after, rules, around, (champion, candidate), exam
+            record = gate_service.decide_from_store(
+                store, before, after, rules, context=context, names=(champion, candidate), suite=exam
             )
-            where = gate_service.keep(store, dossier, out)
+            store.log.append(record.verdict)
+            where = gate_service.write_record(store, record, out)
     _figures(shell, [(champion, before), (candidate, after)])
     shell.say(f"written: {where}/verdict.html, verdict.md, verdict.json")
-    return judged(shell, verdict_of(dossier))
+    return judged(shell, record.verdict)
 
 
 def judged(shell: Shell, verdict: Verdict) -> CommandResult:
@@ -130,9 +127,9 @@ def _ordered(shell: Shell, store: Store, candidate: str | None) -> CommandResult
 
     history = registry.read_deployments(store.log)
     if candidate is None:
-        steps = canary_service.trial_steps(history)
+        steps = canary_service.trial_stages(history)
         if not steps:
-            raise InputError("no candidate is being tried", remedy="nothing is to be stopped")
+            raise InputError("no canary trial is in progress", remedy="there is nothing to stop")
         champion = steps[-1].aliases[registry.CHAMPION]
         made = registry.deployment_for("canary: stopped by a person", champion, steps[-1])
     else:
@@ -141,7 +138,7 @@ def _ordered(shell: Shell, store: Store, candidate: str | None) -> CommandResult
         share = 0.0 if policy.shadow_requests else policy.shares[0]
         if share == 1.0:
             raise InputError(
-                "a trial whose first share is all is none", policy.shares, "a first share below 1"
+                "a trial must not start with all subjects", policy.shares, "a first share below 1"
             )
         made = registry.trial("canary: begun by a person", checkpoint.id, share, registry.current(history))
     store.log.append(made)
@@ -158,9 +155,9 @@ def _watched(shell: Shell, store: Store, every: float | None) -> CommandResult:
     from escultor.cycle.canary_service import CanaryService
     from escultor.evaluate.gate.canary import figure
 
-    watch = CanaryService(store, shell.config.canary)
+    service = CanaryService(store, shell.config.canary)
     while True:
-        move = watch.look()
+        move = service.analyse()
         shell.say(f"{move.kind}: {move.reason}", "bold")
         for name, found in move.guards.items():
             shell.say(f"  {figure(name, found)}")
@@ -180,13 +177,12 @@ def _watched(shell: Shell, store: Store, every: float | None) -> CommandResult:
 def _replayed(shell: Shell, file: Path, out: Path | None) -> CommandResult:
     """Decide again and say whether the file is the same, byte for byte."""
     from escultor.cycle import gate_service
-    from escultor.evaluate.gate.decision_record import document
 
     text = need_file(file).read_bytes().decode("utf-8", errors="replace")
     with existing_store(shell.config.store.url, "the inputs of a verdict lie in its store") as store:
-        dossier, differ = gate_service.replay(store, text)
+        record, differ = gate_service.replay(store, text)
     if out is not None:
-        gate_service.write_pages(out, dossier, document(dossier))
+        gate_service.write_pages(out, record)
     if differ:
         raise DataError(
             f"{file} is not what its inputs give",
@@ -198,6 +194,17 @@ def _replayed(shell: Shell, file: Path, out: Path | None) -> CommandResult:
     return CommandResult({"file": str(file), "identical": True})
 
 
+def _checked_suite(shell: Shell, name: str, policy: Gate) -> EvaluationSuite:
+    """The suite, with what the policy needs of it said before anything is measured."""
+    from escultor.cycle import gate_service
+
+    exam = find_suite(shell, name)
+    shell.say(gate_service.needs_of(policy, exam.suite))
+    if shortfall := gate_service.check_policy(policy, exam.suite):
+        shell.say(shortfall, "bold")
+    return exam
+
+
 def _policy(shell: Shell, file: Path | None) -> Gate:
     from escultor.config import load_policy
 
@@ -205,24 +212,18 @@ def _policy(shell: Shell, file: Path | None) -> Gate:
 
 
 def _card(file: Path | None) -> dict[str, float] | None:
-    """The numbers of a dataset card, those of inner objects under dotted names."""
+    """The figures of a dataset card."""
     if file is None:
         return None
+    from escultor.cycle import gate_service
+
     try:
         data = json.loads(need_file(file).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{file} is no JSON", str(error)) from error
-    found: dict[str, float] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            found[prefix] = float(value)
-
-    walk("", data)
-    return found
+        raise DataError(f"{file} is not JSON", str(error)) from error
+    if not isinstance(data, dict):
+        raise DataError(f"{file} is not a dataset card", type(data).__name__, "a JSON object")
+    return gate_service.card_figures(data)
 
 
 def _race(file: Path | None) -> LatencyBenchmark | None:
@@ -254,11 +255,20 @@ def _file(name: str) -> Scores | None:
         raise DataError(f"{path} holds no scores", str(error).splitlines()[0], remedy=remedy) from error
 
 
-def _scores(shell: Shell, store: Store, side: Scores | Path, exam: EvaluationSuite | None) -> Scores:
+def _scores(
+    shell: Shell,
+    store: Store,
+    side: Scores | Path,
+    exam: EvaluationSuite | None,
+    speed: LatencyBenchmark | None,
+) -> Scores:
+    """The scores of one side, with its speed from a benchmark where one is given."""
+    from escultor.cycle.evaluation_service import with_benchmarked_speed
+
     if isinstance(side, Path):
         assert exam is not None
-        return recorded_scores(shell, store, side, exam)
-    return side
+        side = recorded_scores(shell, store, side, exam)
+    return side if speed is None else with_benchmarked_speed(store, side, speed)
 
 
 def _effect(e: Any) -> Sequence[str]:

@@ -20,8 +20,24 @@ RENAMED: dict[str, str] = {  # old path of a section or key -> its present path
     "feedback.dictated_share": "feedback.prompt_echo_share",
     "feedback.min_judged": "feedback.min_unpaired",
     "feedback.min_judged_side": "feedback.min_unpaired_side",
+    "gate.level": "gate.alpha",
+    "gate.looks": "gate.alpha_spending",
+    "gate.most_looks": "gate.max_analyses",
+    "gate.hopes": "gate.acceptance_targets",
+    "canary.level": "canary.alpha",
+    "canary.tuned_rated": "canary.tuned_ratings",
+    "canary.step_requests": "canary.stage_requests",
+    "canary.step_hours": "canary.stage_hours",
+    "canary.least_rated": "canary.min_ratings",
+    "canary.least_hours": "canary.min_hours",
+    "canary.ratio_level": "canary.split_two_sided_alpha",
+    "canary.breaches": "canary.breach_windows",
+    "canary.most_errors": "canary.max_error_share",
+    "canary.most_slow": "canary.max_slow_share",
 }
-RENAMED_VALUES: dict[str, dict[str, str]] = {}  # present path -> {old value: present value}; lists by element
+RENAMED_VALUES: dict[str, dict[str, str]] = {  # present path -> {old value: present value}; lists by element
+    "gate.alpha_spending": {"spend": "shared", "free": "full"},
+}
 REMOVED: dict[str, str] = {}  # present path -> why it no longer acts
 
 

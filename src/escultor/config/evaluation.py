@@ -19,7 +19,7 @@ class Evaluation(Section):
 
 
 class Limit(Section):
-    """A veto on one metric or figure of the candidate, read as it was seen: no interval softens it."""
+    """A veto: a limit on one metric or figure of the candidate, applied to the measured value itself."""
 
     at_least: float | None = Field(default=None, description="the mean must not be lower")
     at_most: float | None = Field(default=None, description="the mean must not be higher")
@@ -37,48 +37,53 @@ class Limit(Section):
 
 
 class AcceptanceTargets(Section):
-    """What a student should keep, gain and save, beside its teacher."""
+    """What a smaller candidate (a student) should keep, gain and save, relative to its teacher."""
 
-    quality_kept: Positive = Field(default=0.8, description="of the teacher's primary metric, at least")
+    quality_kept: Positive = Field(default=0.8, description="share of the teacher's primary metric, at least")
     speed: Positive = Field(default=5.0, description="times the teacher's tokens per second, at least")
-    cost: Positive = Field(default=0.02, description="of the teacher's cost per request, at most")
+    cost: Positive = Field(default=0.02, description="share of the teacher's cost per request, at most")
 
 
 class Gate(Section):
     """Promote: superior on a primary metric, non-inferior on every guard, and no veto."""
 
-    name: str = Field(default="default", description="how the policy is called in verdicts")
-    primary: tuple[str, ...] = Field(default=("quality",), description="metrics of which one must be better")
+    name: str = Field(default="default", description="name of the policy in verdicts")
+    primary: tuple[str, ...] = Field(
+        default=("quality",), description="metrics of which at least one must be shown to be better"
+    )
     guards: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=lambda: {"valid": 0.02, "bits_per_byte": 0.05},
-        description="metrics that may not be worse by more than the margin",
+        description="metrics that must be shown not to be worse by more than the margin",
     )
-    level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.05, description="one-sided error: of a suite's promotions, Holm over primaries; of a guard"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.05, description="one-sided error: of all promotions on a suite (Holm); of each guard"
     )
     power: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.8, description="with which the items named by a hold would be enough"
+        default=0.8, description="probability that the number of items named by a hold is enough"
     )
-    min_items: Count = Field(default=50, description="fewer items: hold")
-    looks: Literal["spend", "free"] = Field(
-        default="spend", description="the k-th look at a suite has level / (k (k + 1)); free: has all of it"
+    min_items: Count = Field(
+        default=50, description="fewer items: hold; narrow guards need more (see `escultor compare`)"
     )
-    most_looks: Count = Field(default=20, description="after so many the suite is used up: hold")
+    alpha_spending: Literal["shared", "full"] = Field(
+        default="shared",
+        description="the k-th analysis on a suite is tested at alpha / (k (k + 1)); full: at alpha",
+    )
+    max_analyses: Count = Field(default=20, description="analyses until a suite is used up: hold")
     vetoes: dict[str, Limit] = Field(
-        default_factory=dict, description="limits on metrics that nothing makes up for"
+        default_factory=dict, description="limits on metrics and figures that no gain offsets"
     )
     card: dict[str, Share] = Field(
         default_factory=dict, description="figures of the dataset card, and the most each may be"
     )
     sign_off: bool = Field(default=False, description="whether a person has to sign a promotion")
-    hopes: AcceptanceTargets = Field(
-        default=AcceptanceTargets(), description="of a student, beside its teacher"
+    acceptance_targets: AcceptanceTargets = Field(
+        default=AcceptanceTargets(), description="what a smaller candidate should keep, gain and save"
     )
 
     @model_validator(mode="after")
-    def _roles_do_not_meet(self) -> Gate:
+    def _one_role_per_metric(self) -> Gate:
         if both := sorted(set(self.primary) & set(self.guards)):
-            raise ValueError(f"{', '.join(both)}: a metric is a primary or a guard, not both")
+            raise ValueError(f"{', '.join(both)}: a metric is either a primary or a guard")
         return self
 
 
@@ -86,41 +91,43 @@ LiveGuard = Literal["thumbs_down", "error", "slow", "cost_usd"]
 
 
 class Canary(Section):
-    """A candidate among people: shadow, then a growing share of subjects, each of whom keeps their model."""
+    """A candidate on live traffic: shadow, then a growing share of subjects, each always given one model."""
 
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        default=(0.01, 0.05, 0.25, 0.5, 1.0), description="of the subjects, step by step; the last is all"
+        default=(0.01, 0.05, 0.25, 0.5, 1.0), description="of the subjects, stage by stage; the last is all"
     )
     guards: dict[LiveGuard, Annotated[float, Field(ge=0)]] = Field(
         default_factory=lambda: {"thumbs_down": 0.0, "error": 0.0, "slow": 0.0},
-        description="how much worse than the champion may be; shown to be worse by more: rollback",
+        description="margins: shown to be worse than the champion by more: rollback",
     )
-    level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.05, description="chance that a harmless candidate is ever rolled back, all guards together"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.05, description="probability that a harmless candidate is ever rolled back, over all guards"
     )
-    tuned_rated: Count = Field(default=3000, description="per arm; harm is seen soonest if this many tell it")
+    tuned_ratings: Count = Field(
+        default=3000, description="observations per arm at which the bounds are tightest"
+    )
     sla_ms: Positive = Field(default=5000.0, description="a slower answer counts as slow")
     shadow_requests: Natural = Field(
-        default=200, description="answers unseen by anyone before the first share; 0: no shadow"
+        default=200, description="answers that nobody sees before the first share; 0: no shadow stage"
     )
-    step_requests: Count = Field(default=200, description="answers of the candidate in a step, at least")
-    step_hours: Annotated[float, Field(ge=0)] = Field(default=6.0, description="length of a step, at least")
-    least_rated: Natural = Field(default=100, description="ratings of the candidate before it takes over")
-    least_hours: Annotated[float, Field(ge=0)] = Field(
-        default=168.0, description="of the whole trial before it takes over: a week has quiet days"
+    stage_requests: Count = Field(default=200, description="answers of the candidate in a stage, at least")
+    stage_hours: Annotated[float, Field(ge=0)] = Field(default=6.0, description="length of a stage, at least")
+    min_ratings: Natural = Field(default=100, description="ratings of the candidate before it is promoted")
+    min_hours: Annotated[float, Field(ge=0)] = Field(
+        default=168.0, description="length of the trial before promotion: a week includes quiet days"
     )
-    ratio_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.001, description="chance of ever doubting a split that is as ordered"
+    split_two_sided_alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=0.001, description="probability that a correct split of subjects is ever questioned"
     )
     window_s: Positive = Field(default=300.0, description="length of a window of the hard limits")
-    breaches: Count = Field(default=2, description="windows in a row beyond a hard limit: rollback")
-    most_errors: Share = Field(default=0.1, description="hard limit on the share of failed answers")
-    most_slow: Share = Field(default=0.2, description="hard limit on the share of slow answers")
+    breach_windows: Count = Field(default=2, description="consecutive windows beyond a hard limit: rollback")
+    max_error_share: Share = Field(default=0.1, description="hard limit on the share of failed answers")
+    max_slow_share: Share = Field(default=0.2, description="hard limit on the share of slow answers")
 
     @model_validator(mode="after")
-    def _steps_grow(self) -> Canary:
+    def _shares_grow(self) -> Canary:
         if not self.shares or self.shares[-1] != 1.0 or list(self.shares) != sorted(set(self.shares)):
             raise ValueError(f"shares {self.shares} must grow and end with 1.0")
         if not self.guards:
-            raise ValueError("a canary without guards watches nothing")
+            raise ValueError("a canary needs at least one guard")
         return self

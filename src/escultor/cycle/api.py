@@ -163,15 +163,16 @@ def compare(
     candidate: Scores,
     policy: Gate | None = None,
     seed: int = 0,
-    around: GateContext | None = None,
+    context: GateContext | None = None,
 ) -> Verdict:
-    """The gate's verdict on two models scored on one suite, as a first look unless `around` says otherwise.
+    """The gate's verdict on two models scored on one suite: its first analysis, unless `context` says
+    otherwise.
 
     Raises DataError if they cannot be compared.
     """
-    from escultor.evaluate.gate.decision import NOTHING, decide
+    from escultor.evaluate.gate.decision import FIRST_ANALYSIS, decide
 
-    return decide(champion, candidate, policy or Gate(), seed, around or NOTHING)
+    return decide(champion, candidate, policy or Gate(), seed, context or FIRST_ANALYSIS)
 
 
 # --- what the command line uses beside them ---------------------------------------------------

@@ -1,4 +1,4 @@
-"""A trial of a candidate, read off the log, and the deployments that follow from it."""
+"""A canary trial read from the log, and the deployments that follow from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from escultor.config import Canary
 from escultor.errors import InputError
@@ -26,130 +27,140 @@ from escultor.types import FAILED, Deployment, Feedback, Interaction, Rating
 CHAMPION, CANDIDATE = 0, 1
 
 
+class _Answer(NamedTuple):
+    """One answer of the trial."""
+
+    stage: int
+    arm: int
+    subject: str
+    time: float
+    guards: dict[str, float]  # what it adds to each guard; thumbs_down comes from feedback
+
+
 @dataclass(slots=True)
 class CanaryService:
-    """Follows one store: every look reads what is new, decides, and appends the deployment that follows."""
+    """Follows one store: each analysis reads what is new, decides, and appends the resulting deployment."""
 
     store: Store
     policy: Canary
-    _seen: dict[str, tuple[int, int, str, dict[str, float]]] = field(default_factory=dict)
-    _words: list[Feedback] = field(default_factory=list)
-    _at: list[int] = field(default_factory=lambda: [0, 0])
-    _steps: tuple[str, ...] = ()
+    _answers: dict[str, _Answer] = field(default_factory=dict)  # by interaction id
+    _feedback: list[Feedback] = field(default_factory=list)
+    _cursors: list[int] = field(default_factory=lambda: [0, 0])  # of interactions and feedback in the log
+    _stages: tuple[str, ...] = ()
 
-    def look(self, now: float | None = None) -> CanaryMove:
-        """Decide once. Raises InputError where no candidate is being tried."""
+    def analyse(self, now: float | None = None) -> CanaryMove:
+        """Decide once. Raises InputError where no trial is in progress."""
         when = time.time() if now is None else now
-        steps = trial_steps(registry.read_deployments(self.store.log))
-        if not steps:
+        stages = trial_stages(registry.read_deployments(self.store.log))
+        if not stages:
             raise InputError(
-                "no candidate is being tried", remedy="begin one: escultor canary start CANDIDATE"
+                "no canary trial is in progress", remedy="start one: escultor canary start CANDIDATE"
             )
-        trial = self._trial(steps, when)
+        trial = self._trial(stages, when)
         move = next_move(trial, self.policy, when)
-        made = deployment_of(move, trial, steps[-1], when)
-        if made is not None:
-            self.store.log.append(made)
+        deployment = deployment_of(move, trial, stages[-1], when)
+        if deployment is not None:
+            self.store.log.append(deployment)
         return move
 
-    def _trial(self, steps: Sequence[Deployment], now: float) -> CanaryTrial:
-        """The fold of all that was seen since the trial began; what was read once is not read again."""
-        names = tuple(d.id for d in steps)
-        if names[:1] != self._steps[:1]:
-            self._seen, self._words, self._at = {}, [], [0, 0]
-        self._steps, since = names, steps[0].time
-        aliases = steps[-1].aliases
+    def _trial(self, stages: Sequence[Deployment], now: float) -> CanaryTrial:
+        """The fold of everything since the trial began; what was read once is not read again."""
+        ids = tuple(d.id for d in stages)
+        if ids[:1] != self._stages[:1]:
+            self._answers, self._feedback, self._cursors = {}, [], [0, 0]
+        self._stages, since = ids, stages[0].time
+        aliases = stages[-1].aliases
         arms = {aliases[registry.CHAMPION]: CHAMPION, aliases[registry.CANDIDATE]: CANDIDATE}
-        begins = [d.time for d in steps]
-        for seq, i in self.store.log.read(Interaction, after=self._at[0], since=since):
-            self._at[0] = seq
+        begins = [d.time for d in stages]
+        for seq, i in self.store.log.read(Interaction, after=self._cursors[0], since=since):
+            self._cursors[0] = seq
             if i.version in arms and i.finish_reason != "cancelled":
-                at = bisect_right(begins, i.time) - 1
-                self._seen[i.id] = (max(at, 0), arms[i.version], i.subject, _observed(i, self.policy.sla_ms))
-        for seq, word in self.store.log.read(Feedback, after=self._at[1], since=since):
-            self._at[1] = seq
-            self._words.append(word)
+                stage, guards = max(bisect_right(begins, i.time) - 1, 0), _guards(i, self.policy.sla_ms)
+                self._answers[i.id] = _Answer(stage, arms[i.version], i.subject, i.time, guards)
+        for seq, event in self.store.log.read(Feedback, after=self._cursors[1], since=since):
+            self._cursors[1] = seq
+            self._feedback.append(event)
         return CanaryTrial(
-            aliases[registry.CHAMPION],
-            aliases[registry.CANDIDATE],
-            tuple(self._step(at, d) for at, d in enumerate(steps)),
-            self._windows(since, now),
+            champion=aliases[registry.CHAMPION],
+            candidate=aliases[registry.CANDIDATE],
+            stages=tuple(self._stage(index, d) for index, d in enumerate(stages)),
+            windows=self._windows(since, now),
         )
 
-    def _step(self, at: int, deployment: Deployment) -> CanaryStage:
-        by: dict[str, tuple[dict[str, list[float]], dict[str, list[float]]]] = {
+    def _stage(self, index: int, deployment: Deployment) -> CanaryStage:
+        values: dict[str, tuple[dict[str, list[float]], dict[str, list[float]]]] = {
             name: (defaultdict(list), defaultdict(list)) for name in self.policy.guards
         }
         subjects: tuple[set[str], set[str]] = (set(), set())
-        answers = 0
-        for step, arm, subject, seen in self._seen.values():
-            if step != at:
+        candidate_answers = 0
+        for answer in self._answers.values():
+            if answer.stage != index:
                 continue
-            subjects[arm].add(subject)
-            answers += arm == CANDIDATE
-            for name in by.keys() & seen.keys():
-                by[name][arm][subject].append(seen[name])
-        if "thumbs_down" in by:
-            for key, word in live(self._words).items():
-                found = self._seen.get(key.target)
-                if found and found[0] == at and key.name == THUMB and isinstance(word, Rating):
-                    by["thumbs_down"][found[1]][found[2]].append(float(not word.value))
-        share = deployment.shares.get(deployment.aliases[registry.CANDIDATE], 0.0)
-        tallies = {name: (tally(old.values()), tally(new.values())) for name, (old, new) in by.items()}
-        return CanaryStage(share, deployment.time, tallies, answers, (len(subjects[0]), len(subjects[1])))
+            subjects[answer.arm].add(answer.subject)
+            candidate_answers += answer.arm == CANDIDATE
+            for name in values.keys() & answer.guards.keys():
+                values[name][answer.arm][answer.subject].append(answer.guards[name])
+        if "thumbs_down" in values:
+            for key, event in live(self._feedback).items():
+                answer = self._answers.get(key.target)
+                if answer and answer.stage == index and key.name == THUMB and isinstance(event, Rating):
+                    values["thumbs_down"][answer.arm][answer.subject].append(float(not event.value))
+        return CanaryStage(
+            share=deployment.shares.get(deployment.aliases[registry.CANDIDATE], 0.0),
+            since=deployment.time,
+            tallies={n: (tally(old.values()), tally(new.values())) for n, (old, new) in values.items()},
+            answers=candidate_answers,
+            subjects=(len(subjects[CHAMPION]), len(subjects[CANDIDATE])),
+        )
 
     def _windows(self, since: float, now: float) -> tuple[ErrorWindow, ...]:
-        """The last whole windows of the candidate's answers, as many as a breach takes."""
-        size, count = self.policy.window_s, self.policy.breaches
-        last = int((now - since) // size)
-        found = []
-        for at in range(max(0, last - count), last):
-            begin = since + at * size
+        """The last whole windows of the candidate's answers, as many as a breach needs."""
+        length, last = self.policy.window_s, int((now - since) // self.policy.window_s)
+        windows = []
+        for index in range(max(0, last - self.policy.breach_windows), last):
+            begin = since + index * length
             inside = [
-                seen
-                for _, arm, _, seen in self._seen.values()
-                if arm == CANDIDATE and begin <= seen["time"] < begin + size
+                answer.guards
+                for answer in self._answers.values()
+                if answer.arm == CANDIDATE and begin <= answer.time < begin + length
             ]
-            failed, slow = (int(sum(seen[name] for seen in inside)) for name in ("error", "slow"))
-            found.append(ErrorWindow(begin, len(inside), failed, slow))
-        return tuple(found)
+            failed, slow = (int(sum(guards[name] for guards in inside)) for name in ("error", "slow"))
+            windows.append(ErrorWindow(begin, len(inside), failed, slow))
+        return tuple(windows)
 
 
-def trial_steps(history: Sequence[Deployment]) -> list[Deployment]:
-    """The deployments of the trial under way, the first one first; empty where none is."""
-    found: list[Deployment] = []
+def trial_stages(history: Sequence[Deployment]) -> list[Deployment]:
+    """The deployments of the trial in progress, in order; empty where there is none."""
+
+    def sides(deployment: Deployment) -> tuple[str | None, str | None]:
+        return deployment.aliases.get(registry.CHAMPION), deployment.aliases.get(registry.CANDIDATE)
+
+    stages: list[Deployment] = []
     for deployment in reversed(history):
-        named = deployment.aliases
-        tried = named.get(registry.CANDIDATE)
-        same = not found or (named.get(registry.CHAMPION), tried) == (
-            found[0].aliases.get(registry.CHAMPION),
-            found[0].aliases.get(registry.CANDIDATE),
-        )
-        if tried is None or not same:
+        if sides(deployment)[1] is None or (stages and sides(deployment) != sides(stages[0])):
             break
-        found.insert(0, deployment)
-    return found
+        stages.insert(0, deployment)
+    return stages
 
 
 def tally(subjects: Iterable[Sequence[float]]) -> SubjectTally:
-    """Sums over subjects, each with what was observed of them, in order."""
-    rows = [(len(seen), sum(seen), seen[0]) for seen in subjects if seen]
+    """Sums over subjects, each given by its observations in order."""
+    rows = [(len(values), sum(values), values[0]) for values in subjects if values]
     return SubjectTally(
-        len(rows),
-        float(sum(n for n, _, _ in rows)),
-        sum(t for _, t, _ in rows),
-        float(sum(n * n for n, _, _ in rows)),
-        sum(n * t for n, t, _ in rows),
-        sum(t * t for _, t, _ in rows),
-        sum(first for _, _, first in rows),
+        subjects=len(rows),
+        n=float(sum(n for n, _, _ in rows)),
+        total=sum(total for _, total, _ in rows),
+        nn=float(sum(n * n for n, _, _ in rows)),
+        nt=sum(n * total for n, total, _ in rows),
+        tt=sum(total * total for _, total, _ in rows),
+        first=sum(first for _, _, first in rows),
     )
 
 
-def _observed(i: Interaction, sla_ms: float) -> dict[str, float]:
-    failed = i.finish_reason in FAILED
+def _guards(i: Interaction, sla_ms: float) -> dict[str, float]:
+    has_failed = i.finish_reason in FAILED
     return {
-        "time": i.time,
-        "error": float(failed),
-        "slow": float(not failed and i.latency_ms > sla_ms),
+        "error": float(has_failed),
+        "slow": float(not has_failed and i.latency_ms > sla_ms),
         "cost_usd": i.cost_usd,
     }

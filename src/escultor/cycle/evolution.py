@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.resampling import Scorer, open_scorer, resample
 from escultor.cycle.steps import CycleRun, evaluate_model, gate, train_model
@@ -148,6 +149,8 @@ def evolve(
         )
     for line in material.advice.lines:
         note(line)
+    if shortfall := gate_service.check_policy(cycle.config.gate, cycle.suite.suite):
+        note(shortfall)
     checkpoint, training = champion, Result()
     for method in methods:
         training = train_model(

@@ -1,26 +1,30 @@
-"""Verdicts and the store: what one depends on beside scores, where it is kept, and its replay."""
+"""Verdicts and the store: the context of a comparison, its record, where it is kept, and its replay."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from difflib import unified_diff
 from pathlib import Path
+from typing import Any
 
 from escultor.config import Gate
 from escultor.cycle.leaks import trained_on
 from escultor.errors import DataError
-from escultor.evaluate.gate.alpha_spending import look_number
+from escultor.evaluate.gate.alpha_spending import analysis_number
 from escultor.evaluate.gate.decision import policy_hash
 from escultor.evaluate.gate.decision_record import (
     FORMAT,
+    FORMAT_1,
+    DecisionInputs,
     DecisionRecord,
     document,
-    of_parts,
-    parts,
-    verdict_of,
+    inputs_of,
+    record_decision,
 )
+from escultor.evaluate.gate.requirements import described, requirements, shortfall, unknown_vetoes
 from escultor.evaluate.predictions import kept_of
 from escultor.evaluate.report.decision_markdown import markdown
 from escultor.evaluate.report.decision_page import page_of
@@ -29,107 +33,164 @@ from escultor.rng import derive_seed
 from escultor.skills.suites import EvaluationSuite, sharing_items
 from escultor.store import Store, files
 from escultor.store.locks import locked
-from escultor.types import Checkpoint, GateContext, Scores, Verdict
+from escultor.types import Checkpoint, GateContext, Scores, Suite, Verdict
 
 
-def alone(store: Store) -> AbstractContextManager[None]:
-    """Keep other processes of this machine from counting looks and recording a verdict meanwhile: two
+def exclusive(store: Store) -> AbstractContextManager[None]:
+    """Keep other processes of this machine from counting analyses and recording a verdict meanwhile: two
     comparisons at once would both be the first. Waits until the lock is free."""
     return locked(store.root / "gate.lock")
 
 
-def circumstances(
+def check_policy(policy: Gate, suite: Suite) -> str | None:
+    """Why nothing can be promoted under a policy on a suite, before anything is measured; None where
+    something can. Raises DataError where a veto of the policy names nothing that is measured on it."""
+    if unknown := unknown_vetoes(policy, suite.metrics):
+        raise DataError(
+            "; ".join(unknown),
+            f"policy `{policy.name}`, suite `{suite.name}`",
+            remedy="remove the veto, or use a suite that measures it (metrics of the built-in probes: "
+            "escultor evaluate --suite sycophancy)",
+        )
+    needs = requirements(policy, suite.metrics)
+    why = shortfall(needs, policy, items=suite.items, clusters=suite.clusters)
+    return None if why is None else f"Nothing can be promoted on suite `{suite.name}`: {why}."
+
+
+def needs_of(policy: Gate, suite: Suite) -> str:
+    """How many independent items a policy needs, in words."""
+    needs = requirements(policy, suite.metrics)
+    return f"Independent items that the policy needs: {described(needs, policy)}; suite: {suite.clusters:,}."
+
+
+def context_of(
     store: Store,
     champion: Scores,
     candidate: Scores,
     policy: Gate,
+    *,
     card: Mapping[str, float] | None = None,
     signed_by: str | None = None,
     void: Mapping[str, str] | None = None,
 ) -> GateContext:
-    """The look that this comparison is, counted over the verdicts of the store; the items that are void, as
-    given and as the store knows what was trained on; and what else was given."""
+    """The context of a comparison: its number among the analyses of the suite, counted over the verdicts of
+    the store; the items that are void, as given and as the store knows what was trained on; card and
+    signature as given."""
     verdicts = [verdict for _, verdict in store.log.read(Verdict)]
     same = sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
     parents = {c.id: c.parents for _, c in store.log.read(Checkpoint)}
-    look = look_number(verdicts, champion, candidate, policy_hash(policy), parents, same)
+    analysis = analysis_number(verdicts, champion, candidate, policy_hash(policy), parents, same=same)
     leaked = trained_on(store, champion.suite, champion.checkpoint, candidate.checkpoint)
-    return GateContext(look, card, signed_by, {**leaked, **(void or {})})
+    return GateContext(analysis, card, signed_by, {**leaked, **(void or {})})
 
 
-def dossier_of(
+def decide_from_store(
     store: Store,
     champion: Scores,
     candidate: Scores,
     policy: Gate,
-    around: GateContext,
+    context: GateContext,
     names: tuple[str, str],
-    exam: EvaluationSuite | None = None,
+    suite: EvaluationSuite | None = None,
 ) -> DecisionRecord:
-    """The inputs of a verdict, with the prompts of the suite and what the store kept of both evaluations.
+    """The gate's decision, with the prompts of the suite and what the store kept of both evaluations.
 
     The draws of its statistics follow from what is compared: no other seed can be tried.
     """
-    asked = sorted((champion.checkpoint, candidate.checkpoint))
-    seed = derive_seed(0, "verdict", *asked, champion.suite, policy_hash(policy))
+    sides = sorted((champion.checkpoint, candidate.checkpoint))
     kept = [kept_of(store.blobs, scores) for scores in (champion, candidate)]
-    told = [() if k is None else tuple(said[0] for said in k.answers) for k in kept]
-    timed = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
-    prompts = () if exam is None else tuple(item.prompt[-1].content for item in exam.items)
-    n = len(champion.items)
-    return DecisionRecord(
-        champion,
-        candidate,
-        policy,
-        seed,
-        around,
-        names,
-        prompts if len(prompts) == n else (),
-        (told[0], told[1]),
-        (timed[0], timed[1]),
+    answers = [() if k is None else tuple(texts[0] for texts in k.answers) for k in kept]
+    latencies = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
+    prompts = () if suite is None else tuple(item.prompt[-1].content for item in suite.items)
+    return record_decision(
+        DecisionInputs(
+            champion=champion,
+            candidate=candidate,
+            policy=policy,
+            seed=derive_seed(0, "verdict", *sides, champion.suite, policy_hash(policy)),
+            context=context,
+            names=names,
+            prompts=prompts if len(prompts) == len(champion.items) else (),
+            answers=(answers[0], answers[1]),
+            latencies=(latencies[0], latencies[1]),
+        )
     )
 
 
-def keep(store: Store, dossier: DecisionRecord, folder: Path | None = None) -> Path:
-    """Record a verdict and file it (see `file`); the folder of its file and page."""
-    verdict = verdict_of(dossier)
-    store.log.append(verdict)
-    return file(store, dossier, folder or store.root / "verdicts" / verdict.because.id)
-
-
-def file(store: Store, dossier: DecisionRecord, folder: Path) -> Path:
-    """Keep the inputs of a verdict as blobs, and write its file and page into the folder."""
-    for part in parts(dossier).values():
+def write_record(store: Store, record: DecisionRecord, folder: Path | None = None) -> Path:
+    """Keep the inputs of a verdict as blobs, and write its file and page into the folder (default: that of
+    the verdict's id below `verdicts/` in the store), which is returned."""
+    for part in record.parts.values():
         store.blobs.put_bytes(part)
-    write_pages(folder, dossier, document(dossier))
+    folder = folder or store.root / "verdicts" / record.id
+    write_pages(folder, record)
     return folder
 
 
-def replay(store: Store, text: str) -> tuple[DecisionRecord, list[str]]:
-    """Decide again from the inputs that a verdict's file names by hash, and the lines that differ then.
+def write_pages(folder: Path, record: DecisionRecord) -> None:
+    """verdict.json, verdict.html and verdict.md."""
+    page = page_of(record)
+    texts = {
+        "verdict.json": document(record),
+        "verdict.html": render_verdict(page),
+        "verdict.md": markdown(page),
+    }
+    for name, text in texts.items():
+        with files.whole(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8", newline="")
 
-    Raises DataError when the text is no verdict's file, StoreError when the store lacks an input.
+
+def replay(store: Store, text: str) -> tuple[DecisionRecord, list[str]]:
+    """Decide again from the inputs that a verdict's file names by hash, and the lines that differ then. Of a
+    file of an older format verdict and figures are compared, not its words.
+
+    Raises DataError when the text is not a verdict's file, StoreError when the store lacks an input.
     """
     try:
-        found = json.loads(text)
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']!r}")
-        inputs = dict(found["inputs"])
+        content = json.loads(text)
+        if content["format"] not in (FORMAT, FORMAT_1):
+            raise ValueError(f"format {content['format']!r}")
+        inputs = dict(content["inputs"])
+        before = text if content["format"] == FORMAT else _figures(content)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError("this is no file of a verdict", str(error), FORMAT) from error
-    dossier = of_parts({name: store.blobs.get_bytes(hash) for name, hash in inputs.items()})
-    again = document(dossier)
-    differ = unified_diff(text.splitlines(), again.splitlines(), "file", "replayed", lineterm="", n=0)
-    return dossier, [] if text == again else list(differ) or ["line ends differ"]
+        raise DataError("this is not a verdict's file", str(error), FORMAT) from error
+    parts = {name: store.blobs.get_bytes(hash) for name, hash in inputs.items()}
+    record = record_decision(inputs_of(parts))
+    again = document(record)
+    after = again if content["format"] == FORMAT else _figures(json.loads(again))
+    differ = unified_diff(before.splitlines(), after.splitlines(), "file", "replayed", lineterm="", n=0)
+    return record, [] if before == after else list(differ) or ["line ends differ"]
 
 
-def write_pages(folder: Path, dossier: DecisionRecord, text: str) -> None:
-    """verdict.json, verdict.html and verdict.md."""
-    page = page_of(dossier)
-    for name, body in (
-        ("verdict.json", text),
-        ("verdict.html", render_verdict(page)),
-        ("verdict.md", markdown(page)),
-    ):
-        with files.whole(folder / name) as draft:
-            draft.write_text(body, encoding="utf-8", newline="")
+def _figures(content: dict[str, Any]) -> str:
+    """The verdict and the figures of a verdict's file, a line each."""
+    because = {key: content["because"][key] for key in ("effects", "vetoes", "slices", "n", "look", "policy")}
+    figures = {"verdict": content["verdict"], "n_needed": content["n_needed"], "because": because}
+    return json.dumps(figures, indent=1, sort_keys=True)
+
+
+def card_figures(card: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a dataset card, those of inner objects under dotted names, and two that are read off it:
+    `largest_label`, the largest share of one value among its labels, and `largest_subject`, the largest share
+    of the rows of one person."""
+    figures: dict[str, float] = {}
+
+    def collect(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                collect(f"{prefix}.{key}" if prefix else str(key), inner)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            figures[prefix] = float(value)
+
+    collect("", card)
+    diversity = card.get("diversity")
+    labels = diversity.get("after", ()) if isinstance(diversity, Mapping) else ()
+    shares = {
+        "largest_label": [label["largest_share"] for label in labels],
+        "largest_subject": [
+            value
+            for name, value in figures.items()
+            if name == "subjects.largest_share" or name.endswith(".largest_end_user_share")
+        ],
+    }
+    return {name: max(values) for name, values in shares.items() if values} | figures

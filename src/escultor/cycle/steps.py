@@ -18,7 +18,6 @@ from escultor.cycle.checkpoints import describe_model
 from escultor.cycle.workflow import Result, Workflow
 from escultor.datasets.held_out import load_guard
 from escultor.errors import ConfigError, FaultError
-from escultor.evaluate.gate.decision_record import verdict_of
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import evaluate
 from escultor.ids import plain
@@ -34,7 +33,7 @@ from escultor.train.runs import run
 from escultor.types import Checkpoint, DatasetVersion, Deployment, Promote, Scores, Verdict
 
 # How a verdict is shown does not decide it.
-PAGES = tuple(f"escultor.evaluate.report.decision_{name}" for name in ("html", "markdown", "page"))
+PAGES = tuple(f"escultor.evaluate.report.{name}" for name in ("decision_markdown", "decision_page", "page"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,28 +207,25 @@ def answers_of(cycle: CycleRun, name: str) -> list[str]:
 def gate(
     cycle: CycleRun, name: str, champion: Scores, candidate: Scores, with_promotion: Sequence[Any] = ()
 ) -> Verdict:
-    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy what is promoted; the
+    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate; the
     records `with_promotion` are written with it."""
     policy, store = cycle.config.gate, cycle.store
 
     def work(key: str) -> tuple[Result, list[Any]]:
-        around = gate_service.circumstances(store, champion, candidate, policy)
-        names = ("champion", name)
-        dossier = gate_service.dossier_of(
-            store, champion, candidate, policy, around, names=names, exam=cycle.suite
+        context = gate_service.context_of(store, champion, candidate, policy)
+        record = gate_service.decide_from_store(
+            store, champion, candidate, policy, context=context, names=("champion", name), suite=cycle.suite
         )
-        gate_service.file(store, dossier, store.root / "verdicts" / key)
-        verdict = verdict_of(dossier)
-        comparison = replace(verdict.because, id=key)
-        verdict = replace(verdict, because=comparison)
-        records: list[Any] = [verdict]
-        if isinstance(verdict, Promote):
-            records += [_deployment(cycle, key, candidate.checkpoint), *with_promotion]
-        return {"verdict": type(verdict).__name__, "reason": comparison.reason, "id": key}, records
+        gate_service.write_record(store, record)
+        records: list[Any] = [record.verdict]
+        if isinstance(record.verdict, Promote):
+            records += [_deployment(cycle, record.id, candidate.checkpoint), *with_promotion]
+        reason = record.verdict.because.reason
+        return {"verdict": type(record.verdict).__name__, "reason": reason, "id": record.id}, records
 
     inputs = {"champion": champion.id, "candidate": candidate.id, "policy": policy.model_dump()}
     code = code_version("escultor.cycle.gate_service", without=PAGES)
-    with gate_service.alone(store):
+    with gate_service.exclusive(store):
         result = cycle.workflow.step(f"gate {name}", inputs, work, code=code)
     return _in_log(store.log.get(Verdict, result["id"]))
 

@@ -1,7 +1,7 @@
-"""Rules over health: page when a limit is shown to be passed, warn when it merely looks so.
+"""Alert rules over health: fire when a limit is shown to be exceeded, warn when it only appears to be.
 
-A raw share pages at 18 % of all looks at 100 ratings while the truth is below the limit; its lower bound
-at 1 %. So a rule fires on the bound and warns on the figure.
+At 100 ratings a raw share exceeds the limit in 18 % of all evaluations although the true share is below it;
+its lower bound does so in 1 %. So a rule fires on the bound and warns on the estimate.
 """
 
 from __future__ import annotations
@@ -16,54 +16,60 @@ from escultor.types import Alert, Estimate, Health
 
 AlertState = Literal["ok", "warn", "firing"]
 
-WARN_FROM = 50  # fewer observations: a raw figure is not worth a word
-PAGE_LEVEL = 0.05  # one-sided error of the bound on a share
+MIN_TO_WARN = 50  # observations; an estimate from fewer gives no warning
+FIRING_ALPHA = 0.05  # one-sided error of the bound on a share
 
 
 def alerts(health: Health, config: Monitor, now: float) -> list[Alert]:
-    """One alert per rule whose figure the health holds, in the state `ok`, `warn` or `firing`.
+    """One alert per rule whose figure the health contains, in the state `ok`, `warn` or `firing`.
 
     thumbs_down   fires when the one-sided 95 % Wilson lower bound of the share is above the limit
     latency_p99   fires when the lower bound of its interval (milliseconds) is above the limit
-    daily_cost    fires likewise (US dollars a day), or when a window of a day at most has spent the limit
+    daily_cost    fires likewise (US dollars a day), or when a window of at most a day has spent the limit
 
-    Firing needs `config.min_rated` observations (spent money needs none), warning 50. The id of an alert
-    is the hash of what it says.
+    Firing needs `config.min_rated` observations (spent money needs none), a warning 50. The id of an alert
+    is the hash of its content.
     """
-    found = {e.name: e for e in health.estimates}
-    made = []
-    if e := found.get("thumbs_down_share"):
+    estimates = {e.name: e for e in health.estimates}
+    down, p99, daily, spent = (
+        estimates.get(name)
+        for name in ("thumbs_down_share", "latency_p99_ms", "cost_usd_per_day", "cost_usd")
+    )
+    results = []
+    if down:
         limit = config.thumbs_down_limit
-        state = _state(e, limit, config.min_rated, is_share_above(e.value, e.n, limit))
-        made.append(_alert("thumbs_down", state, e, limit, health, now))
-    if e := found.get("latency_p99_ms"):
-        state = _state(e, config.latency_p99_ms, config.min_rated, e.low > config.latency_p99_ms)
-        made.append(_alert("latency_p99", state, e, config.latency_p99_ms, health, now))
-    if e := found.get("cost_usd_per_day"):
+        state = _state(down, limit, config.min_rated, is_share_above(down.value, down.n, limit))
+        results.append(_alert("thumbs_down", state, down, limit, health=health, now=now))
+    if p99:
+        limit = config.latency_p99_ms
+        state = _state(p99, limit, config.min_rated, p99.low > limit)
+        results.append(_alert("latency_p99", state, p99, limit, health=health, now=now))
+    if daily:
         limit = config.daily_cost_usd
-        state = _state(e, limit, config.min_rated, e.low > limit)
-        spent = found.get("cost_usd")
+        state = _state(daily, limit, config.min_rated, daily.low > limit)
         if spent and spent.value > limit and health.until - health.since <= DAY_S:
             state = "firing"
-        made.append(_alert("daily_cost", state, e, limit, health, now))
-    return made
+        results.append(_alert("daily_cost", state, daily, limit, health=health, now=now))
+    return results
 
 
 def is_share_above(share: float, n: int, limit: float) -> bool:
     """Whether the one-sided 95 % Wilson lower bound of a share of n is above the limit."""
-    return stats.wilson(round(share * n), n, PAGE_LEVEL)[0] > limit
+    return stats.wilson(round(share * n), n, FIRING_ALPHA)[0] > limit
 
 
-def _state(estimate: Estimate, limit: float, least: int, shown: bool) -> AlertState:
-    if shown and estimate.n >= least:
+def _state(estimate: Estimate, limit: float, min_n: int, is_shown: bool) -> AlertState:
+    if is_shown and estimate.n >= min_n:
         return "firing"
-    return "warn" if estimate.value > limit and estimate.n >= WARN_FROM else "ok"
+    return "warn" if estimate.value > limit and estimate.n >= MIN_TO_WARN else "ok"
 
 
-def _alert(rule: str, state: AlertState, e: Estimate, limit: float, health: Health, now: float) -> Alert:
-    message = f"version {health.version}: {_MESSAGES[rule](e, limit)}; {_VERDICTS[state]}"
+def _alert(rule: str, state: AlertState, e: Estimate, limit: float, *, health: Health, now: float) -> Alert:
+    message = f"version {health.version}: {_MESSAGES[rule](e, limit)}; {_STATES[state]}"
     identity = hash_value((rule, state, health.version, health.since, health.until, now, message))
-    return Alert(f"alert-{identity}", now, rule, state, e, limit, message)
+    return Alert(
+        id=f"alert-{identity}", time=now, rule=rule, state=state, estimate=e, limit=limit, message=message
+    )
 
 
 def _thumbs_down(e: Estimate, limit: float) -> str:
@@ -87,8 +93,8 @@ def _daily_cost(e: Estimate, limit: float) -> str:
 
 
 _MESSAGES = {"thumbs_down": _thumbs_down, "latency_p99": _latency, "daily_cost": _daily_cost}
-_VERDICTS: dict[AlertState, str] = {
+_STATES: dict[AlertState, str] = {
     "firing": "shown to be above the limit",
-    "warn": "above the limit, but not shown to be so beyond chance",
+    "warn": "above the limit, but within chance variation",
     "ok": "no cause for alarm",
 }

@@ -6,9 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from escultor.stats.sampling import Array
 
 STEPS, TOLERANCE = 100, 1e-10  # Newton steps at most; the size of the step at which they end
 MAX_LOGIT = 40.0  # beyond, 1 - p is lost to rounding in float64

@@ -90,12 +90,12 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class GateContext:
-    """What a verdict depends on beside scores and policy. Writer: whoever asks the gate.
+    """What a verdict depends on beside scores and policy. Written by the caller of the gate.
 
-    `look`: the how manieth comparison of the lineage on this suite this is (a fold of the log, see
-    `evaluate.ledger`). `card`: figures of the candidate's dataset card, shares from 0 to 1; None: no card.
-    `signed_by`: the person who signs the promotion off. `void`: items erased or leaked since the suite was
-    made, with the reason.
+    `look`: the number of this analysis (interim look) of the suite within its lineage, from 1 on; a fold of
+    the log, see `evaluate.gate.alpha_spending`. `card`: figures of the candidate's dataset card, shares from
+    0 to 1; None: no card. `signed_by`: the person who signs the promotion off. `void`: items erased or leaked
+    since the suite was made, with the reason.
     """
 
     look: int = 1

@@ -1,18 +1,19 @@
-"""A candidate among people: shadow, then a growing share of subjects. Pure: a trial in, the next step out.
+"""A candidate on live traffic: shadow, then a growing share of subjects. Pure: a trial in, the next move out.
 
-At every look, in this order:
+At every interim analysis, in this order:
 
-rollback   a hard limit is broken in so many windows in a row, or a guard is shown to be worse than the
-           champion by more than its margin: by bounds that hold at every look, all guards sharing the level
-hold       the split is not as ordered, or a floor of time, answers or ratings is not reached
-advance    to the next share; with the last one, all, the candidate becomes the champion
+rollback   a hard limit is broken in several consecutive windows, or a guard is shown to be worse than the
+           champion's by more than its margin (bounds hold at every analysis, all guards share alpha)
+hold       the split of subjects is not as configured, or a minimum of time, answers or ratings is not reached
+advance    to the next share; after the last one, complete: the candidate becomes the champion
 
-Harm is looked for over all steps of the trial, each compared within itself. A subject keeps their model,
-so subjects are what is counted and what varies.
+Harm is estimated over all stages of the trial, each compared within itself. A subject keeps their model, so
+subjects are the sampling unit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,13 +25,15 @@ from escultor.store import registry
 from escultor.types import Deployment
 
 HOUR_S = 3600.0
-WINDOW_LEVEL = 0.05  # one-sided: a window breaks a limit when its share is shown to be above
-MEANS = frozenset({"cost_usd"})  # guards that are no rates
+WINDOW_ALPHA = 0.05  # one-sided: a window breaks a limit when its share is shown to be above
+MEANS = frozenset({"cost_usd"})  # guards that are means, not rates
+
+MoveKind = Literal["rollback", "hold", "advance", "complete"]
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryStage:
-    """What one step of a trial has seen: per guard the tallies of both arms, and who was sent where."""
+    """What was observed in one stage of a trial: per guard the tallies of both arms, and the subjects."""
 
     share: float  # of the subjects that the candidate was to get; 0: shadow
     since: float
@@ -51,143 +54,141 @@ class ErrorWindow:
 
 @dataclass(frozen=True, slots=True)
 class CanaryTrial:
-    """A fold of the log: the steps of a trial, the last one under way, and its whole windows in order."""
+    """A fold of the log: the stages of a trial, the last one in progress, and its whole windows in order."""
 
     champion: str
     candidate: str
-    steps: tuple[CanaryStage, ...]
+    stages: tuple[CanaryStage, ...]
     windows: tuple[ErrorWindow, ...] = ()
 
     @property
-    def now(self) -> CanaryStage:
-        return self.steps[-1]
+    def current(self) -> CanaryStage:
+        return self.stages[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryMove:
-    """What to do next, why, and what was seen of each guard. `share` is the candidate's from now on."""
+    """What to do next and why, and the harm of each guard. `share` is the candidate's from now on."""
 
-    kind: Literal["rollback", "hold", "advance", "complete"]
+    kind: MoveKind
     share: float
     reason: str
     guards: Mapping[str, Harm]
 
 
 def next_move(trial: CanaryTrial, policy: Canary, now: float) -> CanaryMove:
-    """The next step of a trial. May be asked as often as one likes."""
-    watched = guards(trial, policy)
-
-    def move(
-        kind: Literal["rollback", "hold", "advance", "complete"], share: float, reason: str
-    ) -> CanaryMove:
-        return CanaryMove(kind, share, reason, watched)
-
-    if why := _breach(trial.windows, policy) or _harmed(watched, policy):
-        return move("rollback", 0.0, why)
-    if why := _crooked(trial.now, policy) or _too_early(trial, policy, watched, now):
-        return move("hold", trial.now.share, why)
-    share = min(share for share in policy.shares if share > trial.now.share)
-    told = "; ".join(figure(name, found) for name, found in watched.items())
+    """The next move of a trial; it may be asked for at any time, as often as wanted."""
+    harms = guard_harms(trial, policy)
+    if why := _broken_limit(trial.windows, policy) or _harm_shown(harms, policy):
+        return CanaryMove("rollback", 0.0, why, harms)
+    if why := _split_is_off(trial.current, policy) or _too_early(trial, policy, harms, now):
+        return CanaryMove("hold", trial.current.share, why, harms)
+    share = _next_share(trial, policy)
+    figures = "; ".join(figure(name, harm) for name, harm in harms.items())
     if share == 1.0:
-        return move("complete", share, f"the candidate takes over: no harm shown; {told}")
-    return move("advance", share, f"to {share:.0%} of the subjects: no harm shown; {told}")
+        return CanaryMove("complete", share, f"the candidate is promoted: no harm shown; {figures}", harms)
+    return CanaryMove("advance", share, f"to {share:.0%} of the subjects: no harm shown; {figures}", harms)
 
 
 def deployment_of(move: CanaryMove, trial: CanaryTrial, current: Deployment, now: float) -> Deployment | None:
-    """The deployment that a move asks for, resting on its reason; None where nothing changes."""
+    """The deployment that carries out a move, with its reason; None where nothing changes."""
+    because = f"canary: {move.reason}"
     if move.kind == "hold":
         return None
-    if move.kind == "rollback":
-        return registry.deployment_for(f"canary: {move.reason}", trial.champion, current, now=now)
-    if move.kind == "complete":
-        return registry.deployment_for(f"canary: {move.reason}", trial.candidate, current, now=now)
-    return registry.trial(f"canary: {move.reason}", trial.candidate, move.share, current, now=now)
+    if move.kind == "advance":
+        return registry.trial(because, trial.candidate, move.share, current, now=now)
+    winner = trial.champion if move.kind == "rollback" else trial.candidate
+    return registry.deployment_for(because, winner, current, now=now)
 
 
-def guards(trial: CanaryTrial, policy: Canary) -> dict[str, Harm]:
-    """What is known of each guard; the level is shared among them."""
-    found = {}
+def guard_harms(trial: CanaryTrial, policy: Canary) -> dict[str, Harm]:
+    """The harm of each guard over all stages; alpha is shared equally among them."""
+    harms = {}
     for name in policy.guards:
-        pairs = [step.tallies[name] for step in trial.steps if name in step.tallies]
-        old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        level = policy.level / len(policy.guards)
-        found[name] = harm(old, new, level, policy.tuned_rated, is_rate=name not in MEANS)
-    return found
+        pairs = [stage.tallies[name] for stage in trial.stages if name in stage.tallies]
+        harms[name] = harm(
+            champion=[old for old, _ in pairs],
+            candidate=[new for _, new in pairs],
+            alpha=policy.alpha / len(policy.guards),
+            tuned_n=policy.tuned_ratings,
+            is_rate=name not in MEANS,
+        )
+    return harms
 
 
-def figure(name: str, found: Harm) -> str:
+def figure(name: str, harm: Harm) -> str:
     """One guard in words."""
-    plain = name.replace("_", " ")
-    if not found.candidate.n:
-        return f"{plain}: nothing seen of the candidate"
-    path = f"{_number(name, found.champion.mean)} to {_number(name, found.candidate.mean)}"
-    seen = f"{found.champion.n:,.0f} and {found.candidate.n:,.0f}"
-    if found.low == float("-inf"):
-        return f"{plain} {path} of {seen}, too few for bounds"
-    bounds = f"[{_number(name, found.low)}, {_number(name, found.high)}]"
-    return f"{plain} {path} of {seen}, worse by {_number(name, found.difference)} {bounds}"
+    label = name.replace("_", " ")
+    if not harm.candidate.n:
+        return f"{label}: nothing observed of the candidate"
+    path = f"{_number(name, harm.champion.mean)} to {_number(name, harm.candidate.mean)}"
+    counts = f"{harm.champion.n:,.0f} and {harm.candidate.n:,.0f}"
+    if math.isinf(harm.low):
+        return f"{label} {path} of {counts}, too few for bounds"
+    bounds = f"[{_number(name, harm.low)}, {_number(name, harm.high)}]"
+    return f"{label} {path} of {counts}, worse by {_number(name, harm.difference)} {bounds}"
 
 
 def _number(name: str, value: float) -> str:
     return f"{value:.2g}" if name in MEANS else f"{value:.1%}"
 
 
+def _next_share(trial: CanaryTrial, policy: Canary) -> float:
+    return min(share for share in policy.shares if share > trial.current.share)
+
+
 # --- reasons ----------------------------------------------------------------------------------
 
 
-def _breach(windows: Sequence[ErrorWindow], policy: Canary) -> str | None:
+def _broken_limit(windows: Sequence[ErrorWindow], policy: Canary) -> str | None:
     """The hard limit that each of the last windows is shown to break."""
-    last = windows[-policy.breaches :]
-    if len(last) < policy.breaches:
+    last = windows[-policy.breach_windows :]
+    if len(last) < policy.breach_windows:
         return None
-    for name, limit in (("failed", policy.most_errors), ("slow", policy.most_slow)):
-        counts = [(getattr(w, name), w.answers) for w in last]
-        if all(_is_above(k, n, limit) for k, n in counts):
-            seen = ", ".join(f"{k} of {n}" for k, n in counts)
-            return f"{name} answers above the hard limit of {limit:.0%} in {len(last)} windows: {seen}"
+    for name, limit in (("failed", policy.max_error_share), ("slow", policy.max_slow_share)):
+        counts = [(getattr(window, name), window.answers) for window in last]
+        # Exact (Clopper & Pearson 1934), so it holds for windows of any size.
+        if all(k > 0 and binomial_p_value(k, n, limit) < WINDOW_ALPHA for k, n in counts):
+            shares = ", ".join(f"{k} of {n}" for k, n in counts)
+            return f"{name} answers above the hard limit of {limit:.0%} in {len(last)} windows: {shares}"
     return None
 
 
-def _is_above(events: int, n: int, limit: float) -> bool:
-    """Whether a share is shown to be above a limit, exactly (Clopper & Pearson 1934), however small n is."""
-    return events > 0 and binomial_p_value(events, n, limit) < WINDOW_LEVEL
-
-
-def _harmed(watched: Mapping[str, Harm], policy: Canary) -> str | None:
-    broken = [figure(name, h) for name, h in watched.items() if h.low > policy.guards[name]]  # type: ignore[index]
+def _harm_shown(harms: Mapping[str, Harm], policy: Canary) -> str | None:
+    broken = [figure(name, harms[name]) for name, margin in policy.guards.items() if harms[name].low > margin]
     return f"harm shown: {'; '.join(broken)}" if broken else None
 
 
-def _crooked(step: CanaryStage, policy: Canary) -> str | None:
-    """Sample-ratio check: a split that is not as ordered makes every comparison doubtful."""
-    sent, everyone = step.subjects[1], sum(step.subjects)
-    if not 0 < step.share < 1:
+def _split_is_off(stage: CanaryStage, policy: Canary) -> str | None:
+    """Sample-ratio check: a split that is not as configured makes every comparison doubtful."""
+    candidates, total = stage.subjects[1], sum(stage.subjects)
+    if not 0 < stage.share < 1:
         return None
-    low, high = rate_bounds(sent, everyone, policy.ratio_level)
-    if low <= step.share <= high:
+    low, high = rate_bounds(candidates, total, policy.split_two_sided_alpha)
+    if low <= stage.share <= high:
         return None
     return (
-        f"the split is not as ordered: the candidate has {sent:,} of {everyone:,} subjects, and "
-        f"{step.share:.1%} were ordered; find out why before anything is concluded"
+        f"the split is not as configured: the candidate has {candidates:,} of {total:,} subjects instead of "
+        f"{stage.share:.1%}; find out why before drawing conclusions"
     )
 
 
-def _too_early(trial: CanaryTrial, policy: Canary, watched: Mapping[str, Harm], now: float) -> str | None:
-    """What is still short of its floor."""
-    step, short = trial.now, []
-    if step.share == 0:
-        if step.answers < policy.shadow_requests:
-            return f"shadow: {step.answers:,} of {policy.shadow_requests:,} answers"
+def _too_early(trial: CanaryTrial, policy: Canary, harms: Mapping[str, Harm], now: float) -> str | None:
+    """Which minimum is not reached yet."""
+    stage, missing = trial.current, []
+    if stage.share == 0:
+        if stage.answers < policy.shadow_requests:
+            return f"shadow: {stage.answers:,} of {policy.shadow_requests:,} answers"
         return None
-    hours, whole = (now - step.since) / HOUR_S, (now - trial.steps[0].since) / HOUR_S
-    if step.answers < policy.step_requests:
-        short.append(f"{step.answers:,} of {policy.step_requests:,} answers in this step")
-    if hours < policy.step_hours:
-        short.append(f"{hours:.1f} of {policy.step_hours:g} hours in this step")
-    if min(share for share in policy.shares if share > step.share) == 1.0:
-        rated = watched["thumbs_down"].candidate.n if "thumbs_down" in watched else policy.least_rated
-        if rated < policy.least_rated:
-            short.append(f"{rated:,.0f} of {policy.least_rated:,} ratings")
-        if whole < policy.least_hours:
-            short.append(f"{whole:.1f} of {policy.least_hours:g} hours in all")
-    return f"no harm shown, but {', '.join(short)}" if short else None
+    hours, total_hours = (now - stage.since) / HOUR_S, (now - trial.stages[0].since) / HOUR_S
+    if stage.answers < policy.stage_requests:
+        missing.append(f"{stage.answers:,} of {policy.stage_requests:,} answers in this stage")
+    if hours < policy.stage_hours:
+        missing.append(f"{hours:.1f} of {policy.stage_hours:g} hours in this stage")
+    if _next_share(trial, policy) == 1.0:
+        ratings = harms["thumbs_down"].candidate.n if "thumbs_down" in harms else policy.min_ratings
+        if ratings < policy.min_ratings:
+            missing.append(f"{ratings:,.0f} of {policy.min_ratings:,} ratings")
+        if total_hours < policy.min_hours:
+            missing.append(f"{total_hours:.1f} of {policy.min_hours:g} hours in total")
+    return f"no harm shown, but {', '.join(missing)}" if missing else None

@@ -1,4 +1,4 @@
-"""What the gate asks before it measures: can these be compared, can they tell, is there a veto?"""
+"""What the gate checks before it tests: whether scores can be compared and show anything, and vetoes."""
 
 from __future__ import annotations
 
@@ -9,113 +9,112 @@ from collections.abc import Sequence
 from escultor.config import Gate
 from escultor.config.evaluation import Limit
 from escultor.errors import DataError
-from escultor.evaluate.gate.alpha_spending import is_used_up
-from escultor.evaluate.gate.effects import scale_of
+from escultor.evaluate.gate.requirements import scale_of, unknown_vetoes
 from escultor.types import GateContext, Scale, Scores, Veto
 
 ROUNDING = 1e-9
 
 
-def check(champion: Scores, candidate: Scores, policy: Gate, around: GateContext) -> None:
-    """Raises DataError, all problems at once, when the scores cannot be compared under this policy."""
-    found = [] if policy.primary else ["the policy names no primary metric"]
-    if around.look < 1:
-        found.append(f"look {around.look} is no number of a look, counted from 1")
-    found += [
-        f"the policy's veto on {name!r} compares by worse_by, which needs a score per item"
+def check(champion: Scores, candidate: Scores, policy: Gate, context: GateContext) -> None:
+    """Raises DataError with all problems at once when the scores cannot be compared under this policy."""
+    problems = [] if policy.primary else ["the policy names no primary metric"]
+    if context.look < 1:
+        problems.append(f"analysis {context.look} is out of range: analyses are counted from 1")
+    problems += unknown_vetoes(policy, {*candidate.metrics, *candidate.summary})
+    problems += [
+        f"the policy's veto on {name!r} uses worse_by, which needs a score per item"
         for name, limit in policy.vetoes.items()
         if limit.worse_by is not None and name in champion.summary and name not in champion.metrics
     ]
-    found += _together(champion, candidate)
+    problems += _problems_of_both(champion, candidate)
     for side, scores in (("champion", champion), ("candidate", candidate)):
-        found += [f"{side}: {problem}" for problem in _alone(scores, policy)]
-    if found:
+        problems += [f"{side}: {problem}" for problem in _problems_of(scores, policy)]
+    if problems:
         raise DataError(
-            "the scores cannot be compared: " + "; ".join(found),
+            "the scores cannot be compared: " + "; ".join(problems),
             f"scores {champion.id!r} and {candidate.id!r}",
             "finite scores for the same items, in the same order, of the same suite",
             "evaluate both checkpoints on one suite, with the metrics that the policy names",
         )
 
 
-def _together(champion: Scores, candidate: Scores) -> list[str]:
-    found = []
+def _problems_of_both(champion: Scores, candidate: Scores) -> list[str]:
+    problems = []
     if champion.suite != candidate.suite:
-        found.append(f"different suites, {champion.suite!r} and {candidate.suite!r}")
+        problems.append(f"different suites, {champion.suite!r} and {candidate.suite!r}")
     if champion.items != candidate.items:
         ours, theirs = Counter(champion.items), Counter(candidate.items)
         if ours == theirs:
-            found.append("the same items in a different order")
+            problems.append("the same items in a different order")
         else:
-            only = [sum(((ours - theirs), (theirs - ours))[side].values()) for side in (0, 1)]
-            found.append(f"different items: {only[0]} of the champion's alone, {only[1]} of the candidate's")
+            ours_only, theirs_only = (ours - theirs).total(), (theirs - ours).total()
+            problems.append(
+                f"different items: {ours_only} only of the champion, {theirs_only} only of the candidate"
+            )
     elif champion.clusters != candidate.clusters:
-        found.append("the same items in different clusters")
+        problems.append("the same items in different clusters")
     elif champion.slices != candidate.slices:
-        found.append("the same items in different slices")
-    if bad := sorted(
-        m
-        for m in champion.scales.keys() & candidate.scales.keys()
-        if champion.scales[m] != candidate.scales[m]
-    ):
-        found.append(f"different scales of {', '.join(bad)}")
-    return found
+        problems.append("the same items in different slices")
+    shared = champion.scales.keys() & candidate.scales.keys()
+    if different := sorted(m for m in shared if champion.scales[m] != candidate.scales[m]):
+        problems.append(f"different scales of {', '.join(different)}")
+    return problems
 
 
-def _alone(scores: Scores, policy: Gate) -> list[str]:
-    found, n = [], len(scores.items)
-    if twice := [item for item, count in Counter(scores.items).items() if count > 1]:
-        found.append(f"{len(twice)} duplicate items, such as {twice[0]!r}")
+def _problems_of(scores: Scores, policy: Gate) -> list[str]:
+    problems, n = [], len(scores.items)
+    if duplicates := [item for item, count in Counter(scores.items).items() if count > 1]:
+        problems.append(f"{len(duplicates)} duplicate items, such as {duplicates[0]!r}")
     if len(scores.clusters) != n:
-        found.append(f"{len(scores.clusters)} clusters for {n} items")
+        problems.append(f"{len(scores.clusters)} clusters for {n} items")
     for way, labels in scores.slices.items():
         if len(labels) != n:
-            found.append(f"{len(labels)} labels of {way!r} for {n} items")
-    has, decide = ", ".join(sorted(scores.metrics)) or "none", (*policy.primary, *policy.guards)
-    for metric in dict.fromkeys(decide):
+            problems.append(f"{len(labels)} labels of {way!r} for {n} items")
+    available, deciding = ", ".join(sorted(scores.metrics)) or "none", (*policy.primary, *policy.guards)
+    for metric in dict.fromkeys(deciding):
         if metric not in scores.metrics:
-            found.append(f"no metric {metric!r}, it has {has}")
-        elif scale_of(scores, metric).better == "neither":
-            found.append(f"of {metric!r} neither more nor less is better, so it can decide nothing")
+            problems.append(f"no metric {metric!r}, it has {available}")
+        elif scale_of(scores.scales, metric).better == "neither":
+            problems.append(f"{metric!r} cannot decide: neither more nor less of it is better")
     for metric, values in scores.metrics.items():
         if len(values) != n:
-            found.append(f"{len(values)} scores of {metric!r} for {n} items")
-        if bad := [value for value in values if not math.isfinite(value)]:
-            found.append(f"{len(bad)} scores of {metric!r} are not finite, the first {bad[0]}")
-        elif metric in scores.scales or metric in decide:
-            found += _off_scale(metric, values, scale_of(scores, metric))
-    return found
+            problems.append(f"{len(values)} scores of {metric!r} for {n} items")
+        if not_finite := [value for value in values if not math.isfinite(value)]:
+            problems.append(
+                f"{len(not_finite)} scores of {metric!r} are not finite, the first {not_finite[0]}"
+            )
+        elif metric in scores.scales or metric in deciding:
+            problems += _outside_scale(metric, values, scale_of(scores.scales, metric))
+    return problems
 
 
-def _off_scale(metric: str, values: Sequence[float], scale: Scale) -> list[str]:
-    """Bounds rest on where a score can lie: one that lies elsewhere makes them worth nothing."""
-    least = -math.inf if scale.least is None else scale.least - ROUNDING
-    most = math.inf if scale.most is None else scale.most + ROUNDING
-    if not (off := [value for value in values if not least <= value <= most]):
+def _outside_scale(metric: str, values: Sequence[float], scale: Scale) -> list[str]:
+    """Scores outside the limits of their scale, which would invalidate the bounds."""
+    least = -math.inf if scale.least is None else scale.least
+    most = math.inf if scale.most is None else scale.most
+    outside = [value for value in values if not least - ROUNDING <= value <= most + ROUNDING]
+    if not outside:
         return []
-    lies = (
-        f"{'-inf' if scale.least is None else scale.least} to {'inf' if scale.most is None else scale.most}"
-    )
-    return [f"{len(off)} scores of {metric!r} lie off its scale, {lies}, the first {off[0]}"]
+    return [f"{len(outside)} scores of {metric!r} are outside {least} to {most}, such as {outside[0]}"]
 
 
-def cannot_tell(champion: Scores, candidate: Scores, policy: Gate, around: GateContext) -> str | None:
-    """Why this comparison can show nothing, whatever its figures; None: it can."""
+def cannot_tell(champion: Scores, candidate: Scores, policy: Gate, context: GateContext) -> str | None:
+    """Why this comparison cannot lead to a promotion, whatever its figures; None where it can."""
     n, clusters = len(champion.items), len(set(champion.clusters))
-    if gone := [item for item in champion.items if item in around.void]:
-        why = ", ".join(sorted({around.void[item] for item in gone}))
-        return f"the comparison is void: {len(gone)} of {n} items may not be used ({why}); make a new suite"
+    if void := [item for item in champion.items if item in context.void]:
+        why = ", ".join(sorted({context.void[item] for item in void}))
+        return f"the comparison is void: {len(void)} of {n} items may not be used ({why}); make a new suite"
     if champion.checkpoint == candidate.checkpoint:
-        return "candidate and champion are equal: one and the same checkpoint"
-    if is_used_up(around.look, policy):
+        return "candidate and champion are the same checkpoint"
+    if context.look > policy.max_analyses:
         return (
-            f"the suite is used up: this is look {around.look}, and the policy allows {policy.most_looks}; "
-            "make a new suite from fresh items"
+            f"the suite is used up: this is analysis {context.look} of it, and the policy allows "
+            f"{policy.max_analyses}; make a new suite from fresh items"
         )
     if n < policy.min_items:
-        return f"{n} items, and the policy asks for {policy.min_items} at least"
+        return f"{n} items, and the policy requires at least {policy.min_items}"
     if clusters < 2:
-        return f"all {n} items are one cluster, so nothing tells how far the figures would vary"
+        return f"all {n} items are in one cluster, so the variation of the figures cannot be estimated"
     if all(champion.metrics[m] == candidate.metrics[m] for m in (*policy.primary, *policy.guards)):
         return f"candidate and champion have equal scores on all {n} items"
     return None
@@ -124,24 +123,23 @@ def cannot_tell(champion: Scores, candidate: Scores, policy: Gate, around: GateC
 # --- vetoes -----------------------------------------------------------------------------------
 
 
-def vetoes(champion: Scores, candidate: Scores, policy: Gate, around: GateContext) -> tuple[Veto, ...]:
-    """Every limit of the policy that no gain makes up for, with what was seen. A figure that is not there
+def vetoes(champion: Scores, candidate: Scores, policy: Gate, context: GateContext) -> tuple[Veto, ...]:
+    """Every limit of the policy that no gain offsets, with the measured value. A figure that was not measured
     is `missing`: nothing is known against the candidate, and nothing for it."""
-    found = [
-        _limited(name, limit, _mean(champion, name), _mean(candidate, name), scale_of(candidate, name).better)
-        for name, limit in policy.vetoes.items()
-    ]
+    results = [_limited(name, limit, champion, candidate) for name, limit in policy.vetoes.items()]
     for name, most in policy.card.items():
-        seen = None if around.card is None else around.card.get(name)
+        seen = None if context.card is None else context.card.get(name)
         state = "missing" if seen is None else "kept" if seen <= most else "broken"
-        found.append(Veto(f"dataset card: {name}", seen, f"at most {most:g}", state))
+        results.append(Veto(f"dataset card: {name}", seen, f"at most {most:g}", state))
     if policy.sign_off:
-        state = "kept" if around.signed_by else "missing"
-        found.append(Veto("sign-off", None, around.signed_by or "by a person", state))
-    return tuple(found)
+        state = "kept" if context.signed_by else "missing"
+        results.append(Veto("sign-off", None, context.signed_by or "by a person", state))
+    return tuple(results)
 
 
-def _limited(name: str, limit: Limit, old: float | None, new: float | None, better: str) -> Veto:
+def _limited(name: str, limit: Limit, champion: Scores, candidate: Scores) -> Veto:
+    old, new = _mean(champion, name), _mean(candidate, name)
+    better = scale_of(candidate.scales, name).better
     words, kept = [], []
     if limit.at_least is not None:
         words.append(f"at least {limit.at_least:g}")
@@ -149,13 +147,13 @@ def _limited(name: str, limit: Limit, old: float | None, new: float | None, bett
     if limit.at_most is not None:
         words.append(f"at most {limit.at_most:g}")
         kept.append(new is not None and new <= limit.at_most)
-    known = new is not None
+    is_known = new is not None
     if limit.worse_by is not None:
         words.append(f"not worse than the champion by more than {limit.worse_by:g}")
-        known = known and old is not None
+        is_known = is_known and old is not None
         gap = 0.0 if new is None or old is None else new - old
-        kept.append(known and (gap if better == "lower" else -gap) <= limit.worse_by)
-    state = "missing" if not known else "kept" if all(kept) else "broken"
+        kept.append(is_known and (gap if better == "lower" else -gap) <= limit.worse_by)
+    state = "missing" if not is_known else "kept" if all(kept) else "broken"
     return Veto(name, new, ", ".join(words), state)
 
 

@@ -1,57 +1,69 @@
-"""The gate: paired statistics, three verdicts, nothing promoted on a hunch. Pure: scores in, verdict out.
+"""The gate: paired statistics and three verdicts. Pure: scores in, verdict out.
 
 Promote   one primary metric shown better, none shown worse, every guard shown within its margin, no veto.
 Reject    a guard shown broken, a veto broken, or a primary shown worse while none is shown better.
-Hold      the rest, with the items that would be enough; also when the comparison cannot tell (too few
-          items, one cluster, equal checkpoints or scores, void items, a suite that is used up), and when
-          what a veto asks for is missing.
+Hold      the rest, with the items that would be enough; also when the comparison cannot show anything (too
+          few items, one cluster, equal checkpoints or scores, void items, a suite that is used up), and when
+          a figure or signature that a veto needs is missing.
 
-A primary is judged by a permutation test that flips whole clusters (0/1 scores with one item per cluster:
-exact McNemar), one-sided, Holm across primaries, at the level that the trial ledger leaves to this look. A
-guard is judged by distribution-free bounds, because harm is rare and a bootstrap is blind to what it never
-saw; all guards must hold, so none is corrected for (Berger 1982). Both are monotone: an item that gets
-worse never helps a candidate (from 1,000 clusters on up to the noise of the draws). Intervals that are
-shown are 95 % ones of a studentised cluster bootstrap.
+A primary is tested by a permutation test that flips whole clusters (0/1 scores with one item per cluster:
+exact McNemar), one-sided, Holm across primaries, at the alpha that alpha spending leaves to this analysis. A
+guard is tested by distribution-free bounds, because harm is rare and a bootstrap cannot see what is not in
+the sample; all guards must hold, so none is corrected for (Berger 1982). Both are monotone: an item that gets
+worse never helps a candidate (from 1,000 clusters on up to the noise of the draws). Intervals that are shown
+are 95 % intervals of a studentised cluster bootstrap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
 from dataclasses import replace
 
 from escultor.config import Gate
-from escultor.evaluate.gate import text as words
-from escultor.evaluate.gate.alpha_spending import level_of
+from escultor.evaluate.gate import text
+from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.evaluate.gate.checks import cannot_tell, check, vetoes
-from escultor.evaluate.gate.effects import Measured, enough, measure, slices
+from escultor.evaluate.gate.effects import MeasuredEffect, items_needed, measure, slices
+from escultor.evaluate.gate.requirements import clusters_needed, requirements, shortfall
 from escultor.ids import hash_value
-from escultor.types import Comparison, GateContext, Hold, Promote, Reject, Scores, Verdict, Veto
+from escultor.types import Comparison, GateContext, Hold, Promote, Reject, Scores, Verdict
 
-NOTHING = GateContext()
+FIRST_ANALYSIS = GateContext()
+# Hashes of policies seed the draws of verdicts and name policies in the log, so they are taken of the keys
+# and values as they were first called.
+_HASHED_KEYS = {
+    "alpha": "level",
+    "alpha_spending": "looks",
+    "max_analyses": "most_looks",
+    "acceptance_targets": "hopes",
+}
+_HASHED_SPENDING = {"shared": "spend", "full": "free"}
 
 
 def policy_hash(policy: Gate) -> str:
-    """The id of a policy: what it says, whatever file it came from."""
-    return hash_value(policy.model_dump(mode="json"))
+    """The id of a policy: the hash of its content, whatever file it came from."""
+    data = policy.model_dump(mode="json")
+    data["alpha_spending"] = _HASHED_SPENDING[policy.alpha_spending]
+    return hash_value({_HASHED_KEYS.get(key, key): value for key, value in data.items()})
 
 
 def decide(
-    champion: Scores, candidate: Scores, policy: Gate, seed: int, around: GateContext = NOTHING
+    champion: Scores, candidate: Scores, policy: Gate, seed: int, context: GateContext = FIRST_ANALYSIS
 ) -> Verdict:
     """Compare two checkpoints on one suite and decide; the same arguments give the same verdict.
 
-    Metrics that both hold and the policy does not name are measured as `info` and decide nothing. A
-    primary's p-value is Holm-adjusted: it is shown better exactly when that is at most its effect's level.
-    Raises DataError, all problems at once, when the scores cannot be compared.
+    Metrics that both have and the policy does not name are measured as `info` and decide nothing. A primary's
+    p-value is Holm-adjusted: it is shown better exactly when that is at most its effect's level. Raises
+    DataError with all problems at once when the scores cannot be compared.
     """
-    check(champion, candidate, policy, around)
-    level = level_of(around.look, policy)
-    measured = measure(champion, candidate, policy, level, seed) if champion.items else ()
-    parts = slices(champion, candidate, policy, seed) if champion.items else ()
-    judged = _Judged(measured)
-    limits = vetoes(champion, candidate, policy, around)
-    figures = words.figures([m.effect for m in measured], around.look, policy)
-    rests_on = Comparison(
+    check(champion, candidate, policy, context)
+    n, clusters = len(champion.items), len(set(champion.clusters))
+    measured: tuple[MeasuredEffect, ...] = ()
+    if n:
+        measured = measure(champion, candidate, policy, alpha_at(context.look, policy), seed)
+    needs = requirements(policy, champion.scales, context.look)
+    minimum = max(n + 1, policy.min_items, math.ceil(clusters_needed(needs) * n / max(clusters, 1)))
+    comparison = Comparison(
         id="",
         champion=champion.checkpoint,
         candidate=candidate.checkpoint,
@@ -61,56 +73,46 @@ def decide(
         policy=policy_hash(policy),
         effects=tuple(m.effect for m in measured),
         reason="",
-        n=len(champion.items),
-        look=around.look,
-        vetoes=limits,
-        slices=parts,
+        n=n,
+        look=context.look,
+        vetoes=vetoes(champion, candidate, policy, context),
+        slices=slices(champion, candidate, policy, seed) if n else (),
     )
+    needed = items_needed(measured, policy, minimum)
+    why = cannot_tell(champion, candidate, policy, context)
+    if why is None:
+        too_small = shortfall(needs, policy, items=n, clusters=clusters)
+        kind, reason, needed = _outcome(comparison, needed, too_small, policy)
+    else:
+        kind, reason = Hold, f"{why}."
+        if champion.checkpoint == candidate.checkpoint or any(i in context.void for i in champion.items):
+            needed = None
+    comparison = replace(comparison, reason=f"{kind.__name__}: {reason}")
+    comparison = replace(comparison, id=hash_value((comparison, seed)))
+    return Hold(comparison, needed) if issubclass(kind, Hold) else kind(comparison)
 
-    def because(reason: str) -> Comparison:
-        told = replace(rests_on, reason=reason)
-        return replace(told, id=hash_value((told, seed)))
 
-    needed = enough(measured, policy, len(champion.items))
-    if why := cannot_tell(champion, candidate, policy, around):
-        unknown = champion.checkpoint == candidate.checkpoint or any(i in around.void for i in champion.items)
-        return Hold(because(f"Hold: {why}."), None if unknown else needed)
-    return _fallen(judged, limits, figures, needed, because)
-
-
-def _fallen(
-    judged: _Judged,
-    limits: Sequence[Veto],
-    figures: str,
-    needed: int | None,
-    because: Callable[[str], Comparison],
-) -> Verdict:
-    """The verdict on two that can be compared, with its reason."""
-    broken = [v for v in limits if v.state == "broken"]
-    if broken:
-        return Reject(because(f"Reject: veto: {words.limits(broken)}; {figures}."))
-    if judged.any("broken") or (judged.any("worse") and not judged.any("better")):
-        return Reject(because(f"Reject: {figures}."))
-    if judged.any("better") and judged.any("worse"):
-        return Hold(because(f"Hold: the primary metrics disagree: {figures}."), None)
-    if judged.any("better") and judged.safe:
+def _outcome(
+    comparison: Comparison, needed: int | None, too_small: str | None, policy: Gate
+) -> tuple[type[Verdict], str, int | None]:
+    """The kind of verdict on two sides that can be compared, its reason, and the items that a hold names."""
+    effects, limits = comparison.effects, comparison.vetoes
+    states = {e.state for e in effects}
+    figures = text.figures(effects, comparison.look, policy)
+    if broken := [v for v in limits if v.state == "broken"]:
+        return Reject, f"veto: {text.limits(broken)}; {figures}.", None
+    if "broken" in states or ("worse" in states and "better" not in states):
+        return Reject, f"{figures}.", None
+    if "worse" in states:
+        return Hold, f"the primary metrics disagree: {figures}.", None
+    is_safe = all(e.state == "kept" for e in effects if e.role == "guard")
+    if "better" in states and is_safe and too_small is None:
         if missing := [v for v in limits if v.state == "missing"]:
-            return Hold(because(f"Hold: waits for {words.limits(missing)}; {figures}."), None)
-        return Promote(because(f"Promote: {figures}."))
-    told = (
-        "no number of items would be enough at this effect"
-        if needed is None
-        else f"about {needed} items needed"
-    )
-    return Hold(because(f"Hold: not enough evidence, {told}: {figures}."), needed)
-
-
-class _Judged:
-    """The states of the primaries and guards."""
-
-    def __init__(self, measured: tuple[Measured, ...]):
-        self.states = {m.effect.state for m in measured}
-        self.safe = all(m.effect.state == "kept" for m in measured if m.effect.role == "guard")
-
-    def any(self, state: str) -> bool:
-        return state in self.states
+            return Hold, f"waits for {text.limits(missing)}; {figures}.", None
+        return Promote, f"{figures}.", None
+    enough = "no number of items would be enough at this effect"
+    if needed is not None:
+        enough = f"about {needed} items needed"
+    if too_small is not None:
+        enough = f"{too_small}; {enough}"
+    return Hold, f"not enough evidence, {enough}: {figures}.", needed

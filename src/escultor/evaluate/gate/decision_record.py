@@ -1,39 +1,43 @@
-"""Everything a verdict was made from, and the verdict's file: the same inputs give the same bytes. Pure."""
+"""A verdict with everything it was made from, and its file: the same inputs give the same bytes. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from escultor.config import Gate
+from escultor.config import Gate, aliases
 from escultor.errors import DataError
-from escultor.evaluate.gate.decision import NOTHING, decide
-from escultor.evaluate.gate.effects import scale_of
+from escultor.evaluate.gate.decision import FIRST_ANALYSIS, decide
+from escultor.evaluate.gate.requirements import scale_of
 from escultor.evaluate.gate.trade_off import TradeOff, trade_off
 from escultor.ids import hash_bytes, plain
 from escultor.types import GateContext, Hold, Scores, Verdict
 
-FORMAT = "escultor-verdict/1"
-WORST = 5  # regressions that are shown
-EMPTY = "(an empty answer)"
+FORMAT = "escultor-verdict/2"
+FORMAT_1 = "escultor-verdict/1"  # other keys of policies, other words
+SHOWN_REGRESSIONS = 5
+EMPTY_ANSWER = "(an empty answer)"
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionRecord:
-    """The inputs of a verdict and what its page shows beside it. `prompts` and `answers` (champion's and
-    candidate's) are in the order of the items; they and `latencies` (milliseconds) may be empty."""
+class DecisionInputs:
+    """What a verdict is made from, and what its page shows beside it.
+
+    `prompts` and `answers` (champion's and candidate's) are in the order of the items; they and `latencies`
+    (milliseconds) may be empty.
+    """
 
     champion: Scores
     candidate: Scores
     policy: Gate
     seed: int
-    around: GateContext = NOTHING
+    context: GateContext = FIRST_ANALYSIS
     names: tuple[str, str] = ("champion", "candidate")
     prompts: tuple[str, ...] = ()
     answers: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    latencies: tuple[tuple[float, ...], tuple[float, ...]] = field(default=((), ()))
+    latencies: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 class Regression(NamedTuple):
@@ -49,108 +53,127 @@ class Regression(NamedTuple):
     @property
     def shown(self) -> tuple[str, ...]:
         """Both answers for a reader, an empty one in words; none where none were kept."""
-        return tuple(text if text.strip() else EMPTY for text in self.answers) if any(self.answers) else ()
+        return tuple(a if a.strip() else EMPTY_ANSWER for a in self.answers) if any(self.answers) else ()
 
 
-def verdict_of(dossier: DecisionRecord) -> Verdict:
-    """What the gate says. Raises DataError, as `decide` does, and where answers and items do not fit."""
-    d, n = dossier, len(dossier.champion.items)
-    odd = [len(texts) for texts in (d.prompts, *d.answers) if len(texts) not in (0, n)]
-    if odd:
-        raise DataError("the answers do not fit the items", f"{odd[0]} for {n} items", "one for each item")
-    return decide(d.champion, d.candidate, d.policy, d.seed, d.around)
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A verdict and all that its file and page show, computed once (see `record_decision`)."""
+
+    inputs: DecisionInputs
+    verdict: Verdict
+    regressions: tuple[Regression, ...]  # the worst first
+    trade_off: TradeOff | None  # None where the candidate is not smaller than the champion
+    parts: Mapping[str, bytes]  # the inputs by name, to be kept under their hashes
+
+    @property
+    def id(self) -> str:
+        return self.verdict.because.id
 
 
-def document(dossier: DecisionRecord) -> str:
-    """The verdict's file: the verdict with all figures, and the hashes of its inputs (see `parts`)."""
-    inputs = parts(dossier)
-    dossier = of_parts(inputs)
-    verdict, trade = verdict_of(dossier), trade_off_of(dossier)
-    made: dict[str, Any] = {
+def record_decision(inputs: DecisionInputs) -> DecisionRecord:
+    """Let the gate decide, once. Raises DataError as `decide` does, and where answers and items differ in
+    number."""
+    n = len(inputs.champion.items)
+    if counts := [len(texts) for texts in (inputs.prompts, *inputs.answers) if len(texts) not in (0, n)]:
+        raise DataError(
+            "the answers do not match the items", f"{counts[0]} for {n} items", "one for each item"
+        )
+    # The inputs as they will be read back: an integer given for a float must make no difference.
+    d = inputs_of(parts_of(inputs))
+    return DecisionRecord(
+        inputs=d,
+        verdict=decide(d.champion, d.candidate, d.policy, d.seed, d.context),
+        regressions=_regressions(d),
+        trade_off=_trade_off(d),
+        parts=parts_of(d),
+    )
+
+
+def document(record: DecisionRecord) -> str:
+    """The verdict's file: the verdict with all figures, and the hashes of its inputs."""
+    d, verdict = record.inputs, record.verdict
+    content: dict[str, Any] = {
         "format": FORMAT,
         "verdict": type(verdict).__name__.lower(),
         "reason": verdict.because.reason,
         "n_needed": verdict.n_needed if isinstance(verdict, Hold) else None,
-        "names": list(dossier.names),
+        "names": list(d.names),
         "because": plain(verdict.because),
-        "policy": dossier.policy.model_dump(mode="json"),
-        "seed": dossier.seed,
-        "summary": [dossier.champion.summary, dossier.candidate.summary],
-        "worst_regressions": [plain(r._asdict()) for r in regressions(dossier)],
-        "trade_off": None if trade is None else plain(trade),
-        "inputs": {name: hash_bytes(part) for name, part in inputs.items()},
+        "policy": d.policy.model_dump(mode="json"),
+        "seed": d.seed,
+        "summary": [d.champion.summary, d.candidate.summary],
+        "worst_regressions": [plain(r._asdict()) for r in record.regressions],
+        "trade_off": None if record.trade_off is None else plain(record.trade_off),
+        "inputs": {name: hash_bytes(part) for name, part in record.parts.items()},
     }
-    return json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def parts(dossier: DecisionRecord) -> dict[str, bytes]:
-    """The inputs by name, as bytes to be kept under their hash: those of the dossier as it would be read
-    back, so that an integer given for a float makes no difference."""
-    return _written(of_parts(_written(dossier)))
-
-
-def _written(d: DecisionRecord) -> dict[str, bytes]:
-    found = {
+def parts_of(d: DecisionInputs) -> dict[str, bytes]:
+    """The inputs of a verdict by name, as JSON."""
+    parts = {
         "champion": plain(d.champion),
         "candidate": plain(d.candidate),
         "policy": d.policy.model_dump(mode="json"),
-        "around": [d.seed, plain(d.around), d.names],
+        "around": [d.seed, plain(d.context), d.names],
         "shown": [d.prompts, d.answers, d.latencies],
     }
-    return {name: json.dumps(part).encode() for name, part in found.items()}
+    return {name: json.dumps(part).encode() for name, part in parts.items()}
 
 
-def of_parts(found: Mapping[str, bytes]) -> DecisionRecord:
-    """The dossier whose parts these are. Raises DataError when they are none."""
+def inputs_of(parts: Mapping[str, bytes]) -> DecisionInputs:
+    """The inputs of a verdict from their parts, the inverse of `parts_of`; a policy may have the keys of an
+    older version. Raises DataError where they cannot be read."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        read = {name: json.loads(part) for name, part in found.items()}
+        read = {name: json.loads(part) for name, part in parts.items()}
         scores = TypeAdapter(Scores)
-        seed, around, names = read["around"]
+        seed, context, names = read["around"]
         prompts, answers, latencies = read["shown"]
-        return DecisionRecord(
-            scores.validate_python(read["champion"]),
-            scores.validate_python(read["candidate"]),
-            Gate.model_validate(read["policy"]),
-            int(seed),
-            TypeAdapter(GateContext).validate_python(around),
-            (names[0], names[1]),
-            tuple(prompts),
-            (tuple(answers[0]), tuple(answers[1])),
-            (tuple(latencies[0]), tuple(latencies[1])),
+        policy = aliases.update_keys({"gate": read["policy"]}, "the policy of a verdict", [])["gate"]
+        return DecisionInputs(
+            champion=scores.validate_python(read["champion"]),
+            candidate=scores.validate_python(read["candidate"]),
+            policy=Gate.model_validate(policy),
+            seed=int(seed),
+            context=TypeAdapter(GateContext).validate_python(context),
+            names=(names[0], names[1]),
+            prompts=tuple(prompts),
+            answers=(tuple(answers[0]), tuple(answers[1])),
+            latencies=(tuple(latencies[0]), tuple(latencies[1])),
         )
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise DataError("the inputs of a verdict cannot be read", str(error).splitlines()[0]) from error
 
 
-def regressions(dossier: DecisionRecord) -> tuple[Regression, ...]:
+def _regressions(d: DecisionInputs) -> tuple[Regression, ...]:
     """The items on which the candidate loses most in the first primary metric, the worst first."""
-    d, metric = dossier, dossier.policy.primary[0]
+    metric = d.policy.primary[0]
     old, new = d.champion.metrics[metric], d.candidate.metrics[metric]
-    sign = -1 if scale_of(d.champion, metric).better == "lower" else 1
+    sign = -1 if scale_of(d.champion.scales, metric).better == "lower" else 1
     order = sorted(range(len(old)), key=lambda i: (sign * (new[i] - old[i]), d.champion.items[i]))
-    worse = [i for i in order[:WORST] if sign * (new[i] - old[i]) < 0]
 
-    def text(texts: tuple[str, ...], i: int) -> str:
-        return texts[i] if texts else ""
+    def text(texts: tuple[str, ...], index: int) -> str:
+        return texts[index] if texts else ""
 
     return tuple(
         Regression(
-            d.champion.items[i],
-            metric,
-            old[i],
-            new[i],
-            text(d.prompts, i),
-            (text(d.answers[0], i), text(d.answers[1], i)),
+            item=d.champion.items[i],
+            metric=metric,
+            champion=old[i],
+            candidate=new[i],
+            prompt=text(d.prompts, i),
+            answers=(text(d.answers[0], i), text(d.answers[1], i)),
         )
-        for i in worse
+        for i in order[:SHOWN_REGRESSIONS]
+        if sign * (new[i] - old[i]) < 0
     )
 
 
-def trade_off_of(dossier: DecisionRecord) -> TradeOff | None:
-    """What a smaller candidate keeps and gains; None where the candidate is not smaller."""
-    old, new = (s.summary.get("parameters") for s in (dossier.champion, dossier.candidate))
+def _trade_off(d: DecisionInputs) -> TradeOff | None:
+    old, new = (scores.summary.get("parameters") for scores in (d.champion, d.candidate))
     if not old or not new or new >= old:
         return None
-    return trade_off(dossier.champion, dossier.candidate, dossier.policy, dossier.seed)
+    return trade_off(d.champion, d.candidate, d.policy, d.seed)

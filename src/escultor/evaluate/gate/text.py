@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from escultor.config import Gate
-from escultor.evaluate.gate.alpha_spending import level_of
+from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.types import Effect, Veto
 
 
-def figures(effects: Sequence[Effect], look: int, policy: Gate) -> str:
-    """All that decides, in one line."""
-    told = "; ".join(figure(e) for e in effects if e.role != "info")
-    if look == 1:
-        return told
-    return f"{told}; look {look} at this suite, tested at level {level_of(look, policy):.2g}"
+def figures(effects: Sequence[Effect], analysis: int, policy: Gate) -> str:
+    """All effects that decide, in one line."""
+    line = "; ".join(figure(e) for e in effects if e.role != "info")
+    if analysis == 1:
+        return line
+    return f"{line}; analysis {analysis} of this suite, tested at alpha {alpha_at(analysis, policy):.2g}"
 
 
 def figure(e: Effect) -> str:
@@ -24,29 +24,29 @@ def figure(e: Effect) -> str:
     if e.role == "guard":
         if e.state == "broken":
             return f"{name} worse by more than {e.margin:g} ({path}, {signed(e.difference)})"
-        at_worst = "" if e.bound is None else f", at worst {signed(e.bound)}"
+        worst = "" if e.bound is None else f", at worst {signed(e.bound)}"
         shown = "within" if e.state == "kept" else "not shown to be within"
-        return f"{name} {shown} {e.margin:g} ({path}{at_worst})"
+        return f"{name} {shown} {e.margin:g} ({path}{worst})"
     shown = e.state if e.state in ("better", "worse") else "not shown to be better"
-    where = "" if e.clusters == e.n else f" in {e.clusters} clusters"
+    clusters = "" if e.clusters == e.n else f" in {e.clusters} clusters"
     return (
-        f"{name} {signed(e.difference)} [{number(e.low)}, {number(e.high)}] on {e.n} items{where}, "
+        f"{name} {signed(e.difference)} [{number(e.low)}, {number(e.high)}] on {e.n} items{clusters}, "
         f"{shown} ({path}, p = {e.p_value:.2g})"
     )
 
 
-def limits(found: Sequence[Veto]) -> str:
-    """Vetoes: what was seen, and what is asked."""
+def limits(vetoes: Sequence[Veto]) -> str:
+    """Vetoes: the measured value, where there is one, and the limit."""
     return ", ".join(
-        f"{v.name} {v.limit}" if v.seen is None else f"{v.name} {number(v.seen)}, {v.limit}" for v in found
+        f"{v.name} {v.limit}" if v.seen is None else f"{v.name} {number(v.seen)}, {v.limit}" for v in vetoes
     )
 
 
 def number(value: float) -> str:
-    """A figure in three decimals, a large one in none."""
+    """A value with three decimals; from 100 on with none."""
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def signed(value: float) -> str:
-    """A figure with its sign."""
+    """A value with its sign."""
     return ("+" if value >= 0 else "") + number(value)

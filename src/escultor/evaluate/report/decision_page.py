@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from escultor.evaluate.gate.alpha_spending import level_of
-from escultor.evaluate.gate.decision_record import (
-    DecisionRecord,
-    Regression,
-    regressions,
-    trade_off_of,
-    verdict_of,
-)
+from escultor.evaluate.gate.alpha_spending import alpha_at
+from escultor.evaluate.gate.decision_record import DecisionInputs, DecisionRecord, Regression
 from escultor.evaluate.gate.text import number, signed
 from escultor.evaluate.gate.trade_off import TradeOff
 from escultor.evaluate.report.parts import MISSING, dollars, milliseconds, share, shown
@@ -58,10 +52,10 @@ class VerdictPage:
     names: tuple[str, str]
 
 
-def page_of(dossier: DecisionRecord) -> VerdictPage:
+def page_of(record: DecisionRecord) -> VerdictPage:
     """The page of a verdict; a section without content is left out."""
-    verdict, trade = verdict_of(dossier), trade_off_of(dossier)
-    because, names = verdict.because, dossier.names
+    verdict, trade, inputs = record.verdict, record.trade_off, record.inputs
+    because, names = verdict.because, inputs.names
     deciding = tuple(e for e in because.effects if e.role != "info")
     told = tuple(e for e in because.effects if e.role == "info")
     parts = (
@@ -71,10 +65,10 @@ def page_of(dossier: DecisionRecord) -> VerdictPage:
         PagePart("vetoes", "Vetoes", _VETOES, _vetoes(because.vetoes)),
         PagePart("trade", "What the student keeps and gains", "", _trade(trade)),
         PagePart("slices", "By slice", _SLICES, _slices(because.slices)),
-        PagePart("regressions", "Where it got worse", _WORST, regressions(dossier)),
-        PagePart("speed", "Speed and cost", _SPEED, _speed(dossier)),
+        PagePart("regressions", "Where it got worse", _WORST, record.regressions),
+        PagePart("speed", "Speed and cost", _SPEED, _speed(inputs)),
         PagePart("told", "Also measured", _TOLD, (_effects(told),) if told else ()),
-        PagePart("method", "How it was decided", "", (_method(dossier, because),)),
+        PagePart("method", "How it was decided", "", (_method(inputs, because),)),
     )
     title = f"{names[1]} against {names[0]}"
     kept = tuple(part for part in parts if part.body)
@@ -171,11 +165,11 @@ def _trade(trade: TradeOff | None) -> tuple[PageTable | str, ...]:
     if trade is None:
         return ()
     rows = []
-    for h in trade.hopes:
+    for h in trade.checks:
         value = MISSING if h.value is None else f"{h.value:.1%}" if h.value < 2 else f"{h.value:.1f} times"
         interval = "" if h.low is None or h.high is None else f"{h.low:.1%} to {h.high:.1%}"
         rows.append((h.name, h.wanted, value, interval or MISSING, h.outcome))
-    table = PageTable(("Of the teacher", "Hoped for", "Measured", "95 % interval", "Hope"), tuple(rows))
+    table = PageTable(("Of the teacher", "Target", "Measured", "95 % interval", "Outcome"), tuple(rows))
     return (trade.recommendation, table)
 
 
@@ -212,8 +206,8 @@ _SUMMARY = {
 }
 
 
-def _speed(dossier: DecisionRecord) -> tuple[PageTable | Latencies, ...]:
-    old, new = dossier.champion.summary, dossier.candidate.summary
+def _speed(inputs: DecisionInputs) -> tuple[PageTable | Latencies, ...]:
+    old, new = inputs.champion.summary, inputs.candidate.summary
     rows = []
     for key, (name, write) in _SUMMARY.items():
         if key in old or key in new:
@@ -221,18 +215,18 @@ def _speed(dossier: DecisionRecord) -> tuple[PageTable | Latencies, ...]:
             ratio = f"{after / before:.2f} ×" if before and after is not None else MISSING
             rows.append((name, shown(before, write), shown(after, write), ratio))
     found: list[PageTable | Latencies] = []
-    if all(dossier.latencies):
-        found.append(Latencies(dossier.names, dossier.latencies))
+    if all(inputs.latencies):
+        found.append(Latencies(inputs.names, inputs.latencies))
     if rows:
-        found.append(PageTable(("Figure", *dossier.names, "Ratio"), tuple(rows)))
+        found.append(PageTable(("Figure", *inputs.names, "Ratio"), tuple(rows)))
     return tuple(found)
 
 
-def _method(dossier: DecisionRecord, because: Comparison) -> PageTable:
-    d, policy = dossier, dossier.policy
-    level = level_of(d.around.look, policy)
-    clusters = len(set(d.champion.clusters))
-    rule = "level / (k (k + 1))" if policy.looks == "spend" else "the whole level each time"
+def _method(inputs: DecisionInputs, because: Comparison) -> PageTable:
+    policy, context = inputs.policy, inputs.context
+    alpha = alpha_at(context.look, policy)
+    clusters = len(set(inputs.champion.clusters))
+    rule = "alpha / (k (k + 1))" if policy.alpha_spending == "shared" else "the full alpha each time"
     rows = (
         ("Policy", f"{policy.name} ({because.policy})"),
         ("Suite", because.suite),
@@ -242,13 +236,10 @@ def _method(dossier: DecisionRecord, because: Comparison) -> PageTable:
             f"{', '.join(policy.primary)}: paired permutation test by cluster (exact McNemar for single "
             "0/1 items), one-sided, Holm",
         ),
-        (
-            "Guards",
-            "distribution-free one-sided bound (Gaffke) at level " + f"{policy.level:g}, each by itself",
-        ),
-        ("Look", f"{d.around.look} at this suite, tested at {level:.3g}; the k-th look has {rule}"),
+        ("Guards", f"distribution-free one-sided bound (Gaffke) at alpha {policy.alpha:g}, each by itself"),
+        ("Analysis", f"{context.look} of this suite, tested at {alpha:.3g}; the k-th analysis has {rule}"),
         ("Intervals", "95 %, studentised cluster bootstrap"),
-        ("Signed off by", d.around.signed_by or MISSING),
+        ("Signed off by", context.signed_by or MISSING),
         ("Champion", f"{because.champion}, scores {because.champion_scores}"),
         ("Candidate", f"{because.candidate}, scores {because.candidate_scores}"),
         ("Reason in full", because.reason),
