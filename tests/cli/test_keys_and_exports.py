@@ -1,12 +1,25 @@
 """Keys are shown once and end when told; everything recorded comes out again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from escultor.serve.auth import Keyring
 from escultor.store import open_store
-from escultor.types import Choice, Feedback, Interaction, KeyEvent, Message, Rating, Role, Sampling, Usage
+from escultor.types import (
+    Choice,
+    Consent,
+    Erasure,
+    Feedback,
+    Interaction,
+    KeyEvent,
+    Message,
+    Rating,
+    Role,
+    Sampling,
+    Usage,
+)
 
 
 def interaction(id):
@@ -25,7 +38,7 @@ def store(tmp_path):
 def test_a_key_is_shown_once_listed_without_its_secret_and_ended(cli, store):
     made = cli("keys", "create", "the app", "--scope", "infer", "--scope", "read", "--json").data
     ring = Keyring(event for _, event in store.log.read(KeyEvent))
-    assert ring.caller(made["key"], "infer").key == made["id"]
+    assert ring.authenticate(made["key"], "infer").key == made["id"]
     listed = cli("keys", "list", "--json")
     assert made["key"] not in listed.out
     assert [key["name"] for key in listed.data["keys"]] == ["the app"]
@@ -57,3 +70,25 @@ def test_everything_recorded_comes_out_line_by_line_and_goes_on_from_a_number(cl
     assert cli("interactions", "count", "--json").data == {"count": store.log.count(Interaction)}
     assert cli("feedback", "count").out.strip() == str(store.log.count(Feedback))
     assert cli("feedback", "export", "--json").code == 2
+
+
+def test_an_export_for_a_use_holds_the_answers_whose_consent_allows_it(cli, store):
+    store.log.append(*(replace(interaction(consent), consent=consent) for consent in Consent))
+
+    def exported(*words):
+        return [json.loads(line)["id"] for line in cli("interactions", "export", *words).out.split("\n")[:-1]]
+
+    assert exported() == ["train", "eval_only", "none"]
+    assert exported("--for", "training") == ["train"]
+    assert exported("--for", "evaluation") == ["train", "eval_only"]
+
+
+def test_answers_whose_retention_is_over_are_purged_with_their_feedback(cli, store):
+    store.log.append(replace(interaction("old"), retain_until=2.0), interaction("kept"))
+    store.log.append(Rating("r", 1.0, "old", "s", "thumb", True))
+    purged = cli("interactions", "purge", "--json").data
+    assert purged["counts"] == {"interaction": 1, "feedback": 1}
+    assert purged["datasets"] == []
+    assert [i.id for _, i in store.log.read(Interaction)] == ["kept"]
+    assert [e.by for _, e in store.log.read(Erasure)] == ["retention"]
+    assert cli("interactions", "purge", "--json").data["counts"] == {"interaction": 0, "feedback": 0}

@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from feedback_records import DAY, NOW, choice, correction, interaction, revocation, thumb
@@ -281,6 +282,25 @@ def test_what_was_erased_leaves_the_index_and_the_data(tmp_path):
         assert "answer y" in texts
         with open_index(store, SETTINGS) as index:
             tables = ("live where subject = 'gone'", "edits where id not in (select id from live)")
+            rows = [index.file.execute(f"select count(*) from {t}").fetchone() for t in tables]
+        assert rows == [(0,), (0,)]
+
+
+def test_answers_whose_retention_is_over_leave_the_index_and_the_data(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(12))
+        store.log.append(
+            replace(said("x"), retain_until=NOW + DAY), replace(said("y"), retain_until=NOW + 9 * DAY)
+        )
+        store.log.append(thumb("x", True), thumb("y", False))
+        assert any(pair.chosen == "answer x" for pair in everything(store)["pair"])
+        store.log.purge(NOW + DAY)
+        after = everything(store)
+        texts = {p.chosen for p in after["pair"]} | {v.response for v in after["unpaired"]}
+        assert "answer x" not in texts
+        assert "answer y" in texts
+        with open_index(store, SETTINGS) as index:
+            tables = ("answers where id = 'x'", "live where target = 'x'")
             rows = [index.file.execute(f"select count(*) from {t}").fetchone() for t in tables]
         assert rows == [(0,), (0,)]
 

@@ -1,10 +1,11 @@
 """What is answered is in the log first; whose it is, what it continues, what it costs, and who may ask."""
 
 import asyncio
+from dataclasses import replace
 
 import httpx2
 import pytest
-from gateway_side import Fake, deployment, serving
+from gateway_side import Fake, deployment, gateway_of, running, serving
 
 from escultor.errors import EngineFault, InputError, Overloaded, StoreError, TooLong, UpstreamFault
 from escultor.serve.auth import create
@@ -356,6 +357,33 @@ def test_rates_hold_per_key_and_per_subject(tmp_path):
         assert [answer.status_code for answer in answers] == [200, 200, 429, 200, 200]
         assert 90 <= int(answers[2].headers["retry-after"]) <= 100
         assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_requests_of_named_users_count_once_against_their_own_key(tmp_path):
+    with serving(tmp_path, rate_per_key=0.01, burst=2) as side:
+        (first, _), (second, _) = key_for(side, Scope.INFER), key_for(side, Scope.INFER)
+        for key in (first, second):
+            answers = [post(side, {**HELLO, "user": "ann"}, headers={"x-api-key": key}) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+# --- retention --------------------------------------------------------------------------------
+
+
+def test_a_gateway_purges_answers_whose_retention_is_over_and_feedback_on_them_is_refused(tmp_path):
+    with serving(tmp_path) as side:
+        kept = post(side, {**HELLO, "metadata": {"escultor_retain_days": "1"}}).json()["id"]
+        gone = row_of(side, post(side, HELLO))
+        expired = replace(gone, id="chatcmpl-old", retain_until=1.0)
+        side.log.append(expired)
+        store_root = side.gateway.store.root
+    gateway, known = gateway_of(tmp_path)
+    assert gateway.store.root == store_root
+    with running(gateway, known) as side:
+        side.until(lambda: [row.id for row in side.rows()] == [kept, gone.id])
+        event = {"target": "chatcmpl-old", "kind": "comment", "text": "late"}
+        assert post(side, event, "/v1/feedback").status_code == 410
+    gateway.store.close()
 
 
 # --- deployments ------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ VERBS = {
     "keys list": "escultor.cli.keys:list_keys",
     "interactions export": "escultor.cli.export:export_interactions",
     "interactions count": "escultor.cli.export:count_interactions",
+    "interactions purge": "escultor.cli.export:purge_interactions",
     "feedback export": "escultor.cli.export:export_feedback",
     "feedback count": "escultor.cli.export:count_feedback",
     "subjects hash": "escultor.cli.subjects:hash",

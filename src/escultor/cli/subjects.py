@@ -53,7 +53,7 @@ def erase(
         ids = [e.id for _, e in store.log.read(Erasure, target=subject)]
         made = derived_from(store, ids).summary()
     shell.say("erased: " + ", ".join(f"{n:,} {what}" for what, n in erasure.counts.items()), "bold")
-    _tell(shell, made)
+    show_derived(shell, made)
     return CommandResult({**_as_data(erasure), **made})
 
 
@@ -66,7 +66,7 @@ def erasures(shell: Shell) -> CommandResult:
     rows = [
         (
             datetime.fromtimestamp(e.time).isoformat(" ", "minutes"),
-            e.subject,
+            e.subject or "-",
             e.by,
             ", ".join(f"{n:,} {what}" for what, n in e.counts.items()),
         )
@@ -86,7 +86,7 @@ def _as_data(erasure: Erasure) -> dict[str, Any]:
     }
 
 
-def _tell(shell: Shell, made: dict[str, Any]) -> None:
+def show_derived(shell: Shell, made: dict[str, Any]) -> None:
     if not made["datasets"]:
         shell.say("no dataset of this store was made of it")
     for dataset in made["datasets"]:

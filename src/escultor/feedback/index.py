@@ -118,7 +118,7 @@ class FeedbackIndex:
 
     def _read(self, log: Log, cursor: int, until: int) -> None:
         for page in log.lean(Erasure, cursor, until):
-            self._erase([body["subject"] for _, body in page])
+            self._erase([body for _, body in page])
             self._put("erased", str(page[-1][0]))
         fold = Fold(self.file, self._get("standings") is None)
         with ProcessPool(raw_log.worker_count(until - cursor), log) as pool:
@@ -278,12 +278,16 @@ class FeedbackIndex:
             remedy = f"free disk space, or delete {self.path}: it is rebuilt from the log"
             raise StoreError("the derived index of feedback failed", error, remedy=remedy) from error
 
-    def _erase(self, subjects: Sequence[str]) -> None:
-        """Delete these people's answers and feedback, and all feedback on their answers, as the log did."""
+    def _erase(self, erasures: Sequence[Mapping[str, Any]]) -> None:
+        """Delete what the log erased: answers and feedback of these subjects, answers whose retention was over
+        (erasures without a subject), and all feedback on these answers."""
         run = self.file.execute
-        for subject in subjects:
+        for erasure in erasures:
+            subject = erasure["subject"]
+            rule, value = ("subject = ?", subject) if subject else ("retain_until <= ?", erasure["time"])
             drafting.mark_subject(self.file, subject)
-            run("create temp table gone as select id from answers where subject = ?", (subject,))
+            run(f"create temp table gone as select id, prompt from answers where {rule}", (value,))
+            run("insert or ignore into dirty select prompt from temp.gone")
             gone = "(select id from temp.gone)"
             run(f"delete from live where subject = ? or target in {gone}", (subject,))
             run(
@@ -292,7 +296,8 @@ class FeedbackIndex:
                 (subject,),
             )
             run(f"delete from children where parent in {gone} or child in {gone}")
-            for table in ("answers", "rates", "subjects"):
+            run(f"delete from answers where id in {gone}")
+            for table in ("rates", "subjects"):
                 run(f"delete from {table} where subject = ?", (subject,))
             run("drop table temp.gone")
         run("delete from edits where id not in (select id from live)")

@@ -109,7 +109,7 @@ def scrub(engine: Engine) -> None:
             f"what was erased is gone from the store {name_of(engine)}, but its bytes are still in its files",
             f"a reader has kept old pages for {BUSY_S:.0f} s",
             None,
-            "end long-running readers, then erase the subject again",
+            "end long-running readers, then erase the subject again (after a purge: wait for the next)",
         )
 
 

@@ -93,6 +93,23 @@ class Log:
         scrub(self._engine)
         return erasure
 
+    def purge(self, now: float, after: int = 0) -> tuple[list[Erasure], int]:
+        """Remove the interactions behind number `after` whose `retain_until` is over at `now`, and the
+        feedback on them, in transactions of bounded size: an Erasure for each, and a number that the next
+        purge may start behind. Raises as `erase`."""
+        with reading(self._engine) as connection:
+            seqs, resume = erasing.expired(connection, now, after)
+        erasures: list[Erasure] = []
+        for start in range(0, len(seqs), erasing.CHUNK):
+            with writing(self._engine) as connection:
+                erasure = erasing.purge(connection, seqs[start : start + erasing.CHUNK], now)
+                if erasure is not None:
+                    append(connection, [[row_of(erasure)]], [[]])
+                    erasures.append(erasure)
+        if erasures:
+            scrub(self._engine)
+        return erasures, resume
+
     def erased(self, noun: TypeForm[T], ids: Collection[str]) -> set[str]:
         """Those of these ids of a kind that were erased."""
         kind = kind_of(noun).name

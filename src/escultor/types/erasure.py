@@ -15,6 +15,6 @@ class Erasure:
 
     id: str
     time: float
-    subject: str  # salted hash of the person
-    by: str  # who asked for it
+    subject: str  # salted hash of the person; empty where the retention of interactions was over at `time`
+    by: str  # who asked for it; `retention` where nobody did
     counts: dict[str, int]  # entries that are gone, by what they were

@@ -37,6 +37,7 @@ from escultor.types import Deployment, KeyEvent, Scope
 logger = logging.getLogger(__name__)
 
 RECOVER_S = 60.0  # between two searches for streams whose process is gone
+PURGE_S = 3600.0  # between two searches for interactions whose retention is over
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
@@ -68,24 +69,25 @@ class Gateway:
         self._key_events: list[KeyEvent] = []
         self._keys_seen = 0
         self._shadows: set[asyncio.Task[None]] = set()
-        self._following: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         rates = settings.rate_per_key, settings.rate_per_subject
         self._limiters = [RateLimiter(rate, settings.burst) if rate else None for rate in rates]
 
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load the deployment and begin to follow the log. Raises what loading the champion raises."""
+        """Load the deployment, then follow the log and purge it in the background. Raises what loading the
+        champion raises."""
         await asyncio.to_thread(self._read_keys)
         recovered = await asyncio.to_thread(self.recovery.recover)
         if recovered:
             logger.warning("%d streams that were cut off by the end of their process are recorded", recovered)
         await self.deployments.start()
-        self._following = asyncio.create_task(self._follow())
+        self._background = [asyncio.create_task(each) for each in (self._follow(), self._purge_expired())]
 
     async def close(self) -> None:
         """Cancel shadow answers, free the engines, write what waits."""
-        tasks = [*self._shadows, *([self._following] if self._following else [])]
+        tasks = [*self._shadows, *self._background]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -104,6 +106,17 @@ class Gateway:
                     await asyncio.to_thread(self.recovery.recover)
             except EscultorError as error:
                 logger.warning("the log could not be followed: %s", error)
+
+    async def _purge_expired(self) -> None:
+        after = 0
+        while True:
+            try:
+                erasures, after = await asyncio.to_thread(self.store.log.purge, time.time(), after)
+                if count := sum(erasure.counts["interaction"] for erasure in erasures):
+                    logger.info("%d interactions were purged: their retention was over", count)
+            except EscultorError as error:
+                logger.warning("the log could not be purged: %s", error)
+            await asyncio.sleep(PURGE_S)
 
     def _read_keys(self) -> None:
         events = list(self.store.log.read(KeyEvent, after=self._keys_seen))

@@ -85,7 +85,7 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (  # status and code; th
 _RETRY_AFTER_S = {"overloaded": "1", "engine_down": "2", "store_failed": "5"}
 _MESSAGES = {  # in place of the error's own, which may name a file or a server: those are for the log
     "id_conflict": "other content is stored under this id; an id names one content for ever",
-    "erased": "this, or what it is about, was erased on request",
+    "erased": "this, or what it is about, was erased: on request, or at the end of its retention",
     "store_failed": "the answer could not be recorded, so it is not given; try again later",
     "timeout": "the answer took too long",
 }
