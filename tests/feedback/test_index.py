@@ -289,8 +289,9 @@ def test_what_was_erased_leaves_the_index_and_the_data(tmp_path):
 def test_answers_whose_retention_is_over_leave_the_index_and_the_data(tmp_path):
     with open_store(str(tmp_path / "s")) as store:
         store.log.append(*history(12))
+        kept_days = {"x": 1, "y": 9}
         store.log.append(
-            replace(said("x"), retain_until=NOW + DAY), replace(said("y"), retain_until=NOW + 9 * DAY)
+            *(replace(interaction(id), retain_until=NOW + days * DAY) for id, days in kept_days.items())
         )
         store.log.append(thumb("x", True), thumb("y", False))
         assert any(pair.chosen == "answer x" for pair in everything(store)["pair"])

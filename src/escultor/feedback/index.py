@@ -279,8 +279,8 @@ class FeedbackIndex:
             raise StoreError("the derived index of feedback failed", error, remedy=remedy) from error
 
     def _erase(self, erasures: Sequence[Mapping[str, Any]]) -> None:
-        """Delete what the log erased: answers and feedback of these subjects, answers whose retention was over
-        (erasures without a subject), and all feedback on these answers."""
+        """Delete what the log erased: answers and feedback of subjects, answers whose retention was over (an
+        erasure without a subject), and all feedback on these answers."""
         run = self.file.execute
         for erasure in erasures:
             subject = erasure["subject"]
