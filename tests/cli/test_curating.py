@@ -117,25 +117,33 @@ def test_reviewing_keeps_every_decision_and_goes_on_where_it_was(cli, dataset):
 
 def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset, monkeypatch):
     from escultor.cli import review
-    from escultor.datasets.review import decisions, queue, record
+    from escultor.datasets.review import read_decisions, record_review, review_queue
     from escultor.datasets.versions import find_version, read_rows
     from escultor.store import open_store
 
     with open_store("store") as store:
         version = find_version(store, "mine")
-        first = queue(read_rows(store, version), "uniform", version.hash, 6, frozenset())
+        first = review_queue(read_rows(store, version), "uniform", version.hash, 6, frozenset())
         ids = [row.item.id for row in first]
 
         def asked(shell, prompt):  # while ana looks at her first row, bob decides on that and two more
             for id in ids[:3]:
-                if id not in decisions(store, version.hash):
-                    record(store, version.hash, id, "bob", "reject", "uniform", "too vague")
+                if id not in read_decisions(store, version.hash):
+                    record_review(
+                        store,
+                        version.hash,
+                        id,
+                        reviewer="bob",
+                        decision="reject",
+                        order="uniform",
+                        reason="too vague",
+                    )
             return "a"
 
-        monkeypatch.setattr(review, "_asked", asked)
+        monkeypatch.setattr(review, "_input", asked)
         words = ("data", "review", "mine", *STORE, "--rows", 6, "--reviewer", "ana", "--json")
         done = cli(*words).data
-        found = decisions(store, version.hash)
+        found = read_decisions(store, version.hash)
     assert done["decided"] == 4
     said = {id: {review.reviewer for review in each} for id, each in found.items()}
     assert said == dict(zip(ids, [{"ana", "bob"}, {"bob"}, {"bob"}, *[{"ana"}] * 3], strict=True))
@@ -145,18 +153,20 @@ def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset,
 def test_decisions_of_several_people_at_one_moment_are_all_kept(cli, dataset):
     from concurrent.futures import ThreadPoolExecutor
 
-    from escultor.datasets.review import decisions, record
+    from escultor.datasets.review import read_decisions, record_review
     from escultor.store import open_store
 
     def review(who):
         with open_store("store") as store:
             for at in range(10):
-                record(store, dataset["hash"], f"row{at}", who, "accept", "uniform")
+                record_review(
+                    store, dataset["hash"], f"row{at}", reviewer=who, decision="accept", order="uniform"
+                )
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(review, ["ana", "bob", "eva", "kim"]))
     with open_store("store") as store:
-        found = decisions(store, dataset["hash"])
+        found = read_decisions(store, dataset["hash"])
     assert {id: len(said) for id, said in found.items()} == {f"row{at}": 4 for at in range(10)}
 
 

@@ -1,4 +1,4 @@
-"""`data curate`, `list`, `card`, `export`, `diff`: from raw rows to a dataset, and what is known of it."""
+"""`data curate`, `list`, `card`, `export`, `diff`: datasets from raw rows, and their cards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from escultor.datasets.curation.pipeline import Curated
     from escultor.types import DatasetVersion
 
-CARDS = (".md", ".html", ".json")  # the forms of a card
+CARDS = (".md", ".html", ".json")
 DatasetName = Annotated[str, typer.Argument(help="Name of a dataset, its hash, or the beginning of that.")]
 
 
@@ -37,13 +37,13 @@ def curate(
         Path | None, typer.Option("--steps", help="YAML list of steps; default: curation.steps.")
     ] = None,
     top: Annotated[
-        int | None, typer.Option("--top", min=1, help="Keep so many, the best that are not alike.")
+        int | None, typer.Option("--top", min=1, help="Keep this many of the best and most varied rows.")
     ] = None,
     ratings: Annotated[
         Path | None, typer.Option("--ratings", help="JSONL rows with `rating`, to fit the score to.")
     ] = None,
 ) -> CommandResult:
-    """Make a clean dataset of raw rows, with an account of every step."""
+    """Make a clean dataset from raw rows, with an account of every step."""
     from escultor.cli.progress import LiveProgress
     from escultor.config import with_steps
     from escultor.datasets.build import build_dataset
@@ -55,19 +55,19 @@ def curate(
         need_file(ratings)
     with open_store(config.store.url) as store, LiveProgress() as live:
 
-        def told(step: str, before: int, left: int) -> None:
+        def show(step: str, before: int, left: int) -> None:
             if step != "rows":
                 live.note(f"{step}: {before:,} in, {left:,} out")
 
         live.phase("curate")
-        version, made = build_dataset(
-            store, name, files, config.curation, top=top, rated=ratings, progress=told
+        version, curated = build_dataset(
+            store, name, files, config.curation, top=top, rated=ratings, progress=show
         )
-    return _told(shell, version, made)
+    return _report(shell, version, curated)
 
 
-def _told(shell: Shell, version: DatasetVersion, made: Curated) -> CommandResult:
-    """Say what was made, step by step."""
+def _report(shell: Shell, version: DatasetVersion, curated: Curated) -> CommandResult:
+    """Show the steps and the result of a curation."""
     from escultor.datasets.splits import LEFT_OUT
 
     name = version.name
@@ -78,14 +78,15 @@ def _told(shell: Shell, version: DatasetVersion, made: Curated) -> CommandResult
             f"{s.left:,}",
             ", ".join(f"{why}: {n:,}" for why, n in (s.removed | s.notes).items()),
         )
-        for s in made.steps
+        for s in curated.steps
     ]
-    shell.table(["Step", "In", "Out", "Left out, and changed"], rows, left=(0, 3))
-    for text in made.warnings:
+    shell.table(["Step", "In", "Out", "Dropped and changed"], rows, left=(0, 3))
+    for text in curated.warnings:
         shell.say(f"warning: {text}", "yellow")
-    if tainted := made.split[LEFT_OUT]:
-        shell.say(f"{tainted:,} rows left out: their prompt is held out")
-    shell.say(f"{name}: {version.rows:,} rows, {made.counts['held out']:,} held out; {version.hash}", "bold")
+    if left_out := curated.split[LEFT_OUT]:
+        shell.say(f"{left_out:,} rows left out: their prompt is held out")
+    held_out = curated.counts["held out"]
+    shell.say(f"{name}: {version.rows:,} rows, {held_out:,} held out; {version.hash}", "bold")
     shell.say(f"next: escultor data card {name}, escultor data review {name}, escultor sft --data {name}")
     data = {
         "name": name,
@@ -96,11 +97,9 @@ def _told(shell: Shell, version: DatasetVersion, made: Curated) -> CommandResult
     }
     steps_done = [
         {"step": s.name, "in": s.before, "out": s.left, "removed": s.removed, "notes": s.notes}
-        for s in made.steps
+        for s in curated.steps
     ]
-    return CommandResult(
-        data | {"held_out": made.counts["held out"], "steps": steps_done, "warnings": made.warnings}
-    )
+    return CommandResult(data | {"held_out": held_out, "steps": steps_done, "warnings": curated.warnings})
 
 
 def datasets(shell: Shell) -> CommandResult:
@@ -110,7 +109,7 @@ def datasets(shell: Shell) -> CommandResult:
     with existing_store(shell.config.store.url) as store:
         found = [version for _, version in store.log.read(DatasetVersion)]
     rows = [(v.name, v.kind, f"{v.rows:,}", v.hash, "yes" if v.card else "–") for v in found]
-    shell.table(["DatasetName", "Kind", "Rows", "Hash", "Card"], rows, left=(0, 1, 3, 4))
+    shell.table(["Dataset", "Kind", "Rows", "Hash", "Card"], rows, left=(0, 1, 3, 4))
     return CommandResult({"datasets": [asdict(v) for v in found]})
 
 
@@ -118,19 +117,19 @@ def card(
     shell: Shell,
     name: DatasetName,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write it: .md, .html or .json; default: show it.")
+        Path | None, typer.Option("--out", help="File to write: .md, .html or .json; default: print it.")
     ] = None,
 ) -> CommandResult:
-    """Say what is known of a dataset: sources, steps, balance, review."""
-    from escultor.datasets.cards import markdown
-    from escultor.datasets.review import decisions, reviewed
+    """Show what is known of a dataset: sources, steps, balance, review."""
+    from escultor.datasets.cards.pages import card_markdown
+    from escultor.datasets.review import read_decisions, summarize
     from escultor.datasets.versions import find_version, load_card
 
     with existing_store(shell.config.store.url) as store:
         version = find_version(store, name)
-        known = load_card(store, version) | {"review": asdict(reviewed(decisions(store, version.hash)))}
+        known = load_card(store, version) | {"review": asdict(summarize(read_decisions(store, version.hash)))}
     if out is None:
-        shell.say(markdown(known))
+        shell.say(card_markdown(known))
     else:
         write_text(out, card_as(out.suffix, known))
         shell.say(f"wrote {out}")
@@ -138,17 +137,16 @@ def card(
 
 
 def card_as(form: str, known: dict[str, Any]) -> str:
-    """A card as text in one of the forms it is written in."""
+    """A card as the text of a file with this ending."""
     import json
 
-    from escultor.datasets.card_html import page
-    from escultor.datasets.cards import markdown
+    from escultor.datasets.cards.pages import card_markdown, card_page
 
     if form not in CARDS:
-        raise InputError("a card has no such form", form or "no ending", ", ".join(CARDS))
+        raise InputError("a card has no such format", form or "no ending", ", ".join(CARDS))
     if form == ".json":
         return json.dumps(known, indent=1, ensure_ascii=False)
-    return markdown(known) if form == ".md" else page(known)
+    return card_markdown(known) if form == ".md" else card_page(known)
 
 
 def export(
@@ -159,7 +157,7 @@ def export(
         ExportFormat, typer.Option("--format", help="The shape of its rows.")
     ] = ExportFormat.JSONL,
 ) -> CommandResult:
-    """Write a dataset's training rows for other programs, without what was held out since it was made."""
+    """Write a dataset's training rows for other programs, without what was held out since it was curated."""
     from escultor.data.exports import export as write
     from escultor.datasets.versions import allowed_rows, find_version
 
@@ -180,7 +178,7 @@ def diff(
     a: Annotated[str, typer.Argument(help="A dataset, by name or hash.")],
     b: Annotated[str, typer.Argument(help="Another.")],
 ) -> CommandResult:
-    """Say in what two datasets differ."""
+    """Compare two versions of datasets."""
     from escultor.datasets.versions import compare_versions, find_version
 
     with existing_store(shell.config.store.url) as store:

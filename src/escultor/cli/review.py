@@ -6,6 +6,7 @@ import getpass
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,15 +32,15 @@ def review(
     name: DatasetName,
     count: Annotated[int, typer.Option("--rows", min=1, help="Rows at most.")] = 20,
     sampling: Annotated[
-        ReviewOrderOption, typer.Option("--sampling", help="By chance, or where the score is unsure.")
+        ReviewOrderOption, typer.Option("--sampling", help="At random, or scores close to one half first.")
     ] = ReviewOrderOption.UNIFORM,
     reviewer: Annotated[str, typer.Option("--reviewer", help="Your name; default: the user's.")] = "",
     finish: Annotated[
-        bool, typer.Option("--finish", help="Make a version without what was rejected, with what was edited.")
+        bool, typer.Option("--finish", help="Make a version without rejected rows and with the edits.")
     ] = False,
 ) -> CommandResult:
-    """Look at rows of a dataset and decide; every decision is kept at once."""
-    from escultor.datasets.review import decisions, queue, reviewed
+    """Review rows of a dataset; every decision is stored at once."""
+    from escultor.datasets.review import read_decisions, record_review, review_queue, summarize
     from escultor.datasets.versions import find_version, read_rows
 
     who = reviewer or _user()
@@ -48,44 +49,38 @@ def review(
         if finish:
             return _finish(shell, store, version)
         uniform = sampling is ReviewOrderOption.UNIFORM
-        before = decisions(store, version.hash)
-        done = frozenset(row for row, said in before.items() if any(r.uniform == uniform for r in said))
-        waiting = queue(read_rows(store, version), sampling.value, version.hash, count, done)
-        made = 0
-        for at, row in enumerate(waiting, 1):
+        before = read_decisions(store, version.hash)
+        done = frozenset(row for row, reviews in before.items() if any(r.uniform == uniform for r in reviews))
+        waiting = review_queue(read_rows(store, version), sampling.value, version.hash, count, done)
+        decided = 0
+        for number, row in enumerate(waiting, 1):
             # Another reviewer may have decided meanwhile.
-            now = decisions(store, version.hash).get(row.item.id, [])
+            now = read_decisions(store, version.hash).get(row.item.id, [])
             if any(r.uniform == uniform for r in now):
                 continue
-            shell.say(f"--- {at} of {len(waiting)}  {row.item.id}", "bold")
-            if not _decide(shell, row, _recorder(store, version.hash, row, who, sampling.value)):
+            shell.say(f"--- {number} of {len(waiting)}  {row.item.id}", "bold")
+            record = partial(
+                record_review, store, version.hash, row.item.id, reviewer=who, order=sampling.value
+            )
+            if not _decide(shell, row, record):
                 break
-            made += 1
-        state = reviewed(decisions(store, version.hash))
-    from escultor.datasets.cards import reviewed_line
+            decided += 1
+        state = summarize(read_decisions(store, version.hash))
+    from escultor.datasets.cards.tables import review_sentence
 
-    shell.say(reviewed_line(asdict(state), version.rows))
-    return CommandResult({"dataset": version.hash, "decided": made, "review": asdict(state)})
-
-
-def _recorder(store: Any, dataset: str, row: CurationRow, who: str, sampling: Any) -> Callable[..., object]:
-    from escultor.datasets.review import record
-
-    def put(decision: Any, reason: str = "", text: str = "") -> object:
-        return record(store, dataset, row.item.id, who, decision, sampling, reason, text)
-
-    return put
+    shell.say(review_sentence(asdict(state), version.rows))
+    return CommandResult({"dataset": version.hash, "decided": decided, "review": asdict(state)})
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:
-        raise InputError("nobody knows who reviews", error, "a name", "give --reviewer") from error
+        raise InputError("the reviewer is unknown", error, "a name", "give --reviewer") from error
 
 
 def _decide(shell: Shell, row: CurationRow, record: Callable[..., object]) -> bool:
-    """Show a row and take the decision; False where the person leaves."""
+    """Show a row and record the decision; False if the reviewer quits."""
     from escultor.datasets.rows import text_parts
 
     for role, text in text_parts(row.item):
@@ -93,27 +88,27 @@ def _decide(shell: Shell, row: CurationRow, record: Callable[..., object]) -> bo
         shell.say(text)
     shell.say("  ".join(f"{key}={value}" for key, value in {**row.labels, **row.figures}.items()), "dim")
     while True:
-        key = _asked(shell, "a accept, r reject, e edit, s skip, q leave: ").strip().lower()[:1]
+        key = _input(shell, "a accept, r reject, e edit, s skip, q quit: ").strip().lower()[:1]
         if key in ("q", ""):
             return False
         if key not in KEYS:
             continue
-        said: dict[str, str] = {}
+        texts: dict[str, str] = {}
         if key == "r":
-            said["reason"] = _asked(shell, "reason: ")
+            texts["reason"] = _input(shell, "reason: ")
         if key == "e":
-            said["text"] = _asked(shell, "the text to be learnt: ")
-            said["reason"] = _asked(shell, "reason: ")
+            texts["text"] = _input(shell, "the text to be learnt: ")
+            texts["reason"] = _input(shell, "reason: ")
         try:
-            record(KEYS[key], **said)
+            record(decision=KEYS[key], **texts)
         except InputError as error:
             shell.say(str(error), "yellow")
             continue
         return True
 
 
-def _asked(shell: Shell, prompt: str) -> str:
-    """A line from the person; empty at the end of the input."""
+def _input(shell: Shell, prompt: str) -> str:
+    """A line of input; empty at its end."""
     shell.console.print(prompt, end="", markup=False)
     try:
         return input()
@@ -122,9 +117,9 @@ def _asked(shell: Shell, prompt: str) -> str:
 
 
 def _finish(shell: Shell, store: Any, version: Any) -> CommandResult:
-    from escultor.datasets.reviewed import finished
+    from escultor.datasets.review import apply_review
 
-    made, counts = finished(store, version)
-    shell.say(f"{made.name}: {made.rows:,} rows; {made.hash}", "bold")
+    reviewed, counts = apply_review(store, version)
+    shell.say(f"{reviewed.name}: {reviewed.rows:,} rows; {reviewed.hash}", "bold")
     shell.table(["Review", "Rows"], [(what, f"{n:,}") for what, n in counts.items()])
-    return CommandResult({"hash": made.hash, "rows": made.rows, "counts": counts})
+    return CommandResult({"hash": reviewed.hash, "rows": reviewed.rows, "counts": counts})

@@ -10,13 +10,13 @@ from typing import Any
 from escultor.config.curation import Curation
 from escultor.data.jsonl import kind_of
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, decode, short
-from escultor.datasets.cards import card
+from escultor.datasets.cards.content import curated_card
 from escultor.datasets.curation.contamination import index_texts
 from escultor.datasets.curation.labels import with_labels
 from escultor.datasets.curation.pipeline import Curated, CurationProgress, curate
 from escultor.datasets.curation.quality import MIN_RATINGS, QualityModel, fit
 from escultor.datasets.held_out import load_guard, suite_texts
-from escultor.datasets.review import decisions, ratings
+from escultor.datasets.review import ratings, read_decisions
 from escultor.datasets.rows import CurationRow, parse_row, read_line
 from escultor.datasets.splits import HELD_OUT, LEFT_OUT
 from escultor.datasets.versions import read_rows, save_version
@@ -59,7 +59,7 @@ def build_dataset(
             train=curated.rows,
             held_out=curated.held_out,
             counts=version_counts(curated),
-            card=lambda hash: card(
+            card=lambda hash: curated_card(
                 hash, name=name, curated=curated, settings=settings, model=model, rows=_rows(curated)
             ),
         )
@@ -91,7 +91,7 @@ def quality_model(
     """
     rated_rows = {row.item.id: (row, is_good) for row, is_good in (_read_rated(rated, kind) if rated else ())}
     for _, version in store.log.read(DatasetVersion, target=name):
-        decided = decisions(store, version.hash) if version.kind == kind else {}
+        decided = read_decisions(store, version.hash) if version.kind == kind else {}
         if decided:
             verdicts = ratings(read_rows(store, version), decided)
             rated_rows |= {row.item.id: (row, is_good) for row, is_good in verdicts}

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 from escultor.config.curation import Curation
 from escultor.datasets.curation.diverse_top import facility_location
-from escultor.datasets.curation.quality import SCORE, by_hand, calibration, fit, fit_weights, quality
+from escultor.datasets.curation.quality import SCORE, calibration, default_model, fit, fit_weights, quality
 from escultor.datasets.rows import Dropped
 from escultor.errors import DataError
 
@@ -73,7 +73,7 @@ def test_by_hand_a_sound_answer_stands_above_a_broken_one():
         for each in (sound, broken)
     ]
     assert scores[0].figures[SCORE] > scores[1].figures[SCORE] + 0.2
-    assert by_hand().calibration is None
+    assert default_model().calibration is None
 
 
 @given(st.integers(0, 2**20))

@@ -1,4 +1,4 @@
-"""The quality score: a logistic model of named features, fitted to ratings where there are some."""
+"""The quality score: a logistic model of named features, fitted to ratings if there are enough."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """Of the rows whose score lies in one tenth: mean score and share rated good."""
+    """The rows whose score lies in one tenth: their mean score and the share rated good."""
 
     low: float
     rows: int
@@ -34,7 +34,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True)
 class QualityCalibration:
-    """How far scores may be believed, on ratings the model had not seen (five folds)."""
+    """The calibration of scores, measured on ratings the model had not seen (five folds)."""
 
     rows: int
     brier: float  # mean squared error of the score
@@ -45,7 +45,7 @@ class QualityCalibration:
 
 @dataclass(frozen=True, slots=True)
 class QualityModel:
-    """score = sigmoid(bias + Σ weight (feature − mean) / scale). No `calibration`: weights by hand."""
+    """score = sigmoid(bias + Σ weight (feature − mean) / scale). No `calibration`: weights set by hand."""
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -55,17 +55,17 @@ class QualityModel:
     ratings: int = 0
     calibration: QualityCalibration | None = None
 
-    def score(self, found: dict[str, float]) -> float:
-        """The score of a row's features, 0 to 1. A feature the row lacks counts as the mean."""
+    def score(self, features: dict[str, float]) -> float:
+        """The score of a row's features, 0 to 1. A missing feature counts as its mean."""
         total = self.bias
         for name, mean, scale, weight in zip(self.names, self.mean, self.scale, self.weights, strict=True):
-            total += weight * (found.get(name, mean) - mean) / scale
+            total += weight * (features.get(name, mean) - mean) / scale
         return 1 / (1 + math.exp(-max(-40.0, min(40.0, total))))
 
 
-# Weights by hand, where nobody has rated: (feature, mean, scale, weight). Their order is an opinion, their
-# scores are no probabilities, and the card says so.
-_BY_HAND = (
+# Weights for use without ratings: (feature, mean, scale, weight). They are an opinion and their scores are
+# not probabilities; the card says so.
+_DEFAULT_WEIGHTS = (
     ("ends as a sentence", 0.5, 0.5, 0.6),
     ("asked ends as a sentence", 0.5, 0.5, 0.3),
     ("begins with a capital, digit or bracket", 0.5, 0.5, 0.3),
@@ -79,15 +79,15 @@ _BY_HAND = (
 )
 
 
-def by_hand() -> QualityModel:
-    """The model that serves until there are ratings."""
-    names, mean, scale, weights = zip(*_BY_HAND, strict=True)
-    return QualityModel(names, mean, scale, weights, 0.4)
+def default_model() -> QualityModel:
+    """The model for use until there are ratings."""
+    names, mean, scale, weights = zip(*_DEFAULT_WEIGHTS, strict=True)
+    return QualityModel(names, mean, scale, weights, bias=0.4)
 
 
 def quality(row: CurationRow, settings: Curation, context: QualityModel | None) -> CurationRow | Dropped:
-    """Scores a row and leaves out what scores too low."""
-    score = (context or by_hand()).score(features_of(row))
+    """Score a row, and drop it if the score is too low."""
+    score = (context or default_model()).score(features_of(row))
     if score < settings.quality.min_score:
         return Dropped("low score")
     return row.with_figure(SCORE, round(score, 6))
@@ -97,39 +97,40 @@ def quality(row: CurationRow, settings: Curation, context: QualityModel | None) 
 
 
 def fit(rows: Sequence[CurationRow], good: Sequence[bool], ridge: float, seed: int = 0) -> QualityModel:
-    """The logistic model of ratings, with its calibration on ratings held out from it.
+    """The logistic model fitted to ratings, with its calibration by cross-validation.
 
     Raises DataError for fewer than 20 ratings of either verdict.
     """
     y = np.asarray(good, dtype=np.float64)  # (n,)
     if min(y.sum(), len(y) - y.sum()) < MIN_RATINGS:
         got = f"{int(y.sum())} good, {int(len(y) - y.sum())} bad"
-        raise DataError(
-            "there are too few ratings to fit a score", got, f"{MIN_RATINGS} of each", "rate more rows"
-        )
-    found = [features_of(row) for row in rows]
-    names = tuple(found[0])
-    x = np.asarray([[each[name] for name in names] for each in found])  # (n, d)
+        what, allowed = "there are too few ratings to fit a score", f"{MIN_RATINGS} of each"
+        raise DataError(what, got, allowed, "rate more rows")
+    features = [features_of(row) for row in rows]
+    names = tuple(features[0])
+    x = np.asarray([[each[name] for name in names] for each in features])  # (n, d)
     fold = np.asarray([int(unit(seed, "fold", row.item.id) * FOLDS) for row in rows])
-    held = np.empty(len(y))
+    unseen_scores = np.empty(len(y))
     for k in range(FOLDS):
-        own = fold == k
-        if own.any():
-            weights, bias, mean, scale = _fitted(x[~own], y[~own], ridge)
-            held[own] = stats.sigmoid((x[own] - mean) / scale @ weights + bias)
-    weights, bias, mean, scale = _fitted(x, y, ridge)
+        is_held = fold == k
+        if is_held.any():
+            weights, bias, mean, scale = _fit_scaled(x[~is_held], y[~is_held], ridge)
+            unseen_scores[is_held] = stats.sigmoid((x[is_held] - mean) / scale @ weights + bias)
+    weights, bias, mean, scale = _fit_scaled(x, y, ridge)
     return QualityModel(
         names,
-        tuple(mean.tolist()),
-        tuple(scale.tolist()),
-        tuple(weights.tolist()),
-        float(bias),
-        len(y),
-        calibration(held, y),
+        mean=tuple(mean.tolist()),
+        scale=tuple(scale.tolist()),
+        weights=tuple(weights.tolist()),
+        bias=float(bias),
+        ratings=len(y),
+        calibration=calibration(unseen_scores, y),
     )
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+def _fit_scaled(
+    x: np.ndarray, y: np.ndarray, ridge: float
+) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
     weights, bias = fit_weights((x - mean) / scale, y, ridge)
     return weights, bias, mean, scale
@@ -138,31 +139,29 @@ def _fitted(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, flo
 def fit_weights(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
     """Weights (d,) and bias of a logistic regression with a ridge penalty on the weights alone."""
     penalty = np.full(x.shape[1] + 1, ridge)
-    penalty[-1] = 1e-9  # keeps the bias finite where all ratings agree
+    penalty[-1] = 1e-9  # keeps the bias finite if all ratings agree
     weights = stats.fit_logistic(np.column_stack([x, np.ones(len(x))]), y, penalty).weights
     return weights[:-1], float(weights[-1])
 
 
 def calibration(scores: np.ndarray, good: np.ndarray) -> QualityCalibration:
-    """Reliability of scores (n,) against verdicts (n,) of 0 and 1."""
-    at = bin_of(scores, BINS)
+    """The calibration of scores (n,) against verdicts (n,) of 0 and 1."""
+    tenth = bin_of(scores, BINS)
     bins = tuple(
-        CalibrationBin(
-            k / BINS, int((at == k).sum()), float(scores[at == k].mean()), float(good[at == k].mean())
-        )
+        CalibrationBin(k / BINS, int(own.sum()), float(scores[own].mean()), float(good[own].mean()))
         for k in range(BINS)
-        if (at == k).any()
+        if (own := tenth == k).any()
     )
     return QualityCalibration(
-        len(scores),
-        float(((scores - good) ** 2).mean()),
-        stats.calibration_error(scores, good, BINS),
-        stats.auc(scores, good),
-        bins,
+        rows=len(scores),
+        brier=float(((scores - good) ** 2).mean()),
+        ece=stats.calibration_error(scores, good, BINS),
+        auc=stats.auc(scores, good),
+        bins=bins,
     )
 
 
-def as_table(model: QualityModel) -> list[tuple[str, float, float, float]]:
-    """Name, mean, scale and weight of each feature, the weightiest first."""
+def feature_table(model: QualityModel) -> list[tuple[str, float, float, float]]:
+    """Name, mean, scale and weight of each feature, the largest weight first."""
     rows = zip(model.names, model.mean, model.scale, model.weights, strict=True)
     return sorted(rows, key=lambda row: (-abs(row[3]), row[0]))
