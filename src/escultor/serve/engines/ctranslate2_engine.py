@@ -41,9 +41,9 @@ class CTranslate2Engine(QueueingEngine):
             str(copy), compute_type="float32", inter_threads=self._threads, intra_threads=1
         )
         refuse_unless_equal(loaded, self._generator)
-        super().__init__(loaded)
         self._loaded, self._settings = loaded, settings
         self._fallback = TransformersEngine(loaded, version, settings)
+        super().__init__(self._fallback.detokenizer)
         self._pool = ThreadPoolExecutor(self._threads, "escultor-ctranslate2")
         self._jobs: set[Job] = set()
         self._closed = False

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from escultor.errors import Overloaded
-from escultor.model.loaded import Loaded
 from escultor.serve.engines.generation_state import Detokenizer, GenerationState
 from escultor.serve.protocol import End, EngineEvent, GenerationRequest
 
@@ -26,8 +25,8 @@ class Job:
 class QueueingEngine:
     """Base of engines that compute in threads: a subclass says when it is full and how a job is submitted."""
 
-    def __init__(self, loaded: Loaded):
-        self.detokenizer = Detokenizer(loaded)
+    def __init__(self, detokenizer: Detokenizer):
+        self.detokenizer = detokenizer
 
     def check_capacity(self) -> None:
         """Raise Overloaded when the queue is full, EngineDown when the engine is closed."""

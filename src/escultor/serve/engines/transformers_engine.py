@@ -10,6 +10,7 @@ from escultor.config import Serve
 from escultor.errors import EngineFault, InputError, say
 from escultor.model.hot_adapters import HotAdapters
 from escultor.model.loaded import Loaded
+from escultor.serve.engines.generation_state import Detokenizer
 from escultor.serve.engines.job import Job, QueueingEngine, check_queue
 from escultor.serve.engines.worker import Worker
 from escultor.serve.protocol import EngineEvent, GenerationRequest
@@ -22,7 +23,7 @@ class TransformersEngine(QueueingEngine):
     """
 
     def __init__(self, loaded: Loaded, version: str, settings: Serve):
-        super().__init__(loaded)
+        super().__init__(Detokenizer(loaded))
         self._version, self._settings = version, settings
         loaded.model.eval()
         self._adapters = HotAdapters(loaded)
@@ -72,10 +73,11 @@ class TransformersEngine(QueueingEngine):
         await asyncio.to_thread(self._worker.close)
 
 
-class AdapterEngine:
+class AdapterEngine(QueueingEngine):
     """The engine of one adapter. It shares thread, batch and queue with the engine of its base."""
 
     def __init__(self, base: TransformersEngine, version: str):
+        super().__init__(base.detokenizer)
         self._base, self._version, self._closed = base, version, False
 
     @property
@@ -86,15 +88,16 @@ class AdapterEngine:
     def problem(self) -> str | None:
         return self._base.problem
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
+    def check_capacity(self) -> None:
         if self._closed:
             raise EngineFault("the engine is closed", self._version)
-        events = self._base.generate(request, self._version)
-        try:
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()  # type: ignore[attr-defined]
+        self._base.check_capacity()
+
+    def submit(self, job: Job) -> None:
+        self._base.submit(job)
+
+    def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
+        return self.generate(request, self._version)
 
     async def close(self) -> None:
         if not self._closed:

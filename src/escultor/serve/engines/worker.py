@@ -92,8 +92,9 @@ class Worker:
 
     def fail_jobs(self, adapter: str | None, fault: EngineFault) -> None:
         """End all jobs of an adapter, waiting ones included. To be run through `call`."""
-        for job in [job for job in self._waiting if job.adapter == adapter]:
-            self._fail(job, fault)
+        for job in self._waiting:
+            if job.adapter == adapter:
+                self._fail(job, fault)
         self._waiting = deque(job for job in self._waiting if not job.ended)
         self._fail_batch(adapter, fault)
 
@@ -122,11 +123,8 @@ class Worker:
     def _finish(self, failure: EngineDown) -> None:
         with self._submit_lock:
             self._failure = failure
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except Empty:
-                break
+        while not self._inbox.empty():  # this thread alone reads it
+            item = self._inbox.get()
             if isinstance(item, Job):
                 self._waiting.append(item)
             elif item is not None:

@@ -9,15 +9,7 @@ from pydantic import BaseModel
 from escultor.data.importers.interactions import ExternalInteraction
 from escultor.serve.gateway.openapi import errors
 from escultor.serve.intake.forms import FORM
-
-
-class IntakeReply(BaseModel):
-    """The outcome of an event; `not_kept` are the parts of it that no record has a field for."""
-
-    id: str | None
-    status: Literal["accepted", "refused", "conflict", "erased"]
-    error: str | None = None
-    not_kept: list[str] = []
+from escultor.serve.intake.intake import IntakeResult
 
 
 class IntakeBatchReply(BaseModel):
@@ -25,7 +17,7 @@ class IntakeBatchReply(BaseModel):
 
     accepted: int
     refused: int
-    results: list[IntakeReply]
+    results: list[IntakeResult]
 
 
 class EventReply(BaseModel):
@@ -69,22 +61,19 @@ class ImportReply(BaseModel):
     problems: list[LineProblem]
 
 
-class NamedArtifact(BaseModel):
+class DerivedDataset(BaseModel):
     name: str
-
-
-class DerivedDataset(NamedArtifact):
     hash: str
     rows: int
 
 
-class DerivedCheckpoint(NamedArtifact):
+class NamedCheckpoint(BaseModel):
+    name: str
     id: str
+
+
+class DerivedCheckpoint(NamedCheckpoint):
     how: str
-
-
-class UnknownCheckpoint(NamedArtifact):
-    id: str
 
 
 class ErasureReply(BaseModel):
@@ -96,7 +85,7 @@ class ErasureReply(BaseModel):
     counts: dict[str, int]
     datasets: list[DerivedDataset]
     checkpoints: list[DerivedCheckpoint]
-    unknown: list[UnknownCheckpoint]
+    unknown: list[NamedCheckpoint]
 
 
 def _route(
@@ -138,8 +127,8 @@ _EVENT = _inline(FORM.json_schema())
 _EVENTS = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "minItems": 1}]}
 _CALL = _inline(ExternalInteraction.model_json_schema())
 _CALLS = {"oneOf": [_CALL, {"type": "array", "items": _CALL}]}
-FEEDBACK_ROUTE = _route(202, IntakeReply | IntakeBatchReply, *_COMMON, 409, 410, body=_EVENTS)
-TOKEN_FEEDBACK_ROUTE = _route(202, IntakeReply, *_COMMON, 409, 410, body={"type": "object"})
+FEEDBACK_ROUTE = _route(202, IntakeResult | IntakeBatchReply, *_COMMON, 409, 410, body=_EVENTS)
+TOKEN_FEEDBACK_ROUTE = _route(202, IntakeResult, *_COMMON, 409, 410, body={"type": "object"})
 FEEDBACK_LIST_ROUTE = _route(200, EventsReply, 401, 403, 422, 429, 500, 503)
 WITHDRAW_ROUTE = _route(200, EventReply, 400, 401, 403, 404, 410, 422, 429, 500, 503)
 IMPORT_ROUTE = _route(200, ImportReply, *_COMMON, body=_CALLS, media_types=JSON_LINES)

@@ -17,15 +17,7 @@ from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.provenance import derived_from
 from escultor.errors import EscultorError, InputError
 from escultor.serve.auth import Caller
-from escultor.serve.gateway.feedback_openapi import (
-    ERASE_ROUTE,
-    FEEDBACK_LIST_ROUTE,
-    FEEDBACK_ROUTE,
-    IMPORT_ROUTE,
-    JSON_LINES,
-    TOKEN_FEEDBACK_ROUTE,
-    WITHDRAW_ROUTE,
-)
+from escultor.serve.gateway import feedback_openapi as openapi
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.middleware import json_body, json_response
 from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, IntakeResult
@@ -47,7 +39,7 @@ _CORS = {
 }
 
 
-@router.post("/v1/feedback", **FEEDBACK_ROUTE)
+@router.post("/v1/feedback", **openapi.FEEDBACK_ROUTE)
 async def add_feedback(request: Request) -> Response:
     """Keep feedback on answers: one event, a list of events, or {"events": [...]}."""
     gateway, caller = _authenticate(request, Scope.FEEDBACK)
@@ -62,11 +54,12 @@ async def add_feedback(request: Request) -> Response:
         raise ApiError(400, "a batch needs at least one event", "invalid_value")
     results = await gateway.intake.add(body, author)
     accepted = sum(result.status == "accepted" for result in results)
+    bodies = [result.model_dump(exclude_defaults=True) for result in results]
     counts = {"accepted": accepted, "refused": len(results) - accepted}
-    return json_response({**counts, "results": [result.to_json() for result in results]}, status=202)
+    return json_response({**counts, "results": bodies}, status=202)
 
 
-@router.post("/v1/feedback/t/{token}", **TOKEN_FEEDBACK_ROUTE)
+@router.post("/v1/feedback/t/{token}", **openapi.TOKEN_FEEDBACK_ROUTE)
 async def add_feedback_by_token(request: Request, token: str) -> Response:
     """Keep one event from a browser; the token determines its answer and its author."""
     gateway: Gateway = request.app.state.gateway
@@ -91,7 +84,7 @@ async def preflight(request: Request) -> Response:
     return Response(status_code=204, headers=_cors_headers(request.app.state.gateway))
 
 
-@router.get("/v1/feedback", **FEEDBACK_LIST_ROUTE)
+@router.get("/v1/feedback", **openapi.FEEDBACK_LIST_ROUTE)
 async def list_feedback(
     request: Request,
     target: Annotated[str, Query(pattern="^[!-~]{1,200}$")],
@@ -114,7 +107,7 @@ async def list_feedback(
     )
 
 
-@router.delete("/v1/feedback/{id}", **WITHDRAW_ROUTE)
+@router.delete("/v1/feedback/{id}", **openapi.WITHDRAW_ROUTE)
 async def withdraw_feedback(request: Request, id: Annotated[str, Path(pattern="^[!-~]{1,200}$")]) -> Response:
     """Withdraw an event; the log keeps it and the revocation."""
     gateway, _ = _authenticate(request, Scope.FEEDBACK)
@@ -124,11 +117,10 @@ async def withdraw_feedback(request: Request, id: Annotated[str, Path(pattern="^
     return json_response(_event_json(revocation))
 
 
-@router.post("/v1/interactions", **IMPORT_ROUTE)
+@router.post("/v1/interactions", **openapi.IMPORT_ROUTE)
 async def import_interactions(request: Request) -> Response:
     """Keep calls that another program served: a list as JSON, or JSON Lines, read as they arrive."""
     gateway, _ = _authenticate(request, Scope.ADMIN)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     accepted, refused, problems = 0, 0, []
     batch: list[tuple[int, Any]] = []
 
@@ -147,7 +139,7 @@ async def import_interactions(request: Request) -> Response:
             problems.append({"line": line, "error": error.message})
         batch.clear()
 
-    async for numbered_row in _lines(request) if media_type in JSON_LINES else _elements(json_body(request)):
+    async for numbered_row in _rows(request):
         batch.append(numbered_row)
         if len(batch) >= IMPORT_BATCH:
             await write_batch()
@@ -155,7 +147,7 @@ async def import_interactions(request: Request) -> Response:
     return json_response({"accepted": accepted, "refused": refused, "problems": problems[:MAX_PROBLEMS]})
 
 
-@router.delete("/v1/subjects/{hash}", **ERASE_ROUTE)
+@router.delete("/v1/subjects/{hash}", **openapi.ERASE_ROUTE)
 async def erase_subject(request: Request, hash: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:
     """Erase a person's requests and feedback for ever; lists what was derived from them."""
     gateway, caller = _authenticate(request, Scope.ADMIN)
@@ -180,8 +172,8 @@ def _authenticate(request: Request, scope: Scope) -> tuple[Gateway, Caller]:
 def _result(result: IntakeResult) -> Response:
     status = result.status
     if status != "accepted":
-        raise ApiError(HTTP_STATUS[status], result.problem or status, _ERROR_CODES[status])
-    return json_response(result.to_json(), status=202)
+        raise ApiError(HTTP_STATUS[status], result.error or status, _ERROR_CODES[status])
+    return json_response(result.model_dump(exclude_defaults=True), status=202)
 
 
 def _erase(gateway: Gateway, subject: str, by: str) -> dict[str, Any]:
@@ -203,12 +195,14 @@ async def _import(row: Any, gateway: Gateway) -> None:
     await gateway.writer.write(call if gateway.settings.keep_text else gateway.request_log.redacted(call))
 
 
-async def _elements(body: Any) -> AsyncIterator[tuple[int, Any]]:
-    for number, row in enumerate(body if isinstance(body, list) else [body], 1):
-        yield number, row
-
-
-async def _lines(request: Request) -> AsyncIterator[tuple[int, bytes]]:
+async def _rows(request: Request) -> AsyncIterator[tuple[int, Any]]:
+    """The numbered rows of a JSON body, or the lines of JSON Lines as bytes."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in openapi.JSON_LINES:
+        body = json_body(request)
+        for numbered_row in enumerate(body if isinstance(body, list) else [body], 1):
+            yield numbered_row
+        return
     splitter = Splitter("the body", 1 << 20)
     async for piece in request.stream():
         for numbered_line in splitter.feed(piece):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, Erased, IdTaken, InputError
 from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent, parse, without_text
@@ -27,19 +29,13 @@ Status = Literal["accepted", "refused", "conflict", "erased"]
 HTTP_STATUS: dict[Status, int] = {"accepted": 202, "refused": 400, "conflict": 409, "erased": 410}
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeResult:
-    """The outcome of one event. `id` is the one it is kept under, None where it was refused."""
+class IntakeResult(BaseModel):
+    """The outcome of one event; `not_kept` are the parts of it that no record has a field for."""
 
+    id: str | None  # the event is kept under it; None where it was refused
     status: Status
-    id: str | None = None
-    problem: str | None = None
-    not_kept: tuple[str, ...] = ()  # parts of the body that no record has a field for
-
-    def to_json(self) -> dict[str, Any]:
-        body: dict[str, Any] = {"id": self.id, "status": self.status}
-        body |= {"error": self.problem} if self.problem else {}
-        return body | ({"not_kept": list(self.not_kept)} if self.not_kept else {})
+    error: str | None = None
+    not_kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +73,14 @@ class Intake:
         """
         if len(bodies) > self._settings.batch:
             raise InputError("too many events in one request", len(bodies), self._settings.batch)
-        results: list[IntakeResult] = [IntakeResult("refused")] * len(bodies)
+        results: list[IntakeResult] = [IntakeResult(id=None, status="refused")] * len(bodies)
         events: dict[int, ParsedEvent] = {}  # by their index in `bodies`
         now = self.now()
         for index, body in enumerate(bodies):
             try:
                 parsed = parse(body, author, self._settings, now)
             except InputError as error:
-                results[index] = IntakeResult("refused", None, str(error))
+                results[index] = IntakeResult(id=None, status="refused", error=str(error))
             else:
                 events[index] = parsed if self._keep_text else without_text(parsed)
         for index, result in zip(events, await self._write(list(events.values())), strict=True):
@@ -147,22 +143,26 @@ class Intake:
             await self._writer.write(*(p.event for p in parsed))
         except (InputError, IdTaken, Erased):
             return list(await asyncio.gather(*(self._write_one(p) for p in parsed)))
-        return [IntakeResult("accepted", p.event.id, None, p.not_kept) for p in parsed]
+        return [_accepted(p) for p in parsed]
 
     async def _write_one(self, parsed: ParsedEvent) -> IntakeResult:
         event = parsed.event
-        accepted = IntakeResult("accepted", event.id, None, parsed.not_kept)
         try:
             await self._writer.write(event)
         except Erased:
-            return IntakeResult("erased", None, "this answer, or this event, was erased on request")
+            error = "this answer, or this event, was erased on request"
+            return IntakeResult(id=None, status="erased", error=error)
         except InputError as error:
-            return IntakeResult("refused", None, str(error))
+            return IntakeResult(id=None, status="refused", error=str(error))
         except IdTaken:
             # A repetition is accepted: the same event, at whatever time where the client gave none.
             stored = await asyncio.to_thread(self._log.get, Feedback, event.id)
             if stored is not None and not parsed.dated and replace(event, time=stored.time) == stored:
-                return accepted
+                return _accepted(parsed)
             problem = f"other feedback is kept under the id {event.id!r}; an id names one content for ever"
-            return IntakeResult("conflict", event.id, problem)
-        return accepted
+            return IntakeResult(id=event.id, status="conflict", error=problem)
+        return _accepted(parsed)
+
+
+def _accepted(parsed: ParsedEvent) -> IntakeResult:
+    return IntakeResult(id=parsed.event.id, status="accepted", not_kept=parsed.not_kept)

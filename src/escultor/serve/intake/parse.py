@@ -12,21 +12,7 @@ from pydantic import ValidationError
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError
 from escultor.ids import hash_value, new_id
-from escultor.serve.intake.forms import (
-    FORM,
-    KINDS,
-    SHORT,
-    BooleanForm,
-    CommentForm,
-    ComparisonForm,
-    DemonstrationForm,
-    EventForm,
-    FloatForm,
-    Form,
-    ImplicitForm,
-    ShortForm,
-    TargetPart,
-)
+from escultor.serve.intake import forms
 from escultor.serve.intake.tokens import TokenGrant
 from escultor.store.feedback import CORRECTION, REMARK, THUMB, name_of
 from escultor.store.redaction import redacted
@@ -74,21 +60,21 @@ class ParsedEvent:
 def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: float) -> ParsedEvent:
     """The event in a JSON value. Raises DataError with what is wrong, what was got and what is allowed."""
     try:
-        form = FORM.validate_python(body)
+        form = forms.FORM.validate_python(body)
     except ValidationError as error:
         raise DataError("; ".join(_problem(p) for p in error.errors(include_url=False)[:5])) from None
     except RecursionError:
         raise DataError("the event is nested too deeply") from None
-    time, dated = (now, False) if isinstance(form, ShortForm) else _time(form.ts, settings, now)
+    time, dated = (now, False) if isinstance(form, forms.ShortForm) else _time(form.ts, settings, now)
     if author.grant is not None:  # a browser cannot have judged before it had the answer
         time = min(now, max(time, author.grant.until - settings.token_days * DAY_S))
     source, subject, not_kept = _source(form, author)
     common = {"id": _event_id(form, author.grant), "time": time, "subject": subject, "source": source}
     event = _event(form, common, settings)
     _check_grant(event, author.grant)
-    if isinstance(form, ComparisonForm) and form.target is not None:
+    if isinstance(form, forms.ComparisonForm) and form.target is not None:
         not_kept.append("target")  # a choice is about its candidates
-    if isinstance(form, CommentForm | DemonstrationForm) and form.name != name_of(event):
+    if isinstance(form, forms.CommentForm | forms.DemonstrationForm) and form.name != name_of(event):
         not_kept.append("name")
     return ParsedEvent(event, dated, tuple(not_kept))
 
@@ -102,25 +88,25 @@ def without_text(parsed: ParsedEvent) -> ParsedEvent:
     return replace(parsed, event=redacted(event, hash_value), not_kept=(*parsed.not_kept, part))
 
 
-def _event(form: Form, common: dict[str, Any], settings: FeedbackIntake) -> Feedback:
+def _event(form: forms.Form, common: dict[str, Any], settings: FeedbackIntake) -> Feedback:
     """The record of a form; `common` are the fields that all records have."""
-    if isinstance(form, ComparisonForm):
+    if isinstance(form, forms.ComparisonForm):
         return _choice(form, common)
-    if isinstance(form, ShortForm):
+    if isinstance(form, forms.ShortForm):
         return _short(form, common)
     common = {**common, "target": _interaction_id(form.target)}
-    if isinstance(form, BooleanForm | FloatForm):
+    if isinstance(form, forms.BooleanForm | forms.FloatForm):
         return _rating(form.name, form.value, common)
-    if isinstance(form, CommentForm):
+    if isinstance(form, forms.CommentForm):
         return Remark(**common, text=_text("text", form.text, settings))
-    if isinstance(form, DemonstrationForm):
+    if isinstance(form, forms.DemonstrationForm):
         return Correction(**common, text=_text("output.content", form.output.content, settings))
-    if isinstance(form, ImplicitForm):
+    if isinstance(form, forms.ImplicitForm):
         return Implicit(**common, event=_implicit(form))
     return Revocation(**common, name=form.name)
 
 
-def _short(form: ShortForm, common: dict[str, Any]) -> Feedback:
+def _short(form: forms.ShortForm, common: dict[str, Any]) -> Feedback:
     common = {**common, "target": form.id}
     name = form.name or (SCORE if isinstance(form.value, float) else THUMB)
     if form.value is None:
@@ -135,7 +121,7 @@ def _rating(name: str, value: bool | float, common: dict[str, Any]) -> Rating:
     return Rating(**common, name=name, value=value)
 
 
-def _choice(form: ComparisonForm, common: dict[str, Any]) -> Choice:
+def _choice(form: forms.ComparisonForm, common: dict[str, Any]) -> Choice:
     parts = form.comparison
     candidates, shown, winner = parts.candidates, parts.shown_order, parts.winner
     if len(set(candidates)) < len(candidates):
@@ -150,7 +136,7 @@ def _choice(form: ComparisonForm, common: dict[str, Any]) -> Choice:
     return Choice(**common, name=form.name, shown_order=tuple(shown), winner=winner)
 
 
-def _implicit(form: ImplicitForm) -> ImplicitEvent:
+def _implicit(form: forms.ImplicitForm) -> ImplicitEvent:
     if form.name not in IMPLICIT_EVENTS:
         allowed = ", ".join(IMPLICIT_EVENTS)
         raise DataError(f"`{form.name}` is not accepted, since nothing reads it", None, allowed)
@@ -160,7 +146,7 @@ def _implicit(form: ImplicitForm) -> ImplicitEvent:
     return form.name
 
 
-def _interaction_id(target: str | TargetPart) -> str:
+def _interaction_id(target: str | forms.TargetPart) -> str:
     if isinstance(target, str):
         return target
     if target.type == "conversation":
@@ -207,9 +193,9 @@ def _epoch(text: str) -> float:
     return moment.timestamp()
 
 
-def _source(form: Form, author: FeedbackAuthor) -> tuple[SourceKind, str, list[str]]:
+def _source(form: forms.Form, author: FeedbackAuthor) -> tuple[SourceKind, str, list[str]]:
     """Source, subject, and parts not kept; a token's events are of its own subject."""
-    if isinstance(form, ShortForm):
+    if isinstance(form, forms.ShortForm):
         kind, user, not_kept = SourceKind.END_USER, form.user, []
     else:
         kind, user = form.source.kind, form.source.id
@@ -221,9 +207,9 @@ def _source(form: Form, author: FeedbackAuthor) -> tuple[SourceKind, str, list[s
     return kind, author.grant.subject, not_kept
 
 
-def _event_id(form: Form, grant: TokenGrant | None) -> str:
+def _event_id(form: forms.Form, grant: TokenGrant | None) -> str:
     """The id to keep an event under. A browser's are hashed with its grant: none can take another's."""
-    if not isinstance(form, EventForm) or form.id is None:
+    if not isinstance(form, forms.EventForm) or form.id is None:
         return new_id("fb")
     return form.id if grant is None else f"fb-{hash_value([grant.target, grant.subject, form.id])}"
 
@@ -239,7 +225,7 @@ def _check_grant(event: Feedback, grant: TokenGrant | None) -> None:
 
 def _problem(error: Any) -> str:
     """One validation error of a body: where, what is wrong, and what was got."""
-    path = ".".join(str(part) for part in error["loc"] if part not in (SHORT, *KINDS))
+    path = ".".join(str(part) for part in error["loc"] if part not in (forms.SHORT, *forms.KINDS))
     message, got = str(error["msg"]).removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
         return f"`{path}` is not a part of this kind of event"

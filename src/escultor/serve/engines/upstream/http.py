@@ -70,9 +70,10 @@ class UpstreamHttp:
         `deadline` is a time of the event loop. Raises InputError, Overloaded or UpstreamFault.
         """
         loop, attempt = asyncio.get_running_loop(), 0
+        request = self._request(path, data, streamed)
         while True:
             self.check_open()
-            result = await self._attempt(path, data, streamed, deadline)
+            result = await self._attempt(request, streamed, deadline)
             if isinstance(result, ResponseBody):
                 return result
             if result.wait_s is None or attempt == self.settings.retries:
@@ -85,12 +86,12 @@ class UpstreamHttp:
             attempt += 1
 
     async def _attempt(
-        self, path: str, data: bytes, streamed: bool, deadline: float
+        self, request: httpx2.Request, streamed: bool, deadline: float
     ) -> ResponseBody | UpstreamRefusal:
         transport = await self._pool.acquire(self.settings.connect_timeout_s)
         result: ResponseBody | UpstreamRefusal | None = None
         try:
-            result = await self._send(transport, self._request(path, data, streamed), streamed, deadline)
+            result = await self._send(transport, request, streamed, deadline)
             return result
         finally:
             if not isinstance(result, ResponseBody):
@@ -118,18 +119,12 @@ class UpstreamHttp:
         return ResponseBody(self, response, deadline, lambda: self._pool.release(transport))
 
     def _request(self, path: str, data: bytes, streamed: bool) -> httpx2.Request:
-        idle_s = self.settings.idle_timeout_s
-        timeout = {
-            "connect": self.settings.connect_timeout_s,
-            "write": idle_s,
-            "read": idle_s if streamed else None,
-        }
         if path not in self._urls:  # parsed once
             self._urls[path] = self._base.copy_with(path=self._base.path.rstrip("/") + path)
-        extensions = {"timeout": timeout}
-        return httpx2.Request(
-            "POST", self._urls[path], headers=self._headers, content=data, extensions=extensions
-        )
+        connect_s, idle_s = self.settings.connect_timeout_s, self.settings.idle_timeout_s
+        timeout = {"connect": connect_s, "write": idle_s, "read": idle_s if streamed else None}
+        more = {"timeout": timeout}
+        return httpx2.Request("POST", self._urls[path], headers=self._headers, content=data, extensions=more)
 
     async def _refusal(self, response: httpx2.Response, deadline: float) -> UpstreamRefusal:
         """The meaning of a status other than 200."""

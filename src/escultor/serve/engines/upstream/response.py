@@ -7,22 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from escultor.errors import InputError, UpstreamFault
-from escultor.serve.engines.upstream.schema import (
-    ChatReply,
-    ChatReplyChoice,
-    MessageReply,
-    TextReply,
-    TextReplyChoice,
-    chat_logprobs,
-    error_message,
-    excerpt,
-    parse_json,
-    parse_usage,
-    refuse_reply,
-    text_logprobs,
-    validated,
-    well_formed,
-)
+from escultor.serve.engines.upstream import schema
 from escultor.serve.engines.upstream.sse import DONE
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.types import Message, Usage
@@ -66,10 +51,9 @@ def request_body(request: GenerationRequest, model: str) -> dict[str, Any]:
     if request.stop:
         body["stop"] = list(request.stop)
     if request.schema is not None:
-        schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
-        body["response_format"] = (
-            {"type": "json_schema", "json_schema": schema} if request.schema else {"type": "json_object"}
-        )
+        named = {"name": "answer", "schema": dict(request.schema), "strict": True}
+        kind = {"type": "json_schema", "json_schema": named} if request.schema else {"type": "json_object"}
+        body["response_format"] = kind
     if (top := request.top_logprobs) is not None:
         body |= {"logprobs": True, "top_logprobs": top} if chat else {"logprobs": top}
     if is_streamed(request):
@@ -103,24 +87,24 @@ class ReplyParser:
         if payload.strip() == DONE:
             self.done = True
             return []
-        data = parse_json(payload)
+        data = schema.parse_json(payload)
         if isinstance(data, dict) and data.get("error"):
-            raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
-        reply = validated(ChatReply if is_chat(self._request) else TextReply, data)
-        self._usage = parse_usage(reply.usage) or self._usage
+            raise UpstreamFault("the upstream gave up on an answer", schema.error_message(payload))
+        reply = schema.validated(schema.ChatReply if is_chat(self._request) else schema.TextReply, data)
+        self._usage = schema.parse_usage(reply.usage) or self._usage
         if len(reply.choices) > 1 or any(choice.index for choice in reply.choices):
-            refuse_reply("one answer was requested", f"{len(reply.choices)} choices")
+            schema.refuse_reply("one answer was requested", f"{len(reply.choices)} choices")
         return [event for choice in reply.choices for event in self._events(choice)]
 
     def end(self) -> End:
         """The last event. Raises UpstreamFault where the answer broke off or is not what was requested."""
         if self._surrogate:
-            self._pieces.append(well_formed(self._surrogate))
+            self._pieces.append(schema.well_formed(self._surrogate))
         answer = "".join(self._pieces)
         if self._finish is None:
             raise UpstreamFault("the upstream's answer broke off", f"after {len(answer)} characters")
         if self._finish not in ("stop", "length"):
-            got = f"finish_reason {excerpt(self._finish)!r}"
+            got = f"finish_reason {schema.excerpt(self._finish)!r}"
             raise UpstreamFault("the upstream did not complete its answer", got)
         if self._request.schema is not None and self._finish == "stop":
             try:
@@ -128,22 +112,23 @@ class ReplyParser:
             except (ValueError, RecursionError) as error:
                 raise UpstreamFault(
                     "the upstream did not follow response_format",
-                    excerpt(answer),
+                    schema.excerpt(answer),
                     "JSON",
                     "use an upstream with guided decoding",
                 ) from error
         return End(self._finish, self._usage or self._estimated_usage(), 0.0)
 
-    def _events(self, choice: ChatReplyChoice | TextReplyChoice) -> list[EngineEvent]:
-        if isinstance(choice, ChatReplyChoice):
-            message = choice.delta or choice.message or MessageReply()
-            events = self._delta(message.content or message.refusal or "", chat_logprobs(choice.logprobs))
+    def _events(self, choice: schema.ChatReplyChoice | schema.TextReplyChoice) -> list[EngineEvent]:
+        if isinstance(choice, schema.ChatReplyChoice):
+            message = choice.delta or choice.message or schema.MessageReply()
+            text = message.content or message.refusal or ""
+            events = self._delta(text, schema.chat_logprobs(choice.logprobs))
         elif self._request.echo:
             events = self._scored_prompt(choice)
         else:
-            events = self._delta(choice.text, text_logprobs(choice.logprobs))
+            events = self._delta(choice.text, schema.text_logprobs(choice.logprobs))
         if events and self._finish is not None:
-            refuse_reply("an answer goes on after its end", excerpt(str(events)))
+            schema.refuse_reply("an answer goes on after its end", schema.excerpt(str(events)))
         self._finish = choice.finish_reason or self._finish
         return events
 
@@ -151,7 +136,7 @@ class ReplyParser:
         text, self._surrogate = self._surrogate + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._surrogate = text[:-1], text[-1]
-        text = well_formed(text)
+        text = schema.well_formed(text)
         self._n_logprobs += len(logprobs)
         if text and self._request.top_logprobs is not None and not self._n_logprobs:
             raise InputError(
@@ -161,13 +146,13 @@ class ReplyParser:
         self._pieces.append(text)
         return [Delta(text, logprobs)] if text or logprobs else []
 
-    def _scored_prompt(self, choice: TextReplyChoice) -> list[EngineEvent]:
+    def _scored_prompt(self, choice: schema.TextReplyChoice) -> list[EngineEvent]:
         """The prompt's own tokens, then those of the answer: the upstream sends both in one list.
 
         Which tokens are the prompt's follows from the upstream's count of completion tokens,
         else from the text offsets, else from the prompt's length.
         """
-        prompt, tokens = self._request.prompt, text_logprobs(choice.logprobs)
+        prompt, tokens = self._request.prompt, schema.text_logprobs(choice.logprobs)
         if isinstance(prompt, str) and not choice.text.startswith(prompt):
             raise InputError("this model's server does not echo prompts", remedy="ask without echo")
         n_answer = min(self._usage.completion_tokens, len(tokens)) if self._usage else None
@@ -181,7 +166,7 @@ class ReplyParser:
         else:
             n_prompt = len(prompt) if n_answer is None else len(tokens) - n_answer
             cut = offsets[n_prompt] if offsets and n_prompt < len(offsets) else len(choice.text)
-        scored = ScoredPrompt(well_formed(choice.text[:cut]), tokens[:n_prompt])
+        scored = ScoredPrompt(schema.well_formed(choice.text[:cut]), tokens[:n_prompt])
         return [scored, *self._delta(choice.text[cut:], tokens[n_prompt:])]
 
     def _estimated_usage(self) -> Usage:

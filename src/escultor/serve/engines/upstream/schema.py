@@ -39,11 +39,14 @@ class MessageReply(BaseModel):
     refusal: str | None = None  # in place of the content; also text of the model
 
 
-class ChatReplyChoice(BaseModel):
+class _Choice(BaseModel):
     index: int = 0
+    finish_reason: str | None = None
+
+
+class ChatReplyChoice(_Choice):
     delta: MessageReply | None = None  # of a stream
     message: MessageReply | None = None  # of an answer in one piece
-    finish_reason: str | None = None
     logprobs: _ChatLogprobs | None = None
 
 
@@ -54,10 +57,8 @@ class _TextLogprobs(BaseModel):
     text_offset: list[int] | None = None
 
 
-class TextReplyChoice(BaseModel):
-    index: int = 0
+class TextReplyChoice(_Choice):
     text: str
-    finish_reason: str | None = None
     logprobs: _TextLogprobs | None = None
 
 
