@@ -77,12 +77,12 @@ def main() -> None:
         loaded, rows = corpus(given.data)
         one, two = [], []
         for turn in range(given.rounds):
-            world.barrier()
-            if world.is_first:
+            world.wait()
+            if world.first:
                 one.append(tokens_per_s(loaded, rows, turn, given.batch, ALONE))
-            world.barrier()
+            world.wait()
             two.append(tokens_per_s(loaded, rows, turn, given.batch, world))
-        if world.is_first:
+        if world.first:
             ratios = [b / a for a, b in zip(one, two, strict=True)]
             report = {
                 "bench": "ddp",

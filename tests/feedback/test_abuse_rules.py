@@ -321,3 +321,15 @@ def test_choices_count_among_verdicts_of_haste():
     _, pairs, _, counts = items_of([*served, *more, a, b], events)
     assert pairs == []
     assert counts["held back: rate_anomaly"] == 201
+
+
+def test_ids_of_entries_are_those_that_recorded_releases_name():
+    """The log of an older store holds releases of these ids."""
+    rates = [ActivityRate(f"p{n}", "hour", 0, 1) for n in range(30)] + [
+        ActivityRate("mallory", "hour", 0, 99)
+    ]
+    rates += [ActivityRate(f"p{n}", abuse_rules.EVER, 0, 1) for n in range(30)]
+    rates += [ActivityRate("mallory", abuse_rules.EVER, 0, 99)]
+    ids = {entry.id for entry in abuse_rules.find_rate_anomalies(rates, 5.0, 30)}
+    ids |= {e.id for e in abuse_rules.find_prompt_echoes([PromptEchoCount("mallory", "chat", 9, 9)])[0]}
+    assert ids == {"held-d4b31e962771089e", "held-50ca80699231cdc2", "held-5e238d5224021bcc"}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from feedback_records import DAY, NOW, choice, correction, interaction, revocation, thumb
 
+from escultor import code_closure
 from escultor.config import FeedbackRules
 from escultor.datasets.held_out import hold_out
 from escultor.feedback import conversion, drafting, index, index_tables, raw_log, trust
@@ -306,6 +307,15 @@ def test_answers_whose_retention_is_over_leave_the_index_and_the_data(tmp_path):
         assert rows == [(0,), (0,)]
 
 
+def test_a_purge_of_answers_leaves_what_people_without_a_name_said(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(replace(interaction("x"), retain_until=NOW), interaction("y", "q", subject=""))
+        store.log.append(thumb("x", True), thumb("y", True, ""))
+        everything(store)
+        store.log.purge(NOW + DAY)
+        assert [v.response for v in everything(store)["unpaired"]] == ["answer y"]
+
+
 def test_a_released_entry_counts_and_so_does_a_single_word(tmp_path):
     with open_store(str(tmp_path / "s")) as store:
         store.log.append(*history())
@@ -316,7 +326,7 @@ def test_a_released_entry_counts_and_so_does_a_single_word(tmp_path):
 
         assert theirs() == []
         with open_index(store, SETTINGS) as index:
-            held = [entry for entry in index.quarantine() if entry.subject == "mallory"]
+            held = [entry for entry in index.standings().quarantine if entry.subject == "mallory"]
         assert {entry.rule for entry in held} == {"rate_anomaly"}
         one = next(e for e in history() if isinstance(e, Rating) and e.target == "m7")
         store.log.append(QuarantineOverride("r0", 1.0, one.id, "I know what this was"))
@@ -353,3 +363,57 @@ def test_what_is_recorded_is_named_by_its_content_once(tmp_path):
         pairs = read_items(store, made, "pair")
         assert all(isinstance(pair, Pair) and pair.flip_rate > 0 for pair in pairs)
         assert len(pairs) == next(v.rows for v in versions if v.kind == "pair")
+
+
+def edited(monkeypatch, name: str) -> None:
+    """The next versions of code are those after an edit of this file of the package."""
+    digest = code_closure._digest
+    monkeypatch.setattr(
+        code_closure, "_digest", lambda path: "edited" if str(path).endswith(name) else digest(path)
+    )
+    code_closure._version.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_reused"),
+    [
+        ("cli/feedback.py", True),
+        ("train/loop.py", True),
+        ("feedback/labelling_rules.py", False),
+        ("feedback/weighting.py", False),
+    ],
+)
+def test_a_conversion_is_reused_until_code_that_decides_it_is_edited(tmp_path, monkeypatch, name, is_reused):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(8))
+        first = convert(store, SETTINGS, SelectionQuery(NOW))
+        edited(monkeypatch, name)
+        again = convert(store, SETTINGS, SelectionQuery(NOW))
+    monkeypatch.undo()
+    code_closure._version.cache_clear()
+    assert again.reused is is_reused
+    assert again.blobs == first.blobs
+
+
+@pytest.mark.parametrize(("name", "is_kept"), [("selection.py", True), ("trust.py", False)])
+def test_the_index_is_rebuilt_after_an_edit_of_code_that_decides_it(tmp_path, monkeypatch, name, is_kept):
+    with open_store(str(tmp_path / "s")) as store:
+        store.log.append(*history(8))
+        convert(store, SETTINGS, SelectionQuery(NOW))
+        edited(monkeypatch, f"feedback/{name}")
+        read = []
+        monkeypatch.setattr(index, "ProcessPool", lambda *given: read.append(given) or ProcessPool(*given))
+        with open_index(store, SETTINGS) as followed:
+            followed.follow(store.log)
+    monkeypatch.undo()
+    code_closure._version.cache_clear()
+    assert (read == []) is is_kept
+
+
+def test_an_index_of_an_earlier_version_is_deleted_since_it_would_keep_what_is_erased(tmp_path):
+    with open_store(str(tmp_path / "s")) as store:
+        old = store.root / "cache" / "routes-0123456789ab.sqlite"
+        old.parent.mkdir(exist_ok=True)
+        old.write_bytes(b"")
+        open_index(store, SETTINGS).close()
+        assert not old.exists()

@@ -287,3 +287,14 @@ def test_the_card_says_who_and_what():
     shown = {title: rows for title, _, rows in feedback_tables(found)}
     assert shown["Labelling rules"] == [["same-prompt/3", "pair", "1"], ["thumb/2", "unpaired", "1"]]
     assert any("Krippendorff" in line for line in feedback_lines(found))
+
+
+def test_a_card_of_an_earlier_version_is_shown_as_one_of_today():
+    served = [interaction("a"), interaction("b"), interaction("c", "q")]
+    section = summarise(selection_of(served, [thumb("a", True), thumb("b", False), thumb("c", True, "x")]))
+    kinds = {"judged" if k == "unpaired" else k: dict(part) for k, part in section["kinds"].items()}
+    for part in kinds.values():
+        part["routes"] = part.pop("rules")
+    old = section | {"kinds": kinds}
+    assert list(feedback_tables(old)) == list(feedback_tables(section))
+    assert list(feedback_lines(old)) == list(feedback_lines(section))

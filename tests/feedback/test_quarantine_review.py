@@ -14,7 +14,7 @@ def shown(served, events, limit=50) -> dict[str, list[HeldFeedback]]:
     with FeedbackIndex(None, FeedbackRules()) as index:
         index.add(served, events)
         bodies = InMemorySource(served, events)
-        return {held.rule: held_events(index, held, bodies, limit) for held in index.quarantine()}
+        return {held.rule: held_events(index, held, bodies, limit) for held in index.standings().quarantine}
 
 
 def test_dictated_answers_are_shown_with_what_all_said_of_them_and_no_others():

@@ -41,12 +41,13 @@ def convert(
 ) -> CommandResult:
     """Turn feedback into pairs, examples and single verdicts, with the card that says what they are."""
     from escultor.cli.datasets import CARDS, card_as
-    from escultor.feedback.conversion import advice_of, make_card, record, write
+    from escultor.feedback import card
+    from escultor.feedback.conversion import make_card, record, write
     from escultor.ids import hash_value
 
     with _store(shell) as store:
         made = _converted(shell, store, since)
-        advice = advice_of(made, shell.config.feedback)
+        advice = card.advise(made.card, shell.config.feedback)
         versions = record(store, made, _name(out))
         files: dict[str, Path] = {}
         if out.endswith(".jsonl"):
@@ -76,12 +77,12 @@ def convert(
 
 def advise(shell: Shell, since: SinceOption = None) -> CommandResult:
     """Say what to train on the feedback there is, and why; nothing is written."""
-    from escultor.feedback.conversion import advice_of
+    from escultor.feedback import card
 
     with _store(shell) as store:
         made = _converted(shell, store, since)
     _show(shell, made)
-    advice = advice_of(made, shell.config.feedback)
+    advice = card.advise(made.card, shell.config.feedback)
     for line in advice.lines:
         shell.say(line, "bold")
     return CommandResult(
@@ -114,7 +115,7 @@ def _list(shell: Shell, store: Store, id: str | None) -> CommandResult:
         raise InputError("the list takes no id", id, remedy="`escultor feedback quarantine show ID`")
     with open_index(store, shell.config.feedback) as index:
         index.follow(store.log)
-        held = index.quarantine()
+        held = index.standings().quarantine
     rows = [(h.id, h.rule, h.subject, f"{h.n:,}", h.reason) for h in held]
     if rows:
         shell.table(["Entry", "Rule", "Who", "Number", "Why"], rows, left=(0, 1, 2, 4))
@@ -130,7 +131,7 @@ def _words(shell: Shell, store: Store, id: str | None) -> CommandResult:
 
     with open_index(store, shell.config.feedback) as index:
         index.follow(store.log)
-        held = {h.id: h for h in index.quarantine()}
+        held = {h.id: h for h in index.standings().quarantine}
         if id not in held:
             raise InputError("there is no such entry", id, _some(held), "see the list")
         words = held_events(index, held[id], store.log, MOST_SHOWN)
@@ -157,7 +158,7 @@ def _release(shell: Shell, store: Store, id: str | None, reason: str | None) -> 
 
     with open_index(store, shell.config.feedback) as index:
         index.follow(store.log)
-        entries = {h.id for h in index.quarantine()}
+        entries = {h.id for h in index.standings().quarantine}
     if id is None or not (id in entries or store.log.get(Feedback, id) is not None):
         raise InputError("there is nothing to release under this id", id, _some(entries), "see the list")
     if reason is None or not reason.strip():

@@ -124,8 +124,9 @@ class ProductionMonitor:
         from escultor.cycle.evolution import consumed
         from escultor.feedback.conversion import convert
         from escultor.feedback.selection import SelectionQuery
+        from escultor.skills.suites import registered_prompts
 
-        query = SelectionQuery(now, consumed(store), since)
+        query = SelectionQuery(now, consumed(store), since, registered_prompts(store))
         return convert(store, self.config.feedback, query).rows["pair"]
 
 

@@ -65,13 +65,13 @@ def _summarise_kind(items: Sequence[SelectedDraft]) -> dict[str, Any]:
         return summary
     summary["mean_flip_rate"] = round(sum(item.draft.flip_rate for item in items) / n, 4)
     if items[0].draft.kind == "pair":
-        gaps = [item.length_gap for item in items]
+        gaps = [chosen - rejected for chosen, rejected in (item.lengths for item in items)]
         summary["mean_length_gap_characters"] = round(sum(gaps) / n, 1)
         summary["chosen_longer_share"] = round(sum(gap > 0 for gap in gaps) / n, 4)
         return summary
     sides = Counter((item.facts.skill, item.draft.desirable) for item in items)
     summary["up_down_by_skill"] = {s: [sides[s, True], sides[s, False]] for s in summary["skills"]}
-    up, down = (sum(i.weight for i in items if i.draft.desirable is side) for side in (True, False))
+    up, down = (sum(i.weight for i in items if i.draft.desirable == side) for side in (True, False))
     summary["weight_up_over_down"] = round(up / down, 4) if down else None
     return summary
 

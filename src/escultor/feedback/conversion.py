@@ -12,7 +12,7 @@ from escultor.code_closure import code_version
 from escultor.config import FeedbackRules
 from escultor.data.jsonl_rows import build, decode
 from escultor.datasets.held_out import load_guard, registrations_hash
-from escultor.feedback.card import Advice, advise, summarise
+from escultor.feedback.card import advise, summarise
 from escultor.feedback.index import FeedbackIndex, index_path
 from escultor.feedback.items import FeedbackItem, write_rows
 from escultor.feedback.labelling_rules import ItemKind
@@ -82,10 +82,6 @@ def convert(store: Store, settings: FeedbackRules, query: SelectionQuery) -> Con
 def _code() -> str:
     """The version of the code that decides what a conversion makes."""
     return code_version("escultor.feedback.card", "escultor.feedback.items")
-
-
-def advice_of(conversion: Conversion, settings: FeedbackRules) -> Advice:
-    return advise(conversion.card, settings)
 
 
 def read_items(store: Store, conversion: Conversion, kind: ItemKind) -> list[FeedbackItem]:

@@ -7,8 +7,9 @@ readings: their log-odds add up, so that disagreement shows as doubt.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,38 +43,57 @@ MIN_FLIP_RATE = 0.02  # however many agree: all may have been misled alike
 
 
 class FeedbackEvent(NamedTuple):
-    """One live event about one answer: a thumb, an implicit event or a correction."""
+    """The last event of one person, under one name, about one answer: a thumb, an implicit event or a
+    correction; a row of the index."""
 
-    seq: int
-    id: str
-    time: float
     target: str
     subject: str
-    name: str  # thumb, correction, choice, or the implicit event's
-    up: bool
+    name: str
+    time: float
+    withdrawn: int
+    id: str
+    seq: int
+    up: int | None  # 1 approves, 0 disapproves, None: used by no labelling rule
     source: str
 
 
 class ChoiceEvent(NamedTuple):
-    """One live choice among answers shown together."""
+    """The last choice of one person, under one name, among the same answers; a row of the index."""
 
-    seq: int
-    id: str
+    target: str  # `choice_target` of the answers
+    subject: str
+    name: str
     time: float
-    subject: str
-    shown: tuple[str, ...]
-    winner: str
+    withdrawn: int
+    id: str
+    seq: int
     source: str
+    first: str | None  # the answer shown first
+    shown: str  # JSON list of the answers, in the order shown
+    winner: str  # empty for a tie
+
+    @property
+    def answers(self) -> list[str]:
+        return json.loads(self.shown)
 
 
-class PromptAnswer(NamedTuple):
-    """One answer, without its text."""
+class RatedAnswer(NamedTuple):
+    """An answer that feedback is about, without its text; a row of the index."""
 
     id: str
+    prompt: str  # hash
     subject: str
-    text_hash: str
+    tenant: str
+    skill: str
+    arm: str
+    propensity: float
     parent: str | None  # the answer that it regenerates
-    is_regenerated: bool
+    consent: str
+    retain_until: float | None
+    text_hash: str
+    length: int  # characters
+    echoed: float  # share of the answer that repeats its prompt
+    finish: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +144,8 @@ class PromptGroup:
 
     prompt: str
     trust: RaterTrust
-    answers: dict[str, PromptAnswer] = field(default_factory=dict)
+    regenerated: set[str] = field(default_factory=set)  # answers that have a regeneration
+    answers: dict[str, RatedAnswer] = field(default_factory=dict)
     judgements: dict[str, dict[str, SubjectJudgement]] = field(default_factory=dict)  # answer -> person
     corrections: list[FeedbackEvent] = field(default_factory=list)
     choices: list[ChoiceEvent] = field(default_factory=list)
@@ -134,13 +155,18 @@ class PromptGroup:
     def count(self, reason: str, n: int = 1) -> None:
         self.unused_counts[reason] = self.unused_counts.get(reason, 0) + n
 
-    def mark_used(self, events: Iterable[FeedbackEvent]) -> None:
-        self.used.update((event.subject, event.target) for event in events)
+    def verdicts(self, explicit_only: bool) -> Iterator[tuple[RatedAnswer, TextVerdict | None]]:
+        """What all make of each distinct text, by its explicit judgements; by all where there are none,
+        unless `explicit_only`."""
+        for answer, judgements in self.by_text():
+            explicit = {subject: j for subject, j in judgements.items() if j.is_explicit}
+            used = explicit if explicit or explicit_only else judgements
+            yield answer, combine_judgements(used, self.trust.collusion_groups)
 
-    def by_text(self) -> list[tuple[PromptAnswer, dict[str, SubjectJudgement]]]:
+    def by_text(self) -> list[tuple[RatedAnswer, dict[str, SubjectJudgement]]]:
         """Each distinct text, by its hash: one answer with it, and the unused judgements on it. Of one
         person's judgements on equal answers the last holds."""
-        texts: dict[str, tuple[PromptAnswer, dict[str, SubjectJudgement]]] = {}
+        texts: dict[str, tuple[RatedAnswer, dict[str, SubjectJudgement]]] = {}
         for id in sorted(self.judgements):
             answer = self.answers[id]
             for subject, judgement in self.judgements[id].items():
@@ -160,7 +186,7 @@ def judge_answer(events: list[FeedbackEvent], trust: RaterTrust) -> dict[str, Su
     judgements = {}
     for subject, own in by_subject.items():
         own.sort(key=lambda e: (e.name != THUMB, -trust.accuracy[e.name], e.name))
-        name, up = own[0].name, own[0].up
+        name, up = own[0].name, bool(own[0].up)
         accuracy = trust.event_accuracy(name, subject)
         judgements[subject] = SubjectJudgement(subject, up, accuracy, name == THUMB, tuple(own))
     return judgements

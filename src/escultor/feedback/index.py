@@ -12,7 +12,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
@@ -141,10 +140,9 @@ class FeedbackIndex:
         """Measure the standings, and draft all prompts that they or new events change."""
         with self._transaction():
             index_tables.create_indexes(self.file)
-            before = self._get("standings")
+            before = self.standings() if self._get("standings") else None
             now = trust.measure_standings(self.file, self.settings, released)
-            known = trust.RaterStandings.from_json(before) if before else None
-            drafting.mark_changed(self.file, known, now)
+            drafting.mark_changed(self.file, before, now)
             self._put("standings", now.to_json())
         with self._transaction():
             if self.file.execute("select exists (select 1 from dirty)").fetchone()[0]:
@@ -156,12 +154,6 @@ class FeedbackIndex:
             self._put("state", hash_value(parts))
 
     # --- queries ----------------------------------------------------------------------------------
-
-    def quarantine(self) -> list[abuse_rules.QuarantineEntry]:
-        """All that is held back now, the largest entries first."""
-        stored = self._get("standings")
-        entries = trust.RaterStandings.from_json(stored).quarantine if stored else []
-        return sorted(entries, key=lambda entry: (-entry.n, entry.id))
 
     def standings(self) -> trust.RaterStandings:
         stored = self._get("standings")
@@ -210,19 +202,12 @@ class FeedbackIndex:
             (after, float("-inf") if since is None else since),
         )
         n_draft, n_facts = len(Draft._fields), len(AnswerFacts._fields)
-        split_subjects = cache(_split)
         for row in rows:
-            draft = Draft._make(row[:n_draft])
-            draft = draft._replace(
-                prompt=intern(draft.prompt),
-                rule=intern(draft.rule),
-                desirable=bool(draft.desirable),
-                events=_split(str(draft.events)),
-                subjects=split_subjects(str(draft.subjects)),
-                simulated=bool(draft.simulated),
-            )
-            facts, rejected = row[n_draft : n_draft + n_facts], row[n_draft + n_facts :]
-            yield draft, _facts(*facts), _facts(*rejected) if draft.rejected else None
+            # Texts that many drafts share are in memory once.
+            prompt, rule, kind, *others = row[:n_draft]
+            draft = Draft._make((intern(prompt), intern(rule), intern(kind), *others))
+            facts, rejected = _facts(*row[n_draft : n_draft + n_facts]), row[n_draft + n_facts :]
+            yield draft, facts, _facts(*rejected) if draft.rejected else None
 
     def edits(self) -> dict[str, CorrectionEdit]:
         """The corrections whose texts were compared already, by id."""
@@ -282,23 +267,23 @@ class FeedbackIndex:
         """Delete what the log erased: answers and feedback of subjects, answers whose retention was over (an
         erasure without a subject), and all feedback on these answers."""
         run = self.file.execute
+        gone = "(select id from temp.gone)"
         for erasure in erasures:
             subject = erasure["subject"]
             rule, value = ("subject = ?", subject) if subject else ("retain_until <= ?", erasure["time"])
-            drafting.mark_subject(self.file, subject)
             run(f"create temp table gone as select id, prompt from answers where {rule}", (value,))
             run("insert or ignore into dirty select prompt from temp.gone")
-            gone = "(select id from temp.gone)"
-            run(f"delete from live where subject = ? or target in {gone}", (subject,))
+            if subject:  # events of nobody have an empty one
+                drafting.mark_subject(self.file, subject)
+                for table in ("live", "choices", "rates", "subjects"):
+                    run(f"delete from {table} where subject = ?", (subject,))
+            run(f"delete from live where target in {gone}")
             run(
-                f"delete from choices where subject = ? or first in {gone} "
-                f"or exists (select 1 from json_each(shown) s where s.value in {gone})",
-                (subject,),
+                f"delete from choices where first in {gone} "
+                f"or exists (select 1 from json_each(shown) s where s.value in {gone})"
             )
             run(f"delete from children where parent in {gone} or child in {gone}")
             run(f"delete from answers where id in {gone}")
-            for table in ("rates", "subjects"):
-                run(f"delete from {table} where subject = ?", (subject,))
             run("drop table temp.gone")
         run("delete from edits where id not in (select id from live)")
 
@@ -321,9 +306,4 @@ def _mark(log: Log, seq: int) -> str:
 
 
 def _facts(skill: str, tenant: str, arm: str, *others: Any) -> AnswerFacts:
-    """The facts of an answer; strings that many answers share are in memory once."""
     return AnswerFacts._make((intern(skill), intern(tenant), intern(arm), *others))
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(text.split(drafting.SEPARATOR)) if text else ()

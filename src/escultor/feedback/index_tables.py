@@ -9,7 +9,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from escultor.errors import StoreError
-from escultor.feedback.raw_log import AnswerRow, ChoiceRow, LiveRow, LogBatch
+from escultor.feedback.evidence import ChoiceEvent, FeedbackEvent, RatedAnswer
+from escultor.feedback.raw_log import LogBatch
 
 SCHEMA = "7"
 JOURNAL = "wal"  # requested; a file system without shared memory falls back to another
@@ -37,7 +38,7 @@ create table if not exists subjects (subject text primary key, first real) witho
 create table if not exists dirty (prompt text primary key) without rowid;
 create table if not exists drafts (
   prompt text, rule text, kind text, answer text, chosen text, rejected text, desirable integer,
-  flip_rate real, weight real, events text, subjects text, seq integer, time real, simulated integer);
+  flip_rate real, weight real, event_ids text, subject_ids text, seq integer, time real, simulated integer);
 create table if not exists unused (prompt text, reason text, n integer);
 create table if not exists edits (
   id text primary key, text_hash text, length integer, length_before integer, distance real) without rowid;
@@ -118,8 +119,8 @@ class Fold:
     def add_events(self, batch: LogBatch) -> None:
         """Fold feedback into what holds, and count it."""
         run = self.file.executemany
-        run(_upsert("live", LiveRow), sorted(batch.live, key=attrgetter("target")))
-        run(_upsert("choices", ChoiceRow), batch.choices)
+        run(_upsert("live", FeedbackEvent), sorted(batch.live, key=attrgetter("target")))
+        run(_upsert("choices", ChoiceEvent), batch.choices)
         run("insert or ignore into children values (?,?)", batch.children)
         if not self.first:
             touched = batch.targets.union(parent for parent, _ in batch.children)
@@ -133,12 +134,12 @@ class Fold:
         counts = list(batch.counts.items())
         run("insert into read_counts values (?,?) on conflict do update set n = n + excluded.n", counts)
 
-    def add_answers(self, rows: Sequence[AnswerRow]) -> None:
-        self.file.executemany(f"insert or replace into answers values {marks(AnswerRow)}", rows)
+    def add_answers(self, rows: Sequence[RatedAnswer]) -> None:
+        self.file.executemany(f"insert or replace into answers values {marks(RatedAnswer)}", rows)
         if not self.first:
             self.file.executemany("insert or ignore into dirty values (?)", [(row.prompt,) for row in rows])
 
-    def fetch(self, read: Callable[[list[list[str]]], Iterable[list[AnswerRow]]]) -> None:
+    def fetch(self, read: Callable[[list[list[str]]], Iterable[list[RatedAnswer]]]) -> None:
         """Read the answers that feedback is about, and those that they regenerate. `read` maps lists of ids
         to the rows of those that the log holds; the others are wanted until a later read."""
         ids = self._mentioned()
@@ -201,7 +202,7 @@ def marks(row: type[tuple[object, ...]]) -> str:
     return f"({','.join('?' * len(row._fields))})"  # type: ignore[attr-defined]
 
 
-def _upsert(table: str, row: type[LiveRow | ChoiceRow]) -> str:
+def _upsert(table: str, row: type[FeedbackEvent | ChoiceEvent]) -> str:
     """The statement that replaces what holds under the same key if it has lower precedence. A withdrawn
     choice keeps the answers that it was made among: the withdrawal does not name them."""
     kept = {"first": "coalesce(excluded.first, first)"}

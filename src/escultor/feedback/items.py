@@ -66,19 +66,9 @@ def make_item(id: str, weight: float, draft: Draft, texts: ItemTexts) -> Feedbac
     rule = f"{draft.rule};simulated" if draft.simulated else draft.rule
     origin = Origin((*sorted(answers), *draft.events), rule, Consent.TRAIN)
     if draft.kind == "pair":
-        return Pair(
-            id=id,
-            prompt=prompt,
-            chosen=chosen,
-            rejected=rejected,
-            origin=origin,
-            weight=weight,
-            flip_rate=draft.flip_rate,
-        )
+        return Pair(id, prompt, chosen, rejected, origin, weight=weight, flip_rate=draft.flip_rate)
     if draft.kind == "unpaired":
-        return UnpairedExample(
-            id=id, prompt=prompt, response=chosen, desirable=draft.desirable, origin=origin, weight=weight
-        )
+        return UnpairedExample(id, prompt, chosen, bool(draft.desirable), origin, weight=weight)
     return Example(id, prompt, chosen, origin, weight)
 
 
@@ -171,12 +161,9 @@ def _lines(
     kind, handles = task
     counts: Counter[str] = Counter()
     texts = _last_texts(context.last_rows.get(kind), handles)
-    new = [handle for handle in handles if handle[0] not in texts]
-    new_texts = _read_texts(new, context.log)
-    counts["left out: erased"] += len(new) - len(new_texts)
-    items = {
-        id: make_item(id, w, Draft._make(d), t) for id, w, d in handles if (t := (texts | new_texts).get(id))
-    }
+    texts |= (new_texts := _read_texts([h for h in handles if h[0] not in texts], context.log))
+    counts["left out: erased"] += len(handles) - len(texts)
+    items = {id: make_item(id, w, Draft._make(d), texts[id]) for id, w, d in handles if id in texts}
     checked = [items[id] for id in new_texts]
     for item, reason in zip(checked, context.guard.reasons(checked), strict=True):
         if reason is not None:

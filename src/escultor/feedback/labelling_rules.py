@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from escultor.feedback.evidence import (
-    CHOICE,
     CORRECTION,
     REGENERATION,
     THUMB,
     ChoiceEvent,
     FeedbackEvent,
-    PromptAnswer,
     PromptGroup,
+    RatedAnswer,
     SubjectJudgement,
     TextVerdict,
     combine_judgements,
@@ -35,11 +35,12 @@ from escultor.stats.logistic import log_odds
 from escultor.types import SourceKind
 
 NOBODY = "nobody"  # the end user of events without one: an item of nobody would have no cap
+SEPARATOR = "\x1f"  # of ids in one text
 ItemKind = Literal["example", "pair", "unpaired"]
 
 
 class Draft(NamedTuple):
-    """An item before its texts are read: what it is made of, by id."""
+    """An item before its texts are read: what it is made of, by id; a row of the index."""
 
     prompt: str  # hash
     rule: str
@@ -50,11 +51,19 @@ class Draft(NamedTuple):
     desirable: bool
     flip_rate: float
     weight: float
-    events: tuple[str, ...]  # ids of the feedback
-    subjects: tuple[str, ...]  # end users behind the feedback
+    event_ids: str  # the feedback, joined as all lists of ids
+    subject_ids: str  # the end users behind the feedback
     seq: int  # of the newest event, in the log
     time: float  # of the latest event
     simulated: bool
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return tuple(self.event_ids.split(SEPARATOR)) if self.event_ids else ()
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(self.subject_ids.split(SEPARATOR)) if self.subject_ids else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +86,6 @@ class LabellingRule:
         return f"{self.name}/{self.version}"
 
 
-# --- corrections ------------------------------------------------------------------------------
-
-
 def label_corrections(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
     """A correction is preferred to the answer it corrects, and is an example of a good answer.
 
@@ -99,9 +105,9 @@ def label_corrections(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft
             group.count("left out: more corrections of one prompt than the cap")
         else:
             made += 1
-            yield _draft(group, "example", event.id, "", (event,), flip=flip)
-            yield _draft(group, "pair", event.id, event.target, (event,), flip=flip)
-            group.mark_used((event,))
+            yield _draft(group, "example", event.id, "", (event,), flip=flip, answer=event.target)
+            yield _draft(group, "pair", event.id, event.target, (event,), flip=flip, answer=event.target)
+            group.used.add((event.subject, event.target))
 
 
 def _correction_flip_rate(group: PromptGroup, event: FeedbackEvent, own_flip: float) -> float:
@@ -123,13 +129,11 @@ def _correction_flip_rate(group: PromptGroup, event: FeedbackEvent, own_flip: fl
     return flip_rate(total) if total > 0 else 1 - flip_rate(total)
 
 
-# --- regenerations ----------------------------------------------------------------------------
-
-
 def label_regenerations(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
     """The answer that a person kept is preferred to those that they had regenerated. Kept is the last of its
     line, when the person who asked for it approved of it."""
-    for answer in sorted(a for a in group.answers.values() if a.parent is not None and not a.is_regenerated):
+    last = [a for a in group.answers.values() if a.parent is not None and a.id not in group.regenerated]
+    for answer in sorted(last, key=attrgetter("id")):
         kept = _unused_judgement(group, answer, answer.subject)
         if kept is None or not kept.up:
             group.count("no pair: the last regeneration was not judged good")
@@ -152,13 +156,13 @@ def label_regenerations(group: PromptGroup, limits: DraftLimits) -> Iterator[Dra
             group.used |= {(answer.subject, answer.id), (answer.subject, before.id)}
 
 
-def _unused_judgement(group: PromptGroup, answer: PromptAnswer, subject: str) -> SubjectJudgement | None:
+def _unused_judgement(group: PromptGroup, answer: RatedAnswer, subject: str) -> SubjectJudgement | None:
     if (subject, answer.id) in group.used:
         return None
     return group.judgements.get(answer.id, {}).get(subject)
 
 
-def _ancestors(group: PromptGroup, answer: PromptAnswer) -> Iterator[PromptAnswer]:
+def _ancestors(group: PromptGroup, answer: RatedAnswer) -> Iterator[RatedAnswer]:
     """The answers that were regenerated into this one, the nearest first, as long as one person asked."""
     seen, ancestor = {answer.id}, answer
     while ancestor.parent in group.answers and ancestor.parent not in seen:
@@ -169,16 +173,12 @@ def _ancestors(group: PromptGroup, answer: PromptAnswer) -> Iterator[PromptAnswe
         yield ancestor
 
 
-# --- choices ----------------------------------------------------------------------------------
-
-
 class _Comparison(NamedTuple):
     """One person's choice, between two of the texts shown."""
 
-    event: FeedbackEvent  # about the winner
-    other: str  # the answer it was preferred to
+    choice: ChoiceEvent
+    other: str  # the answer that the winner was preferred to
     winner_text: str  # hash
-    shown_first: bool
 
 
 def label_choices(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
@@ -190,8 +190,8 @@ def label_choices(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
     for texts in sorted(comparisons, key=lambda pair: unit(0, "choices", *pair)):
         by_subject = comparisons[texts]
         readings = (
-            (subject, c.winner_text == texts[0], group.trust.choice_accuracy(subject, c.shown_first))
-            for subject, c in by_subject.items()
+            (s, c.winner_text == texts[0], group.trust.choice_accuracy(s, c.choice.first == c.choice.winner))
+            for s, c in by_subject.items()
         )
         total = combined_log_odds(readings, group.trust.collusion_groups)
         if total is None:
@@ -206,10 +206,10 @@ def label_choices(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
             group.count("left out: more choices on one prompt than the cap", len(agreeing))
         else:
             made += 1
-            first = min(agreeing, key=lambda c: c.event)
-            events = sorted(c.event for c in agreeing)
-            yield _draft(group, "pair", first.event.target, first.other, events, flip=flip)
-            group.used |= {(c.event.subject, id) for c in agreeing for id in (c.event.target, c.other)}
+            first = min(agreeing, key=lambda c: c.choice.seq)
+            choices = [c.choice for c in agreeing]
+            yield _draft(group, "pair", first.choice.winner, first.other, choices, flip=flip)
+            group.used |= {(c.choice.subject, id) for c in agreeing for id in (c.choice.winner, c.other)}
 
 
 def _comparisons(group: PromptGroup) -> dict[tuple[str, str], dict[str, _Comparison]]:
@@ -217,33 +217,15 @@ def _comparisons(group: PromptGroup) -> dict[tuple[str, str], dict[str, _Compari
     comparisons: dict[tuple[str, str], dict[str, _Comparison]] = {}
     for choice in sorted(group.choices, key=lambda c: (c.time, c.id)):
         winner_text = group.answers[choice.winner].text_hash
-        for other in choice.shown:
+        for other in choice.answers:
             text = group.answers[other].text_hash
             if other != choice.winner and text == winner_text:
                 group.count("no pair: a choice between equal texts")
             elif other != choice.winner:
                 texts = (winner_text, text) if winner_text < text else (text, winner_text)
-                comparison = _Comparison(
-                    _choice_event(choice), other, winner_text, choice.shown[0] == choice.winner
-                )
+                comparison = _Comparison(choice, other, winner_text)
                 comparisons.setdefault(texts, {})[choice.subject] = comparison
     return comparisons
-
-
-def _choice_event(choice: ChoiceEvent) -> FeedbackEvent:
-    return FeedbackEvent(
-        seq=choice.seq,
-        id=choice.id,
-        time=choice.time,
-        target=choice.winner,
-        subject=choice.subject,
-        name=CHOICE,
-        up=True,
-        source=choice.source,
-    )
-
-
-# --- same prompt, different verdicts ----------------------------------------------------------
 
 
 def label_same_prompt(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
@@ -251,12 +233,9 @@ def label_same_prompt(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft
     are wrong, and half the time when one is: (a + b) / 2."""
     if len(group.judgements) < 2:
         return
-    liked, disliked = [], []
-    for answer, judgements in group.by_text():
-        explicit = {subject: j for subject, j in judgements.items() if j.is_explicit}
-        verdict = combine_judgements(explicit, group.trust.collusion_groups)
-        if verdict is not None:
-            (liked if verdict.up else disliked).append((answer, verdict))
+    verdicts = [(answer, verdict) for answer, verdict in group.verdicts(explicit_only=True) if verdict]
+    liked = [(answer, verdict) for answer, verdict in verdicts if verdict.up]
+    disliked = [(answer, verdict) for answer, verdict in verdicts if not verdict.up]
     pairs = []
     for good, for_good in liked:
         for bad, for_bad in disliked:
@@ -269,22 +248,17 @@ def label_same_prompt(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft
     for _, good, bad, for_good, for_bad in pairs[: limits.pairs_per_prompt]:
         events, flip = _events(for_good.judgements + for_bad.judgements), _mean_flip(for_good, for_bad)
         yield _draft(group, "pair", good.id, bad.id, events, flip=flip)
-        group.mark_used(events)
+        group.used.update((event.subject, event.target) for event in events)
 
 
 def _mean_flip(first: TextVerdict, second: TextVerdict) -> float:
     return (first.flip_rate + second.flip_rate) / 2
 
 
-# --- what is left -----------------------------------------------------------------------------
-
-
 def label_unpaired(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
     """A verdict that no pair was made of: a good or a bad answer by itself. A doubtful verdict weighs less,
     by the factor 1 - 2 flip by which flipped labels shrink the mean effect."""
-    for answer, judgements in group.by_text():
-        explicit = {subject: j for subject, j in judgements.items() if j.is_explicit}
-        verdict = combine_judgements(explicit or judgements, group.trust.collusion_groups)
+    for answer, verdict in group.verdicts(explicit_only=False):
         if verdict is None:
             group.count("left out: as many for as against")
         elif verdict.flip_rate > limits.max_flip_rate:
@@ -318,23 +292,24 @@ def _draft(
     kind: ItemKind,
     chosen: str,
     rejected: str,
-    events: Sequence[FeedbackEvent],
+    events: Sequence[FeedbackEvent | ChoiceEvent],
     *,
     flip: float,
     weight: float = 1.0,
+    answer: str = "",
 ) -> Draft:
     return Draft(
         prompt=group.prompt,
         rule="",
         kind=kind,
-        answer=events[0].target if events[0].name == CORRECTION else chosen,
+        answer=answer or chosen,
         chosen=chosen,
         rejected=rejected,
         desirable=True,
         flip_rate=round(flip, 6),
         weight=round(weight, 6),
-        events=tuple(sorted({event.id for event in events})),
-        subjects=tuple(sorted({e.subject or NOBODY for e in events if is_end_user(e.source)})),
+        event_ids=SEPARATOR.join(sorted({event.id for event in events})),
+        subject_ids=SEPARATOR.join(sorted({e.subject or NOBODY for e in events if is_end_user(e.source)})),
         seq=max(event.seq for event in events),
         time=max(event.time for event in events),
         simulated=any(event.source == SourceKind.SIMULATED for event in events),

@@ -12,10 +12,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from escultor.feedback import abuse_rules
-from escultor.feedback.evidence import IMPLICIT, is_end_user
+from escultor.feedback.evidence import IMPLICIT, ChoiceEvent, FeedbackEvent, RatedAnswer, is_end_user
 from escultor.store.feedback import CORRECTION, THUMB, choice_target
 from escultor.store.log import Log
 from escultor.types import Feedback, Interaction, Relation, Role
@@ -23,55 +23,6 @@ from escultor.types import Feedback, Interaction, Relation, Role
 MIN_PARALLEL = 100_000  # entries, prompts or items; starting processes costs 0.7 s, which fewer do not repay
 MAX_WORKERS = 4  # one process writes the results of all
 REGENERATED = '"relation":"regenerate"'
-
-
-class AnswerRow(NamedTuple):
-    """An answer that feedback is about."""
-
-    id: str
-    prompt: str  # hash
-    subject: str
-    tenant: str
-    skill: str
-    arm: str
-    propensity: float
-    parent: str | None  # the answer that it regenerates
-    consent: str
-    retain_until: float | None
-    text_hash: str
-    length: int  # characters
-    echoed: float  # share of the answer that repeats its prompt
-    finish: str
-
-
-class LiveRow(NamedTuple):
-    """The last event of one person, under one name, about one answer."""
-
-    target: str
-    subject: str
-    name: str
-    time: float
-    withdrawn: int
-    id: str
-    seq: int
-    up: int | None  # 1 approves, 0 disapproves, None: used by no labelling rule
-    source: str
-
-
-class ChoiceRow(NamedTuple):
-    """The last choice of one person, under one name, among the same answers."""
-
-    target: str
-    subject: str
-    name: str
-    time: float
-    withdrawn: int
-    id: str
-    seq: int
-    source: str
-    first: str | None  # the answer shown first
-    shown: str  # JSON list of all, in the order shown
-    winner: str  # empty for a tie
 
 
 class LogBatch:
@@ -82,8 +33,8 @@ class LogBatch:
     """
 
     def __init__(self) -> None:
-        self.live: list[LiveRow] = []
-        self.choices: list[ChoiceRow] = []
+        self.live: list[FeedbackEvent] = []
+        self.choices: list[ChoiceEvent] = []
         self.targets: set[str] = set()
         self.rates: Counter[tuple[str, int]] = Counter()  # events by (end user, hour)
         self.first_seen: dict[str, float] = {}  # by end user
@@ -104,18 +55,18 @@ class LogBatch:
             key = (target, subject, body["name"], time, 0, id, seq)
             # A choice among fewer than two answers is kept here too; drafting counts why it makes no pair.
             first = shown[0] if shown else None
-            self.choices.append(ChoiceRow._make((*key, source, first, json.dumps(shown), winner)))
+            self.choices.append(ChoiceEvent._make((*key, source, first, json.dumps(shown), winner)))
         elif variant == "Revocation":
             target = body["target"]
             key = (target, subject, body["name"], time, 1, id, seq)
             if target.startswith("choice-"):
-                self.choices.append(ChoiceRow._make((*key, source, None, "[]", "")))
+                self.choices.append(ChoiceEvent._make((*key, source, None, "[]", "")))
             else:
-                self.live.append(LiveRow._make((*key, None, source)))
+                self.live.append(FeedbackEvent._make((*key, None, source)))
         else:
             target = body["target"]
             name, up = self._polarity(variant, body)
-            self.live.append(LiveRow._make((target, subject, name, time, 0, id, seq, up, source)))
+            self.live.append(FeedbackEvent._make((target, subject, name, time, 0, id, seq, up, source)))
         self.targets.add(target)
         if is_end_user(source):
             self.rates[subject, int(time // abuse_rules.HOUR_S)] += 1
@@ -174,15 +125,15 @@ def read_range(log: Log, bounds: tuple[int, int]) -> LogBatch:
 
 
 @no_cycle_collection()
-def read_answers(log: Log, ids: Sequence[str]) -> list[AnswerRow]:
+def read_answers(log: Log, ids: Sequence[str]) -> list[RatedAnswer]:
     """The rows of those of these answers that the log holds."""
     return [answer_row(body) for body in log.lean_by_id(Interaction, ids).values()]
 
 
-def answer_row(body: dict[str, Any]) -> AnswerRow:
+def answer_row(body: dict[str, Any]) -> RatedAnswer:
     """The row of an interaction."""
     answer = body["answer"]
-    return AnswerRow(
+    return RatedAnswer(
         id=body["id"],
         prompt=body["prompt_hash"],
         subject=body["subject"],

@@ -72,9 +72,9 @@ class SelectedDraft:
     id: str = ""
 
     @property
-    def length_gap(self) -> int:
-        """By how many characters the chosen answer is longer."""
-        return self.facts.length - self.rejected.length if self.rejected else 0
+    def lengths(self) -> tuple[int, int]:
+        """Of both sides of a pair, in characters."""
+        return self.facts.length, (self.rejected or self.facts).length
 
 
 @dataclass(slots=True)
@@ -98,8 +98,10 @@ def select(
     counts.update(f"quarantine: {entry.rule}" for entry in selection.standings.quarantine)
     corrections: list[SelectedDraft] = []
     for draft, facts, rejected in index.drafts(query.after, query.since):
-        if reason := _refusal(draft, (facts, rejected), query):
-            counts[reason] += 1
+        if draft.prompt in query.held_out:
+            counts["left out: held-out prompt"] += 1
+        elif any(s and s.retain_until is not None and s.retain_until <= query.now for s in (facts, rejected)):
+            counts["left out: its time of retention is over"] += 1
         elif draft.rule == CORRECTION_RULE:
             corrections.append(SelectedDraft(draft, facts, rejected))
         else:
@@ -110,19 +112,12 @@ def select(
     for kind in KINDS:
         items = _without_contradictions(selection.chosen[kind], counts)
         if kind == "pair" and settings.length_ratio is not None:
-            items = _length_matched(items, settings.length_ratio, counts)
+            n, ratio = len(items), settings.length_ratio
+            items = [i for i in items if max(i.lengths) <= ratio * min(i.lengths)]
+            counts["left out: sides differ too much in length"] += n - len(items)
         _weigh(items, settings, newcomers)
         selection.chosen[kind] = _finish(_cap(items, settings, newcomers, selection), kind)
     return selection
-
-
-def _refusal(draft: Draft, sides: tuple[AnswerFacts | None, ...], query: SelectionQuery) -> str | None:
-    if draft.prompt in query.held_out:
-        return "left out: held-out prompt"
-    for side in sides:
-        if side is not None and side.retain_until is not None and side.retain_until <= query.now:
-            return "left out: its time of retention is over"
-    return None
 
 
 def _edits(
@@ -185,17 +180,6 @@ def _without_contradictions(items: list[SelectedDraft], counts: Counter[str]) ->
             contradicted |= {content, swapped}
     counts["left out: pairs that contradict each other"] += len(contradicted)
     return [item for content, item in by_content.items() if content not in contradicted]
-
-
-def _length_matched(items: list[SelectedDraft], ratio: float, counts: Counter[str]) -> list[SelectedDraft]:
-    """The pairs whose longer side is at most `ratio` times the shorter."""
-    kept = []
-    for item in items:
-        longer = item.facts.length + max(0, -item.length_gap)
-        if longer <= ratio * (longer - abs(item.length_gap)):
-            kept.append(item)
-    counts["left out: sides differ too much in length"] += len(items) - len(kept)
-    return kept
 
 
 def _weigh(items: list[SelectedDraft], settings: FeedbackRules, newcomers: frozenset[str]) -> None:

@@ -12,7 +12,7 @@ from operator import itemgetter
 from escultor.config import FeedbackRules
 from escultor.feedback import abuse_rules
 from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, QuarantineEntry
-from escultor.feedback.evidence import CHOICE, PRIOR_ACCURACY, REGENERATION, RaterTrust
+from escultor.feedback.evidence import CHOICE, PRIOR_ACCURACY, REGENERATION, RatedAnswer, RaterTrust
 from escultor.stats.logistic import log_odds, logistic
 from escultor.types import SourceKind
 
@@ -37,17 +37,17 @@ class RaterStandings:
     trust: RaterTrust
     gold: int  # answers judged by raters; where they are enough, `trust.accuracy` was measured on them
     first_share: float | None  # of the choices, how many took the answer shown first
-    quarantine: list[QuarantineEntry]
+    quarantine: list[QuarantineEntry]  # what is held back, the largest entries first
     released: list[str]  # ids of entries and of single events
     echoing_skills: list[str]  # whose nature it is to repeat the prompt
     anomalies: dict[str, list[tuple[float, float]]]  # end user -> held-back intervals
     echo_subjects: list[str]  # askers whose answers repeat their prompts
     settings: dict[str, float]  # those that drafts depend on
 
-    def is_echo(self, subject: str, skill: str, echoed: float) -> bool:
+    def is_echo(self, answer: RatedAnswer) -> bool:
         """Whether events about an answer are held back since it repeats its prompt."""
-        limit = self.settings["prompt_echo_share"]
-        return echoed >= limit and skill not in self.echoing_skills and subject in self.echo_subjects
+        repeats = answer.echoed >= self.settings["prompt_echo_share"]
+        return repeats and answer.skill not in self.echoing_skills and answer.subject in self.echo_subjects
 
     @property
     def common(self) -> tuple[object, ...]:
@@ -86,6 +86,7 @@ def measure_standings(
         _echo_counts(file, settings.prompt_echo_share)
     )
     held = [entry for entry in (*rate_entries, *echo_entries) if entry.id not in released]
+    held.sort(key=lambda entry: (-entry.n, entry.id))
     accuracy, gold = _measure_accuracy(file, settings.gold_items)
     bias, first_share = _measure_position_bias(file)
     groups = _collusion_groups(file)

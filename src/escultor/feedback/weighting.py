@@ -65,7 +65,7 @@ def apply_caps(items: Sequence[CapCost], room: CapRoom) -> tuple[list[bool], dic
         n, costs = len(staying), _costs(items, staying)
         staying = _within_caps(items, costs, staying, room)
         for side in (True, False):
-            own = [i for i in staying if items[i].side is side]
+            own = [i for i in staying if items[i].side == side]
             n_others = len(staying) - len(own)
             if own and n_others:
 
