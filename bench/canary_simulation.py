@@ -1,12 +1,12 @@
-"""The canary's error rates, by simulation: looks every 100 of 5,000 ratings per arm.
+"""The canary's error rates, by simulation: an analysis every 100 of 5,000 ratings per arm.
 
     python bench/canary_simulation.py [--runs 2000] [--seed 0]
 
 1  A/A, 10 % thumbs down on both sides: how often harm is ever called, by the tool's bounds and, beside them,
-   by a z-test that is read at every look as if it were the only one (about 32 % two-sided).
+   by a z-test that is read at every analysis as if it were the only one (about 32 % two-sided).
 2  10 % thumbs down against 8 %: at which number of ratings per arm the median trial is rolled back, over
    the number that a design of fixed size needs (two-sided 5 %, 80 % power: 3,213 per arm; one-sided: 2,530).
-3  The beta-binomial bounds of one rate, looked at after every trial: how often they are ever wrong.
+3  The beta-binomial bounds of one rate, analysed after every trial: how often they are ever wrong.
 
 Every share is printed with its Monte-Carlo standard error. One JSON object last.
 """
@@ -27,34 +27,34 @@ from escultor.rng import derive_seed
 from escultor.stats import sequential
 from escultor.stats.sequential import SubjectTally, harm, rate_bounds
 
-LOOKS, PER_LOOK, LEVEL, TUNED = 50, 100, 0.05, 3000
-# The same counts come up thousands of times: their exact bounds are worked out once.
+ANALYSES, PER_ANALYSIS, ALPHA, TUNED = 50, 100, 0.05, 3000
+# The same counts come up thousands of times: their exact bounds are computed once.
 sequential.rate_bounds = lru_cache(maxsize=None)(rate_bounds)
 
 
 def first_alarm(old: np.ndarray, new: np.ndarray) -> int | None:
-    """The look at which the tool calls harm; `old` and `new` are counts of events so far, (LOOKS,)."""
-    for at in range(LOOKS):
-        n = float(PER_LOOK * (at + 1))
+    """The analysis at which the tool shows harm; `old` and `new` are counts of events so far, (ANALYSES,)."""
+    for at in range(ANALYSES):
+        n = float(PER_ANALYSIS * (at + 1))
         tallies = [SubjectTally(int(n), n, k, n, k, k, k) for k in (float(old[at]), float(new[at]))]
-        if harm(tallies[:1], tallies[1:], LEVEL, TUNED).low > 0:
+        if harm(tallies[:1], tallies[1:], ALPHA, TUNED).low > 0:
             return at + 1
     return None
 
 
 def naive_alarm(old: np.ndarray, new: np.ndarray) -> bool:
-    n = PER_LOOK * np.arange(1, LOOKS + 1)
+    n = PER_ANALYSIS * np.arange(1, ANALYSES + 1)
     pooled = (old + new) / (2 * n)
     z = (new - old) / n / np.sqrt(np.maximum(pooled * (1 - pooled), 1e-12) * 2 / n)
     return bool((np.abs(z) > NormalDist().inv_cdf(0.975)).any())
 
 
 def counts(rng: np.random.Generator, rate: float) -> np.ndarray:
-    return np.cumsum(rng.binomial(PER_LOOK, rate, LOOKS))
+    return np.cumsum(rng.binomial(PER_ANALYSIS, rate, ANALYSES))
 
 
-def fixed_size(p: float, q: float, level: float) -> int:
-    z = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(0.8)
+def fixed_size(p: float, q: float, alpha: float) -> int:
+    z = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(0.8)
     return math.ceil(z * z * (p * (1 - p) + q * (1 - q)) / (p - q) ** 2)
 
 
@@ -63,9 +63,9 @@ def stops(runs: int, seed: int, p: float, q: float) -> dict[str, object]:
     for run in range(runs):
         rng = np.random.default_rng(derive_seed(seed, "harm", p, q, run))
         at = first_alarm(counts(rng, p), counts(rng, q))
-        found.append(math.inf if at is None else at * PER_LOOK)
+        found.append(math.inf if at is None else at * PER_ANALYSIS)
     median = float(np.median(found))
-    sizes = {name: fixed_size(p, q, level) for name, level in (("two_sided", 0.025), ("one_sided", 0.05))}
+    sizes = {name: fixed_size(p, q, alpha) for name, alpha in (("two_sided", 0.025), ("one_sided", 0.05))}
     return {
         "median_stop_per_arm": median if math.isfinite(median) else None,
         "stopped_by_5000": share(sum(map(math.isfinite, found)), runs),
@@ -75,14 +75,14 @@ def stops(runs: int, seed: int, p: float, q: float) -> dict[str, object]:
 
 
 def one_rate(runs: int, seed: int) -> dict[str, object]:
-    """Trials in which the bounds of one rate were ever wrong, over 1,000 looks."""
+    """Trials in which the bounds of one rate were ever wrong, over 1,000 analyses."""
     found = {}
     for p in (0.01, 0.1, 0.5):
         rng = np.random.default_rng(derive_seed(seed, "rate", p))
         n = np.arange(1, 1001)
         wrong = 0
         for _ in range(runs // 10):
-            low, high = rate_bounds(np.cumsum(rng.random(1000) < p), n, LEVEL)
+            low, high = rate_bounds(np.cumsum(rng.random(1000) < p), n, ALPHA)
             wrong += bool(((low > p) | (high < p)).any())
         found[str(p)] = share(wrong, runs // 10)
     return found

@@ -101,11 +101,11 @@ def judged(shell: Shell, verdict: Verdict) -> CommandResult:
 def canary(
     shell: Shell,
     order: Annotated[
-        str, typer.Argument(metavar="start|watch|stop", help="Begin a trial, look at it, or end it.")
+        str, typer.Argument(metavar="start|watch|stop", help="Begin a trial, analyse it, or end it.")
     ],
     candidate: Annotated[str | None, typer.Argument(help="start: checkpoint id, alias or folder.")] = None,
     every: Annotated[
-        float | None, typer.Option("--every", help="watch: seconds between looks, until the trial ends.")
+        float | None, typer.Option("--every", help="watch: seconds between analyses, until the trial ends.")
     ] = None,
 ) -> CommandResult:
     """Try a candidate among people: shadow, then a growing share, rolled back when harm is shown."""
@@ -131,7 +131,7 @@ def _ordered(shell: Shell, store: Store, candidate: str | None) -> CommandResult
         if not steps:
             raise InputError("no canary trial is in progress", remedy="there is nothing to stop")
         champion = steps[-1].aliases[registry.CHAMPION]
-        made = registry.deployment_for("canary: stopped by a person", champion, steps[-1])
+        deployment = registry.deployment_for("canary: stopped by a person", champion, steps[-1])
     else:
         checkpoint = keep_model(store, checked_model(shell, candidate))
         policy = shell.config.canary
@@ -140,11 +140,18 @@ def _ordered(shell: Shell, store: Store, candidate: str | None) -> CommandResult
             raise InputError(
                 "a trial must not start with all subjects", policy.shares, "a first share below 1"
             )
-        made = registry.trial("canary: begun by a person", checkpoint.id, share, registry.current(history))
-    store.log.append(made)
-    shell.say(f"{made.because}; shares {made.shares}", "bold")
+        deployment = registry.trial(
+            "canary: begun by a person", checkpoint.id, share, registry.current(history)
+        )
+    store.log.append(deployment)
+    shell.say(f"{deployment.because}; shares {deployment.shares}", "bold")
     return CommandResult(
-        {"deployment": made.id, "because": made.because, "shares": made.shares, **made.aliases}
+        {
+            "deployment": deployment.id,
+            "because": deployment.because,
+            "shares": deployment.shares,
+            **deployment.aliases,
+        }
     )
 
 
@@ -159,8 +166,8 @@ def _watched(shell: Shell, store: Store, every: float | None) -> CommandResult:
     while True:
         move = service.analyse()
         shell.say(f"{move.kind}: {move.reason}", "bold")
-        for name, found in move.guards.items():
-            shell.say(f"  {figure(name, found)}")
+        for name, harm in move.guards.items():
+            shell.say(f"  {figure(name, harm)}")
         if every is None or move.kind in ("rollback", "complete"):
             break
         time.sleep(every)

@@ -47,7 +47,7 @@ class PagePart:
 class VerdictPage:
     word: str  # Promote, Hold, Reject
     title: str
-    summary: tuple[str, ...]  # sentences for whoever reads no further
+    summary: tuple[str, ...]  # sentences that need no statistics
     parts: tuple[PagePart, ...]
     names: tuple[str, str]
 
@@ -57,7 +57,7 @@ def page_of(record: DecisionRecord) -> VerdictPage:
     verdict, trade, inputs = record.verdict, record.trade_off, record.inputs
     because, names = verdict.because, inputs.names
     deciding = tuple(e for e in because.effects if e.role != "info")
-    told = tuple(e for e in because.effects if e.role == "info")
+    info = tuple(e for e in because.effects if e.role == "info")
     parts = (
         PagePart(
             "effects", "What decides", _EFFECTS, (Plot(deciding), _effects(deciding)) if deciding else ()
@@ -67,7 +67,7 @@ def page_of(record: DecisionRecord) -> VerdictPage:
         PagePart("slices", "By slice", _SLICES, _slices(because.slices)),
         PagePart("regressions", "Where it got worse", _WORST, record.regressions),
         PagePart("speed", "Speed and cost", _SPEED, _speed(inputs)),
-        PagePart("told", "Also measured", _TOLD, (_effects(told),) if told else ()),
+        PagePart("told", "Also measured", _TOLD, (_effects(info),) if info else ()),
         PagePart("method", "How it was decided", "", (_method(inputs, because),)),
     )
     title = f"{names[1]} against {names[0]}"
@@ -90,39 +90,41 @@ _SPEED = "Measured on one machine; costs follow from its hourly price."
 _TOLD = "Metrics that the policy does not name. They decide nothing."
 
 
-# --- for whoever reads no further ---------------------------------------------------------------
+# --- summary ----------------------------------------------------------------------------------
 
 
 def _summary(verdict: Verdict, names: tuple[str, str], trade: TradeOff | None) -> tuple[str, ...]:
     because = verdict.because
     better = [e for e in because.effects if e.state == "better"]
-    said = {
+    advice = {
         "Promote": f"Deploy {names[1]}: it is shown to be better, and nothing that must hold got worse.",
         "Reject": f"Do not deploy {names[1]}.",
         "Hold": f"Keep {names[0]} for now: the comparison does not show enough to replace it.",
     }[type(verdict).__name__]
-    found = [said]
-    found += [
+    sentences = [advice]
+    sentences += [
         f"{e.metric} goes from {number(e.champion)} to {number(e.candidate)}: {signed(e.difference)}, "
         f"95 % interval {number(e.low)} to {number(e.high)}, on {e.n:,} items."
         for e in better
     ]
     if not isinstance(verdict, Promote):
-        found += [
+        sentences += [
             f"{e.metric} is shown to be worse: {signed(e.difference)}."
             for e in because.effects
             if e.state in ("worse", "broken")
         ]
-        found += [f"Veto: {v.name} is {_seen(v)}, {v.limit}." for v in because.vetoes if v.state != "kept"]
+        sentences += [
+            f"Veto: {v.name} is {_seen(v)}, {v.limit}." for v in because.vetoes if v.state != "kept"
+        ]
     if isinstance(verdict, Hold) and verdict.n_needed is not None:
-        found.append(
+        sentences.append(
             f"About {verdict.n_needed:,} items would be enough, four times in five, if it is so at all."
         )
     if isinstance(verdict, Hold) and not better and not because.effects:
-        found.append(because.reason)
+        sentences.append(because.reason)
     if trade is not None:
-        found.append(f"As a smaller model: {trade.recommendation}")
-    return tuple(found)
+        sentences.append(f"As a smaller model: {trade.recommendation}")
+    return tuple(sentences)
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ def _effects(effects: tuple[Effect, ...]) -> PageTable:
     for e in effects:
         role = f"guard, margin {e.margin:g}" if e.role == "guard" else e.role
         name = f"{e.metric} (lower is better)" if e.lower_is_better else e.metric
-        p = MISSING if e.state == "told" else f"{e.p_value:.2g} (level {e.level:.2g})"
+        p = MISSING if e.state == "told" else f"{e.p_value:.2g} (alpha {e.level:.2g})"
         interval = f"{number(e.low)} to {number(e.high)}"
         figures = (number(e.champion), number(e.candidate), signed(e.difference), interval, p)
         rows.append((name, role, *figures, _STATES[e.state] or MISSING))
@@ -214,12 +216,12 @@ def _speed(inputs: DecisionInputs) -> tuple[PageTable | Latencies, ...]:
             before, after = old.get(key), new.get(key)
             ratio = f"{after / before:.2f} ×" if before and after is not None else MISSING
             rows.append((name, shown(before, write), shown(after, write), ratio))
-    found: list[PageTable | Latencies] = []
+    parts: list[PageTable | Latencies] = []
     if all(inputs.latencies):
-        found.append(Latencies(inputs.names, inputs.latencies))
+        parts.append(Latencies(inputs.names, inputs.latencies))
     if rows:
-        found.append(PageTable(("Figure", *inputs.names, "Ratio"), tuple(rows)))
-    return tuple(found)
+        parts.append(PageTable(("Figure", *inputs.names, "Ratio"), tuple(rows)))
+    return tuple(parts)
 
 
 def _method(inputs: DecisionInputs, because: Comparison) -> PageTable:
