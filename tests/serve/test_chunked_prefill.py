@@ -1,5 +1,5 @@
-"""Long prompts among streams, pass by pass: no stream waits for the whole of another's prompt, and who leaves
-on the way, or while waiting, is forgotten."""
+"""Chunked prefill, pass by pass: no stream waits for the whole of another's prompt, and a client that leaves
+meanwhile frees its place."""
 
 import asyncio
 import threading
@@ -47,7 +47,7 @@ async def begun(stream, may):
     return first.result()
 
 
-def handed_in(engine):
+def submitted(engine):
     return engine._worker.waiting or engine._worker._prefills
 
 
@@ -69,7 +69,7 @@ def test_a_stream_goes_on_while_a_long_prompt_is_computed_and_both_say_what_they
         first = await begun(stream, may)
         before = len(shapes)
         late = asyncio.ensure_future(collected(engine, long))
-        await until(lambda: handed_in(engine))
+        await until(lambda: submitted(engine))
         may.release(1000)
         rest = [event async for event in stream]
         return shapes[before:], text([first, *rest]), text(await late)
@@ -98,7 +98,7 @@ def test_who_leaves_while_a_prompt_is_computed_is_forgotten_and_the_others_go_on
         await begun(stream, may)
         before = len(shapes)
         leaving = asyncio.ensure_future(anext(engine.stream(LONG)))
-        await until(lambda: handed_in(engine))
+        await until(lambda: submitted(engine))
         may.release(6)
         await until(lambda: len(shapes) >= before + 6)
         leaving.cancel()

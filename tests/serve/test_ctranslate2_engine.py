@@ -1,4 +1,4 @@
-"""The fast engine says what the checkpoint says, token by token, or does not serve at all."""
+"""The CTranslate2 engine answers as the checkpoint does, token by token, or does not serve."""
 
 import asyncio
 import threading
@@ -103,7 +103,7 @@ def test_a_stop_text_ends_an_answer(folder, copies):
     assert events[-1].finish_reason == "stop"
 
 
-def test_what_the_fast_engine_cannot_do_is_done_all_the_same(folder, copies):
+def test_requests_that_ctranslate2_does_not_support_go_to_the_transformers_engine(folder, copies):
     scored = GenerationRequest("The red cat", Sampling(max_new_tokens=2), echo=True, top_logprobs=1)
     kinds = [type(e) for e in run(lambda engine: collected(engine, scored), folder, copies)]
     assert kinds[0].__name__ == "ScoredPrompt"
@@ -120,13 +120,13 @@ def test_a_model_is_converted_once_for_its_content(folder, tmp_path):
     assert convert(tmp_path / "other", tmp_path) != first
 
 
-def test_half_a_conversion_is_made_anew(folder, tmp_path):
+def test_an_incomplete_conversion_is_repeated(folder, tmp_path):
     first = convert(folder, tmp_path)
     (first / WEIGHTS).unlink()
     assert (convert(folder, tmp_path) / WEIGHTS).is_file()
 
 
-def test_a_copy_that_says_other_things_does_not_serve(folder, copies):
+def test_a_copy_that_answers_differently_does_not_serve(folder, copies):
     other = lively(11)
     with pytest.raises(ModelError, match="does not say what the checkpoint says"):
         open_engine(Loaded(other.model, other.tokenizer), folder, "v1", SETTINGS, copies)

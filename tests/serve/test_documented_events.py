@@ -1,4 +1,4 @@
-"""The events that the document shows are taken in as they stand there, one of each kind."""
+"""The example events in docs/feedback.md are accepted, and there is one of each kind."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from escultor.types import SourceKind
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "feedback.md").read_text()
 
 
-def test_the_events_that_the_document_shows_are_taken_in():
+def test_the_documented_events_are_accepted():
     (block,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
     shown = [json.loads(line) for line in block.splitlines()]
     for body in shown:
@@ -21,7 +21,7 @@ def test_the_events_that_the_document_shows_are_taken_in():
     assert {body.get("kind") for body in shown} == {None, *KINDS}
 
 
-def test_the_names_that_the_document_gives_are_all_there_are():
+def test_the_documented_names_are_all_there_are():
     said = " ".join(DOCUMENT.split())
     names = re.search(r"Implicit names are (.*?)\. ", said)
     assert names

@@ -127,7 +127,7 @@ def test_the_script_is_served_as_a_script(side):
 
 
 @pytest.mark.parametrize("array", [False, True])
-def test_calls_served_elsewhere_come_in_and_repeating_is_harmless(side, array):
+def test_imported_calls_are_kept_and_repeating_is_harmless(side, array):
     rows = [json.loads(line) for line in LINES.splitlines()]
     broken = [*rows, {"id": "x"}, rows[0] | {"answer": "another"}]
     if array:
@@ -151,7 +151,7 @@ def test_calls_served_elsewhere_come_in_and_repeating_is_harmless(side, array):
     assert side.log.get(Interaction, "call-2").answer == "Ebro."
 
 
-def test_a_person_is_erased_over_http_and_what_is_about_them_is_refused_after(side):
+def test_a_person_is_erased_over_http_and_their_later_data_is_refused(side):
     ask = ASK | {"user": "carol"}
     id = side.client.post("/v1/chat/completions", json=ask).json()["id"]
     side.client.post("/v1/feedback", json={"id": id, "value": True, "user": "bob"})

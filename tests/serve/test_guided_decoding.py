@@ -1,4 +1,4 @@
-"""A schema that is given up midway: the caller is told, its neighbours are not touched, its row is kept."""
+"""A schema that cannot be followed: an error for its client, no change to other answers, its row is kept."""
 
 import asyncio
 import json

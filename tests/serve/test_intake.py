@@ -1,4 +1,4 @@
-"""Intake: durable when acknowledged, idempotent on id, each event's fault its own, orphans welcome."""
+"""Feedback intake: durable when acknowledged, idempotent on id, one result for each event."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ def answer(id: str, subject: str = "ann") -> Interaction:
     )  # fmt: skip
 
 
-class House:
+class IntakeStore:
     """A store, a writer and an intake whose clock stands where it is put."""
 
     def __init__(self, store, **settings):
@@ -43,9 +43,9 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path):
+def side(tmp_path):
     with open_store(str(tmp_path)) as store:
-        made = House(store)
+        made = IntakeStore(store)
         yield made
         made.writer.close()
 
@@ -54,115 +54,115 @@ def thumb(id, value=True, target="a", **more):
     return {"kind": "boolean", "id": id, "target": target, "value": value, **more}
 
 
-def test_what_is_accepted_is_in_the_log_and_needs_no_answer_there(house):
-    (taken,) = house.add({"id": "chatcmpl-unheard-of", "value": True})
+def test_what_is_accepted_is_in_the_log_and_needs_no_answer_there(side):
+    (taken,) = side.add({"id": "chatcmpl-unheard-of", "value": True})
     assert taken.status == "accepted"
-    assert house.kept() == [Rating(str(taken.id), 1000.0, "chatcmpl-unheard-of", "the-key", "thumb", True)]
-    page = house.page("chatcmpl-unheard-of")
+    assert side.kept() == [Rating(str(taken.id), 1000.0, "chatcmpl-unheard-of", "the-key", "thumb", True)]
+    page = side.page("chatcmpl-unheard-of")
     assert not page.known
-    house.store.log.append(answer("chatcmpl-unheard-of"))
-    assert house.page("chatcmpl-unheard-of").known
+    side.store.log.append(answer("chatcmpl-unheard-of"))
+    assert side.page("chatcmpl-unheard-of").known
 
 
-def test_each_event_of_a_batch_has_its_own_outcome(house):
-    house.store.log.append(answer("gone", "ann"))
-    house.store.log.erase("ann", by="ann")
-    house.add(thumb("old"))
-    outcomes = house.add(
+def test_each_event_of_a_batch_has_its_own_outcome(side):
+    side.store.log.append(answer("gone", "ann"))
+    side.store.log.erase("ann", by="ann")
+    side.add(thumb("old"))
+    outcomes = side.add(
         thumb("n1"), 7, thumb("old", value=False), thumb("x", target="gone"), thumb("old"), thumb("n2"),
         thumb("n1"), thumb("n1", value=False),
     )  # fmt: skip
     assert [o.status for o in outcomes] == [
         "accepted", "refused", "conflict", "erased", "accepted", "accepted", "accepted", "conflict",
     ]  # fmt: skip
-    assert [event.id for event in house.kept()] == ["old", "n1", "n2"]
+    assert [event.id for event in side.kept()] == ["old", "n1", "n2"]
     shown = outcomes[2].model_dump(exclude_defaults=True)
     assert shown["id"] == "old"
     assert "names one content for ever" in shown["error"]
     assert outcomes[0].model_dump(exclude_defaults=True) == {"id": "n1", "status": "accepted"}
 
 
-def test_repeating_later_changes_nothing_unless_the_client_said_another_time(house):
-    house.add(thumb("undated"), thumb("dated", ts=900.0))
-    house.now = 2000.0
-    again = house.add(thumb("undated"), thumb("dated", ts=900.0), thumb("dated", ts=901.0))
+def test_repeating_later_changes_nothing_unless_the_client_said_another_time(side):
+    side.add(thumb("undated"), thumb("dated", ts=900.0))
+    side.now = 2000.0
+    again = side.add(thumb("undated"), thumb("dated", ts=900.0), thumb("dated", ts=901.0))
     assert [o.status for o in again] == ["accepted", "accepted", "conflict"]
-    assert [(event.id, event.time) for event in house.kept()] == [("undated", 1000.0), ("dated", 900.0)]
+    assert [(event.id, event.time) for event in side.kept()] == [("undated", 1000.0), ("dated", 900.0)]
 
 
 def test_too_many_events_are_refused_and_none_is_kept(tmp_path):
     with open_store(str(tmp_path)) as store:
-        house = House(store, batch=3)
+        side = IntakeStore(store, batch=3)
         with pytest.raises(InputError, match="too many events in one request; got: 4; allowed: 3"):
-            house.add(*[{"id": "a", "value": True}] * 4)
-        assert house.kept() == []
-        house.writer.close()
+            side.add(*[{"id": "a", "value": True}] * 4)
+        assert side.kept() == []
+        side.writer.close()
 
 
-def test_where_the_store_fails_nothing_is_acknowledged(house, monkeypatch):
+def test_where_the_store_fails_nothing_is_acknowledged(side, monkeypatch):
     def full(groups):
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(house.store.log, "append_each", full)
+    monkeypatch.setattr(side.store.log, "append_each", full)
     with pytest.raises(StoreError, match="the disk is full"):
-        house.add(thumb("a"))
+        side.add(thumb("a"))
 
 
 # --- reading ----------------------------------------------------------------------------------
 
 
-def test_what_was_said_is_shown_page_by_page_with_what_holds_now(house):
+def test_what_was_said_is_shown_page_by_page_with_what_holds_now(side):
     for k in range(5):
-        house.now += 1
-        house.add(thumb(f"r{k}", value=k % 2 == 0, source={"id": "ann"}))
-    house.add(thumb("other", target="b"))
-    first = house.page("a", limit=3)
+        side.now += 1
+        side.add(thumb(f"r{k}", value=k % 2 == 0, source={"id": "ann"}))
+    side.add(thumb("other", target="b"))
+    first = side.page("a", limit=3)
     assert [event.id for _, event in first.events] == ["r0", "r1", "r2"]
     assert first.more
-    rest = house.page("a", after=first.events[-1][0], limit=3)
+    rest = side.page("a", after=first.events[-1][0], limit=3)
     assert [event.id for _, event in rest.events] == ["r3", "r4"]
     assert not rest.more
     assert [event.id for event in first.live] == [event.id for event in rest.live] == ["r4"]
 
 
-def test_a_choice_is_shown_with_each_of_its_answers(house):
+def test_a_choice_is_shown_with_each_of_its_answers(side):
     comparison = {"candidates": ["a", "b"], "winner": None, "shown_order": ["b", "a"]}
-    house.add({"kind": "comparison", "comparison": comparison})
-    (event,) = [event for _, event in house.page("b").events]
+    side.add({"kind": "comparison", "comparison": comparison})
+    (event,) = [event for _, event in side.page("b").events]
     assert isinstance(event, Choice)
-    assert house.page("a").live == (event,)
+    assert side.page("a").live == (event,)
 
 
 # --- withdrawing ------------------------------------------------------------------------------
 
 
-def test_withdrawing_is_a_revocation_and_doing_it_again_changes_nothing(house):
-    house.add(thumb("r"))
-    house.now += 50
-    first, again = house.withdraw("r"), house.withdraw("r")
+def test_withdrawing_is_a_revocation_and_doing_it_again_changes_nothing(side):
+    side.add(thumb("r"))
+    side.now += 50
+    first, again = side.withdraw("r"), side.withdraw("r")
     assert first == again == Revocation("revoke-r", 1000.0, "a", "the-key", "thumb")
-    assert len(house.kept()) == 2
-    assert house.page("a").live == ()
+    assert len(side.kept()) == 2
+    assert side.page("a").live == ()
 
 
-def test_withdrawing_an_old_word_leaves_a_later_one(house):
-    house.add(thumb("old"))
-    house.now += 1
-    house.add(thumb("new", value=False))
-    house.withdraw("old")
-    assert [event.id for event in house.page("a").live] == ["new"]
-    house.withdraw("new")
-    assert house.page("a").live == ()
-    house.now += 1
-    house.add(thumb("newest"))
-    assert [event.id for event in house.page("a").live] == ["newest"]
+def test_withdrawing_an_old_word_leaves_a_later_one(side):
+    side.add(thumb("old"))
+    side.now += 1
+    side.add(thumb("new", value=False))
+    side.withdraw("old")
+    assert [event.id for event in side.page("a").live] == ["new"]
+    side.withdraw("new")
+    assert side.page("a").live == ()
+    side.now += 1
+    side.add(thumb("newest"))
+    assert [event.id for event in side.page("a").live] == ["newest"]
 
 
-def test_a_choice_can_be_withdrawn_and_a_withdrawal_cannot(house):
+def test_a_choice_can_be_withdrawn_and_a_withdrawal_cannot(side):
     comparison = {"candidates": ["a", "b"], "winner": "b", "shown_order": ["b", "a"]}
-    house.add({"kind": "comparison", "id": "pick", "comparison": comparison})
-    house.withdraw("pick")
-    assert house.page("b").live == ()
+    side.add({"kind": "comparison", "id": "pick", "comparison": comparison})
+    side.withdraw("pick")
+    assert side.page("b").live == ()
     with pytest.raises(DataError, match="cannot be withdrawn"):
-        house.withdraw("revoke-pick")
-    assert house.withdraw("unheard-of") is None
+        side.withdraw("revoke-pick")
+    assert side.withdraw("unheard-of") is None

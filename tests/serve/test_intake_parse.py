@@ -1,4 +1,4 @@
-"""What clients may say, as pure functions: every form, every refusal, and nothing that breaks the parser."""
+"""Parsing of feedback events: every form, every refusal, and no input that breaks the parser."""
 
 import math
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ BROWSER = FeedbackAuthor("nobody", str, TokenGrant("a", "the-person", ("thumb", 
 ABOUT = ("fb", NOW, "a", "hash(u)")
 
 
-def said(body, author=KEY, now=NOW):
+def parsed(body, author=KEY, now=NOW):
     return parse(body, author, SETTINGS, now)
 
 
@@ -59,7 +59,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("body", "event"), FORMS, ids=lambda value: getattr(value, "get", str)("kind"))
 def test_every_form_becomes_its_record(body, event):
-    found = said(body)
+    found = parsed(body)
     assert found.event == event
     assert (found.dated, found.not_kept) == (False, ())
 
@@ -76,7 +76,7 @@ def test_every_form_becomes_its_record(body, event):
     ],
 )
 def test_the_short_form_is_a_thumb_a_score_or_a_withdrawal(value, more, kind, name):
-    event = said({"id": "chatcmpl-1", "value": value, **more}).event
+    event = parsed({"id": "chatcmpl-1", "value": value, **more}).event
     assert (type(event), name_of(event), target_of(event)) == (kind, name, "chatcmpl-1")
     assert event.subject == "the-key"
     assert event.id.startswith("fb-")
@@ -84,13 +84,13 @@ def test_the_short_form_is_a_thumb_a_score_or_a_withdrawal(value, more, kind, na
         assert (event.value, type(event.value)) == (value, bool if isinstance(value, bool) else float)
 
 
-def test_what_has_no_place_is_reported_not_swallowed():
+def test_parts_that_are_not_kept_are_reported():
     body = long("demonstration", name="edit", output=EDIT) | {"source": {"kind": "llm_judge", "version": "2"}}
-    found = said(body)
+    found = parsed(body)
     assert found.not_kept == ("source.version", "name")
     assert found.event.source is SourceKind.LLM_JUDGE
     shown = {"kind": "comparison", "target": {"type": "conversation", "id": "c"}, "comparison": CHOICE}
-    assert said(shown).not_kept == ("target",)
+    assert parsed(shown).not_kept == ("target",)
 
 
 @pytest.mark.parametrize(
@@ -129,29 +129,29 @@ def test_what_has_no_place_is_reported_not_swallowed():
         (long("boolean", value=True, ts=NOW - 32 * 86400), "`ts` is out of range"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_with_the_reason(body, problem):
+def test_invalid_events_are_refused_with_the_reason(body, problem):
     with pytest.raises(InputError, match=problem):
-        said(body)
+        parsed(body)
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
-def test_no_rating_takes_the_place_of_what_has_a_meaning_of_its_own(name):
+def test_no_rating_has_a_reserved_name(name):
     with pytest.raises(InputError):
-        said(long("boolean", name=name, value=True))
+        parsed(long("boolean", name=name, value=True))
 
 
-def test_a_clock_that_is_a_little_ahead_counts_as_now_so_that_no_word_outlasts_a_later_one():
-    assert (said(long("revoke", name="thumb", ts=NOW + 200)).event.time) == NOW
-    assert not said(long("revoke", name="thumb", ts=NOW + 200)).dated
-    earlier = said(long("revoke", name="thumb", ts=datetime.fromtimestamp(NOW - 60, UTC).isoformat()))
+def test_a_clock_slightly_ahead_counts_as_now_so_that_no_event_outranks_a_later_one():
+    assert (parsed(long("revoke", name="thumb", ts=NOW + 200)).event.time) == NOW
+    assert not parsed(long("revoke", name="thumb", ts=NOW + 200)).dated
+    earlier = parsed(long("revoke", name="thumb", ts=datetime.fromtimestamp(NOW - 60, UTC).isoformat()))
     assert (earlier.event.time, earlier.dated) == (NOW - 60, True)
 
 
 # --- browsers ---------------------------------------------------------------------------------
 
 
-def test_a_browser_speaks_for_the_person_of_its_token():
-    event = said({"id": "a", "value": True}, BROWSER).event
+def test_an_event_by_token_is_of_the_subject_of_the_token():
+    event = parsed({"id": "a", "value": True}, BROWSER).event
     assert (event.subject, event.source) == ("the-person", SourceKind.END_USER)
 
 
@@ -169,15 +169,15 @@ def test_a_browser_speaks_for_the_person_of_its_token():
 )
 def test_a_token_allows_one_person_one_answer_and_some_names(body, problem):
     with pytest.raises(InputError, match=problem):
-        said(body, BROWSER)
+        parsed(body, BROWSER)
 
 
 def test_the_ids_browsers_send_are_their_own():
-    mine = said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
+    mine = parsed({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
     other = FeedbackAuthor("", str, TokenGrant("a", "another", ("remark",), NOW + 60))
     assert mine != "fb"
-    assert mine == said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
-    assert mine != said({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, other).event.id
+    assert mine == parsed({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, BROWSER).event.id
+    assert mine != parsed({"kind": "comment", "id": "fb", "target": "a", "text": "x"}, other).event.id
 
 
 # --- anything at all --------------------------------------------------------------------------
@@ -194,10 +194,10 @@ VALUES = json_values | st.sampled_from([*WORDS, CHOICE, EDIT])
 
 @settings(max_examples=300, deadline=None)
 @given(json_values | st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6), st.booleans())
-def test_any_json_becomes_an_event_in_bounds_or_is_refused_in_words(body, browser):
+def test_any_json_becomes_an_event_in_bounds_or_is_refused_with_a_message(body, browser):
     author = BROWSER if browser else KEY
     try:
-        event = said(body, author).event
+        event = parsed(body, author).event
     except InputError as error:
         problem = str(error)
     else:
@@ -217,5 +217,5 @@ def test_a_browser_has_judged_nothing_before_it_had_the_answer():
     body = {"kind": "boolean", "target": "a", "value": True, "ts": NOW - 20 * DAY_S}
     until = NOW + (SETTINGS.token_days - 1) * DAY_S  # the answer is a day old
     grant = TokenGrant("a", "the-person", ("thumb",), until)
-    assert said(body, FeedbackAuthor("", str, grant)).event.time == NOW - DAY_S
-    assert said(body).event.time == NOW - 20 * DAY_S  # an application's key is believed
+    assert parsed(body, FeedbackAuthor("", str, grant)).event.time == NOW - DAY_S
+    assert parsed(body).event.time == NOW - 20 * DAY_S  # an application's key is believed

@@ -1,4 +1,4 @@
-"""Versions that are adapters: each answers as the merged model would, over weights that are loaded once."""
+"""Adapters served over one base: each answers as its merged model, and the base is loaded once."""
 
 import asyncio
 

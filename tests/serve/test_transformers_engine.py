@@ -1,4 +1,4 @@
-"""The engine in this process: many answers at once, each as it would be alone; nobody is left waiting."""
+"""The transformers engine: many answers at once, each as it would be alone; no client waits for ever."""
 
 import asyncio
 import json
@@ -194,7 +194,7 @@ def test_a_step_that_fails_ends_its_answers_and_no_later_one(monkeypatch):
     assert isinstance(run(work)[-1], End)
 
 
-def test_when_the_thread_dies_nobody_waits_and_later_asks_are_told():
+def test_when_the_thread_dies_all_requests_fail_and_later_ones_are_refused():
     async def work(engine):
         slow = engine.stream(ask(1, 200))
         await anext(slow)
@@ -260,7 +260,7 @@ def test_adapters_come_and_go_while_answers_are_given_and_none_is_mixed_up(base,
 
 
 @PEFT_WARNS
-def test_an_adapter_in_use_is_unloaded_without_a_word_and_the_others_stay(base, tmp_path):
+def test_an_adapter_in_use_is_unloaded_without_a_warning_and_the_others_stay(base, tmp_path):
     from escultor.model.hot_adapters import HotAdapters
 
     loaded = load(str(base))

@@ -1,4 +1,4 @@
-"""What an upstream is asked, and what its answer becomes."""
+"""The requests an upstream gets, and the events its replies become."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mock_upstream import PIECES, USAGE, MockUpstream, answers, choice, completion, serves, streams
-from upstream_asks import CHAT, TEXT, asked, end_of, engine, events, scored_of, text_of
+from upstream_requests import CHAT, TEXT, all_events, end_of, engine, events, scored_of, text_of
 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, InputError, UpstreamFault
@@ -23,20 +23,20 @@ WHOLE = replace(CHAT, streamed=False)
 @pytest.mark.parametrize("ask", [CHAT, WHOLE], ids=["streamed", "in one piece"])
 def test_an_answer_comes_with_its_end_and_the_usage_that_the_upstream_counted(ask):
     with MockUpstream(serves()) as mock:
-        found = asked(mock, ask)
+        found = all_events(mock, ask)
     assert text_of(found) == "".join(PIECES)
     assert end_of(found).finish_reason == "stop"
     assert end_of(found).usage == Usage(USAGE["prompt_tokens"], USAGE["completion_tokens"])
     assert end_of(found).compute_s == 0
 
 
-def test_every_word_of_an_ask_reaches_the_upstream():
+def test_every_parameter_of_a_request_reaches_the_upstream():
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     with MockUpstream(serves(), serves(), streams({"choices": []}, choice("{}", "stop"))) as mock:
-        asked(mock, replace(WHOLE, stop=("\n", "END")))
-        asked(mock, CHAT)
-        asked(mock, replace(CHAT, schema={}))
-        asked(mock, replace(CHAT, schema=schema))
+        all_events(mock, replace(WHOLE, stop=("\n", "END")))
+        all_events(mock, CHAT)
+        all_events(mock, replace(CHAT, schema={}))
+        all_events(mock, replace(CHAT, schema=schema))
         bodies = [request.body for request in mock.asked]
         assert {request.path for request in mock.asked} == {"/v1/chat/completions"}
     sampling = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 16, "seed": 7, "model": "tiny"}
@@ -54,17 +54,17 @@ def test_every_word_of_an_ask_reaches_the_upstream():
 def test_usage_is_estimated_and_marked_where_the_upstream_gives_none():
     for usage in (None, {}, {"prompt_tokens": -1, "completion_tokens": 2}, "many"):
         with MockUpstream(answers(completion("four", usage))) as mock:
-            found = end_of(asked(mock, WHOLE)).usage
+            found = end_of(all_events(mock, WHOLE)).usage
         assert found == Usage(5, 1, estimated=True)  # 17 and 4 bytes
     with MockUpstream(streams(choice("four", "stop"))) as mock:
-        assert end_of(asked(mock)).usage.estimated
+        assert end_of(all_events(mock)).usage.estimated
 
 
 def test_logprobs_of_a_chat_come_with_their_bytes_and_alternatives():
     top = [{"token": "cat", "logprob": -0.5, "bytes": None}, {"token": "�", "logprob": -1.5, "bytes": [240]}]
     said = {"content": [{"token": "cat", "logprob": -0.5, "bytes": [99, 97, 116], "top_logprobs": top}]}
     with MockUpstream(streams(choice("cat", "stop", logprobs=said))) as mock:
-        delta, _ = asked(mock, replace(CHAT, top_logprobs=2))
+        delta, _ = all_events(mock, replace(CHAT, top_logprobs=2))
         assert mock.asked[0].body["logprobs"] is True
         assert mock.asked[0].body["top_logprobs"] == 2
     (token,) = delta.logprobs
@@ -84,7 +84,7 @@ def test_a_scored_prompt_comes_first_and_apart_from_its_answer(prompt, usage):
     said = {"text": "The cat sings", "logprobs": logprobs, "finish_reason": "length"}
     body = json.dumps({"choices": [said], "usage": usage}).encode()
     with MockUpstream(answers(body)) as mock:
-        found = asked(mock, replace(TEXT, prompt=prompt, echo=True, top_logprobs=2))
+        found = all_events(mock, replace(TEXT, prompt=prompt, echo=True, top_logprobs=2))
         sent = mock.asked[0]
     assert sent.path == "/v1/completions"
     assert sent.body["prompt"] == (prompt if isinstance(prompt, str) else list(prompt))
@@ -99,14 +99,14 @@ def test_a_scored_prompt_comes_first_and_apart_from_its_answer(prompt, usage):
 def test_what_an_upstream_cannot_do_is_refused_before_anything_is_said():
     text = json.dumps({"choices": [{"text": "sings", "finish_reason": "stop"}]}).encode()
     with MockUpstream(answers(text)) as mock, pytest.raises(InputError, match="echo"):
-        asked(mock, replace(TEXT, echo=True, top_logprobs=0))
+        all_events(mock, replace(TEXT, echo=True, top_logprobs=0))
     with MockUpstream(serves()) as mock:
         with pytest.raises(InputError, match="gives none"):
-            asked(mock, replace(CHAT, top_logprobs=0))
+            all_events(mock, replace(CHAT, top_logprobs=0))
         with pytest.raises(InputError, match="cannot be scored"):
-            asked(mock, replace(CHAT, echo=True))
+            all_events(mock, replace(CHAT, echo=True))
         with pytest.raises(InputError, match="empty"):
-            asked(mock, replace(CHAT, prompt=()))
+            all_events(mock, replace(CHAT, prompt=()))
 
 
 def test_an_answer_that_was_to_be_json_and_is_none_is_a_fault():
@@ -114,8 +114,8 @@ def test_an_answer_that_was_to_be_json_and_is_none_is_a_fault():
         answers(completion("Sure! {}")), answers(completion('{"a": 1', finish="length"))
     ) as mock:
         with pytest.raises(UpstreamFault, match="response_format"):
-            asked(mock, replace(WHOLE, schema={}))
-        assert end_of(asked(mock, replace(WHOLE, schema={}))).finish_reason == "length"
+            all_events(mock, replace(WHOLE, schema={}))
+        assert end_of(all_events(mock, replace(WHOLE, schema={}))).finish_reason == "length"
 
 
 def test_halves_of_a_character_that_come_apart_are_joined():
@@ -125,9 +125,9 @@ def test_halves_of_a_character_that_come_apart_are_joined():
     )
     lone = '{"choices":[{"delta":{"content":"\\ud83d"},"finish_reason":"stop"}]}'
     with MockUpstream(streams(*pieces, choice("", "stop")), streams(pieces[0], lone)) as mock:
-        deltas = [event.text for event in asked(mock)[:-1]]
+        deltas = [event.text for event in all_events(mock)[:-1]]
         assert deltas == ["a", "😀b"]
-        assert all(event.text.isprintable() for event in asked(mock)[:-1])
+        assert all(event.text.isprintable() for event in all_events(mock)[:-1])
 
 
 def test_connections_are_used_again_and_no_more_than_allowed_are_open():

@@ -19,7 +19,7 @@ from mock_upstream import (
     serves,
     streams,
 )
-from upstream_asks import CHAT, TEXT, asked, engine, events, text_of
+from upstream_requests import CHAT, TEXT, all_events, engine, events, text_of
 
 from escultor.errors import EngineFault, InputError, Overloaded, UpstreamFault
 from escultor.serve.engines.upstream import http, sse
@@ -67,7 +67,7 @@ def faulty(*plans, ask=CHAT, key=None, **changes):
 )
 def test_a_safe_refusal_is_asked_again_and_the_caller_notices_nothing(ask, refusal):
     with MockUpstream(refusal, refusal, serves()) as mock:
-        assert text_of(asked(mock, ask)) == "".join(PIECES)
+        assert text_of(all_events(mock, ask)) == "".join(PIECES)
         assert len(mock.asked) == 3
 
 
@@ -177,9 +177,9 @@ def test_an_answer_that_is_all_here_is_whole_however_its_stream_ends(ending):
     with MockUpstream(streams(*payloads, **ending)) as mock:
         if "hang" in ending:
             with pytest.raises(UpstreamFault, match="silent"):
-                asked(mock)
+                all_events(mock)
         else:
-            assert text_of(asked(mock)) == "".join(PIECES)
+            assert text_of(all_events(mock)) == "".join(PIECES)
 
 
 @pytest.mark.parametrize(

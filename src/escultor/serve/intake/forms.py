@@ -1,19 +1,7 @@
-"""The JSON of feedback events: one model for each kind, parsed strictly.
+"""The JSON of feedback events: one strict model for each kind; `docs/feedback.md` shows an example of each.
 
-    {"id": "chatcmpl-…", "value": true}                                  the short form: a thumb, or
-    {"id": "chatcmpl-…", "value": 0.7, "name": "helpful"}                a score; null withdraws it
-
-    {"kind": "boolean", "target": "chatcmpl-…", "name": "thumb", "value": true}
-    {"kind": "float", "target": …, "name": "helpful", "value": 0.7}
-    {"kind": "comment", "target": …, "text": "…"}
-    {"kind": "demonstration", "target": …, "output": {"role": "assistant", "content": "…"}}
-    {"kind": "comparison", "comparison": {"candidates": [a, b], "winner": a, "shown_order": [b, a]}}
-    {"kind": "implicit", "target": …, "name": "copy"}
-    {"kind": "revoke", "target": …, "name": "thumb"}
-
-`target` may also be {"type": "interaction", "id": "chatcmpl-…"}. All long forms take `id` (a repeated event
-with the same id is kept once), `ts` (seconds since the epoch, or ISO 8601 with an offset) and `source`
-{"kind": "end_user", "id": "ann", "version": "of a judge"}.
+`target` is the id of an answer, or {"type": "interaction", "id": …}. All long forms take `id` (a repeated
+event of the same id is kept once), `ts` (seconds since the epoch, or ISO 8601 with an offset) and `source`.
 """
 
 from __future__ import annotations
@@ -131,6 +119,9 @@ def _tag_of(body: Any) -> str | None:
     return str(body.get("kind")) if body.keys() & {"kind", "target"} else SHORT
 
 
+LongForm = (
+    BooleanForm | FloatForm | CommentForm | DemonstrationForm | ComparisonForm | ImplicitForm | RevokeForm
+)
 Form = Annotated[
     Annotated[ShortForm, Tag(SHORT)]
     | Annotated[BooleanForm, Tag("boolean")]

@@ -65,7 +65,8 @@ def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: floa
         raise DataError("; ".join(_problem(p) for p in error.errors(include_url=False)[:5])) from None
     except RecursionError:
         raise DataError("the event is nested too deeply") from None
-    time, dated = (now, False) if isinstance(form, forms.ShortForm) else _time(form.ts, settings, now)
+    form = _long_form(form) if isinstance(form, forms.ShortForm) else form
+    time, dated = _time(form.ts, settings, now)
     if author.grant is not None:  # a browser cannot have judged before it had the answer
         time = min(now, max(time, author.grant.until - settings.token_days * DAY_S))
     source, subject, not_kept = _source(form, author)
@@ -88,12 +89,20 @@ def without_text(parsed: ParsedEvent) -> ParsedEvent:
     return replace(parsed, event=redacted(event, hash_value), not_kept=(*parsed.not_kept, part))
 
 
-def _event(form: forms.Form, common: dict[str, Any], settings: FeedbackIntake) -> Feedback:
+def _long_form(form: forms.ShortForm) -> forms.LongForm:
+    name = form.name or (SCORE if isinstance(form.value, float) else THUMB)
+    common: dict[str, Any] = {"target": form.id, "name": name, "source": forms.SourcePart(id=form.user)}
+    if form.value is None:
+        return forms.RevokeForm(kind="revoke", **common)
+    if isinstance(form.value, bool):
+        return forms.BooleanForm(kind="boolean", value=form.value, **common)
+    return forms.FloatForm(kind="float", value=form.value, **common)
+
+
+def _event(form: forms.LongForm, common: dict[str, Any], settings: FeedbackIntake) -> Feedback:
     """The record of a form; `common` are the fields that all records have."""
     if isinstance(form, forms.ComparisonForm):
         return _choice(form, common)
-    if isinstance(form, forms.ShortForm):
-        return _short(form, common)
     common = {**common, "target": _interaction_id(form.target)}
     if isinstance(form, forms.BooleanForm | forms.FloatForm):
         return _rating(form.name, form.value, common)
@@ -104,14 +113,6 @@ def _event(form: forms.Form, common: dict[str, Any], settings: FeedbackIntake) -
     if isinstance(form, forms.ImplicitForm):
         return Implicit(**common, event=_implicit(form))
     return Revocation(**common, name=form.name)
-
-
-def _short(form: forms.ShortForm, common: dict[str, Any]) -> Feedback:
-    common = {**common, "target": form.id}
-    name = form.name or (SCORE if isinstance(form.value, float) else THUMB)
-    if form.value is None:
-        return Revocation(**common, name=name)
-    return _rating(name, form.value, common)
 
 
 def _rating(name: str, value: bool | float, common: dict[str, Any]) -> Rating:
@@ -193,13 +194,10 @@ def _epoch(text: str) -> float:
     return moment.timestamp()
 
 
-def _source(form: forms.Form, author: FeedbackAuthor) -> tuple[SourceKind, str, list[str]]:
+def _source(form: forms.LongForm, author: FeedbackAuthor) -> tuple[SourceKind, str, list[str]]:
     """Source, subject, and parts not kept; a token's events are of its own subject."""
-    if isinstance(form, forms.ShortForm):
-        kind, user, not_kept = SourceKind.END_USER, form.user, []
-    else:
-        kind, user = form.source.kind, form.source.id
-        not_kept = [] if form.source.version is None else ["source.version"]
+    kind, user = form.source.kind, form.source.id
+    not_kept = [] if form.source.version is None else ["source.version"]
     if author.grant is None:
         return kind, author.subject if user is None else author.hash_subject(user), not_kept
     if user is not None or kind is not SourceKind.END_USER:
@@ -207,9 +205,9 @@ def _source(form: forms.Form, author: FeedbackAuthor) -> tuple[SourceKind, str, 
     return kind, author.grant.subject, not_kept
 
 
-def _event_id(form: forms.Form, grant: TokenGrant | None) -> str:
+def _event_id(form: forms.LongForm, grant: TokenGrant | None) -> str:
     """The id to keep an event under. A browser's are hashed with its grant: none can take another's."""
-    if not isinstance(form, forms.EventForm) or form.id is None:
+    if form.id is None:
         return new_id("fb")
     return form.id if grant is None else f"fb-{hash_value([grant.target, grant.subject, form.id])}"
 

@@ -1,4 +1,4 @@
-"""What the tests of the upstream engine share: asks, and answers gathered in one call."""
+"""Requests and helpers shared by the tests of the upstream engine."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def engine(mock: MockUpstream, key: str | None = None, **changes: Any) -> Upstre
     return UpstreamEngine(settings, key, backoff_s=0.01)
 
 
-async def events(upstream: UpstreamEngine, ask: GenerationRequest) -> list[EngineEvent]:
-    return [event async for event in upstream.stream(ask)]
+async def events(upstream: UpstreamEngine, request: GenerationRequest) -> list[EngineEvent]:
+    return [event async for event in upstream.stream(request)]
 
 
-def asked(
-    mock: MockUpstream, ask: GenerationRequest = CHAT, key: str | None = None, **changes: Any
+def all_events(
+    mock: MockUpstream, request: GenerationRequest = CHAT, key: str | None = None, **changes: Any
 ) -> list[EngineEvent]:
-    """All events of one ask of a fresh engine."""
+    """All events of one request to a new engine."""
 
     async def run() -> list[EngineEvent]:
         upstream = engine(mock, key, **changes)
         try:
-            return await events(upstream, ask)
+            return await events(upstream, request)
         finally:
             await upstream.close()
 
     return asyncio.run(run())
 
 
-def text_of(found: list[EngineEvent]) -> str:
-    return "".join(event.text for event in found if isinstance(event, Delta))
+def text_of(collected: list[EngineEvent]) -> str:
+    return "".join(event.text for event in collected if isinstance(event, Delta))
 
 
-def end_of(found: list[EngineEvent]) -> End:
-    assert isinstance(found[-1], End)
-    return found[-1]
+def end_of(collected: list[EngineEvent]) -> End:
+    assert isinstance(collected[-1], End)
+    return collected[-1]
 
 
-def scored_of(found: list[EngineEvent]) -> ScoredPrompt:
-    assert isinstance(found[0], ScoredPrompt)
-    return found[0]
+def scored_of(collected: list[EngineEvent]) -> ScoredPrompt:
+    assert isinstance(collected[0], ScoredPrompt)
+    return collected[0]
