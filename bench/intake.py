@@ -51,7 +51,7 @@ def serve(url: str, blobs: str) -> None:
     from escultor.serve.gateway.server import listen, run
 
     class Silent:
-        version = "none"
+        version, problem = "none", None
 
         async def close(self) -> None:
             pass

@@ -1,4 +1,4 @@
-"""The gateway for tests: an engine that says what it is told, and a server in a thread on a free port."""
+"""The gateway for tests: an engine with scripted answers, and a server in a thread on a free port."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Running:
         """Wait until something holds; half a minute at most."""
         end = time.monotonic() + 30
         while not what():
-            assert time.monotonic() < end, "it did not come to be"
+            assert time.monotonic() < end, "the condition was never met"
             time.sleep(0.01)
 
     def release(self, count: int = 100) -> None:

@@ -1,4 +1,4 @@
-"""Who answers: a sticky split in the shares ordered, switches that drop nothing, rollbacks that are warm."""
+"""Deployments: a sticky split in the configured shares, switches that drop no request, warm rollbacks."""
 
 import asyncio
 
@@ -69,7 +69,7 @@ def test_ten_thousand_subjects_split_as_ordered_and_stay_where_they_are(share):
         assert {side.pick(subject=s).propensity for s in SUBJECTS} == {share, 1 - share}
 
 
-def test_a_share_that_grows_keeps_whom_it_had():
+def test_a_share_that_grows_keeps_its_subjects():
     def chosen(share):
         found = set()
 
@@ -82,13 +82,13 @@ def test_a_share_that_grows_keeps_whom_it_had():
     assert chosen(0.05) < chosen(0.2) < chosen(0.6)
 
 
-def test_another_candidate_draws_afresh():
+def test_another_candidate_draws_independently():
     both = sum(position(s, ["v2"]) < 0.1 and position(s, ["v3"]) < 0.1 for s in SUBJECTS)
     low, high = binom.ppf([5e-5, 1 - 5e-5], len(SUBJECTS), 0.01)
     assert low <= both <= high
 
 
-def test_a_request_of_nobody_is_dealt_by_the_draw():
+def test_a_request_without_a_user_is_assigned_by_the_draw():
     @started(deployment("v1", "v2", 0.25))
     async def _(side):
         draws = (0.0, 0.24, 0.26, 0.99)

@@ -1,4 +1,4 @@
-"""An engine that dies: who waits is told at once, it is opened again, and what dies again stays down."""
+"""An engine that dies: waiting requests fail at once, it is restarted, and one that dies again stays down."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ async def refused(side):
     return str(said.value)
 
 
-def test_an_engine_that_died_is_closed_before_it_is_opened_again():
+def test_an_engine_that_died_is_closed_before_it_is_restarted():
     @started(deployment("v1", id="d1"))
     async def _(side):
         dead = side.loaded["v1"]
@@ -77,7 +77,7 @@ def test_one_that_dies_again_soon_stays_down_and_one_that_dies_later_does_not():
         assert side.deployments.active.problems == []
 
 
-def test_what_cannot_be_opened_again_is_tried_after_growing_pauses_and_then_no_more():
+def test_failed_restarts_are_repeated_after_growing_pauses_and_then_no_more():
     @started(deployment("v1", id="d1"))
     async def _(side):
         side.loaded["v1"].problem, side.broken = "it has ended", {"v1"}
@@ -108,7 +108,7 @@ def test_a_candidate_that_died_gives_its_share_to_the_champion_meanwhile():
         assert side.pick(draw=0.1).arm == "candidate"
 
 
-def test_a_shadow_that_died_is_not_asked():
+def test_a_shadow_that_died_gets_no_requests():
     @started(deployment("v1", "v2", id="d1"))
     async def _(side):
         assert side.deployments.active.shadow.version == "v2"
@@ -116,7 +116,7 @@ def test_a_shadow_that_died_is_not_asked():
         assert side.deployments.active.shadow is None
 
 
-def test_who_holds_on_to_what_died_is_waited_for_only_so_long(monkeypatch):
+def test_requests_that_hold_a_dead_engine_delay_its_restart_for_a_limited_time(monkeypatch):
     monkeypatch.setattr("escultor.serve.deployments.EVICT_WAIT_S", 0.01)
 
     @started(deployment("v1", id="d1"))
@@ -182,7 +182,7 @@ def served(tmp_path, base, monkeypatch):
             yield Served(side, gateway, opened)
 
 
-def test_all_who_wait_are_told_once_and_kept_once_and_it_answers_again_as_before(served):
+def test_every_waiting_request_fails_once_with_one_row_and_the_restarted_engine_answers_as_before(served):
     before = served.post("The cat").json()["choices"][0]["message"]["content"]
     worker, go = served.kill()
     with ThreadPoolExecutor(8) as pool:
@@ -208,7 +208,7 @@ def test_all_who_wait_are_told_once_and_kept_once_and_it_answers_again_as_before
     assert len({row.id for row in rows}) == len(rows) == 10
 
 
-def test_a_stream_that_was_under_way_ends_with_the_error_and_its_row_holds_what_came(served):
+def test_a_stream_in_flight_ends_with_the_error_and_its_row_holds_what_came(served):
     url = served.side.url + CHAT
     body = {"model": "escultor", "messages": [{"role": "user", "content": "The cat"}], "max_tokens": 200}
     body |= {"stream": True, "temperature": 2.0, "seed": 1}
@@ -231,7 +231,7 @@ def test_a_stream_that_was_under_way_ends_with_the_error_and_its_row_holds_what_
     assert (row.finish_reason, row.answer) == ("error", text)
 
 
-def test_health_tells_the_truth_meanwhile_and_the_memory_of_the_dead_is_let_go(served, monkeypatch):
+def test_health_reports_the_outage_and_the_memory_of_the_dead_engine_is_freed(served, monkeypatch):
     # The test runner keeps what is logged, faults and all that they were raised through.
     monkeypatch.setattr(logging.getLogger("escultor"), "propagate", False)
     first, opener, may = served.opened[0], engine_loading._open, threading.Event()
@@ -262,7 +262,7 @@ def test_health_tells_the_truth_meanwhile_and_the_memory_of_the_dead_is_let_go(s
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks
-def test_adapters_of_a_base_that_died_are_put_beside_the_new_one(tmp_path, base, served):
+def test_adapters_of_a_base_that_died_share_the_restarted_base(tmp_path, base, served):
     pytest.importorskip("peft")
     store = served.gateway.store
     folders = [adapter(base, tmp_path / f"a{n}", n) for n in range(2)]

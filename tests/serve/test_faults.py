@@ -71,7 +71,7 @@ def test_what_was_acknowledged_survives_kill_9_and_nothing_is_there_twice(tmp_pa
     assert after.events == len(told.events)
 
 
-def test_a_stream_that_kill_9_cut_is_in_the_store_and_says_that_it_was_cut(tmp_path):
+def test_a_stream_cut_off_by_kill_9_has_a_row_that_says_interrupted(tmp_path):
     store = tmp_path / "store"
     with MockUpstream(streams(choice("The "), hang=True)) as upstream:
         with gateway(store, upstream.url) as process:
@@ -145,7 +145,7 @@ def test_an_answer_that_breaks_off_is_delivered_as_far_as_it_went_marked_and_kep
     assert (row.answer, row.finish_reason) == ("The ", "error")
 
 
-def test_a_client_that_hangs_up_ends_the_upstreams_work_and_what_it_got_is_kept(mock, served):
+def test_a_client_that_disconnects_ends_the_upstreams_work_and_its_row_is_kept(mock, served):
     url, store = served
     mock.now(streams(choice("The "), *[choice("cat ")] * 1000, pause_s=0.02))
     with httpx2.stream("POST", url + CHAT, json={**BODY, "stream": True}, timeout=20) as answer:
@@ -265,7 +265,7 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: 
     ],
     ids=["10,000 slow headers", "slow bodies"],
 )
-def test_slow_clients_that_hold_all_connections_keep_nobody_else_from_being_served(
+def test_slow_clients_that_hold_all_connections_do_not_block_others(
     mock, tmp_path, many_files, begun, most, held
 ):
     most = min(most, many_files)

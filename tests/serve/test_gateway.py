@@ -1,4 +1,4 @@
-"""What is answered is in the log first; whose it is, what it continues, what it costs, and who may ask."""
+"""Answers are in the log before delivery, with metadata and cost; access, rates, retention, switches."""
 
 import asyncio
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_several_choices_are_rows_of_their_own_with_tokens_of_their_own(side):
     assert [side.gateway.tokens.read(t, 0.0).target for t in tokens] == [row.id for row in rows]
 
 
-def test_a_user_is_kept_as_a_salted_hash_and_whoever_does_not_say_is_one_too(side):
+def test_a_user_is_stored_as_a_salted_hash_and_so_is_a_request_without_one(side):
     named = row_of(side, post(side, {**HELLO, "user": "maria@example.org"}))
     header = row_of(side, post(side, HELLO, headers={"x-escultor-subject": "maria@example.org"}))
     nobody = row_of(side, post(side, HELLO))
@@ -66,7 +66,7 @@ def test_a_user_is_kept_as_a_salted_hash_and_whoever_does_not_say_is_one_too(sid
     assert b"maria" not in log
 
 
-def test_terms_come_by_header_or_metadata_and_what_is_not_known_is_reported(side):
+def test_metadata_comes_by_header_or_body_and_unknown_keys_are_reported(side):
     terms = {
         "escultor_parent": "chatcmpl-1",
         "escultor_relation": "regenerate",
@@ -89,12 +89,12 @@ def test_terms_come_by_header_or_metadata_and_what_is_not_known_is_reported(side
 @pytest.mark.parametrize(
     ("name", "value"), [("consent", "maybe"), ("relation", "edit_prompt"), ("skill", "a b")]
 )
-def test_terms_that_mean_nothing_are_refused(side, name, value):
+def test_invalid_metadata_is_refused(side, name, value):
     answer = post(side, HELLO, headers={f"x-escultor-{name}": value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
 
 
-def test_completions_score_what_they_echo_and_are_not_learnt_from(side):
+def test_completions_score_what_they_echo_and_are_for_evaluation_only(side):
     answer = post(
         side, {"model": "v1", "prompt": "a b c", "echo": True, "logprobs": 1, "max_tokens": 1}, COMPLETIONS
     )
@@ -144,7 +144,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "status", "param", "said"), REFUSED)
-def test_what_cannot_be_done_is_refused_in_openais_shape(side, body, status, param, said):
+def test_invalid_requests_are_refused_in_openais_format(side, body, status, param, said):
     answer = post(side, body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["type"]) == (status, param, "invalid_request_error")
@@ -161,7 +161,7 @@ NEUTRAL = {
 }
 
 
-def test_values_that_change_nothing_are_taken(side):
+def test_values_without_effect_are_accepted(side):
     assert post(side, {**HELLO, **NEUTRAL, "tool_choice": "none", "modalities": ["text"]}).status_code == 200
 
 
@@ -177,22 +177,22 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("body", "status", "said"), BODIES)
-def test_bodies_made_to_hurt_are_refused(side, body, status, said):
+def test_malicious_bodies_are_refused(side, body, status, said):
     answer = httpx2.post(side.url + CHAT, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert said in answer.json()["error"]["message"]
 
 
-def test_brackets_within_strings_are_no_depth(side):
+def test_brackets_within_strings_do_not_count_as_depth(side):
     assert post(side, {**HELLO, "user": "[" * 200}).status_code == 200
 
 
-def test_what_is_asked_for_is_not_repeated_at_length(side):
+def test_an_error_does_not_repeat_a_long_path(side):
     answer = httpx2.get(f"{side.url}/{'a' * 30_000}")
     assert (answer.status_code, len(answer.content) < 1000) == (404, True)
 
 
-def test_paths_methods_and_media_that_are_not_there(side):
+def test_unknown_paths_methods_and_media_types_are_refused(side):
     paths = (
         httpx2.get(side.url + "/v1/nothing"),
         httpx2.get(side.url + CHAT),
@@ -203,7 +203,7 @@ def test_paths_methods_and_media_that_are_not_there(side):
     assert all(set(answer.json()["error"]) == {"message", "type", "param", "code"} for answer in paths)
 
 
-def test_every_answer_has_an_id_and_what_keeps_browsers_from_guessing(side):
+def test_every_response_has_an_id_and_the_security_headers(side):
     answer = post(side, HELLO, headers={"x-request-id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"
     assert post(side, HELLO, headers={"x-request-id": "no good"}).headers["x-request-id"].startswith("req-")
@@ -228,7 +228,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "status", "code", "rows"), FAULTS)
-def test_an_engine_that_fails_is_said_and_its_failures_are_kept(tmp_path, fault, status, code, rows):
+def test_an_engines_error_is_reported_and_its_failures_are_recorded(tmp_path, fault, status, code, rows):
     with serving(tmp_path, Fake(fail=fault)) as side:
         answer = post(side, HELLO)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
@@ -250,7 +250,7 @@ def break_store(side, monkeypatch):
     monkeypatch.setattr(side.log, "append_each", full)
 
 
-def test_what_cannot_be_logged_is_not_answered(tmp_path, monkeypatch):
+def test_an_answer_that_cannot_be_recorded_is_not_delivered(tmp_path, monkeypatch):
     with serving(tmp_path) as side:
         break_store(side, monkeypatch)
         for body in (HELLO, STREAM):
@@ -260,7 +260,7 @@ def test_what_cannot_be_logged_is_not_answered(tmp_path, monkeypatch):
             assert "Olá" not in answer.text
 
 
-def test_or_it_is_answered_and_counted_if_the_setting_says_so(tmp_path, monkeypatch):
+def test_an_unrecorded_answer_is_delivered_and_counted_where_the_setting_allows_it(tmp_path, monkeypatch):
     with serving(tmp_path, on_store_failure="answer") as side:
         break_store(side, monkeypatch)
         assert post(side, HELLO).status_code == 200
@@ -269,7 +269,7 @@ def test_or_it_is_answered_and_counted_if_the_setting_says_so(tmp_path, monkeypa
         assert (health["status"], health["unlogged_answers"]) == ("degraded", 2)
 
 
-def test_text_that_may_not_be_kept_is_not(tmp_path):
+def test_without_keep_text_no_text_is_stored(tmp_path):
     with serving(tmp_path, keep_text=False) as side:
         one, two = row_of(side, post(side, HELLO)), row_of(side, post(side, STREAM | {"stream": False}))
         assert (one.messages[0].content, one.answer) == ("[4 characters]", "[11 characters]")
@@ -278,7 +278,7 @@ def test_text_that_may_not_be_kept_is_not(tmp_path):
         assert one.usage.completion_tokens == 5
 
 
-def test_no_word_is_on_disk_of_what_was_asked_answered_written_about_it_or_brought_from_elsewhere(tmp_path):
+def test_without_keep_text_no_prompt_answer_feedback_or_import_leaves_text_on_disk(tmp_path):
     secret, path = "quagga", "/v1/feedback"
     asked = {**HELLO, "messages": [{"role": "user", "content": f"a {secret}?"}]}
     with serving(tmp_path, Fake(words=("a ", secret)), keep_text=False) as side:
@@ -306,7 +306,7 @@ def key_for(side, *scopes):
     return key, made
 
 
-def test_keys_open_what_their_scopes_say_until_they_are_revoked(tmp_path):
+def test_keys_allow_what_their_scopes_cover_until_they_are_revoked(tmp_path):
     with serving(tmp_path) as side:
         key, made = key_for(side, Scope.INFER)
         reader, _ = key_for(side, Scope.READ)

@@ -1,4 +1,4 @@
-"""Clients that are slow, many or confused: they go, and whoever asks promptly is answered."""
+"""Slow, many or invalid clients are dropped, and prompt ones are answered."""
 
 import socket
 import time
@@ -53,7 +53,7 @@ def test_a_header_that_does_not_come_ends_the_connection(tmp_path, connected):
 LINES = b"POST /v1/interactions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n"
 
 
-def test_who_leaves_before_the_last_line_is_no_fault_of_the_servers(tmp_path, connected, caplog):
+def test_a_client_that_disconnects_before_the_last_line_logs_no_error(tmp_path, connected, caplog):
     with serving(tmp_path) as side:
         gone = connected(side, LINES + b"content-length: 1000\r\n\r\n{")
         gone.close()
@@ -68,13 +68,13 @@ def test_who_leaves_before_the_last_line_is_no_fault_of_the_servers(tmp_path, co
         LINES,
     ],
 )
-def test_a_body_that_does_not_come_is_said_to_be_late(tmp_path, connected, head):
+def test_a_body_that_does_not_arrive_gets_408(tmp_path, connected, head):
     with serving(tmp_path, body_timeout_s=0.2) as side:
         late = connected(side, head + b"content-length: 10\r\n\r\n{")
         assert everything(late).startswith(b"HTTP/1.1 408 ")
 
 
-def test_three_hundred_slow_clients_drive_out_one_another_and_the_prompt_are_answered(tmp_path, connected):
+def test_three_hundred_slow_clients_displace_each_other_and_prompt_ones_are_answered(tmp_path, connected):
     with serving(tmp_path, max_connections=50, header_timeout_s=60, body_timeout_s=60) as side:
         slow = [connected(side, b"POST / HTTP/1.1\r\n") for _ in range(300)]
         for _ in range(5):
@@ -92,7 +92,7 @@ def _is_open(connection) -> bool:
         return False
 
 
-def test_what_is_no_http_is_told_so_in_openais_shape(tmp_path, connected):
+def test_invalid_http_is_refused_in_openais_format(tmp_path, connected):
     with serving(tmp_path) as side:
         answer = everything(connected(side, b"what is this?\r\n\r\n"))
         assert answer.startswith(b"HTTP/1.1 400 ")

@@ -50,7 +50,7 @@ def test_the_opening_is_there_before_the_first_piece_and_the_row_before_the_last
             assert row.id == side.pending()[0].interaction.id
 
 
-def test_a_client_that_hangs_up_halfway_leaves_what_it_got_and_stops_the_engine(tmp_path):
+def test_a_client_that_disconnects_halfway_leaves_a_row_and_stops_the_engine(tmp_path):
     with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
         engine = held(side)
         side.release(3)
@@ -76,7 +76,7 @@ def test_a_client_that_does_not_wait_for_a_whole_answer_leaves_it_too(tmp_path):
         assert engine.cancelled == 2
 
 
-def test_an_engine_that_fails_midway_says_so_in_the_stream(tmp_path):
+def test_an_engine_that_fails_midway_ends_the_stream_with_the_error(tmp_path):
     with serving(tmp_path, Fake(fail=EngineFault("it broke"), at=2)) as side:
         pieces = list(events(httpx2.post(side.url + PATH, json=BODY)))
         assert pieces[-1]["error"]["code"] == "engine_failed"
@@ -86,7 +86,7 @@ def test_an_engine_that_fails_midway_says_so_in_the_stream(tmp_path):
 
 
 @pytest.mark.parametrize("upstream", [None, {"url": "http://127.0.0.1:1/v1", "model": "m"}])
-def test_what_breaks_off_costs_the_time_it_took_on_this_machine_and_none_on_anothers(tmp_path, upstream):
+def test_an_aborted_answer_costs_its_time_on_this_machine_and_nothing_on_an_upstream(tmp_path, upstream):
     with serving(tmp_path, Fake(fail=EngineFault("it broke"), at=2), upstream=upstream) as side:
         httpx2.post(side.url + PATH, json=BODY)
         side.until(lambda: side.rows())
@@ -132,7 +132,7 @@ def test_an_answer_that_takes_too_long_is_ended(tmp_path):
         assert [row.finish_reason for row in side.rows()] == ["error", "error"]
 
 
-def test_answers_under_way_end_when_the_server_is_told_to_stop(tmp_path):
+def test_answers_in_flight_finish_when_the_server_stops(tmp_path):
     with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
         held(side)
         side.release(1)
@@ -147,7 +147,7 @@ def test_answers_under_way_end_when_the_server_is_told_to_stop(tmp_path):
         assert row.finish_reason == "stop"
 
 
-def test_a_client_that_does_not_read_is_given_up_and_what_it_was_sent_is_kept(tmp_path):
+def test_a_client_that_does_not_read_is_dropped_and_its_row_is_kept(tmp_path):
     word = "word " * 20_000
     engine = Fake(words=(word,) * 1000)  # 100 MB: more than lies between two sockets
     with serving(tmp_path, engine, send_timeout_s=0.3) as side:

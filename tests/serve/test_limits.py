@@ -1,4 +1,4 @@
-"""Token buckets and depth, against what they promise."""
+"""Rate limiter and depth check."""
 
 import json
 
@@ -63,10 +63,10 @@ json_values = st.recursive(
 
 
 @given(json_values, st.integers(0, 6))
-def test_depth_is_told_as_parsing_would_tell_it(value, limit):
+def test_depth_is_the_one_that_parsing_finds(value, limit):
     assert is_nested_deeper(json.dumps(value).encode(), limit) == (depth(value) > limit)
 
 
 @pytest.mark.parametrize("body", [b"[" * 10**6, b'{"a":' * 10**5, b'["' + b"[" * 10**6])
-def test_what_is_no_json_is_told_in_time_too(body):
+def test_invalid_json_is_checked_in_linear_time(body):
     assert is_nested_deeper(body, 64) or body.startswith(b'["')

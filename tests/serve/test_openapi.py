@@ -49,7 +49,7 @@ FEW = settings(
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "header", "none"])
-def test_whatever_the_document_allows_is_answered_as_it_says(side, scheme):
+def test_whatever_the_document_allows_is_answered_as_it_describes(side, scheme):
     keys = {"bearer": {"Authorization": f"Bearer {side.key}"}, "header": {"X-API-Key": side.key}}
     schema = schemathesis.openapi.from_url(side.url + "/openapi.json")
     paths = set()

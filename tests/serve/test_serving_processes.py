@@ -40,7 +40,7 @@ def asked(url):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_it_says_where_it_listens_answers_and_ends_when_told(tmp_path, workers):
+def test_the_server_announces_its_address_answers_and_ends_on_a_signal(tmp_path, workers):
     with MockUpstream(answers()) as upstream:
         words = "--upstream", upstream.url, "--upstream-model", "m", "--workers", workers
         with served(tmp_path, *words) as process:

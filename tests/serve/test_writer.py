@@ -59,7 +59,7 @@ def test_what_is_awaited_is_in_the_log(store, writer):
     assert [noun.id for _, noun in store.log.read(Feedback)] == ["a", "b"]
 
 
-def test_what_waits_goes_into_one_transaction_in_the_order_given(store):
+def test_waiting_groups_go_into_one_transaction_in_order(store):
     outcomes, calls = gathered(store, *([rating(f"n{i:03}")] for i in range(100)))
     assert outcomes == [[i + 2] for i in range(100)]
     assert calls == [1, 100]
@@ -94,7 +94,7 @@ def test_where_the_store_fails_every_waiter_hears_of_it_and_the_writer_goes_on(s
     assert writer.submit(rating("after")).result(5) == [1]
 
 
-def test_what_is_unforeseen_reaches_the_waiter_too(store, writer, monkeypatch):
+def test_an_unforeseen_error_reaches_the_waiter_too(store, writer, monkeypatch):
     monkeypatch.setattr(store.log, "append_each", lambda groups: 1 / 0)
     assert isinstance(writer.submit(rating("a")).exception(5), ZeroDivisionError)
 
@@ -130,7 +130,7 @@ def test_a_waiter_that_goes_away_takes_nothing_back(store):
     assert store.log.count(Feedback) == 1
 
 
-def test_closing_writes_what_waits_and_takes_nothing_more(store):
+def test_closing_writes_what_waits_and_accepts_nothing_more(store):
     writer = Writer(store.log)
     futures = [writer.submit(rating(f"n{i}")) for i in range(300)]
     writer.close()

@@ -100,7 +100,7 @@ class InFlightCompletion:
             cost_usd=cost_usd,
         )
         if self.scored_prompt and _is_token_ids(self.request.prompt):
-            messages = prompt_messages(self.scored_prompt.text)  # the engine told what the ids mean
+            messages = prompt_messages(self.scored_prompt.text)  # the engine decoded the ids
             row = replace(row, messages=messages, prompt_hash=hash_value(messages))
         return row
 
