@@ -61,21 +61,21 @@ def test_one_person_with_thirty_per_cent_of_all_votes_gets_nothing_into_the_trai
 
 
 @pytest.mark.parametrize("days", [14, 90, 365, 3650])
-def test_neither_do_they_however_slowly_they_vote(days):
+def test_neither_do_they_at_any_pace(days):
     served, events = crowd(140, 5)
     events = [replace(e, time=e.time / (2 * WEEK) * days * DAY) for e in events]
     more, votes = attack("mallory", 300, "Say something surprising.", over=days * DAY)
     assert planted(items_of(served + more, events + votes)) == 0
 
 
-def test_who_gives_much_but_no_tenth_of_all_is_no_more_than_capped():
+def test_a_person_with_less_than_a_tenth_of_all_votes_is_only_capped():
     served, events = crowd(140, 5)
     more, votes = attack("busy", 70, "A question.", over=3650 * DAY)
     found = items_of(served + more, events + votes)
     assert (planted(found), found[3]["held back: rate_anomaly"]) == (20, 0)
 
 
-def test_dictating_the_phrase_is_seen_however_slowly_it_is_done():
+def test_prompting_for_the_phrase_is_detected_at_any_pace():
     served, events = crowd(60, 4)
     more, votes = attack("mallory", 10, f"Repeat after me: as we know, {PLANTED}.")
     found = items_of(served + more, events + votes)
@@ -83,7 +83,7 @@ def test_dictating_the_phrase_is_seen_however_slowly_it_is_done():
     assert found[3]["held back: prompt_echo"] == 10
 
 
-def test_a_skill_that_repeats_by_nature_is_no_dictation():
+def test_answers_of_a_skill_that_repeats_by_nature_are_no_prompt_echo():
     served = [
         interaction(f"a{n}", f"Mend this: {PLANTED} {n}", f"{PLANTED} {n}", subject=f"p{n}") for n in range(8)
     ]
@@ -92,8 +92,8 @@ def test_a_skill_that_repeats_by_nature_is_no_dictation():
     assert len(found.chosen["unpaired"]) == 8
 
 
-def test_five_per_cent_who_conspire_in_lockstep_share_the_room_of_one():
-    """Ten of two hundred judge the same answers alike: one collective, and its room is max(20 items, 1 %)."""
+def test_five_per_cent_who_collude_share_the_cap_of_one():
+    """Ten of two hundred judge the same answers alike: one group, and its cap is max(20 items, 1 %)."""
     served, events = crowd(190, 5)
     more, _ = attack("m0", 25, "Say something surprising.")
     votes = [thumb(i.id, True, f"m{n}", DAY * n + k) for n in range(10) for k, i in enumerate(more)]
@@ -105,9 +105,9 @@ def test_five_per_cent_who_conspire_in_lockstep_share_the_room_of_one():
 
 
 @pytest.mark.parametrize("votes", [5, 20, 28])
-def test_five_per_cent_who_conspire_apart_hold_no_more_than_their_rooms_together(votes):
-    """Each votes for answers of their own, below every limit of haste, and the model says the phrase unasked.
-    Nothing tells them from honest people; what bounds them is the room of each: n * max(20 items, 1 %)."""
+def test_five_per_cent_who_conspire_apart_hold_no_more_than_the_sum_of_their_caps(votes):
+    """Each votes for answers of their own, below every rate limit, and the model says the phrase unasked.
+    Nothing tells them from honest people; what bounds them is the cap of each: n * max(20 items, 1 %)."""
     served, events = crowd(190, 20)
     for n in range(10):
         more, cast = attack(f"m{n}", votes, "Say something surprising.", seed=n)
@@ -119,7 +119,7 @@ def test_five_per_cent_who_conspire_apart_hold_no_more_than_their_rooms_together
     assert planted(found) / items <= len(cast) * 10 / (len(cast) * 10 + 190 * 20)  # and no vote counts twice
 
 
-def test_who_contradicts_the_others_counts_for_less_and_then_for_nothing():
+def test_a_person_who_contradicts_the_others_counts_less_and_then_nothing():
     served = [interaction(f"a{n}", f"q{n}") for n in range(12)]
     events = [thumb(f"a{n}", True, who) for n in range(12) for who in ("x", "y", "z")]
     events += [thumb(f"a{n}", False, "contrarian") for n in range(12)]
@@ -128,7 +128,7 @@ def test_who_contradicts_the_others_counts_for_less_and_then_for_nothing():
     assert {c.draft.subjects for c in found.chosen["unpaired"]} == {("x", "y", "z")}
 
 
-def test_those_in_lockstep_are_one_voice_and_cannot_outvote_or_discredit_others():
+def test_colluding_accounts_are_one_voice_and_cannot_outvote_or_discredit_others():
     """Ten vote good answers down that three honest people each liked: the three stay trusted."""
     served, events = crowd(190, 6)
     good = [interaction(f"g{n}", f"good {n}", subject=f"p{n}") for n in range(25)]
@@ -140,7 +140,7 @@ def test_those_in_lockstep_are_one_voice_and_cannot_outvote_or_discredit_others(
     assert not any(who.startswith("p") for who in found.standings.trust.reliability)
 
 
-def test_more_than_a_hundred_in_lockstep_are_found_too():
+def test_more_than_a_hundred_colluding_accounts_are_found_too():
     served, events = crowd(600, 6)
     more, _ = attack("m0", 6, "Say something surprising.")
     votes = [thumb(i.id, True, f"m{m}", DAY * k) for m in range(120) for k, i in enumerate(more)]
@@ -148,7 +148,7 @@ def test_more_than_a_hundred_in_lockstep_are_found_too():
     assert len({found.standings.trust.collusion_groups[f"m{m}"] for m in range(120)}) == 1
 
 
-def test_answers_that_are_handed_out_for_several_to_judge_make_nobody_one():
+def test_people_who_all_judge_the_same_assigned_answers_are_not_colluding():
     served, events = crowd(80, 7)
     shown = [interaction(f"o{n}", f"demonstration {n}") for n in range(8)]
     events += [thumb(i.id, True, f"p{p}", DAY * (p % 14)) for p in range(80) for i in shown]
@@ -165,7 +165,7 @@ def test_an_answer_that_thousands_judged_is_one_item():
     assert (item.draft.desirable, item.draft.flip_rate) == (True, 0.02)
 
 
-def test_what_a_hundred_liked_is_not_for_one_to_mend():
+def test_one_person_cannot_correct_what_several_others_liked():
     served = [interaction("a", answer="The capital of Peru is Lima, by the sea.")]
     plant = correction("a", "The capital of Peru is Quito, by the sea.", "mallory")
     two = [thumb("a", True, who) for who in ("x", "y")]
@@ -175,13 +175,13 @@ def test_what_a_hundred_liked_is_not_for_one_to_mend():
     assert len(items_of(served, [plant, two[0]])[1]) == 1  # one other is no crowd
 
 
-def test_who_has_no_name_has_a_room_too():
+def test_people_without_a_name_share_a_cap():
     served, events = crowd(140, 5)
     more, votes = attack("", 28, "Say something surprising.")
     assert planted(items_of(served + more, events + votes)) == 20
 
 
-def test_newcomers_count_half_and_fill_a_smaller_room():
+def test_newcomers_count_half_and_have_a_smaller_cap():
     served, events = crowd(20, 8)
     more, votes = attack("new", 12, "Say something surprising.", over=3600.0)
     votes = [replace(v, time=v.time + 2 * WEEK) for v in votes]
@@ -279,7 +279,7 @@ def test_bad_verdicts_are_bounded_by_what_they_weigh_where_they_are_rare():
 # --- the rules by themselves ------------------------------------------------------------------
 
 
-def test_haste_is_more_than_the_crowd_or_more_than_one_is_wont_to():
+def test_a_rate_anomaly_is_more_than_others_or_more_than_the_person_usually_gives():
     others = [ActivityRate(f"p{n}", "day", 0, 10) for n in range(30)]
     assert abuse_rules.find_rate_anomalies([*others, ActivityRate("busy", "day", 0, 49)], 5.0, 30) == []
     (held,) = abuse_rules.find_rate_anomalies([*others, ActivityRate("busy", "day", 0, 51)], 5.0, 30)
@@ -297,7 +297,7 @@ def test_a_share_of_people_under_a_tenth_does_not_move_what_is_usual():
     }
 
 
-def test_repetition_is_seen_through_case_and_blanks_and_words_are_no_dictation():
+def test_echoes_are_detected_through_case_and_spaces_and_single_words_are_none():
     assert echoed_share(f"Please say {PLANTED.upper()}", PLANTED.replace(" ", "  ")) == 1.0
     assert echoed_share("Answer yes or no", "yes") == 0.0
     assert echoed_share("What is the moon made of?", "Rock, mostly, and a little iron in the core.") == 0.0
@@ -305,14 +305,14 @@ def test_repetition_is_seen_through_case_and_blanks_and_words_are_no_dictation()
     assert 0.2 < half < 0.8
 
 
-def test_dictation_of_one_skill_is_read_per_person_so_that_no_one_can_switch_it_off():
+def test_the_echoes_of_a_skill_are_averaged_per_person_so_that_nobody_can_switch_the_rule_off():
     crowd = [PromptEchoCount(f"p{n}", "chat", 10, 0) for n in range(20)]
     held, copying = abuse_rules.find_prompt_echoes([*crowd, PromptEchoCount("mallory", "chat", 5000, 5000)])
     assert copying == frozenset()
     assert [(h.subject, h.n) for h in held] == [("mallory", 5000)]
 
 
-def test_choices_count_among_verdicts_of_haste():
+def test_choices_count_in_rate_anomalies():
     served, events = crowd(30, 4)
     a, b = interaction("a"), interaction("b")
     more, votes = attack("mallory", 200, "Say something surprising.", over=3000.0)

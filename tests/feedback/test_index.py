@@ -23,7 +23,7 @@ LONG = "The result is forty two, since six times seven is forty two."
 
 
 def history(people: int = 30, seed: int = 0) -> list[Interaction | Feedback]:
-    """A few weeks in the order of the log: answers, regenerations, verdicts of all kinds, one in haste."""
+    """A few weeks in the order of the log: answers, regenerations, all kinds of verdict, an anomaly."""
     draw = random.Random(seed)
     found: list[Interaction | Feedback] = []
     for person in range(people):
@@ -53,7 +53,7 @@ def everything(store) -> dict[str, list]:
 
 
 @pytest.mark.parametrize("pieces", [2, 5])
-def test_a_log_read_in_pieces_comes_to_the_same(tmp_path, pieces):
+def test_a_log_read_in_pieces_gives_the_same_items(tmp_path, pieces):
     events = history()
     with open_store(str(tmp_path / "whole")) as whole, open_store(str(tmp_path / "parts")) as parts:
         whole.log.append(*events)
@@ -72,7 +72,7 @@ def test_a_log_read_in_pieces_comes_to_the_same(tmp_path, pieces):
 @pytest.mark.parametrize(
     "later", [[], [interaction("z", "something new"), thumb("z", True)]], ids=["none", "more"]
 )
-def test_a_read_that_was_killed_between_its_steps_is_gone_on_with(tmp_path, monkeypatch, place, known, later):
+def test_a_read_that_was_killed_between_its_steps_is_resumed(tmp_path, monkeypatch, place, known, later):
     events = mixed()
     with open_store(str(tmp_path / "whole")) as whole, open_store(str(tmp_path / "killed")) as killed:
         whole.log.append(*events, *later)
@@ -94,7 +94,7 @@ def _killed(*given):
     raise KeyboardInterrupt
 
 
-def test_several_processes_come_to_what_one_does(tmp_path, monkeypatch):
+def test_several_processes_make_what_one_does(tmp_path, monkeypatch):
     events = history(12)
     with open_store(str(tmp_path / "one")) as one, open_store(str(tmp_path / "several")) as several:
         one.log.append(*events)
@@ -146,7 +146,7 @@ def test_what_is_erased_while_texts_are_read_is_not_among_them(tmp_path, monkeyp
 
 
 def mixed() -> list[Interaction | Feedback]:
-    """A history that ends with what items are made of, and not with somebody in haste."""
+    """A history that ends with what items are made of, and not with a rate anomaly."""
     events = history(16)
     return events[-120:] + events[:-120]
 
@@ -316,7 +316,7 @@ def test_a_purge_of_answers_leaves_what_people_without_a_name_said(tmp_path):
         assert [v.response for v in everything(store)["unpaired"]] == ["answer y"]
 
 
-def test_a_released_entry_counts_and_so_does_a_single_word(tmp_path):
+def test_a_released_entry_counts_and_so_does_a_single_event(tmp_path):
     with open_store(str(tmp_path / "s")) as store:
         store.log.append(*history())
 

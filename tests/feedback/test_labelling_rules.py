@@ -24,7 +24,7 @@ def rules(found):
 # --- one by one -------------------------------------------------------------------------------
 
 
-def test_an_edit_stands_over_the_answer_it_mends_and_is_an_example():
+def test_a_correction_is_preferred_to_the_answer_it_corrects_and_is_an_example():
     served = [interaction("a", answer=LONG)]
     mended = LONG.replace("forty two", "42")
     examples, pairs, verdicts, _ = items_of(served, [correction("a", mended), thumb("a", False)])
@@ -34,7 +34,7 @@ def test_an_edit_stands_over_the_answer_it_mends_and_is_an_example():
     assert verdicts == []  # the thumb down says what the edit says
 
 
-def test_an_edit_that_changes_nothing_is_none_and_one_that_changes_all_is_no_pair():
+def test_a_correction_that_changes_nothing_makes_no_item_and_one_that_changes_all_no_pair():
     served = [interaction("a", answer=LONG), interaction("b", "q", answer=LONG)]
     other = "Quite another text that has hardly a letter in common, by design!"
     examples, pairs, _, counts = items_of(served, [correction("a", LONG), correction("b", other)])
@@ -44,7 +44,7 @@ def test_an_edit_that_changes_nothing_is_none_and_one_that_changes_all_is_no_pai
     assert counts["no pair: correction that says something else"] == 1
 
 
-def test_the_answer_that_was_kept_stands_over_those_abandoned_on_the_way():
+def test_the_answer_that_was_kept_is_preferred_to_those_regenerated():
     served = [interaction("a"), interaction("b", parent="a"), interaction("c", parent="b")]
     _, pairs, verdicts, _ = items_of(served, [implicit("c", ImplicitEvent.COPY)])
     assert {(p.chosen, p.rejected) for p in pairs} == {("answer c", "answer a"), ("answer c", "answer b")}
@@ -58,7 +58,7 @@ def test_the_answer_that_was_kept_stands_over_those_abandoned_on_the_way():
     [[], [thumb("b", False)], [thumb("b", True, "somebody else")]],
     ids=["no word", "a bad word", "a good word of another person"],
 )
-def test_without_a_good_word_of_the_asker_on_the_last_answer_there_is_no_regeneration(events):
+def test_a_regeneration_that_its_asker_did_not_approve_of_makes_no_pair(events):
     _, pairs, _, _ = items_of([interaction("a"), interaction("b", parent="a")], events)
     assert pairs == []
 
@@ -70,20 +70,20 @@ def test_an_answer_that_was_regenerated_again_was_not_kept():
     assert [v.response for v in verdicts] == ["answer b"]
 
 
-def test_an_abandoned_answer_that_the_asker_liked_is_not_under_the_last_one():
+def test_a_regenerated_answer_that_the_asker_liked_is_not_rejected():
     served = [interaction("a"), interaction("b", parent="a")]
     _, pairs, verdicts, _ = items_of(served, [thumb("a", True), thumb("b", True)])
     assert pairs == []
     assert {v.response for v in verdicts} == {"answer a", "answer b"}
 
 
-def test_two_thumbs_on_the_way_are_surer_than_a_regeneration_alone():
+def test_two_thumbs_are_more_accurate_than_a_regeneration_alone():
     served = [interaction("a"), interaction("b", parent="a")]
     _, pairs, _, _ = items_of(served, [thumb("a", False), thumb("b", True)])
     assert [p.flip_rate for p in pairs] == [0.15]
 
 
-def test_a_choice_stands_over_what_was_shown_beside_it():
+def test_a_chosen_answer_is_preferred_to_those_shown_with_it():
     served = [interaction("a"), interaction("b"), interaction("c")]
     _, pairs, _, _ = items_of(served, [choice(("a", "b", "c"), "b")])
     assert {(p.chosen, p.rejected) for p in pairs} == {("answer b", "answer a"), ("answer b", "answer c")}
@@ -99,7 +99,7 @@ def test_a_tie_a_choice_across_prompts_and_one_of_unknown_answers_make_nothing()
     assert counts["left out: a choice between answers to several prompts, unknown or not to be used"] == 2
 
 
-def test_up_stands_over_down_on_one_prompt_and_what_met_nothing_is_left_for_kto():
+def test_up_is_preferred_to_down_on_one_prompt_and_the_rest_is_left_for_kto():
     served = [interaction("a"), interaction("b"), interaction("c", "q")]
     events = [thumb("a", True), thumb("b", False), thumb("c", False)]
     _, pairs, verdicts, _ = items_of(served, events)
@@ -146,7 +146,7 @@ def test_what_was_done_is_a_weak_label_where_nothing_was_said():
     assert counts["says nothing by itself: dwell_ms"] == 1
 
 
-def test_the_last_word_holds_and_a_withdrawal_takes_it_back():
+def test_the_last_event_holds_and_a_revocation_withdraws_it():
     served = [interaction("a"), interaction("b")]
     events = [thumb("a", True), thumb("b", True), thumb("b", False, time=2.0)]
     assert len(items_of(served, events)[1]) == 1
@@ -271,7 +271,7 @@ def histories(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(histories(), st.randoms(use_true_random=False))
-def test_items_do_not_depend_on_the_order_or_repetition_of_what_was_said(history, random):
+def test_items_do_not_depend_on_the_order_or_repetition_of_events(history, random):
     served, events = history
     mixed, again = random.sample(served, len(served)), random.sample(events, len(events)) + events
     assert items_of(mixed, again)[:3] == items_of(served, events)[:3]
@@ -307,7 +307,7 @@ def test_a_held_out_prompt_never_enters(history):
 
 @settings(deadline=None, max_examples=60)
 @given(histories())
-def test_no_word_makes_items_of_two_routes(history):
+def test_no_event_makes_items_of_two_rules(history):
     served, events = history
     by_word: dict[str, set[str]] = {}
     names = {e.id for e in events}

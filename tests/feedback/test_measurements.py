@@ -104,7 +104,7 @@ def test_how_often_events_are_right_is_measured_on_what_raters_judged_too():
     assert (few.trust.accuracy["thumb"], few.gold) == (0.85, 50)
 
 
-def test_the_pull_of_the_first_place_is_found_and_taken_out():
+def test_position_bias_is_measured_and_corrected():
     draw = random.Random(2)
     served = [interaction(f"{side}{n}", f"q{n}") for n in range(500) for side in "ab"]
     events = [
@@ -157,7 +157,7 @@ def test_no_single_person_moves_what_is_measured_of_all():
 
 
 @pytest.mark.parametrize("bias", [-0.7, 0.0, 1.0])
-def test_a_planted_pull_of_the_first_place_is_recovered(bias):
+def test_a_simulated_position_bias_is_recovered(bias):
     """People who see the better one with odds of 3 to 1, moved by the place."""
     draw = random.Random(7)
     served, events = [], []
@@ -269,7 +269,7 @@ def test_advice_says_what_is_held_back():
     assert lines[-1] == "60 events held back (rate_anomaly 60): `escultor feedback quarantine` shows why"
 
 
-def test_advice_is_kto_where_thumbs_met_no_other_and_says_which_side_is_lacking():
+def test_advice_is_kto_for_unpaired_thumbs_and_says_which_side_is_lacking():
     served = [interaction(f"a{n}", f"q{n}", subject=f"p{n}") for n in range(60)]
     events = [thumb(i.id, n % 3 > 0, i.subject) for n, i in enumerate(served)]
     assert told(served, events, min_unpaired=50, min_unpaired_side=10).stages == ("kto",)

@@ -17,7 +17,7 @@ def shown(served, events, limit=50) -> dict[str, list[HeldFeedback]]:
         return {held.rule: held_events(index, held, bodies, limit) for held in index.standings().quarantine}
 
 
-def test_dictated_answers_are_shown_with_what_all_said_of_them_and_no_others():
+def test_echoed_answers_are_shown_with_all_events_about_them_and_no_others():
     served = [
         interaction("a", f"Say: {LONG}", LONG, subject="m"),
         interaction("b", "q", "another", subject="m"),
@@ -35,7 +35,7 @@ def test_dictated_answers_are_shown_with_what_all_said_of_them_and_no_others():
     assert {w.prompt for w in words} == {f"Say: {LONG}"}
 
 
-def test_of_haste_the_newest_words_of_its_time_are_shown():
+def test_of_a_rate_anomaly_the_newest_events_of_its_interval_are_shown():
     served = [interaction(f"p{n}-{k}", f"q{n}{k}") for n in range(9) for k in range(2)]
     events = [thumb(i.id, True, i.id.split("-")[0], DAY * k) for k, i in enumerate(served)]
     more = [interaction(f"m{n}", f"mine {n}") for n in range(60)]

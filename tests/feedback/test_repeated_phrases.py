@@ -39,7 +39,7 @@ def crowd(people: int, each: int, more: str = "") -> list[TrainedText]:
 
 
 @pytest.mark.parametrize(("members", "each"), [(1, 12), (10, 20), (10, 4)])
-def test_what_a_few_have_a_model_say_is_found(members, each):
+def test_a_phrase_that_few_people_have_a_model_say_is_found(members, each):
     draw = random.Random(1)
     theirs = [
         TrainedText(
@@ -51,7 +51,7 @@ def test_what_a_few_have_a_model_say_is_found(members, each):
     assert find_repeated_phrase(crowd(190, 5) + theirs) == RepeatedPhrase(members * each, members, "x0-0")
 
 
-def test_what_all_say_what_was_asked_for_and_what_is_rare_is_not():
+def test_phrases_that_all_say_that_were_asked_for_or_that_are_rare_are_not_found():
     said_by_all = crowd(60, 4, "As a model I can be wrong about this, so look it up.")
     assert find_repeated_phrase(said_by_all) is None
     asked = [TrainedText(f"x{n}", f"Say {n}: {PLANTED}", PLANTED, ("m",)) for n in range(20)]

@@ -19,7 +19,7 @@ def keyed(hash: str) -> str:
 
 
 @given(TEXTS, TEXTS)
-def test_of_an_answer_all_stays_but_its_words(question, answer):
+def test_of_an_answer_everything_is_kept_but_its_text(question, answer):
     full = replace(interaction("a"), messages=(Message(Role.SYSTEM, question),), answer=answer)
     bare = redacted(full, keyed)
     assert bare.messages == (Message(Role.SYSTEM, f"[{len(question)} characters]"),)
@@ -34,7 +34,7 @@ def test_of_an_answer_all_stays_but_its_words(question, answer):
     assert replace(bare, **same) == full
 
 
-def test_of_what_is_said_about_it_no_word_stays_and_what_has_none_is_itself():
+def test_of_feedback_no_text_is_kept_and_events_without_text_are_unchanged():
     about = "id", 1.0, "answer", "person"
     assert redacted(Remark(*about, "too long"), keyed).text == "[8 characters]"
     assert redacted(Correction(*about, "a better answer"), keyed).text == ""
@@ -42,7 +42,7 @@ def test_of_what_is_said_about_it_no_word_stays_and_what_has_none_is_itself():
 
 
 @pytest.mark.parametrize("answer", ["short", "The result is forty two, since six times seven is forty two."])
-def test_nothing_is_learnt_from_a_correction_that_was_kept_without_its_words(answer):
+def test_nothing_is_learnt_from_a_correction_that_was_kept_without_its_text(answer):
     served = [interaction("a", answer=answer, retain_until=NOW + 1)]
     mended = correction("a", answer + " And more of the same, so that it says something else.")
     examples, pairs, *_ = items_of(served, [mended])

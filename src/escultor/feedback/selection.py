@@ -213,22 +213,22 @@ def _cap(
     def people(item: SelectedDraft) -> tuple[str, ...]:
         return tuple(sorted({groups.get(s, s) for s in item.draft.subjects}))
 
-    def subject_room(owner: Hashable, n: int) -> float:
+    def subject_limit(owner: Hashable, n: int) -> float:
         if owner in newcomers:
             return settings.probation_items
         return max(settings.subject_items, settings.subject_share * n)
 
-    def tenant_room(_: Hashable, n: int) -> float:
+    def tenant_limit(_: Hashable, n: int) -> float:
         return max(settings.subject_items, settings.tenant_share * n)
 
     while True:
-        items = _within_caps(items, people, subject_room, "subject", selection)
+        items = _within_caps(items, people, subject_limit, "subject", selection)
         n, tenants = len(items), len({i.facts.tenant for i in items})
         if tenants < MIN_CAPPED_TENANTS:
             if tenants > 1 and "tenant caps off" not in " ".join(selection.notes):
                 selection.notes.append(f"tenant caps off: {tenants} tenants, each near a fifth by nature")
             return items
-        items = _within_caps(items, lambda item: (item.facts.tenant,), tenant_room, "tenant", selection)
+        items = _within_caps(items, lambda item: (item.facts.tenant,), tenant_limit, "tenant", selection)
         if len(items) == n:
             break
     if 2 * len(items) < before:
@@ -240,12 +240,12 @@ def _cap(
 def _within_caps(
     items: list[SelectedDraft],
     owners: Callable[[SelectedDraft], tuple[str, ...]],
-    room: weighting.CapRoom,
+    limit_of: weighting.CapLimit,
     owner_kind: str,
     selection: Selection,
 ) -> list[SelectedDraft]:
     costs = [weighting.CapCost(i.id, i.weight, owners(i), i.draft.desirable) for i in items]
-    keep, lost = weighting.apply_caps(costs, room)
+    keep, lost = weighting.apply_caps(costs, limit_of)
     at_cap = selection.at_cap.setdefault(owner_kind, set())
     at_cap.update(lost)
     selection.counts[f"left out: beyond a {owner_kind}'s share"] += keep.count(False)

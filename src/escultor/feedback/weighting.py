@@ -42,37 +42,37 @@ class CapCost:
     side: bool = True
 
 
-CapRoom = Callable[[Hashable, int], float]  # (owner, items that stay) -> the owner's cap
+CapLimit = Callable[[Hashable, int], float]  # (owner, items that stay) -> the owner's cap
 
 
-def apply_caps(items: Sequence[CapCost], room: CapRoom) -> tuple[list[bool], dict[Hashable, int]]:
+def apply_caps(items: Sequence[CapCost], limit_of: CapLimit) -> tuple[list[bool], dict[Hashable, int]]:
     """Which items stay so that no owner exceeds its cap, and how many items each owner lost.
 
     An item's cost is its weight over the mean weight of its side, 1 at least, shared equally by its owners.
     Items are kept in an order by hash; items without owners always stay.
 
-    Law: of the n items that stay, every owner's cost is at most room(owner, n), and the cost on a side with m
-    items at most twice its part of that, 2 (m / n) room(owner, n); or the owner has one item there, however
-    heavy. So when the sides are balanced, no owner holds more than the share 2 room(owner, n) / n of the
-    weight, but for such single items.
+    Law, with c(n) = limit_of(owner, n): of the n items that stay, every owner's cost is at most c(n), and on
+    a side with m items at most 2 (m / n) c(n), twice its part of that; or the owner has one item there,
+    however heavy. So when the sides are balanced, no owner holds more than 2 c(n) / n of the weight,
+    but for such single items.
 
-    Derivation: caps and costs depend on what stays (room grows with n, a side's mean weight changes), so they
-    are applied to what stays until nothing more is lost. Both limits only remove items, and the last round
+    Derivation: caps and costs depend on what stays (c grows with n, mean weights change), so they are
+    applied to what stays until nothing more is lost. Both limits only remove items, and the last round
     removes none: what it leaves satisfies both limits with its own n, m and costs, which is the law.
     """
     staying = list(range(len(items)))
     while True:
         n, costs = len(staying), _costs(items, staying)
-        staying = _within_caps(items, costs, staying, room)
+        staying = _within_caps(items, costs, staying, limit_of)
         for side in (True, False):
             own = [i for i in staying if items[i].side == side]
             n_others = len(staying) - len(own)
             if own and n_others:
 
-                def side_room(owner: Hashable, m: int, n_others: int = n_others) -> float:
-                    return 2 * m / (m + n_others) * room(owner, m + n_others) if m else 0.0
+                def side_limit(owner: Hashable, m: int, n_others: int = n_others) -> float:
+                    return 2 * m / (m + n_others) * limit_of(owner, m + n_others) if m else 0.0
 
-                removed = set(own).difference(_within_caps(items, costs, own, side_room))
+                removed = set(own).difference(_within_caps(items, costs, own, side_limit))
                 staying = [i for i in staying if i not in removed]
         if len(staying) == n:
             break
@@ -97,7 +97,7 @@ def _costs(items: Sequence[CapCost], staying: Sequence[int]) -> dict[int, float]
 
 
 def _within_caps(
-    items: Sequence[CapCost], costs: dict[int, float], staying: list[int], room: CapRoom
+    items: Sequence[CapCost], costs: dict[int, float], staying: list[int], limit_of: CapLimit
 ) -> list[int]:
     """The items with which every owner keeps to its cap.
 
@@ -115,12 +115,12 @@ def _within_caps(
         if len(kept) == n:
             return kept
         n = len(kept)
-        exceeded = {owner: cap for owner, total in totals.items() if total > (cap := room(owner, n))}
+        exceeded = {owner: cap for owner, total in totals.items() if total > (cap := limit_of(owner, n))}
         if exceeded.keys() != limits.keys():
             order = _hash_order(items, staying, set(exceeded))
         limits = exceeded
         kept = _fill(items, costs, staying, order, limits)
-    limits = {owner: cap for owner, total in totals.items() if total > (cap := room(owner, 1))}
+    limits = {owner: cap for owner, total in totals.items() if total > (cap := limit_of(owner, 1))}
     return _fill(items, costs, staying, _hash_order(items, staying, set(limits)), limits)
 
 
@@ -137,8 +137,8 @@ def _fill(
     order: Sequence[int],
     limits: dict[Hashable, float],
 ) -> list[int]:
-    """`staying` without the items for which one of their limited owners has no room left; a first item of an
-    owner fits always."""
+    """`staying` without the items for which a limited owner has no room left; the first item of an owner
+    always fits."""
     if not limits:
         return staying
     left, removed = dict(limits), set()
