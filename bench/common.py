@@ -144,7 +144,7 @@ def read(data: Path, phase: str, folder: Path) -> Path:
 
 def items(job: Job) -> Sequence[Pair | Example]:
     """The first rows of the file, as many as the steps take."""
-    found = read_jsonl(Path(job.data), DATA[job.phase][1]).items[: job.steps * job.batch]  # type: ignore[call-overload]
+    found = read_jsonl(Path(job.data), DATA[job.phase][1]).items[: job.steps * job.batch]
     if len(found) < job.steps * job.batch:
         raise DataError(
             f"{job.data} is too short", len(found), f"{job.steps * job.batch} rows", "give fewer --steps"
@@ -154,7 +154,7 @@ def items(job: Job) -> Sequence[Pair | Example]:
 
 def write_models(folder: Path, data: Path, phase: str, shapes: Sequence[str]) -> dict[str, str]:
     """Fresh models of these shapes with a byte-level BPE trained on the data: folder by shape."""
-    tokenizer = tokenizer_of(read_jsonl(data, DATA[phase][1]).items)  # type: ignore[call-overload]
+    tokenizer = tokenizer_of(read_jsonl(data, DATA[phase][1]).items)
     folders = {}
     for name in shapes:
         torch.manual_seed(0)

@@ -77,12 +77,12 @@ def main() -> None:
         loaded, rows = corpus(given.data)
         one, two = [], []
         for turn in range(given.rounds):
-            world.wait()
-            if world.first:
+            world.barrier()
+            if world.is_first:
                 one.append(tokens_per_s(loaded, rows, turn, given.batch, ALONE))
-            world.wait()
+            world.barrier()
             two.append(tokens_per_s(loaded, rows, turn, given.batch, world))
-        if world.first:
+        if world.is_first:
             ratios = [b / a for a, b in zip(one, two, strict=True)]
             report = {
                 "bench": "ddp",

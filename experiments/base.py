@@ -29,6 +29,7 @@ from escultor.model.folders import BUILT_IN_PATH, save
 from escultor.model.load import load
 from escultor.model.loaded import Loaded, count_parameters
 from escultor.train.optim import MUON_RATIO
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import pretrain, run
 from escultor.types import Document
 
@@ -55,7 +56,7 @@ def main() -> None:
         start = load(str(OUT / "documents" / "model"))
         first = stage(OUT / "documents", settings, documents)
     settings, records = load_config(HERE / "base_records.yaml").pretrain, corpus.records()
-    run("pretrain", start, records, settings, OUT / "records", on_step=show)
+    run(TrainingTask("pretrain", start, records, settings), OUT / "records", on_step=show)
     began = BEGAN_AGAIN if given.records else WENT_ON
     print(json.dumps(pack(first, stage(OUT / "records", settings, records), corpus, began)))
 

@@ -40,6 +40,7 @@ from escultor.model.load import load
 from escultor.model.loaded import Loaded
 from escultor.rng import derive_seed
 from escultor.skills.metrics import rouge_l
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import run
 from escultor.types import Example, Message, Origin, Role, Sampling
 
@@ -113,7 +114,7 @@ def trained(items: Sequence[Example], steps: int, seed: int, golds: Sequence[Gol
         learning_rate=1e-3, epochs=1000, max_steps=steps, batch_size=BATCH, warmup_steps=10, seed=seed
     )
     with tempfile.TemporaryDirectory() as name:
-        record = run("sft", load("escultor-base"), items, settings, Path(name) / "run")
+        record = run(TrainingTask("sft", load("escultor-base"), items, settings), Path(name) / "run")
         loaded = load(str(Path(name) / "run" / "model"))
         return {
             "bits_per_byte": bits(loaded, golds),

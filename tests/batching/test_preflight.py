@@ -44,7 +44,7 @@ def test_sound_rows_are_counted_and_nothing_is_warned_of():
     assert found.vocabulary.largest == max(int(each.ids.max()) for each in rows)
     assert (found.vocabulary.tokenizer, found.vocabulary.embedding) == (300, 300)
     assert found.counts == {"examples": 2}
-    found.refuse(documents=False)
+    found.raise_faults(documents=False)
 
 
 def test_the_first_rows_are_spelt_out_with_what_is_learnt():
@@ -68,10 +68,10 @@ def test_a_pair_has_two_branches_after_one_prompt():
     assert found.tokens == rows[0].length
 
 
-def test_a_third_kind_of_row_needs_no_more_than_its_lessons():
+def test_a_third_kind_of_row_needs_no_more_than_its_labelled_parts():
     class Judged:
         id, length = "j", 3
-        lessons = ((np.array([5, 6], np.int32), np.array([CHAT.eos], np.int32)),)
+        labelled_parts = ((np.array([5, 6], np.int32), np.array([CHAT.eos], np.int32)),)
 
     assert look([Judged()]).ended == 1
 
@@ -116,7 +116,7 @@ def test_rows_without_an_end_are_counted_and_named():
     assert (found.ended, found.branches) == (1, 10)
     assert found.unended == tuple(f"r{i}" for i in range(NAMED))
     assert any("9 rows do not end the turn" in text and "r0" in text for text in found.warnings)
-    found.refuse(documents=False)
+    found.raise_faults(documents=False)
 
 
 @pytest.mark.parametrize("family", ["qwen", "gemma", "mistral"])
@@ -131,7 +131,7 @@ def test_an_end_of_turn_written_in_letters_is_noticed(family):
         ("a", "cat>"),
     ]
     found = look(examples(*said, chat=chat), chat=chat)
-    (text,) = [text for text in found.warnings if "in letters" in text]
+    (text,) = [text for text in found.warnings if "as text" in text]
     assert text.startswith("4 rows")
     assert "example4" not in text
     assert found.ended == 5  # the real end follows all the same
@@ -175,26 +175,26 @@ def test_an_id_beyond_the_embedding_is_refused():
     with pytest.raises(
         ModelError, match=r"do not belong together; got: 300 tokens, ids up to 300 .* below 300"
     ):
-        found.refuse(documents=False)
+        found.raise_faults(documents=False)
 
 
 def test_a_tokenizer_longer_than_the_embedding_is_refused():
     tokenizer = tiny.tokenizer()
     tokenizer.add_tokens(["<think>"])
     with pytest.raises(ModelError, match="got: 301 tokens"):
-        look(examples(("red", "cat")), chat=ChatTemplate(tokenizer)).refuse(documents=False)
+        look(examples(("red", "cat")), chat=ChatTemplate(tokenizer)).raise_faults(documents=False)
 
 
 def test_rows_of_which_nothing_is_learnt_are_refused():
     with pytest.raises(DataError, match="nothing in the data is labelled"):
-        look([row("a", [5, 6], 2)]).refuse(documents=True)
+        look([row("a", [5, 6], 2)]).raise_faults(documents=True)
 
 
 def test_data_that_never_ends_a_turn_is_refused_but_for_documents():
     found = look([row("a", [5, 6], 1), row("b", [5, 7], 1)])
     with pytest.raises(DataError, match=r"no row ends its turn .*such as a, b"):
-        found.refuse(documents=False)
-    found.refuse(documents=True)
+        found.raise_faults(documents=False)
+    found.raise_faults(documents=True)
 
 
 def test_windows_of_documents_need_not_end():

@@ -6,12 +6,13 @@ import torch
 import transformers
 
 from escultor.batching.batches import pair_batch
-from escultor.batching.probe import refuse_unpacked, said_alone
+from escultor.batching.probe import logp_alone, refuse_unpackable
 from escultor.batching.teacher import nll_by_row
 from escultor.errors import ModelError
 from escultor.model.attention import choose_attention, set_attention
 from escultor.model.forward import logp_at_labels
 from escultor.train.distributed import CPU
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import run
 
 SHAPE = {
@@ -69,7 +70,7 @@ def made(make):
 def test_a_model_that_keeps_packed_texts_apart_is_taken_and_left_as_it_was(make):
     model = made(make).train()
     generator = torch.get_rng_state()
-    refuse_unpacked(model)
+    refuse_unpackable(model)
     assert model.training
     assert torch.equal(torch.get_rng_state(), generator)
 
@@ -77,28 +78,28 @@ def test_a_model_that_keeps_packed_texts_apart_is_taken_and_left_as_it_was(make)
 @pytest.mark.parametrize("make", [convolutional, of_places])
 def test_a_model_in_which_texts_reach_into_each_other_is_refused(make):
     with pytest.raises(ModelError, match=r"several texts in one row.*differ by up to"):
-        refuse_unpacked(made(make))
+        refuse_unpackable(made(make))
 
 
 def test_a_model_that_cannot_be_told_at_all_is_refused_with_its_own_words():
     config = transformers.BloomConfig(vocab_size=tiny.VOCABULARY, hidden_size=32, n_layer=1, n_head=4)
     with pytest.raises(ModelError, match=r"BloomForCausalLM .*got: ValueError"):
-        refuse_unpacked(made(lambda: transformers.BloomForCausalLM(config)))
+        refuse_unpackable(made(lambda: transformers.BloomForCausalLM(config)))
 
 
 def test_a_head_that_says_something_else_than_the_model_is_refused():
     model = made(llama)
-    alone = said_alone(model)
+    alone = logp_alone(model)
     model.lm_head.weight.data.mul_(1.1)
     with pytest.raises(ModelError):
-        refuse_unpacked(model, alone)
+        refuse_unpackable(model, alone)
 
 
 def test_runs_and_evaluations_refuse_it_too(tmp_path):
     loaded = tiny.llama()
     bad = type(loaded)(made(convolutional), loaded.tokenizer)
     with pytest.raises(ModelError, match="several texts in one row"):
-        run("sft", bad, tiny.examples(4), tiny.settings(), tmp_path / "out")
+        run(TrainingTask("sft", bad, tiny.examples(4), tiny.settings()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(ModelError, match="several texts in one row"):
         nll_by_row(bad.model, tiny.nll_rows(2), "float32")

@@ -11,9 +11,10 @@ import torch
 
 from escultor.batching import reference
 from escultor.batching.batches import pair_batch
-from escultor.batching.reference import FILE, ReferenceLogp, identity
+from escultor.batching.reference import FILE, ReferenceLogp
 from escultor.errors import StoreError
 from escultor.model.forward import logp_at_labels
+from escultor.model.identity import model_hash
 
 
 @pytest.fixture
@@ -37,14 +38,14 @@ def test_the_values_are_the_models_own_per_token(model, tmp_path):
     rows = tiny.pair_rows()
     expected = logp_at_labels(model.eval(), pair_batch(rows).packed).detach()
     for _ in range(2):  # computed, then read
-        torch.testing.assert_close(asked(model, rows, tmp_path).of(rows), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(asked(model, rows, tmp_path).get(rows), expected, atol=1e-6, rtol=0)
 
 
 def test_both_branches_can_be_had_apart(model):
     rows = tiny.pair_rows()
     cache = asked(model, rows, None)
-    first, second = cache.split(rows)
-    parts = cache.of(rows).split([n for row in rows for n in (len(row.chosen), len(row.rejected))])
+    first, second = cache.get_branches(rows)
+    parts = cache.get(rows).split([n for row in rows for n in (len(row.chosen), len(row.rejected))])
     assert torch.equal(first, torch.cat(parts[0::2]))
     assert torch.equal(second, torch.cat(parts[1::2]))
 
@@ -73,7 +74,7 @@ def test_a_row_cut_short_is_another_row(model, tmp_path, cut):
     cache = asked(model, [shorter], tmp_path)
     assert (cache.computed, cache.reused) == (1, 0)
     expected = logp_at_labels(model.eval(), pair_batch([shorter]).packed).detach()
-    torch.testing.assert_close(cache.of([shorter]), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(cache.get([shorter]), expected, atol=1e-6, rtol=0)
 
 
 def test_a_token_moved_across_a_border_is_another_row():
@@ -95,32 +96,32 @@ def test_one_weight_changed_computes_all(model, tmp_path):
 def test_the_precision_and_the_shape_are_part_of_the_reference(model):
     other = tiny.llama().model
     other.config.rms_norm_eps *= 10
-    names = {identity(model, "float32"), identity(model, "bfloat16"), identity(other, "float32")}
+    names = {model_hash(model, "float32"), model_hash(model, "bfloat16"), model_hash(other, "float32")}
     assert len(names) == 3
 
 
 def test_training_the_policy_does_not_change_what_the_reference_said(model, tmp_path):
     rows = tiny.pair_rows()
     cache = asked(model, rows, tmp_path)
-    before = cache.of(rows)
+    before = cache.get(rows)
     with torch.no_grad():
         model.model.norm.weight.mul_(2)
-    assert torch.equal(cache.of(rows), before)
+    assert torch.equal(cache.get(rows), before)
 
 
 def test_what_was_not_prepared_is_not_made_up_by_the_model_in_training(model, tmp_path):
     rows = tiny.pair_rows()
     cache = asked(model, rows[:4], tmp_path)
     with pytest.raises(StoreError, match="1 of 5 rows missing"):
-        cache.of(rows)
+        cache.get(rows)
 
 
 def test_a_value_of_the_wrong_length_is_computed_again(model, tmp_path):
     rows = tiny.pair_rows(1)
-    expected = asked(model, rows, tmp_path).of(rows)
+    expected = asked(model, rows, tmp_path).get(rows)
     with sqlite3.connect(tmp_path / FILE) as file:
         file.execute("update logp set value = x'00000000'")
-    assert torch.equal(asked(model, rows, tmp_path).of(rows), expected)
+    assert torch.equal(asked(model, rows, tmp_path).get(rows), expected)
 
 
 def test_a_damaged_file_is_refused_with_the_remedy(model, tmp_path):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from escultor.batching.batches import (
     FORWARD_TOKENS,
     best_fit,
-    chunks,
+    epoch_order,
     first_fit,
+    group_by_length,
     nll_batch,
-    order,
     pair_batch,
 )
 from escultor.batching.rows import NllRow, PairRow, document_rows, example_rows, pair_rows
@@ -235,19 +235,19 @@ def test_layouts_hold_every_segment_once_and_no_row_is_overfull(some, capacity):
 
 
 @given(st.lists(st.integers(1, FORWARD_TOKENS + 10), max_size=60), st.none() | st.integers(1, 5))
-def test_chunks_hold_every_index_once_within_their_bounds(some, most):
-    groups = chunks(some, most)
-    assert sorted(i for group in groups for i in group) == list(range(len(some)))
-    assert all(len(group) <= (most or len(some)) for group in groups)
-    assert all(sum(some[i] for i in group) <= FORWARD_TOKENS or len(group) == 1 for group in groups)
+def test_length_groups_hold_every_index_once_within_their_bounds(lengths, max_rows):
+    groups = group_by_length(lengths, max_rows)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert all(len(group) <= (max_rows or len(lengths)) for group in groups)
+    assert all(sum(lengths[i] for i in group) <= FORWARD_TOKENS or len(group) == 1 for group in groups)
 
 
 def test_an_epochs_order_is_a_permutation_named_by_seed_and_epoch():
-    assert sorted(order(50, 1, 0, True)) == list(range(50))
-    assert order(50, 1, 0, True).tolist() == order(50, 1, 0, True).tolist()
-    assert order(50, 1, 0, True).tolist() != order(50, 1, 1, True).tolist()
-    assert order(50, 1, 0, True).tolist() != order(50, 2, 0, True).tolist()
-    assert order(5, 1, 3, False).tolist() == [0, 1, 2, 3, 4]
+    assert sorted(epoch_order(50, 1, 0, True)) == list(range(50))
+    assert epoch_order(50, 1, 0, True).tolist() == epoch_order(50, 1, 0, True).tolist()
+    assert epoch_order(50, 1, 0, True).tolist() != epoch_order(50, 1, 1, True).tolist()
+    assert epoch_order(50, 1, 0, True).tolist() != epoch_order(50, 2, 0, True).tolist()
+    assert epoch_order(5, 1, 3, False).tolist() == [0, 1, 2, 3, 4]
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,6 +1,8 @@
 """What a policy needs is known before anything is measured, and vetoes name what is measured."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,7 @@ from escultor.evaluate.gate.requirements import (
 )
 from escultor.evaluate.speed import Speed, Timing
 from escultor.skills.probes import PROBES, probe_exam
-from escultor.skills.table import Likelihood, ModelOutput, whole_figures
+from escultor.skills.table import METRICS, Likelihood, ModelOutput, whole_figures
 from escultor.types import Hold, Promote, Scale, Scores
 
 NARROW = Gate(guards={"valid": 0.02}, min_items=50)
@@ -122,3 +124,12 @@ def test_policies_keep_their_hash_under_the_present_names(tmp_path):
         policy = load_policy(old)
     assert (policy.alpha_spending, policy.alpha, policy.acceptance_targets.speed) == ("full", 0.1, 3)
     assert policy_hash(policy) == "0884e267527c65248f0b700736e82274"
+
+
+def test_the_policy_of_the_documentation_loads_and_its_vetoes_are_known(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "gate.md").read_text()
+    (tmp_path / "policy.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    policy = load_policy(tmp_path / "policy.yaml")
+    assert unknown_vetoes(policy, {"quality", "valid", "bits_per_byte"}) == []
+    for name in re.findall(r"`([a-z]+_[a-z_]+)`", text.split("A veto names")[1].split("Any other")[0]):
+        assert name in FIGURES or name in METRICS, name

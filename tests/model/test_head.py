@@ -27,7 +27,7 @@ from escultor.model import head
 from escultor.model.attention import choose_attention, set_attention
 from escultor.model.forward import logits_at_labels, logp_at_labels
 from escultor.train.methods import METHODS, Frozen
-from escultor.train.objectives import kd
+from escultor.train.objectives.kd import kd
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
 SHAPE |= {"vocab_size": 300, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0}

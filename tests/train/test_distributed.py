@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from several import together
 
-from escultor.batching.batches import deal, nll_batch
+from escultor.batching.batches import nll_batch, split_evenly
 from escultor.batching.rows import UnpairedRow
 from escultor.config import Distillation, Dpo, Kto, Lora, Training
 from escultor.errors import ConfigError, StoreError, TrainingError
@@ -93,8 +93,8 @@ def learn(world, name, run=None, on_step=lambda report: None):
         optim, "fast_bfloat16", lambda device: False
     ):  # Muon's products, else equal to 1e-5 only
         train(student.model, stream, method.objective(settings), settings, run, seen, world)
-    world.gathered(student.model)
-    weights = merge_adapter(student).model.state_dict() if world.first or not world.sharded else {}
+    world.unshard(student.model)
+    weights = merge_adapter(student).model.state_dict() if world.is_first or not world.is_sharded else {}
     return reports, {name: value.numpy() for name, value in weights.items()}, dict(frozen.counts)
 
 
@@ -120,7 +120,7 @@ def stopped_by_a_full_disk(world, folder):
 
     with patch.object(state, "save", full), pytest.raises(StoreError) as caught:
         kept(world, "fsdp", folder)
-    world.wait()
+    world.barrier()
     return str(caught.value), sorted(path.name for path in folder.iterdir())
 
 
@@ -248,17 +248,17 @@ def test_the_state_of_another_strategy_is_refused(tmp_path):
 
 def test_muon_and_fsdp_are_refused():
     with pytest.raises(ConfigError, match=r"optimizer muon under strategy fsdp; allowed: .*remedy: "):
-        replace(ALONE, strategy="fsdp").refuse(own(optimizer="muon"))
+        replace(ALONE, strategy="fsdp").check_settings(own(optimizer="muon"))
 
 
 # --- shares of a step -------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, 500), max_size=40), st.integers(1, 6))
-def test_dealt_hands_hold_every_index_once_and_differ_by_one_row_at_most(lengths, hands):
-    dealt = deal(lengths, hands)
-    assert sorted(i for hand in dealt for i in hand) == list(range(len(lengths)))
-    tokens = [sum(lengths[i] for i in hand) for hand in dealt]
+def test_an_even_split_holds_every_index_once_and_parts_differ_by_one_row_at_most(lengths, parts):
+    split = split_evenly(lengths, parts)
+    assert sorted(i for part in split for i in part) == list(range(len(lengths)))
+    tokens = [sum(lengths[i] for i in part) for part in split]
     assert max(tokens) - min(tokens) <= max(lengths, default=0)
 
 

@@ -15,7 +15,7 @@ from escultor.errors import ModelError
 from escultor.model.attention import choose_attention, set_attention
 from escultor.model.forward import logp_at_labels, set_train_mode
 from escultor.text.chat import ChatTemplate
-from escultor.train.device_setup import prepared
+from escultor.train.device_setup import prepared_layers
 from escultor.train.distributed import CPU
 from escultor.train.loop import train
 from escultor.train.methods import METHODS, Frozen
@@ -33,7 +33,7 @@ def gpt2():
 def first_loss(phase, rows, settings):
     model, method = gpt2(), METHODS[phase]
     stream = method.stream(rows, Frozen(model, None, Counter()), settings)
-    with prepared(model, settings):
+    with prepared_layers(model, settings):
         return train(model, stream, method.objective(settings), settings).loss
 
 
@@ -55,7 +55,7 @@ def test_dropout_acts_on_examples():
 
 def test_layers_are_still_computed_again_where_dropout_is_off(monkeypatch):
     model, again = gpt2(), []
-    with prepared(model, tiny.settings(gradient_checkpointing=True)):
+    with prepared_layers(model, tiny.settings(gradient_checkpointing=True)):
         set_train_mode(model, dropout=False)
         for layer in model.transformer.h:
             layer.ln_1.register_forward_hook(lambda *_: again.append(1))
@@ -69,7 +69,7 @@ def test_layers_whose_own_dropout_cannot_be_told_apart_are_refused():
     set_train_mode(model, dropout=False)
     assert not any(module.training for module in model.modules())
     with (
-        prepared(model, tiny.settings(gradient_checkpointing=True)),
+        prepared_layers(model, tiny.settings(gradient_checkpointing=True)),
         pytest.raises(
             ModelError, match=r"dropout cannot be turned off.*dropout 0\.1.*gradient_checkpointing=false"
         ),

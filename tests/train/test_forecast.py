@@ -1,7 +1,5 @@
 """The estimate before a run is that of the device it will run on."""
 
-from collections import Counter
-
 import pytest
 import tiny
 import torch
@@ -20,24 +18,26 @@ def bfloat16_is_fast_on_a_gpu_alone(monkeypatch):
     monkeypatch.setattr(forecast, "matrix_speed", lambda model, dtype, device: 1e9)
 
 
-def looked(device, **changes):
+def estimated(device, **changes):
     loaded, settings = tiny.llama(), tiny.settings(**changes)
     rows = tiny.nll_rows(40)
-    return forecast.look(
-        METHODS["sft"], rows, Counter(), loaded.chat, loaded.model, settings, device=device
-    ).cost
+    return forecast.run_cost(METHODS["sft"], rows, loaded.model, settings, device=device)
 
 
 def test_products_are_in_what_the_device_multiplies_fast(bfloat16_is_fast_on_a_gpu_alone):
-    auto = {device: looked(device, dtype="auto").activations for device in (CPU, GPU)}
-    assert auto[CPU] == looked(CPU, dtype="float32").activations == looked(GPU, dtype="float32").activations
-    assert auto[GPU] == looked(GPU, dtype="bfloat16").activations
+    auto = {device: estimated(device, dtype="auto").activations for device in (CPU, GPU)}
+    assert (
+        auto[CPU]
+        == estimated(CPU, dtype="float32").activations
+        == estimated(GPU, dtype="float32").activations
+    )
+    assert auto[GPU] == estimated(GPU, dtype="bfloat16").activations
     assert auto[GPU] != auto[CPU]
 
 
 def test_a_dense_mask_counts_where_the_device_needs_one(monkeypatch):
     monkeypatch.setattr(
-        forecast, "kind_for", lambda model, device, asked: "dense" if device == GPU else "flex"
+        forecast, "choose_attention", lambda model, device, asked: "dense" if device == GPU else "flex"
     )
     model, rows = tiny.llama().model, tiny.nll_rows(40)
     masked = [

@@ -20,7 +20,8 @@ from escultor.model.forward import logp_at_labels
 from escultor.text.chat import ChatTemplate
 from escultor.train import loop
 from escultor.train.loop import Objective, train
-from escultor.train.objectives import Loss, nll
+from escultor.train.objectives.loss import Loss
+from escultor.train.objectives.nll import nll
 from escultor.train.optim import Optimizers
 from escultor.train.resume import RunFolder
 from escultor.train.streams import RowStream
@@ -263,7 +264,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, save_always, er
 
 def test_figures_that_cannot_be_written_stop_the_run_with_the_remedy(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(PlaceError, match=r"figures could not be written.*remedy: free disk space"):
+    with pytest.raises(PlaceError, match=r"metrics could not be written.*remedy: free disk space"):
         RunFolder(tmp_path, "key").append_metrics({"step": 1})
 
 

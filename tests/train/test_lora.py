@@ -19,6 +19,7 @@ from escultor.model.student import cut_student
 from escultor.train import loop
 from escultor.train.methods import METHODS, Frozen
 from escultor.train.resume import PLAIN
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import ADAPTER, MODEL, run
 
 pytest.importorskip("peft")
@@ -47,7 +48,7 @@ def sft(base, out, stop=None, **changes):
         if report.step == stop:
             raise Stop
 
-    return run("sft", load(str(base)), ITEMS, settings(**changes), out, on_step=on_step)
+    return run(TrainingTask("sft", load(str(base)), ITEMS, settings(**changes)), out, on_step=on_step)
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +162,14 @@ def test_a_model_is_of_a_folder_until_it_is_changed(base, done, tmp_path):
     assert folder_of(cut_student(start, (0,), None).model) is None
     assert folder_of(merge_adapter(with_adapter(load(str(base)), Lora(rank=2))).model) is None
     assert folder_of(load(str(done / ADAPTER)).model) is None
-    run("sft", start, ITEMS, tiny.settings(max_steps=1), tmp_path / "out")
+    run(TrainingTask("sft", start, ITEMS, tiny.settings(max_steps=1)), tmp_path / "out")
     assert folder_of(start.model) is None
     assert folder_of(load(str(tmp_path / "out" / MODEL)).model) == tmp_path / "out" / MODEL
 
 
 def test_an_adapter_alone_of_a_model_in_memory_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ModelError, match=r"needs a base that is in a folder; .*lora\.merge=true"):
-        run("sft", tiny.llama(), ITEMS, settings(merge=False), tmp_path / "out")
+        run(TrainingTask("sft", tiny.llama(), ITEMS, settings(merge=False)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    run("sft", tiny.llama(), ITEMS, settings(max_steps=1), tmp_path / "out")
+    run(TrainingTask("sft", tiny.llama(), ITEMS, settings(max_steps=1)), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {MODEL, "metrics.jsonl", "run.json"}

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from escultor.config import Dpo
 from escultor.model.load import load
-from escultor.train.method_objectives import per_pair, per_token
 from escultor.train.methods import METHODS
-from escultor.train.objectives import Loss
+from escultor.train.methods.preference import per_pair
+from escultor.train.methods.tokens import per_token
+from escultor.train.objectives.loss import Loss
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import preview, run
 from escultor.types import Message, Pair, Role
 
@@ -34,15 +36,15 @@ def table(monkeypatch):
 
 def test_one_on_single_texts_trains_as_the_others_do(table, tmp_path):
     items, own = tiny.examples(8), tiny.settings(epochs=40, batch_size=8, micro_batch_size=3)
-    assert preview("focal", tiny.llama(), items, own).rows == 8
+    assert preview(TrainingTask("focal", tiny.llama(), items, own)).rows == 8
     reports = []
-    record = run("focal", tiny.llama(), items, own, tmp_path, on_step=reports.append)
-    assert (record.phase, record.counts["examples"], record.steps) == ("focal", 8, 40)
+    record = run(TrainingTask("focal", tiny.llama(), items, own), tmp_path, on_step=reports.append)
+    assert (record.method, record.counts["examples"], record.steps) == ("focal", 8, 40)
     p = torch.tensor(1 / tiny.VOCABULARY)  # of a fresh model
     assert reports[0].loss == pytest.approx(float(-((1 - p) ** 2) * p.log()), abs=0.1)
     assert record.loss < 0.1 * reports[0].loss
     assert not tiny.same_weights(load(str(tmp_path / "model")).model, tiny.llama().model)
-    assert run("focal", tiny.llama(), items, own, tmp_path) == record
+    assert run(TrainingTask("focal", tiny.llama(), items, own), tmp_path) == record
 
 
 def test_one_on_pairs_has_the_reference_and_the_margins_of_the_family(table, tmp_path):
@@ -52,7 +54,7 @@ def test_one_on_pairs_has_the_reference_and_the_margins_of_the_family(table, tmp
     ]
     own = Dpo(epochs=20, batch_size=8, learning_rate=1e-2, warmup_steps=0, dtype="float32", beta=0.5)
     reports = []
-    record = run("exponential", tiny.llama(), items, own, tmp_path, on_step=reports.append)
+    record = run(TrainingTask("exponential", tiny.llama(), items, own), tmp_path, on_step=reports.append)
     assert record.counts["reference rows computed"] == 8
     assert reports[0].loss == pytest.approx(1.0, abs=1e-5)  # at the reference every margin is 0
     assert record.loss < 0.5

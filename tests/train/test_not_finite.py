@@ -11,6 +11,7 @@ from escultor.model.load import load
 from escultor.train import loop, runs
 from escultor.train.filenames import RECORD
 from escultor.train.resume import LAST_GOOD
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import run
 
 SETTINGS = tiny.settings(shuffle=False, batch_size=2)
@@ -19,7 +20,7 @@ BAD = [replace(each, weight=1e38) if i == 5 else each for i, each in enumerate(G
 
 
 def sft(items, out, start=None, settings=SETTINGS):
-    return run("sft", start or tiny.llama(), items, settings, out)
+    return run(TrainingTask("sft", start or tiny.llama(), items, settings), out)
 
 
 def same(folder, other):

@@ -5,20 +5,22 @@ import re
 from pathlib import Path
 
 from escultor.model import forward, head
-from escultor.train import loop, method_objectives, objectives, optim, streams
+from escultor.train import loop, optim, streams
+from escultor.train.methods import tokens
+from escultor.train.objectives import nll
 
 DOCS = Path(__file__).parents[2] / "docs" / "architecture.md"
 STEP = (  # in the order in which a step of `sft` goes through them
     loop.train,
     streams.RowStream.micro_batches,
     loop._accumulate,
-    method_objectives.per_token,
+    tokens.per_token,
     forward.logp_at_labels,
     forward.hidden_at_labels,
     head.linear_logp,
     head._LinearLogp,
-    objectives.nll,
-    loop._of_all,
+    nll.nll,
+    loop._reduce,
     loop._divide_and_clip,
     optim.Optimizers.step,
 )

@@ -17,8 +17,9 @@ from escultor.batching.teacher import with_teacher
 from escultor.config import Distillation, Dpo
 from escultor.model.forward import logp_at_labels
 from escultor.train.methods import METHODS
-from escultor.train.objectives import nll
-from escultor.train.preferences import dpo
+from escultor.train.objectives.dpo import PreferencePairs, dpo
+from escultor.train.objectives.nll import nll
+from escultor.train.objectives.sequence_logps import SequenceLogps
 
 RTOL = 1e-5
 laws = settings(deadline=None, max_examples=40)
@@ -68,16 +69,9 @@ def nll_loss(model, batch):
 
 def dpo_loss(model, batch):
     packed = batch.packed
-    return dpo(
-        logp_at_labels(model, packed),
-        torch.full(packed.target.shape, -5.0),
-        packed.sequence,
-        packed.sequences,
-        batch.chosen,
-        batch.rejected,
-        batch.weight,
-        0.1,
-    )
+    reference_logp = torch.full(packed.target.shape, -5.0)
+    logps = SequenceLogps(logp_at_labels(model, packed), reference_logp, packed.sequence, packed.sequences)
+    return dpo(logps, PreferencePairs(batch.chosen, batch.rejected, batch.weight), 0.1)
 
 
 def ids(least=1, most=30):

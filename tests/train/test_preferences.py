@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.config import Dpo
-from escultor.train.preferences import LOSSES, dpo, kto, log_ratios
+from escultor.train.objectives.dpo import LOSSES, PreferencePairs, dpo
+from escultor.train.objectives.kto import kto, log_ratio_sum
+from escultor.train.objectives.sequence_logps import SequenceLogps
 
 LN2 = math.log(2)
 FLIPS = ("robust", "cdpo")
@@ -30,9 +32,10 @@ def pairs(chosen, rejected, reference_chosen, reference_rejected, **more):
     """`dpo` on pairs given by the log-probability of each side, one token a side."""
     logp, reference = tensor([*chosen, *rejected]), tensor([*reference_chosen, *reference_rejected])
     n = len(chosen)
-    weight = more.pop("weight", ones(n))
+    weight, flip_rate = more.pop("weight", ones(n)), more.pop("flip_rate", None)
     at = torch.arange(2 * n)
-    return dpo(logp, reference, at, 2 * n, at[:n], at[n:], weight, **more)
+    logps = SequenceLogps(logp, reference, at, 2 * n)
+    return dpo(logps, PreferencePairs(at[:n], at[n:], weight, flip_rate), **more)
 
 
 # torchtune, tests/torchtune/rlhf/loss/test_dpo_loss.py, recomputed in float64; beta 0.1
@@ -51,7 +54,7 @@ def test_at_the_reference_every_pair_costs_ln_2_with_no_margin():
     logp = random(12)
     at, weight = torch.arange(12) // 3, tensor([1.0, 3.0])
     sides = torch.tensor([0, 2]), torch.tensor([1, 3])
-    loss = dpo(logp, logp.clone(), at, 4, *sides, weight, beta=0.3)
+    loss = dpo(SequenceLogps(logp, logp.clone(), at, 4), PreferencePairs(*sides, weight), beta=0.3)
     assert loss.total.item() / loss.weight == pytest.approx(LN2, abs=1e-12)
     assert [value.item() for value in loss.sums.values()] == [0.0] * 4
 
@@ -68,7 +71,8 @@ def test_the_gradient_is_that_of_the_paper():
     # Rafailov et al. 2023, section 4: -beta * sigmoid(-beta h) * (grad s_w - grad s_l)
     logp = random(2).requires_grad_()
     reference, at = random(2, seed=1), torch.arange(2)
-    dpo(logp, reference, at, 2, at[:1], at[1:], ones(1), beta=0.5).total.backward()
+    pair = PreferencePairs(at[:1], at[1:], ones(1))
+    dpo(SequenceLogps(logp, reference, at, 2), pair, beta=0.5).total.backward()
     h = (logp - reference)[0] - (logp - reference)[1]
     expected = -0.5 * torch.sigmoid(-0.5 * h).item()
     torch.testing.assert_close(logp.grad, tensor([expected, -expected]))
@@ -87,11 +91,12 @@ def test_sums_hold_rewards_and_strict_accuracy_weighted():
 def test_the_nll_term_is_that_of_the_chosen_answer_per_token():
     logp, reference = tensor([-1.0, -3.0, -5.0]), tensor([-1.0, -3.0, -5.0])
     sequence = torch.tensor([0, 0, 1])
-    sides = torch.tensor([0]), torch.tensor([1])
-    loss = dpo(logp, reference, sequence, 2, *sides, ones(1), beta=0.1, nll_weight=0.25)
+    pair = PreferencePairs(torch.tensor([0]), torch.tensor([1]), ones(1))
+    loss = dpo(SequenceLogps(logp, reference, sequence, 2), pair, beta=0.1, nll_weight=0.25)
     assert loss.total.item() == pytest.approx(LN2 + 0.25 * 2.0, abs=1e-12)
     logp = logp.requires_grad_()
-    dpo(logp, reference, sequence, 2, *sides, ones(1), beta=1e-9, nll_weight=0.25).total.backward()
+    logps = SequenceLogps(logp, reference, sequence, 2)
+    dpo(logps, pair, beta=1e-9, nll_weight=0.25).total.backward()
     torch.testing.assert_close(logp.grad, tensor([-0.125, -0.125, 0.0]), atol=1e-8, rtol=0)
 
 
@@ -103,11 +108,13 @@ def test_large_margins_stay_finite():
 def test_shapes_that_do_not_fit_are_refused_with_both():
     at = torch.arange(4)
     with pytest.raises(ValueError, match=r"logp \(4,\) and reference_logp \(3,\)"):
-        dpo(ones(4), ones(3), at, 4, at[:2], at[2:], ones(2), 0.1)
+        SequenceLogps(ones(4), ones(3), at, 4)
     with pytest.raises(ValueError, match=r"chosen \(2,\) and rejected \(1,\)"):
-        dpo(ones(4), ones(4), at, 4, at[:2], at[3:], ones(2), 0.1)
+        PreferencePairs(at[:2], at[3:], ones(2))
     with pytest.raises(ValueError, match=r"chosen \(2,\) and weight \(1,\)"):
-        dpo(ones(4), ones(4), at, 4, at[:2], at[2:], ones(1), 0.1)
+        PreferencePairs(at[:2], at[2:], ones(1))
+    with pytest.raises(ValueError, match=r"chosen \(2,\) and flip_rate \(1,\)"):
+        PreferencePairs(at[:2], at[2:], ones(2), ones(1))
 
 
 def test_a_flip_rate_makes_the_loss_unbiased_under_flipped_labels():
@@ -116,8 +123,9 @@ def test_a_flip_rate_makes_the_loss_unbiased_under_flipped_labels():
     sides, swapped = (at[:2], at[2:]), (at[2:], at[:2])
     e = torch.tensor([0.1, 0.3], dtype=logp.dtype)
 
-    def loss(sides, weight, **more):
-        return dpo(logp, reference, at, 4, *sides, weight.to(logp.dtype), 0.7, **more).total
+    def loss(sides, weight, flip_rate=None):
+        pairs = PreferencePairs(*sides, weight.to(logp.dtype), flip_rate)
+        return dpo(SequenceLogps(logp, reference, at, 4), pairs, 0.7).total
 
     for pair in range(2):
         one = torch.eye(2)[pair]
@@ -200,9 +208,9 @@ def test_gradients_agree_with_finite_differences(loss, normalised):
     weight, flip = tensor([1.0, 0.5]), tensor([0.1, 0.3])
 
     def total(logp):
-        return dpo(
-            logp, reference, sequence, 4, *sides, weight, 0.5, 0.3, flip, LOSSES[loss], normalised
-        ).total
+        logps = SequenceLogps(logp, reference, sequence, 4)
+        pairs = PreferencePairs(*sides, weight, flip)
+        return dpo(logps, pairs, 0.5, LOSSES[loss], nll_weight=0.3, length_normalised=normalised).total
 
     assert torch.autograd.gradcheck(total, logp.requires_grad_())
 
@@ -210,7 +218,8 @@ def test_gradients_agree_with_finite_differences(loss, normalised):
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_normalised_by_length_a_ratio_is_a_mean_per_token(loss):
     logp, reference, sequence, *sides = ragged()
-    got = dpo(logp, reference, sequence, 4, *sides, ones(2), 0.5, loss=LOSSES[loss], length_normalised=True)
+    logps, pairs = SequenceLogps(logp, reference, sequence, 4), PreferencePairs(*sides, ones(2))
+    got = dpo(logps, pairs, 0.5, loss=LOSSES[loss], length_normalised=True)
     d = (logp - reference).tolist()
     margins = [sum(d[:3]) / 3 - d[3], sum(d[4:6]) / 2 - sum(d[6:]) / 4]
     assert got.total.item() == pytest.approx(sum(closed_form(loss, h, 0.5, 0.0) for h in margins), rel=1e-9)
@@ -219,10 +228,11 @@ def test_normalised_by_length_a_ratio_is_a_mean_per_token(loss):
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_a_pair_of_weight_2_counts_as_two(loss):
     logp, reference, sequence, *sides = ragged()
-    both = dpo(logp, reference, sequence, 4, *sides, tensor([2.0, 1.0]), 0.5, loss=LOSSES[loss])
+    logps = SequenceLogps(logp, reference, sequence, 4)
+    both = dpo(logps, PreferencePairs(*sides, tensor([2.0, 1.0])), 0.5, loss=LOSSES[loss])
     first, second = (
-        dpo(logp, reference, sequence, 4, *sides, one, 0.5, loss=LOSSES[loss]).total
-        for one in torch.eye(2).double()
+        dpo(logps, PreferencePairs(*sides, weight), 0.5, loss=LOSSES[loss]).total
+        for weight in torch.eye(2).double()
     )
     assert both.total.item() == pytest.approx((2 * first + second).item(), rel=1e-12)
     assert both.weight == 3.0
@@ -237,24 +247,23 @@ def test_a_loss_without_use_for_a_flip_rate_refuses_the_knob(loss):
 # --- unpaired verdicts ------------------------------------------------------------------------
 
 
-def judged(ratios, desirable, divergence=0.0, beta=0.1, **more):
+def unpaired(ratios, desirable, divergence=0.0, beta=0.1, **more):
     at = torch.arange(len(ratios))
     weight = more.pop("weight", ones(len(ratios)))
     zero = torch.zeros(len(ratios), dtype=torch.float64)
-    return kto(
-        tensor(ratios), zero, at, len(ratios), torch.tensor(desirable), weight, divergence, beta, **more
-    )
+    logps = SequenceLogps(tensor(ratios), zero, at, len(ratios))
+    return kto(logps, torch.tensor(desirable), weight, divergence, beta, **more)
 
 
 def test_kto_at_the_reference_costs_half_of_lambda():
-    loss = judged([0.0, 0.0], [True, False], desirable_weight=1.0, undesirable_weight=3.0)
+    loss = unpaired([0.0, 0.0], [True, False], desirable_weight=1.0, undesirable_weight=3.0)
     assert loss.total.item() == pytest.approx(0.5 + 1.5, abs=1e-12)
     assert (loss.weight, loss.sums["margin"].item(), loss.sums["accuracy"].item()) == (2.0, 0.0, 0.0)
 
 
 @given(st.floats(-50, 50), st.floats(-20, 20), st.booleans(), st.floats(0.01, 2), st.floats(0.1, 5))
 def test_kto_is_its_closed_form(r, divergence, desirable, beta, weight):
-    loss = judged([r], [desirable], divergence, beta, weight=tensor([weight]))
+    loss = unpaired([r], [desirable], divergence, beta, weight=tensor([weight]))
     gain = beta * (r - max(0.0, divergence)) * (1 if desirable else -1)
     assert loss.total.item() == pytest.approx(weight / (1 + math.exp(gain)), rel=1e-9)
 
@@ -264,7 +273,8 @@ def test_kto_pushes_a_good_answer_up_and_a_bad_one_down_and_leaves_the_divergenc
     good = torch.tensor([True, False, True, False])
 
     def total(logp):
-        return kto(logp, reference, sequence, 4, good, tensor([1.0, 2.0, 1.0, 0.5]), 0.3, 0.5, 2.0, 1.0).total
+        logps = SequenceLogps(logp, reference, sequence, 4)
+        return kto(logps, good, tensor([1.0, 2.0, 1.0, 0.5]), 0.3, 0.5, desirable_weight=2.0).total
 
     logp.requires_grad_()
     assert torch.autograd.gradcheck(total, logp)
@@ -274,5 +284,5 @@ def test_kto_pushes_a_good_answer_up_and_a_bad_one_down_and_leaves_the_divergenc
 
 def test_the_divergence_is_the_mean_log_ratio_of_a_sequence():
     logp, reference, sequence, *_ = ragged()
-    found = log_ratios(logp, reference, sequence, 4)
+    found = log_ratio_sum(SequenceLogps(logp, reference, sequence, 4))
     assert found.total.item() / found.weight == pytest.approx((logp - reference).sum().item() / 4)

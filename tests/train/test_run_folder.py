@@ -18,6 +18,7 @@ from escultor.train.distributed import ALONE
 from escultor.train.filenames import LOCK, LOCK_OWNER, RECORD
 from escultor.train.lock import held
 from escultor.train.resume import RunFolder
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import run
 from escultor.types import Message, Pair, Role
 
@@ -30,7 +31,7 @@ class Stop(Exception):
 
 
 def sft(out, start=None, items=ITEMS, **how):
-    return run("sft", start or tiny.llama(), items, tiny.settings(max_steps=2), out, **how)
+    return run(TrainingTask("sft", start or tiny.llama(), items, tiny.settings(max_steps=2)), out, **how)
 
 
 def names(folder):
@@ -123,7 +124,7 @@ def test_a_disk_that_knows_no_locks_is_said(tmp_path, monkeypatch):
 def hold_together(world, folder):
     """What each process of one run sees of a folder that is free, and of one that is not."""
     with held(folder / "free", world):
-        world.wait()
+        world.barrier()
     try:
         with held(folder / "taken", world):
             return "held"
@@ -206,8 +207,9 @@ def test_another_reference_is_another_run(tmp_path):
         Pair(f"p{i}", (Message(Role.USER, tiny.WORDS[i]),), *said, tiny.ORIGIN)
         for i, said in enumerate(words)
     ]
+    own = Dpo(max_steps=1)
     keys = {
-        run("dpo", tiny.llama(), items, Dpo(max_steps=1), tmp_path / str(seed), frozen=frozen).key
+        run(TrainingTask("dpo", tiny.llama(), items, own, frozen=frozen), tmp_path / str(seed)).key
         for seed, frozen in enumerate([None, tiny.llama(seed=1), tiny.llama(seed=2)])
     }
     assert len(keys) == 3

@@ -17,13 +17,14 @@ from escultor.model.attention import set_attention
 from escultor.model.forward import fast_bfloat16, logp_at_labels, product_dtype
 from escultor.model.memory import checkpoint_layers, offload_activations
 from escultor.model.segments import NAME
-from escultor.train.device_setup import placed, prepared, sparing
+from escultor.train.device_setup import models_on_device, prepared_layers, with_activation_offload
 from escultor.train.distributed import ALONE, CPU, World
 from escultor.train.loop import train
 from escultor.train.methods import METHODS
-from escultor.train.objectives import nll
+from escultor.train.objectives.nll import nll
 from escultor.train.optim import Optimizers, adamw_bytes, state_bytes
 from escultor.train.resume import RunFolder
+from escultor.train.run_record import TrainingTask
 from escultor.train.runs import run
 from escultor.train.streams import RowStream
 
@@ -34,8 +35,8 @@ def gradients(model, settings):
     model.zero_grad()
     model.train()
     batch = nll_batch(tiny.nll_rows(9), 64)
-    with prepared(model, settings):
-        loss = sparing(METHODS["sft"].objective(settings), settings).loss(model, batch, 0.0)
+    with prepared_layers(model, settings):
+        loss = with_activation_offload(METHODS["sft"].objective(settings), settings).loss(model, batch, 0.0)
         loss.total.backward()
     return loss.total.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
@@ -78,7 +79,7 @@ def kept(model):
 def test_checkpointed_layers_keep_less_and_the_model_is_left_as_it_was():
     model = tiny.llama().model.train()
     before = kept(model)
-    with prepared(model, tiny.settings(gradient_checkpointing=True)):
+    with prepared_layers(model, tiny.settings(gradient_checkpointing=True)):
         assert kept(model) < before / 2
     assert kept(model) == before
 
@@ -126,7 +127,7 @@ def test_a_compiler_that_finds_no_layer_is_refused():
     model._no_split_modules = None
     with (
         pytest.raises(ModelError, match=r"does not name its layers.*compile=false"),
-        prepared(model, tiny.settings(compile=True)),
+        prepared_layers(model, tiny.settings(compile=True)),
     ):
         pass
 
@@ -136,19 +137,19 @@ def test_a_compiler_that_finds_no_layer_is_refused():
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert ALONE.at("auto") == ALONE.at("cpu") == ALONE
+    assert ALONE.on_device("auto") == ALONE.on_device("cpu") == ALONE
     with pytest.raises(ConfigError, match=r"no GPU that torch can use; got: device cuda; .*auto or cpu"):
-        ALONE.at("cuda")
+        ALONE.on_device("cuda")
 
 
 def test_a_gpu_is_taken_where_there_is_one_and_each_process_keeps_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert ALONE.at("auto").device == ALONE.at("cuda").device == torch.device("cuda")
-    assert ALONE.at("cpu").device == CPU
+    assert ALONE.on_device("auto").device == ALONE.on_device("cuda").device == torch.device("cuda")
+    assert ALONE.on_device("cpu").device == CPU
     second = World(1, 2, device=torch.device("cuda", 1))
-    assert second.at("auto") == second.at("cuda") == second
-    assert second.at("cpu").device == CPU
+    assert second.on_device("auto") == second.on_device("cuda") == second
+    assert second.on_device("cpu").device == CPU
     assert fast_bfloat16("cuda")
     assert product_dtype("auto", "cuda") == "bfloat16"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -159,7 +160,7 @@ def test_a_gpu_is_taken_where_there_is_one_and_each_process_keeps_its_own(monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation_offload": True}, "activation_offload has nowhere to go on a processor"),
+        ({"activation_offload": True}, "activation_offload needs a GPU"),
         ({"attention": "flex"}, "FlexAttention has no backward pass on this device"),
         ({"compile": True, "gradient_checkpointing": True}, "compile has no effect on checkpointed layers"),
     ],
@@ -167,7 +168,10 @@ def test_a_gpu_is_taken_where_there_is_one_and_each_process_keeps_its_own(monkey
 def test_what_cannot_act_on_a_processor_is_refused_before_anything_is_written(tmp_path, changes, message):
     start = tiny.llama()
     with pytest.raises(ConfigError, match=message):
-        run("sft", start, tiny.examples(4), tiny.settings(device="cpu", **changes), tmp_path / "out")
+        run(
+            TrainingTask("sft", start, tiny.examples(4), tiny.settings(device="cpu", **changes)),
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
     assert start.model.config._attn_implementation == NAME
 
@@ -175,7 +179,7 @@ def test_what_cannot_act_on_a_processor_is_refused_before_anything_is_written(tm
 @pytest.mark.parametrize("kind", ["dense", "segments"])
 def test_models_attend_as_asked_while_they_are_placed_and_then_as_before(kind):
     model, settings = tiny.llama().model, tiny.settings(attention=kind)
-    with placed([model], settings, ALONE):
+    with models_on_device([model], settings, ALONE):
         assert model.config._attn_implementation == ("sdpa" if kind == "dense" else NAME)
     assert model.config._attn_implementation == NAME
 
@@ -183,7 +187,7 @@ def test_models_attend_as_asked_while_they_are_placed_and_then_as_before(kind):
 def test_the_kind_of_attention_changes_no_run(tmp_path):
     def last(kind):
         own = tiny.settings(attention=kind, max_steps=3)
-        return run("sft", tiny.llama(), tiny.examples(8), own, tmp_path / kind).loss
+        return run(TrainingTask("sft", tiny.llama(), tiny.examples(8), own), tmp_path / kind).loss
 
     assert last("dense") == pytest.approx(last("segments"), rel=1e-5)
 
@@ -200,7 +204,7 @@ def test_without_bitsandbytes_the_extra_is_named(monkeypatch):
 
 def test_fsdp_and_eight_bits_are_refused():
     with pytest.raises(ConfigError, match="adamw8bit works on whole weights"):
-        World(0, 2, "fsdp").refuse(tiny.settings(optimizer="adamw8bit"))
+        World(0, 2, "fsdp").check_settings(tiny.settings(optimizer="adamw8bit"))
 
 
 def test_eight_bits_are_a_quarter_of_the_state():

@@ -85,9 +85,9 @@ def ours(phase: str, model, rows, settings, reference=None) -> Said:
     (batch,) = stream.micro_batches(0)
     objective = method.objective(settings)
     before = 0.0
-    if objective.survey is not None:
+    if objective.pre_pass is not None:
         with torch.no_grad():
-            survey = objective.survey(own, batch)
+            survey = objective.pre_pass(own, batch)
         before = survey.total.item() / survey.weight
     loss = objective.loss(own, batch, before)
     (loss.total / loss.weight).backward()

@@ -1,7 +1,7 @@
-"""Rows to tensors: packed without padding between, and which rows each step takes.
+"""Rows as tensors: packed without padding between them, and the order in which steps take them.
 
-Which rows a step takes is a function of (rows, settings, seed, step) alone, so the cursor of a run
-is its step number and resuming needs no replay.
+The rows of a step are a function of (rows, settings, seed, step) alone, so that the cursor of a run is its
+step number and resuming needs no replay.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor
 from escultor.batching.rows import BranchedRow, Ids, NllRow, PairRow, UnpairedRow
 from escultor.rng import derive_seed
 
-CAPACITY = 512  # tokens of a packed row, where none of its segments is longer
-FORWARD_TOKENS = 8192  # of one forward pass
+CAPACITY = 512  # tokens of a packed row, unless a segment is longer
+FORWARD_TOKENS = 8192  # in one forward pass
 Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences side by side in R rows of T tokens. K labelled tokens, S sequences.
+    """Sequences side by side in R rows of T tokens: K labelled tokens in S sequences.
 
-    `source` says at which position (of R*T) the hidden state stands that predicts `target`;
-    a branch's first token is predicted by the last token of its trunk.
+    `source` is the position (in R*T) of the hidden state that predicts `target`. A branch's first token is
+    predicted by the last token of its trunk.
     """
 
     ids: Tensor  # (R, T)
@@ -40,11 +40,11 @@ class Packed:
     target: Tensor  # (K,)
     sequence: Tensor  # (K,)
     sequences: int
-    causal: bool  # one trunk alone in every row: plain causal attention is exact, no mask is needed
+    causal: bool  # a single trunk in every row: plain causal attention is exact without a mask
 
     @property
     def tokens(self) -> int:
-        """Tokens that are no padding."""
+        """Tokens, padding not counted."""
         return int((self.segment > 0).sum())
 
 
@@ -57,7 +57,7 @@ class NllBatch:
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """P pairs; `chosen` and `rejected` say which sequence of `packed` each side is."""
+    """P pairs; `chosen` and `rejected` are numbers of sequences in `packed`."""
 
     packed: Packed
     chosen: Tensor  # (P,)
@@ -65,12 +65,12 @@ class PairBatch:
     weight: Tensor  # (P,)
     flip_rate: Tensor  # (P,)
     rows: tuple[str, ...]
-    reference_logp: Tensor | None = None  # (K,), what the frozen reference says
+    reference_logp: Tensor | None = None  # (K,)
 
 
 @dataclass(frozen=True, slots=True)
 class UnpairedBatch:
-    """S verdicts; `other` packs the same prompts with responses to other prompts."""
+    """S responses labelled good or bad; `other` packs the same prompts with responses to other prompts."""
 
     packed: Packed
     other: Packed
@@ -81,11 +81,11 @@ class UnpairedBatch:
     other_reference_logp: Tensor | None = None  # of `other`
 
 
-Layout = list[list[int]]  # for every packed row, the indices of the segments laid into it
+Layout = list[list[int]]  # the indices of the segments in each packed row
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> Layout:
-    """Segments into rows of `capacity` tokens, longest first, each where it first fits."""
+    """Lay segments into rows of `capacity` tokens, longest first, each into the first with room for it."""
     layout: Layout = []
     room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -99,8 +99,9 @@ def first_fit(lengths: Sequence[int], capacity: int) -> Layout:
 
 
 def best_fit(lengths: Sequence[int], capacity: int, seed: int) -> Layout:
-    """Many segments into rows of `capacity` tokens, taken in a seeded order, each where least room is
-    left over. Linear in their number; fills about 99 % where lengths vary."""
+    """Lay segments into rows of `capacity` tokens in a seeded order, each where it leaves least room.
+
+    Linear in their number; rows are about 99 % full where lengths vary."""
     open_: list[Layout] = [[] for _ in range(capacity + 1)]  # by room left
     for i in np.random.default_rng(derive_seed(seed, "best_fit")).permutation(len(lengths)):
         n = int(lengths[i])
@@ -112,59 +113,56 @@ def best_fit(lengths: Sequence[int], capacity: int, seed: int) -> Layout:
 
 
 class _Packer:
-    """Writes segments where a layout puts them and notes what is labelled.
+    """Writes segments to their places in packed rows and collects the labelled tokens.
 
-    Rows are `capacity` wide whatever they hold: equal shapes are worth more than the padding
-    they cost, since every new shape has its kernels prepared anew.
+    Rows are `capacity` wide whatever they hold: padding costs less than a new shape, for which every kernel
+    is prepared anew.
     """
 
     def __init__(self, lengths: Sequence[int], layout: Layout, capacity: int):
-        self.place: dict[int, tuple[int, int]] = {}
+        self.starts: dict[int, tuple[int, int]] = {}  # row and offset of each segment
         for row, members in enumerate(layout):
-            at = 0
+            offset = 0
             for i in members:
-                self.place[i] = (row, at)
-                at += lengths[i]
+                self.starts[i] = (row, offset)
+                offset += lengths[i]
         self.width = capacity
         grids = (np.zeros((len(layout), capacity), dtype=np.int64) for _ in range(4))
         self.ids, self.position, self.segment, self.branch = grids
         self.source: list[np.ndarray] = []
         self.target: list[np.ndarray] = []
         self.sequence: list[np.ndarray] = []
-        self.sequences = 0
 
     def put(self, index: int, trunk: Ids, branches: Sequence[Ids], start: int) -> None:
-        """Lay segment `index`: labelled are the trunk from `start` on, and every branch."""
-        row, at = self.place[index]
-        base = row * self.width
-        n = len(trunk)
-        self._write(row, at, index, trunk, 0, 0)
-        if start < n:
-            self._label(base + at + np.arange(start - 1, n - 1), trunk[start:])
-        for b, ids in enumerate(branches, 1):
-            own = at + n + sum(len(x) for x in branches[: b - 1])
-            self._write(row, own, index, ids, b, n)
-            source = base + own - 1 + np.arange(len(ids))
-            source[0] = base + at + n - 1
+        """Write segment `index`. Labelled are the trunk from `start` on and all branches."""
+        row, offset = self.starts[index]
+        end = offset + len(trunk)
+        first = row * self.width + offset  # in the flattened rows
+        self._write(row, offset, index, trunk, branch=0, position=0)
+        if start < len(trunk):
+            self._label(first + np.arange(start - 1, len(trunk) - 1), trunk[start:])
+        for branch, ids in enumerate(branches, 1):
+            self._write(row, end, index, ids, branch=branch, position=len(trunk))
+            source = row * self.width + end - 1 + np.arange(len(ids))
+            source[0] = first + len(trunk) - 1  # the trunk's last token predicts a branch's first
             self._label(source, ids)
+            end += len(ids)
 
-    def _write(self, row: int, at: int, index: int, ids: Ids, branch: int, position: int) -> None:
-        span = slice(at, at + len(ids))
+    def _write(self, row: int, offset: int, index: int, ids: Ids, branch: int, position: int) -> None:
+        span = slice(offset, offset + len(ids))
         self.ids[row, span] = ids
         self.position[row, span] = position + np.arange(len(ids))
         self.segment[row, span] = index + 1
         self.branch[row, span] = branch
 
     def _label(self, source: np.ndarray, target: np.ndarray) -> None:
+        self.sequence.append(np.full(len(target), len(self.source)))
         self.source.append(source)
         self.target.append(target.astype(np.int64))
-        self.sequence.append(np.full(len(target), self.sequences))
-        self.sequences += 1
 
     def packed(self) -> Packed:
         tensor = torch.from_numpy
-        alone = len(self.place) == len(self.ids) and (self.position.max(1) > 0).all()
-        causal = bool(alone and not self.branch.any())
+        alone = len(self.starts) == len(self.ids) and (self.position.max(1) > 0).all()
         return Packed(
             ids=tensor(self.ids),
             position=tensor(self.position),
@@ -173,73 +171,74 @@ class _Packer:
             source=tensor(np.concatenate(self.source)),
             target=tensor(np.concatenate(self.target)),
             sequence=tensor(np.concatenate(self.sequence)),
-            sequences=self.sequences,
-            causal=causal,
+            sequences=len(self.source),
+            causal=bool(alone and not self.branch.any()),
         )
 
 
-def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout | None = None) -> NllBatch:
-    """Pack rows for `nll` and `kd`, side by side in rows of `capacity` tokens (more for a longer one).
+_Segment = tuple[Ids, Sequence[Ids], int]  # trunk, branches, first labelled position of the trunk
 
-    `layout` says which rows share a packed row; without it they are laid first fit.
+
+def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout | None = None) -> NllBatch:
+    """Pack rows for `nll` and `kd` into packed rows of `capacity` tokens (more for a longer row).
+
+    `layout` says which rows share a packed row; by default `first_fit` decides.
     """
-    lengths = [r.length for r in rows]
-    capacity = max(capacity, *lengths)
-    packer = _Packer(lengths, layout or first_fit(lengths, capacity), capacity)
-    for i, row in enumerate(rows):
-        packer.put(i, row.ids, (), row.first_label)
+    packed = _pack([(row.ids, (), row.first_label) for row in rows], capacity, layout)
     weight = torch.from_numpy(np.concatenate([row.weights() for row in rows]))
-    return NllBatch(packer.packed(), weight, tuple(row.id for row in rows))
+    return NllBatch(packed, weight, tuple(row.id for row in rows))
 
 
 def branch_pack(rows: Sequence[BranchedRow], capacity: int = CAPACITY) -> Packed:
-    """Pack prompts once, each with its branches; every branch is a sequence, labelled whole."""
-    return _pack([(row.prompt, row.branches) for row in rows], capacity)
+    """Pack each prompt once with its branches. Every branch is a sequence, labelled whole."""
+    return _pack([(row.prompt, row.branches, len(row.prompt)) for row in rows], capacity)
 
 
 def pair_batch(rows: Sequence[PairRow], capacity: int = CAPACITY) -> PairBatch:
     """Pack pairs, each prompt once."""
     sides = torch.arange(2 * len(rows)).reshape(-1, 2)
     return PairBatch(
-        branch_pack(rows, capacity),
-        sides[:, 0],
-        sides[:, 1],
-        torch.tensor([r.weight for r in rows], dtype=torch.float32),
-        torch.tensor([r.flip_rate for r in rows], dtype=torch.float32),
-        tuple(r.id for r in rows),
+        packed=branch_pack(rows, capacity),
+        chosen=sides[:, 0],
+        rejected=sides[:, 1],
+        weight=torch.tensor([r.weight for r in rows], dtype=torch.float32),
+        flip_rate=torch.tensor([r.flip_rate for r in rows], dtype=torch.float32),
+        rows=tuple(r.id for r in rows),
     )
 
 
 def unpaired_batch(rows: Sequence[UnpairedRow], capacity: int = CAPACITY) -> UnpairedBatch:
-    """Pack verdicts, and apart from them their prompts with the responses to other prompts."""
+    """Pack responses with their prompts, and apart from them the same prompts with responses to others."""
     return UnpairedBatch(
-        _pack([(row.prompt, (row.response,)) for row in rows], capacity),
-        _pack([(row.prompt, (row.other,)) for row in rows], capacity),
-        torch.tensor([r.desirable for r in rows]),
-        torch.tensor([r.weight for r in rows], dtype=torch.float32),
-        tuple(r.id for r in rows),
+        packed=_pack([_continued(row.prompt, row.response) for row in rows], capacity),
+        other=_pack([_continued(row.prompt, row.other) for row in rows], capacity),
+        desirable=torch.tensor([r.desirable for r in rows]),
+        weight=torch.tensor([r.weight for r in rows], dtype=torch.float32),
+        rows=tuple(r.id for r in rows),
     )
 
 
-def _pack(segments: Sequence[tuple[Ids, tuple[Ids, ...]]], capacity: int) -> Packed:
-    lengths = [len(trunk) + sum(len(ids) for ids in branches) for trunk, branches in segments]
+def _continued(prompt: Ids, response: Ids) -> _Segment:
+    """A single response needs no branch of its own: plain causal attention is exact."""
+    return np.concatenate([prompt, response]), (), len(prompt)
+
+
+def _pack(segments: Sequence[_Segment], capacity: int, layout: Layout | None = None) -> Packed:
+    lengths = [len(trunk) + sum(map(len, branches)) for trunk, branches, _ in segments]
     capacity = max(capacity, *lengths)
-    packer = _Packer(lengths, first_fit(lengths, capacity), capacity)
-    for i, (trunk, branches) in enumerate(segments):
-        if len(branches) == 1:  # a plain continuation: no branch to keep apart
-            packer.put(i, np.concatenate([trunk, branches[0]]), (), len(trunk))
-        else:
-            packer.put(i, trunk, branches, len(trunk))
+    packer = _Packer(lengths, layout or first_fit(lengths, capacity), capacity)
+    for i, (trunk, branches, start) in enumerate(segments):
+        packer.put(i, trunk, branches, start)
     return packer.packed()
 
 
-def chunks(lengths: Sequence[int], most_rows: int | None = None) -> list[list[int]]:
-    """Indices in groups for one forward pass each: at most FORWARD_TOKENS, like lengths together."""
+def group_by_length(lengths: Sequence[int], max_rows: int | None = None) -> list[list[int]]:
+    """Indices in groups for one forward pass each: rows of like length, at most FORWARD_TOKENS together."""
     groups: list[list[int]] = []
     tokens = 0
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         full = not groups or tokens + lengths[i] > FORWARD_TOKENS
-        if full or (most_rows is not None and len(groups[-1]) >= most_rows):
+        if full or (max_rows is not None and len(groups[-1]) >= max_rows):
             groups.append([])
             tokens = 0
         groups[-1].append(i)
@@ -247,20 +246,20 @@ def chunks(lengths: Sequence[int], most_rows: int | None = None) -> list[list[in
     return groups
 
 
-def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
-    """Indices dealt into `hands` of about the same number of tokens: the longest first, each to the hand
-    that holds the fewest tokens. Their union is every index once; within a hand the order is kept."""
-    dealt: list[list[int]] = [[] for _ in range(hands)]
-    held = [(0, hand) for hand in range(hands)]
+def split_evenly(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Indices split into `parts` of about equally many tokens: the longest first, each to the part that holds
+    the fewest tokens so far. Every index is in one part; within a part the order is kept."""
+    groups: list[list[int]] = [[] for _ in range(parts)]
+    held = [(0, part) for part in range(parts)]
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        tokens, hand = heapq.heappop(held)
-        dealt[hand].append(i)
-        heapq.heappush(held, (tokens + lengths[i], hand))
-    return [sorted(hand) for hand in dealt]
+        tokens, part = heapq.heappop(held)
+        groups[part].append(i)
+        heapq.heappush(held, (tokens + lengths[i], part))
+    return [sorted(group) for group in groups]
 
 
-def on(device: torch.device, batch: Batch) -> Batch:
-    """The batch with all its tensors on `device`; itself where they are there already."""
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with all its tensors on `device`."""
     if device.type == "cpu":
         return batch
     moved: dict[str, Any] = {}
@@ -268,15 +267,15 @@ def on(device: torch.device, batch: Batch) -> Batch:
         if isinstance(value, Tensor):
             moved[name] = value.to(device, non_blocking=True)
         elif is_dataclass(value):
-            moved[name] = on(device, value)
+            moved[name] = to_device(value, device)
     return replace(batch, **moved)  # type: ignore[type-var]
 
 
-@lru_cache(maxsize=2)  # a step lies in one epoch or two; of many rows the permutation takes longer than it
-def order(count: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
-    """The order in which an epoch takes its items: a permutation named by (seed, epoch). Read only."""
-    taken = np.arange(count)
+@lru_cache(maxsize=2)  # a step spans at most two epochs; a long permutation takes longer than the step
+def epoch_order(count: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+    """The order in which an epoch takes its items: a permutation drawn from (seed, epoch). Read only."""
+    order = np.arange(count)
     if shuffle:
-        taken = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)
-    taken.flags.writeable = False
-    return taken
+        order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)
+    order.flags.writeable = False
+    return order

@@ -1,4 +1,4 @@
-"""What a run is about to learn from, looked at before it begins: masks, ends, lengths, cost."""
+"""A report on the rows of a run before its first step: labels, ends of turns, lengths, cost."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from escultor.batching.rows import Ids, Lessons, tokens_key
+from escultor.batching.rows import Ids, LabelledParts, tokens_key
 from escultor.errors import DataError, InputError, ModelError
 from escultor.model.cost import TrainingCost
 from escultor.model.inspect import displayed_tokens
 from escultor.text.chat import ChatTemplate
 
-NAMED = 5  # rows that a finding names
-_TAIL = 32  # tokens in which an end of turn written as text is looked for
+NAMED = 5  # row ids that a warning lists
+_TAIL = 32  # last tokens searched for an end of turn written as text
 
 
 class TokenRow(Protocol):
-    """What every kind of row says of itself."""
+    """What the report reads of a row of any kind."""
 
     @property
     def id(self) -> str: ...
     @property
     def length(self) -> int: ...
     @property
-    def lessons(self) -> Lessons: ...
+    def labelled_parts(self) -> LabelledParts: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class TextSpan:
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """A row spelt out, token by token; a pair has two branches."""
+    """A row token by token, one branch for each response."""
 
     id: str
     branches: tuple[tuple[TextSpan, ...], ...]
@@ -45,7 +45,7 @@ class ShownRow:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens per row. `bins` are (most, rows): rows of at most `most` tokens, and more than half that."""
+    """Tokens per row. `bins` are (limit, rows): rows of more than limit / 2 and at most limit tokens."""
 
     min: int
     p50: int
@@ -56,7 +56,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Tokens that the tokenizer knows, rows of the model's embedding, the largest id in the data."""
+    """Tokens of the tokenizer, rows of the model's embedding, and the largest id in the data."""
 
     tokenizer: int
     embedding: int
@@ -65,42 +65,42 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was found. `counts` are the items that became rows, and those that did not, with why."""
+    """The report. `counts` are the items that became rows, and by reason those that did not."""
 
     counts: dict[str, int]
     rows: int
-    tokens: int  # computed in one pass over the rows
+    tokens: int  # in one pass over the rows
     labelled: int
-    branches: int  # one a row, or two for a pair
-    ended: int  # branches that end the turn inside what is learnt
-    unended: tuple[str, ...]  # ids of the first rows with a branch that does not
-    duplicates: int  # rows that repeat an earlier one token for token; they are kept
+    branches: int  # one per row, two per pair
+    ended: int  # branches whose labelled tokens end the turn
+    unended: tuple[str, ...]  # ids of the first rows with a branch that does not end
+    duplicates: int  # rows with the tokens of an earlier row; they are kept
     lengths: Lengths
     vocabulary: Vocabulary
     warnings: tuple[str, ...]
     cost: TrainingCost
     first: tuple[ShownRow, ...]
 
-    def refuse(self, documents: bool) -> None:
-        """Raise ModelError or DataError for what would make the run wrong. Windows of `documents` need
-        not end."""
+    def raise_faults(self, documents: bool) -> None:
+        """Raise ModelError or DataError for what would make the run wrong. Windows of `documents` need not
+        end a turn."""
         for fault in self._faults(documents):
             raise fault
 
     def _faults(self, documents: bool) -> Iterator[InputError]:
-        known = self.vocabulary
-        if max(known.largest + 1, known.tokenizer) > known.embedding:
+        sizes = self.vocabulary
+        if max(sizes.largest + 1, sizes.tokenizer) > sizes.embedding:
             yield ModelError(
                 "the tokenizer and the model do not belong together",
-                f"{known.tokenizer} tokens, ids up to {known.largest} in the data",
-                f"ids below {known.embedding}, the rows of the model's embedding",
+                f"{sizes.tokenizer} tokens, ids up to {sizes.largest} in the data",
+                f"ids below {sizes.embedding}, the rows of the model's embedding",
                 "use the tokenizer that the model was trained with",
             )
         if not self.labelled:
             yield DataError("nothing in the data is labelled", f"{self.rows} rows", "at least one token")
         if not self.ended and not documents:
             yield DataError(
-                "no row ends its turn inside what is learnt: the model would never stop",
+                "no row ends its turn within its labelled tokens: the model would never stop",
                 f"{self.rows} rows, such as {', '.join(self.unended)}",
                 "the token that ends a turn, labelled, at the end of each",
                 "look at the rows with `escultor data preview`",
@@ -116,14 +116,14 @@ def preflight(
     documents: bool = False,
     show: int = 3,
 ) -> Preflight:
-    """Look at rows (one at least) before a run; the first `show` are spelt out.
+    """The report on at least one row; the first `show` are shown token by token.
 
-    Pure; what it finds it says and does not raise, see `Preflight.refuse`. `model` is asked for its
-    configuration and the shape of its embedding alone, and may be one without weights.
+    Pure. Faults are not raised here, but by `Preflight.raise_faults`. Of `model` only the configuration and
+    the shape of its embedding are read: it may be without weights.
     """
-    seen = _Seen(chat, [chat.eos] if documents else chat.turn_end)
+    seen = _Tally(chat, [chat.eos] if documents else chat.turn_end)
     for row in rows:
-        seen.look(row)
+        seen.add(row)
     return Preflight(
         counts=dict(counts),
         rows=len(rows),
@@ -143,8 +143,8 @@ def preflight(
     )
 
 
-class _Seen:
-    """What is gathered in one pass over the rows."""
+class _Tally:
+    """Counts over one pass over the rows."""
 
     def __init__(self, chat: ChatTemplate, end: list[int]):
         self.chat, self.end = chat, end
@@ -154,65 +154,68 @@ class _Seen:
         self.unended: list[str] = []
         self.written_end: list[str] = []
         self.begun_twice: list[str] = []
-        known = chat.tokenizer
-        self.begin = None if known.bos_token_id in (chat.eos, *end) else known.bos_token_id
-        self.unknown_id = None if known.unk_token_id in chat.control else known.unk_token_id
-        self.marks = tuple(known.convert_ids_to_tokens(sorted({chat.eos, end[-1]})))
+        tokenizer = chat.tokenizer
+        self.begin = None if tokenizer.bos_token_id in (chat.eos, *end) else tokenizer.bos_token_id
+        self.unknown_id = None if tokenizer.unk_token_id in chat.control else tokenizer.unk_token_id
+        self.marks = tuple(tokenizer.convert_ids_to_tokens(sorted({chat.eos, end[-1]})))
         self.closers = {chat.text(mark + tail)[-1] for mark in self.marks for tail in ("", "\n")}
 
-    def look(self, row: TokenRow) -> None:
+    def add(self, row: TokenRow) -> None:
         self.lengths.append(row.length)
-        parts = [part for lesson in row.lessons for part in lesson]
+        parts = [ids for part in row.labelled_parts for ids in part]
         self.contents.add(tokens_key(*parts))
-        self.largest = max(self.largest, *(int(part.max(initial=0)) for part in parts))
-        ended = [learnt[-len(self.end) :].tolist() == self.end for _, learnt in row.lessons]
+        self.largest = max(self.largest, *(int(ids.max(initial=0)) for ids in parts))
+        ended = [ids[-len(self.end) :].tolist() == self.end for _, ids in row.labelled_parts]
         self.branches += len(ended)
         self.ended += sum(ended)
-        self.labelled += sum(len(learnt) for _, learnt in row.lessons)
+        self.labelled += sum(len(ids) for _, ids in row.labelled_parts)
         if not all(ended):
             self.unended.append(row.id)
-        if any(self._writes_end(learnt) for _, learnt in row.lessons):
+        if any(self._writes_end(ids) for _, ids in row.labelled_parts):
             self.written_end.append(row.id)
-        if self.begin is not None and any(self._begins(*lesson) > 1 for lesson in row.lessons):
+        if self.begin is not None and any(self._begins(*part) > 1 for part in row.labelled_parts):
             self.begun_twice.append(row.id)
         if self.unknown_id is not None:
-            self.unknown += sum(int((part == self.unknown_id).sum()) for part in parts)
+            self.unknown += sum(int((ids == self.unknown_id).sum()) for ids in parts)
 
-    def _begins(self, context: Ids, learnt: Ids) -> int:
-        return int((context == self.begin).sum() + (learnt == self.begin).sum())
+    def _begins(self, context: Ids, labelled: Ids) -> int:
+        return int((context == self.begin).sum() + (labelled == self.begin).sum())
 
-    def _writes_end(self, learnt: Ids) -> bool:
-        """Whether what is learnt says the end of a turn in letters before it ends."""
-        said = learnt[: -len(self.end)]
-        if not len(said) or int(said[-1]) not in self.closers:
+    def _writes_end(self, labelled: Ids) -> bool:
+        """Whether the labelled tokens spell the end of a turn as text before they end it."""
+        body = labelled[: -len(self.end)]
+        if not len(body) or int(body[-1]) not in self.closers:
             return False
-        return self.chat.tokenizer.decode(said[-_TAIL:].tolist()).rstrip().endswith(self.marks)
+        return self.chat.tokenizer.decode(body[-_TAIL:].tolist()).rstrip().endswith(self.marks)
 
 
-def _warnings(seen: _Seen, counts: Mapping[str, int], documents: bool) -> Iterator[str]:
+def _warnings(seen: _Tally, counts: Mapping[str, int], documents: bool) -> Iterator[str]:
     left_out = ("dropped", "cut", "not learnt")
     yield from (f"{why}: {n:,}" for why, n in counts.items() if n and any(word in why for word in left_out))
     if more := len(seen.lengths) - len(seen.contents):
         yield f"{more:,} rows repeat an earlier one token for token; they are kept"
     mark = " or ".join(f"`{mark}`" for mark in seen.marks)
     for ids, what in (
-        ([] if documents else seen.unended, "do not end the turn inside what is learnt"),
-        (seen.written_end, f"say {mark} in letters before they end: learnt as text; take it out of the data"),
-        (seen.begun_twice, "hold the token that begins a text more than once"),
+        ([] if documents else seen.unended, "do not end the turn within their labelled tokens"),
+        (
+            seen.written_end,
+            f"spell {mark} as text before they end: remove it from the data, or it is learnt",
+        ),
+        (seen.begun_twice, "contain the token that begins a text more than once"),
     ):
         if ids:
             yield f"{len(ids):,} rows {what}: {', '.join(ids[:NAMED])}{' …' if len(ids) > NAMED else ''}"
     if seen.unknown:
-        yield f"{seen.unknown:,} tokens stand for characters that the vocabulary does not know"
+        yield f"{seen.unknown:,} tokens replace characters that the vocabulary lacks"
 
 
-def _disagreements(seen: _Seen, model: Any) -> Iterator[str]:
-    """Where the model's configuration, which other programs read, says something else."""
+def _disagreements(seen: _Tally, model: Any) -> Iterator[str]:
+    """Where the model's configuration, which other programs read, differs from the tokenizer's."""
     settings = [model.config, *filter(None, [getattr(model, "generation_config", None)])]
     stops: set[int] = set()
     for each in settings:
-        found = getattr(each, "eos_token_id", None)
-        stops.update([] if found is None else found if isinstance(found, list) else [found])
+        eos = getattr(each, "eos_token_id", None)
+        stops.update([] if eos is None else eos if isinstance(eos, list) else [eos])
     if stops and seen.end[-1] not in stops:
         yield (
             f"the model's config.json stops at {sorted(stops)}, its turns end with {seen.end[-1]}: "
@@ -232,7 +235,7 @@ def _lengths(lengths: np.ndarray) -> Lengths:
 
 def _shown(row: TokenRow, chat: ChatTemplate) -> ShownRow:
     branches = []
-    for context, learnt in row.lessons:
-        texts = displayed_tokens(chat.tokenizer, [*context.tolist(), *learnt.tolist()])
-        branches.append(tuple(TextSpan(text, at >= len(context)) for at, text in enumerate(texts)))
+    for context, labelled in row.labelled_parts:
+        texts = displayed_tokens(chat.tokenizer, [*context.tolist(), *labelled.tolist()])
+        branches.append(tuple(TextSpan(text, i >= len(context)) for i, text in enumerate(texts)))
     return ShownRow(row.id, tuple(branches))

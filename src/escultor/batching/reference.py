@@ -1,14 +1,12 @@
-"""What a frozen reference says about rows: computed once, kept on disk per row and token.
+"""Log-probs of rows under a frozen reference, computed once and cached on disk per row and token.
 
-A row is found again by its token ids and by the reference: its weights, its shape, and the precision in
-which it multiplies. Nothing else is in the key, so another learning rate, loss or folder finds every row,
-and a row or a reference that changed by one number finds none: a stale value cannot be named.
+The key is a row's token ids and the reference's weights, shape and precision of products. Nothing else
+enters it: runs with another learning rate, loss or folder share the cache, and a changed token or weight
+never finds an old value.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 import time
 import weakref
@@ -21,17 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escultor.batching.batches import branch_pack, chunks, on
+from escultor.batching.batches import branch_pack, group_by_length, to_device
 from escultor.batching.rows import BranchedRow
 from escultor.errors import StoreError
-from escultor.ids import HASH_LENGTH
 from escultor.model.forward import logp_at_labels, precision, product_dtype
+from escultor.model.identity import model_hash
 
 FILE = "reference.sqlite"
-MAX_BYTES = 4 << 30  # of the file; beyond it, references not used for longest are forgotten
-ASKED = 500  # rows looked up at a time
-LOCKED_S = 60.0  # waited for another process that writes
-_VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
+MAX_BYTES = 4 << 30  # of the file; beyond it, the references not used for longest are evicted
+ROWS_PER_QUERY = 500
+LOCK_TIMEOUT_S = 60.0  # while another process writes
 _TABLES = """
 create table if not exists reference (id text primary key, used real not null);
 create table if not exists logp (reference text not null, row text not null, value blob not null,
@@ -40,59 +37,60 @@ create table if not exists logp (reference text not null, row text not null, val
 
 
 class ReferenceLogp:
-    """The log-probabilities that a frozen model gives to rows' labelled tokens.
+    """The log-probs of rows' labelled tokens under a frozen model.
 
-    `folder` holds the file, shared by runs and processes; None keeps all in memory. `computed` and `reused`
-    count rows. Raises StoreError when the file cannot be read or written.
+    `folder` holds the cache file, which runs and processes share; None keeps all in memory. `computed` and
+    `reused` count rows. Raises StoreError when the file cannot be read or written.
     """
 
     def __init__(self, model: Any, dtype: str, folder: Path | None = None):
         self.model, self.dtype = model, dtype
         self.path = folder / FILE if folder else None
-        self.reference = identity(model, product_dtype(dtype, model.device.type))
+        self.reference = model_hash(model, product_dtype(dtype, model.device.type))
         self.computed = self.reused = 0
-        with self._mended():
+        with self._explained():
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
-            self.file = sqlite3.connect(self.path or ":memory:", timeout=LOCKED_S, isolation_level=None)
+            self.file = sqlite3.connect(self.path or ":memory:", timeout=LOCK_TIMEOUT_S, isolation_level=None)
             weakref.finalize(self, self.file.close)
             self.file.execute("pragma journal_mode = wal")
             self.file.execute("pragma synchronous = normal")
             self.file.executescript(_TABLES)
             self.file.execute("insert or replace into reference values (?, ?)", (self.reference, time.time()))
-            self._forget()
+            self._evict()
 
-    def of(self, rows: Sequence[BranchedRow]) -> Tensor:
-        """(K,) float32: every branch of every row, in this order. They were prepared before: the model may be
-        the one that is trained since. Raises StoreError where what it said has gone."""
+    def get(self, rows: Sequence[BranchedRow]) -> Tensor:
+        """Log-probs of every branch of every row, in this order: (K,) float32.
+
+        Rows must be prepared: by now the model may be in training. Raises StoreError where one is missing.
+        """
         return torch.from_numpy(np.concatenate(self._by_row(rows)))
 
-    def split(self, rows: Sequence[BranchedRow]) -> tuple[Tensor, Tensor]:
-        """The same apart: the first branches of all rows, and the second ones."""
+    def get_branches(self, rows: Sequence[BranchedRow]) -> tuple[Tensor, Tensor]:
+        """Log-probs of the first branches of all rows, and of their second branches; see `get`."""
         sides = [
-            np.split(found, [len(row.branches[0])])
-            for row, found in zip(rows, self._by_row(rows), strict=True)
+            np.split(logp, [len(row.branches[0])]) for row, logp in zip(rows, self._by_row(rows), strict=True)
         ]
         first, second = (torch.from_numpy(np.concatenate(side)) for side in zip(*sides, strict=True))
         return first, second
 
     def _by_row(self, rows: Sequence[BranchedRow]) -> list[np.ndarray]:
-        known = self._read(rows)
-        if missing := [row.key for row in rows if row.key not in known]:
+        cached = self._read(rows)
+        if missing := [row.key for row in rows if row.key not in cached]:
             raise StoreError(
-                f"what the reference said has gone from {self.path}",
+                f"log-probs of the reference are missing in {self.path}",
                 f"{len(missing)} of {len(rows)} rows missing",
-                remedy="run it again; they are computed again and the run goes on at its last state",
+                remedy="run the same command again: it computes them and resumes from the last state",
             )
-        return [known[row.key] for row in rows]
+        return [cached[row.key] for row in rows]
 
     def prepare(self, rows: Sequence[BranchedRow]) -> None:
-        """Compute what is not known of these rows, in passes of like lengths; kept as it goes."""
+        """Compute the rows that the cache lacks, in passes of like lengths; each pass is stored at once."""
         unique = list({row.key: row for row in rows}.values())
-        known = {key for found in self._spans(unique) for key in found}
-        self.reused += len(known)
-        missing = [row for row in unique if row.key not in known]
-        for group in chunks([row.length for row in missing]):
+        cached = {key for part in self._stored(unique) for key in part}
+        self.reused += len(cached)
+        missing = [row for row in unique if row.key not in cached]
+        for group in group_by_length([row.length for row in missing]):
             self._compute([missing[i] for i in group])
 
     @torch.no_grad()
@@ -101,44 +99,44 @@ class ReferenceLogp:
         self.model.eval()
         device = self.model.device
         with precision(self.dtype, device.type):
-            logp = logp_at_labels(self.model, on(device, branch_pack(rows))).float().cpu().numpy()
+            logp = logp_at_labels(self.model, to_device(branch_pack(rows), device)).float().cpu().numpy()
         self.model.train(training)
-        parts = np.split(logp, np.cumsum([labels(row) for row in rows])[:-1])
-        found = {row.key: part.astype("<f4") for row, part in zip(rows, parts, strict=True)}
-        self.add(found)
-        self.computed += len(found)
+        parts = np.split(logp, np.cumsum([label_count(row) for row in rows])[:-1])
+        computed = {row.key: part.astype("<f4") for row, part in zip(rows, parts, strict=True)}
+        self.add(computed)
+        self.computed += len(computed)
 
-    def known(self, rows: Sequence[BranchedRow]) -> dict[str, np.ndarray]:
-        """What is known of these rows, by their keys."""
-        return {key: value for found in self._spans(rows) for key, value in found.items()}
+    def cached(self, rows: Sequence[BranchedRow]) -> dict[str, np.ndarray]:
+        """The cached log-probs of these rows, by their keys."""
+        return {key: logp for part in self._stored(rows) for key, logp in part.items()}
 
-    def _spans(self, rows: Sequence[BranchedRow]) -> Iterator[dict[str, np.ndarray]]:
-        """What is known of them, not all in memory at once."""
-        for at in range(0, len(rows), ASKED):
-            yield self._read(rows[at : at + ASKED])
+    def _stored(self, rows: Sequence[BranchedRow]) -> Iterator[dict[str, np.ndarray]]:
+        """The cached log-probs of some rows at a time."""
+        for at in range(0, len(rows), ROWS_PER_QUERY):
+            yield self._read(rows[at : at + ROWS_PER_QUERY])
 
-    def add(self, found: dict[str, np.ndarray]) -> None:
-        """Keep what this reference says, computed here or by another process. A row known already stays."""
-        with self._mended():
+    def add(self, logps: dict[str, np.ndarray]) -> None:
+        """Store log-probs by row key, computed here or by another process. A row that is there stays."""
+        with self._explained():
             self.file.execute("begin immediate")
             self.file.executemany(
                 "insert into logp values (?, ?, ?) on conflict do update set value = excluded.value"
                 " where length(value) <> length(excluded.value)",
-                [(self.reference, key, part.tobytes()) for key, part in found.items()],
+                [(self.reference, key, part.tobytes()) for key, part in logps.items()],
             )
             self.file.execute("commit")
 
     def _read(self, rows: Iterable[BranchedRow]) -> dict[str, np.ndarray]:
-        sizes = {row.key: 4 * labels(row) for row in rows}
-        asked = "select row, value from logp where reference = ? and row in ({})".format(
+        sizes = {row.key: 4 * label_count(row) for row in rows}
+        query = "select row, value from logp where reference = ? and row in ({})".format(
             ",".join("?" * len(sizes))
         )
-        with self._mended():
-            said = self.file.execute(asked, (self.reference, *sizes)).fetchall()
-        return {key: np.frombuffer(value, "<f4") for key, value in said if len(value) == sizes[key]}
+        with self._explained():
+            stored = self.file.execute(query, (self.reference, *sizes)).fetchall()
+        return {key: np.frombuffer(value, "<f4") for key, value in stored if len(value) == sizes[key]}
 
-    def _forget(self) -> None:
-        """Keep the file within MAX_BYTES, as far as other references' rows allow."""
+    def _evict(self) -> None:
+        """Delete the rows of other references, the oldest first, while the file exceeds MAX_BYTES."""
         (size,) = self.file.execute(
             "select page_count * page_size from pragma_page_count(), pragma_page_size()"
         ).fetchone()
@@ -155,33 +153,18 @@ class ReferenceLogp:
                 break
 
     @contextmanager
-    def _mended(self) -> Iterator[None]:
-        """What the file refuses, as an error that says what to do."""
+    def _explained(self) -> Iterator[None]:
+        """Raise errors of the file as StoreError."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
-                f"the reference's log-probs cannot be kept in {self.path}",
+                f"the reference's log-probs cannot be stored in {self.path}",
                 error,
-                remedy="free disk space, or delete the file; they are computed again",
+                remedy="free disk space, or delete the file: they are computed again",
             ) from error
 
 
-def labels(row: BranchedRow) -> int:
-    """How many tokens of a row are labelled."""
+def label_count(row: BranchedRow) -> int:
+    """The number of labelled tokens of a row."""
     return sum(len(branch) for branch in row.branches)
-
-
-def identity(model: Any, precision: str = "") -> str:
-    """The content id of a model: every tensor, its shape's settings, and the precision of its products where
-    that matters."""
-    digest = hashlib.sha256(precision.encode())
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, value in sorted(model.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(
-            value.view(torch.uint8).numpy() if value.ndim else value.reshape(1).view(torch.uint8).numpy()
-        )
-    return digest.hexdigest()[:HASH_LENGTH]

@@ -1,7 +1,7 @@
-"""Training items as token ids: what a batch is packed from.
+"""Training items as rows of token ids, from which batches are packed.
 
-A row's tokens are a trunk and its branches; labelled are the tokens of `labels`, given as positions
-in the branch order trunk + branch. Long rows are handled here, once, and counted.
+A row is a trunk with branches, some of whose tokens are labelled. Items that are too long are cut or dropped
+here, and counted.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -19,13 +18,13 @@ from escultor.text.chat import ChatTemplate
 from escultor.types import Document, Example, Pair, UnpairedExample
 
 Ids = np.ndarray  # (n,) int32
-Lessons = tuple[tuple[Ids, Ids], ...]  # what is seen, and what is learnt after it
+LabelledParts = tuple[tuple[Ids, Ids], ...]  # each a context and the labelled tokens after it
 
 
 @dataclass(frozen=True, slots=True)
 class NllRow:
-    """One sequence. Labelled with `weight` are the tokens from `start` on; those before it, but the
-    first of all, with `prompt_weight` where that is above 0."""
+    """One sequence. Tokens from `start` on are labelled with `weight`, and those before it, except the first
+    token, with `prompt_weight` where that is above 0."""
 
     id: str
     ids: Ids
@@ -42,31 +41,38 @@ class NllRow:
         return 1 if self.prompt_weight > 0 else self.start
 
     @property
-    def lessons(self) -> Lessons:
+    def labelled_parts(self) -> LabelledParts:
         return ((self.ids[: self.first_label], self.ids[self.first_label :]),)
 
     def weights(self) -> np.ndarray:
-        """One weight per labelled token: (length - first_label,)."""
+        """The weight of each labelled token: (length - first_label,)."""
         prompt = np.full(self.start - self.first_label, self.prompt_weight, dtype=np.float32)
         return np.concatenate([prompt, np.full(self.length - self.start, self.weight, dtype=np.float32)])
 
 
-class BranchedRow(Protocol):
-    """A prompt and the responses that branch off it; `key` is the content id of the tokens alone."""
+class BranchedRow:
+    """A prompt, computed once, and the responses that branch off it."""
+
+    __slots__ = ()
+    prompt: Ids
 
     @property
-    def prompt(self) -> Ids: ...
+    def branches(self) -> tuple[Ids, ...]:
+        raise NotImplementedError
+
     @property
-    def branches(self) -> tuple[Ids, ...]: ...
+    def length(self) -> int:
+        return len(self.prompt) + sum(map(len, self.branches))
+
     @property
-    def length(self) -> int: ...
-    @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Content id of the tokens alone."""
+        return tokens_key(self.prompt, *self.branches)
 
 
 @dataclass(frozen=True, slots=True)
-class PairRow:
-    """A prompt computed once, and the two responses that branch off it, both fully labelled."""
+class PairRow(BranchedRow):
+    """A prompt with a chosen and a rejected response, both labelled whole."""
 
     id: str
     prompt: Ids
@@ -80,23 +86,14 @@ class PairRow:
         return self.chosen, self.rejected
 
     @property
-    def length(self) -> int:
-        return len(self.prompt) + len(self.chosen) + len(self.rejected)
-
-    @property
-    def lessons(self) -> Lessons:
+    def labelled_parts(self) -> LabelledParts:
         return ((self.prompt, self.chosen), (self.prompt, self.rejected))
-
-    @property
-    def key(self) -> str:
-        """Content id of the tokens alone."""
-        return tokens_key(self.prompt, *self.branches)
 
 
 @dataclass(frozen=True, slots=True)
-class UnpairedRow:
-    """A prompt with a response that was judged, and with `other`, a response to another prompt, by which
-    the divergence from the reference is measured."""
+class UnpairedRow(BranchedRow):
+    """A prompt with a response labelled good or bad, and `other`, a response to another prompt, on which the
+    divergence from the reference is measured."""
 
     id: str
     prompt: Ids
@@ -110,45 +107,36 @@ class UnpairedRow:
         return self.response, self.other
 
     @property
-    def length(self) -> int:
-        return len(self.prompt) + len(self.response) + len(self.other)
-
-    @property
-    def lessons(self) -> Lessons:
+    def labelled_parts(self) -> LabelledParts:
         return ((self.prompt, self.response),)
-
-    @property
-    def key(self) -> str:
-        """Content id of the tokens alone."""
-        return tokens_key(self.prompt, *self.branches)
 
 
 def tokens_key(*parts: Ids) -> str:
-    """The content id of token ids in parts; a token moved over a border makes another."""
+    """Content id of token ids in parts. Moving a token from one part to the next changes it."""
     lengths = np.asarray([len(part) for part in parts], dtype=np.int32)
     return hash_bytes(b"".join(part.tobytes() for part in (lengths, *parts)))
 
 
-def ids_of(tokens: list[int]) -> Ids:
+def to_ids(tokens: list[int]) -> Ids:
     return np.asarray(tokens, dtype=np.int32)
 
 
 def document_rows(
     documents: Iterable[Document], chat: ChatTemplate, max_length: int, counts: Counter[str]
 ) -> list[NllRow]:
-    """Documents as rows of at most `max_length` tokens; longer ones are cut into windows, counted."""
+    """Documents as rows of at most `max_length` tokens. Longer ones are cut into windows and counted."""
     rows = []
     documents = list(documents)
-    coded = chat.documents([document.text for document in documents])
-    for document, tokens in zip(documents, coded, strict=True):
-        ids = ids_of(tokens)
+    encoded = chat.documents([document.text for document in documents])
+    for document, tokens in zip(documents, encoded, strict=True):
+        ids = to_ids(tokens)
         counts["documents"] += 1
         counts["documents cut into windows"] += len(ids) > max_length
-        for at in range(0, len(ids), max_length):
-            window = ids[at : at + max_length]
+        for start in range(0, len(ids), max_length):
+            window = ids[start : start + max_length]
             if len(window) > 1:
-                rows.append(NllRow(f"{document.id}:{at}", window, 1))
-            else:  # nothing stands before its token, from which that could be predicted
+                rows.append(NllRow(f"{document.id}:{start}", window, 1))
+            else:  # no token before it predicts it
                 counts["dropped: windows of a single token"] += 1
     return rows
 
@@ -156,8 +144,8 @@ def document_rows(
 def example_rows(
     examples: Iterable[Example], chat: ChatTemplate, max_length: int, counts: Counter[str]
 ) -> list[NllRow]:
-    """Examples as rows labelled on the response. What is longer than `max_length` is dropped and
-    counted: cutting it would teach an answer without its end, or to a prompt not seen."""
+    """Examples as rows labelled on the response. Those longer than `max_length` are dropped and counted:
+    cutting them would teach answers without an end, or to prompts without a beginning."""
     rows = []
     for example in examples:
         rendered = chat.example(example.prompt, example.response)
@@ -166,12 +154,12 @@ def example_rows(
         if length > max_length:
             counts["dropped: longer than max_length"] += 1
             continue
-        if length == 1:  # nothing stands before its token, from which that could be predicted
+        if length == 1:  # no token before it predicts it
             counts["dropped: empty prompt and response"] += 1
             continue
         if not rendered.prompt:
             counts["first tokens not learnt: empty prompt"] += 1
-        ids = ids_of(rendered.prompt + rendered.response)
+        ids = to_ids(rendered.prompt + rendered.response)
         rows.append(NllRow(example.id, ids, max(1, len(rendered.prompt)), example.weight))
     return rows
 
@@ -179,8 +167,8 @@ def example_rows(
 def pair_rows(
     pairs: Iterable[Pair], chat: ChatTemplate, max_length: int, counts: Counter[str]
 ) -> list[PairRow]:
-    """Pairs as rows; a pair of which either side is longer than `max_length` is dropped and counted,
-    and so is one whose sides are the same tokens, or whose prompt has none."""
+    """Pairs as rows. Pairs with a side longer than `max_length`, with equal sides or without a prompt are
+    dropped and counted."""
     rows = []
     for pair in pairs:
         chosen = chat.example(pair.prompt, pair.chosen)
@@ -190,10 +178,10 @@ def pair_rows(
             counts["dropped: longer than max_length"] += 1
         elif chosen.response == rejected:
             counts["dropped: chosen equals rejected"] += 1
-        elif not chosen.prompt:  # the first token of either side would have nothing before it
+        elif not chosen.prompt:  # no token would predict the first of either side
             counts["dropped: empty prompt"] += 1
         else:
-            parts = (ids_of(chosen.prompt), ids_of(chosen.response), ids_of(rejected))
+            parts = (to_ids(chosen.prompt), to_ids(chosen.response), to_ids(rejected))
             rows.append(PairRow(pair.id, *parts, pair.weight, pair.flip_rate))
     return rows
 
@@ -201,11 +189,11 @@ def pair_rows(
 def unpaired_rows(
     items: Iterable[UnpairedExample], chat: ChatTemplate, max_length: int, counts: Counter[str]
 ) -> list[UnpairedRow]:
-    """Verdicts as rows, each with the response of the row before it that has another prompt (the last
-    rows stand before the first). What is longer than `max_length` is dropped and counted; such another
-    response is cut to fit, counted. Raises DataError where there are no two prompts.
+    """Unpaired examples as rows, each with the response of the nearest earlier row that has another prompt
+    (before the first row come the last ones). Those longer than `max_length` are dropped and counted;
+    responses to another prompt are cut to fit and counted. Raises DataError unless there are two prompts.
     """
-    kept = []
+    kept: list[tuple[UnpairedExample, Ids, Ids]] = []
     for item in items:
         rendered = chat.example(item.prompt, item.response)
         counts["verdicts"] += 1
@@ -214,31 +202,34 @@ def unpaired_rows(
         elif not rendered.prompt:
             counts["dropped: empty prompt"] += 1
         else:
-            kept.append((item, ids_of(rendered.prompt), ids_of(rendered.response)))
+            kept.append((item, to_ids(rendered.prompt), to_ids(rendered.response)))
     rows = []
-    for (item, prompt, response), at in zip(
-        kept, _with_another_prompt([prompt for _, prompt, _ in kept]), strict=True
-    ):
-        other = kept[at][2]
+    others = _nearest_with_another_prompt([prompt for _, prompt, _ in kept])
+    for (item, prompt, response), index in zip(kept, others, strict=True):
+        other = kept[index][2]
         room = max_length - len(prompt)
         counts["responses to another prompt cut to max_length"] += len(other) > room
         rows.append(UnpairedRow(item.id, prompt, response, other[:room], item.desirable, item.weight))
     return rows
 
 
-def _with_another_prompt(prompts: Sequence[Ids]) -> list[int]:
-    """For each prompt the nearest earlier one that differs, going round at the beginning. Linear."""
+def _nearest_with_another_prompt(prompts: Sequence[Ids]) -> list[int]:
+    """The index of the nearest earlier prompt that differs from each; before the first comes the last.
+
+    Linear: starting where a prompt differs from the one before it, each takes the one before it if that
+    differs, and else what the one before it took.
+    """
     n = len(prompts)
-    codes = [prompt.tobytes() for prompt in prompts]
-    first = next((i for i in range(n) if codes[i] != codes[i - 1]), None)
+    contents = [prompt.tobytes() for prompt in prompts]
+    first = next((i for i in range(n) if contents[i] != contents[i - 1]), None)
     if first is None:
         if n:
             raise DataError(
                 "verdicts on one prompt alone", f"{n} rows", "two prompts or more", "use pairs (dpo)"
             )
         return []
-    found = [0] * n
+    nearest = [0] * n
     for i in range(first, first + n):
         before = (i - 1) % n
-        found[i % n] = before if codes[before] != codes[i % n] else found[before]
-    return found
+        nearest[i % n] = before if contents[before] != contents[i % n] else nearest[before]
+    return nearest

@@ -1,4 +1,4 @@
-"""What frozen models say about rows: columns of a batch, never a second model in the loop."""
+"""What frozen models compute on rows. It enters a batch as a column, so that the loop has one model only."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escultor.batching.batches import NllBatch, Packed, chunks, nll_batch, on
-from escultor.batching.probe import refuse_unpacked
+from escultor.batching.batches import NllBatch, Packed, group_by_length, nll_batch, to_device
+from escultor.batching.probe import refuse_unpackable
 from escultor.batching.rows import NllRow
 from escultor.model.forward import hidden_at_labels, logits_of, logp_at_labels, precision
 
 
 @dataclass(frozen=True, slots=True)
 class KdBatch:
-    """A batch with the teacher's last hidden states at its labelled tokens, and the teacher's head, which
-    makes logits of a few of them at a time: (k, H) -> (k, V), without a gradient."""
+    """A batch with the teacher's last hidden states at its labelled tokens. `teacher_head` turns k of them
+    into logits, (k, H) -> (k, V), without a gradient."""
 
     packed: Packed
     weight: Tensor  # (K,)
@@ -32,24 +32,26 @@ class KdBatch:
 @torch.no_grad()
 def nll_by_row(model: Any, rows: Sequence[NllRow], dtype: str) -> np.ndarray:
     """Summed negative log-likelihood of each row's labelled tokens, in nats: (rows,) float64. Raises
-    ModelError where the model does not take packed rows."""
+    ModelError where the model does not keep packed rows apart."""
     model.eval()
-    refuse_unpacked(model)
-    out = np.zeros(len(rows))
-    for group in chunks([row.length for row in rows]):
-        chosen = [rows[i] for i in group]
+    refuse_unpackable(model)
+    nll = np.zeros(len(rows))
+    for group in group_by_length([row.length for row in rows]):
+        group_rows = [rows[i] for i in group]
         with precision(dtype, model.device.type):
-            logp = logp_at_labels(model, on(model.device, nll_batch(chosen).packed)).double()
-        for i, part in zip(group, logp.split([r.length - r.first_label for r in chosen]), strict=True):
-            out[i] = -part.sum().item()
-    return out
+            packed = to_device(nll_batch(group_rows).packed, model.device)
+            logp = logp_at_labels(model, packed).double()
+        parts = logp.split([row.length - row.first_label for row in group_rows])
+        for i, part in zip(group, parts, strict=True):
+            nll[i] = -part.sum().item()
+    return nll
 
 
 @torch.no_grad()
 def with_teacher(model: Any, batch: NllBatch, dtype: str) -> KdBatch:
-    """The batch with what a frozen teacher says at its labelled tokens."""
+    """The batch with the hidden states of a frozen teacher at its labelled tokens."""
     model.eval()
     with precision(dtype, model.device.type):
-        hidden = hidden_at_labels(model, on(model.device, batch.packed))
+        hidden = hidden_at_labels(model, to_device(batch.packed, model.device))
     head = torch.no_grad()(partial(logits_of, model))
     return KdBatch(batch.packed, batch.weight, batch.rows, hidden, head)

@@ -121,10 +121,11 @@ def _need_terminal(shell: Shell) -> None:
 
 def _converse(shell: Shell, loaded: Loaded, sampling: Sampling) -> CommandResult:
     """Turns that build on one another, until the end of input or an empty line."""
+    from escultor.model.context import NO_LIMIT, context_length
     from escultor.types import Message, Role
 
     chat = loaded.chat
-    room = int(getattr(loaded.model.config, "max_position_embeddings", 1 << 30))
+    room = context_length(loaded.model) or NO_LIMIT
     messages: Messages = ()
     turns = 0
     shell.say(INTRODUCTION, "dim")

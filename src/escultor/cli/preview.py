@@ -41,14 +41,15 @@ def preview(
     from escultor.data.jsonl import kind_of, read_jsonl
     from escultor.model.load import load_shape
     from escultor.train.methods import METHODS
-    from escultor.train.runs import preview as look
+    from escultor.train.run_record import TrainingTask
+    from escultor.train.runs import preview as preview_run
 
     need_file(file)
     chosen = str(phase) if phase else _first_for(kind_of(file))
     read = read_jsonl(file, METHODS[chosen].kind)
     settings = getattr(shell.config, "distillation" if chosen == "distill" else chosen)
     start = load_shape(str(find_model(model, shell.config.store.url)))
-    found = look(chosen, start, read.items, settings, show=rows)
+    found = preview_run(TrainingTask(chosen, start, read.items, settings), show=rows)
     for shown in found.first:
         _spell(shell, shown)
     _say_lengths(shell, found)
@@ -56,7 +57,7 @@ def preview(
         shell.say(line)
     left_out = {reason: n for reason, n in read.counts.items() if reason != "kept"}
     shell.table(["Rows", "Count"], [(why, f"{n:,}") for why, n in {**found.counts, **left_out}.items() if n])
-    found.refuse(documents=chosen == "pretrain")
+    found.raise_faults(documents=chosen == "pretrain")
     return CommandResult({"file": file, "phase": chosen, "read": dict(read.counts), **as_data(found)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,9 +19,7 @@ from escultor.train.filenames import RECORD
 
 if TYPE_CHECKING:
     from escultor.batching.preflight import Preflight
-    from escultor.cli.progress import LiveProgress
-    from escultor.train.distributed import World
-    from escultor.train.runs import OnPreflight, RunRecord
+    from escultor.train.run_record import RunRecord
 
 RunOut = Annotated[
     Path, typer.Option("--out", help="Folder for the model, metrics.jsonl and run.json; new or empty.")
@@ -50,7 +49,7 @@ def pretrain(
         "pretrain",
         out,
         found.counts,
-        lambda live, world, look: train(found.items, settings, out, live.training, world, look),
+        lambda out, **watch: train(found.items, settings, out, **watch),
     )
 
 
@@ -89,6 +88,7 @@ def distill(
     """Teach a small model to answer with the probabilities of a larger one (distillation)."""
     from escultor.model.student import cut_student
     from escultor.store.blobs import tree_hash
+    from escultor.train.run_record import TrainingTask
     from escultor.train.runs import run, same_vocabulary
 
     settings, url = shell.config.distillation, shell.config.store.url
@@ -109,50 +109,44 @@ def distill(
         start = load_model(own)
         same_vocabulary(start, frozen)
     parents = tuple(tree_hash(each) for each in (own, folder) if each is not None)
-
-    def train(live: LiveProgress, world: World, look: OnPreflight) -> RunRecord:
-        rest: dict[str, Any] = {"on_step": live.training, "world": world, "on_preflight": look}
-        return run("distill", start, imported.items, settings, out, frozen, parents, **rest)
-
-    return _run(shell, processes, "distill", out, imported.counts, train)
+    task = TrainingTask("distill", start, imported.items, settings, frozen, parents)
+    return _run(shell, processes, "distill", out, imported.counts, partial(run, task))
 
 
 def _tune(
     shell: Shell,
     processes: Processes,
-    phase: str,
+    method: str,
     kind: Literal["example", "pair", "unpaired"],
     settings: Any,
     model: str,
     data: Path,
     out: Path,
 ) -> CommandResult:
-    """A phase that starts from a model; `settings` is the phase's section."""
+    """A method that starts from a model; `settings` is its section of the configuration."""
     from escultor.store.blobs import tree_hash
+    from escultor.train.run_record import TrainingTask
     from escultor.train.runs import run
 
     url = shell.config.store.url
     folder = find_model(model, url)
     imported = read_training(data, kind, url)
-    start, parents = load_model(folder), (tree_hash(folder),)
-    rest: dict[str, Any] = {"parents": parents, "cache": reference_cache(url)}
-
-    def train(live: LiveProgress, world: World, look: OnPreflight) -> RunRecord:
-        more = rest | {"on_step": live.training, "world": world, "on_preflight": look}
-        return run(phase, start, imported.items, settings, out, **more)
-
-    return _run(shell, processes, phase, out, imported.counts, train)
+    task = TrainingTask(method, load_model(folder), imported.items, settings, parents=(tree_hash(folder),))
+    return _run(
+        shell, processes, method, out, imported.counts, partial(run, task, cache=reference_cache(url))
+    )
 
 
 def _run(
     shell: Shell,
     processes: Processes,
-    phase: str,
+    method: str,
     out: Path,
     read: Mapping[str, int],
-    train: Callable[[LiveProgress, World, OnPreflight], RunRecord],
+    train: Callable[..., RunRecord],
 ) -> CommandResult:
-    """Train with the pre-flight and progress shown, then say what was made and what was left out."""
+    """Call `train(out, world=…, on_step=…, on_preflight=…)` with the pre-flight and progress shown; then
+    print what was made and what was left out."""
     from escultor.cli.preview import as_data, summary
     from escultor.cli.progress import LiveProgress
     from escultor.evaluate.report.parts import count, duration
@@ -160,18 +154,18 @@ def _run(
     reused = (out / RECORD).is_file()
     looked: list[Preflight] = []
     with processes.joined() as world, LiveProgress() as live:
-        live.phase(phase)
+        live.phase(method)
 
         def look(found: Preflight) -> None:
             looked.append(found)
             for line in summary(found):
                 live.note(line)
 
-        record = train(live, world, look)
+        record = train(out, world=world, on_step=live.training, on_preflight=look)
     left_out = {reason: n for reason, n in read.items() if reason != "kept" and n}
     used = {reason: n for reason, n in record.counts.items() if n}
     word = "reused, it was done already" if reused else "done"
-    shell.say(f"{phase}: {word}; {made(out)}", "bold")
+    shell.say(f"{method}: {word}; {made(out)}", "bold")
     figures = (f"{record.steps:,} steps", f"{count(record.tokens)} tokens", f"loss {record.loss:.4f}")
     shell.say("  ".join((*figures, duration(record.seconds))))
     shell.table(["Rows", "Count"], [(k, f"{n:,}") for k, n in (used | left_out).items()])

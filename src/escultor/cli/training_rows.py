@@ -14,10 +14,9 @@ from escultor.store import store_exists
 if TYPE_CHECKING:
     from escultor.data.jsonl import JsonlContents
     from escultor.store import Store
-    from escultor.types import Document
 
 
-def read_training(data: Path, kind: Any, url: str) -> JsonlContents[Any]:
+def read_training(data: Path, kind: Any, url: str) -> JsonlContents:
     """The rows of a JSONL file, or of the dataset of that name. Prompts that are held out in the store never
     get through; they are counted.
 
@@ -32,7 +31,7 @@ def read_training(data: Path, kind: Any, url: str) -> JsonlContents[Any]:
         return _allowed(store, found, str(data))
 
 
-def read_documentation(url: str) -> JsonlContents[Document]:
+def read_documentation(url: str) -> JsonlContents:
     """The documents of the installed packages' training side, without what is held out in the store."""
     from escultor.data.jsonl import JsonlContents
 
@@ -44,7 +43,7 @@ def read_documentation(url: str) -> JsonlContents[Document]:
         return _allowed(store, found, "the installed documentation")
 
 
-def _allowed(store: Store, found: JsonlContents[Any], name: str) -> JsonlContents[Any]:
+def _allowed(store: Store, found: JsonlContents, name: str) -> JsonlContents:
     from escultor.datasets.held_out import load_guard
 
     counts = Counter(found.counts)
@@ -57,7 +56,7 @@ def _allowed(store: Store, found: JsonlContents[Any], name: str) -> JsonlContent
     return replace(found, items=tuple(items), counts=dict(counts))
 
 
-def _dataset(store: Any, name: str, kind: Any) -> JsonlContents[Any]:
+def _dataset(store: Any, name: str, kind: Any) -> JsonlContents:
     from escultor.data.jsonl import JsonlContents
     from escultor.datasets.versions import find_version, read_rows
 

@@ -124,9 +124,8 @@ class ProductionMonitor:
         from escultor.cycle.evolution import consumed
         from escultor.feedback.conversion import convert
         from escultor.feedback.selection import SelectionQuery
-        from escultor.skills.suites import registered_prompts
 
-        query = SelectionQuery(now, consumed(store), since, registered_prompts(store))
+        query = SelectionQuery(now, consumed(store), since)
         return convert(store, self.config.feedback, query).rows["pair"]
 
 

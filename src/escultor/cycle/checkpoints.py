@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from escultor.errors import InputError
@@ -45,11 +44,12 @@ def describe_model(
     `base`. Method, parents and hashes come from the run's record where there is one beside the folder."""
     from escultor.model.load import load
     from escultor.model.loaded import count_parameters
-    from escultor.train.filenames import ADAPTER, MODEL, RECORD
+    from escultor.train.filenames import ADAPTER, MODEL
+    from escultor.train.run_record import read_record
 
     parameters = count_parameters(load(str(folder)).model)
-    record = folder.parent / RECORD
-    if folder.name not in (MODEL, ADAPTER) or not record.is_file():
+    run = read_record(folder.parent) if folder.name in (MODEL, ADAPTER) else {}
+    if not run:
         return Checkpoint(
             tree,
             name or folder.name,
@@ -61,11 +61,10 @@ def describe_model(
             seed=0,
             parameters=parameters,
         )
-    run = json.loads(record.read_text(encoding="utf-8"))
     return Checkpoint(
         tree,
         name or folder.parent.absolute().name,
-        run["phase"],
+        run["method"],
         parents=tuple(dict.fromkeys((*base, *run["parents"]))),
         config_hash=run["config_hash"],
         dataset_hash=run["dataset_hash"],

@@ -13,6 +13,7 @@ from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.resampling import Scorer, open_scorer, resample
 from escultor.cycle.steps import CycleRun, evaluate_model, gate, train_model
 from escultor.cycle.workflow import Result
+from escultor.datasets.held_out import held_out_hashes
 from escultor.errors import InputError
 from escultor.feedback.card import Advice, advise, summarise
 from escultor.feedback.conversion import convert, read_items
@@ -21,7 +22,7 @@ from escultor.feedback.items import FeedbackItem, load_items
 from escultor.feedback.resampled_pairs import RULE
 from escultor.feedback.selection import KINDS, InMemorySource, SelectionQuery, select
 from escultor.ids import hash_value
-from escultor.skills.suites import EvaluationSuite, registered_prompts
+from escultor.skills.suites import EvaluationSuite
 from escultor.store import Store
 from escultor.train.methods import METHODS
 from escultor.types import Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
@@ -58,9 +59,9 @@ class CycleResult:
     counts: dict[str, int]
 
 
-def held_out_prompts(store: Store, suite: EvaluationSuite) -> frozenset[str]:
-    """Hashes of the prompts that are never trained on: those of `suite`, and of all registered suites."""
-    return frozenset(registered_prompts(store) | {hash_value(item.prompt) for item in suite.items})
+def excluded_prompts(store: Store, suite: EvaluationSuite) -> frozenset[str]:
+    """Hashes of the prompts that are never trained on: those of `suite`, and all that are held out."""
+    return held_out_hashes(store) | {hash_value(item.prompt) for item in suite.items}
 
 
 def material_of(
@@ -72,7 +73,7 @@ def material_of(
     with FeedbackIndex(None, settings) as index:
         index.add(interactions, feedback)
         now = max((i.time for i in interactions), default=0.0)
-        query = SelectionQuery(now, held_out=held_out_prompts(cycle.store, cycle.suite))
+        query = SelectionQuery(now, held_out=excluded_prompts(cycle.store, cycle.suite))
         selected = select(index, bodies, settings, query)
     by_kind = {str(kind): list(load_items(selected.chosen[kind], bodies, counts)) for kind in KINDS}
     counts += selected.counts
@@ -86,7 +87,7 @@ def material_since(cycle: CycleRun, since: float | None) -> TrainingMaterial:
     newer.
     """
     after = consumed(cycle.store) if since is None else 0
-    query = SelectionQuery(time.time(), after, since, held_out_prompts(cycle.store, cycle.suite))
+    query = SelectionQuery(time.time(), after, since, excluded_prompts(cycle.store, cycle.suite))
     conversion = convert(cycle.store, cycle.config.feedback, query)
     by_kind = {str(kind): read_items(cycle.store, conversion, kind) for kind in KINDS}
     advice = advise(conversion.card, cycle.config.feedback)
@@ -103,7 +104,7 @@ def with_new_answers(
     if settings is None or all(verdict.desirable for verdict in verdicts):
         return material
     scorer = scorer or open_scorer(cycle, settings)
-    excluded = held_out_prompts(cycle.store, cycle.suite)
+    excluded = excluded_prompts(cycle.store, cycle.suite)
     pairs, counts = resample(cycle, champion, verdicts, settings, held_out=excluded, scorer=scorer)
     known = material.card["kinds"]["pair"]
     rules = known["rules"] | ({RULE: len(pairs)} if pairs else {})

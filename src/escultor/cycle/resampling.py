@@ -19,6 +19,7 @@ from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.raters.judge import EndpointJudge, Judge, LocalJudge, ask, pair_prompt, verdict_in
 from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
 from escultor.ids import hash_value
+from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.folders import resolve
 from escultor.model.generate import generate
 from escultor.model.load import load
@@ -139,7 +140,7 @@ def _draw(
     cycle: CycleRun, loaded: Loaded, prompts: Sequence[ResampledPrompt], samples: int, counts: Counter[str]
 ) -> list[tuple[ResampledPrompt, list[str]]]:
     """Each prompt with its different new answers, in the order drawn."""
-    context = int(getattr(loaded.model.config, "max_position_embeddings", None) or 1 << 30)
+    context = context_length(loaded.model) or NO_LIMIT
     tokenized = [(each, loaded.chat.prompt(each.prompt)) for each in prompts]
     fitting = [(each, tokens) for each, tokens in tokenized if len(tokens) < context]
     counts["left out: prompt longer than the model's context"] += len(tokenized) - len(fitting)

@@ -28,7 +28,7 @@ from escultor.skills.suites import EvaluationSuite, register
 from escultor.store import Store, registry
 from escultor.train.filenames import METRICS, MODEL
 from escultor.train.methods import METHODS
-from escultor.train.run_record import RunRecord, dataset_hash
+from escultor.train.run_record import RunRecord, TrainingTask, dataset_hash, method_code
 from escultor.train.runs import run
 from escultor.types import Checkpoint, DatasetVersion, Deployment, Promote, Scores, Verdict
 
@@ -103,14 +103,10 @@ def train_model(
 
     def work(key: str) -> tuple[Result, list[Any]]:
         out = cycle.store.root / "runs" / key
+        task = TrainingTask(method, start(), items, settings, frozen() if frozen else None, parents=parents)
         record = run(
-            method,
-            start(),
-            items,
-            settings,
+            task,
             out,
-            frozen=frozen() if frozen else None,
-            parents=parents,
             cache=cycle.store.root / "cache",
             on_step=cycle.workflow.progress.training,
             on_preflight=show_warnings,
@@ -118,12 +114,7 @@ def train_model(
         return _keep_run(cycle, name, record, items, left_out, out)
 
     inputs = {"settings": settings.model_dump(), "items": dataset_hash(items), "parents": list(parents)}
-    return cycle.workflow.step(name, inputs, work, code=training_code(method))
-
-
-def training_code(method: str) -> str:
-    """The version of the code that a training run goes through."""
-    return code_version("escultor.train.runs")
+    return cycle.workflow.step(name, inputs, work, code=method_code(method))
 
 
 def _keep_run(
@@ -144,7 +135,7 @@ def checkpoint_of(record: RunRecord, tree: str, name: str) -> Checkpoint:
     return Checkpoint(
         tree,
         name,
-        record.phase,
+        record.method,
         parents=record.parents,
         config_hash=record.config_hash,
         dataset_hash=record.dataset_hash,
@@ -158,7 +149,7 @@ def _dataset(
     cycle: CycleRun, record: RunRecord, items: Sequence[Any], counts: dict[str, int]
 ) -> DatasetVersion:
     """The items of a run as a dataset version, their rows kept as JSONL."""
-    kind, hash = METHODS[record.phase].kind, record.dataset_hash
+    kind, hash = METHODS[record.method].kind, record.dataset_hash
     text = "".join(json.dumps(plain(item), ensure_ascii=False) + "\n" for item in items)
     by_rule = Counter(f"rule {item.origin.rule}" for item in items)
     blob = cycle.store.blobs.put_bytes(text.encode())

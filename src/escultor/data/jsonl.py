@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any
 
 from escultor.data.jsonl_rows import (
     KEYS,
@@ -50,30 +50,18 @@ _KIND_OF_TYPE: dict[type, RowKind] = {
     UnpairedExample: "unpaired",
 }
 
-T = TypeVar("T", bound=TrainingItem)
-
 
 @dataclass(frozen=True, slots=True)
-class JsonlContents(Generic[T]):
+class JsonlContents:
     """The items of a file. `counts` has the rows kept, and those left out by reason; `skipped` the first ten
     line numbers of each such reason."""
 
-    items: tuple[T, ...]
+    items: tuple[Any, ...]  # of the kind that was asked for
     counts: dict[str, int]
     skipped: dict[str, tuple[int, ...]]
 
 
-@overload
-def read_jsonl(path: Path, kind: Literal["document"]) -> JsonlContents[Document]: ...
-@overload
-def read_jsonl(path: Path, kind: Literal["example"]) -> JsonlContents[Example]: ...
-@overload
-def read_jsonl(path: Path, kind: Literal["pair"]) -> JsonlContents[Pair]: ...
-@overload
-def read_jsonl(path: Path, kind: Literal["unpaired"]) -> JsonlContents[UnpairedExample]: ...
-@overload
-def read_jsonl(path: Path, kind: RowKind) -> JsonlContents[Any]: ...
-def read_jsonl(path: Path, kind: RowKind) -> JsonlContents[Any]:
+def read_jsonl(path: Path, kind: RowKind) -> JsonlContents:
     """Read a file line by line. A row without `id` gets the hash of its content as id.
 
     Raises DataError with file and line of the first broken rows, what was got, what is allowed and the
@@ -168,7 +156,7 @@ class Reader:
             self.items.append(item)
             self.counts["kept"] += 1
 
-    def contents(self) -> JsonlContents[Any]:
+    def contents(self) -> JsonlContents:
         """What the lines contain. Raises DataError for broken lines, or if no item was kept."""
         if self.problems:
             more = [f"  (stopped at the first {MAX_PROBLEMS})"] if len(self.problems) >= MAX_PROBLEMS else []

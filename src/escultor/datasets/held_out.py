@@ -115,6 +115,11 @@ def held_out_prompts(store: Store) -> Iterator[HeldOutPrompt]:
             yield HeldOutPrompt(hash_value(item.document), item.document, item.document)
 
 
+def held_out_hashes(store: Store) -> frozenset[str]:
+    """The hashes of every prompt that is held out: none of them may be trained on."""
+    return frozenset(prompt.hash for prompt in held_out_prompts(store))
+
+
 def suite_texts(store: Store) -> Iterator[str]:
     """Every text of every registered suite: prompts, reference answers and documents."""
     for item in _suite_items(store):

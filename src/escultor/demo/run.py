@@ -23,7 +23,6 @@ from escultor.cycle.steps import (
     gate,
     import_model,
     train_model,
-    training_code,
 )
 from escultor.cycle.workflow import Progress, Result, Workflow
 from escultor.data.gold_pairs import gold_pairs
@@ -43,6 +42,7 @@ from escultor.serve.logged_model import LoggedModel, require_kept_text
 from escultor.skills.suites import register
 from escultor.skills.trinity_scoring import score_trinity
 from escultor.store import open_store
+from escultor.train.run_record import method_code
 from escultor.train.runs import pretrain
 from escultor.types import (
     Alert,
@@ -141,14 +141,14 @@ def _pretrained(cycle: CycleRun, corpus: Corpus) -> Result:
 
     def work(key: str) -> tuple[Result, list[Any]]:
         out = store.root / "runs" / key
-        record = pretrain(items, settings, out, progress.training)
+        record = pretrain(items, settings, out, on_step=progress.training)
         tree = store.blobs.put_tree(out / "model")
         metrics = store.blobs.put_bytes((out / "metrics.jsonl").read_bytes())
         result = {"checkpoint": tree, "metrics": metrics, "loss": record.loss, "tokens": record.tokens}
         return result, [cycle.known(checkpoint_of(record, tree, "base"))]
 
     inputs = {"settings": settings.model_dump(), "items": hash_value([d.id for d in items])}
-    return cycle.workflow.step("pretrain", inputs, work, code=training_code("pretrain"))
+    return cycle.workflow.step("pretrain", inputs, work, code=method_code("pretrain"))
 
 
 def _trained(

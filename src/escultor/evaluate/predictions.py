@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from escultor.batching.rows import NllRow, document_rows, ids_of
+from escultor.batching.rows import NllRow, document_rows, to_ids
 from escultor.batching.teacher import nll_by_row
 from escultor.errors import DataError, StoreError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import Timing
+from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
@@ -56,11 +57,6 @@ def kept_of(blobs: Blobs, scores: Scores) -> Predictions | None:
         return Predictions.from_bytes(blobs.get_bytes(scores.answers))
     except StoreError:
         return None
-
-
-def context_of(loaded: Loaded) -> int:
-    """The tokens of the longest sequence a model accepts."""
-    return int(getattr(loaded.model.config, "max_position_embeddings", 1 << 30))
 
 
 def needs_of(exam: EvaluationSuite, *names: str) -> frozenset[Need]:
@@ -115,7 +111,7 @@ def observe_served(
 def prompts_of(loaded: Loaded, exam: EvaluationSuite) -> list[list[int]]:
     """The tokens that ask each item. A model without a chat template reads the contents as they are."""
     prompts = [loaded.chat.prompt(item.prompt) for item in exam.items]
-    context = context_of(loaded)
+    context = context_length(loaded.model) or NO_LIMIT
     if long := [i for i, p in zip(exam.items, prompts, strict=True) if not 0 < len(p) < context]:
         raise _too_long(len(long), long[0].id, context)
     return prompts
@@ -167,7 +163,7 @@ def _rows(loaded: Loaded, items: Sequence[SuiteItem], needs: frozenset[Need]) ->
             found[part] = [
                 [_choice(loaded, getattr(item, prompt), each) for each in item.choices] for item in items
             ]
-    context = context_of(loaded)
+    context = context_length(loaded.model) or NO_LIMIT
     for part, rows in found.items():
         long = [i.id for i, r in zip(items, rows, strict=True) if any(n.length > context for n, _ in r)]
         if long and part != "document":
@@ -178,7 +174,7 @@ def _rows(loaded: Loaded, items: Sequence[SuiteItem], needs: frozenset[Need]) ->
 def _whole(loaded: Loaded, item: SuiteItem) -> tuple[NllRow, int]:
     """The first reference as a whole answer, with the tokens that end it."""
     said = loaded.chat.example(item.prompt, item.references[0])
-    row = NllRow(item.id, ids_of(said.prompt + said.response), max(1, len(said.prompt)))
+    row = NllRow(item.id, to_ids(said.prompt + said.response), max(1, len(said.prompt)))
     return row, max(1, len(item.references[0].encode()))
 
 
@@ -186,14 +182,14 @@ def _choice(loaded: Loaded, prompt: Messages, choice: str) -> tuple[NllRow, int]
     """A choice as the beginning of an answer: what ends a turn is no part of what is compared."""
     chat = loaded.chat
     before, said = chat.prompt(prompt), chat.response(choice)[: -len(chat.turn_end)]
-    return NllRow("", ids_of(before + said), max(1, len(before))), len(choice.encode())
+    return NllRow("", to_ids(before + said), max(1, len(before))), len(choice.encode())
 
 
 def _windows(loaded: Loaded, item: SuiteItem) -> list[tuple[NllRow, int]]:
     """A document in windows of the model's context; its bytes are counted with the first."""
     text = item.document or ""
     document = Document(item.id, text, Origin((item.id,), "suite"))
-    rows = document_rows([document], loaded.chat, context_of(loaded), Counter())
+    rows = document_rows([document], loaded.chat, context_length(loaded.model) or NO_LIMIT, Counter())
     return [(row, 0 if at else len(text.encode())) for at, row in enumerate(rows)]
 
 

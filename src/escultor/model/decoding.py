@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from escultor.errors import TooLong
+from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.rows_cache import ROUND, RowsCache, layers_to_cache
 from escultor.model.sampling import Draw, draw
 from escultor.rng import stream
@@ -92,7 +93,7 @@ def answer_budget(model: Any, prompt: Sequence[int], wanted: int, name: str = "t
 
     Raises TooLong for a prompt that leaves no room for a token.
     """
-    context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+    context = context_length(model) or NO_LIMIT
     if not 0 < len(prompt) < context:
         raise TooLong(
             f"{name} does not fit the model's context",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import DataError, InputError, ModelError
+from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _ids(loaded: Loaded, text: str) -> list[int]:
     ids = loaded.chat.documents([text])[0][:-1] if text else []
     if not ids:
         raise DataError("there is no text to look at", repr(text), "at least one token", "give some text")
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or LONGEST
+    context = context_length(loaded.model) or NO_LIMIT
     if len(ids) > (limit := min(context, LONGEST)):
         why = "the model's context" if context <= LONGEST else "what can be shown at once"
         raise DataError(

@@ -1,7 +1,7 @@
-"""What happened in a stretch of time: a mergeable fold of the log, and the health read off it.
+"""Metrics of a time window: a mergeable fold of the log, and the health computed from it.
 
-A `MetricsWindow` is keyed by id, so folding is order-free and idempotent: reading a piece of the log twice
-changes nothing, and windows of pieces merge into the window of the whole. It holds some 300 bytes a call.
+A `MetricsWindow` is keyed by id, so folding is order-free and idempotent: reading a part of the log twice
+changes nothing, and the windows of parts merge into the window of the whole. It takes about 300 bytes a call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ V = TypeVar("V", bound=tuple[Any, ...])
 
 
 class MetricsCall(NamedTuple):
-    """What one interaction adds to the figures."""
+    """What one interaction adds to the metrics."""
 
     time: float
     version: str
@@ -38,7 +38,7 @@ class MetricsCall(NamedTuple):
 
 
 class Thumb(NamedTuple):
-    """The last word of one subject on one answer; the order of the fields is the order of precedence."""
+    """The latest vote of one subject on one answer; thumbs compare by precedence first."""
 
     precedence: tuple[float, bool, str]
     vote: int  # +1 up, -1 down, 0 withdrawn
@@ -56,7 +56,7 @@ def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ())
     """Fold events, in any order, into a window.
 
     Thumbs are boolean Ratings named `thumb`; per target and subject the latest counts, and a Revocation
-    of that name withdraws what came before it. Other feedback is not a figure of health.
+    of that name withdraws the earlier ones. Other feedback does not count.
     """
     calls: dict[str, MetricsCall] = {}
     for i in interactions:
@@ -72,7 +72,7 @@ def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ())
 
 
 def merge(a: MetricsWindow, b: MetricsWindow) -> MetricsWindow:
-    """The window of both logs together."""
+    """The window of two logs together."""
     calls, thumbs = dict(a.calls), dict(a.thumbs)
     for key, call in b.calls.items():
         _keep_latest(calls, key, call)
@@ -88,26 +88,26 @@ def _keep_latest(kept: dict[K, V], key: K, value: V) -> None:
 def health(version: str, window: MetricsWindow, since: float, until: float) -> Health:
     """Estimates for the calls a version answered in [since, until), in seconds since the epoch.
 
-    Shares carry Wilson intervals, latencies order statistics (an upper bound of inf: too few calls to
-    give one), the daily cost the interval of a compound Poisson sum. Totals are counted, so their bounds
-    are the totals. A thumb belongs to the call it rates, whenever it came; one on a call outside the
-    window is not counted. Figures with `n` 0 say nothing, and their bounds say so. Raises DataError when
-    the window is empty of time.
+    Shares have Wilson intervals, latencies bounds by order statistics (an upper bound of inf: too few calls),
+    the daily cost the interval of a compound Poisson sum. Totals are counted, so their bounds are the totals.
+    A thumb belongs to the call that it rates, whenever it was given; one on a call outside the window does
+    not count. Estimates with `n` 0 carry no information, and their bounds say so. Raises DataError when
+    the window has no length.
     """
     if not since < until:
         raise DataError("a window has no length", f"since {since}, until {until}", "since < until")
     calls = {k: c for k, c in window.calls.items() if c.version == version and since <= c.time < until}
     votes = [(target, t.vote) for (target, _), t in window.thumbs.items() if t.vote and target in calls]
     n, failed = len(calls), sum(c.failed for c in calls.values())
-    # A failure is quick or slow for reasons of its own; it has its share, and no part in the latency.
-    waits = [c.latency_ms for c in calls.values() if not c.failed]
+    # The time of a failed call says nothing about answers: failures have their own share, not a latency.
+    latencies_ms = [c.latency_ms for c in calls.values() if not c.failed]
     estimates = (
         _total("calls", n, n),
         _share("error_share", failed, n),
         _share("rated_share", len({target for target, _ in votes}), n),
         _share("thumbs_down_share", sum(vote < 0 for _, vote in votes), len(votes)),
-        _latency("latency_p50_ms", waits, 0.5),
-        _latency("latency_p99_ms", waits, 0.99),
+        _latency("latency_p50_ms", latencies_ms, 0.5),
+        _latency("latency_p99_ms", latencies_ms, 0.99),
         _total("prompt_tokens", sum(c.prompt_tokens for c in calls.values()), n),
         _total("completion_tokens", sum(c.completion_tokens for c in calls.values()), n),
         _total("cost_usd", math.fsum(c.cost_usd for c in calls.values()), n),
@@ -125,19 +125,20 @@ def _share(name: str, count: int, n: int) -> Estimate:
     return Estimate(name, count / n if n else 0.0, low, high, n)
 
 
-def _latency(name: str, waits: list[float], q: float) -> Estimate:
-    if not waits:
+def _latency(name: str, latencies_ms: list[float], q: float) -> Estimate:
+    if not latencies_ms:
         return Estimate(name, 0.0, 0.0, math.inf, 0)
-    found = stats.quantile(waits, q, ALPHA)
-    low = 0.0 if found.low is None else found.low
-    return Estimate(name, found.value, low, math.inf if found.high is None else found.high, found.n)
+    at_q = stats.quantile(latencies_ms, q, ALPHA)
+    low = 0.0 if at_q.low is None else at_q.low
+    return Estimate(name, at_q.value, low, math.inf if at_q.high is None else at_q.high, at_q.n)
 
 
 def _daily_cost(costs: list[float], seconds: float) -> Estimate:
-    """The cost of a day at this pace, in dollars: calls at random, variance of their sum = sum of squares."""
+    """The cost of a day at this rate, in dollars. For calls at random times (Poisson) the variance of the sum
+    of their costs is the sum of their squares."""
     spent, days = math.fsum(costs), seconds / DAY_S
     half = Z * math.sqrt(math.fsum(c * c for c in costs))
-    # What a part of a day has cost already, the whole day costs at least.
+    # A whole day costs at least what a part of it has cost already.
     low = max(spent if days <= 1 else 0.0, (spent - half) / days)
     return Estimate(
         "cost_usd_per_day", spent / days, low, (spent + half) / days if costs else math.inf, len(costs)

@@ -1,4 +1,4 @@
-"""From alerts to a plan: training is started for a reason that training can mend, and not too often."""
+"""From alerts to a plan: training starts only for causes that training can fix, and not too often."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from escultor.config import Monitor
 from escultor.ids import hash_value
 from escultor.types import Alert, Plan
 
-# Slow or costly answers come from machines and traffic: they call a person, not a training run.
+# Slow or costly answers come from machines and traffic: they need a person, not a training run.
 TRAINABLE = frozenset({"thumbs_down"})
 STAGES = ("collect", "convert", "train", "validate", "gate", "deploy")
 
@@ -16,11 +16,11 @@ STAGES = ("collect", "convert", "train", "validate", "gate", "deploy")
 def plan(
     alerts: Sequence[Alert], last_plan: Plan | None, new_rows: int, config: Monitor, now: float
 ) -> Plan | None:
-    """One turn of the loop when answers are shown to displease, there is something new to learn from, and
-    the last plan is at least `config.cooldown_s` seconds old; else None.
+    """A plan for one cycle run where a trainable alert fires, there are new training rows, and the last plan
+    is at least `config.cooldown_s` seconds old; else None.
 
-    `new_rows` counts usable training rows since the last plan. With several firing alerts the one
-    furthest above its limit is the reason.
+    `new_rows` counts usable training rows since the last plan. Of several firing alerts the one furthest
+    above its limit is the reason.
     """
     firing = [a for a in alerts if a.state == "firing" and a.rule in TRAINABLE]
     if not firing or new_rows < 1:

@@ -149,17 +149,6 @@ def _prompts(store: Store, suite: str) -> frozenset[str]:
     return frozenset(hash_value(item.prompt) for item in items)
 
 
-def registered_prompts(store: Store) -> frozenset[str]:
-    """The hashes of all prompts of all suites ever registered: none of them may be trained on."""
-    return frozenset(
-        hash_value(messages)
-        for _, suite in store.log.read(Suite)
-        for item in items_of(store.blobs, suite)
-        for messages in (item.prompt, item.pressed)
-        if messages
-    )
-
-
 def _jsonl(items: Iterable[SuiteItem]) -> bytes:
     # A line end inside a text is escaped by JSON; other separators of lines are by ASCII.
     return "".join(json.dumps(_fields(item), sort_keys=True) + "\n" for item in items).encode()

@@ -1,4 +1,4 @@
-"""Where a run's models stand, how they attend, and what spares memory or time; undone afterwards."""
+"""The device, attention and memory set-up of a run's models; undone when the run ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from escultor.batching.probe import refuse_unpacked, said_alone
+from escultor.batching.probe import logp_alone, refuse_unpackable
 from escultor.config import Training
 from escultor.errors import ConfigError, ModelError
 from escultor.model.attention import AttentionKind, choose_attention, set_attention
@@ -17,36 +17,37 @@ from escultor.model.forward import unwrapped
 from escultor.model.memory import checkpoint_layers, offload_activations
 from escultor.train.distributed import World
 from escultor.train.loop import Objective
-from escultor.train.objectives import Loss
+from escultor.train.objectives.loss import Loss
 
 
 @contextmanager
-def placed(models: Sequence[Any], settings: Training, world: World) -> Iterator[None]:
-    """Models on this process's device, attending as the settings ask; then where they were, as they did.
+def models_on_device(models: Sequence[Any], settings: Training, world: World) -> Iterator[None]:
+    """Within it, models are on this process's device with the attention of the settings; afterwards where and
+    as they were.
 
-    Raises ConfigError or ModelError where device or model cannot attend so, or where the model takes packed
-    rows for something else (`escultor.batching.probe`).
+    Raises ConfigError or ModelError where the device or a model does not support that attention, or where a
+    model does not keep packed rows apart (`escultor.batching.probe`).
     """
     before = [(model, model.device, model.config._attn_implementation) for model in models]
     try:
         for model in models:
             kind = choose_attention(model, world.device, settings.attention)
-            _refuse_idle_compiler(settings, kind)
-            alone = said_alone(model)
+            _refuse_useless_compile(settings, kind)
+            alone = logp_alone(model)
             set_attention(model, kind)
             model.to(world.device)
-            refuse_unpacked(model, alone)
+            refuse_unpackable(model, alone)
         yield
     finally:
         for model, device, attention in before:
             model.set_attn_implementation(attention)
-            if not world.sharded:  # made whole again on the processor already
+            if not world.is_sharded:  # unsharding has moved it to the CPU already
                 model.to(device)
 
 
 @contextmanager
-def prepared(model: nn.Module, settings: Training) -> Iterator[None]:
-    """The model that is trained with its layers checkpointed and compiled, where the settings ask for it."""
+def prepared_layers(model: nn.Module, settings: Training) -> Iterator[None]:
+    """Within it, the model's layers are checkpointed and compiled where the settings say so."""
     inner = unwrapped(model)
     try:
         if settings.gradient_checkpointing:
@@ -66,20 +67,20 @@ def prepared(model: nn.Module, settings: Training) -> Iterator[None]:
                 layer._compiled_call_impl = None  # torch has no public way back
 
 
-def sparing(objective: Objective, settings: Training) -> Objective:
-    """The objective, with what its backward pass needs offloaded where the settings ask for it."""
+def with_activation_offload(objective: Objective, settings: Training) -> Objective:
+    """The objective; with `activation_offload`, the tensors kept for its backward pass wait on the CPU."""
     if not settings.activation_offload:
         return objective
 
-    def loss(model: nn.Module, batch: Any, before: float) -> Loss:
+    def loss(model: nn.Module, batch: Any, step_mean: float) -> Loss:
         with offload_activations():
-            return objective.loss(model, batch, before)
+            return objective.loss(model, batch, step_mean)
 
     return replace(objective, loss=loss)
 
 
-def _refuse_idle_compiler(settings: Training, kind: AttentionKind) -> None:
-    """Sequences are cut outside of what is compiled, and a checkpointed layer is compiled whole or not."""
+def _refuse_useless_compile(settings: Training, kind: AttentionKind) -> None:
+    """Segments are cut outside compiled code, and a checkpointed layer is compiled whole or not at all."""
     if kind == "segments" and settings.compile and settings.gradient_checkpointing:
         raise ConfigError(
             "compile has no effect on checkpointed layers that attend by segments",
@@ -90,6 +91,6 @@ def _refuse_idle_compiler(settings: Training, kind: AttentionKind) -> None:
 
 
 def _layers(model: Any) -> list[nn.Module]:
-    """The layers that repeat, each compiled as one; their code is compiled once for all."""
+    """The repeated layers. They share their compiled code."""
     names = tuple(model._no_split_modules or ())
     return [module for module in model.modules() if type(module).__name__.endswith(names)]

@@ -1,7 +1,7 @@
-"""Several processes as one: what the loop asks of the others, and what a single process answers itself.
+"""The processes that train one model, and the collective operations between them.
 
-Sums go over the processes, never means: the loop divides once, by the weight of all. Figures travel as
-float64 through gloo; gradients and weights through gloo on a processor and nccl on GPUs.
+Sums are taken over processes, never means: the loop divides once, by the weight of all. Figures travel as
+float64 through gloo; gradients and weights through gloo on CPUs and nccl on GPUs.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch.distributed.tensor import DTensor
 
 from escultor.config import Training
 from escultor.errors import ConfigError, EscultorError, LostProcess
-from escultor.train.fsdp import shard, unshard
+from escultor.train import fsdp
 
 Strategy = Literal["ddp", "fsdp"]
 T = TypeVar("T")
 
 CPU = torch.device("cpu")
-_NEEDS_WHOLE = {"muon": "matrices", "adamw8bit": "weights"}  # optimizers that cannot have a share of them
-BUCKET_VALUES = 1 << 23  # gradients summed at a time, in numbers: 32 MiB of float32
-_LOST = ("gloo", "NCCL", "closed by peer", "Connection reset")  # of a message where a process is gone
+_NEEDS_WHOLE = {"muon": "matrices", "adamw8bit": "weights"}  # optimizers that cannot work on shards of them
+BUCKET_VALUES = 1 << 23  # numbers in one all-reduce of gradients: 32 MiB of float32
+_LOST = ("gloo", "NCCL", "closed by peer", "Connection reset")  # in error messages when a process is gone
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes that train one model, and which of them this is; `ALONE` is a single one.
+    """The processes that train one model, and the rank of this one; `ALONE` is a single process.
 
-    ddp: each holds the whole model. fsdp: each holds a share of every weight (FSDP2, ZeRO stage 3;
-    Rajbhandari et al. 2020, arXiv:1910.02054). A method that speaks to the others must be called by
-    all of them, in the same order.
+    ddp: each holds the whole model. fsdp: each holds a shard of every weight (FSDP2, ZeRO stage 3;
+    Rajbhandari et al. 2020, arXiv:1910.02054). Collective methods must be called by all processes in the
+    same order.
     """
 
     rank: int = 0
@@ -45,44 +45,44 @@ class World:
     device: torch.device = CPU
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes."""
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     @property
-    def sharded(self) -> bool:
+    def is_sharded(self) -> bool:
         return self.strategy == "fsdp"
 
-    def refuse(self, settings: Training) -> None:
-        """Raise ConfigError where settings do not go together with the strategy or the device."""
-        if self.sharded and (needs := _NEEDS_WHOLE.get(settings.optimizer)):
+    def check_settings(self, settings: Training) -> None:
+        """Raise ConfigError for settings that the strategy or the device cannot follow."""
+        if self.is_sharded and (needs := _NEEDS_WHOLE.get(settings.optimizer)):
             raise ConfigError(
-                f"{settings.optimizer} works on whole {needs}, and fsdp leaves each process a share of them",
+                f"{settings.optimizer} works on whole {needs}, and fsdp leaves each process a shard of them",
                 f"optimizer {settings.optimizer} under strategy fsdp",
                 f"optimizer adamw under fsdp, or {settings.optimizer} under ddp",
                 "set optimizer=adamw, or give --strategy ddp",
             )
         if settings.activation_offload and self.device.type == "cpu":
             raise ConfigError(
-                "activation_offload has nowhere to go on a processor: its memory is where things wait",
+                "activation_offload needs a GPU: it moves activations to the memory of the CPU",
                 "activation_offload true on cpu",
                 "false",
-                "set activation_offload=false; gradient_checkpointing spares memory here",
+                "set activation_offload=false; gradient_checkpointing saves memory on a CPU",
             )
 
-    def at(self, device: Literal["auto", "cpu", "cuda"]) -> World:
-        """This process on the device that the settings name. Raises ConfigError where there is none."""
-        there = torch.cuda.is_available()
-        if device == "cuda" and not there:
+    def on_device(self, device: Literal["auto", "cpu", "cuda"]) -> World:
+        """This process on the device of the settings. Raises ConfigError where there is no such device."""
+        has_gpu = torch.cuda.is_available()
+        if device == "cuda" and not has_gpu:
             raise ConfigError(
                 "there is no GPU that torch can use", "device cuda", "auto or cpu", "set device=auto"
             )
-        if device == "cpu" or not there:
+        if device == "cpu" or not has_gpu:
             return replace(self, device=CPU)
         return self if self.device.type == "cuda" else replace(self, device=torch.device("cuda"))
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Each figure summed over the processes."""
+        """Each figure, summed over the processes."""
         if self.size == 1:
             return list(values)
         figures = torch.tensor(values, dtype=torch.float64)
@@ -90,42 +90,42 @@ class World:
         return figures.tolist()
 
     def gather(self, value: T) -> list[T]:
-        """What each process gives, by rank, in all of them."""
+        """The value of each process, by rank; every process receives all of them."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Go on when all processes are here."""
+    def barrier(self) -> None:
+        """Wait until all processes have called this."""
         self.gather(None)
 
-    def spread(self, model: nn.Module) -> Callable[..., Any]:
-        """Lay `model` out over the processes, in place; returns `run(what, *args) = what(model, *args)`, in
-        which its weights are whole."""
+    def shard(self, model: nn.Module) -> Callable[..., Any]:
+        """Distribute `model` over the processes, in place. Returns `call(function, *args)`, which computes
+        `function(model, *args)` with whole weights."""
         if self.size > 1:
             for value in (*model.parameters(), *model.buffers()):
                 dist.broadcast(value.detach(), 0)
-        if self.sharded:
-            return shard(model, self.device.type)
-        return lambda what, *args: what(model, *args)
+        if self.is_sharded:
+            return fsdp.shard(model, self.device.type)
+        return lambda function, *args: function(model, *args)
 
-    def gathered(self, model: nn.Module) -> None:
-        """Undo `spread`: the first process has the whole weights again, on the processor."""
-        if self.sharded:
-            unshard(model, keep=self.first)
+    def unshard(self, model: nn.Module) -> None:
+        """Undo `shard`: the first process holds the whole weights again, on the CPU."""
+        if self.is_sharded:
+            fsdp.unshard(model, keep=self.is_first)
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Sum the gradients over the processes. Under fsdp the backward passes have done it already.
+        """Sum the gradients over the processes. Under fsdp the backward passes have already done so.
 
         A weight without a gradient in any process stays without one, as in a single process.
         """
-        if self.size == 1 or self.sharded:
+        if self.size == 1 or self.is_sharded:
             return
         weights = [p for p in model.parameters() if p.requires_grad]
-        having = self.sum([float(p.grad is not None) for p in weights])
-        for bucket in _buckets([p for p, n in zip(weights, having, strict=True) if n]):
+        gradient_counts = self.sum([float(p.grad is not None) for p in weights])
+        for bucket in _buckets([p for p, n in zip(weights, gradient_counts, strict=True) if n]):
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
             flat = torch.cat([gradient.flatten() for gradient in gradients])
             dist.all_reduce(flat)
@@ -138,15 +138,15 @@ ALONE = World()
 
 
 def whole(value: Tensor) -> Tensor:
-    """A tensor as one process would have it; to be called by all that hold a share of it."""
+    """The whole of a tensor. All processes that hold a shard of it must call this."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 @contextmanager
 def joined(strategy: Strategy = "ddp") -> Iterator[World]:
-    """The processes that torchrun started (RANK, WORLD_SIZE), or `ALONE` where there are none.
+    """The processes that torchrun started (RANK, WORLD_SIZE), or `ALONE` without torchrun.
 
-    Raises ConfigError for more processes than GPUs, and LostProcess where another one is gone.
+    Raises ConfigError for more processes than GPUs, and LostProcess when another process is gone.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ALONE
@@ -159,7 +159,7 @@ def joined(strategy: Strategy = "ddp") -> Iterator[World]:
     except RuntimeError as error:
         if isinstance(error, EscultorError) or not any(word in str(error) for word in _LOST):
             raise
-        remedy = "see what it said; the same command goes on from the last saved state"
+        remedy = "see its output; the same command resumes from the last saved state"
         raise LostProcess("another process of this run is gone", remedy=remedy) from error
     dist.destroy_process_group()
 

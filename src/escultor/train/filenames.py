@@ -1,8 +1,8 @@
-"""What lies in a run's folder, by name; to import this loads no library."""
+"""The names of the files in a run's folder. Importing this loads no library."""
 
 RECORD, METRICS = "run.json", "metrics.jsonl"
 MODEL, ADAPTER = "model", "adapter"
 PLAIN, SHARDED = "state.pt", "state-*"
-LAST_GOOD = "last-good"  # the model as it was before a step that could not be taken
+LAST_GOOD = "last-good"  # the model before a step that was not finite
 LOCK, LOCK_OWNER = ".run.lock", ".run.owner"  # of the run at work here; the second names its process
-HALF_WRITTEN = ".*.tmp"  # whatever a process left that was killed while it wrote
+HALF_WRITTEN = ".*.tmp"  # left by a process that was killed while it wrote

@@ -1,45 +1,40 @@
-"""From a phase's rows and settings to what its run will compute, and the look taken before it."""
+"""What a run will compute and cost, from its method, rows and settings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from escultor.batching.batches import CAPACITY, FORWARD_TOKENS
-from escultor.batching.preflight import Preflight, TokenRow, preflight
+from escultor.batching.preflight import TokenRow
 from escultor.config import Training
 from escultor.model.adapters import adapter_numbers
 from escultor.model.attention import choose_attention
-from escultor.model.cost import Work, estimate_cost, forward_flops, matrix_speed
+from escultor.model.cost import TrainingCost, Work, estimate_cost, forward_flops, matrix_speed
 from escultor.model.forward import product_dtype
-from escultor.text.chat import ChatTemplate
 from escultor.train.distributed import CPU
-from escultor.train.methods import Method
+from escultor.train.methods.method import Method
 from escultor.train.optim import adamw_bytes, state_bytes
 
 
-def look(
+def run_cost(
     method: Method,
     rows: Sequence[TokenRow],
-    counts: Mapping[str, int],
-    chat: ChatTemplate,
     model: Any,
     settings: Training,
     teacher: Any = None,
-    show: int = 3,
     device: torch.device = CPU,
-) -> Preflight:
-    """The pre-flight of a run on `device`; takes about a tenth of a second more than a pass over the rows."""
-    estimate = estimate_cost(
+) -> TrainingCost:
+    """Time and memory of a run on `device`. Takes about a tenth of a second, to time one matrix product."""
+    return estimate_cost(
         model,
-        work(method, rows, model, settings, teacher, device),
+        work(method, rows, model, settings, teacher, device=device),
         product_dtype(settings.dtype, device.type),
         matrix_speed(model, settings.dtype, device),
     )
-    return preflight(rows, counts, chat, model, estimate, method.kind == "document", show)
 
 
 def work(
@@ -50,7 +45,7 @@ def work(
     teacher: Any = None,
     device: torch.device = CPU,
 ) -> Work:
-    """What a run on `device` computes, by its method, rows and settings. `teacher` is distillation's."""
+    """What a run on `device` computes. `teacher` is the model that distillation learns from."""
     lengths = [row.length for row in rows]
     tokens = sum(lengths)
     items = math.ceil(tokens / settings.max_length) if method.kind == "document" else len(rows)
@@ -58,7 +53,7 @@ def work(
     passes = min(settings.epochs, limit)
     width, largest = _largest_pass(method, lengths, settings)
     frozen = 0.0
-    if method.frozen == "reference":  # the reference looks at each row once at most, whatever the epochs
+    if method.frozen == "reference":  # computed once per row at most, whatever the epochs
         frozen = forward_flops(model, tokens)
     elif teacher is not None:
         frozen = forward_flops(teacher, tokens * passes)
@@ -83,7 +78,7 @@ def work(
 
 
 def _largest_pass(method: Method, lengths: Sequence[int], settings: Training) -> tuple[int, int]:
-    """The width of the packed rows of the largest forward pass, and its tokens, at most."""
+    """Width of the packed rows of the largest forward pass, and the most tokens that it holds."""
     if method.kind == "document":
         width = settings.max_length
         rows = min(settings.batch_size, settings.micro_batch_size or max(1, FORWARD_TOKENS // width))

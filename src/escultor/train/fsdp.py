@@ -1,4 +1,4 @@
-"""Weights in shares (FSDP2): laid out over the processes, and made whole again."""
+"""FSDP2: weights sharded over the processes, and made whole again."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from escultor.train.objectives import Loss
+from escultor.train.objectives.loss import Loss
 
 
 class _Pass(nn.Module):
-    """A forward pass with its objective as one module, within which the outer weights are whole.
+    """A forward pass with its objective as one module, in whose forward fsdp gathers the outer weights.
 
-    The loop never calls the model's own forward (see `escultor.model.forward`), where fsdp would step in.
+    The loop never calls the model's own forward (see `escultor.model.forward`).
     """
 
     def __init__(self, model: nn.Module):
@@ -26,14 +26,12 @@ class _Pass(nn.Module):
 
     def forward(self, objective: Callable[..., Loss], *args: Any) -> tuple[Any, ...]:
         loss = objective(self.model, *args)
-        return loss.total, loss.weight, loss.sums  # fsdp looks for tensors in plain containers
+        return loss.total, loss.weight, loss.sums  # fsdp finds tensors in plain containers only
 
 
 def shard(model: nn.Module, device: str) -> Callable[..., Loss]:
-    """Leave this process its share of every weight, layer by layer; returns `run(objective, *args)`.
-
-    Gradients are summed over the processes, not averaged.
-    """
+    """Leave this process its shard of every weight, layer by layer. Returns `call(objective, *args)`, which
+    computes `objective(model, *args)`. Gradients are summed over the processes, not averaged."""
     mesh = init_device_mesh(device, (dist.get_world_size(),))
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     layers = set(inner._no_split_modules or ())
@@ -49,12 +47,12 @@ def shard(model: nn.Module, device: str) -> Callable[..., Loss]:
 
 
 def unshard(model: nn.Module, keep: bool) -> None:
-    """Put whole weights on the processor in the place of shares, where `keep` says so. All must call it."""
-    made: dict[nn.Parameter, nn.Parameter] = {}  # a tied weight once
+    """With `keep`, replace shards by whole weights on the CPU. All processes must call this."""
+    whole: dict[nn.Parameter, nn.Parameter] = {}  # a tied weight once
     for module in model.modules():
-        for name, share in list(module.named_parameters(recurse=False)):
-            if isinstance(share, DTensor) and share not in made:
-                full = share.full_tensor().detach()
-                made[share] = nn.Parameter(full.cpu(), share.requires_grad) if keep else share
-            if share in made:
-                setattr(module, name, made[share])
+        for name, part in list(module.named_parameters(recurse=False)):
+            if isinstance(part, DTensor) and part not in whole:
+                full = part.full_tensor().detach()
+                whole[part] = nn.Parameter(full.cpu(), part.requires_grad) if keep else part
+            if part in whole:
+                setattr(module, name, whole[part])

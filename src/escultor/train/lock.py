@@ -31,7 +31,7 @@ def held(folder: Path, world: World) -> Iterator[None]:
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     refused: EscultorError | None = None
     lock = file_lock(folder / LOCK)
-    if world.first:
+    if world.is_first:
         try:
             _acquire(lock, folder)
         except EscultorError as error:
@@ -47,7 +47,7 @@ def held(folder: Path, world: World) -> Iterator[None]:
             with suppress(PermissionError):  # Windows: an open file stays, and its release removes it
                 (folder / LOCK).unlink(missing_ok=True)
             lock.release()
-        if world.first:
+        if world.is_first:
             _remove_empty(created)
 
 

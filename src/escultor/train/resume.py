@@ -1,4 +1,4 @@
-"""The state of a run on disk, so that a run that was killed goes on bit for bit."""
+"""A run's folder: its state and metrics on disk, so that a killed run resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from escultor.train.filenames import HALF_WRITTEN, LAST_GOOD, LOCK, LOCK_OWNER, 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The state of a run and `metrics.jsonl`, a row per step.
+    """The state of a run, and `metrics.jsonl` with a row per step.
 
-    The state is `state.pt` (tensors and plain values only), or where weights lie in shares a folder; see
-    `state`. `key` names what the run is made of; the state of another run is refused.
+    The state is `state.pt` (tensors and plain values only), or a folder where weights are sharded; see
+    `train.state`. `key` is the run's key; the state of another run is refused.
     """
 
     path: Path
@@ -36,32 +36,32 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether a run was cut short here: its state lies here, or nothing but rows of one without."""
+        """Whether a run was cut short here: its state is here, or nothing but metrics and left-overs."""
         if (self.path / PLAIN).is_file() or self.sharded_states():
             return True
         own = (self.metrics.name, LAST_GOOD, LOCK, LOCK_OWNER)
         return all(path.name in own or path.match(HALF_WRITTEN) for path in self.path.iterdir())
 
     def sharded_states(self) -> list[Path]:
-        """Folders of states in shares, the newest last."""
+        """Folders of sharded states, the newest last."""
         return sorted(self.path.glob(SHARDED))
 
     def save(self, state: dict[str, Any], world: World = ALONE) -> None:
         """Write the state whole or not at all; the first process writes, with all random generators."""
         generators = world.gather(rng_state())
-        if world.first:
+        if world.is_first:
             self.write(self.path / PLAIN, state | {"rng": generators})
 
     def load(self, world: World = ALONE) -> dict[str, Any] | None:
-        """The last state, this process's random generators restored; None where the run has not begun."""
+        """The last state, or None where the run has not begun. Restores this process's random generators."""
         self.refuse_other_strategy(sharded=False)
-        if world.first:
+        if world.is_first:
             self.clear_half_written()
         path = self.path / PLAIN
         state = self.read(path) if path.is_file() else None
-        self.same_for_all(state["step"] if state else None, world)
+        self.check_same(state["step"] if state else None, world)
         if state is None:
-            self.begin_anew(world)
+            self.start_over(world)
             return None
         if world.size == len(state["rng"]):
             restore_rng(state["rng"][world.rank])
@@ -69,14 +69,14 @@ class RunFolder:
         return state
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Raises PlaceError when the disk refuses."""
+        """Append a row. Raises PlaceError where the disk is full or fails."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise PlaceError(
-                f"a step's figures could not be written to {self.metrics}", error, remedy="free disk space"
+                f"a step's metrics could not be written to {self.metrics}", error, remedy="free disk space"
             ) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -85,18 +85,17 @@ class RunFolder:
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def finish(self) -> None:
-        """The run is done and its result saved elsewhere: what it needed to go on is not needed any more, nor
-        what processes left that were killed."""
+        """Remove the state of a run that is done and saved, and what killed processes left."""
         for name in (PLAIN, LOCK, LOCK_OWNER):
             (self.path / name).unlink(missing_ok=True)
-        for left in (*self.sharded_states(), self.path / LAST_GOOD):
-            shutil.rmtree(left, ignore_errors=True)
+        for folder in (*self.sharded_states(), self.path / LAST_GOOD):
+            shutil.rmtree(folder, ignore_errors=True)
         self.clear_half_written()
 
-    # --- what both kinds of state are made of -----------------------------------------------------
+    # --- for whole and sharded states alike --------------------------------------------------------
 
     def write(self, path: Path, state: dict[str, Any]) -> None:
-        """Write a file with the run's key whole or not at all: to a temporary one, flushed, then renamed."""
+        """Write a file with the run's key whole or not at all: to a temporary file, synced, then renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
@@ -112,7 +111,7 @@ class RunFolder:
             ) from error
 
     def read(self, path: Path) -> dict[str, Any]:
-        """A file that `write` wrote. Raises StoreError where it is damaged, TrainingError for another key."""
+        """Read a file of `write`. Raises StoreError where it is damaged, TrainingError for another key."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -120,7 +119,7 @@ class RunFolder:
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise StoreError(
-                f"{path} cannot be read", first, remedy="delete it; the run begins again"
+                f"{path} cannot be read", first, remedy="delete it; the run starts again"
             ) from error
         if state["key"] != self.key:
             raise TrainingError(
@@ -135,35 +134,35 @@ class RunFolder:
         if any(self.path.glob(PLAIN if sharded else SHARDED)):
             raise TrainingError(
                 f"{self.path} holds a run of another strategy",
-                f"a state {'of whole weights' if sharded else 'in shares'}",
-                "the strategy that the run began with",
+                f"a state of {'whole' if sharded else 'sharded'} weights",
+                "the strategy that the run started with",
                 f"give --strategy {'ddp' if sharded else 'fsdp'}, or another --out",
             )
 
-    def same_for_all(self, found: Any, world: World) -> None:
+    def check_same(self, state: Any, world: World) -> None:
         """Raise StoreError where processes see different states in what should be one folder."""
-        seen = world.gather(found)
-        if any(other != found for other in seen):
+        states = world.gather(state)
+        if any(other != state for other in states):
             raise StoreError(
                 f"the processes see different states in {self.path}",
-                ", ".join(map(str, seen)),
+                ", ".join(map(str, states)),
                 "the same",
                 "give an --out on a disk that all of them share",
             )
 
-    def begin_anew(self, world: World) -> None:
-        """Forget rows of a run that never saved its state."""
-        if world.first:
+    def start_over(self, world: World) -> None:
+        """Delete the metrics of a run that never saved its state."""
+        if world.is_first:
             self.metrics.unlink(missing_ok=True)
 
     def clear_half_written(self) -> None:
-        """Remove what a process left that was killed while it wrote."""
-        for left in self.path.glob(HALF_WRITTEN):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        """Remove files that a killed process left half-written."""
+        for path in self.path.glob(HALF_WRITTEN):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def cut_metrics(self, step: int, world: World) -> None:
-        """Forget rows written after the state: those steps are taken again."""
-        if not world.first or not self.metrics.is_file():
+        """Delete metrics of steps after the saved state: those steps are taken again."""
+        if not world.is_first or not self.metrics.is_file():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines[:step] if line.endswith("}")]
@@ -173,14 +172,14 @@ class RunFolder:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of this process's random generators, as plain values and tensors."""
+    """The state of this process's random generators, as tensors and plain values."""
     version, numbers, gauss = random.getstate()
     state = {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """The counterpart of `rng_state`."""
+    """Set this process's random generators to a state of `rng_state`."""
     torch.set_rng_state(state["torch"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])

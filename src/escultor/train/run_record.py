@@ -1,4 +1,4 @@
-"""What made a model folder: named before a run, kept beside the weights after it."""
+"""A run's task, the key of all that decides its result, and the record kept beside its weights."""
 
 from __future__ import annotations
 
@@ -8,27 +8,45 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from escultor.batching.reference import identity
+from escultor.code_closure import code_version
 from escultor.config import Training
 from escultor.errors import InputError
-from escultor.ids import code_hash, hash_value
+from escultor.ids import hash_value
+from escultor.model.identity import model_hash
 from escultor.model.loaded import Loaded
 from escultor.store.files import whole
 from escultor.text.tokenizer import tokenizer_hash
 from escultor.train.filenames import RECORD
+from escultor.train.methods import METHODS
 from escultor.train.resume import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingTask:
+    """Train `start` on `items` by a method of the table `METHODS`.
+
+    `frozen` is the teacher, or the reference (None: `start` before its first step). `parents` are names for
+    the record: hashes of the weights that the result descends from.
+    """
+
+    method: str
+    start: Loaded
+    items: Sequence[Any]
+    settings: Training
+    frozen: Loaded | None = None
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What made a model folder, kept beside its weights. The key names all that decides the result."""
+    """What made a model folder, kept beside its weights."""
 
     key: str
-    phase: str
+    method: str
     parents: tuple[str, ...]  # weights hashes
     dataset_hash: str
     config_hash: str
-    code_version: str
+    code_version: str  # of the whole package; provenance alone
     seed: int
     counts: dict[str, int]
     steps: int
@@ -38,26 +56,26 @@ class RunRecord:
     parameters: int  # of the whole model that was made
 
 
-def run_key(
-    phase: str,
-    start: Loaded,
-    frozen: Loaded | None,
-    dataset: str,
-    settings: Training,
-    parents: tuple[str, ...],
-) -> str:
-    """The content id of all that decides what a run makes: models by their tensors, shapes and tokenizers,
-    whatever they are called."""
-    models = [None if each is None else _identity(each) for each in (start, frozen)]
-    return hash_value([phase, settings.model_dump(), dataset, models, parents, code_hash()])
+def run_key(task: TrainingTask, dataset: str) -> str:
+    """The content id of all that decides what a run makes: its code, settings and data, and its models by
+    tensors, shapes and tokenizers, whatever their names. `dataset`: the `dataset_hash` of the items."""
+    models = [
+        None if model is None else [model_hash(model.model), tokenizer_hash(model.tokenizer)]
+        for model in (task.start, task.frozen)
+    ]
+    settings = task.settings.model_dump()
+    return hash_value([task.method, settings, dataset, models, task.parents, method_code(task.method)])
+
+
+def method_code(method: str) -> str:
+    """The version of the code that a run of a method goes through: the loop's files, and those of the
+    functions in the method's row of the table, but not those of other methods."""
+    functions = METHODS[method].functions()
+    return code_version("escultor.train.runs", *functions, without=("escultor.train.methods",))
 
 
 def dataset_hash(items: Sequence[Any]) -> str:
     return hash_value([hash_value(item) for item in items])
-
-
-def _identity(model: Loaded) -> list[str]:
-    return [identity(model.model), tokenizer_hash(model.tokenizer)]
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -66,18 +84,32 @@ def write_record(folder: Path, record: RunRecord) -> None:
         draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """The fields of the record in a run's folder; none where there is no record or another kind of file."""
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        return {}
+    if not isinstance(record, dict):
+        return {}
+    if "phase" in record:  # the name of `method` in records written before it was renamed
+        record["method"] = record.pop("phase")
+    if "parents" in record:
+        record["parents"] = tuple(record["parents"])
+    return record
+
+
 def finished(out: Path, key: str) -> RunRecord | None:
     """The record of a finished run with this key; None where there is none yet.
 
     Raises InputError when the folder holds another run or other files.
     """
-    path = out / RECORD
-    if path.is_file():
-        found = _read(path)
-        if found.get("key") == key:
-            found["parents"] = tuple(found["parents"])
-            return RunRecord(**found)
-    elif not out.exists() or (out.is_dir() and RunFolder(out, key).begun):
+    record = read_record(out)
+    if record.get("key") == key:
+        return RunRecord(**record)
+    unfinished = not (out / RECORD).is_file() and out.is_dir() and RunFolder(out, key).begun
+    if unfinished or not out.exists():
         return None
     raise InputError(
         f"{out} already holds something else",
@@ -85,12 +117,3 @@ def finished(out: Path, key: str) -> RunRecord | None:
         "a new or empty folder",
         "give another --out, or delete it",
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A record, or nothing where the file is of another kind."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -1,9 +1,9 @@
-"""From model and optimizers to the state of a run and back, so that it goes on bit for bit.
+"""The state of model and optimizers on disk, so that a run resumes bit for bit.
 
-Whole weights are a file (`RunFolder`). Weights in shares are a folder `state-<step>` of
-torch.distributed.checkpoint, into which every process writes its own shares, with a file per process for
-what is its own (random generators). It is written under another name and renamed when all are done, so that
-a folder of that name is whole; the one before goes only then.
+Whole weights are a file (`RunFolder`). Sharded weights are a folder `state-<step>` of
+torch.distributed.checkpoint, into which every process writes its shards, and a file per process with its
+random generators. The folder is written under another name and renamed when all are done, so that a folder of
+that name is complete; only then is the one before it deleted.
 """
 
 from __future__ import annotations
@@ -31,78 +31,79 @@ TrainingProgress = tuple[int, int, float]  # steps done, tokens, seconds
 def save_state(
     run: RunFolder, progress: TrainingProgress, model: nn.Module, optimizers: Optimizers, world: World
 ) -> None:
-    """Write the state whole or not at all. Raises StoreError when the disk refuses."""
-    done: dict[str, Any] = dict(zip(("step", "tokens", "seconds"), progress, strict=True))
-    if world.sharded:
-        _save_shares(run, done, model, optimizers.parts, world)
+    """Write the state whole or not at all. Raises StoreError where the disk fails."""
+    figures: dict[str, Any] = dict(zip(("step", "tokens", "seconds"), progress, strict=True))
+    if world.is_sharded:
+        _save_sharded(run, figures, model, optimizers.parts, world)
     else:
-        run.save(done | {"model": _learnt(model), "optimizers": optimizers.state()}, world)
+        run.save(figures | {"model": _trained_state(model), "optimizers": optimizers.state()}, world)
 
 
 def restore_state(run: RunFolder, model: nn.Module, optimizers: Optimizers, world: World) -> TrainingProgress:
-    """Bring the run's last state into model and optimizers; zeros where the run has not begun."""
-    if world.sharded:
-        state = _load_shares(run, model, optimizers.parts, world)
+    """Load the run's last state into model and optimizers; zeros where the run has not begun."""
+    if world.is_sharded:
+        state = _load_sharded(run, model, optimizers.parts, world)
     elif state := run.load(world):
-        _restore_learnt(model, state["model"])
+        _restore_trained(model, state["model"])
         optimizers.restore(state["optimizers"])
     return (state["step"], state["tokens"], state["seconds"]) if state else (0, 0, 0.0)
 
 
 def _frozen(model: nn.Module) -> set[str]:
-    """Weights that training does not move: those around which an adapter lies."""
+    """Names of the weights that training leaves as they are: those under an adapter."""
     return {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
 
-def _learnt(model: nn.Module) -> dict[str, Any]:
-    """All of a model but what is frozen; a hundredth of it where an adapter is trained."""
+def _trained_state(model: nn.Module) -> dict[str, Any]:
+    """The state of a model without its frozen weights: a hundredth of it where an adapter is trained."""
     frozen = _frozen(model)
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
-def _restore_learnt(model: nn.Module, learnt: dict[str, Any]) -> None:
-    found = model.load_state_dict(learnt, strict=False)
-    if wrong := {*found.unexpected_keys, *found.missing_keys} - _frozen(model):
+def _restore_trained(model: nn.Module, state: dict[str, Any]) -> None:
+    keys = model.load_state_dict(state, strict=False)
+    if wrong := {*keys.unexpected_keys, *keys.missing_keys} - _frozen(model):
         raise StoreError("the run's state does not fit its model", sorted(wrong)[:3], remedy="delete it")
 
 
-def _save_shares(
-    run: RunFolder, progress: dict[str, Any], model: nn.Module, optimizers: Sequence[Optimizer], world: World
+def _save_sharded(
+    run: RunFolder, figures: dict[str, Any], model: nn.Module, optimizers: Sequence[Optimizer], world: World
 ) -> None:
-    target = run.path / f"state-{progress['step']:09d}"
+    target = run.path / f"state-{figures['step']:09d}"
     temporary = run.path / f".{target.name}.tmp"
     weights, moments = get_state_dict(model, optimizers, options=StateDictOptions(ignore_frozen_params=True))
     try:
         save({"model": weights, "optimizers": moments}, checkpoint_id=temporary)
-        run.write(_own(temporary, world.rank), progress | {"rng": rng_state()})
+        run.write(_rank_file(temporary, world.rank), figures | {"rng": rng_state()})
     except (CheckpointException, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StoreError(
             f"the run's state could not be written to {run.path}", error, remedy="free disk space"
         ) from error
-    world.wait()
-    if world.first:
+    world.barrier()
+    if world.is_first:
         before = run.sharded_states()
         temporary.rename(target)
         for folder in before:
             shutil.rmtree(folder)
 
 
-def _load_shares(
+def _load_sharded(
     run: RunFolder, model: nn.Module, optimizers: Sequence[Optimizer], world: World
 ) -> dict[str, Any] | None:
-    """With another number of processes shares are cut anew, and each keeps the random generators it has."""
+    """The last sharded state; None where the run has not begun. With another number of processes weights are
+    sharded anew, and each process keeps its random generators."""
     run.refuse_other_strategy(sharded=True)
-    if world.first:
+    if world.is_first:
         run.clear_half_written()
     newest = run.sharded_states()[-1:]
-    run.same_for_all([folder.name for folder in newest], world)
+    run.check_same([folder.name for folder in newest], world)
     if not newest:
-        run.begin_anew(world)
+        run.start_over(world)
         return None
     (folder,) = newest
     same_size = len(list(folder.glob("rank*.pt"))) == world.size
-    progress = run.read(_own(folder, world.rank if same_size else 0))
+    figures = run.read(_rank_file(folder, world.rank if same_size else 0))
     weights, moments = get_state_dict(model, optimizers, options=StateDictOptions(ignore_frozen_params=True))
     state = {"model": weights, "optimizers": moments}
     try:
@@ -110,7 +111,7 @@ def _load_shares(
     except (CheckpointException, OSError) as error:
         first = str(error).splitlines()[0]
         raise StoreError(
-            f"{folder} cannot be read", first, remedy="delete it; the run begins again"
+            f"{folder} cannot be read", first, remedy="delete it; the run starts again"
         ) from error
     set_state_dict(
         model,
@@ -120,11 +121,11 @@ def _load_shares(
         options=StateDictOptions(strict=not _frozen(model)),
     )
     if same_size:
-        restore_rng(progress["rng"])
-    run.cut_metrics(progress["step"], world)
-    return progress
+        restore_rng(figures["rng"])
+    run.cut_metrics(figures["step"], world)
+    return figures
 
 
-def _own(folder: Path, rank: int) -> Path:
-    """What only this process can say: progress and random generators."""
+def _rank_file(folder: Path, rank: int) -> Path:
+    """The file of one process: figures and random generators."""
     return folder / f"rank{rank}.pt"

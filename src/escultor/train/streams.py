@@ -1,8 +1,8 @@
 """From rows to the micro-batches of each step.
 
-Of several processes each takes its share of a step's rows, of about as many tokens as the others'. All take
-equally many micro-batches, since forward passes of sharded weights must meet: one with nothing left goes on
-with a batch that names no rows, and counts for nothing.
+Each process takes a share of a step's rows, of about as many tokens as the others' shares. All take equally
+many micro-batches, since the forward passes of sharded weights are collective: a process with no rows left
+repeats a batch that is marked as without rows and does not count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from escultor.batching.batches import FORWARD_TOKENS, NllBatch, best_fit, chunks, deal, nll_batch, order
+from escultor.batching.batches import (
+    FORWARD_TOKENS,
+    NllBatch,
+    best_fit,
+    epoch_order,
+    group_by_length,
+    nll_batch,
+    split_evenly,
+)
 from escultor.batching.rows import NllRow
 from escultor.config import Training
 from escultor.train.distributed import ALONE, World
@@ -25,16 +33,17 @@ def _steps(count: int, settings: Training) -> int:
     return min(steps, settings.max_steps) if settings.max_steps else steps
 
 
-def _chunk(count: int, settings: Training, step: int) -> list[int]:
+def _step_items(count: int, settings: Training, step: int) -> list[int]:
     """The items of a step: the next batch_size of the epochs' orders laid end to end."""
     items: list[int] = []
-    at = step * settings.batch_size
-    end = min(at + settings.batch_size, math.ceil(settings.epochs * count))
-    while at < end:
-        epoch, offset = divmod(at, count)
-        taken = order(count, settings.seed, epoch, settings.shuffle)[offset : offset + end - at]
-        items += [int(i) for i in taken]
-        at += len(taken)
+    position = step * settings.batch_size
+    end = min(position + settings.batch_size, math.ceil(settings.epochs * count))
+    while position < end:
+        epoch, offset = divmod(position, count)
+        order = epoch_order(count, settings.seed, epoch, settings.shuffle)
+        part = order[offset : offset + end - position]
+        items += [int(i) for i in part]
+        position += len(part)
     return items
 
 
@@ -45,8 +54,8 @@ def _in_step(
     world: World,
 ) -> Iterator[Any]:
     """This process's micro-batches of a step whose items have these `lengths`: its share `cut` into groups,
-    then as many batches without rows as it takes to keep pace with the others."""
-    shares = [cut(hand) for hand in deal(lengths, world.size)]
+    then batches without rows until it has as many as the others."""
+    shares = [cut(share) for share in split_evenly(lengths, world.size)]
     for group in shares[world.rank]:
         yield collate(group)
     for _ in range(max(map(len, shares)) - len(shares[world.rank])):
@@ -56,7 +65,7 @@ def _in_step(
 
 @dataclass(frozen=True, slots=True)
 class RowStream:
-    """`batch_size` rows a step, in forward passes of rows of like length, made tensors by `collate`."""
+    """`batch_size` rows per step, in forward passes of rows of like length; `collate` makes their batches."""
 
     rows: Sequence[Any]
     settings: Training
@@ -68,18 +77,18 @@ class RowStream:
         return _steps(len(self.rows), self.settings)
 
     def micro_batches(self, step: int) -> Iterator[Any]:
-        chosen = [self.rows[i] for i in _chunk(len(self.rows), self.settings, step)]
-        lengths = [row.length for row in chosen]
+        rows = [self.rows[i] for i in _step_items(len(self.rows), self.settings, step)]
+        lengths = [row.length for row in rows]
 
-        def cut(hand: list[int]) -> list[list[int]]:
-            groups = chunks([lengths[i] for i in hand], self.settings.micro_batch_size)
-            return [[hand[i] for i in group] for group in groups]
+        def cut(share: list[int]) -> list[list[int]]:
+            groups = group_by_length([lengths[i] for i in share], self.settings.micro_batch_size)
+            return [[share[i] for i in group] for group in groups]
 
-        yield from _in_step(lengths, cut, lambda group: self.collate([chosen[i] for i in group]), self.world)
+        yield from _in_step(lengths, cut, lambda group: self.collate([rows[i] for i in group]), self.world)
 
 
 class PackedStream:
-    """`batch_size` full rows of `max_length` tokens a step: documents packed once, by best fit."""
+    """`batch_size` full rows of `max_length` tokens per step: documents packed once, by best fit."""
 
     def __init__(self, rows: Sequence[NllRow], settings: Training, world: World = ALONE):
         self.rows, self.settings, self.world = rows, settings, world
@@ -90,12 +99,12 @@ class PackedStream:
         return _steps(len(self.layout), self.settings)
 
     def micro_batches(self, step: int) -> Iterator[NllBatch]:
-        packed = [self.layout[i] for i in _chunk(len(self.layout), self.settings, step)]
+        packed = [self.layout[i] for i in _step_items(len(self.layout), self.settings, step)]
         size = self.settings.micro_batch_size or max(1, FORWARD_TOKENS // self.settings.max_length)
         lengths = [sum(self.rows[i].length for i in row) for row in packed]
 
-        def cut(hand: list[int]) -> list[list[int]]:
-            return [hand[at : at + size] for at in range(0, len(hand), size)]
+        def cut(share: list[int]) -> list[list[int]]:
+            return [share[i : i + size] for i in range(0, len(share), size)]
 
         yield from _in_step(lengths, cut, lambda group: self._batch([packed[i] for i in group]), self.world)
 

@@ -20,6 +20,7 @@ _SHAREGPT = {
     **dict.fromkeys(("gpt", "chatgpt", "assistant", "model"), "assistant"),
     "system": "system",
 }
+_SHAREGPT_KEYS = ("conversations", "system", "chosen", "rejected", "id")
 _TOOLS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
 _MESSAGE_KEYS = {"role", "content", "weight", "name", "refusal", "audio", "function_call", "tool_calls"}
 
@@ -53,7 +54,7 @@ def sharegpt(row: JsonObject) -> JsonObject:
     messages = [_turn(turn) for turn in _list(row, "conversations")]
     if isinstance(row.get("system"), str) and row["system"].strip():
         messages.insert(0, {"role": "system", "content": row["system"]})
-    rest = _without(row, "conversations", "system", "chosen", "rejected", "id")
+    rest = _without(row, *_SHAREGPT_KEYS)
     if "chosen" in row or "rejected" in row:
         sides = {side: [_turn(row.get(side))] for side in ("chosen", "rejected")}
         return {"prompt": messages, **sides, **rest}

@@ -103,8 +103,10 @@ def import_rows(path: Path, name: str, out: Path) -> ImportReport:
     Raises DataError with the first broken lines, or if nothing is left to learn from.
     """
     convert = ROWS[name]
-    kinds: Iterator[RowKind | None] = (_kind(convert, value) for _, value in values_of(path))
-    kind = next((kind for kind in kinds if kind is not None), None)
+    kind: RowKind | None = None
+    for _, value in values_of(path):
+        if kind := _kind(convert, value):
+            break
     if kind is None:
         raise DataError(f"{path} holds no row of format {name}", None, "one row at least", "check --format")
     reader = Reader(path, kind, convert)

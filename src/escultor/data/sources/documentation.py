@@ -1,7 +1,7 @@
-"""From documentation entries to what is learnt: documents to pre-train on, and gold Trinities.
+"""Training data from documentation entries: documents to pre-train on, and gold Trinities.
 
-A docstring whose first line is a summary (PEP 257) is a pair written by a person: the body with the
-signature is the raw document, the first line its summary.
+A docstring whose first line is a summary (PEP 257) is a pair written by a person: the body with the signature
+is the raw document, the first line its summary.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from escultor.rng import unit
 from escultor.skills.trinity import Trinity, mentioned_names, prompt_for, purpose_of
 from escultor.types import Consent, Document, Example, Origin
 
-# Packages are held out by the hash of their name, so that a package is on the same side wherever it is
-# installed. The salt was chosen once, so that the largest packages fall on the training side.
+# Packages are held out by the hash of their name, so that a package is on the same side everywhere. The salt
+# was chosen once so that the largest packages are on the training side.
 SPLIT_SALT = "packages/1"
 HELD_OUT_SHARE = 0.2
 TRAFFIC_SHARE = 0.15  # of the training packages' Trinities: kept aside for the users of the loop
@@ -33,7 +33,7 @@ MAX_SAME_SUMMARY = 2
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """One document with its Trinity as its author wrote it."""
+    """A document with the Trinity that its author wrote."""
 
     id: str
     package: str
@@ -51,17 +51,17 @@ def is_held_out(package: str) -> bool:
 
 
 def is_traffic(gold: Gold) -> bool:
-    """Whether a training package's document is kept aside for the loop's users to ask about."""
+    """Whether a training package's document is reserved for requests of the demonstration's users."""
     return unit(0, SPLIT_SALT, "traffic", gold.id) < TRAFFIC_SHARE
 
 
 def raw_document(entry: DocEntry) -> str:
-    """The docstring's body under its signature, both cut at a stated length at a natural border."""
+    """The signature and the body of a docstring, both cut to a maximum length between words or parameters."""
     return f"{_cut_signature(entry)}\n\n{_cut_body(entry.body)}"
 
 
 def golds(entries: Iterable[DocEntry], counts: Counter[str] | None = None) -> list[Gold]:
-    """The entries that make a clean pair, with the reason of every refusal counted."""
+    """The entries that make a clean pair; all are counted by the reason for which they do not."""
     counts = Counter() if counts is None else counts
     kept: list[Gold] = []
     summaries: Counter[str] = Counter()
@@ -85,9 +85,9 @@ def golds(entries: Iterable[DocEntry], counts: Counter[str] | None = None) -> li
 
 
 def documents(entries: Iterable[DocEntry]) -> list[Document]:
-    """Pre-training text. Each entry as it stands; an entry with a summary also as a record: body
-    first, then its name, mentions, domain, purpose and summary as a field list, which makes a
-    small model practise what Trinity asks for (copying a name, telling a document in a line)."""
+    """Documents to pre-train on: every entry as it is, and one with a summary also as a record: its body,
+    then name, mentions, domain, purpose and summary as a field list. Records let a small model practise what
+    Trinity needs: to copy a name, and to summarise a document in a line."""
     made = []
     for entry in entries:
         plain = f"{entry.signature}\n\n{entry.doc}"
@@ -98,16 +98,13 @@ def documents(entries: Iterable[DocEntry]) -> list[Document]:
 
 
 def records(entries: Sequence[DocEntry], seed: int = 0) -> list[Document]:
-    """The entries that have a summary and a body, each as its raw document followed by its Trinity, and each
-    once more under the path of another entry (`moved`), so that a name has to be read and cannot be
-    remembered.
-
-    What is kept aside as traffic is left out.
-    """
-    fit = [entry for entry in entries if _has_record(entry) and not is_traffic(_gold(entry))]
-    paths = sorted({entry.name.rpartition(".")[0] for entry in fit} - {""})
+    """Entries with a summary and a body as their raw document followed by their Trinity, and once more under
+    the path of another entry (`moved`), so that a name must be read and cannot be memorised. Documents
+    reserved for users' requests are left out."""
+    suitable = [entry for entry in entries if _has_record(entry) and not is_traffic(_gold(entry))]
+    paths = sorted({entry.name.rpartition(".")[0] for entry in suitable} - {""})
     made = []
-    for entry in fit:
+    for entry in suitable:
         path = paths[int(unit(seed, "records", entry.name) * len(paths))]
         for version, rule in ((entry, "trinity-record/1"), (moved(entry, path), "trinity-record-moved/1")):
             gold = _gold(version)
@@ -116,8 +113,7 @@ def records(entries: Sequence[DocEntry], seed: int = 0) -> list[Document]:
 
 
 def moved(entry: DocEntry, path: str) -> DocEntry:
-    """The entry as if it stood under `path`: its own last name, its text, its package's domain, another
-    path."""
+    """The entry as if it were under `path`: with its own last name, text and domain."""
     name = f"{path}.{entry.name.rpartition('.')[2]}"
     return replace(entry, name=name, signature=entry.signature.replace(entry.name, name, 1))
 
@@ -164,16 +160,16 @@ def _cut_body(text: str) -> str:
     if len(text) <= MAX_BODY_CHARS:
         return text
     head = text[:MAX_BODY_CHARS]
-    for border in ("\n", " "):
-        at = head.rfind(border)
-        if at > MAX_BODY_CHARS // 2:
-            return head[:at].rstrip()
+    for separator in ("\n", " "):
+        end = head.rfind(separator)
+        if end > MAX_BODY_CHARS // 2:
+            return head[:end].rstrip()
     return head
 
 
 def balanced(golds_: Sequence[Gold], count: int) -> list[Gold]:
-    """At most `count` of the golds, a package's share growing with the root of its size, so that the
-    largest packages do not set the tone. Deterministic; depends on no order."""
+    """At most `count` of the golds; a package's share grows with the square root of its size, so that the
+    largest packages do not dominate. Deterministic and independent of order."""
     by_package: dict[str, list[Gold]] = {}
     for gold in sorted(golds_, key=lambda g: unit(0, "balanced", g.id)):
         by_package.setdefault(gold.package, []).append(gold)

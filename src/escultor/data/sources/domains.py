@@ -1,4 +1,4 @@
-"""Which domain a package belongs to. A table to read and to correct; what is not here is `other`."""
+"""The domain of each package, as a table to read and correct; a package that is missing is `other`."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ _DOMAIN_OF = {package: domain for domain, packages in _TABLE.items() for package
 
 
 def domain_of(package: str) -> str:
-    """The domain of a top-level package, `other` where the table does not say."""
+    """The domain of a top-level package; `other` if the table has none."""
     return _DOMAIN_OF.get(package, "other")

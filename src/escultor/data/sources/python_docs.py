@@ -1,7 +1,7 @@
-"""The documentation inside the standard library and the installed packages, as text.
+"""The docstrings of the standard library and the installed packages.
 
-Files are parsed to syntax trees; no package is imported or run. The result depends on the files
-alone: same files, same entries in the same order, however many processes read them.
+Files are parsed to syntax trees; no package is imported or run. The entries and their order depend on the
+files alone, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from escultor.errors import DataError
 from escultor.ids import hash_bytes, hash_value
 
-RULES = "python-docs/1"  # a part of the cache's key: change it whenever the rules below change
+RULES = "python-docs/1"  # part of the key of the cache: change it with the rules below
 MIN_CHARS = 20
 MAX_FILE_BYTES = 2_000_000
 SKIPPED_FOLDERS = {"test", "tests", "testing", "_vendor", "_vendored", "vendored", "externals", "idlelib"}
@@ -41,18 +41,18 @@ class DocEntry:
 
     @property
     def summary(self) -> str:
-        """The first paragraph on one line, which PEP 257 makes the summary."""
+        """The first paragraph on one line (the summary, by PEP 257)."""
         return " ".join(self.doc.split("\n\n", 1)[0].split())
 
     @property
     def body(self) -> str:
-        """What follows the summary."""
+        """The text after the summary."""
         _, _, rest = self.doc.partition("\n\n")
         return rest.strip("\n")
 
 
 def package_roots() -> list[tuple[str, Path]]:
-    """(package, file or folder) of everything importable here, sorted by name."""
+    """(package, file or folder) of every importable package, sorted by name."""
     paths = sysconfig.get_paths()
     roots: dict[str, Path] = {}
     for folder in dict.fromkeys((paths["stdlib"], paths["purelib"], paths["platlib"])):
@@ -69,57 +69,53 @@ def package_roots() -> list[tuple[str, Path]]:
 def mine(
     cache: Path | None = None, roots: Iterable[tuple[str, Path]] | None = None, workers: int | None = None
 ) -> list[DocEntry]:
-    """All entries of the given packages (default: every one installed), ordered by package and name.
+    """All entries of the given packages (default: all installed), ordered by package and name.
 
-    `cache` keeps the entries of each package under the hash of its files, so that only changed
-    packages are read again. A repeated docstring is kept once, under its first name.
-    Raises DataError when nothing was found.
+    `cache` is a folder for the entries of each package by the hash of its files, so that only changed
+    packages are read again. A repeated docstring is kept once, under its first name. Raises DataError if
+    there is no entry.
     """
     roots = package_roots() if roots is None else roots
     jobs = [(name, str(path), str(cache) if cache else None) for name, path in roots]
     workers = workers or min(len(os.sched_getaffinity(0)), 16)
     if workers > 1 and len(jobs) > 1:
         with ProcessPoolExecutor(workers) as pool:
-            found = list(pool.map(_mine_package, jobs, chunksize=1))
+            rows_of_packages = list(pool.map(_mine_package, jobs, chunksize=1))
     else:
-        found = [_mine_package(job) for job in jobs]
-    entries: list[DocEntry] = []
-    seen: set[str] = set()
-    for entry in (DocEntry(**row) for rows in found for row in rows):
-        key = hash_bytes(" ".join(entry.doc.split()).encode())
-        if key not in seen:
-            seen.add(key)
-            entries.append(entry)
+        rows_of_packages = list(map(_mine_package, jobs))
+    entries: dict[str, DocEntry] = {}  # by a hash of the words of the docstring
+    for entry in (DocEntry(**row) for rows in rows_of_packages for row in rows):
+        entries.setdefault(hash_bytes(" ".join(entry.doc.split()).encode()), entry)
     if not entries:
         raise DataError("no documentation was found", f"{len(jobs)} packages", "at least one docstring")
-    return entries
+    return list(entries.values())
 
 
 def _mine_package(job: tuple[str, str, str | None]) -> list[dict[str, str]]:
     package, path, cache = job
     contents = _contents(Path(path))
     key = hash_value([RULES, sys.version_info[:2], [[ascii(str(f)), hash_bytes(c)] for f, c in contents]])
-    kept = Path(cache) / f"{package}-{key}.json" if cache else None
-    if kept and kept.is_file():
+    cached = Path(cache) / f"{package}-{key}.json" if cache else None
+    if cached and cached.is_file():
         with suppress(ValueError):  # a damaged file is written again
-            return json.loads(kept.read_text(encoding="utf-8"))
+            return json.loads(cached.read_text(encoding="utf-8"))
     rows = [asdict(entry) for file, data in contents for entry in _mine_file(package, file, data)]
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(f".{os.getpid()}.tmp")
+    if cached:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(rows), encoding="utf-8")
-        temporary.replace(kept)
+        temporary.replace(cached)
     return rows
 
 
 def _contents(path: Path) -> list[tuple[Path, bytes]]:
-    """Python files, named from the package's parent folder, with their bytes."""
-    found = []
+    """The Python files of a package, relative to its parent folder, with their bytes."""
+    contents = []
     for file in _python_files(path):
-        with suppress(OSError):  # links to nowhere, files that may not be read
+        with suppress(OSError):  # dangling links, files without read permission
             if file.stat().st_size <= MAX_FILE_BYTES:
-                found.append((file.relative_to(path.parent), file.read_bytes()))
-    return found
+                contents.append((file.relative_to(path.parent), file.read_bytes()))
+    return contents
 
 
 def _python_files(path: Path) -> Iterator[Path]:
@@ -138,7 +134,7 @@ def _mine_file(package: str, relative: Path, data: bytes) -> Iterator[DocEntry]:
         return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the mined file's invalid escapes are not ours
+            warnings.simplefilter("ignore")  # invalid escapes of the mined file
             tree = ast.parse(data)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # templates, files for other Python versions, expressions too deep
@@ -152,13 +148,10 @@ def _walk(package: str, name: str, node: ast.AST, kind: str) -> Iterator[DocEntr
     doc = _docstring(node)
     if doc is not None:
         yield DocEntry(package, name, kind, _signature(name, node), doc)
-    if kind == "function":
-        return
-    for child in node.body:
-        if isinstance(child, ast.ClassDef):
-            yield from _walk(package, f"{name}.{child.name}", child, "class")
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _walk(package, f"{name}.{child.name}", child, "function")
+    for child in node.body if kind != "function" else ():
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            child_kind = "class" if isinstance(child, ast.ClassDef) else "function"
+            yield from _walk(package, f"{name}.{child.name}", child, child_kind)
 
 
 def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
@@ -174,17 +167,14 @@ def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunc
 
 
 def _signature(name: str, node: ast.AST) -> str:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        arguments = node.args
-        for group in (arguments.posonlyargs, arguments.args, arguments.kwonlyargs):
-            for argument in group:
-                argument.annotation = None
-        for argument in (arguments.vararg, arguments.kwarg):
-            if argument is not None:
-                argument.annotation = None
-        text = ast.unparse(arguments)
-        for receiver in ("self", "cls"):
-            if text == receiver or text.startswith(f"{receiver}, "):
-                text = text[len(receiver) :].lstrip(", ")
-        return f"{name}({text})"
-    return name
+    """A function's name with its arguments, without annotations and receiver; the name of anything else."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return name
+    for argument in ast.walk(node.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    text = ast.unparse(node.args)
+    for receiver in ("self", "cls"):
+        if text == receiver or text.startswith(f"{receiver}, "):
+            text = text[len(receiver) :].lstrip(", ")
+    return f"{name}({text})"

@@ -25,9 +25,10 @@ def perplexity(rows: list[CurationRow], settings: Curation) -> list[CurationRow 
     longer than the context get no figure, which the score treats as the mean."""
     from escultor.batching.rows import document_rows, example_rows
     from escultor.batching.teacher import nll_by_row
+    from escultor.model.context import NO_LIMIT, context_length
 
     loaded = _model(settings.perplexity.model)
-    context = int(loaded.model.config.max_position_embeddings)
+    context = context_length(loaded.model) or NO_LIMIT
     nats: dict[str, float] = {}  # by the number of the row
     for start in range(0, len(rows), settings.perplexity.batch_size):
         batch = rows[start : start + settings.perplexity.batch_size]

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import torch
 
-from escultor.batching.batches import chunks, nll_batch, on
-from escultor.batching.rows import NllRow, ids_of
+from escultor.batching.batches import group_by_length, nll_batch, to_device
+from escultor.batching.rows import NllRow, to_ids
 from escultor.errors import DataError
 from escultor.evaluate.cache import EvaluationCache
-from escultor.evaluate.predictions import context_of
 from escultor.evaluate.served_model import ServedModel
 from escultor.ids import hash_value
+from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.forward import logits_at_labels
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded, count_parameters
@@ -167,6 +167,10 @@ class LocalBackend:
     def figures(self) -> Mapping[str, float]:
         return {"parameters": float(count_parameters(self.loaded.model))}
 
+    @property
+    def context(self) -> int:
+        return context_length(self.loaded.model) or NO_LIMIT
+
     def likelihoods(self, pairs: Sequence[ContextContinuation]) -> list[tuple[float, bool, bool]]:
         rows = [self._row(*pair) for pair in pairs]
         found = _likelihoods(self.loaded, [row for row, _ in rows])
@@ -175,11 +179,11 @@ class LocalBackend:
     def whole(self, texts: Sequence[str]) -> list[tuple[float, bool]]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-        found, prefix, size = [], _prefix(self.loaded), context_of(self.loaded) - 1
+        found, prefix, size = [], _prefix(self.loaded), self.context - 1
         for text in texts:
             ids = self.loaded.chat.text(text)
             windows = map(make_disjoint_window, get_rolling_token_windows(ids, prefix, size, 1))
-            rows = [NllRow("", ids_of([*before, *said]), len(before)) for before, said in windows]
+            rows = [NllRow("", to_ids([*before, *said]), len(before)) for before, said in windows]
             found.append((sum(logp for logp, _ in _likelihoods(self.loaded, rows)), False))
         return found
 
@@ -194,13 +198,13 @@ class LocalBackend:
         """The continuation's tokens are those that the whole text has beyond the context's."""
         before, whole = _text(self.loaded, context), _text(self.loaded, context + continuation)
         start = min(len(before), len(whole) - 1)
-        cut = max(0, len(whole) - context_of(self.loaded))
+        cut = max(0, len(whole) - self.context)
         if cut >= start:
             raise DataError("a continuation is longer than the model's context", continuation[:80])
-        return NllRow("", ids_of(whole[cut:]), start - cut), cut > 0
+        return NllRow("", to_ids(whole[cut:]), start - cut), cut > 0
 
     def _prompt(self, context: str, sampling: Sampling) -> tuple[list[int], bool]:
-        room = context_of(self.loaded) - sampling.max_new_tokens
+        room = self.context - sampling.max_new_tokens
         ids = _text(self.loaded, context)
         return ids[-max(1, room) :], len(ids) > room
 
@@ -220,9 +224,11 @@ def _likelihoods(loaded: Loaded, rows: Sequence[NllRow]) -> list[tuple[float, bo
     """Summed log-probability of each row's labelled tokens, and whether each was the likeliest."""
     loaded.model.eval()
     found: dict[int, tuple[float, bool]] = {}
-    for group in chunks([row.length for row in rows]):
+    for group in group_by_length([row.length for row in rows]):
         chosen = [rows[i] for i in group]
-        logits = logits_at_labels(loaded.model, on(loaded.model.device, nll_batch(chosen).packed))  # (K, V)
+        logits = logits_at_labels(
+            loaded.model, to_device(nll_batch(chosen).packed, loaded.model.device)
+        )  # (K, V)
         logp = logits.float().log_softmax(-1).cpu()
         parts = logp.split([row.length - row.start for row in chosen])
         for i, row, part in zip(group, chosen, parts, strict=True):
