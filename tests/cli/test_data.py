@@ -106,7 +106,7 @@ def test_preview_shows_what_is_learnt_in_colour_on_a_terminal(cli, tmp_path, mod
 
 
 @pytest.mark.parametrize(
-    ("row", "phase"),
+    ("row", "method"),
     [
         ({"text": "The cat runs."}, "pretrain"),
         ({"prompt": "cat", "completion": "dog"}, "sft"),
@@ -114,11 +114,11 @@ def test_preview_shows_what_is_learnt_in_colour_on_a_terminal(cli, tmp_path, mod
         ({"prompt": "cat", "completion": "dog", "label": True}, "kto"),
     ],
 )
-def test_preview_takes_the_phase_that_the_file_suits(cli, tmp_path, model, row, phase):
+def test_preview_takes_the_method_that_the_file_suits(cli, tmp_path, model, row, method):
     other = {key: f"red {value}" if key in ("text", "prompt") else value for key, value in row.items()}
     data = jsonl(tmp_path / "data.jsonl", row, other)
     found = cli("data", "preview", data, "--model", model, "--json").data
-    assert (found["phase"], found["rows"]) == (phase, 2)
+    assert (found["method"], found["rows"]) == (method, 2)
     assert all(shown["branches"] for shown in found["first"])
     assert found["memory_bytes"] == sum(
         found["cost"][part] for part in ("weights", "gradients", "optimizer", "activations")
@@ -129,7 +129,7 @@ def test_preview_for_distillation_counts_the_teacher(cli, tmp_path, model):
     data = examples(tmp_path / "data.jsonl")
     words = ("data", "preview", data, "--model", model, "--json")
     costs = [
-        cli(*words, *more, "--set", "sft.epochs=10").data["cost"] for more in ((), ("--phase", "distill"))
+        cli(*words, *more, "--set", "sft.epochs=10").data["cost"] for more in ((), ("--method", "distill"))
     ]
     assert costs[1]["flops"] > costs[0]["flops"]
     assert costs[1]["weights"] == 2 * costs[0]["weights"]

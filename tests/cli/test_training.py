@@ -63,7 +63,7 @@ def test_dpo_starts_from_a_run_folder(cli, tmp_path, model):
     data = pairs(tmp_path / "dpo.jsonl")
     call = cli("dpo", "--model", "first", "--data", data, "--out", "second", *SHORT, "--json")
     assert call.code == 0, call.err
-    assert call.data["phase"] == "dpo"
+    assert call.data["method"] == "dpo"
     assert call.data["parents"] == [tree_hash(tmp_path / "first" / "model")]
 
 
@@ -91,7 +91,7 @@ def test_kto_learns_from_single_verdicts(cli, tmp_path, model):
     data = jsonl(tmp_path / "kto.jsonl", *rows)
     call = cli("kto", "--model", model, "--data", data, "--out", "run", *SHORT, "--json")
     assert call.code == 0, call.err
-    assert (call.data["phase"], call.data["counts"]["verdicts"]) == ("kto", 6)
+    assert (call.data["method"], call.data["counts"]["verdicts"]) == ("kto", 6)
 
 
 def test_distill_cuts_a_student_out_of_its_teacher(cli, tmp_path, model):

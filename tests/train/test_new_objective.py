@@ -1,4 +1,4 @@
-"""A new objective is one pure function and one row in the table; all else of a run comes with it."""
+"""A new objective is one pure function and one row in the table; training, records and promotion follow."""
 
 from dataclasses import replace
 
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from escultor.config import Dpo
+from escultor.cycle.api import promote
 from escultor.model.load import load
+from escultor.store import open_store, registry
 from escultor.train.methods import METHODS
 from escultor.train.methods.preference import per_pair
 from escultor.train.methods.tokens import per_token
 from escultor.train.objectives.loss import Loss
 from escultor.train.run_record import TrainingTask
 from escultor.train.runs import preview, run
-from escultor.types import Message, Pair, Role
+from escultor.types import Checkpoint, Deployment, Message, Pair, Role
 
 
 def focal(logp: Tensor, weight: Tensor) -> Loss:
@@ -59,3 +61,14 @@ def test_one_on_pairs_has_the_reference_and_the_margins_of_the_family(table, tmp
     assert reports[0].loss == pytest.approx(1.0, abs=1e-5)  # at the reference every margin is 0
     assert record.loss < 0.5
     assert reports[-1].more["accuracy"] == 1.0
+
+
+def test_its_model_can_be_kept_and_promoted(table, tmp_path):
+    out = tmp_path / "run"
+    record = run(TrainingTask("focal", tiny.llama(), tiny.examples(4), tiny.settings(max_steps=1)), out)
+    with open_store(str(tmp_path / "store")) as store:
+        checkpoint, deployment = promote(store, out / "model", "a new objective")
+        assert (checkpoint.method, checkpoint.dataset_hash) == ("focal", record.dataset_hash)
+        assert [kept for _, kept in store.log.read(Checkpoint)] == [checkpoint]
+        assert [kept for _, kept in store.log.read(Deployment)] == [deployment]
+        assert registry.champion(registry.read_deployments(store.log)) == checkpoint.id

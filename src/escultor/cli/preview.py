@@ -31,9 +31,9 @@ def preview(
     shell: Shell,
     file: Annotated[Path, typer.Argument(help="A JSONL file.")],
     model: Annotated[str, typer.Option("--model", help="Whose tokenizer and size; named as elsewhere.")],
-    phase: Annotated[
+    method: Annotated[
         MethodOption | None,
-        typer.Option("--phase", help="What it is for; default: what its first row suits."),
+        typer.Option("--method", "--phase", help="Training method; default: by the kind of the first row."),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="Rows to spell out.")] = 3,
 ) -> CommandResult:
@@ -45,7 +45,7 @@ def preview(
     from escultor.train.runs import preview as preview_run
 
     need_file(file)
-    chosen = str(phase) if phase else _first_for(kind_of(file))
+    chosen = str(method) if method else _first_for(kind_of(file))
     read = read_jsonl(file, METHODS[chosen].kind)
     settings = getattr(shell.config, "distillation" if chosen == "distill" else chosen)
     start = load_shape(str(find_model(model, shell.config.store.url)))
@@ -58,14 +58,14 @@ def preview(
     left_out = {reason: n for reason, n in read.counts.items() if reason != "kept"}
     shell.table(["Rows", "Count"], [(why, f"{n:,}") for why, n in {**found.counts, **left_out}.items() if n])
     found.raise_faults(documents=chosen == "pretrain")
-    return CommandResult({"file": file, "phase": chosen, "read": dict(read.counts), **as_data(found)})
+    return CommandResult({"file": file, "method": chosen, "read": dict(read.counts), **as_data(found)})
 
 
 def _first_for(kind: str) -> str:
-    """The first phase that learns from rows of a kind."""
+    """The first method that trains on rows of a kind."""
     from escultor.train.methods import METHODS
 
-    return next(name for name, phase in METHODS.items() if phase.kind == kind)
+    return next(name for name, method in METHODS.items() if method.kind == kind)
 
 
 def as_data(found: Preflight) -> dict[str, Any]:
