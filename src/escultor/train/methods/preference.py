@@ -9,16 +9,16 @@ from dataclasses import replace
 from torch import nn
 
 from escultor.batching.batches import PairBatch, pair_batch
+from escultor.batching.reference import ReferenceLogp
 from escultor.batching.rows import PairRow, pair_rows
 from escultor.config import Dpo
 from escultor.errors import DataError
 from escultor.text.chat import ChatTemplate
-from escultor.train.loop import Objective, Stream
-from escultor.train.methods.method import Frozen, Method
-from escultor.train.methods.reference import prepare_reference, sequence_logps
+from escultor.train.loop import Objective
+from escultor.train.methods.method import Method
+from escultor.train.methods.reference import sequence_logps, with_reference
 from escultor.train.objectives.dpo import LOSSES, PairLoss, PreferencePairs, dpo
 from escultor.train.objectives.loss import Loss
-from escultor.train.streams import RowStream
 from escultor.types import Pair
 
 
@@ -61,13 +61,8 @@ def _rows(
     return [replace(row, flip_rate=row.flip_rate or settings.flip_rate) for row in rows]
 
 
-def _stream(rows: Sequence[PairRow], frozen: Frozen, settings: Dpo) -> Stream:
-    reference = prepare_reference(rows, frozen, settings)
-
-    def collate(rows: Sequence[PairRow]) -> PairBatch:
-        return replace(pair_batch(rows), reference_logp=reference.get(rows))
-
-    return RowStream(rows, settings, collate, frozen.world)
+def _collate(rows: Sequence[PairRow], reference: ReferenceLogp) -> PairBatch:
+    return replace(pair_batch(rows), reference_logp=reference.get(rows))
 
 
-DPO = Method("pair", _rows, _stream, _configured_loss, frozen="reference")
+DPO = Method("pair", _rows, with_reference(_collate), _configured_loss, frozen="reference")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,11 +12,25 @@ from escultor.batching.reference import ReferenceLogp
 from escultor.config import Training
 from escultor.errors import TrainingError
 from escultor.model.forward import logp_at_labels
+from escultor.train.loop import Stream
 from escultor.train.methods.method import Frozen
 from escultor.train.objectives.sequence_logps import SequenceLogps
+from escultor.train.streams import RowStream
 
 
-def prepare_reference(rows: Sequence[Any], frozen: Frozen, settings: Training) -> ReferenceLogp:
+def with_reference(
+    collate: Callable[[Sequence[Any], ReferenceLogp], Any],
+) -> Callable[[Sequence[Any], Frozen, Training], Stream]:
+    """The column `stream` of a method whose `collate(rows, reference)` adds log-probs of the reference."""
+
+    def stream(rows: Sequence[Any], frozen: Frozen, settings: Training) -> Stream:
+        reference = _prepare(rows, frozen, settings)
+        return RowStream(rows, settings, lambda rows: collate(rows, reference), frozen.world)
+
+    return stream
+
+
+def _prepare(rows: Sequence[Any], frozen: Frozen, settings: Training) -> ReferenceLogp:
     """The reference's log-probs of all rows, each computed by one process and known to all."""
     reference = ReferenceLogp(frozen.model, settings.dtype, frozen.cache)
     unique = list({row.key: row for row in rows}.values())

@@ -8,14 +8,14 @@ from dataclasses import replace
 from torch import nn
 
 from escultor.batching.batches import UnpairedBatch, unpaired_batch
+from escultor.batching.reference import ReferenceLogp
 from escultor.batching.rows import UnpairedRow, unpaired_rows
 from escultor.config import Kto
-from escultor.train.loop import Objective, Stream
-from escultor.train.methods.method import Frozen, Method, without_settings
-from escultor.train.methods.reference import prepare_reference, sequence_logps
+from escultor.train.loop import Objective
+from escultor.train.methods.method import Method, without_settings
+from escultor.train.methods.reference import sequence_logps, with_reference
 from escultor.train.objectives.kto import kto, log_ratio_sum
 from escultor.train.objectives.loss import Loss
-from escultor.train.streams import RowStream
 
 
 def _objective(settings: Kto) -> Objective:
@@ -36,14 +36,11 @@ def _objective(settings: Kto) -> Objective:
     return Objective(loss, divergence, dropout=False)
 
 
-def _stream(rows: Sequence[UnpairedRow], frozen: Frozen, settings: Kto) -> Stream:
-    reference = prepare_reference(rows, frozen, settings)
-
-    def collate(rows: Sequence[UnpairedRow]) -> UnpairedBatch:
-        own, other = reference.get_branches(rows)
-        return replace(unpaired_batch(rows), reference_logp=own, other_reference_logp=other)
-
-    return RowStream(rows, settings, collate, frozen.world)
+def _collate(rows: Sequence[UnpairedRow], reference: ReferenceLogp) -> UnpairedBatch:
+    own, other = reference.get_branches(rows)
+    return replace(unpaired_batch(rows), reference_logp=own, other_reference_logp=other)
 
 
-KTO = Method("unpaired", without_settings(unpaired_rows), _stream, _objective, frozen="reference")
+KTO = Method(
+    "unpaired", without_settings(unpaired_rows), with_reference(_collate), _objective, frozen="reference"
+)
