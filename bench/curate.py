@@ -1,4 +1,4 @@
-"""Curation at size: time, memory, what is found of what was planted; near duplicates against datasketch.
+"""Curation at scale: time, memory, recall of planted rows; near duplicates compared with datasketch.
 
 python bench/curate.py [--data FOLDER] [--rows 1000000] [--near-rows 20000] [--workers 2]
 """
@@ -38,8 +38,8 @@ sys.path.insert(0, str(HERE))
 
 
 class Peak:
-    """The most memory of this process and its children at once, in MiB: proportional set size; and of that
-    what is anonymous. The rest are pages of files: programs, and columns while they are read."""
+    """The peak memory of this process and its children together, in MiB: proportional set size, and its
+    anonymous part. The rest are pages of files: programs, and columns while they are read."""
 
     def __enter__(self) -> Peak:
         self.mib, self.anonymous_mib, self._stop = 0.0, 0.0, threading.Event()
@@ -68,13 +68,13 @@ def _memory(pid: str) -> dict[str, float]:
 
 
 def spent() -> float:
-    """Seconds of CPU of this process and of those it started that have ended."""
+    """CPU seconds of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def full(source: Path, folder: Path, workers: int, questions: list[str]) -> dict[str, Any]:
-    """The whole pipeline but the perplexity feature, on the clock."""
+    """The whole pipeline without the perplexity feature, timed."""
     contexts = {"decontaminate": index_texts(questions, 13)}
     seconds: dict[str, float] = {}
     start, cpu = time.perf_counter(), spent()
@@ -100,7 +100,7 @@ def full(source: Path, folder: Path, workers: int, questions: list[str]) -> dict
 
 
 def recalls(source: Path, made: Curated) -> dict[str, Any]:
-    """Planted rows that are still there as they were planted, by what was planted."""
+    """The recall by kind of planted row: the share that is no longer there as it was planted."""
     left = {}
     with made.rows.open() as file:
         for line in file:
@@ -124,9 +124,9 @@ def recalls(source: Path, made: Curated) -> dict[str, Any]:
 
 
 def near_alone(source: Path, folder: Path, workers: int) -> dict[str, Any]:
-    """Near duplicates alone: how many of the planted are found, and how many of the found are planted.
+    """Near duplicates alone: recall of planted rows, and the share of planted rows among those dropped.
 
-    A row that was found and not planted counts as an error, though real sentences may well be alike.
+    A dropped row that was not planted counts as an error, although real sentences can be alike.
     """
     start = time.perf_counter()
     made = curate([source], folder, Curation(workers=workers, steps=("near",)))
@@ -151,7 +151,7 @@ Rows = list[tuple[str, tuple[tuple[str, str], ...]]]  # what was planted, and th
 
 
 def loaded(source: Path) -> Rows:
-    """The rows in memory, before the clock of either side begins."""
+    """The rows in memory, loaded before either side is timed."""
     with source.open() as file:
         made = map(json.loads, file)
         return [
@@ -175,7 +175,7 @@ class InMemory:
 
 
 def ours_alone(rows: Rows) -> dict[str, Any]:
-    """Bands, candidates and their real similarity, in one process."""
+    """Bands, candidates and their actual similarity, in one process."""
     start = time.process_time()
     shape = bands_for(NEAR, PERMUTATIONS)
     texts = [parts for _, parts in rows]
@@ -187,8 +187,8 @@ def ours_alone(rows: Rows) -> dict[str, Any]:
 
 
 def datasketch(rows: Rows, hashed: bool) -> dict[str, Any]:
-    """The same windows, permutations and bands with datasketch, by its way for many rows; one that meets an
-    earlier one goes. It hashes the windows as it does by default (SHA-1), or is given them `hashed`."""
+    """The same shingles, permutations and bands with datasketch's generator for many rows. A row that shares
+    a band with an earlier one is dropped. Shingles are hashed by its default (SHA-1), or given `hashed`."""
     from datasketch import MinHash, MinHashLSH
 
     bands, width = bands_for(NEAR, PERMUTATIONS)
@@ -210,7 +210,7 @@ def datasketch(rows: Rows, hashed: bool) -> dict[str, Any]:
 
 
 def scored(rows: Rows, gone: set[int], seconds: float) -> dict[str, Any]:
-    """Recall of the planted copies, and the share of those left out that were planted; seconds of CPU."""
+    """Recall of the planted copies, the share of planted rows among those dropped, and CPU seconds."""
     planted = {at for at, (kind, _) in enumerate(rows) if kind in ("near", "exact")}
     found = len(planted & gone)
     return {"cpu_s": seconds, "recall": found / len(planted), "precision": found / max(1, len(gone))}
@@ -224,22 +224,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--near-rows", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
+    args = parser.parse_args()
     from curate_rows import exam
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         few, many = folder / "few.jsonl", folder / "many.jsonl"
         # In a process of its own, so that its memory does not count.
-        wanted = (few, str(given.near_rows), many, str(given.rows))
-        subprocess.run([sys.executable, HERE / "curate_rows.py", given.data, *wanted], check=True)
+        wanted = (few, str(args.near_rows), many, str(args.rows))
+        subprocess.run([sys.executable, HERE / "curate_rows.py", args.data, *wanted], check=True)
         # First, so that what the others keep in memory does not count either.
-        whole = full(many, folder / "full", given.workers, exam(given.data))
-        whole_near = near_alone(few, folder / "near", given.workers)
+        whole = full(many, folder / "full", args.workers, exam(args.data))
+        whole_near = near_alone(few, folder / "near", args.workers)
         rows = loaded(few)
         ours, theirs, given_hashes = ours_alone(rows), datasketch(rows, False), datasketch(rows, True)
     near = {
-        "rows": given.near_rows,
+        "rows": args.near_rows,
         "ours": ours,
         "datasketch": theirs,
         "datasketch, windows hashed already": given_hashes,
@@ -249,11 +249,11 @@ def main() -> None:
     }
     took = f"{whole['seconds']:.0f} s, {whole['cpu_s']:.0f} s of CPU, peak {whole['peak_mib']:.0f} MiB"
     took += f" ({whole['peak_anonymous_mib']:.0f} anonymous)"
-    print(f"{given.rows:,} rows: {took}")
-    print(f"near duplicates of {given.near_rows:,} rows: {near['ratio']:.1f} times less CPU than datasketch")
+    print(f"{args.rows:,} rows: {took}")
+    print(f"near duplicates of {args.near_rows:,} rows: {near['ratio']:.1f} times less CPU than datasketch")
     print(
         json.dumps(
-            {"bench": "curate", "rows": given.rows, "workers": given.workers, "full": whole, "near": near}
+            {"bench": "curate", "rows": args.rows, "workers": args.workers, "full": whole, "near": near}
         )
     )
 

@@ -88,13 +88,13 @@ def documents(entries: Iterable[DocEntry]) -> list[Document]:
     """Documents to pre-train on: every entry as it is, and one with a summary also as a record: its body,
     then name, mentions, domain, purpose and summary as a field list. Records let a small model practise what
     Trinity needs: to copy a name, and to summarise a document in a line."""
-    made = []
+    texts = []
     for entry in entries:
         plain = f"{entry.signature}\n\n{entry.doc}"
-        made.append(_document(entry, plain, "documentation/1"))
+        texts.append(_document(entry, plain, "documentation/1"))
         if _has_record(entry):
-            made.append(_document(entry, _record(entry), "documentation-record/1"))
-    return made
+            texts.append(_document(entry, _record(entry), "documentation-record/1"))
+    return texts
 
 
 def records(entries: Sequence[DocEntry], seed: int = 0) -> list[Document]:
@@ -103,13 +103,13 @@ def records(entries: Sequence[DocEntry], seed: int = 0) -> list[Document]:
     reserved for users' requests are left out."""
     suitable = [entry for entry in entries if _has_record(entry) and not is_traffic(_gold(entry))]
     paths = sorted({entry.name.rpartition(".")[0] for entry in suitable} - {""})
-    made = []
+    texts = []
     for entry in suitable:
         path = paths[int(unit(seed, "records", entry.name) * len(paths))]
         for version, rule in ((entry, "trinity-record/1"), (moved(entry, path), "trinity-record-moved/1")):
             gold = _gold(version)
-            made.append(_document(entry, f"{gold.document}\n\n{gold.trinity.to_json()}", rule))
-    return made
+            texts.append(_document(entry, f"{gold.document}\n\n{gold.trinity.to_json()}", rule))
+    return texts
 
 
 def moved(entry: DocEntry, path: str) -> DocEntry:

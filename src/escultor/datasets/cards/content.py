@@ -1,7 +1,7 @@
 """The card of a curated dataset: all that is known of a version, in plain values.
 
 Every card has one format (`card/1`): name, hash, kind and rows, and a part for the way the version was made.
-A curated version has steps, balance and split; one made of feedback has `feedback`, made in that room.
+A curated version has steps, balance and split; one made of feedback has `feedback`.
 """
 
 from __future__ import annotations

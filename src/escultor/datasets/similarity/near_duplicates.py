@@ -87,14 +87,14 @@ class SimilarityChecker:
 
     def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
         """Of pairs (m, 2) of row numbers, those whose actual Jaccard similarity reaches the threshold."""
-        tasks = ((self.rows, self.parts, threshold, some) for some in self._tasks(pairs))
+        tasks = ((self.rows, self.parts, threshold, task) for task in self._tasks(pairs))
         return self.pool.map(_compare, tasks)
 
     def _tasks(self, pairs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         # By the size of the rows, so that long ones do not fill the memory.
         waiting = np.empty((0, 2), dtype=np.int64)
-        for some in pairs:
-            waiting = np.concatenate([waiting, some])
+        for block in pairs:
+            waiting = np.concatenate([waiting, block])
             size = np.cumsum(self.rows.sizes(waiting).sum(1))
             *full, waiting = np.split(waiting, np.flatnonzero(np.diff(size // TASK_BYTES)) + 1)
             yield from full
