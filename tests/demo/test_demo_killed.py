@@ -1,6 +1,8 @@
 """A demonstration that is killed goes on where it stopped, and comes to the same numbers."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+import escultor
+
 PROGRAM = Path(__file__).with_name("tiny_demo.py")
+SOURCE = Path(escultor.__file__).parents[1]
 TIMED = {"latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"}
 
 
-def start(store: Path, *kill_at: str) -> subprocess.CompletedProcess[str]:
+def start(store: Path, *kill_at: str, source: Path = SOURCE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROGRAM), str(store), *kill_at]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    env = os.environ | {"PYTHONPATH": str(source)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 def numbers(done: subprocess.CompletedProcess[str]) -> dict:
@@ -51,6 +57,31 @@ def test_a_second_run_computes_nothing(whole):
     again = start(Path(store))
     assert numbers(again) == numbers(whole)
     assert all(step["reused"] for step in json.loads(again.stdout.splitlines()[-1])["steps"])
+
+
+def computed(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The steps that were not reused."""
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {step["name"] for step in json.loads(done.stdout.splitlines()[-1])["steps"] if not step["reused"]}
+
+
+def test_an_edit_recomputes_the_steps_that_run_through_it_and_no_others(whole, tmp_path):
+    store = Path(json.loads(whole.stdout.splitlines()[-1])["store"])
+    shutil.copytree(SOURCE / "escultor", tmp_path / "escultor", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def edit(name: str, change) -> None:
+        path = tmp_path / "escultor" / name
+        path.write_text(change(path.read_text()))
+
+    edit("cli/demo.py", lambda text: text.replace('"""', '"""Another text. ', 1) + "\nMORE = 1\n")
+    edit("train/loop.py", lambda text: text + "\n# a comment\n")
+    again = start(store, source=tmp_path)
+    assert computed(again) == set()
+    assert numbers(again) == numbers(whole)
+    edit("train/objectives/preference.py", lambda text: text + "\nMORE = 1\n")
+    again = start(store, source=tmp_path)
+    assert computed(again) == {"dpo", "second cycle"}
+    assert numbers(again) == numbers(whole)
 
 
 def test_it_runs_two_cycles_and_says_who_rated(whole):

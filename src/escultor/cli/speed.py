@@ -25,7 +25,7 @@ def speed(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="One, or several to compare.")],
     suite: WhichSuite = "trinity",
     requests: Annotated[
-        int | None, typer.Option("--requests", min=1, help="Of each model; default: the config's.")
+        int | None, typer.Option("--requests", min=1, help="Of each model; default: the config's, else 40.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write it as JSON, for `compare --speed FILE`.")
@@ -75,7 +75,8 @@ def show_speeds(shell: Shell, by_model: Mapping[str, Mapping[str, float]]) -> No
             f"(serve.hourly_price_usd) that is {dollars(f['cost_usd_per_1k_tokens'])} per 1k tokens and "
             f"{dollars(f['cost_usd_per_request'])} per request."
         )
-    if doubt := doubt_about_p99(min(f["speed_requests"] for f in by_model.values())):
+    requests = [f["speed_requests"] for f in by_model.values() if "latency_p99_ms" in f]
+    if requests and (doubt := doubt_about_p99(min(requests))):
         shell.say(doubt, "dim")
 
 
@@ -86,7 +87,7 @@ def _size(figures: Mapping[str, float]) -> str:
 
 def _latency(figures: Mapping[str, float], key: str) -> str:
     low, high = (f"{b:.1f}" if (b := figures.get(f"{key}_{side}")) else "?" for side in ("low", "high"))
-    return f"{figures[key]:.1f} [{low}, {high}]"
+    return f"{figures[key]:.1f} [{low}, {high}]" if key in figures else "–"
 
 
 def _ratios(shell: Shell, race: LatencyBenchmark, named: list[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -10,10 +10,13 @@ from escultor.config.section import Count, Natural, Positive, Section, Share
 
 
 class Evaluation(Section):
-    items: Count = Field(default=400, description="held-out items at most")
+    items: Count = Field(default=400, description="items at most, where the suite trinity is made")
     batch_size: Count = Field(default=64, description="answers generated at a time")
     max_new_tokens: Count = Field(default=160, description="an answer is cut here")
-    speed_requests: Count = Field(default=40, description="single requests timed for latency")
+    speed_requests: Count | None = Field(
+        default=None,
+        description="single requests timed for latency; null: one for each item, at most 100 or 10 seconds",
+    )
     n_raters: Count = Field(default=5, description="people who rate each item of a blind comparison")
     seed: Natural = Field(default=0, description="which items, raters' orders, their bootstrap's draws")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from escultor.code_closure import code_version
 from escultor.config import Config, Gate
 from escultor.errors import DataError, InputError
 from escultor.skills.probes import PROBES, probe_exam
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from escultor.evaluate.predictions import NoteProgress
     from escultor.evaluate.scoring import EvaluationResult
     from escultor.evaluate.served_model import ServedModel
+
+BENCHMARK_REQUESTS = 40  # of each model, where the configuration asks for no number
 
 
 def find_suite(name: str, store: Store | None = None) -> EvaluationSuite:
@@ -91,7 +94,7 @@ def find_or_measure(
     what the model answered once is read from the cache.
     """
     scores = None if again else last_scores(store, tree_hash(folder), suite.hash)
-    if scores is not None and _has_wanted_speed(scores.summary, config):
+    if scores is not None and _has_wanted_speed(scores.summary, config, suite.suite.items):
         return scores
     register(store, suite)
     return _record(store, evaluate_folder(folder, suite, config, store.root / "cache", progress))
@@ -103,14 +106,15 @@ def last_scores(store: Store, checkpoint: str, suite: str) -> Scores | None:
     return scores[-1] if scores else None
 
 
-def _has_wanted_speed(figures: Mapping[str, float], config: Config) -> bool:
+def _has_wanted_speed(figures: Mapping[str, float], config: Config, items: int) -> bool:
     """Whether speed and price, where there are any, are those that the configuration asks for."""
-    wanted = {
-        "hourly_price_usd": config.serve.hourly_price_usd,
-        "speed_batch_size": float(config.evaluation.batch_size),
-    }
-    same = all(figures.get(name, value) == value for name, value in wanted.items())
-    return same and figures.get("speed_requests", math.inf) >= config.evaluation.speed_requests
+    asked, size = config.evaluation.speed_requests, config.evaluation.batch_size
+    price = config.serve.hourly_price_usd
+    return (
+        figures.get("hourly_price_usd", price) == price
+        and figures.get("speed_batch_size", size) in (size, size if asked else min(items, size))
+        and figures.get("speed_requests", math.inf) >= (asked or 0)
+    )
 
 
 # --- models behind a server, and tasks of lm-evaluation-harness -------------------------------
@@ -120,12 +124,13 @@ def evaluate_lm_eval_task(
     folder: Path, task: Path, config: Config, store: Store | None
 ) -> tuple[EvaluationSuite, Scores]:
     """Scores of a model folder on the task of lm-evaluation-harness that a file holds."""
-    from escultor.evaluate.cache import memo_for
+    from escultor.evaluate.cache import open_cache
     from escultor.evaluate.lm_eval.models import LocalBackend
     from escultor.model.load import load
 
     backend = LocalBackend(load(str(folder)), tree_hash(folder), config.evaluation.batch_size)
-    cache = memo_for(_cache_folder(store), "lm-eval", backend.name, backend.batch_size)
+    code = code_version("escultor.evaluate.lm_eval.models")
+    cache = open_cache(_cache_folder(store), code, "lm-eval", backend.name, backend.batch_size)
     return _evaluate_task(backend, task, cache, store)
 
 
@@ -141,17 +146,17 @@ def evaluate_endpoint(
 
     Answers come from the cache unless `again`: the server's name may mean another model by now.
     """
-    from escultor.evaluate.cache import memo_of_others
+    from escultor.evaluate.cache import open_cache
     from escultor.evaluate.lm_eval.models import ServedBackend
     from escultor.evaluate.scoring import evaluate_served
 
     folder = None if again else _cache_folder(store)
     if isinstance(suite, Path):
-        cache = memo_of_others(folder, "lm-eval", served.name)
+        cache = open_cache(folder, "lm-eval", served.name)
         return _evaluate_task(ServedBackend(served), suite, cache, store)
     if store is not None:
         register(store, suite)
-    cache = memo_of_others(folder, suite.hash, served.name)
+    cache = open_cache(folder, suite.hash, served.name)
     return suite, _record(store, evaluate_served(served, suite, cache, progress))
 
 
@@ -186,13 +191,16 @@ def _cache_folder(store: Store | None) -> Path | None:
 def benchmark_latency(
     folders: Sequence[Path], suite: EvaluationSuite, config: Config, progress: NoteProgress
 ) -> LatencyBenchmark:
-    """How fast models answer the prompts of a suite, measured alternately on this machine."""
+    """How fast models answer the prompts of a suite, measured alternately on this machine, with 40 requests
+    unless the configuration asks for another number."""
     from escultor.evaluate.latency_benchmark import LatencyBenchmark
     from escultor.evaluate.scoring import speeds_on
     from escultor.model.load import load
 
     models = [load(str(folder)) for folder in folders]
-    speeds = speeds_on(models, suite, config.evaluation, progress)
+    requests = config.evaluation.speed_requests or BENCHMARK_REQUESTS
+    settings = config.evaluation.model_copy(update={"speed_requests": requests})
+    speeds = speeds_on(models, suite, settings, progress)
     by_checkpoint = dict(zip(map(tree_hash, folders), speeds, strict=True))
     return LatencyBenchmark(suite.hash, suite.suite.items, config.serve.hourly_price_usd, by_checkpoint)
 

@@ -34,6 +34,7 @@ from escultor.types import Checkpoint, DatasetVersion, Deployment, Promote, Scor
 
 # How a verdict is shown does not decide it.
 PAGES = tuple(f"escultor.evaluate.report.{name}" for name in ("decision_markdown", "decision_page", "page"))
+NOT_DECIDING = (*PAGES, "escultor.config.aliases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ def gate(
         return {"verdict": type(record.verdict).__name__, "reason": reason, "id": record.id}, records
 
     inputs = {"champion": champion.id, "candidate": candidate.id, "policy": policy.model_dump()}
-    code = code_version("escultor.cycle.gate_service", without=PAGES)
+    code = code_version("escultor.cycle.gate_service", without=NOT_DECIDING)
     with gate_service.exclusive(store):
         result = cycle.workflow.step(f"gate {name}", inputs, work, code=code)
     return _in_log(store.log.get(Verdict, result["id"]))

@@ -53,7 +53,7 @@ def figures(version: DemoVersion) -> dict[str, float | None]:
         "win_rate_high": won.high if won else None,
     }
     for name in ("latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"):
-        columns[name] = scores.summary[name]
+        columns[name] = scores.summary.get(name)
     return columns
 
 

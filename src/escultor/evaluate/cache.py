@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from escultor.ids import code_hash, hash_value
+from escultor.ids import hash_value
 from escultor.store import files
 
 
@@ -54,16 +54,12 @@ class EvaluationCache:
                 os.close(handle)
 
 
-def memo_for(cache: Path | None, *named: object) -> EvaluationCache:
-    """The memo of what `named` says, in a cache folder; the code that computes is part of its name."""
-    return memo_of_others(cache, code_hash(), *named)
-
-
-def memo_of_others(cache: Path | None, *named: object) -> EvaluationCache:
-    """The same for what other programs compute, such as a server's answers."""
-    if cache is None:
+def open_cache(folder: Path | None, *names: object) -> EvaluationCache:
+    """The cache of what `names` identify (a model, a suite, the version of the code that computes the values)
+    in a folder of the store; None: in memory alone."""
+    if folder is None:
         return EvaluationCache(None)
-    return EvaluationCache(cache / "evaluations" / f"{hash_value(list(named))}.jsonl")
+    return EvaluationCache(folder / "evaluations" / f"{hash_value(list(names))}.jsonl")
 
 
 def _read(path: Path) -> dict[str, Any]:

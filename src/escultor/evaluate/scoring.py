@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from escultor.code_closure import code_version
 from escultor.config import Evaluation
 from escultor.errors import DataError
-from escultor.evaluate.cache import EvaluationCache, memo_for
+from escultor.evaluate.cache import EvaluationCache, open_cache
 from escultor.evaluate.predictions import (
     NEEDS_WEIGHTS,
     NoteProgress,
@@ -20,7 +21,15 @@ from escultor.evaluate.predictions import (
     prompts_of,
 )
 from escultor.evaluate.served_model import ServedModel
-from escultor.evaluate.speed import Speed, Timing, is_speed, measure_speeds
+from escultor.evaluate.speed import (
+    FEWEST_FOR_P99,
+    UNASKED_BUDGET_S,
+    UNASKED_REQUESTS,
+    Speed,
+    Timing,
+    is_speed,
+    measure_speeds,
+)
 from escultor.ids import hash_bytes, hash_value
 from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
@@ -51,11 +60,15 @@ def evaluate(
     found again, and an evaluation that was killed goes on. Figures that belong to model and machine, or
     to the suite as a whole, stand in `Scores.summary` (`Speed.figures`, `skills.table.whole_figures`).
     """
-    memo = memo_for(cache, checkpoint, exam.hash, settings.batch_size)
+    code = code_version("escultor.evaluate.predictions")
+    memo = open_cache(cache, code, checkpoint, exam.hash, settings.batch_size)
     seen = observe(loaded, exam, settings.batch_size, memo, progress)
     progress("measuring speed")
-    (speed,) = speeds_on([loaded], exam, settings)
-    return _scored(exam, checkpoint, seen, speed.figures(hourly_price_usd), speed.requests)
+    (speed,) = speeds_on([loaded], exam, settings, progress)
+    figures = speed.figures(hourly_price_usd)
+    if settings.speed_requests is None and len(speed.requests) < FEWEST_FOR_P99:
+        figures = {name: value for name, value in figures.items() if "_p99_" not in name}
+    return _scored(exam, checkpoint, seen, figures, speed.requests)
 
 
 def evaluate_served(
@@ -100,10 +113,22 @@ def speeds_on(
     settings: Evaluation,
     progress: NoteProgress = lambda text: None,
 ) -> list[Speed]:
-    """How fast each model answers the prompts of a suite, measured in turns."""
+    """How fast each model answers the prompts of a suite, measured alternately.
+
+    Where the settings ask for no number of requests, there are no more than the suite has items, in requests
+    as in a batch, and the time is limited.
+    """
     prompts = [prompts_of(loaded, exam) for loaded in models]
-    requests, size = settings.speed_requests, settings.batch_size
-    return measure_speeds(models, prompts, exam.suite.decoding, requests, size, progress)
+    asked, items = settings.speed_requests, len(exam.items)
+    return measure_speeds(
+        models,
+        prompts,
+        exam.suite.decoding,
+        requests=asked or min(items, UNASKED_REQUESTS),
+        batch_size=settings.batch_size if asked else min(items, settings.batch_size),
+        progress=progress,
+        budget_s=math.inf if asked else UNASKED_BUDGET_S,
+    )
 
 
 def retimed(scores: Scores, answers: Predictions, speed: Speed, hourly_price_usd: float) -> EvaluationResult:

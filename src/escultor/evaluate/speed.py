@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,9 @@ from escultor.types import Sampling
 
 SPEED_TOKENS = 32  # a request is timed to this many tokens at most: models that say less are not faster
 ENOUGH_FOR_P99 = 1000  # requests: with fewer the 99th percentile is close to the slowest one seen
+FEWEST_FOR_P99 = 100  # requests: with fewer the 99th percentile is the slowest one seen
+UNASKED_REQUESTS = 100  # at most, and at most as many as items, where no number of requests is asked for
+UNASKED_BUDGET_S = 10.0  # of each model: then it is left at the requests timed so far
 BATCH_RUNS = 2
 TOLD_EVERY = 100  # requests
 
@@ -95,12 +99,14 @@ def measure_speeds(
     requests: int,
     batch_size: int,
     progress: Callable[[str], None] = lambda text: None,
+    budget_s: float = math.inf,
 ) -> list[Speed]:
-    """Ask every model the same requests in turns, A B then B A, so that a machine whose speed drifts
-    favours none; then the same in batches.
+    """Time every model on the same requests alternately, A B then B A, so that a machine whose speed drifts
+    favours none; then on batches.
 
-    `prompts[m]` are the requests as model m's tokenizer writes them. Raises DataError where there is
-    nothing to ask, or where a model answers nothing.
+    prompts: `prompts[m]` are the requests in the tokens of model m. budget_s: seconds of each model after
+    which no more single requests are timed (two are always), and no second batch. Raises DataError where
+    there is nothing to ask, or where a model answers nothing.
     """
     asked = {len(each) for each in prompts}
     if not models or len(prompts) != len(models) or len(asked) != 1 or asked == {0}:
@@ -110,13 +116,21 @@ def measure_speeds(
     timings: list[list[Timing]] = [[] for _ in models]
     for loaded, own in zip(models, prompts, strict=True):
         _ask(loaded, own[0], short)  # the first call prepares kernels
+    began = time.perf_counter()
     for at in range(requests):
+        spent = time.perf_counter() - began
+        if at >= 2 and at % 2 == 0 and spent > budget_s * len(models):  # even: no model was first more often
+            progress(f"timed {at} of {requests} requests in {spent:.0f} s (evaluation.speed_requests)")
+            break
         if at % TOLD_EVERY == 0:
             progress(f"timing: {at:,} of {requests:,} requests")
         for m in _turn(len(models), at):
             timings[m].append(_ask(models[m], prompts[m][at % len(prompts[m])], short))
     batches: list[list[tuple[float, int]]] = [[] for _ in models]
+    began = time.perf_counter()
     for at in range(BATCH_RUNS):
+        if at and time.perf_counter() - began > budget_s * len(models):
+            break
         for m in _turn(len(models), at):
             batches[m].append(_batch(models[m], prompts[m], short, batch_size))
     return [_speed(loaded, timings[m], batches[m], batch_size) for m, loaded in enumerate(models)]
