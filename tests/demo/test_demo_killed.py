@@ -78,7 +78,7 @@ def test_an_edit_recomputes_the_steps_that_run_through_it_and_no_others(whole, t
     again = start(store, source=tmp_path)
     assert computed(again) == set()
     assert numbers(again) == numbers(whole)
-    edit("train/objectives/preference.py", lambda text: text + "\nMORE = 1\n")
+    edit("train/objectives/dpo.py", lambda text: text + "\nMORE = 1\n")
     again = start(store, source=tmp_path)
     assert computed(again) == {"dpo", "second cycle"}
     assert numbers(again) == numbers(whole)
