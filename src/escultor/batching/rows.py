@@ -209,7 +209,8 @@ def unpaired_rows(
         other = kept[index][2]
         room = max_length - len(prompt)
         counts["responses to another prompt cut to max_length"] += len(other) > room
-        rows.append(UnpairedRow(item.id, prompt, response, other[:room], item.desirable, item.weight))
+        row = UnpairedRow(item.id, prompt, response, other[:room], item.desirable, weight=item.weight)
+        rows.append(row)
     return rows
 
 
