@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from escultor import errors
-from escultor.errors import EscultorError, say
+from escultor.errors import EscultorError, format_message
 
 EVERY = sorted(
     (c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, EscultorError)),
@@ -29,14 +29,14 @@ def test_every_error_survives_a_process_border(kind):
 def test_a_message_says_what_got_allowed_and_remedy():
     error = errors.DataError("the row is no object", "7", "an object", "write one object a line")
     assert str(error) == ("the row is no object; got: 7; allowed: an object; remedy: write one object a line")
-    assert say("what") == "what"
-    assert say("what", 0, "", None) == "what; got: 0; allowed: "
+    assert format_message("what") == "what"
+    assert format_message("what", 0, "", None) == "what; got: 0; allowed: "
 
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_wrong_input_and_a_place_that_takes_nothing_leave_with_2_and_a_fault_with_1(kind):
     wrong_input = issubclass(kind, errors.InputError)
-    assert kind.exit_code == (2 if wrong_input or kind is errors.PlaceError else 1)
+    assert kind.exit_code == (2 if wrong_input or kind is errors.LocationError else 1)
     assert issubclass(kind, ValueError) == wrong_input
     assert issubclass(kind, RuntimeError) == issubclass(kind, errors.FaultError)
 

@@ -9,7 +9,7 @@ EscultorError
 │   └── ModelError                 a directory that is no usable model
 └── FaultError (RuntimeError)      a fault: the command line leaves with 1
     ├── StoreError                 the store could not be read or written
-    │   └── PlaceError             because the place given is full, or a newer version's: leaves with 2
+    │   └── LocationError             because the place given is full, or a newer version's: leaves with 2
     │   ├── IdTaken                because an id names other content already
     │   └── Erased                 because what it is, or is about, was erased and must not come back
     ├── EngineFault                an answer could not be computed
@@ -25,7 +25,7 @@ EscultorError
 from __future__ import annotations
 
 
-def say(what: str, got: object = None, allowed: object = None, remedy: str | None = None) -> str:
+def format_message(what: str, got: object = None, allowed: object = None, remedy: str | None = None) -> str:
     """Join the four parts of a message; parts not given are left out."""
     parts = [what]
     if got is not None:
@@ -47,7 +47,7 @@ class EscultorError(Exception):
         self.what, self.got, self.allowed, self.remedy = what, got, allowed, remedy
 
     def __str__(self) -> str:
-        return say(self.what, self.got, self.allowed, self.remedy)
+        return format_message(self.what, self.got, self.allowed, self.remedy)
 
 
 class InputError(EscultorError, ValueError):
@@ -92,7 +92,7 @@ class Erased(StoreError):
     """What was offered, or what it is about, was erased on somebody's request; the store itself is well."""
 
 
-class PlaceError(StoreError):
+class LocationError(StoreError):
     """The place that was given cannot take what is to be written: it is full, or a newer version's.
 
     It is found only while writing, so it is a fault to whoever catches it; to who gave the place it is

@@ -102,7 +102,7 @@ def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corp
     assert cli("cycle", *SMALL, *few).code == 3  # held: nothing is consumed
     with open_store("escultor-store") as store:
         assert consumed(store) == 0
-        store.log.append(Step("k", 1.0, CONSUMED, 0.0, {"until": store.log.end()}))
+        store.log.append(Step("k", 1.0, CONSUMED, 0.0, {"until": store.log.last_seq()}))
     call = cli("cycle", *SMALL, *few)
     assert call.code == 2
     assert "no pairs: too few for DPO; 20 more needed" in call.err
@@ -124,7 +124,7 @@ def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus
     monkeypatch.setattr(steps, "evaluate", flattering)
     with open_store("escultor-store") as store:
         served_pairs(store, first)
-        learnt = store.log.end()
+        learnt = store.log.last_seq()
     few = ("--set", "feedback.min_pairs=20", "--set", "dpo.max_steps=1")
     easy = ("--set", "gate.guards={}", "--set", "gate.min_items=2")
     call = cli("cycle", *SMALL, *few, *easy, "--json")

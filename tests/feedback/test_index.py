@@ -158,13 +158,13 @@ def test_rows_that_were_written_before_are_not_looked_up_again(tmp_path, monkeyp
         parts.log.append(*events[: len(events) - 40])
         first = convert(parts, SETTINGS, SelectionQuery(NOW))
         looked: list[str] = []
-        look_up = parts.log.lean_by_id
+        look_up = parts.log.raw_by_id
 
         def counted(noun, ids):
             looked.extend(ids)
             return look_up(noun, ids)
 
-        monkeypatch.setattr(parts.log, "lean_by_id", counted)
+        monkeypatch.setattr(parts.log, "raw_by_id", counted)
         parts.log.append(*events[len(events) - 40 :])
         again, right = (convert(store, SETTINGS, SelectionQuery(NOW)) for store in (parts, whole))
         assert again.blobs == right.blobs
@@ -213,7 +213,7 @@ def test_with_nothing_new_nothing_is_read_or_written(tmp_path, monkeypatch):
         store.log.append(*history(10))
         made = convert(store, SETTINGS, SelectionQuery(NOW))
         assert not made.reused
-        for name in ("lean", "lean_by_id"):
+        for name in ("raw_pages", "raw_by_id"):
             monkeypatch.setattr(store.log, name, None)
         again = convert(store, SETTINGS, SelectionQuery(NOW))
         assert again.reused

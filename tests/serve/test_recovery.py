@@ -31,11 +31,11 @@ def side(tmp_path):
         writer, clock = Writer(store.log), SimpleNamespace(now=NOW)
         log, behind = store.log, []
 
-        def lacking(noun, other, since, after):
+        def unmatched(noun, other, since, after):
             behind.append(after)
-            return log.lacking(noun, other, since, after)
+            return log.unmatched(noun, other, since, after)
 
-        seen = SimpleNamespace(end=log.end, lacking=lacking)
+        seen = SimpleNamespace(last_seq=log.last_seq, unmatched=unmatched)
         recovery = Recovery(seen, writer, MINE, lambda: clock.now)  # type: ignore[arg-type]
         yield SimpleNamespace(log=log, recovery=recovery, clock=clock, behind=behind)
         writer.close()

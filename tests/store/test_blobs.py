@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from escultor.errors import DataError, InputError, StoreError
 from escultor.ids import hash_bytes
 from escultor.store import files
-from escultor.store.blobs import Blobs, beside, tree_hash
+from escultor.store.blobs import Blobs, sibling_tree, tree_hash
 
 CONTENT = {"config.json": b"{}", "weights/one.bin": b"\0" * 5000, "weights/two.bin": b"2"}
 ABSENT = "0" * 32
@@ -55,7 +55,7 @@ def test_bytes_come_back_and_their_name_is_their_hash(tmp_path):
     @given(st.binary(max_size=200))
     def law(data):
         assert blobs.put_bytes(data) == blobs.put_bytes(data) == hash_bytes(data)
-        assert blobs.put_pieces([data[:9], b"", data[9:]]) == hash_bytes(data)
+        assert blobs.put_chunks([data[:9], b"", data[9:]]) == hash_bytes(data)
         assert blobs.get_bytes(hash_bytes(data)) == data
         blobs.verify(hash_bytes(data))
 
@@ -262,8 +262,8 @@ def test_a_tree_is_found_beside_another_of_its_store_alone(tmp_path):
         folder.mkdir()
         (folder / "a.txt").write_text(folder.name)
     one, two = (blobs.put_tree(folder) for folder in folders)
-    assert beside(blobs.tree(one), two) == blobs.tree(two)
+    assert sibling_tree(blobs.tree(one), two) == blobs.tree(two)
     for folder in (folders[0], Path("files")):
-        assert beside(folder, two) is None
+        assert sibling_tree(folder, two) is None
     for tree in ("0" * 32, "../.."):
-        assert beside(blobs.tree(one), tree) is None
+        assert sibling_tree(blobs.tree(one), tree) is None

@@ -67,7 +67,7 @@ def test_which_ids_were_erased_can_be_asked_without_knowing_them(told):
     erasure = told.log.erase("ann", by="the person")
     assert told.log.erased(Interaction, ["a1", "b1", "a2", "unheard"]) == {"a1", "a2"}
     assert told.log.erased(Feedback, ["a1", "c1"]) == {"c1"}
-    assert len(told.log.digests_of([erasure.id])) == 6
+    assert len(told.log.erased_digests([erasure.id])) == 6
 
 
 def test_erasing_a_stranger_leaves_a_trace_of_the_request_alone(told):

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from store_nouns import rating
 
 from escultor.store import open_store
-from escultor.store.appending import append, row_of
+from escultor.store.appending import append, log_row
 from escultor.store.database import writing
 from escultor.types import Feedback
 
@@ -65,7 +65,7 @@ def test_a_number_taken_early_is_never_committed_late(url):
     """The hole in which a follower would lose entries: B commits number 2 while A still holds number 1."""
     with open_store(url) as store, open_store(url) as other, ThreadPoolExecutor(1) as pool:
         with writing(store.log._engine) as connection:
-            append(connection, [[row_of(rating("early"))]], [[]])
+            append(connection, [[log_row(rating("early"))]], [[]])
             late = pool.submit(other.log.append, rating("late"))
             time.sleep(0.3)
             assert not late.done()

@@ -121,7 +121,7 @@ def open_store_of_0002(url, tmp_path, monkeypatch) -> list[dict]:
 def test_a_store_of_the_version_before_opens_and_every_record_is_read(url, tmp_path, monkeypatch):
     old = open_store_of_0002(url, tmp_path, monkeypatch)
     with open_store(url, blobs=tmp_path / "blobs") as store:
-        found = [(kind, seq, record) for kind in KINDS for seq, record in store.log.read(kind.noun)]
+        found = [(kind, seq, record) for kind in KINDS for seq, record in store.log.read(kind.record_type)]
         assert {type(record) for _, _, record in found} == {v for kind in KINDS for v in kind.variants}
         assert sorted((seq, kind.id(record)) for kind, seq, record in found) == [
             (r["seq"], r["id"]) for r in old
@@ -129,12 +129,12 @@ def test_a_store_of_the_version_before_opens_and_every_record_is_read(url, tmp_p
         bodies = {row["seq"]: json.loads(row["body"]) for row in old}
         for kind, seq, record in found:
             body, before = json.loads(encode(record)), bodies[seq]
-            if kind.noun in (PendingInteraction, QuarantineOverride):
+            if kind.record_type in (PendingInteraction, QuarantineOverride):
                 assert before.pop("_") in ("Opening", "Release")
                 assert body.pop("_") == type(record).__name__
-            if kind.noun is Checkpoint:
+            if kind.record_type is Checkpoint:
                 assert body.pop("method") == before.pop("phase")
-            if kind.noun is DatasetVersion and before["kind"] == "judged":
+            if kind.record_type is DatasetVersion and before["kind"] == "judged":
                 assert (before.pop("kind"), body.pop("kind")) == ("judged", "unpaired")
             assert repr(body) == repr(before)
         assert store.log.append(*(record for _, _, record in found)) == [seq for _, seq, _ in found]

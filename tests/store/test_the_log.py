@@ -105,9 +105,9 @@ def test_appending_what_is_no_kind_is_refused(store):
 
 def test_the_log_can_only_append_read_and_erase_on_request():
     public = {name for name in vars(log.Log) if not name.startswith("_")}
-    reading = {"get", "read", "last", "count", "erased", "digests_of", "lacking"}
-    lean = {"lean", "lean_by_id", "end", "identity", "name"}
-    assert public == reading | lean | {"append", "append_each", "erase", "close"}
+    reading = {"get", "read", "last", "count", "erased", "erased_digests", "unmatched"}
+    raw = {"raw_pages", "raw_by_id", "last_seq", "identity", "name"}
+    assert public == reading | raw | {"append", "append_each", "erase", "close"}
 
 
 def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
@@ -261,13 +261,13 @@ def test_threads_may_share_one_log(store):
     assert ids(store.log.read(Feedback, subject="c")) == [f"c-{k}" for k in range(15)]
 
 
-def test_bodies_are_read_lean_by_id_and_by_a_copy_in_another_process(store):
+def test_bodies_are_read_raw_by_id_and_by_a_copy_in_another_process(store):
     store.log.append(rating("r"), rating("s"), deployment("d", champion="new"))
     copied = copy.copy(store.log)  # made as one that another process is sent
     for reader in (store.log, copied):
-        found = reader.lean_by_id(Feedback, ["r", "gone", 'odd "name"', "s", "d"])
+        found = reader.raw_by_id(Feedback, ["r", "gone", 'odd "name"', "s", "d"])
         assert {id: body["target"] for id, body in found.items()} == {"r": "answer", "s": "answer"}
-        assert [[seq for seq, _ in page] for page in reader.lean(Feedback, 1)] == [[2]]
+        assert [[seq for seq, _ in page] for page in reader.raw_pages(Feedback, 1)] == [[2]]
     copied.close()
 
 

@@ -78,7 +78,7 @@ def test_the_blank_that_a_template_writes_before_answers_is_no_part_of_them():
 @settings(deadline=None)
 def test_the_bytes_of_tokens_joined_are_those_of_the_text(text):
     table = TokenBytes(OWN)
-    assert b"".join(map(table.of, PLAIN.text(text))) == text.encode()
+    assert b"".join(map(table.get, PLAIN.text(text))) == text.encode()
 
 
 def test_bytes_of_other_vocabularies_are_found_too():
@@ -88,4 +88,4 @@ def test_bytes_of_other_vocabularies_are_found_too():
         def convert_ids_to_tokens(self, token):
             return ("\u2581the", "<0xE6>", "<|end|>")[token]
 
-    assert [TokenBytes(Pieces()).of(i) for i in range(3)] == [b" the", b"\xe6", b"<|end|>"]
+    assert [TokenBytes(Pieces()).get(i) for i in range(3)] == [b" the", b"\xe6", b"<|end|>"]

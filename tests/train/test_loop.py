@@ -15,7 +15,7 @@ import torch
 
 from escultor.batching.batches import nll_batch
 from escultor.batching.rows import example_rows
-from escultor.errors import PlaceError, StoreError, TrainingError
+from escultor.errors import LocationError, StoreError, TrainingError
 from escultor.model.forward import logp_at_labels
 from escultor.text.chat import ChatTemplate
 from escultor.train import loop
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, save_always, er
 
 def test_figures_that_cannot_be_written_stop_the_run_with_the_remedy(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(PlaceError, match=r"metrics could not be written.*remedy: free disk space"):
+    with pytest.raises(LocationError, match=r"metrics could not be written.*remedy: free disk space"):
         RunFolder(tmp_path, "key").append_metrics({"step": 1})
 
 

@@ -118,7 +118,7 @@ def _lines(rows: Iterator[tuple[int, Any]], seen: dict[str, int]) -> Iterator[st
 
 
 def _write(out: Path, lines: Iterator[str]) -> None:
-    from escultor.store.files import whole
+    from escultor.store.files import atomic_write
 
-    with whole(out) as draft, draft.open("w", encoding="utf-8") as file:
+    with atomic_write(out) as draft, draft.open("w", encoding="utf-8") as file:
         file.writelines(lines)

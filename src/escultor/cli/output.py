@@ -200,7 +200,7 @@ def _parts(error: BaseException) -> tuple[dict[str, Any], int]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises StoreError when the disk refuses."""
-    from escultor.store.files import whole
+    from escultor.store.files import atomic_write
 
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(text, encoding="utf-8")

@@ -136,7 +136,7 @@ def write_pages(folder: Path, record: DecisionRecord) -> None:
         "verdict.md": markdown(page),
     }
     for name, text in texts.items():
-        with files.whole(folder / name) as draft:
+        with files.atomic_write(folder / name) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
 
 

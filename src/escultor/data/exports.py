@@ -10,7 +10,7 @@ from typing import Any
 
 from escultor.data.jsonl_rows import TrainingItem, row_of
 from escultor.errors import DataError, InputError
-from escultor.store.files import whole
+from escultor.store.files import atomic_write
 from escultor.types import Document, Example, Messages, Pair, UnpairedExample
 
 GROUP_ROWS = 10_000  # of a Parquet row group
@@ -68,7 +68,7 @@ def export(items: Iterable[TrainingItem], format: str, out: Path) -> int:
     if format not in FORMATS:
         raise InputError("no such format", repr(format), ", ".join(FORMATS))
     rows = map(FORMATS[format], items)
-    with whole(out) as draft:
+    with atomic_write(out) as draft:
         return _write_parquet(rows, draft) if format == "parquet" else _write_jsonl(rows, draft)
 
 

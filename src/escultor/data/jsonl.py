@@ -36,7 +36,7 @@ from escultor.data.jsonl_rows import (
 )
 from escultor.errors import DataError
 from escultor.ids import hash_value
-from escultor.store.files import whole
+from escultor.store.files import atomic_write
 from escultor.strict_json import JsonObject
 from escultor.types import Document, Example, Pair, RowKind, UnpairedExample
 
@@ -115,7 +115,7 @@ def write_jsonl(path: Path, items: Iterable[TrainingItem]) -> int:
         raise DataError("no such item in a file", type(first).__name__, KINDS)
     reader = Reader(path, kind)
     number = 0
-    with whole(path) as draft, draft.open("wb") as file:
+    with atomic_write(path) as draft, draft.open("wb") as file:
         for number, item in enumerate(chain((first,), items), 1):
             file.write(_line(reader, number, item))
     return number

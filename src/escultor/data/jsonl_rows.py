@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, get_args
 
-from escultor.errors import say
+from escultor.errors import format_message
 from escultor.ids import hash_value
 from escultor.strict_json import JsonObject, no_constant
 from escultor.types import (
@@ -40,7 +40,7 @@ class Fault(Exception):
     """A row is broken; the arguments are the parts of an error message."""
 
     def __str__(self) -> str:
-        return say(*self.args)
+        return format_message(*self.args)
 
 
 class Skip(Exception):

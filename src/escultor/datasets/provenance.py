@@ -17,7 +17,7 @@ import numpy as np
 
 from escultor.store import Store
 from escultor.store.erasing import FEEDBACK, INTERACTION, digest
-from escultor.store.files import whole
+from escultor.store.files import atomic_write
 from escultor.types import Checkpoint, DatasetVersion
 
 ITEM = "item"  # a row of another dataset can be a parent too
@@ -53,7 +53,7 @@ def derived_from(store: Store, erasures: Iterable[str]) -> DerivedArtifacts:
     Works from the hashes that an erasure leaves, so that it can be repeated at any time. Raises StoreError
     if a dataset's blob is missing or cannot be read.
     """
-    wanted = _numbers(store.log.digests_of(list(erasures)))
+    wanted = _numbers(store.log.erased_digests(list(erasures)))
     every = {d.hash: d for _, d in store.log.read(DatasetVersion)}
     datasets: dict[str, DatasetVersion] = {}
     while wanted.size:
@@ -101,7 +101,7 @@ def _index(store: Store, blob: str) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):  # not built yet, or truncated when a process ended
         index = np.unique(np.fromiter(_all_numbers(store, blob), np.uint64))
-        with whole(path) as draft, draft.open("wb") as file:
+        with atomic_write(path) as draft, draft.open("wb") as file:
             np.save(file, index, allow_pickle=False)
         return index
 

@@ -70,7 +70,7 @@ def convert(store: Store, settings: FeedbackRules, query: SelectionQuery) -> Con
             version = hash_value([held_out, _code()])
             rows, blobs = write_rows(store, selection, guard, index.last_blobs(version))
             # Texts that were erased while they were read may be among the rows: then all is made again.
-            if not any(store.log.lean(Erasure, cursor)):
+            if not any(store.log.raw_pages(Erasure, cursor)):
                 break
         selection.notes += phrase_notes(selection, store.log)
         section = summarise(selection)
@@ -131,6 +131,6 @@ def write(store: Store, conversion: Conversion, out: Path) -> dict[str, Path]:
     for kind in KINDS:
         if conversion.rows[kind]:
             paths[kind] = out.with_name(f"{out.stem}.{kind}{out.suffix}")
-            with files.whole(paths[kind]) as draft:
+            with files.atomic_write(paths[kind]) as draft:
                 files.copy_file(store.blobs.file(conversion.blobs[kind]), draft)
     return paths

@@ -79,13 +79,15 @@ class FeedbackIndex:
         In three transactions: the events, the standings that they change, and the drafts. A process that is
         killed leaves the last one that was finished; the next call goes on from there.
         """
-        until = log.end()
+        until = log.last_seq()
         with self._transaction():
             cursor = self._cursor(log)
             if until > cursor:
                 self._read(log, cursor, until)
         if self._get("settled") != str(until):
-            released = {body["target"] for page in log.lean(QuarantineOverride, 0, until) for _, body in page}
+            released = {
+                body["target"] for page in log.raw_pages(QuarantineOverride, 0, until) for _, body in page
+            }
             self._settle(frozenset(released), until)
         return until
 
@@ -116,7 +118,7 @@ class FeedbackIndex:
         return cursor
 
     def _read(self, log: Log, cursor: int, until: int) -> None:
-        for page in log.lean(Erasure, cursor, until):
+        for page in log.raw_pages(Erasure, cursor, until):
             self._erase([body for _, body in page])
             self._put("erased", str(page[-1][0]))
         fold = Fold(self.file, self._get("standings") is None)

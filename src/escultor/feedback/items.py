@@ -83,9 +83,9 @@ def _read_texts(handles: Iterable[DraftHandle], bodies: BodySource) -> dict[str,
     corrected = [d.chosen for d in drafts.values() if d.rule == CORRECTION_RULE]
     ids = {id for d in drafts.values() for id in (d.answer, d.rejected) if id}
     ids |= {d.chosen for d in drafts.values() if d.rule != CORRECTION_RULE}
-    answers = bodies.lean_by_id(Interaction, sorted(ids))
+    answers = bodies.raw_by_id(Interaction, sorted(ids))
     text_of: dict[str, str] = {id: body["answer"] for id, body in answers.items()} | {"": ""}
-    corrections = bodies.lean_by_id(Feedback, corrected)
+    corrections = bodies.raw_by_id(Feedback, corrected)
     texts = {}
     for id, draft in drafts.items():
         body = answers.get(draft.answer)
@@ -128,7 +128,7 @@ def write_rows(
     with ProcessPool(worker_count(n), WriterContext(store.log, last_rows, guard)) as pool:
         for kind in KINDS:
             lost: set[str] = set()
-            blobs[kind] = store.blobs.put_pieces(_all_lines(pool, kind, selection, lost))
+            blobs[kind] = store.blobs.put_chunks(_all_lines(pool, kind, selection, lost))
             selection.chosen[kind] = [s for s in selection.chosen[kind] if s.id not in lost]
             rows[kind] = len(selection.chosen[kind])
     return rows, blobs

@@ -46,8 +46,8 @@ def held_events(
     where, values = _held_by(index, entry)
     query = f"{_EVENTS} {where} order by time desc, id desc limit :limit"
     rows = index.file.execute(query, values | {"limit": limit}).fetchall()
-    answers = bodies.lean_by_id(Interaction, sorted({target for *_, target in rows}))
-    corrections = bodies.lean_by_id(Feedback, [id for id, _, said, _ in rows if said == CORRECTION])
+    answers = bodies.raw_by_id(Interaction, sorted({target for *_, target in rows}))
+    corrections = bodies.raw_by_id(Feedback, [id for id, _, said, _ in rows if said == CORRECTION])
     events = []
     for id, time, said, target in rows:
         body = answers.get(target, {"messages": [], "answer": ""})

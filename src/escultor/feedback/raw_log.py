@@ -114,12 +114,12 @@ def worker_count(n: int) -> int:
 def read_range(log: Log, bounds: tuple[int, int]) -> LogBatch:
     """What entries `after` < seq <= `until` of the log hold, where `bounds` = (after, until)."""
     batch = LogBatch()
-    for page in log.lean(Feedback, *bounds):
+    for page in log.raw_pages(Feedback, *bounds):
         batch.newest = page[-1][0]
         batch.counts["feedback events"] += len(page)
         for seq, body in page:
             batch.add(seq, body)
-    for page in log.lean(Interaction, *bounds, REGENERATED):
+    for page in log.raw_pages(Interaction, *bounds, REGENERATED):
         batch.add_regenerations([body for _, body in page])
     return batch
 
@@ -127,7 +127,7 @@ def read_range(log: Log, bounds: tuple[int, int]) -> LogBatch:
 @no_cycle_collection()
 def read_answers(log: Log, ids: Sequence[str]) -> list[RatedAnswer]:
     """The rows of those of these answers that the log holds."""
-    return [answer_row(body) for body in log.lean_by_id(Interaction, ids).values()]
+    return [answer_row(body) for body in log.raw_by_id(Interaction, ids).values()]
 
 
 def answer_row(body: dict[str, Any]) -> RatedAnswer:

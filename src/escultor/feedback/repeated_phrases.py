@@ -74,7 +74,7 @@ def _sample(drafts: Sequence[Draft]) -> list[Draft]:
 def _trained_texts(drafts: Sequence[Draft], bodies: BodySource) -> Iterator[TrainedText]:
     corrected = [d.chosen for d in drafts if d.rule == CORRECTION_RULE]
     ids = {d.answer for d in drafts} | {d.chosen for d in drafts if d.rule != CORRECTION_RULE}
-    answers, corrections = bodies.lean_by_id(Interaction, sorted(ids)), bodies.lean_by_id(Feedback, corrected)
+    answers, corrections = bodies.raw_by_id(Interaction, sorted(ids)), bodies.raw_by_id(Feedback, corrected)
     for draft in drafts:
         if draft.answer not in answers:
             continue

@@ -32,7 +32,7 @@ HASHED_KINDS: dict[ItemKind, str] = {"example": "example", "pair": "pair", "unpa
 class BodySource(Protocol):
     """Where texts are looked up, such as `escultor.store.log.Log`."""
 
-    def lean_by_id(self, noun: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]: ...
+    def raw_by_id(self, record_type: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]: ...
 
 
 class InMemorySource:
@@ -44,8 +44,8 @@ class InMemorySource:
             Feedback: {f.id: plain(f) for f in feedback},
         }
 
-    def lean_by_id(self, noun: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        bodies = self._bodies[noun]
+    def raw_by_id(self, record_type: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        bodies = self._bodies[record_type]
         return {id: bodies[id] for id in ids if id in bodies}
 
 
@@ -150,8 +150,8 @@ def _edits(
 def _compare(drafts: Sequence[Draft], bodies: BodySource) -> list[CorrectionEdit]:
     """The corrections compared with what they correct, unless erased. An empty one changes nothing."""
     answer_of = {draft.chosen: draft.answer for draft in drafts}
-    corrections = bodies.lean_by_id(Feedback, list(answer_of))
-    answers = bodies.lean_by_id(Interaction, list(answer_of.values()))
+    corrections = bodies.raw_by_id(Feedback, list(answer_of))
+    answers = bodies.raw_by_id(Interaction, list(answer_of.values()))
     edits = []
     for id, answer in answer_of.items():
         if id in corrections and answer in answers:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from escultor.errors import ModelError, PlaceError
+from escultor.errors import LocationError, ModelError
 from escultor.model.loaded import Loaded
-from escultor.store.blobs import beside, tree_hash
+from escultor.store.blobs import sibling_tree, tree_hash
 
 BUILT_IN = "escultor-base"
 BUILT_IN_PATH = Path(__file__).parents[1] / "assets" / BUILT_IN
@@ -63,7 +63,7 @@ def base_folder(path: Path) -> Path:
     try:
         name = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
         expected = base_hash(path)
-        base = (beside(path, expected) if expected else None) or resolve(name)
+        base = (sibling_tree(path, expected) if expected else None) or resolve(name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = f"put its base there, or name another folder in {path / ADAPTER_CONFIG}"
         raise ModelError(f"the base of the adapter in {path} is not there", error, remedy=remedy) from error
@@ -80,7 +80,7 @@ def base_folder(path: Path) -> Path:
 def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
     """Write weights (in `dtype`, default as they are) and tokenizer, whole or not at all.
 
-    Raises PlaceError when the disk refuses; nothing half-written is left.
+    Raises LocationError when the disk refuses; nothing half-written is left.
     """
     with replace_folder(folder) as temporary:
         state = loaded.model.state_dict()
@@ -95,7 +95,7 @@ def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
 def replace_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that replaces `folder` when the block ends without an error.
 
-    Raises PlaceError when the disk refuses; nothing half-written is left.
+    Raises LocationError when the disk refuses; nothing half-written is left.
     """
     disable_progress_bars()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     except Exception as error:  # safetensors raises its own kinds when a disk is full
         shutil.rmtree(temporary, ignore_errors=True)
-        raise PlaceError(
+        raise LocationError(
             f"the model could not be written to {folder}", error, remedy="free disk space"
         ) from error
 

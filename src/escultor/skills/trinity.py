@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from escultor.errors import DataError, InputError
-from escultor.store.files import whole
+from escultor.store.files import atomic_write
 from escultor.strict_json import keys_once
 from escultor.types import Message, Messages, Role
 
@@ -99,7 +99,7 @@ def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime |
         remedy = "give another folder, or move it"
         raise InputError(f"{there[0]} is there already", "a file", "a new one", remedy)
     for path, text in zip(paths, texts.values(), strict=True):
-        with whole(path) as draft:
+        with atomic_write(path) as draft:
             draft.write_text(text, encoding="utf-8")
     return paths
 

@@ -43,7 +43,7 @@ def tree_hash(folder: Path) -> str:
         return _identity(Entry(name, hash_file(path), 0) for name, path in files.listed(folder))
 
 
-def beside(folder: Path, tree: str) -> Path | None:
+def sibling_tree(folder: Path, tree: str) -> Path | None:
     """The folder of another tree in the store of which `folder` holds one; None where it is in no store, or
     the store does not hold that tree whole."""
     if folder.name != FILES or len(folder.parents) < 3:
@@ -74,7 +74,7 @@ class Blobs:
                     self._place(draft, path)
         return hash
 
-    def put_pieces(self, pieces: Iterable[bytes]) -> str:
+    def put_chunks(self, pieces: Iterable[bytes]) -> str:
         """Store pieces one behind the other as `put_bytes` would their sum, one in memory at a time."""
         with files.explained("store bytes in", self.root), files.temporary(self._partial) as draft:
             hash = files.write_pieces(draft, pieces)

@@ -1,4 +1,4 @@
-"""Nouns as JSON text and back, exactly: a body names its variant and decodes to an equal noun."""
+"""Records as JSON text and back: a body names its type and decodes to an equal record."""
 
 from __future__ import annotations
 
@@ -12,39 +12,36 @@ from pydantic_core import PydanticSerializationError, to_json
 from escultor.errors import DataError, StoreError
 from escultor.store.kinds import RecordKind, kind_of_instance
 
-VARIANT = "_"  # the key of a body that names its variant
+VARIANT = "_"  # the key of a body that names the type
 
 
-def encode(noun: object) -> str:
-    """The body of a noun: its fields as JSON, led by the name of its variant.
+def encode(record: object) -> str:
+    """The body of a record: the name of its type, then its fields, as JSON.
 
-    Raises DataError when the noun holds what would not come back as it went in (a value of another
-    type than its field's, a tuple or object inside a Step's result, text that is not Unicode): an
-    entry that cannot be read must not enter a log from which nothing is ever removed.
+    Raises DataError for a record that would be read back changed (a value of another type than its field's,
+    a tuple or object inside a Step's result, text that is not Unicode): an entry that cannot be read must
+    not enter a log that is never edited.
     """
-    kind, name = kind_of_instance(noun), type(noun).__name__
+    kind, name = kind_of_instance(record), type(record).__name__
     try:
-        fields = to_json(noun, inf_nan_mode="constants").decode()
-        # Every noun has fields, so the variant's name is followed by a comma.
+        fields = to_json(record, inf_nan_mode="constants").decode()
+        # Every record has fields, so the type's name is followed by a comma.
         body = f'{{"{VARIANT}":"{name}",{fields[1:]}'
-        if same(_adapter(kind).validate_json(body), noun):
+        if same(_adapter(kind).validate_json(body), record):
             return body
-        problem = "it would come back changed"
+        problem = "it would be read back changed"
     except (PydanticSerializationError, ValidationError) as error:
         problem = _short(error)
     raise DataError(
         f"a {name} cannot be written to the log",
         problem,
         "the types of its fields; in free-form fields text, numbers, booleans, null, lists and dicts",
-        f"correct the {name} {kind.id(noun)!r}",
+        f"correct the {name} {kind.id(record)!r}",
     )
 
 
 def decode(kind: RecordKind, body: str) -> Any:
-    """The noun that a body holds.
-
-    Raises StoreError when the body is not one of the kind's variants.
-    """
+    """The record that a body holds. Raises StoreError for a body of none of the kind's types."""
     try:
         return _adapter(kind).validate_json(body)
     except ValidationError as error:
@@ -56,16 +53,16 @@ def decode(kind: RecordKind, body: str) -> Any:
         ) from error
 
 
-def same(one: object, other: object) -> bool:
-    """Whether two nouns say the same; not-a-number, unlike in Python, equals itself here."""
-    return one == other or repr(one) == repr(other)
+def same(a: object, b: object) -> bool:
+    """Whether two records are equal; unlike in Python, not-a-number equals itself."""
+    return a == b or repr(a) == repr(b)
 
 
 @cache
 def _adapter(kind: RecordKind) -> TypeAdapter[Any]:
-    """One reader per kind: a sum type is told apart by the variant's name, never by its shape."""
+    """The reader of a kind. The types of a union are told apart by name, never by their fields."""
     if len(kind.variants) == 1:
-        return TypeAdapter(kind.noun)
+        return TypeAdapter(kind.record_type)
     tagged: Any = reduce(operator.or_, (Annotated[v, Tag(v.__name__)] for v in kind.variants))
     union: Any = Annotated[tagged, Discriminator(_variant)]
     return TypeAdapter(union)

@@ -1,12 +1,10 @@
-"""Erasure: the one way out of the log, and the hashes that keep what left from coming back.
+"""Erasure, the only way out of the log, and the hashes that keep erased records from being recorded again.
 
-Entries leave when a person (a subject) requests it, or when the retention of an interaction is over.
-
-Of a person (a subject) go: every interaction of theirs, everything they said about anybody's answers,
-and whatever anybody said about the interactions that go, since a correction quotes them and a verdict
-on nothing says nothing; a choice goes with any of its answers. What others asked stays, also where it
-continues from an answer that goes. Of an interaction whose retention is over go its row and whatever anybody
-said about it.
+Records leave when a person (a subject) requests it, or when the retention of an interaction is over. Erasing
+a subject removes their interactions, their feedback on anybody's answers, and all feedback on the removed
+interactions: a correction quotes them, and a rating of nothing means nothing. A choice is removed with any of
+its answers. Interactions of others stay, even those that continue from a removed answer. An interaction whose
+retention is over is removed with all feedback on it.
 """
 
 from __future__ import annotations
@@ -26,15 +24,15 @@ from escultor.store.tables import erased, log, mention
 from escultor.types import Erasure
 
 INTERACTION, PENDING, FEEDBACK = "interaction", "pending", "feedback"
-CHUNK = 500  # values in one statement
+BATCH = 500  # values in one statement
 RETENTION = "retention"  # who asked for an erasure that no person asked for
 _RETAIN_UNTIL = '"retain_until":'  # in a body; JSON escapes quotes, so that no text of a user contains it
 _NUMBER = re.compile(r"[-+0-9.eE]+")
 
 T = TypeVar("T")
 _many = bindparam("many", expanding=True)
-_OWN = select(log.c.seq, log.c.kind, log.c.id)  # of whatever kind: people stand in `subject` alone
-_ABOUT = select(log.c.seq, log.c.kind, log.c.id).where(
+_COLUMNS = select(log.c.seq, log.c.kind, log.c.id)
+_FEEDBACK_ABOUT = _COLUMNS.where(
     log.c.kind == FEEDBACK,
     log.c.seq.in_(
         select(log.c.seq)
@@ -42,18 +40,17 @@ _ABOUT = select(log.c.seq, log.c.kind, log.c.id).where(
         .union_all(select(mention.c.seq).where(mention.c.about.in_(_many)))
     ),
 )
-_KNOWN = select(erased.c.digest).where(erased.c.digest.in_(_many))
-_LEAVE = (delete(mention).where(mention.c.seq.in_(_many)), delete(log).where(log.c.seq.in_(_many)))
+_ERASED = select(erased.c.digest).where(erased.c.digest.in_(_many))
+_DELETE = (delete(mention).where(mention.c.seq.in_(_many)), delete(log).where(log.c.seq.in_(_many)))
 
 
 def digest(kind: str, id: str) -> str:
-    """What is kept of the id of an erased entry: ids of the gateway are long and random, so that the
-    hash does not give them away."""
+    """The hash kept of an erased record's id. Ids are long and random, so it does not reveal them."""
     return hash_bytes(f"{kind}\0{id}".encode())
 
 
 def digests(row: Mapping[str, Any], mentions: Iterable[str]) -> Iterator[str]:
-    """What a new entry must not be, or be about."""
+    """The digests of the records that a new row is, or is about; none of them may have been erased."""
     if row["subject"] is not None:
         yield digest(row["kind"], row["id"])
     if row["kind"] == PENDING:
@@ -64,31 +61,32 @@ def digests(row: Mapping[str, Any], mentions: Iterable[str]) -> Iterator[str]:
             yield digest(INTERACTION, answer)
 
 
-def known(connection: Connection, found: Sequence[str]) -> set[str]:
-    """Those of the digests that belong to erased entries."""
-    gone: set[str] = set()
-    for some in _chunks(found):
-        gone.update(connection.execute(_KNOWN, {"many": some}).scalars())
-    return gone
+def erased_among(connection: Connection, candidates: Iterable[str]) -> set[str]:
+    """Those of the digests that belong to erased records."""
+    batches = (connection.execute(_ERASED, {"many": batch}).scalars() for batch in _batches(candidates))
+    return {digest for batch in batches for digest in batch}
 
 
 def digests_of(connection: Connection, erasures: Iterable[str]) -> list[str]:
     """The digests of what these erasures removed."""
     query = select(erased.c.digest).where(erased.c.erasure.in_(_many))
-    return [d for some in _chunks(erasures) for d in connection.execute(query, {"many": some}).scalars()]
+    batches = (connection.execute(query, {"many": batch}).scalars() for batch in _batches(erasures))
+    return [digest for batch in batches for digest in batch]
 
 
 def erase(connection: Connection, subject: str, by: str) -> Erasure:
-    """Delete the entries of a subject and the feedback on its answers, inside the caller's transaction. The
-    Erasure is returned and still has to be appended."""
-    own = connection.execute(_OWN.where(log.c.subject == subject)).all()
+    """Delete a subject's records and the feedback on them, inside the caller's transaction.
+
+    Returns the Erasure that describes this; the caller appends it.
+    """
+    own = connection.execute(_COLUMNS.where(log.c.subject == subject)).all()
     erasure = Erasure(new_id("erasure"), time.time(), subject, by, {})
     return _remove(connection, own, erasure, "feedback of others")
 
 
 def expired(connection: Connection, now: float, after: int) -> tuple[list[int], int]:
-    """The entries behind number `after` that hold an interaction whose `retain_until` is at most `now`, and
-    the number up to which no entry has a `retain_until` that is still to come."""
+    """Sequence numbers behind `after` of interactions whose `retain_until` is at most `now`, and the number
+    up to which no record has a `retain_until` that is still to come."""
     find = func.strpos if connection.dialect.name == "postgresql" else func.instr
     start = find(log.c.body, _RETAIN_UNTIL)
     end = connection.execute(select(func.max(log.c.seq))).scalar() or 0
@@ -99,45 +97,50 @@ def expired(connection: Connection, now: float, after: int) -> tuple[list[int], 
         log.c.body.not_like(f"%{_RETAIN_UNTIL}null%"),  # several times faster than `find`, so it comes first
         start > 0,
     )
-    over, first_to_come = [], end + 1
+    over, first_pending = [], end + 1
     for row in connection.execute(query):
         number = _NUMBER.match(row.until)
         if number and float(number[0]) <= now:
             over.append(row.seq)
         else:
-            first_to_come = min(first_to_come, row.seq)
-    return sorted(over), first_to_come - 1
+            first_pending = min(first_pending, row.seq)
+    return sorted(over), first_pending - 1
 
 
 def purge(connection: Connection, seqs: Sequence[int], now: float) -> Erasure | None:
-    """Delete expired entries and the feedback on them, inside the caller's transaction; None where another
-    process did. The Erasure, whose time is `now`, is returned and still has to be appended."""
-    own = connection.execute(_OWN.where(log.c.seq.in_(_many)), {"many": seqs}).all()
+    """Delete expired records and the feedback on them, inside the caller's transaction.
+
+    Returns the Erasure that describes this, at time `now`, which the caller appends; None where another
+    process deleted them first.
+    """
+    own = connection.execute(_COLUMNS.where(log.c.seq.in_(_many)), {"many": seqs}).all()
     erasure = Erasure(new_id("erasure"), now, "", RETENTION, {})
     return _remove(connection, own, erasure, FEEDBACK) if own else None
 
 
 def _remove(connection: Connection, own: Sequence[Any], erasure: Erasure, others: str) -> Erasure:
-    """Delete entries and the feedback on their answers, which is counted under `others`; the erasure with its
-    counts."""
-    gone = {row.seq: (row.kind, row.id) for row in own}
+    """Delete records and the feedback on their answers, which is counted under `others`.
+
+    Returns the erasure with its counts.
+    """
+    removed = {row.seq: row for row in own}
     counts = Counter({INTERACTION: 0, FEEDBACK: 0} | Counter(row.kind for row in own))
-    # An answer that was begun and has no row yet is one too.
+    # All kinds but feedback: a pending interaction is an answer too.
     answers = {row.id for row in own if row.kind != FEEDBACK}
-    for some in _chunks(answers):
-        gone |= {row.seq: (row.kind, row.id) for row in connection.execute(_ABOUT, {"many": some})}
-    counts[others] += len(gone) - len(own)
-    left = {digest(kind, id) for kind, id in gone.values()} | {digest(INTERACTION, id) for id in answers}
-    left -= known(connection, list(left))  # a pending record may have left before its row
-    for some in _chunks(left):
-        connection.execute(insert(erased), [{"digest": d, "erasure": erasure.id} for d in some])
-    for some in _chunks(gone):
-        for statement in _LEAVE:
-            connection.execute(statement, {"many": some})
+    for batch in _batches(answers):
+        removed |= {row.seq: row for row in connection.execute(_FEEDBACK_ABOUT, {"many": batch})}
+    counts[others] += len(removed) - len(own)
+    new = {digest(row.kind, row.id) for row in removed.values()} | {digest(INTERACTION, id) for id in answers}
+    new -= erased_among(connection, new)  # a pending record may have been removed before its interaction
+    for batch in _batches(new):
+        connection.execute(insert(erased), [{"digest": each, "erasure": erasure.id} for each in batch])
+    for batch in _batches(removed):
+        for statement in _DELETE:
+            connection.execute(statement, {"many": batch})
     return replace(erasure, counts=dict(counts))
 
 
-def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
+def _batches(values: Iterable[T]) -> Iterator[list[T]]:
     values = iter(values)
-    while some := list(islice(values, CHUNK)):
-        yield some
+    while batch := list(islice(values, BATCH)):
+        yield batch

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from escultor.errors import DataError, PlaceError, StoreError
+from escultor.errors import DataError, LocationError, StoreError
 from escultor.ids import HASH_LENGTH, new_id
 
 PIECE = 1 << 20  # bytes held in memory while copying
@@ -35,14 +35,14 @@ def explained(doing: str, place: Path) -> Iterator[None]:
 
 def _refused(what: str, error: OSError) -> StoreError:
     remedy = _REMEDIES.get(error.errno or 0, "check the disk, then try again")
-    kind = PlaceError if error.errno in _FULL else StoreError
+    kind = LocationError if error.errno in _FULL else StoreError
     return kind(what, error, None, remedy)
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A draft beside `path`, to be written; it takes the place of `path`, synced, when all of it is there,
-    and is removed otherwise. Raises StoreError (PlaceError where the disk is full)."""
+    and is removed otherwise. Raises StoreError (LocationError where the disk is full)."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

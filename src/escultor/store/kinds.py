@@ -1,4 +1,4 @@
-"""The kinds of entry the log holds: for each, its variants and the columns it is found by."""
+"""The kinds of record the log holds: for each, its types and the columns it is found by."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from escultor.types import (
 )
 
 
-def _nothing(noun: Any) -> None:
-    """The column stays empty."""
+def _empty(record: Any) -> None:
+    """An empty column."""
 
 
 def _shown(event: Any) -> tuple[str, ...]:
@@ -44,81 +44,78 @@ def _shown(event: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RecordKind:
-    """How one noun is filed. A column read by `_nothing` stays empty; an empty time is the append's."""
+    """How one type of record is stored: the columns, as functions of a record.
+
+    A record without a time gets the time of its append.
+    """
 
     name: str
-    noun: Any  # a class, or a union of classes
-    target: Callable[[Any], str | None]  # what the entry is about
-    subject: Callable[[Any], str | None] = _nothing  # the person or system it came from
-    id: Callable[[Any], str] = lambda noun: noun.id
-    time: Callable[[Any], float | None] = lambda noun: noun.time
-    mentions: Callable[[Any], tuple[str, ...]] = lambda noun: ()  # what else it is about, and found by
+    record_type: Any  # a class, or a union of classes
+    target: Callable[[Any], str | None]  # what the record is about
+    subject: Callable[[Any], str | None] = _empty  # the person or system it came from
+    id: Callable[[Any], str] = lambda record: record.id
+    time: Callable[[Any], float | None] = lambda record: record.time
+    mentions: Callable[[Any], tuple[str, ...]] = lambda record: ()  # further targets, by which it is found
 
     @property
     def variants(self) -> tuple[type, ...]:
-        """The classes of the sum type; the class itself for a plain noun."""
-        return self.noun.__args__ if isinstance(self.noun, builtin.UnionType) else (self.noun,)
+        """The classes of a union; otherwise the one class."""
+        union = isinstance(self.record_type, builtin.UnionType)
+        return self.record_type.__args__ if union else (self.record_type,)
 
 
 KINDS = (
-    RecordKind("interaction", Interaction, target=lambda n: n.version, subject=lambda n: n.subject),
+    RecordKind("interaction", Interaction, target=lambda r: r.version, subject=lambda r: r.subject),
     RecordKind(
         "pending",
         PendingInteraction,
-        target=lambda n: n.interaction.version,
-        subject=lambda n: n.interaction.subject,
-        id=lambda n: n.interaction.id,
-        time=lambda n: n.interaction.time,
+        target=lambda r: r.interaction.version,
+        subject=lambda r: r.interaction.subject,
+        id=lambda r: r.interaction.id,
+        time=lambda r: r.interaction.time,
     ),
-    RecordKind("feedback", Feedback, target=target_of, subject=lambda n: n.subject, mentions=_shown),
-    RecordKind("dataset", DatasetVersion, target=lambda n: n.name, id=lambda n: n.hash, time=_nothing),
-    RecordKind("held_out", HeldOut, target=lambda n: n.name, time=_nothing),
-    RecordKind("review", Review, target=lambda n: n.dataset),
-    RecordKind("checkpoint", Checkpoint, target=lambda n: n.name, time=_nothing),
-    RecordKind("suite", Suite, target=lambda n: n.name, time=_nothing),
-    RecordKind("scores", Scores, target=lambda n: n.checkpoint, time=_nothing),
+    RecordKind("feedback", Feedback, target=target_of, subject=lambda r: r.subject, mentions=_shown),
+    RecordKind("dataset", DatasetVersion, target=lambda r: r.name, id=lambda r: r.hash, time=_empty),
+    RecordKind("held_out", HeldOut, target=lambda r: r.name, time=_empty),
+    RecordKind("review", Review, target=lambda r: r.dataset),
+    RecordKind("checkpoint", Checkpoint, target=lambda r: r.name, time=_empty),
+    RecordKind("suite", Suite, target=lambda r: r.name, time=_empty),
+    RecordKind("scores", Scores, target=lambda r: r.checkpoint, time=_empty),
     RecordKind(
-        "verdict",
-        Verdict,
-        target=lambda n: n.because.candidate,
-        id=lambda n: n.because.id,
-        time=_nothing,
+        "verdict", Verdict, target=lambda r: r.because.candidate, id=lambda r: r.because.id, time=_empty
     ),
-    RecordKind("deployment", Deployment, target=lambda n: n.aliases.get("champion")),
-    RecordKind("health", Health, target=lambda n: n.version, id=hash_value, time=lambda n: n.until),
-    RecordKind("alert", Alert, target=lambda n: n.rule),
-    RecordKind("plan", Plan, target=lambda n: n.because),
-    RecordKind("erasure", Erasure, target=lambda n: n.subject),
+    RecordKind("deployment", Deployment, target=lambda r: r.aliases.get("champion")),
+    RecordKind("health", Health, target=lambda r: r.version, id=hash_value, time=lambda r: r.until),
+    RecordKind("alert", Alert, target=lambda r: r.rule),
+    RecordKind("plan", Plan, target=lambda r: r.because),
+    RecordKind("erasure", Erasure, target=lambda r: r.subject),
     RecordKind("key", KeyEvent, target=lambda n: getattr(n, "key", None)),
-    RecordKind("quarantine_override", QuarantineOverride, target=lambda n: n.target),
-    RecordKind("step", Step, target=lambda n: n.name, id=lambda n: n.key),
+    RecordKind("quarantine_override", QuarantineOverride, target=lambda r: r.target),
+    RecordKind("step", Step, target=lambda r: r.name, id=lambda r: r.key),
 )
-_BY_NOUN = {kind.noun: kind for kind in KINDS}
+_BY_TYPE = {kind.record_type: kind for kind in KINDS}
 _BY_VARIANT = {variant: kind for kind in KINDS for variant in kind.variants}
 
 
-def kind_of(noun: Any) -> RecordKind:
+def kind_of(record_type: Any) -> RecordKind:
     """The kind of a class or union, such as `Interaction` or `Feedback`.
 
-    Raises InputError for anything the log does not hold, and for a lone variant of a union.
+    Raises InputError for a type the log does not hold, and for a single class of a union.
     """
-    if (kind := _BY_NOUN.get(noun)) is not None:
+    if (kind := _BY_TYPE.get(record_type)) is not None:
         return kind
-    known = ", ".join(getattr(each.noun, "__name__", each.name.title()) for each in KINDS)
-    name = getattr(noun, "__name__", repr(noun))
-    if (whole := _BY_VARIANT.get(noun)) is not None:
-        remedy = f"read {whole.name.title()} and keep the {name} entries"
-        raise InputError("a single variant is no kind of entry", name, known, remedy)
-    raise InputError("the log holds no such noun", name, known)
+    known = ", ".join(getattr(each.record_type, "__name__", each.name.title()) for each in KINDS)
+    name = getattr(record_type, "__name__", repr(record_type))
+    if (union := _BY_VARIANT.get(record_type)) is not None:
+        remedy = f"read {union.name.title()} and keep the {name} records"
+        raise InputError("the log reads whole unions, not one of their types", name, known, remedy)
+    raise InputError("the log holds no records of this type", name, known)
 
 
-def kind_of_instance(noun: object) -> RecordKind:
-    """The kind under which a noun is filed.
-
-    Raises InputError for an object the log does not hold.
-    """
-    kind = _BY_VARIANT.get(type(noun))
+def kind_of_instance(record: object) -> RecordKind:
+    """The kind of a record. Raises InputError for an object the log does not hold."""
+    kind = _BY_VARIANT.get(type(record))
     if kind is None:
         known = ", ".join(variant.__name__ for variant in _BY_VARIANT)
-        raise InputError("the log holds no such noun", type(noun).__name__, known)
+        raise InputError("the log holds no records of this type", type(record).__name__, known)
     return kind

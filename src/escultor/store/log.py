@@ -1,7 +1,7 @@
-"""The log: every noun that is recorded, in one table, in the order it was recorded.
+"""The log: all records in one table, in the order in which they were appended.
 
-Nothing is ever updated, and nothing deleted but on the request of whom it is about (`erase`); what holds
-now is a fold of the entries.
+Nothing is ever updated, and nothing deleted except by `erase`, on the request of the person it is about; the
+present state is a fold of the records.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
-from escultor.store.appending import AppendOutcome, LogRow, append, row_of
+from escultor.store.appending import AppendOutcome, LogRow, append, log_row
 from escultor.store.codec import decode
 from escultor.store.database import connect, name_of, reading, scrub, writing
 from escultor.store.kinds import RecordKind, kind_of
 from escultor.store.tables import log, mention
+from escultor.strict_json import JsonObject
 from escultor.types import Erasure
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 T = TypeVar("T")
-PAGE = 256  # entries held in memory while reading
-LEAN_PAGE, LEAN_IDS = 5000, 2000  # of those read without making nouns: at a time, and looked up by id
+PAGE = 256  # records held in memory while reading
+RAW_PAGE, RAW_IDS = 5000, 2000  # bodies read at a time without making records, and ids looked up at a time
 _c = log.c
 
 
 class Log:
-    """Appends nouns and reads them back. One per process is enough; threads may share it, and a copy that
-    was sent to another process has connections of its own."""
+    """Appends records and reads them back.
+
+    One per process is enough. Threads may share it; a copy sent to another process opens its own connections.
+    """
 
     def __init__(self, engine: Engine):
         """Use `escultor.store.open_store`, which makes sure that the tables are there."""
@@ -43,31 +46,30 @@ class Log:
     def __reduce__(self) -> tuple[Any, tuple[URL]]:
         return _reconnected, (self._engine.url,)
 
-    def append(self, *nouns: object) -> list[int]:
-        """Record nouns in one transaction; they are on disk when this returns their sequence numbers.
+    def append(self, *records: object) -> list[int]:
+        """Record all of `records` in one transaction, or none; on disk when this returns sequence numbers.
 
-        A noun that is already there with the same content is not written again and its number is
-        returned, so a write whose outcome is unknown may be repeated. Raises IdTaken when its id is
-        taken by other content, Erased when it or what it is about was erased (nothing of the call is
-        then kept), StoreError when the store fails, InputError for a noun the log does not hold,
-        DataError for one that could not be read back.
+        A record that is already there with the same content is not written again and its number is returned,
+        so a write whose outcome is unknown may be repeated. Raises IdTaken when an id names other content,
+        Erased when a record, or what it is about, was erased, StoreError when the store fails, InputError for
+        a type the log does not hold, DataError for a record that could not be read back.
         """
-        (outcome,) = self.append_each([nouns])
+        (outcome,) = self.append_each([records])
         if isinstance(outcome, EscultorError):
             raise outcome
         return outcome
 
     def append_each(self, groups: Sequence[Sequence[object]]) -> list[AppendOutcome]:
-        """Record groups of nouns in one transaction, each group wholly or not at all.
+        """Record groups of records in one transaction, each group whole or not at all.
 
-        For each the sequence numbers, or the error `append` would raise for it: the fault of one group
-        keeps no other from being recorded. Raises StoreError when the store fails; nothing is kept then.
+        Returns for each group its sequence numbers or the error that `append` would raise: a group that is
+        refused does not affect the others. Raises StoreError when the store fails; nothing is recorded then.
         """
         outcomes: list[AppendOutcome] = []
         rows: list[list[LogRow]] = []
         for group in groups:
             try:
-                rows.append([row_of(noun) for noun in group])
+                rows.append([log_row(record) for record in group])
                 outcomes.append([])
             except InputError as error:
                 rows.append([])
@@ -78,18 +80,17 @@ class Log:
         return outcomes
 
     def erase(self, subject: str, by: str) -> Erasure:
-        """Remove what a person asked and was answered, what they said, and what others said about those
-        answers; `by` says who asked for it. What remains is returned: an Erasure, and hashes of the ids.
+        """Remove a person's interactions and feedback, and what others said about those answers.
 
-        The entries are gone for every reader when this returns. Their bytes are gone from a SQLite
-        database too. PostgreSQL overwrites them as pages are used again: `VACUUM FULL log` does it at
-        once, locking the table, and its write-ahead log and backups end with their own retention.
-        Raises StoreError when the store fails; where the entries went but a long-running reader kept
-        their bytes in the file, it says so, and erasing again finishes the work.
+        `by` says who asked for it. What remains is the Erasure returned, and hashes of the removed ids. No
+        reader finds the records when this returns. In SQLite their bytes are overwritten too. PostgreSQL
+        overwrites them as pages are reused; `VACUUM FULL log` does it at once, locking the table; its
+        write-ahead log and backups have their own retention. Raises StoreError when the store fails, or when
+        a long-running reader kept bytes of removed records in the file: erasing again then finishes the work.
         """
         with writing(self._engine) as connection:
             erasure = erasing.erase(connection, subject, by)
-            append(connection, [[row_of(erasure)]], [[]])
+            append(connection, [[log_row(erasure)]], [[]])
         scrub(self._engine)
         return erasure
 
@@ -100,69 +101,68 @@ class Log:
         with reading(self._engine) as connection:
             seqs, resume = erasing.expired(connection, now, after)
         erasures: list[Erasure] = []
-        for start in range(0, len(seqs), erasing.CHUNK):
+        for start in range(0, len(seqs), erasing.BATCH):
             with writing(self._engine) as connection:
-                erasure = erasing.purge(connection, seqs[start : start + erasing.CHUNK], now)
+                erasure = erasing.purge(connection, seqs[start : start + erasing.BATCH], now)
                 if erasure is not None:
-                    append(connection, [[row_of(erasure)]], [[]])
+                    append(connection, [[log_row(erasure)]], [[]])
                     erasures.append(erasure)
         if erasures:
             scrub(self._engine)
         return erasures, resume
 
-    def erased(self, noun: TypeForm[T], ids: Collection[str]) -> set[str]:
-        """Those of these ids of a kind that were erased."""
-        kind = kind_of(noun).name
+    def erased(self, record_type: TypeForm[T], ids: Collection[str]) -> set[str]:
+        """Those of these ids of a type that were erased."""
+        kind = kind_of(record_type).name
         digests = {erasing.digest(kind, id): id for id in ids}
         with reading(self._engine) as connection:
-            return {digests[found] for found in erasing.known(connection, list(digests))}
+            return {digests[digest] for digest in erasing.erased_among(connection, digests)}
 
-    def digests_of(self, erasures: Collection[str]) -> list[str]:
-        """The hashes of the ids that these erasures removed; see `escultor.store.erasing.digest`."""
+    def erased_digests(self, erasures: Collection[str]) -> list[str]:
+        """The digests (`escultor.store.erasing.digest`) of the ids that these erasures removed."""
         with reading(self._engine) as connection:
             return erasing.digests_of(connection, erasures)
 
-    def get(self, noun: TypeForm[T], id: str) -> T | None:
-        """The noun with this id, or None."""
-        kind = kind_of(noun)
-        with reading(self._engine) as connection:
-            where = (_c.kind == kind.name, _c.id == id)
-            body = connection.execute(select(_c.body).where(*where)).scalar()
-        return None if body is None else decode(kind, body)
+    def get(self, record_type: TypeForm[T], id: str) -> T | None:
+        """The record of a type with this id, or None."""
+        kind = kind_of(record_type)
+        return self._first(kind, select(_c.body).where(_c.kind == kind.name, _c.id == id))
 
-    def last(self, noun: TypeForm[T]) -> T | None:
-        """The noun of this kind recorded last, or None."""
-        kind = kind_of(noun)
-        query = select(_c.body).where(_c.kind == kind.name).order_by(_c.seq.desc()).limit(1)
+    def last(self, record_type: TypeForm[T]) -> T | None:
+        """The record of a type that was appended last, or None."""
+        kind = kind_of(record_type)
+        return self._first(kind, select(_c.body).where(_c.kind == kind.name).order_by(_c.seq.desc()).limit(1))
+
+    def _first(self, kind: RecordKind, query: Select[Any]) -> Any:
         with reading(self._engine) as connection:
             body = connection.execute(query).scalar()
         return None if body is None else decode(kind, body)
 
-    def count(self, noun: TypeForm[T]) -> int:
-        """How many nouns of this kind are recorded."""
-        query = select(func.count()).select_from(log).where(_c.kind == kind_of(noun).name)
+    def count(self, record_type: TypeForm[T]) -> int:
+        """How many records of a type there are."""
+        query = select(func.count()).select_from(log).where(_c.kind == kind_of(record_type).name)
         with reading(self._engine) as connection:
             return connection.execute(query).scalar_one()
 
     def read(
         self,
-        noun: TypeForm[T],
+        record_type: TypeForm[T],
         after: int = 0,
         limit: int | None = None,
         target: str | None = None,
         subject: str | None = None,
         since: float | None = None,
     ) -> Iterator[tuple[int, T]]:
-        """Sequence number and noun, in the order recorded, beginning behind number `after`.
+        """Sequence numbers and records, in the order appended, beginning behind number `after`.
 
-        `noun` is a class or a sum type (`Interaction`, `Feedback`); `target` and `subject` keep the
-        entries about one thing (of a choice: about any of its answers) or from one person, `since` those
-        whose time is no earlier. Read page by page: memory stays flat, no transaction stays open, and
-        entries appended meanwhile follow. Numbers are given in the order of commits, by all processes:
-        who follows the log by `after` misses nothing.
+        `record_type` is a class or a union (`Interaction`, `Feedback`). `target` keeps the records about one
+        thing (a choice: about any of its answers), `subject` those of one person, `since` those whose time
+        is not earlier. Reads page by page: memory stays flat, no transaction stays open, and records appended
+        meanwhile follow. All processes number records in the order of commits, so a reader that goes on from
+        its last number (`after`) misses nothing.
         """
-        kind = kind_of(noun)
-        # What one thing or person says is little: the planner must not look through the whole kind for it.
+        kind = kind_of(record_type)
+        # One target or person has few records: `concat` keeps the planner from the index over the whole kind.
         narrow = target is not None or subject is not None
         query = select(_c.seq, _c.body).where((_c.kind.concat("") if narrow else _c.kind) == kind.name)
         query = query.order_by(_c.seq)
@@ -173,71 +173,79 @@ class Log:
         query = query.where(_c.time >= since) if since is not None else query
         return self._pages(kind, query, after, limit)
 
-    def lacking(
-        self, noun: TypeForm[T], other: TypeForm[Any], since: float, after: int = 0
+    def unmatched(
+        self, record_type: TypeForm[T], other_type: TypeForm[Any], since: float, after: int = 0
     ) -> list[tuple[int, T]]:
-        """Sequence number and noun of those no older than `since`, behind number `after`, whose id names no
-        entry of the other kind."""
-        kind, there = kind_of(noun), log.alias()
-        answered = select(there.c.seq).where(there.c.kind == kind_of(other).name, there.c.id == _c.id)
+        """Sequence numbers and records of one type for whose ids there is no record of another type.
+
+        Behind number `after`, with times from `since` on.
+        """
+        kind, other = kind_of(record_type), log.alias()
+        match = select(other.c.seq).where(other.c.kind == kind_of(other_type).name, other.c.id == _c.id)
         query = select(_c.seq, _c.body).where(_c.kind == kind.name, _c.seq > after, _c.time >= since)
-        query = query.where(~answered.exists()).order_by(_c.seq)
+        query = query.where(~match.exists()).order_by(_c.seq)
         with reading(self._engine) as connection:
-            return [(seq, decode(kind, body)) for seq, body in connection.execute(query)]
+            return [(row.seq, decode(kind, row.body)) for row in connection.execute(query)]
 
     @property
     def name(self) -> str:
         """The database as a person may see it: the url without its password."""
         return name_of(self._engine)
 
-    def end(self) -> int:
-        """The sequence number of the entry recorded last, of any kind; 0 for an empty log."""
+    def last_seq(self) -> int:
+        """The sequence number of the record appended last, of any type; 0 for an empty log."""
         with reading(self._engine) as connection:
             return connection.execute(select(func.max(_c.seq))).scalar() or 0
 
     def identity(self, seq: int) -> str | None:
-        """Kind and id of the entry with this number, None where there is none: by it a reader that kept a
-        number knows the log again."""
+        """Kind and id of the record with this number, None where there is none.
+
+        A reader that kept both can check that it still follows the same log.
+        """
         with reading(self._engine) as connection:
             row = connection.execute(select(_c.kind, _c.id).where(_c.seq == seq)).first()
-        return None if row is None else f"{row[0]} {row[1]}"
+        return None if row is None else f"{row.kind} {row.id}"
 
-    def lean(
-        self, noun: TypeForm[Any], after: int = 0, until: int | None = None, holding: str | None = None
-    ) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-        """Pages of sequence numbers and bodies as JSON has them, for those who read very many entries and
-        need few of their fields: no noun is made, and what was checked at the append is not checked again.
+    def raw_pages(
+        self,
+        record_type: TypeForm[Any],
+        after: int = 0,
+        until: int | None = None,
+        containing: str | None = None,
+    ) -> Iterator[list[tuple[int, JsonObject]]]:
+        """Pages of sequence numbers and bodies as JSON objects, to read few fields of very many records.
 
-        Behind `after`, up to and with `until`; `holding` keeps the bodies in which this text stands as it
-        is. JSON escapes quotes, so a text with quotes is never found inside what a user wrote.
+        No record is made and nothing is checked again. Behind number `after`, up to and including `until`;
+        `containing` keeps the bodies in which this text occurs. JSON escapes quotes, so a text with quotes
+        never matches what a user wrote.
         """
-        query = select(_c.seq, _c.body).where(_c.kind == kind_of(noun).name).order_by(_c.seq)
+        query = select(_c.seq, _c.body).where(_c.kind == kind_of(record_type).name).order_by(_c.seq)
         query = query.where(_c.seq <= until) if until is not None else query
-        if holding is not None:
+        if containing is not None:
             find = func.strpos if self._engine.dialect.name == "postgresql" else func.instr
-            query = query.where(find(_c.body, holding) > 0)
+            query = query.where(find(_c.body, containing) > 0)
         while True:
             with reading(self._engine) as connection:
-                rows = connection.execute(query.where(_c.seq > after).limit(LEAN_PAGE)).all()
+                rows = connection.execute(query.where(_c.seq > after).limit(RAW_PAGE)).all()
             if rows:
-                yield [(seq, from_json(body)) for seq, body in rows]
-                after = rows[-1][0]
-            if len(rows) < LEAN_PAGE:
+                yield [(row.seq, from_json(row.body)) for row in rows]
+                after = rows[-1].seq
+            if len(rows) < RAW_PAGE:
                 return
 
-    def lean_by_id(self, noun: TypeForm[Any], ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The bodies under these ids, as JSON has them; ids that the log does not hold are left out."""
+    def raw_by_id(self, record_type: TypeForm[Any], ids: Sequence[str]) -> dict[str, JsonObject]:
+        """The bodies of the records with these ids, as JSON objects; ids that do not exist are left out."""
         postgresql = self._engine.dialect.name == "postgresql"
-        # As one value: a list of thousands of parameters costs more than what it looks up.
+        # The ids go as one JSON value: thousands of parameters would cost more than the look-up.
         each = "json_array_elements_text(cast(:ids as json)) e(value)" if postgresql else "json_each(:ids)"
         query = text(f"select id, body from log where kind = :kind and id in (select value from {each})")
-        found: dict[str, dict[str, Any]] = {}
+        bodies: dict[str, JsonObject] = {}
         with reading(self._engine) as connection:
-            for at in range(0, len(ids), LEAN_IDS):
-                part = json.dumps(list(ids[at : at + LEAN_IDS]))
-                rows = connection.execute(query, {"kind": kind_of(noun).name, "ids": part}).all()
-                found |= {id: from_json(body) for id, body in rows}
-        return found
+            for start in range(0, len(ids), RAW_IDS):
+                batch = json.dumps(list(ids[start : start + RAW_IDS]))
+                rows = connection.execute(query, {"kind": kind_of(record_type).name, "ids": batch})
+                bodies |= {row.id: from_json(row.body) for row in rows}
+        return bodies
 
     def close(self) -> None:
         """Close the connections to the database."""
@@ -250,8 +258,8 @@ class Log:
             size = PAGE if limit is None else min(PAGE, limit)
             with reading(self._engine) as connection:
                 rows = connection.execute(query.where(_c.seq > after).limit(size)).all()
-            for seq, body in rows:
-                yield seq, decode(kind, body)
+            for row in rows:
+                yield row.seq, decode(kind, row.body)
             if len(rows) < size:
                 return
             after = rows[-1].seq

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from escultor.errors import ConfigError, PlaceError, StoreError
+from escultor.errors import ConfigError, LocationError, StoreError
 from escultor.store.database import BUSY_S, connect, explained, name_of, reading, writing
 from escultor.store.log import Log
 
@@ -60,7 +60,7 @@ def _revision(connection: Connection, engine: Engine) -> str | None:
     if not found:
         return None
     if len(found) > 1 or found[0] not in REVISIONS:
-        raise PlaceError(
+        raise LocationError(
             f"the store {name_of(engine)} was written by a newer version of escultor, or by another program",
             f"schema revision {', '.join(found)}",
             f"revisions up to {HEAD}",

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import DataError
-from escultor.text.tokenizer import pristine
+from escultor.text.tokenizer import tokenizer_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ class PlainText:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return None
-        parts = json.loads(pristine(backend))
+        parts = json.loads(tokenizer_json(backend))
         for token in parts["added_tokens"]:
             token["special"] = token["special"] or token["id"] in self.control
         copy = type(backend).from_str(json.dumps(parts))

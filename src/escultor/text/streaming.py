@@ -109,7 +109,7 @@ class TokenBytes:
         decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
         self._by_byte = decoder is not None and "ByteLevel" in repr(decoder)
 
-    def of(self, token: int) -> bytes:
+    def get(self, token: int) -> bytes:
         """A token's bytes, which need be no whole characters; a special token's are its name."""
         piece = str(self.tokenizer.convert_ids_to_tokens(token))
         if self._by_byte and all(sign in _BYTE_OF for sign in piece):

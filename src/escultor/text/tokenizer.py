@@ -65,11 +65,11 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """What two tokenizers share when their token ids mean the same: vocabulary, merges and
     normaliser, special tokens, chat template. Equal vocabulary size is not enough."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    inner = pristine(backend) if backend is not None else sorted(tokenizer.get_vocab().items())
+    inner = tokenizer_json(backend) if backend is not None else sorted(tokenizer.get_vocab().items())
     return hash_value([inner, tokenizer.special_tokens_map, tokenizer.chat_template])
 
 
-def pristine(backend: Any) -> str:
+def tokenizer_json(backend: Any) -> str:
     """The tokenizer as JSON, without the padding and truncation that a call leaves switched on."""
     if backend.padding is None and backend.truncation is None:
         return backend.to_str()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from escultor.errors import PlaceError, StoreError, TrainingError
+from escultor.errors import LocationError, StoreError, TrainingError
 from escultor.train.distributed import ALONE, World
 from escultor.train.filenames import HALF_WRITTEN, LAST_GOOD, LOCK, LOCK_OWNER, METRICS, PLAIN, SHARDED
 
@@ -69,13 +69,13 @@ class RunFolder:
         return state
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Append a row. Raises PlaceError where the disk is full or fails."""
+        """Append a row. Raises LocationError where the disk is full or fails."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise PlaceError(
+            raise LocationError(
                 f"a step's metrics could not be written to {self.metrics}", error, remedy="free disk space"
             ) from error
 
@@ -106,7 +106,7 @@ class RunFolder:
             temporary.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             temporary.unlink(missing_ok=True)
-            raise PlaceError(
+            raise LocationError(
                 f"the run's state could not be written to {self.path}", error, remedy="free disk space"
             ) from error
 

@@ -14,7 +14,7 @@ from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.model.identity import model_hash
 from escultor.model.loaded import Loaded
-from escultor.store.files import whole
+from escultor.store.files import atomic_write
 from escultor.text.tokenizer import tokenizer_hash
 from escultor.train.filenames import RECORD
 from escultor.train.methods import METHODS
@@ -80,7 +80,7 @@ def dataset_hash(items: Sequence[Any]) -> str:
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Whole or not at all, and last: a folder with a record is a run that is done."""
-    with whole(folder / RECORD) as draft:
+    with atomic_write(folder / RECORD) as draft:
         draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
 
 

@@ -57,9 +57,9 @@ class Detokenizer:
 
     def logprob(self, token: DecodedToken) -> TokenLogprob:
         top = tuple(
-            (_text(data), data, logprob) for id, logprob in token.top for data in (self.bytes.of(id),)
+            (_text(data), data, logprob) for id, logprob in token.top for data in (self.bytes.get(id),)
         )
-        data = self.bytes.of(token.id)
+        data = self.bytes.get(token.id)
         return TokenLogprob(_text(data), data, token.logprob, top)
 
 

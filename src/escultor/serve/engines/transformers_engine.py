@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from escultor.config import Serve
-from escultor.errors import EngineFault, InputError, say
+from escultor.errors import EngineFault, InputError, format_message
 from escultor.model.hot_adapters import HotAdapters
 from escultor.model.loaded import Loaded
 from escultor.serve.engines.generation_state import Detokenizer
@@ -36,7 +36,7 @@ class TransformersEngine(QueueingEngine):
     @property
     def problem(self) -> str | None:
         failure = self._worker.failure
-        return None if failure is None else say(failure.what, failure.got)
+        return None if failure is None else format_message(failure.what, failure.got)
 
     def check_capacity(self) -> None:
         check_queue(self._worker.waiting, 0, self._settings.queue, "serve.queue or serve.batch_size")

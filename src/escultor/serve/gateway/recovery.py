@@ -29,9 +29,9 @@ class Recovery:
         Whether a process of this machine lives is checked; a stream of another machine is lost when its
         time is over. Raises StoreError when the store fails.
         """
-        now, end = self._clock(), self._log.end()
+        now, end = self._clock(), self._log.last_seq()
         since = 0.0 if self._after else now - LOOK_BACK_S
-        unfinished = self._log.lacking(PendingInteraction, Interaction, since, self._after)
+        unfinished = self._log.unmatched(PendingInteraction, Interaction, since, self._after)
         lost = [pending.interaction for _, pending in unfinished if self._is_lost(pending, now)]
         recorded = 0
         for future in [self._writer.submit(row) for row in lost]:
