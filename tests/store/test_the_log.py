@@ -103,11 +103,11 @@ def test_appending_what_is_no_kind_is_refused(store):
 # --- the log ----------------------------------------------------------------------------------
 
 
-def test_the_log_can_only_append_read_and_erase_on_request():
+def test_the_log_can_only_append_read_erase_on_request_and_purge_what_expired():
     public = {name for name in vars(log.Log) if not name.startswith("_")}
     reading = {"get", "read", "last", "count", "erased", "erased_digests", "unmatched"}
     raw = {"raw_pages", "raw_by_id", "last_seq", "identity", "name"}
-    assert public == reading | raw | {"append", "append_each", "erase", "close"}
+    assert public == reading | raw | {"append", "append_each", "erase", "purge", "close"}
 
 
 def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
