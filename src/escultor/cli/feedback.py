@@ -1,4 +1,4 @@
-"""`feedback convert`, `advise`, `quarantine`: what feedback comes to, what to train on it, what is held."""
+"""`feedback convert`, `advise`, `quarantine`: training data from feedback, and what is held back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SinceOption = Annotated[
 ]
 
 
-MOST_SHOWN, WIDTH = 20, 60  # words of an entry, characters of a text
+MAX_SHOWN, WIDTH = 20, 60  # events of an entry, characters of a text
 
 
 class QuarantineAction(StrEnum):
@@ -46,7 +46,7 @@ def convert(
     from escultor.ids import hash_value
 
     with _store(shell) as store:
-        made = _converted(shell, store, since)
+        made = _convert(shell, store, since)
         advice = card.advise(made.card, shell.config.feedback)
         versions = record(store, made, _name(out))
         files: dict[str, Path] = {}
@@ -80,7 +80,7 @@ def advise(shell: Shell, since: SinceOption = None) -> CommandResult:
     from escultor.feedback import card
 
     with _store(shell) as store:
-        made = _converted(shell, store, since)
+        made = _convert(shell, store, since)
     _show(shell, made)
     advice = card.advise(made.card, shell.config.feedback)
     for line in advice.lines:
@@ -104,7 +104,7 @@ def quarantine(
     with _store(shell) as store:
         if action is QuarantineAction.RELEASE:
             return _release(shell, store, id, reason)
-        return _words(shell, store, id) if action is QuarantineAction.SHOW else _list(shell, store, id)
+        return _show_entry(shell, store, id) if action is QuarantineAction.SHOW else _list(shell, store, id)
 
 
 def _list(shell: Shell, store: Store, id: str | None) -> CommandResult:
@@ -124,7 +124,7 @@ def _list(shell: Shell, store: Store, id: str | None) -> CommandResult:
     return CommandResult({"held": plain(held)})
 
 
-def _words(shell: Shell, store: Store, id: str | None) -> CommandResult:
+def _show_entry(shell: Shell, store: Store, id: str | None) -> CommandResult:
     from escultor.feedback.conversion import open_index
     from escultor.feedback.quarantine_review import held_events
     from escultor.ids import plain
@@ -134,13 +134,13 @@ def _words(shell: Shell, store: Store, id: str | None) -> CommandResult:
         held = {h.id: h for h in index.standings().quarantine}
         if id not in held:
             raise InputError("there is no such entry", id, _some(held), "see the list")
-        words = held_events(index, held[id], store.log, MOST_SHOWN)
+        events = held_events(index, held[id], store.log, MAX_SHOWN)
     shell.say(held[id].reason)
-    rows = [(w.id, w.said, _short(w.prompt), _short(w.text)) for w in words]
+    rows = [(e.id, e.said, _short(e.prompt), _short(e.text)) for e in events]
     shell.table(["Feedback", "Said", "Prompt", "Answer or edit"], rows, left=(0, 1, 2, 3))
-    if len(words) == MOST_SHOWN:
-        shell.say(f"these are the newest {MOST_SHOWN}")
-    return CommandResult({"held": plain(held[id]), "words": plain(words)})
+    if len(events) == MAX_SHOWN:
+        shell.say(f"these are the newest {MAX_SHOWN}")
+    return CommandResult({"held": plain(held[id]), "words": plain(events)})
 
 
 def _some(entries: Iterable[str]) -> str:
@@ -173,12 +173,11 @@ def _store(shell: Shell) -> Store:
     return existing_store(shell.config.store.url, "there is no feedback to convert")
 
 
-def _converted(shell: Shell, store: Store, since: str | None) -> Conversion:
+def _convert(shell: Shell, store: Store, since: str | None) -> Conversion:
     from escultor.cycle.api import parse_since
     from escultor.feedback.conversion import convert
     from escultor.feedback.selection import SelectionQuery
 
-    # What was registered never gets through; a suite that was never used here has no rows to keep out.
     return convert(store, shell.config.feedback, SelectionQuery(time.time(), since=parse_since(since)))
 
 
@@ -190,10 +189,10 @@ def _name(out: str) -> str:
 
 
 def _show(shell: Shell, made: Conversion) -> None:
-    """Rows by route, then why the rest made none."""
+    """Rows by labelling rule, then why the rest made none."""
     kinds: dict[str, Any] = made.card["kinds"]
-    rows = [(route, kind, f"{n:,}") for kind, k in kinds.items() for route, n in k["rules"].items()]
+    rows = [(rule, kind, f"{n:,}") for kind, k in kinds.items() for rule, n in k["rules"].items()]
     if rows:
-        shell.table(["Route", "Makes", "Rows"], rows, left=(0, 1))
+        shell.table(["Rule", "Makes", "Rows"], rows, left=(0, 1))
     left = [(reason, f"{n:,}") for reason, n in made.card["counts"].items() if n]
     shell.table(["Of the feedback", "Number"], left)
