@@ -89,14 +89,18 @@ class ErasureReply(BaseModel):
 
 
 def _route(
-    status: int, reply: Any, *statuses: int, body: Any = None, media_types: tuple[str, ...] = ()
+    status: int,
+    reply: Any,
+    error_statuses: tuple[int, ...],
+    body: Any = None,
+    media_types: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Options of a route with a JSON reply; `body` is its request's schema, `media_types` others it takes."""
     success = {"model": reply, "description": "done"}
     options: dict[str, Any] = {
         "response_model": None,
         "status_code": status,
-        "responses": {status: success, **errors(*statuses)},
+        "responses": {status: success, **errors(*error_statuses)},
     }
     if body is not None:
         text = {"schema": {"type": "string"}}
@@ -127,9 +131,9 @@ _EVENT = _inline(FORM.json_schema())
 _EVENTS = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "minItems": 1}]}
 _CALL = _inline(ExternalInteraction.model_json_schema())
 _CALLS = {"oneOf": [_CALL, {"type": "array", "items": _CALL}]}
-FEEDBACK_ROUTE = _route(202, IntakeResult | IntakeBatchReply, *_COMMON, 409, 410, body=_EVENTS)
-TOKEN_FEEDBACK_ROUTE = _route(202, IntakeResult, *_COMMON, 409, 410, body={"type": "object"})
-FEEDBACK_LIST_ROUTE = _route(200, EventsReply, 401, 403, 422, 429, 500, 503)
-WITHDRAW_ROUTE = _route(200, EventReply, 400, 401, 403, 404, 410, 422, 429, 500, 503)
-IMPORT_ROUTE = _route(200, ImportReply, *_COMMON, body=_CALLS, media_types=JSON_LINES)
-ERASE_ROUTE = _route(200, ErasureReply, 401, 403, 422, 429, 500, 503)
+FEEDBACK_ROUTE = _route(202, IntakeResult | IntakeBatchReply, (*_COMMON, 409, 410), body=_EVENTS)
+TOKEN_FEEDBACK_ROUTE = _route(202, IntakeResult, (*_COMMON, 409, 410), body={"type": "object"})
+FEEDBACK_LIST_ROUTE = _route(200, EventsReply, (401, 403, 422, 429, 500, 503))
+WITHDRAW_ROUTE = _route(200, EventReply, (400, 401, 403, 404, 410, 422, 429, 500, 503))
+IMPORT_ROUTE = _route(200, ImportReply, _COMMON, body=_CALLS, media_types=JSON_LINES)
+ERASE_ROUTE = _route(200, ErasureReply, (401, 403, 422, 429, 500, 503))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_core import to_json
 
@@ -31,32 +31,10 @@ def usage(completions: Sequence[InFlightCompletion], per_prompt: int) -> dict[st
     return {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": prompt + completed}
 
 
-class ResponseStyle(Protocol):
-    """How one of the two endpoints writes its choices."""
-
-    prefix: str  # of ids
-    whole: str  # `object` of a whole response
-    chunk: str  # `object` of a chunk of a stream
-
-    def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
-        """A whole choice."""
-        ...
-
-    def first(self, index: int) -> dict[str, Any] | None:
-        """The chunk before the first piece of an answer, None where there is none."""
-        ...
-
-    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
-        """The chunk of one piece."""
-        ...
-
-    def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
-        """The chunk that ends an answer."""
-        ...
-
-
 class ChatStyle:
-    """/v1/chat/completions"""
+    """Choices of /v1/chat/completions: whole (`choice`), and as chunks of a stream: before the first piece of
+    an answer (`first`), of a piece (`delta`), at the end (`last`). `prefix` begins ids; `whole` and `chunk`
+    are the `object` of a whole response and of a chunk."""
 
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
@@ -65,9 +43,7 @@ class ChatStyle:
         return {
             "index": index,
             "message": {"role": "assistant", "content": completion.text, "refusal": None},
-            "logprobs": chat_logprobs(completion.logprobs)
-            if completion.request.top_logprobs is not None
-            else None,
+            "logprobs": _wanted_logprobs(completion, completion.logprobs),
             "finish_reason": completion.end.finish_reason,
         }
 
@@ -75,9 +51,7 @@ class ChatStyle:
         return _chat_chunk(index, {"role": "assistant", "content": ""})
 
     def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
-        has_logprobs = completion.request.top_logprobs is not None
-        logprobs = chat_logprobs(delta.logprobs) if has_logprobs else None
-        return _chat_chunk(index, {"content": delta.text}, logprobs)
+        return _chat_chunk(index, {"content": delta.text}, _wanted_logprobs(completion, delta.logprobs))
 
     def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
         assert completion.end is not None
@@ -85,7 +59,7 @@ class ChatStyle:
 
 
 class CompletionStyle:
-    """/v1/completions"""
+    """Choices of /v1/completions, with the methods of `ChatStyle`."""
 
     prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
 
@@ -112,7 +86,12 @@ class CompletionStyle:
         return _completion_chunk(index, "", None, completion.end.finish_reason)
 
 
+ResponseStyle = ChatStyle | CompletionStyle
 CHAT, COMPLETION = ChatStyle(), CompletionStyle()
+
+
+def _wanted_logprobs(completion: InFlightCompletion, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    return None if completion.request.top_logprobs is None else chat_logprobs(tokens)
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
