@@ -1,4 +1,4 @@
-"""`demo`: two turns of the loop, shown as they go and summed up at the end."""
+"""`demo`: two cycle runs, shown as they go and summed up at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def demo(
     ] = False,
     page: Annotated[Path, typer.Option("--report", help="Where the page is written.")] = Path("report.html"),
 ) -> CommandResult:
-    """Run one whole turn of the loop on the installed documentation, then a second one from feedback."""
+    """Run one whole cycle on the installed documentation, then a second one from feedback."""
     from escultor.cli.progress import LiveProgress
     from escultor.config import load_config
     from escultor.demo.report import as_json, as_report

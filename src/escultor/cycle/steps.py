@@ -112,7 +112,7 @@ def train_model(
             on_step=cycle.workflow.progress.training,
             on_preflight=show_warnings,
         )
-        return _keep_run(cycle, name, record, items, left_out, out)
+        return _keep_run(cycle, name, record, items, left_out, out=out)
 
     inputs = {"settings": settings.model_dump(), "items": dataset_hash(items), "parents": list(parents)}
     return cycle.workflow.step(name, inputs, work, code=method_code(method))

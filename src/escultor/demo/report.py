@@ -60,22 +60,22 @@ def figures(version: DemoVersion) -> dict[str, float | None]:
 def rows(result: DemoResult) -> tuple[VersionRow, ...]:
     """One row per version."""
     champion = registry.champion(registry.read_deployments(result.cycle.store.log))
-    made = []
+    table = []
     for version in result.versions:
         because = version.verdict.because if version.verdict else None
         shown = {k: v for k, v in figures(version).items() if k != "quality"}
-        made.append(
+        table.append(
             VersionRow(
                 version.name,
                 int(version.scores.summary["parameters"]),
                 shown,
-                type(version.verdict).__name__ if version.verdict else "",
-                because.reason if because else "the first model: nothing to compare it with",
-                version.checkpoint == champion,
-                tuple(e for e in because.effects if e.role != "info") if because else (),
+                verdict=type(version.verdict).__name__ if version.verdict else "",
+                reason=because.reason if because else "the first model: nothing to compare it with",
+                deployed=version.checkpoint == champion,
+                effects=tuple(e for e in because.effects if e.role != "info") if because else (),
             )
         )
-    return tuple(made)
+    return tuple(table)
 
 
 def as_json(result: DemoResult) -> dict[str, Any]:
@@ -140,24 +140,24 @@ def _student_share(versions: Sequence[DemoVersion]) -> dict[str, float] | None:
 
 
 def as_report(result: DemoResult, folder: Path) -> Report:
-    """The page, to be written into a folder: curves, table, verdicts with the way to their own pages, five
-    documents with every version's answer side by side."""
+    """The report page, to be written into `folder`: curves, table, verdicts with links to their own pages, and
+    five documents with every version's answer side by side."""
     return Report(
-        "Escultor: two turns of the loop",
+        "Escultor: two cycles",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by escultor demo",
         tuple(
             replace(row, page=_page(result, version.verdict, folder))
             for row, version in zip(rows(result), result.versions, strict=True)
         ),
-        _curves(result),
-        _samples(result),
-        _notes(result),
-        _loop(result),
+        curves=_curves(result),
+        samples=_samples(result),
+        notes=_notes(result),
+        loop=_loop(result),
     )
 
 
 def _page(result: DemoResult, verdict: Verdict | None, folder: Path) -> str:
-    """The way from a folder to a verdict's page; empty where there is none."""
+    """The relative path from a folder to a verdict's page; empty where there is none."""
     if verdict is None:
         return ""
     page = result.cycle.store.root / "verdicts" / verdict.because.id / "verdict.html"

@@ -119,7 +119,7 @@ def run_demo(
     versions = [base]
     deploy_first(cycle, base.checkpoint)
     examples = corpus.examples(sizes.sft_examples)
-    versions.append(_trained(cycle, versions, "sft", config.sft, examples, base))
+    versions.append(_trained(cycle, versions, "sft", config.sft, examples, parent=base))
     versions.append(_dpo(cycle, corpus, sizes, versions))
     versions.append(_student(cycle, corpus, sizes, versions))
     return _second_cycle(cycle, corpus, sizes, versions)
@@ -214,7 +214,7 @@ def _dpo(cycle: CycleRun, corpus: Corpus, sizes: DemoSizes, versions: list[DemoV
 
     pairs: list[Pair] = gold_pairs(examples, answers, mean_of_fields, DPO_BELOW, Counter())
     cycle.workflow.progress.note(f"{len(pairs)} pairs of gold over own answer")
-    return _trained(cycle, versions, "dpo", cycle.config.dpo, pairs, sft)
+    return _trained(cycle, versions, "dpo", cycle.config.dpo, pairs, parent=sft)
 
 
 def _student(cycle: CycleRun, corpus: Corpus, sizes: DemoSizes, versions: list[DemoVersion]) -> DemoVersion:
@@ -228,7 +228,9 @@ def _student(cycle: CycleRun, corpus: Corpus, sizes: DemoSizes, versions: list[D
         return cut_student(load_teacher(), settings.layers, settings.intermediate_size)
 
     examples = corpus.examples(sizes.sft_examples + sizes.dpo_prompts)
-    return _trained(cycle, versions, "student", settings, examples, teacher, start=cut, frozen=load_teacher)
+    return _trained(
+        cycle, versions, "student", settings, examples, parent=teacher, start=cut, frozen=load_teacher
+    )
 
 
 def _second_cycle(

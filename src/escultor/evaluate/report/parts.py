@@ -56,7 +56,7 @@ class ReportSample:
 
 @dataclass(frozen=True, slots=True)
 class LoopStep:
-    """One arrow of the turn; `reused`: taken from an earlier run of the same inputs."""
+    """One stage of the demo; `reused`: taken from an earlier run of the same inputs."""
 
     name: str
     text: str
