@@ -140,7 +140,7 @@ def _student_share(versions: Sequence[DemoVersion]) -> dict[str, float] | None:
 
 
 def as_report(result: DemoResult, folder: Path) -> Report:
-    """The report page, to be written into `folder`: curves, table, verdicts with links to their own pages, and
+    """The report page, to be written into `folder`: curves, table, verdicts with links to their pages, and
     five documents with every version's answer side by side."""
     return Report(
         "Escultor: two cycles",
