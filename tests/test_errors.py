@@ -44,3 +44,13 @@ def test_wrong_input_and_a_place_that_takes_nothing_leave_with_2_and_a_fault_wit
 def test_one_clause_catches_them_all():
     assert len(EVERY) >= 8
     assert all(issubclass(kind, EscultorError) for kind in EVERY)
+
+
+def test_the_drawn_tree_is_that_of_the_classes():
+    drawn, path = {}, []
+    for line in (errors.__doc__ or "").splitlines():
+        if line and (bare := line.lstrip(" │├└─")).split(maxsplit=1)[0] in vars(errors):
+            depth, name = (len(line) - len(bare)) // 4, bare.split(maxsplit=1)[0]
+            path[depth:] = [name]
+            drawn[name] = path[depth - 1] if depth else "Exception"
+    assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in EVERY}

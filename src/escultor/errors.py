@@ -1,25 +1,25 @@
 """One tree of errors. Each message says what is wrong, what was found, what is allowed, and the remedy.
 
 EscultorError
-├── InputError (ValueError)        wrong usage or input: the command line leaves with 2
-│   ├── ConfigError                a key or value of the configuration
-│   ├── DataError                  a row or file of data
-│   │   └── TooLong                because it leaves the model's context no room
-│   ├── TokenError                 a feedback token that is not ours, was changed or has expired
-│   └── ModelError                 a directory that is no usable model
-└── FaultError (RuntimeError)      a fault: the command line leaves with 1
+├── InputError (ValueError)        wrong usage or input; exit code 2
+│   ├── ConfigError                a configuration key or value that cannot be used
+│   ├── DataError                  a row or file of data that cannot be used
+│   │   └── TooLong                a prompt that leaves no room in the model's context
+│   ├── TokenError                 a feedback token that is foreign, changed or expired
+│   └── ModelError                 a directory that holds no usable model
+└── FaultError (RuntimeError)      a fault; exit code 1
     ├── StoreError                 the store could not be read or written
-    │   └── LocationError             because the place given is full, or a newer version's: leaves with 2
-    │   ├── IdTaken                because an id names other content already
-    │   └── Erased                 because what it is, or is about, was erased and must not come back
+    │   ├── IdTaken                an id names other content already
+    │   ├── Erased                 the record, or what it is about, was erased and must not return
+    │   └── LocationError          the location is full, or written by a newer version; exit code 2
     ├── EngineFault                an answer could not be computed
-    │   ├── Overloaded             because too much is waiting already
-    │   ├── EngineDown             because what computes answers has ended
-    │   ├── SchemaFault            because its schema became too much to follow on the way
-    │   └── UpstreamFault          because the server behind failed, hung or spoke nonsense
-    └── TrainingError              a run that had to stop
-        ├── NotFinite              because its loss or gradient is no finite number
-        └── LostProcess            because another of its processes is gone
+    │   ├── Overloaded             too many requests are waiting
+    │   ├── EngineDown             the engine has ended
+    │   ├── SchemaFault            the answer could not be kept to its JSON schema any further
+    │   └── UpstreamFault          the upstream server failed, timed out or sent no valid answer
+    └── TrainingError              a training run had to stop
+        ├── NotFinite              its loss or gradient is not finite
+        └── LostProcess            another of its processes is gone
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ModelError(InputError):
 
 
 class FaultError(EscultorError, RuntimeError):
-    """Something failed that the caller's input does not explain."""
+    """A failure that the caller's input does not explain."""
 
 
 class StoreError(FaultError):
@@ -89,14 +89,14 @@ class IdTaken(StoreError):
 
 
 class Erased(StoreError):
-    """What was offered, or what it is about, was erased on somebody's request; the store itself is well."""
+    """A record, or what it is about, was erased on request; the store itself is well."""
 
 
 class LocationError(StoreError):
-    """The place that was given cannot take what is to be written: it is full, or a newer version's.
+    """The given location cannot be written: it is full, or was written by a newer version.
 
-    It is found only while writing, so it is a fault to whoever catches it; to who gave the place it is
-    input to be mended, and the command line leaves with 2.
+    Found only while writing, so it is a fault to the code that catches it; the user can choose another
+    location, so the exit code is that of wrong input.
     """
 
     exit_code = 2
@@ -107,19 +107,19 @@ class EngineFault(FaultError):
 
 
 class Overloaded(EngineFault):
-    """Too much is waiting already; ask again later."""
+    """Too many requests are waiting; try again later."""
 
 
 class EngineDown(EngineFault):
-    """What computes answers has ended; nothing is wrong with what was asked."""
+    """The engine has ended; nothing is wrong with the request."""
 
 
 class SchemaFault(EngineFault):
-    """An answer could be kept to its schema no further; the engine is well, the schema is the caller's."""
+    """An answer could not be kept to its JSON schema any further; the engine is well."""
 
 
 class UpstreamFault(EngineFault):
-    """The server behind failed, hung or answered what is no answer."""
+    """The upstream server failed, timed out or sent no valid answer."""
 
 
 class TrainingError(FaultError):
