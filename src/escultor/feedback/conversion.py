@@ -120,7 +120,7 @@ def record(store: Store, conversion: Conversion, name: str) -> list[DatasetVersi
         counts = {f"rule {r}": n for r, n in conversion.card["kinds"][kind]["rules"].items()}
         counts |= conversion.card["counts"]
         card_blob = store.blobs.put_bytes(card.encode("utf-8", "replace"))
-        versions.append(DatasetVersion(hash, own_name, kind, n, counts, blob, card=card_blob))
+        versions.append(DatasetVersion(hash, own_name, kind, n, counts, blob=blob, card=card_blob))
     store.log.append(*versions)
     return versions
 

@@ -120,7 +120,8 @@ def write_rows(
     were erased, leave the selection.
 
     `last_blobs` names the blobs of a conversion under the same guard, if they are sound. An item's id is a
-    hash of its content, so the texts of items that it holds already are neither looked up nor checked again.
+    hash of its content, so the texts of items that it holds already are neither looked up nor checked again
+    (`bench/labelling.py`: a seventh less processor time after 1,000 new events in 100,000).
     """
     rows, blobs = {}, {}
     n = sum(map(len, selection.chosen.values()))
