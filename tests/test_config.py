@@ -286,3 +286,8 @@ def test_the_command_line_prints_the_warning_once_on_stderr(file, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("`routes` is now called `feedback`") == 1
+
+
+def test_a_key_of_a_server_is_refused_where_no_server_is_asked(file):
+    with pytest.raises(ConfigError, match="key_env MINE has no effect without url"):
+        load_config(file("feedback: {resampling: {judge: here, key_env: MINE}}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from escultor.config.section import Count, Positive, Section, Share
 
@@ -25,6 +25,12 @@ class Resampling(Section):
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         default=0.2, description="how often the judge is wrong about two answers"
     )
+
+    @model_validator(mode="after")
+    def _every_key_acts(self) -> Resampling:
+        if self.url is None and self.key_env != "OPENAI_API_KEY":
+            raise ValueError(f"key_env {self.key_env} has no effect without url; give url, or leave it out")
+        return self
 
 
 class FeedbackRules(Section):
