@@ -1,6 +1,6 @@
-"""The nouns of the loop: frozen, slotted, without behaviour. Relations are types, never positions.
+"""The records of the loop: frozen, slotted, without behaviour. Relations are types, never positions.
 
-Each noun has one writer, named in its docstring. Times are seconds since the epoch (UTC); hashes and
+Each record type has one writer, named in its docstring. Times are seconds since the epoch (UTC); hashes and
 ids are made by `escultor.ids`. Validation happens at the borders (files, HTTP, YAML), not here.
 """
 

@@ -1,4 +1,4 @@
-"""Who may use the gateway, and for what: keys, append-only; what holds now is a fold."""
+"""API keys of the gateway and their scopes: append-only; the valid keys are a fold."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    INFER = "infer"  # ask for answers
-    FEEDBACK = "feedback"  # say what they are worth
-    READ = "read"  # read what is recorded
+    INFER = "infer"  # request completions
+    FEEDBACK = "feedback"  # send feedback
+    READ = "read"  # read the records
     ADMIN = "admin"  # all of these, imports and erasure
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCreated:
-    """A key for the gateway. Writer: `escultor keys`. The key itself is nowhere; only its digest is."""
+    """A key of the gateway, of which only the digest is stored. Writer: `escultor keys`."""
 
     id: str
     time: float
     name: str
     scopes: tuple[Scope, ...]
-    digest: str  # SHA-256 of the key, which is 256 random bits: nothing shorter finds it
+    digest: str  # SHA-256 of the key, which is 256 random bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What people may ask of what is kept about them."""
+"""Erasure of personal data."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class Erasure:
     id: str
     time: float
     subject: str  # salted hash of the person; empty where the retention of interactions was over at `time`
-    by: str  # who asked for it; `retention` where nobody did
-    counts: dict[str, int]  # entries that are gone, by what they were
+    by: str  # who requested it; `retention` where nobody did
+    counts: dict[str, int]  # removed records, by kind

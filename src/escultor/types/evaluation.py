@@ -1,4 +1,4 @@
-"""Suites, the scores on them, and the verdict between two of those."""
+"""Suites, scores on them, and the verdict between two models' scores."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class SuiteItem:
 class Suite:
     """Held-out items with what is measured on them. Writer: `evaluate`.
 
-    Law: the id is the hash of all that decides a score, so equal ids mean the same exam. Whatever is
-    registered is kept out of training. The items lie in a blob (JSONL; `escultor.skills.suites` reads it).
+    Law: the id is the hash of all that decides a score, so equal ids mean the same suite. Prompts of
+    registered suites are kept out of training. The items are a JSONL blob, read by `escultor.skills.suites`.
     """
 
     id: str
@@ -73,7 +73,7 @@ class Scores:
     Law: only Scores with the same `suite` hash compare. `items` fixes the order; `clusters` names the
     family each item belongs to; metrics hold one float per item, `scales` what they mean. `summary` holds
     figures that are not per item (latency, speed, cost); `slices` one label per item for each way of
-    slicing. `answers` is the blob that holds what was said (see `escultor.evaluate.predictions.Kept`).
+    slicing. `answers` is the blob that holds what was said (see `escultor.evaluate.predictions.Predictions`).
     """
 
     id: str
@@ -131,7 +131,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Veto:
-    """A limit that no figure makes up for, and what was seen of it; None: it is not there."""
+    """A limit that no other figure can outweigh, and the value seen; None: the value is missing."""
 
     name: str
     seen: float | None
@@ -156,7 +156,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What every verdict rests on."""
+    """The evidence of a verdict: two models' scores compared under a policy."""
 
     id: str
     champion: str  # checkpoint ids

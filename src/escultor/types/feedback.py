@@ -1,4 +1,4 @@
-"""What people made of an answer: a sum type, append-only; what holds now is a fold."""
+"""Feedback on answers: a union of event types, append-only; the feedback in force is a fold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """What every word about one answer says of itself. Writer of them all: `serve` intake."""
+    """The fields of every event about one answer. Writer: `serve.intake`."""
 
     id: str
     time: float
@@ -40,7 +40,7 @@ class _About:
 
 @dataclass(frozen=True, slots=True)
 class Rating(_About):
-    """A verdict on one answer: a thumb (boolean) or a score (float)."""
+    """A rating of one answer: a thumb (boolean) or a score (float)."""
 
     name: str
     value: bool | float
@@ -70,7 +70,7 @@ class Implicit(_About):
 
 @dataclass(frozen=True, slots=True)
 class Revocation(_About):
-    """Withdraws what the same subject said under `name` about `target`."""
+    """Withdraws the same subject's earlier feedback under `name` about `target`."""
 
     name: str
 
@@ -93,7 +93,7 @@ Feedback = Rating | Choice | Correction | Remark | Implicit | Revocation
 
 @dataclass(frozen=True, slots=True)
 class QuarantineOverride:
-    """Lets what an abuse rule holds back count after all. Writer: a person, by `feedback quarantine release`.
+    """Releases feedback that an abuse rule holds back. Writer: `escultor feedback quarantine release`.
 
     `target` is the id of a quarantine entry, or of a single piece of feedback.
     """

@@ -23,10 +23,10 @@ class Consent(StrEnum):
     NONE = "none"
 
 
-# How an answer ended: by itself, at its length, left by who asked, by a fault, or with the process that
-# streamed it, when nobody knows how much of it was delivered.
+# How an answer ended: by itself, at its length limit, cancelled by the client, by a fault, or with the
+# process that streamed it, when it is unknown how much was delivered.
 FinishReason = Literal["stop", "length", "cancelled", "error", "interrupted"]
-FAILED: frozenset[FinishReason] = frozenset(("error", "interrupted"))  # by no doing of who asked
+FAILED: frozenset[FinishReason] = frozenset(("error", "interrupted"))  # not caused by the client
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class PendingInteraction:
-    """An answer that is about to be streamed, with the row that stands for it if nothing more is heard.
+    """An answer that is about to be streamed, with the row recorded if its process ends first.
 
     Writer: `serve`. Law: durable before the first piece is delivered, so that a stream cut by the death
     of its process is known: once `owner` is gone or `until` is over, `interaction`, which says

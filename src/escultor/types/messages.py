@@ -1,4 +1,4 @@
-"""What is said to a model, how an answer is drawn and what it took."""
+"""Messages to a model, sampling parameters and token usage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is drawn; temperature 0 is greedy decoding."""
+    """Sampling parameters; temperature 0 is greedy decoding."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -33,7 +33,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer took; `estimated` where the server that computed it did not say."""
+    """Tokens of a prompt and its answer; `estimated` where the upstream server did not report them."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -1,4 +1,4 @@
-"""Who answers, how it goes, and what is to be done about it."""
+"""Deployments, their health, alerts, plans and steps of a cycle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Who answers. Writer: the registry. Law: shares sum to 1; a rollback is one like any other."""
+    """Which checkpoints answer. Writer: the registry. Law: shares sum to 1; a rollback is a deployment too."""
 
     id: str
     time: float
@@ -64,7 +64,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One arrow of a cycle that is done: what went in (by hash), what came out. Writer: `cycle`.
+    """A finished step of a cycle: hash of its inputs, and its result. Writer: `cycle`.
 
     The key names the inputs; a step whose key is in the log is not run again.
     """

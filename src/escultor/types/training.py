@@ -1,4 +1,4 @@
-"""What is trained on and what comes of it; every item knows what it was made of."""
+"""Training items with their origin, dataset versions, reviews and checkpoints."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class UnpairedExample:
-    """One response with a verdict (KTO). Writer: `data`."""
+    """One response labelled desirable or undesirable (KTO). Writer: `data`."""
 
     id: str
     prompt: Messages
@@ -81,7 +81,7 @@ class DatasetVersion:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Prompts that never enter training, from now on. Writer: `data.held_out`."""
+    """Prompts that never enter training, from now on. Writer: `datasets.held_out`."""
 
     id: str  # hash of the prompts
     name: str  # the dataset they were held out of, or what else they are for
@@ -91,7 +91,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What a person decided about a row of a dataset. Writer: `data.curate.review`.
+    """What a person decided about a row of a dataset. Writer: `datasets.curation.review`.
 
     The last decision of a reviewer holds. `uniform` tells rows that were drawn by chance, from which a rate
     can be estimated, from those that were picked because their score was unsure.
