@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Which checkpoints answer. Writer: the registry. Law: shares sum to 1; a rollback is a deployment too."""
+    """Which checkpoints answer. Writer: the registry. Law: shares sum to 1; a rollback is a deployment."""
 
     id: str
     time: float
