@@ -154,6 +154,16 @@ def test_rows_that_teach_nothing_are_counted_by_reason_with_their_lines(file):
     assert imported.skipped["exact duplicate"] == (4, *range(7, 16))  # the first ten
 
 
+@pytest.mark.parametrize("kind", list(ROWS))
+def test_a_row_without_consent_to_train_is_left_out_and_counted(file, kind):
+    origin = {"parents": ["chatcmpl-1"], "rule": "correction/1", "consent": "train"}
+    rows = [ROWS[kind] | {"id": c, "origin": origin | {"consent": c}} for c in ("train", "eval_only", "none")]
+    contents = read_jsonl(file(*rows), kind)
+    assert [item.id for item in contents.items] == ["train"]
+    assert contents.counts["no consent to train: eval_only"] == 1
+    assert contents.counts["no consent to train: none"] == 1
+
+
 def test_a_row_under_two_ids_is_two_rows(file):
     rows = [ROWS["document"] | {"id": name} for name in ("a", "b", "a")]
     assert [item.id for item in read_jsonl(file(*rows), "document").items] == ["a", "b"]

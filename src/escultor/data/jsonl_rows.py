@@ -251,7 +251,10 @@ def _id(row: JsonObject, content: list[object]) -> str:
 
 
 def _origin(row: JsonObject, kind: RowKind, where: str) -> Origin:
-    """The origin that an exported row states; otherwise the place it is imported from."""
+    """The origin that an exported row states; otherwise the place it is imported from.
+
+    Raises Skip for a row whose origin does not allow training.
+    """
     if "origin" not in row:
         return Origin((where,), f"import/{kind}/1")
     value = row["origin"]
@@ -263,6 +266,8 @@ def _origin(row: JsonObject, kind: RowKind, where: str) -> Origin:
     if not is_valid or not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
         allowed = f"{{parents: list of text, rule: text, consent: {' | '.join(Consent)}}}"
         raise Fault("`origin` cannot be read", short(value), allowed, "leave it out")
+    if consent is not Consent.TRAIN:
+        raise Skip(f"no consent to train: {consent}")
     return Origin(tuple(parents), rule, consent)
 
 
