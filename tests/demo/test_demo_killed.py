@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 import escultor
+from escultor.datasets.versions import read_rows
+from escultor.store import open_store
+from escultor.types import DatasetVersion
 
 PROGRAM = Path(__file__).with_name("tiny_demo.py")
 SOURCE = Path(escultor.__file__).parents[1]
@@ -97,3 +100,13 @@ def test_it_runs_two_cycles_and_says_who_rated(whole):
         assert version["verdict"] in ("Promote", "Hold", "Reject")
         assert version["reason"]
     assert sum(v["deployed"] for v in found["versions"]) >= 1
+
+
+def test_what_a_cycle_trained_on_is_read_like_any_dataset(whole):
+    with open_store(json.loads(whole.stdout.splitlines()[-1])["store"]) as store:
+        versions = [version for _, version in store.log.read(DatasetVersion)]
+        assert {version.kind for version in versions} >= {"example", "pair"}
+        for version in versions:
+            rows = list(read_rows(store, version))
+            assert len(rows) == version.rows
+            assert all(row.source == row.item.origin.rule for row in rows)

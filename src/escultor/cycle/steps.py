@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,10 +16,10 @@ from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import describe_model
 from escultor.cycle.workflow import Result, Workflow
 from escultor.datasets.held_out import load_guard
+from escultor.datasets.rows import CurationRow, write_line
 from escultor.errors import ConfigError, FaultError
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import evaluate
-from escultor.ids import plain
 from escultor.model.folders import resolve
 from escultor.model.load import load
 from escultor.model.loaded import Loaded
@@ -151,9 +150,9 @@ def _dataset(
 ) -> DatasetVersion:
     """The items of a run as a dataset version, their rows kept as JSONL."""
     kind, hash = METHODS[record.method].kind, record.dataset_hash
-    text = "".join(json.dumps(plain(item), ensure_ascii=False) + "\n" for item in items)
+    rows = b"".join(write_line(CurationRow(item, item.origin.rule)) for item in items)
     by_rule = Counter(f"rule {item.origin.rule}" for item in items)
-    blob = cycle.store.blobs.put_bytes(text.encode())
+    blob = cycle.store.blobs.put_bytes(rows)
     return DatasetVersion(
         hash, f"{kind}-{hash[:8]}", kind, len(items), counts=dict(by_rule) | counts, blob=blob
     )
