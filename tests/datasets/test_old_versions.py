@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
+
 from escultor.datasets.versions import find_version, read_rows
 from escultor.store import open_store
-from escultor.types import Consent, DatasetVersion, Message, Origin, Role, UnpairedExample
+from escultor.types import Consent, DatasetVersion, Example, Message, Origin, Pair, Role, UnpairedExample
 
 ROW = {
     "prompt": [{"role": "user", "content": "What is 2 + 2?"}],
@@ -28,3 +30,34 @@ def test_rows_of_unpaired_examples_that_were_called_judged_are_read(tmp_path):
     origin = Origin(("a1",), "import/judged/1", Consent.TRAIN)
     assert row.item == UnpairedExample("v1", prompt, "4", True, origin)
     assert row.labels == {"topic": "sums"}
+
+
+ORIGIN = {"_": "Origin", "parents": ["d1"], "rule": "gold/1", "consent": "train"}
+ASK = [{"_": "Message", "role": "user", "content": "What is 2 + 2?"}]
+MADE = Origin(("d1",), "gold/1", Consent.TRAIN)
+ASKED = (Message(Role.USER, "What is 2 + 2?"),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "item"),
+    [
+        ("example", {"_": "Example", "response": "4"}, Example("r1", ASKED, "4", MADE)),
+        (
+            "pair",
+            {"_": "Pair", "chosen": "4", "rejected": "5", "flip_rate": 0.25},
+            Pair("r1", ASKED, "4", "5", MADE, flip_rate=0.25),
+        ),
+        (
+            "unpaired",
+            {"_": "Judged", "response": "4", "desirable": True},
+            UnpairedExample("r1", ASKED, "4", True, MADE),
+        ),
+    ],
+)
+def test_rows_that_cycles_of_the_first_version_wrote_are_read(tmp_path, kind, written, item):
+    row = written | {"id": "r1", "prompt": ASK, "origin": ORIGIN, "weight": 1.0}
+    with open_store(str(tmp_path)) as store:
+        blob = store.blobs.put_bytes(json.dumps(row).encode() + b"\n")
+        store.log.append(DatasetVersion("hash", "cycle", kind, 1, {"rule gold/1": 1}, blob))
+        (read,) = read_rows(store, find_version(store, "cycle"))
+    assert (read.item, read.source) == (item, "gold/1")

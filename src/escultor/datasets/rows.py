@@ -132,6 +132,9 @@ def write_line(row: CurationRow) -> bytes:
 def read_line(kind: RowKind, line: bytes) -> CurationRow:
     """The row of a line that `write_line` wrote, without checks."""
     data = json.loads(line)
+    if "source" not in data:  # as the cycles of the first version wrote what they trained on
+        older = {"completion": data.get("response"), "label": data.get("desirable"), "labels": {}}
+        data = older | {"source": data["origin"]["rule"], "figures": {}} | data
     parents, rule, consent = (data["origin"][key] for key in ("parents", "rule", "consent"))
     item = _READERS[kind](data, Origin(tuple(parents), rule, Consent(consent)))
     return CurationRow(
