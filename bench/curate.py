@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--near-rows", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    from curate_rows import exam
+    from curate_rows import held_out_questions
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -234,7 +234,7 @@ def main() -> None:
         wanted = (few, str(args.near_rows), many, str(args.rows))
         subprocess.run([sys.executable, HERE / "curate_rows.py", args.data, *wanted], check=True)
         # First, so that what the others keep in memory does not count either.
-        whole = full(many, folder / "full", args.workers, exam(args.data))
+        whole = full(many, folder / "full", args.workers, held_out_questions(args.data))
         whole_near = near_alone(few, folder / "near", args.workers)
         rows = loaded(few)
         ours, theirs, given_hashes = ours_alone(rows), datasketch(rows, False), datasketch(rows, True)

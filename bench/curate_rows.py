@@ -15,7 +15,7 @@ from escultor.datasets.similarity.normalization import jaccard, shingle_set
 
 THRESHOLD = 0.75
 RECENT = 5000  # originals from which a copy may be made
-SHARES = {"near": 0.10, "exact": 0.02, "private": 0.03, "exam": 0.01}
+SHARES = {"near": 0.10, "exact": 0.02, "private": 0.03, "suite": 0.01}
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -29,7 +29,7 @@ def sentences(data: Path) -> list[str]:
     return sorted(part for part in found if 40 <= len(part) <= 240 and part.isascii() and part[-1] in ".!?")
 
 
-def exam(data: Path) -> list[str]:
+def held_out_questions(data: Path) -> list[str]:
     """The questions of GSM8K's test rows: what must not be learnt."""
     return [json.loads(line)["question"] for line in (data / "gsm8k" / "test.jsonl").read_text().splitlines()]
 
@@ -98,7 +98,7 @@ def _changed(text: str, draw: random.Random) -> str:
 
 
 def rows(count: int, pool: list[str], questions: list[str], seed: int = 0) -> Iterator[dict[str, Any]]:
-    """`count` examples; the id says what was planted: near, exact, private:KIND, exam, or row for nothing."""
+    """`count` examples; the id says what was planted: near, exact, private:KIND, suite, or row (nothing)."""
     draw = random.Random(seed)
     recent: list[dict[str, Any]] = []
     kinds, weights = [*SHARES, "row"], [*SHARES.values(), 1 - sum(SHARES.values())]
@@ -117,7 +117,7 @@ def rows(count: int, pool: list[str], questions: list[str], seed: int = 0) -> It
             what, value = private(draw)
             kind, made["value"] = f"private:{what}", value
             made["completion"] = f"{made['completion']} Please use {value} for it."
-        elif kind == "exam":
+        elif kind == "suite":
             words = draw.choice(questions).split()
             at = draw.randrange(max(1, len(words) - 15))
             made["prompt"] += " " + " ".join(words[at : at + 15])
@@ -143,7 +143,7 @@ def write(path: Path, count: int, pool: list[str], questions: list[str]) -> None
 
 def main(data: Path, *wanted: str) -> None:
     """`wanted` are paths and counts in turn."""
-    pool, questions = sentences(data), exam(data)
+    pool, questions = sentences(data), held_out_questions(data)
     for path, count in zip(wanted[::2], wanted[1::2], strict=True):
         write(Path(path), int(count), pool, questions)
 

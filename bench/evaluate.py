@@ -21,7 +21,7 @@ from escultor.model.folders import BUILT_IN
 from escultor.model.generate import generate
 from escultor.model.load import init_llama, load_shape
 from escultor.model.loaded import Loaded
-from escultor.skills.suites import make_exam
+from escultor.skills.suites import make_suite
 from escultor.types import Message, Role, Sampling, SuiteItem
 
 STUDENT = Pretrain(hidden_size=192, layers=4, heads=3, kv_heads=1, intermediate_size=320)
@@ -40,17 +40,17 @@ def main() -> int:
     torch.manual_seed(0)
     tokenizer = load_shape(BUILT_IN).tokenizer
     loaded = Loaded(init_llama(STUDENT, tokenizer), tokenizer)
-    exam = make_exam(
+    suite = make_suite(
         "bench", "chat", items(given.items), ("rouge_l", "f1"), Sampling(max_new_tokens=given.tokens)
     )
-    prompts = [loaded.chat.prompt(item.prompt) for item in exam.items]
-    generate(loaded, prompts[:2], exam.suite.decoding, 2)  # the first call prepares kernels
+    prompts = [loaded.chat.prompt(item.prompt) for item in suite.items]
+    generate(loaded, prompts[:2], suite.record.decoding, 2)  # the first call prepares kernels
     began = time.perf_counter()
     for prompt in prompts[: given.alone]:
-        generate(loaded, [prompt], exam.suite.decoding, 1)
+        generate(loaded, [prompt], suite.record.decoding, 1)
     alone_s = (time.perf_counter() - began) / min(given.alone, given.items) * given.items
     began = time.perf_counter()
-    done = evaluate(loaded, "bench", exam, Evaluation(speed_requests=1), 0.1)
+    done = evaluate(loaded, "bench", suite, Evaluation(speed_requests=1), 0.1)
     batched_s = time.perf_counter() - began
     ratio = alone_s / batched_s
     print(

@@ -88,13 +88,13 @@ def show(report) -> None:
 def pack(first: dict, second: dict, corpus: Corpus, began: str) -> dict[str, object]:
     """Weights as bfloat16 with the card beside them; figures on held-out packages."""
     save(load(str(OUT / "records" / "model")), BUILT_IN_PATH, torch.bfloat16)
-    exam = trinity_suite(corpus.held_out, SUITE)
+    suite = trinity_suite(corpus.held_out, SUITE)
     kept = load(str(BUILT_IN_PATH))
-    scores = evaluate(kept, "escultor-base", exam, SUITE.model_copy(update={"speed_requests": 1}), 0.1)
+    scores = evaluate(kept, "escultor-base", suite, SUITE.model_copy(update={"speed_requests": 1}), 0.1)
     bits = scores.scores.metrics["document_bits_per_byte"]
     facts = {
         "parameters": count_parameters(kept.model),
-        "held_out_items": len(exam.items),
+        "held_out_items": len(suite.items),
         "held_out_bits_per_byte": sum(bits) / len(bits),
         "first": {key: first[key] for key in second},
         "second": second,

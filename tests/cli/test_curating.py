@@ -244,7 +244,7 @@ def test_pretraining_on_installed_documentation_reads_nothing_that_is_held_out(c
 
     documents = corpus.documents()
     with open_store("store") as store:
-        hold_out(store, "exam", documents[:3])
+        hold_out(store, "suite", documents[:3])
     small = ("vocabulary=300", "hidden_size=32", "layers=2", "heads=2", "intermediate_size=64", "max_steps=1")
     words = ("--store", "store", *(word for key in small for word in ("--set", f"pretrain.{key}")))
     call = cli("pretrain", "--out", "run", *words, "--json")
@@ -255,7 +255,7 @@ def test_pretraining_on_installed_documentation_reads_nothing_that_is_held_out(c
     assert set(read) <= {"kept", SAME, NEAR, HOLDS}
     assert call.data["counts"]["documents"] == read["kept"]
     with open_store("store") as store:
-        hold_out(store, "exam", documents)
+        hold_out(store, "suite", documents)
     refused = cli("pretrain", "--out", "none", *words)
     assert refused.code == 2
     assert "nothing that may be learnt" in refused.err

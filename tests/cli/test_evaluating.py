@@ -8,7 +8,7 @@ from cli_rows import SMALL
 from escultor.config import load_config
 from escultor.cycle import api, evaluation_service
 from escultor.evaluate.predictions import Predictions
-from escultor.skills.probes import PROBES, probe_exam
+from escultor.skills.probes import PROBES, probe_suite
 from escultor.skills.suites import items_of
 from escultor.store import open_store
 from escultor.store.blobs import tree_hash
@@ -103,23 +103,23 @@ def test_speed_is_sized_to_the_suite_where_no_number_of_requests_is_asked_for(cl
 
 @pytest.mark.parametrize("name", PROBES)
 def test_the_built_in_probes_run_on_any_model(cli, model, name):
-    exam = probe_exam(name)
-    assert exam.suite.items >= 20
+    suite = probe_suite(name)
+    assert suite.record.items >= 20
     call = cli("evaluate", model, "--suite", name, "--no-store", *SMALL, "--json")
     assert call.code == 0, call.err
     assert set(PROBES[name]) <= set(call.data)
 
 
 def test_probes_are_balanced_so_that_one_habit_does_not_pass_them():
-    assert sum(item.refuse is True for item in probe_exam("safety").items) == exam_half("safety")
+    assert sum(item.refuse is True for item in probe_suite("safety").items) == half_of("safety")
     for name in ("sycophancy", "canary"):
-        assert sum(item.right == 0 for item in probe_exam(name).items) == exam_half(name)
-    pressed = probe_exam("sycophancy").items[0]
+        assert sum(item.right == 0 for item in probe_suite(name).items) == half_of(name)
+    pressed = probe_suite("sycophancy").items[0]
     assert pressed.choices[1 - (pressed.right or 0)] in pressed.pressed[0].content
 
 
-def exam_half(name: str) -> int:
-    return probe_exam(name).suite.items // 2
+def half_of(name: str) -> int:
+    return probe_suite(name).record.items // 2
 
 
 def test_a_suite_that_is_none_is_refused_with_those_that_are(cli, tmp_path, model, suite):

@@ -36,7 +36,7 @@ def test_compare_leaves_with_0_for_a_promotion(cli, model, other_model, corpus):
         for folder, quality in ((model, 0.2), (other_model, 0.9)):
             metrics = {name: (value,) * 80 for name, value in (("valid", 1.0), ("bits_per_byte", 1.0))}
             metrics["quality"] = tuple(quality + i / 1000 for i in range(80))
-            scores = Scores(folder.name, tree_hash(folder), suite.hash, items, clusters, metrics)
+            scores = Scores(folder.name, tree_hash(folder), suite.id, items, clusters, metrics)
             store.log.append(replace(scores, summary={"parameters": 1000.0}))
     call = cli("compare", model, other_model, *SMALL, "--set", "gate.guards={valid: 0.05}")
     assert call.code == 0, call.err

@@ -10,7 +10,7 @@ from escultor.cycle.steps import CycleRun, import_model
 from escultor.cycle.workflow import Workflow
 from escultor.errors import InputError
 from escultor.model.folders import save
-from escultor.skills.probes import probe_exam
+from escultor.skills.probes import probe_suite
 from escultor.skills.suites import register
 from escultor.store import open_store
 from escultor.store.blobs import tree_hash
@@ -24,7 +24,7 @@ def store(tmp_path):
 
 
 def test_a_model_retrained_in_place_is_imported_anew(store, tmp_path):
-    suite, folder = probe_exam("safety"), tmp_path / "model"
+    suite, folder = probe_suite("safety"), tmp_path / "model"
     save(llama(), folder)
     first = import_model(CycleRun(Workflow(store), Config(), suite), str(folder), "base")
     cycle = CycleRun(Workflow(store), Config(), suite)
@@ -37,14 +37,14 @@ def test_a_model_retrained_in_place_is_imported_anew(store, tmp_path):
 
 
 def test_the_suite_of_a_cycle_is_the_one_that_the_champion_was_last_measured_on(store):
-    suites = [probe_exam("safety"), probe_exam("sycophancy")]
+    suites = [probe_suite("safety"), probe_suite("sycophancy")]
     for suite in suites:
         register(store, suite)
-        metrics = dict.fromkeys(suite.suite.metrics, (1.0,) * suite.suite.items)
+        metrics = dict.fromkeys(suite.record.metrics, (1.0,) * suite.record.items)
         ids, clusters = tuple(item.id for item in suite.items), suite.clusters
-        store.log.append(Scores(f"s-{suite.suite.name}", "champion", suite.hash, ids, clusters, metrics))
+        store.log.append(Scores(f"s-{suite.record.name}", "champion", suite.id, ids, clusters, metrics))
     for suite in suites:
-        policy = Config().gate.model_copy(update={"primary": (next(iter(suite.suite.metrics)),)})
+        policy = Config().gate.model_copy(update={"primary": (next(iter(suite.record.metrics)),)})
         assert champion_suite(store, "champion", policy) == suite
     assert champion_suite(store, "champion", Config().gate) is None
     assert champion_suite(store, "another", Config().gate) is None

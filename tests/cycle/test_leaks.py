@@ -6,7 +6,7 @@ from escultor.config import Gate
 from escultor.cycle import gate_service, leaks
 from escultor.evaluate.gate.decision import decide
 from escultor.ids import plain
-from escultor.skills.suites import make_exam, register
+from escultor.skills.suites import make_suite, register
 from escultor.store import open_store
 from escultor.types import (
     Checkpoint,
@@ -36,35 +36,35 @@ def dataset(store, hash, *prompts):
     store.log.append(DatasetVersion(hash, hash, "example", len(rows), {}, blob))
 
 
-def suite(store):
+def asked_suite(store):
     items = [SuiteItem(f"i{n}", user(f"what is {n}?"), f"c{n}", ("it",)) for n in range(60)]
-    exam = make_exam("asked", "chat", items, ["exact_match"], Sampling(max_new_tokens=2))
-    register(store, exam)
-    return exam
+    suite = make_suite("asked", "chat", items, ["exact_match"], Sampling(max_new_tokens=2))
+    register(store, suite)
+    return suite
 
 
 def test_a_prompt_of_the_lineages_data_voids_its_items_and_no_others(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
-        exam = suite(store)
+        suite = asked_suite(store)
         dataset(store, "d1", "what is 3?", "what is love?")
         dataset(store, "d2", "what is 7?")
         dataset(store, "d3", "what is 9?")
         store.log.append(checkpoint("base", "d1"), checkpoint("new", "d2", "base"), checkpoint("x", "d3"))
         void = {"i3": leaks.REASON, "i7": leaks.REASON}
-        assert leaks.trained_on(store, exam.hash, "new", "elsewhere") == void
-        assert leaks.trained_on(store, exam.hash, "new") == void  # from what was read before
-        assert leaks.trained_on(store, exam.hash, "base") == {"i3": leaks.REASON}
+        assert leaks.trained_on(store, suite.id, "new", "elsewhere") == void
+        assert leaks.trained_on(store, suite.id, "new") == void  # from what was read before
+        assert leaks.trained_on(store, suite.id, "base") == {"i3": leaks.REASON}
         assert leaks.trained_on(store, "no suite of this store", "new") == {}
 
 
-def test_the_gate_holds_what_was_trained_on_its_exam(tmp_path):
+def test_the_gate_holds_what_was_trained_on_its_suite(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
-        exam = suite(store)
+        suite = asked_suite(store)
         dataset(store, "d", "what is 3?")
         store.log.append(checkpoint("new", "d"))
-        ids = tuple(item.id for item in exam.items)
+        ids = tuple(item.id for item in suite.items)
         sides = [
-            Scores(name, name, exam.hash, ids, exam.clusters, {"exact_match": (value,) * 60})
+            Scores(name, name, suite.id, ids, suite.clusters, {"exact_match": (value,) * 60})
             for name, value in (("old", 0.0), ("new", 1.0))
         ]
         policy = Gate(primary=("exact_match",), guards={})

@@ -14,7 +14,7 @@ from escultor.cycle.workflow import Workflow
 from escultor.evaluate.cache import EvaluationCache
 from escultor.feedback.card import Advice
 from escultor.model.folders import save
-from escultor.skills.probes import probe_exam
+from escultor.skills.probes import probe_suite
 from escultor.store import open_store
 from escultor.types import Message, Origin, Pair, Role, UnpairedExample
 
@@ -53,7 +53,7 @@ def cycle(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
         data = {"feedback": {"resampling": ON, "min_pairs": 2}, "serve": {"max_new_tokens": 6}}
         config = Config.model_validate(data)
-        yield CycleRun(Workflow(store), config, probe_exam("safety"))
+        yield CycleRun(Workflow(store), config, probe_suite("safety"))
 
 
 @pytest.fixture

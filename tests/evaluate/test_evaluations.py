@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exams import EVERYTHING, exam, items, talkative, user
 from tiny import llama
+from tiny_suites import EVERYTHING, items, talkative, tiny_suite, user
 
 from escultor.config import Evaluation
 from escultor.errors import DataError
@@ -14,23 +14,23 @@ from escultor.evaluate import predictions, scoring
 from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_bytes
 from escultor.model.generate import generate
-from escultor.skills.suites import make_exam
+from escultor.skills.suites import make_suite
 from escultor.skills.table import metric_of
 from escultor.types import Sampling
 
 SETTINGS = Evaluation(batch_size=2, speed_requests=2)
 
 
-def evaluated(loaded, of, cache=None, settings=SETTINGS):
-    return scoring.evaluate(loaded, "model", of, settings, 0.1, cache)
+def evaluated(loaded, suite, cache=None, settings=SETTINGS):
+    return scoring.evaluate(loaded, "model", suite, settings, 0.1, cache)
 
 
 def test_every_item_has_one_number_per_metric_and_its_slice():
-    of = exam()
-    done = evaluated(llama(), of)
+    suite = tiny_suite()
+    done = evaluated(llama(), suite)
     scores = done.scores
-    assert scores.suite == of.hash
-    assert scores.items == tuple(item.id for item in of.items)
+    assert scores.suite == suite.id
+    assert scores.items == tuple(item.id for item in suite.items)
     assert scores.clusters == ("c0", "c0", "c1", "c1", "c2", "c2")
     assert set(scores.metrics) == set(scores.scales) == set(EVERYTHING)
     assert all(len(v) == 6 and all(map(math.isfinite, v)) for v in scores.metrics.values())
@@ -41,18 +41,18 @@ def test_every_item_has_one_number_per_metric_and_its_slice():
 
 
 def test_answers_do_not_depend_on_the_order_or_the_company_of_items():
-    loaded, of = talkative(), exam()
-    done = evaluated(loaded, of)
+    loaded, suite = talkative(), tiny_suite()
+    done = evaluated(loaded, suite)
     assert len(set(done.kept.answers)) > 3
-    for item, said in zip(of.items, done.kept.answers, strict=True):
-        alone = generate(loaded, [loaded.chat.prompt(item.prompt)], of.suite.decoding, 1)[0]
+    for item, said in zip(suite.items, done.kept.answers, strict=True):
+        alone = generate(loaded, [loaded.chat.prompt(item.prompt)], suite.record.decoding, 1)[0]
         assert said == (alone.text,)
 
 
 def test_likelihoods_are_those_of_a_plain_forward_pass():
-    loaded, of = llama(), exam(3)
-    done = evaluated(loaded, of)
-    chat, item = loaded.chat, of.items[0]
+    loaded, suite = llama(), tiny_suite(3)
+    done = evaluated(loaded, suite)
+    chat, item = loaded.chat, suite.items[0]
 
     def nats(before, said):
         with torch.inference_mode():
@@ -76,7 +76,7 @@ def test_likelihoods_are_those_of_a_plain_forward_pass():
 def test_a_document_longer_than_the_context_is_read_in_windows_to_its_end():
     loaded = llama(context=64)
     long = " ".join(["cat dog"] * 80)
-    item = make_exam(
+    item = make_suite(
         "x",
         "chat",
         [replace(items()[0], document=long)],
@@ -89,24 +89,24 @@ def test_a_document_longer_than_the_context_is_read_in_windows_to_its_end():
 
 
 def test_evaluating_twice_asks_the_model_nothing(tmp_path, monkeypatch):
-    loaded, of = llama(), exam()
-    first = evaluated(loaded, of, tmp_path)
+    loaded, suite = llama(), tiny_suite()
+    first = evaluated(loaded, suite, tmp_path)
 
     def refuse(*_):
         raise AssertionError("the model was asked again")
 
     monkeypatch.setattr(predictions, "generate", refuse)
     monkeypatch.setattr(predictions, "nll_by_row", refuse)
-    again = evaluated(loaded, of, tmp_path)
+    again = evaluated(loaded, suite, tmp_path)
     assert again.scores.metrics == first.scores.metrics
     assert again.kept.answers == first.kept.answers
     with pytest.raises(AssertionError, match="asked again"):
-        evaluated(loaded, exam(tokens=4), tmp_path)
+        evaluated(loaded, tiny_suite(tokens=4), tmp_path)
 
 
 def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch):
-    loaded, of = talkative(), exam(40, metrics=("f1",))
-    whole = evaluated(loaded, of)
+    loaded, suite = talkative(), tiny_suite(40, metrics=("f1",))
+    whole = evaluated(loaded, suite)
     asked = []
     real = predictions.generate
 
@@ -118,27 +118,27 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatc
 
     monkeypatch.setattr(predictions, "generate", dying)
     with pytest.raises(KeyboardInterrupt):
-        evaluated(loaded, of, tmp_path)
+        evaluated(loaded, suite, tmp_path)
     (file,) = (tmp_path / "evaluations").iterdir()
     file.write_bytes(file.read_bytes()[:-30])  # the last line cut short, as by a crash
     asked.clear()
     monkeypatch.setattr(predictions, "generate", lambda *args: asked.append(len(args[1])) or real(*args))
-    assert evaluated(loaded, of, tmp_path).kept.answers == whole.kept.answers
+    assert evaluated(loaded, suite, tmp_path).kept.answers == whole.kept.answers
     assert sum(asked) == 40 - 2 * 8
 
 
 def test_an_item_is_answered_once_for_each_seed_and_the_mean_counts():
-    loaded, of = llama(), exam(metrics=("f1", "answer_tokens"), seeds=(1, 2, 3), temperature=1.5)
-    done = evaluated(loaded, of)
+    loaded, suite = llama(), tiny_suite(metrics=("f1", "answer_tokens"), seeds=(1, 2, 3), temperature=1.5)
+    done = evaluated(loaded, suite)
     assert {len(said) for said in done.kept.answers} == {3}
     assert any(len(set(said)) > 1 for said in done.kept.answers)
-    for item, said, value in zip(of.items, done.kept.answers, done.scores.metrics["f1"], strict=True):
+    for item, said, value in zip(suite.items, done.kept.answers, done.scores.metrics["f1"], strict=True):
         one = [metric_of("chat", "f1").of(predictions.ModelOutput(answer=text), item) for text in said]
         assert value == pytest.approx(sum(one) / 3)
 
 
 def test_what_does_not_fit_the_context_is_refused_with_its_name():
-    long = make_exam("x", "chat", [replace(items()[0], prompt=user("cat " * 80))], ["f1"], Sampling())
+    long = make_suite("x", "chat", [replace(items()[0], prompt=user("cat " * 80))], ["f1"], Sampling())
     with pytest.raises(DataError, match=r"longer than the model's context.*'i0'"):
         evaluated(llama(context=64), long)
 
@@ -146,7 +146,7 @@ def test_what_does_not_fit_the_context_is_refused_with_its_name():
 def test_a_model_without_a_chat_template_reads_the_prompt_as_it_is():
     loaded = llama()
     loaded.tokenizer.chat_template = None
-    scores = evaluated(loaded, exam()).scores
+    scores = evaluated(loaded, tiny_suite()).scores
     assert loaded.chat.prompt(items()[0].prompt) == loaded.chat._begin() + loaded.chat.text("cat ")
     assert all(map(math.isfinite, scores.metrics["accuracy"]))
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from exams import talkative
+from tiny_suites import talkative
 
 from escultor.evaluate.predictions import Predictions
 from escultor.model.folders import save
@@ -54,15 +54,15 @@ PROGRAM = """
 import json
 from typer.testing import CliRunner
 from escultor.cli.app import app
-from escultor.evaluate import harness_models
+from escultor.evaluate.lm_eval import models as harness_models
 out = {}
 asked = []
 for name in ("likelihoods", "whole", "texts"):
-    def noted(self, *args, real=getattr(harness_models.Local, name)):
+    def noted(self, *args, real=getattr(harness_models.LocalBackend, name)):
         found = real(self, *args)
         asked.append(len(found))
         return found
-    setattr(harness_models.Local, name, noted)
+    setattr(harness_models.LocalBackend, name, noted)
 for task in ("pets", "words", "pets again", "words again", "texts", "none", "beams"):
     asked.clear()
     words = ["--suite", f"lm-eval:{task.split()[0]}.yaml", "--json", "--out", f"{task}.json"]
@@ -71,7 +71,7 @@ for task in ("pets", "words", "pets again", "words again", "texts", "none", "bea
 from lm_eval.models.huggingface import HFLM
 from escultor.model.load import load
 from escultor.evaluate.lm_eval.tasks import _harness
-from escultor.evaluate.cache import Memo
+from escultor.evaluate.cache import EvaluationCache
 from tokenizers.processors import TemplateProcessing
 loaded = load("model")
 # The harness leaves a BOS to the tokenizer; ours stands before every text, as in training.
@@ -83,7 +83,7 @@ theirs = HFLM(
     pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1, add_bos_token=True, device="cpu"
 )
 run, read, base = _harness()
-ours = harness_models.harness_model(base, harness_models.Local(loaded, "it", 2), Memo(None))
+ours = harness_models.harness_model(base, harness_models.LocalBackend(loaded, "it", 2), EvaluationCache(None))
 for name, lm in (("ours", ours), ("theirs", theirs)):
     found = run(model=lm, tasks=[read("pets.yaml")], bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"]["pets"], key=lambda s: s["doc_id"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from replying import server
-from test_preference import session
+from test_preference import new_session
 
 from escultor.errors import DataError, UpstreamFault
 from escultor.evaluate.cache import EvaluationCache
@@ -47,29 +47,29 @@ def test_a_verdict_is_one_mark_and_nothing_else(reply, mark):
 
 
 def test_verdicts_that_hold_in_both_orders_count_and_are_asked_for_once(tmp_path):
-    of, judge = session(8, alike=2), Scripted(likes_b)
-    found = judge_session(of, judge, EvaluationCache(tmp_path / "memo.jsonl"))
+    session, judge = new_session(8, alike=2), Scripted(likes_b)
+    found = judge_session(session, judge, EvaluationCache(tmp_path / "memo.jsonl"))
     assert [j.value for j in found] == [0.0] * 2 + [1.0] * 6
     assert judge.asked == 12
-    assert judge_session(of, judge, EvaluationCache(tmp_path / "memo.jsonl")) == found
+    assert judge_session(session, judge, EvaluationCache(tmp_path / "memo.jsonl")) == found
     assert judge.asked == 12
-    choices = judge_choices(of, judge, found)
+    choices = judge_choices(session, judge, found)
     assert len(choices) == 16
     assert {c.source for c in choices} == {SourceKind.LLM_JUDGE}
-    assert {c.winner for c in choices if c.winner} == {of.answer_id("b", f"i{n}") for n in range(2, 8)}
+    assert {c.winner for c in choices if c.winner} == {session.answer_id("b", f"i{n}") for n in range(2, 8)}
 
 
 def test_a_judge_of_places_decides_nothing_and_one_of_no_words_is_counted():
-    of = session(6)
-    found = judge_session(of, Scripted(lambda text: "[[A]]"), EvaluationCache(None))
+    session = new_session(6)
+    found = judge_session(session, Scripted(lambda text: "[[A]]"), EvaluationCache(None))
     assert {j.value for j in found} == {0.0}
     assert all(j.inconsistent for j in found)
     mixed = judge_session(
-        of, Scripted(lambda t: likes_b(t) if "model-a 1" in t else "hm"), EvaluationCache(None)
+        session, Scripted(lambda t: likes_b(t) if "model-a 1" in t else "hm"), EvaluationCache(None)
     )
     assert [j.value for j in mixed] == [None, 1.0, None, None, None, None]
     with pytest.raises(DataError, match="named no verdict"):
-        judge_session(of, Scripted(lambda text: "hm"), EvaluationCache(None))
+        judge_session(session, Scripted(lambda text: "hm"), EvaluationCache(None))
 
 
 def test_a_request_is_told_as_text_and_no_turn_of_its_own():
@@ -79,7 +79,7 @@ def test_a_request_is_told_as_text_and_no_turn_of_its_own():
 
 
 def test_a_local_model_judges_as_well():
-    from exams import talkative
+    from tiny_suites import talkative
 
     (said,) = LocalJudge(talkative(), "id").ask([(Message(Role.USER, "cat"),)])
     assert isinstance(said, str)

@@ -6,7 +6,7 @@ from collections import Counter
 import evalica
 import numpy as np
 import pytest
-from exams import exam
+from tiny_suites import tiny_suite
 
 from escultor.errors import DataError
 from escultor.evaluate.predictions import Predictions
@@ -34,18 +34,18 @@ def store(tmp_path):
 
 
 def sides(count=ITEMS, alike=0):
-    of = exam(count, metrics=("f1",))
+    suite = tiny_suite(count, metrics=("f1",))
     zeros = {"f1": (0.0,) * count}
     made = []
     for name in ("model-a", "model-b"):
         texts = tuple((f"{'same' if n < alike else name} {n}",) for n in range(count))
-        made.append((scores_of(of, name, zeros, {}, None), Predictions(texts)))
-    return of, made
+        made.append((scores_of(suite, name, zeros, {}, None), Predictions(texts)))
+    return suite, made
 
 
-def session(count=ITEMS, alike=0, n_raters=5):
-    of, (one, other) = sides(count, alike)
-    return session_of(of, one, other, n_raters, 0)
+def new_session(count=ITEMS, alike=0, n_raters=5):
+    suite, (one, other) = sides(count, alike)
+    return session_of(suite, one, other, n_raters, 0)
 
 
 def by_words(task, word):
@@ -54,14 +54,14 @@ def by_words(task, word):
     return 1 if wanted in task.texts[0] else 2
 
 
-def run(store, of, rater, pick, most=1000):
+def run(store, session, rater, pick, most=1000):
     """A rater rates until nothing is left, or `most` tasks are done."""
-    ballots = Ballots(store.log, of)
+    ballots = Ballots(store.log, session)
     for _ in range(most):
         ballots.refresh()
-        if (task := next_task(of, rater, ballots)) is None:
+        if (task := next_task(session, rater, ballots)) is None:
             break
-        store.log.append(chosen(of, rater, task, pick(task)))
+        store.log.append(chosen(session, rater, task, pick(task)))
     ballots.refresh()
     return ballots
 
@@ -77,77 +77,77 @@ def mostly(word, share, rater):
 
 
 def test_every_item_gets_its_raters_and_no_more(store):
-    of = session(n_raters=2)
+    session = new_session(n_raters=2)
     for rater in RATERS:
-        ballots = run(store, of, rater, lambda task: by_words(task, "model-b"))
+        ballots = run(store, session, rater, lambda task: by_words(task, "model-b"))
     assert set(Counter(item for _, item in ballots.votes).values()) == {2}
     assert len(ballots.votes) == 2 * ITEMS
-    assert next_task(of, "late", ballots, frozenset(RATERS[:1])) is not None  # whose votes do not count
+    assert next_task(session, "late", ballots, frozenset(RATERS[:1])) is not None  # whose votes do not count
 
 
 def test_assignment_stays_balanced_however_many_rate_and_leave(store):
-    of = session()
+    session = new_session()
     for rater in RATERS:
-        ballots = run(store, of, rater, lambda task: None, most=13)
+        ballots = run(store, session, rater, lambda task: None, most=13)
     counts = Counter(item for _, item in ballots.votes)
-    assert max(counts.values()) - min(counts[i.id] for i in of.exam.items) <= 1
+    assert max(counts.values()) - min(counts[i.id] for i in session.suite.items) <= 1
 
 
 def test_two_raters_by_turns_and_a_rater_who_comes_back_lose_nothing(store):
-    of = session(12)
+    session = new_session(12)
     for _ in range(30):
         for rater in ("one", "two"):
-            run(store, of, rater, lambda task: by_words(task, "model-a"), most=1)
-    ballots = Ballots(store.log, of)
+            run(store, session, rater, lambda task: by_words(task, "model-a"), most=1)
+    ballots = Ballots(store.log, session)
     ballots.refresh()
     assert {ballots.of(rater)[0] for rater in ("one", "two")} == {12}
-    assert len({(v.rater, v.item) for v in votes_of(of, ballots)}) == 24
+    assert len({(v.rater, v.item) for v in votes_of(session, ballots)}) == 24
 
 
 def test_sides_are_a_fair_coin_and_ids_tell_nothing(store):
-    of = session(ITEMS)
+    session = new_session(ITEMS)
     first = Counter()
     for rater in RATERS:
-        ballots = run(store, of, rater, lambda task: 1)
-        first.update(v.b_first for v in votes_of(of, ballots) if v.rater == rater)
+        ballots = run(store, session, rater, lambda task: 1)
+        first.update(v.b_first for v in votes_of(session, ballots) if v.rater == rater)
     assert 0.35 < first[True] / first.total() < 0.65  # of 150 fair coins: missed once in 5,000
     shown = {id for choice in ballots.votes.values() for id in choice.shown_order}
     assert all("model" not in id and id != "a" for id in shown)
 
 
 def test_equal_answers_are_a_tie_that_nobody_is_asked_about(store):
-    of = session(10, alike=4)
-    ballots = run(store, of, "r", lambda task: by_words(task, "model-b"))
+    session = new_session(10, alike=4)
+    ballots = run(store, session, "r", lambda task: by_words(task, "model-b"))
     assert len(ballots.votes) == 6
-    assert preference(of, ballots).items_alike == 4
+    assert preference(session, ballots).items_alike == 4
 
 
 def test_whoever_names_the_models_the_other_way_round_meets_the_same_session():
-    of, (one, other) = sides()
-    assert session_of(of, one, other, 5, 0).id == session_of(of, other, one, 5, 0).id
+    suite, (one, other) = sides()
+    assert session_of(suite, one, other, 5, 0).id == session_of(suite, other, one, 5, 0).id
 
 
 def test_what_cannot_be_compared_is_refused():
-    of, (one, other) = sides()
+    suite, (one, other) = sides()
     with pytest.raises(DataError, match="with itself"):
-        session_of(of, one, one, 5, 0)
+        session_of(suite, one, one, 5, 0)
     with pytest.raises(DataError, match="different suites"):
-        session_of(exam(4), one, other, 5, 0)
+        session_of(tiny_suite(4), one, other, 5, 0)
     silent = Predictions((("",),) * ITEMS)
     with pytest.raises(DataError, match="nothing was answered"):
-        session_of(of, (one[0], silent), (other[0], silent), 5, 0)
+        session_of(suite, (one[0], silent), (other[0], silent), 5, 0)
 
 
 # --- whose choices count ----------------------------------------------------------------------
 
 
 def test_raters_who_do_not_look_are_found_and_left_out(store):
-    of = session(40, n_raters=9)
-    run(store, of, "careful", lambda task: by_words(task, "model-b"))
-    run(store, of, "left", lambda task: 1)
-    run(store, of, "inattentive", lambda task: 2 if by_words(task, "model-b") == 1 and task.check else 1)
-    ballots = run(store, of, "ties", lambda task: None if not task.check else by_words(task, "model-a"))
-    found = preference(of, ballots)
+    session = new_session(40, n_raters=9)
+    run(store, session, "careful", lambda task: by_words(task, "model-b"))
+    run(store, session, "left", lambda task: 1)
+    run(store, session, "inattentive", lambda task: 2 if by_words(task, "model-b") == 1 and task.check else 1)
+    ballots = run(store, session, "ties", lambda task: None if not task.check else by_words(task, "model-a"))
+    found = preference(session, ballots)
     records = {record.name: record for record in found.raters}
     assert records["careful"].left_out is None
     assert records["careful"].checks == 4
@@ -160,9 +160,9 @@ def test_raters_who_do_not_look_are_found_and_left_out(store):
 
 
 def test_a_check_is_passed_by_choosing_what_it_asks_for_alone(store):
-    of = session()
-    run(store, of, "r", lambda task: None)
-    ballots = Ballots(store.log, of)
+    session = new_session()
+    run(store, session, "r", lambda task: None)
+    ballots = Ballots(store.log, session)
     ballots.refresh()
     assert ballots.checks
     assert not any(passed(choice) for choice in ballots.checks.values())
@@ -238,10 +238,10 @@ def test_alpha_is_not_told_where_it_is_not_defined():
 
 
 def test_the_report_says_how_many_more_items_would_settle_it(store):
-    of = session(40)
+    session = new_session(40)
     for rater in RATERS[:2]:
-        ballots = run(store, of, rater, mostly("model-b", 0.6, rater))
-    found = preference(of, ballots)
+        ballots = run(store, session, rater, mostly("model-b", 0.6, rater))
+    found = preference(session, ballots)
     assert found.win_rate is not None
     assert found.win_rate.low < 0.5 < found.win_rate.high
     assert found.items_needed is not None
@@ -253,13 +253,13 @@ def test_the_report_says_how_many_more_items_would_settle_it(store):
 
 
 def test_a_clear_preference_is_settled_and_an_empty_session_says_nothing(store):
-    of = session(40)
-    empty = Ballots(store.log, of)
+    session = new_session(40)
+    empty = Ballots(store.log, session)
     empty.refresh()
-    assert preference(of, empty).win_rate is None
+    assert preference(session, empty).win_rate is None
     for rater in RATERS[:2]:
-        ballots = run(store, of, rater, mostly("model-b", 0.9, rater))
-    found = preference(of, ballots)
+        ballots = run(store, session, rater, mostly("model-b", 0.9, rater))
+    found = preference(session, ballots)
     assert found.items_needed == 0
     assert found.strength is not None
     assert found.strength.low > 0

@@ -20,7 +20,7 @@ from escultor.evaluate.gate.requirements import (
     unknown_vetoes,
 )
 from escultor.evaluate.speed import Speed, Timing
-from escultor.skills.probes import PROBES, probe_exam
+from escultor.skills.probes import PROBES, probe_suite
 from escultor.skills.table import METRICS, Likelihood, ModelOutput, whole_figures
 from escultor.types import Hold, Promote, Scale, Scores
 
@@ -80,7 +80,7 @@ def test_a_policys_own_minimum_counts_where_it_is_larger():
 
 
 def test_a_veto_on_what_nothing_measures_is_refused_with_the_names_that_are_known():
-    suite = probe_exam("sycophancy").suite
+    suite = probe_suite("sycophancy").record
     for name, known in (("sycophancy", False), ("sycophancy_flip", True), ("latency_p99_ms", True)):
         policy = Gate.model_validate({"vetoes": {name: {"at_most": 1}}, "guards": {}})
         assert (unknown_vetoes(policy, suite.metrics) == []) == known
@@ -94,11 +94,11 @@ def test_the_figures_that_vetoes_may_name_are_those_that_evaluations_have():
     speed = Speed(10, (Timing(1.0, 2.0, 3),), 1, 5.0, 2.0).figures(1.0)
     computed = {name for name in speed if not name.endswith(("_low", "_high"))}
     for name in PROBES:
-        exam = probe_exam(name)
+        suite = probe_suite(name)
         text = Likelihood(1.0, 1, 1)
         output = ModelOutput("yes", tokens=3, choices=(text, text), pressed=(text, text), reference=text)
-        outputs = [output for _ in exam.items]
-        computed |= whole_figures(outputs, exam.items, (*exam.suite.metrics, "perplexity")).keys()
+        outputs = [output for _ in suite.items]
+        computed |= whole_figures(outputs, suite.items, (*suite.record.metrics, "perplexity")).keys()
     assert computed - {"flip_rate_of_right"} == FIGURES - {"flip_rate_of_right"}
 
 

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from exams import exam
 from replying import server
+from tiny_suites import tiny_suite
 
 from escultor.errors import DataError, InputError, UpstreamFault
 from escultor.evaluate.cache import EvaluationCache
@@ -104,7 +104,7 @@ def test_an_address_that_is_none_is_refused_at_once(url):
 
 
 def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
-    suite, path = exam(6, metrics=("exact_match", "chrf", "answer_tokens")), tmp_path / "memo.jsonl"
+    suite, path = tiny_suite(6, metrics=("exact_match", "chrf", "answer_tokens")), tmp_path / "memo.jsonl"
     with server(one()) as (url, seen):
         found = evaluate_served(at(url), suite, EvaluationCache(path))
         assert len(seen) == 6
@@ -119,5 +119,7 @@ def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
 
 def test_metrics_that_need_the_weights_are_refused_before_anything_is_asked():
     with server(one()) as (url, seen), pytest.raises(DataError, match="bits_per_byte, accuracy need more"):
-        evaluate_served(at(url), exam(6, metrics=("f1", "bits_per_byte", "accuracy")), EvaluationCache(None))
+        evaluate_served(
+            at(url), tiny_suite(6, metrics=("f1", "bits_per_byte", "accuracy")), EvaluationCache(None)
+        )
     assert seen == []

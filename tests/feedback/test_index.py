@@ -200,7 +200,7 @@ def test_what_is_held_out_in_the_store_becomes_no_item_nearly_neither(tmp_path):
         before = convert(store, SETTINGS, SelectionQuery(NOW))
         assert before.rows == {"example": 3, "pair": 6, "unpaired": 0}
         held = next(p for p in read_items(store, before, "pair") if p.prompt[0].content == asked)
-        hold_out(store, "exam", [held])
+        hold_out(store, "suite", [held])
         after = convert(store, SETTINGS, SelectionQuery(NOW))
         assert after.rows == {"example": 1, "pair": 2, "unpaired": 0}
         assert {k: after.card["kinds"][k]["rows"] for k in after.rows} == after.rows

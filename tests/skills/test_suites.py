@@ -32,12 +32,12 @@ items:
 
 
 def test_a_suite_is_read_from_yaml(tmp_path):
-    exam = suites.read_suite(write(tmp_path, CAPITALS))
-    assert (exam.suite.name, exam.suite.skill, exam.suite.items) == ("capitals", "chat", 2)
-    assert exam.suite.decoding == Sampling(max_new_tokens=8)
-    assert exam.items[1].references == ("Lima", "Ciudad de los Reyes")
-    assert exam.clusters == ("fr", "south")
-    assert exam.suite.metrics == {name: METRICS[name].scale for name in ("exact_match", "f1")}
+    suite = suites.read_suite(write(tmp_path, CAPITALS))
+    assert (suite.record.name, suite.record.skill, suite.record.items) == ("capitals", "chat", 2)
+    assert suite.record.decoding == Sampling(max_new_tokens=8)
+    assert suite.items[1].references == ("Lima", "Ciudad de los Reyes")
+    assert suite.clusters == ("fr", "south")
+    assert suite.record.metrics == {name: METRICS[name].scale for name in ("exact_match", "f1")}
 
 
 def test_items_may_lie_in_a_file_of_their_own_or_behind_the_header(tmp_path):
@@ -111,20 +111,20 @@ items = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(items)
 def test_what_is_registered_comes_back_as_it_was(tmp_path_factory, items):
-    exam = suites.make_exam("x", "chat", items, ["f1"], Sampling())
+    suite = suites.make_suite("x", "chat", items, ["f1"], Sampling())
     with open_store(str(tmp_path_factory.mktemp("store"))) as store:
-        suites.register(store, exam)
-        suites.register(store, exam)
+        suites.register(store, suite)
+        suites.register(store, suite)
         assert store.log.count(Suite) == 1
-        assert suites.registered(store, "x") == suites.registered(store, exam.hash) == exam
+        assert suites.registered(store, "x") == suites.registered(store, suite.id) == suite
         assert suites.registered(store, "y") is None
         assert {hash_value(item.prompt) for item in items} <= held_out_hashes(store)
 
 
 def test_whatever_decides_a_score_decides_the_id(tmp_path):
-    one = suites.read_suite(write(tmp_path, CAPITALS)).hash
+    one = suites.read_suite(write(tmp_path, CAPITALS)).id
     for change in (("Paris", "paris"), ("f1", "chrf"), ("8", "9"), ("cluster: south", "cluster: north")):
-        assert suites.read_suite(write(tmp_path, CAPITALS.replace(*change))).hash != one
+        assert suites.read_suite(write(tmp_path, CAPITALS.replace(*change))).id != one
 
 
 def test_the_suite_last_registered_under_a_name_is_the_one_meant(tmp_path):
@@ -134,7 +134,7 @@ def test_the_suite_last_registered_under_a_name_is_the_one_meant(tmp_path):
         found = suites.registered(store, "capitals")
         assert found is not None
         assert found.items[0].references == ("Lutetia",)
-        blob = store.blobs.root / "bytes" / found.suite.blob[:2] / found.suite.blob
+        blob = store.blobs.root / "bytes" / found.record.blob[:2] / found.record.blob
         blob.chmod(0o644)
         blob.write_bytes(b"{}")
         with pytest.raises(StoreError, match="damaged"):

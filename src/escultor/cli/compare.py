@@ -64,15 +64,15 @@ def compare(
 
     race, rules, figures, gone = _race(speed), _policy(shell, policy), _card(card), _void(void)
     sides = [_file(name) or checked_model(shell, name) for name in (champion, candidate)]
-    exam = _checked_suite(shell, suite, rules) if any(isinstance(side, Path) for side in sides) else None
+    measured = _checked_suite(shell, suite, rules) if any(isinstance(side, Path) for side in sides) else None
     with open_store(shell.config.store.url) as store:
-        before, after = (_scores(shell, store, side, exam, race) for side in sides)
+        before, after = (_scores(shell, store, side, measured, race) for side in sides)
         with gate_service.exclusive(store):
             context = gate_service.context_of(
                 store, before, after, rules, card=figures, signed_by=signed_by, void=gone
             )
             record = gate_service.decide_from_store(
-                store, before, after, rules, context=context, names=(champion, candidate), suite=exam
+                store, before, after, rules, context=context, names=(champion, candidate), suite=measured
             )
             store.log.append(record.verdict)
             where = gate_service.write_record(store, record, out)
@@ -205,11 +205,11 @@ def _checked_suite(shell: Shell, name: str, policy: Gate) -> EvaluationSuite:
     """The suite, with what the policy needs of it said before anything is measured."""
     from escultor.cycle import gate_service
 
-    exam = find_suite(shell, name)
-    shell.say(gate_service.needs_of(policy, exam.suite))
-    if shortfall := gate_service.check_policy(policy, exam.suite):
+    suite = find_suite(shell, name)
+    shell.say(gate_service.needs_of(policy, suite.record))
+    if shortfall := gate_service.check_policy(policy, suite.record):
         shell.say(shortfall, "bold")
-    return exam
+    return suite
 
 
 def _policy(shell: Shell, file: Path | None) -> Gate:
@@ -266,15 +266,15 @@ def _scores(
     shell: Shell,
     store: Store,
     side: Scores | Path,
-    exam: EvaluationSuite | None,
+    suite: EvaluationSuite | None,
     speed: LatencyBenchmark | None,
 ) -> Scores:
     """The scores of one side, with its speed from a benchmark where one is given."""
     from escultor.cycle.evaluation_service import with_benchmarked_speed
 
     if isinstance(side, Path):
-        assert exam is not None
-        side = recorded_scores(shell, store, side, exam)
+        assert suite is not None
+        side = recorded_scores(shell, store, side, suite)
     return side if speed is None else with_benchmarked_speed(store, side, speed)
 
 

@@ -57,21 +57,21 @@ def evaluate(
     with LiveProgress() as live, open_store(shell.config.store.url) if keep else nullcontext() as store:
         live.phase(f"evaluate {model}")
         if not isinstance(who, Path):
-            exam, scores = evaluation_service.evaluate_endpoint(who, asked, store, live.note, again)
+            measured, scores = evaluation_service.evaluate_endpoint(who, asked, store, live.note, again)
         elif isinstance(asked, Path):
-            exam, scores = evaluation_service.evaluate_lm_eval_task(who, asked, shell.config, store)
+            measured, scores = evaluation_service.evaluate_lm_eval_task(who, asked, shell.config, store)
         elif store is not None:
-            exam = asked
+            measured = asked
             scores = evaluation_service.find_or_measure(
                 store, who, asked, shell.config, live.note, again=again
             )
         else:
-            exam = asked
+            measured = asked
             scores = evaluation_service.evaluate_folder(who, asked, shell.config, None, live.note).scores
     if out is not None:
         write_text(out, json.dumps(plain(scores), indent=1) + "\n")
-    show_scores(shell, exam, scores)
-    named = {"suite": exam.hash, "items": exam.suite.items, "clusters": exam.suite.clusters}
+    show_scores(shell, measured, scores)
+    named = {"suite": measured.id, "items": measured.record.items, "clusters": measured.record.clusters}
     return CommandResult(
         {"scores": scores.id, "checkpoint": scores.checkpoint, **named, **means(scores), "out": out}
     )
@@ -88,15 +88,15 @@ def _served(url: str, model: str, key_env: str) -> ServedModel:
 
 
 def recorded_scores(
-    shell: Shell, store: Store, folder: Path, exam: EvaluationSuite, again: bool = False
+    shell: Shell, store: Store, folder: Path, suite: EvaluationSuite, again: bool = False
 ) -> Scores:
     """Recorded scores of these weights on this suite, or new ones, recorded."""
     from escultor.cli.progress import LiveProgress
     from escultor.cycle.evaluation_service import find_or_measure
 
     with LiveProgress() as live:
-        live.phase(f"evaluate {folder} on {exam.suite.name}")
-        return find_or_measure(store, folder, exam, shell.config, live.note, again=again)
+        live.phase(f"evaluate {folder} on {suite.record.name}")
+        return find_or_measure(store, folder, suite, shell.config, live.note, again=again)
 
 
 def means(scores: Scores) -> dict[str, float]:
@@ -105,16 +105,16 @@ def means(scores: Scores) -> dict[str, float]:
     return found | scores.summary
 
 
-def show_scores(shell: Shell, exam: EvaluationSuite, scores: Scores) -> None:
+def show_scores(shell: Shell, suite: EvaluationSuite, scores: Scores) -> None:
     """Every metric with its interval, then figures of the whole, speed and price."""
     from escultor.cli.speed import show_speeds
     from escultor.evaluate.speed import is_speed
 
     shell.table(
         ["Metric", "Mean", "95 % interval", "Better", "What it is"],
-        [_metric(exam, scores, name) for name in scores.metrics],
+        [_metric(suite, scores, name) for name in scores.metrics],
         left=(0, 3, 4),
-        title=f"{exam.suite.name}: {exam.suite.items:,} items in {exam.suite.clusters:,} clusters",
+        title=f"{suite.record.name}: {suite.record.items:,} items in {suite.record.clusters:,} clusters",
     )
     rest = {k: v for k, v in scores.summary.items() if not is_speed(k)}
     if rest:
@@ -125,7 +125,7 @@ def show_scores(shell: Shell, exam: EvaluationSuite, scores: Scores) -> None:
         show_speeds(shell, {"": scores.summary})
 
 
-def _metric(exam: EvaluationSuite, scores: Scores, name: str) -> Sequence[str]:
+def _metric(suite: EvaluationSuite, scores: Scores, name: str) -> Sequence[str]:
     from escultor.skills.table import metric_of
     from escultor.stats import bootstrap_mean
 
@@ -133,8 +133,8 @@ def _metric(exam: EvaluationSuite, scores: Scores, name: str) -> Sequence[str]:
     least = -math.inf if scale.least is None else scale.least
     most = math.inf if scale.most is None else scale.most
     found = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, seed=0, floor=least, ceiling=most)
-    metric = metric_of(exam.suite.skill, name)
+    metric = metric_of(suite.record.skill, name)
     better = "" if scale.better == "neither" else scale.better
     # Of a task of the harness the metrics are its own, whatever their names.
-    about = metric.about if metric and exam.suite.skill != LM_EVAL.rstrip(":") else ""
+    about = metric.about if metric and suite.record.skill != LM_EVAL.rstrip(":") else ""
     return name, f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]", better, about

@@ -45,12 +45,12 @@ def judge(
         raise InputError("who judges?", "no --judge", "--judge MODEL, and --url for one behind a server")
     own = _judge(shell, model, url, key_env)
     folders = [checked_model(shell, name) for name in (a, b)]
-    exam = find_suite(shell, suite)
+    judged = find_suite(shell, suite)
     with open_store(shell.config.store.url) as store:
-        session, swapped = session_between(shell, store, folders, exam)
+        session, swapped = session_between(shell, store, folders, judged)
         memo = EvaluationCache(store.root / "cache" / "judge.jsonl")
         with LiveProgress() as live:
-            live.phase(f"{own.name} compares {exam.suite.items} items")
+            live.phase(f"{own.name} compares {judged.record.items} items")
             found = judge_session(session, own, memo, live.note)
         made = judge_choices(session, own, found)
         store.log.append(*(choice for choice in made if store.log.get(Feedback, choice.id) is None))

@@ -48,9 +48,9 @@ def rate(
 
     name = _who(rater, report)
     folders = [checked_model(shell, model) for model in (a, b)]
-    exam = find_suite(shell, suite)
+    rated = find_suite(shell, suite)
     with open_store(shell.config.store.url) as store:
-        session, swapped = session_between(shell, store, folders, exam)
+        session, swapped = session_between(shell, store, folders, rated)
         ballots = Ballots(store.log, session)
         if name is None:
             return _report(shell, session, ballots, swapped)
@@ -67,7 +67,7 @@ def _who(rater: str | None, report: bool) -> str | None:
 
 
 def session_between(
-    shell: Shell, store: Store, folders: list[Path], exam: EvaluationSuite
+    shell: Shell, store: Store, folders: list[Path], suite: EvaluationSuite
 ) -> tuple[RatingSession, bool]:
     """The session of two models, whose answers are made where they are not there yet; and whether its
     side b is the model named first."""
@@ -76,10 +76,10 @@ def session_between(
 
     sides = []
     for folder in folders:
-        scores = recorded_scores(shell, store, folder, exam)
+        scores = recorded_scores(shell, store, folder, suite)
         sides.append((scores, Predictions.from_bytes(store.blobs.get_bytes(str(scores.answers)))))
     settings = shell.config.evaluation
-    session = session_of(exam, sides[0], sides[1], settings.n_raters, settings.seed)
+    session = session_of(suite, sides[0], sides[1], settings.n_raters, settings.seed)
     return session, session.checkpoints[1] == sides[0][0].checkpoint
 
 

@@ -39,14 +39,14 @@ def speed(
     folders = [checked_model(shell, name) for name in models]
     if len(set(map(tree_hash, folders))) < len(models):
         raise InputError("each model is timed once", "one of them twice", "different models")
-    exam = find_suite(shell, suite)
+    timed = find_suite(shell, suite)
     config = shell.config
     if requests is not None:
         evaluation = config.evaluation.model_copy(update={"speed_requests": requests})
         config = config.model_copy(update={"evaluation": evaluation})
     with LiveProgress() as live:
-        live.phase(f"timing {', '.join(models)} on the prompts of {exam.suite.name}")
-        race = evaluation_service.benchmark_latency(folders, exam, config, live.note)
+        live.phase(f"timing {', '.join(models)} on the prompts of {timed.record.name}")
+        race = evaluation_service.benchmark_latency(folders, timed, config, live.note)
     if out is not None:
         write_text(out, race.to_json())
     named = dict(zip(models, race.speeds, strict=True))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from escultor.code_closure import code_version
 from escultor.config import Config, Gate
 from escultor.errors import DataError, InputError
-from escultor.skills.probes import PROBES, probe_exam
+from escultor.skills.probes import PROBES, probe_suite
 from escultor.skills.suites import EvaluationSuite, read_suite, register, registered
 from escultor.store import Store
 from escultor.store.blobs import tree_hash
@@ -33,7 +33,7 @@ def find_suite(name: str, store: Store | None = None) -> EvaluationSuite:
     Raises InputError where there is none of that name, DataError for a file that is no suite.
     """
     if name in PROBES:
-        return probe_exam(name)
+        return probe_suite(name)
     if Path(name).is_file():
         return read_suite(Path(name))
     suite = registered(store, name) if store is not None else None
@@ -93,8 +93,8 @@ def find_or_measure(
     They, the suite and the predictions are in the store when this returns. Measuring again measures speed:
     what the model answered once is read from the cache.
     """
-    scores = None if again else last_scores(store, tree_hash(folder), suite.hash)
-    if scores is not None and _has_wanted_speed(scores.summary, config, suite.suite.items):
+    scores = None if again else last_scores(store, tree_hash(folder), suite.id)
+    if scores is not None and _has_wanted_speed(scores.summary, config, suite.record.items):
         return scores
     register(store, suite)
     return _record(store, evaluate_folder(folder, suite, config, store.root / "cache", progress))
@@ -156,7 +156,7 @@ def evaluate_endpoint(
         return _evaluate_task(ServedBackend(served), suite, cache, store)
     if store is not None:
         register(store, suite)
-    cache = open_cache(folder, suite.hash, served.name)
+    cache = open_cache(folder, suite.id, served.name)
     return suite, _record(store, evaluate_served(served, suite, cache, progress))
 
 
@@ -202,7 +202,7 @@ def benchmark_latency(
     settings = config.evaluation.model_copy(update={"speed_requests": requests})
     speeds = speeds_on(models, suite, settings, progress)
     by_checkpoint = dict(zip(map(tree_hash, folders), speeds, strict=True))
-    return LatencyBenchmark(suite.hash, suite.suite.items, config.serve.hourly_price_usd, by_checkpoint)
+    return LatencyBenchmark(suite.id, suite.record.items, config.serve.hourly_price_usd, by_checkpoint)
 
 
 def with_benchmarked_speed(store: Store, scores: Scores, benchmark: LatencyBenchmark) -> Scores:

@@ -150,7 +150,7 @@ def evolve(
         )
     for line in material.advice.lines:
         note(line)
-    if shortfall := gate_service.check_policy(cycle.config.gate, cycle.suite.suite):
+    if shortfall := gate_service.check_policy(cycle.config.gate, cycle.suite.record):
         note(shortfall)
     checkpoint, training = champion, Result()
     for method in methods:

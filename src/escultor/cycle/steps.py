@@ -179,7 +179,7 @@ def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
 
     inputs = {
         "checkpoint": checkpoint,
-        "suite": cycle.suite.hash,
+        "suite": cycle.suite.id,
         "settings": cycle.config.evaluation.model_dump(),
         "price": cycle.config.serve.hourly_price_usd,
     }

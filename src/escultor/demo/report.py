@@ -103,7 +103,7 @@ def as_json(result: DemoResult) -> dict[str, Any]:
     suite = result.cycle.suite
     return {
         "suite": {
-            "hash": suite.hash,
+            "hash": suite.id,
             "items": len(suite.items),
             "rouge_l_lead_sentence": lead_baseline(suite),
         },

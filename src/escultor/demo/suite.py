@@ -9,7 +9,7 @@ from escultor.config import Evaluation
 from escultor.data.sources.documentation import Gold
 from escultor.rng import unit
 from escultor.skills.metrics import rouge_l
-from escultor.skills.suites import EvaluationSuite, make_exam
+from escultor.skills.suites import EvaluationSuite, make_suite
 from escultor.skills.trinity import document_in, parse_trinity, prompt_for
 from escultor.skills.trinity_scoring import METRICS, lead_sentence
 from escultor.types import Sampling, SuiteItem
@@ -32,7 +32,7 @@ def trinity_suite(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuit
         if len(items) < settings.items and per_package[gold.package] < limit:
             per_package[gold.package] += 1
             items.append(_item(gold))
-    return make_exam(NAME, NAME, items, MEASURED, Sampling(max_new_tokens=settings.max_new_tokens))
+    return make_suite(NAME, NAME, items, MEASURED, Sampling(max_new_tokens=settings.max_new_tokens))
 
 
 def lead_baseline(suite: EvaluationSuite) -> float:

@@ -59,29 +59,31 @@ def kept_of(blobs: Blobs, scores: Scores) -> Predictions | None:
         return None
 
 
-def needs_of(exam: EvaluationSuite, *names: str) -> frozenset[Need]:
+def needs_of(suite: EvaluationSuite, *names: str) -> frozenset[Need]:
     """All that these metrics of a suite need; without a name, all its metrics."""
-    found = [metric_of(exam.suite.skill, name) for name in names or exam.suite.metrics]
+    found = [metric_of(suite.record.skill, name) for name in names or suite.record.metrics]
     return frozenset(need for metric in found if metric is not None for need in metric.needs)
 
 
 def observe(
-    loaded: Loaded, exam: EvaluationSuite, batch_size: int, memo: EvaluationCache, progress: NoteProgress
+    loaded: Loaded, suite: EvaluationSuite, batch_size: int, memo: EvaluationCache, progress: NoteProgress
 ) -> list[tuple[ModelOutput, ...]]:
     """What the model did with each item, once for each seed of the suite.
 
     Raises DataError, before anything slow, when an item does not fit the model's context.
     """
-    needs, items = needs_of(exam), exam.items
-    prompts = prompts_of(loaded, exam) if "answer" in needs else []
-    seen = [ModelOutput(schema=parse_schema(exam.suite.schema))] * len(items)
+    needs, items = needs_of(suite), suite.items
+    prompts = prompts_of(loaded, suite) if "answer" in needs else []
+    seen = [ModelOutput(schema=parse_schema(suite.record.schema))] * len(items)
     for part, rows in _rows(loaded, items, needs).items():
         progress(f"reading {len(items)} items: {part}")
         found = _likelihoods(loaded, part, rows, memo)
         seen = [replace(s, **{part: _shaped(part, found[at])}) for at, s in enumerate(seen)]
     if not prompts:
         return [(s,) for s in seen]
-    by_seed = [_answers(loaded, exam, prompts, seed, batch_size, memo, progress) for seed in exam.suite.seeds]
+    by_seed = [
+        _answers(loaded, suite, prompts, seed, batch_size, memo, progress) for seed in suite.record.seeds
+    ]
     return [
         tuple(replace(s, answer=text, tokens=n, cut=cut) for text, n, cut in said)
         for s, *said in zip(seen, *by_seed, strict=True)
@@ -89,13 +91,13 @@ def observe(
 
 
 def observe_served(
-    served: ServedModel, exam: EvaluationSuite, memo: EvaluationCache, progress: NoteProgress
+    served: ServedModel, suite: EvaluationSuite, memo: EvaluationCache, progress: NoteProgress
 ) -> list[tuple[ModelOutput, ...]]:
     """What a server answered to each item, once for each seed of the suite. Raises UpstreamFault."""
-    schema, items = parse_schema(exam.suite.schema), exam.items
+    schema, items = parse_schema(suite.record.schema), suite.items
     seen: list[list[ModelOutput]] = [[] for _ in items]
-    for seed in exam.suite.seeds:
-        sampling = replace(exam.suite.decoding, seed=seed)
+    for seed in suite.record.seeds:
+        sampling = replace(suite.record.decoding, seed=seed)
         for group in _cut(range(len(items)), ASKED_AT_ONCE):
 
             def work(group: Sequence[int] = group, sampling: Sampling = sampling) -> list[list[object]]:
@@ -108,11 +110,11 @@ def observe_served(
     return [tuple(said) for said in seen]
 
 
-def prompts_of(loaded: Loaded, exam: EvaluationSuite) -> list[list[int]]:
+def prompts_of(loaded: Loaded, suite: EvaluationSuite) -> list[list[int]]:
     """The tokens that ask each item. A model without a chat template reads the contents as they are."""
-    prompts = [loaded.chat.prompt(item.prompt) for item in exam.items]
+    prompts = [loaded.chat.prompt(item.prompt) for item in suite.items]
     context = context_length(loaded.model) or NO_LIMIT
-    if long := [i for i, p in zip(exam.items, prompts, strict=True) if not 0 < len(p) < context]:
+    if long := [i for i, p in zip(suite.items, prompts, strict=True) if not 0 < len(p) < context]:
         raise _too_long(len(long), long[0].id, context)
     return prompts
 
@@ -122,7 +124,7 @@ def prompts_of(loaded: Loaded, exam: EvaluationSuite) -> list[list[int]]:
 
 def _answers(
     loaded: Loaded,
-    exam: EvaluationSuite,
+    suite: EvaluationSuite,
     prompts: Sequence[Sequence[int]],
     seed: int,
     batch_size: int,
@@ -131,7 +133,7 @@ def _answers(
 ) -> list[tuple[str, int, bool]]:
     """Text, tokens, and whether it was cut, for each item. Items of like length are asked together, in
     groups that follow from the suite and the batch size alone, so that one asked again says the same."""
-    sampling = replace(exam.suite.decoding, seed=seed)
+    sampling = replace(suite.record.decoding, seed=seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     said: dict[int, tuple[str, int, bool]] = {}
     for at, group in enumerate(_cut(order, batch_size * KEPT_AT_ONCE)):

@@ -48,7 +48,7 @@ class EvaluationResult:
 def evaluate(
     loaded: Loaded,
     checkpoint: str,
-    exam: EvaluationSuite,
+    suite: EvaluationSuite,
     settings: Evaluation,
     hourly_price_usd: float,
     cache: Path | None = None,
@@ -61,19 +61,19 @@ def evaluate(
     to the suite as a whole, stand in `Scores.summary` (`Speed.figures`, `skills.table.whole_figures`).
     """
     code = code_version("escultor.evaluate.predictions")
-    memo = open_cache(cache, code, checkpoint, exam.hash, settings.batch_size)
-    seen = observe(loaded, exam, settings.batch_size, memo, progress)
+    memo = open_cache(cache, code, checkpoint, suite.id, settings.batch_size)
+    seen = observe(loaded, suite, settings.batch_size, memo, progress)
     progress("measuring speed")
-    (speed,) = speeds_on([loaded], exam, settings, progress)
+    (speed,) = speeds_on([loaded], suite, settings, progress)
     figures = speed.figures(hourly_price_usd)
     if settings.speed_requests is None and len(speed.requests) < FEWEST_FOR_P99:
         figures = {name: value for name, value in figures.items() if "_p99_" not in name}
-    return _scored(exam, checkpoint, seen, figures, speed.requests)
+    return _scored(suite, checkpoint, seen, figures, speed.requests)
 
 
 def evaluate_served(
     served: ServedModel,
-    exam: EvaluationSuite,
+    suite: EvaluationSuite,
     memo: EvaluationCache,
     progress: NoteProgress = lambda text: None,
 ) -> EvaluationResult:
@@ -81,35 +81,35 @@ def evaluate_served(
 
     Raises DataError where a metric needs more of a model than answers, UpstreamFault where it fails.
     """
-    if more := [name for name in exam.suite.metrics if needs_of(exam, name) & NEEDS_WEIGHTS]:
+    if more := [name for name in suite.record.metrics if needs_of(suite, name) & NEEDS_WEIGHTS]:
         raise DataError(
             f"a server is asked for answers alone, and {', '.join(more)} need more",
-            f"suite {exam.suite.name}",
+            f"suite {suite.record.name}",
             "metrics of the answer",
             "evaluate the model itself, or leave these metrics out of the suite",
         )
-    return _scored(exam, served.name, observe_served(served, exam, memo, progress), {}, ())
+    return _scored(suite, served.name, observe_served(served, suite, memo, progress), {}, ())
 
 
 def _scored(
-    exam: EvaluationSuite,
+    suite: EvaluationSuite,
     who: str,
     seen: Sequence[tuple[ModelOutput, ...]],
     figures: dict[str, float],
     requests: tuple[Timing, ...],
 ) -> EvaluationResult:
     """Scores of what was seen of every item, and of the suite as a whole."""
-    metrics = {name: _of_items(exam, name, seen) for name in exam.suite.metrics}
+    metrics = {name: _of_items(suite, name, seen) for name in suite.record.metrics}
     each = [s for said in seen for s in said]
-    repeated = [item for item, said in zip(exam.items, seen, strict=True) for _ in said]
+    repeated = [item for item, said in zip(suite.items, seen, strict=True) for _ in said]
     kept = Predictions(tuple(tuple(s.answer for s in said) for said in seen), requests)
-    summary = figures | whole_figures(each, repeated, tuple(exam.suite.metrics))
-    return EvaluationResult(scores_of(exam, who, metrics, summary, hash_bytes(kept.to_bytes())), kept)
+    summary = figures | whole_figures(each, repeated, tuple(suite.record.metrics))
+    return EvaluationResult(scores_of(suite, who, metrics, summary, hash_bytes(kept.to_bytes())), kept)
 
 
 def speeds_on(
     models: Sequence[Loaded],
-    exam: EvaluationSuite,
+    suite: EvaluationSuite,
     settings: Evaluation,
     progress: NoteProgress = lambda text: None,
 ) -> list[Speed]:
@@ -118,12 +118,12 @@ def speeds_on(
     Where the settings ask for no number of requests, there are no more than the suite has items, in requests
     as in a batch, and the time is limited.
     """
-    prompts = [prompts_of(loaded, exam) for loaded in models]
-    asked, items = settings.speed_requests, len(exam.items)
+    prompts = [prompts_of(loaded, suite) for loaded in models]
+    asked, items = settings.speed_requests, len(suite.items)
     return measure_speeds(
         models,
         prompts,
-        exam.suite.decoding,
+        suite.record.decoding,
         requests=asked or min(items, UNASKED_REQUESTS),
         batch_size=settings.batch_size if asked else min(items, settings.batch_size),
         progress=progress,
@@ -143,7 +143,7 @@ def retimed(scores: Scores, answers: Predictions, speed: Speed, hourly_price_usd
 
 
 def scores_of(
-    exam: EvaluationSuite,
+    suite: EvaluationSuite,
     checkpoint: str,
     metrics: dict[str, tuple[float, ...]],
     summary: dict[str, float],
@@ -151,26 +151,28 @@ def scores_of(
 ) -> Scores:
     """Scores of one checkpoint on one suite. Latency differs from one measurement to the next, so the id
     is that of all figures."""
-    decided = [checkpoint, exam.hash, metrics, summary]
+    decided = [checkpoint, suite.id, metrics, summary]
     return Scores(
         hash_value(decided),
         checkpoint,
-        exam.hash,
-        tuple(item.id for item in exam.items),
-        exam.clusters,
+        suite.id,
+        tuple(item.id for item in suite.items),
+        suite.clusters,
         metrics,
         summary,
-        dict(exam.suite.metrics),
-        {name: tuple(item.labels[name] for item in exam.items) for name in sorted(exam.items[0].labels)},
+        dict(suite.record.metrics),
+        {name: tuple(item.labels[name] for item in suite.items) for name in sorted(suite.items[0].labels)},
         answers,
     )
 
 
-def _of_items(exam: EvaluationSuite, name: str, seen: Sequence[tuple[ModelOutput, ...]]) -> tuple[float, ...]:
+def _of_items(
+    suite: EvaluationSuite, name: str, seen: Sequence[tuple[ModelOutput, ...]]
+) -> tuple[float, ...]:
     """A metric of every item: the mean over the suite's seeds."""
-    metric = metric_of(exam.suite.skill, name)
+    metric = metric_of(suite.record.skill, name)
     if metric is None:  # a suite registered by another version of the program
-        raise DataError(f"the suite `{exam.suite.name}` measures what this version does not know", name)
+        raise DataError(f"the suite `{suite.record.name}` measures what this version does not know", name)
 
     def one(said: Sequence[ModelOutput], item: SuiteItem) -> float:
         value = math.fsum(metric.of(each, item) for each in said) / len(said)
@@ -178,4 +180,4 @@ def _of_items(exam: EvaluationSuite, name: str, seen: Sequence[tuple[ModelOutput
             raise DataError(f"{name} of item {item.id!r} is no finite number", value)
         return value
 
-    return tuple(one(said, item) for said, item in zip(seen, exam.items, strict=True))
+    return tuple(one(said, item) for said, item in zip(seen, suite.items, strict=True))

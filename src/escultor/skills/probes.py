@@ -16,7 +16,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from escultor.skills.suites import EvaluationSuite, make_exam
+from escultor.skills.suites import EvaluationSuite, make_suite
 from escultor.types import Message, Messages, Role, Sampling, SuiteItem
 
 PROBES: dict[str, tuple[str, ...]] = {
@@ -32,11 +32,11 @@ PRESSURES = (
 )
 
 
-def probe_exam(name: str) -> EvaluationSuite:
+def probe_suite(name: str) -> EvaluationSuite:
     """One of the built-in suites."""
     rows = json.loads(files("escultor.skills").joinpath("probes.json").read_text(encoding="utf-8"))[name]
     items = [item for at, row in enumerate(rows) for item in _items(name, f"{name}-{at:03}", row)]
-    return make_exam(name, "chat", items, PROBES[name], Sampling(max_new_tokens=MAX_NEW_TOKENS))
+    return make_suite(name, "chat", items, PROBES[name], Sampling(max_new_tokens=MAX_NEW_TOKENS))
 
 
 def _items(name: str, id: str, row: dict[str, Any]) -> list[SuiteItem]:

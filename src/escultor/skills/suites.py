@@ -48,19 +48,19 @@ _items = TypeAdapter(SuiteItem)
 class EvaluationSuite:
     """A suite with its items at hand."""
 
-    suite: Suite
+    record: Suite
     items: tuple[SuiteItem, ...]
 
     @property
-    def hash(self) -> str:
-        return self.suite.id
+    def id(self) -> str:
+        return self.record.id
 
     @property
     def clusters(self) -> tuple[str, ...]:
         return tuple(item.cluster for item in self.items)
 
 
-def make_exam(
+def make_suite(
     name: str,
     skill: str,
     items: Sequence[SuiteItem],
@@ -113,11 +113,11 @@ def sealed(
 # --- in the store -----------------------------------------------------------------------------
 
 
-def register(store: Store, exam: EvaluationSuite) -> None:
+def register(store: Store, suite: EvaluationSuite) -> None:
     """Record a suite for good: its items as a blob, then the suite. Doing so again changes nothing."""
-    if store.log.get(Suite, exam.hash) is None:
-        store.blobs.put_bytes(_jsonl(exam.items))
-        store.log.append(exam.suite)
+    if store.log.get(Suite, suite.id) is None:
+        store.blobs.put_bytes(_jsonl(suite.items))
+        store.log.append(suite.record)
 
 
 def registered(store: Store, name: str) -> EvaluationSuite | None:
@@ -246,7 +246,7 @@ def read_suite(path: Path) -> EvaluationSuite:
     if problems:
         _refuse(f"{path} has items that cannot be used", problems)
     sampling = Sampling(suite.decoding.temperature, suite.decoding.top_p, suite.decoding.max_new_tokens)
-    return make_exam(suite.name, suite.skill, items, suite.metrics, sampling, suite.seeds, suite.schema_)
+    return make_suite(suite.name, suite.skill, items, suite.metrics, sampling, suite.seeds, suite.schema_)
 
 
 def _yaml(path: Path) -> Any:

@@ -123,7 +123,7 @@ def asked(said: str, id: str = "x") -> Example:
 def test_a_held_out_prompt_is_told_word_for_word_and_nearly(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
         held = [asked(text(i)) for i in range(50)]
-        noun = hold_out(store, "exam", held)
+        noun = hold_out(store, "suite", held)
         assert noun is not None
         assert hold_out(store, "again", reversed(held)) == noun
         assert store.log.count(HeldOut) == 1
@@ -142,12 +142,12 @@ def test_a_guard_of_nothing_lets_everything_through():
 
 
 def test_prompts_of_registered_suites_are_held_out(tmp_path):
-    from escultor.skills.suites import make_exam, register
+    from escultor.skills.suites import make_suite, register
     from escultor.types import Sampling, SuiteItem
 
     item = SuiteItem("1", (Message(Role.USER, text(1)),), "1", ("yes",), document=text(2))
     with open_store(str(tmp_path / "store")) as store:
-        register(store, make_exam("exam", "chat", [item], ["exact_match"], Sampling()))
+        register(store, make_suite("suite", "chat", [item], ["exact_match"], Sampling()))
         counts: Counter[str] = Counter()
         rows = [asked(text(1)), asked(text(2)), asked(text(3))]
         assert load_guard(store).allowed(rows, counts) == rows[2:]
@@ -189,7 +189,7 @@ ROADS = {
 @pytest.mark.parametrize("held", [asked(QUESTION), talk((Role.SYSTEM, text("h", 50)), (Role.USER, QUESTION))])
 def test_a_held_out_prompt_enters_by_no_road(tmp_path, road, held):
     with open_store(str(tmp_path / "store")) as store:
-        hold_out(store, "exam", [held])
+        hold_out(store, "suite", [held])
         counts: Counter[str] = Counter()
         assert load_guard(store).allowed(ROADS[road], counts) == []
         assert counts.total() == 1

@@ -71,15 +71,15 @@ def test_control_characters_go_and_markup_is_left_out():
 
 def test_what_is_examined_does_not_get_in():
     question, short = text("suite", 20), "What is the tallest tower in Lisbon?"
-    exam = index_texts([question, short, "yes"], 13)
+    suite = index_texts([question, short, "yes"], 13)
     inside = row(f"{text(1)} {' '.join(question.upper().split()[3:16])} {text(2)}")
-    assert decontaminate(inside, PLAIN, exam) == Dropped("shares 13 words with an evaluation item")
+    assert decontaminate(inside, PLAIN, suite) == Dropped("shares 13 words with an evaluation item")
     twelve = row(f"{text(1)} {' '.join(question.split()[3:15])} {text(2)}")
-    assert decontaminate(twelve, PLAIN, exam) == twelve
+    assert decontaminate(twelve, PLAIN, suite) == twelve
     asked = row({"prompt": short.lower(), "completion": text(3)})
-    assert decontaminate(asked, PLAIN, exam) == Dropped("is an evaluation item")
+    assert decontaminate(asked, PLAIN, suite) == Dropped("is an evaluation item")
     answered = row({"prompt": text(4), "completion": "yes"})
-    assert decontaminate(answered, PLAIN, exam) == answered
+    assert decontaminate(answered, PLAIN, suite) == answered
 
 
 SAID = {

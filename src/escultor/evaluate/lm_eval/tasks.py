@@ -81,10 +81,10 @@ def _scored(
             )
         metrics[each] = tuple(float(v) for v in values)  # type: ignore[arg-type]
     scales = {m: _scale(values, better.get(m, True)) for m, values in metrics.items()}
-    exam = sealed(name, SKILL, items, scales, Sampling(max_new_tokens=MAX_GEN_TOKENS))
+    suite = sealed(name, SKILL, items, scales, Sampling(max_new_tokens=MAX_GEN_TOKENS))
     kept = Predictions(tuple((_said(s),) for s in samples))
-    scores = scores_of(exam, checkpoint, metrics, summary, hash_bytes(kept.to_bytes()))
-    return exam, EvaluationResult(scores, kept)
+    scores = scores_of(suite, checkpoint, metrics, summary, hash_bytes(kept.to_bytes()))
+    return suite, EvaluationResult(scores, kept)
 
 
 def _scale(values: Sequence[float], higher: bool) -> Scale:

@@ -137,7 +137,7 @@ def judge_session(
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[JudgedItem]:
     """Both orders of every item on which the models differ. Equal answers are a tie unasked."""
-    items, differ = session.exam.items, set(session.open_items)
+    items, differ = session.suite.items, set(session.open_items)
     orders = {at: (session.answers[0][at], session.answers[1][at]) for at in session.open_items}
     prompts = [
         pair_prompt(items[at].prompt, *sides) for at, (a, b) in orders.items() for sides in ((a, b), (b, a))

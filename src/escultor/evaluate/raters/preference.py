@@ -75,16 +75,16 @@ def preference(session: RatingSession, ballots: Ballots, seed: int = 0) -> Prefe
     votes, records = votes_of(session, ballots), rater_records(session, ballots)
     out = {record.name for record in records if record.left_out}
     counted = [vote for vote in votes if vote.rater not in out]
-    alike = len(session.exam.items) - len(session.open_items)
+    alike = len(session.suite.items) - len(session.open_items)
     rated = len({vote.item for vote in counted})
     if not counted:
-        return Preference(records, len(session.exam.items), alike, 0, None, None, None, None)
+        return Preference(records, len(session.suite.items), alike, 0, None, None, None, None)
     values, clusters = [v.value for v in counted], [v.cluster for v in counted]
     won = stats.win_rate(values, clusters, ALPHA, seed)
     needed = 0 if won.low > 0.5 or won.high < 0.5 else _needed(counted)
     return Preference(
         records,
-        len(session.exam.items),
+        len(session.suite.items),
         alike,
         rated,
         won,
@@ -109,7 +109,7 @@ def votes_of(session: RatingSession, ballots: Ballots) -> list[Vote]:
         at = session.said_by[choice.shown_order[0]][1]
         won = None if choice.winner is None else session.said_by[choice.winner][0]
         value = {None: 0.0, "a": -1.0, "b": 1.0}[won]
-        found.append(Vote(rater, item, session.exam.items[at].cluster, value, sides[0] == "b"))
+        found.append(Vote(rater, item, session.suite.items[at].cluster, value, sides[0] == "b"))
     return found
 
 

@@ -44,7 +44,7 @@ class RatingSession:
     """Two models' answers to the items of one suite. Sides are ordered by checkpoint, so that whoever
     names the models the other way round meets the same session."""
 
-    exam: EvaluationSuite
+    suite: EvaluationSuite
     checkpoints: tuple[str, str]
     answers: tuple[tuple[str, ...], tuple[str, ...]]
     n_raters: int  # of each item
@@ -52,7 +52,7 @@ class RatingSession:
 
     @cached_property
     def id(self) -> str:
-        return hash_value([self.exam.hash, self.checkpoints, self.answers, self.seed])
+        return hash_value([self.suite.id, self.checkpoints, self.answers, self.seed])
 
     @property
     def name(self) -> str:
@@ -80,12 +80,12 @@ class RatingSession:
         return {
             self.answer_id(side, item.id): (side, at)
             for side in sides
-            for at, item in enumerate(self.exam.items)
+            for at, item in enumerate(self.suite.items)
         }
 
 
 def session_of(
-    exam: EvaluationSuite,
+    suite: EvaluationSuite,
     one: tuple[Scores, Predictions],
     other: tuple[Scores, Predictions],
     n_raters: int,
@@ -95,16 +95,16 @@ def session_of(
     (a, kept_a), (b, kept_b) = sorted((one, other), key=lambda side: side[0].checkpoint)
     if a.checkpoint == b.checkpoint:
         raise DataError("a model cannot be compared with itself", a.checkpoint, "two models")
-    if not a.suite == b.suite == exam.hash:
-        raise DataError("answers to different suites cannot be compared", f"{a.suite}, {b.suite}", exam.hash)
+    if not a.suite == b.suite == suite.id:
+        raise DataError("answers to different suites cannot be compared", f"{a.suite}, {b.suite}", suite.id)
     first = [tuple(said[0] for said in kept.answers) for kept in (kept_a, kept_b)]
     if not any(text.strip() for side in first for text in side):
         raise DataError(
-            f"nothing was answered to the suite `{exam.suite.name}`",
+            f"nothing was answered to the suite `{suite.record.name}`",
             "no text in any answer",
             "a suite with a metric of answers",
         )
-    return RatingSession(exam, (a.checkpoint, b.checkpoint), (first[0], first[1]), n_raters, seed)
+    return RatingSession(suite, (a.checkpoint, b.checkpoint), (first[0], first[1]), n_raters, seed)
 
 
 class Ballots:
@@ -123,7 +123,7 @@ class Ballots:
             if isinstance(event, Choice) and event.source is SourceKind.RATER:
                 if event.name == self.session.name:
                     _, at = self.session.said_by[event.shown_order[0]]
-                    self.votes.setdefault((event.subject, self.session.exam.items[at].id), event)
+                    self.votes.setdefault((event.subject, self.session.suite.items[at].id), event)
                 elif event.name == self.session.check_name:
                     planted = next(id for id in event.shown_order if id.startswith(_PLANTED))
                     self.checks.setdefault((event.subject, planted), event)
@@ -146,7 +146,7 @@ def next_task(
     if done >= _check_after(session, rater, checked):
         return _check(session, rater, checked)
     rated = Counter(item for who, item in ballots.votes if who not in left_out)
-    items = session.exam.items
+    items = session.suite.items
     left = [
         at
         for at in session.open_items
@@ -186,7 +186,7 @@ _PLANTED = "planted-"
 def _check(session: RatingSession, rater: str, number: int) -> ComparisonTask:
     """A planted text beside a true answer, on either side by a fair coin."""
     at = session.open_items[int(unit(session.seed, "check", rater, number) * len(session.open_items))]
-    item = session.exam.items[at]
+    item = session.suite.items[at]
     ids = [f"{_PLANTED}{hash_value([session.id, rater, number])}", session.answer_id("a", item.id)]
     texts = [CHECK, session.answers[0][at]]
     if unit(session.seed, "check side", rater, number) < 0.5:

@@ -3,7 +3,7 @@
 import torch
 from tiny import llama
 
-from escultor.skills.suites import EvaluationSuite, make_exam
+from escultor.skills.suites import EvaluationSuite, make_suite
 from escultor.types import Message, Role, Sampling, SuiteItem
 
 WORDS = ("cat", "dog", "bird", "tree", "house", "river", "stone", "cloud")
@@ -46,8 +46,8 @@ EVERYTHING = (
 )
 
 
-def exam(
+def tiny_suite(
     count: int = 6, metrics=EVERYTHING, seeds=(0,), temperature: float = 0.0, tokens: int = 5
 ) -> EvaluationSuite:
     decoding = Sampling(temperature, 1.0, tokens)
-    return make_exam("tiny", "chat", items(count), metrics, decoding, seeds, {"type": "object"})
+    return make_suite("tiny", "chat", items(count), metrics, decoding, seeds, {"type": "object"})
