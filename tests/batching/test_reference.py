@@ -14,7 +14,7 @@ from escultor.batching.batches import pair_batch
 from escultor.batching.reference import FILE, ReferenceLogp
 from escultor.errors import StoreError
 from escultor.model.forward import logp_at_labels
-from escultor.model.identity import model_hash
+from escultor.model.loaded import model_hash
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ import torch
 import transformers
 
 from escultor.errors import TooLong
-from escultor.model.context import context_length
 from escultor.model.decoding import answer_budget
 from escultor.model.generate import generate
 from escultor.model.inspect import inspect_text
-from escultor.model.loaded import Loaded
+from escultor.model.loaded import Loaded, context_length
 from escultor.train.run_record import TrainingTask
 from escultor.train.runs import preview
 from escultor.types import Sampling

@@ -17,35 +17,12 @@ import torch
 from torch import Tensor
 
 from escultor.batching.rows import BranchedRow, Ids, NllRow, PairRow, UnpairedRow
+from escultor.model.attention import Packed
 from escultor.rng import derive_seed
 
 CAPACITY = 512  # tokens of a packed row, unless a segment is longer
 FORWARD_TOKENS = 8192  # in one forward pass
 Batch = TypeVar("Batch")
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Sequences side by side in R rows of T tokens: K labelled tokens in S sequences.
-
-    `source` is the position (in R*T) of the hidden state that predicts `target`. A branch's first token is
-    predicted by the last token of its trunk.
-    """
-
-    ids: Tensor  # (R, T)
-    position: Tensor  # (R, T)
-    segment: Tensor  # (R, T), 0 is padding
-    branch: Tensor  # (R, T)
-    source: Tensor  # (K,)
-    target: Tensor  # (K,)
-    sequence: Tensor  # (K,)
-    sequences: int
-    causal: bool  # a single trunk in every row: plain causal attention is exact without a mask
-
-    @property
-    def tokens(self) -> int:
-        """Tokens, padding not counted."""
-        return int((self.segment > 0).sum())
 
 
 @dataclass(frozen=True, slots=True)

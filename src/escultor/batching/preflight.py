@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from escultor.batching.rows import Ids, LabelledParts, tokens_key
+from escultor.batching.rows import Ids, TokenRow, tokens_key
 from escultor.errors import DataError, InputError, ModelError
 from escultor.model.cost import TrainingCost
 from escultor.model.inspect import displayed_tokens
@@ -16,17 +16,6 @@ from escultor.text.chat import ChatTemplate
 
 NAMED = 5  # row ids that a warning lists
 _TAIL = 32  # last tokens searched for an end of turn written as text
-
-
-class TokenRow(Protocol):
-    """What the report reads of a row of any kind."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def length(self) -> int: ...
-    @property
-    def labelled_parts(self) -> LabelledParts: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +88,10 @@ class Preflight:
         if not self.labelled:
             yield DataError("nothing in the data is labelled", f"{self.rows} rows", "at least one token")
         if not self.ended and not documents:
-            yield DataError(
-                "no row ends its turn within its labelled tokens: the model would never stop",
-                f"{self.rows} rows, such as {', '.join(self.unended)}",
-                "the token that ends a turn, labelled, at the end of each",
-                "look at the rows with `escultor data preview`",
-            )
+            what = "no row ends its turn within its labelled tokens: the model would never stop"
+            got = f"{self.rows} rows, such as {', '.join(self.unended)}"
+            remedy = "look at the rows with `escultor data preview`"
+            yield DataError(what, got, "the token that ends a turn, labelled, at the end of each", remedy)
 
 
 def preflight(

@@ -71,9 +71,6 @@ def _rows(model: Any) -> list[PairRow]:
 
 
 def _refusal(model: Any, got: str) -> ModelError:
-    return ModelError(
-        f"{type(model).__name__} does not take several texts in one row: they would influence each other",
-        got,
-        "a model in which only attention connects tokens, such as Llama",
-        "use a model without recurrent or convolutional layers",
-    )
+    what = f"{type(model).__name__} does not take several texts in one row: they would influence each other"
+    remedy = "use a model without recurrent or convolutional layers"
+    return ModelError(what, got, "a model in which only attention connects tokens, such as Llama", remedy)

@@ -23,7 +23,7 @@ from escultor.batching.batches import branch_pack, group_by_length, to_device
 from escultor.batching.rows import BranchedRow
 from escultor.errors import StoreError
 from escultor.model.forward import logp_at_labels, precision, product_dtype
-from escultor.model.identity import model_hash
+from escultor.model.loaded import model_hash
 
 FILE = "reference.sqlite"
 MAX_BYTES = 4 << 30  # of the file; beyond it, the references not used for longest are evicted
@@ -77,11 +77,9 @@ class ReferenceLogp:
     def _by_row(self, rows: Sequence[BranchedRow]) -> list[np.ndarray]:
         cached = self._read(rows)
         if missing := [row.key for row in rows if row.key not in cached]:
-            raise StoreError(
-                f"log-probs of the reference are missing in {self.path}",
-                f"{len(missing)} of {len(rows)} rows missing",
-                remedy="run the same command again: it computes them and resumes from the last state",
-            )
+            what = f"log-probs of the reference are missing in {self.path}"
+            remedy = "run the same command again: it computes them and resumes from the last state"
+            raise StoreError(what, f"{len(missing)} of {len(rows)} rows missing", remedy=remedy)
         return [cached[row.key] for row in rows]
 
     def prepare(self, rows: Sequence[BranchedRow]) -> None:
@@ -158,11 +156,9 @@ class ReferenceLogp:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"the reference's log-probs cannot be stored in {self.path}",
-                error,
-                remedy="free disk space, or delete the file: they are computed again",
-            ) from error
+            what = f"the reference's log-probs cannot be stored in {self.path}"
+            remedy = "free disk space, or delete the file: they are computed again"
+            raise StoreError(what, error, remedy=remedy) from error
 
 
 def label_count(row: BranchedRow) -> int:

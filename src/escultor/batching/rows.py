@@ -111,6 +111,9 @@ class UnpairedRow(BranchedRow):
         return ((self.prompt, self.response),)
 
 
+TokenRow = NllRow | PairRow | UnpairedRow
+
+
 def tokens_key(*parts: Ids) -> str:
     """Content id of token ids in parts. Moving a token from one part to the next changes it."""
     lengths = np.asarray([len(part) for part in parts], dtype=np.int32)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escultor.batching.batches import NllBatch, Packed, group_by_length, nll_batch, to_device
+from escultor.batching.batches import NllBatch, group_by_length, nll_batch, to_device
 from escultor.batching.probe import refuse_unpackable
 from escultor.batching.rows import NllRow
+from escultor.model.attention import Packed
 from escultor.model.forward import hidden_at_labels, logits_of, logp_at_labels, precision
 
 

@@ -121,7 +121,7 @@ def _need_terminal(shell: Shell) -> None:
 
 def _converse(shell: Shell, loaded: Loaded, sampling: Sampling) -> CommandResult:
     """Turns that build on one another, until the end of input or an empty line."""
-    from escultor.model.context import NO_LIMIT, context_length
+    from escultor.model.loaded import NO_LIMIT, context_length
     from escultor.types import Message, Role
 
     chat = loaded.chat

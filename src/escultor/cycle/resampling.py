@@ -19,11 +19,10 @@ from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.raters.judge import EndpointJudge, Judge, LocalJudge, ask, pair_prompt, verdict_in
 from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
 from escultor.ids import hash_value
-from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.folders import resolve
 from escultor.model.generate import generate
 from escultor.model.load import load
-from escultor.model.loaded import Loaded
+from escultor.model.loaded import NO_LIMIT, Loaded, context_length
 from escultor.rng import derive_seed, unit
 from escultor.store.blobs import tree_hash
 from escultor.types import Messages, Pair, Sampling, UnpairedExample

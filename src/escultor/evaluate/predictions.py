@@ -13,9 +13,8 @@ from escultor.errors import DataError, StoreError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import Timing
-from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.generate import generate
-from escultor.model.loaded import Loaded
+from escultor.model.loaded import NO_LIMIT, Loaded, context_length
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import Likelihood, ModelOutput, Need, metric_of, parse_schema
 from escultor.store import Blobs

@@ -73,11 +73,9 @@ def save_adapter(loaded: Loaded, folder: Path) -> None:
 
 def adapter_without_base() -> ModelError:
     """The error for an adapter that would be saved without a base to load it onto."""
-    return ModelError(
-        "an adapter alone needs a base that is in a folder",
-        "a model that was made or changed in memory",
-        remedy="set lora.merge=true, or start from a saved model (`escultor merge` makes one)",
-    )
+    what = "an adapter alone needs a base that is in a folder"
+    remedy = "set lora.merge=true, or start from a saved model (`escultor merge` makes one)"
+    return ModelError(what, "a model that was made or changed in memory", remedy=remedy)
 
 
 def apply_adapter(base: Loaded, path: Path) -> Loaded:

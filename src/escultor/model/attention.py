@@ -15,7 +15,8 @@ forms of transformers (tests/model).
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,17 +29,28 @@ AttentionKind = Literal["dense", "segments", "flex"]
 MASK_MOST = 1 << 28  # elements of a dense mask; attention converts each to a float in every layer
 
 
-class AttentionLayout(Protocol):
-    """What attention needs of a packed batch, such as `escultor.batching.batches.Packed`."""
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Sequences side by side in R rows of T tokens: K labelled tokens in S sequences.
+
+    `source` is the position (in R*T) of the hidden state that predicts `target`. A branch's first token is
+    predicted by the last token of its trunk.
+    """
+
+    ids: Tensor  # (R, T)
+    position: Tensor  # (R, T)
+    segment: Tensor  # (R, T), 0 is padding
+    branch: Tensor  # (R, T)
+    source: Tensor  # (K,)
+    target: Tensor  # (K,)
+    sequence: Tensor  # (K,)
+    sequences: int
+    causal: bool  # a single trunk in every row: plain causal attention is exact without a mask
 
     @property
-    def segment(self) -> Tensor: ...
-    @property
-    def branch(self) -> Tensor: ...
-    @property
-    def position(self) -> Tensor: ...
-    @property
-    def causal(self) -> bool: ...
+    def tokens(self) -> int:
+        """Tokens, padding not counted."""
+        return int((self.segment > 0).sum())
 
 
 def choose_attention(
@@ -49,12 +61,9 @@ def choose_attention(
     Raises ConfigError where the device does not support it.
     """
     if wanted == "flex" and device.type != "cuda":
-        raise ConfigError(
-            "FlexAttention has no backward pass on this device",
-            f"attention flex on {device.type}",
-            "auto, segments or dense",
-            "set attention=auto",
-        )
+        what = "FlexAttention has no backward pass on this device"
+        remedy = "set attention=auto"
+        raise ConfigError(what, f"attention flex on {device.type}", "auto, segments or dense", remedy)
     if wanted != "auto":
         return wanted
     if not model._can_set_attn_implementation():
@@ -87,7 +96,7 @@ def attention_of(model: Any) -> AttentionKind:
     return kinds.get(model.config._attn_implementation, "dense")
 
 
-def attention_arguments(model: Any, packed: AttentionLayout) -> dict[str, Any]:
+def attention_arguments(model: Any, packed: Packed) -> dict[str, Any]:
     """Arguments of a forward pass that make every token attend to its own segment and branch."""
     _refuse_beyond_window(model.config, packed)
     kind = attention_of(model)
@@ -116,12 +125,9 @@ def segment_mask(segment: Tensor, branch: Tensor) -> Tensor:
         )
     R, T = segment.shape
     if R * T * T > MASK_MOST:
-        raise ModelError(
-            "a dense mask for rows of this length takes too much memory",
-            f"{R} × {T} × {T} numbers",
-            f"at most {MASK_MOST:,}",
-            "set attention=auto if the model allows it, or lower max_length or micro_batch_size",
-        )
+        what = "a dense mask for rows of this length takes too much memory"
+        remedy = "set attention=auto if the model allows it, or lower max_length or micro_batch_size"
+        raise ModelError(what, f"{R} × {T} × {T} numbers", f"at most {MASK_MOST:,}", remedy)
     same = segment[:, :, None] == segment[:, None, :]  # (R, T, T)
     open_ = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])  # (R, T, T)
     causal = torch.ones(T, T, dtype=torch.bool, device=segment.device).tril()
@@ -133,7 +139,7 @@ def _softcap(model: Any) -> bool:
     return bool(getattr(model.config, "attn_logit_softcapping", None))
 
 
-def _refuse_beyond_window(config: Any, packed: AttentionLayout) -> None:
+def _refuse_beyond_window(config: Any, packed: Packed) -> None:
     """Raise ModelError for rows longer than the model's sliding window, which our mask replaces.
 
     GPT-Neo's local layers keep their own window, which counts positions in the packed row, so that no branch
@@ -146,9 +152,5 @@ def _refuse_beyond_window(config: Any, packed: AttentionLayout) -> None:
     if "local" in getattr(config, "attention_layers", ()) and packed.branch.any():
         window, longest = config.window_size, int(packed.segment.flatten().bincount()[1:].max())
     if window and longest > window:
-        raise ModelError(
-            "a row is longer than the model's sliding window",
-            f"{longest} tokens",
-            f"at most {window}",
-            "lower max_length",
-        )
+        what = "a row is longer than the model's sliding window"
+        raise ModelError(what, f"{longest} tokens", f"at most {window}", "lower max_length")

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from escultor.errors import TooLong
-from escultor.model.context import NO_LIMIT, context_length
+from escultor.model.forward import unwrapped
+from escultor.model.loaded import NO_LIMIT, context_length
 from escultor.model.rows_cache import ROUND, RowsCache, layers_to_cache
 from escultor.model.sampling import Draw, draw
 from escultor.rng import stream
@@ -95,12 +96,8 @@ def answer_budget(model: Any, prompt: Sequence[int], wanted: int, name: str = "t
     """
     context = context_length(model) or NO_LIMIT
     if not 0 < len(prompt) < context:
-        raise TooLong(
-            f"{name} does not fit the model's context",
-            f"{len(prompt)} tokens",
-            f"1 to {context - 1} tokens",
-            "shorten the prompt",
-        )
+        what = f"{name} does not fit the model's context"
+        raise TooLong(what, f"{len(prompt)} tokens", f"1 to {context - 1} tokens", "shorten the prompt")
     return min(wanted, context - len(prompt))
 
 
@@ -234,7 +231,7 @@ class _Forward:
     """A model's forward pass, called with the arguments that its signature has."""
 
     def __init__(self, model: Any):
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.model = unwrapped(model)
         names = inspect.signature(self.model.forward).parameters
         self.cache_name = next((name for name in ("cache", "past_key_values") if name in names), None)
         self.takes_positions, self.takes_logits_to_keep = "position_ids" in names, "logits_to_keep" in names

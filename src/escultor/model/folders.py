@@ -68,12 +68,8 @@ def base_folder(path: Path) -> Path:
         remedy = f"put its base there, or name another folder in {path / ADAPTER_CONFIG}"
         raise ModelError(f"the base of the adapter in {path} is not there", error, remedy=remedy) from error
     if expected is not None and (actual := tree_hash(base)) != expected:
-        raise ModelError(
-            f"the base of the adapter in {path} has changed since the adapter was made",
-            f"{base} has hash {actual[:12]}",
-            expected[:12],
-            "bring the base back",
-        )
+        what = f"the base of the adapter in {path} has changed since the adapter was made"
+        raise ModelError(what, f"{base} has hash {actual[:12]}", expected[:12], "bring the base back")
     return base
 
 

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from escultor.errors import ModelError
-from escultor.model.attention import AttentionLayout, attention_arguments, attention_of
+from escultor.model.attention import Packed, attention_arguments, attention_of
 from escultor.model.head import in_chunks, linear_logp
 
 WIDTH = 256  # tokens: the width of a row without padding is a multiple of it
 _LOGIT_OPTIONS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-
-
-class PackedBatch(AttentionLayout, Protocol):
-    """The tensors of a packed batch; see `escultor.batching.batches.Packed`."""
-
-    @property
-    def ids(self) -> Tensor: ...
-    @property
-    def source(self) -> Tensor: ...
-    @property
-    def target(self) -> Tensor: ...
 
 
 def fast_bfloat16(device: str | None = None) -> bool:
@@ -48,7 +37,7 @@ def product_dtype(dtype: str, device: str | None = None) -> str:
     return dtype
 
 
-def hidden_at_labels(model: Any, packed: PackedBatch) -> Tensor:
+def hidden_at_labels(model: Any, packed: Packed) -> Tensor:
     """The last hidden state at every labelled position: (K, H)."""
     inner = unwrapped(model)
     if attention_of(inner) != "dense":
@@ -62,7 +51,7 @@ def hidden_at_labels(model: Any, packed: PackedBatch) -> Tensor:
     return out.reshape(-1, out.shape[-1])[packed.source]
 
 
-def without_padding(packed: Any) -> Any:
+def without_padding(packed: Packed) -> Packed:
     """The batch's tokens in one row without the padding between them, for attention of any row length.
 
     The width is a multiple of WIDTH: kernels are prepared once for each shape, so few shapes are wanted.
@@ -78,12 +67,12 @@ def without_padding(packed: Any) -> Any:
     return replace(packed, **rows, source=moved[packed.source])
 
 
-def logits_at_labels(model: Any, packed: PackedBatch) -> Tensor:
+def logits_at_labels(model: Any, packed: Packed) -> Tensor:
     """Logits at every labelled position: (K, V), in float32."""
     return logits_of(model, hidden_at_labels(model, packed))
 
 
-def logp_at_labels(model: Any, packed: PackedBatch) -> Tensor:
+def logp_at_labels(model: Any, packed: Packed) -> Tensor:
     """Log-probability of every labelled token: (K,), float32."""
     hidden = hidden_at_labels(model, packed)
     inner = unwrapped(model)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import DataError, InputError, ModelError
-from escultor.model.context import NO_LIMIT, context_length
-from escultor.model.loaded import Loaded
+from escultor.model.loaded import NO_LIMIT, Loaded, context_length
+from escultor.text.streaming import TokenBytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,12 +102,9 @@ def _ids(loaded: Loaded, text: str) -> list[int]:
     context = context_length(loaded.model) or NO_LIMIT
     if len(ids) > (limit := min(context, LONGEST)):
         why = "the model's context" if context <= LONGEST else "what can be shown at once"
-        raise DataError(
-            f"the text is longer than {why}",
-            f"{len(ids)} tokens",
-            f"at most {limit} tokens",
-            "give a shorter text, or look at one part at a time",
-        )
+        what = f"the text is longer than {why}"
+        remedy = "give a shorter text, or look at one part at a time"
+        raise DataError(what, f"{len(ids)} tokens", f"at most {limit} tokens", remedy)
     return ids
 
 
@@ -131,11 +128,9 @@ def _reduced(attentions: Any, layer: int | None, head: int | None) -> tuple[Tens
     """Attention weights (T, T) of one layer (one head, or the mean), the layer, and the number of layers and
     heads."""
     if not attentions or any(weights is None for weights in attentions):
-        raise ModelError(
-            "the model gives no attention weights",
-            allowed="a transformer whose every layer attends",
-            remedy="look at another model",
-        )
+        what = "the model gives no attention weights"
+        remedy = "look at another model"
+        raise ModelError(what, allowed="a transformer whose every layer attends", remedy=remedy)
     layers, heads = len(attentions), attentions[0].shape[1]
     layer = layers - 1 if layer is None else layer
     for name, value, count in (("layer", layer, layers), ("head", head, heads)):
@@ -187,39 +182,17 @@ def displayed_tokens(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list
     """Tokens in readable form: a blank as ␣, a line end as ↵, other control characters as their Unicode
     pictures, bytes that are part of a character in hexadecimal, such as ⟨E2 82⟩, and an id that the
     tokenizer does not know as ⟨#4096⟩."""
-    special = set(tokenizer.all_special_ids)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    byte_level = backend is not None and b"ByteLevel" in (
-        backend.decoder.__getstate__() if backend.decoder else b""
-    )
+    special, bytes_of = set(tokenizer.all_special_ids), TokenBytes(tokenizer).get
     pieces = tokenizer.convert_ids_to_tokens(ids)
     return [
-        f"⟨#{id}⟩" if piece is None else piece if id in special else _readable(piece, byte_level)
+        f"⟨#{id}⟩" if piece is None else piece if id in special else _readable(bytes_of(id))
         for id, piece in zip(ids, pieces, strict=True)
     ]
 
 
-def _readable(piece: str, byte_level: bool) -> str:
-    if byte_level and all(sign in _BYTES for sign in piece):
-        text = bytes(_BYTES[sign] for sign in piece).decode("utf-8", "surrogateescape")
-        text = _HALF.sub(lambda m: _hex(m[0].encode("utf-8", "surrogateescape")), text)
-    elif not byte_level and (byte := re.fullmatch("<0x([0-9A-F]{2})>", piece)):
-        value = int(byte[1], 16)
-        text = chr(value) if value < 128 else _hex(bytes([value]))
-    else:
-        text = piece if byte_level else piece.replace("▁", " ")
+def _readable(raw: bytes) -> str:
+    text = _HALF.sub(
+        lambda half: f"⟨{half[0].encode('utf-8', 'surrogateescape').hex(' ').upper()}⟩",
+        raw.decode("utf-8", "surrogateescape"),
+    )
     return "".join(_SHOWN.get(sign, sign) for sign in text)
-
-
-def _hex(raw: bytes) -> str:
-    return f"⟨{raw.hex(chr(32)).upper()}⟩"
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The alphabet of byte-level tokenizers: printable Latin-1 as itself, the other bytes from U+0100 on."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + at): b for at, b in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()

@@ -47,11 +47,9 @@ def load(name: str) -> Loaded:
     except (*_UNUSABLE, SafetensorError) as error:
         raise _cannot_be_loaded(name, error) from error
     if missing := sorted(info["missing_keys"]):  # the library would initialise them at random
-        raise ModelError(
-            f"`{name}` lacks weights that its config.json asks for",
-            f"{len(missing)} missing, such as {missing[0]}",
-            remedy="copy the folder again; config.json and *.safetensors must belong together",
-        )
+        what = f"`{name}` lacks weights that its config.json asks for"
+        remedy = "copy the folder again; config.json and *.safetensors must belong together"
+        raise ModelError(what, f"{len(missing)} missing, such as {missing[0]}", remedy=remedy)
     _refuse_more_tokens_than_rows(name, model, tokenizer)
     set_attention(model, choose_attention(model, torch.device("cpu")))
     return Loaded(model, tokenizer)
@@ -125,8 +123,6 @@ def _cannot_be_loaded(name: str, error: Exception) -> ModelError:
 def _refuse_more_tokens_than_rows(name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
-        raise ModelError(
-            f"`{name}`: the tokenizer has more tokens than the model's embedding has rows",
-            f"{len(tokenizer)} tokens, {rows} rows",
-            remedy="use the tokenizer the model was trained with",
-        )
+        what = f"`{name}`: the tokenizer has more tokens than the model's embedding has rows"
+        remedy = "use the tokenizer the model was trained with"
+        raise ModelError(what, f"{len(tokenizer)} tokens, {rows} rows", remedy=remedy)

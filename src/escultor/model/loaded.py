@@ -1,16 +1,22 @@
-"""A model with its tokenizer, and what is known of where its weights came from."""
+"""A model with its tokenizer: where its weights came from, their content id, its size and context."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from escultor.ids import HASH_LENGTH
 from escultor.text.chat import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NO_LIMIT = 1 << 30  # a length in tokens that no text has
+_VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 
 
 @dataclass(frozen=True)
@@ -40,3 +46,27 @@ def forget_folder(model: Any) -> None:
 def count_parameters(model: PreTrainedModel) -> int:
     """The number of parameters of a model; tied weights count once."""
     return sum(p.numel() for p in model.parameters())
+
+
+def context_length(model: Any) -> int | None:
+    """The most tokens that `model` takes in one sequence, prompt and answer together.
+
+    None: its configuration names no limit, as those of models without learnt or scaled positions.
+    """
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(length) if length and length > 0 else None
+
+
+def model_hash(model: Any, precision: str = "") -> str:
+    """The content id of a model in memory: its configuration, every tensor, and the precision of its products
+    where that matters."""
+    import torch
+
+    digest = hashlib.sha256(precision.encode())
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, value in sorted(model.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update((value if value.ndim else value.reshape(1)).view(torch.uint8).numpy())
+    return digest.hexdigest()[:HASH_LENGTH]

@@ -98,11 +98,8 @@ def segment_attention(
 
     if packing is None:
         if attention_mask is not None and attention_mask.dtype == torch.long:
-            raise ModelError(
-                "the model does not pass on to its attention how rows are packed",
-                type(module).__name__,
-                remedy="set attention=dense",
-            )
+            what = "the model does not pass on to its attention how rows are packed"
+            raise ModelError(what, type(module).__name__, remedy="set attention=dense")
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
     rows, _, width, _ = query.shape
     flat = [

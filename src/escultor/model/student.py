@@ -42,11 +42,8 @@ def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int |
         model.config.layer_types = [model.config.layer_types[i] for i in kept]
     if intermediate_size is not None:
         if intermediate_size > model.config.intermediate_size:
-            raise ModelError(
-                "the student's feed-forward layer is wider than the teacher's",
-                intermediate_size,
-                f"at most {model.config.intermediate_size}",
-            )
+            what = "the student's feed-forward layer is wider than the teacher's"
+            raise ModelError(what, intermediate_size, f"at most {model.config.intermediate_size}")
         for layer in inner.layers:
             _narrow(layer.mlp, intermediate_size)
         model.config.intermediate_size = intermediate_size

@@ -116,7 +116,7 @@ class TokenBytes:
             return bytes(_BYTE_OF[sign] for sign in piece)
         if byte := _BYTE.fullmatch(piece):
             return bytes([int(byte[1], 16)])
-        return piece.replace("\u2581", " ").encode()
+        return (piece if self._by_byte else piece.replace("\u2581", " ")).encode()
 
 
 def _byte_of() -> dict[str, int]:

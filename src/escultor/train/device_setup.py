@@ -82,12 +82,9 @@ def with_activation_offload(objective: Objective, settings: Training) -> Objecti
 def _refuse_useless_compile(settings: Training, kind: AttentionKind) -> None:
     """Segments are cut outside compiled code, and a checkpointed layer is compiled whole or not at all."""
     if kind == "segments" and settings.compile and settings.gradient_checkpointing:
-        raise ConfigError(
-            "compile has no effect on checkpointed layers that attend by segments",
-            "compile true, gradient_checkpointing true",
-            "one of both, or attention dense",
-            "set compile=false",
-        )
+        what = "compile has no effect on checkpointed layers that attend by segments"
+        got = "compile true, gradient_checkpointing true"
+        raise ConfigError(what, got, "one of both, or attention dense", "set compile=false")
 
 
 def _layers(model: Any) -> list[nn.Module]:

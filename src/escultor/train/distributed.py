@@ -15,11 +15,14 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from escultor.config import Training
 from escultor.errors import ConfigError, EscultorError, LostProcess
-from escultor.train import fsdp
+from escultor.model.forward import unwrapped
+from escultor.train.objectives.loss import Loss
 
 Strategy = Literal["ddp", "fsdp"]
 T = TypeVar("T")
@@ -63,12 +66,9 @@ class World:
                 "set optimizer=adamw, or give --strategy ddp",
             )
         if settings.activation_offload and self.device.type == "cpu":
-            raise ConfigError(
-                "activation_offload needs a GPU: it moves activations to the memory of the CPU",
-                "activation_offload true on cpu",
-                "false",
-                "set activation_offload=false; gradient_checkpointing saves memory on a CPU",
-            )
+            what = "activation_offload needs a GPU: it moves activations to the memory of the CPU"
+            remedy = "set activation_offload=false; gradient_checkpointing saves memory on a CPU"
+            raise ConfigError(what, "activation_offload true on cpu", "false", remedy)
 
     def on_device(self, device: Literal["auto", "cpu", "cuda"]) -> World:
         """This process on the device of the settings. Raises ConfigError where there is no such device."""
@@ -108,13 +108,13 @@ class World:
             for value in (*model.parameters(), *model.buffers()):
                 dist.broadcast(value.detach(), 0)
         if self.is_sharded:
-            return fsdp.shard(model, self.device.type)
+            return _shard(model, self.device.type)
         return lambda function, *args: function(model, *args)
 
     def unshard(self, model: nn.Module) -> None:
         """Undo `shard`: the first process holds the whole weights again, on the CPU."""
         if self.is_sharded:
-            fsdp.unshard(model, keep=self.is_first)
+            _unshard(model, keep=self.is_first)
 
     def sum_gradients(self, model: nn.Module) -> None:
         """Sum the gradients over the processes. Under fsdp the backward passes have already done so.
@@ -168,12 +168,9 @@ def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            "there are more processes than GPUs",
-            f"process {local_rank + 1} of this machine",
-            f"at most {torch.cuda.device_count()}",
-            "give a smaller --nproc",
-        )
+        what = "there are more processes than GPUs"
+        got = f"process {local_rank + 1} of this machine"
+        raise ConfigError(what, got, f"at most {torch.cuda.device_count()}", "give a smaller --nproc")
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
@@ -189,3 +186,49 @@ def _buckets(weights: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         bucket.append(weight)
     if bucket:
         yield bucket
+
+
+# --- FSDP2: weights sharded over the processes, and made whole again ---------------------------------
+
+
+class _Pass(nn.Module):
+    """A forward pass with its objective as one module, in whose forward fsdp gathers the outer weights.
+
+    The loop never calls the model's own forward (see `escultor.model.forward`).
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, objective: Callable[..., Loss], *args: Any) -> tuple[Any, ...]:
+        loss = objective(self.model, *args)
+        return loss.total, loss.weight, loss.sums  # fsdp finds tensors in plain containers only
+
+
+def _shard(model: nn.Module, device: str) -> Callable[..., Loss]:
+    """Leave this process its shard of every weight, layer by layer. Returns `call(objective, *args)`, which
+    computes `objective(model, *args)`. Gradients are summed over the processes, not averaged."""
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
+    layers = set(unwrapped(model)._no_split_modules or ())
+    for module in [m for m in model.modules() if type(m).__name__ in layers]:
+        fully_shard(module, mesh=mesh)
+    outer: nn.Module = _Pass(model)
+    fully_shard(outer, mesh=mesh)
+    for module in outer.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    return lambda objective, *args: Loss(*outer(objective, *args))
+
+
+def _unshard(model: nn.Module, keep: bool) -> None:
+    """With `keep`, replace shards by whole weights on the CPU. All processes must call this."""
+    weights: dict[nn.Parameter, nn.Parameter] = {}  # a tied weight once
+    for module in model.modules():
+        for name, part in list(module.named_parameters(recurse=False)):
+            if isinstance(part, DTensor) and part not in weights:
+                full = part.full_tensor().detach()
+                weights[part] = nn.Parameter(full.cpu(), part.requires_grad) if keep else part
+            if part in weights:
+                setattr(module, name, weights[part])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from escultor.batching.batches import CAPACITY, FORWARD_TOKENS
-from escultor.batching.preflight import TokenRow
+from escultor.batching.rows import TokenRow
 from escultor.config import Training
 from escultor.model.adapters import adapter_numbers
 from escultor.model.attention import choose_attention

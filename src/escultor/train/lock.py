@@ -75,12 +75,9 @@ def _in_use(folder: Path) -> InputError:
         owner = (folder / LOCK_OWNER).read_text(encoding="utf-8", errors="replace")
     except OSError:
         owner = ""
-    return InputError(
-        f"another run is at work in {folder}",
-        owner or "a process that has just begun",
-        "one run at a time",
-        "wait until it is done (the same command then takes what it made), or give another --out",
-    )
+    what = f"another run is at work in {folder}"
+    remedy = "wait until it is done (the same command then takes what it made), or give another --out"
+    return InputError(what, owner or "a process that has just begun", "one run at a time", remedy)
 
 
 def _remove_empty(folders: list[Path]) -> None:

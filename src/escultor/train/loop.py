@@ -211,9 +211,6 @@ def _refuse_non_finite(what: str, value: float, step: int, own: _Step, world: Wo
         rows for _, rows in steps if rows
     ]
     names = [", ".join(rows[:8]) + (" …" if len(rows) > 8 else "") for rows in suspects]
-    raise NotFinite(
-        f"the {what} of step {step + 1} is not finite",
-        f"{value} on rows {'; '.join(names)}",
-        "a finite number",
-        "lower the learning rate or look at these rows; the last saved state is kept",
-    )
+    got = f"{value} on rows {'; '.join(names)}"
+    remedy = "lower the learning rate or look at these rows; the last saved state is kept"
+    raise NotFinite(f"the {what} of step {step + 1} is not finite", got, "a finite number", remedy)

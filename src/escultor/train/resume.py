@@ -122,33 +122,25 @@ class RunFolder:
                 f"{path} cannot be read", first, remedy="delete it; the run starts again"
             ) from error
         if state["key"] != self.key:
-            raise TrainingError(
-                f"{self.path} holds the state of another run",
-                f"run {state['key']}",
-                f"run {self.key}",
-                "give another --out, or delete the folder",
-            )
+            what = f"{self.path} holds the state of another run"
+            remedy = "give another --out, or delete the folder"
+            raise TrainingError(what, f"run {state['key']}", f"run {self.key}", remedy)
         return state
 
     def refuse_other_strategy(self, sharded: bool) -> None:
         if any(self.path.glob(PLAIN if sharded else SHARDED)):
-            raise TrainingError(
-                f"{self.path} holds a run of another strategy",
-                f"a state of {'whole' if sharded else 'sharded'} weights",
-                "the strategy that the run started with",
-                f"give --strategy {'ddp' if sharded else 'fsdp'}, or another --out",
-            )
+            what = f"{self.path} holds a run of another strategy"
+            got = f"a state of {'whole' if sharded else 'sharded'} weights"
+            remedy = f"give --strategy {'ddp' if sharded else 'fsdp'}, or another --out"
+            raise TrainingError(what, got, "the strategy that the run started with", remedy)
 
     def check_same(self, state: Any, world: World) -> None:
         """Raise StoreError where processes see different states in what should be one folder."""
         states = world.gather(state)
         if any(other != state for other in states):
-            raise StoreError(
-                f"the processes see different states in {self.path}",
-                ", ".join(map(str, states)),
-                "the same",
-                "give an --out on a disk that all of them share",
-            )
+            what = f"the processes see different states in {self.path}"
+            remedy = "give an --out on a disk that all of them share"
+            raise StoreError(what, ", ".join(map(str, states)), "the same", remedy)
 
     def start_over(self, world: World) -> None:
         """Delete the metrics of a run that never saved its state."""

@@ -12,8 +12,7 @@ from escultor.code_closure import code_version
 from escultor.config import Training
 from escultor.errors import InputError
 from escultor.ids import hash_value
-from escultor.model.identity import model_hash
-from escultor.model.loaded import Loaded
+from escultor.model.loaded import Loaded, model_hash
 from escultor.store.files import atomic_write
 from escultor.text.tokenizer import tokenizer_hash
 from escultor.train.filenames import RECORD
@@ -111,9 +110,6 @@ def finished(out: Path, key: str) -> RunRecord | None:
     unfinished = not (out / RECORD).is_file() and out.is_dir() and RunFolder(out, key).begun
     if unfinished or not out.exists():
         return None
-    raise InputError(
-        f"{out} already holds something else",
-        "another run or other files",
-        "a new or empty folder",
-        "give another --out, or delete it",
-    )
+    what = f"{out} already holds something else"
+    remedy = "give another --out, or delete it"
+    raise InputError(what, "another run or other files", "a new or empty folder", remedy)

@@ -14,11 +14,10 @@ from escultor.config import Pretrain, Training
 from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
 from escultor.model.adapters import adapter_without_base, merge_adapter, save_adapter, with_adapter
-from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.folders import save
 from escultor.model.forward import unwrapped
 from escultor.model.load import init_llama
-from escultor.model.loaded import Loaded, count_parameters, folder_of, forget_folder
+from escultor.model.loaded import NO_LIMIT, Loaded, context_length, count_parameters, folder_of, forget_folder
 from escultor.rng import derive_seed
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.device_setup import models_on_device, prepared_layers, with_activation_offload
@@ -104,12 +103,9 @@ def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
     """Raise ModelError where the token ids of student and teacher mean different things."""
     ours, theirs = tokenizer_hash(student.tokenizer), tokenizer_hash(teacher.tokenizer)
     if ours != theirs:
-        raise ModelError(
-            "student and teacher have different tokenizers",
-            f"{ours[:8]} and {theirs[:8]}",
-            "the same",
-            "distil into a student that was made from this teacher",
-        )
+        what = "student and teacher have different tokenizers"
+        remedy = "distil into a student that was made from this teacher"
+        raise ModelError(what, f"{ours[:8]} and {theirs[:8]}", "the same", remedy)
 
 
 def _check_task(task: TrainingTask, world: World) -> None:

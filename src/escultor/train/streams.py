@@ -28,41 +28,6 @@ from escultor.config import Training
 from escultor.train.distributed import ALONE, World
 
 
-def _steps(count: int, settings: Training) -> int:
-    steps = max(1, math.ceil(settings.epochs * count / settings.batch_size))
-    return min(steps, settings.max_steps) if settings.max_steps else steps
-
-
-def _step_items(count: int, settings: Training, step: int) -> list[int]:
-    """The items of a step: the next batch_size of the epochs' orders laid end to end."""
-    items: list[int] = []
-    position = step * settings.batch_size
-    end = min(position + settings.batch_size, math.ceil(settings.epochs * count))
-    while position < end:
-        epoch, offset = divmod(position, count)
-        order = epoch_order(count, settings.seed, epoch, settings.shuffle)
-        part = order[offset : offset + end - position]
-        items += [int(i) for i in part]
-        position += len(part)
-    return items
-
-
-def _in_step(
-    lengths: Sequence[int],
-    cut: Callable[[list[int]], list[list[int]]],
-    collate: Callable[[list[int]], Any],
-    world: World,
-) -> Iterator[Any]:
-    """This process's micro-batches of a step whose items have these `lengths`: its share `cut` into groups,
-    then batches without rows until it has as many as the others."""
-    shares = [cut(share) for share in split_evenly(lengths, world.size)]
-    for group in shares[world.rank]:
-        yield collate(group)
-    for _ in range(max(map(len, shares)) - len(shares[world.rank])):
-        shortest = min(range(len(lengths)), key=lambda i: lengths[i])
-        yield replace(collate([shortest]), rows=())
-
-
 @dataclass(frozen=True, slots=True)
 class RowStream:
     """`batch_size` rows per step, in forward passes of rows of like length; `collate` makes their batches."""
@@ -74,42 +39,64 @@ class RowStream:
 
     @property
     def steps(self) -> int:
-        return _steps(len(self.rows), self.settings)
+        steps = max(1, math.ceil(self.settings.epochs * len(self.rows) / self.settings.batch_size))
+        return min(steps, self.settings.max_steps) if self.settings.max_steps else steps
 
     def micro_batches(self, step: int) -> Iterator[Any]:
-        rows = [self.rows[i] for i in _step_items(len(self.rows), self.settings, step)]
+        """This process's share of the step's rows, cut into groups, then batches without rows until it has
+        as many as the others."""
+        rows = self._step_rows(step)
         lengths = [row.length for row in rows]
+        shares = [self._cut(share, lengths) for share in split_evenly(lengths, self.world.size)]
+        for group in shares[self.world.rank]:
+            yield self.collate([rows[i] for i in group])
+        for _ in range(max(map(len, shares)) - len(shares[self.world.rank])):
+            yield replace(self.collate([min(rows, key=lambda row: row.length)]), rows=())
 
-        def cut(share: list[int]) -> list[list[int]]:
-            groups = group_by_length([lengths[i] for i in share], self.settings.micro_batch_size)
-            return [[share[i] for i in group] for group in groups]
+    def _step_rows(self, step: int) -> list[Any]:
+        """The rows of a step: the next batch_size of the epochs' orders laid end to end."""
+        rows: list[Any] = []
+        count, settings = len(self.rows), self.settings
+        position = step * settings.batch_size
+        end = min(position + settings.batch_size, math.ceil(settings.epochs * count))
+        while position < end:
+            epoch, offset = divmod(position, count)
+            order = epoch_order(count, settings.seed, epoch, settings.shuffle)
+            part = order[offset : offset + end - position]
+            rows += [self.rows[i] for i in part]
+            position += len(part)
+        return rows
 
-        yield from _in_step(lengths, cut, lambda group: self.collate([rows[i] for i in group]), self.world)
+    def _cut(self, share: list[int], lengths: Sequence[int]) -> list[list[int]]:
+        groups = group_by_length([lengths[i] for i in share], self.settings.micro_batch_size)
+        return [[share[i] for i in group] for group in groups]
 
 
-class PackedStream:
+@dataclass(frozen=True, slots=True)
+class _PackedRow:
+    """Documents that share one row."""
+
+    documents: list[NllRow]
+
+    @property
+    def length(self) -> int:
+        return sum(document.length for document in self.documents)
+
+
+class PackedStream(RowStream):
     """`batch_size` full rows of `max_length` tokens per step: documents packed once, by best fit."""
 
     def __init__(self, rows: Sequence[NllRow], settings: Training, world: World = ALONE):
-        self.rows, self.settings, self.world = rows, settings, world
-        self.layout = best_fit([row.length for row in rows], settings.max_length, settings.seed)
+        layout = best_fit([row.length for row in rows], settings.max_length, settings.seed)
+        packed = [_PackedRow([rows[i] for i in members]) for members in layout]
+        super().__init__(packed, settings, self._batch, world)
 
-    @property
-    def steps(self) -> int:
-        return _steps(len(self.layout), self.settings)
-
-    def micro_batches(self, step: int) -> Iterator[NllBatch]:
-        packed = [self.layout[i] for i in _step_items(len(self.layout), self.settings, step)]
+    def _cut(self, share: list[int], lengths: Sequence[int]) -> list[list[int]]:
         size = self.settings.micro_batch_size or max(1, FORWARD_TOKENS // self.settings.max_length)
-        lengths = [sum(self.rows[i].length for i in row) for row in packed]
+        return [share[i : i + size] for i in range(0, len(share), size)]
 
-        def cut(share: list[int]) -> list[list[int]]:
-            return [share[i : i + size] for i in range(0, len(share), size)]
-
-        yield from _in_step(lengths, cut, lambda group: self._batch([packed[i] for i in group]), self.world)
-
-    def _batch(self, part: list[list[int]]) -> NllBatch:
-        rows = [self.rows[i] for row in part for i in row]
-        ends = np.cumsum([len(row) for row in part]).tolist()
-        layout = [list(range(end - len(row), end)) for row, end in zip(part, ends, strict=True)]
+    def _batch(self, packed: Sequence[_PackedRow]) -> NllBatch:
+        ends = np.cumsum([len(row.documents) for row in packed]).tolist()
+        layout = [list(range(end - len(row.documents), end)) for row, end in zip(packed, ends, strict=True)]
+        rows = [document for row in packed for document in row.documents]
         return nll_batch(rows, self.settings.max_length, layout)

@@ -25,7 +25,7 @@ def perplexity(rows: list[CurationRow], settings: Curation) -> list[CurationRow 
     longer than the context get no figure, which the score treats as the mean."""
     from escultor.batching.rows import document_rows, example_rows
     from escultor.batching.teacher import nll_by_row
-    from escultor.model.context import NO_LIMIT, context_length
+    from escultor.model.loaded import NO_LIMIT, context_length
 
     loaded = _model(settings.perplexity.model)
     context = context_length(loaded.model) or NO_LIMIT

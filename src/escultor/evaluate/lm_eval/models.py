@@ -15,10 +15,9 @@ from escultor.errors import DataError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.served_model import ServedModel
 from escultor.ids import hash_value
-from escultor.model.context import NO_LIMIT, context_length
 from escultor.model.forward import logits_at_labels
 from escultor.model.generate import generate
-from escultor.model.loaded import Loaded, count_parameters
+from escultor.model.loaded import NO_LIMIT, Loaded, context_length, count_parameters
 from escultor.types import Sampling
 
 MAX_GEN_TOKENS = 256  # the harness's own default for its models

@@ -51,12 +51,9 @@ def _rows(
     """Raises DataError where pairs carry a flip rate that the loss does not use."""
     noisy = sum(pair.flip_rate > 0 for pair in items)
     if noisy and not settings.takes_flip_rate:
-        raise DataError(
-            f"the loss {settings.loss} has no use for a flip rate",
-            f"{noisy} of {len(items)} pairs carry one",
-            "loss robust or cdpo",
-            "set dpo.loss, or leave flip_rate out of the rows",
-        )
+        what = f"the loss {settings.loss} has no use for a flip rate"
+        remedy = "set dpo.loss, or leave flip_rate out of the rows"
+        raise DataError(what, f"{noisy} of {len(items)} pairs carry one", "loss robust or cdpo", remedy)
     rows = pair_rows(items, chat, max_length, counts)
     return [replace(row, flip_rate=row.flip_rate or settings.flip_rate) for row in rows]
 

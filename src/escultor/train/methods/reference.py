@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from escultor.batching.batches import Packed, split_evenly
+from escultor.batching.batches import split_evenly
 from escultor.batching.reference import ReferenceLogp
 from escultor.config import Training
 from escultor.errors import TrainingError
+from escultor.model.attention import Packed
 from escultor.model.forward import logp_at_labels
 from escultor.train.loop import Stream
 from escultor.train.methods.method import Frozen
