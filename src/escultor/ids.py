@@ -1,4 +1,4 @@
-"""Identifiers: content hashes for things made, time-ordered random ids for things that happened."""
+"""Identifiers: content hashes of values and files, time-ordered random ids of events."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HASH_LENGTH = 32  # hex digits kept of SHA-256: 128 bits, collision-free in prac
 
 
 def hash_bytes(data: bytes) -> str:
-    """The content id of some bytes: 32 hex digits of their SHA-256."""
+    """The content id of bytes: the first 32 hex digits of their SHA-256."""
     return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
 
 
 def plain(value: Any) -> Any:
-    """Turn dataclasses, enums, paths, tuples and sets into what JSON can say, in a fixed order."""
+    """Convert dataclasses, enums, paths, tuples and sets to JSON values in a fixed order."""
     if is_dataclass(value) and not isinstance(value, type):
         return {
             "_": type(value).__name__,
@@ -47,21 +47,21 @@ def hash_value(value: Any) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """The content id of a file, read in pieces so that a large one costs no memory."""
+    """The content id of a file, read in constant memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()[:HASH_LENGTH]
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id that sorts by creation time: `<prefix>-<12 hex of milliseconds><12 random hex>`."""
+    """A new id that sorts by creation time: `<prefix>-<milliseconds in 12 hex digits><12 random>`."""
     return f"{prefix}-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
 
 
 @cache
 def code_hash() -> str:
-    """The content id of this package's Python files: the version of the code that made a thing."""
+    """The content id of this package's Python files, recorded as provenance."""
     root = Path(__file__).parent
     return hash_value([[str(p.relative_to(root)), hash_file(p)] for p in sorted(root.rglob("*.py"))])

@@ -1,4 +1,4 @@
-"""A pool of processes that yields results in the order of the tasks, whatever their number."""
+"""A process pool that yields results in the order of the tasks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from escultor.errors import FaultError
 
 T = TypeVar("T")
 R = TypeVar("R")
-_SHARED: list[Any] = []  # in a worker: the value that every task is given
+_SHARED: list[Any] = []  # in a worker: the value passed to every task
 
 
 def _start_worker(shared: Any) -> None:
     _SHARED[:] = [shared]
-    gc.freeze()  # imported objects stay: no use in searching them for cycles again and again
+    gc.freeze()  # imported objects stay alive: the collector need not scan them
     Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this worker with its parent: one that waits on its queue would outlive a killed parent, because
-    it holds the other end of the queue too."""
+    """End this worker when its parent dies: while it waits on its queue it would outlive a killed parent,
+    because it holds the other end of the queue too."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -40,8 +40,8 @@ def _call(function: Callable[[Any, Any], Any], task: Any) -> Any:
 
 
 class ProcessPool:
-    """Workers that all hold `shared`. With one worker the tasks run in this process; more are new processes,
-    spawned, so that threads of this one do no harm."""
+    """Workers that all hold `shared`. With one worker the tasks run in this process; more workers are spawned
+    processes, which are safe with threads in this one."""
 
     def __init__(self, workers: int, shared: Any):
         self.workers = workers or os.cpu_count() or 1
@@ -61,9 +61,9 @@ class ProcessPool:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, function: Callable[[Any, T], R], tasks: Iterable[T]) -> Iterator[R]:
-        """`function(shared, task)` for every task, in their order; at most two a worker wait at a time.
+        """Yield `function(shared, task)` for every task in order, with at most two tasks per worker queued.
 
-        Raises FaultError if a worker was killed; an exception of a task is raised here.
+        Raises FaultError if a worker was killed; a task's exception is raised here.
         """
         if self._pool is None:
             yield from (function(self._shared, task) for task in tasks)
@@ -78,7 +78,7 @@ class ProcessPool:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             remedy = (
-                "free memory and try again (curation: `workers: 1` needs less); a script of your own must "
-                'start under `if __name__ == "__main__":`; nothing was kept'
+                "free memory and try again (curation: `workers: 1` needs less); start your own script "
+                'under `if __name__ == "__main__":`; nothing was stored'
             )
             raise FaultError("a worker process was killed", error, None, remedy) from error

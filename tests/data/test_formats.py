@@ -247,7 +247,7 @@ def test_no_row_breaks_an_importer(row):
             kind_of_row(convert(row))
     for name in formats.EVENTS:
         made = formats._records(_maker(name), row, 1, formats.ImportReport())
-        assert all(isinstance(noun, Interaction | Feedback | Fault) for _, noun in made)
+        assert all(isinstance(record, Interaction | Feedback | Fault) for _, record in made)
 
 
 def _maker(name):

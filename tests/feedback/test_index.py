@@ -160,9 +160,9 @@ def test_rows_that_were_written_before_are_not_looked_up_again(tmp_path, monkeyp
         looked: list[str] = []
         look_up = parts.log.raw_by_id
 
-        def counted(noun, ids):
+        def counted(record_type, ids):
             looked.extend(ids)
-            return look_up(noun, ids)
+            return look_up(record_type, ids)
 
         monkeypatch.setattr(parts.log, "raw_by_id", counted)
         parts.log.append(*events[len(events) - 40 :])

@@ -8,7 +8,7 @@ from feedback_records import NOW, correction, interaction, items_of, thumb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.store.redaction import redacted
+from escultor.store.redaction import redact_record
 from escultor.types import Consent, Correction, Message, Remark, Role
 
 TEXTS = st.text(min_size=1)
@@ -21,7 +21,7 @@ def keyed(hash: str) -> str:
 @given(TEXTS, TEXTS)
 def test_of_an_answer_everything_is_kept_but_its_text(question, answer):
     full = replace(interaction("a"), messages=(Message(Role.SYSTEM, question),), answer=answer)
-    bare = redacted(full, keyed)
+    bare = redact_record(full, keyed)
     assert bare.messages == (Message(Role.SYSTEM, f"[{len(question)} characters]"),)
     assert bare.answer == f"[{len(answer)} characters]"
     assert (bare.prompt_hash, bare.consent) == (f"keyed {full.prompt_hash}", Consent.NONE)
@@ -36,9 +36,9 @@ def test_of_an_answer_everything_is_kept_but_its_text(question, answer):
 
 def test_of_feedback_no_text_is_kept_and_events_without_text_are_unchanged():
     about = "id", 1.0, "answer", "person"
-    assert redacted(Remark(*about, "too long"), keyed).text == "[8 characters]"
-    assert redacted(Correction(*about, "a better answer"), keyed).text == ""
-    assert redacted(thumb("a", False), keyed) == thumb("a", False)
+    assert redact_record(Remark(*about, "too long"), keyed).text == "[8 characters]"
+    assert redact_record(Correction(*about, "a better answer"), keyed).text == ""
+    assert redact_record(thumb("a", False), keyed) == thumb("a", False)
 
 
 @pytest.mark.parametrize("answer", ["short", "The result is forty two, since six times seven is forty two."])
@@ -47,6 +47,6 @@ def test_nothing_is_learnt_from_a_correction_that_was_kept_without_its_text(answ
     mended = correction("a", answer + " And more of the same, so that it says something else.")
     examples, pairs, *_ = items_of(served, [mended])
     assert examples or pairs  # with its words it is
-    *items, counts = items_of(served, [redacted(mended, keyed)])
+    *items, counts = items_of(served, [redact_record(mended, keyed)])
     assert items == [[], [], []]
     assert counts["left out: correction that changes next to nothing"] > 0

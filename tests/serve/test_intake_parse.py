@@ -11,7 +11,7 @@ from escultor.config import FeedbackIntake
 from escultor.errors import InputError
 from escultor.serve.intake.parse import DAY_S, RESERVED, FeedbackAuthor, parse
 from escultor.serve.intake.tokens import TokenGrant
-from escultor.store.feedback import name_of, target_of
+from escultor.store.feedback import event_name, event_target
 from escultor.types import (
     Choice,
     Correction,
@@ -77,7 +77,7 @@ def test_every_form_becomes_its_record(body, event):
 )
 def test_the_short_form_is_a_thumb_a_score_or_a_withdrawal(value, more, kind, name):
     event = parsed({"id": "chatcmpl-1", "value": value, **more}).event
-    assert (type(event), name_of(event), target_of(event)) == (kind, name, "chatcmpl-1")
+    assert (type(event), event_name(event), event_target(event)) == (kind, name, "chatcmpl-1")
     assert event.subject == "the-key"
     assert event.id.startswith("fb-")
     if isinstance(event, Rating):
@@ -208,8 +208,8 @@ def test_any_json_becomes_an_event_in_bounds_or_is_refused_with_a_message(body, 
     assert isinstance(event, Feedback)
     assert NOW - SETTINGS.max_age_days * 86400 <= event.time <= NOW
     if browser:
-        assert (event.subject, target_of(event)) == ("the-person", "a")
-        assert name_of(event) in BROWSER.grant.names
+        assert (event.subject, event_target(event)) == ("the-person", "a")
+        assert event_name(event) in BROWSER.grant.names
 
 
 def test_a_browser_has_judged_nothing_before_it_had_the_answer():

@@ -34,7 +34,7 @@ def test_what_is_answered_is_in_the_log_as_it_was_delivered(store):
 
 
 def test_no_answer_is_delivered_that_could_not_be_written(store, monkeypatch):
-    def refuse(*nouns):
+    def refuse(*records):
         raise StoreError("the disk is full")
 
     engine = LoggedModel(llama(), "v", store.log, Serve())

@@ -31,9 +31,9 @@ def side(tmp_path):
         writer, clock = Writer(store.log), SimpleNamespace(now=NOW)
         log, behind = store.log, []
 
-        def unmatched(noun, other, since, after):
+        def unmatched(record_type, other, since, after):
             behind.append(after)
-            return log.unmatched(noun, other, since, after)
+            return log.unmatched(record_type, other, since, after)
 
         seen = SimpleNamespace(last_seq=log.last_seq, unmatched=unmatched)
         recovery = Recovery(seen, writer, MINE, lambda: clock.now)  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def gathered(store, *items):
 
 def test_what_is_awaited_is_in_the_log(store, writer):
     assert asyncio.run(writer.write(rating("a"), rating("b"))) == [1, 2]
-    assert [noun.id for _, noun in store.log.read(Feedback)] == ["a", "b"]
+    assert [record.id for _, record in store.log.read(Feedback)] == ["a", "b"]
 
 
 def test_waiting_groups_go_into_one_transaction_in_order(store):
@@ -72,7 +72,7 @@ def test_a_failing_item_fails_only_its_own_waiter(store):
     )
     assert [isinstance(o, list) for o in outcomes] == [True] * 9 + [False] * 3
     assert [type(o) for o in outcomes[9:]] == [DataError, DataError, InputError]
-    assert [noun.id for _, noun in store.log.read(Feedback)] == ["first", *(f"n{i}" for i in range(9))]
+    assert [record.id for _, record in store.log.read(Feedback)] == ["first", *(f"n{i}" for i in range(9))]
     assert calls == [1, 12]
 
 

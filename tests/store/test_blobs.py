@@ -18,7 +18,7 @@ CONTENT = {"config.json": b"{}", "weights/one.bin": b"\0" * 5000, "weights/two.b
 ABSENT = "0" * 32
 
 
-def plant(folder: Path, content: dict[str, bytes]) -> Path:
+def write_files(folder: Path, content: dict[str, bytes]) -> Path:
     for name, data in content.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def plant(folder: Path, content: dict[str, bytes]) -> Path:
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    return {name: path.read_bytes() for name, path in files.listed(folder)}
+    return {name: path.read_bytes() for name, path in files.list_files(folder)}
 
 
 def leftovers(blobs: Blobs) -> list[Path]:
@@ -42,7 +42,7 @@ def blobs(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    return plant(tmp_path / "source", CONTENT)
+    return write_files(tmp_path / "source", CONTENT)
 
 
 # --- bytes ------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_absent_bytes_are_named_with_the_remedy(blobs):
         blobs.get_bytes(ABSENT)
 
 
-def test_damaged_bytes_are_never_handed_out(blobs):
+def test_damaged_bytes_are_never_returned(blobs):
     hash = blobs.put_bytes(b"data")
     (path,) = (blobs.root / "bytes").rglob(hash)
     path.chmod(0o644)
@@ -79,7 +79,7 @@ def test_damaged_bytes_are_never_handed_out(blobs):
 
 
 @pytest.mark.parametrize("hash", ["", "../../etc/passwd", "0" * 31, "0" * 31 + "G", "0" * 32 + "\n"])
-def test_what_is_no_hash_never_becomes_a_path(blobs, hash):
+def test_text_that_is_no_hash_never_becomes_a_path(blobs, hash):
     for use in (blobs.get_bytes, blobs.tree, blobs.verify):
         with pytest.raises(InputError, match="not the hash of a blob"):
             use(hash)
@@ -92,7 +92,7 @@ def test_a_folder_comes_back_whole_and_its_name_depends_on_its_content_alone(blo
     hash = blobs.put_tree(folder)
     assert content_of(blobs.tree(hash)) == CONTENT
     assert hash == tree_hash(folder) == tree_hash(blobs.tree(hash)) == blobs.put_tree(blobs.tree(hash))
-    assert hash == tree_hash(plant(tmp_path / "again", dict(reversed(CONTENT.items()))))
+    assert hash == tree_hash(write_files(tmp_path / "again", dict(reversed(CONTENT.items()))))
     blobs.verify(hash)
     assert leftovers(blobs) == []
 
@@ -100,23 +100,23 @@ def test_a_folder_comes_back_whole_and_its_name_depends_on_its_content_alone(blo
 @settings(deadline=None, max_examples=15)
 @given(content=st.dictionaries(st.sampled_from(["a", "b/c", "b/d"]), st.binary(max_size=3), min_size=1))
 def test_two_folders_share_a_hash_only_if_they_hold_the_same(tmp_path_factory, content):
-    folder = plant(tmp_path_factory.mktemp("tree"), content)
-    other = plant(tmp_path_factory.mktemp("tree"), {"a": b"", "b/c": b"1"})
+    folder = write_files(tmp_path_factory.mktemp("tree"), content)
+    other = write_files(tmp_path_factory.mktemp("tree"), {"a": b"", "b/c": b"1"})
     assert (tree_hash(folder) == tree_hash(other)) == (content == content_of(other))
 
 
 def test_a_file_named_like_the_manifest_is_a_file_like_any_other(blobs, tmp_path):
     content = {"manifest.json": b"mine", "files/x": b"x"}
-    hash = blobs.put_tree(plant(tmp_path / "odd", content))
+    hash = blobs.put_tree(write_files(tmp_path / "odd", content))
     assert content_of(blobs.tree(hash)) == content
 
 
 def test_stored_files_cannot_be_written_by_accident(blobs, folder):
-    for _, path in files.listed(blobs.tree(blobs.put_tree(folder))):
+    for _, path in files.list_files(blobs.tree(blobs.put_tree(folder))):
         assert path.stat().st_mode & 0o222 == 0
 
 
-def test_a_link_to_a_file_stands_for_the_file(blobs, folder):
+def test_a_link_to_a_file_is_stored_as_the_file(blobs, folder):
     (folder / "link").symlink_to(folder / "config.json")
     assert content_of(blobs.tree(blobs.put_tree(folder)))["link"] == b"{}"
 
@@ -205,15 +205,15 @@ def test_a_file_that_cannot_grow_any_further_is_refused_and_removed(blobs, folde
     assert [path for path in blobs.root.rglob("*") if path.is_file()] == []
 
 
-def test_a_folder_that_may_not_be_used_is_named(tmp_path, folder):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, folder):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="could not store a folder in"):
+    with pytest.raises(StoreError, match="could not store files in"):
         Blobs(tmp_path / "file").put_tree(folder)
 
 
 def test_leftovers_of_dead_processes_are_ignored_and_swept_when_old(blobs, folder):
     partial = blobs.root / "partial"
-    plant(partial, {"old/files/x": b"", "young/files/x": b"", "old.bin": b""})
+    write_files(partial, {"old/files/x": b"", "young/files/x": b"", "old.bin": b""})
     past = time.time() - 2 * files.STALE_S
     for name in ("old", "old.bin"):
         os.utime(partial / name, (past, past))
@@ -255,7 +255,7 @@ def test_a_tree_that_another_process_placed_first_is_kept(blobs, folder, monkeyp
     assert leftovers(blobs) == []
 
 
-def test_a_tree_is_found_beside_another_of_its_store_alone(tmp_path):
+def test_a_sibling_tree_is_found_only_in_the_same_store(tmp_path):
     blobs = Blobs(tmp_path / "blobs")
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_nouns import rating, said
+from store_records import make_interaction, rating
 
 from escultor.errors import Erased, StoreError
 from escultor.store import database, open_store
@@ -20,9 +20,11 @@ def ids(store):
 
 
 @pytest.fixture
-def told(store):
+def filled_store(store):
     """Ann asked twice, Bob once; both judged; Bob chose between an answer of hers and one of his."""
-    store.log.append(said("a1", "ann"), said("a2", "ann"), said("b1", "bob"))
+    store.log.append(
+        make_interaction("a1", "ann"), make_interaction("a2", "ann"), make_interaction("b1", "bob")
+    )
     store.log.append(
         rating("r1", "a1", "ann"),
         rating("r2", "b1", "ann"),
@@ -34,55 +36,55 @@ def told(store):
     return store
 
 
-def test_what_a_person_asked_and_said_and_what_is_about_it_goes_and_the_rest_stays(told):
-    erasure = told.log.erase("ann", by="the person")
-    assert ids(told) == {"b1", "r3", "own"}
+def test_a_persons_interactions_and_feedback_and_what_refers_to_them_are_erased(filled_store):
+    erasure = filled_store.log.erase("ann", by="the person")
+    assert ids(filled_store) == {"b1", "r3", "own"}
     assert erasure.counts == {"interaction": 2, "feedback": 2, "feedback of others": 2}
-    assert next(told.log.read(Erasure, target="ann"))[1] == erasure
-    assert list(told.log.read(Feedback, target="a2")) == []
-    assert [n.id for _, n in told.log.read(Feedback, target="b1")] == ["r3", "own"]
+    assert next(filled_store.log.read(Erasure, target="ann"))[1] == erasure
+    assert list(filled_store.log.read(Feedback, target="a2")) == []
+    assert [n.id for _, n in filled_store.log.read(Feedback, target="b1")] == ["r3", "own"]
 
 
 @pytest.mark.parametrize(
     "again",
     [
-        said("a1", "ann"),
-        said("a1", "somebody else"),
+        make_interaction("a1", "ann"),
+        make_interaction("a1", "somebody else"),
         rating("r1", "a1", "ann"),
         rating("new", "a1", "bob"),
         Remark("new", 9.0, "a2", "bob", "what was it?"),
         Choice("new", 9.0, "bob", "preference", ("b1", "a2"), None),
     ],
-    ids=lambda noun: f"{type(noun).__name__}-{noun.id}",
+    ids=lambda record: f"{type(record).__name__}-{record.id}",
 )
-def test_what_was_erased_or_is_about_it_is_refused_and_nothing_of_the_call_is_kept(told, again):
-    told.log.erase("ann", by="the person")
+def test_erased_records_and_feedback_on_them_are_refused_with_the_whole_call(filled_store, again):
+    filled_store.log.erase("ann", by="the person")
     with pytest.raises(Erased, match=f"got: (interaction|feedback) '{again.id}'"):
-        told.log.append(rating("innocent", "b1", "bob"), again)
-    assert "innocent" not in ids(told)
-    told.log.append(rating("a1", "b1", "bob"))  # an id of another kind is another thing
+        filled_store.log.append(rating("innocent", "b1", "bob"), again)
+    assert "innocent" not in ids(filled_store)
+    filled_store.log.append(rating("a1", "b1", "bob"))  # an id of another kind is another thing
 
 
-def test_which_ids_were_erased_can_be_asked_without_knowing_them(told):
-    erasure = told.log.erase("ann", by="the person")
-    assert told.log.erased(Interaction, ["a1", "b1", "a2", "unheard"]) == {"a1", "a2"}
-    assert told.log.erased(Feedback, ["a1", "c1"]) == {"c1"}
-    assert len(told.log.erased_digests([erasure.id])) == 6
+def test_erased_ids_can_be_queried_though_only_their_hashes_are_stored(filled_store):
+    erasure = filled_store.log.erase("ann", by="the person")
+    assert filled_store.log.erased(Interaction, ["a1", "b1", "a2", "unheard"]) == {"a1", "a2"}
+    assert filled_store.log.erased(Feedback, ["a1", "c1"]) == {"c1"}
+    assert len(filled_store.log.erased_digests([erasure.id])) == 6
 
 
-def test_erasing_a_stranger_leaves_a_trace_of_the_request_alone(told):
-    before = ids(told)
-    assert told.log.erase("nobody", by="a clerk").counts == {
+def test_erasing_an_unknown_subject_only_records_the_request(filled_store):
+    before = ids(filled_store)
+    assert filled_store.log.erase("nobody", by="a clerk").counts == {
         "interaction": 0, "feedback": 0, "feedback of others": 0,
     }  # fmt: skip
-    assert ids(told) == before
+    assert ids(filled_store) == before
 
 
-def test_after_an_erasure_new_words_of_the_same_person_are_new(told):
-    told.log.erase("ann", by="the person")
-    told.log.append(said("a3", "ann"))
-    assert told.log.erase("ann", by="the person").counts["interaction"] == 1
-    assert told.log.count(Erasure) == 2
+def test_records_after_an_erasure_are_accepted_and_can_be_erased(filled_store):
+    filled_store.log.erase("ann", by="the person")
+    filled_store.log.append(make_interaction("a3", "ann"))
+    assert filled_store.log.erase("ann", by="the person").counts["interaction"] == 1
+    assert filled_store.log.count(Erasure) == 2
 
 
 @settings(deadline=None, max_examples=15)
@@ -90,11 +92,13 @@ def test_after_an_erasure_new_words_of_the_same_person_are_new(told):
     st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(SECRETS)), min_size=1, max_size=25),
     st.sampled_from("xyz"),
 )
-def test_the_text_is_gone_from_the_files_of_sqlite_whatever_its_size(tmp_path_factory, lines, who):
+def test_sqlite_files_hold_no_erased_text_of_any_size(tmp_path_factory, lines, who):
     folder = tmp_path_factory.mktemp("store")
     with open_store(str(folder)) as store:
         for k, (subject, text) in enumerate(lines):
-            store.log.append(replace(said(f"{subject}{k}", subject), answer=f"<{subject}> {text}"))
+            store.log.append(
+                replace(make_interaction(f"{subject}{k}", subject), answer=f"<{subject}> {text}")
+            )
         for subject in "xyz":
             assert _in_files(folder, f"<{subject}>") == any(s == subject for s, _ in lines)
         store.log.erase(who, by="the person")
@@ -107,9 +111,9 @@ def _in_files(folder, text):
     return any(text.encode() in path.read_bytes() for path in folder.glob("log.db*"))
 
 
-def test_a_reader_that_keeps_old_pages_is_reported_and_the_work_can_be_finished(tmp_path, monkeypatch):
+def test_a_reader_that_keeps_old_pages_is_reported_and_erasure_can_be_repeated(tmp_path, monkeypatch):
     with open_store(str(tmp_path)) as store:
-        store.log.append(replace(said("a", "ann"), answer="a secret"))
+        store.log.append(replace(make_interaction("a", "ann"), answer="a secret"))
         reader = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM log").fetchall()
@@ -125,10 +129,10 @@ def test_a_reader_that_keeps_old_pages_is_reported_and_the_work_can_be_finished(
         assert not _in_files(tmp_path, "a secret")
 
 
-def test_postgresql_shows_it_to_no_query_and_keeps_nothing_in_its_statistics(postgres_url, tmp_path):
+def test_postgresql_keeps_erased_text_neither_in_rows_nor_in_statistics(postgres_url, tmp_path):
     with open_store(postgres_url, blobs=tmp_path) as store, store.log._engine.connect() as connection:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        store.log.append(*(replace(said(f"a{k}", "ann"), answer="a secret") for k in range(50)))
+        store.log.append(*(replace(make_interaction(f"a{k}", "ann"), answer="a secret") for k in range(50)))
         connection.exec_driver_sql("ANALYZE log")
         query = "SELECT count(*) FROM pg_stats WHERE schemaname = current_schema() AND {} LIKE '%%a secret%%'"
         shown = [

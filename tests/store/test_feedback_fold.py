@@ -1,10 +1,10 @@
-"""What holds of what was said: order-free, idempotent, mergeable; the last word, until it is withdrawn."""
+"""The feedback in force: a fold that is order-free, idempotent and mergeable; the latest event wins."""
 
 from hypothesis import given
 from hypothesis import strategies as st
-from store_nouns import nouns_of, rating
+from store_records import rating, records_of
 
-from escultor.store.feedback import choice_target, key_of, latest, live, name_of
+from escultor.store.feedback import choice_target, event_name, feedback_key, latest, live
 from escultor.types import Choice, Correction, Feedback, Implicit, ImplicitEvent, Rating, Remark, Revocation
 
 few = st.sampled_from("ab")
@@ -21,7 +21,7 @@ events = st.lists(
 
 
 @given(events, events, st.randoms(use_true_random=False))
-def test_the_fold_knows_no_order_no_repetition_and_merges(one, other, random):
+def test_the_fold_is_order_free_idempotent_and_mergeable(one, other, random):
     whole = [*one, *other]
     mixed = random.sample(whole, len(whole)) + one
     assert latest(mixed) == latest(whole) == latest([*latest(one).values(), *latest(other).values()])
@@ -29,29 +29,31 @@ def test_the_fold_knows_no_order_no_repetition_and_merges(one, other, random):
 
 
 @given(events)
-def test_one_word_is_live_for_each_subject_target_and_name_and_it_is_the_last(said):
-    for key, event in live(said).items():
-        assert key_of(event) == key
-        assert not any(key_of(other) == key and other.time > event.time for other in said)
-    withdrawn = {key_of(event) for event in said} - live(said).keys()
-    assert all(any(isinstance(e, Revocation) and key_of(e) == key for e in said) for key in withdrawn)
+def test_the_latest_event_per_subject_target_and_name_is_in_force(history):
+    for key, event in live(history).items():
+        assert feedback_key(event) == key
+        assert not any(feedback_key(other) == key and other.time > event.time for other in history)
+    withdrawn = {feedback_key(event) for event in history} - live(history).keys()
+    assert all(
+        any(isinstance(e, Revocation) and feedback_key(e) == key for e in history) for key in withdrawn
+    )
 
 
-def test_a_withdrawal_wins_against_what_was_said_at_the_same_time_and_ends_with_a_new_word():
+def test_a_revocation_wins_at_equal_times_and_ends_with_a_later_event():
     up, gone = rating("z"), Revocation("a", 1.0, "answer", "person", "thumb")
     assert live([up, gone]) == {}
     again = rating("b", time=2.0)
     assert list(live([up, gone, again]).values()) == [again]
 
 
-@given(nouns_of(Choice))
-def test_a_choice_is_about_its_answers_in_whatever_order_they_were_shown(choice):
-    assert key_of(choice).target == choice_target(reversed(choice.shown_order))
+@given(records_of(Choice))
+def test_the_target_of_a_choice_does_not_depend_on_the_order_shown(choice):
+    assert feedback_key(choice).target == choice_target(reversed(choice.shown_order))
 
 
-def test_every_variant_has_a_name_to_be_withdrawn_by():
+def test_every_variant_has_a_name_to_be_revoked_by():
     about = ("i", 1.0, "t", "s")
-    said: list[Feedback] = [
+    history: list[Feedback] = [
         Rating(*about, "thumb", True),
         Correction(*about, "better"),
         Remark(*about, "hm"),
@@ -59,4 +61,11 @@ def test_every_variant_has_a_name_to_be_withdrawn_by():
         Choice("i", 1.0, "s", "pick", ("a", "b"), None),
         Revocation(*about, "thumb"),
     ]
-    assert [name_of(event) for event in said] == ["thumb", "correction", "remark", "copy", "pick", "thumb"]
+    assert [event_name(event) for event in history] == [
+        "thumb",
+        "correction",
+        "remark",
+        "copy",
+        "pick",
+        "thumb",
+    ]

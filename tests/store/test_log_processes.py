@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from store_nouns import rating
+from store_records import rating
 
 from escultor.store import open_store
 from escultor.store.appending import append, log_row
@@ -41,7 +41,7 @@ def test_after_kill_9_every_acknowledged_row_is_there_and_none_twice(url):
         os.kill(process.pid, signal.SIGKILL)
         acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     with open_store(url) as store:
-        present = Counter(noun.id for _, noun in store.log.read(Feedback))
+        present = Counter(record.id for _, record in store.log.read(Feedback))
         assert set(acknowledged) <= set(present)
         assert set(present.values()) == {1}
         assert len(present) - len(acknowledged) in (0, 1)  # one may be written and not yet acknowledged
@@ -55,14 +55,14 @@ def test_processes_that_open_a_new_store_and_write_at_once_lose_nothing(url):
         assert process.returncode == 0, errors
     with open_store(url) as store:
         entries = list(store.log.read(Feedback))
-        assert len(entries) == len({noun.id for _, noun in entries}) == count * len(names)
+        assert len(entries) == len({record.id for _, record in entries}) == count * len(names)
         for name in names:
-            own = [noun.id for _, noun in store.log.read(Feedback, subject=name)]
+            own = [record.id for _, record in store.log.read(Feedback, subject=name)]
             assert own == [f"{name}-{k}" for k in range(count)]
 
 
 def test_a_number_taken_early_is_never_committed_late(url):
-    """The hole in which a follower would lose entries: B commits number 2 while A still holds number 1."""
+    """A follower would lose an entry if B committed number 2 while A still held number 1."""
     with open_store(url) as store, open_store(url) as other, ThreadPoolExecutor(1) as pool:
         with writing(store.log._engine) as connection:
             append(connection, [[log_row(rating("early"))]], [[]])
@@ -71,20 +71,20 @@ def test_a_number_taken_early_is_never_committed_late(url):
             assert not late.done()
             assert list(other.log.read(Feedback)) == []
         assert late.result(30) > [1]
-        assert [noun.id for _, noun in other.log.read(Feedback)] == ["early", "late"]
+        assert [record.id for _, record in other.log.read(Feedback)] == ["early", "late"]
 
 
-def test_who_follows_two_writers_by_number_misses_nothing(url):
+def test_a_reader_following_two_writers_by_number_misses_nothing(url):
     with open_store(url) as store:
         writers = [writer(url, name, 60) for name in ("one", "two")]
         seen, last = [], 0
         while len(seen) < 120 and any(process.poll() is None for process in writers):
-            for seq, noun in store.log.read(Feedback, after=last):
+            for seq, record in store.log.read(Feedback, after=last):
                 last = seq
-                seen.append(noun.id)
-        seen += [noun.id for _, noun in store.log.read(Feedback, after=last)]
+                seen.append(record.id)
+        seen += [record.id for _, record in store.log.read(Feedback, after=last)]
         for process in writers:
             _, errors = process.communicate(timeout=60)
             assert process.returncode == 0, errors
-        assert seen == [noun.id for _, noun in store.log.read(Feedback)]
+        assert seen == [record.id for _, record in store.log.read(Feedback)]
         assert len(set(seen)) == 120

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_nouns import deployment
+from store_records import deployment
 
 from escultor.errors import InputError
 from escultor.store import open_store, registry
@@ -11,7 +11,7 @@ checkpoints = st.sampled_from(["a", "b", "c", "d"])
 orders = st.lists(checkpoints | st.none(), max_size=12)  # None: roll back, where that is possible
 
 
-def played(steps) -> list[Deployment]:
+def replayed(steps) -> list[Deployment]:
     """The history that a list of orders leaves."""
     history: list[Deployment] = []
     for candidate in steps:
@@ -22,14 +22,14 @@ def played(steps) -> list[Deployment]:
     return history
 
 
-def test_before_the_first_deployment_nobody_answers():
+def test_before_the_first_deployment_there_is_no_champion():
     assert registry.current([]) is registry.champion([]) is registry.previous([]) is None
     assert registry.aliases([]) == {}
 
 
 @given(orders)
-def test_the_last_deployment_holds_and_only_the_last(steps):
-    history = played(steps)
+def test_only_the_last_deployment_is_in_force(steps):
+    history = replayed(steps)
     for end in range(1, len(history) + 1):
         assert registry.current(history[:end]) == history[end - 1]
         assert registry.aliases(iter(history[:end])) == history[end - 1].aliases
@@ -37,7 +37,7 @@ def test_the_last_deployment_holds_and_only_the_last(steps):
 
 @given(orders, checkpoints)
 def test_rolling_back_a_promotion_restores_champion_and_previous(steps, candidate):
-    history = played(steps)
+    history = replayed(steps)
     before = registry.champion(history)
     promoted = registry.deployment_for("verdict", candidate, registry.current(history))
     assert registry.champion([*history, promoted]) == candidate
@@ -50,16 +50,16 @@ def test_rolling_back_a_promotion_restores_champion_and_previous(steps, candidat
 
 
 @given(orders)
-def test_every_deployment_made_is_a_proper_one_and_no_champion_precedes_itself(steps):
-    history = played(steps)
+def test_every_deployment_is_valid_and_no_champion_precedes_itself(steps):
+    history = replayed(steps)
     assert len({entry.id for entry in history}) == len(history)
     for entry in history:
-        assert registry.checked(entry) is entry
+        assert registry.validated(entry) is entry
         assert entry.aliases["champion"] != entry.aliases.get("previous")
 
 
 def test_repeated_rollbacks_walk_back_to_the_first_champion():
-    history = played(["a", "b", "c", None, None])
+    history = replayed(["a", "b", "c", None, None])
     assert [entry.aliases["champion"] for entry in history] == ["a", "b", "c", "b", "a"]
     with pytest.raises(InputError, match=r"no previous champion.*5 deployments, champion a"):
         registry.rollback(history)
@@ -70,16 +70,16 @@ def test_rolling_back_an_empty_history_is_refused():
         registry.rollback([])
 
 
-def test_deploying_the_champion_again_ends_a_trial_and_keeps_the_way_back():
+def test_deploying_the_champion_again_ends_a_trial_and_keeps_the_previous_one():
     named = {"champion": "b", "candidate": "c", "previous": "a"}
-    trial = registry.checked(Deployment("d", 1.0, {"b": 0.9, "c": 0.1}, named, "a trial"))
+    trial = registry.validated(Deployment("d", 1.0, {"b": 0.9, "c": 0.1}, named, "a trial"))
     ended = registry.deployment_for("enough seen", "b", trial, now=2.0)
     assert (ended.shares, ended.aliases) == ({"b": 1.0}, {"champion": "b", "previous": "a"})
     assert (ended.time, ended.because) == (2.0, "enough seen")
 
 
 @pytest.mark.parametrize(
-    ("shares", "aliases", "said"),
+    ("shares", "aliases", "message"),
     [
         ({"a": 0.5, "b": 0.4}, {"champion": "a"}, "do not sum to 1"),
         ({}, {"champion": "a"}, "do not sum to 1"),
@@ -90,15 +90,15 @@ def test_deploying_the_champion_again_ends_a_trial_and_keeps_the_way_back():
         ({"a": 1.0}, {"champion": "a", "canary": "b"}, "an alias is not known"),
     ],
 )
-def test_a_deployment_that_cannot_be_is_refused(shares, aliases, said):
-    with pytest.raises(InputError, match=said):
-        registry.checked(Deployment("d", 1.0, shares, aliases, "a test"))
+def test_an_invalid_deployment_is_refused(shares, aliases, message):
+    with pytest.raises(InputError, match=message):
+        registry.validated(Deployment("d", 1.0, shares, aliases, "a test"))
 
 
 @given(st.lists(st.floats(1e-3, 1.0), min_size=1, max_size=20))
 def test_shares_made_by_dividing_by_their_sum_are_accepted(weights):
     shares = {str(k): weight / sum(weights) for k, weight in enumerate(weights)}
-    registry.checked(Deployment("d", 1.0, shares, {"champion": "0"}, "a test"))
+    registry.validated(Deployment("d", 1.0, shares, {"champion": "0"}, "a test"))
 
 
 @pytest.mark.parametrize(("because", "candidate"), [("", "a"), ("a reason", " ")])
@@ -112,13 +112,13 @@ def test_the_log_never_loses_a_past_deployment(tmp_path):
         history: list[Deployment] = []
         for step in ["a", "b", None, "c", "c", None, "d"]:
             if step is None:
-                history.append(registry.rollback(noun for _, noun in store.log.read(Deployment)))
+                history.append(registry.rollback(record for _, record in store.log.read(Deployment)))
             else:
                 history.append(registry.deployment_for("a test", step, store.log.last(Deployment)))
             store.log.append(history[-1])
-            assert [noun for _, noun in store.log.read(Deployment)] == history
+            assert [record for _, record in store.log.read(Deployment)] == history
             assert store.log.last(Deployment) == registry.current(history)
 
 
 def test_the_strategies_of_these_tests_reach_a_rollback():
-    assert registry.champion([deployment("x", champion="a"), *played(["b", "c", None])]) == "b"
+    assert registry.champion([deployment("x", champion="a"), *replayed(["b", "c", None])]) == "b"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event, insert, inspect, text
-from store_nouns import rating, said
+from store_records import make_interaction, rating
 
 from escultor.errors import ConfigError, Erased, StoreError
 from escultor.store import open_store, schema, tables
@@ -98,7 +98,7 @@ def test_a_store_of_the_first_version_is_upgraded_and_its_choices_are_found(url,
     engine.dispose()
     monkeypatch.undo()
     with open_store(url, blobs=tmp_path / "blobs") as store:
-        about = [noun.id for _, noun in store.log.read(Feedback, target="a7")]
+        about = [record.id for _, record in store.log.read(Feedback, target="a7")]
         assert about == [n.id for _, n in store.log.read(Feedback, target=choice_target(("b", "a7", "b")))]
         assert about == ["c7"]
         assert len(list(store.log.read(Feedback, target="b"))) == 1201
@@ -143,7 +143,7 @@ def test_a_store_of_the_version_before_opens_and_every_record_is_read(url, tmp_p
 def test_what_was_erased_by_the_version_before_stays_erased(url, tmp_path, monkeypatch):
     open_store_of_0002(url, tmp_path, monkeypatch)
     with open_store(url, blobs=tmp_path / "blobs") as store:
-        interaction = said("b8", "gone")
+        interaction = make_interaction("b8", "gone")
         for again in (interaction, PendingInteraction("1", 2.0, interaction)):
             with pytest.raises(Erased):
                 store.log.append(again)
@@ -222,7 +222,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_was(tmp_path):
 
 def test_a_file_where_the_folder_should_be_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         open_store(str(tmp_path / "file"))
 
 

@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import store_nouns
+import store_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_nouns import VARIANTS, deployment, nouns_of, rating
+from store_records import VARIANTS, deployment, rating, records_of
 
 from escultor.errors import DataError, IdTaken, InputError, StoreError
 from escultor.store import appending, codec, log, open_store
@@ -38,64 +38,64 @@ from escultor.types import (
 
 
 def ids(entries):
-    return [noun.id for _, noun in entries]
+    return [record.id for _, record in entries]
 
 
 def comparison(id: str) -> Comparison:
     return Comparison(id, "old", "new", "s1", "s2", "suite", "policy", (), "a test", 3)
 
 
-# --- nouns and bodies -------------------------------------------------------------------------
+# --- records and bodies -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
 def test_every_variant_comes_back_exactly(variant):
     @settings(deadline=None, max_examples=40)
-    @given(nouns_of(variant))
-    def law(noun):
-        kind = kind_of_instance(noun)
-        back = codec.decode(kind, codec.encode(noun))
+    @given(records_of(variant))
+    def law(record):
+        kind = kind_of_instance(record)
+        back = codec.decode(kind, codec.encode(record))
         assert type(back) is variant
-        assert codec.same(back, noun)
+        assert codec.same(back, record)
 
     law()
 
 
-def test_variants_of_one_shape_stay_apart():
+def test_variants_with_the_same_fields_keep_their_type():
     one = codec.decode(kind_of(Verdict), codec.encode(Promote(comparison("c"))))
     two = codec.decode(kind_of(Verdict), codec.encode(Reject(comparison("c"))))
     assert (type(one), type(two)) == (Promote, Reject)
 
 
-def test_every_recorded_noun_has_a_kind_of_its_own():
+def test_every_record_type_has_a_kind_of_its_own():
     assert len({kind.name for kind in KINDS}) == len(KINDS) == 18
-    assert {store_nouns.Rating, Choice, Hold, Step} <= set(VARIANTS)
+    assert {store_records.Rating, Choice, Hold, Step} <= set(VARIANTS)
 
 
 @pytest.mark.parametrize(
-    "noun",
+    "record",
     [
         Step("k", 1.0, "n", 1.0, {"pair": (1, 2)}),
         Step("k", 1.0, "n", 1.0, {"set": {1}}),
-        Step("k", 1.0, "n", 1.0, {"noun": rating("r")}),
+        Step("k", 1.0, "n", 1.0, {"record": rating("r")}),
         Step("k", 1.0, "n", 1.0, {1: "a key that is no text"}),  # type: ignore[dict-item]
         Step("k", "soon", "n", 1.0, {}),  # type: ignore[arg-type]
         Rating("r", 1.0, "t", "s", "a lone surrogate: \ud800", True),
     ],
 )
-def test_what_could_not_be_read_back_is_refused_by_name(store, noun):
+def test_a_record_that_could_not_be_read_back_is_refused_by_name(store, record):
     with pytest.raises(DataError, match=r"cannot be written to the log.*remedy: correct the (Step|Rating)"):
-        store.log.append(noun)
+        store.log.append(record)
     assert store.log.count(Step) == store.log.count(Feedback) == 0
 
 
-@pytest.mark.parametrize("noun", [Message, Rating, int, Rating | Choice])
-def test_reading_what_is_no_kind_is_refused_with_the_kinds(store, noun):
+@pytest.mark.parametrize("record", [Message, Rating, int, Rating | Choice])
+def test_reading_an_unknown_type_is_refused_and_the_known_ones_are_listed(store, record):
     with pytest.raises(InputError, match="allowed: Interaction, "):
-        store.log.read(noun)
+        store.log.read(record)
 
 
-def test_appending_what_is_no_kind_is_refused(store):
+def test_appending_an_unknown_type_is_refused(store):
     with pytest.raises(InputError, match="got: dict"):
         store.log.append({})
 
@@ -112,7 +112,7 @@ def test_the_log_can_only_append_read_erase_on_request_and_purge_what_expired():
 
 def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
     estimate = Estimate("quality", math.nan, -math.inf, 1.0, 3)
-    nouns = [
+    records = [
         rating("r"),
         Choice("c", 2.0, "person", "pick", ("a", "b"), None),
         Promote(comparison("p")),
@@ -122,20 +122,20 @@ def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):
         Scores("s", "new", "suite", ("i",), ("c",), {"quality": (0.1,)}),
         Step("a key", 1.0, "train", 2.0, {"loss": [1.5, None]}),
     ]
-    store.log.append(*nouns)
-    assert store.log.get(Feedback, "r") == nouns[0]
-    assert store.log.get(Verdict, "h") == nouns[3]
-    assert store.log.get(Step, "a key") == nouns[7]
+    store.log.append(*records)
+    assert store.log.get(Feedback, "r") == records[0]
+    assert store.log.get(Verdict, "h") == records[3]
+    assert store.log.get(Step, "a key") == records[7]
     assert store.log.get(Interaction, "r") is None
-    assert store.log.last(Feedback) == nouns[1]
+    assert store.log.last(Feedback) == records[1]
     assert store.log.last(Interaction) is None
-    assert [noun for _, noun in store.log.read(Verdict, target="new")] == nouns[2:4]
-    assert [noun for _, noun in store.log.read(Feedback, target="answer")] == nouns[:1]
-    assert [noun for _, noun in store.log.read(Feedback, target="b")] == nouns[1:2]
-    assert [noun for _, noun in store.log.read(Feedback, target=choice_target("ab"))] == nouns[1:2]
-    assert [noun for _, noun in store.log.read(Feedback, subject="person")] == nouns[:2]
-    assert [noun for _, noun in store.log.read(Feedback, since=1.5)] == nouns[1:2]
-    assert repr(store.log.last(Health)) == repr(nouns[5])
+    assert [record for _, record in store.log.read(Verdict, target="new")] == records[2:4]
+    assert [record for _, record in store.log.read(Feedback, target="answer")] == records[:1]
+    assert [record for _, record in store.log.read(Feedback, target="b")] == records[1:2]
+    assert [record for _, record in store.log.read(Feedback, target=choice_target("ab"))] == records[1:2]
+    assert [record for _, record in store.log.read(Feedback, subject="person")] == records[:2]
+    assert [record for _, record in store.log.read(Feedback, since=1.5)] == records[1:2]
+    assert repr(store.log.last(Health)) == repr(records[5])
     assert [store.log.count(each) for each in (Feedback, Verdict, Deployment, Interaction)] == [2, 2, 1, 0]
 
 
@@ -166,7 +166,7 @@ def test_an_id_with_other_content_is_refused_and_nothing_of_the_call_is_kept(sto
     assert ids(store.log.read(Feedback)) == ["a"]
 
 
-def test_the_fault_of_one_group_keeps_no_other_from_being_recorded(store):
+def test_a_failed_group_does_not_keep_others_from_being_recorded(store):
     store.log.append(rating("old"))
     taken, unreadable = rating("old", target="other"), Step("k", "soon", "n", 1.0, {})  # type: ignore[arg-type]
     groups = [[rating("a")], [rating("b"), taken], [unreadable], [{}], [rating("b"), rating("a")], []]
@@ -196,7 +196,9 @@ def test_any_appends_read_back_once_each_in_the_order_first_written(tmp_path):
                 for name, seq in zip(names, written, strict=True):
                     assert numbers.setdefault(name, seq) == seq
             read = list(store.log.read(Feedback, after=before))
-            assert [(seq, noun.id) for seq, noun in read] == [(seq, name) for name, seq in numbers.items()]
+            assert [(seq, record.id) for seq, record in read] == [
+                (seq, name) for name, seq in numbers.items()
+            ]
             assert sorted(numbers.values()) == list(numbers.values())
 
         law()
@@ -271,7 +273,7 @@ def test_bodies_are_read_raw_by_id_and_by_a_copy_in_another_process(store):
     copied.close()
 
 
-def test_a_fault_of_the_database_does_not_repeat_what_was_to_be_written(tmp_path):
+def test_a_database_error_does_not_show_what_was_to_be_written(tmp_path):
     secret = "-".join(("secret", "words"))  # the line that writes it is in the trace
     with open_store(str(tmp_path / "store")) as store:
         with closing(sqlite3.connect(tmp_path / "store" / "log.db")) as other:

@@ -76,10 +76,10 @@ def _into_store(shell: Shell, file: Path, name: str, consent: Consent, thumb: st
     from escultor.data.importers import formats
     from escultor.serve.subjects import SubjectHasher
     from escultor.store import open_store
-    from escultor.store.redaction import redacted
+    from escultor.store.redaction import redact_record
 
     with open_store(shell.config.store.url) as store:
         hashed = SubjectHasher.for_store(store.root).subject
-        without = None if shell.config.serve.keep_text else partial(redacted, keyed=hashed)
+        without = None if shell.config.serve.keep_text else partial(redact_record, keyed_hash=hashed)
         terms = formats.ImportOptions(hashed, consent, thumb, without)
         return formats.import_events(need_file(file), name, store.log, terms)

@@ -49,7 +49,7 @@ def build_dataset(
     }
     if (guard := load_guard(store)).hashes:
         contexts[HELD_OUT] = guard
-    with files.temporary(store.root / "partial") as folder:
+    with files.temporary_path(store.root / "partial") as folder:
         curated = curate(sources, folder, settings, contexts=contexts, top=top, progress=progress)
         curated.warnings.extend(_idle_steps(store, settings, model))
         version = save_version(
@@ -105,7 +105,7 @@ def quality_model(
 
 def _read_rated(path: Path, kind: RowKind) -> Iterator[tuple[CurationRow, bool]]:
     """Rows with `rating: true | false`."""
-    with files.explained("read", path), path.open("rb") as file:
+    with files.wrap_os_errors("read", path), path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

@@ -138,7 +138,7 @@ def apply_review(store: Store, version: DatasetVersion) -> tuple[DatasetVersion,
     """
     decisions = read_decisions(store, version.hash)
     counts: Counter[str] = Counter()
-    with files.temporary(store.root / "partial") as path, files.explained("write", path):
+    with files.temporary_path(store.root / "partial") as path, files.wrap_os_errors("write", path):
         with path.open("wb") as file:
             for row in read_rows(store, version):
                 reviews = decisions.get(row.item.id, [])

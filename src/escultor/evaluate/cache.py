@@ -43,7 +43,7 @@ class EvaluationCache:
 
     @staticmethod
     def _append(data: bytes, path: Path) -> None:
-        with files.explained("write to", path):
+        with files.wrap_os_errors("write to", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -66,7 +66,7 @@ def _read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if not path.is_file():
         return found
-    with files.explained("read", path):
+    with files.wrap_os_errors("read", path):
         text = path.read_text(encoding="utf-8", errors="replace")
     for line in text.split("\n"):
         try:

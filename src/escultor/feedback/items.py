@@ -25,7 +25,7 @@ from escultor.feedback.selection import (
 )
 from escultor.process_pool import ProcessPool
 from escultor.store import Store
-from escultor.store.files import explained
+from escultor.store.files import wrap_os_errors
 from escultor.store.log import Log
 from escultor.types import (
     Consent,
@@ -180,7 +180,7 @@ def _last_texts(path: Path | None, handles: Sequence[DraftHandle]) -> dict[str, 
         return {}
     wanted, last = {id for id, _, _ in handles}, handles[-1][0]
     texts: dict[str, ItemTexts] = {}
-    with explained("read", path), path.open("rb") as file:
+    with wrap_os_errors("read", path), path.open("rb") as file:
         # By halves, to the first byte behind which every line has an id that is no smaller.
         size = path.stat().st_size
         start = bisect_left(range(size), handles[0][0], key=lambda at: _id_after(file, at))

@@ -46,8 +46,8 @@ def sequences(segment: Tensor, branch: Tensor) -> Sequences:
             gather.append(np.pad(positions, (0, length - len(positions)), mode="edge"))
             at += length
         blocks.append((len(members), length))
-    indices = (torch.from_numpy(each).to(device) for each in (np.concatenate(gather), scatter))
-    return Sequences(*indices, tuple(blocks))
+    gathered = torch.from_numpy(np.concatenate(gather)).to(device)
+    return Sequences(gather=gathered, scatter=torch.from_numpy(scatter).to(device), blocks=tuple(blocks))
 
 
 def _runs(segment: np.ndarray, branch: np.ndarray) -> list[tuple[np.ndarray, int]]:

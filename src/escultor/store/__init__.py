@@ -23,7 +23,7 @@ DEFAULT_FOLDER = "escultor-store"
 
 @dataclass(frozen=True)
 class Store:
-    """The log, the blobs and the folder that holds what is on this machine. Close it when done."""
+    """An open log, its blobs, and the folder on this machine. Close it when done."""
 
     log: Log
     blobs: Blobs
@@ -57,30 +57,30 @@ def open_store(url: str = DEFAULT_FOLDER, blobs: str | Path | None = None) -> St
 
     from escultor.store.schema import open_log
 
-    place, root = _place(url)
-    if isinstance(place, Path):
+    location, root = _locate(url)
+    if isinstance(location, Path):
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             remedy = "choose a folder that this user may write in"
-            raise StoreError(f"the store {url} cannot be made", error, "a folder", remedy) from error
-        place = URL.create("sqlite", database=str(place))
-    return Store(open_log(place), Blobs(root / "blobs" if blobs is None else Path(blobs)), root)
+            raise StoreError(f"the store {url} cannot be created", error, "a folder", remedy) from error
+        location = URL.create("sqlite", database=str(location))
+    return Store(open_log(location), Blobs(root / "blobs" if blobs is None else Path(blobs)), root)
 
 
 def store_exists(url: str) -> bool:
-    """Whether there is a store at `url`; nothing is created. A database server is taken to have one.
+    """Whether there is a store at `url`; nothing is created. True for every database server.
 
     Raises ConfigError as `open_store` does.
     """
-    place, _ = _place(url)
-    return not isinstance(place, Path) or place.is_file()
+    location, _ = _locate(url)
+    return not isinstance(location, Path) or location.is_file()
 
 
-def _place(url: str) -> tuple[Path | str, Path]:
-    """Where the log is (a SQLite file or a database url), and the folder of the store."""
-    scheme, found, rest = url.partition("://")
-    if not found and url.strip():
+def _locate(url: str) -> tuple[Path | str, Path]:
+    """The log's SQLite file or database url, and the folder of the store."""
+    scheme, separator, rest = url.partition("://")
+    if not separator and url.strip():
         return Path(url) / "log.db", Path(url)
     if scheme == "sqlite" and rest.startswith("/") and rest[1:] not in ("", ":memory:"):
         return Path(rest[1:]), Path(rest[1:]).parent
@@ -88,7 +88,7 @@ def _place(url: str) -> tuple[Path | str, Path]:
         return f"postgresql+psycopg://{rest}", Path(DEFAULT_FOLDER)
     raise ConfigError(
         "the url of the store cannot be used",
-        repr(f"{scheme}://…" if found else url),
+        repr(f"{scheme}://…" if separator else url),
         "a folder, sqlite:///path/of/file.db, postgresql://user@host/name",
         "correct store.url",
     )

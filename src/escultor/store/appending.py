@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select
 from escultor.errors import Erased, EscultorError, IdTaken
 from escultor.store import erasing
 from escultor.store.codec import decode, encode, same
-from escultor.store.database import name_of
+from escultor.store.database import display_url
 from escultor.store.kinds import KINDS, kind_of_instance
 from escultor.store.tables import log, mention
 
@@ -62,7 +62,7 @@ def append(connection: Connection, groups: Sequence[Sequence[LogRow]], outcomes:
         try:
             fresh |= _new_rows(group, stored, fresh, erased)
         except (IdTaken, Erased) as error:
-            what = f"the store {name_of(connection.engine)} {error.what}"
+            what = f"the store {display_url(connection.engine)} {error.what}"
             outcomes[index] = type(error)(what, error.got, error.allowed, error.remedy)
     numbers = {key: row.seq for key, row in stored.items()} | _insert(connection, fresh)
     for outcome, group in zip(outcomes, groups, strict=True):

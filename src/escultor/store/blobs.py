@@ -1,9 +1,9 @@
-"""Content-addressed blobs in a folder: the name of a thing is the hash of what it holds.
+"""Content-addressed blobs in a folder: each is named by the hash of its content.
 
 bytes/<2 digits>/<hash>             bytes
 trees/<hash>/files/…                a folder's files, read-only
 trees/<hash>/manifest.json          their names, hashes and sizes; written last
-partial/                            writes under way; those of dead processes are swept when old
+partial/                            writes in progress; leftovers of dead processes are removed after a day
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from escultor.ids import HASH_LENGTH, hash_bytes, hash_file, hash_value
 from escultor.store import files
 
 MANIFEST = "manifest.json"
-FILES = "files"  # of a tree
+FILES = "files"  # the folder of a tree's files
 _HASH = re.compile(f"[0-9a-f]{{{HASH_LENGTH}}}")
 
 
@@ -35,17 +35,15 @@ class Entry:
 
 
 def tree_hash(folder: Path) -> str:
-    """The hash that `put_tree` would give a folder; nothing is stored.
-
-    Raises DataError for a folder that cannot be stored, StoreError when it cannot be read.
-    """
-    with files.explained("read the folder", folder):
-        return _identity(Entry(name, hash_file(path), 0) for name, path in files.listed(folder))
+    """The hash that `put_tree` gives a folder; nothing is stored. Raises DataError for a folder that cannot
+    be stored, StoreError when it cannot be read."""
+    with files.wrap_os_errors("read the folder", folder):
+        return _identity(Entry(name, hash_file(path), 0) for name, path in files.list_files(folder))
 
 
 def sibling_tree(folder: Path, tree: str) -> Path | None:
-    """The folder of another tree in the store of which `folder` holds one; None where it is in no store, or
-    the store does not hold that tree whole."""
+    """The folder of another tree in the store that holds `folder`; None where `folder` is in no store, or the
+    store does not hold that complete tree."""
     if folder.name != FILES or len(folder.parents) < 3:
         return None
     try:
@@ -55,54 +53,48 @@ def sibling_tree(folder: Path, tree: str) -> Path | None:
 
 
 class Blobs:
-    """Puts bytes and folders under their hash and hands them back. Nothing is ever overwritten."""
+    """Stores bytes and folders under their hash. Nothing is ever overwritten."""
 
     def __init__(self, root: Path):
         self.root = root
 
     def put_bytes(self, data: bytes) -> str:
-        """Store bytes; they are on disk when this returns their hash.
-
-        Raises StoreError when they cannot be written; nothing half-written is left.
-        """
+        """Store bytes, durable when this returns their hash. Raises StoreError when writing fails."""
         hash = hash_bytes(data)
         path = self._bytes(hash)
-        with files.explained("store bytes in", self.root):
+        with files.wrap_os_errors("store bytes in", self.root):
             if not path.is_file():
-                with files.temporary(self._partial) as draft:
+                with files.temporary_path(self._partial) as draft:
                     files.write_file(draft, data)
-                    self._place(draft, path)
+                    self._rename(draft, path)
         return hash
 
-    def put_chunks(self, pieces: Iterable[bytes]) -> str:
-        """Store pieces one behind the other as `put_bytes` would their sum, one in memory at a time."""
-        with files.explained("store bytes in", self.root), files.temporary(self._partial) as draft:
-            hash = files.write_pieces(draft, pieces)
+    def put_chunks(self, chunks: Iterable[bytes]) -> str:
+        """Store concatenated chunks as `put_bytes` does, with one chunk in memory at a time."""
+        with files.wrap_os_errors("store bytes in", self.root), files.temporary_path(self._partial) as draft:
+            hash = files.write_chunks(draft, chunks)
             if not self._bytes(hash).is_file():
-                self._place(draft, self._bytes(hash))
+                self._rename(draft, self._bytes(hash))
         return hash
 
     def put_file(self, source: Path) -> str:
-        """Store the bytes of a file as `put_bytes` would, in memory never more than a piece of them."""
-        with files.explained("store a file in", self.root), files.temporary(self._partial) as draft:
+        """Store the content of a file as `put_bytes` does, in constant memory."""
+        with files.wrap_os_errors("store a file in", self.root), files.temporary_path(self._partial) as draft:
             hash, _ = files.copy_file(source, draft)
             if not self._bytes(hash).is_file():
-                self._place(draft, self._bytes(hash))
+                self._rename(draft, self._bytes(hash))
         return hash
 
     def file(self, hash: str) -> Path:
-        """The file that holds bytes, for reading only. Content is not re-hashed: `verify`.
-
-        Raises StoreError when they are absent.
-        """
+        """The file that holds bytes, for reading only and not re-hashed. Raises StoreError when absent."""
         if not self._bytes(hash).is_file():
             raise self._absent("bytes", hash)
         return self._bytes(hash)
 
     def get_bytes(self, hash: str) -> bytes:
-        """The bytes under a hash. Raises StoreError when they are absent or damaged."""
+        """The bytes with this hash. Raises StoreError when they are absent or damaged."""
         path = self._bytes(hash)
-        with files.explained("read", path):
+        with files.wrap_os_errors("read", path):
             if not path.is_file():
                 raise self._absent("bytes", hash)
             data = path.read_bytes()
@@ -111,25 +103,25 @@ class Blobs:
         return data
 
     def put_tree(self, folder: Path) -> str:
-        """Store a copy of every file below a folder; it is on disk when this returns its hash.
+        """Store a copy of every file below a folder, durable when this returns its hash.
 
-        Links to files become files; empty folders are left out. Raises DataError for a folder that
-        cannot be stored, StoreError when it cannot be written; nothing half-written is left.
+        Links to files become files; empty folders are left out. Raises DataError for a folder that cannot be
+        stored, StoreError when it cannot be written.
         """
-        with files.explained("store a folder in", self.root), files.temporary(self._partial) as draft:
-            found = tuple(self._copy(folder, draft / FILES))
-            hash = _identity(found)
-            manifest = {"files": [asdict(entry) for entry in found]}
+        with files.wrap_os_errors("store files in", self.root), files.temporary_path(self._partial) as draft:
+            entries = tuple(self._copy(folder, draft / FILES))
+            hash = _identity(entries)
+            manifest = {"files": [asdict(entry) for entry in entries]}
             files.write_file(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
             files.sync_folder(draft)
-            self._place(draft, self._tree(hash))
-        self.tree(hash)  # what was there before may have been damaged since
+            self._rename(draft, self._tree(hash))
+        self.tree(hash)  # an existing copy may be damaged
         return hash
 
     def tree(self, hash: str) -> Path:
-        """The local folder with the files of a tree: for reading only.
+        """The local folder with the files of a tree, for reading only; `verify` checks their content.
 
-        Raises StoreError when the tree is absent or not whole. Content is not re-hashed: `verify`.
+        Raises StoreError when the tree is absent, or a file is missing or has another size.
         """
         for entry in self._manifest(hash):
             path = self._files(hash) / entry.name
@@ -139,12 +131,12 @@ class Blobs:
         return self._files(hash)
 
     def verify(self, hash: str) -> None:
-        """Read everything under a hash again. Raises StoreError that names each damaged file."""
+        """Hash the stored content again. Raises a StoreError that names each damaged file."""
         if self._bytes(hash).is_file():
             self.get_bytes(hash)
             return
         entries = {entry.name: entry for entry in self._manifest(hash)}
-        with files.explained("read", self._files(hash)):
+        with files.wrap_os_errors("read", self._files(hash)):
             top = self._files(hash)
             present = {path.relative_to(top).as_posix(): path for path in top.rglob("*") if path.is_file()}
             bad = [name for name in entries if name not in present]
@@ -161,17 +153,17 @@ class Blobs:
         return self.root / "partial"
 
     def _bytes(self, hash: str) -> Path:
-        return self.root / "bytes" / _proper(hash)[:2] / hash
+        return self.root / "bytes" / _checked_hash(hash)[:2] / hash
 
     def _tree(self, hash: str) -> Path:
-        return self.root / "trees" / _proper(hash)
+        return self.root / "trees" / _checked_hash(hash)
 
     def _files(self, hash: str) -> Path:
         return self._tree(hash) / FILES
 
     def _copy(self, folder: Path, target: Path) -> Iterable[Entry]:
-        """Copy and sync files and the folders they lie in."""
-        listed = files.listed(folder)
+        """Copy and sync every file and the folders around it."""
+        listed = files.list_files(folder)
         folders = {target}
         for name, source in listed:
             path = target / name
@@ -179,11 +171,11 @@ class Blobs:
             folders |= {parent for parent in path.parents if parent.is_relative_to(target)}
             hash, size = files.copy_file(source, path)
             yield Entry(name, hash, size)
-        for each in folders:
-            files.sync_folder(each)
+        for path in folders:
+            files.sync_folder(path)
 
-    def _place(self, draft: Path, path: Path) -> None:
-        """Rename into place, and put the new name on disk. A folder that is there already stays."""
+    def _rename(self, draft: Path, path: Path) -> None:
+        """Rename into place and sync the new name. A folder that exists already stays."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             draft.rename(path)
@@ -199,32 +191,32 @@ class Blobs:
             raise self._absent("a tree", hash)
         try:
             data: Any = json.loads(path.read_bytes())
-            found = [Entry(**entry) for entry in data["files"]]
+            entries = [Entry(**entry) for entry in data["files"]]
         except FileNotFoundError as error:
             raise _damaged(self._tree(hash), f"no {MANIFEST}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, error) from error
-        if _identity(found) != hash:
-            raise _damaged(path, _identity(found), hash)
-        return found
+        if (actual := _identity(entries)) != hash:
+            raise _damaged(path, actual, hash)
+        return entries
 
     def _absent(self, what: str, hash: str) -> StoreError:
-        remedy = "copy it from the store that holds it, or make it again"
+        remedy = "copy it from the store that holds it, or create it again"
         return StoreError(f"the store holds no such {what.split()[-1]} in {self.root}", hash, None, remedy)
 
 
 def _identity(entries: Iterable[Entry]) -> str:
-    """The hash of a tree: of the sorted names and the hashes of their files."""
+    """The hash of a tree: of its sorted (file name, file hash) pairs."""
     return hash_value(sorted((entry.name, entry.hash) for entry in entries))
 
 
-def _proper(hash: str) -> str:
-    # A hash becomes part of a path; anything else could point outside the store.
+def _checked_hash(hash: str) -> str:
+    # A hash becomes part of a path: any other text could point outside the store.
     if not _HASH.fullmatch(hash):
         raise InputError("not the hash of a blob", repr(hash), f"{HASH_LENGTH} lower-case hex digits")
     return hash
 
 
 def _damaged(path: Path, got: object, allowed: object = None) -> StoreError:
-    remedy = "remove it from the store and put the original again, or restore a copy of the store"
+    remedy = "remove it from the store and store the original again, or restore a copy of the store"
     return StoreError(f"damaged or half-written: {path}", got, allowed, remedy)

@@ -1,4 +1,4 @@
-"""Connections to SQLite and PostgreSQL: durable, one writer at a time, faults put into words."""
+"""Connections to SQLite and PostgreSQL: durable commits, one writer at a time, explained errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUSY_S = 30.0  # how long a writer waits for another one
 _LOCK = 0x657363756C746F72  # "escultor": the advisory lock of PostgreSQL's writers
 _WRITING = "escultor_writing"
 
-# What the drivers say, and what the person should do about it.
+# Part of a driver's message, and the remedy.
 _REMEDIES = (
     ("not a database", "point the store's url at a folder or at a file that escultor made"),
     ("malformed", "the file is damaged; restore the store from a copy"),
@@ -31,7 +31,7 @@ _REMEDIES = (
 
 
 def connect(url: URL) -> Engine:
-    """An engine whose commits are on disk when they return, and whose errors do not repeat what was written.
+    """An engine whose commits are durable when they return, and whose errors do not show what was written.
 
     Raises StoreError when the driver is not installed.
     """
@@ -41,7 +41,7 @@ def connect(url: URL) -> Engine:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
-            # A snapshot per statement: what is read after the writers' lock is up to date.
+            # A snapshot per statement: reads after the writers' lock was taken are up to date.
             engine = create_engine(
                 url, isolation_level="READ COMMITTED", pool_pre_ping=True, hide_parameters=True
             )
@@ -51,26 +51,26 @@ def connect(url: URL) -> Engine:
     return engine
 
 
-def name_of(engine: Engine) -> str:
-    """The store as a person may see it: the url without its password."""
+def display_url(engine: Engine) -> str:
+    """The store's url without its password."""
     return engine.url.render_as_string(hide_password=True)
 
 
 @contextmanager
-def explained(engine: Engine, doing: str) -> Iterator[None]:
-    """Turn the drivers' errors into StoreError: what was being done, where, why, and the remedy."""
+def wrap_database_errors(engine: Engine, action: str) -> Iterator[None]:
+    """Turn the drivers' errors into StoreError, which says what failed, where, why and the remedy."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
         got = " ".join(str(getattr(error, "orig", None) or error).split())
-        remedy = next((said for sign, said in _REMEDIES if sign in got.lower()), None)
-        raise StoreError(f"could not {doing} the store {name_of(engine)}", got, None, remedy) from error
+        remedy = next((remedy for part, remedy in _REMEDIES if part in got.lower()), None)
+        raise StoreError(f"could not {action} the store {display_url(engine)}", got, None, remedy) from error
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection for one short read."""
-    with explained(engine, "read"), engine.connect() as connection:
+    with wrap_database_errors(engine, "read"), engine.connect() as connection:
         yield connection
 
 
@@ -78,10 +78,10 @@ def reading(engine: Engine) -> Iterator[Connection]:
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that holds the writers' lock, so that sequence order is commit order.
 
-    A reader that follows the log by sequence number would otherwise miss an entry that took its
-    number early and was committed late.
+    Otherwise a reader that follows the log by sequence number would miss an entry whose number was
+    assigned early and committed late.
     """
-    with explained(engine, "write to"), engine.connect() as connection:
+    with wrap_database_errors(engine, "write to"), engine.connect() as connection:
         connection = connection.execution_options(**{_WRITING: True})
         with connection.begin():
             if engine.dialect.name == "postgresql":
@@ -90,13 +90,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def scrub(engine: Engine) -> None:
-    """Take what was deleted out of the database's files as well.
+    """Remove what was deleted from the database's files as well.
 
-    SQLite overwrites deleted entries with zeros (`secure_delete`); here its write-ahead log, which
-    holds older pages, is emptied into the file. PostgreSQL lets no query see them again, and forgets
-    what its statistics took from them. Raises StoreError when a reader holds old pages too long.
+    SQLite overwrites deleted entries with zeros (`secure_delete`); the write-ahead log, which holds older
+    pages, is checkpointed and truncated here. PostgreSQL is vacuumed, and its statistics are recomputed.
+    Raises StoreError when a reader holds old pages longer than `BUSY_S`.
     """
-    with explained(engine, "scrub"), engine.connect() as connection:
+    with wrap_database_errors(engine, "scrub"), engine.connect() as connection:
         if engine.dialect.name != "sqlite":
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.execute(text("VACUUM (ANALYZE) log, mention"))
@@ -106,10 +106,10 @@ def scrub(engine: Engine) -> None:
         raw.close()
     if busy:
         raise StoreError(
-            f"what was erased is gone from the store {name_of(engine)}, but its bytes are still in its files",
+            f"erased content has left the store {display_url(engine)}, but its bytes are still in its files",
             f"a reader has kept old pages for {BUSY_S:.0f} s",
             None,
-            "end long-running readers, then erase the subject again (after a purge: wait for the next)",
+            "end long-running readers, then erase the subject again (after a purge: wait for the next one)",
         )
 
 
@@ -118,11 +118,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     # FULL: a commit in WAL mode is synced before it returns. NORMAL could lose the last ones.
     connection.execute("PRAGMA synchronous=FULL").close()
-    # What is deleted is overwritten with zeros; an append-only log pays nothing for it until then.
+    # Deleted content is overwritten with zeros; appending costs nothing more.
     connection.execute("PRAGMA secure_delete=ON").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes its lock at once: a reader that turned writer could fail without waiting.
+    # A writer takes its lock at once: upgrading a reader's lock could fail without waiting.
     kind = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITING) else "BEGIN"
     connection.exec_driver_sql(kind)

@@ -1,6 +1,6 @@
-"""What holds of all that was said: the fold of feedback by (target, subject, name). The last word holds.
+"""The feedback in force: a fold of events by (target, subject, name), in which the latest event wins.
 
-Folding is order-free and idempotent, and folds of pieces merge into the fold of the whole.
+The fold does not depend on order or repetition, and the folds of parts merge into the fold of the whole.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from escultor.ids import hash_value
 from escultor.types import Choice, Correction, Feedback, Implicit, Remark, Revocation
 
 THUMB = "thumb"
-CORRECTION, REMARK = "correction", "remark"  # the names of what has no name of its own
+CORRECTION, REMARK = "correction", "remark"  # names of events that carry no name field
 
 
 class FeedbackKey(NamedTuple):
-    """One live word of one subject."""
+    """What identifies an event in the fold: a later event with the same key replaces it."""
 
-    target: str  # the interaction; of a choice, `choice_target` of the answers it was made from
+    target: str  # an interaction id; for a choice, `choice_target` of the answers shown
     subject: str
     name: str
 
 
-def name_of(event: Feedback) -> str:
-    """Under which name an event is folded and withdrawn: its own, `correction`, `remark`, or what was
-    done (`copy`, `dwell_ms`, …)."""
+def event_name(event: Feedback) -> str:
+    """The name an event is folded and revoked under: its `name`, `correction`, `remark`, or the implicit
+    event (`copy`, `dwell_ms`, …)."""
     if isinstance(event, Correction):
         return CORRECTION
     if isinstance(event, Remark):
@@ -34,35 +34,35 @@ def name_of(event: Feedback) -> str:
 
 
 def choice_target(answers: Iterable[str]) -> str:
-    """What a choice between answers is about, in whatever order they were shown."""
+    """The target of a choice between answers, independent of the order in which they were shown."""
     return f"choice-{hash_value(sorted(answers))}"
 
 
-def target_of(event: Feedback) -> str:
-    """What an event is about: an interaction, or the set of answers of a choice."""
+def event_target(event: Feedback) -> str:
+    """The id of the interaction an event is about, or of the set of answers of a choice."""
     return choice_target(event.shown_order) if isinstance(event, Choice) else event.target
 
 
-def key_of(event: Feedback) -> FeedbackKey:
-    """What an event says something under; a later one under the same key takes its place."""
-    return FeedbackKey(target_of(event), event.subject, name_of(event))
+def feedback_key(event: Feedback) -> FeedbackKey:
+    """The key of an event in the fold."""
+    return FeedbackKey(event_target(event), event.subject, event_name(event))
 
 
 def precedence(event: Feedback) -> tuple[float, bool, str]:
-    """Of two events under one key the greater holds: the later; at one time the withdrawal; then by id."""
+    """The order of events with one key, of which the greatest wins: by time, then revocations, then id."""
     return event.time, isinstance(event, Revocation), event.id
 
 
 def latest(events: Iterable[Feedback]) -> dict[FeedbackKey, Feedback]:
-    """The last word under each key, withdrawals included, so that folds merge."""
+    """The latest event of each key, revocations included, so that folds merge."""
     held: dict[FeedbackKey, Feedback] = {}
     for event in events:
-        key = key_of(event)
+        key = feedback_key(event)
         if key not in held or precedence(event) > precedence(held[key]):
             held[key] = event
     return held
 
 
 def live(events: Iterable[Feedback]) -> dict[FeedbackKey, Feedback]:
-    """What holds now: the last word under each key, unless it was withdrawn."""
+    """The feedback in force: the latest event of each key, unless it is a revocation."""
     return {key: event for key, event in latest(events).items() if not isinstance(event, Revocation)}

@@ -1,4 +1,4 @@
-"""Files that survive a power cut: written under a temporary name, synced, and only then put in place."""
+"""Durable files: written under a temporary name, synced, then renamed into place."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from escultor.errors import DataError, LocationError, StoreError
 from escultor.ids import HASH_LENGTH, new_id
 
-PIECE = 1 << 20  # bytes held in memory while copying
-STALE_S = 24 * 3600.0  # a temporary this old belongs to a process that died
+CHUNK_BYTES = 1 << 20  # held in memory while copying
+STALE_S = 24 * 3600.0  # a temporary path this old belongs to a dead process
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REMEDIES = {
@@ -25,15 +25,15 @@ _REMEDIES = {
 
 
 @contextmanager
-def explained(doing: str, place: Path) -> Iterator[None]:
-    """Turn the system's errors into StoreError: what was being done, where, why, and the remedy."""
+def wrap_os_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn OSError into StoreError, which says what failed, where, why and the remedy."""
     try:
         yield
     except OSError as error:
-        raise _refused(f"could not {doing} {place}", error) from error
+        raise _store_error(f"could not {action} {path}", error) from error
 
 
-def _refused(what: str, error: OSError) -> StoreError:
+def _store_error(what: str, error: OSError) -> StoreError:
     remedy = _REMEDIES.get(error.errno or 0, "check the disk, then try again")
     kind = LocationError if error.errno in _FULL else StoreError
     return kind(what, error, None, remedy)
@@ -41,8 +41,8 @@ def _refused(what: str, error: OSError) -> StoreError:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A draft beside `path`, to be written; it takes the place of `path`, synced, when all of it is there,
-    and is removed otherwise. Raises StoreError (LocationError where the disk is full)."""
+    """A draft path to write; it is synced and replaces `path` if the block succeeds, else it is removed.
+    Raises StoreError (LocationError where the disk is full)."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +55,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise _refused(f"{path} could not be written", error) from error
+        raise _store_error(f"{path} could not be written", error) from error
 
 
 @contextmanager
-def temporary(folder: Path) -> Iterator[Path]:
-    """A fresh name inside `folder`; whatever is still under it in the end is removed."""
+def temporary_path(folder: Path) -> Iterator[Path]:
+    """A fresh path inside `folder`; whatever is left there at the end is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     path = folder / new_id(f"pid{os.getpid()}")
@@ -70,31 +70,30 @@ def temporary(folder: Path) -> Iterator[Path]:
         _remove(path)
 
 
-def listed(folder: Path) -> list[tuple[str, Path]]:
+def list_files(folder: Path) -> list[tuple[str, Path]]:
     """Relative name (forward slashes) and path of every file below a folder, sorted by name.
 
-    A link to a file stands for the file; empty folders do not count. Raises DataError for what has no
-    content of its own (a link to a folder, a broken link, a socket), for a name that is not Unicode,
-    and for a folder without files.
+    Links to files are followed; empty folders are skipped. Raises DataError for anything else (a link to a
+    folder, a broken link, a socket), for a name that is not Unicode, and for a folder without files.
     """
     if not folder.is_dir():
         raise DataError("there is no such folder", folder, "a folder with files", "check the path")
-    found: list[tuple[str, Path]] = []
+    entries: list[tuple[str, Path]] = []
     for path in folder.rglob("*"):
         if path.is_file():
-            found.append((path.relative_to(folder).as_posix(), path))
+            entries.append((path.relative_to(folder).as_posix(), path))
         elif path.is_symlink() or not path.is_dir():
-            remedy = "put the files it stands for in its place, or remove it"
+            remedy = "replace it by the files it points to, or remove it"
             raise DataError("not a file that can be stored", path, "files, folders, links to files", remedy)
-    if not found:
+    if not entries:
         raise DataError("the folder holds no files", folder, "a folder with files", "check the path")
-    if odd := [name for name, _ in found if not _is_unicode(name)]:
+    if odd := [name for name, _ in entries if not _is_unicode(name)]:
         raise DataError("a file name is not Unicode", ascii(odd[0]), "names in UTF-8", "rename the file")
-    return sorted(found)
+    return sorted(entries)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a read-only file; it is on disk when this returns."""
+    """Write a read-only file; it is durable when this returns."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -102,13 +101,13 @@ def write_file(path: Path, data: bytes) -> None:
     path.chmod(0o444)
 
 
-def write_pieces(path: Path, pieces: Iterable[bytes]) -> str:
-    """Write a read-only file, on disk when this returns; the hash of what was written."""
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> str:
+    """Write a read-only file, durable when this returns; returns the hash of its content."""
     digest = hashlib.sha256()
     with path.open("xb") as file:
-        for piece in pieces:
-            digest.update(piece)
-            file.write(piece)
+        for chunk in chunks:
+            digest.update(chunk)
+            file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
     path.chmod(0o444)
@@ -116,13 +115,13 @@ def write_pieces(path: Path, pieces: Iterable[bytes]) -> str:
 
 
 def copy_file(source: Path, target: Path) -> tuple[str, int]:
-    """Copy into a read-only file, on disk when this returns; hash and size of what was written."""
+    """Copy into a read-only file, durable when this returns; returns hash and size in bytes."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
-        while piece := reader.read(PIECE):
-            digest.update(piece)
-            size += len(piece)
-            writer.write(piece)
+        while chunk := reader.read(CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            writer.write(chunk)
         writer.flush()
         os.fsync(writer.fileno())
     target.chmod(0o444)
@@ -130,7 +129,9 @@ def copy_file(source: Path, target: Path) -> tuple[str, int]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names inside a folder on disk."""
+    """Make the names inside a folder durable. Windows cannot sync a folder: nothing is done there."""
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -147,12 +148,12 @@ def _is_unicode(name: str) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind; young temporaries may be somebody's work."""
+    """Remove what killed processes left behind; younger paths may be in use."""
     for path in folder.iterdir():
         try:
             old = time.time() - path.stat().st_mtime > STALE_S
         except FileNotFoundError:
-            continue  # its owner was quicker
+            continue  # its owner has removed it
         if old:
             _remove(path)
 

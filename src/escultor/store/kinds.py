@@ -9,7 +9,7 @@ from typing import Any
 
 from escultor.errors import InputError
 from escultor.ids import hash_value
-from escultor.store.feedback import target_of
+from escultor.store.feedback import event_target
 from escultor.types import (
     Alert,
     Checkpoint,
@@ -74,7 +74,7 @@ KINDS = (
         id=lambda r: r.interaction.id,
         time=lambda r: r.interaction.time,
     ),
-    RecordKind("feedback", Feedback, target=target_of, subject=lambda r: r.subject, mentions=_shown),
+    RecordKind("feedback", Feedback, target=event_target, subject=lambda r: r.subject, mentions=_shown),
     RecordKind("dataset", DatasetVersion, target=lambda r: r.name, id=lambda r: r.hash, time=_empty),
     RecordKind("held_out", HeldOut, target=lambda r: r.name, time=_empty),
     RecordKind("review", Review, target=lambda r: r.dataset),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from escultor.store.files import explained
+from escultor.store.files import wrap_os_errors
 
 
 def file_lock(path: Path) -> FileLock:
@@ -26,7 +26,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises StoreError where the file cannot be written or its disk knows no locks.
     """
     lock = file_lock(path)
-    with explained("lock", path):
+    with wrap_os_errors("lock", path):
         lock.acquire()
     try:
         yield

@@ -18,7 +18,7 @@ from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
 from escultor.store.appending import AppendOutcome, LogRow, append, log_row
 from escultor.store.codec import decode
-from escultor.store.database import connect, name_of, reading, scrub, writing
+from escultor.store.database import connect, display_url, reading, scrub, writing
 from escultor.store.kinds import RecordKind, kind_of
 from escultor.store.tables import log, mention
 from escultor.strict_json import JsonObject
@@ -190,7 +190,7 @@ class Log:
     @property
     def name(self) -> str:
         """The database as a person may see it: the url without its password."""
-        return name_of(self._engine)
+        return display_url(self._engine)
 
     def last_seq(self) -> int:
         """The sequence number of the record appended last, of any type; 0 for an empty log."""

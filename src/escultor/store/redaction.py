@@ -1,6 +1,6 @@
-"""What is kept of nouns where text may not be kept (`serve.keep_text: false`): figures, lengths, no word.
+"""Removes text from records where text may not be stored (`serve.keep_text: false`).
 
-What an application itself gives a name (ids, skills, models, ratings) is no text of anybody's, and stays.
+Figures, lengths and the names that an application gives (ids, skills, models, ratings) stay.
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ from typing import TypeVar, cast
 
 from escultor.types import Consent, Correction, Feedback, Interaction, Message, Remark
 
-N = TypeVar("N", bound=Interaction | Feedback)
+R = TypeVar("R", bound=Interaction | Feedback)
 
 
-def redacted(noun: N, keyed: Callable[[str], str]) -> N:
-    """The noun without a word of what was said; one that says none is itself.
+def redact_record(record: R, keyed_hash: Callable[[str], str]) -> R:
+    """The record with every text replaced by its length; a record without text is returned unchanged.
 
-    Equal prompts still share a hash, which `keyed` makes of the store's own salt: a guess at a prompt cannot
-    be tried on it. Such answers are never learnt from. A correction is kept empty: what stood for its text
-    would be learnt as an answer where the corrected one was kept with its words.
+    `keyed_hash` salts the prompt hash: equal prompts still share one, but no guess at a prompt can be
+    verified. Redacted answers are never trained on. A correction is left empty: a placeholder would become a
+    training target where the answer it corrects was stored with its text.
     """
-    if isinstance(noun, Interaction):
-        made = replace(
-            noun,
-            messages=tuple(Message(m.role, _size(m.content)) for m in noun.messages),
-            answer=_size(noun.answer),
-            prompt_hash=keyed(noun.prompt_hash),
+    redacted: Interaction | Feedback = record
+    if isinstance(record, Interaction):
+        redacted = replace(
+            record,
+            messages=tuple(Message(m.role, _size(m.content)) for m in record.messages),
+            answer=_size(record.answer),
+            prompt_hash=keyed_hash(record.prompt_hash),
             consent=Consent.NONE,
         )
-    elif isinstance(noun, Correction):
-        made = replace(noun, text="")
-    elif isinstance(noun, Remark):
-        made = replace(noun, text=_size(noun.text))
-    else:
-        made = noun
-    return cast("N", made)
+    elif isinstance(record, Correction):
+        redacted = replace(record, text="")
+    elif isinstance(record, Remark):
+        redacted = replace(record, text=_size(record.text))
+    return cast("R", redacted)
 
 
 def _size(text: str) -> str:

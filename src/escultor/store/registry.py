@@ -1,4 +1,4 @@
-"""The registry: who answers, as a pure fold of the deployments in the log. The last one holds."""
+"""The model registry: a pure fold of the deployments in the log, of which the last one is in force."""
 
 from __future__ import annotations
 
@@ -20,38 +20,35 @@ ALIASES = (CHAMPION, CANDIDATE, PREVIOUS)
 
 
 def read_deployments(log: Log) -> list[Deployment]:
-    """All deployments in a log, the first one first."""
+    """All deployments in a log, oldest first."""
     return [deployment for _, deployment in log.read(Deployment)]
 
 
 def current(deployments: Iterable[Deployment]) -> Deployment | None:
-    """The deployment that holds: the last one recorded, None before the first."""
+    """The deployment in force: the last one recorded; None before the first."""
     last = deque(deployments, maxlen=1)
     return last[0] if last else None
 
 
 def aliases(deployments: Iterable[Deployment]) -> dict[str, str]:
-    """What each alias stands for now; empty before the first deployment."""
+    """The checkpoint id of each alias; empty before the first deployment."""
     last = current(deployments)
     return {} if last is None else dict(last.aliases)
 
 
 def champion(deployments: Iterable[Deployment]) -> str | None:
-    """The checkpoint that answers now, None before the first deployment."""
+    """The champion's checkpoint id; None before the first deployment."""
     return aliases(deployments).get(CHAMPION)
 
 
 def previous(deployments: Iterable[Deployment]) -> str | None:
-    """The checkpoint a rollback would bring back, None where there is none."""
+    """The checkpoint id a rollback would restore; None where there is none."""
     return aliases(deployments).get(PREVIOUS)
 
 
-def checked(deployment: Deployment) -> Deployment:
-    """The deployment itself.
-
-    Raises InputError unless its shares are positive and sum to 1, its aliases are known ones, and its
-    champion takes part in the traffic.
-    """
+def validated(deployment: Deployment) -> Deployment:
+    """The deployment itself. Raises InputError unless its shares are positive and sum to 1, its aliases are
+    known, and its champion has a share."""
     shares, named = deployment.shares, deployment.aliases
     if not all(0 < share <= 1 for share in shares.values()):
         raise InputError("a share of traffic is out of range", shares, "more than 0, at most 1")
@@ -68,26 +65,25 @@ def checked(deployment: Deployment) -> Deployment:
 def deployment_for(
     because: str, candidate: str, current: Deployment | None, *, now: float | None = None
 ) -> Deployment:
-    """The deployment that makes `candidate` the champion and gives it all the traffic.
+    """The deployment that makes `candidate` the champion, with all traffic.
 
-    `because` is the id of the verdict's comparison or a person's words. The old champion becomes the
-    previous one; deploying the champion again ends a trial of a candidate and keeps the previous one.
-    Raises InputError when `because` or `candidate` is empty.
+    `because` is the id of the verdict's comparison or a person's reason. The old champion becomes the
+    previous one; deploying the champion again ends a candidate's trial and keeps the previous one. Raises
+    InputError when `because` or `candidate` is empty.
     """
     if not because.strip() or not candidate.strip():
         got = f"because {because!r}, candidate {candidate!r}"
         raise InputError("a deployment needs a reason and a candidate", got, "text that is not empty")
     old = {} if current is None else current.aliases
     before = old.get(PREVIOUS) if old.get(CHAMPION) == candidate else old.get(CHAMPION)
-    return _sole(candidate, before, because, now)
+    return _all_traffic(candidate, before, because, now)
 
 
 def trial(
     because: str, candidate: str, share: float, current: Deployment | None, *, now: float | None = None
 ) -> Deployment:
-    """The deployment that gives a candidate a share of the traffic beside the champion; 0: it answers in the
-    shadow, unseen. Raises InputError without a champion, for a share that is none, or a second candidate.
-    """
+    """The deployment that gives a candidate a share of the traffic next to the champion; 0: shadow traffic
+    only. Raises InputError without a champion, for a share outside [0, 1), or for a second candidate."""
     named = {} if current is None else current.aliases
     holder, tried = named.get(CHAMPION), named.get(CANDIDATE)
     if holder is None:
@@ -101,16 +97,16 @@ def trial(
         raise InputError("another candidate is being tried", tried, candidate, remedy)
     shares = {holder: 1.0 - share, candidate: share} if share else {holder: 1.0}
     when = time.time() if now is None else now
-    return checked(Deployment(new_id("dep"), when, shares, {**named, CANDIDATE: candidate}, because))
+    return validated(Deployment(new_id("dep"), when, shares, {**named, CANDIDATE: candidate}, because))
 
 
 def rollback(
     history: Iterable[Deployment], because: str | None = None, *, now: float | None = None
 ) -> Deployment:
-    """The deployment that brings the previous champion back: one like any other, to be appended.
+    """The deployment that restores the previous champion.
 
-    Its own previous is the one that champion had when it last held, so repeated rollbacks walk back
-    through the champions instead of swinging between two. Raises InputError where none is left.
+    Its `previous` alias is the one in force when that champion last was, so repeated rollbacks go further
+    back instead of alternating between two models. Raises InputError where none is left.
     """
     past = tuple(history)
     back = previous(past)
@@ -123,10 +119,10 @@ def rollback(
         )
     held = [entry for entry in past if entry.aliases.get(CHAMPION) == back]
     before = held[-1].aliases.get(PREVIOUS) if held else None
-    return _sole(back, before, because or f"rollback of {past[-1].id}", now)
+    return _all_traffic(back, before, because or f"rollback of {past[-1].id}", now)
 
 
-def _sole(holder: str, before: str | None, because: str, now: float | None) -> Deployment:
+def _all_traffic(holder: str, before: str | None, because: str, now: float | None) -> Deployment:
     named = {CHAMPION: holder} if before is None else {CHAMPION: holder, PREVIOUS: before}
     when = time.time() if now is None else now
-    return checked(Deployment(new_id("dep"), when, {holder: 1.0}, named, because))
+    return validated(Deployment(new_id("dep"), when, {holder: 1.0}, named, because))

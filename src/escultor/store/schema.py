@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from escultor.errors import ConfigError, LocationError, StoreError
-from escultor.store.database import BUSY_S, connect, explained, name_of, reading, writing
+from escultor.store.database import BUSY_S, connect, display_url, reading, wrap_database_errors, writing
 from escultor.store.log import Log
 
 # Every revision this version knows, oldest first; a test compares them with the files in `migrations`.
@@ -22,14 +22,13 @@ _VERSIONS = "alembic_version"
 def open_log(url: str | URL) -> Log:
     """Open the log at a database url, creating or upgrading its table where needed.
 
-    Processes may do so at the same time. Raises StoreError when the place cannot be reached, holds
-    no database, or was written by a newer version of escultor (nothing is changed then), ConfigError
-    when the url cannot be parsed.
+    Safe for concurrent processes. Raises StoreError when the database cannot be reached, the file is none,
+    or a newer version of escultor wrote it (it is left unchanged); ConfigError when the url cannot be parsed.
     """
     try:
         engine = connect(make_url(url))
     except (ArgumentError, ValueError) as error:
-        # The error's own words may hold the password.
+        # The error's own message may hold the password.
         raise ConfigError(
             "the url of the store cannot be read",
             type(error).__name__,
@@ -38,10 +37,10 @@ def open_log(url: str | URL) -> Log:
         ) from None
     try:
         with reading(engine) as connection:
-            found = _revision(connection, engine)
+            revision = _revision(connection, engine)
         if engine.dialect.name == "sqlite":
             _write_ahead(engine)
-        if found != HEAD:
+        if revision != HEAD:
             with writing(engine) as connection:
                 # Another process may have upgraded the store while this one waited for the lock.
                 if _revision(connection, engine) != HEAD:
@@ -53,34 +52,34 @@ def open_log(url: str | URL) -> Log:
 
 
 def _revision(connection: Connection, engine: Engine) -> str | None:
-    """The store's revision; None for an empty database. Importing alembic would take longer."""
+    """The store's schema revision; None for an empty database. Read without alembic, whose import is slow."""
     if not inspect(connection).has_table(_VERSIONS):
         return None
-    found = connection.execute(text(f"SELECT version_num FROM {_VERSIONS}")).scalars().all()
-    if not found:
+    revisions = connection.execute(text(f"SELECT version_num FROM {_VERSIONS}")).scalars().all()
+    if not revisions:
         return None
-    if len(found) > 1 or found[0] not in REVISIONS:
+    if len(revisions) > 1 or revisions[0] not in REVISIONS:
         raise LocationError(
-            f"the store {name_of(engine)} was written by a newer version of escultor, or by another program",
-            f"schema revision {', '.join(found)}",
+            f"the store {display_url(engine)} was made by a newer version of escultor or another program",
+            f"schema revision {', '.join(revisions)}",
             f"revisions up to {HEAD}",
             "upgrade escultor (pip install --upgrade escultor), or use another store; nothing was changed",
         )
-    return found[0]
+    return revisions[0]
 
 
 def _write_ahead(engine: Engine) -> None:
-    """Let readers and one writer work at once. The mode is kept in the file.
+    """Switch the file to write-ahead logging, which lets readers and one writer work concurrently.
 
-    Raises StoreError where the file system cannot do it.
+    Raises StoreError where the file system does not support it.
     """
     deadline = time.monotonic() + BUSY_S
     while True:
-        # SQLite does not wait for a busy file when the mode changes, so the wait is here; and the
-        # mode cannot change inside a transaction, so the driver's connection is used.
+        # SQLite does not wait for a busy file when the mode changes, so this loop does; the mode cannot
+        # change inside a transaction, so the driver's own connection is used.
         raw = None
         try:
-            with explained(engine, "open"):
+            with wrap_database_errors(engine, "open"):
                 raw = engine.raw_connection()
                 cursor = raw.cursor()
                 mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
@@ -95,7 +94,7 @@ def _write_ahead(engine: Engine) -> None:
                 raw.close()
     if mode != "wal":
         raise StoreError(
-            f"the store {name_of(engine)} lies where SQLite cannot keep a write-ahead log",
+            f"the store {display_url(engine)} lies where SQLite cannot keep a write-ahead log",
             f"journal mode {mode}",
             "a file on a local disk",
             "move the store to a local disk, or use postgresql://",
@@ -114,4 +113,4 @@ def _upgrade(connection: Connection, engine: Engine) -> None:
     try:
         command.upgrade(config, HEAD)
     except CommandError as error:
-        raise StoreError(f"could not upgrade the store {name_of(engine)}", error) from error
+        raise StoreError(f"could not upgrade the store {display_url(engine)}", error) from error

@@ -1,4 +1,4 @@
-"""Secrets of a store: random bytes in a file of its folder that its owner alone may read."""
+"""Secrets of a store: random bytes in a file that only its owner may read."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ _OTHERS = 0o077
 
 
 def secret(root: Path, name: str) -> bytes:
-    """The 32 bytes kept as `root/name.key`, drawn when they are first asked for.
+    """The 32 bytes of `root/name.key`, generated at first use; concurrent processes get the same bytes.
 
-    Processes that ask at once get the same: the first to link its whole file there wins. Machines
-    that share a database share this file too, or neither knows the other's subjects and tokens.
-    Raises StoreError when the file cannot be made or read, is of another size, or may be read by others.
+    Machines that share a database must share this file, or they cannot recognise each other's subjects and
+    tokens. Raises StoreError when the file cannot be created or read, has another size, or is not private.
     """
     path = root / f"{name}.key"
-    with files.explained("keep a secret in", path):
+    with files.wrap_os_errors("keep a secret in", path):
         if not path.exists():
-            _draw(path)
+            _create(path)
         with path.open("rb") as file:
-            mode, found = os.fstat(file.fileno()).st_mode, file.read(SIZE + 1)
+            mode, key = os.fstat(file.fileno()).st_mode, file.read(SIZE + 1)
     if mode & _OTHERS:
-        remedy = f"chmod 600 {path}, and think about who may have read it"
+        remedy = f"chmod 600 {path}, and consider who may have read it"
         raise StoreError(f"others may read the secret {path}", f"mode {mode & 0o777:o}", "mode 600", remedy)
-    if len(found) != SIZE:
-        remedy = "restore it from a copy of the store; without it old tokens and subjects are not known again"
-        raise StoreError(f"the secret {path} is damaged", f"{len(found)} bytes", f"{SIZE} bytes", remedy)
-    return found
+    if len(key) != SIZE:
+        remedy = "restore it from a copy of the store; old tokens and subjects are not recognised without it"
+        raise StoreError(f"the secret {path} is damaged", f"{len(key)} bytes", f"{SIZE} bytes", remedy)
+    return key
 
 
-def _draw(path: Path) -> None:
-    """Put fresh bytes in place whole, unless somebody else has just done so."""
+def _create(path: Path) -> None:
+    """Write random bytes to `path` atomically; the first process to link its complete file wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from escultor.errors import EscultorError, InputError
-from escultor.store.files import explained
+from escultor.store.files import wrap_os_errors
 from escultor.store.locks import file_lock
 from escultor.train.distributed import World
 from escultor.train.filenames import LOCK, LOCK_OWNER
@@ -53,7 +53,7 @@ def held(folder: Path, world: World) -> Iterator[None]:
 
 def _acquire(lock: FileLock, folder: Path) -> None:
     """Take the lock and write beside it which process holds it."""
-    with explained("lock", folder / LOCK):
+    with wrap_os_errors("lock", folder / LOCK):
         while not lock.is_locked:
             try:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -36,9 +36,9 @@ def die(name, *rest):
 
 with open_store(url) as store:
     append = store.log.append
-    def appended(noun):
-        die(type(noun).__name__)
-        append(noun)
+    def appended(record):
+        die(type(record).__name__)
+        append(record)
     object.__setattr__(store.log, "append", appended)
     build_dataset(store, "mine", [Path(source)], Curation.model_validate_json(settings), progress=die)
 """

@@ -123,9 +123,9 @@ def asked(said: str, id: str = "x") -> Example:
 def test_a_held_out_prompt_is_told_word_for_word_and_nearly(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
         held = [asked(text(i)) for i in range(50)]
-        noun = hold_out(store, "suite", held)
-        assert noun is not None
-        assert hold_out(store, "again", reversed(held)) == noun
+        record = hold_out(store, "suite", held)
+        assert record is not None
+        assert hold_out(store, "again", reversed(held)) == record
         assert store.log.count(HeldOut) == 1
         assert hold_out(store, "none", []) is None
         free = [asked(text(f"free{i}")) for i in range(50)]

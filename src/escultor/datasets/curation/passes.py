@@ -22,7 +22,7 @@ from escultor.datasets.personal_data import redacted
 from escultor.datasets.rows import CurationRow, Dropped, full_text, parse_row, read_line, write_line
 from escultor.datasets.similarity.exact_duplicates import name_hashes
 from escultor.datasets.splits import HELD_OUT, split_columns
-from escultor.store.files import explained
+from escultor.store.files import wrap_os_errors
 
 MAX_EXAMPLES = 10  # of what a step removed
 EXAMPLE_CHARS = 160
@@ -126,7 +126,7 @@ def run_steps(plan: PassPlan, task: PassTask) -> PassResult:
     for name in task.steps:
         rows = _apply_step(plan, name, rows, tallies[name])
     lines = [write_line(row) for row in rows]
-    with explained("write rows that are being curated to", task.out):
+    with wrap_os_errors("write rows that are being curated to", task.out):
         task.out.write_bytes(b"".join(lines))
     codes, values = _label_codes(rows, watched_labels(plan.settings.balance))
     return PassResult(
@@ -164,14 +164,14 @@ def _parse(plan: PassPlan, lines: LineRange, tally: PassTally) -> tuple[list[Cur
 
 
 def _read_lines(lines: LineRange) -> list[bytes]:
-    with explained("read", lines.path), lines.path.open("rb") as file:
+    with wrap_os_errors("read", lines.path), lines.path.open("rb") as file:
         file.seek(lines.start)
         return file.read(lines.end - lines.start).removesuffix(b"\n").split(b"\n")
 
 
 def _read(plan: PassPlan, task: PassTask) -> tuple[list[CurationRow], int]:
     assert task.keep is not None
-    with explained("read", task.lines.path), task.lines.path.open("rb") as file:
+    with wrap_os_errors("read", task.lines.path), task.lines.path.open("rb") as file:
         rows = [read_line(plan.kind, line) for line, keep in zip(file, task.keep, strict=True) if keep]
     return rows, len(rows)
 

@@ -45,7 +45,7 @@ from escultor.datasets.splits import (
 )
 from escultor.errors import DataError
 from escultor.process_pool import ProcessPool
-from escultor.store.files import explained
+from escultor.store.files import wrap_os_errors
 
 CurationProgress = Callable[[str, int, int], None]  # step or pass, rows read, rows left
 Chunk = tuple[LineRange, np.ndarray | None]  # lines, and which of them to read (None: all, and parse them)
@@ -132,7 +132,7 @@ def curate(
     """
     kind, states = kind_of_sources(sources), file_states(sources)
     plan = PassPlan(kind, settings, contexts or {}, source_names(sources))
-    with explained("curate in", folder):
+    with wrap_os_errors("curate in", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with ProcessPool(settings.workers, plan) as pool:
             run = _Run(plan, pool, folder, progress)

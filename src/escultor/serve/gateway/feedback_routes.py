@@ -23,7 +23,7 @@ from escultor.serve.gateway.middleware import json_body, json_response
 from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, IntakeResult
 from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.wire.errors import ApiError, to_api_error
-from escultor.store.feedback import name_of, target_of
+from escultor.store.feedback import event_name, event_target
 from escultor.types import Choice, Erasure, Feedback, Scope
 
 router = APIRouter()
@@ -213,7 +213,7 @@ async def _rows(request: Request) -> AsyncIterator[tuple[int, Any]]:
 
 def _event_json(event: Feedback) -> dict[str, Any]:
     body = {name: getattr(event, name) for name in ("id", "time", "subject", "source")}
-    body |= {"kind": type(event).__name__.lower(), "target": target_of(event), "name": name_of(event)}
+    body |= {"kind": type(event).__name__.lower(), "target": event_target(event), "name": event_name(event)}
     fields = ("shown_order", "winner") if isinstance(event, Choice) else ("value", "text")
     return body | {name: getattr(event, name) for name in fields if hasattr(event, name)}
 

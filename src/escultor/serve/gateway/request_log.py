@@ -22,7 +22,7 @@ from escultor.ids import new_id
 from escultor.serve.in_flight import AbortReason, InFlightCompletion
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.writer import Writer
-from escultor.store.redaction import redacted
+from escultor.store.redaction import redact_record
 from escultor.types import Interaction, PendingInteraction
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class RequestLog:
 
     def redacted(self, row: Interaction) -> Interaction:
         """The row without any text."""
-        return redacted(row, self._subjects.subject)
+        return redact_record(row, self._subjects.subject)
 
     def pending(self, completions: Sequence[InFlightCompletion]) -> list[PendingInteraction]:
         """The pending records of answers that have not begun."""

@@ -19,7 +19,7 @@ from escultor.errors import DataError, Erased, IdTaken, InputError
 from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent, parse, without_text
 from escultor.serve.writer import Writer
 from escultor.store import Store
-from escultor.store.feedback import live, name_of, target_of
+from escultor.store.feedback import event_name, event_target, live
 from escultor.types import Choice, Feedback, Interaction, Revocation
 
 MAX_PAGE = 1000  # events
@@ -102,9 +102,9 @@ class Intake:
         revocation = Revocation(
             id=f"revoke-{id}",
             time=event.time,
-            target=target_of(event),
+            target=event_target(event),
             subject=event.subject,
-            name=name_of(event),
+            name=event_name(event),
             source=event.source,
         )
         await self._writer.write(revocation)
@@ -131,7 +131,7 @@ class Intake:
         for _, event in self._log.read(Feedback, target=target):
             yield event
             if isinstance(event, Choice):
-                choices.add(target_of(event))
+                choices.add(event_target(event))
         for choice in choices - {target}:
             yield from (event for _, event in self._log.read(Feedback, target=choice))
 

@@ -14,8 +14,8 @@ from escultor.errors import DataError
 from escultor.ids import hash_value, new_id
 from escultor.serve.intake import forms
 from escultor.serve.intake.tokens import TokenGrant
-from escultor.store.feedback import CORRECTION, REMARK, THUMB, name_of
-from escultor.store.redaction import redacted
+from escultor.store.feedback import CORRECTION, REMARK, THUMB, event_name
+from escultor.store.redaction import redact_record
 from escultor.types import (
     Choice,
     Correction,
@@ -75,7 +75,7 @@ def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: floa
     _check_grant(event, author.grant)
     if isinstance(form, forms.ComparisonForm) and form.target is not None:
         not_kept.append("target")  # a choice is about its candidates
-    if isinstance(form, forms.CommentForm | forms.DemonstrationForm) and form.name != name_of(event):
+    if isinstance(form, forms.CommentForm | forms.DemonstrationForm) and form.name != event_name(event):
         not_kept.append("name")
     return ParsedEvent(event, dated, tuple(not_kept))
 
@@ -86,7 +86,7 @@ def without_text(parsed: ParsedEvent) -> ParsedEvent:
     if not isinstance(event, Correction | Remark):
         return parsed
     part = "output.content" if isinstance(event, Correction) else "text"
-    return replace(parsed, event=redacted(event, hash_value), not_kept=(*parsed.not_kept, part))
+    return replace(parsed, event=redact_record(event, hash_value), not_kept=(*parsed.not_kept, part))
 
 
 def _long_form(form: forms.ShortForm) -> forms.LongForm:
@@ -217,8 +217,8 @@ def _check_grant(event: Feedback, grant: TokenGrant | None) -> None:
         return
     if isinstance(event, Choice) or event.target != grant.target:
         raise DataError("the token is for another answer", getattr(event, "target", "a choice"), grant.target)
-    if name_of(event) not in grant.names:
-        raise DataError("the token is not for this", name_of(event), grant.names)
+    if event_name(event) not in grant.names:
+        raise DataError("the token is not for this", event_name(event), grant.names)
 
 
 def _problem(error: Any) -> str:

@@ -31,7 +31,7 @@ class TokenGrant:
 
     target: str  # the interaction
     subject: str  # salted hash
-    names: tuple[str, ...]  # as `store.feedback.name_of` gives them: thumb, correction, remark, copy, …
+    names: tuple[str, ...]  # as `store.feedback.event_name` gives them: thumb, correction, remark, copy, …
     until: float  # seconds since the epoch
 
 

@@ -1,4 +1,4 @@
-"""Nouns for the store's tests: a strategy for every variant, and short makers."""
+"""Records for the store's tests: a strategy for every variant, and short makers."""
 
 from hypothesis import strategies as st
 
@@ -15,8 +15,8 @@ json_values = st.recursive(
 steps = st.builds(Step, result=st.dictionaries(st.text(), json_values, max_size=3))
 
 
-def nouns_of(variant: type):
-    """Any noun of a variant, floats that are no number included."""
+def records_of(variant: type):
+    """Any record of a variant, floats that are no number included."""
     return steps if variant is Step else st.from_type(variant)
 
 
@@ -28,7 +28,7 @@ def deployment(id: str, **aliases: str) -> Deployment:
     return Deployment(id, 1.0, {aliases["champion"]: 1.0}, aliases, "a test")
 
 
-def said(id: str, subject: str = "person") -> Interaction:
+def make_interaction(id: str, subject: str = "person") -> Interaction:
     messages = (Message(Role.USER, f"the question of {id}"),)
     return Interaction(
         id, 1.0, "chat", subject, "v1", "champion", 1.0, messages, "an answer", "stop", Sampling(),
