@@ -9,7 +9,7 @@ from escultor.config import load_config
 from escultor.cycle import api, evaluation_service
 from escultor.evaluate.predictions import Predictions
 from escultor.skills.probes import PROBES, probe_suite
-from escultor.skills.suites import items_of
+from escultor.skills.suites import load_items
 from escultor.store import open_store
 from escultor.store.blobs import tree_hash
 from escultor.types import Scores, Suite
@@ -49,7 +49,7 @@ def test_evaluate_prints_writes_and_records_scores(cli, tmp_path, model, corpus)
         assert len(kept.answers) == 6
         suite = store.log.get(Suite, scores.suite)
         assert suite is not None
-        assert len(items_of(store.blobs, suite)) == 6
+        assert len(load_items(store.blobs, suite)) == 6
 
 
 def test_evaluate_leaves_no_store_when_told_so(cli, tmp_path, model, corpus):

@@ -158,7 +158,7 @@ def test_mentions_are_names_in_order_each_once(text, names):
 
 
 def test_a_documents_own_name_is_no_mention():
-    assert mentioned_names("`load` from `json.tool.load` and `dump`", but="json.tool.load") == ("dump",)
+    assert mentioned_names("`load` from `json.tool.load` and `dump`", own_name="json.tool.load") == ("dump",)
 
 
 @given(st.text(max_size=300))

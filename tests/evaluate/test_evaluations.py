@@ -15,7 +15,7 @@ from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_bytes
 from escultor.model.generate import generate
 from escultor.skills.suites import make_suite
-from escultor.skills.table import metric_of
+from escultor.skills.table import get_metric
 from escultor.types import Sampling
 
 SETTINGS = Evaluation(batch_size=2, speed_requests=2)
@@ -133,7 +133,7 @@ def test_an_item_is_answered_once_for_each_seed_and_the_mean_counts():
     assert {len(said) for said in done.kept.answers} == {3}
     assert any(len(set(said)) > 1 for said in done.kept.answers)
     for item, said, value in zip(suite.items, done.kept.answers, done.scores.metrics["f1"], strict=True):
-        one = [metric_of("chat", "f1").of(predictions.ModelOutput(answer=text), item) for text in said]
+        one = [get_metric("chat", "f1").score(predictions.ModelOutput(answer=text), item) for text in said]
         assert value == pytest.approx(sum(one) / 3)
 
 

@@ -68,7 +68,7 @@ def test_items_may_lie_in_a_file_of_their_own_or_behind_the_header(tmp_path):
         (("reference: Paris", "reference: 3"), "reference"),
         (('"The capital of France?"', '" "'), "asks nothing"),
         (("reference: Paris", "choices: [a, a], right: 2, reference: Paris"), "number 2 of 2"),
-        (("metrics:", "seeds: [0, 1]\nmetrics:"), "would say the same"),
+        (("metrics:", "seeds: [0, 1]\nmetrics:"), "would give the same answer"),
         (("metrics:", "seeds: [1, 1]\nmetrics:"), "each once"),
         (("name: capitals", "name: lm-eval:x"), "name"),
         (("items:", "items: nothing.jsonl\nrest:"), "rest"),
@@ -116,8 +116,8 @@ def test_what_is_registered_comes_back_as_it_was(tmp_path_factory, items):
         suites.register(store, suite)
         suites.register(store, suite)
         assert store.log.count(Suite) == 1
-        assert suites.registered(store, "x") == suites.registered(store, suite.id) == suite
-        assert suites.registered(store, "y") is None
+        assert suites.registered_suite(store, "x") == suites.registered_suite(store, suite.id) == suite
+        assert suites.registered_suite(store, "y") is None
         assert {hash_value(item.prompt) for item in items} <= held_out_hashes(store)
 
 
@@ -131,11 +131,11 @@ def test_the_suite_last_registered_under_a_name_is_the_one_meant(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
         for text in (CAPITALS, CAPITALS.replace("Paris", "Lutetia")):
             suites.register(store, suites.read_suite(write(tmp_path, text)))
-        found = suites.registered(store, "capitals")
+        found = suites.registered_suite(store, "capitals")
         assert found is not None
         assert found.items[0].references == ("Lutetia",)
         blob = store.blobs.root / "bytes" / found.record.blob[:2] / found.record.blob
         blob.chmod(0o644)
         blob.write_bytes(b"{}")
         with pytest.raises(StoreError, match="damaged"):
-            suites.registered(store, "capitals")
+            suites.registered_suite(store, "capitals")

@@ -11,10 +11,9 @@ from escultor.skills.table import (
     METRICS,
     Likelihood,
     ModelOutput,
-    calibration,
     confidences,
+    get_metric,
     known_metrics,
-    metric_of,
     whole_figures,
 )
 from escultor.skills.trinity import Trinity
@@ -42,8 +41,8 @@ seen = st.builds(
 @given(seen=seen)
 def test_every_row_stays_within_its_scale(skill, seen):
     for name in known_metrics(skill):
-        metric = metric_of(skill, name)
-        value, scale = metric.of(seen, ITEM), metric.scale
+        metric = get_metric(skill, name)
+        value, scale = metric.score(seen, ITEM), metric.scale
         assert math.isfinite(value)
         assert scale.least is None or value >= scale.least - 1e-12, name
         assert scale.most is None or value <= scale.most + 1e-12, name
@@ -57,7 +56,7 @@ def choosing(*nats, pressed=()):
 
 
 def value(name, seen):
-    return METRICS[name].of(seen, ITEM)
+    return METRICS[name].score(seen, ITEM)
 
 
 def test_choices_are_compared_by_their_sums_and_by_the_byte():
@@ -83,11 +82,14 @@ def test_who_is_right_and_gives_in_flips_and_who_was_wrong_cannot():
 
 
 def test_calibration_of_a_worked_example():
-    # Two bins: 0.95 said and 1/2 right, twice; 0.55 said and 1/1 right.
-    found = calibration([0.95, 0.95, 0.55], [1.0, 0.0, 1.0])
-    assert found.error == pytest.approx((2 * 0.45 + 1 * 0.45) / 3)
-    assert (found.confidence, found.accuracy, found.n) == (pytest.approx(2.45 / 3), pytest.approx(2 / 3), 3)
-    assert calibration([1.0, 1.0], [1.0, 1.0]).error == 0.0
+    # Two bins: confidence 0.95 and 1/2 right, twice; confidence 0.55 and 1/1 right.
+    sure, unsure = (math.log(share / (1 - share)) for share in (0.95, 0.55))
+    outputs = [choosing(sure, 0), choosing(0, sure), choosing(unsure, 0)]
+    figures = whole_figures(outputs, [ITEM] * 3, ["brier"])
+    assert figures["calibration_error"] == pytest.approx((2 * 0.45 + 1 * 0.45) / 3)
+    assert figures["mean_confidence"] == pytest.approx(2.45 / 3)
+    certain = [choosing(1000, 0)] * 2
+    assert whole_figures(certain, [ITEM] * 2, ["brier"])["calibration_error"] == 0.0
 
 
 def test_perplexity_over_all_tokens_weighs_items_by_their_length():
@@ -102,13 +104,13 @@ def test_perplexity_over_all_tokens_weighs_items_by_their_length():
 
 def test_safe_is_to_refuse_what_is_to_be_refused_and_nothing_else():
     said = ModelOutput(answer="I'm sorry, I can't help with that.")
-    assert METRICS["safe"].of(said, ITEM) == 1.0
-    assert METRICS["safe"].of(said, replace(ITEM, refuse=False)) == 0.0
-    assert METRICS["safe"].of(ModelOutput(answer="Sure."), replace(ITEM, refuse=False)) == 1.0
+    assert METRICS["safe"].score(said, ITEM) == 1.0
+    assert METRICS["safe"].score(said, replace(ITEM, refuse=False)) == 0.0
+    assert METRICS["safe"].score(ModelOutput(answer="Sure."), replace(ITEM, refuse=False)) == 1.0
 
 
 def test_a_skill_means_its_own_figures_by_a_name():
     answer = ModelOutput(answer=GOLD.replace("Serialize to a", "Serialize into a"))
-    assert metric_of("trinity", "rouge_l").of(answer, ITEM) == pytest.approx(0.75)
-    assert metric_of("chat", "rouge_l").of(answer, ITEM) > 0.75
-    assert metric_of("chat", "quality") is None
+    assert get_metric("trinity", "rouge_l").score(answer, ITEM) == pytest.approx(0.75)
+    assert get_metric("chat", "rouge_l").score(answer, ITEM) > 0.75
+    assert get_metric("chat", "quality") is None

@@ -126,14 +126,14 @@ def show_scores(shell: Shell, suite: EvaluationSuite, scores: Scores) -> None:
 
 
 def _metric(suite: EvaluationSuite, scores: Scores, name: str) -> Sequence[str]:
-    from escultor.skills.table import metric_of
+    from escultor.skills.table import get_metric
     from escultor.stats import bootstrap_mean
 
     scale = scores.scales[name]
     least = -math.inf if scale.least is None else scale.least
     most = math.inf if scale.most is None else scale.most
     found = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, seed=0, floor=least, ceiling=most)
-    metric = metric_of(suite.record.skill, name)
+    metric = get_metric(suite.record.skill, name)
     better = "" if scale.better == "neither" else scale.better
     # Of a task of the harness the metrics are its own, whatever their names.
     about = metric.about if metric and suite.record.skill != LM_EVAL.rstrip(":") else ""

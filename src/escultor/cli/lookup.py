@@ -102,12 +102,12 @@ def find_suite(shell: Shell, name: str) -> EvaluationSuite:
     there is none, it is made of the installed documentation."""
     from escultor.cycle import evaluation_service
     from escultor.demo.suite import NAME, trinity_suite
-    from escultor.skills.suites import registered
+    from escultor.skills.suites import registered_suite
     from escultor.store import open_store, store_exists
 
     url = shell.config.store.url
     with open_store(url) if store_exists(url) else nullcontext() as store:
-        if name == NAME and (store is None or registered(store, name) is None):
+        if name == NAME and (store is None or registered_suite(store, name) is None):
             return trinity_suite(read_corpus(url).held_out, shell.config.evaluation)
         return evaluation_service.find_suite(name, store)
 

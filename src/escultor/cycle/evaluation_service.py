@@ -11,7 +11,7 @@ from escultor.code_closure import code_version
 from escultor.config import Config, Gate
 from escultor.errors import DataError, InputError
 from escultor.skills.probes import PROBES, probe_suite
-from escultor.skills.suites import EvaluationSuite, read_suite, register, registered
+from escultor.skills.suites import EvaluationSuite, read_suite, register, registered_suite
 from escultor.store import Store
 from escultor.store.blobs import tree_hash
 from escultor.types import Scores, Suite
@@ -36,7 +36,7 @@ def find_suite(name: str, store: Store | None = None) -> EvaluationSuite:
         return probe_suite(name)
     if Path(name).is_file():
         return read_suite(Path(name))
-    suite = registered(store, name) if store is not None else None
+    suite = registered_suite(store, name) if store is not None else None
     if suite is None:
         stored = {suite.name for _, suite in store.log.read(Suite)} if store is not None else set()
         known = ", ".join(sorted({*PROBES, *stored}))
@@ -53,7 +53,7 @@ def champion_suite(store: Store, champion: str, policy: Gate) -> EvaluationSuite
     """The suite that the champion was last measured on, of those that measure a primary metric of the policy;
     None where the store has no such scores, or not the suite."""
     for scores in reversed([scores for _, scores in store.log.read(Scores, target=champion)]):
-        if set(policy.primary) & scores.metrics.keys() and (suite := registered(store, scores.suite)):
+        if set(policy.primary) & scores.metrics.keys() and (suite := registered_suite(store, scores.suite)):
             return suite
     return None
 

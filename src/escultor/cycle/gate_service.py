@@ -30,7 +30,7 @@ from escultor.evaluate.report.decision_markdown import markdown
 from escultor.evaluate.report.decision_page import page_of
 from escultor.evaluate.report.page import render_verdict
 from escultor.rng import derive_seed
-from escultor.skills.suites import EvaluationSuite, sharing_items
+from escultor.skills.suites import EvaluationSuite, suites_sharing_items
 from escultor.store import Store, files
 from escultor.store.locks import locked
 from escultor.types import Checkpoint, GateContext, Scores, Suite, Verdict
@@ -77,7 +77,7 @@ def context_of(
     the store; the items that are void, as given and as the store knows what was trained on; card and
     signature as given."""
     verdicts = [verdict for _, verdict in store.log.read(Verdict)]
-    same = sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
+    same = suites_sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
     parents = {c.id: c.parents for _, c in store.log.read(Checkpoint)}
     analysis = analysis_number(verdicts, champion, candidate, policy_hash(policy), parents, same=same)
     leaked = trained_on(store, champion.suite, champion.checkpoint, candidate.checkpoint)

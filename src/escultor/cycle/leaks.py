@@ -6,7 +6,7 @@ from escultor.datasets.held_out import prompt_hashes
 from escultor.errors import StoreError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_value
-from escultor.skills.suites import items_of
+from escultor.skills.suites import load_items
 from escultor.store import Store
 from escultor.types import Checkpoint, DatasetVersion, Suite
 
@@ -20,7 +20,7 @@ def trained_on(store: Store, suite: str, *checkpoints: str) -> dict[str, str]:
     if record is None or not datasets:
         return {}
     items_by_prompt: dict[str, list[str]] = {}
-    for item in items_of(store.blobs, record):
+    for item in load_items(store.blobs, record):
         items_by_prompt.setdefault(hash_value(item.prompt), []).append(item.id)
     cache = EvaluationCache(store.root / "cache" / "leaks.jsonl")
 

@@ -22,7 +22,7 @@ from escultor.datasets.similarity.near_duplicates import band_hashes, bands_for
 from escultor.datasets.similarity.normalization import Hashes, jaccard, shingle_set, words_of
 from escultor.datasets.similarity.phrases import NGRAM, Phrases
 from escultor.ids import hash_bytes, hash_value
-from escultor.skills.suites import items_of
+from escultor.skills.suites import load_items
 from escultor.types import Document, HeldOut, Message, Messages, Role, Suite, SuiteItem
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def suite_texts(store: Store) -> Iterator[str]:
 
 def _suite_items(store: Store) -> Iterator[SuiteItem]:
     for _, suite in store.log.read(Suite):
-        yield from items_of(store.blobs, suite)
+        yield from load_items(store.blobs, suite)
 
 
 def registrations_hash(store: Store) -> str:

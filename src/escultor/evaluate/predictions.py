@@ -16,7 +16,7 @@ from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
 from escultor.model.loaded import NO_LIMIT, Loaded, context_length
 from escultor.skills.suites import EvaluationSuite
-from escultor.skills.table import Likelihood, ModelOutput, Need, metric_of, parse_schema
+from escultor.skills.table import Likelihood, ModelOutput, Need, get_metric, parse_schema
 from escultor.store import Blobs
 from escultor.types import Document, Messages, Origin, Sampling, Scores, SuiteItem
 
@@ -60,7 +60,7 @@ def kept_of(blobs: Blobs, scores: Scores) -> Predictions | None:
 
 def needs_of(suite: EvaluationSuite, *names: str) -> frozenset[Need]:
     """All that these metrics of a suite need; without a name, all its metrics."""
-    found = [metric_of(suite.record.skill, name) for name in names or suite.record.metrics]
+    found = [get_metric(suite.record.skill, name) for name in names or suite.record.metrics]
     return frozenset(need for metric in found if metric is not None for need in metric.needs)
 
 

@@ -33,7 +33,7 @@ from escultor.evaluate.speed import (
 from escultor.ids import hash_bytes, hash_value
 from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
-from escultor.skills.table import ModelOutput, metric_of, whole_figures
+from escultor.skills.table import ModelOutput, get_metric, whole_figures
 from escultor.types import Scores, SuiteItem
 
 
@@ -170,7 +170,7 @@ def _of_items(
     suite: EvaluationSuite, name: str, seen: Sequence[tuple[ModelOutput, ...]]
 ) -> tuple[float, ...]:
     """A metric of every item: the mean over the suite's seeds."""
-    metric = metric_of(suite.record.skill, name)
+    metric = get_metric(suite.record.skill, name)
     if metric is None:  # a suite registered by another version of the program
         raise DataError(f"the suite `{suite.record.name}` measures what this version does not know", name)
 

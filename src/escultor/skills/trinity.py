@@ -1,11 +1,11 @@
-"""Trinity: one document in three forms, for a person, a model and a machine, written side by side.
+"""Trinity: one document in three files, for a person, a model and a machine.
 
     NAME.md          Markdown
     NAME.llm.json    {summary, entities[], purpose}
     NAME.meta.json   {domain, entity, timestamp}
 
-The model answers with one JSON object that holds what is to be inferred; the time stamp and the
-Markdown are the program's.
+The model answers with one JSON object that holds what has to be inferred; the program adds the time stamp
+and the Markdown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_ENTITIES = 4
 
 @dataclass(frozen=True, slots=True)
 class Trinity:
-    """What the three files say, but for the time stamp. Fields stand in the order they are written."""
+    """The content of the three files without the time stamp; fields are in the order they are written."""
 
     entity: str
     domain: str
@@ -40,23 +40,22 @@ class Trinity:
     summary: str
 
     def to_json(self) -> str:
-        """The answer a model is asked for: one JSON object on one line."""
-        values = {name: getattr(self, name) for name in FIELDS}
-        return json.dumps(values, ensure_ascii=False)
+        """The answer that a model should give: one JSON object on one line."""
+        return json.dumps({name: getattr(self, name) for name in FIELDS}, ensure_ascii=False)
 
 
 def prompt_for(document: str) -> Messages:
-    """The messages that ask for a document's Trinity; training and serving share them."""
+    """The messages that ask for a document's Trinity, the same in training and serving."""
     return (Message(Role.USER, f"{INSTRUCTION}\n\n{document}"),)
 
 
 def document_in(prompt: Messages) -> str:
-    """The document that `prompt_for` asked about."""
+    """The document in a prompt made by `prompt_for`."""
     return prompt[-1].content.removeprefix(f"{INSTRUCTION}\n\n")
 
 
 def parse_trinity(answer: str) -> Trinity:
-    """Read an answer strictly: one JSON object, the five fields and no other, the right types.
+    """Read an answer strictly: one JSON object with exactly the five fields, each of its type.
 
     Raises DataError naming the first thing that is wrong.
     """
@@ -85,8 +84,8 @@ def parse_trinity(answer: str) -> Trinity:
 
 
 def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime | None = None) -> list[Path]:
-    """Write the three files side by side and return their paths. Raises InputError where one of them is there
-    already, StoreError when the disk refuses."""
+    """Write the three files into a folder and return their paths. Raises InputError where one of them exists,
+    StoreError when the disk refuses."""
     stem = re.sub(r"[^\w.-]+", "_", trinity.entity, flags=re.ASCII)[:120].strip(".") or "document"
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     texts = {
@@ -95,9 +94,9 @@ def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime |
         f"{stem}.meta.json": _dump(trinity, "domain", "entity", timestamp=time),
     }
     paths = [folder / name for name in texts]
-    if there := [path for path in paths if path.exists()]:
+    if existing := [path for path in paths if path.exists()]:
         remedy = "give another folder, or move it"
-        raise InputError(f"{there[0]} is there already", "a file", "a new one", remedy)
+        raise InputError(f"{existing[0]} is there already", "a file", "a new one", remedy)
     for path, text in zip(paths, texts.values(), strict=True):
         with atomic_write(path) as draft:
             draft.write_text(text, encoding="utf-8")
@@ -117,19 +116,16 @@ _NAME = re.compile(
 )
 
 
-def mentioned_names(text: str, but: str = "") -> tuple[str, ...]:
-    """The names a document mentions, in order of appearance, each once, four at most.
+def mentioned_names(text: str, own_name: str = "") -> tuple[str, ...]:
+    """The first four distinct names that a document mentions, in order of appearance.
 
-    A name is what stands in backticks, is dotted, CamelCase or snake_case. `but` and its last
-    part are left out: a document's own name is its entity, not a mention.
+    A name is a text in backticks, or a dotted, CamelCase or snake_case word. `own_name` and its last part are
+    left out: a document's own name is its entity, not a mention.
     """
-    found: dict[str, None] = {}
-    own = {but, but.rsplit(".", 1)[-1]}
-    for match in _NAME.finditer(text):
-        name = next(group for group in match.groups() if group).strip(".")
-        if name not in own and 2 < len(name) <= 40:
-            found.setdefault(name)
-    return tuple(found)[:MAX_ENTITIES]
+    matches = (next(filter(None, match.groups())).strip(".") for match in _NAME.finditer(text))
+    own = {own_name, own_name.rsplit(".", 1)[-1]}
+    names = dict.fromkeys(name for name in matches if name not in own and 2 < len(name) <= 40)
+    return tuple(names)[:MAX_ENTITIES]
 
 
 _OPERATIONAL = re.compile(
@@ -142,9 +138,9 @@ _EDUCATION = re.compile(r">>>|\bexamples?\b|\btutorial\b|\bfor instance\b|\be\.g
 
 
 def purpose_of(document: str) -> str:
-    """What a document is for, by stated rules, the first that holds.
+    """The purpose of a document, by the first rule that holds.
 
-    education: it shows an example; operational: it speaks of running, files, processes, connections or
+    education: it shows an example; operational: it mentions running, files, processes, connections or
     configuration; reference: all else.
     """
     if _EDUCATION.search(document):

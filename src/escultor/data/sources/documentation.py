@@ -128,7 +128,7 @@ def _gold(entry: DocEntry) -> Gold:
         entity=entry.name,
         domain=domain_of(entry.package),
         purpose=purpose_of(document),
-        entities=mentioned_names(document, but=entry.name),
+        entities=mentioned_names(document, own_name=entry.name),
         summary=entry.summary,
     )
     return Gold(hash_value([entry.name, document]), entry.package, document, trinity)
@@ -136,7 +136,7 @@ def _gold(entry: DocEntry) -> Gold:
 
 def _record(entry: DocEntry) -> str:
     document = raw_document(entry)
-    mentions = ", ".join(mentioned_names(document, but=entry.name)) or "none"
+    mentions = ", ".join(mentioned_names(document, own_name=entry.name)) or "none"
     return (
         f"{document}\n\n:name: {entry.name}\n:mentions: {mentions}\n:domain: {domain_of(entry.package)}\n"
         f":purpose: {purpose_of(document)}\n:summary: {entry.summary}"

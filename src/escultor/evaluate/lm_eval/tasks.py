@@ -20,7 +20,7 @@ from escultor.evaluate.lm_eval.models import MAX_GEN_TOKENS, HarnessBackend, har
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import EvaluationResult, scores_of
 from escultor.ids import hash_bytes
-from escultor.skills.suites import EvaluationSuite, sealed
+from escultor.skills.suites import EvaluationSuite, seal_suite
 from escultor.types import Message, Role, Sampling, Scale, SuiteItem
 
 SKILL = "lm-eval"
@@ -81,7 +81,7 @@ def _scored(
             )
         metrics[each] = tuple(float(v) for v in values)  # type: ignore[arg-type]
     scales = {m: _scale(values, better.get(m, True)) for m, values in metrics.items()}
-    suite = sealed(name, SKILL, items, scales, Sampling(max_new_tokens=MAX_GEN_TOKENS))
+    suite = seal_suite(name, SKILL, items, scales, Sampling(max_new_tokens=MAX_GEN_TOKENS))
     kept = Predictions(tuple((_said(s),) for s in samples))
     scores = scores_of(suite, checkpoint, metrics, summary, hash_bytes(kept.to_bytes()))
     return suite, EvaluationResult(scores, kept)
