@@ -175,7 +175,7 @@ def _of_items(
         raise DataError(f"the suite `{suite.record.name}` measures what this version does not know", name)
 
     def one(said: Sequence[ModelOutput], item: SuiteItem) -> float:
-        value = math.fsum(metric.of(each, item) for each in said) / len(said)
+        value = math.fsum(metric.score(each, item) for each in said) / len(said)
         if not math.isfinite(value):
             raise DataError(f"{name} of item {item.id!r} is no finite number", value)
         return value
