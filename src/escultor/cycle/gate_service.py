@@ -32,7 +32,7 @@ from escultor.evaluate.report.page import render_verdict
 from escultor.rng import derive_seed
 from escultor.skills.suites import EvaluationSuite, suites_sharing_items
 from escultor.store import Store, files
-from escultor.store.locks import locked
+from escultor.store.files import locked
 from escultor.types import Checkpoint, GateContext, Scores, Suite, Verdict
 
 

@@ -61,29 +61,21 @@ class Blobs:
     def put_bytes(self, data: bytes) -> str:
         """Store bytes, durable when this returns their hash. Raises StoreError when writing fails."""
         hash = hash_bytes(data)
-        path = self._bytes(hash)
         with files.wrap_os_errors("store bytes in", self.root):
-            if not path.is_file():
-                with files.temporary_path(self._partial) as draft:
-                    files.write_file(draft, data)
-                    self._rename(draft, path)
-        return hash
+            return hash if self._bytes(hash).is_file() else self.put_chunks([data])
 
     def put_chunks(self, chunks: Iterable[bytes]) -> str:
         """Store concatenated chunks as `put_bytes` does, with one chunk in memory at a time."""
         with files.wrap_os_errors("store bytes in", self.root), files.temporary_path(self._partial) as draft:
-            hash = files.write_chunks(draft, chunks)
+            hash, _ = files.write_file(draft, chunks)
             if not self._bytes(hash).is_file():
                 self._rename(draft, self._bytes(hash))
         return hash
 
     def put_file(self, source: Path) -> str:
         """Store the content of a file as `put_bytes` does, in constant memory."""
-        with files.wrap_os_errors("store a file in", self.root), files.temporary_path(self._partial) as draft:
-            hash, _ = files.copy_file(source, draft)
-            if not self._bytes(hash).is_file():
-                self._rename(draft, self._bytes(hash))
-        return hash
+        with files.wrap_os_errors("store a file in", self.root), source.open("rb") as file:
+            return self.put_chunks(iter(lambda: file.read(files.CHUNK_BYTES), b""))
 
     def file(self, hash: str) -> Path:
         """The file that holds bytes, for reading only and not re-hashed. Raises StoreError when absent."""
@@ -112,7 +104,7 @@ class Blobs:
             entries = tuple(self._copy(folder, draft / FILES))
             hash = _identity(entries)
             manifest = {"files": [asdict(entry) for entry in entries]}
-            files.write_file(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
+            files.write_file(draft / MANIFEST, [json.dumps(manifest, indent=1).encode()])
             files.sync_folder(draft)
             self._rename(draft, self._tree(hash))
         self.tree(hash)  # an existing copy may be damaged

@@ -1,4 +1,4 @@
-"""Durable files: written under a temporary name, synced, then renamed into place."""
+"""Durable files (written under a temporary name, synced, then renamed into place), and locks on files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from escultor.errors import DataError, LocationError, StoreError
 from escultor.ids import HASH_LENGTH, new_id
@@ -92,40 +94,24 @@ def list_files(folder: Path) -> list[tuple[str, Path]]:
     return sorted(entries)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a read-only file; it is durable when this returns."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    path.chmod(0o444)
-
-
-def write_chunks(path: Path, chunks: Iterable[bytes]) -> str:
-    """Write a read-only file, durable when this returns; returns the hash of its content."""
-    digest = hashlib.sha256()
+def write_file(path: Path, chunks: Iterable[bytes]) -> tuple[str, int]:
+    """Write a read-only file, durable when this returns; returns hash and size in bytes."""
+    digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
         for chunk in chunks:
             digest.update(chunk)
+            size += len(chunk)
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
     path.chmod(0o444)
-    return digest.hexdigest()[:HASH_LENGTH]
+    return digest.hexdigest()[:HASH_LENGTH], size
 
 
 def copy_file(source: Path, target: Path) -> tuple[str, int]:
-    """Copy into a read-only file, durable when this returns; returns hash and size in bytes."""
-    digest, size = hashlib.sha256(), 0
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    target.chmod(0o444)
-    return digest.hexdigest()[:HASH_LENGTH], size
+    """Copy into a read-only file as `write_file` does."""
+    with source.open("rb") as reader:
+        return write_file(target, iter(lambda: reader.read(CHUNK_BYTES), b""))
 
 
 def sync_folder(folder: Path) -> None:
@@ -163,3 +149,29 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+# --- locks between processes of one machine: the system's lock on a file, which ends with its process -----
+
+
+def file_lock(path: Path) -> FileLock:
+    """A lock that is not held yet, for `acquire` and `release` by any thread.
+
+    Without the library's fallback for disks that know no locks: a marker file would outlive a killed process.
+    """
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock on a file, made where it does not exist; waits for whoever holds it.
+
+    Raises StoreError where the file cannot be written or its disk knows no locks.
+    """
+    lock = file_lock(path)
+    with wrap_os_errors("lock", path):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import types as builtin
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any
 
+from escultor import types
 from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.store.feedback import event_target
-from escultor.types import (
-    Alert,
-    Checkpoint,
-    Choice,
-    DatasetVersion,
-    Deployment,
-    Erasure,
-    Feedback,
-    Health,
-    HeldOut,
-    Interaction,
-    KeyEvent,
-    PendingInteraction,
-    Plan,
-    QuarantineOverride,
-    Review,
-    Scores,
-    Step,
-    Suite,
-    Verdict,
-)
 
 
 def _empty(record: Any) -> None:
@@ -39,7 +19,7 @@ def _empty(record: Any) -> None:
 
 def _shown(event: Any) -> tuple[str, ...]:
     """The answers a choice was made from; all other feedback is about its target alone."""
-    return event.shown_order if isinstance(event, Choice) else ()
+    return event.shown_order if isinstance(event, types.Choice) else ()
 
 
 @dataclass(frozen=True)
@@ -60,38 +40,38 @@ class RecordKind:
     @property
     def variants(self) -> tuple[type, ...]:
         """The classes of a union; otherwise the one class."""
-        union = isinstance(self.record_type, builtin.UnionType)
+        union = isinstance(self.record_type, UnionType)
         return self.record_type.__args__ if union else (self.record_type,)
 
 
 KINDS = (
-    RecordKind("interaction", Interaction, target=lambda r: r.version, subject=lambda r: r.subject),
+    RecordKind("interaction", types.Interaction, target=lambda r: r.version, subject=lambda r: r.subject),
     RecordKind(
         "pending",
-        PendingInteraction,
+        types.PendingInteraction,
         target=lambda r: r.interaction.version,
         subject=lambda r: r.interaction.subject,
         id=lambda r: r.interaction.id,
         time=lambda r: r.interaction.time,
     ),
-    RecordKind("feedback", Feedback, target=event_target, subject=lambda r: r.subject, mentions=_shown),
-    RecordKind("dataset", DatasetVersion, target=lambda r: r.name, id=lambda r: r.hash, time=_empty),
-    RecordKind("held_out", HeldOut, target=lambda r: r.name, time=_empty),
-    RecordKind("review", Review, target=lambda r: r.dataset),
-    RecordKind("checkpoint", Checkpoint, target=lambda r: r.name, time=_empty),
-    RecordKind("suite", Suite, target=lambda r: r.name, time=_empty),
-    RecordKind("scores", Scores, target=lambda r: r.checkpoint, time=_empty),
+    RecordKind("feedback", types.Feedback, target=event_target, subject=lambda r: r.subject, mentions=_shown),
+    RecordKind("dataset", types.DatasetVersion, target=lambda r: r.name, id=lambda r: r.hash, time=_empty),
+    RecordKind("held_out", types.HeldOut, target=lambda r: r.name, time=_empty),
+    RecordKind("review", types.Review, target=lambda r: r.dataset),
+    RecordKind("checkpoint", types.Checkpoint, target=lambda r: r.name, time=_empty),
+    RecordKind("suite", types.Suite, target=lambda r: r.name, time=_empty),
+    RecordKind("scores", types.Scores, target=lambda r: r.checkpoint, time=_empty),
     RecordKind(
-        "verdict", Verdict, target=lambda r: r.because.candidate, id=lambda r: r.because.id, time=_empty
+        "verdict", types.Verdict, target=lambda r: r.because.candidate, id=lambda r: r.because.id, time=_empty
     ),
-    RecordKind("deployment", Deployment, target=lambda r: r.aliases.get("champion")),
-    RecordKind("health", Health, target=lambda r: r.version, id=hash_value, time=lambda r: r.until),
-    RecordKind("alert", Alert, target=lambda r: r.rule),
-    RecordKind("plan", Plan, target=lambda r: r.because),
-    RecordKind("erasure", Erasure, target=lambda r: r.subject),
-    RecordKind("key", KeyEvent, target=lambda n: getattr(n, "key", None)),
-    RecordKind("quarantine_override", QuarantineOverride, target=lambda r: r.target),
-    RecordKind("step", Step, target=lambda r: r.name, id=lambda r: r.key),
+    RecordKind("deployment", types.Deployment, target=lambda r: r.aliases.get("champion")),
+    RecordKind("health", types.Health, target=lambda r: r.version, id=hash_value, time=lambda r: r.until),
+    RecordKind("alert", types.Alert, target=lambda r: r.rule),
+    RecordKind("plan", types.Plan, target=lambda r: r.because),
+    RecordKind("erasure", types.Erasure, target=lambda r: r.subject),
+    RecordKind("key", types.KeyEvent, target=lambda n: getattr(n, "key", None)),
+    RecordKind("quarantine_override", types.QuarantineOverride, target=lambda r: r.target),
+    RecordKind("step", types.Step, target=lambda r: r.name, id=lambda r: r.key),
 )
 _BY_TYPE = {kind.record_type: kind for kind in KINDS}
 _BY_VARIANT = {variant: kind for kind in KINDS for variant in kind.variants}

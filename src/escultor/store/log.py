@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
-from sqlalchemy import Engine, Select, func, select, text
+from sqlalchemy import Engine, Row, Select, func, select, text
 from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
@@ -171,7 +171,8 @@ class Log:
             query = query.where(_c.seq.in_(select(_c.seq).where(_c.target == target).union_all(about)))
         query = query.where(_c.subject == subject) if subject is not None else query
         query = query.where(_c.time >= since) if since is not None else query
-        return self._pages(kind, query, after, limit)
+        pages = self._pages(query, after, limit, PAGE)
+        return ((row.seq, decode(kind, row.body)) for rows in pages for row in rows)
 
     def unmatched(
         self, record_type: TypeForm[T], other_type: TypeForm[Any], since: float, after: int = 0
@@ -224,14 +225,8 @@ class Log:
         if containing is not None:
             find = func.strpos if self._engine.dialect.name == "postgresql" else func.instr
             query = query.where(find(_c.body, containing) > 0)
-        while True:
-            with reading(self._engine) as connection:
-                rows = connection.execute(query.where(_c.seq > after).limit(RAW_PAGE)).all()
-            if rows:
-                yield [(row.seq, from_json(row.body)) for row in rows]
-                after = rows[-1].seq
-            if len(rows) < RAW_PAGE:
-                return
+        for rows in self._pages(query, after, None, RAW_PAGE):
+            yield [(row.seq, from_json(row.body)) for row in rows]
 
     def raw_by_id(self, record_type: TypeForm[Any], ids: Sequence[str]) -> dict[str, JsonObject]:
         """The bodies of the records with these ids, as JSON objects; ids that do not exist are left out."""
@@ -252,17 +247,18 @@ class Log:
         self._engine.dispose()
 
     def _pages(
-        self, kind: RecordKind, query: Select[Any, Any], after: int, limit: int | None
-    ) -> Iterator[Any]:
+        self, query: Select[Any, Any], after: int, limit: int | None, page: int
+    ) -> Iterator[Sequence[Row[Any]]]:
+        """The rows of a query behind number `after`, at most `page` at a time and `limit` in all."""
         while limit is None or limit > 0:
-            size = PAGE if limit is None else min(PAGE, limit)
+            size = page if limit is None else min(page, limit)
             with reading(self._engine) as connection:
                 rows = connection.execute(query.where(_c.seq > after).limit(size)).all()
-            for row in rows:
-                yield row.seq, decode(kind, row.body)
+            if rows:
+                yield rows
+                after = rows[-1].seq
             if len(rows) < size:
                 return
-            after = rows[-1].seq
             limit = None if limit is None else limit - size
 
 

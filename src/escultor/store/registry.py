@@ -111,12 +111,9 @@ def rollback(
     past = tuple(history)
     back = previous(past)
     if back is None:
-        raise InputError(
-            "there is no previous champion to roll back to",
-            f"{len(past)} deployments, champion {champion(past)}",
-            None,
-            "deploy a checkpoint by its id instead",
-        )
+        what = "there is no previous champion to roll back to"
+        remedy = "deploy a checkpoint by its id instead"
+        raise InputError(what, f"{len(past)} deployments, champion {champion(past)}", None, remedy)
     held = [entry for entry in past if entry.aliases.get(CHAMPION) == back]
     before = held[-1].aliases.get(PREVIOUS) if held else None
     return _all_traffic(back, before, because or f"rollback of {past[-1].id}", now)

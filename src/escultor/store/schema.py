@@ -93,12 +93,9 @@ def _write_ahead(engine: Engine) -> None:
             if raw is not None:
                 raw.close()
     if mode != "wal":
-        raise StoreError(
-            f"the store {display_url(engine)} lies where SQLite cannot keep a write-ahead log",
-            f"journal mode {mode}",
-            "a file on a local disk",
-            "move the store to a local disk, or use postgresql://",
-        )
+        what = f"the store {display_url(engine)} lies where SQLite cannot keep a write-ahead log"
+        remedy = "move the store to a local disk, or use postgresql://"
+        raise StoreError(what, f"journal mode {mode}", "a file on a local disk", remedy)
 
 
 def _upgrade(connection: Connection, engine: Engine) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from escultor.errors import EscultorError, InputError
-from escultor.store.files import wrap_os_errors
-from escultor.store.locks import file_lock
+from escultor.store.files import file_lock, wrap_os_errors
 from escultor.train.distributed import World
 from escultor.train.filenames import LOCK, LOCK_OWNER
 
