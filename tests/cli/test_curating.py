@@ -176,11 +176,11 @@ def test_steps_come_from_a_file(cli, tmp_path, source):
     assert [step["step"] for step in found["steps"]] == ["parse", "exact", "near", "private"]
     assert found["rows"] == 50
     for said, why in (
-        ("- nothing\n", "`nothing` is no step"),
+        ("- nothing\n", "`nothing` is unknown"),
         ("- near: {treshold: 1}\n", "did you mean `threshold`"),
-        ("near\n", "no list of steps"),
-        ("- [exact]\n", "what is no step"),
-        ("- exact\n- exact\n", "at most once"),
+        ("near\n", "not a list of steps"),
+        ("- [exact]\n", "an entry that is not a step"),
+        ("- exact\n- exact\n", "each may occur once"),
     ):
         (tmp_path / "steps.yaml").write_text(said)
         call = cli("data", "curate", source, "--out", "x", "--steps", "steps.yaml", *STORE)

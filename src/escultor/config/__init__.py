@@ -1,12 +1,11 @@
 """The configuration: one YAML file, parsed once into frozen types. Unknown keys are refused.
 
-    model:         what to start from
+    model:         the model to start from
     pretrain: sft: dpo: kto: distillation:    training sections; they share the keys of `Training`
-    curation:      how a dataset is made of raw rows
-    evaluation: gate: canary: serve: monitor:    what is measured, what is promoted, how a candidate is tried,
-                   how it answers, when to act
-    feedback:      how feedback becomes training data, and what is held back
-    store:         where everything is kept
+    curation:      how raw rows become a dataset
+    evaluation: gate: canary: serve: monitor:    evaluation, promotion, trial on live traffic, serving, alerts
+    feedback:      how feedback becomes training data, and what is quarantined
+    store:         where everything is stored
 
 Every key acts. A key that cannot act with the others given is refused, not ignored.
 """

@@ -1,8 +1,8 @@
-"""Keys and values of the configuration that were renamed or removed: old files still load, with one warning.
+"""Renamed and removed keys and values of the configuration: old files still load, with one warning.
 
-To rename a key, add its full path to `RENAMED` (in the order in which the renames were made: a later entry
-names its old key as the earlier entries leave it), and delete nothing. To rename a choice, add it to
-`RENAMED_VALUES` below the key's present path. A key that was removed goes to `REMOVED`, with the reason.
+To rename a key, append its full path to `RENAMED`: entries apply in order, so an old path is written as
+earlier entries leave it. A renamed choice goes to `RENAMED_VALUES` under the key's present path, a removed
+key to `REMOVED` with the reason. Entries are never deleted.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def current_path(path: str) -> str:
 
 
 def update_keys(data: dict[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
-    """A copy of a configuration as read from a file, with every key and value under its present name.
+    """A copy of a configuration with every key and value under its present name.
 
-    What was changed is added to `notes`. Raises ConfigError where a key is there under both names.
+    Changes are appended to `notes`. Raises ConfigError where a key occurs under both names.
     """
     data = _copy(data)
     for old, new in RENAMED.items():
@@ -65,7 +65,7 @@ def update_keys(data: dict[str, Any], where: str, notes: list[str]) -> dict[str,
         value = section.pop(_last(old))
         target = _parent(data, new, create=True)
         if target is None or _last(new) in target:
-            remedy = f"keep `{new}`, and move what is below `{old}` there"
+            remedy = f"keep `{new}`, and move the content of `{old}` there"
             raise ConfigError(f"{where} has `{old}` and `{new}`, which mean the same", remedy=remedy)
         target[_last(new)] = value
         notes.append(f"`{old}` is now called `{new}`")
@@ -80,7 +80,7 @@ def update_keys(data: dict[str, Any], where: str, notes: list[str]) -> dict[str,
 
 
 def warn(where: str, notes: list[str]) -> None:
-    """One warning for all old names in a configuration; none where there are none."""
+    """Issue one warning for all old names in a configuration, if there are any."""
     if notes:
         text = f"{where}: {'; '.join(notes)}; the old form will stop working in a later version"
         warnings.warn(text, RenamedKeyWarning, stacklevel=3)
@@ -104,8 +104,8 @@ def _last(path: str) -> str:
 
 
 def _parent(data: dict[str, Any], path: str, create: bool = False) -> dict[str, Any] | None:
-    """The mapping that holds the last key of `path`; None where the key is not there, unless `create` makes
-    the mappings above it."""
+    """The mapping that contains the last key of `path`; None where that key is absent. With `create` missing
+    mappings are added instead."""
     section: Any = data
     *above, last = path.split(".")
     for key in above:

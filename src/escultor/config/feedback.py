@@ -1,4 +1,4 @@
-"""How feedback becomes training data, and what is held back."""
+"""Rules that turn feedback into training data, and limits against abuse."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from escultor.config.section import Count, Positive, Section, Share
 
 
 class Resampling(Section):
-    """New answers to prompts whose answers displeased, ranked by a judge (`resampled/1`)."""
+    """New answers to prompts with rejected answers, ranked by a judge (`resampled/1`)."""
 
-    judge: str = Field(min_length=1, description="a model folder; with `url` the name of a model there")
+    judge: str = Field(min_length=1, description="a model folder, or with `url` the name of a model there")
     url: str | None = Field(default=None, description="an OpenAI-compatible server, up to /v1")
-    key_env: str = Field(default="OPENAI_API_KEY", description="the variable that holds the server's key")
+    key_env: str = Field(default="OPENAI_API_KEY", description="environment variable of the server's API key")
     samples: Annotated[int, Field(ge=2, le=16)] = Field(
-        default=4, description="new answers to each prompt; the judge sees every two of them twice"
+        default=4, description="new answers per prompt; the judge compares every pair in both orders"
     )
-    prompts: Count = Field(default=200, description="prompts that are answered again at most")
+    prompts: Count = Field(default=200, description="maximum prompts that are answered again")
     least_gap: Annotated[float, Field(ge=0, le=2)] = Field(
-        default=0.5, description="between the best and the worst, in mean verdicts from -1 to 1"
+        default=0.5, description="minimum gap of the best to the worst, in mean verdicts from -1 to 1"
     )
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        default=0.2, description="how often the judge is wrong about two answers"
+        default=0.2, description="share of pairs that the judge labels the wrong way round"
     )
 
     @model_validator(mode="after")
@@ -34,41 +34,41 @@ class Resampling(Section):
 
 
 class FeedbackRules(Section):
-    """From feedback to training data: how much is worth a training run, weights, and abuse."""
+    """From feedback to training data: minimum amounts for a training run, weights, and abuse."""
 
-    min_pairs: Count = Field(default=100, description="pairs that are worth a run of DPO")
-    min_examples: Count = Field(default=100, description="written answers that are worth a run of SFT")
-    min_unpaired: Count = Field(default=500, description="single verdicts that are worth a run of KTO")
-    min_unpaired_side: Count = Field(default=50, description="of those, good ones and bad ones at least")
-    pairs_per_prompt: Count = Field(default=4, description="pairs of one prompt by one rule at most")
+    min_pairs: Count = Field(default=100, description="minimum pairs for a DPO run")
+    min_examples: Count = Field(default=100, description="minimum written answers for an SFT run")
+    min_unpaired: Count = Field(default=500, description="minimum unpaired examples for a KTO run")
+    min_unpaired_side: Count = Field(default=50, description="minimum per label")
+    pairs_per_prompt: Count = Field(default=4, description="maximum pairs per prompt and rule")
     max_flip_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.4, description="items that are wrong more often are left out"
+        default=0.4, description="items with a higher estimated label flip rate are dropped"
     )
     propensity_clip: Annotated[float, Field(ge=1)] = Field(
-        default=10.0, description="the largest weight of an item: one over the probability of its arm"
+        default=10.0, description="maximum weight of an item (1 / probability of its arm)"
     )
     length_ratio: Annotated[float, Field(ge=1)] | None = Field(
-        default=None, description="pairs whose sides differ more in length are left out; null: none"
+        default=None, description="pairs with a larger ratio of lengths are dropped; null: none"
     )
     gold_items: Count = Field(
-        default=200, description="answers that raters judged, from which on events are measured on them"
+        default=200, description="rated answers that events are calibrated on, at least"
     )
-    subject_share: Share = Field(default=0.01, description="of the items may rest on one end user, or")
-    subject_items: Count = Field(default=20, description="this many items, whichever is more")
+    subject_share: Share = Field(default=0.01, description="maximum share of items from one end user")
+    subject_items: Count = Field(default=20, description="or this many items, if that is more")
     tenant_share: Share = Field(
-        default=0.2, description="of the items may come from one tenant, where there are six or more"
+        default=0.2, description="maximum share of items per tenant, from six tenants on"
     )
     probation_votes: Annotated[int, Field(ge=0)] = Field(
-        default=5, description="an end user with fewer events, or younger than a day, counts half"
+        default=5, description="end users with fewer events, or seen for under a day, have half weight"
     )
-    probation_items: Count = Field(default=5, description="may rest on an end user on probation")
+    probation_items: Count = Field(default=5, description="maximum items from an end user on probation")
     rate_anomaly_factor: Annotated[float, Field(ge=1)] = Field(
-        default=5.0, description="times what is usual in an hour, a day or a month is held back"
+        default=5.0, description="quarantine above this multiple of the usual hourly, daily or monthly rate"
     )
-    rate_anomaly_floor: Count = Field(default=30, description="events up to which no rate is an anomaly")
+    rate_anomaly_floor: Count = Field(default=30, description="no rate anomaly up to this many events")
     prompt_echo_share: Positive = Field(
-        default=0.5, description="of an answer repeats its prompt: held back; above 1: never"
+        default=0.5, description="quarantine answers that repeat more of their prompt; above 1: never"
     )
     resampling: Resampling | None = Field(
-        default=None, description="new answers to prompts that displeased; null: none are drawn"
+        default=None, description="new answers to disliked prompts; null: none"
     )

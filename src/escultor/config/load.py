@@ -1,4 +1,4 @@
-"""The whole file, and how it is read."""
+"""The configuration file: its sections and how it is read."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ from escultor.errors import ConfigError
 
 
 class ModelSection(Section):
-    path: str = Field(default="escultor-base", description="a directory, or escultor-base (in the package)")
+    path: str = Field(default="escultor-base", description="a folder, or escultor-base (in the package)")
 
 
 class StoreSection(Section):
-    url: str = Field(
-        default="escultor-store", description="a folder (SQLite), sqlite:///…, or postgresql://…"
-    )
+    url: str = Field(default="escultor-store", description="a folder (SQLite), sqlite:///…, postgresql://…")
 
 
 class Config(Section):
-    """The whole file. A file with only `sft:`, `dpo:` and `distillation:` is a config too."""
+    """The whole file; every section is optional."""
 
     store: StoreSection = StoreSection()
     model: ModelSection = ModelSection()
@@ -50,12 +48,12 @@ class Config(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose mappings hold each key once."""
+    """A YAML loader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise yaml.YAMLError(f"given twice: {', '.join(twice)} (line {node.start_mark.line + 1} on)")
+            raise yaml.YAMLError(f"duplicate keys: {', '.join(twice)} (from line {node.start_mark.line + 1})")
         return super().construct_mapping(node, deep)
 
 
@@ -63,7 +61,7 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
     """Read a YAML file (None: all defaults) and apply `section.key=value` overrides.
 
     Keys under an old name (`config/aliases.py`) are read, with one warning. Raises ConfigError naming the
-    file, the key, the nearest known key and what is allowed; all problems are gathered before refusing.
+    file, the key, the nearest known key and what is allowed, for all problems at once.
     """
     where, data, notes = "the configuration", {}, []
     if path is not None:
@@ -76,8 +74,8 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
 
 
 def load_policy(path: Path) -> Gate:
-    """Read a policy of the gate: a YAML file with the keys of `gate:`, or a whole configuration with that
-    section. Keys under an old name are read, with one warning. Raises ConfigError as `load_config` does."""
+    """Read a gate policy: a YAML file with the keys of `gate:`, or a whole configuration with that section.
+    Keys under an old name are read, with one warning. Raises ConfigError as `load_config` does."""
     data, notes = _read(path), []
     data = aliases.update_keys(data if "gate" in data else {"gate": data}, str(path), notes)
     aliases.warn(str(path), notes)
@@ -87,8 +85,8 @@ def load_policy(path: Path) -> Gate:
 def _read(path: Path) -> dict[str, Any]:
     data = _parsed(path)
     if not isinstance(data, dict | None):
-        raise ConfigError(f"{path} is no mapping of sections", type(data).__name__, list(Config.model_fields))
-    # `sft:` with nothing below
+        raise ConfigError(f"{path} is not a mapping", type(data).__name__, list(Config.model_fields))
+    # a section with no keys is `null`
     return {key: value for key, value in (data or {}).items() if value is not None}
 
 
@@ -121,7 +119,7 @@ def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
     except yaml.YAMLError as error:
         raise ConfigError("an override's value is not YAML", repr(text)) from error
     if isinstance(parsed, str) and _is_number(parsed):
-        parsed = float(parsed)  # YAML 1.1 reads 1e-5 as text; a person means the number
+        parsed = float(parsed)  # YAML 1.1 reads 1e-5 as text
     nested: dict[str, Any] = {keys[-1]: parsed}
     for key in reversed(keys[:-1]):
         nested = {key: nested}
@@ -132,7 +130,7 @@ def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
         section, updated = section.setdefault(key, {}), updated.get(key, {})
         if not isinstance(section, dict):
             raise ConfigError("an override goes below a plain value", repr(text), "section.key=value")
-    if last in updated:  # not there: the key was removed
+    if last in updated:  # absent: the key no longer exists
         section[last] = updated[last]
 
 
@@ -145,7 +143,7 @@ def _is_number(text: str) -> bool:
 
 
 def _problems(error: ValidationError) -> list[str]:
-    """One line per problem: the key, what was got, what is allowed or the nearest known key."""
+    """One line per problem: the key, the value, what is allowed or the nearest known key."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
@@ -170,20 +168,20 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
 
 
 def with_steps(config: Config, path: Path) -> Config:
-    """The configuration with the steps of a YAML list: names, or `name: {key: value}`, in their order.
+    """The configuration with curation steps from a YAML list: names, or `name: {key: value}`, in order.
 
     Steps and keys under an old name are read, with one warning. Raises ConfigError as `load_config` does.
     """
     data = _parsed(path)
     shape = "a list of steps, each a name or `name: {key: value}`"
     if not isinstance(data, list):
-        raise ConfigError(f"{path} is no list of steps", type(data).__name__, shape)
+        raise ConfigError(f"{path} is not a list of steps", type(data).__name__, shape)
     curation, notes = config.curation.model_dump(mode="json"), []
     curation["steps"] = []
     for step in data:
         settings = step if isinstance(step, dict) else {step: None} if isinstance(step, str) else {}
         if len(settings) != 1 or not all(isinstance(name, str) for name in settings):
-            raise ConfigError(f"{path} holds what is no step", repr(step), shape)
+            raise ConfigError(f"{path} contains an entry that is not a step", repr(step), shape)
         updated = aliases.update_keys({"curation": {**settings, "steps": list(settings)}}, str(path), notes)
         curation["steps"].extend(updated["curation"].pop("steps"))
         for name, values in updated["curation"].items():

@@ -15,58 +15,48 @@ class Lora(Section):
     rank: Count = Field(default=16, description="rank of the update")
     alpha: Positive = Field(default=32.0, description="the update is scaled by alpha / rank")
     targets: tuple[str, ...] = Field(default=(), description="module names; empty: all linear layers")
-    merge: bool = Field(
-        default=True,
-        description="also write a whole model; false: the adapter alone, which needs its base",
-    )
+    merge: bool = Field(default=True, description="write a merged model; false: only the adapter")
 
 
 class Training(Section):
-    """What every training section takes."""
+    """Keys of every training section."""
 
     learning_rate: Positive = Field(default=1e-5, description="peak learning rate")
-    epochs: Positive = Field(default=3, description="passes over the data; max_steps cuts it short")
-    max_steps: Count | None = Field(default=None, description="optimizer steps at most; null: epochs decide")
+    epochs: Positive = Field(default=3, description="passes over the data; max_steps may end them earlier")
+    max_steps: Count | None = Field(default=None, description="maximum optimizer steps; null: epochs decide")
     batch_size: Count = Field(default=32, description="examples per optimizer step")
     micro_batch_size: Count | None = Field(
-        default=None, description="examples per forward pass at most; null: as memory and length suit"
+        default=None, description="maximum examples per forward pass; null: chosen by memory and length"
     )
-    warmup_steps: Natural = Field(
-        default=100, description="steps of linear warm-up, at most a tenth of the run"
-    )
+    warmup_steps: Natural = Field(default=100, description="linear warm-up, at most a tenth of the run")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
         default="linear", description="after warm-up; wsd: flat, then linear to 0 in the last 40 %"
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="decoupled, matrices only")
     max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
-    max_length: Count = Field(
-        default=1024, description="tokens of a row; longer ones are handled as the card says"
-    )
+    max_length: Count = Field(default=1024, description="tokens; longer rows are handled as the card says")
     shuffle: bool = Field(default=True, description="a new order each epoch")
-    seed: Natural = Field(default=0, description="order, initialisation and sampling follow from it")
+    seed: Natural = Field(default=0, description="seed of order, initialisation and sampling")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="of matrix products; weights stay float32. auto: bfloat16 where it is fast",
+        description="dtype of matrix products; weights stay float32. auto: bfloat16 where it is fast",
     )
     optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(
         default="adamw",
         description="muon: Muon on hidden matrices, AdamW on the rest; adamw8bit: moments in a byte each",
     )
     lora: Lora | None = Field(default=None, description="null: full fine-tuning")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: a GPU where there is one"
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
     attention: Literal["auto", "dense", "segments", "flex"] = Field(
         default="auto",
-        description="to packed rows; auto: flex (FlexAttention) on a GPU, else segments; dense: any model",
+        description="for packed rows; auto: flex (FlexAttention) on a GPU, else segments; dense: any model",
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="layers are computed again backwards: less memory, a third more time"
+        default=False,
+        description="recompute activations in the backward pass: less memory, a third more time",
     )
-    activation_offload: bool = Field(
-        default=False, description="on a GPU: what the backward pass needs waits in the processor's memory"
-    )
-    compile: bool = Field(default=False, description="each layer by torch.compile; takes its time at first")
+    activation_offload: bool = Field(default=False, description="on a GPU: keep activations in CPU memory")
+    compile: bool = Field(default=False, description="torch.compile for each layer; the first steps are slow")
 
 
 class Pretrain(Training):
@@ -74,13 +64,9 @@ class Pretrain(Training):
     epochs: Positive = Field(default=1, description="passes over the data")
     batch_size: Count = Field(default=32, description="packed rows of max_length tokens per step")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(default="wsd", description="see sft")
-    max_length: Count = Field(
-        default=384, description="tokens of a packed row; a longer document is cut into windows"
-    )
+    max_length: Count = Field(default=384, description="tokens of a packed row; longer documents are cut")
     optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(default="muon", description="see sft")
-    vocabulary: Annotated[int, Field(ge=300)] = Field(
-        default=4096, description="tokens of the byte-level BPE"
-    )
+    vocabulary: Annotated[int, Field(ge=300)] = Field(default=4096, description="size of the byte-level BPE")
     hidden_size: Count = Field(default=192, description="width")
     layers: Count = Field(default=8, description="depth")
     heads: Count = Field(default=3, description="attention heads; divides hidden_size")
@@ -117,10 +103,10 @@ class Dpo(Training):
     beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
     length_normalised: bool = Field(default=False, description="log-ratios per token instead of their sum")
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        default=0.0, description="of pairs that carry none: share of labels the wrong way round"
+        default=0.0, description="share of flipped labels, for pairs without a rate of their own"
     )
     nll_weight: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="adds this times the chosen answer's nll per token (RPO)"
+        default=0.0, description="weight of the chosen answer's NLL per token, added to the loss (RPO)"
     )
 
     @property
@@ -131,35 +117,31 @@ class Dpo(Training):
     def _every_knob_acts(self) -> Dpo:
         if self.flip_rate and not self.takes_flip_rate:
             raise ValueError(
-                f"flip_rate has no effect with loss {self.loss}; take robust or cdpo, or leave it out"
+                f"flip_rate has no effect with loss {self.loss}; use robust or cdpo, or leave it out"
             )
         return self
 
 
 class Kto(Training):
-    """Unpaired verdicts (thumbs): {prompt, completion, label}."""
+    """Unpaired examples (thumbs): {prompt, completion, label}."""
 
     learning_rate: Positive = Field(default=5e-6, description="peak learning rate")
-    epochs: Positive = Field(default=1, description="passes over the verdicts")
+    epochs: Positive = Field(default=1, description="passes over the examples")
     batch_size: Annotated[int, Field(ge=2)] = Field(
-        default=32, description="verdicts per optimizer step; the divergence is measured over a step"
+        default=32, description="examples per optimizer step; the KL term is estimated over a step"
     )
     beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
-    desirable_weight: Positive = Field(default=1.0, description="of a good answer")
-    undesirable_weight: Positive = Field(default=1.0, description="of a bad answer")
+    desirable_weight: Positive = Field(default=1.0, description="weight of desirable examples")
+    undesirable_weight: Positive = Field(default=1.0, description="weight of undesirable examples")
 
 
 class Distillation(Training):
     learning_rate: Positive = Field(default=2e-5, description="peak learning rate")
     epochs: Positive = Field(default=10, description="passes over the data")
-    temperature: Positive = Field(default=2.0, description="softens teacher and student alike")
+    temperature: Positive = Field(default=2.0, description="softmax temperature of teacher and student")
     alpha: Share = Field(default=0.7, description="alpha * T^2 * KL + (1 - alpha) * cross-entropy")
-    prompt_weight: Share = Field(
-        default=0.0, description="weight of the prompt's tokens; the response's is 1"
-    )
-    layers: tuple[Natural, ...] = Field(
-        default=(), description="the teacher's layers kept; empty: first and last"
-    )
+    prompt_weight: Share = Field(default=0.0, description="weight of prompt tokens; a response token has 1")
+    layers: tuple[Natural, ...] = Field(default=(), description="teacher layers kept; empty: first and last")
     intermediate_size: Count | None = Field(
-        default=None, description="feed-forward neurons kept, by weight norm; null: all"
+        default=None, description="feed-forward neurons kept in the student, by weight norm; null: all"
     )
