@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +13,17 @@ import numpy as np
 
 from escultor.config.curation import Curation, Split
 from escultor.data.jsonl_rows import RowKind
-from escultor.datasets.disk.columns import row_windows, selected_rows
-from escultor.datasets.disk.lowest_keys import bounds, sortable
+from escultor.datasets.disk.columns import bounds, row_windows, select, selected_rows, sortable
 from escultor.datasets.disk.rows_on_disk import RowsHandle, RowsOnDisk
 from escultor.datasets.held_out import HeldOutGuard, prompt_of
 from escultor.datasets.rows import CurationRow, prompt_part, read_line, write_line
-from escultor.datasets.similarity.clusters import merge_clusters, resolve_roots
 from escultor.datasets.similarity.exact_duplicates import equal_pairs, name_hashes
 from escultor.datasets.similarity.near_duplicates import (
     SimilarityChecker,
     band_hashes,
     bands_for,
+    merge_clusters,
+    resolve_roots,
     similar_pairs,
 )
 from escultor.datasets.similarity.normalization import mix64
@@ -78,17 +78,12 @@ def split_rows(rows: RowsOnDisk, mask: np.ndarray, settings: Split, pool: Proces
     held = _draw(rows, mask, settings, cluster)
     left_out = _whole_clusters(held, mask, cluster)
     if rows.has(HELD_OUT):
-        before = rows.column(HELD_OUT)
-        for window in row_windows(len(mask)):
-            left_out[window] |= before[window] & mask[window]
+        left_out |= select(mask, lambda window: rows.column(HELD_OUT)[window])
     left_out &= ~held
-    is_root = (
-        (cluster[window][mask[window]], selected_rows(mask, window)) for window in row_windows(len(mask))
-    )
     manifest = {
         "by": settings.by,
         "held_out": share(held, mask),
-        "clusters": sum(int((roots == numbers).sum()) for roots, numbers in is_root),
+        "clusters": int(np.count_nonzero(_roots(cluster, mask))),
         LEFT_OUT: int(np.count_nonzero(left_out)),
     }
     return SplitSides(mask & ~held & ~left_out, held, left_out, manifest)
@@ -109,14 +104,17 @@ def share(part: np.ndarray, mask: np.ndarray) -> float:
     return int(np.count_nonzero(part)) / int(np.count_nonzero(mask))
 
 
+def _roots(cluster: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(rows,) the rows of a mask that are the first of their cluster."""
+    return select(mask, lambda window: cluster[window] == np.arange(window.start, window.stop))
+
+
 def _whole_clusters(part: np.ndarray, mask: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     """(rows,) the rows of a mask whose cluster has a row in `part`."""
-    chosen, rows = np.zeros(len(mask), dtype=bool), np.zeros(len(mask), dtype=bool)
+    chosen = np.zeros(len(mask), dtype=bool)
     for window in row_windows(len(mask)):
         chosen[cluster[window][part[window]]] = True
-    for window in row_windows(len(mask)):
-        rows[window] = chosen[cluster[window]] & mask[window]
-    return rows
+    return select(mask, lambda window: chosen[cluster[window]])
 
 
 def _draw(rows: RowsOnDisk, mask: np.ndarray, settings: Split, cluster: np.ndarray) -> np.ndarray:
@@ -129,36 +127,31 @@ def _draw(rows: RowsOnDisk, mask: np.ndarray, settings: Split, cluster: np.ndarr
             got = f"{unknown:,} rows without `time`"
             raise DataError("rows cannot be split by time", got, "`time` in every row", "split by prompt")
         rank = int((count - 1) * (1 - settings.held_out))  # the quantile, never a time between two rows
-        return _above(lambda window: sortable(time[window][mask[window]]), mask, rank)
+        return _above(lambda window: sortable(time[window]), mask, rank)
     if settings.by == "subject":
         # Subjects in the order of their hash until the share is reached: their sizes differ too much to draw
         # each one independently.
         subject, rank = rows.column("subject"), math.ceil(settings.held_out * count) - 1
-        held = mask & ~_above(lambda window: subject[window][mask[window]], mask, rank)
+        held = mask & ~_above(subject.__getitem__, mask, rank)
         if np.array_equal(held, mask):
             subjects = count - sum(map(len, equal_pairs([subject], mask, rows.folder)))
             got = f"{subjects:,} subjects, the last one too large to leave anything"
             raise DataError("rows cannot be split by subject", got, "smaller subjects", "split by prompt")
         return held
     # A cluster is drawn by content, so that other rows do not change its side.
-    tie, drawn = rows.column("tie"), np.zeros(len(mask), dtype=bool)
-    for window in row_windows(len(mask)):
-        drawn[window] = (tie[window] < np.uint64(settings.held_out * 2**64)) & mask[window]
-    return _whole_clusters(drawn, mask, cluster)
+    tie, limit = rows.column("tie"), np.uint64(settings.held_out * 2**64)
+    return _whole_clusters(select(mask, lambda window: tie[window] < limit), mask, cluster)
 
 
 def _above(key: Callable[[slice], np.ndarray], mask: np.ndarray, rank: int) -> np.ndarray:
     """(rows,) the rows of a mask whose key is greater than that of the row of this rank, from 0."""
 
     def keyed(window: slice) -> tuple[np.ndarray, np.ndarray]:
-        keys = key(window)[None]
-        return np.zeros(keys.shape[1], dtype=np.int64), keys
+        keys = key(window)[mask[window]]
+        return np.zeros(len(keys), dtype=np.int64), keys[None]
 
     bound = bounds(keyed, len(mask), 1, np.asarray([rank + 1]))[0][0, 0]
-    above = np.zeros(len(mask), dtype=bool)
-    for window in row_windows(len(mask)):
-        above[window][mask[window]] = key(window) > bound
-    return above
+    return select(mask, lambda window: key(window) > bound)
 
 
 def prompt_clusters(rows: RowsOnDisk, mask: np.ndarray, threshold: float, pool: ProcessPool) -> np.ndarray:
@@ -167,11 +160,7 @@ def prompt_clusters(rows: RowsOnDisk, mask: np.ndarray, threshold: float, pool: 
     # Equal prompts have equal bands: one of each is compared.
     for pairs in equal_pairs([rows.column("prompt")], mask, rows.folder):
         root[pairs[:, 1]] = pairs[:, 0]
-    distinct = np.zeros(len(mask), dtype=bool)
-    for window in row_windows(len(mask)):
-        numbers = selected_rows(mask, window)
-        distinct[numbers] = root[window][mask[window]] == numbers
-    checker = SimilarityChecker(rows.handle(), pool, prompt_part)
+    distinct, checker = _roots(root, mask), SimilarityChecker(rows.handle(), pool, prompt_part)
     for pairs in similar_pairs(rows.columns("prompt bands"), distinct, threshold, checker, collapse=False):
         merge_clusters(root, pairs)
     resolve_roots(root)
@@ -192,25 +181,17 @@ def drop_held_out_prompts(rows: RowsHandle, sides: SplitSides, pool: ProcessPool
         for window in row_windows(rows.rows):
             file.writelines(write_line(row) for row in rows.read(selected_rows(sides.held_out, window)))
     refused = np.zeros(rows.rows, dtype=bool)
-    for numbers in pool.map(_refused_rows, _guard_tasks(rows, path, sides.train)):
+    batches = (
+        (rows, path, numbers[start : start + BATCH])
+        for numbers in (selected_rows(sides.train, window) for window in row_windows(rows.rows))
+        for start in range(0, len(numbers), BATCH)
+    )
+    for numbers in pool.map(_refused_rows, batches):
         refused[numbers] = True
     path.unlink()
-    left_out = sides.manifest[LEFT_OUT] + int(np.count_nonzero(refused))
-    return SplitSides(
-        sides.train & ~refused,
-        sides.held_out,
-        sides.left_out | refused,
-        sides.manifest | {LEFT_OUT: left_out},
-    )
-
-
-def _guard_tasks(
-    rows: RowsHandle, path: Path, train: np.ndarray
-) -> Iterator[tuple[RowsHandle, Path, np.ndarray]]:
-    for window in row_windows(len(train)):
-        numbers = selected_rows(train, window)
-        for start in range(0, len(numbers), BATCH):
-            yield rows, path, numbers[start : start + BATCH]
+    manifest = sides.manifest | {LEFT_OUT: sides.manifest[LEFT_OUT] + int(np.count_nonzero(refused))}
+    train, left_out = sides.train & ~refused, sides.left_out | refused
+    return SplitSides(train, sides.held_out, left_out, manifest)
 
 
 def _refused_rows(shared: Any, task: tuple[RowsHandle, Path, np.ndarray]) -> np.ndarray:

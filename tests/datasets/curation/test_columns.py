@@ -8,11 +8,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from escultor.datasets.disk import columns
-from escultor.datasets.disk.columns import Column, count_codes, first_rows, partition_by_key
-from escultor.datasets.disk.lowest_keys import lowest, sortable
-from escultor.datasets.similarity.clusters import merge_clusters, resolve_roots
+from escultor.datasets.disk.columns import Column, count_codes, first_rows, lowest, partition_by_key, sortable
 from escultor.datasets.similarity.exact_duplicates import equal_pairs
-from escultor.datasets.similarity.near_duplicates import candidate_pairs, candidates_by_partition
+from escultor.datasets.similarity.near_duplicates import (
+    candidate_pairs,
+    candidates_by_partition,
+    merge_clusters,
+    resolve_roots,
+)
 from escultor.datasets.similarity.normalization import mix64
 
 SEEDS = st.integers(0, 2**32 - 1)

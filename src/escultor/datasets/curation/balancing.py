@@ -9,8 +9,7 @@ import numpy as np
 
 from escultor.config.curation import Balance
 from escultor.datasets.balance import allocate, count_values, dominant_value, missing_values, watched_labels
-from escultor.datasets.disk.columns import Numbers, count_codes, row_windows
-from escultor.datasets.disk.lowest_keys import lowest, sortable
+from escultor.datasets.disk.columns import Numbers, count_codes, lowest, row_windows, sortable
 from escultor.datasets.joint_balance import LabelCell, allocate_jointly
 
 CodedLabel = tuple[Numbers, Sequence[str]]  # (rows,) codes of a label, and the value of each code

@@ -1,13 +1,13 @@
-"""Columns of numbers on disk, one entry a row, read a window of rows at a time or grouped by equal keys.
+"""Columns of numbers on disk, one entry a row, read a window at a time; rows grouped or selected by key.
 
 Files are read and not kept mapped: mapped pages would count as memory of the process that touched them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TypeAlias
@@ -15,6 +15,7 @@ from typing import IO, TypeAlias
 import numpy as np
 
 WINDOW_ROWS = 1 << 16  # rows read or sorted at once, about
+_DIGIT_BITS = 8  # of a key, in one round of radix selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,18 @@ def selected_rows(mask: np.ndarray, window: slice) -> np.ndarray:
     return np.flatnonzero(mask[window]) + window.start
 
 
+def select(mask: np.ndarray, is_chosen: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """(rows,) the rows of a mask (rows,) that are chosen, decided a window of rows at a time."""
+    chosen = np.zeros(len(mask), dtype=bool)
+    for window in row_windows(len(mask)):
+        chosen[window] = is_chosen(window) & mask[window]
+    return chosen
+
+
 def first_rows(mask: np.ndarray, count: int) -> np.ndarray:
     """The lowest row numbers in a mask (rows,), at most `count`."""
-    numbers = np.empty(0, dtype=np.int64)
-    for window in row_windows(len(mask)):
-        if len(numbers) >= count:
-            break
-        numbers = np.concatenate([numbers, selected_rows(mask, window)])
-    return numbers[:count]
+    numbers = chain.from_iterable(selected_rows(mask, window) for window in row_windows(len(mask)))
+    return np.fromiter(islice(numbers, count), dtype=np.int64)
 
 
 def count_codes(codes: Numbers, mask: np.ndarray, size: int) -> np.ndarray:
@@ -141,3 +146,75 @@ def _write_partitions(
             file.write(block[start : start + counts[partition]].tobytes())
             start += counts[partition]
         next_free += counts
+
+
+# --- rows with the lowest keys ------------------------------------------------------------------
+
+# For a window of rows, the group (m,) of each row that takes part, and its key (words, m) of uint64 words,
+# the first the most significant.
+Keyed = Callable[[slice], tuple[np.ndarray, np.ndarray]]
+
+
+def sortable(values: np.ndarray) -> np.ndarray:
+    """(n,) uint64 that order as the floats (n,) do, none of which is not-a-number.
+
+    The bits of a positive IEEE 754 number order as the number itself once the sign bit is set; those of a
+    negative one order in reverse, which inverting all of them undoes.
+    """
+    bits = (values + 0.0).view(np.uint64)  # −0 becomes 0
+    top = np.uint64(1 << 63)
+    return np.where(bits & top, ~bits, bits | top)
+
+
+def bounds(keyed: Keyed, rows: int, words: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each group the greatest of its `wanted` (g,) lowest keys, (words, g), and how many rows with
+    exactly that key belong to them, (g,). Each group has at least `wanted` rows, and at least 1 is wanted.
+
+    Radix selection (MSD): let k be the rank wanted in a group. One scan counts, among the rows whose key
+    agrees with the bound in all digits known so far, how many have each value d of the next 8-bit digit.
+    The digit of the bound is the smallest d with count(digits ≤ d) ≥ k, and k drops by count(digits < d):
+    those rows are below the bound for certain. After all 8 · words digits the bound is exact and k is the
+    number of rows equal to it that are still wanted. Memory is 256 counters a group, whatever the rows.
+    """
+    bound = np.zeros((words, len(wanted)), dtype=np.uint64)
+    rank = wanted.astype(np.int64)
+    for word in range(words):
+        for shift in range(64 - _DIGIT_BITS, -1, -_DIGIT_BITS):
+            counts = np.zeros((len(wanted), 1 << _DIGIT_BITS), dtype=np.int64)
+            for window in row_windows(rows):
+                group, key = keyed(window)
+                agrees = np.ones(len(group), dtype=bool)  # with the bound, in the digits known so far
+                for earlier in range(word):
+                    agrees &= key[earlier] == bound[earlier][group]
+                # XOR clears the known digits where they agree: what is left is the next digit alone.
+                digits = (key[word] ^ bound[word][group]) >> np.uint64(shift)
+                agrees &= digits < 1 << _DIGIT_BITS
+                cell = group[agrees] << _DIGIT_BITS | digits[agrees].astype(np.int64)
+                counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
+            below = np.cumsum(counts, axis=1)  # (g, 256)
+            digit = (below < rank[:, None]).sum(1)
+            rank -= np.where(digit, below[np.arange(len(wanted)), digit - 1], 0)
+            bound[word] |= digit.astype(np.uint64) << np.uint64(shift)
+    return bound, rank
+
+
+def lowest(keyed: Keyed, mask: np.ndarray, words: int, wanted: np.ndarray) -> np.ndarray:
+    """(rows,) for each group its `wanted` (g,) rows with the lowest keys; of equal keys the first rows.
+    `keyed` yields the rows of the mask (rows,)."""
+    bound, left = bounds(keyed, len(mask), words, np.maximum(wanted, 1))
+    chosen = np.zeros(len(mask), dtype=bool)
+    for window in row_windows(len(mask)):
+        group, key = keyed(window)
+        below, equal = np.zeros(len(group), dtype=bool), np.ones(len(group), dtype=bool)
+        for word in range(words):
+            below |= equal & (key[word] < bound[word][group])
+            equal &= key[word] == bound[word][group]
+        ties = np.flatnonzero(equal)
+        ties = ties[np.argsort(group[ties], kind="stable")]
+        tied_group = group[ties]
+        counts = np.bincount(tied_group, minlength=len(wanted))
+        rank = np.arange(len(ties)) - np.repeat(np.cumsum(counts) - counts, counts)
+        below[ties[rank < left[tied_group]]] = True
+        left = np.maximum(0, left - counts)
+        chosen[window][mask[window]] = below & (wanted[group] > 0)
+    return chosen

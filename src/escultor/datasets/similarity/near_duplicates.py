@@ -16,10 +16,9 @@ import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.data.jsonl_rows import TrainingItem
-from escultor.datasets.disk.columns import Numbers, partition_by_key, row_windows, selected_rows
+from escultor.datasets.disk.columns import Numbers, partition_by_key, row_windows, select, selected_rows
 from escultor.datasets.disk.rows_on_disk import RowsHandle
 from escultor.datasets.rows import CurationRow, RowPart, text_parts
-from escultor.datasets.similarity.clusters import resolve_roots
 from escultor.datasets.similarity.normalization import Hashes, jaccard, mix64, shingle_sets, shingles
 from escultor.process_pool import ProcessPool
 
@@ -43,7 +42,7 @@ def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
 
 def band_hashes(rows: Sequence[Sequence[RowPart]], bands: int, width: int) -> np.ndarray:
     """(rows, bands) uint64: equal in a band with probability (Jaccard similarity of shingles) ** width."""
-    batches = [_bands(rows[start : start + BATCH], bands, width) for start in range(0, len(rows), BATCH)]
+    batches = (_bands(rows[start : start + BATCH], bands, width) for start in range(0, len(rows), BATCH))
     return np.concatenate([np.empty((0, bands), dtype=np.uint64), *batches])
 
 
@@ -79,11 +78,6 @@ class SimilarityChecker:
     rows: RowsHandle
     pool: ProcessPool
     parts: Callable[[TrainingItem], Sequence[RowPart]]
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder for temporary files."""
-        return self.rows.folder
 
     def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
         """Of pairs (m, 2) of row numbers, those whose actual Jaccard similarity reaches the threshold."""
@@ -197,7 +191,7 @@ def similar_pairs(
     tried, mask = _TriedPairs(), mask.copy()
     for column in bands:
         collapsed = np.zeros(len(mask), dtype=bool)
-        new = map(tried.new, candidates_by_partition(column, mask, checker.folder))
+        new = map(tried.new, candidates_by_partition(column, mask, checker.rows.folder))
         for pairs in checker.similar(new, threshold):
             yield pairs
             collapsed[pairs[:, 1]] = collapse
@@ -225,9 +219,7 @@ def drop_near_duplicates(
     for pairs in similar_pairs(bands, mask, threshold, checker, collapse=True):
         np.minimum.at(root, pairs[:, 1], pairs[:, 0].astype(np.uint32))
         dropped[pairs[:, 1]] = True
-    chained = np.zeros(len(mask), dtype=bool)
-    for window in row_windows(len(mask)):
-        chained[window] = dropped[root[window]]
+    chained = select(mask, lambda window: dropped[root[window]])
     resolve_roots(root)
     dropped &= ~chained
     numbers = (selected_rows(chained, window) for window in row_windows(len(mask)))
@@ -235,3 +227,29 @@ def drop_near_duplicates(
     for pairs in checker.similar(ends, threshold):
         dropped[pairs[:, 1]] = True
     return {"near duplicate": dropped}
+
+
+# --- clusters -----------------------------------------------------------------------------------
+# A disjoint-set forest over row numbers: `root` links each row to an earlier one; the lowest row of a
+# cluster is its root, linked to itself.
+
+
+def resolve_roots(root: np.ndarray) -> None:
+    """Replace each row's link (rows,) to an earlier row, or to itself, by the end of its chain of links."""
+    for window in row_windows(len(root)):
+        # Pointer doubling: each round follows twice as many links.
+        while ((further := root[root[window]]) != root[window]).any():
+            root[window] = further
+
+
+def merge_clusters(root: np.ndarray, pairs: np.ndarray) -> None:
+    """Merge the clusters of the two rows of each pair (m, 2): the greater root is linked to the lesser."""
+    while len(pairs):
+        ends = root[pairs]
+        while ((further := root[ends]) != ends).any():
+            ends = further
+        pairs = np.sort(ends[ends[:, 0] != ends[:, 1]].astype(np.int64), axis=1)
+        np.minimum.at(root, pairs[:, 1], pairs[:, 0].astype(np.uint32))
+        linked = np.unique(pairs)
+        while ((further := root[root[linked]]) != root[linked]).any():
+            root[linked] = further
