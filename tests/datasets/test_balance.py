@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.config.curation import Balance
-from escultor.datasets.balance import allocate, apportion, dominant_value
-from escultor.datasets.curation.balancing import choose_balanced
-from escultor.datasets.joint_balance import allocate_jointly
+from escultor.datasets.balance import allocate, allocate_jointly, apportion
+from escultor.datasets.curation.balancing import choose_balanced, dominant_value
 from escultor.errors import DataError
 
 NAMES = ["a", "b", "c", "d", "e"]

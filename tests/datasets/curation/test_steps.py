@@ -5,9 +5,8 @@ from curate_rows import row, text
 
 from escultor.config.curation import Curation
 from escultor.datasets.curation.contamination import decontaminate, index_texts
-from escultor.datasets.curation.filters import language, length, repetition
+from escultor.datasets.curation.filters import damage, language, length, repetition
 from escultor.datasets.curation.labels import STYLES, band_of, style_of
-from escultor.datasets.curation.text_repair import damage
 from escultor.datasets.rows import Dropped, full_text, parse_row, read_line, target_text, write_line
 
 PLAIN = Curation()

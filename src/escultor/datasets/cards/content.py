@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import Curation
-from escultor.datasets.curation.diversity import LabelTally, diversity_of
+from escultor.datasets.curation.labels import LabelTally, diversity_of
 from escultor.datasets.curation.pipeline import Curated
 from escultor.datasets.curation.quality import QualityModel, default_model, feature_table
 from escultor.datasets.rows import CurationRow, full_text, target_text

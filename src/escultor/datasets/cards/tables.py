@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from escultor.datasets.cards.feedback_section import feedback_lines, feedback_tables
-from escultor.datasets.curation.diversity import LabelDiversity
+from escultor.datasets.curation.labels import LabelDiversity
 from escultor.datasets.splits import LEFT_OUT
 
 MAX_VALUES = 20  # of a label that are shown

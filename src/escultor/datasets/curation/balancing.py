@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from escultor.config.curation import Balance
-from escultor.datasets.balance import allocate, count_values, dominant_value, missing_values, watched_labels
+from escultor.datasets.balance import REST, LabelCell, allocate, allocate_jointly
+from escultor.datasets.curation.labels import UNLABELLED
 from escultor.datasets.disk.columns import Numbers, count_codes, lowest, row_windows, sortable
-from escultor.datasets.joint_balance import LabelCell, allocate_jointly
+from escultor.errors import DataError
 
 CodedLabel = tuple[Numbers, Sequence[str]]  # (rows,) codes of a label, and the value of each code
+WATCHED = ("domain", "purpose")
 
 
 def choose_balanced(
@@ -26,24 +28,21 @@ def choose_balanced(
     warnings: list[str] = []
     if settings.targets:
         targeted = [labels[label] for label in settings.targets]
-        for (label, targets), (codes, names) in zip(settings.targets.items(), targeted, strict=True):
-            counts = count_values(count_codes(codes, mask, len(names)), names)
-            warnings += missing_values(label, counts, targets)
+        for (label, targets), coded in zip(settings.targets.items(), targeted, strict=True):
+            warnings += missing_values(label, count_values(coded, mask), targets)
         cells, supply = _cells(targeted, mask)
         if cells:
             counts = _allocate(dict(zip(cells.values(), supply, strict=True)), settings)
-            kept = _best(
-                targeted,
-                cells=cells,
-                counts=[counts[cell] for cell in cells.values()],
-                score=score,
-                tie=tie,
-                mask=mask,
-            )
+            known, wanted = np.asarray(list(cells)), np.asarray([counts[cell] for cell in cells.values()])
+
+            def keyed(window: slice) -> tuple[np.ndarray, np.ndarray]:
+                in_mask = mask[window]
+                key = np.stack([sortable(-score[window][in_mask]), tie[window][in_mask]])  # (2, m)
+                return np.searchsorted(known, _cell_numbers(targeted, window, mask)), key
+
+            kept = lowest(keyed, mask, 2, wanted)
     for label in watched_labels(settings):
-        codes, names = labels[label]
-        counts = count_values(count_codes(codes, kept, len(names)), names)
-        warnings += dominant_value(label, counts, settings.warn_above)
+        warnings += dominant_value(label, count_values(labels[label], kept), settings.warn_above)
     return kept, warnings
 
 
@@ -81,20 +80,44 @@ def _cells(labels: Sequence[CodedLabel], mask: np.ndarray) -> tuple[dict[int, La
     return cells, [rows[number] for number in cells]
 
 
-def _best(
-    labels: Sequence[CodedLabel],
-    cells: Mapping[int, LabelCell],
-    counts: Sequence[int],
-    score: Numbers,
-    tie: Numbers,
-    mask: np.ndarray,
-) -> np.ndarray:
-    """(rows,) the best-scored rows of each cell, as many as `counts` says."""
-    known = np.asarray(list(cells))
+# --- warnings -----------------------------------------------------------------------------------
 
-    def keyed(window: slice) -> tuple[np.ndarray, np.ndarray]:
-        in_mask = mask[window]
-        key = np.stack([sortable(-score[window][in_mask]), tie[window][in_mask]])  # (2, m)
-        return np.searchsorted(known, _cell_numbers(labels, window, mask)), key
 
-    return lowest(keyed, mask, 2, np.asarray(counts))
+def count_values(label: CodedLabel, mask: np.ndarray) -> dict[str, int]:
+    """Rows of a mask (rows,) by value of a label, sorted by value."""
+    codes, names = label
+    counts = count_codes(codes, mask, len(names)).tolist()
+    return {name: n for name, n in sorted(zip(names, counts, strict=True)) if n}
+
+
+def watched_labels(settings: Balance) -> tuple[str, ...]:
+    """The labels whose balance is checked: those with targets, domain and purpose."""
+    return tuple(dict.fromkeys((*settings.targets, *WATCHED)))
+
+
+def missing_values(label: str, counts: Mapping[str, int], targets: Mapping[str, float]) -> list[str]:
+    """A warning for each target value without a row. Raises DataError if no target value has one."""
+    if not set(counts) & set(targets) and REST not in targets:
+        raise DataError(
+            f"no row has a {label} that is wanted",
+            ", ".join(sorted(counts)) or "no rows",
+            ", ".join(targets),
+            "correct balance.targets, or give the rows labels",
+        )
+    return [
+        f"no row of {label} {name}, of which {share:.0%} were wanted"
+        for name, share in targets.items()
+        if name != REST and name not in counts
+    ]
+
+
+def dominant_value(label: str, counts: Mapping[str, int], limit: float) -> list[str]:
+    """A warning if one value has a larger share of the rows than the limit."""
+    total = sum(counts.values())
+    name, most = max(Counter(counts).items(), key=lambda pair: (pair[1], pair[0]), default=("", 0))
+    if not total or round(most / total, 2) <= limit or (len(counts) == 1 and name == UNLABELLED):
+        return []
+    if name == UNLABELLED:
+        return [f"{most / total:.0%} of the rows have no {label}: their balance is unknown"]
+    kind = f"{label} " if label != "domain" else ""
+    return [f"{most / total:.0%} {kind}{name}: the model will be good at {kind}{name} and worse elsewhere"]

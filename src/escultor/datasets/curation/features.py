@@ -1,15 +1,19 @@
-"""The features of the quality score: named, cheap and readable numbers of a row."""
+"""The features of the quality score: named, readable numbers of a row; the step that measures perplexity."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
+from escultor.config.curation import Curation
 from escultor.datasets.curation.filters import repeated_share
-from escultor.datasets.rows import CurationRow, prompt_text, target_text
+from escultor.datasets.rows import CurationRow, Dropped, prompt_text, target_text
 from escultor.datasets.similarity.normalization import words_of
-from escultor.types import Document
+from escultor.types import Document, Example
 
 _STOP_WORDS = (
     "a about all an and any are as at be been but by can could did do does for from had has have he her "
@@ -69,3 +73,46 @@ def features_of(row: CurationRow) -> dict[str, float]:
     if PERPLEXITY in row.figures:
         features[PERPLEXITY] = row.figures[PERPLEXITY]
     return features
+
+
+# --- perplexity ---------------------------------------------------------------------------------
+
+
+@cache
+def _model(name: str) -> Any:
+    from escultor.model.load import load
+
+    return load(name)
+
+
+def perplexity(rows: list[CurationRow], settings: Curation) -> list[CurationRow | Dropped]:
+    """Rows with the figure `bits per byte`. Documents are read in windows of the model's context; other rows
+    longer than the context get no figure, which the score treats as the mean."""
+    from escultor.batching.rows import document_rows, example_rows
+    from escultor.batching.teacher import nll_by_row
+    from escultor.model.loaded import NO_LIMIT, context_length
+
+    loaded = _model(settings.perplexity.model)
+    context = context_length(loaded.model) or NO_LIMIT
+    nats: defaultdict[str, float] = defaultdict(float)  # by the number of the row
+    for start in range(0, len(rows), settings.perplexity.batch_size):
+        batch = rows[start : start + settings.perplexity.batch_size]
+        items: list[Any] = [_target(row, str(number)) for number, row in enumerate(batch, start)]
+        make_rows = document_rows if isinstance(items[0], Document) else example_rows
+        token_rows = make_rows(items, loaded.chat, context, Counter())
+        if token_rows:
+            for each, nll in zip(token_rows, nll_by_row(loaded.model, token_rows, "auto"), strict=True):
+                nats[each.id.partition(":")[0]] += float(nll)
+    scored: list[CurationRow | Dropped] = list(rows)
+    for number, nll in nats.items():
+        row = rows[int(number)]
+        bits = nll / math.log(2) / max(1, len(target_text(row.item).encode()))
+        scored[int(number)] = row.with_figure(PERPLEXITY, bits)
+    return scored
+
+
+def _target(row: CurationRow, id: str) -> Document | Example:
+    item = row.item
+    if isinstance(item, Document):
+        return Document(id, item.text, item.origin)
+    return Example(id, item.prompt, target_text(item), item.origin)

@@ -1,13 +1,16 @@
-"""Labels of a row by fixed rules: style, length band, domain and purpose."""
+"""Labels of a row by fixed rules (style, length band, domain, purpose), and the diversity of their values."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from escultor.datasets.balance import UNLABELLED
+from escultor.config.curation import Diversity
 from escultor.datasets.rows import CurationRow, target_text
 from escultor.types import Document
 
@@ -15,6 +18,8 @@ STYLES = ("structured", "code", "math", "dialogue", "list", "brief", "instructio
 BANDS = ((16, "1-16 words"), (64, "17-64 words"), (256, "65-256 words"), (1024, "257-1024 words"))
 LONGEST = "over 1024 words"
 LABELS = ("domain", "purpose", "style", "length")
+UNLABELLED = "unlabelled"
+LabelTally = dict[str, Counter[str]]  # rows by value, by label
 
 BRIEF_WORDS = 12
 _CODE_LINE = re.compile(r"^\s*(?:def |class |import |from \w+ import |return\b|>>> |[^\n]*[;{}]\s*$)", re.M)
@@ -33,11 +38,11 @@ def with_labels(row: CurationRow) -> CurationRow:
     """A copy of the row with every label of `LABELS`; labels it already has stay."""
     labels = {**_stated_labels(row), **row.labels}
     text = target_text(row.item)
-    turns = 1 if isinstance(row.item, Document) else len(row.item.prompt)
-    labels.setdefault("style", style_of(text, turns))
+    if "style" not in labels:
+        labels["style"] = style_of(text, 1 if isinstance(row.item, Document) else len(row.item.prompt))
     labels.setdefault("length", band_of(len(text.split())))
-    labels.setdefault("domain", UNLABELLED)
-    labels.setdefault("purpose", UNLABELLED)
+    for name in ("domain", "purpose"):
+        labels.setdefault(name, UNLABELLED)
     return replace(row, labels=labels)
 
 
@@ -55,9 +60,8 @@ def style_of(text: str, turns: int = 1) -> str:
     """
     stripped = text.strip()
     lines = stripped.count("\n") + 1
-    if stripped[:1] in "{[" and stripped[-1:] in "}]" and stripped:
-        return "structured"
-    if stripped.count("|") >= 6 and stripped[:1] == "|":
+    is_json = bool(stripped) and stripped[0] in "{[" and stripped[-1] in "}]"
+    if is_json or (stripped[:1] == "|" and stripped.count("|") >= 6):
         return "structured"
     if "```" in stripped or len(_CODE_LINE.findall(stripped)) >= max(1, 0.3 * lines):
         return "code"
@@ -88,3 +92,48 @@ def _stated_labels(row: CurationRow) -> dict[str, str]:
         return {}
     flat = {**data, **{k: v for part in data.values() if isinstance(part, dict) for k, v in part.items()}}
     return {k: flat[k] for k in ("domain", "purpose") if isinstance(flat.get(k), str) and flat[k]}
+
+
+# --- diversity ----------------------------------------------------------------------------------
+
+
+def empty_tally() -> LabelTally:
+    """The tally of no rows."""
+    return {name: Counter() for name in LABELS}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelDiversity:
+    """The diversity of one label of a set of rows."""
+
+    label: str
+    values: int  # distinct ones, without unlabelled rows
+    entropy: float  # bits
+    evenness: float  # entropy over that of as many equal shares; 1 for a single value
+    missing: int  # values fewer than a diverse dataset has
+    largest: str
+    largest_share: float
+
+
+def label_diversity(label: str, counts: Mapping[str, int], target: int | None) -> LabelDiversity:
+    """The diversity of a label by its rows by value. Unlabelled rows count in the shares, not as a value."""
+    total = sum(counts.values())
+    shares = [n / total for n in counts.values() if n]
+    entropy = sum(-p * math.log2(p) for p in shares)
+    values = sum(1 for value, n in counts.items() if n and value != UNLABELLED)
+    largest = max(counts.items(), key=lambda pair: (pair[1], pair[0]), default=("", 0))
+    return LabelDiversity(
+        label,
+        values=values,
+        entropy=entropy,
+        evenness=entropy / math.log2(len(shares)) if len(shares) > 1 else 1.0,
+        missing=max(0, target - values) if target else 0,
+        largest=largest[0],
+        largest_share=largest[1] / total if total else 0.0,
+    )
+
+
+def diversity_of(tally: LabelTally, targets: Diversity) -> tuple[LabelDiversity, ...]:
+    """The diversity of every label of a tally against its target."""
+    target = {"domain": targets.domains, "style": targets.styles, "length": targets.lengths}
+    return tuple(label_diversity(name, tally[name], target.get(name)) for name in LABELS)

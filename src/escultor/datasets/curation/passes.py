@@ -12,9 +12,8 @@ import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, decode
-from escultor.datasets.balance import watched_labels
-from escultor.datasets.curation.diversity import LabelTally, empty_tally
-from escultor.datasets.curation.labels import LABELS, UNLABELLED, with_labels
+from escultor.datasets.curation.balancing import watched_labels
+from escultor.datasets.curation.labels import LABELS, UNLABELLED, LabelTally, empty_tally, with_labels
 from escultor.datasets.curation.quality import SCORE
 from escultor.datasets.curation.steps import STEPS, BatchStep, DatasetStep, RowStep
 from escultor.datasets.disk.rows_on_disk import LineRange

@@ -19,8 +19,7 @@ import numpy as np
 from escultor.config.curation import Curation
 from escultor.data.jsonl_rows import RowKind
 from escultor.datasets.curation.diverse_top import best_diverse_rows, shrink_held_out
-from escultor.datasets.curation.diversity import LabelTally, empty_tally
-from escultor.datasets.curation.labels import LABELS
+from escultor.datasets.curation.labels import LABELS, LabelTally, empty_tally
 from escultor.datasets.curation.passes import (
     MAX_EXAMPLES,
     PassPlan,

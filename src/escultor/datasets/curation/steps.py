@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import ORDER, Curation
-from escultor.datasets.balance import watched_labels
-from escultor.datasets.curation import contamination, filters, quality, text_repair
-from escultor.datasets.curation.balancing import choose_balanced
-from escultor.datasets.curation.perplexity import perplexity
+from escultor.datasets.curation import contamination, filters, quality
+from escultor.datasets.curation.balancing import choose_balanced, watched_labels
+from escultor.datasets.curation.features import perplexity
 from escultor.datasets.disk.rows_on_disk import RowsOnDisk
 from escultor.datasets.personal_data import private
 from escultor.datasets.rows import CurationRow, Dropped, text_parts
@@ -84,7 +83,7 @@ STEPS: dict[str, RowStep | BatchStep | DatasetStep] = {
     "language": RowStep(filters.language, filters.language_identifier),
     "length": RowStep(filters.length),
     "repetition": RowStep(filters.repetition),
-    "damage": RowStep(text_repair.damage),
+    "damage": RowStep(filters.damage),
     "private": RowStep(private),
     "perplexity": BatchStep(perplexity),
     "quality": RowStep(quality.quality),
