@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.config import FeedbackRules
-from escultor.datasets.cards.feedback_section import feedback_lines, feedback_tables
+from escultor.datasets.cards.pages import feedback_lines, feedback_tables
 from escultor.errors import DataError
 from escultor.feedback import weighting
 from escultor.feedback.card import advise, summarise

@@ -66,7 +66,7 @@ def review(
                 break
             decided += 1
         state = summarize(read_decisions(store, version.hash))
-    from escultor.datasets.cards.tables import review_sentence
+    from escultor.datasets.cards.pages import review_sentence
 
     shell.say(review_sentence(asdict(state), version.rows))
     return CommandResult({"dataset": version.hash, "decided": decided, "review": asdict(state)})

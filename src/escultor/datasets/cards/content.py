@@ -9,15 +9,15 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.datasets.curation.labels import LabelTally, diversity_of
-from escultor.datasets.curation.pipeline import Curated
-from escultor.datasets.curation.quality import QualityModel, default_model, feature_table
+from escultor.datasets.curation.pipeline import Curated, StepDone
+from escultor.datasets.curation.quality import QualityModel, default_model
 from escultor.datasets.rows import CurationRow, full_text, target_text
 from escultor.ids import code_hash
 
@@ -35,14 +35,16 @@ def curated_card(
     rows: Iterable[CurationRow],
 ) -> dict[str, Any]:
     """The card of a curated version. `rows` are its training rows, read once."""
-    removed: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
-    for step in curated.steps:
-        removed.update(step.removed)
-        notes.update(step.notes)
+    removed = sum((Counter(step.removed) for step in curated.steps), Counter())
+    found = sum((Counter(step.notes) for step in curated.steps), removed)
 
     def diversity(tally: LabelTally) -> list[dict[str, Any]]:
         return [asdict(each) for each in diversity_of(tally, settings.diversity)]
+
+    def account(step: StepDone) -> dict[str, Any]:
+        fields = asdict(replace(step, after={}))
+        del fields["after"]
+        return fields | {"left": step.left, "diversity": diversity(step.after)}
 
     return {
         "format": "card/1",
@@ -55,28 +57,16 @@ def curated_card(
             source: {"rows": n, "licence": settings.licences.get(source, "not stated")}
             for source, n in curated.sources.items()
         },
-        "steps": [
-            {
-                "name": step.name,
-                "before": step.before,
-                "left": step.left,
-                "removed": step.removed,
-                "notes": step.notes,
-                "examples": [asdict(each) for each in step.examples],
-                "diversity": diversity(step.after),
-            }
-            for step in curated.steps
-        ],
+        "steps": [account(step) for step in curated.steps],
         "duplicates": {
             reason: removed[reason] for reason in ("exact duplicate", "near duplicate") if removed[reason]
         },
         "private": {
-            kind: sum(n for what, n in (notes + removed).items() if kind in what.split())
-            for kind in PRIVATE_KINDS
+            kind: sum(n for what, n in found.items() if kind in what.split()) for kind in PRIVATE_KINDS
         },
         "balance": {label: dict(counts.most_common()) for label, counts in curated.after.items()},
         "diversity": {"before": diversity(curated.before), "after": diversity(curated.after)},
-        "quality": _quality(model or default_model()),
+        "quality": _describe_quality(model or default_model()),
         "split": curated.split,
         "warnings": list(curated.warnings),
         "settings": settings.model_dump(mode="json"),
@@ -114,11 +104,14 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
     return dict(zip(QUANTILES, map(int, quantiles), strict=True))
 
 
-def _quality(model: QualityModel) -> dict[str, Any]:
+def _describe_quality(model: QualityModel) -> dict[str, Any]:
+    """Ratings, bias, calibration, and the weights of the features, the largest first."""
+    rows = zip(model.names, model.mean, model.scale, model.weights, strict=True)
     heads = ("feature", "mean", "scale", "weight")
+    weights = sorted(rows, key=lambda row: (-abs(row[3]), row[0]))
     return {
         "ratings": model.ratings,
         "bias": model.bias,
-        "weights": [dict(zip(heads, row, strict=True)) for row in feature_table(model)],
+        "weights": [dict(zip(heads, row, strict=True)) for row in weights],
         "calibration": asdict(model.calibration) if model.calibration else None,
     }

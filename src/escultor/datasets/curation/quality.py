@@ -159,9 +159,3 @@ def calibration(scores: np.ndarray, good: np.ndarray) -> QualityCalibration:
         auc=stats.auc(scores, good),
         bins=bins,
     )
-
-
-def feature_table(model: QualityModel) -> list[tuple[str, float, float, float]]:
-    """Name, mean, scale and weight of each feature, the largest weight first."""
-    rows = zip(model.names, model.mean, model.scale, model.weights, strict=True)
-    return sorted(rows, key=lambda row: (-abs(row[3]), row[0]))
