@@ -29,7 +29,7 @@ from escultor.model.generate import generate
 from escultor.model.load import init_llama, load
 from escultor.model.loaded import Loaded
 from escultor.rng import stream
-from escultor.serve.engines.factory import open_engine
+from escultor.serve.engine_loading import open_engine
 from escultor.serve.protocol import End, Engine, GenerationRequest
 from escultor.stats import quantile
 from escultor.types import Sampling

@@ -13,10 +13,9 @@ from escultor.model.folders import save
 from escultor.model.generate import generate
 from escultor.model.load import load
 from escultor.model.loaded import Loaded
-from escultor.serve.engine_loading import CONVERTED, EngineSource, engine_loader
+from escultor.serve.engine_loading import CONVERTED, EngineSource, engine_loader, open_engine
 from escultor.serve.engines import ctranslate2_engine
-from escultor.serve.engines.ctranslate2_model import WEIGHTS, convert
-from escultor.serve.engines.factory import open_engine
+from escultor.serve.engines.ctranslate2_engine import WEIGHTS, convert
 from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest
 from escultor.store import open_store

@@ -6,8 +6,7 @@ from dataclasses import fields, replace
 import pytest
 
 from escultor.ids import hash_value
-from escultor.serve.in_flight import InFlightCompletion, prompt_messages
-from escultor.serve.interactions import draft_interaction, machine_cost_usd
+from escultor.serve.in_flight import InFlightCompletion, draft_interaction, machine_cost_usd, prompt_messages
 from escultor.serve.protocol import Delta, End, GenerationRequest, ScoredPrompt
 from escultor.types import Consent, Interaction, Lineage, Message, Relation, Role, Sampling, Usage
 

@@ -6,7 +6,7 @@ from tiny import llama
 from escultor.config import Serve
 from escultor.errors import ConfigError, StoreError
 from escultor.model.generate import generate
-from escultor.serve.interactions import draft_interaction
+from escultor.serve.in_flight import draft_interaction
 from escultor.serve.logged_model import LoggedModel
 from escultor.store import open_store
 from escultor.types import Interaction, Message, Role, Sampling

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from escultor.serve.gateway.recovery import LOOK_BACK_S, Recovery
-from escultor.serve.interactions import draft_interaction
+from escultor.serve.gateway.request_log import LOOK_BACK_S, Recovery
+from escultor.serve.in_flight import draft_interaction
 from escultor.serve.writer import Writer
 from escultor.store import open_store
 from escultor.types import Interaction, Message, PendingInteraction, Role, Sampling

@@ -14,7 +14,7 @@ from upstream_requests import CHAT, TEXT, all_events, end_of, engine, events, sc
 from escultor.config import Upstream
 from escultor.errors import ConfigError, InputError, UpstreamFault
 from escultor.serve.engines.upstream.engine import open_upstream
-from escultor.serve.engines.upstream.sse import SseParser
+from escultor.serve.engines.upstream.replies import SseParser
 from escultor.types import Usage
 
 WHOLE = replace(CHAT, streamed=False)

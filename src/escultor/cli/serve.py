@@ -38,8 +38,14 @@ def serve(
 ) -> CommandResult:
     """Answer requests in OpenAI's protocol; what was answered is in the log first."""
     from escultor.serve.engine_loading import EngineSource
-    from escultor.serve.gateway.processes import ServerStart, require_keys, serve, serve_in_several
-    from escultor.serve.gateway.server import announce, listen
+    from escultor.serve.gateway.server import (
+        ServerStart,
+        announce,
+        listen,
+        require_keys,
+        serve,
+        serve_in_several,
+    )
     from escultor.store import open_store
 
     url, settings = shell.config.store.url, shell.config.serve

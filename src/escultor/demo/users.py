@@ -13,7 +13,7 @@ from escultor.data.sources.documentation import Gold
 from escultor.evaluate.raters.simulated import simulated_thumb
 from escultor.ids import hash_value
 from escultor.rng import derive_seed
-from escultor.serve.interactions import draft_interaction
+from escultor.serve.in_flight import draft_interaction
 from escultor.serve.logged_model import SEEDS, LoggedModel
 from escultor.skills.trinity import prompt_for
 from escultor.skills.trinity_scoring import score_trinity

@@ -36,14 +36,9 @@ class EngineHandle:
     """A loaded engine and the number of requests that use it."""
 
     def __init__(self, engine: Engine):
-        self.engine = engine
-        self.in_flight = 0
+        self.engine, self.version, self.in_flight = engine, engine.version, 0
         self._idle = asyncio.Event()
         self._idle.set()
-
-    @property
-    def version(self) -> str:
-        return self.engine.version
 
     @contextmanager
     def in_use(self) -> Iterator[Engine]:
@@ -57,15 +52,10 @@ class EngineHandle:
             if not self.in_flight:
                 self._idle.set()
 
-    async def retire(self) -> None:
-        """Close the engine once no request uses it."""
-        await self._idle.wait()
-        await self.engine.close()
-
-    async def evict(self) -> None:
-        """Close an engine that died, after waiting `EVICT_WAIT_S` at most for the requests that use it."""
+    async def close(self, wait_s: float | None = None) -> None:
+        """Close the engine once no request uses it, or after `wait_s` at most."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(EVICT_WAIT_S):
+            async with asyncio.timeout(wait_s):
                 await self._idle.wait()
         await self.engine.close()
 
@@ -271,16 +261,13 @@ class Deployments:
 
     async def _evict_dead(self) -> bool:
         """Replace every engine that died by a stub, and close it; whether there was one."""
-        dead = [
-            handle
-            for handle in self.active.engines.values()
-            if handle.engine.problem and not isinstance(handle.engine, DeadEngineStub)
-        ]
+        handles = list(self.active.engines.values())
+        dead = [h for h in handles if h.engine.problem and not isinstance(h.engine, DeadEngineStub)]
         for handle in dead:
             stub = self.restarts.record_death(handle.version, str(handle.engine.problem))
             self._set_engine(EngineHandle(stub))
             try:
-                await handle.evict()
+                await handle.close(EVICT_WAIT_S)
             except Exception as error:
                 logger.warning("an engine that died could not be closed: %s", error)
         return bool(dead)
@@ -295,7 +282,7 @@ class Deployments:
         self._retry_at = self._clock() + self._retry_pause_s
 
     def _retire(self, handle: EngineHandle) -> None:
-        task = asyncio.create_task(handle.retire())
+        task = asyncio.create_task(handle.close())
         self._retiring.add(task)
         task.add_done_callback(self._on_retired)
 

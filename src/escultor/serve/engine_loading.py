@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from escultor.config import Serve
 from escultor.errors import ConfigError, ModelError
@@ -19,6 +20,9 @@ from escultor.store import Store
 from escultor.store.blobs import tree_hash
 from escultor.store.registry import CHAMPION
 from escultor.types import Deployment
+
+if TYPE_CHECKING:
+    from escultor.model.loaded import Loaded
 
 CONVERTED = "converted"  # folder beside the blobs: copies of models converted to CTranslate2's format
 
@@ -77,12 +81,10 @@ def _sole(version: str, because: str) -> Deployment:
 def _base(settings: Serve, folder: Path) -> tuple[str, Path] | None:
     """Version and folder of an adapter's base model, None for a whole model. Raises ModelError where the base
     is missing, or the engine in the settings cannot use adapters."""
-    from escultor.model.folders import is_adapter
+    from escultor.model.folders import base_folder, is_adapter
 
     if not is_adapter(folder):
         return None
-    from escultor.model.folders import base_folder
-
     if settings.engine != "transformers":
         remedy = "serve a whole model: `escultor merge` makes one"
         raise ModelError("this engine cannot use adapters", settings.engine, "transformers", remedy)
@@ -90,8 +92,21 @@ def _base(settings: Serve, folder: Path) -> tuple[str, Path] | None:
     return tree_hash(base), base
 
 
+def open_engine(loaded: Loaded, folder: Path, version: str, settings: Serve, copies: Path) -> Engine:
+    """Make the engine that `serve.engine` names, of the model loaded from `folder`; blocks meanwhile.
+
+    Converted models go to `copies`. Raises ModelError where the engine cannot serve this model.
+    """
+    if settings.engine == "transformers":
+        from escultor.serve.engines.transformers_engine import TransformersEngine
+
+        return TransformersEngine(loaded, version, settings)
+    from escultor.serve.engines.ctranslate2_engine import CTranslate2Engine
+
+    return CTranslate2Engine(loaded, folder, version, settings, copies)
+
+
 def _open(folder: Path, version: str, settings: Serve, converted: Path) -> Engine:
     from escultor.model.load import load
-    from escultor.serve.engines.factory import open_engine
 
     return open_engine(load(str(folder)), folder, version, settings, converted)

@@ -1,4 +1,7 @@
-"""Completions in flight: what an engine has produced of each so far, and several merged into one stream."""
+"""Completions in flight, from the draft of a row to its answer, and several merged into one stream.
+
+The row of an answer is an `Interaction`, drafted when the request is read and completed by its answer.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from escultor.errors import EngineFault
 from escultor.ids import hash_value
-from escultor.serve.interactions import machine_cost_usd
 from escultor.serve.protocol import (
     Delta,
     End,
@@ -21,13 +23,53 @@ from escultor.serve.protocol import (
     ScoredPrompt,
     TokenLogprob,
 )
-from escultor.types import Interaction, Message, Messages, Role, Usage
+from escultor.types import Interaction, Message, Messages, Role, Sampling, Usage
 
 _QUEUED_EVENTS = 16  # events an engine may be ahead of the client
 _BYTES_PER_TOKEN = 4  # of a prompt, where nobody counted
 
 AbortReason = Literal["cancelled", "error", "interrupted"]  # why an answer has no end
 Prices = dict[str, tuple[float, float]]  # version: USD per 1,000 tokens in, out
+
+
+def draft_interaction(
+    messages: Messages,
+    *,
+    id: str,
+    subject: str,
+    version: str,
+    sampling: Sampling,
+    skill: str = "trinity",
+    arm: str = "champion",
+    **fields: Any,
+) -> Interaction:
+    """The row of a request that has no answer yet: empty, and `interrupted` until an answer completes it
+    (`dataclasses.replace`). `fields` are further fields of `Interaction`: propensity (default 1), lineage,
+    consent, retain_until, tenant."""
+    return Interaction(
+        id=id,
+        time=0.0,
+        skill=skill,
+        subject=subject,
+        version=version,
+        arm=arm,
+        propensity=fields.pop("propensity", 1.0),
+        messages=messages,
+        answer="",
+        finish_reason="interrupted",
+        sampling=sampling,
+        usage=Usage(0, 0),
+        latency_ms=0.0,
+        ttft_ms=None,
+        cost_usd=0.0,
+        prompt_hash=hash_value(messages),
+        **fields,
+    )
+
+
+def machine_cost_usd(compute_s: float, hourly_price_usd: float) -> float:
+    """Cost in USD of `compute_s` seconds of a machine that costs `hourly_price_usd` an hour."""
+    return compute_s * hourly_price_usd / 3600
 
 
 def prompt_messages(prompt: Messages | str | tuple[int, ...]) -> Messages:
@@ -61,6 +103,12 @@ class InFlightCompletion:
     def text(self) -> str:
         """The answer so far."""
         return "".join(self.pieces)
+
+    @property
+    def finish_reason(self) -> str:
+        """Of a finished answer."""
+        assert self.end is not None
+        return self.end.finish_reason
 
     def apply(self, event: EngineEvent) -> None:
         """Add an event of the engine to the state."""

@@ -11,7 +11,7 @@ from escultor.errors import ConfigError
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded
 from escultor.rng import derive_seed
-from escultor.serve.interactions import machine_cost_usd
+from escultor.serve.in_flight import machine_cost_usd
 from escultor.store.log import Log
 from escultor.types import Interaction, Usage
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 from escultor.errors import EngineDown
 from escultor.serve.protocol import EngineEvent, GenerationRequest
@@ -25,14 +24,11 @@ RESTART_SERVER = "restart the server, or deploy another version; the server's lo
 class DeadEngineStub:
     """Replaces an engine that died, without holding anything of it; an `escultor.serve.protocol.Engine`."""
 
-    def __init__(self, version: str, cause: str):
-        self._version, self._cause = version, cause
+    def __init__(self, version: str, cause: str, next_attempt: float):
+        self.version, self._cause, self.next_attempt = version, cause, next_attempt
+        self.failed_attempts = 0
+        self.attempts = ""  # the outcome of the restarts so far, in words
         self.stays_down = False
-        self.attempts = ""  # the outcome of the restarts so far
-
-    @property
-    def version(self) -> str:
-        return self._version
 
     @property
     def problem(self) -> str:
@@ -41,18 +37,11 @@ class DeadEngineStub:
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         remedy = RESTART_SERVER if self.stays_down else RETRY_SOON
-        raise EngineDown("the engine has failed", self._version, remedy=remedy)
+        raise EngineDown("the engine has failed", self.version, remedy=remedy)
         yield  # makes this an async generator, as engines' streams are
 
     async def close(self) -> None:
         return
-
-
-@dataclass
-class _Outage:
-    failed_attempts: int = 0
-    next_attempt: float = 0.0
-    restarted: float | None = None  # when
 
 
 class RestartPolicy:
@@ -61,38 +50,36 @@ class RestartPolicy:
     def __init__(self, attempts: int, quiet_s: float, clock: Callable[[], float] = time.monotonic):
         """A restart is tried `attempts` times; an engine that dies within `quiet_s` of it stays down."""
         self._attempts, self._quiet_s, self._clock = attempts, quiet_s, clock
-        self._outages: dict[str, _Outage] = {}
+        self._restarted_at: dict[str, float] = {}  # by version
         self.died = self.restarted = 0  # since the start
 
     def record_death(self, version: str, cause: str) -> DeadEngineStub:
         """Record that an engine died; the stub that replaces it."""
         self.died += 1
-        stub, previous = DeadEngineStub(version, cause), self._outages.get(version)
-        restarted = previous.restarted if previous else None
-        if restarted is not None and self._clock() - restarted < self._quiet_s:
+        stub = DeadEngineStub(version, cause, self._clock())
+        restarted_at = self._restarted_at.pop(version, None)
+        if restarted_at is not None and self._clock() - restarted_at < self._quiet_s:
             stub.stays_down, stub.attempts = True, f"it died twice within {self._quiet_s:g} s"
         elif not self._attempts:
             stub.stays_down, stub.attempts = True, "serve.reopen_attempts is 0"
-        self._outages[version] = _Outage(next_attempt=self._clock())
         logger.error("the engine of version %s died: %s", version, stub.problem)
         return stub
 
     def is_due(self, stub: DeadEngineStub) -> bool:
         """Whether the engine is to be restarted now."""
-        return not stub.stays_down and self._clock() >= self._outages[stub.version].next_attempt
+        return not stub.stays_down and self._clock() >= stub.next_attempt
 
     def record_failure(self, stub: DeadEngineStub, error: Exception) -> None:
         """Record that a restart failed."""
-        outage = self._outages[stub.version]
-        outage.failed_attempts += 1
-        pause_s = min(FIRST_PAUSE_S * 2 ** (outage.failed_attempts - 1), MAX_PAUSE_S)
-        outage.next_attempt = self._clock() + pause_s
-        stub.attempts = f"attempt {outage.failed_attempts} of {self._attempts} to restart it failed: {error}"
-        stub.stays_down = outage.failed_attempts >= self._attempts
+        pause_s = min(FIRST_PAUSE_S * 2**stub.failed_attempts, MAX_PAUSE_S)
+        stub.next_attempt = self._clock() + pause_s
+        stub.failed_attempts += 1
+        stub.attempts = f"attempt {stub.failed_attempts} of {self._attempts} to restart it failed: {error}"
+        stub.stays_down = stub.failed_attempts >= self._attempts
         logger.warning("version %s: %s", stub.version, stub.problem)
 
     def record_restart(self, stub: DeadEngineStub) -> None:
         """Record that the engine was restarted."""
         self.restarted += 1
-        self._outages[stub.version].restarted = self._clock()
+        self._restarted_at[stub.version] = self._clock()
         logger.warning("the engine of version %s was restarted", stub.version)

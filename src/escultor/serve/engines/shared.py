@@ -8,25 +8,18 @@ cost its memory once, and switching from one to another reads megabytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any
 
-from escultor.serve.protocol import Engine, EngineEvent, GenerationRequest
-
-
-class AdapterHost(Engine, Protocol):
-    """An engine beside whose weights adapters can be loaded."""
-
-    async def with_adapter(self, version: str, folder: Path) -> Engine: ...
+from escultor.serve.protocol import Engine
 
 
 class _LoadedEngine:
     """A loaded engine, the number of its users, and the lease it holds on its base."""
 
-    def __init__(self, engine: Engine, base: EngineLease | None):
-        self.engine, self.base = engine, base
-        self.users = 0
+    def __init__(self, engine: Any, base: EngineLease | None):
+        self.engine, self.base, self.users = engine, base, 0
 
 
 class SharedEngines:
@@ -34,11 +27,12 @@ class SharedEngines:
 
     def __init__(
         self,
-        load_model: Callable[[Path, str], Awaitable[Engine]],
+        load_model: Callable[[Path, str], Awaitable[Any]],
         base_of: Callable[[Path], tuple[str, Path] | None],
     ):
-        """`load_model` loads the whole model in a folder, as an AdapterHost where it has adapters; `base_of`
-        (called in a thread) gives version and folder of an adapter's base, None for a whole model."""
+        """`load_model` loads the whole model in a folder, with `with_adapter` where it can have adapters;
+        `base_of` (called in a thread) gives version and folder of an adapter's base, None for a whole model.
+        """
         self._load_model, self._base_of = load_model, base_of
         self._loaded: dict[str, _LoadedEngine] = {}
         self._lock = asyncio.Lock()  # one load or close at a time
@@ -69,7 +63,7 @@ class SharedEngines:
             return _LoadedEngine(await self._load_model(folder, version), None)
         base = await self._acquire(*base_source)
         try:
-            return _LoadedEngine(await cast("AdapterHost", base.engine).with_adapter(version, folder), base)
+            return _LoadedEngine(await base.entry.engine.with_adapter(version, folder), base)
         except BaseException:
             await self._release(base)
             raise
@@ -93,21 +87,12 @@ class EngineLease:
 
     def __init__(self, engines: SharedEngines, entry: _LoadedEngine):
         self._engines, self.entry, self._closed = engines, entry, False
-
-    @property
-    def engine(self) -> Engine:
-        return self.entry.engine
-
-    @property
-    def version(self) -> str:
-        return self.engine.version
+        self.engine: Engine = entry.engine
+        self.version, self.stream = self.engine.version, self.engine.stream
 
     @property
     def problem(self) -> str | None:
         return self.engine.problem
-
-    def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        return self.engine.stream(request)
 
     async def close(self) -> None:
         if not self._closed:

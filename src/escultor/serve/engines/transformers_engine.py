@@ -10,8 +10,7 @@ from escultor.config import Serve
 from escultor.errors import EngineFault, InputError, format_message
 from escultor.model.hot_adapters import HotAdapters
 from escultor.model.loaded import Loaded
-from escultor.serve.engines.generation_state import Detokenizer
-from escultor.serve.engines.job import Job, QueueingEngine, check_queue
+from escultor.serve.engines.generation_state import Detokenizer, Job, QueueingEngine, check_queue
 from escultor.serve.engines.worker import Worker
 from escultor.serve.protocol import EngineEvent, GenerationRequest
 
@@ -24,14 +23,10 @@ class TransformersEngine(QueueingEngine):
 
     def __init__(self, loaded: Loaded, version: str, settings: Serve):
         super().__init__(Detokenizer(loaded))
-        self._version, self._settings = version, settings
+        self.version, self._settings = version, settings
         loaded.model.eval()
         self._adapters = HotAdapters(loaded)
         self._worker = Worker(loaded.model, self._adapters.use, settings.batch_size, settings.prefill_tokens)
-
-    @property
-    def version(self) -> str:
-        return self._version
 
     @property
     def problem(self) -> str | None:
@@ -53,7 +48,7 @@ class TransformersEngine(QueueingEngine):
         Raises ModelError for an adapter of another model, InputError where this version is loaded already,
         ConfigError where peft is not installed.
         """
-        if version == self._version or version in self._adapters.names:
+        if version == self.version or version in self._adapters.names:
             raise InputError("a version is served once", version, remedy="close its engine first")
         # In a thread of its own, since it reads all of the base's files: answers go on meanwhile.
         await asyncio.to_thread(self._adapters.refuse_another_base, folder)
@@ -73,34 +68,23 @@ class TransformersEngine(QueueingEngine):
         await asyncio.to_thread(self._worker.close)
 
 
-class AdapterEngine(QueueingEngine):
+class AdapterEngine:
     """The engine of one adapter. It shares thread, batch and queue with the engine of its base."""
 
     def __init__(self, base: TransformersEngine, version: str):
-        super().__init__(base.detokenizer)
-        self._base, self._version, self._closed = base, version, False
-
-    @property
-    def version(self) -> str:
-        return self._version
+        self.version, self._base, self._closed = version, base, False
 
     @property
     def problem(self) -> str | None:
         return self._base.problem
 
-    def check_capacity(self) -> None:
-        if self._closed:
-            raise EngineFault("the engine is closed", self._version)
-        self._base.check_capacity()
-
-    def submit(self, job: Job) -> None:
-        self._base.submit(job)
-
     def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        return self.generate(request, self._version)
+        if self._closed:
+            raise EngineFault("the engine is closed", self.version)
+        return self._base.generate(request, self.version)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
             if self._base.problem is None:  # otherwise its weights went with the base's
-                await self._base.without_adapter(self._version)
+                await self._base.without_adapter(self.version)

@@ -19,7 +19,7 @@ from typing import Any
 
 from escultor.errors import EngineDown, EngineFault, EscultorError
 from escultor.model.decoding import PREFILL_TOKENS, DecodedToken, Decoding, DecodingRow, JoinResult
-from escultor.serve.engines.job import Job
+from escultor.serve.engines.generation_state import Job
 from escultor.serve.protocol import End, EngineEvent
 
 logger = logging.getLogger(__name__)

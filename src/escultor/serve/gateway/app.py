@@ -9,8 +9,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic.json_schema import models_json_schema
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -19,8 +17,8 @@ from escultor.errors import EscultorError
 from escultor.serve.gateway import feedback_routes
 from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import RequestGuard
-from escultor.serve.gateway.openapi import COMPONENTS, REQUESTS
+from escultor.serve.gateway.middleware import RequestGuard, error_response
+from escultor.serve.gateway.openapi import component_schemas
 from escultor.serve.wire.errors import ApiError, to_api_error, validation_error
 
 SCHEMES = {
@@ -71,15 +69,11 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     return app
 
 
-def _response(error: ApiError) -> Response:
-    return Response(to_json(error.body()), error.status, error.headers, media_type="application/json")
-
-
 async def _on_error(_: Request, error: Exception) -> Response:
     api_error = to_api_error(error)
     if api_error.status >= 500:
         raise error  # the middleware logs it, and responds
-    return _response(api_error)
+    return error_response(api_error)
 
 
 async def _on_http_exception(request: Request, error: Any) -> Response:
@@ -87,22 +81,21 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     route = f"{request.method[:20]} {request.url.path[:200]}"
     message = f"{route}: {error.detail}" if code else str(error.detail)
-    return _response(ApiError(error.status_code, message, code, headers=error.headers))
+    return error_response(ApiError(error.status_code, message, code, headers=error.headers))
 
 
 async def _on_invalid_request(_: Request, error: Any) -> Response:
     api_error = validation_error(error.errors(), ())
     api_error.status = 422
-    return _response(api_error)
+    return error_response(api_error)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, with security and the request bodies that the completion routes parse."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
-        _, bodies = models_json_schema([(kind, "validation") for kind in REQUESTS], ref_template=COMPONENTS)
         parts = document.setdefault("components", {})
-        parts.setdefault("schemas", {}).update(bodies["$defs"])
+        parts.setdefault("schemas", {}).update(component_schemas())
         parts["securitySchemes"] = SCHEMES
         for path, methods in document["paths"].items():
             for operation in methods.values():

@@ -16,10 +16,17 @@ from escultor.data.importers.json_values import Splitter
 from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.provenance import derived_from
 from escultor.errors import EscultorError, InputError
-from escultor.serve.auth import Caller
-from escultor.serve.gateway import feedback_openapi as openapi
-from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import json_body, json_response
+from escultor.serve.gateway.gateway import Gateway, admit
+from escultor.serve.gateway.middleware import error_response, json_body, json_response
+from escultor.serve.gateway.openapi import (
+    ErasureReply,
+    EventReply,
+    EventsReply,
+    ImportReply,
+    IntakeBatchReply,
+    one_or_many,
+    route,
+)
 from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, IntakeResult
 from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.wire.errors import ApiError, to_api_error
@@ -30,6 +37,9 @@ router = APIRouter()
 
 IMPORT_BATCH = 500  # imported calls written at a time
 MAX_PROBLEMS = 100  # of an import that are listed
+JSON_LINES = ("application/jsonl", "application/x-ndjson")
+_ERRORS = 400, 401, 403, 408, 413, 415, 429, 500, 503
+_EVENT_ERRORS = *_ERRORS, 409, 410
 _ERROR_CODES = {"conflict": "id_conflict", "erased": "erased", "refused": "invalid_value"}
 _CORS = {
     "access-control-allow-origin": "*",
@@ -39,10 +49,18 @@ _CORS = {
 }
 
 
-@router.post("/v1/feedback", **openapi.FEEDBACK_ROUTE)
+@router.post(
+    "/v1/feedback",
+    **route(
+        IntakeResult | IntakeBatchReply,
+        _EVENT_ERRORS,
+        status=202,
+        body=one_or_many("EventBody", minItems=1),
+    ),
+)
 async def add_feedback(request: Request) -> Response:
     """Keep feedback on answers: one event, a list of events, or {"events": [...]}."""
-    gateway, caller = _authenticate(request, Scope.FEEDBACK)
+    gateway, caller = admit(request, Scope.FEEDBACK)
     body = json_body(request)
     hash_subject = gateway.subjects.subject
     author = FeedbackAuthor(hash_subject(f"key:{caller.key}"), hash_subject)
@@ -59,7 +77,10 @@ async def add_feedback(request: Request) -> Response:
     return json_response({**counts, "results": bodies}, status=202)
 
 
-@router.post("/v1/feedback/t/{token}", **openapi.TOKEN_FEEDBACK_ROUTE)
+@router.post(
+    "/v1/feedback/t/{token}",
+    **route(IntakeResult, _EVENT_ERRORS, status=202, body={"type": "object"}),
+)
 async def add_feedback_by_token(request: Request, token: str) -> Response:
     """Keep one event from a browser; the token determines its answer and its author."""
     gateway: Gateway = request.app.state.gateway
@@ -72,8 +93,7 @@ async def add_feedback_by_token(request: Request, token: str) -> Response:
         author = FeedbackAuthor(grant.subject, gateway.subjects.subject, grant)
         response = _result(*await gateway.intake.add([body], author))
     except (ApiError, EscultorError) as error:
-        api_error = to_api_error(error)
-        response = json_response(api_error.body(), api_error.headers, api_error.status)
+        response = error_response(to_api_error(error))
     response.headers.update(_cors_headers(gateway))
     return response
 
@@ -84,7 +104,7 @@ async def preflight(request: Request) -> Response:
     return Response(status_code=204, headers=_cors_headers(request.app.state.gateway))
 
 
-@router.get("/v1/feedback", **openapi.FEEDBACK_LIST_ROUTE)
+@router.get("/v1/feedback", **route(EventsReply, (401, 403, 422, 429, 500, 503)))
 async def list_feedback(
     request: Request,
     target: Annotated[str, Query(pattern="^[!-~]{1,200}$")],
@@ -92,7 +112,7 @@ async def list_feedback(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> Response:
     """The feedback on an answer, page by page, and the events in force."""
-    gateway, _ = _authenticate(request, Scope.READ)
+    gateway, _ = admit(request, Scope.READ)
     page = await gateway.intake.page(target, after, limit)
     return json_response(
         {
@@ -107,50 +127,40 @@ async def list_feedback(
     )
 
 
-@router.delete("/v1/feedback/{id}", **openapi.WITHDRAW_ROUTE)
+@router.delete("/v1/feedback/{id}", **route(EventReply, (400, 401, 403, 404, 410, 422, 429, 500, 503)))
 async def withdraw_feedback(request: Request, id: Annotated[str, Path(pattern="^[!-~]{1,200}$")]) -> Response:
     """Withdraw an event; the log keeps it and the revocation."""
-    gateway, _ = _authenticate(request, Scope.FEEDBACK)
+    gateway, _ = admit(request, Scope.FEEDBACK)
     revocation = await gateway.intake.withdraw(id)
     if revocation is None:
         raise ApiError(404, f"there is no feedback {id!r}", "not_found", param="id")
     return json_response(_event_json(revocation))
 
 
-@router.post("/v1/interactions", **openapi.IMPORT_ROUTE)
+@router.post(
+    "/v1/interactions",
+    **route(ImportReply, _ERRORS, body=one_or_many("ExternalInteraction"), text_bodies=JSON_LINES),
+)
 async def import_interactions(request: Request) -> Response:
     """Keep calls that another program served: a list as JSON, or JSON Lines, read as they arrive."""
-    gateway, _ = _authenticate(request, Scope.ADMIN)
-    accepted, refused, problems = 0, 0, []
+    gateway, _ = admit(request, Scope.ADMIN)
+    total, problems = 0, []
     batch: list[tuple[int, Any]] = []
-
-    async def write_batch() -> None:
-        nonlocal accepted, refused
-        writes = (_import(row, gateway) for _, row in batch)
-        results = await asyncio.gather(*writes, return_exceptions=True)
-        for (line, _), result in zip(batch, results, strict=True):
-            if not isinstance(result, BaseException):
-                accepted += 1
-                continue
-            error = to_api_error(result)
-            if error.status in (500, 503):
-                raise result
-            refused += 1
-            problems.append({"line": line, "error": error.message})
-        batch.clear()
-
     async for numbered_row in _rows(request):
         batch.append(numbered_row)
-        if len(batch) >= IMPORT_BATCH:
-            await write_batch()
-    await write_batch()
-    return json_response({"accepted": accepted, "refused": refused, "problems": problems[:MAX_PROBLEMS]})
+        total += 1
+        if len(batch) == IMPORT_BATCH:
+            problems += await _import_batch(batch, gateway)
+            batch = []
+    problems += await _import_batch(batch, gateway)
+    counts = {"accepted": total - len(problems), "refused": len(problems)}
+    return json_response({**counts, "problems": problems[:MAX_PROBLEMS]})
 
 
-@router.delete("/v1/subjects/{hash}", **openapi.ERASE_ROUTE)
+@router.delete("/v1/subjects/{hash}", **route(ErasureReply, (401, 403, 422, 429, 500, 503)))
 async def erase_subject(request: Request, hash: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:
     """Erase a person's requests and feedback for ever; lists what was derived from them."""
-    gateway, caller = _authenticate(request, Scope.ADMIN)
+    gateway, caller = admit(request, Scope.ADMIN)
     by = "the machine itself" if caller.key is None else f"key {caller.key}"
     return json_response(await asyncio.to_thread(_erase, gateway, hash, by))
 
@@ -160,13 +170,6 @@ async def thumbs_script() -> Response:
     """The script with which any chat page can send feedback."""
     headers = {"cache-control": "public, max-age=3600", "cross-origin-resource-policy": "cross-origin"}
     return Response(_script(), headers=headers, media_type="text/javascript; charset=utf-8")
-
-
-def _authenticate(request: Request, scope: Scope) -> tuple[Gateway, Caller]:
-    gateway: Gateway = request.app.state.gateway
-    caller = gateway.authenticate(request.scope["headers"], scope)
-    gateway.limit_rate(caller.key or (request.client.host if request.client else ""), None)
-    return gateway, caller
 
 
 def _result(result: IntakeResult) -> Response:
@@ -181,6 +184,19 @@ def _erase(gateway: Gateway, subject: str, by: str) -> dict[str, Any]:
     erasure = store.log.erase(subject, by)
     derived = derived_from(store, [e.id for _, e in store.log.read(Erasure, target=subject)])
     return {"id": erasure.id, "subject": subject, "by": by, "counts": erasure.counts, **derived.summary()}
+
+
+async def _import_batch(batch: list[tuple[int, Any]], gateway: Gateway) -> list[dict[str, Any]]:
+    """Write numbered rows together; the refused ones. Raises what is not the fault of a row."""
+    results = await asyncio.gather(*(_import(row, gateway) for _, row in batch), return_exceptions=True)
+    problems = []
+    for (line, _), result in zip(batch, results, strict=True):
+        if isinstance(result, BaseException):
+            error = to_api_error(result)
+            if error.status in (500, 503):
+                raise result
+            problems.append({"line": line, "error": error.message})
+    return problems
 
 
 async def _import(row: Any, gateway: Gateway) -> None:
@@ -198,7 +214,7 @@ async def _import(row: Any, gateway: Gateway) -> None:
 async def _rows(request: Request) -> AsyncIterator[tuple[int, Any]]:
     """The numbered rows of a JSON body, or the lines of JSON Lines as bytes."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in openapi.JSON_LINES:
+    if media_type not in JSON_LINES:
         body = json_body(request)
         for numbered_row in enumerate(body if isinstance(body, list) else [body], 1):
             yield numbered_row

@@ -11,12 +11,13 @@ from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
+from starlette.requests import Request
+
 from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded
 from escultor.serve.auth import Caller, Keyring, key_of
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
-from escultor.serve.gateway.recovery import Recovery
-from escultor.serve.gateway.request_log import RequestLog
+from escultor.serve.gateway.request_log import Recovery, RequestLog
 from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import InFlightCompletion, merged_events
 from escultor.serve.intake.intake import Intake
@@ -270,3 +271,14 @@ class Gateway:
     async def _compute_shadow(self, completions: Sequence[InFlightCompletion], pick: EnginePick) -> None:
         with suppress(EscultorError, TimeoutError):  # its row, if there is one, has the finish reason
             await self._compute(completions, pick)
+
+
+def admit(request: Request, scope: Scope) -> tuple[Gateway, Caller]:
+    """The gateway and the caller of a request that needs this scope, counted against the caller's rate.
+
+    Raises ApiError as `Gateway.authenticate` and `Gateway.limit_rate` do.
+    """
+    gateway: Gateway = request.app.state.gateway
+    caller = gateway.authenticate(request.scope["headers"], scope)
+    gateway.limit_rate(caller.key or (request.client.host if request.client else ""), None)
+    return gateway, caller

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -78,7 +78,7 @@ class RequestGuard:
                 logger.error("request %s: %s", id.decode(), error, exc_info=api_error.code == "internal")
             if has_begun:
                 raise
-            await send_error(api_error, send_with_headers)
+            await error_response(api_error)(scope, receive, send_with_headers)
 
     async def _checked(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """A `receive` that enforces the limits; a JSON body is read whole and parsed here."""
@@ -90,7 +90,7 @@ class RequestGuard:
             return self._limited(receive)
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
-                body = await _read_whole(self._limited(receive))
+                body = await Request(scope, self._limited(receive)).body()
         except TimeoutError:
             raise self._too_slow() from None
         if is_nested_deeper(body, self._settings.max_depth):
@@ -100,7 +100,7 @@ class RequestGuard:
             scope[PARSED_BODY] = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise ApiError(400, f"the body is not JSON: {error}", "invalid_json") from None
-        return _replay(body, receive)
+        return receive  # the body has been read, and routes use what was parsed
 
     def _limited(self, receive: Receive) -> Receive:
         """A `receive` that counts bytes and allows `body_timeout_s` for each piece of the body."""
@@ -144,19 +144,14 @@ def json_response(data: Any, headers: Mapping[str, str] | None = None, status: i
     return Response(to_json(data), status, headers, JSON.decode())
 
 
-async def send_error(error: ApiError, send: Send) -> None:
-    """Send an error as the whole response."""
-    body = to_json(error.body())
-    headers = [(b"content-type", JSON), (b"content-length", str(len(body)).encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def error_response(error: ApiError) -> Response:
+    return json_response(error.body(), error.headers, error.status)
 
 
 async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the client disconnects. Raises ClientGone then."""
     task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_wait_for_disconnect(receive))
+    watch = asyncio.create_task(_disconnected(receive))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -170,31 +165,6 @@ async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
         watch.cancel()
 
 
-async def _wait_for_disconnect(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _read_whole(receive: Receive) -> bytes:
-    pieces = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that returns the whole body once, then what comes."""
-    is_replayed = False
-
-    async def replay() -> Message:
-        nonlocal is_replayed
-        if is_replayed:
-            return await receive()
-        is_replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay

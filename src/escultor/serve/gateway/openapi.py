@@ -1,16 +1,19 @@
-"""The OpenAPI schemas of the gateway's responses; a test checks the responses against them."""
+"""The OpenAPI schemas of requests and responses; a test checks the responses against them."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
+from pydantic.json_schema import models_json_schema
 
+from escultor.data.importers.interactions import ExternalInteraction
+from escultor.serve.intake.forms import Form
+from escultor.serve.intake.intake import IntakeResult
 from escultor.serve.wire.errors import ErrorBody
 from escultor.serve.wire.requests import ChatRequest, CompletionRequest
 
-COMPONENTS = "#/components/schemas/{model}"
-_ERROR_STATUSES = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_COMPONENTS = "#/components/schemas/{model}"
 
 
 class TokenTop(BaseModel):
@@ -115,32 +118,121 @@ class HealthReply(BaseModel):
     problem: str | None
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorBody, "description": "an error"} for status in statuses}
+class IntakeBatchReply(BaseModel):
+    """The outcomes of the events of a batch, in their order."""
+
+    accepted: int
+    refused: int
+    results: list[IntakeResult]
 
 
-def _completion_route(request: type[BaseModel], reply: type[BaseModel], *more: int) -> dict[str, Any]:
-    """Options of a route with a JSON body and a response that may be streamed."""
-    schema = {"$ref": COMPONENTS.format(model=request.__name__)}
-    events = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
-    content = {"text/event-stream": {"schema": events}}
-    success = {"model": reply, "description": "the answer, whole or streamed", "content": content}
-    body = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return {
-        "response_model": None,
-        "responses": {200: success, **errors(*_ERROR_STATUSES, *more)},
-        "openapi_extra": {"requestBody": body},
+class EventReply(BaseModel):
+    """An event as it is kept."""
+
+    id: str
+    kind: Literal["rating", "choice", "correction", "remark", "implicit", "revocation"]
+    time: float
+    subject: str
+    source: str
+    target: str
+    name: str
+    value: bool | float | None = None
+    text: str | None = None
+    shown_order: list[str] | None = None
+    winner: str | None = None
+
+
+class EventsReply(BaseModel):
+    """The events about an answer, in the order recorded; `live` are those in force, of all pages."""
+
+    target: str
+    known: bool
+    data: list[EventReply]
+    has_more: bool
+    next: int | None
+    live: list[EventReply]
+    live_count: int
+
+
+class LineProblem(BaseModel):
+    line: int
+    error: str
+
+
+class ImportReply(BaseModel):
+    """How many calls of an import were kept; the first hundred problems."""
+
+    accepted: int
+    refused: int
+    problems: list[LineProblem]
+
+
+class DerivedDataset(BaseModel):
+    name: str
+    hash: str
+    rows: int
+
+
+class NamedCheckpoint(BaseModel):
+    name: str
+    id: str
+
+
+class DerivedCheckpoint(NamedCheckpoint):
+    how: str
+
+
+class ErasureReply(BaseModel):
+    """What was erased, and what was derived from it: datasets to rebuild, checkpoints to retrain."""
+
+    id: str
+    subject: str
+    by: str
+    counts: dict[str, int]
+    datasets: list[DerivedDataset]
+    checkpoints: list[DerivedCheckpoint]
+    unknown: list[NamedCheckpoint]
+
+
+class EventBody(RootModel[Form]):
+    """A feedback event as it is sent."""
+
+
+def component_schemas() -> dict[str, Any]:
+    """The schemas of request bodies, by the names that `route` refers to."""
+    models = (ChatRequest, CompletionRequest, EventBody, ExternalInteraction)
+    _, schemas = models_json_schema([(m, "validation") for m in models], ref_template=_COMPONENTS)
+    return schemas["$defs"]
+
+
+def one_or_many(model: str, **limits: int) -> dict[str, Any]:
+    """The schema of a request body that is one object or a list of them."""
+    item = {"$ref": _COMPONENTS.format(model=model)}
+    return {"oneOf": [item, {"type": "array", "items": item, **limits}]}
+
+
+def route(
+    reply: Any,
+    error_statuses: tuple[int, ...] = (),
+    status: int = 200,
+    body: str | dict[str, Any] | None = None,
+    text_bodies: tuple[str, ...] = (),
+    is_streamed: bool = False,
+) -> dict[str, Any]:
+    """Options of a route with a JSON reply, which may be streamed instead.
+
+    `body` is the schema of its request, or a component's name; `text_bodies` are further media types.
+    """
+    responses: dict[int, Any] = {
+        code: {"model": ErrorBody, "description": "an error"} for code in error_statuses
     }
-
-
-def _json_route(reply: type[BaseModel], *statuses: int) -> dict[str, Any]:
-    success = {"model": reply, "description": "the requested object"}
-    return {"response_model": None, "responses": {200: success, **errors(*statuses)}}
-
-
-REQUESTS = ChatRequest, CompletionRequest
-CHAT_ROUTE = _completion_route(ChatRequest, ChatCompletion, 422)
-COMPLETION_ROUTE = _completion_route(CompletionRequest, Completion)
-MODELS_ROUTE = _json_route(ModelsReply, 401, 403)
-MODEL_ROUTE = _json_route(ModelReply, 401, 403, 404)
-HEALTH_ROUTE = _json_route(HealthReply)
+    if is_streamed:
+        events = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+        responses[status] = {"content": {"text/event-stream": {"schema": events}}}
+    options: dict[str, Any] = {"response_model": reply, "status_code": status, "responses": responses}
+    if body is not None:
+        schema = {"$ref": _COMPONENTS.format(model=body)} if isinstance(body, str) else body
+        text = {"schema": {"type": "string"}}
+        content = {"application/json": {"schema": schema}, **dict.fromkeys(text_bodies, text)}
+        options["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
+    return options

@@ -1,7 +1,7 @@
 """Log first, answer second: rows of answers, on disk before anything is delivered.
 
 Of a stream, the `PendingInteraction` is on disk before its first piece is delivered, and its row before its
-last. If the process dies between, `recovery` records the row that the pending record carries: prompt,
+last. If the process dies between, `Recovery` records the row that the pending record carries: prompt,
 version, arm and seed are known then, the delivered pieces are not, and its finish reason is `interrupted`,
 which no other row has.
 """
@@ -15,17 +15,21 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from escultor.config import Serve
-from escultor.errors import EscultorError, StoreError
+from escultor.errors import Erased, EscultorError, IdTaken, StoreError
 from escultor.ids import new_id
 from escultor.serve.in_flight import AbortReason, InFlightCompletion
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.writer import Writer
+from escultor.store.log import Log
 from escultor.store.redaction import redact_record
 from escultor.types import Interaction, PendingInteraction
 
 logger = logging.getLogger(__name__)
+
+LOOK_BACK_S = 7 * 86400.0  # a gateway that starts considers pending records up to this age
 
 
 class RequestLog:
@@ -105,3 +109,46 @@ class RequestLog:
     def _count_unlogged(self, count: int, error: BaseException) -> None:
         self.unlogged += count
         logger.error("%d answers could not be recorded: %s", count, error)
+
+
+class Recovery:
+    """Finds pending records without a row; each search starts behind those before which all have theirs."""
+
+    def __init__(self, log: Log, writer: Writer, owner: str, clock: Callable[[], float] = time.time):
+        """`owner` is this process, as its own pending records name it."""
+        self._log, self._writer, self._owner, self._clock = log, writer, owner, clock
+        self._after = 0  # up to this entry every pending record has its row
+
+    def recover(self) -> int:
+        """Record the rows of streams whose process is gone; how many there were. Idempotent.
+
+        Whether a process of this machine lives is checked; a stream of another machine is lost when its
+        time is over. Raises StoreError when the store fails.
+        """
+        now, end = self._clock(), self._log.last_seq()
+        since = 0.0 if self._after else now - LOOK_BACK_S
+        unfinished = self._log.unmatched(PendingInteraction, Interaction, since, self._after)
+        lost = [p.interaction for _, p in unfinished if p.until < now or _is_gone(p.owner, self._owner)]
+        recorded = 0
+        for future in [self._writer.submit(row) for row in lost]:
+            with suppress(IdTaken, Erased):  # it got its row, or was erased, since the search
+                future.result()
+                recorded += 1
+        self._after = min((seq - 1 for seq, _ in unfinished), default=end)
+        return recorded
+
+
+def _is_gone(owner: str, own: str) -> bool:
+    """Whether a process has ended, as far as this machine can know."""
+    host, number, _ = owner.split("/", 2)
+    if host != own.split("/", 2)[0] or owner == own:
+        return False
+    if int(number) == os.getpid():
+        return True  # the process that had this number before has ended: it is ours now
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs, under another user
+        return False
+    return False

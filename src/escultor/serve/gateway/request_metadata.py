@@ -21,8 +21,7 @@ from typing import TypeVar
 
 from escultor.serve.auth import Caller
 from escultor.serve.deployments import EnginePick
-from escultor.serve.in_flight import prompt_messages
-from escultor.serve.interactions import draft_interaction
+from escultor.serve.in_flight import draft_interaction, prompt_messages
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.wire.errors import ApiError

@@ -2,56 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from escultor.config import Serve
 from escultor.ids import new_id
 from escultor.serve.deployments import EnginePick
-from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import json_body, json_response, unless_disconnected
+from escultor.serve.gateway.gateway import Gateway, admit
+from escultor.serve.gateway.middleware import ClientGone, json_body, json_response, unless_disconnected
 from escultor.serve.gateway.openapi import (
-    CHAT_ROUTE,
-    COMPLETION_ROUTE,
-    HEALTH_ROUTE,
-    MODEL_ROUTE,
-    MODELS_ROUTE,
+    ChatCompletion,
+    Completion,
+    HealthReply,
+    ModelReply,
+    ModelsReply,
+    route,
 )
 from escultor.serve.gateway.request_metadata import RequestMetadata, parse_metadata
-from escultor.serve.gateway.sse import EventStream
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.wire import responses
-from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.serve.wire.requests import ParsedRequest, parse_chat, parse_completion
 from escultor.serve.wire.responses import CHAT, COMPLETION, ResponseStyle
 from escultor.types import Consent, Scope
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 OWNER = "escultor"
+_ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
 
-@router.post("/v1/chat/completions", **CHAT_ROUTE)
+@router.post(
+    "/v1/chat/completions", **route(ChatCompletion, (*_ERRORS, 422), body="ChatRequest", is_streamed=True)
+)
 async def chat(request: Request) -> Response:
     """An answer to a conversation; filed under `serve.skill`, with the consent `train` by default."""
-    gateway, parsed = _parse(request, parse_chat)
-    return await _respond(request, parsed, CHAT, gateway.settings.skill, Consent.TRAIN)
+    return await _respond(request, parse_chat, CHAT, Consent.TRAIN)
 
 
-@router.post("/v1/completions", **COMPLETION_ROUTE)
+@router.post("/v1/completions", **route(Completion, _ERRORS, body="CompletionRequest", is_streamed=True))
 async def completions(request: Request) -> Response:
     """Text that continues a raw prompt; with `echo` and `logprobs` the prompt is scored.
 
     Filed under the skill `completion` with the consent `eval_only` by default: it is not a conversation, and
     evaluation harnesses use this endpoint.
     """
-    _, parsed = _parse(request, parse_completion)
-    return await _respond(request, parsed, COMPLETION, "completion", Consent.EVAL_ONLY)
+    return await _respond(request, parse_completion, COMPLETION, Consent.EVAL_ONLY, skill="completion")
 
 
-@router.get("/v1/models", **MODELS_ROUTE)
+@router.get("/v1/models", **route(ModelsReply, (401, 403)))
 async def models(request: Request) -> Response:
     """Every model name that a request may give, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
@@ -60,7 +68,7 @@ async def models(request: Request) -> Response:
     return json_response({"object": "list", "data": data})
 
 
-@router.get("/v1/models/{model:path}", **MODEL_ROUTE)
+@router.get("/v1/models/{model:path}", **route(ModelReply, (401, 403, 404)))
 async def model(request: Request, model: str) -> Response:
     """One model name, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
@@ -72,7 +80,7 @@ async def model(request: Request, model: str) -> Response:
     return json_response(_model(gateway, model, version))
 
 
-@router.get("/health", **HEALTH_ROUTE)
+@router.get("/health", **route(HealthReply))
 async def health(request: Request) -> Response:
     """Whether the gateway works, what it serves, what waits, and what could not be recorded.
 
@@ -103,19 +111,16 @@ async def health(request: Request) -> Response:
     )
 
 
-def _parse(request: Request, parse: Any) -> tuple[Gateway, ParsedRequest]:
-    gateway: Gateway = request.app.state.gateway
-    caller = gateway.authenticate(request.scope["headers"], Scope.INFER)
-    request.state.caller = caller
-    gateway.limit_rate(caller.key or (request.client.host if request.client else ""), None)
-    return gateway, parse(json_body(request), gateway.settings)
-
-
 async def _respond(
-    request: Request, parsed: ParsedRequest, style: ResponseStyle, skill: str, consent: Consent
+    request: Request,
+    parse: Callable[[Any, Serve], ParsedRequest],
+    style: ResponseStyle,
+    consent: Consent,
+    skill: str | None = None,
 ) -> Response:
-    gateway: Gateway = request.app.state.gateway
-    settings, headers, caller = gateway.settings, request.scope["headers"], request.state.caller
+    gateway, caller = admit(request, Scope.INFER)
+    settings, headers = gateway.settings, request.scope["headers"]
+    parsed, skill = parse(json_body(request), settings), skill or settings.skill
     metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
     if metadata.named:
         gateway.limit_rate(None, metadata.subject)
@@ -165,3 +170,58 @@ def _headers(gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetad
 def _model(gateway: Gateway, name: str, version: str) -> dict[str, Any]:
     created = int(gateway.deployments.active.deployment.time)
     return {"id": name, "object": "model", "created": created, "owned_by": OWNER, "root": version}
+
+
+class EventStream(Response):
+    """A response whose body is computed while it is sent.
+
+    An exception before the first piece becomes the response's status; after it, a last event that holds the
+    error. A client that disconnects, or reads a piece too slowly, cancels the work.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str],
+        lease: ExitStack,
+        *,
+        answer_timeout_s: float,
+        send_timeout_s: float,
+    ):
+        """`lease` is closed after the last piece is sent."""
+        super().__init__(headers={**headers, "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._pieces, self._lease = pieces, lease
+        self._answer_timeout_s, self._send_timeout_s = answer_timeout_s, send_timeout_s
+        self._has_begun = False
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        with self._lease:
+            await unless_disconnected(receive, self._deliver(send))
+
+    async def _deliver(self, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._answer_timeout_s), aclosing(self._pieces) as pieces:
+                async for piece in pieces:
+                    await self._send(send, piece)
+        except ClientGone:
+            raise
+        except Exception as error:
+            if not self._has_begun:
+                raise
+            logger.warning("a stream was broken off: %s", error)
+            await self._send(send, responses.event(to_api_error(error).body()))
+        await self._send(send, b"", is_last=True)
+
+    async def _send(self, send: Send, piece: bytes, is_last: bool = False) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                if not self._has_begun:
+                    self._has_begun = True
+                    start: dict[str, Any] = {"type": "http.response.start", "status": 200}
+                    await send({**start, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+        except TimeoutError:
+            raise ClientGone from None

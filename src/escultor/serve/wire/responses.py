@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from pydantic_core import to_json
@@ -39,23 +40,19 @@ class ChatStyle:
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
-        assert completion.end is not None
-        return {
-            "index": index,
-            "message": {"role": "assistant", "content": completion.text, "refusal": None},
-            "logprobs": _wanted_logprobs(completion, completion.logprobs),
-            "finish_reason": completion.end.finish_reason,
-        }
+        message = {"role": "assistant", "content": completion.text, "refusal": None}
+        logprobs = _wanted_logprobs(completion, completion.logprobs)
+        return _choice(index, {"message": message}, logprobs, completion.finish_reason)
 
-    def first(self, index: int) -> dict[str, Any]:
-        return _chat_chunk(index, {"role": "assistant", "content": ""})
+    def first(self, index: int) -> dict[str, Any] | None:
+        return _choice(index, {"delta": {"role": "assistant", "content": ""}})
 
     def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
-        return _chat_chunk(index, {"content": delta.text}, _wanted_logprobs(completion, delta.logprobs))
+        logprobs = _wanted_logprobs(completion, delta.logprobs)
+        return _choice(index, {"delta": {"content": delta.text}}, logprobs)
 
     def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
-        assert completion.end is not None
-        return _chat_chunk(index, {}, finish_reason=completion.end.finish_reason)
+        return _choice(index, {"delta": {}}, None, completion.finish_reason)
 
 
 class CompletionStyle:
@@ -65,29 +62,33 @@ class CompletionStyle:
 
     def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
         """A whole choice; with `echo` the prompt comes first, in the text and in the tokens."""
-        assert completion.end is not None
         scored = completion.scored_prompt
         tokens = [*(scored.logprobs if scored else ()), *completion.logprobs]
         text = (scored.text if scored else "") + completion.text
         top = completion.request.top_logprobs
         logprobs = None if top is None else completion_logprobs(tokens, 0, top)
-        return _completion_chunk(index, text, logprobs, completion.end.finish_reason)
+        return _choice(index, {"text": text}, logprobs, completion.finish_reason)
 
-    def first(self, index: int) -> None:
+    def first(self, index: int) -> dict[str, Any] | None:
         return None
 
     def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
         top, offset = completion.request.top_logprobs, completion.length - len(delta.text)
         logprobs = None if top is None else completion_logprobs(delta.logprobs, offset, top)
-        return _completion_chunk(index, delta.text, logprobs)
+        return _choice(index, {"text": delta.text}, logprobs)
 
     def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
-        assert completion.end is not None
-        return _completion_chunk(index, "", None, completion.end.finish_reason)
+        return _choice(index, {"text": ""}, None, completion.finish_reason)
 
 
 ResponseStyle = ChatStyle | CompletionStyle
 CHAT, COMPLETION = ChatStyle(), CompletionStyle()
+
+
+def _choice(
+    index: int, content: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None
+) -> dict[str, Any]:
+    return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def _wanted_logprobs(completion: InFlightCompletion, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
@@ -120,15 +121,12 @@ def completion_logprobs(tokens: Sequence[TokenLogprob], offset: int, top: int) -
     `top_logprobs` of each position include the chosen token, so that a client can compare it with the
     greatest to see whether it was greedy; they are None for the first token of a prompt.
     """
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token.text)
+    offsets = list(accumulate((len(token.text) for token in tokens), initial=offset))
     return {
         "tokens": [_name(token.text, token.bytes) for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [_top(token, top) for token in tokens],
-        "text_offset": offsets,
+        "text_offset": offsets[:-1],
     }
 
 
@@ -143,15 +141,3 @@ def _name(text: str, data: bytes) -> str:
     """A token as a key: its text, or its bytes where those are not whole characters."""
     is_text = text.encode("utf-8", "replace") == data
     return text if is_text else "bytes:" + "".join(f"\\x{b:02x}" for b in data)
-
-
-def _chat_chunk(
-    index: int, delta: dict[str, str], logprobs: Any = None, finish_reason: str | None = None
-) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-def _completion_chunk(
-    index: int, text: str, logprobs: Any, finish_reason: str | None = None
-) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}

@@ -7,27 +7,26 @@ import json
 from collections.abc import AsyncIterator, Mapping
 
 from escultor.config import Upstream
-from escultor.errors import ConfigError, UpstreamFault
-from escultor.serve.engines.upstream.http import BACKOFF_S, ResponseBody, UpstreamHttp
-from escultor.serve.engines.upstream.response import ReplyParser, is_chat, is_streamed, request_body
-from escultor.serve.engines.upstream.sse import SseParser
+from escultor.errors import ConfigError
+from escultor.serve.engines.upstream.http import BACKOFF_S, UpstreamHttp
+from escultor.serve.engines.upstream.replies import (
+    ReplyParser,
+    SseParser,
+    is_chat,
+    is_streamed,
+    request_body,
+)
 from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 
 class UpstreamEngine:
     """One model of one upstream. Belongs to the event loop that uses it first."""
 
+    problem = None  # whether the upstream answers is known only by asking it
+
     def __init__(self, settings: Upstream, key: str | None = None, backoff_s: float = BACKOFF_S):
         """Raises ConfigError for a url with more than an address."""
-        self._http = UpstreamHttp(settings, key, backoff_s)
-
-    @property
-    def version(self) -> str:
-        return self._http.settings.model
-
-    @property
-    def problem(self) -> str | None:
-        return None  # whether the upstream answers is known only by asking it
+        self._http, self.version = UpstreamHttp(settings, key, backoff_s), settings.model
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer. Closing the iterator closes the connection, which ends the work.
@@ -42,10 +41,14 @@ class UpstreamEngine:
         reply, sse = ReplyParser(request), SseParser()
         try:
             if not is_streamed(request):
-                for event in (*reply.feed(await _read_all(body)), reply.end()):
+                parts = []
+                while (data := await body.read()) is not None:
+                    parts.append(data)
+                for event in (*reply.feed(b"".join(parts)), reply.end()):
                     yield event
                 return
-            while not reply.done and (data := await _read(body, reply)) is not None:
+            # A stream whose answer is complete may end in any way.
+            while not reply.done and (data := await body.read(reply.is_complete)) is not None:
                 for payload in sse.feed(data):
                     for event in reply.feed(payload):
                         yield event
@@ -76,20 +79,3 @@ def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEng
             f"export {settings.key_env}=…, or leave key_env out",
         )
     return UpstreamEngine(settings, key)
-
-
-async def _read_all(body: ResponseBody) -> bytes:
-    parts = []
-    while (data := await _read(body)) is not None:
-        parts.append(data)
-    return b"".join(parts)
-
-
-async def _read(body: ResponseBody, reply: ReplyParser | None = None) -> bytes | None:
-    """The next bytes, None at the end. A stream whose answer is complete may end in any way."""
-    try:
-        return await body.read()
-    except ConnectionError as error:
-        if reply and reply.is_complete:
-            return None
-        raise UpstreamFault("the upstream's answer broke off", error) from error

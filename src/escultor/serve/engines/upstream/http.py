@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import NoReturn
 
 import httpx2
 
 from escultor.config import Upstream
 from escultor.errors import ConfigError, EngineFault, EscultorError, InputError, Overloaded, UpstreamFault
-from escultor.serve.engines.upstream.connections import ConnectionPool
-from escultor.serve.engines.upstream.schema import error_message
+from escultor.serve.engines.upstream.replies import error_message
 
+KEEP_ALIVE_S = 4.0  # of an idle connection; uvicorn's servers close theirs after 5 s
 BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
 ERROR_LIMIT = 64 << 10  # bytes read of an error's body
 BACKOFF_S = 0.25  # before the first retry; doubles
@@ -42,6 +42,51 @@ class UpstreamRefusal:
 
     fault: EscultorError
     wait_s: float | None = None
+
+
+class ConnectionPool:
+    """At most `limit` connections, each with a transport of its own.
+
+    A transport's own pool examines every connection for every request; here it holds one.
+    """
+
+    def __init__(self, limit: int):
+        self._limit, self._free = limit, asyncio.Semaphore(limit)
+        self._context = httpx2.create_ssl_context()
+        self._all: set[httpx2.AsyncHTTPTransport] = set()
+        self._idle: deque[tuple[float, httpx2.AsyncHTTPTransport]] = deque()  # (idle since, …), latest last
+
+    async def acquire(self, timeout_s: float) -> httpx2.AsyncHTTPTransport:
+        """A connection for one user. Raises Overloaded where none becomes free in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._free.acquire()
+        except TimeoutError as error:
+            got = f"{self._limit} requests to it are under way"
+            raise Overloaded("no connection to the upstream is free", got, None, "ask later") from error
+        expired = []
+        while self._idle and self._idle[0][0] < time.monotonic() - KEEP_ALIVE_S:
+            expired.append(self._idle.popleft()[1])
+        transport = self._idle.pop()[1] if self._idle else self._open()
+        for old in expired:
+            self._all.discard(old)
+            await old.aclose()
+        return transport
+
+    def release(self, transport: httpx2.AsyncHTTPTransport) -> None:
+        """Return a connection; it is still open if its last response was read to the end."""
+        self._idle.append((time.monotonic(), transport))
+        self._free.release()
+
+    async def close(self) -> None:
+        for transport in self._all:
+            await transport.aclose()
+
+    def _open(self) -> httpx2.AsyncHTTPTransport:
+        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
+        transport = httpx2.AsyncHTTPTransport(verify=self._context, limits=limits)
+        self._all.add(transport)
+        return transport
 
 
 class UpstreamHttp:
@@ -89,42 +134,53 @@ class UpstreamHttp:
         self, request: httpx2.Request, streamed: bool, deadline: float
     ) -> ResponseBody | UpstreamRefusal:
         transport = await self._pool.acquire(self.settings.connect_timeout_s)
-        result: ResponseBody | UpstreamRefusal | None = None
+        body: ResponseBody | None = None
         try:
-            result = await self._send(transport, request, streamed, deadline)
-            return result
-        finally:
-            if not isinstance(result, ResponseBody):
-                self._pool.release(transport)
-
-    async def _send(
-        self, transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, streamed: bool, deadline: float
-    ) -> ResponseBody | UpstreamRefusal:
-        try:
-            async with asyncio.timeout_at(deadline):
+            async with self.time_limits(deadline):
                 response = await transport.handle_async_request(request)
-        except TimeoutError:
-            self.raise_deadline()
-        except httpx2.ReadTimeout as error:
-            self.raise_idle(error)
+            if response.status_code != 200:
+                return await self._refusal(response, deadline)
+            if (got := _unexpected_type(response, streamed)) is not None:
+                await response.aclose()
+                return UpstreamRefusal(UpstreamFault("the upstream answered with another content type", got))
+            body = ResponseBody(self, response, deadline, lambda: self._pool.release(transport))
+            return body
         except httpx2.TransportError as error:
-            self.check_open()
             # Nothing of an answer has come: a retry costs at most what the upstream had computed.
             return UpstreamRefusal(UpstreamFault("the upstream cannot be reached", _describe(error)), 0.0)
-        if response.status_code != 200:
-            return await self._refusal(response, deadline)
-        if (got := _unexpected_type(response, streamed)) is not None:
-            await response.aclose()
-            return UpstreamRefusal(UpstreamFault("the upstream answered with another content type", got))
-        return ResponseBody(self, response, deadline, lambda: self._pool.release(transport))
+        finally:
+            if body is None:
+                self._pool.release(transport)
+
+    @asynccontextmanager
+    async def time_limits(self, deadline: float) -> AsyncIterator[None]:
+        """Turns the end of the time for an answer, or for its next byte, into UpstreamFault, and any error of
+        the transport after `close` into EngineFault."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError:
+            got = f"{self.settings.deadline_s:g} s, retries included"
+            raise UpstreamFault("the upstream took too long", got) from None
+        except httpx2.ReadTimeout as error:
+            got = f"{self.settings.idle_timeout_s:g} s without a byte"
+            raise UpstreamFault("the upstream fell silent", got) from error
+        except httpx2.TransportError:
+            self.check_open()
+            raise
 
     def _request(self, path: str, data: bytes, streamed: bool) -> httpx2.Request:
         if path not in self._urls:  # parsed once
             self._urls[path] = self._base.copy_with(path=self._base.path.rstrip("/") + path)
         connect_s, idle_s = self.settings.connect_timeout_s, self.settings.idle_timeout_s
         timeout = {"connect": connect_s, "write": idle_s, "read": idle_s if streamed else None}
-        more = {"timeout": timeout}
-        return httpx2.Request("POST", self._urls[path], headers=self._headers, content=data, extensions=more)
+        return httpx2.Request(
+            "POST",
+            self._urls[path],
+            headers=self._headers,
+            content=data,
+            extensions={"timeout": timeout},
+        )
 
     async def _refusal(self, response: httpx2.Response, deadline: float) -> UpstreamRefusal:
         """The meaning of a status other than 200."""
@@ -154,13 +210,6 @@ class UpstreamHttp:
         await response.aclose()
         return data[:ERROR_LIMIT]
 
-    def raise_deadline(self) -> NoReturn:
-        raise UpstreamFault("the upstream took too long", f"{self.settings.deadline_s:g} s, retries included")
-
-    def raise_idle(self, cause: Exception) -> NoReturn:
-        got = f"{self.settings.idle_timeout_s:g} s without a byte"
-        raise UpstreamFault("the upstream fell silent", got) from cause
-
     def check_open(self) -> None:
         """Raises EngineFault after `close`."""
         if self._closed:
@@ -177,18 +226,15 @@ class ResponseBody:
         self._chunks: AsyncGenerator[bytes] = response.aiter_raw()
         self._size = 0
 
-    async def read(self) -> bytes | None:
-        """The next bytes; None at the end. Raises UpstreamFault; ConnectionError where it broke off."""
+    async def read(self, may_break_off: bool = False) -> bytes | None:
+        """The next bytes; None at the end, also where it breaks off and may. Raises UpstreamFault."""
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with self._http.time_limits(self._deadline):
                 data = await anext(self._chunks, None)
-        except TimeoutError:
-            self._http.raise_deadline()
-        except httpx2.ReadTimeout as error:
-            self._http.raise_idle(error)
         except httpx2.TransportError as error:
-            self._http.check_open()
-            raise ConnectionError(_describe(error)) from error
+            if may_break_off:
+                return None
+            raise UpstreamFault("the upstream's answer broke off", _describe(error)) from error
         self._size += len(data or b"")
         if self._size > BODY_LIMIT:
             got = f"{self._size:,} bytes"
