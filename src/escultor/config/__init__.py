@@ -15,11 +15,9 @@ from __future__ import annotations
 from escultor.config.curation import Curation
 from escultor.config.evaluation import Canary, Evaluation, Gate
 from escultor.config.feedback import FeedbackRules
-from escultor.config.intake import FeedbackIntake
 from escultor.config.load import Config, ModelSection, StoreSection, load_config, load_policy, with_steps
-from escultor.config.monitoring import Monitor
 from escultor.config.section import Section
-from escultor.config.serving import Serve, Upstream
+from escultor.config.serving import FeedbackIntake, Monitor, Serve, Upstream
 from escultor.config.training import Distillation, Dpo, Kto, Lora, Pretrain, Sft, Training
 
 __all__ = [

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from escultor.config.section import Count, Natural, Section, Share
+from escultor.config.section import (
+    Count,
+    Natural,
+    Positive,
+    PositiveShare,
+    Section,
+    Share,
+    setting,
+)
 
 ORDER = (
     "exact",
@@ -25,72 +33,68 @@ TextStyle = Literal["redact", "drop", "keep"]
 
 
 class Near(Section):
-    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.75, description="Jaccard similarity of 8-byte windows at which rows are near duplicates"
+    threshold: PositiveShare = setting(
+        0.75, help="Jaccard similarity of 8-byte windows at which rows are near duplicates"
     )
-    permutations: Annotated[int, Field(ge=16, le=512)] = Field(
-        default=120, description="values per MinHash signature; more values miss fewer duplicates"
+    permutations: Annotated[int, Field(ge=16, le=512)] = setting(
+        120, help="values per MinHash signature; more values miss fewer duplicates"
     )
 
 
 class Language(Section):
-    keep: tuple[str, ...] = Field(default=("en",), description="ISO 639-1 codes; empty: all")
-    characters: Count = Field(default=256, description="characters of a row used for detection")
-    min_words: Natural = Field(default=8, description="shorter rows are not classified and stay")
+    keep: tuple[str, ...] = setting(("en",), help="ISO 639-1 codes; empty: all")
+    characters: Count = setting(256, help="characters of a row used for detection")
+    min_words: Natural = setting(8, help="shorter rows are not classified and stay")
 
 
 class Length(Section):
-    min_words: Natural = Field(default=1, description="minimum words of the training target")
-    max_words: Count = Field(default=20_000, description="maximum words of the whole row")
+    min_words: Natural = setting(1, help="minimum words of the training target")
+    max_words: Count = setting(20_000, help="maximum words of the whole row")
 
 
 class Repetition(Section):
-    max_lines: Share = Field(default=0.3, description="share of lines that repeat an earlier one")
-    max_words: Share = Field(default=0.5, description="share of words in 5-grams that occurred before")
+    max_lines: Share = setting(0.3, help="share of lines that repeat an earlier one")
+    max_words: Share = setting(0.5, help="share of words in 5-grams that occurred before")
 
 
 class Damage(Section):
-    max_markup: Share = Field(default=0.1, description="share of characters in HTML tags and entities")
-    max_replaced: Share = Field(default=0.0, description="share of characters that are U+FFFD")
+    max_markup: Share = setting(0.1, help="share of characters in HTML tags and entities")
+    max_replaced: Share = setting(0.0, help="share of characters that are U+FFFD")
 
 
 class Private(Section):
     """What to do with each kind of personal data: redact it, drop the row, or keep it."""
 
-    email: TextStyle = Field(default="redact", description="e-mail addresses")
-    phone: TextStyle = Field(default="redact", description="telephone numbers, international or grouped")
-    card: TextStyle = Field(default="redact", description="payment card numbers with a valid Luhn checksum")
-    iban: TextStyle = Field(default="redact", description="bank accounts with a valid checksum")
-    ip: TextStyle = Field(default="redact", description="public IPv4 and IPv6 addresses")
-    secret: TextStyle = Field(default="drop", description="keys, tokens: AWS, GitHub, PEM, JWT, high entropy")
+    email: TextStyle = setting("redact", help="e-mail addresses")
+    phone: TextStyle = setting("redact", help="telephone numbers, international or grouped")
+    card: TextStyle = setting("redact", help="payment card numbers with a valid Luhn checksum")
+    iban: TextStyle = setting("redact", help="bank accounts with a valid checksum")
+    ip: TextStyle = setting("redact", help="public IPv4 and IPv6 addresses")
+    secret: TextStyle = setting("drop", help="keys, tokens: AWS, GitHub, PEM, JWT, high entropy")
 
 
 class Quality(Section):
-    min_score: Share = Field(default=0.2, description="rows with a lower score are dropped")
-    ridge: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="ridge penalty of the logistic model fitted to ratings"
-    )
+    min_score: Share = setting(0.2, help="rows with a lower score are dropped")
+    ridge: Positive = setting(1.0, help="ridge penalty of the logistic model fitted to ratings")
 
 
 class Perplexity(Section):
-    model: str = Field(default="escultor-base", description="the model whose bits per byte become a feature")
-    batch_size: Count = Field(default=64, description="rows per forward pass")
+    model: str = setting("escultor-base", help="the model whose bits per byte become a feature")
+    batch_size: Count = setting(64, help="rows per forward pass")
 
 
 class Decontaminate(Section):
-    words: Annotated[int, Field(ge=4, le=64)] = Field(
-        default=13,
-        description="rows that share this many consecutive words with an evaluation item are dropped",
+    words: Annotated[int, Field(ge=4, le=64)] = setting(
+        13, help="rows that share this many consecutive words with an evaluation item are dropped"
     )
 
 
 class Balance(Section):
-    targets: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]] = Field(
-        default_factory=dict,
-        description="by label (domain, purpose, style, length, or your own): share by value, `*`: others",
+    targets: dict[str, dict[str, PositiveShare]] = setting(
+        {}, help="by label (domain, purpose, style, length, or your own): share by value, `*`: others"
     )
-    rows: Count | None = Field(default=None, description="rows; null: as many as meet the targets exactly")
-    warn_above: Share = Field(default=0.6, description="warn about a single value with a larger share")
+    rows: Count | None = setting(None, help="rows; null: as many as meet the targets exactly")
+    warn_above: Share = setting(0.6, help="warn about a single value with a larger share")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Balance:
@@ -104,46 +108,42 @@ class Balance(Section):
 
 
 class Split(Section):
-    by: Literal["prompt", "subject", "time"] = Field(
-        default="prompt",
-        description="prompt, subject: near-duplicate prompts or a subject stay together; time: the latest",
+    by: Literal["prompt", "subject", "time"] = setting(
+        "prompt", help="prompt, subject: near-duplicate prompts or a subject stay together; time: the latest"
     )
-    held_out: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="share of rows held out")
-    threshold: Annotated[float, Field(gt=0, le=0.75)] = Field(
-        default=0.75, description="similarity at which prompts stay together; training uses 0.75"
+    held_out: Annotated[float, Field(ge=0, lt=1)] = setting(0.0, help="share of rows held out")
+    threshold: Annotated[float, Field(gt=0, le=0.75)] = setting(
+        0.75, help="similarity at which prompts stay together; training uses 0.75"
     )
 
 
 class Diversity(Section):
-    domains: Count = Field(default=15, description="domains that a diverse dataset should have")
-    styles: Count = Field(default=8, description="styles that it should have")
-    lengths: Count = Field(default=4, description="length bands that it should have")
+    domains: Count = setting(15, help="domains that a diverse dataset should have")
+    styles: Count = setting(8, help="styles that it should have")
+    lengths: Count = setting(4, help="length bands that it should have")
 
 
 class Curation(Section):
     """From raw rows to a dataset; see `escultor data curate`."""
 
-    steps: tuple[str, ...] = Field(default=ORDER, description="steps in order, each at most once")
-    workers: Natural = Field(default=0, description="processes; 0: one per CPU")
-    seed: Natural = Field(default=0, description="seed of ties and samples")
-    licences: dict[str, str] = Field(
-        default_factory=dict, description="licence per source file, for the card"
+    steps: tuple[str, ...] = setting(ORDER, help="steps in order, each at most once")
+    workers: Natural = setting(0, help="processes; 0: one per CPU")
+    seed: Natural = setting(0, help="seed of ties and samples")
+    licences: dict[str, str] = setting({}, help="licence per source file, for the card")
+    near: Near = setting(Near(), help="near duplicates")
+    language: Language = setting(Language(), help="languages")
+    length: Length = setting(Length(), help="lengths")
+    repetition: Repetition = setting(Repetition(), help="repetitive rows")
+    damage: Damage = setting(Damage(), help="damaged text")
+    private: Private = setting(Private(), help="personal data and secrets")
+    quality: Quality = setting(Quality(), help="quality score")
+    perplexity: Perplexity = setting(
+        Perplexity(), help="perplexity under a base model; this step is not in the default order"
     )
-    near: Near = Field(default=Near(), description="near duplicates")
-    language: Language = Field(default=Language(), description="languages")
-    length: Length = Field(default=Length(), description="lengths")
-    repetition: Repetition = Field(default=Repetition(), description="repetitive rows")
-    damage: Damage = Field(default=Damage(), description="damaged text")
-    private: Private = Field(default=Private(), description="personal data and secrets")
-    quality: Quality = Field(default=Quality(), description="quality score")
-    perplexity: Perplexity = Field(
-        default=Perplexity(),
-        description="perplexity under a base model; this step is not in the default order",
-    )
-    decontaminate: Decontaminate = Field(default=Decontaminate(), description="rows with evaluation items")
-    balance: Balance = Field(default=Balance(), description="shares of rows per label")
-    split: Split = Field(default=Split(), description="held-out rows")
-    diversity: Diversity = Field(default=Diversity(), description="expected diversity")
+    decontaminate: Decontaminate = setting(Decontaminate(), help="rows with evaluation items")
+    balance: Balance = setting(Balance(), help="shares of rows per label")
+    split: Split = setting(Split(), help="held-out rows")
+    diversity: Diversity = setting(Diversity(), help="expected diversity")
 
     @model_validator(mode="after")
     def _steps_are_known(self) -> Curation:

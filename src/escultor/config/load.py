@@ -7,25 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from escultor.config import aliases
 from escultor.config.curation import Curation
 from escultor.config.evaluation import Canary, Evaluation, Gate
 from escultor.config.feedback import FeedbackRules
-from escultor.config.monitoring import Monitor
-from escultor.config.section import Section
-from escultor.config.serving import Serve
+from escultor.config.section import (
+    Section,
+    setting,
+)
+from escultor.config.serving import Monitor, Serve
 from escultor.config.training import Distillation, Dpo, Kto, Pretrain, Sft
 from escultor.errors import ConfigError
 
 
 class ModelSection(Section):
-    path: str = Field(default="escultor-base", description="a folder, or escultor-base (in the package)")
+    path: str = setting("escultor-base", help="a folder, or escultor-base (in the package)")
 
 
 class StoreSection(Section):
-    url: str = Field(default="escultor-store", description="a folder (SQLite), sqlite:///…, postgresql://…")
+    url: str = setting("escultor-store", help="a folder (SQLite), sqlite:///…, postgresql://…")
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""Serving: engine, upstream, logging, deployments and limits."""
+"""Serving: engine, upstream, logging, deployments and limits; limits of feedback; alerts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from escultor.config.intake import FeedbackIntake
-from escultor.config.section import Count, Natural, Positive, Section, Share
+from escultor.config.section import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+    setting,
+)
 
-Price = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]  # USD per 1,000 tokens
+Price = tuple[NonNegative, NonNegative]  # USD per 1,000 tokens
 
 
 class Upstream(Section):
@@ -19,74 +26,73 @@ class Upstream(Section):
         description="such as http://127.0.0.1:8000/v1"
     )
     model: Annotated[str, Field(min_length=1)] = Field(description="model name on that server")
-    key_env: str | None = Field(default=None, description="environment variable of its API key; null: none")
-    connect_timeout_s: Positive = Field(default=5.0, description="time limit for a connection")
-    idle_timeout_s: Positive = Field(default=60.0, description="for each piece of a streamed answer")
-    deadline_s: Positive = Field(default=600.0, description="time limit for a whole answer, retries included")
-    retries: Natural = Field(default=2, description="further attempts before the first byte of an answer")
-    max_connections: Count = Field(default=128, description="maximum concurrent requests to it")
+    key_env: str | None = setting(None, help="environment variable of its API key; null: none")
+    connect_timeout_s: Positive = setting(5.0, help="time limit for a connection")
+    idle_timeout_s: Positive = setting(60.0, help="for each piece of a streamed answer")
+    deadline_s: Positive = setting(600.0, help="time limit for a whole answer, retries included")
+    retries: Natural = setting(2, help="further attempts before the first byte of an answer")
+    max_connections: Count = setting(128, help="maximum concurrent requests to it")
+
+
+class FeedbackIntake(Section):
+    """Limits of feedback over HTTP: size, age, and how long a browser may send it."""
+
+    batch: Count = setting(1000, help="maximum events per request")
+    text_characters: Count = setting(65_536, help="maximum length of a correction or remark")
+    clock_skew_s: Natural = setting(300, help="tolerated advance of a client's clock")
+    max_age_days: Positive = setting(31.0, help="older events are refused")
+    token_days: Positive = setting(7.0, help="how long a browser may send feedback on an answer")
 
 
 class Serve(Section):
-    hourly_price_usd: Positive = Field(default=0.10, description="cost of this machine per hour")
-    prices: dict[str, Price] = Field(
-        default_factory=dict, description="by version or upstream model: [USD per 1,000 tokens in, out]"
+    hourly_price_usd: Positive = setting(0.10, help="cost of this machine per hour")
+    prices: dict[str, Price] = setting(
+        {}, help="per version or upstream model: [USD per 1,000 tokens in, out]"
     )
-    engine: Literal["transformers", "ctranslate2"] = Field(
-        default="transformers",
-        description="ctranslate2: greedy decoding with a converted copy, faster on CPUs; Llama-like models",
+    engine: Literal["transformers", "ctranslate2"] = setting(
+        "transformers",
+        help="ctranslate2: greedy decoding with a converted copy, faster on CPUs; Llama-like models",
     )
-    batch_size: Count = Field(default=32, description="maximum answers generated together")
-    prefill_tokens: Count = Field(
-        default=512, description="prompt tokens between decoding steps (chunked prefill)"
-    )
-    temperature: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="if a request has none; 0: greedy"
-    )
-    max_new_tokens: Count = Field(default=256, description="default of requests")
-    queue: Count = Field(default=256, description="maximum waiting requests; more are refused")
-    upstream: Upstream | None = Field(default=None, description="the server that computes the answers")
-    intake: FeedbackIntake = Field(default=FeedbackIntake(), description="limits of feedback over HTTP")
-    skill: str = Field(default="chat", description="default skill of a request; a header may name another")
-    names: tuple[str, ...] = Field(default=("escultor",), description="model names of the champion; '*': any")
+    batch_size: Count = setting(32, help="maximum answers generated together")
+    prefill_tokens: Count = setting(512, help="prompt tokens between decoding steps (chunked prefill)")
+    temperature: NonNegative = setting(0.0, help="if a request has none; 0: greedy")
+    max_new_tokens: Count = setting(256, help="default of requests")
+    queue: Count = setting(256, help="maximum waiting requests; more are refused")
+    upstream: Upstream | None = setting(None, help="the server that computes the answers")
+    intake: FeedbackIntake = setting(FeedbackIntake(), help="limits of feedback over HTTP")
+    skill: str = setting("chat", help="default skill of a request; a header may name another")
+    names: tuple[str, ...] = setting(("escultor",), help="model names of the champion; '*': any")
     # --- logging
-    keep_text: bool = Field(
-        default=True,
-        description="false: prompts and answers are neither stored nor trained on; figures are stored",
+    keep_text: bool = setting(True, help="false: no prompt or answer is stored or trained on")
+    on_store_failure: Literal["refuse", "answer"] = setting(
+        "refuse", help="answer: deliver an answer that could not be logged, and count it"
     )
-    on_store_failure: Literal["refuse", "answer"] = Field(
-        default="refuse", description="answer: deliver an answer that could not be logged, and count it"
-    )
-    store_timeout_s: Positive = Field(default=10.0, description="time limit of a write to the log")
+    store_timeout_s: Positive = setting(10.0, help="time limit of a write to the log")
     # --- deployments
-    shadow: Share = Field(default=1.0, description="share of requests also answered by a shadow candidate")
-    shadow_in_flight: Natural = Field(default=4, description="concurrent shadow answers; more are skipped")
-    follow_s: Positive = Field(default=1.0, description="polling interval for new deployments and keys")
-    reopen_attempts: Natural = Field(
-        default=5, description="restarts of a dead engine, with exponential back-off"
-    )
-    reopen_quiet_s: Positive = Field(
-        default=60.0, description="an engine that dies sooner after a restart stays down"
-    )
+    shadow: Share = setting(1.0, help="share of requests also answered by a shadow candidate")
+    shadow_in_flight: Natural = setting(4, help="concurrent shadow answers; more are skipped")
+    follow_s: Positive = setting(1.0, help="polling interval for new deployments and keys")
+    reopen_attempts: Natural = setting(5, help="restarts of a dead engine, with exponential back-off")
+    reopen_quiet_s: Positive = setting(60.0, help="an engine that dies sooner after a restart stays down")
     # --- limits
-    rate_per_key: Positive | None = Field(
-        default=None, description="requests per second and process; null: any"
-    )
-    rate_per_subject: Positive | None = Field(
-        default=None, description="requests per second and process; null: any"
-    )
-    burst: Count = Field(default=20, description="requests above the rate allowed at once")
-    max_body_mb: Positive = Field(default=8.0, description="maximum body of a request")
-    max_depth: Count = Field(default=64, description="maximum nesting of brackets in a request")
-    max_connections: Count = Field(default=1000, description="open connections; more close the longest idle")
-    header_timeout_s: Positive = Field(default=10.0, description="time limit for a request's headers")
-    body_timeout_s: Positive = Field(
-        default=30.0, description="time limit for its body, or per chunk of lines"
-    )
-    keep_alive_s: Count = Field(default=30, description="idle connections are closed after this time")
-    answer_timeout_s: Positive = Field(default=600.0, description="time limit for a whole answer")
-    send_timeout_s: Positive = Field(default=30.0, description="time limit for a client to receive a chunk")
-    drain_s: Count = Field(default=30, description="time that running answers may take at shutdown")
-    cors_origins: tuple[str, ...] = Field(
-        default=(), description="web origins: https://chat.example; '*': any"
-    )
+    rate_per_key: Positive | None = setting(None, help="requests per second and process; null: any")
+    rate_per_subject: Positive | None = setting(None, help="requests per second and process; null: any")
+    burst: Count = setting(20, help="requests above the rate allowed at once")
+    max_body_mb: Positive = setting(8.0, help="maximum body of a request")
+    max_depth: Count = setting(64, help="maximum nesting of brackets in a request")
+    max_connections: Count = setting(1000, help="open connections; more close the longest idle")
+    header_timeout_s: Positive = setting(10.0, help="time limit for a request's headers")
+    body_timeout_s: Positive = setting(30.0, help="time limit for its body, or per chunk of lines")
+    keep_alive_s: Count = setting(30, help="idle connections are closed after this time")
+    answer_timeout_s: Positive = setting(600.0, help="time limit for a whole answer")
+    send_timeout_s: Positive = setting(30.0, help="time limit for a client to receive a chunk")
+    drain_s: Count = setting(30, help="time that running answers may take at shutdown")
+    cors_origins: tuple[str, ...] = setting((), help="web origins: https://chat.example; '*': any")
+
+
+class Monitor(Section):
+    thumbs_down_limit: Share = setting(0.10, help="alert when the share is significantly higher")
+    min_rated: Count = setting(30, help="minimum ratings before an alert may fire")
+    latency_p99_ms: Positive = setting(5000.0, help="alert when higher")
+    daily_cost_usd: Positive = setting(10.0, help="alert when higher")
+    cooldown_s: NonNegative = setting(3600.0, help="minimum time between plans")

@@ -6,73 +6,77 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from escultor.config.section import Count, Natural, Positive, Section, Share
+from escultor.config.section import (
+    Count,
+    FlipRate,
+    Natural,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+    setting,
+)
+
+Schedule = Literal["constant", "linear", "cosine", "wsd"]
+OptimizerName = Literal["adamw", "muon", "adamw8bit"]
 
 
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of full fine-tuning."""
 
-    rank: Count = Field(default=16, description="rank of the update")
-    alpha: Positive = Field(default=32.0, description="the update is scaled by alpha / rank")
-    targets: tuple[str, ...] = Field(default=(), description="module names; empty: all linear layers")
-    merge: bool = Field(default=True, description="write a merged model; false: only the adapter")
+    rank: Count = setting(16, help="rank of the update")
+    alpha: Positive = setting(32.0, help="the update is scaled by alpha / rank")
+    targets: tuple[str, ...] = setting((), help="module names; empty: all linear layers")
+    merge: bool = setting(True, help="write a merged model; false: only the adapter")
 
 
 class Training(Section):
     """Keys of every training section."""
 
-    learning_rate: Positive = Field(default=1e-5, description="peak learning rate")
-    epochs: Positive = Field(default=3, description="passes over the data; max_steps may end them earlier")
-    max_steps: Count | None = Field(default=None, description="maximum optimizer steps; null: epochs decide")
-    batch_size: Count = Field(default=32, description="examples per optimizer step")
-    micro_batch_size: Count | None = Field(
-        default=None, description="maximum examples per forward pass; null: chosen by memory and length"
+    learning_rate: Positive = setting(1e-5, help="peak learning rate")
+    epochs: Positive = setting(3, help="passes over the data; max_steps may end them earlier")
+    max_steps: Count | None = setting(None, help="maximum optimizer steps; null: epochs decide")
+    batch_size: Count = setting(32, help="examples per optimizer step")
+    micro_batch_size: Count | None = setting(None, help="maximum examples per forward pass; null: by length")
+    warmup_steps: Natural = setting(100, help="linear warm-up, at most a tenth of the run")
+    schedule: Schedule = setting("linear", help="after warm-up; wsd: flat, then linear to 0 in the last 40 %")
+    weight_decay: NonNegative = setting(0.01, help="decoupled, matrices only")
+    max_grad_norm: Positive = setting(1.0, help="gradients are clipped to this norm")
+    max_length: Count = setting(1024, help="tokens; longer rows are handled as the card says")
+    shuffle: bool = setting(True, help="a new order each epoch")
+    seed: Natural = setting(0, help="seed of order, initialisation and sampling")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", help="dtype of matrix products; weights stay float32. auto: bfloat16 where it is fast"
     )
-    warmup_steps: Natural = Field(default=100, description="linear warm-up, at most a tenth of the run")
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
-        default="linear", description="after warm-up; wsd: flat, then linear to 0 in the last 40 %"
+    optimizer: OptimizerName = setting(
+        "adamw", help="muon: Muon on hidden matrices, AdamW on the rest; adamw8bit: moments in a byte each"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="decoupled, matrices only")
-    max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
-    max_length: Count = Field(default=1024, description="tokens; longer rows are handled as the card says")
-    shuffle: bool = Field(default=True, description="a new order each epoch")
-    seed: Natural = Field(default=0, description="seed of order, initialisation and sampling")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="dtype of matrix products; weights stay float32. auto: bfloat16 where it is fast",
+    lora: Lora | None = setting(None, help="null: full fine-tuning")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", help="auto: a GPU if there is one")
+    attention: Literal["auto", "dense", "segments", "flex"] = setting(
+        "auto", help="for packed rows; auto: flex (FlexAttention) on a GPU, else segments; dense: any model"
     )
-    optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(
-        default="adamw",
-        description="muon: Muon on hidden matrices, AdamW on the rest; adamw8bit: moments in a byte each",
+    gradient_checkpointing: bool = setting(
+        False, help="recompute activations in the backward pass: less memory, a third more time"
     )
-    lora: Lora | None = Field(default=None, description="null: full fine-tuning")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
-    attention: Literal["auto", "dense", "segments", "flex"] = Field(
-        default="auto",
-        description="for packed rows; auto: flex (FlexAttention) on a GPU, else segments; dense: any model",
-    )
-    gradient_checkpointing: bool = Field(
-        default=False,
-        description="recompute activations in the backward pass: less memory, a third more time",
-    )
-    activation_offload: bool = Field(default=False, description="on a GPU: keep activations in CPU memory")
-    compile: bool = Field(default=False, description="torch.compile for each layer; the first steps are slow")
+    activation_offload: bool = setting(False, help="on a GPU: keep activations in CPU memory")
+    compile: bool = setting(False, help="torch.compile for each layer; the first steps are slow")
 
 
 class Pretrain(Training):
-    learning_rate: Positive = Field(default=4e-3, description="peak learning rate")
-    epochs: Positive = Field(default=1, description="passes over the data")
-    batch_size: Count = Field(default=32, description="packed rows of max_length tokens per step")
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(default="wsd", description="see sft")
-    max_length: Count = Field(default=384, description="tokens of a packed row; longer documents are cut")
-    optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(default="muon", description="see sft")
-    vocabulary: Annotated[int, Field(ge=300)] = Field(default=4096, description="size of the byte-level BPE")
-    hidden_size: Count = Field(default=192, description="width")
-    layers: Count = Field(default=8, description="depth")
-    heads: Count = Field(default=3, description="attention heads; divides hidden_size")
-    kv_heads: Count = Field(default=1, description="key-value heads; divides heads")
-    intermediate_size: Count = Field(default=640, description="width of the feed-forward layer")
-    context: Count = Field(default=1024, description="longest sequence the model accepts")
+    learning_rate: Positive = setting(4e-3, help="peak learning rate")
+    epochs: Positive = setting(1, help="passes over the data")
+    batch_size: Count = setting(32, help="packed rows of max_length tokens per step")
+    schedule: Schedule = setting("wsd", help="see sft")
+    max_length: Count = setting(384, help="tokens of a packed row; longer documents are cut")
+    optimizer: OptimizerName = setting("muon", help="see sft")
+    vocabulary: Annotated[int, Field(ge=300)] = setting(4096, help="size of the byte-level BPE")
+    hidden_size: Count = setting(192, help="width")
+    layers: Count = setting(8, help="depth")
+    heads: Count = setting(3, help="attention heads; divides hidden_size")
+    kv_heads: Count = setting(1, help="key-value heads; divides heads")
+    intermediate_size: Count = setting(640, help="width of the feed-forward layer")
+    context: Count = setting(1024, help="longest sequence the model accepts")
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Pretrain:
@@ -94,20 +98,16 @@ class Sft(Training):
 
 
 class Dpo(Training):
-    learning_rate: Positive = Field(default=5e-6, description="peak learning rate")
-    epochs: Positive = Field(default=1, description="passes over the pairs")
-    batch_size: Count = Field(default=16, description="pairs per optimizer step")
-    loss: Literal["sigmoid", "robust", "cdpo", "ipo", "hinge"] = Field(
-        default="robust", description="of a pair's margin; robust and cdpo use the pair's flip_rate"
+    learning_rate: Positive = setting(5e-6, help="peak learning rate")
+    epochs: Positive = setting(1, help="passes over the pairs")
+    batch_size: Count = setting(16, help="pairs per optimizer step")
+    loss: Literal["sigmoid", "robust", "cdpo", "ipo", "hinge"] = setting(
+        "robust", help="of a pair's margin; robust and cdpo use the pair's flip_rate"
     )
-    beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
-    length_normalised: bool = Field(default=False, description="log-ratios per token instead of their sum")
-    flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        default=0.0, description="share of flipped labels, for pairs without a rate of their own"
-    )
-    nll_weight: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="weight of the chosen answer's NLL per token, added to the loss (RPO)"
-    )
+    beta: Positive = setting(0.1, help="strength of the pull towards the reference")
+    length_normalised: bool = setting(False, help="log-ratios per token instead of their sum")
+    flip_rate: FlipRate = setting(0.0, help="share of flipped labels, for pairs without a rate of their own")
+    nll_weight: NonNegative = setting(0.0, help="weight of the chosen answer's NLL per token (RPO)")
 
     @property
     def takes_flip_rate(self) -> bool:
@@ -125,23 +125,21 @@ class Dpo(Training):
 class Kto(Training):
     """Unpaired examples (thumbs): {prompt, completion, label}."""
 
-    learning_rate: Positive = Field(default=5e-6, description="peak learning rate")
-    epochs: Positive = Field(default=1, description="passes over the examples")
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        default=32, description="examples per optimizer step; the KL term is estimated over a step"
+    learning_rate: Positive = setting(5e-6, help="peak learning rate")
+    epochs: Positive = setting(1, help="passes over the examples")
+    batch_size: Annotated[int, Field(ge=2)] = setting(
+        32, help="examples per optimizer step; the KL term is estimated over a step"
     )
-    beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
-    desirable_weight: Positive = Field(default=1.0, description="weight of desirable examples")
-    undesirable_weight: Positive = Field(default=1.0, description="weight of undesirable examples")
+    beta: Positive = setting(0.1, help="strength of the pull towards the reference")
+    desirable_weight: Positive = setting(1.0, help="weight of desirable examples")
+    undesirable_weight: Positive = setting(1.0, help="weight of undesirable examples")
 
 
 class Distillation(Training):
-    learning_rate: Positive = Field(default=2e-5, description="peak learning rate")
-    epochs: Positive = Field(default=10, description="passes over the data")
-    temperature: Positive = Field(default=2.0, description="softmax temperature of teacher and student")
-    alpha: Share = Field(default=0.7, description="alpha * T^2 * KL + (1 - alpha) * cross-entropy")
-    prompt_weight: Share = Field(default=0.0, description="weight of prompt tokens; a response token has 1")
-    layers: tuple[Natural, ...] = Field(default=(), description="teacher layers kept; empty: first and last")
-    intermediate_size: Count | None = Field(
-        default=None, description="feed-forward neurons kept in the student, by weight norm; null: all"
-    )
+    learning_rate: Positive = setting(2e-5, help="peak learning rate")
+    epochs: Positive = setting(10, help="passes over the data")
+    temperature: Positive = setting(2.0, help="softmax temperature of teacher and student")
+    alpha: Share = setting(0.7, help="alpha * T^2 * KL + (1 - alpha) * cross-entropy")
+    prompt_weight: Share = setting(0.0, help="weight of prompt tokens; a response token has 1")
+    layers: tuple[Natural, ...] = setting((), help="teacher layers kept; empty: first and last")
+    intermediate_size: Count | None = setting(None, help="feed-forward neurons kept, by weight norm")
