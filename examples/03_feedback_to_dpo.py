@@ -41,7 +41,8 @@ with open_store(str(options.folder / "store")) as store:
     pairs = read_items(store, conversion, "pair")
 print(f"{pairs[0].prompt[0].content} {pairs[0].chosen} (not: {pairs[0].rejected}) by {pairs[0].origin.rule}")
 
-settings = Dpo(learning_rate=1e-4, batch_size=8, epochs=1000, max_steps=options.steps, loss="sigmoid")
+# cdpo and robust use how likely each label is the wrong way round.
+settings = Dpo(learning_rate=2e-5, batch_size=8, epochs=1000, max_steps=options.steps, loss="cdpo")
 reports = []
 run(TrainingTask("dpo", load(options.model), pairs, settings), options.folder / "dpo", on_step=reports.append)
 print(json.dumps({"pairs": len(pairs), "first_loss": reports[0].loss, "last_loss": reports[-1].loss}))

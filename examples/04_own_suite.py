@@ -16,10 +16,10 @@ name: capitals
 metrics: [contains, f1, bits_per_byte, accuracy]
 decoding: {max_new_tokens: 12, temperature: 0}
 items:
-  - {id: fr, prompt: "The capital of France?", reference: Paris, choices: [Rome, Paris], right: 1, cluster: eu}
-  - {id: it, prompt: "The capital of Italy?", reference: Rome, choices: [Rome, Paris], right: 0, cluster: eu}
-  - {id: pe, prompt: "The capital of Peru?", reference: Lima, choices: [Quito, Lima], right: 1, cluster: am}
-  - {id: ec, prompt: "The capital of Ecuador?", reference: Quito, choices: [Quito, Lima], right: 0, cluster: am}
+  - {id: fr, prompt: "Capital of France?", reference: Paris, choices: [Rome, Paris], right: 1, cluster: eu}
+  - {id: it, prompt: "Capital of Italy?", reference: Rome, choices: [Rome, Paris], right: 0, cluster: eu}
+  - {id: pe, prompt: "Capital of Peru?", reference: Lima, choices: [Quito, Lima], right: 1, cluster: am}
+  - {id: ec, prompt: "Capital of Ecuador?", reference: Quito, choices: [Quito, Lima], right: 0, cluster: am}
 """
 
 parser = argparse.ArgumentParser()

@@ -26,7 +26,7 @@ options = parser.parse_args()
 openings = {"I love": "good", "Thank you for": "good", "I hate": "bad", "I was let down by": "bad"}
 learnt = ("the soup", "this lamp", "my new phone", "the hotel", "that film", "the service")
 tested = ("the garden", "this song", "the boat", "our room", "the tea", "that chair", "the game", "my seat")
-tested += ("the map", "the lake", "this cake", "the wall", "our car")
+tested += ("the map", "the lake", "this cake", "the wall", "our car")  # 13 things, 52 texts
 
 if options.candidate is None:
     texts = [(f"{o} {thing}.", openings[o]) for o in openings for thing in learnt]
@@ -35,11 +35,10 @@ if options.candidate is None:
     run(TrainingTask("sft", load(options.champion), items, settings), options.folder / "sft")
     options.candidate = str(options.folder / "sft" / "model")
 
-# A suite may be one JSONL file: a header, then the items.
 header = {"name": "remarks", "metrics": ["exact_match", "bits_per_byte"], "decoding": {"max_new_tokens": 8}}
 texts = [(f"{o} {thing}.", openings[o]) for o in openings for thing in tested]
 rows = [header, *({"id": t, "prompt": t, "reference": label} for t, label in texts)]
-suite = options.folder / "remarks.jsonl"
+suite = options.folder / "remarks.jsonl"  # a header, then the items
 suite.parent.mkdir(parents=True, exist_ok=True)
 suite.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
