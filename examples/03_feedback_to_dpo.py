@@ -13,7 +13,7 @@ from escultor.config import Dpo, FeedbackRules
 from escultor.feedback.conversion import convert, read_items
 from escultor.feedback.selection import SelectionQuery
 from escultor.model.load import load
-from escultor.serve.interactions import draft_interaction
+from escultor.serve.in_flight import draft_interaction
 from escultor.store import open_store
 from escultor.train.run_record import TrainingTask
 from escultor.train.runs import run
