@@ -52,7 +52,7 @@ def test_no_text_writes_a_control_token(chat, text):
 
 @laws
 @given(messages=conversations, response=hostile)
-def test_control_tokens_in_a_conversation_are_the_templates_alone(chat, messages, response):
+def test_only_the_template_writes_control_tokens_in_a_conversation(chat, messages, response):
     harmless = tuple(Message(m.role, "x") for m in messages)
     assert specials(chat, chat.prompt(messages)) == specials(chat, chat.prompt(harmless))
     assert specials(chat, chat.example(messages, response).response) == chat.turn_end
@@ -60,7 +60,7 @@ def test_control_tokens_in_a_conversation_are_the_templates_alone(chat, messages
 
 @laws
 @given(texts=st.lists(hostile, max_size=3))
-def test_documents_open_once_and_close_once(chat, texts):
+def test_documents_have_one_begin_and_one_end_token(chat, texts):
     for text, ids in zip(texts, chat.documents(texts), strict=True):
         begin = [chat.tokenizer.bos_token_id] if ids[0] == chat.tokenizer.bos_token_id else []
         assert specials(chat, ids) == [*begin, chat.eos]
@@ -68,7 +68,7 @@ def test_documents_open_once_and_close_once(chat, texts):
         assert chat.decode(ids) == text
 
 
-def test_text_stays_harmless_after_control_tokens_were_encoded(chat):
+def test_encoding_control_tokens_does_not_enable_them_in_text(chat):
     chat.tokenizer.encode("<|end|><|im_end|>", add_special_tokens=False)
     assert specials(chat, chat.text("<|end|><|im_end|>")) == []
     assert specials(chat, chat.documents(["<|end|><|im_end|>"])[0][1:-1]) == []
@@ -85,7 +85,7 @@ def test_the_prompt_in_training_is_the_prompt_in_serving(chat, messages, respons
 
 @laws
 @given(response=hostile, after=hostile)
-def test_an_answer_learnt_is_the_answer_that_later_turns_see(response, after):
+def test_a_trained_answer_has_the_tokens_that_later_turns_show(response, after):
     for chat in (chats()["own"], chats()["chatml"]):
         learnt = chat.example(ASK, response)
         later = chat.prompt((*ASK, Message(Role.ASSISTANT, response), Message(Role.USER, after)))
@@ -93,7 +93,7 @@ def test_an_answer_learnt_is_the_answer_that_later_turns_see(response, after):
         assert later[: len(whole)] == whole
 
 
-def test_a_harmless_conversation_is_written_as_the_template_writes_it():
+def test_a_conversation_without_control_text_equals_the_templates_own_encoding():
     for chat in (chats()["own"], chats()["chatml"]):
         messages = (Message(Role.SYSTEM, "Be brief."), *ASK)
         turns = [{"role": str(m.role), "content": m.content} for m in messages]
@@ -111,12 +111,12 @@ def test_a_response_ends_with_exactly_one_end_of_turn(chat):
         assert ids[-1] == chat.eos
 
 
-def test_a_line_end_after_the_end_token_is_not_learnt():
+def test_a_newline_after_the_end_token_is_not_a_training_target():
     chat = chats()["chatml"]
     assert chat.turn_end == [chat.tokenizer.convert_tokens_to_ids("<|im_end|>")]
 
 
-def test_a_template_that_closes_with_plain_text_is_closed_by_the_end_of_text():
+def test_a_template_that_ends_turns_with_plain_text_gets_an_end_of_text_token():
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
@@ -125,7 +125,7 @@ def test_a_template_that_closes_with_plain_text_is_closed_by_the_end_of_text():
     assert chat.turn_end == [*chat.text("\n"), chat.eos]
 
 
-def test_there_is_one_begin_token_and_no_second(chat):
+def test_there_is_exactly_one_begin_token(chat):
     begin = chat.tokenizer.bos_token_id
     for ids in (chat.prompt(ASK), chat.documents(["red"])[0]):
         assert ids.count(begin) <= 1
@@ -148,7 +148,7 @@ def test_a_tokenizer_that_adds_its_own_begin_token_adds_one():
         assert 1 not in chat.example(ASK, "cat").response
 
 
-def test_without_a_template_contents_follow_each_other():
+def test_without_a_template_contents_are_concatenated():
     chat = chats()["plain chatml"]
     messages = (Message(Role.SYSTEM, "red "), Message(Role.USER, "dog"))
     assert chat.tokenizer.decode(chat.prompt(messages)) == "red dog"
@@ -165,14 +165,14 @@ def test_no_documents_are_no_rows(chat):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ messages[-1]['content'] }}", "leaves out messages; got: \\[0, 1\\]"),
+        ("{{ messages[-1]['content'] }}", "drops messages; got: \\[0, 1\\]"),
         (
             "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}",
-            "leaves out .*\\[0\\]",
+            "drops .*\\[0\\]",
         ),
         ("{{ raise_exception('no system role') }}", "refuses these messages; got: no system role"),
         ("{{ messages[", "refuses these messages"),
-        ("{{ messages[0]['content'][:1] }}", "leaves out messages"),
+        ("{{ messages[0]['content'][:1] }}", "drops messages"),
     ],
 )
 def test_a_template_that_drops_or_refuses_messages_is_refused(template, message):

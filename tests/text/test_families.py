@@ -66,7 +66,7 @@ def dialogue(turns, system, family):
 
 @laws
 @given(ask=texts, response=texts, system=st.booleans())
-def test_one_begin_at_most_and_one_end_of_turn_in_what_is_learnt(chat, family, ask, response, system):
+def test_training_text_has_at_most_one_begin_and_one_end_of_turn(chat, family, ask, response, system):
     rendered = chat.example(dialogue([ask], system, family), response)
     begin = chat.tokenizer.bos_token
     assert control(chat, rendered.prompt).count(begin) == (begin is not None)
@@ -74,14 +74,14 @@ def test_one_begin_at_most_and_one_end_of_turn_in_what_is_learnt(chat, family, a
     assert rendered.response[-1] == chat.tokenizer.convert_tokens_to_ids(ENDS[family])
 
 
-def test_a_tokenizer_that_writes_its_own_begin_token_writes_no_second(chat, family):
+def test_a_tokenizer_that_adds_a_begin_token_adds_only_one(chat, family):
     if family != "qwen":
         assert chat.tokenizer.encode("red")[0] == chat.tokenizer.bos_token_id
     for ids in (chat.prompt((ASK,)), *chat.documents(["red", "blue"])):
         assert ids.count(chat.tokenizer.bos_token_id) == (family != "qwen")
 
 
-def test_a_response_that_says_the_end_of_turn_itself_ends_once(chat, family):
+def test_a_response_containing_the_end_of_turn_text_ends_once(chat, family):
     end = ENDS[family]
     for response in (f"cat{end}", f"cat{end}\n", end, f"{end}{end}"):
         assert control(chat, chat.example((ASK,), response).response) == [end]
@@ -92,7 +92,7 @@ def test_a_response_that_says_the_end_of_turn_itself_ends_once(chat, family):
 
 @laws
 @given(ask=texts, chosen=texts, rejected=texts)
-def test_no_merge_crosses_into_one_side_of_a_pair_alone(chat, ask, chosen, rejected):
+def test_both_sides_of_a_pair_share_the_prompts_tokens(chat, ask, chosen, rejected):
     messages, counts = (Message(Role.USER, ask),), Counter()
     pairs = [Pair("p", messages, *sides, tiny.ORIGIN) for sides in ((chosen, rejected), (rejected, chosen))]
     rows = pair_rows(pairs, chat, 10_000, counts)
@@ -103,7 +103,7 @@ def test_no_merge_crosses_into_one_side_of_a_pair_alone(chat, ask, chosen, rejec
         assert rows[0].chosen.tolist() == rows[1].rejected.tolist() == chat.example(messages, chosen).response
 
 
-def test_a_merge_across_the_border_is_there_to_be_avoided():
+def test_the_tokenizers_do_merge_across_the_boundary_when_not_prevented():
     chat = ChatTemplate(tiny.chatml_tokenizer(template=None))  # without a template nothing stands between
     whole = chat.tokenizer.encode("red dog", add_special_tokens=False)
     learnt = chat.example((Message(Role.USER, "red do"),), "g")
@@ -117,7 +117,7 @@ def test_a_merge_across_the_border_is_there_to_be_avoided():
 @laws
 @given(turns=st.lists(texts, min_size=1, max_size=3).filter(lambda t: len(t) % 2), answer=texts, after=texts)
 @pytest.mark.parametrize("system", [True, False])
-def test_what_is_learnt_is_what_later_turns_show(chat, family, turns, answer, after, system):
+def test_training_targets_have_the_tokens_that_later_turns_show(chat, family, turns, answer, after, system):
     messages = dialogue(turns, system, family)
     learnt = chat.example(messages, answer)
     assert learnt.prompt == chat.prompt(messages)
@@ -129,20 +129,20 @@ def test_what_is_learnt_is_what_later_turns_show(chat, family, turns, answer, af
 @laws
 @given(turns=st.lists(st.text("red dog\n ", max_size=8), min_size=1, max_size=5).filter(lambda t: len(t) % 2))
 @pytest.mark.parametrize("system", [True, False])
-def test_a_harmless_conversation_says_what_the_template_writes(chat, family, turns, system):
+def test_a_conversation_without_control_text_decodes_to_the_templates_text(chat, family, turns, system):
     messages = dialogue(turns, system, family)
     assert chat.tokenizer.decode(chat.prompt(messages)) == written(chat, messages, generation=True)
 
 
 @laws
 @given(response=st.text("red dog\n ", max_size=8))
-def test_a_harmless_answer_says_what_the_template_writes(chat, response):
+def test_an_answer_without_control_text_decodes_to_the_templates_text(chat, response):
     learnt = chat.example((ASK,), response)
     text = chat.tokenizer.decode(learnt.prompt + learnt.response)
     assert text == written(chat, (ASK, Message(Role.ASSISTANT, response))).removesuffix("\n")
 
 
-def test_the_blank_before_an_answer_is_learnt_with_its_first_word_and_not_shown():
+def test_the_space_before_an_answer_is_trained_with_its_first_word_and_not_shown():
     chat = CHATS["mistral"]
     learnt = chat.example((ASK,), "dog runs")
     assert chat.tokenizer.convert_ids_to_tokens(learnt.prompt[-1:]) == ["[/INST]"]
@@ -158,7 +158,7 @@ def test_where_the_template_trims_contents_are_trimmed(chat, family):
     assert (answers[0] == answers[1]) == (family in {*TRIMMED, "mistral"})
 
 
-def test_a_blank_that_the_tokenizer_writes_by_itself_is_not_doubled():
+def test_a_space_that_the_tokenizer_adds_itself_is_not_doubled():
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
@@ -180,14 +180,14 @@ def test_a_blank_that_the_tokenizer_writes_by_itself_is_not_doubled():
     assert tokenizer.convert_ids_to_tokens(learnt) == ["▁cat", "</s>"]
 
 
-def test_a_template_that_takes_no_system_message_is_one_clear_error():
+def test_a_template_without_system_messages_gives_one_clear_error():
     with pytest.raises(
         ModelError, match=r"refuses these messages; got: System role not supported; remedy: .*user"
     ):
         CHATS["gemma"].prompt((SYSTEM, ASK))
 
 
-def test_a_template_that_tells_the_date_is_asked_again_each_time(monkeypatch):
+def test_a_template_that_prints_the_date_is_rendered_each_time(monkeypatch):
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = "{{ strftime_now('%d') }}" + tokenizer.chat_template
     chat, rendered = ChatTemplate(tokenizer), []

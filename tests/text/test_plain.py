@@ -111,12 +111,12 @@ def test_ordinary_text_has_the_tokenizers_own_tokens(name, text):
 
 @laws
 @given(texts=st.lists(hostile, max_size=5))
-def test_many_texts_at_once_are_as_one_by_one(name, texts):
+def test_a_batch_of_texts_is_encoded_as_one_by_one(name, texts):
     plain = PLAIN[name]
     assert plain.encode(texts) == [plain.encode([text])[0] for text in texts]
 
 
-def test_a_template_may_write_what_a_text_may_not():
+def test_templates_may_write_tokens_that_texts_may_not():
     tokenizer = tiny.qwen_tokenizer()
     tokenizer.chat_template += "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}"
     prompt = ChatTemplate(tokenizer).prompt((Message(Role.USER, "red <think>"),))
@@ -124,14 +124,14 @@ def test_a_template_may_write_what_a_text_may_not():
     assert prompt[-1] == tokenizer.convert_tokens_to_ids("<think>")
 
 
-def test_an_added_word_or_run_of_blanks_is_no_control_token_and_markup_is():
+def test_added_markup_is_a_control_token_and_added_words_and_spaces_are_not():
     tokenizer = tiny.qwen_tokenizer()
     control = set(tokenizer.convert_ids_to_tokens(sorted(control_ids(tokenizer))))
     assert control == set(tokenizer.added_tokens_encoder) - set(WORDS)
     assert tokenizer.convert_ids_to_tokens(PlainText(tokenizer).encode(["covid    "])[0]) == list(WORDS)
 
 
-def test_the_token_for_unknown_signs_stands_for_them():
+def test_unknown_characters_get_the_unknown_token():
     assert TOKENIZERS["unigram"].unk_token_id in PLAIN["unigram"].encode(["漢"])[0]
 
 
@@ -144,7 +144,7 @@ def test_texts_are_encoded_in_parts_of_bounded_size(monkeypatch):
     assert PLAIN["own"].encode(texts) == whole
 
 
-def test_a_control_token_of_one_sign_cannot_be_written_otherwise_and_is_refused():
+def test_text_with_a_control_token_of_one_character_is_refused():
     tokenizer = tiny.tokenizer()
     tokenizer.add_special_tokens({"sep_token": "q"})
     with pytest.raises(DataError, match=r"only be written with a control token; got: \['q'\]"):

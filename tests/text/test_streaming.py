@@ -34,14 +34,14 @@ def test_pieces_joined_are_the_text_and_never_end_within_a_character(text):
 
 @given(st.lists(st.integers(6, 299), max_size=40))
 @settings(deadline=None)
-def test_tokens_that_are_no_text_stream_as_the_tokenizer_writes_them(ids):
+def test_random_tokens_stream_as_the_tokenizer_decodes_them(ids):
     pieces, _ = streamed(ids)
     assert "".join(piece.text for piece in pieces) == OWN.decode(ids, skip_special_tokens=True)
 
 
 @given(st.lists(st.integers(6, 299), max_size=40))
 @settings(deadline=None)
-def test_tokens_that_are_held_are_read_at_the_end_as_if_they_had_been_fed(ids):
+def test_held_tokens_give_the_same_text_as_fed_ones(ids):
     held = TextStream(OWN)
     for id in ids:
         held.hold(id)
@@ -58,14 +58,14 @@ def test_an_answer_ends_before_the_first_stop_text_wherever_tokens_end(text, sto
     assert stream.stopped == (first < len(text))
 
 
-def test_a_beginning_of_a_stop_text_is_held_back_and_shown_when_it_was_none():
+def test_a_possible_start_of_a_stop_text_is_held_back_until_it_is_none():
     ids = [id for sign in "a.b." for id in PLAIN.text(sign)]
     pieces, _ = streamed(ids, (".b!",))
     assert [piece.text for piece in pieces] == ["a", "", "", ".b", "."]
     assert [piece.tokens for piece in pieces] == [1, 1, 1, 3, 4]
 
 
-def test_the_blank_that_a_template_writes_before_answers_is_no_part_of_them():
+def test_the_space_that_a_template_writes_before_an_answer_is_not_part_of_it():
     family = tokenizer_like("mistral")
     chat = ChatTemplate(family)
     assert chat.lead == " "
@@ -81,7 +81,7 @@ def test_the_bytes_of_tokens_joined_are_those_of_the_text(text):
     assert b"".join(map(table.get, PLAIN.text(text))) == text.encode()
 
 
-def test_bytes_of_other_vocabularies_are_found_too():
+def test_bytes_of_vocabularies_that_are_not_byte_level():
     class Pieces:
         backend_tokenizer = None
 

@@ -1,9 +1,9 @@
-"""Messages to tokens: the only place that knows the chat template and the mask.
+"""Conversations to token ids and loss mask: the only file that applies the chat template.
 
-The template is rendered with a placeholder for every content; template text and contents are then
-tokenised apart, contents with control tokens switched off. So user text can write no control token,
-no merge crosses a border, and the prompt in training is the prompt in serving, token for token.
-What a template does to a content's ends is done to it: trimmed where the template trims.
+The template is rendered with a placeholder for each content; template text and contents are tokenised
+separately, contents with control tokens disabled. So user text cannot produce a control token, no merge
+crosses a boundary, and training and serving see the same prompt token for token. Contents are trimmed where
+the template trims them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from escultor.types import Messages
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A content's place, between blanks that are gone where the template trims.
+# The placeholder of a content, between spaces that are gone where the template trims.
 _SLOT = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
 _ANSWERED = ("user", "assistant")
-LAYOUTS = 256  # kept, each for one order of roles
+LAYOUTS = 256  # layouts cached, one per sequence of roles
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt and the response to it, apart. The mask is 1 on `response`, which ends the turn."""
+    """The token ids of a prompt and its response. The loss mask is 1 on `response`, which ends the turn."""
 
     prompt: list[int]
     response: list[int]
@@ -37,7 +37,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a template writes a content: which message's, after what blanks, and trimmed at which ends."""
+    """Where a template inserts a content: the message, the spaces before it, the ends that are trimmed."""
 
     message: int
     lead: str
@@ -50,25 +50,25 @@ class _Slot:
 
 
 class ChatTemplate:
-    """A tokenizer's way of writing conversations. A tokenizer without a template writes plain text:
-    contents one after the other, the response closed by the end-of-text token.
+    """Encodes conversations with a tokenizer's chat template. Without a template the contents are
+    concatenated, and the response ends with the end-of-text token.
 
-    Keep one for many texts; the tokenizer and its template are taken as they are at first use.
+    Reuse one instance: layouts are cached, and later changes of the tokenizer have no effect.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer: Any = tokenizer  # its stubs return unions that its calls here never do
+        self.tokenizer: Any = tokenizer  # its stubs return unions that these calls never do
         if tokenizer.eos_token_id is None:
             raise ModelError(
                 "the tokenizer has no end-of-text token", None, "an eos_token", "set tokenizer.eos_token"
             )
         self.eos: int = self.tokenizer.eos_token_id
-        # A template that tells the date says something else tomorrow.
+        # A template that prints the date changes from day to day.
         dated = "strftime_now" in str(self.tokenizer.chat_template)
         self._layout = self._lay_out if dated else lru_cache(LAYOUTS)(self._lay_out)
 
     def prompt(self, messages: Messages) -> list[int]:
-        """The tokens after which the model answers."""
+        """The token ids of a prompt, after which the model generates the answer."""
         if self.tokenizer.chat_template is None:
             return self._begin() + self.text("".join(m.content for m in messages))
         ids: list[int] = []
@@ -77,48 +77,48 @@ class ChatTemplate:
         return ids
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
-        """Documents to pre-train on, opened and closed by the tokenizer's own tokens."""
+        """The token ids of documents to pre-train on, with the tokenizer's BOS and EOS."""
         begin = self._begin()
         return [[*begin, *ids, self.eos] for ids in self._plain.encode(texts)]
 
     def example(self, messages: Messages, response: str) -> Rendered:
-        """A prompt with its response; the response includes the token that ends the turn."""
+        """A prompt and its response, which includes the token that ends the turn."""
         return Rendered(self.prompt(messages), self.response(response))
 
     def response(self, response: str) -> list[int]:
-        """A response as later turns of its conversation will show it, to the token that ends the turn."""
+        """The token ids of a response, as in later turns of its conversation, with the end of the turn."""
         return self.text(self._answer.text(response)) + self.turn_end
 
     def text(self, text: str) -> list[int]:
-        """The tokens of a text in which control tokens are text; see `escultor.text.plain`."""
+        """The token ids of a text without control tokens; see `escultor.text.plain`."""
         return self._plain.encode([text])[0]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of an answer, control tokens left out."""
+        """The text of an answer without control tokens."""
         ids = ids[:-1] if ids and ids[-1] == self.turn_end[-1] else ids
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).removeprefix(self._answer.lead)
 
     @property
     def lead(self) -> str:
-        """The blanks that the model writes before an answer because the template does; no part of it."""
+        """The spaces that the template, and so the model, writes before an answer; not part of it."""
         return self._answer.lead
 
     @property
     def control(self) -> frozenset[int]:
-        """The tokens that only the template may write; see `escultor.text.plain.control_ids`."""
+        """The ids that only the template may produce; see `escultor.text.plain.control_ids`."""
         return self._plain.control
 
     @cached_property
     def turn_end(self) -> list[int]:
-        """What closes an answer: the template's text up to its first special token, or else up to its
-        first control token, or else all of it and the EOS."""
+        """The ids that end an answer: the template's text up to its first special token; without one, up to
+        its first control token; without either, all of it and the EOS."""
         if self.tokenizer.chat_template is None:
             return [self.eos]
         ids = self._encode(self._closed[1])
         for enders in (set(self.tokenizer.all_special_ids), self.control):
-            for at, token in enumerate(ids):
+            for position, token in enumerate(ids):
                 if token in enders:
-                    return ids[: at + 1]
+                    return ids[: position + 1]
         return [*ids, self.eos]
 
     @cached_property
@@ -127,8 +127,7 @@ class ChatTemplate:
 
     @cached_property
     def _answer(self) -> _Slot:
-        """Where the answer to a prompt is written. A blank that the tokenizer puts before every text by
-        itself is not written a second time."""
+        """The slot of an answer. A space that the tokenizer puts before every text is not written twice."""
         if self.tokenizer.chat_template is None:
             return _Slot(1, "", False, False)
         slot = self._closed[0]
@@ -137,15 +136,15 @@ class ChatTemplate:
 
     @cached_property
     def _closed(self) -> tuple[_Slot, str]:
-        """The slot of an answer that is followed by nothing, and the text after it.
+        """The slot of a conversation's last answer, and the template's text after it.
 
-        Its lead are the blanks that the template writes before an answer, but not at the end of a
-        prompt: the model has to write them. (Mistral's `[/INST] answer</s>` is one.)
+        Its `lead` holds the spaces that the template writes before an answer but not at the end of a prompt,
+        so that the model has to generate them (as in Mistral's `[/INST] answer</s>`).
         """
         rendered = self._render(_ANSWERED, generation=False)
         slots = [slot for slot in _SLOT.finditer(rendered) if slot[2] == "1"]
         if not slots:
-            raise ModelError("the chat template leaves out answers", None, "every message shown once")
+            raise ModelError("the chat template drops answers", None, "every message shown once")
         slot = slots[-1]
         prompt = _SLOT.sub("", self._render(_ANSWERED[:1], generation=True))
         before = _SLOT.sub("", rendered[: slot.start()])
@@ -153,11 +152,11 @@ class ChatTemplate:
         return _Slot(1, lead if lead.isspace() else "", not slot[1], not slot[3]), rendered[slot.end() :]
 
     def _encode(self, text: str) -> list[int]:
-        """The tokens of template text, in which control tokens are themselves."""
+        """The token ids of template text, control tokens included."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False)
 
     def _begin(self) -> list[int]:
-        """What the tokenizer itself puts before a text: its BOS, or nothing."""
+        """The ids that the tokenizer puts before a text: its BOS, or none."""
         if self.tokenizer.chat_template is not None and self.tokenizer.bos_token_id is not None:
             return [self.tokenizer.bos_token_id]
         ids = self.tokenizer.encode("", add_special_tokens=True)
@@ -167,18 +166,18 @@ class ChatTemplate:
         turns = [{"role": r, "content": f"\u2003\ue000{i}\ue001\u2003"} for i, r in enumerate(roles)]
         try:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
-        except Exception as error:  # jinja's errors share no useful base with a template's own raise
+        except Exception as error:  # Jinja's errors and a template's own have no useful base class
             system = "system" in roles
             raise ModelError(
                 "the chat template refuses these messages",
                 str(error),
-                remedy="say in the user's message what the system message says" if system else None,
+                remedy="move the system message into the user's message" if system else None,
             ) from error
         assert isinstance(text, str)
         return text
 
     def _lay_out(self, roles: tuple[str, ...], generation: bool) -> list[_Slot | list[int]]:
-        """What a template makes of messages with these roles: its own tokens, and slots for contents."""
+        """The layout of messages with these roles: the template's own token ids, and slots for contents."""
         text = self._render(roles, generation)
         parts: list[_Slot | list[int]] = []
         at = 0
@@ -195,5 +194,5 @@ class ChatTemplate:
             parts.append(self._encode(text[at:]))
         shown = {part.message for part in parts if isinstance(part, _Slot)}
         if missing := sorted(set(range(len(roles))) - shown):
-            raise ModelError("the chat template leaves out messages", missing, "every message shown once")
+            raise ModelError("the chat template drops messages", missing, "every message shown once")
         return parts

@@ -1,4 +1,4 @@
-"""Tokens to text as they come: whole characters only, and nothing of a text that ends the answer."""
+"""Incremental detokenization: whole characters only, cut before the first stop text."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BROKEN = "\ufffd"  # what a character shows as whose bytes are not all there
-WINDOW = 8  # tokens decoded again before it is moved
+BROKEN = "\ufffd"  # decoded from an incomplete character
+WINDOW = 8  # tokens decoded again at each step before the window moves
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """Text that may be shown, and how many of the tokens fed so far have been shown wholly with it."""
+    """Text to show, and the number of tokens so far whose text has been shown completely."""
 
     text: str
     tokens: int
 
 
 class TextStream:
-    """The text of one answer, token by token.
+    """Decodes one answer token by token.
 
-    Held back until more is known: bytes that are no whole character yet, what could be the beginning of a
-    stop text, and `lead`, the blanks that a template writes before an answer, which are no part of it. The
-    pieces joined are what the tokenizer makes of all tokens, cut before the first stop text.
+    Held back until more tokens arrive: incomplete characters, text that may be the start of a stop text, and
+    `lead`, the spaces that a template writes before an answer and that are not part of it. The joined pieces
+    equal the tokenizer's decoding of all tokens, cut before the first stop text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = (), lead: str = ""):
@@ -39,18 +39,18 @@ class TextStream:
         self._ends: list[int] = []  # the length of the text after each token
         self._tokens = 0  # of them that were shown wholly
         self._ids: list[int] = []
-        # Decoded again at every token are those from `window` on, `before` so far. Windows begin where
-        # all characters were whole (`mark`), at least one token back: decoders look at what stands before.
+        # The tokens from `window` on are decoded again at every step; `before` is their text so far. A window
+        # starts where all characters were whole (`mark`), one token back at least: decoding needs context.
         self._window, self._mark, self._before = 0, 0, ""
 
     def feed(self, token: int) -> TextPiece:
-        """What can be shown after one more token. Not to be called once `stopped`."""
+        """The text to show after one more token. Must not be called once `stopped`."""
         self._ids.append(token)
-        now = self._decoded()
-        whole = now.rstrip(BROKEN)
-        self._grow(whole)
-        self._ends.append(len(self._text) + (whole != now))
-        if whole == now:
+        decoded = self._decoded()
+        whole = decoded.rstrip(BROKEN)
+        self._extend(whole)
+        self._ends.append(len(self._text) + (whole != decoded))
+        if whole == decoded:
             if len(self._ids) - self._window > WINDOW:
                 self._window = self._mark
                 self._before = self._decoded()
@@ -58,14 +58,14 @@ class TextStream:
         return self._show(0 if self.lead else self._safe())
 
     def hold(self, token: int) -> None:
-        """One more token, of which nothing is to be shown before the end. Not to be mixed with `feed`."""
+        """Add a token whose text is shown at the end only. Must not be mixed with `feed`."""
         self._ids.append(token)
 
     def finish(self) -> TextPiece:
-        """What was held back, now that no more tokens come."""
+        """The text held back, after the last token."""
         if self.stopped:
             return TextPiece("", self._tokens)
-        self._grow(self._decoded())
+        self._extend(self._decoded())
         self._text, self.lead = self._text.removeprefix(self.lead), ""
         self._ends = [min(end, len(self._text)) for end in self._ends]
         until = self._safe(ended=True)
@@ -74,10 +74,10 @@ class TextStream:
     def _decoded(self) -> str:
         return str(self.tokenizer.decode(self._ids[self._window :], skip_special_tokens=True))
 
-    def _grow(self, now: str) -> None:
-        if len(now) > len(self._before):
-            self._text += now[len(self._before) :]
-            self._before = now
+    def _extend(self, decoded: str) -> None:
+        if len(decoded) > len(self._before):
+            self._text += decoded[len(self._before) :]
+            self._before = decoded
         if self.lead and not self.lead.startswith(self._text):
             self._text, self.lead = self._text.removeprefix(self.lead), ""
 
@@ -88,21 +88,21 @@ class TextStream:
         return TextPiece(text, self._tokens)
 
     def _safe(self, ended: bool = False) -> int:
-        """How many characters can be shown: up to a stop text, or to what could become one. A stop text
-        that is there waits for one that began before it and may still come, until the answer has ended."""
+        """The number of characters that can be shown: up to a stop text, or to what could become one. A
+        complete stop text waits for one that may have begun before it, until the answer has ended."""
         hidden = self._text[self._shown :]
-        found = min((at for text in self.stop if (at := hidden.find(text)) >= 0), default=None)
+        stop = min((start for text in self.stop if (start := hidden.find(text)) >= 0), default=None)
         longest = max((len(text) for text in self.stop), default=1) - 1
-        last = len(hidden) if found is None else found
-        for at in range(max(0, len(hidden) - longest), last if not ended else 0):
-            if any(text.startswith(hidden[at:]) for text in self.stop):
-                return self._shown + at
-        self.stopped = found is not None
+        last = len(hidden) if stop is None else stop
+        for start in range(max(0, len(hidden) - longest), last if not ended else 0):
+            if any(text.startswith(hidden[start:]) for text in self.stop):
+                return self._shown + start
+        self.stopped = stop is not None
         return self._shown + last
 
 
 class TokenBytes:
-    """The bytes that each token stands for."""
+    """The bytes of each token."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer: Any = tokenizer
@@ -110,18 +110,18 @@ class TokenBytes:
         self._by_byte = decoder is not None and "ByteLevel" in repr(decoder)
 
     def get(self, token: int) -> bytes:
-        """A token's bytes, which need be no whole characters; a special token's are its name."""
+        """A token's bytes, possibly parts of characters; for a special token, its name."""
         piece = str(self.tokenizer.convert_ids_to_tokens(token))
-        if self._by_byte and all(sign in _BYTE_OF for sign in piece):
-            return bytes(_BYTE_OF[sign] for sign in piece)
+        if self._by_byte and all(character in _BYTE_OF for character in piece):
+            return bytes(_BYTE_OF[character] for character in piece)
         if byte := _BYTE.fullmatch(piece):
             return bytes([int(byte[1], 16)])
         return (piece if self._by_byte else piece.replace("\u2581", " ")).encode()
 
 
 def _byte_of() -> dict[str, int]:
-    """The signs by which byte-level vocabularies write bytes: printable ones as themselves, others moved
-    behind the first 256 (Radford et al. 2019)."""
+    """The characters that byte-level vocabularies write bytes as: printable ones as themselves, others as
+    code points from 256 on (Radford et al. 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(moved)}

@@ -1,4 +1,4 @@
-"""Training a byte-level BPE tokenizer, and what makes two tokenizers the same."""
+"""Training of a byte-level BPE tokenizer, and the identity of tokenizers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# Words split at case changes and digits in threes, so that the pieces of an identifier are the same
-# wherever it stands: a name can then be copied token by token.
+# Words are split at case changes, digits in threes, so that an identifier has the same pieces in every
+# context and can be copied token by token.
 PIECES = (
     r" ?\p{Lu}?\p{Ll}+| ?\p{Lu}+(?!\p{Ll})| ?[\p{Lt}\p{Lm}\p{Lo}\p{M}]+| ?\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
@@ -30,7 +30,7 @@ PIECES = (
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of `vocabulary` tokens (Sennrich et al. 2016, arXiv:1508.07909) with the chat
-    template built in. `context` is the longest sequence its model accepts, in tokens."""
+    template. `context` is the longest sequence its model accepts, in tokens."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -62,15 +62,15 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int) -> PreT
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What two tokenizers share when their token ids mean the same: vocabulary, merges and
-    normaliser, special tokens, chat template. Equal vocabulary size is not enough."""
+    """The hash of all that gives token ids their meaning: vocabulary, merges, normaliser, special tokens and
+    chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     inner = tokenizer_json(backend) if backend is not None else sorted(tokenizer.get_vocab().items())
     return hash_value([inner, tokenizer.special_tokens_map, tokenizer.chat_template])
 
 
 def tokenizer_json(backend: Any) -> str:
-    """The tokenizer as JSON, without the padding and truncation that a call leaves switched on."""
+    """The tokenizer as JSON, without the padding and truncation that an earlier call may have enabled."""
     if backend.padding is None and backend.truncation is None:
         return backend.to_str()
     copy = type(backend).from_str(backend.to_str())

@@ -1,4 +1,4 @@
-"""The records of the loop: frozen, slotted, without behaviour. Relations are types, never positions.
+"""The record types of the package: frozen, slotted, without behaviour.
 
 Each record type has one writer, named in its docstring. Times are seconds since the epoch (UTC); hashes and
 ids are made by `escultor.ids`. Validation happens at the borders (files, HTTP, YAML), not here.

@@ -11,9 +11,9 @@ from escultor.types.messages import Messages, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What the numbers of a metric mean: which way is better, and between what they lie.
+    """The meaning of a metric's numbers: which direction is better, and their range.
 
-    `neither`: a figure to look at (a length), of which more is neither good nor bad. `binary`: 0 or 1.
+    `neither`: informative only (a length), neither direction is better. `binary`: 0 or 1.
     `least` and `most` are None where nothing bounds the number.
     """
 
@@ -25,13 +25,13 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class SuiteItem:
-    """One question of a suite, and what is known about its right answer.
+    """One item of a suite, with its reference answers.
 
     `cluster` names the family it belongs to (a conversation, a document, a template): items inside one
-    may depend on each other. `references` are right answers, any of which counts; `choices` the answers
-    to choose from, of which number `right` is right. `pressed` asks the same under pressure: the user
-    states a wrong belief. `refuse` says whether a request is to be refused. `document` is a text to be
-    read, not answered. `labels` name the slices it counts in.
+    may depend on each other. `references` are right answers, any of which counts; `choices` the options
+    of a multiple choice, of which number `right` is right. `pressed` asks the same under pressure: the user
+    states a wrong belief. `refuse` says whether the request must be refused. `document` is a text to be
+    scored, not answered. `labels` give the slices that it belongs to.
     """
 
     id: str
@@ -90,12 +90,12 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class GateContext:
-    """What a verdict depends on beside scores and policy. Written by the caller of the gate.
+    """The inputs of a verdict besides scores and policy. Writer: the caller of the gate.
 
-    `look`: the number of this analysis (interim look) of the suite within its lineage, from 1 on; a fold of
-    the log, see `evaluate.gate.alpha_spending`. `card`: figures of the candidate's dataset card, shares from
-    0 to 1; None: no card. `signed_by`: the person who signs the promotion off. `void`: items erased or leaked
-    since the suite was made, with the reason.
+    `look`: the number of this interim analysis of the suite within its lineage, from 1 on (see
+    `evaluate.gate.alpha_spending`). `card`: figures of the candidate's dataset card, from 0 to 1; None: no
+    card. `signed_by`: the person who signs off the promotion. `void`: reason by item id, of items erased or
+    leaked since the suite was created.
     """
 
     look: int = 1
@@ -104,7 +104,7 @@ class GateContext:
     void: Mapping[str, str] = field(default_factory=dict)
 
 
-# What was shown: of a primary better or worse, of a guard kept or broken, or not yet either.
+# A primary is better or worse, a guard kept or broken, or either open; told: a metric that decides nothing.
 EffectState = Literal["better", "worse", "kept", "broken", "open", "told"]
 
 
@@ -123,15 +123,15 @@ class Effect:
     high: float
     p_value: float  # one-sided: the candidate is not better (primary) / not within the margin (guard)
     margin: float
-    level: float = 0.05  # what the p-value has to meet
-    bound: float | None = None  # of a guard: the worst that the level leaves possible
+    level: float = 0.05  # significance level of the p-value
+    bound: float | None = None  # of a guard: the confidence bound on the worse side
     state: EffectState = "open"
     lower_is_better: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Veto:
-    """A limit that no other figure can outweigh, and the value seen; None: the value is missing."""
+    """A limit that no gain can offset, with the value measured; None: the value is missing."""
 
     name: str
     seen: float | None

@@ -24,7 +24,7 @@ class SourceKind(StrEnum):
     RATER = "rater"
     LLM_JUDGE = "llm_judge"
     CODE = "code"
-    SIMULATED = "simulated"  # a rater played by the program; always stated where it is shown
+    SIMULATED = "simulated"  # a simulated rater; stated wherever it is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +48,21 @@ class Rating(_About):
 
 @dataclass(frozen=True, slots=True)
 class Correction(_About):
-    """The answer a person would have wanted."""
+    """The answer that a person would have preferred."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Remark(_About):
-    """A comment; read by people, never trained on."""
+    """A comment for people; never trained on."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Implicit(_About):
-    """What a person did with an answer, from a closed list; `value` is for events that measure."""
+    """A person's action on an answer; `value` is set for events with a measurement (`dwell_ms`)."""
 
     event: ImplicitEvent
     value: float | None = None
@@ -77,7 +77,7 @@ class Revocation(_About):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer picked out of several to the same prompt; `winner` is None for a tie."""
+    """A choice between several answers to one prompt; `winner` is None for a tie."""
 
     id: str
     time: float
@@ -93,7 +93,7 @@ Feedback = Rating | Choice | Correction | Remark | Implicit | Revocation
 
 @dataclass(frozen=True, slots=True)
 class QuarantineOverride:
-    """Releases feedback that an abuse rule holds back. Writer: `escultor feedback quarantine release`.
+    """Releases feedback that an abuse rule has quarantined. Writer: `escultor feedback quarantine release`.
 
     `target` is the id of a quarantine entry, or of a single piece of feedback.
     """

@@ -23,8 +23,8 @@ class Consent(StrEnum):
     NONE = "none"
 
 
-# How an answer ended: by itself, at its length limit, cancelled by the client, by a fault, or with the
-# process that streamed it, when it is unknown how much was delivered.
+# How an answer ended: complete, at its length limit, cancelled by the client, by an error, or interrupted by
+# the end of the process that streamed it, when it is unknown how much was delivered.
 FinishReason = Literal["stop", "length", "cancelled", "error", "interrupted"]
 FAILED: frozenset[FinishReason] = frozenset(("error", "interrupted"))  # not caused by the client
 
@@ -58,18 +58,17 @@ class Interaction:
     lineage: Lineage | None = None
     consent: Consent = Consent.TRAIN
     retain_until: float | None = None
-    tenant: str = ""  # whose application asked, where one store serves several
+    tenant: str = ""  # the application, where one store serves several
 
 
 @dataclass(frozen=True, slots=True)
 class PendingInteraction:
     """An answer that is about to be streamed, with the row recorded if its process ends first.
 
-    Writer: `serve`. Law: durable before the first piece is delivered, so that a stream cut by the death
-    of its process is known: once `owner` is gone or `until` is over, `interaction`, which says
-    `interrupted`, is recorded as it is.
+    Writer: `serve`. Law: durable before the first piece is delivered, so that an interrupted stream is not
+    lost: once `owner` is gone or `until` has passed, `interaction`, marked `interrupted`, is recorded.
     """
 
-    owner: str  # the process that streams it
-    until: float  # by then the answer has its row, or its process is gone
+    owner: str  # the process that streams the answer
+    until: float  # time after which the stream must have ended
     interaction: Interaction

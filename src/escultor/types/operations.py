@@ -14,7 +14,7 @@ class Deployment:
     time: float
     shares: dict[str, float]  # checkpoint id -> share of traffic
     aliases: dict[str, str]  # champion, candidate, previous -> checkpoint id
-    because: str  # id of the verdict's comparison, or the words of the person who ordered it
+    because: str  # id of the verdict's comparison, or a person's reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A rule that fires. Writer: `monitor`."""
+    """The state of an alert rule. Writer: `monitor`."""
 
     id: str
     time: float
@@ -53,7 +53,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run and why. Writer: `monitor`. Law: none without a reason."""
+    """A cycle to run, with its reason. Writer: `monitor`. Law: no plan without a reason."""
 
     id: str
     time: float
@@ -64,10 +64,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A finished step of a cycle: hash of its inputs, and its result. Writer: `cycle`.
-
-    The key names the inputs; a step whose key is in the log is not run again.
-    """
+    """A finished step of a cycle, with its result. Writer: `cycle`. Law: `key`, the hash of its inputs, is
+    unique: a step whose key is in the log is not run again."""
 
     key: str
     time: float

@@ -8,12 +8,12 @@ from typing import Literal
 from escultor.types.interactions import Consent
 from escultor.types.messages import Messages
 
-RowKind = Literal["document", "example", "pair", "unpaired"]  # what the rows of a dataset are
+RowKind = Literal["document", "example", "pair", "unpaired"]  # of the rows of a dataset
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a training item came from: the ids it was made of and the rule that made it."""
+    """Where a training item came from: the ids of its sources and the rule that derived it."""
 
     parents: tuple[str, ...]
     rule: str
@@ -50,7 +50,7 @@ class Pair:
     rejected: str
     origin: Origin
     weight: float = 1.0
-    flip_rate: float = 0.0  # probability that the label is the wrong way round
+    flip_rate: float = 0.0  # probability that chosen and rejected are swapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +75,26 @@ class DatasetVersion:
     rows: int
     counts: dict[str, int]  # by source, and by reason for what was left out
     blob: str  # the rows, as JSONL
-    held_out: str = ""  # the rows that may not be trained on, as JSONL; empty: none
-    card: str = ""  # what is known of it, as JSON; empty: none was written
+    held_out: str = ""  # blob of the held-out rows, as JSONL; empty: none
+    card: str = ""  # its dataset card, as JSON; empty: none
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Prompts that never enter training, from now on. Writer: `datasets.held_out`."""
+    """Prompts that are kept out of all later training. Writer: `datasets.held_out`."""
 
     id: str  # hash of the prompts
-    name: str  # the dataset they were held out of, or what else they are for
+    name: str  # the dataset or suite they belong to
     prompts: int
     blob: str  # hash and text of each, as JSONL
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What a person decided about a row of a dataset. Writer: `datasets.curation.review`.
+    """A person's decision about a row of a dataset. Writer: `datasets.review`.
 
-    The last decision of a reviewer holds. `uniform` tells rows that were drawn by chance, from which a rate
-    can be estimated, from those that were picked because their score was unsure.
+    A reviewer's last decision counts. `uniform` marks rows sampled at random, from which a rate can be
+    estimated; the others were selected because their score was uncertain.
     """
 
     id: str
@@ -105,7 +105,7 @@ class Review:
     decision: Literal["accept", "reject", "edit", "skip"]
     uniform: bool
     reason: str = ""
-    text: str = ""  # what is to be learnt instead, where the decision is `edit`
+    text: str = ""  # the new training target, where the decision is `edit`
 
 
 @dataclass(frozen=True, slots=True)
