@@ -86,7 +86,7 @@ def _label(path: Path) -> str:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return _WithoutTexts().visit(ast.parse(path.read_text(encoding="utf-8")))
 
 
 @cache
@@ -128,8 +128,7 @@ def _definition(module: str, name: str) -> Path | None:
 
 @cache
 def _digest(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return hash_value(ast.dump(_WithoutTexts().visit(tree)))
+    return hash_value(ast.dump(_tree(path)))
 
 
 class _WithoutTexts(ast.NodeTransformer):

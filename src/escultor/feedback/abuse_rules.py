@@ -180,8 +180,8 @@ def echoed_share(prompt: str, answer: str) -> float:
         return float(text in source)
     last = len(text) - WINDOW
     n = min(MAX_WINDOWS, 1 + last // (WINDOW // 2))
-    starts = [last * i // max(1, n - 1) for i in range(n)]
-    return sum(text[start : start + WINDOW] in source for start in starts) / n
+    starts = [last * i // (n - 1) for i in range(n)] if n > 1 else [0]
+    return sum([text[start : start + WINDOW] in source for start in starts]) / n
 
 
 def alphanumeric(text: str) -> str:

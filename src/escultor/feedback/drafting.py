@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from functools import cache
@@ -99,30 +100,34 @@ def _read_groups(
 ) -> Iterator[PromptGroup]:
     """The marked prompts of a span, each with its usable answers and what holds about them.
 
-    Answers, events, choices and regenerations are read by one query each, all by way of the marked prompts'
-    answers. An event belongs to the answer that it is about, and a choice to the answer shown first, so both
-    are looked up by answer when the answers, in the order of prompts, are cut into groups.
+    An event belongs to the answer that it is about, and a choice to the answer shown first.
     """
+    answers = [
+        RatedAnswer._make(row)
+        for row in file.execute(
+            "select a.* from dirty d join answers a on a.prompt = d.prompt "
+            "where d.prompt >= ? and d.prompt < ? order by d.prompt",
+            span,
+        )
+    ]
+    ids = (json.dumps([answer.id for answer in answers]),)
 
-    def read(columns: str, join: str = "") -> sqlite3.Cursor:
-        marked = f"dirty d join answers a on a.prompt = d.prompt {join}"
-        where = "d.prompt >= ? and d.prompt < ?"
-        return file.execute(f"select {columns} from {marked} where {where} order by d.prompt", span)
+    def read(columns: str, join: str) -> sqlite3.Cursor:
+        return file.execute(f"select {columns} from json_each(?) a cross join {join}", ids)
 
     events: dict[str, list[FeedbackEvent]] = {}
-    live = "join live l on l.target = a.id and l.withdrawn = 0 and l.up is not null"
+    live = "live l on l.target = a.value and l.withdrawn = 0 and l.up is not null"
     for event in map(FeedbackEvent._make, read("l.*", live)):
         events.setdefault(event.target, []).append(event)
     choices: dict[str | None, list[ChoiceEvent]] = {}
-    for choice in map(ChoiceEvent._make, read("c.*", "join choices c on c.first = a.id and c.withdrawn = 0")):
+    for choice in map(ChoiceEvent._make, read("c.*", "choices c on c.first = a.value and c.withdrawn = 0")):
         choices.setdefault(choice.first, []).append(choice)
-    regenerated = {id for (id,) in read("c.parent", "join children c on c.parent = a.id")}
-    answers = map(RatedAnswer._make, read("a.*"))
+    regenerated = {id for (id,) in read("c.parent", "children c on c.parent = a.value")}
     for prompt, grouped in groupby(answers, attrgetter("prompt")):
         group = PromptGroup(prompt, standings.trust, regenerated)
         own_choices: list[ChoiceEvent] = []
         for answer in grouped:
-            own_choices += choices.get(answer.id, [])
+            own_choices += choices.get(answer.id, ())
             _add_answer(group, standings, answer, events.get(answer.id, []))
         _add_choices(group, standings, own_choices)
         yield group

@@ -226,7 +226,7 @@ class Log:
             find = func.strpos if self._engine.dialect.name == "postgresql" else func.instr
             query = query.where(find(_c.body, containing) > 0)
         for rows in self._pages(query, after, None, RAW_PAGE):
-            yield [(row.seq, from_json(row.body)) for row in rows]
+            yield [(seq, from_json(body)) for seq, body in rows]
 
     def raw_by_id(self, record_type: TypeForm[Any], ids: Sequence[str]) -> dict[str, JsonObject]:
         """The bodies of the records with these ids, as JSON objects; ids that do not exist are left out."""
@@ -238,8 +238,8 @@ class Log:
         with reading(self._engine) as connection:
             for start in range(0, len(ids), RAW_IDS):
                 batch = json.dumps(list(ids[start : start + RAW_IDS]))
-                rows = connection.execute(query, {"kind": kind_of(record_type).name, "ids": batch})
-                bodies |= {row.id: from_json(row.body) for row in rows}
+                rows = connection.execute(query, {"kind": kind_of(record_type).name, "ids": batch}).all()
+                bodies |= {id: from_json(body) for id, body in rows}
         return bodies
 
     def close(self) -> None:
