@@ -76,9 +76,8 @@ def first_fit(lengths: Sequence[int], capacity: int) -> Layout:
 
 
 def best_fit(lengths: Sequence[int], capacity: int, seed: int) -> Layout:
-    """Lay segments into rows of `capacity` tokens in a seeded order, each where it leaves least room.
-
-    Linear in their number; rows are about 99 % full where lengths vary."""
+    """Lay segments into rows of `capacity` tokens in a seeded order, each where it leaves least room. Linear
+    in their number; rows are about 99 % full where lengths vary."""
     open_: list[Layout] = [[] for _ in range(capacity + 1)]  # by room left
     for i in np.random.default_rng(derive_seed(seed, "best_fit")).permutation(len(lengths)):
         n = int(lengths[i])
@@ -90,11 +89,8 @@ def best_fit(lengths: Sequence[int], capacity: int, seed: int) -> Layout:
 
 
 class _Packer:
-    """Writes segments to their places in packed rows and collects the labelled tokens.
-
-    Rows are `capacity` wide whatever they hold: padding costs less than a new shape, for which every kernel
-    is prepared anew.
-    """
+    """Writes segments to their places in packed rows and collects the labelled tokens. Rows are `capacity`
+    wide whatever they hold: padding costs less than a new shape, for which every kernel is prepared anew."""
 
     def __init__(self, lengths: Sequence[int], layout: Layout, capacity: int):
         self.starts: dict[int, tuple[int, int]] = {}  # row and offset of each segment
@@ -157,10 +153,8 @@ _Segment = tuple[Ids, Sequence[Ids], int]  # trunk, branches, first labelled pos
 
 
 def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout | None = None) -> NllBatch:
-    """Pack rows for `nll` and `kd` into packed rows of `capacity` tokens (more for a longer row).
-
-    `layout` says which rows share a packed row; by default `first_fit` decides.
-    """
+    """Pack rows for `nll` and `kd` into packed rows of `capacity` tokens (more for a longer row). `layout`
+    says which rows share a packed row; by default `first_fit` decides."""
     packed = _pack([(row.ids, (), row.first_label) for row in rows], capacity, layout)
     weight = torch.from_numpy(np.concatenate([row.weights() for row in rows]))
     return NllBatch(packed, weight, tuple(row.id for row in rows))

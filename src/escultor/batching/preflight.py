@@ -103,11 +103,9 @@ def preflight(
     documents: bool = False,
     show: int = 3,
 ) -> Preflight:
-    """The report on at least one row; the first `show` are shown token by token.
-
-    Pure. Faults are not raised here, but by `Preflight.raise_faults`. Of `model` only the configuration and
-    the shape of its embedding are read: it may be without weights.
-    """
+    """The report on at least one row; the first `show` are shown token by token. Pure. Faults are not raised
+    here, but by `Preflight.raise_faults`. Of `model` only the configuration and the shape of its embedding
+    are read: it may be without weights."""
     seen = _Tally(chat, [chat.eos] if documents else chat.turn_end)
     for row in rows:
         seen.add(row)

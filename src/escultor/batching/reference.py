@@ -37,11 +37,9 @@ create table if not exists logp (reference text not null, row text not null, val
 
 
 class ReferenceLogp:
-    """The log-probs of rows' labelled tokens under a frozen model.
-
-    `folder` holds the cache file, which runs and processes share; None keeps all in memory. `computed` and
-    `reused` count rows. Raises StoreError when the file cannot be read or written.
-    """
+    """The log-probs of rows' labelled tokens under a frozen model. `folder` holds the cache file, which runs
+    and processes share; None keeps all in memory. `computed` and `reused` count rows. Raises StoreError when
+    the file cannot be read or written."""
 
     def __init__(self, model: Any, dtype: str, folder: Path | None = None):
         self.model, self.dtype = model, dtype
@@ -60,10 +58,8 @@ class ReferenceLogp:
             self._evict()
 
     def get(self, rows: Sequence[BranchedRow]) -> Tensor:
-        """Log-probs of every branch of every row, in this order: (K,) float32.
-
-        Rows must be prepared: by now the model may be in training. Raises StoreError where one is missing.
-        """
+        """Log-probs of every branch of every row, in this order: (K,) float32. Rows must be prepared: by now
+        the model may be in training. Raises StoreError where one is missing."""
         return torch.from_numpy(np.concatenate(self._by_row(rows)))
 
     def get_branches(self, rows: Sequence[BranchedRow]) -> tuple[Tensor, Tensor]:

@@ -194,8 +194,7 @@ def unpaired_rows(
 ) -> list[UnpairedRow]:
     """Unpaired examples as rows, each with the response of the nearest earlier row that has another prompt
     (before the first row come the last ones). Those longer than `max_length` are dropped and counted;
-    responses to another prompt are cut to fit and counted. Raises DataError unless there are two prompts.
-    """
+    responses to another prompt are cut to fit and counted. Raises DataError unless there are two prompts."""
     kept: list[tuple[UnpairedExample, Ids, Ids]] = []
     for item in items:
         rendered = chat.example(item.prompt, item.response)
@@ -219,10 +218,8 @@ def unpaired_rows(
 
 def _nearest_with_another_prompt(prompts: Sequence[Ids]) -> list[int]:
     """The index of the nearest earlier prompt that differs from each; before the first comes the last.
-
     Linear: starting where a prompt differs from the one before it, each takes the one before it if that
-    differs, and else what the one before it took.
-    """
+    differs, and else what the one before it took."""
     n = len(prompts)
     contents = [prompt.tobytes() for prompt in prompts]
     first = next((i for i in range(n) if contents[i] != contents[i - 1]), None)

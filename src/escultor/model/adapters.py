@@ -16,16 +16,15 @@ from escultor.store.blobs import tree_hash
 
 
 def with_adapter(loaded: Loaded, lora: Lora | None) -> Loaded:
-    """The model with a fresh adapter and its own weights frozen; unchanged where `lora` is None.
-
-    Raises ConfigError when peft is not installed or the targets are not in the model.
-    """
+    """The model with a fresh adapter and its own weights frozen; unchanged where `lora` is None. Raises
+    ConfigError when peft is not installed or the targets are not in the model."""
     if lora is None:
         return loaded
     peft = import_peft()
-    shape: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha}
-    targets = list(lora.targets) or "all-linear"
-    settings = peft.LoraConfig(target_modules=targets, task_type="CAUSAL_LM", **shape)
+    targets: Any = list(lora.targets) or "all-linear"
+    settings = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM"
+    )
     try:
         model: Any = peft.get_peft_model(loaded.model, settings)
     except ValueError as error:
@@ -57,9 +56,7 @@ def merge_adapter(loaded: Loaded) -> Loaded:
 
 def save_adapter(loaded: Loaded, folder: Path) -> None:
     """Write the adapter alone, as peft and vLLM read it, with the folder of its base and that folder's hash.
-
-    Raises ModelError where the base is not in a folder, StoreError when the disk refuses.
-    """
+    Raises ModelError where the base is not in a folder, StoreError when the disk refuses."""
     model: Any = loaded.model
     base = folder_of(model.get_base_model())
     if base is None:

@@ -31,11 +31,9 @@ MASK_MOST = 1 << 28  # elements of a dense mask; attention converts each to a fl
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences side by side in R rows of T tokens: K labelled tokens in S sequences.
-
-    `source` is the position (in R*T) of the hidden state that predicts `target`. A branch's first token is
-    predicted by the last token of its trunk.
-    """
+    """Sequences side by side in R rows of T tokens: K labelled tokens in S sequences. `source` is the
+    position (in R*T) of the hidden state that predicts `target`. A branch's first token is predicted by the
+    last token of its trunk."""
 
     ids: Tensor  # (R, T)
     position: Tensor  # (R, T)
@@ -56,10 +54,8 @@ class Packed:
 def choose_attention(
     model: Any, device: torch.device, wanted: Literal["auto"] | AttentionKind = "auto"
 ) -> AttentionKind:
-    """The kind of attention that `wanted` means for `model` on `device`.
-
-    Raises ConfigError where the device does not support it.
-    """
+    """The kind of attention that `wanted` means for `model` on `device`. Raises ConfigError where the device
+    does not support it."""
     if wanted == "flex" and device.type != "cuda":
         what = "FlexAttention has no backward pass on this device"
         remedy = "set attention=auto"
@@ -74,10 +70,8 @@ def choose_attention(
 
 
 def set_attention(model: Any, kind: AttentionKind) -> None:
-    """Set how `model` attends to packed batches; anything else it attends to as before.
-
-    Raises ModelError where its attention does not go through transformers' interface.
-    """
+    """Set how `model` attends to packed batches, and to them alone. Raises ModelError where its attention
+    does not go through transformers' interface."""
     if kind == "dense":
         if model._can_set_attn_implementation():
             model.set_attn_implementation("eager" if _softcap(model) else "sdpa")
@@ -114,11 +108,8 @@ def attention_arguments(model: Any, packed: Packed) -> dict[str, Any]:
 
 
 def segment_mask(segment: Tensor, branch: Tensor) -> Tensor:
-    """The boolean attention mask (R, 1, T, T) of a packed batch from `segment` and `branch`, both (R, T).
-
-    Padding attends to itself, so that no row of the softmax is empty. Raises ModelError for a mask of more
-    than MASK_MOST elements.
-    """
+    """The boolean attention mask (R, 1, T, T) of a packed batch from `segment` and `branch`, both (R, T),
+    where padding attends to itself. Raises ModelError for a mask of more than MASK_MOST elements."""
     if segment.shape != branch.shape or segment.ndim != 2:
         raise ValueError(
             f"segment {tuple(segment.shape)} and branch {tuple(branch.shape)} must both be (R, T)"
@@ -140,11 +131,9 @@ def _softcap(model: Any) -> bool:
 
 
 def _refuse_beyond_window(config: Any, packed: Packed) -> None:
-    """Raise ModelError for rows longer than the model's sliding window, which our mask replaces.
-
-    GPT-Neo's local layers keep their own window, which counts positions in the packed row, so that no branch
-    may reach beyond it.
-    """
+    """Raise ModelError for rows longer than the model's sliding window, which our mask replaces. GPT-Neo's
+    local layers keep their own window, which counts positions in the packed row, so that no branch may reach
+    beyond it."""
     window, longest = getattr(config, "sliding_window", None), int(packed.position.max()) + 1
     layers = getattr(config, "layer_types", None)
     if layers is not None and "sliding_attention" not in layers:

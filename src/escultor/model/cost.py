@@ -58,14 +58,11 @@ def estimate_cost(model: Any, work: Work, dtype: str, flops_per_s: float) -> Tra
 
     Time: 2 N FLOPs per token forward (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), 2 N backward to the
     activations and 2 per trained parameter, at the measured speed of matrix products. N excludes an embedding
-    that is only looked up. Attention's own products and everything that is not a matrix product are excluded
-    too, so a run takes longer than this, rarely twice as long.
+    that is only looked up. Attention's own products and all that is no matrix product are excluded too, so a
+    run takes longer than this, rarely twice as long.
 
     Memory: float32 weights, gradients and optimizer state, and what autograd keeps of the largest forward
-    pass of a Llama-like model: per token 4 H numbers of 4 bytes, and per layer 9 H more (norms, residuals)
-    and 2 KV + 4 I (keys and values, feed-forward; with `masked` T more) in the products' precision; with
-    `checkpointed` H per layer and all of one layer; copies of a chunk of the head's logits, more of them with
-    `dense`.
+    pass; see `_activations`.
     """
     parameters = sum(p.numel() for p in model.parameters())
     flops = work.tokens * (4 * _multiplied(model) + 2 * work.trained) + work.frozen_flops
@@ -96,6 +93,10 @@ def _multiplied(model: Any) -> int:
 
 
 def _activations(model: Any, work: Work, dtype: str) -> int:
+    """Bytes that autograd keeps of the largest forward pass of a Llama-like model: per token 4 H numbers of 4
+    bytes, and per layer 9 H more (norms, residuals) and 2 KV + 4 I (keys and values, feed-forward; with
+    `masked` T more) in the products' precision; with `checkpointed` H per layer and all of one layer; copies
+    of a chunk of the head's logits, more of them with `dense`."""
     config = model.config.get_text_config()
     hidden, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads

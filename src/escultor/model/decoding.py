@@ -45,15 +45,11 @@ class Guide(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DecodedToken:
-    """A token with its log-probability under the model itself (temperature 1, no guide).
-
-    logprob: None where it was not requested, and for the first token of a scored prompt.
-    top: the most likely tokens at this position, (id, log-probability), best first.
-    """
+    """A token with its log-probability under the model itself (temperature 1, no guide)."""
 
     id: int
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
+    logprob: float | None = None  # None: not requested, or of the first token of a scored prompt
+    top: tuple[tuple[int, float], ...] = ()  # the most likely (id, log-probability) here, best first
 
 
 @dataclass(slots=True, eq=False)
@@ -90,10 +86,8 @@ TokenBudget = Callable[[], int]  # how many prompt tokens the next forward pass 
 
 
 def answer_budget(model: Any, prompt: Sequence[int], wanted: int, name: str = "the prompt") -> int:
-    """How many of `wanted` tokens an answer may have within the model's context.
-
-    Raises TooLong for a prompt that leaves no room for a token.
-    """
+    """How many of `wanted` tokens an answer may have within the model's context. Raises TooLong for a prompt
+    that leaves no room for a token."""
     context = context_length(model) or NO_LIMIT
     if not 0 < len(prompt) < context:
         what = f"{name} does not fit the model's context"
@@ -109,21 +103,17 @@ class Decoding:
         self.rows: list[DecodingRow] = []
 
     def join(self, rows: Sequence[DecodingRow]) -> list[tuple[DecodingRow, DecodedToken]]:
-        """Compute the prompts of `rows` and return the first token of each that may have one.
-
-        Rows that this token finishes are not in the batch afterwards.
-        """
+        """Compute the prompts of `rows`; returns the first token of each that may have one. Rows that this
+        token finishes are not in the batch afterwards."""
         return [drawn for joined in self.prefill(rows) if joined for drawn in joined.drawn]
 
     @torch.inference_mode()
     def prefill(
         self, rows: Sequence[DecodingRow], budget: TokenBudget = lambda: PREFILL_TOKENS
     ) -> Iterator[JoinResult | None]:
-        """Let `rows` join in chunks of `budget()` prompt tokens (at least one token of each prompt).
-
-        Yields None after each chunk of a group of prompts, and the group's rows after its last one. Between
-        two chunks the caller may take steps and drop rows; closing the iterator abandons what has not joined.
-        """
+        """Let `rows` join in chunks of `budget()` prompt tokens (at least one token of each prompt). Yields
+        None after each chunk of a group of prompts, and the group's rows after its last one. Between two
+        chunks the caller may take steps and drop rows; closing the iterator abandons what has not joined."""
         for group in _groups(rows):
             tokens = sum(len(row.prompt) for row in group)
             if group[0].score_prompt:
@@ -319,10 +309,8 @@ class CachedBackend:
 
 
 class RecomputingBackend:
-    """The token ids of all rows. Rows of equal length are computed together, without padding.
-
-    Methods as of `CachedBackend`; prompts are computed in one piece, since no state is kept to go on from.
-    """
+    """The token ids of all rows. Rows of equal length are computed together, without padding. Methods as of
+    `CachedBackend`; prompts are computed in one piece, since no state is kept to go on from."""
 
     def __init__(self, forward: _Forward):
         self.forward = forward

@@ -16,10 +16,8 @@ BLOCK = 128
 
 
 def block_mask(segment: Tensor, branch: Tensor, size: int = BLOCK) -> Any:
-    """The `BlockMask` of `segment` and `branch`, both (R, T).
-
-    As `escultor.model.attention.segment_mask`, except that a padding token attends to itself alone.
-    """
+    """The `BlockMask` of `segment` and `branch`, both (R, T). As `escultor.model.attention.segment_mask`,
+    except that a padding token attends to itself alone."""
     from torch.nn.attention.flex_attention import BlockMask
 
     def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -43,11 +41,9 @@ def block_mask(segment: Tensor, branch: Tensor, size: int = BLOCK) -> Any:
 
 
 def _blocks(segment: Tensor, branch: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Which blocks of keys a block of queries attends to in part, and which in full: (R, blocks, blocks).
-
-    A segment is contiguous, so an earlier block shares one with a later block only if it ends in the segment
-    in which the later one begins. A block at the border of two branches counts as attended to in part.
-    """
+    """Which blocks of keys a block of queries attends to in part, and which in full: (R, blocks, blocks). A
+    segment is contiguous, so an earlier block shares one with a later block only if it ends in the segment in
+    which the later one begins. A block at the border of two branches counts as attended to in part."""
     beyond = -segment.shape[1] % size
     s, b = (F.pad(x, (0, beyond), value=-1).unflatten(1, (-1, size)) for x in (segment, branch))
     first, last = s[..., 0], s[..., -1]  # (R, blocks)

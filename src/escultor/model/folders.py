@@ -21,10 +21,8 @@ BASE = "base.json"  # next to an adapter's weights: the content hash of its base
 
 
 def resolve(name: str) -> Path:
-    """The folder of a model's name: the built-in one's, or the path itself, which may hold an adapter.
-
-    Raises ModelError where the folder holds no model, saying what is missing.
-    """
+    """The folder of a model's name: the built-in one's, or the path itself, which may hold an adapter. Raises
+    ModelError where the folder holds no model, saying what is missing."""
     path = BUILT_IN_PATH if name == BUILT_IN else Path(name)
     remedy = f"give a folder with config.json and *.safetensors, or `{BUILT_IN}`"
     if not path.is_dir():
@@ -47,19 +45,15 @@ def is_adapter(path: Path) -> bool:
 
 
 def base_hash(path: Path) -> str | None:
-    """The content hash of an adapter's base, None where whoever made the adapter recorded none.
-
-    Raises ValueError, KeyError or TypeError for a damaged record.
-    """
+    """The content hash of an adapter's base, None where none was recorded. Raises ValueError, KeyError or
+    TypeError for a damaged record."""
     record = path / BASE
     return json.loads(record.read_text(encoding="utf-8"))["tree_hash"] if record.is_file() else None
 
 
 def base_folder(path: Path) -> Path:
-    """The folder of an adapter's base: in the same store, or where it was when the adapter was made.
-
-    Raises ModelError where the base is missing or its content has changed.
-    """
+    """The folder of an adapter's base: in the same store, or where it was when the adapter was made. Raises
+    ModelError where the base is missing or its content has changed."""
     try:
         name = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
         expected = base_hash(path)
@@ -74,10 +68,8 @@ def base_folder(path: Path) -> Path:
 
 
 def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
-    """Write weights (in `dtype`, default as they are) and tokenizer, whole or not at all.
-
-    Raises LocationError when the disk refuses; nothing half-written is left.
-    """
+    """Write weights (in `dtype`, default as they are) and tokenizer, whole or not at all. Raises
+    LocationError when the disk refuses."""
     with replace_folder(folder) as temporary:
         state = loaded.model.state_dict()
         if dtype is not None:
@@ -89,10 +81,8 @@ def save(loaded: Loaded, folder: Path, dtype: Any = None) -> None:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that replaces `folder` when the block ends without an error.
-
-    Raises LocationError when the disk refuses; nothing half-written is left.
-    """
+    """A temporary folder that replaces `folder` when the block ends without an error. Raises LocationError
+    when the disk refuses; nothing half-written is left."""
     disable_progress_bars()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -103,9 +93,8 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     except Exception as error:  # safetensors raises its own kinds when a disk is full
         shutil.rmtree(temporary, ignore_errors=True)
-        raise LocationError(
-            f"the model could not be written to {folder}", error, remedy="free disk space"
-        ) from error
+        what = f"the model could not be written to {folder}"
+        raise LocationError(what, error, remedy="free disk space") from error
 
 
 def disable_progress_bars() -> None:

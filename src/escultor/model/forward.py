@@ -52,10 +52,8 @@ def hidden_at_labels(model: Any, packed: Packed) -> Tensor:
 
 
 def without_padding(packed: Packed) -> Packed:
-    """The batch's tokens in one row without the padding between them, for attention of any row length.
-
-    The width is a multiple of WIDTH: kernels are prepared once for each shape, so few shapes are wanted.
-    """
+    """The batch's tokens in one row without the padding between them, for attention of any row length. The
+    width is a multiple of WIDTH, so that kernels are prepared for few shapes."""
     real = packed.segment.flatten().nonzero()[:, 0]  # (N,) of R*T
     beyond = -len(real) % WIDTH
     if len(real) + beyond >= packed.segment.numel():
@@ -77,7 +75,8 @@ def logp_at_labels(model: Any, packed: Packed) -> Tensor:
     hidden = hidden_at_labels(model, packed)
     inner = unwrapped(model)
     head = inner.get_output_embeddings()
-    if head.bias is None and type(head) is torch.nn.Linear and not _reshapes_logits(inner.config):
+    reshaped = any(getattr(inner.config, name, None) for name in _LOGIT_OPTIONS)
+    if head.bias is None and type(head) is torch.nn.Linear and not reshaped:
         return linear_logp(hidden, head.weight, packed.target)
 
     def logp(hidden: Tensor, target: Tensor) -> Tensor:
@@ -89,10 +88,6 @@ def logp_at_labels(model: Any, packed: Packed) -> Tensor:
 def vocabulary_of(model: Any) -> int:
     """The number of logits that the model computes for a token."""
     return unwrapped(model).get_output_embeddings().weight.shape[0]
-
-
-def _reshapes_logits(config: Any) -> bool:
-    return any(getattr(config, name, None) for name in _LOGIT_OPTIONS)
 
 
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
@@ -110,11 +105,8 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
 
 
 def set_train_mode(model: Any, dropout: bool) -> None:
-    """Put a model in training mode, with dropout only if `dropout`.
-
-    Gradient checkpointing needs its layers in training mode; raises ModelError for a layer that would then
-    drop out although `dropout` is False.
-    """
+    """Put a model in training mode, with dropout only if `dropout`. Gradient checkpointing needs its layers
+    in training mode: raises ModelError for one that would then drop out although `dropout` is False."""
     model.train()
     if dropout:
         return

@@ -30,14 +30,12 @@ def generate(
     sampling: Sampling | Sequence[Sampling],
     batch_size: int = 64,
 ) -> list[GeneratedAnswer]:
-    """Answer every prompt (token ids); the answers are in the order of the prompts.
+    """Answer every prompt (token ids), in their order; `sampling` is one for all prompts, or one for each.
 
-    sampling: one for all prompts, or one for each.
-    batch_size: how many are decoded at a time; a finished answer makes room for the next prompt.
-
-    Greedy at temperature 0; otherwise drawn with random numbers that depend on the sampling's seed and the
-    prompt alone, so equal prompts with equal seeds have equal answers whatever else is in the batch (up to
-    rounding, see `escultor.model.decoding`). Raises TooLong for a prompt that leaves no room in the context.
+    At most `batch_size` are decoded at a time; a finished answer makes room for the next prompt. Greedy at
+    temperature 0; otherwise drawn with random numbers that depend on the sampling's seed and the prompt
+    alone, so the rest of the batch changes no answer (up to rounding, see `escultor.model.decoding`). Raises
+    TooLong for a prompt that leaves no room in the context.
     """
     model, stops = loaded.model, frozenset((loaded.chat.turn_end[-1],))
     drawn = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling

@@ -25,11 +25,8 @@ def chunk_tokens(vocabulary: int) -> int:
 
 
 def in_chunks(function: Callable[..., T], vocabulary: int, *columns: Tensor) -> list[T]:
-    """Apply `function` to each chunk of the columns, (K, …) each; a list with the result of every chunk.
-
-    What the function computes on the way, such as logits (k, V), is not kept but computed again in the
-    backward pass (checkpointing).
-    """
+    """Apply `function` to each chunk of the columns, (K, …) each; a list of the results. What it computes on
+    the way, such as logits (k, V), is computed again in the backward pass (checkpointing)."""
     parts = zip(*(column.split(chunk_tokens(vocabulary)) for column in columns), strict=True)
     if not torch.is_grad_enabled():
         return [function(*part) for part in parts]
@@ -84,10 +81,8 @@ class _LinearLogp(torch.autograd.Function):
 
 
 def linear_logp(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """Log-probability of `target` (K,) under softmax(hidden @ weight.T): (K,), float32.
-
-    hidden: (K, H); weight: (V, H). Products are in autocast's dtype where it is on, sums in float32.
-    """
+    """Log-probability of `target` (K,) under softmax(hidden (K, H) @ weight.T (H, V)): (K,), float32.
+    Products are in autocast's dtype where it is on, sums in float32."""
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     with torch.autocast(device, enabled=False):

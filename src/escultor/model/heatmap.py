@@ -36,16 +36,15 @@ def _allowed(char: str) -> str:
 def attention_svg(tokens: Sequence[str], weights: Sequence[Sequence[float]], title: str = "Attention") -> str:
     """A heat map of `weights` (T, T): row i is how much token i attends to each token.
 
-    The shade is the square root of the weight, so that small weights can be distinguished; the legend gives
-    the scale. Follows the reader's light or dark scheme. Every cell has a tooltip with its tokens and weight;
-    cells of exactly 0 are left out. Raises DataError unless the weights are T rows of T numbers from 0 to 1,
-    with T from 1 to 128.
+    The shade is the square root of the weight, so that small weights can be distinguished; cells of exactly 0
+    are left out. Every cell has a tooltip; colours follow the reader's light or dark scheme. Raises DataError
+    unless the weights are T rows of T numbers from 0 to 1, with T from 1 to 128.
     """
     _check(tokens, weights)
     T = len(tokens)
     cell = max(13, min(44, 760 // T))
     font = max(9, min(13, cell - 4))
-    labels = [_label(token) for token in tokens]
+    labels = [token if len(token) <= LABEL else token[: LABEL - 1] + "…" for token in tokens]
     left = round(max(len(label) for label in labels) * font * 0.62) + 22
     top, side = 46, T * cell
     # Labels below lean over to the left by half their length.
@@ -113,20 +112,13 @@ def _cells(
             if cell >= 34 and weight >= 0.005:
                 tone = "over" if shade > 0.62 else "under"
                 at = f'x="{x + (cell - 1) / 2:g}" y="{y + cell / 2 + 3.5:g}"'
-                elements.append(f'<text class="{tone}" {at} font-size="11">{_short(weight)}</text>')
+                short = "1" if weight >= 0.995 else f"{weight:.2f}".removeprefix("0")
+                elements.append(f'<text class="{tone}" {at} font-size="11">{short}</text>')
     return elements
 
 
 def _shade(weight: float) -> float:
     return math.sqrt(max(0.0, min(1.0, weight)))
-
-
-def _short(weight: float) -> str:
-    return "1" if weight >= 0.995 else f"{weight:.2f}".removeprefix("0")
-
-
-def _label(token: str) -> str:
-    return token if len(token) <= LABEL else token[: LABEL - 1] + "…"
 
 
 def _labels(

@@ -29,10 +29,8 @@ class HotAdapters:
         return frozenset(self._peft_names)
 
     def load(self, name: str, folder: Path) -> None:
-        """Load an adapter; it is not used until `use` names it. Call `refuse_another_base` first.
-
-        Raises ModelError where it does not fit the model.
-        """
+        """Load an adapter, not used until `use` names it; call `refuse_another_base` first. Raises ModelError
+        where it does not fit the model."""
         peft_name = f"adapter{self._count}"
         peft = import_peft()
         with explain_misfit(folder):
@@ -67,10 +65,8 @@ class HotAdapters:
             self._peft.base_model.disable_adapter_layers()
 
     def refuse_another_base(self, folder: Path) -> None:
-        """Raise ModelError where the adapter in `folder` belongs to another base.
-
-        Reads both folders and changes nothing, so other threads may use the model meanwhile.
-        """
+        """Raise ModelError where the adapter in `folder` belongs to another base. Reads both folders and
+        changes nothing, so other threads may use the model meanwhile."""
         base = base_folder(folder)
         if self._folder is None or tree_hash(base) != tree_hash(self._folder):
             raise ModelError(

@@ -31,12 +31,8 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One token, and the distribution of the token after it.
-
-    The soft label is `soft` (most probable first) plus `rest`; together they sum to 1. The hard label
-    puts probability 1 on `hard`: the token that does come next, or the most probable one at the end
-    (`hard_is_guess`).
-    """
+    """One token, and the distribution of the token after it: `soft`, most probable first, and `rest` sum to
+    1. `hard` is the token that does come next; at the end, the most probable one (`hard_is_guess`)."""
 
     token: str
     id: int
@@ -68,16 +64,12 @@ class Inspection:
 def inspect_text(
     loaded: Loaded, text: str, layer: int | None = None, top: int = 5, head: int | None = None
 ) -> Inspection:
-    """Inspect `text`, read as a document.
+    """Inspect `text`, read as a document in which control tokens are text.
 
-    layer: whose attention is shown, from 0; None: the last.
-    head: which of its heads; None: their mean.
-    top: the number of tokens of the soft label.
-
-    Control tokens in the text are read as text. The model is switched to eager attention for the call, so it
-    must not be shared with another thread meanwhile. Raises DataError for an empty or too long text,
-    InputError for a layer, head or top that does not exist, ModelError when the model gives no attention
-    weights.
+    Shows the attention of `layer` (None: the last) and `head` (None: their mean), and `top` tokens of the
+    soft label. The model is switched to eager attention meanwhile: not for two threads at once. Raises
+    DataError for an empty or too long text, InputError for a layer, head or top that does not exist,
+    ModelError when the model gives no attention weights.
     """
     import torch
 
@@ -125,8 +117,7 @@ def _eager(model: Any) -> Iterator[Any]:
 
 
 def _reduced(attentions: Any, layer: int | None, head: int | None) -> tuple[Tensor, int, int, int]:
-    """Attention weights (T, T) of one layer (one head, or the mean), the layer, and the number of layers and
-    heads."""
+    """Attention weights (T, T) of a layer's head or their mean; the layer; the number of layers and heads."""
     if not attentions or any(weights is None for weights in attentions):
         what = "the model gives no attention weights"
         remedy = "look at another model"
@@ -179,9 +170,8 @@ _HALF = re.compile("[\udc80-\udcff]+")  # what surrogateescape makes of bytes th
 
 
 def displayed_tokens(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    """Tokens in readable form: a blank as ␣, a line end as ↵, other control characters as their Unicode
-    pictures, bytes that are part of a character in hexadecimal, such as ⟨E2 82⟩, and an id that the
-    tokenizer does not know as ⟨#4096⟩."""
+    """Tokens in readable form: a blank as ␣, a line end as ↵, other control characters as Unicode pictures,
+    bytes that are part of a character as ⟨E2 82⟩, ids that the tokenizer does not know as ⟨#4096⟩."""
     special, bytes_of = set(tokenizer.all_special_ids), TokenBytes(tokenizer).get
     pieces = tokenizer.convert_ids_to_tokens(ids)
     return [

@@ -21,11 +21,8 @@ _UNUSABLE = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError
 
 
 def load(name: str) -> Loaded:
-    """Load a causal language model and its tokenizer in float32, for training or inference.
-
-    A folder that holds an adapter gives its base with the adapter merged. Raises ModelError for what is no
-    usable model.
-    """
+    """Load a causal language model and its tokenizer in float32; of a folder that holds an adapter, its base
+    with the adapter merged. Raises ModelError for what is no usable model."""
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -56,10 +53,8 @@ def load(name: str) -> Loaded:
 
 
 def load_shape(name: str) -> Loaded:
-    """A model without its weights (device `meta`) and its tokenizer: enough to preview data with.
-
-    Raises ModelError for what is no usable model.
-    """
+    """A model without its weights (device `meta`) and its tokenizer: enough to preview data with. Raises
+    ModelError for what is no usable model."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -80,14 +75,10 @@ def load_shape(name: str) -> Loaded:
 def init_llama(
     shape: Pretrain, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None
 ) -> PreTrainedModel:
-    """A Llama with random weights, drawn from torch's global generator, for this tokenizer.
-
-    vocabulary: rows of the embedding; default: as many as the tokenizer has tokens.
-    """
+    """A Llama with random weights, drawn from torch's global generator, for this tokenizer. `vocabulary`:
+    rows of the embedding; default: as many as the tokenizer has tokens."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    special: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
     config = LlamaConfig(
         vocab_size=vocabulary or len(tokenizer),
         hidden_size=shape.hidden_size,
@@ -97,7 +88,7 @@ def init_llama(
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=shape.context,
         tie_word_embeddings=True,
-        **special,
+        **{name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     )
     model = LlamaForCausalLM(config)
     set_attention(model, choose_attention(model, model.device))

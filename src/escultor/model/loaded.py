@@ -49,10 +49,8 @@ def count_parameters(model: PreTrainedModel) -> int:
 
 
 def context_length(model: Any) -> int | None:
-    """The most tokens that `model` takes in one sequence, prompt and answer together.
-
-    None: its configuration names no limit, as those of models without learnt or scaled positions.
-    """
+    """The most tokens that `model` takes in one sequence, prompt and answer together. None: its configuration
+    names no limit, as those of models without learnt or scaled positions."""
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length and length > 0 else None
 

@@ -17,11 +17,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them, glibc's m
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks of up to 32 MiB; returns whether that was possible.
-
-    A training step frees and allocates the same tensors over and over, and fresh pages cost more than the
-    arithmetic on them.
-    """
+    """Let glibc keep freed blocks of up to 32 MiB, since a step allocates the same tensors over and over and
+    fresh pages cost more than the arithmetic on them. Returns whether that was possible."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -32,11 +29,8 @@ def keep_freed_memory() -> bool:
 
 
 def checkpoint_layers(model: Any, on: bool) -> None:
-    """Turn gradient checkpointing on or off: of each layer only its input is kept, and the rest is computed
-    again in the backward pass (Chen et al. 2016, arXiv:1604.06174).
-
-    Raises ModelError where the model's layers do not support it.
-    """
+    """Turn gradient checkpointing on or off: layers keep their input alone and are computed again in the
+    backward pass (Chen et al. 2016, arXiv:1604.06174). Raises ModelError where they do not support it."""
     if not on:
         model.activation_checkpointing_disable()
         return

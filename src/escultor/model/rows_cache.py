@@ -189,11 +189,8 @@ class RowsCache(Cache):
 
 
 def layers_to_cache(model: Any) -> int | None:
-    """The number of layers whose keys and values are the whole state of `model`.
-
-    None for a model with any other state (recurrent layers, compressed or shared caches, chunked attention),
-    which a `RowsCache` cannot hold.
-    """
+    """The number of layers whose keys and values are the whole state of `model`; None for a model with any
+    other state (recurrent layers, compressed or shared caches, chunked attention)."""
     config = model.config.get_text_config(decoder=True)
     if model._is_stateful or getattr(config, "attention_chunk_size", None):
         return None

@@ -14,11 +14,9 @@ from escultor.model.loaded import Loaded, forget_folder
 
 
 def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int | None) -> Loaded:
-    """A copy of `teacher` with fewer layers and narrower feed-forward layers.
-
-    layers: which layers are kept; none given: the first and the last.
-    intermediate_size: neurons kept of each feed-forward layer, those of the largest weight norm (after
-    Muralidharan et al. 2024, arXiv:2407.14679, who rank by activation); None: all.
+    """A copy of `teacher` with these `layers` (none: the first and the last), each of whose feed-forward layers
+    keeps `intermediate_size` neurons, those of the largest weight norm (None: all; after Muralidharan et al.
+    2024, arXiv:2407.14679, who rank by activation).
 
     Raises ModelError for a model without Llama's parts, or for layers and sizes it does not have.
     """

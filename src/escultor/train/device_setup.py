@@ -22,12 +22,9 @@ from escultor.train.objectives.loss import Loss
 
 @contextmanager
 def models_on_device(models: Sequence[Any], settings: Training, world: World) -> Iterator[None]:
-    """Within it, models are on this process's device with the attention of the settings; afterwards where and
-    as they were.
-
+    """Within it, models are on this process's device with the attention of the settings; then as before.
     Raises ConfigError or ModelError where the device or a model does not support that attention, or where a
-    model does not keep packed rows apart (`escultor.batching.probe`).
-    """
+    model does not keep packed rows apart (`escultor.batching.probe`)."""
     before = [(model, model.device, model.config._attn_implementation) for model in models]
     try:
         for model in models:

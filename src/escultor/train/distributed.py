@@ -117,10 +117,8 @@ class World:
             _unshard(model, keep=self.is_first)
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Sum the gradients over the processes. Under fsdp the backward passes have already done so.
-
-        A weight without a gradient in any process stays without one, as in a single process.
-        """
+        """Sum the gradients over the processes. Under fsdp the backward passes have already done so. A weight
+        without a gradient in any process stays without one, as in a single process."""
         if self.size == 1 or self.is_sharded:
             return
         weights = [p for p in model.parameters() if p.requires_grad]
@@ -144,10 +142,8 @@ def whole(value: Tensor) -> Tensor:
 
 @contextmanager
 def joined(strategy: Strategy = "ddp") -> Iterator[World]:
-    """The processes that torchrun started (RANK, WORLD_SIZE), or `ALONE` without torchrun.
-
-    Raises ConfigError for more processes than GPUs, and LostProcess when another process is gone.
-    """
+    """The processes that torchrun started (RANK, WORLD_SIZE), or `ALONE` without torchrun. Raises ConfigError
+    for more processes than GPUs, and LostProcess when another process is gone."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
@@ -192,10 +188,8 @@ def _buckets(weights: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
 
 
 class _Pass(nn.Module):
-    """A forward pass with its objective as one module, in whose forward fsdp gathers the outer weights.
-
-    The loop never calls the model's own forward (see `escultor.model.forward`).
-    """
+    """A forward pass with its objective as one module, in whose forward fsdp gathers the outer weights. The
+    loop never calls the model's own forward (see `escultor.model.forward`)."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -49,17 +49,15 @@ def work(
     lengths = [row.length for row in rows]
     tokens = sum(lengths)
     items = math.ceil(tokens / settings.max_length) if method.kind == "document" else len(rows)
-    limit = settings.max_steps * settings.batch_size / items if settings.max_steps else math.inf
-    passes = min(settings.epochs, limit)
+    passes = settings.epochs
+    if settings.max_steps:
+        passes = min(passes, settings.max_steps * settings.batch_size / items)
     width, largest = _largest_pass(method, lengths, settings)
-    frozen = 0.0
+    frozen = forward_flops(teacher, tokens * passes) if teacher else 0.0
     if method.frozen == "reference":  # computed once per row at most, whatever the epochs
         frozen = forward_flops(model, tokens)
-    elif teacher is not None:
-        frozen = forward_flops(teacher, tokens * passes)
-    if settings.lora is None:
-        trained, state = sum(p.numel() for p in model.parameters()), state_bytes(model, settings)
-    else:
+    trained, state = sum(p.numel() for p in model.parameters()), state_bytes(model, settings)
+    if settings.lora:
         trained = adapter_numbers(model, settings.lora)
         state = adamw_bytes(settings) * trained
     return Work(

@@ -44,9 +44,8 @@ class Objective:
     """What the loop minimises: `loss(model, batch, step_mean)`.
 
     `step_mean` is the mean of `pre_pass` over the whole step, without a gradient, for figures that one
-    micro-batch does not determine (KTO's divergence); 0 without a pre-pass. `dropout`: whether the model's
-    dropout is on. It is off where the model is compared with a reference computed without dropout, since the
-    two would differ before the first step.
+    micro-batch does not determine (KTO's divergence); 0 without a pre-pass. `dropout` is off where the model
+    is compared with a reference computed without it: the two would differ before the first step.
     """
 
     loss: Callable[[nn.Module, Any, float], Loss]
@@ -85,10 +84,10 @@ def train(
 ) -> StepReport | None:
     """Train in place and return the last report (None where no step was left).
 
-    With `run`, the state is saved to disk from time to time, and a run that was cut short resumes from its
-    last state. Each process of `world` computes its share of the stream, and the first writes;
-    `world.unshard` makes sharded weights whole again. Raises NotFinite for a loss or gradient that is not
-    finite, naming step and rows; the weights are then those of the step before.
+    With `run`, the state is saved from time to time, and a run that was cut short resumes from its last
+    state. Each process of `world` computes its share of the stream; the first writes. Sharded weights stay
+    sharded (`world.unshard`). Raises NotFinite for a loss or gradient that is not finite, naming step and
+    rows; the weights are then those of the step before.
     """
     keep_freed_memory()
     model.zero_grad(set_to_none=True)  # a run that was stopped may have left gradients
@@ -122,8 +121,7 @@ def train(
 
 
 def _forward(model: nn.Module, settings: Training, world: World) -> Forward:
-    """Shard `model` over the processes; the result computes functions of it and a batch, on this process's
-    device and in the precision of the settings."""
+    """Shard `model`; the result computes functions of it and a batch on its device, in its precision."""
     call_sharded = world.shard(model)
 
     def forward(function: Callable[..., Loss], batch: Any, *more: float) -> Loss:
@@ -176,8 +174,7 @@ def _step_mean(forward: Forward, batches: list[Any], pre_pass: Callable[..., Los
 
 
 def _reduce(own: _Step, step: int, save: bool, world: World) -> _Step:
-    """The step of all processes, loss and sums divided by its whole weight. The first process decides whether
-    to save, since clocks differ."""
+    """The step of all processes, divided by its whole weight. The first decides to save: clocks differ."""
     figures = [own.loss, own.weight, own.tokens, save and world.is_first, *own.sums.values()]
     loss, weight, tokens, save_all, *sums = world.sum(figures)
     if not weight > 0:
@@ -202,14 +199,12 @@ def _divide_and_clip(
 
 
 def _refuse_non_finite(what: str, value: float, step: int, own: _Step, world: World) -> None:
-    """Raise NotFinite in all processes alike, with the rows of those whose own loss is not finite, or else of
-    all."""
+    """Raise NotFinite in all processes, with the rows of those whose own loss is not finite, or of all."""
     if math.isfinite(value):
         return
     steps = world.gather((own.loss, own.rows))
-    suspects = [rows for loss, rows in steps if not math.isfinite(loss)] or [
-        rows for _, rows in steps if rows
-    ]
+    suspects = [rows for loss, rows in steps if not math.isfinite(loss)]
+    suspects = suspects or [rows for _, rows in steps if rows]
     names = [", ".join(rows[:8]) + (" …" if len(rows) > 8 else "") for rows in suspects]
     got = f"{value} on rows {'; '.join(names)}"
     remedy = "lower the learning rate or look at these rows; the last saved state is kept"

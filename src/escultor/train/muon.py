@@ -26,10 +26,8 @@ EPS = 1e-7
 
 
 def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each of `matrices` (N, A, B) with all its singular values brought near 1: (N, A, B) in float32.
-
-    Five quintic Newton-Schulz steps in `dtype`; they leave singular values between about 0.7 and 1.2.
-    """
+    """Each of `matrices` (N, A, B) with all its singular values brought near 1: (N, A, B) in float32. Five
+    quintic Newton-Schulz steps in `dtype`; they leave singular values between about 0.7 and 1.2."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)).to(dtype)

@@ -20,10 +20,8 @@ WSD_DECAY = 0.4  # last share of the run in which `wsd` falls
 
 
 def rate(step: int, steps: int, settings: Training) -> float:
-    """The share of the peak learning rate at `step` of `steps` (from 0): warm-up, then the schedule.
-
-    Warm-up takes `warmup_steps`, at most a tenth of the run. Every schedule but `constant` ends at 0.
-    """
+    """The share of the peak learning rate at `step` of `steps` (from 0): warm-up, then the schedule. Warm-up
+    takes `warmup_steps`, at most a tenth of the run. Every schedule but `constant` ends at 0."""
     warmup = min(settings.warmup_steps, steps // 10)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -46,11 +44,9 @@ class Optimizers:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         hidden = {name for name, p in named if _takes_muon(name, p, settings)}
         rest = [(name, p) for name, p in named if name not in hidden]
-        groups = [
-            {"params": [p for _, p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for _, p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+        decayed, others = [p for _, p in rest if p.ndim >= 2], [p for _, p in rest if p.ndim < 2]
+        parameters = ((decayed, settings.weight_decay), (others, 0.0))
+        groups = [{"params": part, "weight_decay": decay} for part, decay in parameters if part]
         betas = (0.9, 0.95) if settings.optimizer == "muon" else (0.9, 0.999)
         self.parts: list[Optimizer] = []
         self.peaks: list[float] = []
@@ -81,16 +77,15 @@ class Optimizers:
 
 
 def _adamw(groups: list[dict[str, Any]], settings: Training, betas: tuple[float, float]) -> Optimizer:
-    """AdamW; with adamw8bit both moments of weights of 4,096 numbers and more are kept in a byte each, by
-    blocks (Dettmers et al. 2021, arXiv:2110.02861). Raises ConfigError where bitsandbytes is missing."""
+    """AdamW; with adamw8bit moments of weights of 4,096 numbers and more are in a byte each, by blocks
+    (Dettmers et al. 2021, arXiv:2110.02861). Raises ConfigError where bitsandbytes is missing."""
     if settings.optimizer != "adamw8bit":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ConfigError(
-            "optimizer adamw8bit needs bitsandbytes", remedy="pip install 'escultor[8bit]'"
-        ) from error
+        remedy = "pip install 'escultor[8bit]'"
+        raise ConfigError("optimizer adamw8bit needs bitsandbytes", remedy=remedy) from error
     return AdamW8bit(groups, lr=settings.learning_rate, betas=betas)
 
 
@@ -107,8 +102,5 @@ def adamw_bytes(settings: Training) -> int:
 
 
 def _takes_muon(name: str, parameter: nn.Parameter, settings: Training) -> bool:
-    return settings.optimizer == "muon" and parameter.ndim == 2 and _is_hidden(name)
-
-
-def _is_hidden(name: str) -> bool:
-    return "embed" not in name and "lm_head" not in name and "wte" not in name and "wpe" not in name
+    is_hidden = not any(part in name for part in ("embed", "lm_head", "wte", "wpe"))
+    return settings.optimizer == "muon" and parameter.ndim == 2 and is_hidden

@@ -21,11 +21,9 @@ from escultor.train.filenames import HALF_WRITTEN, LAST_GOOD, LOCK, LOCK_OWNER, 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The state of a run, and `metrics.jsonl` with a row per step.
-
-    The state is `state.pt` (tensors and plain values only), or a folder where weights are sharded; see
-    `train.state`. `key` is the run's key; the state of another run is refused.
-    """
+    """The state of a run, and `metrics.jsonl` with a row per step. The state is `state.pt` (tensors and plain
+    values only), or a folder where weights are sharded; see `train.state`. `key` is the run's key; the state
+    of another run is refused."""
 
     path: Path
     key: str

@@ -22,11 +22,9 @@ from escultor.train.resume import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class TrainingTask:
-    """Train `start` on `items` by a method of the table `METHODS`.
-
-    `frozen` is the teacher, or the reference (None: `start` before its first step). `parents` are names for
-    the record: hashes of the weights that the result descends from.
-    """
+    """Train `start` on `items` by a method of the table `METHODS`. `frozen` is the teacher, or the reference
+    (None: `start` before its first step). `parents` are names for the record: hashes of the weights that the
+    result descends from."""
 
     method: str
     start: Loaded
@@ -100,10 +98,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def finished(out: Path, key: str) -> RunRecord | None:
-    """The record of a finished run with this key; None where there is none yet.
-
-    Raises InputError when the folder holds another run or other files.
-    """
+    """The record of a finished run with this key; None where there is none yet. Raises InputError when the
+    folder holds another run or other files."""
     record = read_record(out)
     if record.get("key") == key:
         return RunRecord(**record)

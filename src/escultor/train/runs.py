@@ -47,10 +47,9 @@ def run(
     """Run `task` and write model, tokenizer, metrics.jsonl and run.json to `out`; with LoRA also the adapter
     alone, where the base model lies in a folder.
 
-    A run that was cut short goes on; the record of one that is done is returned. The reference's log-probs
-    are kept in the folder `cache` for other runs (None: in memory). `on_preflight` receives what the rows are
-    and what the run will cost before the first step. All processes of `world` call this alike, and the first
-    writes.
+    A run that was cut short goes on; the record of one that is done is returned. `cache` is the folder of the
+    reference's log-probs, for other runs too (None: in memory). `on_preflight` receives the report on rows
+    and cost before the first step. All processes of `world` call this alike; the first writes.
 
     Raises InputError when `out` holds anything else, or another run is at work in it; DataError when no row
     is left to learn from; what `Preflight.raise_faults` raises; NotFinite, when the model of the last good
@@ -62,8 +61,8 @@ def run(
     folder = RunFolder(out, run_key(task, dataset))
     record = finished(out, folder.key)
     if record is None:
-        with held(out, world):  # another run may have been at work until now
-            record = finished(out, folder.key)
+        with held(out, world):
+            record = finished(out, folder.key)  # another run may have been at work until now
             if record is None:
                 rows, counts = _rows(task)
                 report = _preflight(task, rows, counts, world.device)
@@ -94,8 +93,7 @@ def pretrain(
 
 
 def preview(task: TrainingTask, show: int = 3) -> Preflight:
-    """What a run of `task` would learn from and cost, its first `show` rows token by token. `start` may be
-    without weights."""
+    """What a run of `task`, whose `start` may be without weights, would learn from and cost."""
     return _preflight(task, *_rows(task), ALONE.on_device(task.settings.device).device, show)
 
 
@@ -210,14 +208,14 @@ def _train_student(
 def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> NotFinite:
     """Keep the model as it was before the step that failed, if any step was taken, and say how to go on."""
     path = folder.path / LAST_GOOD
-    if not folder.read_metrics():
-        return error
     try:
-        save(merge_adapter(student), path)
+        if folder.read_metrics():
+            save(merge_adapter(student), path)
+            remedy = "mend these rows, or lower the learning rate; to go on from the step before, start from"
+            return NotFinite(error.what, error.got, error.allowed, f"{remedy} {path}")
     except StoreError:  # the failed step and its rows matter more than the copy
-        return error
-    remedy = f"mend these rows, or lower the learning rate; to go on from the step before, start from {path}"
-    return NotFinite(error.what, error.got, error.allowed, remedy)
+        pass
+    return error
 
 
 def _save_student(student: Loaded, settings: Training, folder: RunFolder) -> int:

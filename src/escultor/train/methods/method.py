@@ -22,11 +22,9 @@ RowBuilder = Callable[[Sequence[Any], ChatTemplate, int, Counter[str], Any], Seq
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """The model that a method uses but does not train: a reference or a teacher.
-
-    `cache` is the folder that keeps a reference's log-probs (None: memory); `counts` receives how many rows
-    were computed and how many were reused. Each process of `world` computes its share of the rows.
-    """
+    """The model that a method uses but does not train: a reference or a teacher. `cache` is the folder that
+    keeps a reference's log-probs (None: memory); `counts` receives how many rows were computed and how many
+    were reused. Each process of `world` computes its share of the rows."""
 
     model: nn.Module
     cache: Path | None
@@ -36,12 +34,9 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A row of the table `METHODS`.
-
-    `rows` tokenises items of `kind`. `stream(rows, frozen, settings)` makes micro-batches and adds what the
-    frozen model computes: a reference's log-probs once per row, a teacher's states in every step.
-    `objective(settings)` is what the loop minimises.
-    """
+    """A row of the table `METHODS`. `rows` tokenises items of `kind`. `stream(rows, frozen, settings)` makes
+    micro-batches and adds what the frozen model computes: a reference's log-probs once per row, a teacher's
+    states in every step. `objective(settings)` is what the loop minimises."""
 
     kind: RowKind
     rows: RowBuilder

@@ -13,10 +13,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A summed loss with its gradient, and the weight that a step's sum is divided by.
-
-    `sums` are further figures for the metrics, summed over the same weight.
-    """
+    """A summed loss with its gradient, and the weight that a step's sum is divided by. `sums` are further
+    figures for the metrics, summed over the same weight."""
 
     total: Tensor  # ()
     weight: float

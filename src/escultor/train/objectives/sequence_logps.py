@@ -12,11 +12,9 @@ from escultor.train.objectives.loss import check_same_shape
 
 @dataclass(frozen=True, slots=True)
 class SequenceLogps:
-    """Log-probabilities of K labelled tokens that belong to S sequences.
-
-    The log-ratio of a response y to a prompt x is r(y) = log pi(y|x) - log pi_ref(y|x), a sum over the tokens
-    of y. Raises ValueError where the two models' log-probabilities differ in shape.
-    """
+    """Log-probabilities of K labelled tokens that belong to S sequences. The log-ratio of a response y to a
+    prompt x is r(y) = log pi(y|x) - log pi_ref(y|x), a sum over the tokens of y. Raises ValueError where the
+    two models' log-probabilities differ in shape."""
 
     logp: Tensor  # (K,)
     reference_logp: Tensor  # (K,)
