@@ -225,9 +225,8 @@ def _nearest_with_another_prompt(prompts: Sequence[Ids]) -> list[int]:
     first = next((i for i in range(n) if contents[i] != contents[i - 1]), None)
     if first is None:
         if n:
-            raise DataError(
-                "verdicts on one prompt alone", f"{n} rows", "two prompts or more", "use pairs (dpo)"
-            )
+            remedy = "use pairs (dpo)"
+            raise DataError("verdicts on one prompt alone", f"{n} rows", "two prompts or more", remedy)
         return []
     nearest = [0] * n
     for i in range(first, first + n):

@@ -54,10 +54,8 @@ def current_path(path: str) -> str:
 
 
 def update_keys(data: dict[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
-    """A copy of a configuration with every key and value under its present name.
-
-    Changes are appended to `notes`. Raises ConfigError where a key occurs under both names.
-    """
+    """A copy of a configuration with every key and value under its present name. Changes are appended to
+    `notes`. Raises ConfigError where a key occurs under both names."""
     data = _copy(data)
     for old, new in RENAMED.items():
         if (section := _parent(data, old)) is None:

@@ -60,11 +60,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
-    """Read a YAML file (None: all defaults) and apply `section.key=value` overrides.
-
-    Keys under an old name (`config/aliases.py`) are read, with one warning. Raises ConfigError naming the
-    file, the key, the nearest known key and what is allowed, for all problems at once.
-    """
+    """Read a YAML file (None: all defaults) and apply `section.key=value` overrides. Keys under an old name
+    (`config/aliases.py`) are read, with one warning. Raises ConfigError naming the file, the key, the nearest
+    known key and what is allowed, for all problems at once."""
     where, data, notes = "the configuration", {}, []
     if path is not None:
         where = str(path)
@@ -170,10 +168,8 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
 
 
 def with_steps(config: Config, path: Path) -> Config:
-    """The configuration with curation steps from a YAML list: names, or `name: {key: value}`, in order.
-
-    Steps and keys under an old name are read, with one warning. Raises ConfigError as `load_config` does.
-    """
+    """The configuration with curation steps from a YAML list: names, or `name: {key: value}`, in order. Steps
+    and keys under an old name are read, with one warning. Raises ConfigError as `load_config` does."""
     data = _parsed(path)
     shape = "a list of steps, each a name or `name: {key: value}`"
     if not isinstance(data, list):

@@ -81,9 +81,8 @@ class Pretrain(Training):
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Pretrain:
         if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
-            raise ValueError(
-                f"heads {self.heads} must divide hidden_size {self.hidden_size} into an even head width"
-            )
+            what = f"heads {self.heads} must divide hidden_size {self.hidden_size} into an even head width"
+            raise ValueError(what)
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
         if self.max_length > self.context:
@@ -116,9 +115,8 @@ class Dpo(Training):
     @model_validator(mode="after")
     def _every_knob_acts(self) -> Dpo:
         if self.flip_rate and not self.takes_flip_rate:
-            raise ValueError(
-                f"flip_rate has no effect with loss {self.loss}; use robust or cdpo, or leave it out"
-            )
+            what = f"flip_rate has no effect with loss {self.loss}; use robust or cdpo, or leave it out"
+            raise ValueError(what)
         return self
 
 

@@ -32,9 +32,8 @@ def resolve(name: str) -> Path:
         raise ModelError(f"`{name}` is no model folder", "no config.json", remedy=remedy)
     if not list(path.glob("*.safetensors")):
         if list(path.glob("*.bin")) or list(path.glob("*.pt")):
-            raise ModelError(
-                f"`{name}` holds pickled weights, which can run code", remedy="convert it to safetensors"
-            )
+            what = f"`{name}` holds pickled weights, which can run code"
+            raise ModelError(what, remedy="convert it to safetensors")
         raise ModelError(f"`{name}` is no model folder", "no *.safetensors", remedy=remedy)
     return path
 

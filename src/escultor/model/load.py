@@ -106,9 +106,8 @@ def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
 def _cannot_be_loaded(name: str, error: Exception) -> ModelError:
     reason = " ".join(str(error).split()) or type(error).__name__
     remedy = "copy the folder again, whole: config.json, *.safetensors and the tokenizer's files"
-    return ModelError(
-        f"`{name}` cannot be loaded as a causal language model", shorten(reason, 200), None, remedy
-    )
+    what = f"`{name}` cannot be loaded as a causal language model"
+    return ModelError(what, shorten(reason, 200), None, remedy)
 
 
 def _refuse_more_tokens_than_rows(name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

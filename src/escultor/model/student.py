@@ -14,9 +14,9 @@ from escultor.model.loaded import Loaded, forget_folder
 
 
 def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int | None) -> Loaded:
-    """A copy of `teacher` with these `layers` (none: the first and the last), each of whose feed-forward layers
-    keeps `intermediate_size` neurons, those of the largest weight norm (None: all; after Muralidharan et al.
-    2024, arXiv:2407.14679, who rank by activation).
+    """A copy of `teacher` with these `layers` (none: the first and the last), whose feed-forward layers keep
+    the `intermediate_size` neurons of the largest weight norm (None: all; after Muralidharan et al. 2024,
+    arXiv:2407.14679, who rank by activation).
 
     Raises ModelError for a model without Llama's parts, or for layers and sizes it does not have.
     """
@@ -24,14 +24,12 @@ def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int |
     inner: Any = getattr(model, "model", None)
     stack: Any = getattr(inner, "layers", None)
     if stack is None or not all(hasattr(getattr(layer, "mlp", None), "gate_proj") for layer in stack):
-        raise ModelError(
-            "a student cannot be cut out of this model", type(model).__name__, "a Llama-like model"
-        )
+        allowed = "a Llama-like model"
+        raise ModelError("a student cannot be cut out of this model", type(model).__name__, allowed)
     kept = tuple(layers) or (0, len(stack) - 1)
     if max(kept) >= len(stack) or len(set(kept)) != len(kept):
-        raise ModelError(
-            "the student's layers are not in the teacher", kept, f"0 to {len(stack) - 1}, each once"
-        )
+        allowed = f"0 to {len(stack) - 1}, each once"
+        raise ModelError("the student's layers are not in the teacher", kept, allowed)
     inner.layers = nn.ModuleList([stack[i] for i in kept])
     for at, layer in enumerate([stack[i] for i in kept]):
         layer.self_attn.layer_idx = at

@@ -69,10 +69,8 @@ def open_store(url: str = DEFAULT_FOLDER, blobs: str | Path | None = None) -> St
 
 
 def store_exists(url: str) -> bool:
-    """Whether there is a store at `url`; nothing is created. True for every database server.
-
-    Raises ConfigError as `open_store` does.
-    """
+    """Whether there is a store at `url`; nothing is created. True for every database server. Raises
+    ConfigError as `open_store` does."""
     location, _ = _locate(url)
     return not isinstance(location, Path) or location.is_file()
 

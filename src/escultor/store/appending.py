@@ -30,10 +30,8 @@ _MENTION = insert(mention)
 
 
 def log_row(record: object) -> LogRow:
-    """The columns of a record, and what it mentions besides its target.
-
-    Raises InputError for a type the log does not hold, DataError for a record that could not be read back.
-    """
+    """The columns of a record, and what it mentions besides its target. Raises InputError for a type the log
+    does not hold, DataError for a record that could not be read back."""
     kind = kind_of_instance(record)
     body, when = encode(record), kind.time(record)
     return {
@@ -48,11 +46,9 @@ def log_row(record: object) -> LogRow:
 
 
 def append(connection: Connection, groups: Sequence[Sequence[LogRow]], outcomes: list[AppendOutcome]) -> None:
-    """Insert the new rows of each group that can be recorded.
-
-    `outcomes` has an entry for each group: an error of an earlier check, or an empty list, which is filled
-    with sequence numbers or replaced by the error. The caller's transaction holds the writers' lock.
-    """
+    """Insert the new rows of each group that can be recorded. `outcomes` has an entry for each group: an
+    error of an earlier check, or an empty list, which is filled with sequence numbers or replaced by the
+    error. The caller's transaction holds the writers' lock."""
     rows = [row for group in groups for row in group]
     stored = _stored(connection, rows)
     new_digests = (digest for row in rows if _key(row) not in stored for digest in _digests(row))
@@ -76,10 +72,8 @@ def _new_rows(
     fresh: Mapping[RecordKey, LogRow],
     erased: Collection[str],
 ) -> dict[RecordKey, LogRow]:
-    """The rows of a group that are neither `stored` nor `fresh` (of an earlier group).
-
-    Raises IdTaken for an id that names other content, Erased for a row that is, or is about, what was erased.
-    """
+    """The rows of a group that are neither `stored` nor `fresh` (of an earlier group). Raises IdTaken for an
+    id that names other content, Erased for a row that is, or is about, what was erased."""
     new: dict[RecordKey, LogRow] = {}
     for row in group:
         key, name = _key(row), f"{row['kind']} {row['id']!r}"

@@ -95,11 +95,9 @@ class Blobs:
         return data
 
     def put_tree(self, folder: Path) -> str:
-        """Store a copy of every file below a folder, durable when this returns its hash.
-
-        Links to files become files; empty folders are left out. Raises DataError for a folder that cannot be
-        stored, StoreError when it cannot be written.
-        """
+        """Store a copy of every file below a folder, durable when this returns its hash. Links to files
+        become files; empty folders are left out. Raises DataError for a folder that cannot be stored,
+        StoreError when it cannot be written."""
         with files.wrap_os_errors("store files in", self.root), files.temporary_path(self._partial) as draft:
             entries = tuple(self._copy(folder, draft / FILES))
             hash = _identity(entries)
@@ -111,10 +109,8 @@ class Blobs:
         return hash
 
     def tree(self, hash: str) -> Path:
-        """The local folder with the files of a tree, for reading only; `verify` checks their content.
-
-        Raises StoreError when the tree is absent, or a file is missing or has another size.
-        """
+        """The local folder with the files of a tree, for reading only; `verify` checks their content. Raises
+        StoreError when the tree is absent, or a file is missing or has another size."""
         for entry in self._manifest(hash):
             path = self._files(hash) / entry.name
             if not path.is_file() or path.stat().st_size != entry.size:

@@ -32,9 +32,7 @@ _REMEDIES = (
 
 def connect(url: URL) -> Engine:
     """An engine whose commits are durable when they return, and whose errors do not show what was written.
-
-    Raises StoreError when the driver is not installed.
-    """
+    Raises StoreError when the driver is not installed."""
     try:
         if url.get_backend_name() == "sqlite":
             engine = create_engine(url, connect_args={"timeout": BUSY_S}, hide_parameters=True)
@@ -76,11 +74,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that holds the writers' lock, so that sequence order is commit order.
-
-    Otherwise a reader that follows the log by sequence number would miss an entry whose number was
-    assigned early and committed late.
-    """
+    """A transaction that holds the writers' lock, so that sequence order is commit order. Otherwise a reader
+    that follows the log by sequence number would miss an entry whose number was assigned early and committed
+    late."""
     with wrap_database_errors(engine, "write to"), engine.connect() as connection:
         connection = connection.execution_options(**{_WRITING: True})
         with connection.begin():

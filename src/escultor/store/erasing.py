@@ -75,10 +75,8 @@ def digests_of(connection: Connection, erasures: Iterable[str]) -> list[str]:
 
 
 def erase(connection: Connection, subject: str, by: str) -> Erasure:
-    """Delete a subject's records and the feedback on them, inside the caller's transaction.
-
-    Returns the Erasure that describes this; the caller appends it.
-    """
+    """Delete a subject's records and the feedback on them, inside the caller's transaction. Returns the
+    Erasure that describes this; the caller appends it."""
     own = connection.execute(_COLUMNS.where(log.c.subject == subject)).all()
     erasure = Erasure(new_id("erasure"), time.time(), subject, by, {})
     return _remove(connection, own, erasure, "feedback of others")
@@ -108,21 +106,17 @@ def expired(connection: Connection, now: float, after: int) -> tuple[list[int], 
 
 
 def purge(connection: Connection, seqs: Sequence[int], now: float) -> Erasure | None:
-    """Delete expired records and the feedback on them, inside the caller's transaction.
-
-    Returns the Erasure that describes this, at time `now`, which the caller appends; None where another
-    process deleted them first.
-    """
+    """Delete expired records and the feedback on them, inside the caller's transaction. Returns the Erasure
+    that describes this, at time `now`, which the caller appends; None where another process deleted them
+    first."""
     own = connection.execute(_COLUMNS.where(log.c.seq.in_(_many)), {"many": seqs}).all()
     erasure = Erasure(new_id("erasure"), now, "", RETENTION, {})
     return _remove(connection, own, erasure, FEEDBACK) if own else None
 
 
 def _remove(connection: Connection, own: Sequence[Any], erasure: Erasure, others: str) -> Erasure:
-    """Delete records and the feedback on their answers, which is counted under `others`.
-
-    Returns the erasure with its counts.
-    """
+    """Delete records and the feedback on their answers, which is counted under `others`. Returns the erasure
+    with its counts."""
     removed = {row.seq: row for row in own}
     counts = Counter({INTERACTION: 0, FEEDBACK: 0} | Counter(row.kind for row in own))
     # All kinds but feedback: a pending interaction is an answer too.

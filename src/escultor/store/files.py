@@ -73,11 +73,9 @@ def temporary_path(folder: Path) -> Iterator[Path]:
 
 
 def list_files(folder: Path) -> list[tuple[str, Path]]:
-    """Relative name (forward slashes) and path of every file below a folder, sorted by name.
-
-    Links to files are followed; empty folders are skipped. Raises DataError for anything else (a link to a
-    folder, a broken link, a socket), for a name that is not Unicode, and for a folder without files.
-    """
+    """Relative name (forward slashes) and path of every file below a folder, sorted by name. Links to files
+    are followed; empty folders are skipped. Raises DataError for anything else (a link to a folder, a broken
+    link, a socket), for a name that is not Unicode, and for a folder without files."""
     if not folder.is_dir():
         raise DataError("there is no such folder", folder, "a folder with files", "check the path")
     entries: list[tuple[str, Path]] = []
@@ -155,19 +153,15 @@ def _remove(path: Path) -> None:
 
 
 def file_lock(path: Path) -> FileLock:
-    """A lock that is not held yet, for `acquire` and `release` by any thread.
-
-    Without the library's fallback for disks that know no locks: a marker file would outlive a killed process.
-    """
+    """A lock that is not held yet, for `acquire` and `release` by any thread. Without the library's fallback
+    for disks that know no locks: a marker file would outlive a killed process."""
     return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, made where it does not exist; waits for whoever holds it.
-
-    Raises StoreError where the file cannot be written or its disk knows no locks.
-    """
+    """Hold the lock on a file, made where it does not exist; waits for whoever holds it. Raises StoreError
+    where the file cannot be written or its disk knows no locks."""
     lock = file_lock(path)
     with wrap_os_errors("lock", path):
         lock.acquire()

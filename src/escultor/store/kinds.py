@@ -24,10 +24,8 @@ def _shown(event: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RecordKind:
-    """How one type of record is stored: the columns, as functions of a record.
-
-    A record without a time gets the time of its append.
-    """
+    """How one type of record is stored: the columns, as functions of a record. A record without a time gets
+    the time of its append."""
 
     name: str
     record_type: Any  # a class, or a union of classes
@@ -78,10 +76,8 @@ _BY_VARIANT = {variant: kind for kind in KINDS for variant in kind.variants}
 
 
 def kind_of(record_type: Any) -> RecordKind:
-    """The kind of a class or union, such as `Interaction` or `Feedback`.
-
-    Raises InputError for a type the log does not hold, and for a single class of a union.
-    """
+    """The kind of a class or union, such as `Interaction` or `Feedback`. Raises InputError for a type the log
+    does not hold, and for a single class of a union."""
     if (kind := _BY_TYPE.get(record_type)) is not None:
         return kind
     known = ", ".join(getattr(each.record_type, "__name__", each.name.title()) for each in KINDS)

@@ -34,10 +34,8 @@ _c = log.c
 
 
 class Log:
-    """Appends records and reads them back.
-
-    One per process is enough. Threads may share it; a copy sent to another process opens its own connections.
-    """
+    """Appends records and reads them back. One per process is enough. Threads may share it; a copy sent to
+    another process opens its own connections."""
 
     def __init__(self, engine: Engine):
         """Use `escultor.store.open_store`, which makes sure that the tables are there."""
@@ -60,11 +58,9 @@ class Log:
         return outcome
 
     def append_each(self, groups: Sequence[Sequence[object]]) -> list[AppendOutcome]:
-        """Record groups of records in one transaction, each group whole or not at all.
-
-        Returns for each group its sequence numbers or the error that `append` would raise: a group that is
-        refused does not affect the others. Raises StoreError when the store fails; nothing is recorded then.
-        """
+        """Record groups of records in one transaction, each group whole or not at all. Returns for each group
+        its sequence numbers or the error that `append` would raise: a group that is refused does not affect
+        the others. Raises StoreError when the store fails; nothing is recorded then."""
         outcomes: list[AppendOutcome] = []
         rows: list[list[LogRow]] = []
         for group in groups:
@@ -177,10 +173,8 @@ class Log:
     def unmatched(
         self, record_type: TypeForm[T], other_type: TypeForm[Any], since: float, after: int = 0
     ) -> list[tuple[int, T]]:
-        """Sequence numbers and records of one type for whose ids there is no record of another type.
-
-        Behind number `after`, with times from `since` on.
-        """
+        """Sequence numbers and records of one type for whose ids there is no record of another type. Behind
+        number `after`, with times from `since` on."""
         kind, other = kind_of(record_type), log.alias()
         match = select(other.c.seq).where(other.c.kind == kind_of(other_type).name, other.c.id == _c.id)
         query = select(_c.seq, _c.body).where(_c.kind == kind.name, _c.seq > after, _c.time >= since)
@@ -199,10 +193,8 @@ class Log:
             return connection.execute(select(func.max(_c.seq))).scalar() or 0
 
     def identity(self, seq: int) -> str | None:
-        """Kind and id of the record with this number, None where there is none.
-
-        A reader that kept both can check that it still follows the same log.
-        """
+        """Kind and id of the record with this number, None where there is none. A reader that kept both can
+        check that it still follows the same log."""
         with reading(self._engine) as connection:
             row = connection.execute(select(_c.kind, _c.id).where(_c.seq == seq)).first()
         return None if row is None else f"{row.kind} {row.id}"

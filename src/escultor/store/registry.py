@@ -103,11 +103,9 @@ def trial(
 def rollback(
     history: Iterable[Deployment], because: str | None = None, *, now: float | None = None
 ) -> Deployment:
-    """The deployment that restores the previous champion.
-
-    Its `previous` alias is the one in force when that champion last was, so repeated rollbacks go further
-    back instead of alternating between two models. Raises InputError where none is left.
-    """
+    """The deployment that restores the previous champion. Its `previous` alias is the one in force when that
+    champion last was, so repeated rollbacks go further back instead of alternating between two models. Raises
+    InputError where none is left."""
     past = tuple(history)
     back = previous(past)
     if back is None:

@@ -20,11 +20,9 @@ _VERSIONS = "alembic_version"
 
 
 def open_log(url: str | URL) -> Log:
-    """Open the log at a database url, creating or upgrading its table where needed.
-
-    Safe for concurrent processes. Raises StoreError when the database cannot be reached, the file is none,
-    or a newer version of escultor wrote it (it is left unchanged); ConfigError when the url cannot be parsed.
-    """
+    """Open the log at a database url, creating or upgrading its table where needed. Safe for concurrent
+    processes. Raises StoreError when the database cannot be reached, the file is none, or a newer version of
+    escultor wrote it (it is left unchanged); ConfigError when the url cannot be parsed."""
     try:
         engine = connect(make_url(url))
     except (ArgumentError, ValueError) as error:
@@ -69,10 +67,8 @@ def _revision(connection: Connection, engine: Engine) -> str | None:
 
 
 def _write_ahead(engine: Engine) -> None:
-    """Switch the file to write-ahead logging, which lets readers and one writer work concurrently.
-
-    Raises StoreError where the file system does not support it.
-    """
+    """Switch the file to write-ahead logging, which lets readers and one writer work concurrently. Raises
+    StoreError where the file system does not support it."""
     deadline = time.monotonic() + BUSY_S
     while True:
         # SQLite does not wait for a busy file when the mode changes, so this loop does; the mode cannot

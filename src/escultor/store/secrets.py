@@ -15,10 +15,8 @@ _OTHERS = 0o077
 
 def secret(root: Path, name: str) -> bytes:
     """The 32 bytes of `root/name.key`, generated at first use; concurrent processes get the same bytes.
-
     Machines that share a database must share this file, or they cannot recognise each other's subjects and
-    tokens. Raises StoreError when the file cannot be created or read, has another size, or is not private.
-    """
+    tokens. Raises StoreError when the file cannot be created or read, has another size, or is not private."""
     path = root / f"{name}.key"
     with files.wrap_os_errors("keep a secret in", path):
         if not path.exists():

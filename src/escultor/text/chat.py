@@ -51,17 +51,14 @@ class _Slot:
 
 class ChatTemplate:
     """Encodes conversations with a tokenizer's chat template. Without a template the contents are
-    concatenated, and the response ends with the end-of-text token.
-
-    Reuse one instance: layouts are cached, and later changes of the tokenizer have no effect.
-    """
+    concatenated, and the response ends with the end-of-text token. Reuse one instance: layouts are cached,
+    and later changes of the tokenizer have no effect."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer: Any = tokenizer  # its stubs return unions that these calls never do
         if tokenizer.eos_token_id is None:
-            raise ModelError(
-                "the tokenizer has no end-of-text token", None, "an eos_token", "set tokenizer.eos_token"
-            )
+            remedy = "set tokenizer.eos_token"
+            raise ModelError("the tokenizer has no end-of-text token", None, "an eos_token", remedy)
         self.eos: int = self.tokenizer.eos_token_id
         # A template that prints the date changes from day to day.
         dated = "strftime_now" in str(self.tokenizer.chat_template)
@@ -136,11 +133,9 @@ class ChatTemplate:
 
     @cached_property
     def _closed(self) -> tuple[_Slot, str]:
-        """The slot of a conversation's last answer, and the template's text after it.
-
-        Its `lead` holds the spaces that the template writes before an answer but not at the end of a prompt,
-        so that the model has to generate them (as in Mistral's `[/INST] answer</s>`).
-        """
+        """The slot of a conversation's last answer, and the template's text after it. Its `lead` holds the
+        spaces that the template writes before an answer but not at the end of a prompt, so that the model has
+        to generate them (as in Mistral's `[/INST] answer</s>`)."""
         rendered = self._render(_ANSWERED, generation=False)
         slots = [slot for slot in _SLOT.finditer(rendered) if slot[2] == "1"]
         if not slots:

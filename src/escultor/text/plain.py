@@ -83,12 +83,9 @@ class PlainText:
         nested = ([id] if id not in self.control else self._characters(tokens(id)) for id in ids)
         spelled = [id for part in nested for id in part]
         if remaining := sorted(self.control & set(spelled)):
-            raise DataError(
-                "a text can only be written with a control token",
-                tokens(remaining),
-                "text that the vocabulary can write",
-                "remove these characters from the text",
-            )
+            what = "a text can only be written with a control token"
+            remedy = "remove these characters from the text"
+            raise DataError(what, tokens(remaining), "text that the vocabulary can write", remedy)
         return spelled
 
     def _characters(self, piece: str) -> list[int]:

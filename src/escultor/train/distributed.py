@@ -74,9 +74,8 @@ class World:
         """This process on the device of the settings. Raises ConfigError where there is no such device."""
         has_gpu = torch.cuda.is_available()
         if device == "cuda" and not has_gpu:
-            raise ConfigError(
-                "there is no GPU that torch can use", "device cuda", "auto or cpu", "set device=auto"
-            )
+            remedy = "set device=auto"
+            raise ConfigError("there is no GPU that torch can use", "device cuda", "auto or cpu", remedy)
         if device == "cpu" or not has_gpu:
             return replace(self, device=CPU)
         return self if self.device.type == "cuda" else replace(self, device=torch.device("cuda"))

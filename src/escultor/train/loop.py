@@ -178,9 +178,8 @@ def _reduce(own: _Step, step: int, save: bool, world: World) -> _Step:
     figures = [own.loss, own.weight, own.tokens, save and world.is_first, *own.sums.values()]
     loss, weight, tokens, save_all, *sums = world.sum(figures)
     if not weight > 0:
-        raise TrainingError(
-            f"step {step + 1} has nothing to learn from", f"weight {weight}", "a weight above 0"
-        )
+        what = f"step {step + 1} has nothing to learn from"
+        raise TrainingError(what, f"weight {weight}", "a weight above 0")
     _refuse_non_finite("loss", loss, step, own, world)
     means = {name: value / weight for name, value in zip(own.sums, sums, strict=True)}
     return _Step(loss / weight, weight, int(tokens), means, save=bool(save_all))

@@ -73,9 +73,8 @@ class RunFolder:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise LocationError(
-                f"a step's metrics could not be written to {self.metrics}", error, remedy="free disk space"
-            ) from error
+            what = f"a step's metrics could not be written to {self.metrics}"
+            raise LocationError(what, error, remedy="free disk space") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         if not self.metrics.is_file():
@@ -104,9 +103,8 @@ class RunFolder:
             temporary.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             temporary.unlink(missing_ok=True)
-            raise LocationError(
-                f"the run's state could not be written to {self.path}", error, remedy="free disk space"
-            ) from error
+            what = f"the run's state could not be written to {self.path}"
+            raise LocationError(what, error, remedy="free disk space") from error
 
     def read(self, path: Path) -> dict[str, Any]:
         """Read a file of `write`. Raises StoreError where it is damaged, TrainingError for another key."""

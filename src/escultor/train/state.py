@@ -77,9 +77,8 @@ def _save_sharded(
         run.write(_rank_file(temporary, world.rank), figures | {"rng": rng_state()})
     except (CheckpointException, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StoreError(
-            f"the run's state could not be written to {run.path}", error, remedy="free disk space"
-        ) from error
+        what = f"the run's state could not be written to {run.path}"
+        raise StoreError(what, error, remedy="free disk space") from error
     world.barrier()
     if world.is_first:
         before = run.sharded_states()
@@ -110,9 +109,8 @@ def _load_sharded(
         load(state, checkpoint_id=folder)
     except (CheckpointException, OSError) as error:
         first = str(error).splitlines()[0]
-        raise StoreError(
-            f"{folder} cannot be read", first, remedy="delete it; the run starts again"
-        ) from error
+        remedy = "delete it; the run starts again"
+        raise StoreError(f"{folder} cannot be read", first, remedy=remedy) from error
     set_state_dict(
         model,
         optimizers,

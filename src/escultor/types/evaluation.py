@@ -11,11 +11,9 @@ from escultor.types.messages import Messages, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The meaning of a metric's numbers: which direction is better, and their range.
-
-    `neither`: informative only (a length), neither direction is better. `binary`: 0 or 1.
-    `least` and `most` are None where nothing bounds the number.
-    """
+    """The meaning of a metric's numbers: which direction is better, and their range. `neither`: informative
+    only (a length), neither direction is better. `binary`: 0 or 1. `least` and `most` are None where nothing
+    bounds the number."""
 
     better: Literal["higher", "lower", "neither"] = "higher"
     kind: Literal["binary", "continuous"] = "continuous"
@@ -48,11 +46,9 @@ class SuiteItem:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Held-out items with what is measured on them. Writer: `evaluate`.
-
-    Law: the id is the hash of all that decides a score, so equal ids mean the same suite. Prompts of
-    registered suites are kept out of training. The items are a JSONL blob, read by `escultor.skills.suites`.
-    """
+    """Held-out items with what is measured on them. Writer: `evaluate`. Law: the id is the hash of all that
+    decides a score, so equal ids mean the same suite. Prompts of registered suites are kept out of training.
+    The items are a JSONL blob, read by `escultor.skills.suites`."""
 
     id: str
     name: str

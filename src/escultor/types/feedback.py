@@ -94,9 +94,7 @@ Feedback = Rating | Choice | Correction | Remark | Implicit | Revocation
 @dataclass(frozen=True, slots=True)
 class QuarantineOverride:
     """Releases feedback that an abuse rule has quarantined. Writer: `escultor feedback quarantine release`.
-
-    `target` is the id of a quarantine entry, or of a single piece of feedback.
-    """
+    `target` is the id of a quarantine entry, or of a single piece of feedback."""
 
     id: str
     time: float

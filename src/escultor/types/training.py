@@ -91,11 +91,9 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A person's decision about a row of a dataset. Writer: `datasets.review`.
-
-    A reviewer's last decision counts. `uniform` marks rows sampled at random, from which a rate can be
-    estimated; the others were selected because their score was uncertain.
-    """
+    """A person's decision about a row of a dataset. Writer: `datasets.review`. A reviewer's last decision
+    counts. `uniform` marks rows sampled at random, from which a rate can be estimated; the others were
+    selected because their score was uncertain."""
 
     id: str
     time: float
