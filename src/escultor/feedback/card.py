@@ -160,5 +160,5 @@ def _advise_sft(card: dict[str, Any], examples: int, pairs: int, settings: Feedb
     return False, f"{reason}; too few for SFT; {settings.min_examples - examples:,} more needed"
 
 
-def _n(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _n(number: int, singular: str) -> str:
+    return f"{number:,} {singular}{'' if number == 1 else 's'}"

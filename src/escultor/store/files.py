@@ -154,14 +154,14 @@ def _remove(path: Path) -> None:
 
 def file_lock(path: Path) -> FileLock:
     """A lock that is not held yet, for `acquire` and `release` by any thread. Without the library's fallback
-    for disks that know no locks: a marker file would outlive a killed process."""
+    for disks without locks: a marker file would outlive a killed process."""
     return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, made where it does not exist; waits for whoever holds it. Raises StoreError
-    where the file cannot be written or its disk knows no locks."""
+    """Hold the lock on a file, made where it is missing; waits until it is free. Raises StoreError
+    where the file cannot be written or its disk has no locks."""
     lock = file_lock(path)
     with wrap_os_errors("lock", path):
         lock.acquire()

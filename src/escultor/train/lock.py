@@ -25,7 +25,7 @@ def held(folder: Path, world: World) -> Iterator[None]:
     first one takes the lock. A lock file that a killed process left behind holds nothing.
 
     Raises InputError in all of them where another run holds the folder, naming its process, and StoreError
-    where the folder cannot be written or its disk knows no locks. Folders made in vain are removed again.
+    where the folder cannot be written or its disk has no locks. Folders made in vain are removed again.
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     refused: EscultorError | None = None

@@ -69,7 +69,7 @@ class Scores:
     Law: only Scores with the same `suite` hash compare. `items` fixes the order; `clusters` names the
     family each item belongs to; metrics hold one float per item, `scales` what they mean. `summary` holds
     figures that are not per item (latency, speed, cost); `slices` one label per item for each way of
-    slicing. `answers` is the blob that holds what was said (see `escultor.evaluate.predictions.Predictions`).
+    slicing. `answers` is the blob of the answers (see `escultor.evaluate.predictions.Predictions`).
     """
 
     id: str
