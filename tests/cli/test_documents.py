@@ -10,7 +10,10 @@ import typer
 from escultor.cli.app import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "bench" / "README.md"]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "bench/README.md", "examples/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 # An indented line, a line of a fenced block, or words between backticks.
 SAID = re.compile(r"(^ {4,}(?:\$ )?|^```\w*\n|`)(escultor|make) ([^`\n]*)", re.MULTILINE)
 # Words that stand for something: what a reader puts in their place.
@@ -24,7 +27,7 @@ def said() -> list[tuple[str, str]]:
         for before, program, rest in SAID.findall(path.read_text()):
             words = rest.split("  #")[0].split(" # ")[0].strip()
             # Words in running text name an option; only a line of its own is meant to be typed as it is.
-            found.append((path.name, f"{program} {words}{' …' if before == '`' else ''}"))
+            found.append((str(path.relative_to(ROOT)), f"{program} {words}{' …' if before == '`' else ''}"))
     return sorted(set(found))
 
 
