@@ -36,7 +36,7 @@ $(ORACLE_SETUP): pyproject.toml
 	$(ORACLE_BIN)/python -m pip install --quiet --editable '.[oracle]'
 	touch $@
 
-demo: $(SETUP)  ## one whole turn of the loop, then a second one
+demo: $(SETUP)  ## one whole cycle, then a second one
 	$(BIN)/escultor demo $(if $(FROM_SCRATCH),--from-scratch) $(ARGS)
 
 base: $(SETUP)  ## pre-train escultor-base again: hours on two cores
