@@ -415,5 +415,6 @@ def test_an_index_of_an_earlier_version_is_deleted_since_it_would_keep_what_is_e
         old = store.root / "cache" / "routes-0123456789ab.sqlite"
         old.parent.mkdir(exist_ok=True)
         old.write_bytes(b"")
-        open_index(store, SETTINGS).close()
+        with open_index(store, SETTINGS):
+            pass
         assert not old.exists()

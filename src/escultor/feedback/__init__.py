@@ -1,7 +1,7 @@
 """From feedback to training data.
 
-    raw_log           reads feedback and answers from the log, without building records
-    index             what holds of the log, in a derived file that follows it; its tables: index_tables
+    raw_log           reads feedback and answers from the log into the tables, without building records
+    index             what holds of the log, in a derived file that follows it; its rows: index_tables
     abuse_rules       what is held back; trust: how far each person and each kind of event is believed
     evidence          one prompt: its answers, and what each person made of each
     labelling_rules   from feedback to drafts of items, in order; a new rule is one function and one row

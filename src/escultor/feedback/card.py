@@ -10,8 +10,8 @@ from typing import Any
 from escultor.config import FeedbackRules
 from escultor.feedback import weighting
 from escultor.feedback.abuse_rules import RULES as ABUSE_RULES
-from escultor.feedback.evidence import IMPLICIT_RULES
 from escultor.feedback.labelling_rules import LABELLING_RULES
+from escultor.feedback.raw_log import IMPLICIT_RULES
 from escultor.feedback.selection import SelectedDraft, Selection
 from escultor.stats import krippendorff_alpha
 

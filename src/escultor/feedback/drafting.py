@@ -11,15 +11,10 @@ from operator import attrgetter
 from pathlib import Path
 
 from escultor.feedback import index_tables, raw_log
-from escultor.feedback.evidence import (
-    ChoiceEvent,
-    FeedbackEvent,
-    PromptGroup,
-    RatedAnswer,
-    is_end_user,
-    judge_answer,
-)
-from escultor.feedback.labelling_rules import Draft, DraftLimits, draft_items
+from escultor.feedback.evidence import PromptGroup, judge_answer
+from escultor.feedback.index_tables import ChoiceEvent, FeedbackEvent, RatedAnswer
+from escultor.feedback.labelling_rules import Draft, draft_items
+from escultor.feedback.raw_log import is_end_user
 from escultor.feedback.trust import RaterStandings
 from escultor.process_pool import ProcessPool
 from escultor.store.feedback import CORRECTION
@@ -84,10 +79,9 @@ def _draft_span(
 ) -> tuple[list[Draft], list[tuple[str, str, int]]]:
     """Rows of the table of drafts, and (prompt, reason, number) of the events that made none."""
     source, standings = shared
-    limits = DraftLimits(int(standings.settings["pairs_per_prompt"]), standings.settings["max_flip_rate"])
     drafts, unused = [], []
     for group in _read_groups(_reader(source) if isinstance(source, Path) else source, standings, span):
-        drafts += draft_items(group, limits)
+        drafts += draft_items(group)
         unused += [(group.prompt, reason, n) for reason, n in group.unused_counts.items() if n]
     return drafts, unused
 
@@ -123,8 +117,9 @@ def _read_groups(
     for choice in map(ChoiceEvent._make, read("c.*", "choices c on c.first = a.value and c.withdrawn = 0")):
         choices.setdefault(choice.first, []).append(choice)
     regenerated = {id for (id,) in read("c.parent", "children c on c.parent = a.value")}
+    limits = int(standings.settings["pairs_per_prompt"]), standings.settings["max_flip_rate"]
     for prompt, grouped in groupby(answers, attrgetter("prompt")):
-        group = PromptGroup(prompt, standings.trust, regenerated)
+        group = PromptGroup(prompt, standings.trust, regenerated, *limits)
         own_choices: list[ChoiceEvent] = []
         for answer in grouped:
             own_choices += choices.get(answer.id, ())

@@ -7,28 +7,16 @@ readings: their log-odds add up, so that disagreement shows as doubt.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from escultor.feedback.index_tables import ChoiceEvent, FeedbackEvent, RatedAnswer
+from escultor.feedback.raw_log import IMPLICIT
 from escultor.stats.logistic import log_odds, logistic
 from escultor.store.feedback import CORRECTION, THUMB
-from escultor.types import ImplicitEvent, SourceKind
 
-# Whether an implicit event approves of its answer, and how often that is right: proposals of the literature
-# on satisfaction signals, to be measured on one's own raters. Events that are not listed say nothing.
-IMPLICIT_RULES = "implicit/1"
-IMPLICIT: dict[str, tuple[bool, float]] = {
-    ImplicitEvent.COPY: (True, 0.60),
-    ImplicitEvent.INSERT_ACCEPT: (True, 0.60),
-    ImplicitEvent.SHARE: (True, 0.60),
-    ImplicitEvent.REGENERATE: (False, 0.60),
-    ImplicitEvent.UNDO: (False, 0.60),
-    ImplicitEvent.ESCALATE_TO_HUMAN: (False, 0.60),
-    ImplicitEvent.FOLLOW_UP_REPHRASE: (False, 0.65),
-}
 # How often the other kinds of event are right, before that is measured.
 REGENERATION, CHOICE = "regeneration", "choice"
 PRIOR_ACCURACY: dict[str, float] = {
@@ -38,62 +26,7 @@ PRIOR_ACCURACY: dict[str, float] = {
     CHOICE: 0.75,
     **{event: accuracy for event, (_, accuracy) in IMPLICIT.items()},
 }
-_END_USER = SourceKind.END_USER.value
 MIN_FLIP_RATE = 0.02  # however many agree: all may have been misled alike
-
-
-class FeedbackEvent(NamedTuple):
-    """The last event of one person, under one name, about one answer: a thumb, an implicit event or a
-    correction; a row of the index."""
-
-    target: str
-    subject: str
-    name: str
-    time: float
-    withdrawn: int
-    id: str
-    seq: int
-    up: int | None  # 1 approves, 0 disapproves, None: used by no labelling rule
-    source: str
-
-
-class ChoiceEvent(NamedTuple):
-    """The last choice of one person, under one name, among the same answers; a row of the index."""
-
-    target: str  # `choice_target` of the answers
-    subject: str
-    name: str
-    time: float
-    withdrawn: int
-    id: str
-    seq: int
-    source: str
-    first: str | None  # the answer shown first
-    shown: str  # JSON list of the answers, in the order shown
-    winner: str  # empty for a tie
-
-    @property
-    def answers(self) -> list[str]:
-        return json.loads(self.shown)
-
-
-class RatedAnswer(NamedTuple):
-    """An answer that feedback is about, without its text; a row of the index."""
-
-    id: str
-    prompt: str  # hash
-    subject: str
-    tenant: str
-    skill: str
-    arm: str
-    propensity: float
-    parent: str | None  # the answer that it regenerates
-    consent: str
-    retain_until: float | None
-    text_hash: str
-    length: int  # characters
-    echoed: float  # share of the answer that repeats its prompt
-    finish: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +77,9 @@ class PromptGroup:
 
     prompt: str
     trust: RaterTrust
-    regenerated: set[str] = field(default_factory=set)  # answers that have a regeneration
+    regenerated: set[str]  # answers that have a regeneration
+    max_pairs: int  # by one rule
+    max_flip_rate: float
     answers: dict[str, RatedAnswer] = field(default_factory=dict)
     judgements: dict[str, dict[str, SubjectJudgement]] = field(default_factory=dict)  # answer -> person
     corrections: list[FeedbackEvent] = field(default_factory=list)
@@ -226,9 +161,3 @@ def flip_rate(total: float) -> float:
 
 def _recency(judgement: SubjectJudgement) -> tuple[float, str]:
     return judgement.events[0].time, judgement.events[0].id
-
-
-def is_end_user(source: str) -> bool:
-    """Whether an event came from outside. Raters, judges, programs and simulated raters are the operator's
-    own: abuse rules do not apply to them."""
-    return source == _END_USER

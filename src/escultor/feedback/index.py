@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from escultor.code_closure import code_version
 from escultor.config import FeedbackRules
 from escultor.errors import StoreError
 from escultor.feedback import abuse_rules, drafting, index_tables, raw_log, trust
-from escultor.feedback.index_tables import Fold
 from escultor.feedback.labelling_rules import Draft
 from escultor.ids import hash_value, plain
 from escultor.process_pool import ProcessPool
@@ -55,21 +56,15 @@ class CorrectionEdit(NamedTuple):
     distance: float  # normalised Levenshtein distance
 
 
-class FeedbackIndex:
+class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
     """The derived state of one log, or of events given by hand (`path` None: in memory)."""
 
     def __init__(self, path: Path | None, settings: FeedbackRules):
         self.path, self.settings = path, settings
         self.file = index_tables.open_file(path)
 
-    def close(self) -> None:
-        self.file.close()
-
-    def __enter__(self) -> FeedbackIndex:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.file.close()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -101,7 +96,7 @@ class FeedbackIndex:
             batch.add(seq, plain(by_id[id]))
         batch.add_regenerations(answers)
         with self._transaction():
-            fold = Fold(self.file, self._get("standings") is None)
+            fold = raw_log.Fold(self.file, self._get("standings") is None)
             self._fold(fold, batch)
             rows = [raw_log.answer_row(body) for body in answers]
             fold.add_answers(rows)
@@ -121,7 +116,7 @@ class FeedbackIndex:
         for page in log.raw_pages(Erasure, cursor, until):
             self._erase([body for _, body in page])
             self._put("erased", str(page[-1][0]))
-        fold = Fold(self.file, self._get("standings") is None)
+        fold = raw_log.Fold(self.file, self._get("standings") is None)
         with ProcessPool(raw_log.worker_count(until - cursor), log) as pool:
             ranges = [
                 (at, min(at + ENTRIES_PER_READ, until)) for at in range(cursor, until, ENTRIES_PER_READ)
@@ -133,7 +128,7 @@ class FeedbackIndex:
         self._put("cursor", str(until))
         self._put("mark", _mark(log, until))
 
-    def _fold(self, fold: Fold, batch: raw_log.LogBatch) -> None:
+    def _fold(self, fold: raw_log.Fold, batch: raw_log.LogBatch) -> None:
         fold.add_events(batch)
         if batch.newest:
             self._put("newest", str(batch.newest))
@@ -161,7 +156,7 @@ class FeedbackIndex:
         stored = self._get("standings")
         if stored is None:
             return trust.measure_standings(self.file, self.settings, frozenset())
-        return trust.RaterStandings.from_json(stored)
+        return TypeAdapter(trust.RaterStandings).validate_json(stored)
 
     def state(self) -> str:
         """The name of the index's present content: it changes with everything that items are made of."""

@@ -1,21 +1,17 @@
-"""The tables of the derived index: their rows, the SQLite file, and the fold of new log entries into them."""
+"""The tables of the derived index: their rows and the SQLite file."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from escultor.errors import StoreError
-from escultor.feedback.evidence import ChoiceEvent, FeedbackEvent, RatedAnswer
-from escultor.feedback.raw_log import LogBatch
 
 SCHEMA = "7"
 JOURNAL = "wal"  # requested; a file system without shared memory falls back to another
 LOCK_TIMEOUT_S = 60.0  # waited for another process that reads the same log
-ANSWERS_PER_READ = 4000
 
 
 _TABLES = """
@@ -54,6 +50,60 @@ _INDEXES = {
     "drafts_prompt": "drafts (prompt)",
     "unused_prompt": "unused (prompt)",
 }
+
+
+class FeedbackEvent(NamedTuple):
+    """The last event of one person, under one name, about one answer: a thumb, an implicit event or a
+    correction; a row of the index."""
+
+    target: str
+    subject: str
+    name: str
+    time: float
+    withdrawn: int
+    id: str
+    seq: int
+    up: int | None  # 1 approves, 0 disapproves, None: used by no labelling rule
+    source: str
+
+
+class ChoiceEvent(NamedTuple):
+    """The last choice of one person, under one name, among the same answers; a row of the index."""
+
+    target: str  # `choice_target` of the answers
+    subject: str
+    name: str
+    time: float
+    withdrawn: int
+    id: str
+    seq: int
+    source: str
+    first: str | None  # the answer shown first
+    shown: str  # JSON list of the answers, in the order shown
+    winner: str  # empty for a tie
+
+    @property
+    def answers(self) -> list[str]:
+        return json.loads(self.shown)
+
+
+class RatedAnswer(NamedTuple):
+    """An answer that feedback is about, without its text; a row of the index."""
+
+    id: str
+    prompt: str  # hash
+    subject: str
+    tenant: str
+    skill: str
+    arm: str
+    propensity: float
+    parent: str | None  # the answer that it regenerates
+    consent: str
+    retain_until: float | None
+    text_hash: str
+    length: int  # characters
+    echoed: float  # share of the answer that repeats its prompt
+    finish: str
 
 
 def create_indexes(file: sqlite3.Connection) -> None:
@@ -105,109 +155,6 @@ def open_file(path: Path | None) -> sqlite3.Connection:
     raise AssertionError("unreachable")
 
 
-class Fold:
-    """One read of new log entries into the tables, within one transaction.
-
-    On the first read (`first`) every prompt is drafted anyway: a list of the targets that changed, a million
-    rows long, would cost a tenth of the time.
-    """
-
-    def __init__(self, file: sqlite3.Connection, first: bool):
-        self.file, self.first = file, first
-        file.execute("create temp table if not exists touched (id text primary key) without rowid")
-
-    def add_events(self, batch: LogBatch) -> None:
-        """Fold feedback into what holds, and count it."""
-        run = self.file.executemany
-        run(_upsert("live", FeedbackEvent), sorted(batch.live, key=attrgetter("target")))
-        run(_upsert("choices", ChoiceEvent), batch.choices)
-        run("insert or ignore into children values (?,?)", batch.children)
-        if not self.first:
-            touched = batch.targets.union(parent for parent, _ in batch.children)
-            run("insert or ignore into touched values (?)", [(target,) for target in sorted(touched)])
-        rates = sorted((subject, hour, n) for (subject, hour), n in batch.rates.items())
-        run("insert into rates values (?,?,?) on conflict do update set n = n + excluded.n", rates)
-        run(
-            "insert into subjects values (?,?) on conflict do update set first = min(first, excluded.first)",
-            list(batch.first_seen.items()),
-        )
-        counts = list(batch.counts.items())
-        run("insert into read_counts values (?,?) on conflict do update set n = n + excluded.n", counts)
-
-    def add_answers(self, rows: Sequence[RatedAnswer]) -> None:
-        self.file.executemany(f"insert or replace into answers values {marks(RatedAnswer)}", rows)
-        if not self.first:
-            self.file.executemany("insert or ignore into dirty values (?)", [(row.prompt,) for row in rows])
-
-    def fetch(self, read: Callable[[list[list[str]]], Iterable[list[RatedAnswer]]]) -> None:
-        """Read the answers that feedback is about, and those that they regenerate. `read` maps lists of ids
-        to the rows of those that the log holds; the others are wanted until a later read."""
-        ids = self._mentioned()
-        missing: set[str] = set()
-        while ids:
-            missing.update(ids)
-            parents: set[str | None] = set()
-            batches = [ids[i : i + ANSWERS_PER_READ] for i in range(0, len(ids), ANSWERS_PER_READ)]
-            for rows in read(batches):
-                self.add_answers(rows)
-                missing.difference_update(row.id for row in rows)
-                parents.update(row.parent for row in rows)
-            ids = self.unknown(parents - missing)
-        self.set_wanted(missing)
-
-    def unknown(self, ids: Iterable[str | None]) -> list[str]:
-        """Those of these ids that are no answers in the index, in order."""
-        rows = self.file.execute(
-            "select value from json_each(?) where not exists (select 1 from answers where id = value)",
-            (json.dumps(sorted(id for id in ids if id)),),
-        )
-        return [id for (id,) in rows]
-
-    def set_wanted(self, ids: Iterable[str]) -> None:
-        """Remember the answers that the log does not hold yet."""
-        self.file.execute("delete from wanted")
-        self.file.executemany("insert or ignore into wanted values (?)", [(id,) for id in ids])
-
-    def mark_prompts(self) -> None:
-        """Mark every prompt that something new is about as to be drafted again."""
-        mark = "insert or ignore into dirty select a.prompt from answers a "
-        self.file.execute(f"{mark} where a.id in (select id from touched)")
-        self.file.execute(
-            f"{mark} join choices c on c.first = a.id where c.target in (select id from touched)"
-        )
-        self.file.execute("delete from touched")
-
-    def _mentioned(self) -> list[str]:
-        """The answers that live feedback is about and the index does not hold, in order."""
-        if self.first:
-            query = (
-                "select target from live where target not like 'choice-%' "
-                "union select shown.value from choices c, json_each(c.shown) shown"
-            )
-        else:
-            query = (
-                "select id from wanted union select id from touched t where id not like 'choice-%' "
-                "and not exists (select 1 from answers a where a.id = t.id) "
-                "and (exists (select 1 from live l where l.target = t.id) "
-                "or exists (select 1 from choices c where c.first = t.id)) "
-                "union select shown.value from choices c, json_each(c.shown) shown "
-                "where c.target in (select id from touched) "
-                "and not exists (select 1 from answers a where a.id = shown.value)"
-            )
-        return [id for (id,) in self.file.execute(query)]
-
-
 def marks(row: type[tuple[object, ...]]) -> str:
     """The placeholders of a row of this named tuple."""
     return f"({','.join('?' * len(row._fields))})"  # type: ignore[attr-defined]
-
-
-def _upsert(table: str, row: type[FeedbackEvent | ChoiceEvent]) -> str:
-    """The statement that replaces what holds under the same key if it has lower precedence. A withdrawn
-    choice keeps the answers that it was made among: the withdrawal does not name them."""
-    kept = {"first": "coalesce(excluded.first, first)"}
-    update = ", ".join(f"{name} = {kept.get(name, f'excluded.{name}')}" for name in row._fields[3:])
-    return (
-        f"insert into {table} values {marks(row)} on conflict do update set {update} where "
-        f"(excluded.time, excluded.withdrawn, excluded.id) > ({table}.time, {table}.withdrawn, {table}.id)"
-    )

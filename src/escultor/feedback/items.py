@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from escultor.data.jsonl_rows import row_of
 from escultor.datasets.held_out import HeldOutGuard
@@ -41,7 +41,7 @@ from escultor.types import (
 )
 
 FeedbackItem = Example | Pair | UnpairedExample
-DraftHandle = tuple[str, float, tuple[Any, ...]]  # id, weight and draft, cheap to send to other processes
+DraftHandle = tuple[str, float, Draft]  # id, weight and draft, cheap to send to other processes
 ItemTexts = tuple[Messages, str, str]  # prompt, chosen, rejected
 _json = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -52,11 +52,11 @@ def load_items(
     """The items, a few thousand in memory at a time. What the log no longer holds was erased: it is counted
     and left out."""
     for handles in _batches(selected):
-        texts = _read_texts(handles, bodies)
+        texts = read_texts({id: draft for id, _, draft in handles}, bodies)
         counts["left out: erased"] += len(handles) - len(texts)
         for id, weight, draft in handles:
             if id in texts:
-                yield make_item(id, weight, Draft._make(draft), texts[id])
+                yield make_item(id, weight, draft, texts[id])
 
 
 def make_item(id: str, weight: float, draft: Draft, texts: ItemTexts) -> FeedbackItem:
@@ -74,12 +74,11 @@ def make_item(id: str, weight: float, draft: Draft, texts: ItemTexts) -> Feedbac
 
 def _batches(selected: Sequence[SelectedDraft]) -> Iterator[list[DraftHandle]]:
     for start in range(0, len(selected), ITEMS_PER_READ):
-        yield [(s.id, s.weight, tuple(s.draft)) for s in selected[start : start + ITEMS_PER_READ]]
+        yield [(s.id, s.weight, s.draft) for s in selected[start : start + ITEMS_PER_READ]]
 
 
-def _read_texts(handles: Iterable[DraftHandle], bodies: BodySource) -> dict[str, ItemTexts]:
+def read_texts(drafts: Mapping[str, Draft], bodies: BodySource) -> dict[str, ItemTexts]:
     """The texts of these items by id, of those whose answers and corrections the source still holds."""
-    drafts = {id: Draft._make(draft) for id, _, draft in handles}
     corrected = [d.chosen for d in drafts.values() if d.rule == CORRECTION_RULE]
     ids = {id for d in drafts.values() for id in (d.answer, d.rejected) if id}
     ids |= {d.chosen for d in drafts.values() if d.rule != CORRECTION_RULE}
@@ -162,10 +161,10 @@ def _lines(
     kind, handles = task
     counts: Counter[str] = Counter()
     texts = _last_texts(context.last_rows.get(kind), handles)
-    texts |= (new_texts := _read_texts([h for h in handles if h[0] not in texts], context.log))
+    texts |= (new := read_texts({id: draft for id, _, draft in handles if id not in texts}, context.log))
     counts["left out: erased"] += len(handles) - len(texts)
-    items = {id: make_item(id, w, Draft._make(d), texts[id]) for id, w, d in handles if id in texts}
-    checked = [items[id] for id in new_texts]
+    items = {id: make_item(id, w, draft, texts[id]) for id, w, draft in handles if id in texts}
+    checked = [items[id] for id in new]
     for item, reason in zip(checked, context.guard.reasons(checked), strict=True):
         if reason is not None:
             counts[f"left out: {reason.removeprefix('dropped: ')}"] += 1

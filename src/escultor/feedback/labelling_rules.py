@@ -19,17 +19,15 @@ from escultor.feedback.evidence import (
     CORRECTION,
     REGENERATION,
     THUMB,
-    ChoiceEvent,
-    FeedbackEvent,
     PromptGroup,
-    RatedAnswer,
     SubjectJudgement,
     TextVerdict,
     combine_judgements,
     combined_log_odds,
     flip_rate,
-    is_end_user,
 )
+from escultor.feedback.index_tables import ChoiceEvent, FeedbackEvent, RatedAnswer
+from escultor.feedback.raw_log import is_end_user
 from escultor.rng import unit
 from escultor.stats.logistic import log_odds
 from escultor.types import SourceKind
@@ -67,46 +65,38 @@ class Draft(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class DraftLimits:
-    pairs_per_prompt: int = 4  # by one rule
-    max_flip_rate: float = 0.4
-
-
-@dataclass(frozen=True, slots=True)
 class LabellingRule:
     """One way from feedback to items. A change of what it makes is a new version."""
 
     name: str
     version: int
-    kinds: tuple[ItemKind, ...]
-    make: Callable[[PromptGroup, DraftLimits], Iterator[Draft]]
+    make: Callable[[PromptGroup], Iterator[Draft]]
 
     @property
     def id(self) -> str:
         return f"{self.name}/{self.version}"
 
 
-def label_corrections(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
-    """A correction is preferred to the answer it corrects, and is an example of a good answer.
-
-    Whether it changed enough to be a pair is decided when the texts are read (`selection`). What several
-    others liked is not for one person to correct: their verdict counts against the correction.
+def label_corrections(group: PromptGroup) -> Iterator[Draft]:
+    """A correction is preferred to the answer it corrects, and is an example of a good answer. The verdict of
+    others who liked that answer counts against it. `selection` drops pairs whose texts hardly differ.
     """
     made = 0
     # Ordered by the person, whose name is salted: clients choose the ids of events, and could try out many.
     order = sorted(group.corrections, key=lambda e: (unit(0, "corrections", e.subject, e.target), e.id))
     for event in order:
         own_flip = 1 - group.trust.event_accuracy(CORRECTION, event.subject)
-        if own_flip > limits.max_flip_rate:
+        if own_flip > group.max_flip_rate:
             group.count("left out: correction of an unreliable subject")
-        elif (flip := _correction_flip_rate(group, event, own_flip)) > limits.max_flip_rate:
+        elif (flip := _correction_flip_rate(group, event, own_flip)) > group.max_flip_rate:
             group.count("left out: correction of what others liked")
-        elif made >= limits.pairs_per_prompt:
+        elif made >= group.max_pairs:
             group.count("left out: more corrections of one prompt than the cap")
         else:
             made += 1
-            yield _draft(group, "example", event.id, "", (event,), flip=flip, answer=event.target)
-            yield _draft(group, "pair", event.id, event.target, (event,), flip=flip, answer=event.target)
+            example = _draft(group, "example", event.id, "", (event,), flip=flip, answer=event.target)
+            yield example
+            yield example._replace(kind="pair", rejected=event.target)
             group.used.add((event.subject, event.target))
 
 
@@ -129,7 +119,7 @@ def _correction_flip_rate(group: PromptGroup, event: FeedbackEvent, own_flip: fl
     return flip_rate(total) if total > 0 else 1 - flip_rate(total)
 
 
-def label_regenerations(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+def label_regenerations(group: PromptGroup) -> Iterator[Draft]:
     """The answer that a person kept is preferred to those that they had regenerated. Kept is the last of its
     line, when the person who asked for it approved of it."""
     last = [a for a in group.answers.values() if a.parent is not None and a.id not in group.regenerated]
@@ -147,7 +137,7 @@ def label_regenerations(group: PromptGroup, limits: DraftLimits) -> Iterator[Dra
             if own is not None and own.is_explicit and kept.is_explicit:
                 flip = min(flip, (2 - kept.accuracy - own.accuracy) / 2)
             is_same = before.text_hash == answer.text_hash
-            if is_same or flip > limits.max_flip_rate or made >= limits.pairs_per_prompt:
+            if is_same or flip > group.max_flip_rate or made >= group.max_pairs:
                 group.count("left out: regeneration, same text, too doubtful or beyond the cap")
                 continue
             made += 1
@@ -181,7 +171,7 @@ class _Comparison(NamedTuple):
     winner_text: str  # hash
 
 
-def label_choices(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+def label_choices(group: PromptGroup) -> Iterator[Draft]:
     """The answer that was chosen is preferred to those shown beside it. Choices between the same two texts
     are combined as independent readings, so that many outvote one; the effect of the winner's position is
     taken out."""
@@ -200,9 +190,9 @@ def label_choices(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
         winner_text = texts[0] if total > 0 else texts[1]
         agreeing = [c for c in by_subject.values() if c.winner_text == winner_text]
         group.count("no pair: choices that others outvoted", len(by_subject) - len(agreeing))
-        if (flip := flip_rate(total)) > limits.max_flip_rate:
+        if (flip := flip_rate(total)) > group.max_flip_rate:
             group.count("left out: choice too doubtful", len(agreeing))
-        elif made >= limits.pairs_per_prompt:
+        elif made >= group.max_pairs:
             group.count("left out: more choices on one prompt than the cap", len(agreeing))
         else:
             made += 1
@@ -228,7 +218,7 @@ def _comparisons(group: PromptGroup) -> dict[tuple[str, str], dict[str, _Compari
     return comparisons
 
 
-def label_same_prompt(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+def label_same_prompt(group: PromptGroup) -> Iterator[Draft]:
     """A text that people liked is preferred to one that they disliked. The pair is wrong when both verdicts
     are wrong, and half the time when one is: (a + b) / 2."""
     if len(group.judgements) < 2:
@@ -239,13 +229,13 @@ def label_same_prompt(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft
     pairs = []
     for good, for_good in liked:
         for bad, for_bad in disliked:
-            if _mean_flip(for_good, for_bad) > limits.max_flip_rate:
+            if _mean_flip(for_good, for_bad) > group.max_flip_rate:
                 group.count("left out: same prompt, too doubtful")
             else:
                 pairs.append((unit(0, "pairs", good.text_hash, bad.text_hash), good, bad, for_good, for_bad))
     pairs.sort(key=lambda pair: pair[0])
-    group.count("left out: more pairs of one prompt than the cap", len(pairs[limits.pairs_per_prompt :]))
-    for _, good, bad, for_good, for_bad in pairs[: limits.pairs_per_prompt]:
+    group.count("left out: more pairs of one prompt than the cap", len(pairs[group.max_pairs :]))
+    for _, good, bad, for_good, for_bad in pairs[: group.max_pairs]:
         events, flip = _events(for_good.judgements + for_bad.judgements), _mean_flip(for_good, for_bad)
         yield _draft(group, "pair", good.id, bad.id, events, flip=flip)
         group.used.update((event.subject, event.target) for event in events)
@@ -255,13 +245,13 @@ def _mean_flip(first: TextVerdict, second: TextVerdict) -> float:
     return (first.flip_rate + second.flip_rate) / 2
 
 
-def label_unpaired(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
+def label_unpaired(group: PromptGroup) -> Iterator[Draft]:
     """A verdict that no pair was made of: a good or a bad answer by itself. A doubtful verdict weighs less,
     by the factor 1 - 2 flip by which flipped labels shrink the mean effect."""
     for answer, verdict in group.verdicts(explicit_only=False):
         if verdict is None:
             group.count("left out: as many for as against")
-        elif verdict.flip_rate > limits.max_flip_rate:
+        elif verdict.flip_rate > group.max_flip_rate:
             group.count("left out: verdict too doubtful")
         else:
             flip, events = verdict.flip_rate, _events(verdict.judgements)
@@ -270,17 +260,17 @@ def label_unpaired(group: PromptGroup, limits: DraftLimits) -> Iterator[Draft]:
 
 
 LABELLING_RULES: tuple[LabellingRule, ...] = (
-    LabellingRule("correction", 2, ("example", "pair"), label_corrections),
-    LabellingRule("regeneration", 1, ("pair",), label_regenerations),
-    LabellingRule("choice", 2, ("pair",), label_choices),
-    LabellingRule("same-prompt", 3, ("pair",), label_same_prompt),
-    LabellingRule("thumb", 2, ("unpaired",), label_unpaired),
+    LabellingRule("correction", 2, label_corrections),
+    LabellingRule("regeneration", 1, label_regenerations),
+    LabellingRule("choice", 2, label_choices),
+    LabellingRule("same-prompt", 3, label_same_prompt),
+    LabellingRule("thumb", 2, label_unpaired),
 )
 
 
-def draft_items(group: PromptGroup, limits: DraftLimits) -> list[Draft]:
+def draft_items(group: PromptGroup) -> list[Draft]:
     """What all rules make of one prompt, in their order."""
-    return [draft._replace(rule=rule.id) for rule in LABELLING_RULES for draft in rule.make(group, limits)]
+    return [draft._replace(rule=rule.id) for rule in LABELLING_RULES for draft in rule.make(group)]
 
 
 def _events(judgements: Iterable[SubjectJudgement]) -> tuple[FeedbackEvent, ...]:

@@ -9,20 +9,36 @@ import gc
 import hashlib
 import json
 import os
+import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 from escultor.feedback import abuse_rules
-from escultor.feedback.evidence import IMPLICIT, ChoiceEvent, FeedbackEvent, RatedAnswer, is_end_user
+from escultor.feedback.index_tables import ChoiceEvent, FeedbackEvent, RatedAnswer, marks
 from escultor.store.feedback import CORRECTION, THUMB, choice_target
 from escultor.store.log import Log
-from escultor.types import Feedback, Interaction, Relation, Role
+from escultor.types import Feedback, ImplicitEvent, Interaction, Relation, Role, SourceKind
 
 MIN_PARALLEL = 100_000  # entries, prompts or items; starting processes costs 0.7 s, which fewer do not repay
 MAX_WORKERS = 4  # one process writes the results of all
+ANSWERS_PER_READ = 4000
 REGENERATED = '"relation":"regenerate"'
+_END_USER = SourceKind.END_USER.value
+# Whether an implicit event approves of its answer, and how often that is right: proposals of the literature
+# on satisfaction signals, to be measured on one's own raters. Events that are not listed say nothing.
+IMPLICIT_RULES = "implicit/1"
+IMPLICIT: dict[str, tuple[bool, float]] = {
+    ImplicitEvent.COPY: (True, 0.60),
+    ImplicitEvent.INSERT_ACCEPT: (True, 0.60),
+    ImplicitEvent.SHARE: (True, 0.60),
+    ImplicitEvent.REGENERATE: (False, 0.60),
+    ImplicitEvent.UNDO: (False, 0.60),
+    ImplicitEvent.ESCALATE_TO_HUMAN: (False, 0.60),
+    ImplicitEvent.FOLLOW_UP_REPHRASE: (False, 0.65),
+}
 
 
 class LogBatch:
@@ -92,6 +108,12 @@ class LogBatch:
         return body["name"], None
 
 
+def is_end_user(source: str) -> bool:
+    """Whether an event came from outside. Raters, judges, programs and simulated raters are the operator's
+    own: abuse rules do not apply to them."""
+    return source == _END_USER
+
+
 @contextmanager
 def no_cycle_collection() -> Iterator[None]:
     """Switches Python's search for reference cycles off: passes over millions of rows make none, and the
@@ -133,6 +155,7 @@ def read_answers(log: Log, ids: Sequence[str]) -> list[RatedAnswer]:
 def answer_row(body: dict[str, Any]) -> RatedAnswer:
     """The row of an interaction."""
     answer = body["answer"]
+    asked = "\n".join([m["content"] for m in body["messages"] if m["role"] == Role.USER])
     return RatedAnswer(
         id=body["id"],
         prompt=body["prompt_hash"],
@@ -146,7 +169,7 @@ def answer_row(body: dict[str, Any]) -> RatedAnswer:
         retain_until=body.get("retain_until"),
         text_hash=text_hash(answer),
         length=len(answer),
-        echoed=abuse_rules.echoed_share(user_text(body), answer),
+        echoed=abuse_rules.echoed_share(asked, answer),
         finish=body["finish_reason"],
     )
 
@@ -157,11 +180,109 @@ def _regenerated(body: dict[str, Any]) -> str | None:
     return lineage.get("parent") if lineage.get("relation") == Relation.REGENERATE else None
 
 
-def user_text(body: dict[str, Any]) -> str:
-    """All that users wrote in the prompt of an interaction."""
-    return "\n".join(m["content"] for m in body["messages"] if m["role"] == Role.USER)
-
-
 def text_hash(text: str) -> str:
     """A short hash of a text, by which equal answers are recognised."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class Fold:
+    """One read of new log entries into the tables, within one transaction.
+
+    On the first read (`first`) every prompt is drafted anyway: a list of the targets that changed, a million
+    rows long, would cost a tenth of the time.
+    """
+
+    def __init__(self, file: sqlite3.Connection, first: bool):
+        self.file, self.first = file, first
+        file.execute("create temp table if not exists touched (id text primary key) without rowid")
+
+    def add_events(self, batch: LogBatch) -> None:
+        """Fold feedback into what holds, and count it."""
+        run = self.file.executemany
+        run(_upsert("live", FeedbackEvent), sorted(batch.live, key=attrgetter("target")))
+        run(_upsert("choices", ChoiceEvent), batch.choices)
+        run("insert or ignore into children values (?,?)", batch.children)
+        if not self.first:
+            touched = batch.targets.union(parent for parent, _ in batch.children)
+            run("insert or ignore into touched values (?)", [(target,) for target in sorted(touched)])
+        rates = sorted((subject, hour, n) for (subject, hour), n in batch.rates.items())
+        run("insert into rates values (?,?,?) on conflict do update set n = n + excluded.n", rates)
+        run(
+            "insert into subjects values (?,?) on conflict do update set first = min(first, excluded.first)",
+            list(batch.first_seen.items()),
+        )
+        counts = list(batch.counts.items())
+        run("insert into read_counts values (?,?) on conflict do update set n = n + excluded.n", counts)
+
+    def add_answers(self, rows: Sequence[RatedAnswer]) -> None:
+        self.file.executemany(f"insert or replace into answers values {marks(RatedAnswer)}", rows)
+        if not self.first:
+            self.file.executemany("insert or ignore into dirty values (?)", [(row.prompt,) for row in rows])
+
+    def fetch(self, read: Callable[[list[list[str]]], Iterable[list[RatedAnswer]]]) -> None:
+        """Read the answers that feedback is about, and those that they regenerate. `read` maps lists of ids
+        to the rows of those that the log holds; the others are wanted until a later read."""
+        ids = self._mentioned()
+        missing: set[str] = set()
+        while ids:
+            missing.update(ids)
+            parents: set[str | None] = set()
+            batches = [ids[i : i + ANSWERS_PER_READ] for i in range(0, len(ids), ANSWERS_PER_READ)]
+            for rows in read(batches):
+                self.add_answers(rows)
+                missing.difference_update(row.id for row in rows)
+                parents.update(row.parent for row in rows)
+            ids = self.unknown(parents - missing)
+        self.set_wanted(missing)
+
+    def unknown(self, ids: Iterable[str | None]) -> list[str]:
+        """Those of these ids that are no answers in the index, in order."""
+        rows = self.file.execute(
+            "select value from json_each(?) where not exists (select 1 from answers where id = value)",
+            (json.dumps(sorted(id for id in ids if id)),),
+        )
+        return [id for (id,) in rows]
+
+    def set_wanted(self, ids: Iterable[str]) -> None:
+        """Remember the answers that the log does not hold yet."""
+        self.file.execute("delete from wanted")
+        self.file.executemany("insert or ignore into wanted values (?)", [(id,) for id in ids])
+
+    def mark_prompts(self) -> None:
+        """Mark every prompt that something new is about as to be drafted again."""
+        mark = "insert or ignore into dirty select a.prompt from answers a "
+        self.file.execute(f"{mark} where a.id in (select id from touched)")
+        self.file.execute(
+            f"{mark} join choices c on c.first = a.id where c.target in (select id from touched)"
+        )
+        self.file.execute("delete from touched")
+
+    def _mentioned(self) -> list[str]:
+        """The answers that live feedback is about and the index does not hold, in order."""
+        if self.first:
+            query = (
+                "select target from live where target not like 'choice-%' "
+                "union select shown.value from choices c, json_each(c.shown) shown"
+            )
+        else:
+            query = (
+                "select id from wanted union select id from touched t where id not like 'choice-%' "
+                "and not exists (select 1 from answers a where a.id = t.id) "
+                "and (exists (select 1 from live l where l.target = t.id) "
+                "or exists (select 1 from choices c where c.first = t.id)) "
+                "union select shown.value from choices c, json_each(c.shown) shown "
+                "where c.target in (select id from touched) "
+                "and not exists (select 1 from answers a where a.id = shown.value)"
+            )
+        return [id for (id,) in self.file.execute(query)]
+
+
+def _upsert(table: str, row: type[FeedbackEvent | ChoiceEvent]) -> str:
+    """The statement that replaces what holds under the same key if it has lower precedence. A withdrawn
+    choice keeps the answers that it was made among: the withdrawal does not name them."""
+    kept = {"first": "coalesce(excluded.first, first)"}
+    update = ", ".join(f"{name} = {kept.get(name, f'excluded.{name}')}" for name in row._fields[3:])
+    return (
+        f"insert into {table} values {marks(row)} on conflict do update set {update} where "
+        f"(excluded.time, excluded.withdrawn, excluded.id) > ({table}.time, {table}.withdrawn, {table}.id)"
+    )

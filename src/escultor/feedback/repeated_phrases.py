@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from escultor.feedback.items import read_texts
 from escultor.feedback.labelling_rules import Draft
-from escultor.feedback.raw_log import user_text
-from escultor.feedback.selection import CORRECTION_RULE, BodySource, Selection
+from escultor.feedback.selection import BodySource, Selection
 from escultor.rng import unit
-from escultor.types import Feedback, Interaction
+from escultor.types import Role
 
 PHRASE_WORDS = 6
 MIN_PROMPTS = 10
@@ -72,19 +72,11 @@ def _sample(drafts: Sequence[Draft]) -> list[Draft]:
 
 
 def _trained_texts(drafts: Sequence[Draft], bodies: BodySource) -> Iterator[TrainedText]:
-    corrected = [d.chosen for d in drafts if d.rule == CORRECTION_RULE]
-    ids = {d.answer for d in drafts} | {d.chosen for d in drafts if d.rule != CORRECTION_RULE}
-    answers, corrections = bodies.raw_by_id(Interaction, sorted(ids)), bodies.raw_by_id(Feedback, corrected)
-    for draft in drafts:
-        if draft.answer not in answers:
-            continue
-        if draft.chosen in corrections:
-            text = corrections[draft.chosen]["text"]
-        elif draft.chosen in answers:
-            text = answers[draft.chosen]["answer"]
-        else:
-            continue
-        yield TrainedText(draft.chosen, user_text(answers[draft.answer]), text, draft.subjects)
+    # Without the rejected side: its text is not taught.
+    by_number = {str(n): draft._replace(rejected="") for n, draft in enumerate(drafts)}
+    for n, (messages, text, _) in read_texts(by_number, bodies).items():
+        prompt = "\n".join(m.content for m in messages if m.role == Role.USER)
+        yield TrainedText(by_number[n].chosen, prompt, text, by_number[n].subjects)
 
 
 def find_repeated_phrase(items: Sequence[TrainedText]) -> RepeatedPhrase | None:

@@ -63,12 +63,5 @@ def resampled_pairs(
             best, worst = ranked[-1].text, ranked[0].text
             origin = Origin(tuple(sorted(resampled.parents)), f"{RULE};{resampled.judge}")
             id = hash_value([resampled.prompt_hash, best, worst])
-            pairs[id] = Pair(
-                id=id,
-                prompt=resampled.prompt,
-                chosen=best,
-                rejected=worst,
-                origin=origin,
-                flip_rate=flip_rate,
-            )
+            pairs[id] = Pair(id, resampled.prompt, best, worst, origin, flip_rate=flip_rate)
     return [pairs[id] for id in sorted(pairs)]

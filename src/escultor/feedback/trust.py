@@ -12,7 +12,8 @@ from operator import itemgetter
 from escultor.config import FeedbackRules
 from escultor.feedback import abuse_rules
 from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, QuarantineEntry
-from escultor.feedback.evidence import CHOICE, PRIOR_ACCURACY, REGENERATION, RatedAnswer, RaterTrust
+from escultor.feedback.evidence import CHOICE, PRIOR_ACCURACY, REGENERATION, RaterTrust
+from escultor.feedback.index_tables import RatedAnswer
 from escultor.stats.logistic import log_odds, logistic
 from escultor.types import SourceKind
 
@@ -65,15 +66,8 @@ class RaterStandings:
         return changed | (set(self.echo_subjects) ^ set(now.echo_subjects))
 
     def to_json(self) -> str:
+        """The form that pydantic reads back."""
         return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> RaterStandings:
-        fields = json.loads(text)
-        fields["trust"] = RaterTrust(**fields["trust"])
-        fields["quarantine"] = [QuarantineEntry(**entry) for entry in fields["quarantine"]]
-        fields["anomalies"] = {s: [(a, b) for a, b in spans] for s, spans in fields["anomalies"].items()}
-        return RaterStandings(**fields)
 
 
 def measure_standings(
