@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from escultor.config import FeedbackIntake
 from escultor.errors import InputError
+from escultor.serve.auth import TokenGrant
 from escultor.serve.intake.parse import DAY_S, RESERVED, FeedbackAuthor, parse
-from escultor.serve.intake.tokens import TokenGrant
 from escultor.store.feedback import event_name, event_target
 from escultor.types import (
     Choice,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.serve.limits import RateLimiter, is_nested_deeper
+from escultor.serve.auth import RateLimiter
+from escultor.serve.gateway.middleware import is_nested_deeper
 
 
 class Clock:

@@ -15,8 +15,7 @@ from escultor.model.folders import save
 from escultor.model.generate import generate
 from escultor.model.load import load
 from escultor.serve import engine_loading
-from escultor.serve.engine_loading import EngineSource, engine_loader
-from escultor.serve.engines.shared import SharedEngines
+from escultor.serve.engine_loading import EngineSource, SharedEngines, engine_loader
 from escultor.serve.gateway.gateway import Gateway
 from escultor.store import open_store
 from escultor.types import Message, Role, Sampling

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.errors import InputError, StoreError, TokenError
-from escultor.serve.intake.tokens import FeedbackTokens, TokenGrant
+from escultor.serve.auth import FeedbackTokens, TokenGrant
 from escultor.serve.subjects import MAX_NAME, SubjectHasher
 from escultor.store.secrets import secret
 

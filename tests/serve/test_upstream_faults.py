@@ -22,7 +22,8 @@ from mock_upstream import (
 from upstream_requests import CHAT, TEXT, all_events, engine, events, text_of
 
 from escultor.errors import EngineFault, InputError, Overloaded, UpstreamFault
-from escultor.serve.engines.upstream import http, replies
+from escultor.serve.engines.upstream import engine as upstream_engine
+from escultor.serve.engines.upstream import replies
 from escultor.serve.engines.upstream.engine import UpstreamEngine
 
 WHOLE = replace(CHAT, streamed=False)
@@ -210,7 +211,7 @@ def test_a_stream_that_comes_as_something_else_is_a_fault():
 
 
 def test_endless_lines_and_endless_answers_are_given_up_with_bounded_memory(monkeypatch):
-    monkeypatch.setattr(http, "BODY_LIMIT", 300_000)
+    monkeypatch.setattr(upstream_engine, "BODY_LIMIT", 300_000)
     monkeypatch.setattr(replies, "EVENT_LIMIT", 100_000)
 
     async def one_line(asked):

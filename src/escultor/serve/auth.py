@@ -1,22 +1,41 @@
-"""API keys of the gateway: created, revoked, folded from the log, and checked in constant time."""
+"""Who may use the gateway: API keys, tokens that let a browser send feedback on one answer, and rate limits.
+
+Keys are created, revoked, folded from the log, and checked in constant time. A token is
+
+    base64url(payload) "." base64url(HMAC-SHA256(key, payload)[:16])
+
+The payload is JSON, `[target, subject, [name, ...], until]`. It is signed, not secret: a browser may read it.
+A token that was changed or has expired is refused.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as NotBase64
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from escultor.errors import InputError
+from escultor.errors import InputError, TokenError
 from escultor.serve.wire.errors import ApiError
+from escultor.store.secrets import secret
 from escultor.types import KeyCreated, KeyEvent, KeyRevoked, Scope
 
 _KEY = re.compile(r"esk-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")
 _UNKNOWN_DIGEST = "0" * 64  # compared with for an unknown key, so that it takes as long as a known one
 MAX_NAME = 100
+_MAX_BUCKETS = 1 << 16  # the bucket unused for longest is dropped, and starts full again
+MAC_BYTES = 16  # 128 bits: a guess is right once in 3e38
+MAX_TOKEN = 2048  # characters; anything longer is refused unread
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_REMEDY = "take the token that came with the answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +54,8 @@ ANYONE = Caller(None, frozenset(Scope))
 
 
 def create(name: str, scopes: Iterable[Scope], now: float | None = None) -> tuple[str, KeyCreated]:
-    """A new key and its record. The key is shown once; the record holds only its digest.
-
-    Raises InputError for a name that is empty, too long or not printable, or without any scope.
-    """
+    """A new key and its record. The key is shown once; the record holds only its digest. Raises InputError
+    for a name that is empty, too long or not printable, or without any scope."""
     distinct = tuple(dict.fromkeys(scopes))
     if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise InputError("a key needs a name", repr(name), f"1 to {MAX_NAME} printable characters")
@@ -72,11 +89,9 @@ class Keyring:
         self.keys = {id: key for id, key in created.items() if id not in revoked}
 
     def authenticate(self, key: str | None, scope: Scope) -> Caller:
-        """The caller with this key, if the key is valid and has the scope.
-
-        Raises ApiError: 401 without a valid key, 403 where the key lacks the scope. The time it takes does
-        not reveal which character of a key is wrong.
-        """
+        """The caller with this key, if the key is valid and has the scope. Raises ApiError: 401 without a
+        valid key, 403 where the key lacks the scope. The time it takes does not reveal which character of a
+        key is wrong."""
         if not self.guarded:
             return ANYONE
         if key is None:
@@ -111,3 +126,86 @@ def _digest(key: str) -> str:
 
 def _unauthorized(message: str) -> ApiError:
     return ApiError(401, message, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrant:
+    """What a token allows: `subject` may send feedback of these names about `target` until `until`."""
+
+    target: str  # the interaction
+    subject: str  # salted hash
+    names: tuple[str, ...]  # as `store.feedback.event_name` gives them: thumb, correction, remark, copy, …
+    until: float  # seconds since the epoch
+
+
+class FeedbackTokens:
+    """Issues and checks tokens with the store's key."""
+
+    def __init__(self, key: bytes):
+        self._key = key
+
+    @classmethod
+    def for_store(cls, root: Path) -> FeedbackTokens:
+        """The tokens of the store in a folder. Raises StoreError when its key cannot be read or written."""
+        return cls(secret(root, "tokens"))
+
+    def issue(self, grant: TokenGrant) -> str:
+        """The token of a grant; equal grants have equal tokens."""
+        fields = [grant.target, grant.subject, grant.names, grant.until]
+        payload = json.dumps(fields, separators=(",", ":")).encode()
+        return f"{_encode(payload)}.{_encode(self._mac(payload))}"
+
+    def read(self, token: str, now: float) -> TokenGrant:
+        """The grant of a token. Raises TokenError for one that this store did not issue or that has expired.
+        Compared in constant time: the duration does not depend on which character is wrong."""
+        if len(token) > MAX_TOKEN or not _TOKEN.fullmatch(token):
+            raise TokenError("this is no feedback token", f"{len(token)} characters", None, _REMEDY)
+        payload, mac = (_decode(part) for part in token.split("."))
+        if not hmac.compare_digest(mac, self._mac(payload)):
+            raise TokenError("the feedback token is not one of this store's", None, None, _REMEDY)
+        target, subject, names, until = json.loads(payload)
+        if now >= until:
+            raise TokenError("the feedback token has expired", f"{now - until:.0f} s ago", None, _REMEDY)
+        return TokenGrant(target, subject, tuple(names), until)
+
+    def _mac(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, payload, "sha256")[:MAC_BYTES]
+
+
+def _encode(data: bytes) -> str:
+    return urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _decode(part: str) -> bytes:
+    try:
+        data = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except NotBase64 as error:
+        raise TokenError("this is no feedback token", None, None, _REMEDY) from error
+    if _encode(data) != part:  # the last character has spare bits: one spelling per token
+        raise TokenError("this is no feedback token", None, None, _REMEDY)
+    return data
+
+
+class RateLimiter:
+    """A token bucket for each name: `burst` requests at once, `rate` per second after that."""
+
+    def __init__(
+        self,
+        rate: float,
+        burst: int,
+        clock: Callable[[], float] = time.monotonic,
+        max_buckets: int = _MAX_BUCKETS,
+    ):
+        self._rate, self._burst, self._clock, self._max_buckets = rate, burst, clock, max_buckets
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name: tokens, and when
+
+    def acquire(self, name: str) -> float:
+        """Take a token: 0 where there was one, else the seconds until there is."""
+        now = self._clock()
+        tokens, updated = self._buckets.pop(name, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - updated) * self._rate)
+        wait_s = 0.0 if tokens >= 1 else (1 - tokens) / self._rate
+        self._buckets[name] = (tokens - 1 if wait_s == 0 else tokens), now
+        if len(self._buckets) > self._max_buckets:
+            self._buckets.popitem(last=False)
+        return wait_s

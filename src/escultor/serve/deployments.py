@@ -162,10 +162,8 @@ class Deployments:
         await self._switch(await asyncio.to_thread(self._read) or self._default)
 
     async def follow(self) -> bool:
-        """Check the log for another deployment and switch to it; whether it did. Never raises.
-
-        Engines that died meanwhile are restarted as the restart policy says.
-        """
+        """Check the log for another deployment and switch to it; whether it did. Never raises. Engines that
+        died meanwhile are restarted as the restart policy says."""
         await self._restart_dead()
         try:
             wanted = await asyncio.to_thread(self._read) or self._default

@@ -1,19 +1,25 @@
-"""Engine loading: the model that answers by default, and how a version in the log becomes an engine."""
+"""Engine loading: the model that answers by default, and how a version in the log becomes an engine.
+
+A version is loaded once however many use it, an adapter beside its base. An adapter's engine computes with
+the weights of its base, which are loaded with the first adapter that needs them and freed with the last: a
+champion, a candidate and a previous version that are adapters of one model cost its memory once, and
+switching from one to another reads megabytes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from escultor.config import Serve
 from escultor.errors import ConfigError, ModelError
 from escultor.serve.deployments import Load
-from escultor.serve.engines.shared import SharedEngines
 from escultor.serve.engines.upstream.engine import open_upstream
 from escultor.serve.protocol import Engine
 from escultor.store import Store
@@ -38,10 +44,7 @@ class EngineSource:
 
 def engine_loader(store: Store, source: EngineSource, settings: Serve) -> tuple[Load, Deployment, bool]:
     """The function that loads a version, the deployment used where the log has none, and whether it is used
-    always.
-
-    Raises ConfigError for an upstream that cannot be used, DataError for a folder without files.
-    """
+    always. Raises ConfigError for an upstream that cannot be used, DataError for a folder without files."""
     if settings.upstream is not None:
         upstream = open_upstream(settings.upstream, os.environ)
 
@@ -94,9 +97,7 @@ def _base(settings: Serve, folder: Path) -> tuple[str, Path] | None:
 
 def open_engine(loaded: Loaded, folder: Path, version: str, settings: Serve, copies: Path) -> Engine:
     """Make the engine that `serve.engine` names, of the model loaded from `folder`; blocks meanwhile.
-
-    Converted models go to `copies`. Raises ModelError where the engine cannot serve this model.
-    """
+    Converted models go to `copies`. Raises ModelError where the engine cannot serve this model."""
     if settings.engine == "transformers":
         from escultor.serve.engines.transformers_engine import TransformersEngine
 
@@ -110,3 +111,86 @@ def _open(folder: Path, version: str, settings: Serve, converted: Path) -> Engin
     from escultor.model.load import load
 
     return open_engine(load(str(folder)), folder, version, settings, converted)
+
+
+class _LoadedEngine:
+    """A loaded engine, the number of its users, and the lease it holds on its base."""
+
+    def __init__(self, engine: Any, base: EngineLease | None):
+        self.engine, self.base, self.users = engine, base, 0
+
+
+class SharedEngines:
+    """Engines by version, with their users counted. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        load_model: Callable[[Path, str], Awaitable[Any]],
+        base_of: Callable[[Path], tuple[str, Path] | None],
+    ):
+        """`load_model` loads the whole model in a folder, with `with_adapter` where it can have adapters;
+        `base_of` (called in a thread) gives version and folder of an adapter's base, None for a whole model.
+        """
+        self._load_model, self._base_of = load_model, base_of
+        self._loaded: dict[str, _LoadedEngine] = {}
+        self._lock = asyncio.Lock()  # one load or close at a time
+
+    async def acquire(self, version: str, folder: Path) -> EngineLease:
+        """A lease on the engine of a version, whose files are in `folder`; close it when done. Raises what
+        loading raises, ModelError where an adapter does not fit its base."""
+        async with self._lock:
+            return await self._acquire(version, folder)
+
+    async def release(self, lease: EngineLease) -> None:
+        """End a lease; the last one to end frees the engine."""
+        async with self._lock:
+            await self._release(lease)
+
+    async def _acquire(self, version: str, folder: Path) -> EngineLease:
+        entry = self._loaded.get(version)
+        if entry is None or entry.engine.problem is not None:  # a dead engine is closed by its own users
+            entry = self._loaded[version] = await self._load(version, folder)
+        entry.users += 1
+        return EngineLease(self, entry)
+
+    async def _load(self, version: str, folder: Path) -> _LoadedEngine:
+        base_source = await asyncio.to_thread(self._base_of, folder)
+        if base_source is None:
+            return _LoadedEngine(await self._load_model(folder, version), None)
+        base = await self._acquire(*base_source)
+        try:
+            return _LoadedEngine(await base.entry.engine.with_adapter(version, folder), base)
+        except BaseException:
+            await self._release(base)
+            raise
+
+    async def _release(self, lease: EngineLease) -> None:
+        entry = lease.entry
+        entry.users -= 1
+        if entry.users:
+            return
+        if self._loaded.get(entry.engine.version) is entry:
+            del self._loaded[entry.engine.version]
+        try:
+            await entry.engine.close()
+        finally:  # an engine that fails to close holds its base no longer
+            if entry.base is not None:
+                await self._release(entry.base)
+
+
+class EngineLease:
+    """One user's share of an engine; itself an Engine. The engine is closed when all leases are."""
+
+    def __init__(self, engines: SharedEngines, entry: _LoadedEngine):
+        self._engines, self.entry, self._closed = engines, entry, False
+        self.engine: Engine = entry.engine
+        self.version, self.stream = self.engine.version, self.engine.stream
+
+    @property
+    def problem(self) -> str | None:
+        return self.engine.problem
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._engines.release(self)

@@ -166,10 +166,8 @@ async def merged_events(
     engine: Engine, completions: Sequence[InFlightCompletion]
 ) -> AsyncGenerator[tuple[InFlightCompletion, EngineEvent], None]:
     """Compute completions at the same time; their events as they come, each applied to its completion.
-
     Closing the generator cancels all. Raises what the engine raises, and EngineFault where a stream stops
-    without an `End`; the other completions are then cancelled.
-    """
+    without an `End`; the other completions are then cancelled."""
     if len(completions) == 1:
         async with aclosing(_events(engine, completions[0])) as events:
             async for event in events:

@@ -12,10 +12,8 @@ from escultor.types import Messages, Sampling, Usage
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """A token of an answer (or of a scored prompt), its log-probability, and the likeliest alternatives.
-
-    `logprob` is None for the first token of a scored prompt, which has no context; `top` holds
-    (text, bytes, logprob), best first.
-    """
+    `logprob` is None for the first token of a scored prompt, which has no context; `top` holds (text, bytes,
+    logprob), best first."""
 
     text: str
     bytes: bytes
@@ -84,11 +82,9 @@ class Engine(Protocol):
         ...
 
     def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        """The events of one answer, as they are computed; closing the iterator cancels the work.
-
-        Raises InputError (the caller's fault: prompt too long, schema that cannot be followed) before the
-        first event, Overloaded when the queue is full, EngineFault or UpstreamFault at any time.
-        """
+        """The events of one answer, as they are computed; closing the iterator cancels the work. Raises
+        InputError (the caller's fault: prompt too long, schema that cannot be followed) before the first
+        event, Overloaded when the queue is full, EngineFault or UpstreamFault at any time."""
         ...
 
     async def close(self) -> None:

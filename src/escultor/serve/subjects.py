@@ -27,10 +27,8 @@ class SubjectHasher:
 
     def subject(self, name: str) -> str:
         """The subject of a user's name: 32 hex digits of HMAC-SHA256 under the store's salt. Names that
-        Unicode defines as equal (an accent written in two ways) are one; case and blanks count.
-
-        Raises InputError for a name that is empty, too long or not Unicode.
-        """
+        Unicode defines as equal (an accent written in two ways) are one; case and blanks count. Raises
+        InputError for a name that is empty, too long or not Unicode."""
         if not name or len(name) > MAX_NAME:
             raise InputError("a user's name cannot be used", f"{len(name)} characters", f"1 to {MAX_NAME}")
         try:

@@ -36,10 +36,8 @@ CHECKED_TOKENS = 32
 
 
 class CTranslate2Engine(QueueingEngine):
-    """Greedy answers on one thread per core; an Engine. Converted models lie in the folder `copies`.
-
-    Raises ModelError for a model that cannot be converted, or whose copy answers differently.
-    """
+    """Greedy answers on one thread per core; an Engine. Converted models lie in the folder `copies`. Raises
+    ModelError for a model that cannot be converted, or whose copy answers differently."""
 
     def __init__(self, loaded: Loaded, folder: Path, version: str, settings: Serve, copies: Path):
         copy = convert(folder, copies)
@@ -134,10 +132,8 @@ def _send(job: Job, *events: EngineEvent | Exception) -> None:
 
 def convert(folder: Path, copies: Path) -> Path:
     """The converted copy of the model in `folder`, in a folder of `copies` named by content and converter.
-
     Written atomically where there is none yet. Raises ConfigError where CTranslate2 is not installed,
-    ModelError for a model that it cannot convert, StoreError where the copy cannot be written.
-    """
+    ModelError for a model that it cannot convert, StoreError where the copy cannot be written."""
     try:
         from ctranslate2.converters import TransformersConverter
     except ImportError as error:

@@ -27,10 +27,8 @@ class Detokenizer:
         self.guides = Guides(loaded.tokenizer, self.stops, self.vocab_size)
 
     def prompt_ids(self, request: GenerationRequest) -> tuple[list[int], int]:
-        """The prompt's token ids, and how many special tokens precede the client's own text.
-
-        Raises DataError for an id outside the vocabulary.
-        """
+        """The prompt's token ids, and how many special tokens precede the client's own text. Raises DataError
+        for an id outside the vocabulary."""
         prompt = request.prompt
         if isinstance(prompt, str):
             (ids,) = self.chat.documents([prompt])

@@ -67,10 +67,8 @@ class Guides:
         self._lock = threading.Lock()  # requests are prepared in several threads
 
     def guide(self, schema: Mapping[str, Any]) -> SchemaGuide:
-        """A guide that enforces `schema`; an empty schema means any object.
-
-        Raises InputError for a schema that cannot be compiled, or a tokenizer without a fast implementation.
-        """
+        """A guide that enforces `schema`; an empty schema means any object. Raises InputError for a schema
+        that cannot be compiled, or a tokenizer without a fast implementation."""
         with self._lock:
             text = json.dumps(schema or ANY_OBJECT, sort_keys=False)
             matcher = self._compiled.pop(text, None) or self._compile(text)

@@ -16,10 +16,8 @@ from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 
 class TransformersEngine(QueueingEngine):
-    """Decodes `settings.batch_size` answers at a time with the model's own weights; an Engine.
-
-    At most `settings.queue` more requests may wait. Close it when done: it owns a thread.
-    """
+    """Decodes `settings.batch_size` answers at a time with the model's own weights; an Engine. At most
+    `settings.queue` more requests may wait. Close it when done: it owns a thread."""
 
     def __init__(self, loaded: Loaded, version: str, settings: Serve):
         super().__init__(Detokenizer(loaded))
@@ -44,10 +42,8 @@ class TransformersEngine(QueueingEngine):
 
     async def with_adapter(self, version: str, folder: Path) -> AdapterEngine:
         """Load an adapter (as peft writes it) beside the weights while answers go on; returns its engine.
-
         Raises ModelError for an adapter of another model, InputError where this version is loaded already,
-        ConfigError where peft is not installed.
-        """
+        ConfigError where peft is not installed."""
         if version == self.version or version in self._adapters.names:
             raise InputError("a version is served once", version, remedy="close its engine first")
         # In a thread of its own, since it reads all of the base's files: answers go on meanwhile.

@@ -57,8 +57,8 @@ class Worker:
         self._prefills: deque[_Prefill] = deque()
         self._outbox: list[tuple[Job, EngineEvent | Exception]] = []
         self._sent_s = 0.0  # when the whole outbox was last sent
-        self._failure: EngineDown | None = None
-        self._submit_lock = threading.Lock()  # nothing is submitted once `_failure` is set
+        self.failure: EngineDown | None = None  # why the thread has ended
+        self._submit_lock = threading.Lock()  # nothing is submitted once `failure` is set
         self._thread = threading.Thread(target=self._run, name="escultor-decoding", daemon=True)
         self._thread.start()
 
@@ -67,16 +67,11 @@ class Worker:
         """The number of jobs that have not begun."""
         return self._inbox.qsize() + len(self._waiting)
 
-    @property
-    def failure(self) -> EngineDown | None:
-        """Why the thread has ended; None while it runs."""
-        return self._failure
-
     def submit(self, item: Job | WorkerCall) -> None:
         """Raises EngineDown when the thread has ended."""
         with self._submit_lock:
-            if self._failure:
-                raise _copy(self._failure)
+            if self.failure:
+                raise _copy(self.failure)
             self._inbox.put(item)
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
@@ -122,7 +117,7 @@ class Worker:
 
     def _finish(self, failure: EngineDown) -> None:
         with self._submit_lock:
-            self._failure = failure
+            self.failure = failure
         while not self._inbox.empty():  # this thread alone reads it
             item = self._inbox.get()
             if isinstance(item, Job):
@@ -246,11 +241,8 @@ class Worker:
         self._outbox.append((job, _copy(fault)))
 
     def _send(self) -> None:
-        """Send the events that are due, with one call into each event loop.
-
-        A job's first and last events are due at once, others when SEND_INTERVAL_S have passed. Jobs of a
-        closed loop are cancelled.
-        """
+        """Send the events that are due, with one call into each event loop. A job's first and last events are
+        due at once, others when SEND_INTERVAL_S have passed. Jobs of a closed loop are cancelled."""
         now = time.monotonic()
         if all_due := now - self._sent_s >= SEND_INTERVAL_S:
             self._sent_s = now

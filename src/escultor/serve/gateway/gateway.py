@@ -15,15 +15,13 @@ from starlette.requests import Request
 
 from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded
-from escultor.serve.auth import Caller, Keyring, key_of
+from escultor.serve.auth import Caller, FeedbackTokens, Keyring, RateLimiter, TokenGrant, key_of
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
 from escultor.serve.gateway.request_log import Recovery, RequestLog
 from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import InFlightCompletion, merged_events
 from escultor.serve.intake.intake import Intake
 from escultor.serve.intake.parse import DAY_S, TOKEN_NAMES
-from escultor.serve.intake.tokens import FeedbackTokens, TokenGrant
-from escultor.serve.limits import RateLimiter
 from escultor.serve.protocol import Delta, End
 from escultor.serve.restart_policy import RestartPolicy
 from escultor.serve.subjects import SubjectHasher
@@ -129,11 +127,8 @@ class Gateway:
     # --- access -------------------------------------------------------------------------------
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> Caller:
-        """The caller of a request that needs this scope.
-
-        Raises ApiError: 401 and 403 as the keyring does; without keys, 403 for a request under another
-        host's name, which a web page may have caused.
-        """
+        """The caller of a request that needs this scope. Raises ApiError: 401 and 403 as the keyring does;
+        without keys, 403 for a request under another host's name, which a web page may have caused."""
         headers = list(headers)
         caller = self.keys.authenticate(key_of(headers), scope)
         if caller.key is None:
@@ -174,10 +169,8 @@ class Gateway:
         return self.tokens.issue(TokenGrant(id, subject, TOKEN_NAMES, until))
 
     async def complete(self, completions: Sequence[InFlightCompletion], pick: EnginePick) -> None:
-        """Compute answers; their rows are on disk when this returns.
-
-        Raises what the engine raises, StoreError, and TimeoutError. When cancelled, it records what there is.
-        """
+        """Compute answers; their rows are on disk when this returns. Raises what the engine raises,
+        StoreError, and TimeoutError. When cancelled, it records what there is."""
         await self._compute(completions, pick)
         self._start_shadow(completions)
 
@@ -275,9 +268,7 @@ class Gateway:
 
 def admit(request: Request, scope: Scope) -> tuple[Gateway, Caller]:
     """The gateway and the caller of a request that needs this scope, counted against the caller's rate.
-
-    Raises ApiError as `Gateway.authenticate` and `Gateway.limit_rate` do.
-    """
+    Raises ApiError as `Gateway.authenticate` and `Gateway.limit_rate` do."""
     gateway: Gateway = request.app.state.gateway
     caller = gateway.authenticate(request.scope["headers"], scope)
     gateway.limit_rate(caller.key or (request.client.host if request.client else ""), None)

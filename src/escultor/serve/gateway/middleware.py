@@ -19,7 +19,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from escultor.config import Serve
 from escultor.ids import new_id
-from escultor.serve.limits import is_nested_deeper
 from escultor.serve.wire.errors import ApiError, to_api_error
 
 logger = logging.getLogger(__name__)
@@ -28,6 +27,8 @@ T = TypeVar("T")
 
 JSON = b"application/json"
 PARSED_BODY = "escultor.json"  # key of a request's scope
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 _DEFAULT_HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -130,11 +131,21 @@ class RequestGuard:
         return ApiError(413, message, "request_too_large", headers={"Connection": "close"})
 
 
-def json_body(request: Any) -> Any:
-    """The parsed JSON body of a request. Raises ApiError (415) where it was not sent as JSON.
+def is_nested_deeper(body: bytes, limit: int) -> bool:
+    """Whether JSON text nests brackets deeper than the limit, found without parsing it."""
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", body)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > limit:
+            return True
+    return False
 
-    A web page may send other media types to any host without a CORS preflight; JSON it may not.
-    """
+
+def json_body(request: Any) -> Any:
+    """The parsed JSON body of a request. Raises ApiError (415) where it was not sent as JSON. A web page may
+    send other media types to any host without a CORS preflight; JSON it may not."""
     if PARSED_BODY not in request.scope:
         raise ApiError(415, "the body has to be sent as Content-Type: application/json", "unsupported_media")
     return request.scope[PARSED_BODY]

@@ -219,10 +219,8 @@ def route(
     text_bodies: tuple[str, ...] = (),
     is_streamed: bool = False,
 ) -> dict[str, Any]:
-    """Options of a route with a JSON reply, which may be streamed instead.
-
-    `body` is the schema of its request, or a component's name; `text_bodies` are further media types.
-    """
+    """Options of a route with a JSON reply, which may be streamed instead. `body` is the schema of its
+    request, or a component's name; `text_bodies` are further media types."""
     responses: dict[int, Any] = {
         code: {"model": ErrorBody, "description": "an error"} for code in error_statuses
     }

@@ -69,10 +69,8 @@ class RequestLog:
             logger.error("answers are streamed whose pending records could not be written: %s", error)
 
     async def record(self, completions: Sequence[InFlightCompletion]) -> None:
-        """Record finished answers; they are on disk when this returns, together or not at all.
-
-        Raises StoreError where they could not be written and `serve.on_store_failure` is `refuse`.
-        """
+        """Record finished answers; they are on disk when this returns, together or not at all. Raises
+        StoreError where they could not be written and `serve.on_store_failure` is `refuse`."""
         rows = [self.row(completion) for completion in completions]
         for completion in completions:
             completion.recorded = True
@@ -120,11 +118,9 @@ class Recovery:
         self._after = 0  # up to this entry every pending record has its row
 
     def recover(self) -> int:
-        """Record the rows of streams whose process is gone; how many there were. Idempotent.
-
-        Whether a process of this machine lives is checked; a stream of another machine is lost when its
-        time is over. Raises StoreError when the store fails.
-        """
+        """Record the rows of streams whose process is gone; how many there were. Idempotent. Whether a
+        process of this machine lives is checked; a stream of another machine is lost when its time is over.
+        Raises StoreError when the store fails."""
         now, end = self._clock(), self._log.last_seq()
         since = 0.0 if self._after else now - LOOK_BACK_S
         unfinished = self._log.unmatched(PendingInteraction, Interaction, since, self._after)

@@ -76,10 +76,8 @@ def parse_metadata(
     skill: str,
     consent: Consent,
 ) -> RequestMetadata:
-    """The metadata of a request; `skill` and `consent` are used where it gives none.
-
-    Raises ApiError for a value that is not allowed, InputError for a user's name that cannot be hashed.
-    """
+    """The metadata of a request; `skill` and `consent` are used where it gives none. Raises ApiError for a
+    value that is not allowed, InputError for a user's name that cannot be hashed."""
     values, ignored = _collect(headers, parsed.metadata)
     user = values.get("subject") or parsed.user
     # A request without a user belongs to its application, which its key identifies.

@@ -51,11 +51,9 @@ async def chat(request: Request) -> Response:
 
 @router.post("/v1/completions", **route(Completion, _ERRORS, body="CompletionRequest", is_streamed=True))
 async def completions(request: Request) -> Response:
-    """Text that continues a raw prompt; with `echo` and `logprobs` the prompt is scored.
-
-    Filed under the skill `completion` with the consent `eval_only` by default: it is not a conversation, and
-    evaluation harnesses use this endpoint.
-    """
+    """Text that continues a raw prompt; with `echo` and `logprobs` the prompt is scored. Filed under the
+    skill `completion` with the consent `eval_only` by default: it is not a conversation, and evaluation
+    harnesses use this endpoint."""
     return await _respond(request, parse_completion, COMPLETION, Consent.EVAL_ONLY, skill="completion")
 
 
@@ -82,10 +80,8 @@ async def model(request: Request, model: str) -> Response:
 
 @router.get("/health", **route(HealthReply))
 async def health(request: Request) -> Response:
-    """Whether the gateway works, what it serves, what waits, and what could not be recorded.
-
-    A problem may name files and servers: its text is shown to callers with the scope `read`.
-    """
+    """Whether the gateway works, what it serves, what waits, and what could not be recorded. A problem may
+    name files and servers: its text is shown to callers with the scope `read`."""
     gateway: Gateway = request.app.state.gateway
     deployments = gateway.deployments
     active = deployments.active
@@ -173,11 +169,9 @@ def _model(gateway: Gateway, name: str, version: str) -> dict[str, Any]:
 
 
 class EventStream(Response):
-    """A response whose body is computed while it is sent.
-
-    An exception before the first piece becomes the response's status; after it, a last event that holds the
-    error. A client that disconnects, or reads a piece too slowly, cancels the work.
-    """
+    """A response whose body is computed while it is sent. An exception before the first piece becomes the
+    response's status; after it, a last event that holds the error. A client that disconnects, or reads a
+    piece too slowly, cancels the work."""
 
     media_type = "text/event-stream"
 

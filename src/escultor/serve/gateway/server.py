@@ -46,16 +46,13 @@ _GRACE_S = 10.0  # beyond `drain_s`, the time for answers in flight
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 means any free one. Raises InputError where the address cannot be used."""
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, proto)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise InputError(f"{host}:{port} is not an address", error, "--host and --port") from error
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(BACKLOG)
+        dualstack = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        bound = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=dualstack)
     except OSError as error:
-        bound.close()
         remedy = "choose another --port (0: any free one)"
         raise InputError(f"cannot listen on {host}:{port}", error, None, remedy) from error
     bound.set_inheritable(True)
@@ -196,10 +193,8 @@ def require_keys(store: Store, host: str) -> None:
 
 
 def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None]) -> None:
-    """Serve in this process until SIGTERM or SIGINT; `listening` is called when requests are accepted.
-
-    Raises what kept the server from starting.
-    """
+    """Serve in this process until SIGTERM or SIGINT; `listening` is called when requests are accepted. Raises
+    what kept the server from starting."""
     with open_store(start.store_url) as store:
         load, default, fixed = engine_loader(store, start.source, start.settings)
         gateway = Gateway(store, start.settings, load, default, fixed=fixed)
@@ -211,10 +206,8 @@ def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None
 def serve_in_several(
     start: ServerStart, bound: socket.socket, workers: int, listening: Callable[[], None]
 ) -> None:
-    """Serve in several processes. One that dies is started again.
-
-    Raises FaultError where one does not start; the others are ended then.
-    """
+    """Serve in several processes. One that dies is started again. Raises FaultError where one does not start;
+    the others are ended then."""
     context = multiprocessing.get_context("spawn")
     received: list[int] = []  # signals
     old = {each: signal.signal(each, lambda number, _: received.append(number)) for each in _SIGNALS}

@@ -67,32 +67,26 @@ class Intake:
 
     async def add(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[IntakeResult]:
         """Keep events; the accepted ones are on disk when this returns. A refused one affects no other.
-
         Raises InputError for more events than a request may have, StoreError or Overloaded when the store
-        cannot keep them now.
-        """
+        cannot keep them now."""
         if len(bodies) > self._settings.batch:
             raise InputError("too many events in one request", len(bodies), self._settings.batch)
-        results: list[IntakeResult] = [IntakeResult(id=None, status="refused")] * len(bodies)
-        events: dict[int, ParsedEvent] = {}  # by their index in `bodies`
+        outcomes: list[ParsedEvent | IntakeResult] = []
         now = self.now()
-        for index, body in enumerate(bodies):
+        for body in bodies:
             try:
                 parsed = parse(body, author, self._settings, now)
             except InputError as error:
-                results[index] = IntakeResult(id=None, status="refused", error=str(error))
+                outcomes.append(IntakeResult(id=None, status="refused", error=str(error)))
             else:
-                events[index] = parsed if self._keep_text else without_text(parsed)
-        for index, result in zip(events, await self._write(list(events.values())), strict=True):
-            results[index] = result
-        return results
+                outcomes.append(parsed if self._keep_text else without_text(parsed))
+        written = iter(await self._write([o for o in outcomes if isinstance(o, ParsedEvent)]))
+        return [o if isinstance(o, IntakeResult) else next(written) for o in outcomes]
 
     async def withdraw(self, id: str) -> Revocation | None:
-        """Revoke an event; None where there is none of this id. Doing it again changes nothing.
-
-        The revocation has the time of its event, so that it ends that event and earlier ones of the same
-        name, and none that came later. Raises DataError for a revocation, StoreError when the store fails.
-        """
+        """Revoke an event; None where there is none of this id. Doing it again changes nothing. The
+        revocation has the time of its event, so that it ends that event and earlier ones of the same name,
+        and none that came later. Raises DataError for a revocation, StoreError when the store fails."""
         event = await asyncio.to_thread(self._log.get, Feedback, id)
         if event is None:
             return None

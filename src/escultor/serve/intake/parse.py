@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError
 from escultor.ids import hash_value, new_id
+from escultor.serve.auth import TokenGrant
 from escultor.serve.intake import forms
-from escultor.serve.intake.tokens import TokenGrant
 from escultor.store.feedback import CORRECTION, REMARK, THUMB, event_name
 from escultor.store.redaction import redact_record
 from escultor.types import (
@@ -170,14 +170,15 @@ def _text(key: str, text: str, settings: FeedbackIntake) -> str:
 
 
 def _time(ts: float | str | None, settings: FeedbackIntake, now: float) -> tuple[float, bool]:
-    """The time of an event, and whether it is the client's own.
-
-    A clock slightly ahead counts as now, so that no event takes precedence over a later one.
-    """
+    """The time of an event, and whether it is the client's own. A clock slightly ahead counts as now, so that
+    no event takes precedence over a later one."""
     if ts is None:
         return now, False
     try:
-        time = _epoch(ts) if isinstance(ts, str) else float(ts)
+        moment = datetime.fromisoformat(ts) if isinstance(ts, str) else None
+        if moment is not None and moment.tzinfo is None:
+            raise ValueError("no offset")
+        time = float(ts) if moment is None else moment.timestamp()
     except (ValueError, OverflowError):
         allowed = "seconds since the epoch, or ISO 8601 with an offset"
         raise DataError("`ts` is no time", repr(ts)[:60], allowed) from None
@@ -185,13 +186,6 @@ def _time(ts: float | str | None, settings: FeedbackIntake, now: float) -> tuple
         allowed = f"{settings.max_age_days:g} days ago to {settings.clock_skew_s} s ahead"
         raise DataError("`ts` is out of range", f"{time - now:+.10g} s from now", allowed)
     return min(time, now), time <= now
-
-
-def _epoch(text: str) -> float:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("no offset")
-    return moment.timestamp()
 
 
 def _source(form: forms.LongForm, author: FeedbackAuthor) -> tuple[SourceKind, str, list[str]]:

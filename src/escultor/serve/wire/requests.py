@@ -5,7 +5,8 @@ A parameter that is not implemented is accepted with a value that has no effect,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from secrets import randbits
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -206,8 +207,8 @@ class ParsedRequest:
     stream: bool
     include_usage: bool
     user: str | None
-    metadata: dict[str, str]
-    store: bool
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    store: bool = True
 
 
 def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
@@ -221,10 +222,11 @@ def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
         schema = {}
     max_tokens = request.max_completion_tokens or request.max_tokens or settings.max_new_tokens
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    return ParsedRequest(
-        **_common(request, [messages], max_tokens, settings, schema=schema, top_logprobs=top_logprobs),
+    options = {"max_tokens": max_tokens, "schema": schema, "top_logprobs": top_logprobs}
+    return replace(
+        _parsed(request, [messages], settings, **options),
         user=request.safety_identifier or request.user,
-        metadata=dict(request.metadata or {}),
+        metadata=request.metadata or {},
         store=request.store is not False,
     )
 
@@ -235,9 +237,8 @@ def parse_completion(body: Any, settings: Serve) -> ParsedRequest:
     if request.echo and request.stream:
         raise ApiError(400, "echo is not implemented for streams; leave out one of both", param="echo")
     max_tokens = COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
-    options = {"top_logprobs": request.logprobs, "echo": bool(request.echo)}
-    common = _common(request, _prompts(request.prompt), max_tokens, settings, **options)
-    return ParsedRequest(**common, user=request.user, metadata={}, store=True)
+    options = {"max_tokens": max_tokens, "top_logprobs": request.logprobs, "echo": bool(request.echo)}
+    return _parsed(request, _prompts(request.prompt), settings, **options)
 
 
 def _validated(kind: type[T], body: Any) -> T:
@@ -256,10 +257,10 @@ def _prompts(prompt: Any) -> list[Messages | str | tuple[int, ...]]:
     return [each if isinstance(each, str) else tuple(each) for each in prompt]
 
 
-def _common(
-    request: CommonParameters, prompts: list[Any], max_tokens: int, settings: Serve, **options: Any
-) -> dict[str, Any]:
-    """The fields of a `ParsedRequest` that both endpoints read alike; `options` go to every generation."""
+def _parsed(
+    request: CommonParameters, prompts: list[Any], settings: Serve, *, max_tokens: int, **options: Any
+) -> ParsedRequest:
+    """What both endpoints read alike; `options` go to every generation."""
     count = request.n or 1
     if len(prompts) * count > MAX_CHOICES:
         message = f"{len(prompts)} prompts times n = {count} are too many answers; allowed: {MAX_CHOICES}"
@@ -279,10 +280,11 @@ def _common(
         for prompt in prompts
         for k in range(count)
     )
-    return {
-        "model": request.model,
-        "generations": generations,
-        "per_prompt": count,
-        "stream": bool(request.stream),
-        "include_usage": bool(request.stream_options and request.stream_options.include_usage),
-    }
+    return ParsedRequest(
+        model=request.model,
+        generations=generations,
+        per_prompt=count,
+        stream=bool(request.stream),
+        include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        user=request.user,
+    )

@@ -1,22 +1,48 @@
-"""The engine of an OpenAI-compatible server: vLLM, llama.cpp's server, Ollama, a hosted model."""
+"""The engine of an OpenAI-compatible server: vLLM, llama.cpp's server, Ollama, a hosted model.
+
+A request is retried only before the first byte of its answer, and only where that is safe. It goes to the
+configured address and nowhere else: redirects, proxies and cookies are ignored.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx2
 
 from escultor.config import Upstream
-from escultor.errors import ConfigError
-from escultor.serve.engines.upstream.http import BACKOFF_S, UpstreamHttp
+from escultor.errors import ConfigError, EngineFault, EscultorError, InputError, Overloaded, UpstreamFault
 from escultor.serve.engines.upstream.replies import (
     ReplyParser,
     SseParser,
+    error_message,
     is_chat,
     is_streamed,
     request_body,
 )
 from escultor.serve.protocol import EngineEvent, GenerationRequest
+
+KEEP_ALIVE_S = 4.0  # of an idle connection; uvicorn's servers close theirs after 5 s
+BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
+ERROR_LIMIT = 64 << 10  # bytes read of an error's body
+BACKOFF_S = 0.25  # before the first retry; doubles
+MAX_BACKOFF_S = 8.0
+DRAIN_S = 0.1  # to read what follows a stream's last event, so that its connection can be used again
+RETRIED_STATUSES = (502, 503, 504)
+CALLER_STATUSES = (400, 413, 415, 422)  # the request itself is at fault
+REMEDIES = {
+    401: "check the API key, see upstream.key_env",
+    403: "check the API key, see upstream.key_env",
+    404: "check upstream.url and upstream.model",
+} | dict.fromkeys(range(300, 400), "give the address it points to as upstream.url")
 
 
 class UpstreamEngine:
@@ -29,11 +55,9 @@ class UpstreamEngine:
         self._http, self.version = UpstreamHttp(settings, key, backoff_s), settings.model
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        """The events of one answer. Closing the iterator closes the connection, which ends the work.
-
-        Raises InputError where the upstream blames the request, Overloaded where it has no capacity or no
-        connection is free, UpstreamFault where it fails, hangs or sends a malformed reply.
-        """
+        """The events of one answer. Closing the iterator closes the connection, which ends the work. Raises
+        InputError where the upstream blames the request, Overloaded where it has no capacity or no connection
+        is free, UpstreamFault where it fails, hangs or sends a malformed reply."""
         deadline = asyncio.get_running_loop().time() + self._http.settings.deadline_s
         path = "/chat/completions" if is_chat(request) else "/completions"
         data = json.dumps(request_body(request, self.version)).encode()
@@ -64,10 +88,8 @@ class UpstreamEngine:
 
 
 def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEngine:
-    """The engine of an upstream, with the API key in the environment variable `settings.key_env`.
-
-    Raises ConfigError when that variable holds no key, or the url more than an address.
-    """
+    """The engine of an upstream, with the API key in the environment variable `settings.key_env`. Raises
+    ConfigError when that variable holds no key, or the url more than an address."""
     if settings.key_env is None:
         return UpstreamEngine(settings)
     key = environ.get(settings.key_env, "").strip()
@@ -79,3 +101,259 @@ def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEng
             f"export {settings.key_env}=…, or leave key_env out",
         )
     return UpstreamEngine(settings, key)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRefusal:
+    """Why there is no answer, and the least seconds to wait before a retry; None: a retry is not safe."""
+
+    fault: EscultorError
+    wait_s: float | None = None
+
+
+class ConnectionPool:
+    """At most `limit` connections, each with a transport of its own. A transport's own pool examines every
+    connection for every request; here it holds one."""
+
+    def __init__(self, limit: int):
+        self._limit, self._free = limit, asyncio.Semaphore(limit)
+        self._context = httpx2.create_ssl_context()
+        self._all: set[httpx2.AsyncHTTPTransport] = set()
+        self._idle: deque[tuple[float, httpx2.AsyncHTTPTransport]] = deque()  # (idle since, …), latest last
+
+    async def acquire(self, timeout_s: float) -> httpx2.AsyncHTTPTransport:
+        """A connection for one user. Raises Overloaded where none becomes free in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._free.acquire()
+        except TimeoutError as error:
+            got = f"{self._limit} requests to it are under way"
+            raise Overloaded("no connection to the upstream is free", got, None, "ask later") from error
+        expired = []
+        while self._idle and self._idle[0][0] < time.monotonic() - KEEP_ALIVE_S:
+            expired.append(self._idle.popleft()[1])
+        transport = self._idle.pop()[1] if self._idle else self._open()
+        for old in expired:
+            self._all.discard(old)
+            await old.aclose()
+        return transport
+
+    def release(self, transport: httpx2.AsyncHTTPTransport) -> None:
+        """Return a connection; it is still open if its last response was read to the end."""
+        self._idle.append((time.monotonic(), transport))
+        self._free.release()
+
+    async def close(self) -> None:
+        for transport in self._all:
+            await transport.aclose()
+
+    def _open(self) -> httpx2.AsyncHTTPTransport:
+        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
+        transport = httpx2.AsyncHTTPTransport(verify=self._context, limits=limits)
+        self._all.add(transport)
+        return transport
+
+
+class UpstreamHttp:
+    """HTTP requests to one upstream. Belongs to the event loop that uses it first."""
+
+    def __init__(self, settings: Upstream, key: str | None, backoff_s: float = BACKOFF_S):
+        self.settings, self._key, self._backoff_s, self._closed = settings, key, backoff_s, False
+        self._base, self._urls = _parse_url(settings.url), {}
+        self._pool = ConnectionPool(settings.max_connections)
+        self._headers = {
+            "Host": self._base.netloc.decode("ascii"),
+            "User-Agent": "escultor",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+        }
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._pool.close()
+
+    async def post(self, path: str, data: bytes, streamed: bool, deadline: float) -> ResponseBody:
+        """The body of a successful response of the requested content type, after as many attempts as needed.
+        `deadline` is a time of the event loop. Raises InputError, Overloaded or UpstreamFault."""
+        loop, attempt = asyncio.get_running_loop(), 0
+        request = self._request(path, data, streamed)
+        while True:
+            self.check_open()
+            result = await self._attempt(request, streamed, deadline)
+            if isinstance(result, ResponseBody):
+                return result
+            if result.wait_s is None or attempt == self.settings.retries:
+                raise result.fault
+            pause = max(result.wait_s, min(self._backoff_s * 2**attempt, MAX_BACKOFF_S))
+            pause *= 1 + random.random() / 2  # so that refused requests do not return all at once
+            if loop.time() + pause >= deadline:
+                raise result.fault
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    async def _attempt(
+        self, request: httpx2.Request, streamed: bool, deadline: float
+    ) -> ResponseBody | UpstreamRefusal:
+        transport = await self._pool.acquire(self.settings.connect_timeout_s)
+        body: ResponseBody | None = None
+        try:
+            async with self.time_limits(deadline):
+                response = await transport.handle_async_request(request)
+            if response.status_code != 200:
+                return await self._refusal(response, deadline)
+            if (got := _unexpected_type(response, streamed)) is not None:
+                await response.aclose()
+                return UpstreamRefusal(UpstreamFault("the upstream answered with another content type", got))
+            body = ResponseBody(self, response, deadline, lambda: self._pool.release(transport))
+            return body
+        except httpx2.TransportError as error:
+            # Nothing of an answer has come: a retry costs at most what the upstream had computed.
+            return UpstreamRefusal(UpstreamFault("the upstream cannot be reached", _describe(error)), 0.0)
+        finally:
+            if body is None:
+                self._pool.release(transport)
+
+    @asynccontextmanager
+    async def time_limits(self, deadline: float) -> AsyncIterator[None]:
+        """Turns the end of the time for an answer, or for its next byte, into UpstreamFault, and any error of
+        the transport after `close` into EngineFault."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError:
+            got = f"{self.settings.deadline_s:g} s, retries included"
+            raise UpstreamFault("the upstream took too long", got) from None
+        except httpx2.ReadTimeout as error:
+            got = f"{self.settings.idle_timeout_s:g} s without a byte"
+            raise UpstreamFault("the upstream fell silent", got) from error
+        except httpx2.TransportError:
+            self.check_open()
+            raise
+
+    def _request(self, path: str, data: bytes, streamed: bool) -> httpx2.Request:
+        if path not in self._urls:  # parsed once
+            self._urls[path] = self._base.copy_with(path=self._base.path.rstrip("/") + path)
+        connect_s, idle_s = self.settings.connect_timeout_s, self.settings.idle_timeout_s
+        timeout = {"connect": connect_s, "write": idle_s, "read": idle_s if streamed else None}
+        return httpx2.Request(
+            "POST",
+            self._urls[path],
+            headers=self._headers,
+            content=data,
+            extensions={"timeout": timeout},
+        )
+
+    async def _refusal(self, response: httpx2.Response, deadline: float) -> UpstreamRefusal:
+        """The meaning of a status other than 200."""
+        status, after_s = response.status_code, _retry_after_s(response.headers)
+        message = error_message(await self._error_body(response, deadline))
+        # Should the upstream repeat our key, nobody else sees it.
+        message = message.replace(self._key, "…") if self._key else message
+        got = f"{status}: {message}" if message else str(status)
+        if status == 429:
+            remedy = "ask again later" if after_s is None else f"ask again in {after_s:.0f} s"
+            return UpstreamRefusal(Overloaded("the upstream has no capacity", got, None, remedy), after_s)
+        if status in CALLER_STATUSES:
+            return UpstreamRefusal(InputError("the model's server refuses the request", got))
+        fault = UpstreamFault("the upstream does not answer", got, None, REMEDIES.get(status))
+        return UpstreamRefusal(fault, (after_s or 0.0) if status in RETRIED_STATUSES else None)
+
+    async def _error_body(self, response: httpx2.Response, deadline: float) -> bytes:
+        """The first bytes of an error's body; failures to read it are ignored, since the status is known."""
+        data = b""
+        soon = asyncio.get_running_loop().time() + self.settings.connect_timeout_s
+        with suppress(TimeoutError, httpx2.TransportError):
+            async with asyncio.timeout_at(min(deadline, soon)):
+                async for chunk in response.aiter_raw():
+                    data += chunk
+                    if len(data) >= ERROR_LIMIT:
+                        break
+        await response.aclose()
+        return data[:ERROR_LIMIT]
+
+    def check_open(self) -> None:
+        """Raises EngineFault after `close`."""
+        if self._closed:
+            raise EngineFault("the engine was closed", self.settings.model, None, "ask again")
+
+
+class ResponseBody:
+    """The bytes of a response, within limits of time and size. Close it when done."""
+
+    def __init__(
+        self, http: UpstreamHttp, response: httpx2.Response, deadline: float, release: Callable[[], None]
+    ):
+        self._http, self._response, self._deadline, self._release = http, response, deadline, release
+        self._chunks: AsyncGenerator[bytes] = response.aiter_raw()
+        self._size = 0
+
+    async def read(self, may_break_off: bool = False) -> bytes | None:
+        """The next bytes; None at the end, also where it breaks off and may. Raises UpstreamFault."""
+        try:
+            async with self._http.time_limits(self._deadline):
+                data = await anext(self._chunks, None)
+        except httpx2.TransportError as error:
+            if may_break_off:
+                return None
+            raise UpstreamFault("the upstream's answer broke off", _describe(error)) from error
+        self._size += len(data or b"")
+        if self._size > BODY_LIMIT:
+            got = f"{self._size:,} bytes"
+            raise UpstreamFault("the upstream's answer has no end", got, f"{BODY_LIMIT:,}")
+        return data
+
+    async def drain(self) -> None:
+        """Read what follows the last event: a connection can be used again when all was read."""
+        with suppress(TimeoutError, httpx2.TransportError):
+            async with asyncio.timeout(DRAIN_S):
+                async for _ in self._chunks:
+                    pass
+
+    async def close(self) -> None:
+        """Close the connection unless all was read; this ends the upstream's work."""
+        try:
+            await self._chunks.aclose()
+            await self._response.aclose()
+        finally:
+            self._release()
+
+
+def _unexpected_type(response: httpx2.Response, streamed: bool) -> str | None:
+    """The content type and encoding, where they are not the requested ones."""
+    expected = "text/event-stream" if streamed else "application/json"
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    if content_type == expected and encoding == "identity":
+        return None
+    return f"{content_type[:100] or 'no content type'} ({encoding[:100]}) instead of {expected}"
+
+
+def _parse_url(url: str) -> httpx2.URL:
+    """The address all requests go to. Errors do not repeat the url: it may hold a password."""
+    example = "such as http://127.0.0.1:8000/v1"
+    try:
+        base = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ConfigError("upstream.url cannot be read", error, example) from None
+    if base.userinfo or base.query or base.fragment or not base.host:
+        got = "a user or password, a query, a fragment, or no host"
+        remedy = "give a key through upstream.key_env"
+        raise ConfigError("upstream.url is not an address alone", got, example, remedy)
+    return base
+
+
+def _retry_after_s(headers: httpx2.Headers) -> float | None:
+    """The seconds of a Retry-After header, a number or a date; None where it is neither."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _describe(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -106,7 +106,8 @@ def request_body(request: GenerationRequest, model: str) -> dict[str, Any]:
         "seed": sampling.seed,
     }
     if chat:
-        body["messages"] = [{"role": m.role.value, "content": m.content} for m in _messages(request)]
+        messages = [m for m in request.prompt if isinstance(m, Message)]
+        body["messages"] = [{"role": m.role.value, "content": m.content} for m in messages]
     else:
         body["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
     if request.echo:
@@ -142,11 +143,9 @@ class ReplyParser:
         return self._finish is not None
 
     def feed(self, payload: bytes) -> list[EngineEvent]:
-        """The events of one payload of a stream, or of the whole body of an unstreamed reply.
-
-        Raises UpstreamFault for a malformed payload, InputError where log-probabilities were requested and
-        the upstream begins to answer without them.
-        """
+        """The events of one payload of a stream, or of the whole body of an unstreamed reply. Raises
+        UpstreamFault for a malformed payload, InputError where log-probabilities were requested and the
+        upstream begins to answer without them."""
         if payload.strip() == DONE:
             self.done = True
             return []
@@ -210,11 +209,9 @@ class ReplyParser:
         return [Delta(text, logprobs)] if text or logprobs else []
 
     def _scored_prompt(self, choice: TextReplyChoice) -> list[EngineEvent]:
-        """The prompt's own tokens, then those of the answer: the upstream sends both in one list.
-
-        Which tokens are the prompt's follows from the upstream's count of completion tokens,
-        else from the text offsets, else from the prompt's length.
-        """
+        """The prompt's own tokens, then those of the answer: the upstream sends both in one list. Which
+        tokens are the prompt's follows from the upstream's count of completion tokens, else from the text
+        offsets, else from the prompt's length."""
         prompt, tokens = self._request.prompt, text_logprobs(choice.logprobs)
         if isinstance(prompt, str) and not choice.text.startswith(prompt):
             raise InputError("this model's server does not echo prompts", remedy="ask without echo")
@@ -234,17 +231,9 @@ class ReplyParser:
 
     def _estimated_usage(self) -> Usage:
         prompt = self._request.prompt
-        if isinstance(prompt, str):
-            n_prompt = _estimated_tokens([prompt])
-        elif is_chat(self._request):
-            n_prompt = _estimated_tokens(m.content for m in _messages(self._request))
-        else:
-            n_prompt = len(prompt)
+        texts = [prompt] if isinstance(prompt, str) else [m.content for m in prompt if isinstance(m, Message)]
+        n_prompt = _estimated_tokens(texts) if texts else len(prompt)
         return Usage(n_prompt, self._n_logprobs or _estimated_tokens(self._pieces), estimated=True)
-
-
-def _messages(request: GenerationRequest) -> list[Message]:
-    return [m for m in request.prompt if isinstance(m, Message)]
 
 
 def _estimated_tokens(texts: Iterable[str]) -> int:
