@@ -45,64 +45,6 @@ REMEDIES = {
 } | dict.fromkeys(range(300, 400), "give the address it points to as upstream.url")
 
 
-class UpstreamEngine:
-    """One model of one upstream. Belongs to the event loop that uses it first."""
-
-    problem = None  # whether the upstream answers is known only by asking it
-
-    def __init__(self, settings: Upstream, key: str | None = None, backoff_s: float = BACKOFF_S):
-        """Raises ConfigError for a url with more than an address."""
-        self._http, self.version = UpstreamHttp(settings, key, backoff_s), settings.model
-
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        """The events of one answer. Closing the iterator closes the connection, which ends the work. Raises
-        InputError where the upstream blames the request, Overloaded where it has no capacity or no connection
-        is free, UpstreamFault where it fails, hangs or sends a malformed reply."""
-        deadline = asyncio.get_running_loop().time() + self._http.settings.deadline_s
-        path = "/chat/completions" if is_chat(request) else "/completions"
-        data = json.dumps(request_body(request, self.version)).encode()
-        body = await self._http.post(path, data, is_streamed(request), deadline)
-        reply, sse = ReplyParser(request), SseParser()
-        try:
-            if not is_streamed(request):
-                parts = []
-                while (data := await body.read()) is not None:
-                    parts.append(data)
-                for event in (*reply.feed(b"".join(parts)), reply.end()):
-                    yield event
-                return
-            # A stream whose answer is complete may end in any way.
-            while not reply.done and (data := await body.read(reply.is_complete)) is not None:
-                for payload in sse.feed(data):
-                    for event in reply.feed(payload):
-                        yield event
-            if reply.done:
-                await body.drain()
-            yield reply.end()
-        finally:
-            await body.close()
-
-    async def close(self) -> None:
-        """Close all connections; answers under way end in an EngineFault."""
-        await self._http.close()
-
-
-def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEngine:
-    """The engine of an upstream, with the API key in the environment variable `settings.key_env`. Raises
-    ConfigError when that variable holds no key, or the url more than an address."""
-    if settings.key_env is None:
-        return UpstreamEngine(settings)
-    key = environ.get(settings.key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(
-            "upstream.key_env names an environment variable that holds no key",
-            settings.key_env,
-            "a variable whose value is one line of ASCII",
-            f"export {settings.key_env}=…, or leave key_env out",
-        )
-    return UpstreamEngine(settings, key)
-
-
 @dataclass(frozen=True, slots=True)
 class UpstreamRefusal:
     """Why there is no answer, and the least seconds to wait before a retry; None: a retry is not safe."""
@@ -154,11 +96,15 @@ class ConnectionPool:
         return transport
 
 
-class UpstreamHttp:
-    """HTTP requests to one upstream. Belongs to the event loop that uses it first."""
+class UpstreamEngine:
+    """One model of one upstream. Belongs to the event loop that uses it first."""
 
-    def __init__(self, settings: Upstream, key: str | None, backoff_s: float = BACKOFF_S):
-        self.settings, self._key, self._backoff_s, self._closed = settings, key, backoff_s, False
+    problem = None  # whether the upstream answers is known only by asking it
+
+    def __init__(self, settings: Upstream, key: str | None = None, backoff_s: float = BACKOFF_S):
+        """Raises ConfigError for a url with more than an address."""
+        self.settings, self.version = settings, settings.model
+        self._key, self._backoff_s, self._closed = key, backoff_s, False
         self._base, self._urls = _parse_url(settings.url), {}
         self._pool = ConnectionPool(settings.max_connections)
         self._headers = {
@@ -170,17 +116,46 @@ class UpstreamHttp:
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"
 
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
+        """The events of one answer. Closing the iterator closes the connection, which ends the work. Raises
+        InputError where the upstream blames the request, Overloaded where it has no capacity or no connection
+        is free, UpstreamFault where it fails, hangs or sends a malformed reply."""
+        deadline = asyncio.get_running_loop().time() + self.settings.deadline_s
+        path = "/chat/completions" if is_chat(request) else "/completions"
+        data = json.dumps(request_body(request, self.version)).encode()
+        body = await self._post(path, data, is_streamed(request), deadline)
+        reply, sse = ReplyParser(request), SseParser()
+        try:
+            if not is_streamed(request):
+                parts = []
+                while (data := await body.read()) is not None:
+                    parts.append(data)
+                for event in (*reply.feed(b"".join(parts)), reply.end()):
+                    yield event
+                return
+            # A stream whose answer is complete may end in any way.
+            while not reply.done and (data := await body.read(reply.is_complete)) is not None:
+                for payload in sse.feed(data):
+                    for event in reply.feed(payload):
+                        yield event
+            if reply.done:
+                await body.drain()
+            yield reply.end()
+        finally:
+            await body.close()
+
     async def close(self) -> None:
+        """Close all connections; answers under way end in an EngineFault."""
         self._closed = True
         await self._pool.close()
 
-    async def post(self, path: str, data: bytes, streamed: bool, deadline: float) -> ResponseBody:
+    async def _post(self, path: str, data: bytes, streamed: bool, deadline: float) -> ResponseBody:
         """The body of a successful response of the requested content type, after as many attempts as needed.
         `deadline` is a time of the event loop. Raises InputError, Overloaded or UpstreamFault."""
         loop, attempt = asyncio.get_running_loop(), 0
         request = self._request(path, data, streamed)
         while True:
-            self.check_open()
+            self._check_open()
             result = await self._attempt(request, streamed, deadline)
             if isinstance(result, ResponseBody):
                 return result
@@ -229,7 +204,7 @@ class UpstreamHttp:
             got = f"{self.settings.idle_timeout_s:g} s without a byte"
             raise UpstreamFault("the upstream fell silent", got) from error
         except httpx2.TransportError:
-            self.check_open()
+            self._check_open()
             raise
 
     def _request(self, path: str, data: bytes, streamed: bool) -> httpx2.Request:
@@ -273,26 +248,42 @@ class UpstreamHttp:
         await response.aclose()
         return data[:ERROR_LIMIT]
 
-    def check_open(self) -> None:
+    def _check_open(self) -> None:
         """Raises EngineFault after `close`."""
         if self._closed:
             raise EngineFault("the engine was closed", self.settings.model, None, "ask again")
+
+
+def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEngine:
+    """The engine of an upstream, with the API key in the environment variable `settings.key_env`. Raises
+    ConfigError when that variable holds no key, or the url more than an address."""
+    if settings.key_env is None:
+        return UpstreamEngine(settings)
+    key = environ.get(settings.key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(
+            "upstream.key_env names an environment variable that holds no key",
+            settings.key_env,
+            "a variable whose value is one line of ASCII",
+            f"export {settings.key_env}=…, or leave key_env out",
+        )
+    return UpstreamEngine(settings, key)
 
 
 class ResponseBody:
     """The bytes of a response, within limits of time and size. Close it when done."""
 
     def __init__(
-        self, http: UpstreamHttp, response: httpx2.Response, deadline: float, release: Callable[[], None]
+        self, engine: UpstreamEngine, response: httpx2.Response, deadline: float, release: Callable[[], None]
     ):
-        self._http, self._response, self._deadline, self._release = http, response, deadline, release
+        self._engine, self._response, self._deadline, self._release = engine, response, deadline, release
         self._chunks: AsyncGenerator[bytes] = response.aiter_raw()
         self._size = 0
 
     async def read(self, may_break_off: bool = False) -> bytes | None:
         """The next bytes; None at the end, also where it breaks off and may. Raises UpstreamFault."""
         try:
-            async with self._http.time_limits(self._deadline):
+            async with self._engine.time_limits(self._deadline):
                 data = await anext(self._chunks, None)
         except httpx2.TransportError as error:
             if may_break_off:
