@@ -102,7 +102,7 @@ def test_several_processes_make_what_one_does(tmp_path, monkeypatch):
         alone = convert(one, SETTINGS, SelectionQuery(NOW))
         monkeypatch.setattr(raw_log, "MIN_PARALLEL", 0)
         monkeypatch.setattr(index, "ENTRIES_PER_READ", 40)
-        monkeypatch.setattr(index_tables, "ANSWERS_PER_READ", 10)
+        monkeypatch.setattr(raw_log, "ANSWERS_PER_READ", 10)
         monkeypatch.setattr(drafting, "PROMPTS_PER_SPAN", 10)
         together = convert(several, SETTINGS, SelectionQuery(NOW))
     assert (together.blobs, together.card) == (alone.blobs, alone.card)
