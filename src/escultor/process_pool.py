@@ -20,6 +20,11 @@ R = TypeVar("R")
 _SHARED: list[Any] = []  # in a worker: the value passed to every task
 
 
+def usable_cpus() -> int:
+    """The number of CPUs that this process may use; where the system does not tell, of all CPUs."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _start_worker(shared: Any) -> None:
     _SHARED[:] = [shared]
     gc.freeze()  # imported objects stay alive: the collector need not scan them
@@ -44,7 +49,7 @@ class ProcessPool:
     processes, which are safe with threads in this one."""
 
     def __init__(self, workers: int, shared: Any):
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or usable_cpus()
         self._shared = shared
         self._pool: ProcessPoolExecutor | None = None
 

@@ -15,6 +15,7 @@ from typing import Literal
 from escultor.cli.lookup import log_file, store_root
 from escultor.cli.output import CommandResult, Shell
 from escultor.errors import EscultorError
+from escultor.process_pool import usable_cpus
 
 GIGABYTE = 1e9
 DISK_WARN, DISK_FAIL = 5 * GIGABYTE, 0.5 * GIGABYTE
@@ -100,7 +101,7 @@ def _torch(shell: Shell) -> Check:
 def _threads(shell: Shell) -> Check:
     import torch
 
-    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    threads, cores = torch.get_num_threads(), usable_cpus()
     found = f"{threads} of {cores} usable cores"
     if threads > cores:
         return Check("threads", "warn", found, f"set OMP_NUM_THREADS={cores}; more threads than cores wait")

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 PANEL = "Several processes"
 _OWN = ("--launch", "--nproc")  # of the launch, not of the command that it starts
 _LAUNCHED = "ESCULTOR_LAUNCHED"  # in the environment of processes that `launch` started
-_KILLED = (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)  # not by torchrun's own SIGTERM
+_SIGNALS = (
+    "SIGKILL",
+    "SIGSEGV",
+    "SIGBUS",
+    "SIGABRT",
+)  # not torchrun's own SIGTERM; Windows lacks two of them
+_KILLED = tuple(-getattr(signal, name) for name in _SIGNALS if hasattr(signal, name))
 
 
 @dataclass(frozen=True, slots=True)

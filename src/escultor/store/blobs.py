@@ -103,7 +103,7 @@ class Blobs:
             hash = _identity(entries)
             manifest = {"files": [asdict(entry) for entry in entries]}
             files.write_file(draft / MANIFEST, [json.dumps(manifest, indent=1).encode()])
-            files.sync_folder(draft)
+            files.sync(draft)
             self._rename(draft, self._tree(hash))
         self.tree(hash)  # an existing copy may be damaged
         return hash
@@ -160,7 +160,7 @@ class Blobs:
             hash, size = files.copy_file(source, path)
             yield Entry(name, hash, size)
         for path in folders:
-            files.sync_folder(path)
+            files.sync(path)
 
     def _rename(self, draft: Path, path: Path) -> None:
         """Rename into place and sync the new name. A folder that exists already stays."""
@@ -171,7 +171,7 @@ class Blobs:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         for folder in (path.parent, path.parent.parent, self.root):
-            files.sync_folder(folder)
+            files.sync(folder)
 
     def _manifest(self, hash: str) -> list[Entry]:
         path = self._tree(hash) / MANIFEST

@@ -51,8 +51,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
         try:
             yield draft
-            with draft.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(draft)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
@@ -112,11 +111,12 @@ def copy_file(source: Path, target: Path) -> tuple[str, int]:
         return write_file(target, iter(lambda: reader.read(CHUNK_BYTES), b""))
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder durable. Windows cannot sync a folder: nothing is done there."""
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, durable. Skipped on Windows, which can sync neither
+    folders nor files that are not open for writing."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

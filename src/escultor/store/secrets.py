@@ -23,7 +23,7 @@ def secret(root: Path, name: str) -> bytes:
             _create(path)
         with path.open("rb") as file:
             mode, key = os.fstat(file.fileno()).st_mode, file.read(SIZE + 1)
-    if mode & _OTHERS:
+    if mode & _OTHERS and os.name != "nt":  # Windows has no such modes
         remedy = f"chmod 600 {path}, and consider who may have read it"
         raise StoreError(f"others may read the secret {path}", f"mode {mode & 0o777:o}", "mode 600", remedy)
     if len(key) != SIZE:
@@ -45,6 +45,6 @@ def _create(path: Path) -> None:
             os.link(draft, path)
         except FileExistsError:
             return
-        files.sync_folder(path.parent)
+        files.sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)

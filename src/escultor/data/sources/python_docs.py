@@ -21,6 +21,7 @@ from pathlib import Path
 
 from escultor.errors import DataError
 from escultor.ids import hash_bytes, hash_value
+from escultor.process_pool import usable_cpus
 
 RULES = "python-docs/1"  # part of the key of the cache: change it with the rules below
 MIN_CHARS = 20
@@ -77,7 +78,7 @@ def mine(
     """
     roots = package_roots() if roots is None else roots
     jobs = [(name, str(path), str(cache) if cache else None) for name, path in roots]
-    workers = workers or min(len(os.sched_getaffinity(0)), 16)
+    workers = workers or min(usable_cpus(), 16)
     if workers > 1 and len(jobs) > 1:
         with ProcessPoolExecutor(workers) as pool:
             rows_of_packages = list(pool.map(_mine_package, jobs, chunksize=1))

@@ -137,7 +137,7 @@ class Recovery:
 def _is_gone(owner: str, own: str) -> bool:
     """Whether a process has ended, as far as this machine can know."""
     host, number, _ = owner.split("/", 2)
-    if host != own.split("/", 2)[0] or owner == own:
+    if host != own.split("/", 2)[0] or owner == own or os.name == "nt":  # there `os.kill` would interrupt it
         return False
     if int(number) == os.getpid():
         return True  # the process that had this number before has ended: it is ours now
