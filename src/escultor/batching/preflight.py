@@ -71,8 +71,7 @@ class Preflight:
     first: tuple[ShownRow, ...]
 
     def raise_faults(self, documents: bool) -> None:
-        """Raise ModelError or DataError for what would make the run wrong. Windows of `documents` need not
-        end a turn."""
+        """Raise ModelError or DataError for what would make the run wrong. `documents` need not end a turn."""
         for fault in self._faults(documents):
             raise fault
 
@@ -119,9 +118,7 @@ def preflight(
         unended=tuple(seen.unended[:NAMED]),
         duplicates=len(rows) - len(seen.contents),
         lengths=_lengths(np.asarray(seen.lengths)),
-        vocabulary=Vocabulary(
-            len(chat.tokenizer), model.get_input_embeddings().weight.shape[0], seen.largest
-        ),
+        vocabulary=Vocabulary(len(chat.tokenizer), len(model.get_input_embeddings().weight), seen.largest),
         warnings=(*_warnings(seen, counts, documents), *_disagreements(seen, model)),
         cost=cost,
         first=tuple(_shown(row, chat) for row in rows[:show]),
@@ -158,13 +155,11 @@ class _Tally:
             self.unended.append(row.id)
         if any(self._writes_end(ids) for _, ids in row.labelled_parts):
             self.written_end.append(row.id)
-        if self.begin is not None and any(self._begins(*part) > 1 for part in row.labelled_parts):
+        begins = [sum(int((ids == self.begin).sum()) for ids in part) for part in row.labelled_parts]
+        if self.begin is not None and max(begins) > 1:
             self.begun_twice.append(row.id)
         if self.unknown_id is not None:
             self.unknown += sum(int((ids == self.unknown_id).sum()) for ids in parts)
-
-    def _begins(self, context: Ids, labelled: Ids) -> int:
-        return int((context == self.begin).sum() + (labelled == self.begin).sum())
 
     def _writes_end(self, labelled: Ids) -> bool:
         """Whether the labelled tokens spell the end of a turn as text before they end it."""
@@ -180,12 +175,10 @@ def _warnings(seen: _Tally, counts: Mapping[str, int], documents: bool) -> Itera
     if more := len(seen.lengths) - len(seen.contents):
         yield f"{more:,} rows repeat an earlier one token for token; they are kept"
     mark = " or ".join(f"`{mark}`" for mark in seen.marks)
+    spelt = f"spell {mark} as text before they end: remove it from the data, or it is learnt"
     for ids, what in (
         ([] if documents else seen.unended, "do not end the turn within their labelled tokens"),
-        (
-            seen.written_end,
-            f"spell {mark} as text before they end: remove it from the data, or it is learnt",
-        ),
+        (seen.written_end, spelt),
         (seen.begun_twice, "contain the token that begins a text more than once"),
     ):
         if ids:

@@ -64,9 +64,8 @@ class ReferenceLogp:
 
     def get_branches(self, rows: Sequence[BranchedRow]) -> tuple[Tensor, Tensor]:
         """Log-probs of the first branches of all rows, and of their second branches; see `get`."""
-        sides = [
-            np.split(logp, [len(row.branches[0])]) for row, logp in zip(rows, self._by_row(rows), strict=True)
-        ]
+        logps = zip(rows, self._by_row(rows), strict=True)
+        sides = [np.split(logp, [len(row.branches[0])]) for row, logp in logps]
         first, second = (torch.from_numpy(np.concatenate(side)) for side in zip(*sides, strict=True))
         return first, second
 
@@ -95,7 +94,7 @@ class ReferenceLogp:
         with precision(self.dtype, device.type):
             logp = logp_at_labels(self.model, to_device(branch_pack(rows), device)).float().cpu().numpy()
         self.model.train(training)
-        parts = np.split(logp, np.cumsum([label_count(row) for row in rows])[:-1])
+        parts = np.split(logp, np.cumsum([row.label_count for row in rows])[:-1])
         computed = {row.key: part.astype("<f4") for row, part in zip(rows, parts, strict=True)}
         self.add(computed)
         self.computed += len(computed)
@@ -121,19 +120,17 @@ class ReferenceLogp:
             self.file.execute("commit")
 
     def _read(self, rows: Iterable[BranchedRow]) -> dict[str, np.ndarray]:
-        sizes = {row.key: 4 * label_count(row) for row in rows}
-        query = "select row, value from logp where reference = ? and row in ({})".format(
-            ",".join("?" * len(sizes))
-        )
+        sizes = {row.key: 4 * row.label_count for row in rows}
+        marks = ",".join("?" * len(sizes))
+        query = f"select row, value from logp where reference = ? and row in ({marks})"
         with self._explained():
             stored = self.file.execute(query, (self.reference, *sizes)).fetchall()
         return {key: np.frombuffer(value, "<f4") for key, value in stored if len(value) == sizes[key]}
 
     def _evict(self) -> None:
         """Delete the rows of other references, the oldest first, while the file exceeds MAX_BYTES."""
-        (size,) = self.file.execute(
-            "select page_count * page_size from pragma_page_count(), pragma_page_size()"
-        ).fetchone()
+        query = "select page_count * page_size from pragma_page_count(), pragma_page_size()"
+        (size,) = self.file.execute(query).fetchone()
         if size <= MAX_BYTES:
             return
         others = self.file.execute("select id from reference where id <> ? order by used", (self.reference,))
@@ -155,8 +152,3 @@ class ReferenceLogp:
             what = f"the reference's log-probs cannot be stored in {self.path}"
             remedy = "free disk space, or delete the file: they are computed again"
             raise StoreError(what, error, remedy=remedy) from error
-
-
-def label_count(row: BranchedRow) -> int:
-    """The number of labelled tokens of a row."""
-    return sum(len(branch) for branch in row.branches)

@@ -62,7 +62,12 @@ class BranchedRow:
 
     @property
     def length(self) -> int:
-        return len(self.prompt) + sum(map(len, self.branches))
+        return len(self.prompt) + self.label_count
+
+    @property
+    def label_count(self) -> int:
+        """The number of labelled tokens: those of all branches."""
+        return sum(map(len, self.branches))
 
     @property
     def key(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,9 @@ def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
         parsed: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError("an override's value is not YAML", repr(text)) from error
-    if isinstance(parsed, str) and _is_number(parsed):
-        parsed = float(parsed)  # YAML 1.1 reads 1e-5 as text
+    if isinstance(parsed, str):
+        with suppress(ValueError):
+            parsed = float(parsed)  # YAML 1.1 reads 1e-5 as text
     nested: dict[str, Any] = {keys[-1]: parsed}
     for key in reversed(keys[:-1]):
         nested = {key: nested}
@@ -132,14 +134,6 @@ def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
             raise ConfigError("an override goes below a plain value", repr(text), "section.key=value")
     if last in updated:  # absent: the key no longer exists
         section[last] = updated[last]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _problems(error: ValidationError) -> list[str]:
@@ -188,7 +182,4 @@ def with_steps(config: Config, path: Path) -> Config:
                 merge = isinstance(known, dict) and isinstance(values, dict)
                 curation[name] = dict(known or {}, **values) if merge else values
     aliases.warn(str(path), notes)
-    try:
-        return Config.model_validate(config.model_dump(mode="json") | {"curation": curation})
-    except ValidationError as error:
-        raise ConfigError("\n".join([f"{path} cannot be used:", *_problems(error)])) from error
+    return _validated(config.model_dump(mode="json") | {"curation": curation}, str(path))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
-from sqlalchemy import Engine, Row, Select, func, select, text
+from sqlalchemy import Engine, Select, func, select, text
 from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
@@ -240,7 +240,7 @@ class Log:
 
     def _pages(
         self, query: Select[Any, Any], after: int, limit: int | None, page: int
-    ) -> Iterator[Sequence[Row[Any]]]:
+    ) -> Iterator[Sequence[Any]]:
         """The rows of a query behind number `after`, at most `page` at a time and `limit` in all."""
         while limit is None or limit > 0:
             size = page if limit is None else min(page, limit)

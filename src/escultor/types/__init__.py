@@ -6,8 +6,6 @@ ids are made by `escultor.ids`. Validation happens at the borders (files, HTTP, 
 
 from __future__ import annotations
 
-from escultor.types.access import KeyCreated, KeyEvent, KeyRevoked, Scope
-from escultor.types.erasure import Erasure
 from escultor.types.evaluation import (
     Comparison,
     Effect,
@@ -41,11 +39,27 @@ from escultor.types.interactions import (
     FinishReason,
     Interaction,
     Lineage,
+    Message,
+    Messages,
     PendingInteraction,
     Relation,
+    Role,
+    Sampling,
+    Usage,
 )
-from escultor.types.messages import Message, Messages, Role, Sampling, Usage
-from escultor.types.operations import Alert, Deployment, Estimate, Health, Plan, Step
+from escultor.types.operations import (
+    Alert,
+    Deployment,
+    Erasure,
+    Estimate,
+    Health,
+    KeyCreated,
+    KeyEvent,
+    KeyRevoked,
+    Plan,
+    Scope,
+    Step,
+)
 from escultor.types.training import (
     Checkpoint,
     DatasetVersion,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from escultor.types.messages import Messages, Sampling
+from escultor.types.interactions import Messages, Sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Deployments, their health, alerts, plans and steps of a cycle."""
+"""Deployments, monitoring, steps of a cycle, API keys of the gateway and erasures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 
@@ -72,3 +73,46 @@ class Step:
     name: str
     seconds: float
     result: dict[str, object]
+
+
+class Scope(StrEnum):
+    INFER = "infer"  # request completions
+    FEEDBACK = "feedback"  # send feedback
+    READ = "read"  # read the records
+    ADMIN = "admin"  # all of these, imports and erasure
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreated:
+    """A key of the gateway, of which only the digest is stored. Writer: `escultor keys`."""
+
+    id: str
+    time: float
+    name: str
+    scopes: tuple[Scope, ...]
+    digest: str  # SHA-256 of the key, which is 256 random bits
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    """The end of a key. Writer: `escultor keys`."""
+
+    id: str
+    time: float
+    key: str
+
+
+KeyEvent = KeyCreated | KeyRevoked
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """The trace of an erasure: whose records, who requested it, when, how many. Writer: the store. Only
+    hashes of the erased ids are kept, so that the records cannot be appended again and what was trained on
+    them can be found."""
+
+    id: str
+    time: float
+    subject: str  # salted hash of the person; empty where retention had expired at `time`
+    by: str  # who requested it, or `retention`
+    counts: dict[str, int]  # removed records, by kind

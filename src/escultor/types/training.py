@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from escultor.types.interactions import Consent
-from escultor.types.messages import Messages
+from escultor.types.interactions import Consent, Messages
 
 RowKind = Literal["document", "example", "pair", "unpaired"]  # of the rows of a dataset
 
