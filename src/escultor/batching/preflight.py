@@ -71,7 +71,7 @@ class Preflight:
     first: tuple[ShownRow, ...]
 
     def raise_faults(self, documents: bool) -> None:
-        """Raise ModelError or DataError for what would make the run wrong. `documents` need not end a turn."""
+        """Raise ModelError or DataError for what makes the run wrong. `documents` need not end a turn."""
         for fault in self._faults(documents):
             raise fault
 
@@ -155,9 +155,10 @@ class _Tally:
             self.unended.append(row.id)
         if any(self._writes_end(ids) for _, ids in row.labelled_parts):
             self.written_end.append(row.id)
-        begins = [sum(int((ids == self.begin).sum()) for ids in part) for part in row.labelled_parts]
-        if self.begin is not None and max(begins) > 1:
-            self.begun_twice.append(row.id)
+        if self.begin is not None:
+            begins = [sum(int((ids == self.begin).sum()) for ids in part) for part in row.labelled_parts]
+            if max(begins) > 1:
+                self.begun_twice.append(row.id)
         if self.unknown_id is not None:
             self.unknown += sum(int((ids == self.unknown_id).sum()) for ids in parts)
 
