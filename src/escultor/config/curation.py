@@ -6,15 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from escultor.config.section import (
-    Count,
-    Natural,
-    Positive,
-    PositiveShare,
-    Section,
-    Share,
-    setting,
-)
+from escultor.config.section import Count, Natural, Positive, PositiveShare, Section, Share, setting
 
 ORDER = (
     "exact",

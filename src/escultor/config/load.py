@@ -14,10 +14,7 @@ from escultor.config import aliases
 from escultor.config.curation import Curation
 from escultor.config.evaluation import Canary, Evaluation, Gate
 from escultor.config.feedback import FeedbackRules
-from escultor.config.section import (
-    Section,
-    setting,
-)
+from escultor.config.section import Section, setting
 from escultor.config.serving import Monitor, Serve
 from escultor.config.training import Distillation, Dpo, Kto, Pretrain, Sft
 from escultor.errors import ConfigError

@@ -6,15 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from escultor.config.section import (
-    Count,
-    Natural,
-    NonNegative,
-    Positive,
-    Section,
-    Share,
-    setting,
-)
+from escultor.config.section import Count, Natural, NonNegative, Positive, Section, Share, setting
 
 Price = tuple[NonNegative, NonNegative]  # USD per 1,000 tokens
 

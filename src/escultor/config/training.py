@@ -6,16 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from escultor.config.section import (
-    Count,
-    FlipRate,
-    Natural,
-    NonNegative,
-    Positive,
-    Section,
-    Share,
-    setting,
-)
+from escultor.config.section import Count, FlipRate, Natural, NonNegative, Positive, Section, Share, setting
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 OptimizerName = Literal["adamw", "muon", "adamw8bit"]

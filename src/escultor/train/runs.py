@@ -144,12 +144,7 @@ def _preflight(
 
 
 def _train_and_save(
-    task: TrainingTask,
-    dataset: str,
-    rows: Sequence[Any],
-    frozen: Frozen,
-    folder: RunFolder,
-    on_step: OnStep,
+    task: TrainingTask, dataset: str, rows: Sequence[Any], frozen: Frozen, folder: RunFolder, on_step: OnStep
 ) -> RunRecord:
     """Train, and write the model and its record."""
     settings, start, method, world = task.settings, task.start, METHODS[task.method], frozen.world

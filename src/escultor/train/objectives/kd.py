@@ -10,12 +10,7 @@ from escultor.train.objectives.loss import Loss, check_same_shape
 
 
 def kd(
-    logits: Tensor,
-    teacher_logits: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    temperature: float,
-    alpha: float,
+    logits: Tensor, teacher_logits: Tensor, target: Tensor, weight: Tensor, temperature: float, alpha: float
 ) -> Loss:
     """Distillation (Hinton et al. 2015, arXiv:1503.02531, §2), per labelled token:
 
