@@ -25,12 +25,8 @@ TextStyle = Literal["redact", "drop", "keep"]
 
 
 class Near(Section):
-    threshold: PositiveShare = setting(
-        0.75, help="Jaccard similarity of 8-byte windows at which rows are near duplicates"
-    )
-    permutations: Annotated[int, Field(ge=16, le=512)] = setting(
-        120, help="values per MinHash signature; more values miss fewer duplicates"
-    )
+    threshold: PositiveShare = setting(0.75, help="Jaccard similarity of 8-byte windows of near duplicates")
+    permutations: Annotated[int, Field(ge=16, le=512)] = setting(120, help="values per MinHash signature")
 
 
 class Language(Section):
@@ -129,9 +125,7 @@ class Curation(Section):
     damage: Damage = setting(Damage(), help="damaged text")
     private: Private = setting(Private(), help="personal data and secrets")
     quality: Quality = setting(Quality(), help="quality score")
-    perplexity: Perplexity = setting(
-        Perplexity(), help="perplexity under a base model; this step is not in the default order"
-    )
+    perplexity: Perplexity = setting(Perplexity(), help="perplexity under a base model; not a default step")
     decontaminate: Decontaminate = setting(Decontaminate(), help="rows with evaluation items")
     balance: Balance = setting(Balance(), help="shares of rows per label")
     split: Split = setting(Split(), help="held-out rows")

@@ -61,9 +61,7 @@ class Gate(Section):
 
     name: str = setting("default", help="name of the policy in verdicts")
     primary: tuple[str, ...] = setting(("quality",), help="metrics, at least one of which must be better")
-    guards: dict[str, NonNegative] = setting(
-        {"valid": 0.02, "bits_per_byte": 0.05}, help="non-inferiority margin per metric"
-    )
+    guards: dict[str, NonNegative] = setting({"valid": 0.02, "bits_per_byte": 0.05}, help="margin per metric")
     alpha: BelowHalf = setting(0.05, help="one-sided error: all promotions on a suite (Holm), each guard")
     power: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.8, help="power of the number of items a hold states"
@@ -77,7 +75,7 @@ class Gate(Section):
     card: dict[str, Share] = setting({}, help="maximum per figure of the dataset card")
     sign_off: bool = setting(False, help="whether a person must sign off a promotion")
     acceptance_targets: AcceptanceTargets = setting(
-        AcceptanceTargets(), help="what a smaller candidate should keep, gain and save"
+        AcceptanceTargets(), help="what a student should keep and gain"
     )
 
     @model_validator(mode="after")

@@ -25,13 +25,9 @@ class Resampling(Section):
     judge: str = Field(min_length=1, description="a model folder, or with `url` the name of a model there")
     url: str | None = setting(None, help="an OpenAI-compatible server, up to /v1")
     key_env: str = setting("OPENAI_API_KEY", help="environment variable of the server's API key")
-    samples: Annotated[int, Field(ge=2, le=16)] = setting(
-        4, help="new answers per prompt; the judge compares every pair in both orders"
-    )
+    samples: Annotated[int, Field(ge=2, le=16)] = setting(4, help="new answers per prompt, compared in pairs")
     prompts: Count = setting(200, help="maximum prompts that are answered again")
-    least_gap: Annotated[float, Field(ge=0, le=2)] = setting(
-        0.5, help="minimum gap of the best to the worst, in mean verdicts from -1 to 1"
-    )
+    least_gap: Annotated[float, Field(ge=0, le=2)] = setting(0.5, help="gap of best to worst in mean verdict")
     flip_rate: FlipRate = setting(0.2, help="share of pairs that the judge labels the wrong way round")
 
     @model_validator(mode="after")
@@ -58,9 +54,7 @@ class FeedbackRules(Section):
     tenant_share: Share = setting(0.2, help="maximum share of items per tenant, from six tenants on")
     probation_votes: Natural = setting(5, help="half weight: end users with fewer events, or under a day old")
     probation_items: Count = setting(5, help="maximum items from an end user on probation")
-    rate_anomaly_factor: AtLeastOne = setting(
-        5.0, help="quarantine above this multiple of the usual hourly, daily or monthly rate"
-    )
+    rate_anomaly_factor: AtLeastOne = setting(5.0, help="quarantine above this multiple of the usual rate")
     rate_anomaly_floor: Count = setting(30, help="no rate anomaly up to this many events")
     prompt_echo_share: Positive = setting(0.5, help="quarantine answers that repeat more of their prompt")
     resampling: Resampling | None = setting(None, help="new answers to disliked prompts; null: none")

@@ -14,9 +14,7 @@ Price = tuple[NonNegative, NonNegative]  # USD per 1,000 tokens
 class Upstream(Section):
     """An upstream server with OpenAI's API: vLLM, llama.cpp's server, Ollama, a hosted one."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^/]")] = Field(
-        description="such as http://127.0.0.1:8000/v1"
-    )
+    url: Annotated[str, Field(pattern=r"^https?://[^/]")] = Field(description="e.g. http://127.0.0.1:8000/v1")
     model: Annotated[str, Field(min_length=1)] = Field(description="model name on that server")
     key_env: str | None = setting(None, help="environment variable of its API key; null: none")
     connect_timeout_s: Positive = setting(5.0, help="time limit for a connection")

@@ -47,9 +47,7 @@ class Training(Section):
     attention: Literal["auto", "dense", "segments", "flex"] = setting(
         "auto", help="for packed rows; auto: flex (FlexAttention) on a GPU, else segments; dense: any model"
     )
-    gradient_checkpointing: bool = setting(
-        False, help="recompute activations in the backward pass: less memory, a third more time"
-    )
+    gradient_checkpointing: bool = setting(False, help="recompute activations: less memory, 1/3 more time")
     activation_offload: bool = setting(False, help="on a GPU: keep activations in CPU memory")
     compile: bool = setting(False, help="torch.compile for each layer; the first steps are slow")
 
@@ -116,9 +114,7 @@ class Kto(Training):
 
     learning_rate: Positive = setting(5e-6, help="peak learning rate")
     epochs: Positive = setting(1, help="passes over the examples")
-    batch_size: Annotated[int, Field(ge=2)] = setting(
-        32, help="examples per optimizer step; the KL term is estimated over a step"
-    )
+    batch_size: Annotated[int, Field(ge=2)] = setting(32, help="examples per step, which estimate the KL")
     beta: Positive = setting(0.1, help="strength of the pull towards the reference")
     desirable_weight: Positive = setting(1.0, help="weight of desirable examples")
     undesirable_weight: Positive = setting(1.0, help="weight of undesirable examples")

@@ -279,14 +279,11 @@ class CachedBackend:
             at += part.shape[1]
             if at == width:  # before the last chunk is yielded, so that the rows are added by then
                 new.repeat(which)
-                self._extend(new)
+                if self.cache.rows:
+                    self.cache.extend(new)
+                else:
+                    self.cache = new
             yield logits, at == width
-
-    def _extend(self, new: RowsCache) -> None:
-        if self.cache.rows:
-            self.cache.extend(new)
-        else:
-            self.cache = new
 
     def append(self, ids: Sequence[int]) -> None:
         """Append a token to each of the last `len(ids)` rows: all rows, or those just added."""

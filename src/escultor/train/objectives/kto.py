@@ -30,8 +30,7 @@ def kto(
 
     `divergence` estimates the KL divergence from the reference as the mean log-ratio of the step's prompts,
     each with a response to another prompt (`log_ratio_sum`); it has no gradient. At the reference the loss is
-    lambda / 2. Args: desirable (S,) bool; weight
-    (S,).
+    lambda / 2. Args: desirable (S,) bool; weight (S,).
     """
     check_same_shape("desirable", desirable, "weight", weight)
     r = logps.log_ratios  # (S,)
