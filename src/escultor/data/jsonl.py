@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from escultor.data.jsonl_rows import (
     KEYS,
     KINDS,
     SHAPES,
+    TYPE_OF_KIND,
     Fault,
     Skip,
     TrainingItem,
@@ -38,17 +39,27 @@ from escultor.errors import DataError
 from escultor.ids import hash_value
 from escultor.store.files import atomic_write
 from escultor.strict_json import JsonObject
-from escultor.types import Document, Example, Pair, RowKind, UnpairedExample
+from escultor.types import RowKind
 
 MAX_PROBLEMS = 10  # collected before an import is refused
 MAX_KIND_ROWS = 100  # read to find the kind of a file
 MAX_LINES = 10  # line numbers kept for each reason
-_KIND_OF_TYPE: dict[type, RowKind] = {
-    Document: "document",
-    Example: "example",
-    Pair: "pair",
-    UnpairedExample: "unpaired",
-}
+_KIND_OF_TYPE: dict[type, RowKind] = {type_: kind for kind, type_ in TYPE_OF_KIND.items()}
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """How much was imported, and what was left out by reason, with its first line numbers."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, list[int]] = field(default_factory=dict)
+
+    def skip(self, reason: str, line: int) -> None:
+        """Count a line that is left out."""
+        self.counts[reason] += 1
+        lines = self.skipped.setdefault(reason, [])
+        if len(lines) < MAX_LINES:
+            lines.append(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +143,7 @@ class Reader:
         self.convert = convert
         self.items: list[TrainingItem] = []
         self.problems: list[str] = []
-        self.counts: Counter[str] = Counter()
-        self.skipped: dict[str, list[int]] = {}
+        self.report = ImportReport()
         self._ids: dict[str, tuple[int, bytes]] = {}  # id -> line, hash of the whole row
         self._name = path.name.encode("utf-8", "replace").decode()  # as text, whatever its bytes
 
@@ -143,18 +153,15 @@ class Reader:
             if not line.strip():
                 raise Skip("blank line")
             row = self.convert(decode(line))
-            item = build(self.kind, row, self.counts, f"{self._name}:{number}")
+            item = build(self.kind, row, self.report.counts, f"{self._name}:{number}")
             self._refuse_repeated(item.id, number, row)
         except Skip as skip:
-            lines = self.skipped.setdefault(str(skip), [])
-            self.counts[str(skip)] += 1
-            if len(lines) < MAX_LINES:
-                lines.append(number)
+            self.report.skip(str(skip), number)
         except Fault as fault:
             self.problems.append(f"{self.path}:{number}: {fault}")
         else:
             self.items.append(item)
-            self.counts["kept"] += 1
+            self.report.counts["kept"] += 1
 
     def contents(self) -> JsonlContents:
         """What the lines contain. Raises DataError for broken lines, or if no item was kept."""
@@ -164,11 +171,11 @@ class Reader:
             what = "\n".join([f"{self.path} cannot be imported:", *lines, *more])
             raise DataError(what, remedy="correct these lines; nothing was imported")
         if not self.items:
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in self.counts.items())
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in self.report.counts.items())
             allowed = f"at least one {self.kind}, one JSON object on each line"
             raise DataError(f"{self.path} holds nothing to learn from", reasons or "an empty file", allowed)
-        skipped = {reason: tuple(lines) for reason, lines in self.skipped.items()}
-        return JsonlContents(tuple(self.items), dict(self.counts), skipped)
+        skipped = {reason: tuple(lines) for reason, lines in self.report.skipped.items()}
+        return JsonlContents(tuple(self.items), dict(self.report.counts), skipped)
 
     def _refuse_repeated(self, id: str, number: int, row: JsonObject) -> None:
         digest = bytes.fromhex(hash_value({key: row[key] for key in row.keys() & KEYS[self.kind]}))
@@ -201,7 +208,7 @@ def _line(reader: Reader, number: int, item: TrainingItem) -> bytes:
         reader.add(number, line)
         if reader.items and reader.items.pop() == item:
             return line
-        problem = "; ".join([*reader.problems, *reader.skipped]) or problem
+        problem = "; ".join([*reader.problems, *reader.report.skipped]) or problem
     except (UnicodeEncodeError, TypeError, ValueError) as error:
         problem = str(error)
     id = ascii(getattr(item, "id", None))

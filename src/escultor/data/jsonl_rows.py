@@ -33,6 +33,13 @@ KEYS: dict[RowKind, frozenset[str]] = {
     "unpaired": frozenset(("prompt", "completion", "label", "id", "weight", "origin")),
 }
 SHAPES = "{text}, {prompt, completion}, {messages}, {prompt, chosen, rejected} or {prompt, completion, label}"
+TYPE_OF_KIND: dict[RowKind, type[TrainingItem]] = {
+    "document": Document,
+    "example": Example,
+    "pair": Pair,
+    "unpaired": UnpairedExample,
+}
+FIELD_OF_KEY = {"completion": "response", "label": "desirable"}  # keys that items name otherwise
 MAX_WEIGHT = 1e30  # and its inverse is the least: both are finite and not 0 as float32
 
 

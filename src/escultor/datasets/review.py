@@ -11,13 +11,13 @@ from typing import Literal
 
 from escultor import stats
 from escultor.datasets.curation.quality import SCORE
-from escultor.datasets.rows import CurationRow, write_line
+from escultor.datasets.rows import CurationRow, TrainingItem, target_field, write_line
 from escultor.datasets.versions import load_card, read_rows, save_version
 from escultor.errors import InputError
 from escultor.ids import new_id
 from escultor.rng import unit
 from escultor.store import Store, files
-from escultor.types import DatasetVersion, Document, Pair, Review
+from escultor.types import DatasetVersion, Review
 
 ReviewOrder = Literal["uniform", "unsure"]
 Decision = Literal["accept", "reject", "edit", "skip"]
@@ -145,11 +145,10 @@ def apply_review(store: Store, version: DatasetVersion) -> tuple[DatasetVersion,
                 if any(r.decision == "reject" for r in reviews):
                     counts["review: rejected"] += 1
                     continue
-                edits = [r for r in reviews if r.decision == "edit"]
-                counts["review: edited"] += bool(edits)
-                file.write(
-                    write_line(_edited(row, max(edits, key=lambda r: (r.time, r.id))) if edits else row)
-                )
+                if edits := [r for r in reviews if r.decision == "edit"]:
+                    counts["review: edited"] += 1
+                    row = _edit(row, max(edits, key=lambda r: (r.time, r.id)))
+                file.write(write_line(row))
         if not counts.total():
             raise InputError("no row was rejected or edited", f"{len(decisions)} decisions", "one at least")
         card = load_card(store, version)
@@ -170,12 +169,8 @@ def apply_review(store: Store, version: DatasetVersion) -> tuple[DatasetVersion,
     return reviewed, dict(counts)
 
 
-def _edited(row: CurationRow, review: Review) -> CurationRow:
+def _edit(row: CurationRow, review: Review) -> CurationRow:
     """The row with the reviewer's text as its target, and the review as one of its parents."""
-    item = row.item
-    origin = replace(item.origin, parents=(*item.origin.parents, review.id))
-    if isinstance(item, Document):
-        return replace(row, item=replace(item, text=review.text, origin=origin))
-    if isinstance(item, Pair):
-        return replace(row, item=replace(item, chosen=review.text, origin=origin))
-    return replace(row, item=replace(item, response=review.text, origin=origin))
+    origin = replace(row.item.origin, parents=(*row.item.origin.parents, review.id))
+    item: TrainingItem = replace(row.item, **{target_field(row.item): review.text, "origin": origin})
+    return replace(row, item=item)

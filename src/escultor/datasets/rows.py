@@ -9,8 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from escultor.data.jsonl_rows import Fault, RowKind, TrainingItem, build, row_of, short
-from escultor.types import Consent, Document, Example, Message, Messages, Origin, Pair, Role, UnpairedExample
+from escultor.data.jsonl_rows import (
+    FIELD_OF_KEY,
+    KEYS,
+    TYPE_OF_KIND,
+    Fault,
+    RowKind,
+    TrainingItem,
+    build,
+    row_of,
+    short,
+)
+from escultor.types import Consent, Document, Example, Message, Origin, Pair, Role
 
 RowPart = tuple[str, str]  # role, text
 LARGEST = 10**300  # integers up to this size fit a float
@@ -57,11 +67,14 @@ def text_parts(item: TrainingItem) -> tuple[RowPart, ...]:
     return (*prompt, ("response good" if item.desirable else "response bad", item.response))
 
 
+def target_field(item: TrainingItem) -> str:
+    """The field with the text that training learns: the response, the chosen side or the document."""
+    return {Document: "text", Pair: "chosen"}.get(type(item), "response")
+
+
 def target_text(item: TrainingItem) -> str:
-    """The text that training learns: the response, the chosen side or the document."""
-    if isinstance(item, Document):
-        return item.text
-    return item.chosen if isinstance(item, Pair) else item.response
+    """The text that training learns."""
+    return getattr(item, target_field(item))
 
 
 def prompt_text(item: TrainingItem) -> str:
@@ -95,14 +108,13 @@ def map_texts(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:
 def parse_row(kind: RowKind, data: dict[str, Any], source: str, number: int) -> CurationRow:
     """The row of a user's line, checked. Raises Fault if it is broken, Skip if there is nothing to learn."""
     item = build(kind, data, Counter(), f"{source}:{number}")
-    labels = data.get("labels", {})
+    labels, figures = data.get("labels", {}), data.get("figures", {})
+    subject, time = data.get("subject"), data.get("time")
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise Fault("`labels` is of the wrong type", short(labels), "text by name")
-    figures = data.get("figures", {})
     if not isinstance(figures, dict) or not all(_is_number(v) for v in figures.values()):
         raise Fault("`figures` is of the wrong type", short(figures), "numbers by name")
-    subject, time = data.get("subject"), data.get("time")
-    if subject is not None and not isinstance(subject, str):
+    if not isinstance(subject, str | None):
         raise Fault("`subject` is of the wrong type", short(subject), "text")
     if time is not None and not _is_number(time):
         raise Fault("`time` is of the wrong type", short(time), "seconds since the epoch")
@@ -120,50 +132,21 @@ def _is_number(value: object) -> bool:
 
 def write_line(row: CurationRow) -> bytes:
     """A row as a line of JSON. `read_line` restores all of it but the notes."""
-    attributes: dict[str, Any] = {"labels": row.labels, "figures": row.figures, "source": row.source}
-    if row.subject is not None:
-        attributes["subject"] = row.subject
-    if row.time is not None:
-        attributes["time"] = row.time
-    data = row_of(row.item) | attributes
+    data = row_of(row.item) | {"labels": row.labels, "figures": row.figures, "source": row.source}
+    data |= {k: v for k, v in (("subject", row.subject), ("time", row.time)) if v is not None}
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def read_line(kind: RowKind, line: bytes) -> CurationRow:
     """The row of a line that `write_line` wrote, without checks."""
-    data = json.loads(line)
+    data: dict[str, Any] = json.loads(line)
     if "source" not in data:  # as the cycles of the first version wrote what they trained on
         older = {"completion": data.get("response"), "label": data.get("desirable"), "labels": {}}
         data = older | {"source": data["origin"]["rule"], "figures": {}} | data
-    parents, rule, consent = (data["origin"][key] for key in ("parents", "rule", "consent"))
-    item = _READERS[kind](data, Origin(tuple(parents), rule, Consent(consent)))
-    return CurationRow(
-        item,
-        data["source"],
-        data["labels"],
-        data["figures"],
-        subject=data.get("subject"),
-        time=data.get("time"),
-    )
-
-
-def _prompt(data: dict[str, Any]) -> Messages:
-    return tuple(Message(Role(m["role"]), m["content"]) for m in data["prompt"])
-
-
-_READERS: dict[str, Callable[[dict[str, Any], Origin], TrainingItem]] = {
-    "document": lambda d, o: Document(d["id"], d["text"], o),
-    "example": lambda d, o: Example(d["id"], _prompt(d), d["completion"], o, d["weight"]),
-    "pair": lambda d, o: Pair(
-        d["id"],
-        _prompt(d),
-        d["chosen"],
-        d["rejected"],
-        origin=o,
-        weight=d["weight"],
-        flip_rate=d["flip_rate"],
-    ),
-    "unpaired": lambda d, o: UnpairedExample(
-        d["id"], _prompt(d), d["completion"], d["label"], origin=o, weight=d["weight"]
-    ),
-}
+    fields = {FIELD_OF_KEY.get(k, k): v for k, v in data.items() if k in KEYS[kind]}
+    origin = data["origin"]
+    fields["origin"] = Origin(tuple(origin["parents"]), origin["rule"], Consent(origin["consent"]))
+    if kind != "document":
+        fields["prompt"] = tuple(Message(Role(m["role"]), m["content"]) for m in data["prompt"])
+    item, subject, time = TYPE_OF_KIND[kind](**fields), data.get("subject"), data.get("time")
+    return CurationRow(item, data["source"], data["labels"], data["figures"], subject=subject, time=time)

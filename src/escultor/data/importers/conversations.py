@@ -61,11 +61,6 @@ def sharegpt(row: JsonObject) -> JsonObject:
     return {"messages": messages, **rest}
 
 
-def trl(row: JsonObject) -> JsonObject:
-    """A row in TRL's columns, which are ours."""
-    return row
-
-
 def _without(row: JsonObject, *keys: str) -> JsonObject:
     return {key: value for key, value in row.items() if key not in keys}
 

@@ -6,9 +6,8 @@ and feedback. A file of events is read twice, so that nothing is kept unless all
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from escultor.data.importers.interactions import parse_interaction
 from escultor.data.importers.json_values import values_of
 from escultor.data.importers.langfuse import parse_score, scores_of
 from escultor.data.importers.open_webui import parse_feedback
-from escultor.data.jsonl import MAX_LINES, MAX_PROBLEMS, Reader, write_jsonl
+from escultor.data.jsonl import MAX_PROBLEMS, ImportReport, Reader, write_jsonl
 from escultor.data.jsonl_rows import Fault, Skip, TrainingItem, decode, kind_of_row, short
 from escultor.errors import DataError, Erased, EscultorError, IdTaken
 from escultor.store.log import Log
@@ -26,13 +25,14 @@ from escultor.strict_json import JsonObject
 from escultor.types import Consent, Feedback, Interaction, RowKind
 
 BATCH = 500  # records of one transaction
+_REFUSALS = {IdTaken: "the id holds other content", Erased: "erased on request"}
 WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
 ImportedRecord = Interaction | Feedback
 
 ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {
     "openai-chat": conversations.openai_chat,
     "openai-preference": conversations.openai_preference,
-    "trl": conversations.trl,
+    "trl": lambda row: row,  # its columns are ours
     "sharegpt": conversations.sharegpt,
 }
 EVENTS = ("open-webui", "langfuse", "interactions")
@@ -64,21 +64,6 @@ class ImportOptions:
     redacted: Callable[[ImportedRecord], ImportedRecord] | None = None
 
 
-@dataclass
-class ImportReport:
-    """How much was imported, and what was left out by reason, with its first line numbers."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    skipped: dict[str, list[int]] = field(default_factory=dict)
-
-    def skip(self, reason: str, line: int) -> None:
-        """Count a line that is left out."""
-        self.counts[reason] += 1
-        lines = self.skipped.setdefault(reason, [])
-        if len(lines) < MAX_LINES:
-            lines.append(line)
-
-
 def format_of(path: Path) -> str:
     """The format of a file, by the keys of its first value. Raises DataError if no format has them."""
     for line, value in values_of(path):
@@ -103,15 +88,13 @@ def import_rows(path: Path, name: str, out: Path) -> ImportReport:
     Raises DataError with the first broken lines, or if nothing is left to learn from.
     """
     convert = ROWS[name]
-    kind: RowKind | None = None
-    for _, value in values_of(path):
-        if kind := _kind(convert, value):
-            break
+    kinds: Iterator[RowKind | None] = (_kind(convert, value) for _, value in values_of(path))
+    kind = next(filter(None, kinds), None)
     if kind is None:
         raise DataError(f"{path} holds no row of format {name}", None, "one row at least", "check --format")
     reader = Reader(path, kind, convert)
     write_jsonl(out, _items(reader, path))
-    return ImportReport(reader.counts, reader.skipped)
+    return reader.report
 
 
 def _kind(convert: Callable[[JsonObject], JsonObject], value: bytes) -> RowKind | None:
@@ -156,23 +139,13 @@ def import_events(path: Path, name: str, log: Log, options: ImportOptions) -> Im
         kept = [record if options.redacted is None else options.redacted(record) for _, record in batch]
         outcomes = log.append_each([[record] for record in kept])
         for (line, record), stored, outcome in zip(batch, kept, outcomes, strict=True):
-            _count(report, line, record, outcome)
-            if stored != record and not isinstance(outcome, EscultorError):
+            if isinstance(outcome, EscultorError):
+                report.skip(_REFUSALS.get(type(outcome), outcome.what), line)
+                continue
+            report.counts["interactions" if isinstance(record, Interaction) else "feedback"] += 1
+            if stored != record:
                 report.skip(WITHOUT_TEXT, line)
     return report
-
-
-def _count(
-    report: ImportReport, line: int, record: ImportedRecord, outcome: list[int] | EscultorError
-) -> None:
-    if isinstance(outcome, IdTaken):
-        report.skip("the id holds other content", line)
-    elif isinstance(outcome, Erased):
-        report.skip("erased on request", line)
-    elif isinstance(outcome, EscultorError):
-        report.skip(outcome.what, line)
-    else:
-        report.counts["interactions" if isinstance(record, Interaction) else "feedback"] += 1
 
 
 def _events(

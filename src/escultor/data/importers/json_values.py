@@ -6,13 +6,23 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from escultor.data.jsonl_rows import Fault, short
 from escultor.errors import DataError
+from escultor.strict_json import JsonObject
 
 BLOCK_BYTES = 1 << 16  # read at a time
 MAX_VALUE_BYTES = 16 << 20
 _BOM = b"\xef\xbb\xbf"
 _MARK = re.compile(rb'["\[\]{},]')
 _END_OF_STRING = re.compile(rb'(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def text_field(row: JsonObject, key: str, may_be_empty: bool = False) -> str:
+    """A field that must be text. Raises Fault if it is anything else."""
+    value = row.get(key)
+    if not isinstance(value, str) or not (value or may_be_empty):
+        raise Fault(f"`{key}` is of the wrong type", short(value), "text")
+    return value
 
 
 def values_of(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from escultor.data.importers.json_values import text_field
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.store.feedback import THUMB
@@ -36,7 +37,7 @@ def scores_of(row: JsonObject) -> list[JsonObject]:
 def parse_score(row: JsonObject, subject_of: Callable[[str], str], thumb: str | None) -> list[Feedback]:
     """The feedback of one score; a boolean named `thumb` is a thumb. Raises Fault for a broken score, Skip
     for one that no kind of feedback can represent."""
-    id, name = _text(row, "id"), _text(row, "name")
+    id, name = text_field(row, "id"), text_field(row, "name")
     target = row.get("observationId") or row.get("traceId")
     if not target:
         raise Skip("a score of a session or of a run")
@@ -78,10 +79,3 @@ def _epoch(stamp: Any) -> float:
         return datetime.fromisoformat(stamp).timestamp()
     except (TypeError, ValueError):
         raise Fault("`timestamp` is not a time", short(stamp), "ISO 8601") from None
-
-
-def _text(row: JsonObject, key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str) or not value:
-        raise Fault(f"`{key}` is of the wrong type", short(value), "text")
-    return value

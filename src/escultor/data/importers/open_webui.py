@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from escultor.data.importers.json_values import text_field
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.store.feedback import THUMB
@@ -47,11 +48,11 @@ def parse_feedback(
     chat, message = meta.get("chat_id"), meta.get("message_id")
     if not isinstance(chat, str) or not isinstance(message, str) or not chat or not message:
         raise Skip("no message that it is about")
-    subject = subject_of(_text(row, "user_id"))
+    subject = subject_of(text_field(row, "user_id", may_be_empty=True))
     stamp = row.get("updated_at")
     if not isinstance(stamp, int | float) or isinstance(stamp, bool):
         raise Fault("`updated_at` is of the wrong type", short(stamp), "seconds since the epoch")
-    id, time = f"owui-{_text(row, 'id')}-{stamp:.0f}", float(stamp)
+    id, time = f"owui-{text_field(row, 'id', may_be_empty=True)}-{stamp:.0f}", float(stamp)
     feedback = _ratings(id, (time, f"{chat}/{message}", subject), data)
     interactions: list[Interaction] = []
     history = _history(row)
@@ -126,7 +127,7 @@ def _interaction(
         arm="imported",
         propensity=1.0,
         messages=prompt,
-        answer=_text(message, "content"),
+        answer=text_field(message, "content", may_be_empty=True),
         finish_reason="stop",
         sampling=Sampling(),
         usage=Usage(0, 0),
@@ -147,7 +148,7 @@ def _prompt(history: JsonObject, id: str) -> Messages:
         role = message.get("role")
         if role not in list(Role):
             raise Skip("a chat with tools")
-        messages.append(Message(Role(role), _text(message, "content")))
+        messages.append(Message(Role(role), text_field(message, "content", may_be_empty=True)))
         parent = message.get("parentId")
     if not messages:
         raise Skip("an answer to nothing")
@@ -176,10 +177,3 @@ def _part(row: JsonObject, key: str) -> JsonObject:
     if value is not None and not isinstance(value, dict):
         raise Fault(f"`{key}` is of the wrong type", short(value), "an object")
     return value or {}
-
-
-def _text(row: JsonObject, key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise Fault(f"`{key}` is of the wrong type", short(value), "text")
-    return value
