@@ -52,15 +52,11 @@ class RunFolder:
 
     def load(self, world: World = ALONE) -> dict[str, Any] | None:
         """The last state, or None where the run has not begun. Restores this process's random generators."""
-        self.refuse_other_strategy(sharded=False)
-        if world.is_first:
-            self.clear_half_written()
-        path = self.path / PLAIN
-        state = self.read(path) if path.is_file() else None
-        self.check_same(state["step"] if state else None, world)
-        if state is None:
-            self.start_over(world)
+        path = self.last_state(world)
+        if path is None:
             return None
+        state = self.read(path)
+        self.check_same(state["step"], world)
         if world.size == len(state["rng"]):
             restore_rng(state["rng"][world.rank])
         self.cut_metrics(int(state["step"]), world)
@@ -123,12 +119,23 @@ class RunFolder:
             raise TrainingError(what, f"run {state['key']}", f"run {self.key}", remedy)
         return state
 
-    def refuse_other_strategy(self, sharded: bool) -> None:
+    def last_state(self, world: World) -> Path | None:
+        """The newest state; None where the run has not begun, when metrics without a state are deleted.
+        Removes half-written files. Raises TrainingError for a state of the other strategy, StoreError where
+        processes see different states."""
+        sharded = world.is_sharded
         if any(self.path.glob(PLAIN if sharded else SHARDED)):
             what = f"{self.path} holds a run of another strategy"
             got = f"a state of {'whole' if sharded else 'sharded'} weights"
             remedy = f"give --strategy {'ddp' if sharded else 'fsdp'}, or another --out"
             raise TrainingError(what, got, "the strategy that the run started with", remedy)
+        if world.is_first:
+            self.clear_half_written()
+        newest = sorted(self.path.glob(SHARDED if sharded else PLAIN))[-1:]
+        self.check_same([path.name for path in newest], world)
+        if not newest and world.is_first:
+            self.metrics.unlink(missing_ok=True)
+        return newest[0] if newest else None
 
     def check_same(self, state: Any, world: World) -> None:
         """Raise StoreError where processes see different states in what should be one folder."""
@@ -137,11 +144,6 @@ class RunFolder:
             what = f"the processes see different states in {self.path}"
             remedy = "give an --out on a disk that all of them share"
             raise StoreError(what, ", ".join(map(str, states)), "the same", remedy)
-
-    def start_over(self, world: World) -> None:
-        """Delete the metrics of a run that never saved its state."""
-        if world.is_first:
-            self.metrics.unlink(missing_ok=True)
 
     def clear_half_written(self) -> None:
         """Remove files that a killed process left half-written."""

@@ -92,15 +92,9 @@ def _load_sharded(
 ) -> dict[str, Any] | None:
     """The last sharded state; None where the run has not begun. With another number of processes weights are
     sharded anew, and each process keeps its random generators."""
-    run.refuse_other_strategy(sharded=True)
-    if world.is_first:
-        run.clear_half_written()
-    newest = run.sharded_states()[-1:]
-    run.check_same([folder.name for folder in newest], world)
-    if not newest:
-        run.start_over(world)
+    folder = run.last_state(world)
+    if folder is None:
         return None
-    (folder,) = newest
     same_size = len(list(folder.glob("rank*.pt"))) == world.size
     figures = run.read(_rank_file(folder, world.rank if same_size else 0))
     weights, moments = get_state_dict(model, optimizers, options=StateDictOptions(ignore_frozen_params=True))
