@@ -22,7 +22,7 @@ SETTINGS = Evaluation(batch_size=2, speed_requests=2)
 
 
 def evaluated(loaded, suite, cache=None, settings=SETTINGS):
-    return scoring.evaluate(loaded, "model", suite, settings, 0.1, cache)
+    return scoring.evaluate(loaded, "model", suite, settings, 0.1, cache=cache)
 
 
 def test_every_item_has_one_number_per_metric_and_its_slice():
@@ -35,16 +35,16 @@ def test_every_item_has_one_number_per_metric_and_its_slice():
     assert set(scores.metrics) == set(scores.scales) == set(EVERYTHING)
     assert all(len(v) == 6 and all(map(math.isfinite, v)) for v in scores.metrics.values())
     assert scores.slices == {"half": ("first",) * 3 + ("second",) * 3}
-    assert scores.answers == hash_bytes(done.kept.to_bytes())
-    assert predictions.Predictions.from_bytes(done.kept.to_bytes()) == done.kept
+    assert scores.answers == hash_bytes(done.predictions.to_bytes())
+    assert predictions.Predictions.from_bytes(done.predictions.to_bytes()) == done.predictions
     assert {"calibration_error", "perplexity_over_all_tokens", "cut_share"} <= set(scores.summary)
 
 
 def test_answers_do_not_depend_on_the_order_or_the_company_of_items():
     loaded, suite = talkative(), tiny_suite()
     done = evaluated(loaded, suite)
-    assert len(set(done.kept.answers)) > 3
-    for item, said in zip(suite.items, done.kept.answers, strict=True):
+    assert len(set(done.predictions.answers)) > 3
+    for item, said in zip(suite.items, done.predictions.answers, strict=True):
         alone = generate(loaded, [loaded.chat.prompt(item.prompt)], suite.record.decoding, 1)[0]
         assert said == (alone.text,)
 
@@ -99,7 +99,7 @@ def test_evaluating_twice_asks_the_model_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "nll_by_row", refuse)
     again = evaluated(loaded, suite, tmp_path)
     assert again.scores.metrics == first.scores.metrics
-    assert again.kept.answers == first.kept.answers
+    assert again.predictions.answers == first.predictions.answers
     with pytest.raises(AssertionError, match="asked again"):
         evaluated(loaded, tiny_suite(tokens=4), tmp_path)
 
@@ -123,16 +123,18 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatc
     file.write_bytes(file.read_bytes()[:-30])  # the last line cut short, as by a crash
     asked.clear()
     monkeypatch.setattr(predictions, "generate", lambda *args: asked.append(len(args[1])) or real(*args))
-    assert evaluated(loaded, suite, tmp_path).kept.answers == whole.kept.answers
+    assert evaluated(loaded, suite, tmp_path).predictions.answers == whole.predictions.answers
     assert sum(asked) == 40 - 2 * 8
 
 
 def test_an_item_is_answered_once_for_each_seed_and_the_mean_counts():
     loaded, suite = llama(), tiny_suite(metrics=("f1", "answer_tokens"), seeds=(1, 2, 3), temperature=1.5)
     done = evaluated(loaded, suite)
-    assert {len(said) for said in done.kept.answers} == {3}
-    assert any(len(set(said)) > 1 for said in done.kept.answers)
-    for item, said, value in zip(suite.items, done.kept.answers, done.scores.metrics["f1"], strict=True):
+    assert {len(said) for said in done.predictions.answers} == {3}
+    assert any(len(set(said)) > 1 for said in done.predictions.answers)
+    for item, said, value in zip(
+        suite.items, done.predictions.answers, done.scores.metrics["f1"], strict=True
+    ):
         one = [get_metric("chat", "f1").score(predictions.ModelOutput(answer=text), item) for text in said]
         assert value == pytest.approx(sum(one) / 3)
 
@@ -151,8 +153,8 @@ def test_a_model_without_a_chat_template_reads_the_prompt_as_it_is():
     assert all(map(math.isfinite, scores.metrics["accuracy"]))
 
 
-def test_processes_that_share_a_memo_lose_nothing(tmp_path):
-    path = tmp_path / "deep" / "memo.jsonl"
+def test_processes_that_share_a_cache_lose_nothing(tmp_path):
+    path = tmp_path / "deep" / "cache.jsonl"
     one, other = EvaluationCache(path), EvaluationCache(path)
     assert one.get("a", lambda: 1) == other.get("a", lambda: 2) - 1 == 1
     other.get("b", lambda: [3])

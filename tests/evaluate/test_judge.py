@@ -7,16 +7,16 @@ from test_preference import new_session
 
 from escultor.errors import DataError, UpstreamFault
 from escultor.evaluate.cache import EvaluationCache
-from escultor.evaluate.endpoint import TRIES
 from escultor.evaluate.raters.judge import (
     EndpointJudge,
     LocalJudge,
     judge_choices,
     judge_session,
     pair_prompt,
-    verdict_in,
+    parse_verdict,
 )
 from escultor.evaluate.raters.judge_calibration import correct_judge, prediction_powered_mean
+from escultor.evaluate.served_model import TRIES, Endpoint
 from escultor.types import Message, Role, SourceKind
 
 
@@ -43,15 +43,15 @@ def likes_b(text):
      ("A", None), ("[[D]]", None), ("[A]", None), ("", None)],
 )  # fmt: skip
 def test_a_verdict_is_one_mark_and_nothing_else(reply, mark):
-    assert verdict_in(reply) == mark
+    assert parse_verdict(reply) == mark
 
 
 def test_verdicts_that_hold_in_both_orders_count_and_are_asked_for_once(tmp_path):
     session, judge = new_session(8, alike=2), Scripted(likes_b)
-    found = judge_session(session, judge, EvaluationCache(tmp_path / "memo.jsonl"))
+    found = judge_session(session, judge, EvaluationCache(tmp_path / "cache.jsonl"))
     assert [j.value for j in found] == [0.0] * 2 + [1.0] * 6
     assert judge.asked == 12
-    assert judge_session(session, judge, EvaluationCache(tmp_path / "memo.jsonl")) == found
+    assert judge_session(session, judge, EvaluationCache(tmp_path / "cache.jsonl")) == found
     assert judge.asked == 12
     choices = judge_choices(session, judge, found)
     assert len(choices) == 16
@@ -95,7 +95,7 @@ PROMPT = [(Message(Role.USER, "which?"),)]
 def test_a_server_is_asked_again_after_a_fault_and_is_given_its_key():
     waits = []
     with server((503, {}), (429, {}), GOOD) as (url, seen):
-        assert EndpointJudge(url, "m", "secret", sleep=waits.append).ask(PROMPT) == ["[[A]]"]
+        assert EndpointJudge(Endpoint(url, "secret", sleep=waits.append), "m").ask(PROMPT) == ["[[A]]"]
     assert waits == [0.5, 1.0]
     path, headers, body = seen[-1]
     assert path == "/v1/chat/completions"
@@ -110,7 +110,7 @@ def test_a_server_is_asked_again_after_a_fault_and_is_given_its_key():
 )  # fmt: skip
 def test_a_server_that_fails_or_speaks_nonsense_is_a_fault_without_its_key(reply, asked):
     with server(reply) as (url, seen):
-        judge = EndpointJudge(url, "m", "secret", sleep=lambda _: None)
+        judge = EndpointJudge(Endpoint(url, "secret", sleep=lambda _: None), "m")
         with pytest.raises(UpstreamFault) as caught:
             judge.ask(PROMPT)
     assert len(seen) == asked
@@ -118,7 +118,7 @@ def test_a_server_that_fails_or_speaks_nonsense_is_a_fault_without_its_key(reply
 
 
 def test_a_server_that_is_not_there_is_a_fault():
-    judge = EndpointJudge("http://127.0.0.1:9", "m", timeout_s=1.0, sleep=lambda _: None)
+    judge = EndpointJudge(Endpoint("http://127.0.0.1:9", timeout_s=1.0, sleep=lambda _: None), "m")
     with pytest.raises(UpstreamFault, match=f"failed {TRIES} times"):
         judge.ask(PROMPT)
 

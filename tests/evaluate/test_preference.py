@@ -14,12 +14,12 @@ from escultor.evaluate.raters.preference import (
     Vote,
     agreement,
     preference,
+    session_votes,
     strength,
-    turned,
-    votes_of,
+    swapped,
 )
-from escultor.evaluate.raters.session import Ballots, chosen, next_task, passed, session_of
-from escultor.evaluate.scoring import scores_of
+from escultor.evaluate.raters.session import RecordedChoices, make_choice, next_task, passed, session_of
+from escultor.evaluate.scoring import make_result
 from escultor.rng import unit
 from escultor.store import open_store
 
@@ -39,7 +39,8 @@ def sides(count=ITEMS, alike=0):
     made = []
     for name in ("model-a", "model-b"):
         texts = tuple((f"{'same' if n < alike else name} {n}",) for n in range(count))
-        made.append((scores_of(suite, name, zeros, {}, None), Predictions(texts)))
+        result = make_result(suite, name, zeros, {}, Predictions(texts))
+        made.append((result.scores, result.predictions))
     return suite, made
 
 
@@ -56,14 +57,14 @@ def by_words(task, word):
 
 def run(store, session, rater, pick, most=1000):
     """A rater rates until nothing is left, or `most` tasks are done."""
-    ballots = Ballots(store.log, session)
+    choices = RecordedChoices(store.log, session)
     for _ in range(most):
-        ballots.refresh()
-        if (task := next_task(session, rater, ballots)) is None:
+        choices.refresh()
+        if (task := next_task(session, rater, choices)) is None:
             break
-        store.log.append(chosen(session, rater, task, pick(task)))
-    ballots.refresh()
-    return ballots
+        store.log.append(make_choice(session, rater, task, pick(task)))
+    choices.refresh()
+    return choices
 
 
 def mostly(word, share, rater):
@@ -79,17 +80,17 @@ def mostly(word, share, rater):
 def test_every_item_gets_its_raters_and_no_more(store):
     session = new_session(n_raters=2)
     for rater in RATERS:
-        ballots = run(store, session, rater, lambda task: by_words(task, "model-b"))
-    assert set(Counter(item for _, item in ballots.votes).values()) == {2}
-    assert len(ballots.votes) == 2 * ITEMS
-    assert next_task(session, "late", ballots, frozenset(RATERS[:1])) is not None  # whose votes do not count
+        choices = run(store, session, rater, lambda task: by_words(task, "model-b"))
+    assert set(Counter(item for _, item in choices.votes).values()) == {2}
+    assert len(choices.votes) == 2 * ITEMS
+    assert next_task(session, "late", choices, frozenset(RATERS[:1])) is not None  # whose votes do not count
 
 
 def test_assignment_stays_balanced_however_many_rate_and_leave(store):
     session = new_session()
     for rater in RATERS:
-        ballots = run(store, session, rater, lambda task: None, most=13)
-    counts = Counter(item for _, item in ballots.votes)
+        choices = run(store, session, rater, lambda task: None, most=13)
+    counts = Counter(item for _, item in choices.votes)
     assert max(counts.values()) - min(counts[i.id] for i in session.suite.items) <= 1
 
 
@@ -98,28 +99,28 @@ def test_two_raters_by_turns_and_a_rater_who_comes_back_lose_nothing(store):
     for _ in range(30):
         for rater in ("one", "two"):
             run(store, session, rater, lambda task: by_words(task, "model-a"), most=1)
-    ballots = Ballots(store.log, session)
-    ballots.refresh()
-    assert {ballots.of(rater)[0] for rater in ("one", "two")} == {12}
-    assert len({(v.rater, v.item) for v in votes_of(session, ballots)}) == 24
+    choices = RecordedChoices(store.log, session)
+    choices.refresh()
+    assert {choices.counts(rater)[0] for rater in ("one", "two")} == {12}
+    assert len({(v.rater, v.item) for v in session_votes(session, choices)}) == 24
 
 
 def test_sides_are_a_fair_coin_and_ids_tell_nothing(store):
     session = new_session(ITEMS)
     first = Counter()
     for rater in RATERS:
-        ballots = run(store, session, rater, lambda task: 1)
-        first.update(v.b_first for v in votes_of(session, ballots) if v.rater == rater)
+        choices = run(store, session, rater, lambda task: 1)
+        first.update(v.b_first for v in session_votes(session, choices) if v.rater == rater)
     assert 0.35 < first[True] / first.total() < 0.65  # of 150 fair coins: missed once in 5,000
-    shown = {id for choice in ballots.votes.values() for id in choice.shown_order}
+    shown = {id for choice in choices.votes.values() for id in choice.shown_order}
     assert all("model" not in id and id != "a" for id in shown)
 
 
 def test_equal_answers_are_a_tie_that_nobody_is_asked_about(store):
     session = new_session(10, alike=4)
-    ballots = run(store, session, "r", lambda task: by_words(task, "model-b"))
-    assert len(ballots.votes) == 6
-    assert preference(session, ballots).items_alike == 4
+    choices = run(store, session, "r", lambda task: by_words(task, "model-b"))
+    assert len(choices.votes) == 6
+    assert preference(session, choices).items_alike == 4
 
 
 def test_whoever_names_the_models_the_other_way_round_meets_the_same_session():
@@ -134,7 +135,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(DataError, match="different suites"):
         session_of(tiny_suite(4), one, other, 5, 0)
     silent = Predictions((("",),) * ITEMS)
-    with pytest.raises(DataError, match="nothing was answered"):
+    with pytest.raises(DataError, match="no model answered anything"):
         session_of(suite, (one[0], silent), (other[0], silent), 5, 0)
 
 
@@ -146,8 +147,8 @@ def test_raters_who_do_not_look_are_found_and_left_out(store):
     run(store, session, "careful", lambda task: by_words(task, "model-b"))
     run(store, session, "left", lambda task: 1)
     run(store, session, "inattentive", lambda task: 2 if by_words(task, "model-b") == 1 and task.check else 1)
-    ballots = run(store, session, "ties", lambda task: None if not task.check else by_words(task, "model-a"))
-    found = preference(session, ballots)
+    choices = run(store, session, "ties", lambda task: None if not task.check else by_words(task, "model-a"))
+    found = preference(session, choices)
     records = {record.name: record for record in found.raters}
     assert records["careful"].left_out is None
     assert records["careful"].checks == 4
@@ -162,10 +163,10 @@ def test_raters_who_do_not_look_are_found_and_left_out(store):
 def test_a_check_is_passed_by_choosing_what_it_asks_for_alone(store):
     session = new_session()
     run(store, session, "r", lambda task: None)
-    ballots = Ballots(store.log, session)
-    ballots.refresh()
-    assert ballots.checks
-    assert not any(passed(choice) for choice in ballots.checks.values())
+    choices = RecordedChoices(store.log, session)
+    choices.refresh()
+    assert choices.checks
+    assert not any(passed(choice) for choice in choices.checks.values())
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -240,26 +241,26 @@ def test_alpha_is_not_told_where_it_is_not_defined():
 def test_the_report_says_how_many_more_items_would_settle_it(store):
     session = new_session(40)
     for rater in RATERS[:2]:
-        ballots = run(store, session, rater, mostly("model-b", 0.6, rater))
-    found = preference(session, ballots)
+        choices = run(store, session, rater, mostly("model-b", 0.6, rater))
+    found = preference(session, choices)
     assert found.win_rate is not None
     assert found.win_rate.low < 0.5 < found.win_rate.high
     assert found.items_needed is not None
     assert 10 < found.items_needed < 5000
-    other = turned(found)
+    other = swapped(found)
     assert other.win_rate is not None
     assert other.win_rate.low == pytest.approx(1 - found.win_rate.high)
-    assert turned(other) == found or other.win_rate.value == pytest.approx(1 - found.win_rate.value)
+    assert swapped(other) == found or other.win_rate.value == pytest.approx(1 - found.win_rate.value)
 
 
 def test_a_clear_preference_is_settled_and_an_empty_session_says_nothing(store):
     session = new_session(40)
-    empty = Ballots(store.log, session)
+    empty = RecordedChoices(store.log, session)
     empty.refresh()
     assert preference(session, empty).win_rate is None
     for rater in RATERS[:2]:
-        ballots = run(store, session, rater, mostly("model-b", 0.9, rater))
-    found = preference(session, ballots)
+        choices = run(store, session, rater, mostly("model-b", 0.9, rater))
+    found = preference(session, choices)
     assert found.items_needed == 0
     assert found.strength is not None
     assert found.strength.low > 0

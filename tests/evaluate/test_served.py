@@ -8,9 +8,8 @@ from tiny_suites import tiny_suite
 
 from escultor.errors import DataError, InputError, UpstreamFault
 from escultor.evaluate.cache import EvaluationCache
-from escultor.evaluate.endpoint import Endpoint
 from escultor.evaluate.scoring import evaluate_served
-from escultor.evaluate.served_model import ServedModel, served
+from escultor.evaluate.served_model import Endpoint, ServedModel, served_model
 from escultor.types import Message, Role, Sampling
 
 MODELS = {"data": [{"id": "escultor", "root": "v2"}, {"id": "v2", "root": "v2"}, {"id": "other"}]}
@@ -48,11 +47,11 @@ def at(url):
 
 def test_a_name_is_pinned_to_the_version_it_stands_for():
     with server((200, MODELS)) as (url, _):
-        found = served(Endpoint(url), "escultor")
+        found = served_model(Endpoint(url), "escultor")
         assert (found.model, found.name) == ("v2", f"v2 at {url}")
-        assert served(Endpoint(url), "other").model == "other"
+        assert served_model(Endpoint(url), "other").model == "other"
         with pytest.raises(DataError, match="serves no such model"):
-            served(Endpoint(url), "nobody")
+            served_model(Endpoint(url), "nobody")
 
 
 @pytest.mark.parametrize(
@@ -100,11 +99,11 @@ def test_texts_and_answers_come_in_the_order_of_their_requests():
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/v1", "http://"])
 def test_an_address_that_is_none_is_refused_at_once(url):
     with pytest.raises(InputError, match="no address of a server"):
-        served(Endpoint(url, sleep=pytest.fail), "m")
+        served_model(Endpoint(url, sleep=pytest.fail), "m")
 
 
 def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
-    suite, path = tiny_suite(6, metrics=("exact_match", "chrf", "answer_tokens")), tmp_path / "memo.jsonl"
+    suite, path = tiny_suite(6, metrics=("exact_match", "chrf", "answer_tokens")), tmp_path / "cache.jsonl"
     with server(one()) as (url, seen):
         found = evaluate_served(at(url), suite, EvaluationCache(path))
         assert len(seen) == 6
@@ -113,7 +112,7 @@ def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
     assert found.scores.checkpoint == f"m at {url}"
     assert found.scores.metrics["answer_tokens"] == (3.0,) * 6
     assert found.scores.summary == {"cut_share": 1.0}
-    assert found.kept.answers[0][0].startswith("so ")
+    assert found.predictions.answers[0][0].startswith("so ")
     assert all(math.isfinite(v) for v in found.scores.metrics["chrf"])
 
 

@@ -7,9 +7,8 @@ import pytest
 from test_serving_processes import served
 from tiny import TEXTS, llama
 
-from escultor.evaluate.endpoint import Endpoint
 from escultor.evaluate.lm_eval.models import LocalBackend, ServedBackend
-from escultor.evaluate.served_model import served as served_model
+from escultor.evaluate.served_model import Endpoint, served_model
 from escultor.model.folders import save
 from escultor.model.load import load
 from escultor.store import open_store

@@ -17,7 +17,7 @@ from escultor.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from escultor.config import Gate
-    from escultor.evaluate.latency_benchmark import LatencyBenchmark
+    from escultor.evaluate.speed import LatencyBenchmark
     from escultor.skills.suites import EvaluationSuite
     from escultor.store import Store
     from escultor.types import Scores, Verdict
@@ -62,11 +62,11 @@ def compare(
     from escultor.cycle import gate_service
     from escultor.store import open_store
 
-    race, rules, figures, gone = _race(speed), _policy(shell, policy), _card(card), _void(void)
+    benchmark, rules, figures, gone = _benchmark(speed), _policy(shell, policy), _card(card), _void(void)
     sides = [_file(name) or checked_model(shell, name) for name in (champion, candidate)]
     measured = _checked_suite(shell, suite, rules) if any(isinstance(side, Path) for side in sides) else None
     with open_store(shell.config.store.url) as store:
-        before, after = (_scores(shell, store, side, measured, race) for side in sides)
+        before, after = (_scores(shell, store, side, measured, benchmark) for side in sides)
         with gate_service.exclusive(store):
             context = gate_service.context_of(
                 store, before, after, rules, card=figures, signed_by=signed_by, void=gone
@@ -233,10 +233,14 @@ def _card(file: Path | None) -> dict[str, float] | None:
     return gate_service.card_figures(data)
 
 
-def _race(file: Path | None) -> LatencyBenchmark | None:
-    from escultor.evaluate.latency_benchmark import read_race
+def _benchmark(file: Path | None) -> LatencyBenchmark | None:
+    from escultor.evaluate.speed import read_benchmark
 
-    return None if file is None else read_race(need_file(file).read_text(encoding="utf-8", errors="replace"))
+    return (
+        None
+        if file is None
+        else read_benchmark(need_file(file).read_text(encoding="utf-8", errors="replace"))
+    )
 
 
 def _void(file: Path | None) -> dict[str, str]:

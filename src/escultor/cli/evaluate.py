@@ -81,10 +81,9 @@ def evaluate(
 
 
 def _served(url: str, model: str, key_env: str) -> ServedModel:
-    from escultor.evaluate.endpoint import Endpoint
-    from escultor.evaluate.served_model import served
+    from escultor.evaluate.served_model import Endpoint, served_model
 
-    return served(Endpoint(url, os.environ.get(key_env)), model)
+    return served_model(Endpoint(url, os.environ.get(key_env)), model)
 
 
 def recorded_scores(

@@ -18,7 +18,7 @@ from escultor.errors import InputError
 if TYPE_CHECKING:
     from escultor.evaluate.raters.judge import Judge, JudgedItem
     from escultor.evaluate.raters.judge_calibration import CorrectedMean
-    from escultor.evaluate.raters.session import Ballots, RatingSession
+    from escultor.evaluate.raters.session import RatingSession, RecordedChoices
 
 
 def judge(
@@ -37,7 +37,7 @@ def judge(
     from escultor.cli.progress import LiveProgress
     from escultor.evaluate.cache import EvaluationCache
     from escultor.evaluate.raters.judge import judge_choices, judge_session
-    from escultor.evaluate.raters.session import Ballots
+    from escultor.evaluate.raters.session import RecordedChoices
     from escultor.store import open_store
     from escultor.types import Feedback
 
@@ -54,33 +54,34 @@ def judge(
             found = judge_session(session, own, memo, live.note)
         made = judge_choices(session, own, found)
         store.log.append(*(choice for choice in made if store.log.get(Feedback, choice.id) is None))
-        ballots = Ballots(store.log, session)
-        ballots.refresh()
-        return _report(shell, session, ballots, found, -1.0 if swapped else 1.0)
+        choices = RecordedChoices(store.log, session)
+        choices.refresh()
+        return _report(shell, session, choices, found, -1.0 if swapped else 1.0)
 
 
 def _judge(shell: Shell, model: str, url: str | None, key_env: str) -> Judge:
     from escultor.evaluate.raters.judge import EndpointJudge, LocalJudge
+    from escultor.evaluate.served_model import Endpoint
     from escultor.model.load import load
     from escultor.store.blobs import tree_hash
 
     if url is not None:
-        return EndpointJudge(url, model, os.environ.get(key_env))
+        return EndpointJudge(Endpoint(url, os.environ.get(key_env)), model)
     folder: Path = checked_model(shell, model)
     return LocalJudge(load(str(folder)), tree_hash(folder), shell.config.evaluation.batch_size)
 
 
 def _report(
-    shell: Shell, session: RatingSession, ballots: Ballots, found: list[JudgedItem], sign: float
+    shell: Shell, session: RatingSession, choices: RecordedChoices, found: list[JudgedItem], sign: float
 ) -> CommandResult:
     from escultor.evaluate.raters.judge_calibration import correct_judge
-    from escultor.evaluate.raters.preference import item_means
+    from escultor.evaluate.raters.preference import counted_votes, item_means
     from escultor.stats import win_rate
 
     sure = {j.item: sign * j.value for j in found if j.value is not None}
     clusters = {j.item: j.cluster for j in found}
     won = win_rate(list(sure.values()), [clusters[item] for item in sure])
-    people = {item: sign * value for item, value in item_means(session, ballots).items()}
+    people = {item: sign * value for item, value in item_means(counted_votes(session, choices)).items()}
     corrected = correct_judge(sure, people, clusters)
     counts = {
         "judged": len(found),

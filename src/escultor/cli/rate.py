@@ -17,7 +17,7 @@ from escultor.errors import InputError
 
 if TYPE_CHECKING:
     from escultor.evaluate.raters.preference import Preference
-    from escultor.evaluate.raters.session import Ballots, ComparisonTask, RatingSession
+    from escultor.evaluate.raters.session import ComparisonTask, RatingSession, RecordedChoices
     from escultor.skills.suites import EvaluationSuite
     from escultor.store import Store
 
@@ -43,7 +43,7 @@ def rate(
 
     Choices are kept one by one: stop whenever you like and go on later. Several raters may rate at once.
     """
-    from escultor.evaluate.raters.session import Ballots
+    from escultor.evaluate.raters.session import RecordedChoices
     from escultor.store import open_store
 
     name = _who(rater, report)
@@ -51,10 +51,10 @@ def rate(
     rated = find_suite(shell, suite)
     with open_store(shell.config.store.url) as store:
         session, swapped = session_between(shell, store, folders, rated)
-        ballots = Ballots(store.log, session)
+        choices = RecordedChoices(store.log, session)
         if name is None:
-            return _report(shell, session, ballots, swapped)
-        return _ask(shell, store, session, ballots, name)
+            return _report(shell, session, choices, swapped)
+        return _ask(shell, store, session, choices, name)
 
 
 def _who(rater: str | None, report: bool) -> str | None:
@@ -83,28 +83,30 @@ def session_between(
     return session, session.checkpoints[1] == sides[0][0].checkpoint
 
 
-def _ask(shell: Shell, store: Store, session: RatingSession, ballots: Ballots, rater: str) -> CommandResult:
+def _ask(
+    shell: Shell, store: Store, session: RatingSession, choices: RecordedChoices, rater: str
+) -> CommandResult:
     """Tasks until none is left, the rater stops, or the input ends."""
     from escultor.evaluate.raters.preference import rater_records
-    from escultor.evaluate.raters.session import chosen, next_task
+    from escultor.evaluate.raters.session import make_choice, next_task
 
     made = 0
     shell.say(KEYS, "dim")
     while True:
-        ballots.refresh()
-        out = frozenset(r.name for r in rater_records(session, ballots) if r.left_out)
-        task = next_task(session, rater, ballots, out)
+        choices.refresh()
+        out = frozenset(r.name for r in rater_records(session, choices) if r.left_out)
+        task = next_task(session, rater, choices, out)
         if task is None:
             shell.say("Nothing is left to rate here. Thank you.", "bold")
             break
-        _show(shell, task, ballots.of(rater)[0] + 1)
+        _show(shell, task, choices.counts(rater)[0] + 1)
         pick = _key()
         if pick == "q":
             break
-        store.log.append(chosen(session, rater, task, pick))
+        store.log.append(make_choice(session, rater, task, pick))
         made += 1
-    ballots.refresh()
-    done, checks = ballots.of(rater)
+    choices.refresh()
+    done, checks = choices.counts(rater)
     shell.say(f"{done} items rated by {rater} so far.")
     return CommandResult(
         {"session": session.id, "rater": rater, "made": made, "rated": done, "checks": checks}
@@ -136,12 +138,13 @@ def _key() -> RatingPick | Literal["q"]:
 # --- the report -------------------------------------------------------------------------------
 
 
-def _report(shell: Shell, session: RatingSession, ballots: Ballots, swapped: bool) -> CommandResult:
-    from escultor.evaluate.raters.preference import preference, turned
+def _report(shell: Shell, session: RatingSession, choices: RecordedChoices, swapped: bool) -> CommandResult:
+    from escultor.evaluate.raters.preference import preference
+    from escultor.evaluate.raters.preference import swapped as swapped_sides
 
-    ballots.refresh()
-    found = preference(session, ballots, session.seed)
-    found = turned(found) if swapped else found
+    choices.refresh()
+    found = preference(session, choices, session.seed)
+    found = swapped_sides(found) if swapped else found
     shell.table(
         ["Rater", "Votes", "Ties", "First side", "Checks failed", ""],
         [

@@ -15,7 +15,7 @@ from escultor.errors import InputError
 from escultor.ids import plain
 
 if TYPE_CHECKING:
-    from escultor.evaluate.latency_benchmark import LatencyBenchmark
+    from escultor.evaluate.speed import LatencyBenchmark
 
 _TIMES = (("First token", "ttft"), ("Whole answer", "latency"), ("Each token after", "per_token"))
 
@@ -46,15 +46,15 @@ def speed(
         config = config.model_copy(update={"evaluation": evaluation})
     with LiveProgress() as live:
         live.phase(f"timing {', '.join(models)} on the prompts of {timed.record.name}")
-        race = evaluation_service.benchmark_latency(folders, timed, config, live.note)
+        benchmark = evaluation_service.benchmark_latency(folders, timed, config, live.note)
     if out is not None:
-        write_text(out, race.to_json())
-    named = dict(zip(models, race.speeds, strict=True))
-    figures = {name: race.speeds[id].figures(race.hourly_price_usd) for name, id in named.items()}
+        write_text(out, benchmark.to_json())
+    named = dict(zip(models, benchmark.speeds, strict=True))
+    figures = {name: benchmark.speeds[id].figures(benchmark.hourly_price_usd) for name, id in named.items()}
     show_speeds(shell, figures)
-    ratios = _ratios(shell, race, list(named.items()))
+    ratios = _ratios(shell, benchmark, list(named.items()))
     told = {name: {"checkpoint": named[name], **found} for name, found in figures.items()}
-    return CommandResult({"suite": race.suite, "models": told, "times": ratios, "out": out})
+    return CommandResult({"suite": benchmark.suite, "models": told, "times": ratios, "out": out})
 
 
 def show_speeds(shell: Shell, by_model: Mapping[str, Mapping[str, float]]) -> None:
@@ -90,14 +90,14 @@ def _latency(figures: Mapping[str, float], key: str) -> str:
     return f"{figures[key]:.1f} [{low}, {high}]" if key in figures else "–"
 
 
-def _ratios(shell: Shell, race: LatencyBenchmark, named: list[tuple[str, str]]) -> list[dict[str, Any]]:
+def _ratios(shell: Shell, benchmark: LatencyBenchmark, named: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Every model beside the one named before it."""
-    from escultor.evaluate.latency_benchmark import time_ratio
+    from escultor.evaluate.speed import time_ratio
 
     found = []
     for (one, first), (other, second) in pairwise(named):
-        a, b = race.speeds[first], race.speeds[second]
-        ratio = time_ratio(a, b, race.prompts)
+        a, b = benchmark.speeds[first], benchmark.speeds[second]
+        ratio = time_ratio(a, b, benchmark.prompts)
         low, high = ("?" if bound is None else f"{bound:.3g}" for bound in (ratio.low, ratio.high))
         shell.say(
             f"{other} takes {ratio.value:.3g} times as long for an answer as {one}, 95 % interval "

@@ -18,11 +18,11 @@ from escultor.types import Scores, Suite
 
 if TYPE_CHECKING:
     from escultor.evaluate.cache import EvaluationCache
-    from escultor.evaluate.latency_benchmark import LatencyBenchmark
     from escultor.evaluate.lm_eval.models import HarnessBackend
     from escultor.evaluate.predictions import NoteProgress
     from escultor.evaluate.scoring import EvaluationResult
     from escultor.evaluate.served_model import ServedModel
+    from escultor.evaluate.speed import LatencyBenchmark
 
 BENCHMARK_REQUESTS = 40  # of each model, where the configuration asks for no number
 
@@ -175,7 +175,7 @@ def _evaluate_task(
 
 def _record(store: Store | None, result: EvaluationResult) -> Scores:
     if store is not None:
-        store.blobs.put_bytes(result.kept.to_bytes())
+        store.blobs.put_bytes(result.predictions.to_bytes())
         if store.log.get(Scores, result.scores.id) is None:
             store.log.append(result.scores)
     return result.scores
@@ -193,14 +193,14 @@ def benchmark_latency(
 ) -> LatencyBenchmark:
     """How fast models answer the prompts of a suite, measured alternately on this machine, with 40 requests
     unless the configuration asks for another number."""
-    from escultor.evaluate.latency_benchmark import LatencyBenchmark
-    from escultor.evaluate.scoring import speeds_on
+    from escultor.evaluate.scoring import measure_speeds_on
+    from escultor.evaluate.speed import LatencyBenchmark
     from escultor.model.load import load
 
     models = [load(str(folder)) for folder in folders]
     requests = config.evaluation.speed_requests or BENCHMARK_REQUESTS
     settings = config.evaluation.model_copy(update={"speed_requests": requests})
-    speeds = speeds_on(models, suite, settings, progress)
+    speeds = measure_speeds_on(models, suite, settings, progress)
     by_checkpoint = dict(zip(map(tree_hash, folders), speeds, strict=True))
     return LatencyBenchmark(suite.id, suite.record.items, config.serve.hourly_price_usd, by_checkpoint)
 
@@ -210,8 +210,8 @@ def with_benchmarked_speed(store: Store, scores: Scores, benchmark: LatencyBench
 
     Raises DataError where the benchmark did not time this checkpoint, or timed it on another suite.
     """
-    from escultor.evaluate.predictions import Predictions, kept_of
-    from escultor.evaluate.scoring import retimed
+    from escultor.evaluate.predictions import Predictions, load_predictions
+    from escultor.evaluate.scoring import with_speed
 
     speed = benchmark.speeds.get(scores.checkpoint)
     if speed is None or benchmark.suite != scores.suite:
@@ -221,7 +221,7 @@ def with_benchmarked_speed(store: Store, scores: Scores, benchmark: LatencyBench
             f"checkpoint {scores.checkpoint} on suite {scores.suite}",
             "escultor speed, with the models and the suite of this comparison",
         )
-    predictions = kept_of(store.blobs, scores) or Predictions(())
-    result = retimed(scores, predictions, speed, benchmark.hourly_price_usd)
-    store.blobs.put_bytes(result.kept.to_bytes())
+    predictions = load_predictions(store.blobs, scores) or Predictions(())
+    result = with_speed(scores, predictions, speed, benchmark.hourly_price_usd)
+    store.blobs.put_bytes(result.predictions.to_bytes())
     return result.scores

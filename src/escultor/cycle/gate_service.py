@@ -25,7 +25,7 @@ from escultor.evaluate.gate.decision_record import (
     record_decision,
 )
 from escultor.evaluate.gate.requirements import described, requirements, shortfall, unknown_vetoes
-from escultor.evaluate.predictions import kept_of
+from escultor.evaluate.predictions import load_predictions
 from escultor.evaluate.report.decision_markdown import markdown
 from escultor.evaluate.report.decision_page import page_of
 from escultor.evaluate.report.page import render_verdict
@@ -98,7 +98,7 @@ def decide_from_store(
     The draws of its statistics follow from what is compared: no other seed can be tried.
     """
     sides = sorted((champion.checkpoint, candidate.checkpoint))
-    kept = [kept_of(store.blobs, scores) for scores in (champion, candidate)]
+    kept = [load_predictions(store.blobs, scores) for scores in (champion, candidate)]
     answers = [() if k is None else tuple(texts[0] for texts in k.answers) for k in kept]
     latencies = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
     prompts = () if suite is None else tuple(item.prompt[-1].content for item in suite.items)

@@ -16,7 +16,15 @@ from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Result
 from escultor.data.jsonl_rows import build, decode, row_of
 from escultor.evaluate.cache import EvaluationCache
-from escultor.evaluate.raters.judge import EndpointJudge, Judge, LocalJudge, ask, pair_prompt, verdict_in
+from escultor.evaluate.raters.judge import (
+    EndpointJudge,
+    Judge,
+    LocalJudge,
+    ask_judge,
+    pair_prompt,
+    parse_verdict,
+)
+from escultor.evaluate.served_model import Endpoint
 from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
 from escultor.ids import hash_value
 from escultor.model.folders import resolve
@@ -59,9 +67,9 @@ class JudgeScorer:
         orders = list(permutations(range(len(answers)), 2))
         prompts = [pair_prompt(prompt, answers[a], answers[b]) for a, b in orders]
         totals = [0.0] * len(answers)
-        replies = ask(self.judge, prompts, self.cache, self.progress)
+        replies = ask_judge(self.judge, prompts, self.cache, self.progress)
         for (a, b), reply in zip(orders, replies, strict=True):
-            value = {"A": 1.0, "B": -1.0}.get(verdict_in(reply) or "", 0.0)
+            value = {"A": 1.0, "B": -1.0}.get(parse_verdict(reply) or "", 0.0)
             totals[a] += value
             totals[b] -= value
         comparisons = 2 * max(1, len(answers) - 1)
@@ -72,7 +80,7 @@ def open_scorer(cycle: CycleRun, settings: Resampling) -> Scorer:
     """The judge that the configuration names. Raises DataError for a folder that is no model."""
     judge: Judge
     if settings.url is not None:
-        judge = EndpointJudge(settings.url, settings.judge, os.environ.get(settings.key_env))
+        judge = EndpointJudge(Endpoint(settings.url, os.environ.get(settings.key_env)), settings.judge)
     else:
         folder = resolve(settings.judge)
         judge = LocalJudge(load(str(folder)), tree_hash(folder), cycle.config.evaluation.batch_size)

@@ -172,7 +172,7 @@ def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
             cache=cycle.store.root / "cache",
             progress=cycle.workflow.progress.note,
         )
-        answers = cycle.store.blobs.put_bytes(evaluation.kept.to_bytes())
+        answers = cycle.store.blobs.put_bytes(evaluation.predictions.to_bytes())
         # The step that writes the scores names them, so that measuring again never rewrites them.
         scores = replace(evaluation.scores, id=key)
         return {"scores": scores.id, "answers": answers}, [scores]

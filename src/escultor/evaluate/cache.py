@@ -1,77 +1,95 @@
-"""What a model said, kept as it comes: an evaluation that was killed goes on, and one done costs nothing."""
+"""Model answers and likelihoods on disk: a killed evaluation goes on, and a repeated one computes nothing."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from escultor.ids import hash_value
 from escultor.store import files
 
+T = TypeVar("T")
+
 
 class EvaluationCache:
-    """Values by key in a file of lines, appended and synced one by one.
+    """JSON values by key, in a file of lines that are appended and synced one call at a time.
 
-    A line cut short by a killed process is passed over. Processes may share a file: lines are written
-    whole, and a key that two wrote at once holds the same value twice.
+    A line that a killed process left incomplete is skipped. Processes may share a file: each call appends
+    whole lines, and two entries of one key hold the same value.
     """
 
     def __init__(self, path: Path | None):
-        """None: nothing is kept."""
+        """`path` None keeps values in memory only."""
         self._path = path
-        self._known: dict[str, Any] = _read(path) if path is not None else {}
+        self._values: dict[str, Any] = {} if path is None else _read(path)
 
-    def get(self, key: str, work: Callable[[], Any]) -> Any:
-        """The value under a key, or that of `work`, kept before it is returned. Values are JSON's."""
-        if key not in self._known:
-            self.keep({key: work()})
-        return self._known[key]
+    def get(self, key: str, compute: Callable[[], Any]) -> Any:
+        """The value under a key, or that of `compute`, stored before it is returned."""
+        if key not in self._values:
+            self._store({key: compute()})
+        return self._values[key]
 
-    def keep(self, found: Mapping[str, Any]) -> None:
-        """Values under their keys, all of them on disk when this returns."""
-        if self._path is not None and found:
-            # Every line begins with a line end too: what a killed process left before it stays apart.
-            lines = (f"\n{json.dumps({'key': key, 'value': value})}\n" for key, value in found.items())
-            self._append("".join(lines).encode(), self._path)
-        self._known.update(found)
+    def _store(self, values: Mapping[str, Any]) -> None:
+        """Add values under their keys; they are on disk when this returns."""
+        if self._path is not None and values:
+            # Each line begins with a line end as well, which separates it from an incomplete one before it.
+            lines = (f"\n{json.dumps({'key': key, 'value': value})}\n" for key, value in values.items())
+            with files.wrap_os_errors("write to", self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("ab", buffering=0) as file:
+                    data = "".join(lines).encode()
+                    while data:
+                        data = data[file.write(data) :]
+                    os.fsync(file.fileno())
+        self._values.update(values)
+
+    def get_many(
+        self,
+        requests: Sequence[T],
+        key: Callable[[T], str],
+        compute: Callable[[list[T]], Sequence[Any]],
+        size: int,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Any]:
+        """The value of each request; those missing are computed and stored `size` at a time, which `progress`
+        follows."""
+        keys = [key(request) for request in requests]
+        missing = {k: request for k, request in zip(keys, requests, strict=True) if k not in self._values}
+        done = 0
+        for group in groups_of(list(missing), size):
+            self._store(dict(zip(group, compute([missing[k] for k in group]), strict=True)))
+            done += len(group)
+            progress(done, len(missing))
+        return [self._values[k] for k in keys]
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known
-
-    @staticmethod
-    def _append(data: bytes, path: Path) -> None:
-        with files.wrap_os_errors("write to", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                while data:
-                    data = data[os.write(handle, data) :]
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        return key in self._values
 
 
 def open_cache(folder: Path | None, *names: object) -> EvaluationCache:
     """The cache of what `names` identify (a model, a suite, the version of the code that computes the values)
-    in a folder of the store; None: in memory alone."""
-    if folder is None:
-        return EvaluationCache(None)
-    return EvaluationCache(folder / "evaluations" / f"{hash_value(list(names))}.jsonl")
+    in a folder of the store; None: in memory only."""
+    return EvaluationCache(folder and folder / "evaluations" / f"{hash_value(list(names))}.jsonl")
+
+
+def groups_of(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    """Consecutive parts of `size` items; the last may be smaller."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if not path.is_file():
-        return found
+        return values
     with files.wrap_os_errors("read", path):
         text = path.read_text(encoding="utf-8", errors="replace")
     for line in text.split("\n"):
         try:
             entry = json.loads(line)
-            found.setdefault(entry["key"], entry["value"])
+            values.setdefault(entry["key"], entry["value"])
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return values

@@ -1,16 +1,18 @@
-"""What a model does with the items of a suite: answers them, and says how likely it holds texts."""
+"""What a model does with the items of a suite: its answers, and the likelihoods that it gives to texts."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from escultor.batching.rows import NllRow, document_rows, to_ids
 from escultor.batching.teacher import nll_by_row
 from escultor.errors import DataError, StoreError
-from escultor.evaluate.cache import EvaluationCache
+from escultor.evaluate.cache import EvaluationCache, groups_of
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
@@ -18,11 +20,12 @@ from escultor.model.loaded import NO_LIMIT, Loaded, context_length
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import Likelihood, ModelOutput, Need, get_metric, parse_schema
 from escultor.store import Blobs
-from escultor.types import Document, Messages, Origin, Sampling, Scores, SuiteItem
+from escultor.types import Document, Messages, Origin, Scores, SuiteItem
 
-KEPT_AT_ONCE = 4  # batches: what a killed evaluation loses at most
-ROWS_AT_ONCE = 256
-ASKED_AT_ONCE = 64  # of a server: what a killed evaluation loses at most
+# How much is cached at a time, which is what a killed evaluation loses at most.
+BATCHES_PER_GROUP = 4
+ROWS_PER_GROUP = 256
+REQUESTS_PER_GROUP = 64  # to a server
 NEEDS_WEIGHTS: frozenset[Need] = frozenset(("choices", "pressed", "likelihood", "document"))
 
 NoteProgress = Callable[[str], None]
@@ -30,8 +33,7 @@ NoteProgress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What is kept of an evaluation beside its scores: the answers of each item, one for each seed, and
-    the requests that were timed."""
+    """The answers to each item of a suite, one for each seed, and the timed requests."""
 
     answers: tuple[tuple[str, ...], ...]
     requests: tuple[Timing, ...] = ()
@@ -42,14 +44,13 @@ class Predictions:
 
     @staticmethod
     def from_bytes(data: bytes) -> Predictions:
-        found = json.loads(data)
-        return Predictions(
-            tuple(tuple(each) for each in found["answers"]), tuple(Timing(*t) for t in found["requests"])
-        )
+        fields = json.loads(data)
+        requests = tuple(Timing(*timing) for timing in fields["requests"])
+        return Predictions(tuple(map(tuple, fields["answers"])), requests)
 
 
-def kept_of(blobs: Blobs, scores: Scores) -> Predictions | None:
-    """What was kept of an evaluation; None where nothing was, or it lies in another store."""
+def load_predictions(blobs: Blobs, scores: Scores) -> Predictions | None:
+    """The predictions behind scores; None where none were stored, or in another store."""
     if scores.answers is None:
         return None
     try:
@@ -58,67 +59,66 @@ def kept_of(blobs: Blobs, scores: Scores) -> Predictions | None:
         return None
 
 
-def needs_of(suite: EvaluationSuite, *names: str) -> frozenset[Need]:
+def metric_needs(suite: EvaluationSuite, *names: str) -> frozenset[Need]:
     """All that these metrics of a suite need; without a name, all its metrics."""
-    found = [get_metric(suite.record.skill, name) for name in names or suite.record.metrics]
-    return frozenset(need for metric in found if metric is not None for need in metric.needs)
+    metrics = [get_metric(suite.record.skill, name) for name in names or suite.record.metrics]
+    return frozenset(need for metric in metrics if metric is not None for need in metric.needs)
 
 
-def observe(
-    loaded: Loaded, suite: EvaluationSuite, batch_size: int, memo: EvaluationCache, progress: NoteProgress
+def model_outputs(
+    loaded: Loaded, suite: EvaluationSuite, batch_size: int, cache: EvaluationCache, progress: NoteProgress
 ) -> list[tuple[ModelOutput, ...]]:
-    """What the model did with each item, once for each seed of the suite.
+    """The outputs of a model for each item, one for each seed of the suite.
 
     Raises DataError, before anything slow, when an item does not fit the model's context.
     """
-    needs, items = needs_of(suite), suite.items
-    prompts = prompts_of(loaded, suite) if "answer" in needs else []
-    seen = [ModelOutput(schema=parse_schema(suite.record.schema))] * len(items)
-    for part, rows in _rows(loaded, items, needs).items():
+    needs, items = metric_needs(suite), suite.items
+    prompts = tokenized_prompts(loaded, suite) if "answer" in needs else []
+    outputs = [ModelOutput(schema=parse_schema(suite.record.schema))] * len(items)
+    for part, rows in _likelihood_rows(loaded, items, needs).items():
         progress(f"reading {len(items)} items: {part}")
-        found = _likelihoods(loaded, part, rows, memo)
-        seen = [replace(s, **{part: _shaped(part, found[at])}) for at, s in enumerate(seen)]
+        values = _likelihoods(loaded, part, rows, cache)
+        outputs = [replace(o, **{part: value}) for o, value in zip(outputs, values, strict=True)]
     if not prompts:
-        return [(s,) for s in seen]
+        return [(output,) for output in outputs]
     by_seed = [
-        _answers(loaded, suite, prompts, seed, batch_size, memo, progress) for seed in suite.record.seeds
+        _answers(loaded, suite, prompts, seed, batch_size=batch_size, cache=cache, progress=progress)
+        for seed in suite.record.seeds
     ]
     return [
-        tuple(replace(s, answer=text, tokens=n, cut=cut) for text, n, cut in said)
-        for s, *said in zip(seen, *by_seed, strict=True)
+        tuple(replace(output, answer=text, tokens=tokens, cut=cut) for text, tokens, cut in answers)
+        for output, *answers in zip(outputs, *by_seed, strict=True)
     ]
 
 
-def observe_served(
-    served: ServedModel, suite: EvaluationSuite, memo: EvaluationCache, progress: NoteProgress
+def served_outputs(
+    served: ServedModel, suite: EvaluationSuite, cache: EvaluationCache, progress: NoteProgress
 ) -> list[tuple[ModelOutput, ...]]:
-    """What a server answered to each item, once for each seed of the suite. Raises UpstreamFault."""
+    """The answers of a server to each item, one for each seed of the suite. Raises UpstreamFault."""
     schema, items = parse_schema(suite.record.schema), suite.items
-    seen: list[list[ModelOutput]] = [[] for _ in items]
+    by_seed: list[list[ModelOutput]] = []
     for seed in suite.record.seeds:
         sampling = replace(suite.record.decoding, seed=seed)
-        for group in _cut(range(len(items)), ASKED_AT_ONCE):
+        outputs: list[ModelOutput] = []
+        for group in groups_of(items, REQUESTS_PER_GROUP):
+            progress(f"answering {len(outputs) + len(group)} of {len(items)} items")
+            prompts = [item.prompt for item in group]
+            ask = partial(served.answers, prompts, [sampling] * len(group))
+            outputs += [
+                ModelOutput(text, tokens, cut, schema=schema)
+                for text, tokens, cut in cache.get(f"{seed}/{len(outputs)}", ask)
+            ]
+        by_seed.append(outputs)
+    return list(zip(*by_seed, strict=True))
 
-            def work(group: Sequence[int] = group, sampling: Sampling = sampling) -> list[list[object]]:
-                progress(f"answering {group[-1] + 1} of {len(items)} items")
-                found = served.answers([items[i].prompt for i in group], [sampling] * len(group))
-                return [list(said) for said in found]
 
-            for i, (text, tokens, cut) in zip(group, memo.get(f"{seed}/{group[0]}", work), strict=True):
-                seen[i].append(ModelOutput(text, tokens, cut, schema=schema))
-    return [tuple(said) for said in seen]
-
-
-def prompts_of(loaded: Loaded, suite: EvaluationSuite) -> list[list[int]]:
-    """The tokens that ask each item. A model without a chat template reads the contents as they are."""
+def tokenized_prompts(loaded: Loaded, suite: EvaluationSuite) -> list[list[int]]:
+    """The prompt of each item as tokens; without a chat template these are those of its contents. Raises
+    DataError when one does not fit the model's context."""
     prompts = [loaded.chat.prompt(item.prompt) for item in suite.items]
     context = context_length(loaded.model) or NO_LIMIT
-    if long := [i for i, p in zip(suite.items, prompts, strict=True) if not 0 < len(p) < context]:
-        raise _too_long(len(long), long[0].id, context)
+    _refuse_long([i for i, p in zip(suite.items, prompts, strict=True) if not 0 < len(p) < context], context)
     return prompts
-
-
-# --- answers ----------------------------------------------------------------------------------
 
 
 def _answers(
@@ -126,107 +126,108 @@ def _answers(
     suite: EvaluationSuite,
     prompts: Sequence[Sequence[int]],
     seed: int,
+    *,
     batch_size: int,
-    memo: EvaluationCache,
+    cache: EvaluationCache,
     progress: NoteProgress,
 ) -> list[tuple[str, int, bool]]:
-    """Text, tokens, and whether it was cut, for each item. Items of like length are asked together, in
-    groups that follow from the suite and the batch size alone, so that one asked again says the same."""
+    """Text, number of tokens, and whether it was cut, of the answer to each item.
+
+    Items are batched with others of similar length, in groups that depend on suite and batch size alone, so
+    that a repeated run gives the same answers.
+    """
     sampling = replace(suite.record.decoding, seed=seed)
+    answers: dict[int, Any] = {}
+
+    def compute(group: Sequence[int]) -> list[list[object]]:
+        progress(f"answering {len(answers) + len(group)} of {len(prompts)} items")
+        generated = generate(loaded, [prompts[i] for i in group], sampling, batch_size)
+        return [[a.text, len(a.tokens), a.finish_reason == "length"] for a in generated]
+
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    said: dict[int, tuple[str, int, bool]] = {}
-    for at, group in enumerate(_cut(order, batch_size * KEPT_AT_ONCE)):
-
-        def work(group: Sequence[int] = group) -> list[list[object]]:
-            progress(f"answering {len(said) + len(group)} of {len(prompts)} items")
-            found = generate(loaded, [prompts[i] for i in group], sampling, batch_size)
-            return [[a.text, len(a.tokens), a.finish_reason == "length"] for a in found]
-
-        for i, (text, tokens, cut) in zip(group, memo.get(f"answers/{seed}/{at}", work), strict=True):
-            said[i] = (text, tokens, cut)
-    return [said[i] for i in range(len(prompts))]
+    for number, group in enumerate(groups_of(order, batch_size * BATCHES_PER_GROUP)):
+        values = cache.get(f"answers/{seed}/{number}", partial(compute, group))
+        answers.update(zip(group, values, strict=True))
+    return [answers[i] for i in range(len(prompts))]
 
 
 # --- likelihoods ------------------------------------------------------------------------------
 
-LikelihoodRows = list[list[tuple[NllRow, int]]]  # for each item, its rows and the bytes of what they label
+LikelihoodRows = list[list[tuple[NllRow, int]]]  # for each item, its rows and the bytes of their labels
 
 
-def _rows(loaded: Loaded, items: Sequence[SuiteItem], needs: frozenset[Need]) -> dict[str, LikelihoodRows]:
-    """What is to be read of every item, by the part of `ModelOutput` that it fills."""
-    found: dict[str, LikelihoodRows] = {}
+def _likelihood_rows(
+    loaded: Loaded, items: Sequence[SuiteItem], needs: frozenset[Need]
+) -> dict[str, LikelihoodRows]:
+    """The rows whose likelihood is needed of every item, by the field of `ModelOutput` that they fill."""
+    rows: dict[str, LikelihoodRows] = {}
     if "likelihood" in needs:
-        found["reference"] = [[_whole(loaded, item)] for item in items]
+        rows["reference"] = [[_reference_row(loaded, item)] for item in items]
     if "document" in needs:
-        found["document"] = [_windows(loaded, item) for item in items]
+        rows["document"] = [_document_windows(loaded, item) for item in items]
     for part, prompt in (("choices", "prompt"), ("pressed", "pressed")):
         if part in needs:
-            found[part] = [
-                [_choice(loaded, getattr(item, prompt), each) for each in item.choices] for item in items
+            rows[part] = [
+                [_choice_row(loaded, getattr(i, prompt), each) for each in i.choices] for i in items
             ]
     context = context_length(loaded.model) or NO_LIMIT
-    for part, rows in found.items():
-        long = [i.id for i, r in zip(items, rows, strict=True) if any(n.length > context for n, _ in r)]
-        if long and part != "document":
-            raise _too_long(len(long), long[0], context)
-    return found
+    for part, part_rows in rows.items():
+        if part != "document":
+            pairs = zip(items, part_rows, strict=True)
+            _refuse_long(
+                [item for item, own in pairs if any(row.length > context for row, _ in own)], context
+            )
+    return rows
 
 
-def _whole(loaded: Loaded, item: SuiteItem) -> tuple[NllRow, int]:
+def _reference_row(loaded: Loaded, item: SuiteItem) -> tuple[NllRow, int]:
     """The first reference as a whole answer, with the tokens that end it."""
-    said = loaded.chat.example(item.prompt, item.references[0])
-    row = NllRow(item.id, to_ids(said.prompt + said.response), max(1, len(said.prompt)))
+    example = loaded.chat.example(item.prompt, item.references[0])
+    row = NllRow(item.id, to_ids(example.prompt + example.response), max(1, len(example.prompt)))
     return row, max(1, len(item.references[0].encode()))
 
 
-def _choice(loaded: Loaded, prompt: Messages, choice: str) -> tuple[NllRow, int]:
-    """A choice as the beginning of an answer: what ends a turn is no part of what is compared."""
+def _choice_row(loaded: Loaded, prompt: Messages, choice: str) -> tuple[NllRow, int]:
+    """A choice as the beginning of an answer, without the tokens that end a turn."""
     chat = loaded.chat
-    before, said = chat.prompt(prompt), chat.response(choice)[: -len(chat.turn_end)]
-    return NllRow("", to_ids(before + said), max(1, len(before))), len(choice.encode())
+    before, tokens = chat.prompt(prompt), chat.response(choice)[: -len(chat.turn_end)]
+    return NllRow("", to_ids(before + tokens), max(1, len(before))), len(choice.encode())
 
 
-def _windows(loaded: Loaded, item: SuiteItem) -> list[tuple[NllRow, int]]:
+def _document_windows(loaded: Loaded, item: SuiteItem) -> list[tuple[NllRow, int]]:
     """A document in windows of the model's context; its bytes are counted with the first."""
     text = item.document or ""
     document = Document(item.id, text, Origin((item.id,), "suite"))
     rows = document_rows([document], loaded.chat, context_length(loaded.model) or NO_LIMIT, Counter())
-    return [(row, 0 if at else len(text.encode())) for at, row in enumerate(rows)]
+    return [(row, 0 if number else len(text.encode())) for number, row in enumerate(rows)]
 
 
 def _likelihoods(
-    loaded: Loaded, part: str, rows: LikelihoodRows, memo: EvaluationCache
-) -> list[list[Likelihood]]:
-    flat = [row for of_item in rows for row, _ in of_item]
+    loaded: Loaded, part: str, rows: LikelihoodRows, cache: EvaluationCache
+) -> Sequence[Likelihood | tuple[Likelihood, ...]]:
+    """Each item's likelihoods: one for each choice, or one for all windows of a text together."""
+    flat = [row for item_rows in rows for row, _ in item_rows]
     nats: list[float] = []
-    for at, group in enumerate(_cut(range(len(flat)), ROWS_AT_ONCE)):
-
-        def work(group: Sequence[int] = group) -> list[float]:
-            return nll_by_row(loaded.model, [flat[i] for i in group], "auto").tolist()
-
-        nats += memo.get(f"{part}/{at}", work)
+    for number, group in enumerate(groups_of(flat, ROWS_PER_GROUP)):
+        compute = partial(nll_by_row, loaded.model, group, "auto")
+        nats += cache.get(f"{part}/{number}", lambda compute=compute: compute().tolist())
     values = iter(nats)
-    return [
-        [Likelihood(next(values), row.length - row.start, size) for row, size in of_item] for of_item in rows
+    likelihoods = [
+        tuple(Likelihood(next(values), row.length - row.first_label, size) for row, size in item_rows)
+        for item_rows in rows
     ]
+    return likelihoods if part in ("choices", "pressed") else list(map(_total, likelihoods))
 
 
-def _shaped(part: str, found: list[Likelihood]) -> Likelihood | tuple[Likelihood, ...]:
-    """Choices stand apart; the windows of a text add up."""
-    if part in ("choices", "pressed"):
-        return tuple(found)
-    return Likelihood(
-        sum(f.nats for f in found), sum(f.tokens for f in found), max(1, sum(f.bytes for f in found))
-    )
+def _total(windows: tuple[Likelihood, ...]) -> Likelihood:
+    size = max(1, sum(window.bytes for window in windows))
+    return Likelihood(sum(window.nats for window in windows), sum(window.tokens for window in windows), size)
 
 
-def _cut(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (order[at : at + size] for at in range(0, len(order), size))
-
-
-def _too_long(count: int, first: str, context: int) -> DataError:
-    return DataError(
-        "a held-out item is longer than the model's context",
-        f"{count} items over {context} tokens, such as {first!r}",
-        remedy="evaluate a model with a longer context, or leave them out of the suite",
-    )
+def _refuse_long(items: Sequence[SuiteItem], context: int) -> None:
+    if items:
+        raise DataError(
+            "a held-out item is longer than the model's context",
+            f"{len(items)} items over {context} tokens, such as {items[0].id!r}",
+            remedy="evaluate a model with a longer context, or leave them out of the suite",
+        )

@@ -1,17 +1,92 @@
-"""A model behind an OpenAI-compatible server, asked for answers and for how likely it holds texts."""
+"""A model behind an OpenAI-compatible server: its answers, and the likelihoods that it gives to texts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from escultor.errors import DataError, UpstreamFault
-from escultor.evaluate.endpoint import Endpoint
+from escultor.errors import DataError, InputError, UpstreamFault
 from escultor.types import Messages, Sampling
 
-MOST_STOPS = 4  # that OpenAI's servers take
-SLACK = 1e-9  # of log-probs that are equal
+TRIES = 4
+WAIT_S = 0.5  # before the second try; doubled from try to try
+RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
+CONCURRENCY = 8
+MAX_STOPS = 4  # that OpenAI's servers accept
+TOLERANCE = 1e-9  # within which two log-probs are equal
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server; requests are repeated where it fails, several at a time.
+
+    `url` ends before /chat/completions; the key is sent in the header and appears nowhere else.
+    """
+
+    url: str
+    key: str | None = None
+    timeout_s: float = 60.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def post(self, path: str, bodies: Sequence[Any], parse: Callable[[Any], T]) -> list[T]:
+        """The reply to each body, in their order, as `parse` reads it.
+
+        Raises UpstreamFault when the server fails four times, refuses, or sends what `parse` does not accept
+        (ValueError, KeyError, IndexError, TypeError).
+        """
+        with self._client() as client, ThreadPoolExecutor(CONCURRENCY) as pool:
+            futures = [pool.submit(self._request, client, "POST", path, parse, body) for body in bodies]
+            try:
+                return [future.result() for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def get(self, path: str, parse: Callable[[Any], T]) -> T:
+        """The resource at a path, as `parse` reads it. Raises UpstreamFault in the same cases as `post`."""
+        with self._client() as client:
+            return self._request(client, "GET", path, parse)
+
+    def _client(self) -> Any:
+        import httpx2
+
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return httpx2.Client(timeout=self.timeout_s, headers=headers)
+
+    def _request(self, client: Any, method: str, path: str, parse: Callable[[Any], T], body: Any = None) -> T:
+        import httpx2
+
+        reason, url = "", f"{self.url.rstrip('/')}{path}"
+        for attempt in range(TRIES):
+            if attempt:
+                self.sleep(WAIT_S * 2 ** (attempt - 1))
+            try:
+                response = client.request(method, url, json=body)
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+                allowed = "http://host:port/v1"
+                raise InputError("this is no address of a server", self.url, allowed, str(error)) from error
+            except httpx2.HTTPError as error:
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            if response.status_code not in RETRIED:
+                return _parsed(response, url, parse)
+            reason = f"status {response.status_code}"
+        raise UpstreamFault(f"{url} failed {TRIES} times", reason, remedy="try again later")
+
+
+def _parsed(response: Any, url: str, parse: Callable[[Any], T]) -> T:
+    try:
+        if response.status_code != 200:
+            raise ValueError(f"status {response.status_code}: {response.text[:200]}")
+        return parse(response.json())
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        what, remedy = f"{url} sent an unexpected reply", "check its address, model and key"
+        raise UpstreamFault(what, f"{type(error).__name__}: {error}", "a completion", remedy) from error
 
 
 class ServedAnswer(NamedTuple):
@@ -24,7 +99,7 @@ class ServedAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`model` is what requests name; `version` what the server says that name stands for."""
+    """`model` is the name that requests use; `version` what the server says it serves under that name."""
 
     endpoint: Endpoint
     model: str
@@ -32,97 +107,104 @@ class ServedModel:
 
     @property
     def name(self) -> str:
-        """Who answers, as scores name it: a served copy is not the checkpoint itself."""
+        """The checkpoint name in scores: a served copy is not the checkpoint itself."""
         return f"{self.version} at {self.endpoint.url}"
 
     def answers(self, prompts: Sequence[Messages], samplings: Sequence[Sampling]) -> list[ServedAnswer]:
-        """One answer to each conversation, which its server is not to learn from. Raises UpstreamFault."""
+        """One answer to each conversation, which the server is asked not to store. Raises UpstreamFault."""
         bodies = [
-            {
-                "store": False,
-                "messages": [{"role": str(m.role), "content": m.content} for m in prompt],
-                **self._asked(own),
-            }
-            for prompt, own in zip(prompts, samplings, strict=True)
+            chat_body(self.model, prompt) | _parameters(sampling)
+            for prompt, sampling in zip(prompts, samplings, strict=True)
         ]
-        return self.endpoint.ask("/chat/completions", bodies, _answer)
+        return self.endpoint.post("/chat/completions", bodies, _answer)
 
     def texts(
         self, contexts: Sequence[str], samplings: Sequence[Sampling], stops: Sequence[Sequence[str]]
     ) -> list[str]:
-        """How each text goes on. Raises UpstreamFault."""
+        """A continuation of each text. Raises UpstreamFault."""
         bodies = [
-            {"prompt": context, **self._asked(own), **({"stop": list(stop[:MOST_STOPS])} if stop else {})}
-            for context, own, stop in zip(contexts, samplings, stops, strict=True)
+            {"model": self.model, "prompt": context, **_parameters(sampling)}
+            | ({"stop": list(stop[:MAX_STOPS])} if stop else {})
+            for context, sampling, stop in zip(contexts, samplings, stops, strict=True)
         ]
-        return self.endpoint.ask("/completions", bodies, _text)
+        return self.endpoint.post("/completions", bodies, lambda reply: _text(reply["choices"][0]["text"]))
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """The log-probability of each continuation of a context, and whether each of its tokens was the
-        likeliest. Raises UpstreamFault where the server does not score prompts."""
-        whole = {"model": self.model, "temperature": 0, "max_tokens": 1, "logprobs": 1, "echo": True}
-        bodies = [{**whole, "prompt": context + said} for context, said in pairs]
-        found = self.endpoint.ask("/completions", bodies, _scored)
-        return [_sum(tokens, *pair) for tokens, pair in zip(found, pairs, strict=True)]
-
-    def _asked(self, own: Sampling) -> dict[str, Any]:
-        drawn = {"temperature": own.temperature, "top_p": own.top_p, "seed": own.seed}
-        return {"model": self.model, "max_tokens": own.max_new_tokens, **drawn}
+        """The log-probability of each continuation of a context, and whether each of its tokens was the most
+        likely one. Raises UpstreamFault where the server does not score prompts."""
+        common = {"model": self.model, "temperature": 0, "max_tokens": 1, "logprobs": 1, "echo": True}
+        bodies = [{**common, "prompt": context + continuation} for context, continuation in pairs]
+        scored = self.endpoint.post("/completions", bodies, _token_scores)
+        return [_continuation_score(tokens, *pair) for tokens, pair in zip(scored, pairs, strict=True)]
 
 
-def served(endpoint: Endpoint, model: str) -> ServedModel:
-    """The model of this name there. Where the server tells which version the name stands for, and that
-    version may be asked for, it is pinned: a canary must not answer a part of the items."""
-    listed = endpoint.get("/models", _roots)
-    if model not in listed:
-        raise DataError(f"{endpoint.url} serves no such model", model, ", ".join(sorted(listed)) or "none")
-    root = listed[model]
-    return ServedModel(endpoint, root if root in listed else model, root)
+def served_model(endpoint: Endpoint, model: str) -> ServedModel:
+    """The model of this name on a server. Where the server states which version the name means, and serves
+    that version by its own name, requests use the latter: no canary may answer a part of the items."""
+    versions = endpoint.get("/models", _versions)
+    if model not in versions:
+        known = ", ".join(sorted(versions)) or "none"
+        raise DataError(f"{endpoint.url} serves no such model", model, known)
+    version = versions[model]
+    return ServedModel(endpoint, version if version in versions else model, version)
 
 
-class _Token(NamedTuple):
-    start: int
-    logprob: float | None
-    likeliest: float
+def chat_body(model: str, prompt: Messages) -> dict[str, Any]:
+    """A chat request that the server is asked not to store, as held-out prompts must not be learnt from."""
+    messages = [{"role": str(m.role), "content": m.content} for m in prompt]
+    return {"model": model, "store": False, "messages": messages}
 
 
-def _roots(reply: Any) -> dict[str, str]:
-    return {str(each["id"]): str(each.get("root") or each["id"]) for each in reply["data"]}
+def chat_text(reply: Any) -> str:
+    """The text of a chat reply. Raises ValueError, KeyError, IndexError or TypeError where there is none."""
+    return _text(reply["choices"][0]["message"]["content"])
+
+
+def _parameters(sampling: Sampling) -> dict[str, Any]:
+    drawing = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+    return {"max_tokens": sampling.max_new_tokens, **drawing}
+
+
+def _versions(reply: Any) -> dict[str, str]:
+    return {str(entry["id"]): str(entry.get("root") or entry["id"]) for entry in reply["data"]}
 
 
 def _answer(reply: Any) -> ServedAnswer:
-    choice = reply["choices"][0]
-    content, cut = choice["message"]["content"], choice["finish_reason"] == "length"
-    if not isinstance(content, str):
-        raise ValueError(f"content of type {type(content).__name__}")
-    return ServedAnswer(content, int(reply["usage"]["completion_tokens"]), cut)
+    is_cut = reply["choices"][0]["finish_reason"] == "length"
+    return ServedAnswer(chat_text(reply), int(reply["usage"]["completion_tokens"]), is_cut)
 
 
-def _text(reply: Any) -> str:
-    text = reply["choices"][0]["text"]
-    if not isinstance(text, str):
-        raise ValueError(f"text of type {type(text).__name__}")
-    return text
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"text of type {type(value).__name__}")
+    return value
 
 
-def _scored(reply: Any) -> list[_Token]:
-    found = reply["choices"][0]["logprobs"]
-    if not isinstance(found, Mapping):
+class _TokenScore(NamedTuple):
+    start: int  # of its text
+    logprob: float | None
+    highest: float  # log-prob of any token there
+
+
+def _token_scores(reply: Any) -> list[_TokenScore]:
+    logprobs = reply["choices"][0]["logprobs"]
+    if not isinstance(logprobs, Mapping):
         raise ValueError("no log-probs: this server does not score prompts (echo and logprobs)")
-    columns = found["text_offset"], found["token_logprobs"], found["top_logprobs"]
+    columns = logprobs["text_offset"], logprobs["token_logprobs"], logprobs["top_logprobs"]
     return [
-        _Token(int(at), logprob, max((tops or {}).values(), default=-float("inf")))
-        for at, logprob, tops in zip(*columns, strict=True)
+        _TokenScore(int(start), logprob, max((top or {}).values(), default=-float("inf")))
+        for start, logprob, top in zip(*columns, strict=True)
     ]
 
 
-def _sum(tokens: Sequence[_Token], context: str, said: str) -> tuple[float, bool]:
-    """The tokens that begin behind the context; one that reaches over its end is the continuation's where
-    there is no other. What was generated behind both is left out."""
-    inside = [t for t in tokens if t.start < len(context) + len(said)]
+def _continuation_score(tokens: Sequence[_TokenScore], context: str, continuation: str) -> tuple[float, bool]:
+    """The score of the tokens that begin after the context; where there are none, of the last token, which
+    begins in the context and ends after it. What was generated after both is left out."""
+    inside = [t for t in tokens if t.start < len(context) + len(continuation)]
     own = [t for t in inside if t.start >= len(context)] or inside[-1:]
-    if not own or any(t.logprob is None for t in own):
+    scores = [(t.logprob, t.highest) for t in own if t.logprob is not None]
+    if not own or len(scores) < len(own):
         what = "the server does not score the first token of a text"
-        raise UpstreamFault(what, (context + said)[:80], remedy="evaluate the model itself")
-    scores = [(t.logprob or 0.0, t.likeliest) for t in own]
-    return sum(logprob for logprob, _ in scores), all(p >= best - SLACK for p, best in scores)
+        raise UpstreamFault(what, (context + continuation)[:80], remedy="evaluate the model itself")
+    is_greedy = all(logprob >= highest - TOLERANCE for logprob, highest in scores)
+    return sum(logprob for logprob, _ in scores), is_greedy

@@ -1,31 +1,37 @@
-"""How fast models answer, and what that costs on this machine: measured in turns, A B B A, in one run."""
+"""Speed and cost of models on this machine, measured alternately (A B B A), and their comparison."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
+from typing import NamedTuple
 
 from escultor.errors import DataError
+from escultor.ids import plain
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded, count_parameters
-from escultor.stats import quantile
+from escultor.rng import derive_seed
+from escultor.stats import bootstrap_ratio, cluster_sums, quantile
 from escultor.types import Sampling
 
-SPEED_TOKENS = 32  # a request is timed to this many tokens at most: models that say less are not faster
-ENOUGH_FOR_P99 = 1000  # requests: with fewer the 99th percentile is close to the slowest one seen
-FEWEST_FOR_P99 = 100  # requests: with fewer the 99th percentile is the slowest one seen
-UNASKED_REQUESTS = 100  # at most, and at most as many as items, where no number of requests is asked for
-UNASKED_BUDGET_S = 10.0  # of each model: then it is left at the requests timed so far
+SPEED_TOKENS = 32  # of a timed answer at most, so that a model with shorter answers is not faster
+ENOUGH_FOR_P99 = 1000  # requests: with fewer the 99th percentile is close to the slowest one
+MIN_REQUESTS_FOR_P99 = 100  # with fewer the 99th percentile is the slowest one
+DEFAULT_REQUESTS = 100  # at most, and at most as many as items, where the settings name no number
+DEFAULT_BUDGET_S = 10.0  # of each model, after which no more requests are timed
 BATCH_RUNS = 2
-TOLD_EVERY = 100  # requests
+PROGRESS_EVERY = 100  # requests
+FORMAT = "escultor-speed/1"
+ALPHA = 0.025  # one-sided: 95 % intervals
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One request, asked alone. TTFT is the time of an answer of one token, asked for by itself."""
+    """One request by itself. TTFT (time to first token) is that of a separate request for one token."""
 
     ttft_ms: float
     latency_ms: float
@@ -33,7 +39,7 @@ class Timing:
 
     @property
     def per_token_ms(self) -> float:
-        """Time of each token after the first; that of the first where there is no other."""
+        """The mean time of the tokens after the first; that of the first where there is no other."""
         if self.tokens < 2:
             return self.ttft_ms
         return max(0.0, self.latency_ms - self.ttft_ms) / (self.tokens - 1)
@@ -41,7 +47,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What was measured of one model: single requests, and batches."""
+    """The speed of one model: single requests, and throughput in batches."""
 
     parameters: int
     requests: tuple[Timing, ...]
@@ -50,12 +56,10 @@ class Speed:
     requests_per_s: float
 
     def figures(self, hourly_price_usd: float) -> dict[str, float]:
-        """By name: p50 and p99 of ttft_ms, latency_ms and per_token_ms, with distribution-free 95 %
-        bounds (`…_low`, `…_high`; a bound that so few requests cannot give is left out), speed_requests,
-        speed_batch_size, tokens_per_s, and the cost of 1,000 tokens and of a request at the price of an
-        hour, answered `batch_size` at a time.
-        """
-        found: dict[str, float] = {
+        """By name: p50 and p99 of ttft_ms, latency_ms and per_token_ms with distribution-free 95 % bounds
+        (`…_low`, `…_high`; left out where there are too few requests), speed_requests, speed_batch_size,
+        tokens_per_s, and the cost of 1,000 tokens and of a request in batches at that hourly price."""
+        figures: dict[str, float] = {
             "parameters": float(self.parameters),
             "speed_requests": float(len(self.requests)),
             "speed_batch_size": float(self.batch_size),
@@ -67,12 +71,11 @@ class Speed:
         for name in ("ttft", "latency", "per_token"):
             values = [getattr(timing, f"{name}_ms") for timing in self.requests]
             for q in (50, 99):
-                at = quantile(values, q / 100)
+                value, low, high, _ = quantile(values, q / 100)
                 key = f"{name}_p{q}_ms"
-                found[key] = at.value
-                bounds = {f"{key}_low": at.low, f"{key}_high": at.high}
-                found |= {bound: value for bound, value in bounds.items() if value is not None}
-        return found
+                bounds = {key: value, f"{key}_low": low, f"{key}_high": high}
+                figures |= {bound: value for bound, value in bounds.items() if value is not None}
+        return figures
 
 
 def is_speed(figure: str) -> bool:
@@ -83,11 +86,11 @@ def is_speed(figure: str) -> bool:
 
 
 def doubt_about_p99(requests: float) -> str | None:
-    """What is to be said of a p99 from so few requests; None where they are enough."""
+    """A caveat about a p99 from so few requests; None where they are enough."""
     if requests >= ENOUGH_FOR_P99:
         return None
     return (
-        f"p99 from {requests:.0f} requests: close to the slowest one seen; {ENOUGH_FOR_P99:,} tell it "
+        f"p99 from {requests:.0f} requests: close to the slowest one; {ENOUGH_FOR_P99:,} are enough "
         "(evaluation.speed_requests)"
     )
 
@@ -101,71 +104,123 @@ def measure_speeds(
     progress: Callable[[str], None] = lambda text: None,
     budget_s: float = math.inf,
 ) -> list[Speed]:
-    """Time every model on the same requests alternately, A B then B A, so that a machine whose speed drifts
-    favours none; then on batches.
+    """Time every model on the same requests alternately (A B, then B A), so that a drift of the machine's
+    speed favours none; then on batches.
 
-    prompts: `prompts[m]` are the requests in the tokens of model m. budget_s: seconds of each model after
-    which no more single requests are timed (two are always), and no second batch. Raises DataError where
-    there is nothing to ask, or where a model answers nothing.
+    `prompts[m]` are the requests in the tokens of model m. `budget_s`: seconds for each model after which no
+    more single requests are timed (two always are), and no second batch. Raises DataError where there are no
+    prompts, or where a model generates no token.
     """
-    asked = {len(each) for each in prompts}
-    if not models or len(prompts) != len(models) or len(asked) != 1 or asked == {0}:
+    sizes = {len(each) for each in prompts}
+    if not models or len(prompts) != len(models) or len(sizes) != 1 or sizes == {0}:
         got = f"{len(models)} models, prompts {[len(each) for each in prompts]}"
         raise DataError("speed cannot be measured", got, "the same requests for every model, at least one")
     short = replace(sampling, max_new_tokens=min(SPEED_TOKENS, sampling.max_new_tokens))
     timings: list[list[Timing]] = [[] for _ in models]
     for loaded, own in zip(models, prompts, strict=True):
-        _ask(loaded, own[0], short)  # the first call prepares kernels
-    began = time.perf_counter()
-    for at in range(requests):
-        spent = time.perf_counter() - began
-        if at >= 2 and at % 2 == 0 and spent > budget_s * len(models):  # even: no model was first more often
-            progress(f"timed {at} of {requests} requests in {spent:.0f} s (evaluation.speed_requests)")
+        _time_request(loaded, own[0], short)  # the first call prepares kernels
+    forward = range(len(models))
+    start = time.perf_counter()
+    for n in range(requests):
+        elapsed = time.perf_counter() - start
+        if n >= 2 and n % 2 == 0 and elapsed > budget_s * len(models):  # even: each was first equally often
+            progress(f"timed {n} of {requests} requests in {elapsed:.0f} s (evaluation.speed_requests)")
             break
-        if at % TOLD_EVERY == 0:
-            progress(f"timing: {at:,} of {requests:,} requests")
-        for m in _turn(len(models), at):
-            timings[m].append(_ask(models[m], prompts[m][at % len(prompts[m])], short))
+        if n % PROGRESS_EVERY == 0:
+            progress(f"timing: {n:,} of {requests:,} requests")
+        for m in forward if n % 2 == 0 else forward[::-1]:
+            timings[m].append(_time_request(models[m], prompts[m][n % len(prompts[m])], short))
     batches: list[list[tuple[float, int]]] = [[] for _ in models]
-    began = time.perf_counter()
-    for at in range(BATCH_RUNS):
-        if at and time.perf_counter() - began > budget_s * len(models):
+    start = time.perf_counter()
+    for n in range(BATCH_RUNS):
+        if n and time.perf_counter() - start > budget_s * len(models):
             break
-        for m in _turn(len(models), at):
-            batches[m].append(_batch(models[m], prompts[m], short, batch_size))
+        for m in forward if n % 2 == 0 else forward[::-1]:
+            batches[m].append(_time_batch(models[m], prompts[m], short, batch_size))
     return [_speed(loaded, timings[m], batches[m], batch_size) for m, loaded in enumerate(models)]
 
 
-def _turn(models: int, at: int) -> Sequence[int]:
-    """Whose turn it is: forwards and backwards by turns."""
-    order = range(models)
-    return order if at % 2 == 0 else order[::-1]
-
-
-def _ask(loaded: Loaded, prompt: Sequence[int], sampling: Sampling) -> Timing:
-    began = time.perf_counter()
+def _time_request(loaded: Loaded, prompt: Sequence[int], sampling: Sampling) -> Timing:
+    start = time.perf_counter()
     generate(loaded, [prompt], replace(sampling, max_new_tokens=1), 1)
     first = time.perf_counter()
     answer = generate(loaded, [prompt], sampling, 1)[0]
-    done = time.perf_counter()
-    return Timing(1000 * (first - began), 1000 * (done - first), len(answer.tokens))
+    end = time.perf_counter()
+    return Timing(1000 * (first - start), 1000 * (end - first), len(answer.tokens))
 
 
-def _batch(
+def _time_batch(
     loaded: Loaded, prompts: Sequence[Sequence[int]], sampling: Sampling, size: int
 ) -> tuple[float, int]:
     """Seconds and tokens of one batch."""
-    asked = list(islice(cycle(prompts), size))
-    began = time.perf_counter()
-    tokens = sum(len(a.tokens) for a in generate(loaded, asked, sampling, size))
-    return time.perf_counter() - began, tokens
+    batch = list(islice(cycle(prompts), size))
+    start = time.perf_counter()
+    tokens = sum(len(answer.tokens) for answer in generate(loaded, batch, sampling, size))
+    return time.perf_counter() - start, tokens
 
 
 def _speed(
     loaded: Loaded, timings: Sequence[Timing], batches: Sequence[tuple[float, int]], size: int
 ) -> Speed:
-    """The faster of the batches counts: nothing makes a machine faster than it is."""
+    """The speed from the fastest batch: interruptions only ever make a batch slower."""
     seconds, tokens = min(batches, key=lambda batch: batch[0])
     if not tokens:
         raise DataError("speed cannot be measured", "no token in any answer", "a model that answers")
     return Speed(count_parameters(loaded.model), tuple(timings), size, tokens / seconds, size / seconds)
+
+
+# --- comparison -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyBenchmark:
+    """Speeds of models, by checkpoint, measured together on one suite's prompts at one hourly price."""
+
+    suite: str
+    prompts: int  # repeated from the first when there are more requests
+    hourly_price_usd: float
+    speeds: dict[str, Speed] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The benchmark as `read_benchmark` reads it."""
+        return json.dumps({"format": FORMAT, **plain(self)}, indent=1, allow_nan=False) + "\n"
+
+
+def read_benchmark(text: str) -> LatencyBenchmark:
+    """The benchmark in a file. Raises DataError for any other text."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        fields = json.loads(text)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("another format")
+        benchmark = TypeAdapter(LatencyBenchmark).validate_python(fields)
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason, remedy = str(error).splitlines()[0], "write it: escultor speed MODEL MODEL --out FILE"
+        raise DataError("this is no measurement of speed", reason, FORMAT, remedy) from error
+    speeds = benchmark.speeds.values()
+    times = [time_ms for s in speeds for r in s.requests for time_ms in (r.ttft_ms, r.latency_ms)]
+    rates = [rate for s in speeds for rate in (s.tokens_per_s, s.requests_per_s)]
+    if not times or not all(0 < value < math.inf for value in (*times, *rates, benchmark.hourly_price_usd)):
+        raise DataError("this is no measurement of speed", "a figure that is not positive", "numbers above 0")
+    return benchmark
+
+
+class TimeRatio(NamedTuple):
+    """Time of one model over that of another, for the same requests; None: no bound can be given."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def time_ratio(baseline: Speed, other: Speed, prompts: int, seed: int = 0) -> TimeRatio:
+    """Mean latency of `other` over that of `baseline` on the same requests, with a 95 % interval (studentised
+    bootstrap of a ratio) whose sampling unit is the prompt, of which there are `prompts`, in turn."""
+    clusters = [str(number % prompts) for number in range(len(baseline.requests))]
+    sums, sizes = (
+        cluster_sums([r.latency_ms for r in speed.requests], clusters)[0] for speed in (other, baseline)
+    )
+    seed, n = derive_seed(seed, "race"), len(set(clusters))  # the name of the draws, as in stored results
+    ratio = bootstrap_ratio(sums, sizes, ALPHA, seed, floor=0.0, ceiling=math.inf, n=n)
+    return TimeRatio(ratio.value, *(b if 0 < b < math.inf else None for b in (ratio.low, ratio.high)))

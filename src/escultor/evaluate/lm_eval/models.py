@@ -1,9 +1,9 @@
-"""Whoever the evaluation harness asks: a model of this machine or one behind a server, asked once."""
+"""Backends for EleutherAI's evaluation harness: a local model or one behind a server, with cached results."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,9 +21,9 @@ from escultor.model.loaded import NO_LIMIT, Loaded, context_length, count_parame
 from escultor.types import Sampling
 
 MAX_GEN_TOKENS = 256  # the harness's own default for its models
-ASKED_AT_ONCE = 256  # requests: what a killed evaluation loses at most
-# What a task may ask of decoding, and of what is not done here the values that change nothing.
-_DONE = frozenset({"until", "do_sample", "temperature", "top_p", "max_gen_toks", "max_tokens"})
+REQUESTS_PER_GROUP = 256  # cached at a time, which is what a killed evaluation loses at most
+# Parameters of decoding that a task may set, and those that it may set only to a value that changes nothing.
+_SUPPORTED = frozenset({"until", "do_sample", "temperature", "top_p", "max_gen_toks", "max_tokens"})
 _NEUTRAL = {
     "num_beams": (1,),
     "top_k": (0, None),
@@ -31,12 +31,12 @@ _NEUTRAL = {
     "num_return_sequences": (1,),
 }
 
-ContextContinuation = tuple[str, str]  # context and continuation
+ContextContinuation = tuple[str, str]
 
 
 class HarnessBackend(Protocol):
-    """Each method answers requests in their order; the last value says whether the beginning of a request
-    did not fit the model's context. `figures` are those of the model that are known."""
+    """Each method gives one result for each request, in order; its last value says whether the beginning of
+    the request was cut to fit the model's context. `figures` are known of the model."""
 
     @property
     def name(self) -> str: ...
@@ -49,67 +49,55 @@ class HarnessBackend(Protocol):
     ) -> list[tuple[str, bool]]: ...
 
 
-# --- as the harness knows models ---------------------------------------------------------------
+# --- the harness's interface ------------------------------------------------------------------
 
 
-def harness_model(base: Any, asked: HarnessBackend, memo: EvaluationCache) -> Any:
-    """The harness's kind of model; the class is made here, since its base comes from there."""
+def harness_model(base: Any, backend: HarnessBackend, cache: EvaluationCache) -> Any:
+    """A backend as a subclass of `base`, the harness's class of models (imported only where it is used)."""
 
-    class Own(base):
+    class Model(base):
         contexts_cut = 0  # requests whose beginning did not fit the context
 
+        def _results(self, kind: str, requests: Sequence[Any], compute: Any) -> list[Any]:
+            results = cache.get_many(
+                requests, lambda each: hash_value([kind, each]), compute, REQUESTS_PER_GROUP
+            )
+            self.contexts_cut += sum(result[-1] for result in results)
+            return results
+
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-            found = _known(memo, "likelihood", [request.args for request in requests], asked.likelihoods)
-            self.contexts_cut += sum(cut for _, _, cut in found)
-            return [(float(logp), bool(greedy)) for logp, greedy, _ in found]
+            results = self._results("likelihood", [r.args for r in requests], backend.likelihoods)
+            return [(float(logp), bool(is_greedy)) for logp, is_greedy, _ in results]
 
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-            texts = [request.args[0] for request in requests]
-            found = _known(memo, "whole", texts, asked.whole)
-            self.contexts_cut += sum(cut for _, cut in found)
-            return [float(logp) for logp, _ in found]
+            results = self._results("whole", [r.args[0] for r in requests], backend.whole)
+            return [float(logp) for logp, _ in results]
 
         def generate_until(self, requests: list[Any]) -> list[str]:
-            times: Counter[str] = Counter()
-            wanted = []
-            for context, ways in (request.args for request in requests):
-                key = hash_value([context, ways])
-                wanted.append((context, _sampling(ways, times[key]), _stops(ways.get("until"))))
-                times[key] += 1  # a request that is repeated is to be drawn again
+            repeats: Counter[str] = Counter()
+            drawn = []
+            for context, options in (request.args for request in requests):
+                key = hash_value([context, options])
+                drawn.append((context, _sampling(options, repeats[key]), _stops(options.get("until"))))
+                repeats[key] += 1  # a repeated request is to be drawn again
 
-            def ask(group: Sequence[tuple[str, Sampling, list[str]]]) -> list[tuple[str, bool]]:
-                contexts, samplings, stops = zip(*group, strict=True)
-                return asked.texts(contexts, samplings, stops)
+            results = self._results("text", drawn, lambda group: backend.texts(*zip(*group, strict=True)))
+            return [_until(str(text), stops) for (text, _), (_, _, stops) in zip(results, drawn, strict=True)]
 
-            found = _known(memo, "text", wanted, ask)
-            self.contexts_cut += sum(cut for _, cut in found)
-            return [_until(str(text), stops) for (text, _), (_, _, stops) in zip(found, wanted, strict=True)]
-
-    return Own()
+    return Model()
 
 
-def _known(
-    memo: EvaluationCache, kind: str, wanted: Sequence[Any], ask: Callable[[Sequence[Any]], Sequence[Any]]
-):
-    """The answers to requests: those in the memo, and the others asked for in groups and kept."""
-    keys = [hash_value([kind, each]) for each in wanted]
-    fresh = {key: each for key, each in zip(keys, wanted, strict=True) if key not in memo}
-    for start in range(0, len(fresh), ASKED_AT_ONCE):
-        group = list(fresh)[start : start + ASKED_AT_ONCE]
-        memo.keep(dict(zip(group, ask([fresh[key] for key in group]), strict=True)))
-    return [memo.get(key, tuple) for key in keys]
-
-
-def _sampling(ways: Mapping[str, Any], seed: int) -> Sampling:
-    """What a task asks of decoding. Raises DataError for what is not done here."""
-    odd = [k for k, v in ways.items() if k not in _DONE and v not in _NEUTRAL.get(k, ())]
+def _sampling(options: Mapping[str, Any], seed: int) -> Sampling:
+    """The decoding that a task asks for. Raises DataError where it is not supported."""
+    odd = [k for k, v in options.items() if k not in _SUPPORTED and v not in _NEUTRAL.get(k, ())]
     if odd:
-        got = ", ".join(f"{key}: {ways[key]!r}" for key in odd)
-        raise DataError("the task asks for decoding that is not done here", got, ", ".join(sorted(_DONE)))
-    sampled = bool(ways.get("do_sample", False))
-    temperature = float(ways.get("temperature", 1.0)) if sampled else 0.0
-    most = int(ways.get("max_gen_toks", ways.get("max_tokens", MAX_GEN_TOKENS)))
-    return Sampling(temperature, float(ways.get("top_p", 1.0)), most, seed if temperature else 0)
+        got = ", ".join(f"{key}: {options[key]!r}" for key in odd)
+        raise DataError(
+            "the task asks for decoding that is not done here", got, ", ".join(sorted(_SUPPORTED))
+        )
+    temperature = float(options.get("temperature", 1.0)) if options.get("do_sample", False) else 0.0
+    max_tokens = int(options.get("max_gen_toks", options.get("max_tokens", MAX_GEN_TOKENS)))
+    return Sampling(temperature, float(options.get("top_p", 1.0)), max_tokens, seed if temperature else 0)
 
 
 def _stops(until: str | Sequence[str] | None) -> list[str]:
@@ -122,12 +110,12 @@ def _until(text: str, stops: Sequence[str]) -> str:
     return text
 
 
-# --- behind a server ----------------------------------------------------------------------------
+# --- backends ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ServedBackend:
-    """A served model; what does not fit its context is the server's to refuse."""
+    """A served model; the server itself refuses what does not fit its context."""
 
     served: ServedModel
 
@@ -151,12 +139,9 @@ class ServedBackend:
         return [(text, False) for text in self.served.texts(contexts, samplings, stops)]
 
 
-# --- of this machine ------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class LocalBackend:
-    """A model in process."""
+    """A model in this process."""
 
     loaded: Loaded
     name: str
@@ -172,29 +157,30 @@ class LocalBackend:
 
     def likelihoods(self, pairs: Sequence[ContextContinuation]) -> list[tuple[float, bool, bool]]:
         rows = [self._row(*pair) for pair in pairs]
-        found = _likelihoods(self.loaded, [row for row, _ in rows])
-        return [(*each, cut) for each, (_, cut) in zip(found, rows, strict=True)]
+        scores = _likelihoods(self.loaded, [row for row, _ in rows])
+        return [(*score, cut) for score, (_, cut) in zip(scores, rows, strict=True)]
 
     def whole(self, texts: Sequence[str]) -> list[tuple[float, bool]]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-        found, prefix, size = [], _prefix(self.loaded), self.context - 1
+        results, prefix, size = [], _prefix(self.loaded), self.context - 1
         for text in texts:
             ids = self.loaded.chat.text(text)
             windows = map(make_disjoint_window, get_rolling_token_windows(ids, prefix, size, 1))
-            rows = [NllRow("", to_ids([*before, *said]), len(before)) for before, said in windows]
-            found.append((sum(logp for logp, _ in _likelihoods(self.loaded, rows)), False))
-        return found
+            rows = [NllRow("", to_ids([*before, *labelled]), len(before)) for before, labelled in windows]
+            results.append((sum(logp for logp, _ in _likelihoods(self.loaded, rows)), False))
+        return results
 
     def texts(
         self, contexts: Sequence[str], samplings: Sequence[Sampling], stops: Sequence[Sequence[str]]
     ) -> list[tuple[str, bool]]:
         prompts = [self._prompt(*each) for each in zip(contexts, samplings, strict=True)]
-        said = generate(self.loaded, [ids for ids, _ in prompts], samplings, self.batch_size)
-        return [(answer.text, cut) for answer, (_, cut) in zip(said, prompts, strict=True)]
+        answers = generate(self.loaded, [ids for ids, _ in prompts], samplings, self.batch_size)
+        return [(answer.text, cut) for answer, (_, cut) in zip(answers, prompts, strict=True)]
 
     def _row(self, context: str, continuation: str) -> tuple[NllRow, bool]:
-        """The continuation's tokens are those that the whole text has beyond the context's."""
+        """The row of a continuation, whose tokens are those that the whole text has beyond the context's; and
+        whether the context was cut."""
         before, whole = _text(self.loaded, context), _text(self.loaded, context + continuation)
         start = min(len(before), len(whole) - 1)
         cut = max(0, len(whole) - self.context)
@@ -209,7 +195,7 @@ class LocalBackend:
 
 
 def _prefix(loaded: Loaded) -> int:
-    """What stands before a text: the tokenizer's BOS, or where there is none its end-of-text token."""
+    """The token before every text: the tokenizer's BOS, or where there is none its end-of-text token."""
     begin = loaded.tokenizer.bos_token_id
     return begin if isinstance(begin, int) else loaded.chat.eos
 
@@ -220,18 +206,19 @@ def _text(loaded: Loaded, text: str) -> list[int]:
 
 @torch.inference_mode()
 def _likelihoods(loaded: Loaded, rows: Sequence[NllRow]) -> list[tuple[float, bool]]:
-    """Summed log-probability of each row's labelled tokens, and whether each was the likeliest."""
+    """Summed log-probability of each row's labelled tokens, and whether each was the most likely
+    one."""
     loaded.model.eval()
-    found: dict[int, tuple[float, bool]] = {}
+    scores: dict[int, tuple[float, bool]] = {}
     for group in group_by_length([row.length for row in rows]):
-        chosen = [rows[i] for i in group]
+        group_rows = [rows[i] for i in group]
         logits = logits_at_labels(
-            loaded.model, to_device(nll_batch(chosen).packed, loaded.model.device)
+            loaded.model, to_device(nll_batch(group_rows).packed, loaded.model.device)
         )  # (K, V)
         logp = logits.float().log_softmax(-1).cpu()
-        parts = logp.split([row.length - row.start for row in chosen])
-        for i, row, part in zip(group, chosen, parts, strict=True):
+        parts = logp.split([row.length - row.start for row in group_rows])
+        for i, row, part in zip(group, group_rows, parts, strict=True):
             targets = torch.from_numpy(row.ids[row.start :].astype("int64"))
             own = part.gather(1, targets[:, None]).sum()
-            found[i] = (float(own), bool((part.argmax(-1) == targets).all()))
-    return [found[i] for i in range(len(rows))]
+            scores[i] = (float(own), bool((part.argmax(-1) == targets).all()))
+    return [scores[i] for i in range(len(rows))]

@@ -1,4 +1,4 @@
-"""Many verdicts of a judge, corrected by few of people: prediction-powered inference."""
+"""A judge's many verdicts, corrected by people's few: prediction-powered inference."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from escultor.errors import DataError
+from escultor.stats import Array, cluster_sums
 
 ALPHA = 0.025  # one-sided
-FEWEST = 2  # clusters with labels: with fewer nothing tells how far they vary
+MIN_CLUSTERS = 2  # with labels: a variance between clusters needs two
 
 
 @dataclass(frozen=True, slots=True)
 class CorrectedMean:
-    """A mean as people would see it, from their labels and a judge's.
+    """An estimate of people's mean label from their labels and a judge's.
 
-    `power` is the weight the judge was given: 0 for one that tells nothing of people's labels (the
-    interval is then that of people's labels alone), up to 1.
+    `power` is the weight of the judge, from 0 (unrelated to people's labels: the interval is that of their
+    labels alone) to 1.
     """
 
     value: float
@@ -41,7 +41,7 @@ def prediction_powered_mean(
     clusters_alone: Sequence[str],
     alpha: float = ALPHA,
 ) -> CorrectedMean:
-    """The mean label over all items, of which some have a person's label and all a judge's.
+    """The mean of people's labels over all items, of which some have a person's label and all a judge's.
 
     PPI++ (Angelopoulos, Duchi & Zrnic 2023, arXiv:2311.01453, eq. 2 and Prop. 2):
     mean(labels) + power · (mean(judged alone) - mean(judged, where labelled)), with the power that makes
@@ -50,8 +50,8 @@ def prediction_powered_mean(
     """
     y, f = np.asarray(labels, dtype=float), np.asarray(judged, dtype=float)
     alone = np.asarray(judged_alone, dtype=float)
-    fit = len(y) == len(f) == len(clusters) and len(alone) == len(clusters_alone)
-    if len(set(clusters)) < FEWEST or not fit:
+    is_matched = len(y) == len(f) == len(clusters) and len(alone) == len(clusters_alone)
+    if len(set(clusters)) < MIN_CLUSTERS or not is_matched:
         got = f"{len(y)} labels, {len(f)} verdicts, {len(set(clusters))} clusters"
         raise DataError("a judge cannot be corrected", got, "labels of people in two clusters at least")
     if not all(np.isfinite(each).all() for each in (y, f, alone)):
@@ -59,28 +59,38 @@ def prediction_powered_mean(
     from scipy.stats import t
 
     people, both = _residuals(y, clusters), _residuals(f, clusters)
-    several = len(set(clusters_alone)) > 1
-    variance_alone = _variance(_residuals(alone, clusters_alone)) if several else math.inf
-    spread = _variance(both) + variance_alone
+    variance_alone = math.inf
+    if len(set(clusters_alone)) > 1:
+        residuals_alone = _residuals(alone, clusters_alone)
+        variance_alone = _covariance(residuals_alone, residuals_alone)
+    spread = _covariance(both, both) + variance_alone
     power = min(1.0, max(0.0, _covariance(people, both) / spread)) if 0 < spread < math.inf else 0.0
-    value = float(y.mean()) + (power * float(alone.mean() - f.mean()) if power else 0.0)
-    variance = _variance(people - power * both) + (power**2 * variance_alone if power else 0.0)
-    quantile = float(t.ppf(1 - alpha, len(people) - 1))
-    half, half_people = quantile * math.sqrt(variance), quantile * math.sqrt(_variance(people))
     mean = float(y.mean())
+    value = mean + (power * float(alone.mean() - f.mean()) if power else 0.0)
+    rest = people - power * both
+    variance = _covariance(rest, rest) + (power**2 * variance_alone if power else 0.0)
+    quantile = float(t.ppf(1 - alpha, len(people) - 1))
+    half, half_people = (quantile * math.sqrt(v) for v in (variance, _covariance(people, people)))
     return CorrectedMean(
-        value, value - half, value + half, power, len(y), len(alone), mean - half_people, mean + half_people
+        value=value,
+        low=value - half,
+        high=value + half,
+        power=power,
+        labelled=len(y),
+        judged_alone=len(alone),
+        people_low=mean - half_people,
+        people_high=mean + half_people,
     )
 
 
 def correct_judge(
     judged: Mapping[str, float], people: Mapping[str, float], clusters: Mapping[str, str]
 ) -> CorrectedMean | None:
-    """The mean preference over all items that a judge judged, corrected by those that people rated too;
-    by item. None where people rated fewer than two clusters of them."""
+    """The mean preference over all judged items, corrected by those that people rated too (all by item). None
+    where people rated fewer than two clusters of them."""
     both = [item for item in judged if item in people]
     alone = [item for item in judged if item not in people]
-    if len({clusters[item] for item in both}) < FEWEST:
+    if len({clusters[item] for item in both}) < MIN_CLUSTERS:
         return None
     return prediction_powered_mean(
         [people[item] for item in both],
@@ -91,15 +101,11 @@ def correct_judge(
     )
 
 
-def _residuals(values: NDArray[np.float64], clusters: Sequence[str]) -> NDArray[np.float64]:
+def _residuals(values: Array, clusters: Sequence[str]) -> Array:
     """Each cluster's part of the error of the mean: (G,)."""
-    _, where = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    return np.bincount(where, weights=values - values.mean()) / len(values)
+    return cluster_sums(values - values.mean(), clusters)[0] / len(values)
 
 
-def _variance(residuals: NDArray[np.float64]) -> float:
-    return _covariance(residuals, residuals)
-
-
-def _covariance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    return len(one) / (len(one) - 1) * float(one @ other)
+def _covariance(residuals: Array, others: Array) -> float:
+    """The covariance of two means from their residuals by cluster, (G,) each."""
+    return len(residuals) / (len(residuals) - 1) * float(residuals @ others)

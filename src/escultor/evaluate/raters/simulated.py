@@ -1,7 +1,7 @@
-"""Simulated raters: they play the people where none are at hand, and say so wherever they are shown.
+"""Simulated raters, for demonstrations and tests without people; everything that shows them says so.
 
-Nothing here is a human judgement. A simulated rater reads the true score of an answer through noise. All
-draws are named by seed, rater and item, so the order of calls changes nothing.
+A simulated rater sees the true score of an answer through noise. All draws are named by seed, rater and item,
+so they do not depend on the order of calls.
 """
 
 from __future__ import annotations
@@ -20,15 +20,10 @@ def simulated_thumb(
 
     Without noise: up exactly when the score reaches the threshold.
     """
-    _check(noise, score, threshold)
+    if not (noise >= 0 and all(map(math.isfinite, (noise, score, threshold)))):
+        got = f"noise {noise}, {(score, threshold)}"
+        raise DataError("a simulated rater cannot read this", got, "finite, noise >= 0")
     if noise == 0:
         return score >= threshold
     draw = min(max(unit(seed, "simulated-thumb", rater, item), 1e-15), 1 - 1e-15)  # no infinite log-odds
     return log_odds(draw) < (score - threshold) / noise
-
-
-def _check(noise: float, *values: float) -> None:
-    if not (math.isfinite(noise) and noise >= 0 and all(map(math.isfinite, values))):
-        raise DataError(
-            "a simulated rater cannot read this", f"noise {noise}, {values}", "finite, noise >= 0"
-        )

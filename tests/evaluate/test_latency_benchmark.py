@@ -8,19 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.errors import DataError
-from escultor.evaluate.latency_benchmark import FORMAT, LatencyBenchmark, read_race, time_ratio
-from escultor.evaluate.speed import Speed, Timing
+from escultor.evaluate.speed import FORMAT, LatencyBenchmark, Speed, Timing, read_benchmark, time_ratio
 
 
 def timed(latencies) -> Speed:
     return Speed(10, tuple(Timing(1.0, float(ms), 5) for ms in latencies), 4, 100.0, 20.0)
 
 
-RACE = LatencyBenchmark("suite", 3, 0.5, {"a": timed([10, 20, 30]), "b": timed([5, 10, 15])})
+BENCHMARK = LatencyBenchmark("suite", 3, 0.5, {"a": timed([10, 20, 30]), "b": timed([5, 10, 15])})
 
 
 def test_the_file_of_a_measurement_gives_it_back():
-    assert read_race(RACE.to_json()) == RACE
+    assert read_benchmark(BENCHMARK.to_json()) == BENCHMARK
 
 
 @pytest.mark.parametrize(
@@ -29,16 +28,16 @@ def test_the_file_of_a_measurement_gives_it_back():
         "{}",
         "[]",
         "not JSON",
-        RACE.to_json().replace(FORMAT, "escultor-speed/0"),
-        RACE.to_json().replace('"latency_ms": 5.0', '"latency_ms": -5.0'),
-        RACE.to_json().replace('"latency_ms": 5.0', '"latency_ms": NaN'),
-        RACE.to_json().replace('"tokens_per_s": 100.0', '"tokens_per_s": 0.0'),
+        BENCHMARK.to_json().replace(FORMAT, "escultor-speed/0"),
+        BENCHMARK.to_json().replace('"latency_ms": 5.0', '"latency_ms": -5.0'),
+        BENCHMARK.to_json().replace('"latency_ms": 5.0', '"latency_ms": NaN'),
+        BENCHMARK.to_json().replace('"tokens_per_s": 100.0', '"tokens_per_s": 0.0'),
         json.dumps({"format": FORMAT, "suite": "s", "prompts": 1, "hourly_price_usd": 1.0, "speeds": {}}),
     ],
 )
 def test_a_text_that_is_no_measurement_is_refused(text):
     with pytest.raises(DataError, match="no measurement of speed"):
-        read_race(text)
+        read_benchmark(text)
 
 
 @given(st.floats(0.1, 10), st.integers(12, 40))
