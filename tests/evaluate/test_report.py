@@ -208,7 +208,7 @@ def test_a_figure_without_a_column_gets_one():
 
 
 def test_a_turned_table_has_one_line_per_figure():
-    table, turned = text_table(FULL.versions), text_table(FULL.versions, turned=True)
+    table, turned = text_table(FULL.versions), text_table(FULL.versions, transposed=True)
     assert turned == [list(line) for line in zip(*table, strict=True)]
 
 

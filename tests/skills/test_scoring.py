@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from escultor.errors import DataError
-from escultor.skills.trinity import Trinity, parse_trinity
-from escultor.skills.trinity_scoring import METRICS, lead_sentence, score_trinity
+from escultor.skills.trinity import METRICS, Trinity, lead_sentence, parse_trinity, score_trinity
 
 GOLD = Trinity("json.dumps", "text", "reference", ("JSONEncoder", "skip_keys"), "Serialize to a string.")
 

@@ -299,5 +299,5 @@ def _figures(shell: Shell, scored: Sequence[tuple[str, Scores]]) -> None:
         figures = {k: v for k, v in means(scores).items() if not k.endswith(("_low", "_high"))}
         parameters = figures.pop("parameters", None)
         rows.append(VersionRow(name, None if parameters is None else round(parameters), figures))
-    heads, *lines = text_table(rows, turned=True)
+    heads, *lines = text_table(rows, transposed=True)
     shell.table(heads, [line for line in lines if set(line[1:]) != {"–"}])

@@ -42,7 +42,7 @@ def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, ur
     from escultor.demo.report import rows
     from escultor.evaluate.report.parts import text_table
 
-    heads, *body = text_table(rows(result), turned=True)
+    heads, *body = text_table(rows(result), transposed=True)
     shell.table(heads, body)
     for note in notes:
         shell.say(note)

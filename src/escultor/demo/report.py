@@ -22,8 +22,7 @@ from escultor.evaluate.report.parts import (
     SampleAnswer,
     VersionRow,
 )
-from escultor.skills.trinity import document_in, parse_trinity
-from escultor.skills.trinity_scoring import score_trinity
+from escultor.skills.trinity import document_in, parse_trinity, score_trinity
 from escultor.store import registry
 from escultor.types import Hold, Scores, Step, Verdict
 

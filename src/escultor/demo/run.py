@@ -40,7 +40,7 @@ from escultor.monitor.rules import alerts
 from escultor.monitor.triggers import plan
 from escultor.serve.logged_model import LoggedModel, require_kept_text
 from escultor.skills.suites import register
-from escultor.skills.trinity_scoring import score_trinity
+from escultor.skills.trinity import score_trinity
 from escultor.store import open_store
 from escultor.train.run_record import method_code
 from escultor.train.runs import pretrain

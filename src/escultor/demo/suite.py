@@ -10,8 +10,7 @@ from escultor.data.sources.documentation import Gold
 from escultor.rng import unit
 from escultor.skills.metrics import rouge_l
 from escultor.skills.suites import EvaluationSuite, make_suite
-from escultor.skills.trinity import document_in, parse_trinity, prompt_for
-from escultor.skills.trinity_scoring import METRICS, lead_sentence
+from escultor.skills.trinity import METRICS, document_in, lead_sentence, parse_trinity, prompt_for
 from escultor.types import Sampling, SuiteItem
 
 NAME = "trinity"

@@ -15,8 +15,7 @@ from escultor.ids import hash_value
 from escultor.rng import derive_seed
 from escultor.serve.in_flight import draft_interaction
 from escultor.serve.logged_model import SEEDS, LoggedModel
-from escultor.skills.trinity import prompt_for
-from escultor.skills.trinity_scoring import score_trinity
+from escultor.skills.trinity import prompt_for, score_trinity
 from escultor.store.log import Log
 from escultor.types import Feedback, Interaction, Lineage, Rating, Relation, Sampling, SourceKind
 

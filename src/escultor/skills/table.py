@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from escultor.skills import metrics, schema, trinity_scoring
-from escultor.skills.trinity import parse_trinity
+from escultor.skills import metrics, schema, trinity
 from escultor.stats import calibration_error
 from escultor.types import Scale, SuiteItem
 
@@ -134,12 +133,12 @@ def _text(about: str, measure: Callable[[str, str], float], scale: Scale = SHARE
 
 @lru_cache(maxsize=4)  # all metrics of one answer are computed one after the other
 def _trinity_scores(answer: str, reference: str) -> dict[str, float]:
-    return trinity_scoring.score_trinity(answer, parse_trinity(reference))
+    return trinity.score_trinity(answer, trinity.parse_trinity(reference))
 
 
 def _trinity(name: str) -> Metric:
-    about = f"{name} of `escultor.skills.trinity_scoring.score_trinity`, against the author's own Trinity"
-    scale = BINARY if name in trinity_scoring.EXACT else SHARE
+    about = f"{name} of `escultor.skills.trinity.score_trinity`, against the author's own Trinity"
+    scale = BINARY if name in trinity.EXACT else SHARE
     return _text(about, lambda answer, reference: _trinity_scores(answer, reference)[name], scale)
 
 
@@ -220,9 +219,7 @@ METRICS: dict[str, Metric] = {
     ),
 }
 # Metrics that only suites of one skill have, by skill.
-BY_SKILL: dict[str, dict[str, Metric]] = {
-    "trinity": {name: _trinity(name) for name in trinity_scoring.METRICS}
-}
+BY_SKILL: dict[str, dict[str, Metric]] = {"trinity": {name: _trinity(name) for name in trinity.METRICS}}
 
 
 def get_metric(skill: str, name: str) -> Metric | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -30,23 +30,6 @@ _NEUTRAL = {
     "repetition_penalty": (1, None),
     "num_return_sequences": (1,),
 }
-
-ContextContinuation = tuple[str, str]
-
-
-class HarnessBackend(Protocol):
-    """Each method gives one result for each request, in order; its last value says whether the beginning of
-    the request was cut to fit the model's context. `figures` are known of the model."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def figures(self) -> Mapping[str, float]: ...
-    def likelihoods(self, pairs: Sequence[ContextContinuation]) -> list[tuple[float, bool, bool]]: ...
-    def whole(self, texts: Sequence[str]) -> list[tuple[float, bool]]: ...
-    def texts(
-        self, contexts: Sequence[str], samplings: Sequence[Sampling], stops: Sequence[Sequence[str]]
-    ) -> list[tuple[str, bool]]: ...
 
 
 # --- the harness's interface ------------------------------------------------------------------
@@ -111,6 +94,8 @@ def _until(text: str, stops: Sequence[str]) -> str:
 
 
 # --- backends ---------------------------------------------------------------------------------
+# Each method gives one result for each request, in order; its last value says whether the beginning of the
+# request was cut to fit the model's context. `figures` are known of the model.
 
 
 @dataclass(frozen=True)
@@ -127,7 +112,7 @@ class ServedBackend:
     def figures(self) -> Mapping[str, float]:
         return {}
 
-    def likelihoods(self, pairs: Sequence[ContextContinuation]) -> list[tuple[float, bool, bool]]:
+    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool, bool]]:
         return [(logp, greedy, False) for logp, greedy in self.served.likelihoods(pairs)]
 
     def whole(self, texts: Sequence[str]) -> list[tuple[float, bool]]:
@@ -155,7 +140,7 @@ class LocalBackend:
     def context(self) -> int:
         return context_length(self.loaded.model) or NO_LIMIT
 
-    def likelihoods(self, pairs: Sequence[ContextContinuation]) -> list[tuple[float, bool, bool]]:
+    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool, bool]]:
         rows = [self._row(*pair) for pair in pairs]
         scores = _likelihoods(self.loaded, [row for row, _ in rows])
         return [(*score, cut) for score, (_, cut) in zip(scores, rows, strict=True)]
@@ -202,6 +187,9 @@ def _prefix(loaded: Loaded) -> int:
 
 def _text(loaded: Loaded, text: str) -> list[int]:
     return [_prefix(loaded), *loaded.chat.text(text)]
+
+
+HarnessBackend = ServedBackend | LocalBackend
 
 
 @torch.inference_mode()

@@ -1,149 +1,113 @@
-"""The report's drawings as inline SVG: lines over a run, and the gate's effects with their intervals."""
+"""Geometry of the report's drawings: lines over a run, and effects with their intervals. The SVG markup is in
+`templates/charts.html`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from escultor.errors import DataError
 from escultor.evaluate.report.parts import Curve
-from escultor.model.heatmap import safe_text
 from escultor.types import Effect
 
-WIDE, HIGH = 420, 240
-LEFT, RIGHT, TOP, BOTTOM = 48, 50, 16, 44
-DRAWN = 600  # points of a line at most; beyond that its envelope is drawn
-SMOOTHED = 60  # points from which on a running mean is drawn over the line
+WIDTH, HEIGHT = 420, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 50, 16, 44  # margins
+MAX_POINTS = 600  # of a line; beyond that its envelope is drawn
+SMOOTHED_FROM = 60  # points, with which a running mean is drawn over the line
 
 Points = list[tuple[float, float]]
-ToPixel = Callable[[float, float], tuple[float, float]]
 
 
-# --- lines ------------------------------------------------------------------------------------
+class Axes(NamedTuple):
+    """The ticks of a chart, and where its x axis ends."""
+
+    x_ticks: list[float]
+    y_ticks: list[float]
+    x_end: float
+    width: int = WIDTH
+
+    def x(self, value: float) -> float:
+        share = (min(value, self.x_end) - self.x_ticks[0]) / (self.x_end - self.x_ticks[0])
+        return LEFT + share * (self.width - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        share = (value - self.y_ticks[0]) / (self.y_ticks[-1] - self.y_ticks[0])
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+    def path(self, points: Points) -> str:
+        return "M" + "L".join(f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in _envelope(points))
 
 
-def line_chart(curve: Curve) -> str:
-    """The curve with axes and its last value written at its end. Long noisy ones get a running mean.
+class LineChart(NamedTuple):
+    label: str
+    axes: Axes
+    points: Points  # of the running mean where `window` is above 1
+    raw: Points
+    window: int  # points
+    caption: str
+
+
+def line_chart(curve: Curve) -> LineChart | None:
+    """The drawing of a curve, with a running mean if it is long; None without finite values.
 
     Raises DataError when xs and ys differ in length.
     """
     if len(curve.xs) != len(curve.ys):
-        raise DataError(
-            f"curve {curve.name!r} does not fit together",
-            f"{len(curve.xs)} xs, {len(curve.ys)} ys",
-            "one y for each x",
-        )
+        got = f"{len(curve.xs)} xs, {len(curve.ys)} ys"
+        raise DataError(f"curve {curve.name!r} does not fit together", got, "one y for each x")
     points = [p for p in zip(curve.xs, curve.ys, strict=True) if all(map(math.isfinite, p))]
     if not points:
-        return '<p class="none">No values were recorded.</p>'
-    window = max(1, len(points) // 40) if len(points) > SMOOTHED else 1
-    mean = running_mean(points, window)
-    main = mean if window > 1 else points
-    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), 4)
-    x_low, x_high = x_ticks[0], max(x for x, _ in points)  # the line ends where the run ended
-    x_high = x_high if x_high > x_low else x_ticks[-1]
-    x_ticks = [x for x in x_ticks if x <= x_high]
-    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points), 4)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low)
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return LEFT + across * (WIDE - LEFT - RIGHT), HIGH - BOTTOM - up * (HIGH - TOP - BOTTOM)
-
-    end_x, end_y = at(*main[-1])
-    last = f"{main[-1][1]:.3g}"
-    unit, x_label, name = safe_text(curve.unit), safe_text(curve.x_label), safe_text(curve.name)
-    said = f"{name}: from {main[0][1]:.3g} to {last} {unit} over {tick(points[-1][0])} {x_label}"
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{said}">',
-        *_axes(x_ticks, y_ticks, at),
-        f'<text class="soft" x="{WIDE - RIGHT}" y="{HIGH - 6}" text-anchor="end">{x_label}</text>',
-    ]
-    if window > 1:
-        parts.append(f'<path class="raw" d="{_path(_thin(points), at)}"/>')
-    parts += [
-        f'<path class="line" d="{_path(_thin(main), at)}"/>',
-        f'<circle class="dot" cx="{end_x:.1f}" cy="{end_y:.1f}" r="3.5"/>',
-        f'<text class="value" x="{end_x + 8:.1f}" y="{end_y + 4:.1f}">{last}</text>',
-        "</svg>",
-    ]
-    return "".join(parts) + _caption(len(points), len(curve.ys), window)
+        return None
+    window = max(1, len(points) // 40) if len(points) > SMOOTHED_FROM else 1
+    main = running_mean(points, window) if window > 1 else points
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    x_ticks = ticks(min(xs), max(xs), 4)
+    x_end = max(xs) if max(xs) > x_ticks[0] else x_ticks[-1]  # the line ends where the run ended
+    axes = Axes([x for x in x_ticks if x <= x_end], ticks(min(ys), max(ys), 4), x_end)
+    first, last = f"{main[0][1]:.3g}", f"{main[-1][1]:.3g}"
+    label = f"{curve.name}: from {first} to {last} {curve.unit} over {tick(points[-1][0])} {curve.x_label}"
+    notes = [f"{len(points):,} points" if len(points) > 1 else "1 point"]
+    notes += [f"line: mean of the last {window}"] if window > 1 else []
+    left_out = len(curve.ys) - len(points)
+    notes += [f"{left_out} left out, not finite"] if left_out else []
+    return LineChart(label, axes, main, points, window, caption="; ".join(notes))
 
 
-def share_chart(names: tuple[str, str], values: tuple[Sequence[float], Sequence[float]]) -> str:
-    """Share of requests answered within a time, in milliseconds, for two versions; the second is accented.
+def share_axes(values: tuple[Sequence[float], Sequence[float]]) -> Axes:
+    """Axes for the share of requests answered within a time, in milliseconds, for two versions.
 
     The axis ends where 99.5 % of the slower one's are answered: single stragglers would squeeze the rest.
     """
     ordered = [sorted(each) for each in values]
-    far = max(each[min(math.ceil(0.995 * len(each)), len(each)) - 1] for each in ordered)
-    x_ticks, y_ticks = ticks(0.0, far, 5), [0.0, 25.0, 50.0, 75.0, 100.0]
-    wide = 2 * WIDE
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = min(x, x_ticks[-1]) / x_ticks[-1]
-        return LEFT + across * (wide - LEFT - RIGHT), HIGH - BOTTOM - y / 100 * (HIGH - TOP - BOTTOM)
-
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {wide} {HIGH}" role="img" '
-        f'aria-label="Share of requests answered in time: {safe_text(names[0])}, {safe_text(names[1])}">',
-        *_axes(x_ticks, y_ticks, at, wide),
-        f'<text class="soft" x="{wide - RIGHT}" y="{HIGH - 6}" text-anchor="end">milliseconds</text>',
-    ]
-    for kind, name, each, y in zip(("old", "line"), names, ordered, (30, 48), strict=True):
-        points = [(0.0, 0.0), *((v, 100 * (i + 1) / len(each)) for i, v in enumerate(each))]
-        parts.append(f'<path class="{kind}" d="{_path(_thin(points), at)}"/>')
-        where = f'x="{wide - RIGHT - 8}" y="{HIGH - BOTTOM - y + 12}" text-anchor="end"'
-        parts.append(f'<text class="key {kind}" {where}>{safe_text(name)}, {len(each):,} requests</text>')
-    return "".join((*parts, "</svg>"))
+    end = max(each[min(math.ceil(0.995 * len(each)), len(each)) - 1] for each in ordered)
+    x_ticks = ticks(0.0, end, 5)
+    return Axes(x_ticks, [0.0, 25.0, 50.0, 75.0, 100.0], x_ticks[-1], 2 * WIDTH)
 
 
-def _axes(x_ticks: list[float], y_ticks: list[float], at: ToPixel, wide: int = WIDE) -> list[str]:
-    found = []
-    for y in y_ticks:
-        height = at(x_ticks[0], y)[1]
-        found.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{wide - RIGHT}"/>')
-        found.append(
-            f'<text class="soft" x="{LEFT - 8}" y="{height + 4:.1f}" text-anchor="end">{tick(y)}</text>'
-        )
-    for x in x_ticks:
-        place = f'x="{at(x, y_ticks[0])[0]:.1f}" y="{HIGH - BOTTOM + 18}"'
-        found.append(f'<text class="soft" {place} text-anchor="middle">{tick(x)}</text>')
-    return found
-
-
-def _caption(points: int, given: int, window: int) -> str:
-    words = [f"{points:,} points"] if points > 1 else ["1 point"]
-    if window > 1:
-        words.append(f"line: mean of the last {window}")
-    if given > points:
-        words.append(f"{given - points} left out, not finite")
-    return f'<p class="caption">{"; ".join(words)}</p>'
+def share_points(values: Sequence[float]) -> Points:
+    """The percentage of values up to each of them."""
+    return [(0.0, 0.0), *((v, 100 * (i + 1) / len(values)) for i, v in enumerate(sorted(values)))]
 
 
 def running_mean(points: Points, window: int) -> Points:
     """At each point the mean of it and the `window` - 1 before it (fewer at the beginning)."""
-    found, total = [], 0.0
+    means, total = [], 0.0
     for i, (x, y) in enumerate(points):
         total += y - (points[i - window][1] if i >= window else 0.0)
-        found.append((x, total / min(i + 1, window)))
-    return found
+        means.append((x, total / min(i + 1, window)))
+    return means
 
 
-def _thin(points: Points) -> Points:
-    """The line's envelope: of every few neighbours the lowest and the highest, in their order."""
-    size = math.ceil(2 * len(points) / DRAWN)
-    if len(points) <= DRAWN:
+def _envelope(points: Points) -> Points:
+    """A long line thinned out: of every few neighbours the lowest and the highest, in their order."""
+    if len(points) <= MAX_POINTS:
         return points
-    found = points[:1]
+    size, thinned = math.ceil(2 * len(points) / MAX_POINTS), points[:1]
     for start in range(1, len(points) - 1, size):
         group = points[start : min(start + size, len(points) - 1)]
-        found += sorted({min(group, key=lambda p: p[1]), max(group, key=lambda p: p[1])})
-    return [*found, points[-1]]
-
-
-def _path(points: Points, at: ToPixel) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in (at(*p) for p in points))
+        thinned += sorted({min(group, key=lambda p: p[1]), max(group, key=lambda p: p[1])})
+    return [*thinned, points[-1]]
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -181,45 +145,25 @@ def span(effects: Sequence[Effect]) -> tuple[float, float]:
 
 
 def holds(effect: Effect) -> bool:
-    """Whether the gate found what the metric is asked for: better, or within its margin."""
+    """Whether the gate found the metric better, or within its margin."""
     return effect.state in ("better", "kept")
 
 
-def effect_bar(effect: Effect, scale: tuple[float, float]) -> str:
-    """One effect on a common scale: the interval as a bar, the loss that a guard allows as a band, and the
-    worst that its bound leaves possible as a mark below."""
-
-    def at(value: float) -> str:
-        return f"{100 * (max(scale[0], min(scale[1], value)) - scale[0]) / (scale[1] - scale[0]):.2f}%"
-
-    parts = ['<svg class="effect" width="100%" height="30" aria-hidden="true" focusable="false">']
-    if effect.margin > 0:
-        wide = f"{100 * effect.margin / (scale[1] - scale[0]):.2f}%"
-        parts.append(f'<rect class="allowed" x="{at(-effect.margin)}" y="4" width="{wide}" height="22"/>')
-        parts.append(
-            f'<line class="margin" x1="{at(-effect.margin)}" x2="{at(-effect.margin)}" y1="4" y2="26"/>'
-        )
-    parts.append(f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y1="0" y2="30"/>')
-    if all(map(math.isfinite, (effect.low, effect.high, effect.difference))):
-        kind = "shown" if holds(effect) else "open"
-        ends = (f'<line x1="{at(v)}" x2="{at(v)}" y1="10" y2="20"/>' for v in (effect.low, effect.high))
-        parts.append(
-            f'<g class="{kind}"><line x1="{at(effect.low)}" x2="{at(effect.high)}" y1="15" y2="15"/>'
-        )
-        parts += [*ends, f'<circle cx="{at(effect.difference)}" cy="15" r="5"/></g>']
-    if effect.bound is not None and math.isfinite(effect.bound):
-        parts.append(f'<circle class="bound" cx="{at(effect.bound)}" cy="26" r="2.5"/>')
-    return "".join((*parts, "</svg>"))
-
-
-def effect_axis(scale: tuple[float, float]) -> str:
-    """The scale's round numbers under its effects."""
+def percent(value: float, scale: tuple[float, float]) -> str:
+    """The place of a value on a scale, cut at its ends."""
     low, high = scale
-    marks = [v for v in ticks(low, high, 4) if low <= v <= high]
-    parts = ['<svg class="effect axis" width="100%" height="20" aria-hidden="true" focusable="false">']
-    for value in marks:
-        share = (value - low) / (high - low)
+    return f"{100 * (max(low, min(high, value)) - low) / (high - low):.2f}%"
+
+
+def axis_marks(scale: tuple[float, float]) -> list[tuple[str, str, str]]:
+    """Place, alignment and text of the round numbers on a scale of effects."""
+    marks = []
+    for value in (v for v in ticks(*scale, 4) if scale[0] <= v <= scale[1]):
+        share = (value - scale[0]) / (scale[1] - scale[0])
         anchor = "start" if share < 0.06 else "end" if share > 0.94 else "middle"
-        text = f"+{tick(value)}" if value > 1e-12 else tick(value)
-        parts.append(f'<text x="{100 * share:.2f}%" y="14" text-anchor="{anchor}">{text}</text>')
-    return "".join((*parts, "</svg>"))
+        marks.append((percent(value, scale), anchor, ("+" if value > 1e-12 else "") + tick(value)))
+    return marks
+
+
+def is_finite(*values: float | None) -> bool:
+    return all(value is not None and math.isfinite(value) for value in values)

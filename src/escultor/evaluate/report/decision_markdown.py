@@ -1,8 +1,9 @@
-"""The page of a verdict as Markdown: plain tables, and effects drawn in characters."""
+"""The page of a verdict as Markdown: tables, and effects drawn in characters."""
 
 from __future__ import annotations
 
 import math
+import re
 
 from escultor.evaluate.gate.decision_record import Regression
 from escultor.evaluate.report.charts import holds, span
@@ -11,7 +12,7 @@ from escultor.evaluate.report.parts import milliseconds
 from escultor.types import Effect
 
 WIDTH = 41  # characters of a drawn effect
-AT = (0.5, 0.9, 0.99)  # quantiles that stand for a curve
+QUANTILES = (0.5, 0.9, 0.99)  # in place of the curve of latencies
 
 
 def markdown(page: VerdictPage) -> str:
@@ -37,9 +38,9 @@ def _body(body: PageTable | Plot | Latencies | Regression | str, names: tuple[st
     rows = []
     for name, values in zip(body.names, body.values, strict=True):
         ordered = sorted(values)
-        at = [ordered[min(math.ceil(q * len(ordered)) - 1, len(ordered) - 1)] for q in AT]
-        rows.append((name, f"{len(values):,}", *(milliseconds(v) for v in at)))
-    return _table(PageTable(("Latency", "Requests", *(f"p{100 * q:.0f}" for q in AT)), tuple(rows)))
+        times = [ordered[min(math.ceil(q * len(ordered)) - 1, len(ordered) - 1)] for q in QUANTILES]
+        rows.append((name, f"{len(values):,}", *map(milliseconds, times)))
+    return _table(PageTable(("Latency", "Requests", *(f"p{100 * q:.0f}" for q in QUANTILES)), tuple(rows)))
 
 
 def _table(table: PageTable) -> list[str]:
@@ -55,14 +56,17 @@ def _plot(effects: tuple[Effect, ...]) -> list[str]:
 
 def _drawn(e: Effect) -> str:
     low, high = span([e])
-    at = lambda v: round((min(max(v, low), high) - low) / (high - low) * (WIDTH - 1))  # noqa: E731
+
+    def cell(value: float) -> int:
+        return round((min(max(value, low), high) - low) / (high - low) * (WIDTH - 1))
+
     cells = [" "] * WIDTH
-    for i in range(at(-e.margin), at(0)):
+    for i in range(cell(-e.margin), cell(0)):
         cells[i] = "░"
-    for i in range(at(e.low), at(e.high) + 1):
+    for i in range(cell(e.low), cell(e.high) + 1):
         cells[i] = "─"
-    cells[at(0)] = "│"
-    cells[at(e.difference)] = "●" if holds(e) else "○"
+    cells[cell(0)] = "│"
+    cells[cell(e.difference)] = "●" if holds(e) else "○"
     return "".join(cells).rstrip()
 
 
@@ -70,20 +74,11 @@ def _regression(r: Regression, names: tuple[str, str]) -> list[str]:
     lines = [f"**{_t(r.item)}**: {_t(r.metric)} {r.champion:.3f} to {r.candidate:.3f}"]
     for name, text in (("Prompt", r.prompt), *zip(names, r.shown, strict=False)):
         if text:
-            fence = "`" * max(3, 1 + _longest_run(text))
+            fence = "`" * max([3, *(1 + len(run) for run in re.findall("`+", text))])
             lines += ["", f"{_t(name)}:", "", fence, text, fence]
     return lines
 
 
-def _longest_run(text: str) -> int:
-    longest = run = 0
-    for c in text:
-        run = run + 1 if c == "`" else 0
-        longest = max(longest, run)
-    return longest
-
-
 def _t(text: str) -> str:
     """Text that cannot end a cell, open markup or begin a block."""
-    plain = " ".join(text.split())
-    return "".join(f"\\{c}" if c in "|`<*_[]\\" else c for c in plain)
+    return re.sub(r"([|`<*_\[\]\\])", r"\\\1", " ".join(text.split()))

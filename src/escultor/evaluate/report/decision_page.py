@@ -1,8 +1,8 @@
-"""What the page of a verdict says, once, for HTML and for Markdown: titled sections of plain parts."""
+"""The content of the page of a verdict, for HTML and Markdown alike: titled sections of tables and plots."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.evaluate.gate.decision_record import DecisionInputs, DecisionRecord, Regression
@@ -12,29 +12,25 @@ from escultor.evaluate.report.parts import MISSING, dollars, milliseconds, share
 from escultor.types import Comparison, Effect, Hold, Promote, Slice, Verdict, Veto
 
 
-@dataclass(frozen=True, slots=True)
-class PageTable:
+class PageTable(NamedTuple):
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Plot:
+class Plot(NamedTuple):
     """Effects with interval and margin."""
 
     effects: tuple[Effect, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """Two samples of milliseconds, to be drawn as shares of requests answered in time."""
+class Latencies(NamedTuple):
+    """Latencies of both versions in milliseconds, drawn as the share of requests answered in time."""
 
     names: tuple[str, str]
     values: tuple[tuple[float, ...], tuple[float, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class PagePart:
+class PagePart(NamedTuple):
     """One section of the page."""
 
     anchor: str
@@ -43,8 +39,7 @@ class PagePart:
     body: tuple[PageTable | Plot | Latencies | Regression | str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictPage:
+class VerdictPage(NamedTuple):
     word: str  # Promote, Hold, Reject
     title: str
     summary: tuple[str, ...]  # sentences that need no statistics
@@ -58,21 +53,24 @@ def page_of(record: DecisionRecord) -> VerdictPage:
     because, names = verdict.because, inputs.names
     deciding = tuple(e for e in because.effects if e.role != "info")
     info = tuple(e for e in because.effects if e.role == "info")
+    decided = (Plot(deciding), _effects(deciding)) if deciding else ()
     parts = (
-        PagePart(
-            "effects", "What decides", _EFFECTS, (Plot(deciding), _effects(deciding)) if deciding else ()
-        ),
+        PagePart("effects", "What decides", _EFFECTS, decided),
         PagePart("vetoes", "Vetoes", _VETOES, _vetoes(because.vetoes)),
         PagePart("trade", "What the student keeps and gains", "", _trade(trade)),
         PagePart("slices", "By slice", _SLICES, _slices(because.slices)),
         PagePart("regressions", "Where it got worse", _WORST, record.regressions),
         PagePart("speed", "Speed and cost", _SPEED, _speed(inputs)),
-        PagePart("told", "Also measured", _TOLD, (_effects(info),) if info else ()),
+        PagePart("told", "Also measured", _INFO, (_effects(info),) if info else ()),
         PagePart("method", "How it was decided", "", (_method(inputs, because),)),
     )
-    title = f"{names[1]} against {names[0]}"
-    kept = tuple(part for part in parts if part.body)
-    return VerdictPage(type(verdict).__name__, title, _summary(verdict, names, trade), kept, names)
+    return VerdictPage(
+        word=type(verdict).__name__,
+        title=f"{names[1]} against {names[0]}",
+        summary=_summary(verdict, names, trade),
+        parts=tuple(part for part in parts if part.body),
+        names=names,
+    )
 
 
 _EFFECTS = (
@@ -80,14 +78,14 @@ _EFFECTS = (
     "is the loss that a guard allows; the small dot below it the worst that its bound leaves possible. A "
     "filled point: shown better, or shown within the margin."
 )
-_VETOES = "Limits that no gain makes up for, read as they were seen."
+_VETOES = "Limits that no gain can outweigh, with the observed values."
 _SLICES = (
     "Primary metrics on parts of the suite of at least ten items, with 95 % intervals. Nothing is decided "
     "here: of twenty slices one lies outside by chance."
 )
 _WORST = "The items on which the candidate loses most, with both answers."
 _SPEED = "Measured on one machine; costs follow from its hourly price."
-_TOLD = "Metrics that the policy does not name. They decide nothing."
+_INFO = "Metrics that the policy does not name. They decide nothing."
 
 
 # --- summary ----------------------------------------------------------------------------------
@@ -114,7 +112,9 @@ def _summary(verdict: Verdict, names: tuple[str, str], trade: TradeOff | None) -
             if e.state in ("worse", "broken")
         ]
         sentences += [
-            f"Veto: {v.name} is {_seen(v)}, {v.limit}." for v in because.vetoes if v.state != "kept"
+            f"Veto: {v.name} is {shown(v.seen, number)}, {v.limit}."
+            for v in because.vetoes
+            if v.state != "kept"
         ]
     if isinstance(verdict, Hold) and verdict.n_needed is not None:
         sentences.append(
@@ -153,14 +153,8 @@ def _effects(effects: tuple[Effect, ...]) -> PageTable:
 
 
 def _vetoes(vetoes: tuple[Veto, ...]) -> tuple[PageTable, ...]:
-    if not vetoes:
-        return ()
-    rows = tuple((v.name, v.limit, _seen(v), v.state) for v in vetoes)
-    return (PageTable(("Limit on", "Allowed", "Seen", "State"), rows),)
-
-
-def _seen(veto: Veto) -> str:
-    return MISSING if veto.seen is None else number(veto.seen)
+    rows = tuple((v.name, v.limit, shown(v.seen, number), v.state) for v in vetoes)
+    return (PageTable(("Limit on", "Allowed", "Seen", "State"), rows),) if rows else ()
 
 
 def _trade(trade: TradeOff | None) -> tuple[PageTable | str, ...]:
@@ -176,8 +170,6 @@ def _trade(trade: TradeOff | None) -> tuple[PageTable | str, ...]:
 
 
 def _slices(slices: tuple[Slice, ...]) -> tuple[PageTable, ...]:
-    if not slices:
-        return ()
     heads = ("Slice", "Metric", "Items", "Champion", "Candidate", "Difference", "95 % interval")
     rows = tuple(
         (
@@ -191,7 +183,7 @@ def _slices(slices: tuple[Slice, ...]) -> tuple[PageTable, ...]:
         )
         for s in slices
     )
-    return (PageTable(heads, rows),)
+    return (PageTable(heads, rows),) if rows else ()
 
 
 _SUMMARY = {
@@ -216,12 +208,9 @@ def _speed(inputs: DecisionInputs) -> tuple[PageTable | Latencies, ...]:
             before, after = old.get(key), new.get(key)
             ratio = f"{after / before:.2f} ×" if before and after is not None else MISSING
             rows.append((name, shown(before, write), shown(after, write), ratio))
-    parts: list[PageTable | Latencies] = []
-    if all(inputs.latencies):
-        parts.append(Latencies(inputs.names, inputs.latencies))
-    if rows:
-        parts.append(PageTable(("Figure", *inputs.names, "Ratio"), tuple(rows)))
-    return tuple(parts)
+    drawing = (Latencies(inputs.names, inputs.latencies),) if all(inputs.latencies) else ()
+    table = (PageTable(("Figure", *inputs.names, "Ratio"), tuple(rows)),) if rows else ()
+    return *drawing, *table
 
 
 def _method(inputs: DecisionInputs, because: Comparison) -> PageTable:

@@ -126,16 +126,13 @@ def _template(name: str) -> Any:
         undefined=StrictUndefined,
         finalize=finalize,
     )
-    drawings = (charts.line_chart, charts.share_chart, charts.effect_bar, charts.effect_axis)
     environment.globals |= {
-        **{draw.__name__: lambda *args, draw=draw: Markup(draw(*args)) for draw in drawings},
-        **{
-            write.__name__: lambda value, write=write: shown(value, write)
-            for write in (count, duration, share)
-        },
+        write.__name__: lambda value, write=write: shown(value, write) for write in (count, duration, share)
+    }
+    environment.globals |= {
+        "charts": charts,
         "number": lambda value: shown(value, _number),
         "signed": lambda value: shown(value, _signed),
-        "holds": charts.holds,
         "panels": panels,
         "kind": lambda value: type(value).__name__,
         "MISSING": MISSING,

@@ -1,10 +1,10 @@
-"""What a report is made of, and the one place that writes its figures: the page and the terminal agree."""
+"""The parts of a report, and how its figures are written, on the page and in the terminal alike."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from escultor.types import Effect
@@ -20,11 +20,11 @@ class VersionRow:
     name: str
     parameters: int | None
     figures: Mapping[str, float | None] = field(default_factory=dict)
-    verdict: str = ""  # Promote, Hold, Reject; empty where nothing was judged
+    verdict: str = ""  # Promote, Hold, Reject; empty without a comparison
     reason: str = ""
     deployed: bool = False
-    effects: tuple[Effect, ...] = ()  # what the verdict rests on
-    page: str = ""  # where the verdict's own page lies, from the report's folder; empty: nowhere
+    effects: tuple[Effect, ...] = ()  # the evidence of the verdict
+    page: str = ""  # the verdict's own page, relative to the report's folder; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class SampleAnswer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReportSample:
-    """A held-out document, its gold answer, and what each version answered."""
+    """A held-out document, its gold answer, and the answer of each version."""
 
     prompt: str
     gold: str
@@ -94,11 +94,11 @@ def dollars(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A number of things in three or so digits: 950, 4.2 M, 1.1 B."""
-    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+    """A count in about three digits: 950, 4.2 M, 1.1 B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             scaled = value / size
-            return (f"{scaled:.0f}" if abs(scaled) >= 99.95 else f"{scaled:.3g}") + unit
+            return f"{scaled:.0f} {unit}" if abs(scaled) >= 99.95 else f"{scaled:.3g} {unit}"
     return f"{value:g}"
 
 
@@ -114,7 +114,7 @@ def duration(seconds: float) -> str:
 
 
 def shown(value: float | None, write: Callable[[float], str]) -> str:
-    """The figure in words, or an en dash where there is none."""
+    """The figure as text, or an en dash where there is none."""
     return MISSING if value is None or not math.isfinite(value) else write(value)
 
 
@@ -152,28 +152,24 @@ class ReportCell:
 
 
 def columns_of(rows: Sequence[VersionRow]) -> tuple[ReportColumn, ...]:
-    """The standard columns, then one for every other figure that a row brings, in order of appearance."""
+    """The standard columns, then one for every other figure of a row, in order of appearance."""
     known = {*(column.key for column in COLUMNS), *_INTERVAL}
     more = dict.fromkeys(key for row in rows for key in row.figures if key not in known)
-    return (
-        *COLUMNS,
-        *(ReportColumn(key, key.replace("_", " "), "", None, lambda v: f"{v:.4g}") for key in more),
-    )
+    return *COLUMNS, *(ReportColumn(k, k.replace("_", " "), "", None, lambda v: f"{v:.4g}") for k in more)
 
 
 def cells_of(rows: Sequence[VersionRow]) -> list[list[ReportCell]]:
     """Per row, one cell per column. The best of a column is marked where versions differ as written."""
     table = [[_cell(column, row) for column in columns_of(rows)] for row in rows]
-    for at, column in enumerate(columns_of(rows)):
-        known = [row.figures.get(column.key) for row in rows]
-        known = [value for value in known if value is not None and math.isfinite(value)]
-        written = {line[at].text for line in table} - {MISSING}
-        if column.better is None or len(written) < 2:
+    for index, column in enumerate(columns_of(rows)):
+        figures = [row.figures.get(column.key) for row in rows]
+        figures = [value for value in figures if value is not None and math.isfinite(value)]
+        if column.better is None or len({line[index].text for line in table} - {MISSING}) < 2:
             continue
-        best = column.write(max(known) if column.better == "higher" else min(known))
+        best = column.write(max(figures) if column.better == "higher" else min(figures))
         for line in table:
-            if line[at].text == best:
-                line[at] = ReportCell(best, line[at].interval, best=True)
+            if line[index].text == best:
+                line[index] = replace(line[index], best=True)
     return table
 
 
@@ -186,13 +182,13 @@ def _cell(column: ReportColumn, row: VersionRow) -> ReportCell:
     return ReportCell(text, interval)
 
 
-def text_table(rows: Sequence[VersionRow], turned: bool = False) -> list[list[str]]:
+def text_table(rows: Sequence[VersionRow], transposed: bool = False) -> list[list[str]]:
     """The report's table as text: a line of headings, then one line per version; the best of a column
-    begins with `* `. `turned` exchanges lines and columns, for narrow terminals."""
+    begins with `* `. `transposed` exchanges lines and columns, for narrow terminals."""
     heads = ["Version", "Parameters", *(f"{c.head} {c.unit}".strip() for c in columns_of(rows)), "Verdict"]
     lines = [heads]
     for row, cells in zip(rows, cells_of(rows), strict=True):
         figures = [("* " if c.best else "") + f"{c.text} {c.interval}".strip() for c in cells]
         name = f"{row.name} (deployed)" if row.deployed else row.name
         lines.append([name, shown(row.parameters, count), *figures, row.verdict or MISSING])
-    return [list(line) for line in zip(*lines, strict=True)] if turned else lines
+    return [list(line) for line in zip(*lines, strict=True)] if transposed else lines
