@@ -8,9 +8,7 @@ SEQ = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
 
-log = Table(
-    "log",
-    metadata,
+_LOG_COLUMNS = (
     Column("seq", SEQ, primary_key=True, autoincrement=True),
     Column("kind", Text, nullable=False),
     Column("id", Text, nullable=False),
@@ -18,12 +16,14 @@ log = Table(
     Column("target", Text),
     Column("subject", Text),
     Column("body", Text, nullable=False),
+)
+_LOG_INDICES = (
     UniqueConstraint("kind", "id", name="uq_log_kind_id"),
     Index("ix_log_kind_seq", "kind", "seq"),
     Index("ix_log_target_seq", "target", "seq"),
     Index("ix_log_subject_seq", "subject", "seq"),
-    sqlite_autoincrement=True,
 )
+log = Table("log", metadata, *_LOG_COLUMNS, *_LOG_INDICES, sqlite_autoincrement=True)
 
 # What an entry is about besides its target: each answer of a choice.
 mention = Table(
