@@ -24,7 +24,7 @@ import numpy as np
 from escultor.config.curation import Curation
 from escultor.datasets.curation.contamination import index_texts
 from escultor.datasets.curation.pipeline import Curated, curate
-from escultor.datasets.similarity.near_duplicates import (
+from escultor.datasets.similarity.duplicates import (
     are_similar,
     band_hashes,
     bands_for,

@@ -18,7 +18,7 @@ import numpy as np
 
 from escultor.datasets.personal_data import redacted
 from escultor.datasets.rows import prompt_text
-from escultor.datasets.similarity.near_duplicates import band_hashes, bands_for
+from escultor.datasets.similarity.duplicates import band_hashes, bands_for
 from escultor.datasets.similarity.normalization import Hashes, jaccard, shingle_set, words_of
 from escultor.datasets.similarity.phrases import NGRAM, Phrases
 from escultor.ids import hash_bytes, hash_value

@@ -17,12 +17,13 @@ from escultor.datasets.disk.columns import bounds, row_windows, select, selected
 from escultor.datasets.disk.rows_on_disk import RowsHandle, RowsOnDisk
 from escultor.datasets.held_out import HeldOutGuard, prompt_of
 from escultor.datasets.rows import CurationRow, prompt_part, read_line, write_line
-from escultor.datasets.similarity.exact_duplicates import equal_pairs, name_hashes
-from escultor.datasets.similarity.near_duplicates import (
+from escultor.datasets.similarity.duplicates import (
     SimilarityChecker,
     band_hashes,
     bands_for,
+    equal_pairs,
     merge_clusters,
+    name_hashes,
     resolve_roots,
     similar_pairs,
 )

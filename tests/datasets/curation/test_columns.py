@@ -9,10 +9,10 @@ from scipy.sparse.csgraph import connected_components
 
 from escultor.datasets.disk import columns
 from escultor.datasets.disk.columns import Column, count_codes, first_rows, lowest, partition_by_key, sortable
-from escultor.datasets.similarity.exact_duplicates import equal_pairs
-from escultor.datasets.similarity.near_duplicates import (
+from escultor.datasets.similarity.duplicates import (
     candidate_pairs,
     candidates_by_partition,
+    equal_pairs,
     merge_clusters,
     resolve_roots,
 )

@@ -94,7 +94,7 @@ def test_a_chain_is_cut_where_its_end_is_no_longer_alike(tmp_path):
 
 
 def test_a_bucket_of_many_costs_sixteen_comparisons_a_row():
-    from escultor.datasets.similarity.near_duplicates import candidate_pairs
+    from escultor.datasets.similarity.duplicates import candidate_pairs
 
     pairs = candidate_pairs(np.zeros(5000, dtype=np.uint64), np.arange(5000))
     assert len(pairs) <= 16 * 5000

@@ -5,7 +5,7 @@ from curate_rows import text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.datasets.similarity.near_duplicates import band_hashes, bands_for
+from escultor.datasets.similarity.duplicates import band_hashes, bands_for
 from escultor.datasets.similarity.normalization import (
     jaccard,
     ngram_hashes,

@@ -85,7 +85,7 @@ def _model(name: str) -> Any:
     return load(name)
 
 
-def perplexity(rows: list[CurationRow], settings: Curation) -> list[CurationRow | Dropped]:
+def perplexity(rows: list[CurationRow], settings: Curation, context: Any) -> list[CurationRow | Dropped]:
     """Rows with the figure `bits per byte`. Documents are read in windows of the model's context; other rows
     longer than the context get no figure, which the score treats as the mean."""
     from escultor.batching.rows import document_rows, example_rows
@@ -93,13 +93,13 @@ def perplexity(rows: list[CurationRow], settings: Curation) -> list[CurationRow 
     from escultor.model.loaded import NO_LIMIT, context_length
 
     loaded = _model(settings.perplexity.model)
-    context = context_length(loaded.model) or NO_LIMIT
+    max_tokens = context_length(loaded.model) or NO_LIMIT
     nats: defaultdict[str, float] = defaultdict(float)  # by the number of the row
     for start in range(0, len(rows), settings.perplexity.batch_size):
         batch = rows[start : start + settings.perplexity.batch_size]
         items: list[Any] = [_target(row, str(number)) for number, row in enumerate(batch, start)]
         make_rows = document_rows if isinstance(items[0], Document) else example_rows
-        token_rows = make_rows(items, loaded.chat, context, Counter())
+        token_rows = make_rows(items, loaded.chat, max_tokens, Counter())
         if token_rows:
             for each, nll in zip(token_rows, nll_by_row(loaded.model, token_rows, "auto"), strict=True):
                 nats[each.id.partition(":")[0]] += float(nll)

@@ -15,11 +15,11 @@ from escultor.data.jsonl_rows import Fault, RowKind, Skip, decode
 from escultor.datasets.curation.balancing import watched_labels
 from escultor.datasets.curation.labels import LABELS, UNLABELLED, LabelTally, empty_tally, with_labels
 from escultor.datasets.curation.quality import SCORE
-from escultor.datasets.curation.steps import STEPS, BatchStep, DatasetStep, RowStep
+from escultor.datasets.curation.steps import STEPS, DatasetStep, RowStep
 from escultor.datasets.disk.rows_on_disk import LineRange
 from escultor.datasets.personal_data import redacted
 from escultor.datasets.rows import CurationRow, Dropped, full_text, parse_row, read_line, write_line
-from escultor.datasets.similarity.exact_duplicates import name_hashes
+from escultor.datasets.similarity.duplicates import name_hashes
 from escultor.datasets.splits import HELD_OUT, split_columns
 from escultor.store.files import wrap_os_errors
 
@@ -177,12 +177,8 @@ def _read(plan: PassPlan, task: PassTask) -> tuple[list[CurationRow], int]:
 
 def _apply_step(plan: PassPlan, name: str, rows: list[CurationRow], tally: PassTally) -> list[CurationRow]:
     step = STEPS[name]
-    if isinstance(step, BatchStep):
-        results = step.function(rows, plan.settings)
-    else:
-        assert isinstance(step, RowStep)
-        context = plan.contexts.get(name)
-        results = [step.function(row, plan.settings, context) for row in rows]
+    assert isinstance(step, RowStep)
+    results = step.apply(rows, plan.settings, plan.contexts.get(name))
     kept = []
     for row, result in zip(rows, results, strict=True):
         if isinstance(result, Dropped):

@@ -15,8 +15,13 @@ from escultor.datasets.curation.features import perplexity
 from escultor.datasets.disk.rows_on_disk import RowsOnDisk
 from escultor.datasets.personal_data import private
 from escultor.datasets.rows import CurationRow, Dropped, text_parts
-from escultor.datasets.similarity.exact_duplicates import drop_exact_duplicates, exact_columns
-from escultor.datasets.similarity.near_duplicates import SimilarityChecker, drop_near_duplicates, near_columns
+from escultor.datasets.similarity.duplicates import (
+    SimilarityChecker,
+    drop_exact_duplicates,
+    drop_near_duplicates,
+    exact_columns,
+    near_columns,
+)
 from escultor.process_pool import ProcessPool
 
 DroppedRows = dict[str, np.ndarray]  # masks (rows,) by reason
@@ -36,18 +41,11 @@ class DatasetView:
 
 @dataclass(frozen=True, slots=True)
 class RowStep:
-    """A step that reads one row at a time. `prepare` loads what it needs before the first pass, while little
-    memory is in use."""
+    """A step on a chunk of rows, in which the result of a row depends on that row alone. `prepare` loads what
+    it needs before the first pass, while little memory is in use."""
 
-    function: Callable[[CurationRow, Curation, Any], CurationRow | Dropped]
+    apply: Callable[[list[CurationRow], Curation, Any], list[CurationRow | Dropped]]
     prepare: Callable[[], object] = lambda: None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStep:
-    """A step that is faster with many rows at a time; a row's result depends on that row alone."""
-
-    function: Callable[[list[CurationRow], Curation], list[CurationRow | Dropped]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,10 @@ class DatasetStep:
 
     choose: Callable[[DatasetView], DroppedRows]
     columns: Callable[[Sequence[CurationRow], Curation], dict[str, np.ndarray]] | None = None
+
+
+def _each(function: Callable[[CurationRow, Curation, Any], CurationRow | Dropped]) -> Any:
+    return lambda rows, settings, context: [function(row, settings, context) for row in rows]
 
 
 def _exact(view: DatasetView) -> DroppedRows:
@@ -77,17 +79,17 @@ def _balance(view: DatasetView) -> DroppedRows:
     return {f"more of its {' and '.join(settings.targets)} than wanted": view.kept & ~kept}
 
 
-STEPS: dict[str, RowStep | BatchStep | DatasetStep] = {
+STEPS: dict[str, RowStep | DatasetStep] = {
     "exact": DatasetStep(_exact, exact_columns),
     "near": DatasetStep(_near, near_columns),
-    "language": RowStep(filters.language, filters.language_identifier),
-    "length": RowStep(filters.length),
-    "repetition": RowStep(filters.repetition),
-    "damage": RowStep(filters.damage),
-    "private": RowStep(private),
-    "perplexity": BatchStep(perplexity),
-    "quality": RowStep(quality.quality),
-    "decontaminate": RowStep(contamination.decontaminate),
+    "language": RowStep(_each(filters.language), filters.language_identifier),
+    "length": RowStep(_each(filters.length)),
+    "repetition": RowStep(_each(filters.repetition)),
+    "damage": RowStep(_each(filters.damage)),
+    "private": RowStep(_each(private)),
+    "perplexity": RowStep(perplexity),
+    "quality": RowStep(_each(quality.quality)),
+    "decontaminate": RowStep(_each(contamination.decontaminate)),
     "balance": DatasetStep(_balance),
 }
 assert set(ORDER) <= set(STEPS)
