@@ -69,11 +69,8 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
     # --- reading ----------------------------------------------------------------------------------
 
     def follow(self, log: Log) -> int:
-        """Read what was recorded since the last time; return the number of the last entry read.
-
-        In three transactions: the events, the standings that they change, and the drafts. A process that is
-        killed leaves the last one that was finished; the next call goes on from there.
-        """
+        """Read what was recorded since the last time; return the number of the last entry read. Events,
+        standings and drafts are a transaction each: after a kill the next call goes on from the last."""
         until = log.last_seq()
         with self._transaction():
             cursor = self._cursor(log)

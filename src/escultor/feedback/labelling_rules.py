@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from itertools import product
+from operator import attrgetter, itemgetter
 from typing import Literal, NamedTuple
 
 from escultor.feedback.evidence import (
@@ -21,7 +22,6 @@ from escultor.feedback.evidence import (
     THUMB,
     PromptGroup,
     SubjectJudgement,
-    TextVerdict,
     combine_judgements,
     combined_log_odds,
     flip_rate,
@@ -196,9 +196,8 @@ def label_choices(group: PromptGroup) -> Iterator[Draft]:
             group.count("left out: more choices on one prompt than the cap", len(agreeing))
         else:
             made += 1
-            first = min(agreeing, key=lambda c: c.choice.seq)
-            choices = [c.choice for c in agreeing]
-            yield _draft(group, "pair", first.choice.winner, first.other, choices, flip=flip)
+            choice, other, _ = min(agreeing, key=lambda c: c.choice.seq)
+            yield _draft(group, "pair", choice.winner, other, [c.choice for c in agreeing], flip=flip)
             group.used |= {(c.choice.subject, id) for c in agreeing for id in (c.choice.winner, c.other)}
 
 
@@ -224,25 +223,21 @@ def label_same_prompt(group: PromptGroup) -> Iterator[Draft]:
     if len(group.judgements) < 2:
         return
     verdicts = [(answer, verdict) for answer, verdict in group.verdicts(explicit_only=True) if verdict]
-    liked = [(answer, verdict) for answer, verdict in verdicts if verdict.up]
-    disliked = [(answer, verdict) for answer, verdict in verdicts if not verdict.up]
     pairs = []
-    for good, for_good in liked:
-        for bad, for_bad in disliked:
-            if _mean_flip(for_good, for_bad) > group.max_flip_rate:
-                group.count("left out: same prompt, too doubtful")
-            else:
-                pairs.append((unit(0, "pairs", good.text_hash, bad.text_hash), good, bad, for_good, for_bad))
-    pairs.sort(key=lambda pair: pair[0])
+    for (good, for_good), (bad, for_bad) in product(verdicts, verdicts):
+        if not for_good.up or for_bad.up:
+            continue
+        if (flip := (for_good.flip_rate + for_bad.flip_rate) / 2) > group.max_flip_rate:
+            group.count("left out: same prompt, too doubtful")
+        else:
+            judgements = for_good.judgements + for_bad.judgements
+            pairs.append((unit(0, "pairs", good.text_hash, bad.text_hash), good, bad, flip, judgements))
+    pairs.sort(key=itemgetter(0))
     group.count("left out: more pairs of one prompt than the cap", len(pairs[group.max_pairs :]))
-    for _, good, bad, for_good, for_bad in pairs[: group.max_pairs]:
-        events, flip = _events(for_good.judgements + for_bad.judgements), _mean_flip(for_good, for_bad)
+    for _, good, bad, flip, judgements in pairs[: group.max_pairs]:
+        events = _events(judgements)
         yield _draft(group, "pair", good.id, bad.id, events, flip=flip)
         group.used.update((event.subject, event.target) for event in events)
-
-
-def _mean_flip(first: TextVerdict, second: TextVerdict) -> float:
-    return (first.flip_rate + second.flip_rate) / 2
 
 
 def label_unpaired(group: PromptGroup) -> Iterator[Draft]:

@@ -42,16 +42,12 @@ IMPLICIT: dict[str, tuple[bool, float]] = {
 
 
 class LogBatch:
-    """The feedback and the regenerations in a range of the log, as rows for the tables of the index.
-
-    Law: folded by precedence, `live` and `choices` hold what `escultor.store.feedback.live` holds of the
-    same events.
-    """
+    """The feedback and the regenerations in a range of the log, as rows for the tables of the index. Law:
+    folded by precedence, `live` and `choices` hold what `store.feedback.live` holds of the same events."""
 
     def __init__(self) -> None:
         self.live: list[FeedbackEvent] = []
         self.choices: list[ChoiceEvent] = []
-        self.targets: set[str] = set()
         self.rates: Counter[tuple[str, int]] = Counter()  # events by (end user, hour)
         self.first_seen: dict[str, float] = {}  # by end user
         self.newest = 0  # sequence number in the log
@@ -83,7 +79,6 @@ class LogBatch:
             target = body["target"]
             name, up = self._polarity(variant, body)
             self.live.append(FeedbackEvent._make((target, subject, name, time, 0, id, seq, up, source)))
-        self.targets.add(target)
         if is_end_user(source):
             self.rates[subject, int(time // abuse_rules.HOUR_S)] += 1
             self.first_seen[subject] = min(time, self.first_seen.get(subject, time))
@@ -203,8 +198,9 @@ class Fold:
         run(_upsert("choices", ChoiceEvent), batch.choices)
         run("insert or ignore into children values (?,?)", batch.children)
         if not self.first:
-            touched = batch.targets.union(parent for parent, _ in batch.children)
-            run("insert or ignore into touched values (?)", [(target,) for target in sorted(touched)])
+            touched = {event.target for event in (*batch.live, *batch.choices)}
+            touched.update(parent for parent, _ in batch.children)
+            run("insert or ignore into touched values (?)", [(id,) for id in sorted(touched)])
         rates = sorted((subject, hour, n) for (subject, hour), n in batch.rates.items())
         run("insert into rates values (?,?,?) on conflict do update set n = n + excluded.n", rates)
         run(

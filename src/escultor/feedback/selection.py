@@ -126,25 +126,24 @@ def _edits(
     """Corrections with the hash and length of their own text. Those that change next to nothing are left out;
     those that say something else altogether are examples, but no pairs. The index keeps what was compared."""
     known = index.edits()
-    for start in range(0, len(corrections), ITEMS_PER_READ):
-        part = corrections[start : start + ITEMS_PER_READ]
-        if new := [c.draft for c in part if c.draft.chosen not in known]:
-            compared = _compare(new, bodies)
-            index.put_edits(compared)
-            known |= {edit.id: edit for edit in compared}
-        for item in part:
-            edit = known.get(item.draft.chosen)
-            if edit is None:
-                counts["left out: erased"] += 1
-                continue
-            is_short = max(edit.length, edit.length_before) < SHORT
-            if not edit.distance or (edit.distance <= MIN_EDIT and not is_short):
-                counts["left out: correction that changes next to nothing"] += 1
-            elif item.draft.kind == "pair" and edit.distance >= MAX_EDIT and not is_short:
-                counts["no pair: correction that says something else"] += 1
-            else:
-                item.facts = item.facts._replace(text_hash=edit.text_hash, length=edit.length)
-                yield item
+    new = [item.draft for item in corrections if item.draft.chosen not in known]
+    for start in range(0, len(new), ITEMS_PER_READ):
+        compared = _compare(new[start : start + ITEMS_PER_READ], bodies)
+        index.put_edits(compared)
+        known |= {edit.id: edit for edit in compared}
+    for item in corrections:
+        edit = known.get(item.draft.chosen)
+        if edit is None:
+            counts["left out: erased"] += 1
+            continue
+        is_short = max(edit.length, edit.length_before) < SHORT
+        if not edit.distance or (edit.distance <= MIN_EDIT and not is_short):
+            counts["left out: correction that changes next to nothing"] += 1
+        elif item.draft.kind == "pair" and edit.distance >= MAX_EDIT and not is_short:
+            counts["no pair: correction that says something else"] += 1
+        else:
+            item.facts = item.facts._replace(text_hash=edit.text_hash, length=edit.length)
+            yield item
 
 
 def _compare(drafts: Sequence[Draft], bodies: BodySource) -> list[CorrectionEdit]:

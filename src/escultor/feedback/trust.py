@@ -6,8 +6,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from operator import itemgetter
 
 from escultor.config import FeedbackRules
 from escultor.feedback import abuse_rules
@@ -105,21 +103,18 @@ def measure_standings(
 def _activity_rates(file: sqlite3.Connection, floor: int) -> Iterator[ActivityRate]:
     """How many events each end user gave in each hour, day and month, and ever. A person who never exceeds
     the floor cannot be held back: of them the busiest span of each length is enough."""
-    hours = file.execute("select subject, hour, n from rates order by subject, hour")
-    for subject, own in groupby(hours, itemgetter(0)):
-        counts: dict[str, dict[int, int]] = {span: {} for span in abuse_rules.SPANS}
-        for _, hour, n in own:
-            time = hour * abuse_rules.HOUR_S
-            for span, seconds in abuse_rules.SPANS.items():
-                start, by_start = time - time % seconds, counts[span]
-                by_start[start] = by_start.get(start, 0) + n
-        yield ActivityRate(subject, abuse_rules.EVER, 0, sum(counts["hour"].values()))
-        is_busy = any(max(by_start.values()) > floor for by_start in counts.values())
-        for span, by_start in counts.items():
-            if is_busy:
-                yield from (ActivityRate(subject, span, start, n) for start, n in by_start.items())
-            else:
-                yield ActivityRate(subject, span, min(by_start), max(by_start.values()))
+    totals = file.execute(f"select subject, '{abuse_rules.EVER}', 0, sum(n) from rates group by subject")
+    yield from map(ActivityRate._make, totals)
+    for span, seconds in abuse_rules.SPANS.items():
+        rows = file.execute(
+            f"with counts as (select subject, hour * {abuse_rules.HOUR_S} / :s * :s start, sum(n) n "
+            "from rates group by 1, 2), "
+            "ranked as (select *, max(n) over own peak, row_number() over own place from counts "
+            "window own as (partition by subject order by n desc)) "
+            "select subject, :span, start, n from ranked where peak > :floor or place = 1",
+            {"s": seconds, "span": span, "floor": floor},
+        )
+        yield from map(ActivityRate._make, rows)
 
 
 def _echo_counts(file: sqlite3.Connection, min_share: float) -> Iterator[PromptEchoCount]:
