@@ -264,10 +264,7 @@ class Deployments:
         for handle in dead:
             stub = self.restarts.record_death(handle.version, str(handle.engine.problem))
             self._set_engine(EngineHandle(stub))
-            try:
-                await handle.close(EVICT_WAIT_S)
-            except Exception as error:
-                logger.warning("an engine that died could not be closed: %s", error)
+            await _close(handle, EVICT_WAIT_S)
         return bool(dead)
 
     def _set_engine(self, handle: EngineHandle) -> None:
@@ -280,11 +277,13 @@ class Deployments:
         self._retry_at = self._clock() + self._retry_pause_s
 
     def _retire(self, handle: EngineHandle) -> None:
-        task = asyncio.create_task(handle.close())
+        task = asyncio.create_task(_close(handle))
         self._retiring.add(task)
-        task.add_done_callback(self._on_retired)
+        task.add_done_callback(self._retiring.discard)
 
-    def _on_retired(self, task: asyncio.Task[None]) -> None:
-        self._retiring.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("an engine could not be closed: %s", error)
+
+async def _close(handle: EngineHandle, wait_s: float | None = None) -> None:
+    try:
+        await handle.close(wait_s)
+    except Exception as error:
+        logger.warning("the engine of version %s could not be closed: %s", handle.version, error)

@@ -144,7 +144,11 @@ class Worker:
             if isinstance(item, Job):
                 self._waiting.append(item)
             else:
-                _complete(*item)
+                work, future = item
+                try:
+                    future.set_result(work())
+                except Exception as error:
+                    future.set_exception(error)
                 self._send()
 
     def _step(self) -> None:
@@ -270,10 +274,3 @@ def _copy(fault: EngineFault) -> EngineFault:
 def _deliver(events: list[tuple[Job, EngineEvent | Exception]]) -> None:
     for job, event in events:
         job.events.put_nowait(event)
-
-
-def _complete(work: Callable[[], Any], future: Future[Any]) -> None:
-    try:
-        future.set_result(work())
-    except Exception as error:
-        future.set_exception(error)

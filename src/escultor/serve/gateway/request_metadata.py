@@ -125,9 +125,9 @@ def _decode(value: bytes) -> str:
 
 
 def _lineage(parent: str | None, relation: str | None) -> Lineage | None:
+    if parent is None and relation is not None:
+        raise ApiError(400, "a `relation` needs a `parent`", param="relation")
     if parent is None:
-        if relation is not None:
-            raise ApiError(400, "a `relation` needs a `parent`", param="relation")
         return None
     kind = Relation.CONTINUE if relation is None else _one_of("relation", Relation, relation)
     return Lineage(_word("parent", parent), kind)
