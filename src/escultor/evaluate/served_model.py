@@ -40,7 +40,7 @@ class Endpoint:
         (ValueError, KeyError, IndexError, TypeError).
         """
         with self._client() as client, ThreadPoolExecutor(CONCURRENCY) as pool:
-            futures = [pool.submit(self._request, client, "POST", path, parse, body) for body in bodies]
+            futures = [pool.submit(self._request, client, "POST", path, parse, body=body) for body in bodies]
             try:
                 return [future.result() for future in futures]
             finally:
