@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from escultor.cli import deploy, output
-from escultor.cli.app import GROUPS, VERBS, Verbs
+from escultor.cli import models, output
+from escultor.cli.app import COMMANDS, GROUPS, SHARED_FILES, CommandGroup, function_of
 from escultor.errors import FaultError, InputError
 
 
@@ -22,7 +22,7 @@ def test_help_shows_every_verb_and_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "HEAVY [] 0" in done.stdout, done.stdout
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert f"│ {verb.split()[0]} " in done.stdout
 
 
@@ -36,7 +36,7 @@ def test_the_installed_command_leaves_with_2_on_wrong_input(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_has_help_of_one_sentence_and_the_common_options(cli, verb):
     shown = cli(*verb.split(), "--help")
     assert shown.code == 0
@@ -44,7 +44,7 @@ def test_every_verb_has_help_of_one_sentence_and_the_common_options(cli, verb):
 
 
 def test_every_group_has_help():
-    assert {verb.split()[0] for verb in VERBS if " " in verb} == set(GROUPS)
+    assert {verb.split()[0] for verb in COMMANDS if " " in verb} == set(GROUPS)
 
 
 def test_version(cli):
@@ -68,7 +68,7 @@ ERRORS = [
     (InputError("it is wrong", "this", "that", "mend it"), 2, "it is wrong", "mend it"),
     (FaultError("it broke"), 1, "it broke", None),
     (ZeroDivisionError("by\nzero"), 1, "unexpected ZeroDivisionError: by zero", "--debug shows where"),
-    (KeyboardInterrupt(), 130, "interrupted", "goes on"),
+    (KeyboardInterrupt(), 130, "interrupted", "continues"),
 ]
 
 
@@ -88,13 +88,12 @@ def test_errors_are_said_in_words_without_a_traceback(cli, monkeypatch, error, c
 
 
 def test_with_json_all_other_words_go_to_stderr(cli, monkeypatch):
-    def chatty(shell):
+    def chatty(shell: output.Shell):
         sys.stdout.write("a library prints\n")
-        shell.say("and so do we")
+        shell.print("and so do we")
         return output.CommandResult({"nan": float("nan"), "path": Path("x"), "text": "ação"})
 
-    monkeypatch.setitem(VERBS, "models", "escultor.cli.deploy:models")
-    monkeypatch.setattr(deploy, "models", chatty)
+    monkeypatch.setattr(models, "models", chatty)
     call = cli("models", "--json")
     assert call.data == {"nan": None, "path": "x", "text": "ação"}
     assert "a library prints" in call.err
@@ -102,10 +101,10 @@ def test_with_json_all_other_words_go_to_stderr(cli, monkeypatch):
 
 
 def test_a_reader_that_has_gone_is_no_reason_to_complain(cli, monkeypatch):
-    def gone(shell):
+    def gone(shell: output.Shell):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(deploy, "models", gone)
+    monkeypatch.setattr(models, "models", gone)
     call = cli("models")
     assert (call.code, call.err) == (1, "")
 
@@ -114,5 +113,19 @@ def test_control_characters_reach_no_terminal():
     assert output.printable("a\x1b[2Jb\n\tç\x9b") == "a\ufffd[2Jb\n\tç\ufffd"
 
 
-def test_the_verbs_keep_the_order_of_the_table():
-    assert Verbs(name="x").list_commands(None)[:3] == ["init", "doctor", "demo"]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_file_of_a_command_follows_from_its_words(command):
+    *group, word = command.split()
+    name = word if word not in ("import", "list", "hash") else f"{word}_"  # names that Python uses itself
+    files = [shared for shared, commands in SHARED_FILES.items() if command in commands]
+    file = files[0] if files else f"data.{name}" if group == ["data"] else (group or [name])[0]
+    function = function_of(command)
+    assert (function.__module__, function.__name__) == (f"escultor.cli.{file}", name)
+
+
+def test_commands_that_share_a_file_are_commands():
+    assert {command for commands in SHARED_FILES.values() for command in commands} <= set(COMMANDS)
+
+
+def test_the_commands_keep_the_order_of_the_table():
+    assert CommandGroup(name="x").list_commands(None)[:3] == ["init", "doctor", "demo"]

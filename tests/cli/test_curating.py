@@ -116,7 +116,7 @@ def test_reviewing_keeps_every_decision_and_goes_on_where_it_was(cli, dataset):
 
 
 def test_two_reviewers_at_once_share_the_rows_and_lose_no_decision(cli, dataset, monkeypatch):
-    from escultor.cli import review
+    from escultor.cli.data import review
     from escultor.datasets.review import read_decisions, record_review, review_queue
     from escultor.datasets.versions import find_version, read_rows
     from escultor.store import open_store
@@ -189,13 +189,14 @@ def test_steps_come_from_a_file(cli, tmp_path, source):
 
 
 def test_what_is_held_out_is_dropped_where_training_reads(cli, tmp_path, source, dataset, model):
-    from escultor.cli.training_rows import read_training
+    from escultor.cli.output import Shell
+    from escultor.cli.train import read_training
     from escultor.datasets.held_out import NEAR, SAME
 
-    found = read_training(Path("mine"), "example", "store")
+    found = read_training(Shell(store="store"), Path("mine"), "example")
     assert len(found.items) == dataset["rows"]
     rows = [json.loads(line) for line in source.read_text().splitlines()[:50]]
-    raw = read_training(jsonl(tmp_path / "sound.jsonl", *rows), "example", "store")
+    raw = read_training(Shell(store="store"), jsonl(tmp_path / "sound.jsonl", *rows), "example")
     held = raw.counts[SAME] + raw.counts.get(NEAR, 0)
     assert held >= dataset["held_out"] > 0
     assert len(raw.items) == 50 - held

@@ -152,4 +152,12 @@ def test_preview_refuses_what_a_run_would_refuse(cli, tmp_path, model):
     assert call.code == 2
     assert call.data["error"]["what"] == "no row is left to learn from"
     assert cli("data", "preview", data, "--model", "nothing").code == 2
-    assert cli("data", "preview", data, "--model", model, "--phase", "dpo").code == 2
+    assert cli("data", "preview", data, "--model", model, "--method", "dpo").code == 2
+
+
+def test_the_old_name_of_the_method_option_still_works_with_one_warning(cli, tmp_path, model):
+    words = ("data", "preview", examples(tmp_path / "data.jsonl"), "--model", model, "--json")
+    call = cli(*words, "--phase", "distill")
+    assert (call.code, call.data["method"]) == (0, "distill"), call.err
+    assert call.err.count("`--phase` is now called `--method`") == 1
+    assert "--phase" not in cli("data", "preview", "--help").out

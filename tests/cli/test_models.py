@@ -162,7 +162,7 @@ def test_what_cannot_be_answered_is_refused(cli, tmp_path, model):
 def test_a_conversation_goes_on_line_by_line_and_forgets_its_oldest_turns(cli, model, monkeypatch):
     from escultor.cli import generate
 
-    monkeypatch.setattr(generate, "_need_terminal", lambda *_: None)
+    monkeypatch.setattr(generate, "_require_terminal", lambda *_: None)
     lines = "\n".join(["The cat runs fast here and there now then " * 8] * 6) + "\n"
     call = cli("generate", model, "--max-new-tokens", "180", input=lines)
     assert call.code == 0, call.err
@@ -173,7 +173,7 @@ def test_a_conversation_goes_on_line_by_line_and_forgets_its_oldest_turns(cli, m
 def test_lines_that_ask_for_trinities_are_answered_each_by_itself(cli, model, monkeypatch):
     from escultor.cli import generate
 
-    monkeypatch.setattr(generate, "_need_terminal", lambda *_: None)
+    monkeypatch.setattr(generate, "_require_terminal", lambda *_: None)
     words = ("--trinity", "--temperature", "1", "--max-new-tokens", "6")
     alone = cli("generate", model, "The cat", *words).out
     call = cli("generate", model, *words, input="The cat\nThe cat\n\nnever read\n")

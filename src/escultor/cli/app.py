@@ -1,139 +1,115 @@
-"""The command `escultor`: one table of verbs, each loaded when it is asked for.
+"""The command `escultor`. The file and function of a command follow from its words:
+
+    escultor WORD             function WORD in cli/WORD.py
+    escultor GROUP WORD       function WORD in cli/GROUP.py, and of the group `data` in cli/data/WORD.py
+
+`SHARED_FILES` lists the exceptions, commands that share a file. A name that Python uses itself ends with an
+underscore: `import_`, `list_`, `hash_`. A file is loaded when its command is used.
 
 Exit codes: 0 done, 1 a fault, 2 wrong usage or input, 3 a verdict other than promote, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
 import functools
 import inspect
+import keyword
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import is_dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from escultor.cli.output import CommandResult, print_json, renamed_keys_on_stderr, shell_of
-from escultor.cli.processes import Processes, launch, processes_of, report_once
+from escultor.cli.output import CommandResult, Shell, print_json, renamed_keys_on_stderr
+from escultor.cli.processes import Processes, launch, report_once
 
 INTERRUPTED = 130
 
-# Verb: where its function is. Two words: a group and its command.
-VERBS = {
-    "init": "escultor.cli.init:init",
-    "doctor": "escultor.cli.doctor:doctor",
-    "demo": "escultor.cli.demo:demo",
-    "data mine": "escultor.cli.data:mine",
-    "data check": "escultor.cli.data:check",
-    "data import": "escultor.cli.data_import:bring",
-    "data preview": "escultor.cli.preview:preview",
-    "data curate": "escultor.cli.datasets:curate",
-    "data list": "escultor.cli.datasets:datasets",
-    "data card": "escultor.cli.datasets:card",
-    "data export": "escultor.cli.datasets:export",
-    "data diff": "escultor.cli.datasets:diff",
-    "data review": "escultor.cli.review:review",
-    "pretrain": "escultor.cli.train:pretrain",
-    "sft": "escultor.cli.train:sft",
-    "dpo": "escultor.cli.train:dpo",
-    "kto": "escultor.cli.train:kto",
-    "distill": "escultor.cli.train:distill",
-    "evaluate": "escultor.cli.evaluate:evaluate",
-    "compare": "escultor.cli.compare:compare",
-    "canary": "escultor.cli.compare:canary",
-    "speed": "escultor.cli.speed:speed",
-    "rate": "escultor.cli.rate:rate",
-    "judge": "escultor.cli.judge:judge",
-    "promote": "escultor.cli.deploy:promote",
-    "rollback": "escultor.cli.deploy:rollback",
-    "models": "escultor.cli.deploy:models",
-    "merge": "escultor.cli.deploy:merge",
-    "serve": "escultor.cli.serve:serve",
-    "keys create": "escultor.cli.keys:create",
-    "keys revoke": "escultor.cli.keys:revoke",
-    "keys list": "escultor.cli.keys:list_keys",
-    "interactions export": "escultor.cli.export:export_interactions",
-    "interactions count": "escultor.cli.export:count_interactions",
-    "interactions purge": "escultor.cli.export:purge_interactions",
-    "feedback export": "escultor.cli.export:export_feedback",
-    "feedback count": "escultor.cli.export:count_feedback",
-    "subjects hash": "escultor.cli.subjects:hash",
-    "subjects erase": "escultor.cli.subjects:erase",
-    "subjects erasures": "escultor.cli.subjects:erasures",
-    "cycle": "escultor.cli.cycle:cycle",
-    "feedback convert": "escultor.cli.feedback:convert",
-    "feedback advise": "escultor.cli.feedback:advise",
-    "feedback quarantine": "escultor.cli.feedback:quarantine",
-    "generate": "escultor.cli.generate:generate",
-    "inspect": "escultor.cli.inspect:inspect",
+COMMANDS = (
+    *("init", "doctor", "demo"),
+    *("data mine", "data check", "data import", "data preview", "data curate", "data list", "data card"),
+    *("data export", "data diff", "data review"),
+    *("pretrain", "sft", "dpo", "kto", "distill"),
+    *("evaluate", "compare", "canary", "speed", "rate", "judge"),
+    *("promote", "rollback", "models", "merge"),
+    *("serve", "keys create", "keys revoke", "keys list"),
+    *("interactions export", "interactions count", "interactions purge"),
+    *("feedback export", "feedback count"),
+    *("subjects hash", "subjects erase", "subjects erasures"),
+    *("cycle", "feedback convert", "feedback advise", "feedback quarantine"),
+    *("generate", "inspect"),
+)
+SHARED_FILES = {
+    "train": ("pretrain", "sft", "dpo", "kto", "distill"),
+    "models": ("promote", "rollback", "models", "merge"),
+    "data.rows": ("data mine", "data check", "data import"),
+    "data.datasets": ("data curate", "data list", "data card", "data export", "data diff"),
 }
 GROUPS = {
-    "data": "Make training data from the installed documentation, and look at your own.",
-    "keys": "Who may use the gateway, and for what.",
-    "interactions": "Every answer that was given, with its request.",
-    "subjects": "What people may ask of what is kept about them.",
-    "feedback": "What people made of the answers: all of it, what it comes to, and what is held back.",
+    "data": "Make training data from files and the installed documentation, curate it and review it.",
+    "keys": "API keys of the gateway and their scopes.",
+    "interactions": "The recorded requests and answers.",
+    "subjects": "Erase what is stored about a person.",
+    "feedback": "The recorded feedback, the training data made from it, and what is quarantined.",
 }
 
 
-class Verbs(TyperGroup):
-    """Loads a verb's module when the verb is used, and puts every error into words."""
+class CommandGroup(TyperGroup):
+    """Loads the file of a command when the command is used, and reports every error in plain words."""
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self.commands = dict.fromkeys(dict.fromkeys(name.split()[0] for name in VERBS))  # type: ignore[assignment]
+        self.commands = dict.fromkeys(name.split()[0] for name in COMMANDS)  # type: ignore[assignment]
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in self.commands and self.commands[cmd_name] is None:
-            self.commands[cmd_name] = _group(cmd_name) if cmd_name in GROUPS else _command(cmd_name)
+            self.commands[cmd_name] = _load(cmd_name)
         return self.commands.get(cmd_name)
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run, say what went wrong, and leave with the exit code."""
-        given = sys.argv[1:] if args is None else list(args)
-        options = given[: given.index("--")] if "--" in given else given
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show the list of commands; no file of theirs is imported for it."""
+        for word in self.commands:
+            self.commands[word] = TyperCommand(word, help=GROUPS.get(word) or _docstring(word))
+        super().format_help(ctx, formatter)
+
+    def main(self, args: Any = None, prog_name: Any = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run the command, report an error, and exit with the exit code."""
+        words = sys.argv[1:] if args is None else list(args)
+        options = words[: words.index("--")] if "--" in words else words
         as_json, debug = "--json" in options, "--debug" in options
         try:
-            code = (
-                super().main(given, prog_name, complete_var, False, windows_expand_args, obj=given, **extra)
-                or 0
-            )
+            code = super().main(words, prog_name, **extra | {"standalone_mode": False, "obj": words})
             if code == INTERRUPTED:
                 report_once(KeyboardInterrupt(), as_json, debug)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read the output has gone; flushing at the end must not complain either.
+            # The reader of the output has gone; flushing at the end must not fail either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except Exception as error:  # the one place where any error becomes a message
             code = report_once(error, as_json, debug)
-        sys.exit(code)
+        sys.exit(code or 0)
 
 
-app = typer.Typer(name="escultor", cls=Verbs, add_completion=False, rich_markup_mode="rich")
+app = typer.Typer(name="escultor", cls=CommandGroup, add_completion=False, rich_markup_mode="rich")
 
 
 @app.callback(invoke_without_command=True)
 def escultor(
-    ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
 ) -> None:
-    """Close the loop around a language model: train it, prove that it is better, deploy it, go on."""
+    """Close the loop around a language model: train it, prove that it is better, deploy it, repeat."""
     if version:
         from importlib.metadata import version as version_of
 
@@ -147,66 +123,95 @@ def main() -> None:
     """The entry point of the installed command."""
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
-    # Bars of a library's own would stand in the way of ours; it asks when it is loaded.
+    # Progress bars of the library would overwrite ours; it reads this when it is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app()
 
 
-def _command(name: str) -> Any:
-    single = _app(name)
-    single.command(name.split()[-1])(_bound(_function(name)))
-    return typer.main.get_command(single)
+def _module_and_function(name: str) -> tuple[str, str]:
+    """Names of the module, below this package, and of the function of a command, by the rule above."""
+    group, _, word = name.rpartition(" ")
+    word += "_" * (keyword.iskeyword(word) or hasattr(builtins, word))
+    own_file = f"data.{word}" if group == "data" else group or word
+    return next((file for file, names in SHARED_FILES.items() if name in names), own_file), word
 
 
-def _group(group: str) -> Any:
-    several = _app(group)
-    several.callback(help=GROUPS[group])(lambda: None)
-    for name in VERBS:
-        if name.startswith(f"{group} "):
-            several.command(name.split()[-1])(_bound(_function(name)))
-    return typer.main.get_command(several)
+def function_of(name: str) -> Callable[..., CommandResult]:
+    """The function of a command."""
+    module, function = _module_and_function(name)
+    return getattr(import_module(f"escultor.cli.{module}"), function)
 
 
-def _app(name: str) -> typer.Typer:
-    return typer.Typer(name=name, add_completion=False, rich_markup_mode="rich")
+def _docstring(name: str) -> str | None:
+    """The docstring of a command's function, read without importing its file."""
+    module, function = _module_and_function(name)
+    tree = ast.parse(Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py").read_bytes())
+    return next(
+        ast.get_docstring(node)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    )
 
 
-def _function(name: str) -> Callable[..., Any]:
-    module, _, function = VERBS[name].partition(":")
-    return getattr(import_module(module), function)
+def _load(word: str) -> Any:
+    """The click command of a command or a group."""
+    loaded = typer.Typer(name=word, add_completion=False, rich_markup_mode="rich")
+    if word in GROUPS:
+        loaded.callback(help=GROUPS[word])(lambda: None)
+    for name in COMMANDS:
+        if name.split()[0] == word:
+            loaded.command(name.split()[-1])(_with_options(function_of(name)))
+    return typer.main.get_command(loaded)
 
 
-def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A command that takes a `shell`, with the options shared by all commands in its place; and where it
-    takes `processes`, with the options to run in several."""
-    own = dict(inspect.signature(function, eval_str=True).parameters)
-    if own.pop("shell", None) is None:
-        return function
-    several = own.pop("processes", None) is not None
-    shared = inspect.signature(shell_of, eval_str=True).parameters
-    spread = inspect.signature(processes_of, eval_str=True).parameters if several else {}
+def _with_options(function: Callable[..., CommandResult]) -> Callable[..., int]:
+    """The function as typer needs it: a parameter that is a dataclass is replaced by the dataclass's fields,
+    each an option. They come after the function's other options, those of the first dataclass last."""
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
+    fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
 
     @functools.wraps(function)
-    def command(context: typer.Context, **given: Any) -> int:
-        shell = shell_of(**{name: given.pop(name) for name in shared})
-        processes = processes_of(**{name: given.pop(name) for name in spread}) if several else Processes()
-        if processes.nproc:
-            return launch(processes, context.obj)
-        # With --json, whatever is said on the way goes to stderr: stdout is the one line.
-        on_stderr = redirect_stdout(sys.stderr) if shell.as_json else nullcontext()
-        with processes.speaking(), on_stderr, renamed_keys_on_stderr():
-            done: CommandResult = function(shell, **given, **({"processes": processes} if several else {}))
-        if shell.as_json and processes.first:
-            print_json(done.data)
-        return done.code
+    def command(context: typer.Context, **values: Any) -> int:
+        for name, group in groups.items():
+            values[name] = group(**{field: values.pop(field) for field in fields[name]})
+        return _run(function, context.obj, **values)
 
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    options = (*own.values(), *spread.values(), *shared.values())
-    parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in options)]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    for name, group in groups.items():
+        for parameter in fields[name].values():
+            parameter.annotation.__metadata__[0].rich_help_panel = getattr(group, "panel", None)
+    own = [p for p in parameters if p.name not in groups]
+    options = [*own, *(p for group in reversed(fields.values()) for p in group.values())]
+    signature = [
+        inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+        *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in options),
+    ]
+    command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in signature}
     del command.__wrapped__
     return command
+
+
+def _run(
+    function: Callable[..., CommandResult],
+    words: Sequence[str],
+    shell: Shell,
+    processes: Processes | None = None,
+    **values: Any,
+) -> int:
+    """Call a command's function, print its result with --json, and return its exit code."""
+    if processes:
+        if processes.nproc:
+            return launch(processes, words)
+        values["processes"] = processes
+    silenced = processes.silenced() if processes and not processes.first else nullcontext()
+    # With --json stdout holds only the one line: everything else that is printed goes to stderr.
+    on_stderr = redirect_stdout(sys.stderr) if shell.as_json else nullcontext()
+    with silenced, on_stderr, renamed_keys_on_stderr():
+        result = function(shell=shell, **values)
+    if shell.as_json and (processes is None or processes.first):
+        print_json(result.data)
+    return result.code
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from escultor.cli.output import CommandResult, Shell, write_text
 
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 def demo(
     shell: Shell,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Pre-train the base first instead of taking escultor-base.")
-    ] = False,
-    page: Annotated[Path, typer.Option("--report", help="Where the page is written.")] = Path("report.html"),
+    from_scratch: Annotated[bool, Option("--from-scratch", help="Pre-train a base model first.")] = False,
+    page: Annotated[Path, Option("--report", help="The HTML page to write.")] = Path("report.html"),
 ) -> CommandResult:
     """Run one whole cycle on the installed documentation, then a second one from feedback."""
     from escultor.cli.progress import LiveProgress
@@ -28,7 +26,7 @@ def demo(
     from escultor.demo.run import CONFIG, run_demo
     from escultor.evaluate.report.page import render
 
-    config = load_config(shell.config_file or CONFIG, shell.overrides)
+    config = load_config(shell.config_file or CONFIG, tuple(shell.overrides or ()))
     url = shell.store or config.store.url
     with LiveProgress() as live:
         result = run_demo(url, from_scratch, config, live)
@@ -42,17 +40,16 @@ def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, ur
     from escultor.demo.report import rows
     from escultor.evaluate.report.parts import text_table
 
-    heads, *body = text_table(rows(result), transposed=True)
+    versions = rows(result)
+    heads, *body = text_table(versions, transposed=True)
     shell.table(heads, body)
-    for note in notes:
-        shell.say(note)
-    for row in rows(result):
-        shell.say(f"{row.name}: {row.reason}")
-    reused = [step.name for step, again in result.cycle.workflow.steps if again]
-    made = len(result.cycle.workflow.steps) - len(reused)
-    shell.say(f"{made} steps computed; reused from the store: {', '.join(reused) or 'none'}.")
+    for line in (*notes, *(f"{version.name}: {version.reason}" for version in versions)):
+        shell.print(line)
+    reused = [step.name for step, was_reused in result.cycle.workflow.steps if was_reused]
+    computed = len(result.cycle.workflow.steps) - len(reused)
+    shell.print(f"{computed} steps computed; reused from the store: {', '.join(reused) or 'none'}.")
     store = "" if url == "escultor-store" else f" --store {url}"
-    shell.say()
-    shell.say(f"the page:                     {page}")
-    shell.say(f"chat with the deployed model: escultor generate champion --trinity{store}")
-    shell.say(f"where everything is stored:   escultor models{store}")
+    shell.print()
+    shell.print(f"the page:                     {page}")
+    shell.print(f"chat with the deployed model: escultor generate champion --trinity{store}")
+    shell.print(f"where everything is stored:   escultor models{store}")

@@ -1,4 +1,4 @@
-"""`doctor`: whether this machine and this project can work, and what to do where they cannot."""
+"""`doctor`: whether this machine and this project can work, and the remedy where they cannot."""
 
 from __future__ import annotations
 
@@ -8,68 +8,67 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from escultor.cli.lookup import log_file, store_root
-from escultor.cli.output import CommandResult, Shell
+from escultor.cli.lookup import log_file, open_or_create_store, store_root
+from escultor.cli.output import DEFAULT_CONFIG, CommandResult, Shell
 from escultor.errors import EscultorError
 from escultor.process_pool import usable_cpus
+from escultor.store import store_exists
+from escultor.types import Checkpoint, Deployment, Feedback, Interaction
 
 GIGABYTE = 1e9
 DISK_WARN, DISK_FAIL = 5 * GIGABYTE, 0.5 * GIGABYTE
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    name: str
+class CheckResult(NamedTuple):
     state: Literal["ok", "warn", "fail"]
     found: str
     remedy: str = ""
 
 
 def doctor(shell: Shell) -> CommandResult:
-    """Check Python, torch, the disk, the store, the model and the extras; fails say what to do."""
-    checks = [_checked(name, check, shell) for name, check in CHECKS.items()]
-    for check in checks:
-        _show(shell, check)
-    failed = sum(check.state == "fail" for check in checks)
-    shell.say()
-    shell.say(
-        "all is well" if not failed else f"{failed} of {len(checks)} checks failed", "bold" if failed else ""
-    )
-    return CommandResult(
-        {"checks": [asdict(check) for check in checks], "failed": failed}, 1 if failed else 0
-    )
+    """Check Python, torch, the disk, the store, the model and the extras; a failed check shows its remedy."""
+    results = {check.__name__.lstrip("_"): _run(check, shell) for check in CHECKS}
+    for name, result in results.items():
+        _show(shell, name, result)
+    failed = sum(result.state == "fail" for result in results.values())
+    shell.print()
+    if failed:
+        shell.print(f"{failed} of {len(results)} checks failed", "bold")
+    else:
+        shell.print("all is well")
+    checks = [{"name": name, **result._asdict()} for name, result in results.items()]
+    return CommandResult({"checks": checks, "failed": failed}, 1 if failed else 0)
 
 
-def _show(shell: Shell, check: Check) -> None:
-    from rich.text import Text
-
-    line = Text.assemble((f"{check.state:5}", STYLES[check.state]), f"{check.name:15}", check.found)
-    shell.console.print(line, soft_wrap=True)
-    if check.remedy:
-        shell.console.print(Text(f"{'':20}{check.remedy}", style="dim"), soft_wrap=True)
-
-
-def _checked(name: str, check: Callable[[Shell], Check], shell: Shell) -> Check:
-    """The check; what it could not find out is a fail with the error's own remedy."""
+def _run(check: Callable[[Shell], CheckResult], shell: Shell) -> CheckResult:
+    """The result of a check; an error in it is a failure with the error's own remedy."""
     try:
         return check(shell)
     except EscultorError as error:
         what = error.what if error.got is None else f"{error.what}; got: {error.got}"
-        return Check(name, "fail", what, error.remedy or "")
+        return CheckResult("fail", what, error.remedy or "")
     except Exception as error:  # a broken installation may raise anything
-        return Check(name, "fail", f"{type(error).__name__}: {error}", "install escultor again")
+        return CheckResult("fail", f"{type(error).__name__}: {error}", "install escultor again")
 
 
-def _python(shell: Shell) -> Check:
-    return Check("python", "ok", ".".join(map(str, sys.version_info[:3])))
+def _show(shell: Shell, name: str, result: CheckResult) -> None:
+    from rich.text import Text
+
+    line = Text.assemble((f"{result.state:5}", STYLES[result.state]), f"{name:15}", result.found)
+    shell.console.print(line, soft_wrap=True)
+    if result.remedy:
+        shell.console.print(Text(f"{'':20}{result.remedy}", style="dim"), soft_wrap=True)
 
 
-def _packages(shell: Shell) -> Check:
+def _python(shell: Shell) -> CheckResult:
+    return CheckResult("ok", ".".join(map(str, sys.version_info[:3])))
+
+
+def _packages(shell: Shell) -> CheckResult:
     """Every package that escultor requires, in a version that it accepts."""
     from packaging.requirements import Requirement
 
@@ -87,129 +86,115 @@ def _packages(shell: Shell) -> Check:
         if not needed.specifier.contains(found, prereleases=True):
             wrong.append(f"{needed.name} {found}, not {needed.specifier}")
     if wrong:
-        return Check("packages", "fail", "; ".join(wrong), "pip install --upgrade escultor")
-    return Check("packages", "ok", f"all {count} required ones, in accepted versions")
+        return CheckResult("fail", "; ".join(wrong), "pip install --upgrade escultor")
+    return CheckResult("ok", f"all {count} required ones, in accepted versions")
 
 
-def _torch(shell: Shell) -> Check:
+def _torch(shell: Shell) -> CheckResult:
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return Check("torch", "ok", f"{torch.__version__} on {device}")
+    return CheckResult("ok", f"{torch.__version__} on {device}")
 
 
-def _threads(shell: Shell) -> Check:
+def _threads(shell: Shell) -> CheckResult:
     import torch
 
     threads, cores = torch.get_num_threads(), usable_cpus()
     found = f"{threads} of {cores} usable cores"
     if threads > cores:
-        return Check("threads", "warn", found, f"set OMP_NUM_THREADS={cores}; more threads than cores wait")
-    return Check("threads", "ok", found)
+        return CheckResult("warn", found, f"set OMP_NUM_THREADS={cores}; more threads than cores wait")
+    return CheckResult("ok", found)
 
 
-def _bfloat16(shell: Shell) -> Check:
+def _bfloat16(shell: Shell) -> CheckResult:
     from escultor.model.forward import fast_bfloat16
 
-    if fast_bfloat16():
-        return Check("bfloat16", "ok", "fast here; dtype auto uses it")
-    return Check("bfloat16", "ok", "not fast here; dtype auto uses float32")
+    fast, slow = "fast here; dtype auto uses it", "not fast here; dtype auto uses float32"
+    return CheckResult("ok", fast if fast_bfloat16() else slow)
 
 
-def _transformers(shell: Shell) -> Check:
+def _transformers(shell: Shell) -> CheckResult:
     import transformers
 
-    return Check("transformers", "ok", transformers.__version__)
+    return CheckResult("ok", transformers.__version__)
 
 
-def _config(shell: Shell) -> Check:
-    path = shell.config_file or Path("escultor.yaml")
+def _configuration(shell: Shell) -> CheckResult:
+    path = shell.config_file or DEFAULT_CONFIG
     sections = len(type(shell.config).model_fields)
     found = f"{path}" if path.is_file() else "defaults; no escultor.yaml here"
-    return Check("configuration", "ok", f"{found}, {sections} sections")
+    return CheckResult("ok", f"{found}, {sections} sections")
 
 
-def _disk(shell: Shell) -> Check:
-    at = store_root(shell.config.store.url).absolute()
-    while not at.exists():
-        at = at.parent
-    free = shutil.disk_usage(at).free
+def _existing_root(shell: Shell) -> Path:
+    """The store's folder, or the nearest folder above it that exists."""
+    root = store_root(shell.store_url).absolute()
+    return next(folder for folder in (root, *root.parents) if folder.exists())
+
+
+def _disk(shell: Shell) -> CheckResult:
+    free = shutil.disk_usage(_existing_root(shell)).free
     found = f"{free / GIGABYTE:.1f} GB free for the store"
     if free < DISK_WARN:
-        return Check("disk", "fail" if free < DISK_FAIL else "warn", found, "free disk space")
-    return Check("disk", "ok", found)
+        return CheckResult("fail" if free < DISK_FAIL else "warn", found, "free disk space")
+    return CheckResult("ok", found)
 
 
-def _store(shell: Shell) -> Check:
-    from escultor.store import open_store, store_exists
-    from escultor.types import Checkpoint, Deployment, Feedback, Interaction
+def _store(shell: Shell) -> CheckResult:
+    from escultor.store.schema import HEAD
 
-    url = shell.config.store.url
+    url = shell.store_url
     if not store_exists(url):
-        root = store_root(url).absolute()
-        while not root.exists():
-            root = root.parent
+        root = _existing_root(shell)
         if not os.access(root, os.W_OK):
-            return Check("store", "fail", f"{url} cannot be made", f"choose another place than {root}")
-        return Check("store", "ok", f"{url}: not there yet, made when first needed")
-    with open_store(url) as store:
-        from escultor.store.schema import HEAD
-
-        nouns = ((Checkpoint, "models"), (Deployment, "deployments"), (Interaction, "interactions"))
-        counts = [f"{store.log.count(noun):,} {name}" for noun, name in nouns]
+            return CheckResult("fail", f"{url} cannot be made", f"choose another place than {root}")
+        return CheckResult("ok", f"{url}: not there yet, made when first needed")
+    names = {Checkpoint: "models", Deployment: "deployments", Interaction: "interactions"}
+    with open_or_create_store(shell) as store:
+        counts = [f"{store.log.count(record):,} {name}" for record, name in names.items()]
         counts.append(f"{store.log.count(Feedback):,} feedback events")
     where = "PostgreSQL" if log_file(url) is None else url
-    return Check("store", "ok", f"{where}, revision {HEAD}: {', '.join(counts)}")
+    return CheckResult("ok", f"{where}, revision {HEAD}: {', '.join(counts)}")
 
 
-def _base(shell: Shell) -> Check:
+def _model(shell: Shell) -> CheckResult:
     from escultor.model.folders import BUILT_IN, BUILT_IN_PATH, resolve
 
-    wanted = shell.config.model.path
-    if wanted != BUILT_IN:
-        resolve(wanted)
-        return Check("model", "ok", f"{wanted}, as configured")
+    path = shell.config.model.path
+    if path != BUILT_IN:
+        resolve(path)
+        return CheckResult("ok", f"{path}, as configured")
     if not (BUILT_IN_PATH / "config.json").is_file():
         remedy = "make one with `escultor pretrain`, or set model.path to a model folder"
-        return Check("model", "warn", f"{BUILT_IN} is not in this installation", remedy)
+        return CheckResult("warn", f"{BUILT_IN} is not in this installation", remedy)
     size = sum(p.stat().st_size for p in resolve(BUILT_IN).iterdir() if p.is_file())
-    return Check("model", "ok", f"{BUILT_IN}, {size / 1e6:.1f} MB")
+    return CheckResult("ok", f"{BUILT_IN}, {size / 1e6:.1f} MB")
 
 
-def _lora(shell: Shell) -> Check:
-    asked = any(getattr(shell.config, name).lora for name in ("sft", "dpo", "kto", "distillation"))
-    return _extra("peft", "lora", "low-rank adapters", asked)
+def _peft(shell: Shell) -> CheckResult:
+    needed = any(getattr(shell.config, name).lora for name in ("sft", "dpo", "kto", "distillation"))
+    return _extra("peft", "lora", "low-rank adapters", needed)
 
 
-def _bitsandbytes(shell: Shell) -> Check:
-    names = ("pretrain", "sft", "dpo", "kto", "distillation")
-    asked = any(getattr(shell.config, name).optimizer == "adamw8bit" for name in names)
-    return _extra("bitsandbytes", "8bit", "optimizer adamw8bit", asked)
+def _bitsandbytes(shell: Shell) -> CheckResult:
+    sections = ("pretrain", "sft", "dpo", "kto", "distillation")
+    needed = any(getattr(shell.config, name).optimizer == "adamw8bit" for name in sections)
+    return _extra("bitsandbytes", "8bit", "optimizer adamw8bit", needed)
 
 
-def _postgres(shell: Shell) -> Check:
-    return _extra("psycopg", "postgres", "a store on PostgreSQL", log_file(shell.config.store.url) is None)
+def _psycopg(shell: Shell) -> CheckResult:
+    return _extra("psycopg", "postgres", "a store on PostgreSQL", log_file(shell.store_url) is None)
 
 
-def _extra(package: str, extra: str, purpose: str, needed: bool) -> Check:
+def _extra(package: str, extra: str, purpose: str, needed: bool) -> CheckResult:
     if importlib.util.find_spec(package):
-        return Check(package, "ok", f"{metadata.version(package)}, for {purpose}")
+        return CheckResult("ok", f"{metadata.version(package)}, for {purpose}")
     remedy = f"pip install 'escultor[{extra}]'"
-    return Check(package, "fail" if needed else "warn", f"not installed; only for {purpose}", remedy)
+    return CheckResult("fail" if needed else "warn", f"not installed; only for {purpose}", remedy)
 
 
-CHECKS: dict[str, Callable[[Shell], Check]] = {
-    "python": _python,
-    "packages": _packages,
-    "torch": _torch,
-    "threads": _threads,
-    "bfloat16": _bfloat16,
-    "transformers": _transformers,
-    "configuration": _config,
-    "disk": _disk,
-    "store": _store,
-    "model": _base,
-    "peft": _lora,
-    "bitsandbytes": _bitsandbytes,
-    "psycopg": _postgres,
-}
+CHECKS = (
+    *(_python, _packages, _torch, _threads, _bfloat16, _transformers, _configuration),
+    *(_disk, _store, _model, _peft, _bitsandbytes, _psycopg),
+)

@@ -1,198 +1,179 @@
-"""`feedback convert`, `advise`, `quarantine`: training data from feedback, and what is held back."""
+"""`feedback`: export and count of events, training data made from them, and the quarantine."""
 
 from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterable
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
+from escultor.cli.data.datasets import CARD_SUFFIXES, write_card
+from escultor.cli.interactions import After, ExportOut, count_records, export_records
 from escultor.cli.lookup import existing_store
-from escultor.cli.output import CommandResult, Shell, write_text
+from escultor.cli.output import CommandResult, Shell
+from escultor.cycle.api import parse_since
 from escultor.errors import InputError
+from escultor.feedback import card
+from escultor.feedback.conversion import Conversion, make_card, open_index, record, write
+from escultor.feedback.index import FeedbackIndex
+from escultor.feedback.quarantine_review import held_events
+from escultor.feedback.selection import SelectionQuery
+from escultor.feedback.trust import QuarantineEntry
+from escultor.ids import hash_value, new_id, plain
+from escultor.store import Store
+from escultor.types import Feedback, QuarantineOverride
 
-if TYPE_CHECKING:
-    from escultor.feedback.conversion import Conversion
-    from escultor.store import Store
-
-SinceOption = Annotated[
-    str | None,
-    typer.Option("--since", help="daily, weekly, monthly or a date; default: from the beginning."),
-]
-
-
+SinceOption = Annotated[str | None, Option(help="daily, weekly, monthly or a date; default: all feedback.")]
 MAX_SHOWN, WIDTH = 20, 60  # events of an entry, characters of a text
 
 
-class QuarantineAction(StrEnum):
-    LIST = "list"
-    SHOW = "show"
-    RELEASE = "release"
+def export(shell: Shell, out: ExportOut = None, after: After = 0) -> CommandResult:
+    """Write every feedback event, withdrawn ones and withdrawals included, one JSON object a line."""
+    return export_records(shell, Feedback, out, after)
+
+
+def count(shell: Shell) -> CommandResult:
+    """Show how many feedback events are recorded."""
+    return count_records(shell, Feedback)
 
 
 def convert(
     shell: Shell,
-    out: Annotated[str, typer.Option("--out", help="A name in the store, or a file that ends in .jsonl.")],
+    out: Annotated[str, Option(help="A name in the store, or a file that ends in .jsonl.")],
     since: SinceOption = None,
 ) -> CommandResult:
-    """Turn feedback into pairs, examples and single verdicts, with the card that says what they are."""
-    from escultor.cli.datasets import CARDS, card_as
-    from escultor.feedback import card
-    from escultor.feedback.conversion import make_card, record, write
-    from escultor.ids import hash_value
-
+    """Turn feedback into pairs, examples and unpaired examples, with a dataset card."""
     with _store(shell) as store:
-        made = _convert(shell, store, since)
-        advice = card.advise(made.card, shell.config.feedback)
-        versions = record(store, made, _name(out))
+        conversion = _convert(shell, store, since)
+        advice = card.advise(conversion.card, shell.config.feedback)
+        versions = record(store, conversion, _dataset_name(out))
         files: dict[str, Path] = {}
         if out.endswith(".jsonl"):
-            files = write(store, made, Path(out))
-            kinds = ", ".join(kind for kind, n in made.rows.items() if n) or "none"
-            known = make_card(made, Path(out).name, kinds, sum(made.rows.values()), hash_value(made.blobs))
-            for ending in CARDS:
-                files[f"card{ending}"] = Path(out).with_suffix(f".card{ending}")
-                write_text(files[f"card{ending}"], card_as(ending, known))
-    _show(shell, made)
+            files = write(store, conversion, Path(out))
+            kinds = ", ".join(kind for kind, n in conversion.rows.items() if n) or "none"
+            rows, blobs = sum(conversion.rows.values()), hash_value(conversion.blobs)
+            contents = make_card(conversion, Path(out).name, kinds, rows, blobs)
+            for suffix in CARD_SUFFIXES:
+                files[f"card{suffix}"] = Path(out).with_suffix(f".card{suffix}")
+                write_card(files[f"card{suffix}"], contents)
+    _show(shell, conversion)
     for line in advice.lines:
-        shell.say(line)
+        shell.print(line)
     for version in versions:
-        place = files.get(version.kind)
-        shell.say(f"{version.name}: {version.rows:,} rows{f' in {place}' if place else ''} ({version.hash})")
+        file = f" in {files[version.kind]}" if version.kind in files else ""
+        shell.print(f"{version.name}: {version.rows:,} rows{file} ({version.hash})")
     return CommandResult(
         {
-            "rows": made.rows,
+            "rows": conversion.rows,
             "files": files,
             "datasets": {version.kind: version.hash for version in versions},
             "stages": advice.stages,
-            "reused": made.reused,
-            "card": made.card,
+            "reused": conversion.reused,
+            "card": conversion.card,
         }
     )
 
 
 def advise(shell: Shell, since: SinceOption = None) -> CommandResult:
-    """Say what to train on the feedback there is, and why; nothing is written."""
-    from escultor.feedback import card
-
+    """Show what can be trained on the feedback there is, and why; nothing is written."""
     with _store(shell) as store:
-        made = _convert(shell, store, since)
-    _show(shell, made)
-    advice = card.advise(made.card, shell.config.feedback)
+        conversion = _convert(shell, store, since)
+    _show(shell, conversion)
+    advice = card.advise(conversion.card, shell.config.feedback)
     for line in advice.lines:
-        shell.say(line, "bold")
+        shell.print(line, "bold")
     return CommandResult(
-        {"stages": advice.stages, "lines": advice.lines, "rows": made.rows, "card": made.card}
+        {"stages": advice.stages, "lines": advice.lines, "rows": conversion.rows, "card": conversion.card}
     )
 
 
 def quarantine(
     shell: Shell,
     action: Annotated[
-        QuarantineAction, typer.Argument(help="List what is held back, show what was said, or let it count.")
-    ] = QuarantineAction.LIST,
-    id: Annotated[
-        str | None, typer.Argument(help="An entry of the list, or a single piece of feedback.")
-    ] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why it may count, for the record.")] = None,
+        Literal["list", "show", "release"],
+        Argument(help="List the entries, show the events of one, or release it."),
+    ] = "list",
+    id: Annotated[str | None, Argument(help="An entry of the list, or a single feedback event.")] = None,
+    reason: Annotated[str | None, Option(help="Why it is released; kept in the log.")] = None,
 ) -> CommandResult:
-    """What the abuse rules hold back and why; nothing of it is deleted, all can be released."""
-    with _store(shell) as store:
-        if action is QuarantineAction.RELEASE:
-            return _release(shell, store, id, reason)
-        return _show_entry(shell, store, id) if action is QuarantineAction.SHOW else _list(shell, store, id)
-
-
-def _list(shell: Shell, store: Store, id: str | None) -> CommandResult:
-    from escultor.feedback.conversion import open_index
-    from escultor.ids import plain
-
+    """Show what the abuse rules hold back and why; nothing of it is deleted, all of it can be released."""
+    with _store(shell) as store, open_index(store, shell.config.feedback) as index:
+        index.follow(store.log)
+        entries = {entry.id: entry for entry in index.standings().quarantine}
+        if action == "release":
+            return _release(shell, store, entries, id, reason)
+        if action == "show":
+            return _show_entry(shell, store, index, entries, id)
     if id is not None:
         raise InputError("the list takes no id", id, remedy="`escultor feedback quarantine show ID`")
-    with open_index(store, shell.config.feedback) as index:
-        index.follow(store.log)
-        held = index.standings().quarantine
-    rows = [(h.id, h.rule, h.subject, f"{h.n:,}", h.reason) for h in held]
+    rows = [(e.id, e.rule, e.subject, e.n, e.reason) for e in entries.values()]
     if rows:
         shell.table(["Entry", "Rule", "Who", "Number", "Why"], rows, left=(0, 1, 2, 4))
     else:
-        shell.say("nothing is held back")
-    return CommandResult({"held": plain(held)})
+        shell.print("nothing is held back")
+    return CommandResult({"held": plain(list(entries.values()))})
 
 
-def _show_entry(shell: Shell, store: Store, id: str | None) -> CommandResult:
-    from escultor.feedback.conversion import open_index
-    from escultor.feedback.quarantine_review import held_events
-    from escultor.ids import plain
-
-    with open_index(store, shell.config.feedback) as index:
-        index.follow(store.log)
-        held = {h.id: h for h in index.standings().quarantine}
-        if id not in held:
-            raise InputError("there is no such entry", id, _some(held), "see the list")
-        events = held_events(index, held[id], store.log, MAX_SHOWN)
-    shell.say(held[id].reason)
-    rows = [(e.id, e.said, _short(e.prompt), _short(e.text)) for e in events]
+def _show_entry(
+    shell: Shell, store: Store, index: FeedbackIndex, entries: Mapping[str, QuarantineEntry], id: str | None
+) -> CommandResult:
+    if id is None or id not in entries:
+        raise InputError("there is no such entry", id, _first_ids(entries), "see the list")
+    events = held_events(index, entries[id], store.log, MAX_SHOWN)
+    shell.print(entries[id].reason)
+    shorten = partial(textwrap.shorten, width=WIDTH, placeholder=" …")
+    rows = [(e.id, e.said, shorten(e.prompt), shorten(e.text)) for e in events]
     shell.table(["Feedback", "Said", "Prompt", "Answer or edit"], rows, left=(0, 1, 2, 3))
     if len(events) == MAX_SHOWN:
-        shell.say(f"these are the newest {MAX_SHOWN}")
-    return CommandResult({"held": plain(held[id]), "words": plain(events)})
+        shell.print(f"these are the newest {MAX_SHOWN}")
+    return CommandResult({"held": plain(entries[id]), "words": plain(events)})
 
 
-def _some(entries: Iterable[str]) -> str:
-    return ", ".join(sorted(entries)[:5]) or "nothing is held back"
-
-
-def _short(text: str) -> str:
-    return textwrap.shorten(text, WIDTH, placeholder=" …")
-
-
-def _release(shell: Shell, store: Store, id: str | None, reason: str | None) -> CommandResult:
-    from escultor.feedback.conversion import open_index
-    from escultor.ids import new_id
-    from escultor.types import Feedback, QuarantineOverride
-
-    with open_index(store, shell.config.feedback) as index:
-        index.follow(store.log)
-        entries = {h.id for h in index.standings().quarantine}
+def _release(
+    shell: Shell, store: Store, entries: Mapping[str, QuarantineEntry], id: str | None, reason: str | None
+) -> CommandResult:
     if id is None or not (id in entries or store.log.get(Feedback, id) is not None):
-        raise InputError("there is nothing to release under this id", id, _some(entries), "see the list")
+        allowed = _first_ids(entries)
+        raise InputError("there is nothing to release under this id", id, allowed, "see the list")
     if reason is None or not reason.strip():
         raise InputError("a release needs a reason", reason, remedy="give --reason TEXT")
     release = QuarantineOverride(new_id("release"), time.time(), id, reason)
     store.log.append(release)
-    shell.say(f"{id} counts from now on")
+    shell.print(f"{id} counts from now on")
     return CommandResult({"release": release.id, "target": id})
 
 
+def _first_ids(entries: Iterable[str]) -> str:
+    return ", ".join(sorted(entries)[:5]) or "nothing is held back"
+
+
 def _store(shell: Shell) -> Store:
-    return existing_store(shell.config.store.url, "there is no feedback to convert")
+    return existing_store(shell, "there is no feedback to convert")
 
 
 def _convert(shell: Shell, store: Store, since: str | None) -> Conversion:
-    from escultor.cycle.api import parse_since
     from escultor.feedback.conversion import convert
-    from escultor.feedback.selection import SelectionQuery
 
     return convert(store, shell.config.feedback, SelectionQuery(time.time(), since=parse_since(since)))
 
 
-def _name(out: str) -> str:
+def _dataset_name(out: str) -> str:
     name = Path(out).stem if out.endswith(".jsonl") else out
     if not name or "/" in name:
-        raise InputError("this is no name for a data set", repr(out), "a name, or a file that ends in .jsonl")
+        allowed = "a name, or a file that ends in .jsonl"
+        raise InputError("this is no name for a dataset", repr(out), allowed)
     return name
 
 
-def _show(shell: Shell, made: Conversion) -> None:
-    """Rows by labelling rule, then why the rest made none."""
-    kinds: dict[str, Any] = made.card["kinds"]
-    rows = [(rule, kind, f"{n:,}") for kind, k in kinds.items() for rule, n in k["rules"].items()]
+def _show(shell: Shell, conversion: Conversion) -> None:
+    """Print the rows by labelling rule, then why other feedback made none."""
+    kinds: dict[str, Any] = conversion.card["kinds"]
+    rows = [(rule, kind, n) for kind, k in kinds.items() for rule, n in k["rules"].items()]
     if rows:
         shell.table(["Rule", "Makes", "Rows"], rows, left=(0, 1))
-    left = [(reason, f"{n:,}") for reason, n in made.card["counts"].items() if n]
-    shell.table(["Of the feedback", "Number"], left)
+    counts = [(reason, n) for reason, n in conversion.card["counts"].items() if n]
+    shell.table(["Of the feedback", "Number"], counts)

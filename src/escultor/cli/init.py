@@ -1,19 +1,19 @@
-"""`init`: a configuration file that says every key, made from the models that read it."""
+"""`init`: a configuration file with every key, made from the models that read it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-import typer
+from typer import Argument, Option
 
 from escultor.cli.output import DEFAULT_CONFIG, CommandResult, Shell, write_text
+from escultor.config import Config, Section
 from escultor.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from escultor.config import Section
 
 HEADER = """\
 # The configuration of Escultor. Every key is here with its default; keys left out keep it.
@@ -23,25 +23,22 @@ HEADER = """\
 
 def init(
     shell: Shell,
-    folder: Annotated[Path, typer.Argument(help="Where the project is to be.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file that is there.")] = False,
+    folder: Annotated[Path, Argument(help="Folder of the project.")] = Path(),
+    force: Annotated[bool, Option("--force", help="Overwrite an existing file.")] = False,
 ) -> CommandResult:
     """Write a commented escultor.yaml with every key and its default."""
     path = folder / DEFAULT_CONFIG
     if path.exists() and not force:
-        raise InputError(
-            f"{path} is there already", "a file", "a folder without one", "give --force to overwrite it"
-        )
+        allowed, remedy = "a folder without one", "give --force to overwrite it"
+        raise InputError(f"{path} exists already", "a file", allowed, remedy)
     write_text(path, yaml_text())
-    shell.say(f"wrote {path}")
-    shell.say("next: escultor doctor, then escultor demo")
+    shell.print(f"wrote {path}")
+    shell.print("next: escultor doctor, then escultor demo")
     return CommandResult({"config": path})
 
 
 def yaml_text() -> str:
     """The default configuration as YAML; each key carries its description as a comment."""
-    from escultor.config import Config
-
     blocks = []
     for name, info in Config.model_fields.items():
         section = _section_of(info)
@@ -52,23 +49,20 @@ def yaml_text() -> str:
 
 
 def _keys(section: type[Section], indent: str) -> list[str]:
-    """One line per key, their comments in one column."""
+    """One line per key, with the comments in one column."""
     defaults = section().model_dump(mode="json")
-    own = {name: _section_of(info) for name, info in section.model_fields.items()}
-    whole = {name for name, inner in own.items() if inner is not None and defaults[name] is not None}
-    entries = [
-        (f"{indent}{name}:" if name in whole else f"{indent}{name}: {_yaml(defaults[name])}", info)
-        for name, info in section.model_fields.items()
-    ]
-    column = min(44, max(len(entry) for entry, _ in entries) + 2)
+    entries, inner_lines = {}, {}
+    for name, info in section.model_fields.items():
+        entries[name], inner_lines[name] = f"{indent}{name}: {_yaml(defaults[name])}", []
+        inner = _section_of(info)
+        if inner is not None and defaults[name] is not None:
+            entries[name], inner_lines[name] = f"{indent}{name}:", _keys(inner, indent + "  ")
+        elif inner is not None and _accepts(section, name):
+            inner_lines[name] = [f"{indent}# {line}" for line in (f"{name}:", *_keys(inner, "  "))]
+    column = min(44, max(map(len, entries.values())) + 2)
     lines = []
-    for (entry, info), name in zip(entries, section.model_fields, strict=True):
-        lines.append(f"{entry:<{column - 2}}  # {_described(info)}")
-        inner = own[name]
-        if inner is not None and name in whole:
-            lines += _keys(inner, indent + "  ")
-        elif inner is not None and _takes(section, name):
-            lines += [f"{indent}# {line}" for line in (f"{name}:", *_keys(inner, "  "))]
+    for name, info in section.model_fields.items():
+        lines += [f"{entries[name]:<{column - 2}}  # {_comment(info)}", *inner_lines[name]]
     return lines
 
 
@@ -82,20 +76,18 @@ def _yaml(value: Any) -> str:
 
 def _section_of(info: FieldInfo) -> type[Section] | None:
     """The section that a key holds, `X` or `X | None`; None for a plain value."""
-    from escultor.config import Section
-
     inner = () if get_origin(info.annotation) in (dict, tuple) else getattr(info.annotation, "__args__", ())
     options = (info.annotation, *inner)
     return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
 
 
-def _described(info: FieldInfo) -> str:
-    """The key's description, led by the words that it may be where it is a choice."""
-    choice = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
-    return ": ".join(part for part in (" | ".join(choice), info.description) if part)
+def _comment(info: FieldInfo) -> str:
+    """The key's description, after the allowed values where they are a list."""
+    values = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+    return ": ".join(part for part in (" | ".join(values), info.description) if part)
 
 
-def _takes(section: type[Section], name: str) -> bool:
+def _accepts(section: type[Section], name: str) -> bool:
     """Whether the section accepts its optional part at all."""
     from pydantic import ValidationError
 

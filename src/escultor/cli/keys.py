@@ -1,68 +1,61 @@
-"""`keys`: who may use the gateway, and for what."""
+"""`keys`: API keys of the gateway and their scopes."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from escultor.cli.lookup import existing_store
-from escultor.cli.output import CommandResult, Shell
+from escultor.cli.lookup import existing_store, open_or_create_store
+from escultor.cli.output import CommandResult, Shell, local_time
 from escultor.errors import InputError
+from escultor.serve.auth import Keyring
+from escultor.store import Store
+from escultor.types import KeyEvent, Scope
 
 
 def create(
     shell: Shell,
-    name: Annotated[str, typer.Argument(help="What it is for; shown in the list.")],
+    name: Annotated[str, Argument(help="What the key is for; shown in the list.")],
     scope: Annotated[
-        list[str] | None,
-        typer.Option("--scope", help="infer, feedback, read or admin; repeatable; default: infer, feedback."),
+        list[str] | None, Option(help="infer, feedback, read, admin; default: the first two.")
     ] = None,
 ) -> CommandResult:
-    """Make a key, and show it once: the store keeps its digest alone."""
+    """Make a key and show it once: the store keeps only its digest."""
     from escultor.serve.auth import create
-    from escultor.store import open_store
-    from escultor.types import Scope
 
-    wanted = scope or [Scope.INFER, Scope.FEEDBACK]
-    if unknown := sorted(set(wanted) - set(Scope)):
+    scopes = scope or [Scope.INFER, Scope.FEEDBACK]
+    if unknown := sorted(set(scopes) - set(Scope)):
         raise InputError("a scope is not known", ", ".join(unknown), ", ".join(Scope))
-    key, made = create(name, [Scope(each) for each in wanted])
-    with open_store(shell.config.store.url) as store:
-        store.log.append(made)
-    shell.say(key, "bold")
-    shell.say(f"key {made.id} ({', '.join(made.scopes)}); it is not shown again", "dim")
-    return CommandResult({"id": made.id, "key": key, "name": name, "scopes": made.scopes})
+    key, event = create(name, [Scope(each) for each in scopes])
+    with open_or_create_store(shell) as store:
+        store.log.append(event)
+    shell.print(key, "bold")
+    shell.print(f"key {event.id} ({', '.join(event.scopes)}); it is not shown again", "dim")
+    return CommandResult({"id": event.id, "key": key, "name": name, "scopes": event.scopes})
 
 
 def revoke(
-    shell: Shell, id: Annotated[str, typer.Argument(help="The key's id; `escultor keys list` shows it.")]
+    shell: Shell, id: Annotated[str, Argument(help="The key's id; `escultor keys list` shows it.")]
 ) -> CommandResult:
-    """End a key. Gateways that run hear of it within `serve.follow_s`."""
+    """Revoke a key. Running gateways refuse it within `serve.follow_s`."""
     from escultor.serve.auth import revoke
 
-    with existing_store(shell.config.store.url, "there are no keys") as store:
-        store.log.append(revoke(_ring(store), id))
-    shell.say(f"revoked: {id}")
+    with existing_store(shell, "there are no keys") as store:
+        store.log.append(revoke(_keyring(store), id))
+    shell.print(f"revoked: {id}")
     return CommandResult({"revoked": id})
 
 
-def list_keys(shell: Shell) -> CommandResult:
-    """Show the keys that are in force."""
-    with existing_store(shell.config.store.url, "there are no keys") as store:
-        ring = _ring(store)
-    rows = [
-        (key.id, key.name, ", ".join(key.scopes), datetime.fromtimestamp(key.time).isoformat(" ", "minutes"))
-        for key in ring.keys.values()
-    ]
+def list_(shell: Shell) -> CommandResult:
+    """Show the keys that are valid."""
+    with existing_store(shell, "there are no keys") as store:
+        keyring = _keyring(store)
+    keys = [{"id": k.id, "name": k.name, "scopes": k.scopes, "time": k.time} for k in keyring.keys.values()]
+    rows = [(k.id, k.name, ", ".join(k.scopes), local_time(k.time)) for k in keyring.keys.values()]
     shell.table(["Key", "Name", "Scopes", "Made"], rows, left=(0, 1, 2, 3))
-    found = [{"id": k.id, "name": k.name, "scopes": k.scopes, "time": k.time} for k in ring.keys.values()]
-    return CommandResult({"keys": found, "guarded": ring.guarded})
+    return CommandResult({"keys": keys, "guarded": keyring.guarded})
 
 
-def _ring(store: Any) -> Any:
-    from escultor.serve.auth import Keyring
-    from escultor.types import KeyEvent
-
+def _keyring(store: Store) -> Keyring:
     return Keyring(event for _, event in store.log.read(KeyEvent))

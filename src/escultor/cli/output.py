@@ -1,4 +1,4 @@
-"""What every command shares: its common options, and how results and errors are shown."""
+"""The common options of every command, and how results and errors are shown."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import typer
+from typer import Option
 
 from escultor.errors import EscultorError
 from escultor.ids import plain
@@ -24,30 +26,37 @@ if TYPE_CHECKING:
     from escultor.config import Config
 
 DEFAULT_CONFIG = Path("escultor.yaml")
-WIDTH_OF_PIPES = 160  # columns where no terminal says how wide it is
-COMMON = "Common options"
+PIPE_WIDTH = 160  # columns of a table where stdout is no terminal
 NOT_PROMOTED = 3
+SHORT = 12  # hex digits of an id that are shown
 
-# typer keeps click's base of all usage errors in different places in different versions.
+# typer keeps click's base class of all usage errors in different places in different versions.
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command came to: the object that --json prints, and the exit code."""
+    """The object that --json prints, and the exit code."""
 
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     code: int = 0
 
 
 @dataclass
 class Shell:
-    """The common options of one call, and what follows from them."""
+    """The common options of one call, its configuration and its console."""
 
-    config_file: Path | None = None
-    overrides: tuple[str, ...] = ()
-    store: str | None = None
-    as_json: bool = False
+    panel: ClassVar = "Common options"
+
+    config_file: Annotated[
+        Path | None, Option("--config", help="YAML file; default: escultor.yaml, if it exists.")
+    ] = None
+    overrides: Annotated[
+        list[str] | None, Option("--set", metavar="SECTION.KEY=VALUE", help="Set one key; repeatable.")
+    ] = None
+    store: Annotated[str | None, Option(metavar="URL", help="Where the store is.")] = None
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object on stdout.")] = False
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False
 
     @cached_property
     def config(self) -> Config:
@@ -55,73 +64,74 @@ class Shell:
         from escultor.config import load_config
 
         path = self.config_file or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
-        chosen = () if self.store is None else (f"store.url={json.dumps(self.store)}",)
-        return load_config(path, (*self.overrides, *chosen))
+        store = () if self.store is None else (f"store.url={json.dumps(self.store)}",)
+        return load_config(path, (*(self.overrides or ()), *store))
+
+    @property
+    def store_url(self) -> str:
+        return self.config.store.url
 
     @cached_property
     def console(self) -> Console:
-        """Where results are shown: stdout, or stderr with --json."""
+        """The console for results: stdout, or stderr with --json."""
         from rich.console import Console
 
-        return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_PIPES)
+        return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
-    def say(self, text: str = "", style: str | None = None) -> None:
-        """A line of text as it is; control characters are not for a terminal."""
+    def print(self, text: str = "", style: str = "") -> None:
+        """Print text without markup; on a terminal without its control characters."""
         from rich.text import Text
 
-        shown = printable(text) if sys.stdout.isatty() else text
-        self.console.print(Text(shown, style=style or ""), soft_wrap=True)
+        self.console.print(Text(printable(text) if sys.stdout.isatty() else text, style), soft_wrap=True)
 
     def table(
-        self, heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), title: str = ""
+        self,
+        heads: Sequence[str],
+        rows: Iterable[Iterable[object]],
+        left: Sequence[int] = (0,),
+        title: str | None = None,
     ) -> None:
-        """A table without borders; the columns in `left` are text, the others numbers."""
+        """Print a table without borders. The columns in `left` are aligned to the left, the others to the
+        right; integers get thousands separators, and None is shown as a dash."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left")
-        for at, head in enumerate(heads):
-            table.add_column(head, justify="left" if at in left else "right", overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+        for index, head in enumerate(heads):
+            table.add_column(head, justify="left" if index in left else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_row(*(Text(printable(_cell(value))) for value in row))
         self.console.print(table)
 
+    def left_out(self, counts: Mapping[str, int], lines: Mapping[str, Sequence[int]]) -> None:
+        """Print the rows of a file that were not used: their number and first lines by reason, if any."""
+        rows = [(reason, n, ", ".join(map(str, lines.get(reason, ())))) for reason, n in counts.items()]
+        if rows:
+            self.table(["Left out or not used", "Count", "Lines"], rows, left=(0, 2))
 
-def shell_of(
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", help="Configuration file; default: escultor.yaml if there.", rich_help_panel=COMMON
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="SECTION.KEY=VALUE", help="Set one key; repeatable.", rich_help_panel=COMMON
-        ),
-    ] = None,
-    store: Annotated[
-        str | None, typer.Option("--store", metavar="URL", help="Where the store is.", rich_help_panel=COMMON)
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=COMMON)
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=COMMON)
-    ] = False,
-) -> Shell:
-    """The shell of a call; its signature is the list of the common options."""
-    return Shell(config, tuple(overrides or ()), store, as_json)
+
+def _cell(value: object) -> str:
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts in one line: `3 interactions, 2 feedback`."""
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
+
+
+def local_time(time: float) -> str:
+    """Seconds since the epoch as date and time to the minute, in the local time zone."""
+    return datetime.fromtimestamp(time).isoformat(" ", "minutes")
 
 
 def printable(text: str) -> str:
-    """Text whose control characters, but for line ends and tabs, cannot steer a terminal."""
+    """The text with control characters, except for line ends and tabs, replaced by U+FFFD."""
     return "".join(c if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160) else "\ufffd" for c in text)
 
 
-def print_json(data: dict[str, Any]) -> None:
-    """One line of JSON, in ASCII so that it survives every terminal; numbers that are none are null."""
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print one line of JSON, in ASCII so that it survives every terminal; numbers not finite are null."""
     print(json.dumps(_finite(plain(data)), default=str))
 
 
@@ -133,12 +143,20 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises StoreError when the disk refuses."""
+    from escultor.store.files import atomic_write
+
+    with atomic_write(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
 # --- errors -----------------------------------------------------------------------------------
 
 
 @contextmanager
 def renamed_keys_on_stderr() -> Iterator[None]:
-    """Within it, configuration keys under an old name are named in one plain line on stderr, once each."""
+    """Within it, each configuration key under an old name is reported once, in one line on stderr."""
     from escultor.config.aliases import RenamedKeyWarning
 
     with warnings.catch_warnings():
@@ -156,18 +174,13 @@ def renamed_keys_on_stderr() -> Iterator[None]:
         yield
 
 
-def exit_code(error: BaseException) -> int:
-    """With which code the command leaves after this error."""
-    return _parts(error)[1]
-
-
 def report(error: BaseException, as_json: bool, debug: bool) -> int:
-    """Say on stderr what went wrong, with --json on stdout too, and return the exit code."""
+    """Print an error on stderr, with --json on stdout too, and return the exit code."""
     if debug:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    parts, code = _parts(error)
+    parts, code = describe(error)
     print(f"error: {printable(str(parts['what']))}", file=sys.stderr)
     for name in ("got", "allowed", "remedy"):
         if parts[name] is not None:
@@ -177,30 +190,20 @@ def report(error: BaseException, as_json: bool, debug: bool) -> int:
     return code
 
 
-def _parts(error: BaseException) -> tuple[dict[str, Any], int]:
+def describe(error: BaseException) -> tuple[dict[str, Any], int]:
     """What, got, allowed and remedy of any error, and its exit code."""
+    got, allowed, code = None, None, 1
     if isinstance(error, EscultorError):
+        what, remedy, code = error.what, error.remedy, error.exit_code
         got, allowed = (None if v is None else str(v) for v in (error.got, error.allowed))
-        return {"what": error.what, "got": got, "allowed": allowed, "remedy": error.remedy}, error.exit_code
-    nothing: dict[str, Any] = {"got": None, "allowed": None}
-    if isinstance(error, KeyboardInterrupt):
-        remedy = "a training run goes on where its last state stands when the same command is given again"
-        return {"what": "interrupted", **nothing, "remedy": remedy}, 130
-    if isinstance(error, USAGE_ERROR):
+    elif isinstance(error, KeyboardInterrupt):
+        what, code = "interrupted", 130
+        remedy = "repeat the command: a training run continues from its last saved state"
+    elif isinstance(error, USAGE_ERROR):
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else "escultor"
-        message = cast(Any, error).format_message()
-        return {"what": message, **nothing, "remedy": f"{command} --help"}, cast(Any, error).exit_code
-    what = " ".join(f"unexpected {type(error).__name__}: {error}".split())
-    return {"what": what, **nothing, "remedy": "--debug shows where it happened"}, 1
-
-
-# --- files ------------------------------------------------------------------------------------
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises StoreError when the disk refuses."""
-    from escultor.store.files import atomic_write
-
-    with atomic_write(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        remedy = f"{context.command_path if context else 'escultor'} --help"
+        what, code = cast(Any, error).format_message(), cast(Any, error).exit_code
+    else:
+        what = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        remedy = "--debug shows where it happened"
+    return {"what": what, "got": got, "allowed": allowed, "remedy": remedy}, code

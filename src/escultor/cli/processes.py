@@ -1,4 +1,4 @@
-"""A command in several processes: started by --launch, or by torchrun itself. The first speaks for all."""
+"""A command in several processes, started by --launch or by torchrun itself; only the first one prints."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import typer
+from typer import Option
 
-from escultor.cli.output import exit_code, report
+from escultor.cli.output import describe, report
 from escultor.errors import FaultError, InputError, LostProcess
 
 if TYPE_CHECKING:
@@ -20,29 +20,53 @@ if TYPE_CHECKING:
 
     from escultor.train.distributed import World
 
-PANEL = "Several processes"
-_OWN = ("--launch", "--nproc")  # of the launch, not of the command that it starts
+_LAUNCH_OPTIONS = ("--launch", "--nproc")  # not passed on to the processes
 _LAUNCHED = "ESCULTOR_LAUNCHED"  # in the environment of processes that `launch` started
-_SIGNALS = (
-    "SIGKILL",
-    "SIGSEGV",
-    "SIGBUS",
-    "SIGABRT",
-)  # not torchrun's own SIGTERM; Windows lacks two of them
+# Not torchrun's own SIGTERM; Windows lacks two of them.
+_SIGNALS = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT")
 _KILLED = tuple(-getattr(signal, name) for name in _SIGNALS if hasattr(signal, name))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Processes:
-    """How many processes run a command, and which of them this is."""
+    """The options of a command that can run in several processes. Raises InputError where they contradict one
+    another or the machine."""
 
-    nproc: int | None = None  # to be started
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    rank: int = 0
+    panel: ClassVar = "Several processes"
+
+    launch: Annotated[
+        Literal["torchrun"] | None, Option(help="Start --nproc processes that train as one.")
+    ] = None
+    nproc: Annotated[int | None, Option(help="Processes on this machine.")] = None
+    strategy: Annotated[
+        Literal["ddp", "fsdp"] | None,
+        Option(help="ddp: each holds the whole model (default); fsdp: each holds a share of it."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.launch and self.rank is not None:
+            raise InputError("--launch within torchrun: torchrun has started these", "both", "one of both")
+        if (self.launch is None) != (self.nproc is None):
+            option, missing = ("--launch", "--nproc N") if self.launch else ("--nproc", "--launch torchrun")
+            remedy = f"add {missing}, or leave both out"
+            raise InputError(f"{option} needs {missing}", f"{option} alone", "both", remedy)
+        if self.nproc is not None and not 1 <= self.nproc <= _max_processes():
+            what = "this machine cannot run so many processes"
+            allowed = f"1 to {_max_processes()}, the number of its GPUs, or else of its cores"
+            raise InputError(what, f"--nproc {self.nproc}", allowed, "give a number in between")
+        if self.strategy and self.launch is None and self.rank is None:
+            what = f"--strategy {self.strategy} is for several processes"
+            allowed = "--launch torchrun --nproc N, or torchrun -m escultor"
+            raise InputError(what, "a single one", allowed, "leave --strategy out")
+
+    @property
+    def rank(self) -> int | None:
+        """The number of this process among those that torchrun started; None if it did not start it."""
+        return int(os.environ["RANK"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
 
     @property
     def first(self) -> bool:
-        return self.rank == 0
+        return not self.rank
 
     def joined(self) -> AbstractContextManager[World]:
         """The processes that torchrun started, or one alone."""
@@ -50,70 +74,20 @@ class Processes:
 
         if _LAUNCHED in os.environ:
             _end_with_parent()
-        return joined(self.strategy)
+        return joined(self.strategy or "ddp")
 
     @contextmanager
-    def speaking(self) -> Iterator[None]:
-        """Only the first process is heard; errors are another matter (`report_once`)."""
-        if self.first:
+    def silenced(self) -> Iterator[None]:
+        """Nothing that is printed within it is shown; errors are reported by `report_once`."""
+        with open(os.devnull, "w", encoding="utf-8") as null, redirect_stdout(null), redirect_stderr(null):
             yield
-            return
-        with (
-            open(os.devnull, "w", encoding="utf-8") as nowhere,
-            redirect_stdout(nowhere),
-            redirect_stderr(nowhere),
-        ):
-            yield
-
-
-def processes_of(
-    launch: Annotated[
-        Literal["torchrun"] | None,
-        typer.Option("--launch", help="Start --nproc processes that train as one.", rich_help_panel=PANEL),
-    ] = None,
-    nproc: Annotated[
-        int | None, typer.Option("--nproc", help="Processes on this machine.", rich_help_panel=PANEL)
-    ] = None,
-    strategy: Annotated[
-        Literal["ddp", "fsdp"] | None,
-        typer.Option(
-            "--strategy",
-            help="ddp: each holds the whole model (default); fsdp: each holds a share of it.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None,
-) -> Processes:
-    """The processes of a call; its signature is the list of their options."""
-    rank = os.environ.get("RANK") if "WORLD_SIZE" in os.environ else None
-    if launch and rank is not None:
-        raise InputError("--launch starts processes, and torchrun has started these", "both", "one of both")
-    if (launch is None) != (nproc is None):
-        given, missing = ("--nproc", "--launch torchrun") if nproc is not None else ("--launch", "--nproc N")
-        raise InputError(
-            f"{given} needs {missing}", f"{given} alone", "both", f"add {missing}, or leave both out"
-        )
-    if nproc is not None and not 1 <= nproc <= _most():
-        raise InputError(
-            "this machine cannot run so many processes",
-            f"--nproc {nproc}",
-            f"1 to {_most()}, its GPUs or else its cores",
-            "give a number in between",
-        )
-    if strategy and launch is None and rank is None:
-        raise InputError(
-            f"--strategy {strategy} is for several processes",
-            "a single one",
-            "--launch torchrun --nproc N, or torchrun -m escultor",
-            "leave --strategy out",
-        )
-    return Processes(nproc, strategy or "ddp", int(rank or 0))
 
 
 def launch(processes: Processes, words: Sequence[str]) -> int:
-    """Run `escultor` with these words, but for the launch's own, in several processes through torchrun.
+    """Run `escultor` with these words, except for --launch and --nproc, in several processes of torchrun.
 
-    Returns the exit code of the process that failed first, or 0; it has said why. Raises FaultError where one
-    was killed, and could not.
+    Returns 0, or the exit code of the process that failed first and reported its error. Raises FaultError
+    where one was killed and could not report anything.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -126,14 +100,14 @@ def launch(processes: Processes, words: Sequence[str]) -> int:
     try:
         run(parse_args([*own, *_without_launch(words)]))
     except ChildFailedError as error:
-        killed = [each for each in error.failures.items() if each[1].exitcode in _KILLED]
+        killed = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode in _KILLED]
         rank, failure = killed[0] if killed else error.get_first_failure()
         if failure.exitcode > 0:
             return failure.exitcode
         raise FaultError(
             f"process {rank} was killed",
             failure.signal_name(),
-            remedy="free memory if it was out of it; the same command goes on from the last saved state",
+            remedy="free memory if it ran out; the same command continues from the last saved state",
         ) from error
     except SignalException as error:
         raise KeyboardInterrupt from error
@@ -141,18 +115,18 @@ def launch(processes: Processes, words: Sequence[str]) -> int:
 
 
 def report_once(error: BaseException, as_json: bool, debug: bool) -> int:
-    """`report` in the process that fails first; the others only leave with its exit code. They fail because
-    it did, or with the same words."""
+    """`report` an error in the process that fails first. The others fail because of it or with the same
+    error, and only return its exit code."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or "RANK" not in os.environ:
         return report(error, as_json, debug)
     from torch.distributed import TCPStore  # type: ignore[reportPrivateImportUsage]
 
-    # Of the agent that started the processes, so that it outlives any of them.
+    # The store of the agent that started the processes: it outlives all of them.
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     if store.add("escultor/failed", 1) > 1:
         return int(store.get("escultor/exit"))
     if _LAUNCHED in os.environ and isinstance(error, LostProcess | KeyboardInterrupt):
-        code = exit_code(error)  # `launch` sees the cause, and says it
+        code = describe(error)[1]  # `launch` sees the cause and reports it
     else:
         if (rank := os.environ["RANK"]) != "0":
             print(f"process {rank} of {os.environ['WORLD_SIZE']}:", file=sys.stderr)
@@ -163,25 +137,25 @@ def report_once(error: BaseException, as_json: bool, debug: bool) -> int:
 
 
 def _without_launch(words: Sequence[str]) -> list[str]:
-    left: list[str] = []
-    given: Any = iter(words)
-    for word in given:
-        if word in _OWN:
-            next(given, None)
-        elif word.partition("=")[0] not in _OWN:
-            left.append(word)
-    return left
+    kept: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if word in _LAUNCH_OPTIONS:
+            next(remaining, None)
+        elif word.partition("=")[0] not in _LAUNCH_OPTIONS:
+            kept.append(word)
+    return kept
 
 
-def _most() -> int:
-    """Processes that this machine has a GPU each for, or a processor core."""
+def _max_processes() -> int:
+    """The number of GPUs of this machine, or without any of its processor cores."""
     import torch
 
     return torch.cuda.device_count() or os.cpu_count() or 1
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when the launch is killed, so that none goes on writing unseen."""
+    """Have the kernel end this process when its parent is killed, so that none keeps writing unnoticed."""
     if sys.platform.startswith("linux"):
         import ctypes
 

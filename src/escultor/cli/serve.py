@@ -2,87 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import Annotated
 
-import typer
+from typer import Option
 
+from escultor.cli.lookup import find_model, open_or_create_store
 from escultor.cli.output import CommandResult, Shell
+from escultor.config import Serve
 from escultor.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from escultor.config import Serve
 
 
 def serve(
     shell: Shell,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Serve this model, whatever the store says; default: its champion."),
-    ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
-    host: Annotated[
-        str, typer.Option("--host", help="Others than this machine are served with API keys alone.")
-    ] = "127.0.0.1",
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, max=64, help="Processes, each with a model of its own.")
-    ] = 1,
-    upstream: Annotated[
-        str | None,
-        typer.Option("--upstream", metavar="URL", help="Ask this OpenAI-compatible server for the answers."),
-    ] = None,
-    upstream_model: Annotated[
-        str | None, typer.Option("--upstream-model", help="Its name for the model to ask.")
-    ] = None,
+    model: Annotated[str | None, Option(help="Serve this model; default: the store's champion.")] = None,
+    port: Annotated[int, Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    host: Annotated[str, Option(help="Address; others than this machine need API keys.")] = "127.0.0.1",
+    workers: Annotated[int, Option(min=1, max=64, help="Processes, each with a model of its own.")] = 1,
+    upstream: Annotated[str | None, Option(metavar="URL", help="OpenAI-compatible server to ask.")] = None,
+    upstream_model: Annotated[str | None, Option(help="The model's name on that server.")] = None,
 ) -> CommandResult:
-    """Answer requests in OpenAI's protocol; what was answered is in the log first."""
+    """Answer requests in OpenAI's protocol; every answer is logged before it is sent."""
     from escultor.serve.engine_loading import EngineSource
-    from escultor.serve.gateway.server import (
-        ServerStart,
-        announce,
-        listen,
-        require_keys,
-        serve,
-        serve_in_several,
-    )
-    from escultor.store import open_store
+    from escultor.serve.gateway import server
 
-    url, settings = shell.config.store.url, shell.config.serve
+    settings = shell.config.serve
     if model is not None and upstream is not None:
         raise InputError("--model and --upstream exclude each other", "both", "one of both")
     if upstream is not None or upstream_model is not None:
-        settings = _behind(settings, upstream, upstream_model)
+        settings = _with_upstream(settings, upstream, upstream_model)
     if model is not None:
-        settings = settings.model_copy(update={"upstream": None})  # what is typed goes before the file
-    source = EngineSource(None if settings.upstream else _folder(model, url), fixed=model is not None)
-    with open_store(url) as store:
-        require_keys(store, host)
-    bound = listen(host, port)
-    with bound:
-        start = ServerStart(url, settings, source)
-        said = lambda: announce(host, bound, shell.say)  # noqa: E731
+        settings = settings.model_copy(update={"upstream": None})  # an option goes before the file
+    folder = None
+    if not settings.upstream:  # with one, no model is loaded, and none of the libraries that models need
+        from escultor.model.folders import BUILT_IN
+
+        folder = find_model(shell, model or BUILT_IN)
+    with open_or_create_store(shell) as store:
+        server.require_keys(store, host)
+    with server.listen(host, port) as bound:
+        start = server.ServerStart(shell.store_url, settings, EngineSource(folder, fixed=model is not None))
+        on_ready = partial(server.announce, host, bound, shell.print)
         if workers == 1:
-            serve(start, bound, said)
+            server.serve(start, bound, on_ready)
         else:
-            serve_in_several(start, bound, workers, said)
-    shell.say("stopped")
+            server.serve_in_several(start, bound, workers, on_ready)
+    shell.print("stopped")
     return CommandResult({"stopped": True})
 
 
-def _folder(model: str | None, store_url: str) -> Path:
-    # A gateway before an upstream loads no model, and none of what models need.
-    from escultor.cli.lookup import find_model
-    from escultor.model.folders import BUILT_IN
-
-    return find_model(model or BUILT_IN, store_url)
-
-
-def _behind(settings: Serve, url: str | None, model: str | None) -> Serve:
-    """The settings with an upstream put in front of what the configuration says of it."""
-    known = settings.upstream.model_dump() if settings.upstream else {}
-    given = known | ({"url": url} if url else {}) | ({"model": model} if model else {})
-    if lacking := sorted({"url", "model"} - set(given)):
-        names = " and ".join({"url": "--upstream", "model": "--upstream-model"}[name] for name in lacking)
+def _with_upstream(settings: Serve, url: str | None, model: str | None) -> Serve:
+    """The settings with the upstream's URL and model replaced where they are given."""
+    upstream = settings.upstream.model_dump() if settings.upstream else {}
+    upstream |= ({"url": url} if url else {}) | ({"model": model} if model else {})
+    if missing := sorted({"url", "model"} - set(upstream)):
+        names = " and ".join({"url": "--upstream", "model": "--upstream-model"}[name] for name in missing)
         raise InputError("an upstream has a URL and a model", f"no {names}", None, f"give {names}")
-    return type(settings).model_validate({**settings.model_dump(), "upstream": given})
+    return type(settings).model_validate({**settings.model_dump(), "upstream": upstream})

@@ -1,140 +1,122 @@
-"""`pretrain`, `sft`, `dpo`, `kto`, `distill`: from a file to a model folder and a record of it."""
+"""`pretrain`, `sft`, `dpo`, `kto`, `distill`: train a model folder from a file or a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
-from escultor.cli.lookup import find_model, load_model, made, reference_cache
+from escultor.cli import lookup
+from escultor.cli.data.preview import preflight_data, preflight_lines
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.processes import Processes
-from escultor.cli.training_rows import read_documentation, read_training
-from escultor.errors import ConfigError
+from escultor.cli.progress import LiveProgress
+from escultor.data.jsonl import JsonlContents, read_jsonl
+from escultor.datasets.held_out import load_guard
+from escultor.datasets.versions import find_version, read_rows
+from escultor.errors import ConfigError, DataError
+from escultor.evaluate.report.parts import count, duration
+from escultor.store import Store, store_exists
+from escultor.store.blobs import tree_hash
 from escultor.train.filenames import RECORD
 
 if TYPE_CHECKING:
     from escultor.batching.preflight import Preflight
     from escultor.train.run_record import RunRecord
 
-RunOut = Annotated[
-    Path, typer.Option("--out", help="Folder for the model, metrics.jsonl and run.json; new or empty.")
-]
-DataArgument = Annotated[Path, typer.Option("--data", help="JSONL file, or a dataset of the store.")]
-StartModel = Annotated[
-    str, typer.Option("--model", help="Model or run folder, checkpoint id, champion, or escultor-base.")
-]
+RunOut = Annotated[Path, Option(help="Folder for the model, metrics.jsonl and run.json; new or empty.")]
+DataOption = Annotated[Path, Option(help="JSONL file, or a dataset of the store.")]
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """The options of a method that starts from a model."""
+
+    model: Annotated[str, Option(help="Model or run folder, checkpoint id, champion, or escultor-base.")]
+    data: DataOption
+    out: RunOut
 
 
 def pretrain(
     shell: Shell,
     processes: Processes,
     out: RunOut,
-    data: Annotated[
-        Path | None, typer.Option("--data", help='JSONL of {"text": …}; default: installed documentation.')
-    ] = None,
+    data: Annotated[Path | None, Option(help='JSONL of {"text": …}; none: installed documentation.')] = None,
 ) -> CommandResult:
-    """Train a tokenizer and a fresh model on plain text."""
+    """Train a tokenizer and a new model on plain text."""
     from escultor.train.runs import pretrain as train
 
-    settings, url = shell.config.pretrain, shell.config.store.url
-    found = read_documentation(url) if data is None else read_training(data, "document", url)
-    return _run(
-        shell,
-        processes,
-        "pretrain",
-        out,
-        found.counts,
-        lambda out, **watch: train(found.items, settings, out, **watch),
-    )
+    contents = read_training(shell, data, "document")
+    start = partial(train, contents.items, shell.config.pretrain)
+    return _run(shell, processes, "pretrain", out, contents, train=start)
 
 
-def sft(
-    shell: Shell, processes: Processes, model: StartModel, data: DataArgument, out: RunOut
-) -> CommandResult:
+def sft(shell: Shell, processes: Processes, options: TuneOptions) -> CommandResult:
     """Teach a model to answer as examples do (supervised fine-tuning)."""
-    return _tune(shell, processes, "sft", "example", shell.config.sft, model, data, out)
+    return _tune(shell, processes, "sft", options)
 
 
-def dpo(
-    shell: Shell, processes: Processes, model: StartModel, data: DataArgument, out: RunOut
-) -> CommandResult:
+def dpo(shell: Shell, processes: Processes, options: TuneOptions) -> CommandResult:
     """Make a model prefer the chosen over the rejected answers (direct preference optimisation)."""
-    return _tune(shell, processes, "dpo", "pair", shell.config.dpo, model, data, out)
+    return _tune(shell, processes, "dpo", options)
 
 
-def kto(
-    shell: Shell, processes: Processes, model: StartModel, data: DataArgument, out: RunOut
-) -> CommandResult:
-    """Learn from answers judged one by one, good or bad (Kahneman-Tversky optimisation)."""
-    return _tune(shell, processes, "kto", "unpaired", shell.config.kto, model, data, out)
+def kto(shell: Shell, processes: Processes, options: TuneOptions) -> CommandResult:
+    """Learn from unpaired answers, each rated good or bad (Kahneman-Tversky optimisation)."""
+    return _tune(shell, processes, "kto", options)
 
 
 def distill(
     shell: Shell,
     processes: Processes,
-    teacher: Annotated[str, typer.Option("--teacher", help="The model to learn from; named as --model is.")],
-    data: DataArgument,
+    teacher: Annotated[str, Option(help="The model to learn from; named as for --model of `sft`.")],
+    data: DataOption,
     out: RunOut,
-    student: Annotated[
-        str | None,
-        typer.Option("--student", help="The model that learns; default: cut out of the teacher."),
-    ] = None,
+    student: Annotated[str | None, Option(help="The model to train; default: cut from the teacher.")] = None,
 ) -> CommandResult:
     """Teach a small model to answer with the probabilities of a larger one (distillation)."""
     from escultor.model.student import cut_student
-    from escultor.store.blobs import tree_hash
     from escultor.train.run_record import TrainingTask
     from escultor.train.runs import run, same_vocabulary
 
-    settings, url = shell.config.distillation, shell.config.store.url
+    settings = shell.config.distillation
     if student is not None and (settings.layers or settings.intermediate_size):
-        raise ConfigError(
-            "`distillation.layers` and `distillation.intermediate_size` say how to cut a student",
-            f"--student {student}",
-            "one of both",
-            "remove these keys, or --student",
-        )
-    folder = find_model(teacher, url)
-    own = find_model(student, url) if student is not None else None
-    imported = read_training(data, "example", url)
-    frozen = load_model(folder)
-    if own is None:
+        what = "`distillation.layers` and `distillation.intermediate_size` say how to cut a student"
+        raise ConfigError(what, f"--student {student}", "one of both", "remove these keys, or --student")
+    teacher_folder = lookup.find_model(shell, teacher)
+    student_folder = lookup.find_model(shell, student) if student is not None else None
+    contents = read_training(shell, data, "example")
+    frozen = lookup.load_model(teacher_folder)
+    if student_folder is None:
         start = cut_student(frozen, settings.layers, settings.intermediate_size)
     else:
-        start = load_model(own)
+        start = lookup.load_model(student_folder)
         same_vocabulary(start, frozen)
-    parents = tuple(tree_hash(each) for each in (own, folder) if each is not None)
-    task = TrainingTask("distill", start, imported.items, settings, frozen, parents)
-    return _run(shell, processes, "distill", out, imported.counts, partial(run, task))
+    parents = tuple(tree_hash(folder) for folder in (student_folder, teacher_folder) if folder is not None)
+    task = TrainingTask("distill", start, contents.items, settings, frozen, parents=parents)
+    return _run(shell, processes, "distill", out, contents, train=partial(run, task))
 
 
-def _tune(
-    shell: Shell,
-    processes: Processes,
-    method: str,
-    kind: Literal["example", "pair", "unpaired"],
-    settings: Any,
-    model: str,
-    data: Path,
-    out: Path,
-) -> CommandResult:
-    """A method that starts from a model; `settings` is its section of the configuration."""
-    from escultor.store.blobs import tree_hash
+def _tune(shell: Shell, processes: Processes, method: str, options: TuneOptions) -> CommandResult:
+    """Run a method that has a section of its name in the configuration."""
+    from escultor.train.methods import METHODS
     from escultor.train.run_record import TrainingTask
     from escultor.train.runs import run
 
-    url = shell.config.store.url
-    folder = find_model(model, url)
-    imported = read_training(data, kind, url)
-    task = TrainingTask(method, load_model(folder), imported.items, settings, parents=(tree_hash(folder),))
-    return _run(
-        shell, processes, method, out, imported.counts, partial(run, task, cache=reference_cache(url))
+    folder = lookup.find_model(shell, options.model)
+    contents = read_training(shell, options.data, METHODS[method].kind)
+    settings = getattr(shell.config, method)
+    task = TrainingTask(
+        method, lookup.load_model(folder), contents.items, settings, parents=(tree_hash(folder),)
     )
+    train = partial(run, task, cache=lookup.reference_cache(shell))
+    return _run(shell, processes, method, options.out, contents, train=train)
 
 
 def _run(
@@ -142,32 +124,67 @@ def _run(
     processes: Processes,
     method: str,
     out: Path,
-    read: Mapping[str, int],
+    contents: JsonlContents,
     train: Callable[..., RunRecord],
 ) -> CommandResult:
-    """Call `train(out, world=…, on_step=…, on_preflight=…)` with the pre-flight and progress shown; then
-    print what was made and what was left out."""
-    from escultor.cli.preview import as_data, summary
-    from escultor.cli.progress import LiveProgress
-    from escultor.evaluate.report.parts import count, duration
-
+    """Call `train(out, world=…, on_step=…, on_preflight=…)` with the pre-flight report and progress shown;
+    then print what was made and what was left out."""
     reused = (out / RECORD).is_file()
-    looked: list[Preflight] = []
+    preflight: dict[str, Any] | None = None
     with processes.joined() as world, LiveProgress() as live:
         live.phase(method)
 
-        def look(found: Preflight) -> None:
-            looked.append(found)
-            for line in summary(found):
+        def on_preflight(report: Preflight) -> None:
+            nonlocal preflight
+            preflight = preflight_data(report)
+            for line in preflight_lines(report):
                 live.note(line)
 
-        record = train(out, world=world, on_step=live.training, on_preflight=look)
-    left_out = {reason: n for reason, n in read.items() if reason != "kept" and n}
-    used = {reason: n for reason, n in record.counts.items() if n}
-    word = "reused, it was done already" if reused else "done"
-    shell.say(f"{method}: {word}; {made(out)}", "bold")
+        record = train(out, world=world, on_step=live.training, on_preflight=on_preflight)
+    model = lookup.output_folder(out)
+    shell.print(f"{method}: {'reused, it was done already' if reused else 'done'}; {model}", "bold")
     figures = (f"{record.steps:,} steps", f"{count(record.tokens)} tokens", f"loss {record.loss:.4f}")
-    shell.say("  ".join((*figures, duration(record.seconds))))
-    shell.table(["Rows", "Count"], [(k, f"{n:,}") for k, n in (used | left_out).items()])
-    data = {"out": out, "model": made(out), "reused": reused, "read": dict(read), **asdict(record)}
-    return CommandResult(data | {"preflight": as_data(looked[0]) if looked else None})
+    shell.print("  ".join((*figures, duration(record.seconds))))
+    left_out = {reason: n for reason, n in contents.counts.items() if reason != "kept"}
+    shell.table(["Rows", "Count"], [(reason, n) for reason, n in (record.counts | left_out).items() if n])
+    data = {"out": out, "model": model, "reused": reused, "read": contents.counts, **asdict(record)}
+    return CommandResult(data | {"preflight": preflight})
+
+
+# --- rows to train on -------------------------------------------------------------------------
+
+
+def read_training(shell: Shell, data: Path | None, kind: Any) -> JsonlContents:
+    """The rows of a JSONL file, of the dataset of that name, or (None) the documents of the installed
+    packages' training side. Rows that are held out in the store are left out and counted.
+
+    Raises DataError when nothing is left, InputError where there is neither file nor dataset.
+    """
+    with lookup.existing_store(shell) if store_exists(shell.store_url) else nullcontext() as store:
+        if data is None:
+            contents = _contents(lookup.read_corpus(shell).documents())
+        elif store is None or data.is_file():
+            contents = read_jsonl(lookup.require_file(data), kind)
+        else:
+            contents = _read_dataset(store, str(data), kind)
+        if store is None:
+            return contents
+        counts = Counter(contents.counts)
+        items = load_guard(store).allowed(contents.items, counts)
+    if not items:
+        what = f"{data or 'the installed documentation'} holds nothing that may be learnt"
+        raise DataError(what, dict(counts), "a prompt that is not held out")
+    counts["kept"] = len(items)
+    return replace(contents, items=tuple(items), counts=dict(counts))
+
+
+def _read_dataset(store: Store, name: str, kind: str) -> JsonlContents:
+    version = find_version(store, name)
+    if version.kind != kind:
+        raise DataError(f"the dataset {name} holds no rows of kind {kind}", version.kind, kind)
+    return _contents(row.item for row in read_rows(store, version))
+
+
+def _contents(items: Iterable[Any]) -> JsonlContents:
+    rows = tuple(items)
+    return JsonlContents(rows, {"kept": len(rows)}, {})

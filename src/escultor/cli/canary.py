@@ -1,0 +1,74 @@
+"""`canary`: a trial of a candidate among people."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from typer import Argument, Option
+
+from escultor.cli.lookup import checked_model, existing_store
+from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
+from escultor.cycle.canary_service import CanaryService, trial_stages
+from escultor.cycle.checkpoints import keep_model
+from escultor.errors import InputError
+from escultor.evaluate.gate.canary import figure
+from escultor.store import Store, registry
+from escultor.types import Deployment
+
+
+def canary(
+    shell: Shell,
+    action: Annotated[str, Argument(metavar="start|watch|stop", help="Begin, analyse or end a trial.")],
+    candidate: Annotated[str | None, Argument(help="start: checkpoint id, alias or folder.")] = None,
+    every: Annotated[float | None, Option(help="watch: seconds between analyses, until its end.")] = None,
+) -> CommandResult:
+    """Try a candidate among people: shadow, then a growing share, rolled back when harm is shown."""
+    if action not in ("start", "watch", "stop"):
+        raise InputError("there is no such action", action, "start, watch, stop")
+    if (action == "start") != (candidate is not None):
+        raise InputError(f"canary {action} takes {'a' if action == 'start' else 'no'} candidate", candidate)
+    with existing_store(shell, "there is no champion to try a candidate against") as store:
+        if action == "watch":
+            return _watch(shell, store, every)
+        deployment = _stop(store) if candidate is None else _start(shell, store, candidate)
+        store.log.append(deployment)
+    shell.print(f"{deployment.because}; shares {deployment.shares}", "bold")
+    ids = {"deployment": deployment.id, "because": deployment.because, "shares": deployment.shares}
+    return CommandResult(ids | deployment.aliases)
+
+
+def _start(shell: Shell, store: Store, candidate: str) -> Deployment:
+    history = registry.read_deployments(store.log)
+    checkpoint = keep_model(store, checked_model(shell, candidate))
+    policy = shell.config.canary
+    share = 0.0 if policy.shadow_requests else policy.shares[0]
+    if share == 1.0:
+        raise InputError("a trial must not start with all subjects", policy.shares, "a first share below 1")
+    return registry.trial("canary: begun by a person", checkpoint.id, share, registry.current(history))
+
+
+def _stop(store: Store) -> Deployment:
+    stages = trial_stages(registry.read_deployments(store.log))
+    if not stages:
+        raise InputError("no canary trial is in progress", remedy="there is nothing to stop")
+    champion = stages[-1].aliases[registry.CHAMPION]
+    return registry.deployment_for("canary: stopped by a person", champion, stages[-1])
+
+
+def _watch(shell: Shell, store: Store, every: float | None) -> CommandResult:
+    """Analyse the trial once, or until it has ended."""
+    service = CanaryService(store, shell.config.canary)
+    while True:
+        move = service.analyse()
+        shell.print(f"{move.kind}: {move.reason}", "bold")
+        for name, harm in move.guards.items():
+            shell.print(f"  {figure(name, harm)}")
+        if every is None or move.kind in ("rollback", "complete"):
+            break
+        time.sleep(every)
+    bounds = {
+        name: {"difference": h.difference, "low": h.low, "high": h.high} for name, h in move.guards.items()
+    }
+    data = {"move": move.kind, "share": move.share, "reason": move.reason, "guards": bounds}
+    return CommandResult(data, NOT_PROMOTED if move.kind == "rollback" else 0)

@@ -1,0 +1,97 @@
+"""`promote`, `rollback`, `models`, `merge`: which model answers, and the models of the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from escultor.cli.lookup import ModelArgument, existing_store, find_model, open_or_create_store
+from escultor.cli.output import SHORT, CommandResult, Shell, local_time
+from escultor.cycle import api
+from escultor.errors import InputError
+from escultor.evaluate.report.parts import count
+from escultor.store import registry
+from escultor.train.filenames import ADAPTER
+from escultor.types import Checkpoint, Deployment
+
+
+def promote(
+    shell: Shell,
+    model: ModelArgument,
+    because: Annotated[str, Option(help="The reason, in your words; kept in the log.")],
+) -> CommandResult:
+    """Make a model the champion on your order, without asking the gate."""
+    folder = find_model(shell, model)
+    with open_or_create_store(shell) as store:
+        checkpoint, deployment = api.promote(store, folder, because)
+    headline = f"champion: {checkpoint.name} ({checkpoint.id[:SHORT]})"
+    return _show(shell, headline, deployment, name=checkpoint.name)
+
+
+def rollback(
+    shell: Shell, because: Annotated[str | None, Option(help="The reason, in your words.")] = None
+) -> CommandResult:
+    """Make the previous champion the champion again; the log keeps both."""
+    with existing_store(shell, "there is nothing to roll back") as store:
+        deployment = api.rollback(store, because)
+    return _show(shell, f"champion: {deployment.aliases['champion'][:SHORT]}", deployment)
+
+
+def models(shell: Shell) -> CommandResult:
+    """List the models of the store: aliases, parents, size, and when each was stored."""
+    with existing_store(shell, "there are no models yet") as store:
+        ids = registry.aliases(registry.read_deployments(store.log))
+        listed = [
+            {
+                **asdict(checkpoint),
+                "aliases": [alias for alias, id in ids.items() if id == checkpoint.id],
+                "kept": local_time(tree.stat().st_mtime) if tree.is_dir() else None,
+            }
+            for _, checkpoint in store.log.read(Checkpoint)
+            for tree in [store.blobs.root / "trees" / checkpoint.id]
+        ]
+    rows = [
+        (
+            model["name"],
+            ", ".join(model["aliases"]),
+            model["id"][:SHORT],
+            model["method"],
+            ", ".join(parent[:SHORT] for parent in model["parents"]) or None,
+            count(model["parameters"]) if model["parameters"] else None,
+            model["kept"] or "files missing",
+        )
+        for model in listed
+    ]
+    heads = ["Name", "Alias", "Checkpoint", "Method", "Parents", "Parameters", "Stored"]
+    shell.table(heads, rows, left=(0, 1, 2, 3, 4))
+    return CommandResult({"models": listed, "aliases": ids})
+
+
+def merge(
+    shell: Shell,
+    adapter: Annotated[str, Argument(help="Run folder or adapter folder, of a run with `lora`.")],
+    out: Annotated[Path, Option(help="Folder for the whole model; new or empty.")],
+) -> CommandResult:
+    """Merge an adapter into its base and write the whole model."""
+    from escultor.model.folders import is_adapter, resolve, save
+    from escultor.model.load import load
+
+    inner = Path(adapter) / ADAPTER
+    folder = resolve(str(inner)) if inner.is_dir() else find_model(shell, adapter)
+    if not is_adapter(folder):
+        raise InputError(f"{folder} holds a whole model already", "no adapter", "the folder of an adapter")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} already holds something else", allowed="a new or empty folder")
+    save(load(str(folder)), out)
+    shell.print(f"merged: {out}", "bold")
+    return CommandResult({"adapter": folder, "model": out})
+
+
+def _show(shell: Shell, headline: str, deployment: Deployment, **more: Any) -> CommandResult:
+    """Print a deployment in one line, with its reason; its ids are the data."""
+    shell.print(f"{headline}, because: {deployment.because}", "bold")
+    ids = {"deployment": deployment.id, "because": deployment.because, **deployment.aliases}
+    return CommandResult(ids | more)
