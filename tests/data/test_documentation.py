@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.data.sources.documentation import (
+    DOMAINS,
     HELD_OUT_SHARE,
     MAX_BODY_CHARS,
     TRAFFIC_SHARE,
     documents,
+    domain_of,
     golds,
     is_held_out,
     is_traffic,
     raw_document,
 )
-from escultor.data.sources.domains import DOMAINS, domain_of
 from escultor.data.sources.python_docs import DocEntry
 from escultor.errors import DataError, InputError
 from escultor.skills.trinity import (

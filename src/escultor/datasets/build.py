@@ -17,7 +17,7 @@ from escultor.datasets.curation.pipeline import Curated, CurationProgress, curat
 from escultor.datasets.curation.quality import MIN_RATINGS, QualityModel, fit
 from escultor.datasets.held_out import load_guard, suite_texts
 from escultor.datasets.review import ratings, read_decisions
-from escultor.datasets.rows import CurationRow, parse_row, read_line
+from escultor.datasets.rows import CurationRow, parse_row, read_file
 from escultor.datasets.splits import HELD_OUT, LEFT_OUT
 from escultor.datasets.versions import read_rows, save_version
 from escultor.errors import DataError, InputError
@@ -60,7 +60,12 @@ def build_dataset(
             held_out=curated.held_out,
             counts=version_counts(curated),
             card=lambda hash: curated_card(
-                hash, name=name, curated=curated, settings=settings, model=model, rows=_rows(curated)
+                hash,
+                name=name,
+                curated=curated,
+                settings=settings,
+                model=model,
+                rows=read_file(curated.kind, curated.rows),
             ),
         )
     return version, curated
@@ -117,9 +122,3 @@ def _read_rated(path: Path, kind: RowKind) -> Iterator[tuple[CurationRow, bool]]
                 yield with_labels(parse_row(kind, data, path.name, number)), rating
             except (Fault, Skip) as fault:
                 raise DataError(f"{path}:{number}: {fault}") from fault
-
-
-def _rows(curated: Curated) -> Iterator[CurationRow]:
-    with curated.rows.open("rb") as file:
-        for line in file:
-            yield read_line(curated.kind, line)

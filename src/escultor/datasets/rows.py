@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from escultor.data.jsonl_rows import (
@@ -150,3 +151,10 @@ def read_line(kind: RowKind, line: bytes) -> CurationRow:
         fields["prompt"] = tuple(Message(Role(m["role"]), m["content"]) for m in data["prompt"])
     item, subject, time = TYPE_OF_KIND[kind](**fields), data.get("subject"), data.get("time")
     return CurationRow(item, data["source"], data["labels"], data["figures"], subject=subject, time=time)
+
+
+def read_file(kind: RowKind, path: Path) -> Iterator[CurationRow]:
+    """The rows of a file of such lines, one at a time."""
+    with path.open("rb") as file:
+        for line in file:
+            yield read_line(kind, line)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from escultor.datasets.held_out import hold_out, load_guard
-from escultor.datasets.rows import CurationRow, read_line
+from escultor.datasets.rows import CurationRow, read_file
 from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.store import Store
@@ -39,12 +39,12 @@ def save_version(
     held_out_blob = store.blobs.put_file(held_out) if held_out else ""
     hash = hash_value(["dataset/1", name, kind, rows, held_out_blob, counts])
     if held_out_blob:
-        hold_out(store, name, (row.item for row in _read(store, kind, held_out_blob)))
+        hold_out(store, name, (row.item for row in read_file(kind, store.blobs.file(held_out_blob))))
     if (known := store.log.get(DatasetVersion, hash)) is not None:
         return known
     text = json.dumps(card(hash), ensure_ascii=False, sort_keys=True)
     card_blob = store.blobs.put_bytes(text.encode("utf-8", "replace"))
-    number = sum(1 for _ in _read(store, kind, rows))
+    number = sum(1 for _ in read_file(kind, store.blobs.file(rows)))
     version = DatasetVersion(
         hash, name, kind, number, counts, blob=rows, held_out=held_out_blob, card=card_blob
     )
@@ -71,7 +71,7 @@ def find_version(store: Store, name: str) -> DatasetVersion:
 
 def read_rows(store: Store, version: DatasetVersion) -> Iterator[CurationRow]:
     """The training rows of a version, one at a time."""
-    return _read(store, version.kind, version.blob)
+    return read_file(version.kind, store.blobs.file(version.blob))
 
 
 def allowed_rows(store: Store, version: DatasetVersion, counts: Counter[str]) -> Iterator[CurationRow]:
@@ -89,12 +89,6 @@ def load_card(store: Store, version: DatasetVersion) -> dict[str, Any]:
     if not version.card:
         raise InputError(f"the dataset {version.name} has no card", version.hash, "a curated dataset")
     return json.loads(store.blobs.get_bytes(version.card))
-
-
-def _read(store: Store, kind: Any, blob: str) -> Iterator[CurationRow]:
-    with store.blobs.file(blob).open("rb") as file:
-        for line in file:
-            yield read_line(kind, line)
 
 
 # --- comparison ---------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def curate(
                 chunks = _source_chunks(sources) if view is None else _kept_chunks(view)
                 rows, labels = _run_pass(run, number, chunks, steps, choices)
                 if view is None:
-                    refuse_changed(states, file_states(sources))
+                    refuse_changed(states)
                 view = DatasetView(
                     rows,
                     kept=np.ones(len(rows), dtype=bool),

@@ -47,8 +47,9 @@ def file_states(sources: Sequence[Path]) -> dict[Path, FileState | None]:
     return states
 
 
-def refuse_changed(before: dict[Path, FileState | None], after: dict[Path, FileState | None]) -> None:
+def refuse_changed(before: dict[Path, FileState | None]) -> None:
     """Raise DataError if a source changed: a version could not be made again from half of each state."""
+    after = file_states(list(before))
     for path, state in before.items():
         if after[path] != state:
             got = "it is gone" if after[path] is None else "it was written to, or another is in its place"
