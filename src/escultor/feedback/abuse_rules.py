@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
@@ -88,7 +88,7 @@ def find_rate_anomalies(rates: Iterable[ActivityRate], factor: float, floor: int
     by_span: dict[str, dict[str, list[ActivityRate]]] = {}
     for rate in rates:
         by_span.setdefault(rate.span, {}).setdefault(rate.subject, []).append(rate)
-    entries = list(_share_anomalies(by_span.pop(EVER, {}), factor, floor))
+    entries = _share_anomalies(by_span.pop(EVER, {}), factor, floor)
     for span, by_subject in by_span.items():
         peaks = sorted(max(rate.n for rate in own) for own in by_subject.values())
         for own in by_subject.values():
@@ -101,27 +101,25 @@ def find_rate_anomalies(rates: Iterable[ActivityRate], factor: float, floor: int
                 if len(others) >= MIN_OWN_SPANS:
                     limit = min(limit, max(factor * median(others), usual or 0))
                 if rate.n > limit:
-                    known = (
-                        "more than usual for this person" if usual is None else f"up to {usual:g} is usual"
-                    )
-                    reason = f"{rate.n:,} verdicts in one {span}; {known}"
-                    entries.append(
-                        _entry("rate_anomaly", rate.subject, rate.n, reason, span=span, start=rate.start)
-                    )
+                    norm = "more than usual for this person" if usual is None else f"up to {usual:g} is usual"
+                    reason = f"{rate.n:,} verdicts in one {span}; {norm}"
+                    entry = _entry("rate_anomaly", rate.subject, rate.n, reason, span=span, start=rate.start)
+                    entries.append(entry)
     return sorted(entries, key=lambda entry: entry.id)
 
 
 def _share_anomalies(
     by_subject: dict[str, list[ActivityRate]], factor: float, floor: int
-) -> Iterator[QuarantineEntry]:
+) -> list[QuarantineEntry]:
     """The end users who gave a great share of all events ever."""
     totals = sorted(rate.n for (rate,) in by_subject.values())
-    limit = max(floor, MAX_SHARE_OF_ALL * sum(totals))
+    entries, n_all = [], sum(totals)
     for (rate,) in by_subject.values():
-        usual = _usual(totals, rate.n) if rate.n > limit else None
+        usual = _usual(totals, rate.n) if rate.n > max(floor, MAX_SHARE_OF_ALL * n_all) else None
         if usual is not None and rate.n > factor * usual:
-            reason = f"{rate.n:,} of all {sum(totals):,} verdicts; up to {usual:g} a person is usual"
-            yield _entry("rate_anomaly", rate.subject, rate.n, reason, span=EVER)
+            reason = f"{rate.n:,} of all {n_all:,} verdicts; up to {usual:g} a person is usual"
+            entries.append(_entry("rate_anomaly", rate.subject, rate.n, reason, span=EVER))
+    return entries
 
 
 def _usual(peaks: list[int], own: int) -> float | None:
@@ -218,10 +216,8 @@ def collusion_groups(common: Iterable[tuple[str, str, int]], thumbs: Mapping[str
         if n >= MIN_COMMON and n >= MIN_COMMON_SHARE * min(thumbs[first], thumbs[second]):
             low, high = sorted((root(first), root(second)))
             parent[high] = low
-    people = sum(n >= MIN_COMMON for n in thumbs.values())
-    return (
-        {subject: root(subject) for subject in parent} if len(parent) <= COLLUSION_BY_DESIGN * people else {}
-    )
+    by_design = len(parent) > COLLUSION_BY_DESIGN * sum(n >= MIN_COMMON for n in thumbs.values())
+    return {} if by_design else {subject: root(subject) for subject in parent}
 
 
 def is_on_probation(n: int, first: float, newest: float, min_votes: int) -> bool:

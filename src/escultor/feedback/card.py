@@ -94,7 +94,8 @@ def advise(card: dict[str, Any], settings: FeedbackRules) -> Advice:
         fits_sft, line = _advise_sft(card, examples, pairs, settings)
         lines.append(line)
         stages += ["sft"] if fits_sft else []
-    by_source = ", ".join(f"{_source(rule)} {n:,}" for rule, n in kinds["pair"]["rules"].items())
+    rules = kinds["pair"]["rules"].items()
+    by_source = ", ".join(f"{SOURCE_NAMES[rule.split('/')[0]]} {n:,}" for rule, n in rules)
     counted = f"{_n(pairs, 'pair')} ({by_source})" if pairs else "no pairs"
     if pairs >= settings.min_pairs:
         stages.append("dpo")
@@ -104,10 +105,6 @@ def advise(card: dict[str, Any], settings: FeedbackRules) -> Advice:
     fits_kto, line = _advise_kto(kinds["unpaired"], settings, "dpo" in stages)
     stages += ["kto"] if fits_kto else []
     return Advice(tuple(stages), (*lines, line, *_held_back(card["counts"])))
-
-
-def _source(rule: str) -> str:
-    return SOURCE_NAMES[rule.split("/")[0]]
 
 
 def _held_back(counts: dict[str, int]) -> Iterator[str]:

@@ -62,6 +62,10 @@ class SubjectJudgement(NamedTuple):
     is_explicit: bool
     events: tuple[FeedbackEvent, ...]
 
+    @property
+    def recency(self) -> tuple[float, str]:
+        return self.events[0].time, self.events[0].id
+
 
 class TextVerdict(NamedTuple):
     """What several people made of a text, and the judgements that agree with it."""
@@ -108,7 +112,7 @@ class PromptGroup:
                 if (subject, id) in self.used:
                     continue
                 _, held = texts.setdefault(answer.text_hash, (answer, {}))
-                if subject not in held or _recency(judgement) > _recency(held[subject]):
+                if subject not in held or judgement.recency > held[subject].recency:
                     held[subject] = judgement
         return [texts[text_hash] for text_hash in sorted(texts)]
 
@@ -157,7 +161,3 @@ def combined_log_odds(readings: Iterable[tuple[str, bool, float]], groups: Mappi
 def flip_rate(total: float) -> float:
     """The probability that what these log-odds favour is wrong, `MIN_FLIP_RATE` at least."""
     return max(MIN_FLIP_RATE, logistic(-abs(total)))
-
-
-def _recency(judgement: SubjectJudgement) -> tuple[float, str]:
-    return judgement.events[0].time, judgement.events[0].id

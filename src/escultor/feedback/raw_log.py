@@ -1,4 +1,4 @@
-"""Reads the log as JSON bodies, without building records: it may hold millions of them.
+"""Reads the log into the tables of the index, as JSON bodies without building records: there may be millions.
 
 What is read of a range of the log depends on that range alone, so several processes can read at once.
 """
@@ -181,11 +181,8 @@ def text_hash(text: str) -> str:
 
 
 class Fold:
-    """One read of new log entries into the tables, within one transaction.
-
-    On the first read (`first`) every prompt is drafted anyway: a list of the targets that changed, a million
-    rows long, would cost a tenth of the time.
-    """
+    """One read of new log entries into the tables, within one transaction. The first read notes no changed
+    targets: every prompt is drafted anyway, and a million notes would cost a tenth of the time."""
 
     def __init__(self, file: sqlite3.Connection, first: bool):
         self.file, self.first = file, first
