@@ -19,7 +19,7 @@ from escultor.cycle.api import evaluate_model
 from escultor.data.importers import formats
 from escultor.data.jsonl import read_jsonl
 from escultor.datasets.build import build_dataset
-from escultor.datasets.curation.steps import STEPS, RowStep
+from escultor.datasets.curation.steps import STEPS, RowStep, _each
 from escultor.datasets.rows import Dropped, target_text
 from escultor.datasets.versions import read_rows
 from escultor.model.folders import save
@@ -109,7 +109,7 @@ def test_a_new_curation_step_drops_rows_and_its_reason_is_counted(tmp_path, monk
     def shouting(row, settings, context):
         return Dropped("capitals alone") if target_text(row.item).isupper() else row
 
-    monkeypatch.setitem(STEPS, "shouting", RowStep(shouting))
+    monkeypatch.setitem(STEPS, "shouting", RowStep(_each(shouting)))
     monkeypatch.setattr(curation_config, "OPTIONAL", (*curation_config.OPTIONAL, "shouting"))
     source = tmp_path / "rows.jsonl"
     rows = [{"prompt": f"Colour {i}?", "completion": "RED" if i % 2 else "a light red"} for i in range(6)]
