@@ -189,6 +189,32 @@ def test_a_start_without_a_champion_that_loads_fails():
     asyncio.run(whole())
 
 
+def test_engines_that_a_cancelled_switch_loaded_are_closed():
+    @started(deployment("v1"))
+    async def _(side):
+        reached, may, load = asyncio.Event(), asyncio.Event(), side.deployments._load
+
+        async def slowly(version):
+            if version == "v3":
+                reached.set()
+                await may.wait()
+            return await load(version)
+
+        side.deployments._load = slowly
+        side.holds = deployment("v2", "v3", id="dep-2")
+        following = asyncio.create_task(side.deployments.follow())
+        await reached.wait()
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        assert side.pick().handle.version == "v1"
+        may.set()
+        await asyncio.gather(*side.deployments._retiring)
+        assert side.loaded["v2"].closed
+        assert side.loaded["v3"].closed
+        assert not side.loaded["v1"].closed
+
+
 def test_a_log_that_cannot_be_read_changes_nothing():
     @started(deployment("v1", id="d1"))
     async def _(side):

@@ -27,7 +27,7 @@ STEP = (  # in the order in which a step of `sft` goes through them
 
 
 def test_a_step_is_read_in_under_200_lines_and_the_documentation_names_them():
-    (named,) = re.findall(r"\*\*One step\*\*.*?\n\n", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    (named,) = re.findall(r"### Where a step is taken\n.*?\n#", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     at = [named.index(f"`{part.__qualname__}`") for part in STEP]
     assert at == sorted(at)
     for part in STEP:

@@ -228,8 +228,13 @@ class Deployments:
             try:
                 # A dead engine is loaded anew for another deployment; otherwise `_restart_dead` does it.
                 if handle is None or (handle.engine.problem is not None and not is_reload):
-                    handle = EngineHandle(await self._load(version))
+                    handle = EngineHandle(await self._load_engine(version))
                 engines[version] = handle
+            except asyncio.CancelledError:
+                for new in engines.values():
+                    if new is not old.get(new.version):
+                        self._retire(new)
+                raise
             except Exception as error:
                 if version == champion:
                     raise
@@ -242,6 +247,15 @@ class Deployments:
             if engines.get(version) is not handle:
                 self._retire(handle)
 
+    async def _load_engine(self, version: str) -> Engine:
+        """Load a version. If this is cancelled meanwhile, the engine is closed as soon as it is loaded."""
+        loading = asyncio.ensure_future(self._load(version))
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            self._retire(loading)
+            raise
+
     async def _restart_dead(self) -> None:
         """Restart engines that died, with nothing of them left in memory. Never raises."""
         # All are evicted first: one may hold what another is made of.
@@ -250,7 +264,7 @@ class Deployments:
         for version, handle in list(self.active.engines.items()):
             if isinstance(handle.engine, DeadEngineStub) and self.restarts.is_due(handle.engine):
                 try:
-                    engine = await self._load(version)
+                    engine = await self._load_engine(version)
                 except Exception as error:
                     self.restarts.record_failure(handle.engine, error)
                 else:
@@ -276,14 +290,18 @@ class Deployments:
         self._retry_pause_s = min(2 * self._retry_pause_s, MAX_RETRY_PAUSE_S) if tried else 1.0
         self._retry_at = self._clock() + self._retry_pause_s
 
-    def _retire(self, handle: EngineHandle) -> None:
+    def _retire(self, handle: EngineHandle | asyncio.Future[Engine]) -> None:
         task = asyncio.create_task(_close(handle))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
 
-async def _close(handle: EngineHandle, wait_s: float | None = None) -> None:
+async def _close(handle: EngineHandle | asyncio.Future[Engine], wait_s: float | None = None) -> None:
+    """Close an engine once no request uses it (after `wait_s` at the latest), or once it is loaded."""
+    version = "being loaded"
     try:
+        handle = handle if isinstance(handle, EngineHandle) else EngineHandle(await handle)
+        version = handle.version
         await handle.close(wait_s)
     except Exception as error:
-        logger.warning("the engine of version %s could not be closed: %s", handle.version, error)
+        logger.warning("the engine of version %s could not be closed: %s", version, error)
