@@ -21,7 +21,7 @@ from escultor.store import open_store
 from escultor.types import Message, Role, Sampling
 
 pytest.importorskip("peft")
-PEFT_WARNS = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks
 SAID = "The cat runs"
 
 
@@ -110,7 +110,6 @@ def models(tmp_path_factory):
     return folders, said
 
 
-@PEFT_WARNS
 def test_champions_that_are_adapters_follow_one_another_over_one_base(tmp_path, models, monkeypatch):
     (base, *adapters), said = models
     loaded, open_model = [], engine_loading._open

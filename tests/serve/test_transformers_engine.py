@@ -18,7 +18,7 @@ from escultor.serve.protocol import Delta, End, GenerationRequest, ScoredPrompt
 from escultor.types import Message, Role, Sampling
 
 LOADED = llama()
-PEFT_WARNS = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks
 SETTINGS = Serve(batch_size=4, queue=64)
 
 
@@ -233,7 +233,6 @@ def base(tmp_path_factory):
     return folder
 
 
-@PEFT_WARNS
 def test_adapters_come_and_go_while_answers_are_given_and_none_is_mixed_up(base, tmp_path):
     folders = [adapter(base, tmp_path / f"a{n}", n) for n in range(2)]
     greedy = [replace(ask(n, 16), sampling=Sampling(max_new_tokens=16)) for n in range(6)]
@@ -259,7 +258,6 @@ def test_adapters_come_and_go_while_answers_are_given_and_none_is_mixed_up(base,
     assert len({mixed[0], mixed[1], mixed[2]}) > 1
 
 
-@PEFT_WARNS
 def test_an_adapter_in_use_is_unloaded_without_a_warning_and_the_others_stay(base, tmp_path):
     from escultor.model.hot_adapters import HotAdapters
 
@@ -283,7 +281,6 @@ def test_an_adapter_in_use_is_unloaded_without_a_warning_and_the_others_stay(bas
     assert generate(loaded, prompt, sampling)[0].text == plain[0].text
 
 
-@PEFT_WARNS
 def test_an_adapter_of_another_base_is_refused(base, tmp_path):
     other = tmp_path / "other"
     save(llama(seed=5), other)
