@@ -12,7 +12,7 @@ from typer import Argument, Option
 from escultor.cli.lookup import ModelArgument, find_model, load_model
 from escultor.cli.output import CommandResult, Shell
 from escultor.errors import DataError, InputError
-from escultor.model.loaded import NO_LIMIT, Loaded, context_length
+from escultor.model.loaded import Loaded, max_context_tokens
 from escultor.skills.trinity import parse_trinity, prompt_for, write_trinity
 from escultor.types import Message, Messages, Role, Sampling
 
@@ -101,7 +101,7 @@ def _require_terminal(shell: Shell) -> None:
 def _converse(shell: Shell, loaded: Loaded, sampling: Sampling, raw: bool, trinity: bool) -> CommandResult:
     """Answer lines until the end of the input or an empty line. Chat messages build on those before, as far
     as they fit the context; a raw line or a document for a Trinity is answered by itself."""
-    context = context_length(loaded.model) or NO_LIMIT
+    context = max_context_tokens(loaded.model)
     messages: Messages = ()
     turns = 0
     shell.print(INTRODUCTION, "dim")

@@ -30,7 +30,7 @@ from escultor.ids import hash_value
 from escultor.model.folders import resolve
 from escultor.model.generate import generate
 from escultor.model.load import load
-from escultor.model.loaded import NO_LIMIT, Loaded, context_length
+from escultor.model.loaded import Loaded, max_context_tokens
 from escultor.rng import derive_seed, unit
 from escultor.store.blobs import tree_hash
 from escultor.types import Messages, Pair, Sampling, UnpairedExample
@@ -147,7 +147,7 @@ def _draw(
     cycle: CycleRun, loaded: Loaded, prompts: Sequence[ResampledPrompt], samples: int, counts: Counter[str]
 ) -> list[tuple[ResampledPrompt, list[str]]]:
     """Each prompt with its different new answers, in the order drawn."""
-    context = context_length(loaded.model) or NO_LIMIT
+    context = max_context_tokens(loaded.model)
     tokenized = [(each, loaded.chat.prompt(each.prompt)) for each in prompts]
     fitting = [(each, tokens) for each, tokens in tokenized if len(tokens) < context]
     counts["left out: prompt longer than the model's context"] += len(tokenized) - len(fitting)

@@ -16,7 +16,7 @@ from escultor.evaluate.cache import EvaluationCache, groups_of
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
-from escultor.model.loaded import NO_LIMIT, Loaded, context_length
+from escultor.model.loaded import Loaded, max_context_tokens
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import Likelihood, ModelOutput, Need, get_metric, parse_schema
 from escultor.store import Blobs
@@ -116,7 +116,7 @@ def tokenized_prompts(loaded: Loaded, suite: EvaluationSuite) -> list[list[int]]
     """The prompt of each item as tokens; without a chat template these are those of its contents. Raises
     DataError when one does not fit the model's context."""
     prompts = [loaded.chat.prompt(item.prompt) for item in suite.items]
-    context = context_length(loaded.model) or NO_LIMIT
+    context = max_context_tokens(loaded.model)
     _refuse_long([i for i, p in zip(suite.items, prompts, strict=True) if not 0 < len(p) < context], context)
     return prompts
 
@@ -170,7 +170,7 @@ def _likelihood_rows(
             rows[part] = [
                 [_choice_row(loaded, getattr(i, prompt), each) for each in i.choices] for i in items
             ]
-    context = context_length(loaded.model) or NO_LIMIT
+    context = max_context_tokens(loaded.model)
     for part, part_rows in rows.items():
         if part != "document":
             pairs = zip(items, part_rows, strict=True)
@@ -198,7 +198,7 @@ def _document_windows(loaded: Loaded, item: SuiteItem) -> list[tuple[NllRow, int
     """A document in windows of the model's context; its bytes are counted with the first."""
     text = item.document or ""
     document = Document(item.id, text, Origin((item.id,), "suite"))
-    rows = document_rows([document], loaded.chat, context_length(loaded.model) or NO_LIMIT, Counter())
+    rows = document_rows([document], loaded.chat, max_context_tokens(loaded.model), Counter())
     return [(row, 0 if number else len(text.encode())) for number, row in enumerate(rows)]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from escultor.errors import TooLong
 from escultor.model.forward import unwrapped
-from escultor.model.loaded import NO_LIMIT, context_length
+from escultor.model.loaded import max_context_tokens
 from escultor.model.rows_cache import ROUND, RowsCache, layers_to_cache
 from escultor.model.sampling import Draw, draw
 from escultor.rng import stream
@@ -88,7 +88,7 @@ TokenBudget = Callable[[], int]  # how many prompt tokens the next forward pass 
 def answer_budget(model: Any, prompt: Sequence[int], wanted: int, name: str = "the prompt") -> int:
     """How many of `wanted` tokens an answer may have within the model's context. Raises TooLong for a prompt
     that leaves no room for a token."""
-    context = context_length(model) or NO_LIMIT
+    context = max_context_tokens(model)
     if not 0 < len(prompt) < context:
         what = f"{name} does not fit the model's context"
         raise TooLong(what, f"{len(prompt)} tokens", f"1 to {context - 1} tokens", "shorten the prompt")

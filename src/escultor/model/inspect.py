@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import DataError, InputError, ModelError
-from escultor.model.loaded import NO_LIMIT, Loaded, context_length
+from escultor.model.loaded import Loaded, max_context_tokens
 from escultor.text.streaming import TokenBytes
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _ids(loaded: Loaded, text: str) -> list[int]:
     ids = loaded.chat.documents([text])[0][:-1] if text else []
     if not ids:
         raise DataError("there is no text to look at", repr(text), "at least one token", "give some text")
-    context = context_length(loaded.model) or NO_LIMIT
+    context = max_context_tokens(loaded.model)
     if len(ids) > (limit := min(context, LONGEST)):
         why = "the model's context" if context <= LONGEST else "what can be shown at once"
         what = f"the text is longer than {why}"

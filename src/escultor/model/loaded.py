@@ -55,6 +55,11 @@ def context_length(model: Any) -> int | None:
     return int(length) if length and length > 0 else None
 
 
+def max_context_tokens(model: Any) -> int:
+    """`context_length`, or NO_LIMIT where the configuration of the model names none."""
+    return context_length(model) or NO_LIMIT
+
+
 def model_hash(model: Any, precision: str = "") -> str:
     """The content id of a model in memory: its configuration, every tensor, and the precision of its products
     where that matters."""

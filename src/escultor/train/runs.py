@@ -17,7 +17,7 @@ from escultor.model.adapters import adapter_without_base, merge_adapter, save_ad
 from escultor.model.folders import save
 from escultor.model.forward import unwrapped
 from escultor.model.load import init_llama
-from escultor.model.loaded import NO_LIMIT, Loaded, context_length, count_parameters, folder_of, forget_folder
+from escultor.model.loaded import Loaded, count_parameters, folder_of, forget_folder, max_context_tokens
 from escultor.rng import derive_seed
 from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
 from escultor.train.device_setup import models_on_device, prepared_layers, with_activation_offload
@@ -123,7 +123,7 @@ def _rows(task: TrainingTask) -> tuple[Sequence[Any], Counter[str]]:
     """The items as rows of at most `max_length` tokens, or of the model's context where that is shorter."""
     counts: Counter[str] = Counter()
     max_length = task.settings.max_length
-    limit = min(max_length, context_length(task.start.model) or NO_LIMIT)
+    limit = min(max_length, max_context_tokens(task.start.model))
     rows = METHODS[task.method].rows(task.items, task.start.chat, limit, counts, task.settings)
     if not rows:
         what = "max_length" if limit == max_length else "the model's context: take another model"

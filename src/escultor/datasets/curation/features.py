@@ -90,10 +90,10 @@ def perplexity(rows: list[CurationRow], settings: Curation, context: Any) -> lis
     longer than the context get no figure, which the score treats as the mean."""
     from escultor.batching.rows import document_rows, example_rows
     from escultor.batching.teacher import nll_by_row
-    from escultor.model.loaded import NO_LIMIT, context_length
+    from escultor.model.loaded import max_context_tokens
 
     loaded = _model(settings.perplexity.model)
-    max_tokens = context_length(loaded.model) or NO_LIMIT
+    max_tokens = max_context_tokens(loaded.model)
     nats: defaultdict[str, float] = defaultdict(float)  # by the number of the row
     for start in range(0, len(rows), settings.perplexity.batch_size):
         batch = rows[start : start + settings.perplexity.batch_size]

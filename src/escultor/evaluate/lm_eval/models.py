@@ -17,7 +17,7 @@ from escultor.evaluate.served_model import ServedModel
 from escultor.ids import hash_value
 from escultor.model.forward import logits_at_labels
 from escultor.model.generate import generate
-from escultor.model.loaded import NO_LIMIT, Loaded, context_length, count_parameters
+from escultor.model.loaded import Loaded, count_parameters, max_context_tokens
 from escultor.types import Sampling
 
 MAX_GEN_TOKENS = 256  # the harness's own default for its models
@@ -138,7 +138,7 @@ class LocalBackend:
 
     @property
     def context(self) -> int:
-        return context_length(self.loaded.model) or NO_LIMIT
+        return max_context_tokens(self.loaded.model)
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool, bool]]:
         rows = [self._row(*pair) for pair in pairs]
