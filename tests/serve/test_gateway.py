@@ -1,6 +1,7 @@
 """Answers are in the log before delivery, with metadata and cost; access, rates, retention, switches."""
 
 import asyncio
+import socket
 from dataclasses import replace
 
 import httpx2
@@ -181,6 +182,19 @@ def test_malicious_bodies_are_refused(side, body, status, said):
     answer = httpx2.post(side.url + CHAT, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert said in answer.json()["error"]["message"]
+
+
+def test_a_client_that_sends_on_after_a_refusal_still_reads_it(side):
+    host, port = side.url.removeprefix("http://").split(":")
+    header = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(f"{header}Content-Length: 9000000\r\n\r\n".encode())
+        answer = client.recv(1, socket.MSG_PEEK)  # the refusal is here before the body is sent
+        for _ in range(9):
+            client.sendall(b"x" * 1_000_000)
+        while piece := client.recv(65536):
+            answer += piece
+    assert b"413" in answer and b"larger than 8 MB" in answer
 
 
 def test_brackets_within_strings_do_not_count_as_depth(side):

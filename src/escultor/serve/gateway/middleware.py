@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 JSON = b"application/json"
+LINGER_S = 5.0  # how long the rest of a refused body is read and discarded
 PARSED_BODY = "escultor.json"  # key of a request's scope
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -79,7 +80,27 @@ class RequestGuard:
                 logger.error("request %s: %s", id.decode(), error, exc_info=api_error.code == "internal")
             if has_begun:
                 raise
-            await error_response(api_error)(scope, receive, send_with_headers)
+            if api_error.headers.get("Connection") == "close":
+                await self._answer_then_drain(api_error, scope, receive, send_with_headers)
+            else:
+                await error_response(api_error)(scope, receive, send_with_headers)
+
+    async def _answer_then_drain(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an error whose connection closes, and discard what is left of the body for `LINGER_S` first.
+
+        A socket that is closed with unread bytes in its buffer resets the connection, and the reset overtakes
+        the response: the client would see a broken connection in place of the reason.
+        """
+
+        async def send_unfinished(message: Message) -> None:
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+        await error_response(error)(scope, receive, send_unfinished)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
 
     async def _checked(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """A `receive` that enforces the limits; a JSON body is read whole and parsed here."""
