@@ -6,13 +6,16 @@ import hashlib
 import json
 import secrets
 import time
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 HASH_LENGTH = 32  # hex digits kept of SHA-256: 128 bits, collision-free in practice
+# Metadata of a field that a content id leaves out while it has its default: with it a record gains a field
+# without new ids for the records that do not use it.
+OMIT_DEFAULT = {"omit_default": True}
 
 
 def hash_bytes(data: bytes) -> str:
@@ -25,7 +28,7 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {
             "_": type(value).__name__,
-            **{f.name: plain(getattr(value, f.name)) for f in fields(value)},
+            **{f.name: plain(getattr(value, f.name)) for f in fields(value) if not _is_omitted(f, value)},
         }
     if isinstance(value, Enum):
         return value.value
@@ -38,6 +41,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
+
+
+def _is_omitted(field: Field[Any], value: Any) -> bool:
+    return "omit_default" in field.metadata and getattr(value, field.name) == field.default
 
 
 def hash_value(value: Any) -> str:

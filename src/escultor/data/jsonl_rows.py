@@ -21,6 +21,7 @@ from escultor.types import (
     Pair,
     Role,
     RowKind,
+    ToolCall,
     UnpairedExample,
 )
 
@@ -40,6 +41,8 @@ TYPE_OF_KIND: dict[RowKind, type[TrainingItem]] = {
     "unpaired": UnpairedExample,
 }
 FIELD_OF_KEY = {"completion": "response", "label": "desirable"}  # keys that items name otherwise
+MESSAGE_TEXTS = frozenset(("content", "reasoning_content", "tool_call_id", "name"))
+MESSAGE_KEYS = MESSAGE_TEXTS | {"role", "tool_calls", "weight"}
 MAX_WEIGHT = 1e30  # and its inverse is the least: both are finite and not 0 as float32
 
 
@@ -199,21 +202,69 @@ def _answer(row: JsonObject, key: str, prompt: Messages) -> str:
     return messages[-1].content
 
 
-def _messages(value: Any, key: str) -> Messages:
+def _messages(value: Any, key: str, learnt: bool = False) -> Messages:
+    """Messages; an assistant's one without a `weight` of its own is `learnt` as given here."""
     if isinstance(value, str):
         return (Message(Role.USER, value),)
     if not isinstance(value, list):
         raise Fault(f"`{key}` is of the wrong type", short(value), "text or a list of messages")
-    return tuple(_message(each, f"{key}[{i}]") for i, each in enumerate(value))
+    return tuple(_message(each, f"{key}[{i}]", learnt) for i, each in enumerate(value))
 
 
-def _message(value: Any, key: str) -> Message:
-    if not isinstance(value, dict) or value.keys() != {"role", "content"}:
-        allowed = '{"role": ..., "content": TEXT} and no other key'
+def _message(value: Any, key: str, learnt: bool) -> Message:
+    if not isinstance(value, dict) or not {"role"} <= value.keys() <= MESSAGE_KEYS:
+        allowed = f'{{"role": ..., "content": TEXT}} and, where they apply, {sorted(MESSAGE_KEYS)}'
         raise Fault(f"`{key}` is not a message", short(value), allowed)
     if value["role"] not in list(Role):
         raise Fault(f"`{key}` has an unknown role", short(value["role"]), [str(role) for role in Role])
-    return Message(Role(value["role"]), _text(value, "content", f"{key}.content"))
+    role, given = Role(value["role"]), {name: v for name, v in value.items() if v is not None}
+    calls = tuple(_tool_call(each, f"{key}.tool_calls[{i}]") for i, each in enumerate(_list(given, key)))
+    texts = {name: _text(given, name, f"{key}.{name}") for name in MESSAGE_TEXTS & given.keys()}
+    if "content" not in given and not calls:
+        raise Fault(f"`{key}.content` is missing", short(value), "text, or tool_calls")
+    return Message(
+        role,
+        texts.get("content", ""),
+        reasoning=texts.get("reasoning_content", ""),
+        tool_calls=calls,
+        tool_call_id=texts.get("tool_call_id", ""),
+        name=texts.get("name", ""),
+        learnt=role is Role.ASSISTANT and _number(given, "weight", float(learnt)) > 0,
+    )
+
+
+def _list(message: JsonObject, key: str) -> list[Any]:
+    calls = message.get("tool_calls", [])
+    if not isinstance(calls, list):
+        raise Fault(f"`{key}.tool_calls` is of the wrong type", short(calls), "a list of calls")
+    return calls
+
+
+def _tool_call(value: Any, key: str) -> ToolCall:
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(function, dict):
+        allowed = '{"id": TEXT, "type": "function", "function": {"name": TEXT, "arguments": TEXT}}'
+        raise Fault(f"`{key}` is not a call of a tool", short(value), allowed)
+    arguments = function.get("arguments", "{}")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(str(value.get("id") or ""), _text(function, "name", f"{key}.function.name"), text)
+
+
+def message_row(message: Message) -> JsonObject:
+    """The JSON object of a message, in OpenAI's form, from which `build` restores it."""
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    extra = {
+        "reasoning_content": message.reasoning,
+        "tool_calls": calls,
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+        "weight": int(message.learnt),
+    }
+    row = {"role": str(message.role), "content": message.content}
+    return row | {name: value for name, value in extra.items() if value}
 
 
 def _field(row: JsonObject, key: str) -> Any:
@@ -293,7 +344,7 @@ def row_of(item: TrainingItem) -> JsonObject:
     origin = {"parents": list(item.origin.parents), "rule": item.origin.rule, "consent": item.origin.consent}
     if isinstance(item, Document):
         return {"text": item.text, "id": item.id, "origin": origin}
-    prompt = [{"role": message.role, "content": message.content} for message in item.prompt]
+    prompt = [message_row(message) for message in item.prompt]
     if isinstance(item, Pair):
         answers = {"chosen": item.chosen, "rejected": item.rejected, "flip_rate": item.flip_rate}
     elif isinstance(item, Example):

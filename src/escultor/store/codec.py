@@ -11,8 +11,17 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from escultor.errors import DataError, StoreError
 from escultor.store.kinds import RecordKind, kind_of_instance
+from escultor.types import Message
 
 VARIANT = "_"  # the key of a body that names the type
+_SPARSE = (Message,)  # the types with fields that are left out of a body while they are empty
+
+
+@cache
+def _prepare_sparse_types() -> None:
+    """Let `to_json` apply the `exclude_if` of these types' fields: it asks a class for its serializer."""
+    for each in _SPARSE:
+        setattr(each, "__pydantic_serializer__", TypeAdapter(each).serializer)  # noqa: B010
 
 
 def encode(record: object) -> str:
@@ -22,6 +31,7 @@ def encode(record: object) -> str:
     a tuple or object inside a Step's result, text that is not Unicode): an entry that cannot be read must
     not enter a log that is never edited.
     """
+    _prepare_sparse_types()
     kind, name = kind_of_instance(record), type(record).__name__
     try:
         fields = to_json(record, inf_nan_mode="constants").decode()

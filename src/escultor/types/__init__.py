@@ -45,6 +45,7 @@ from escultor.types.interactions import (
     Relation,
     Role,
     Sampling,
+    ToolCall,
     Usage,
 )
 from escultor.types.operations import (
@@ -126,6 +127,7 @@ __all__ = [
     "Step",
     "Suite",
     "SuiteItem",
+    "ToolCall",
     "UnpairedExample",
     "Usage",
     "Verdict",

@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import operator
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from escultor.ids import OMIT_DEFAULT
 
 
 class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+    DEVELOPER = "developer"
+
+
+LEFT_OUT = Field(exclude_if=operator.not_)  # of the JSON of a record, while the value is empty
+
+
+def optional(default: Any) -> Any:
+    """A field that the content id of a record leaves out while it has its default, which is empty."""
+    return field(default=default, metadata=OMIT_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool by the assistant; `arguments` is the JSON text that the model wrote."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One message of a conversation. `reasoning` and `tool_calls` are the assistant's, `tool_call_id` and
+    `name` those of a tool's result. `learnt` marks an assistant's message within a prompt whose tokens are
+    labelled too, as the turns of a conversation given whole are (SFT)."""
+
     role: Role
     content: str
+    reasoning: Annotated[str, LEFT_OUT] = optional("")
+    tool_calls: Annotated[tuple[ToolCall, ...], LEFT_OUT] = optional(())
+    tool_call_id: Annotated[str, LEFT_OUT] = optional("")
+    name: Annotated[str, LEFT_OUT] = optional("")
+    learnt: Annotated[bool, LEFT_OUT] = optional(False)
 
 
 Messages = tuple[Message, ...]
