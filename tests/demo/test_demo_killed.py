@@ -15,6 +15,7 @@ from escultor.datasets.versions import read_rows
 from escultor.store import open_store
 from escultor.types import DatasetVersion
 
+pytestmark = pytest.mark.timeout(1200)  # a demonstration takes a minute of a quiet machine
 PROGRAM = Path(__file__).with_name("tiny_demo.py")
 SOURCE = Path(escultor.__file__).parents[1]
 TIMED = {"latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"}

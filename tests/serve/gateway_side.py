@@ -96,8 +96,8 @@ class Running:
         return [pending for _, pending in self.log.read(PendingInteraction)]
 
     def until(self, what) -> None:
-        """Wait until something holds; half a minute at most."""
-        end = time.monotonic() + 30
+        """Wait until something holds; two minutes at most, on however busy a machine."""
+        end = time.monotonic() + 120
         while not what():
             assert time.monotonic() < end, "the condition was never met"
             time.sleep(0.01)

@@ -87,7 +87,7 @@ def found(store: Path, told: Acknowledged) -> Found:
 
 
 async def _load_and_kill(served: Started, told: Acknowledged, numbers: count[int], alive_s: float) -> None:
-    async with httpx2.AsyncClient(base_url=served.url, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=served.url, timeout=120) as client:
         work = [_chat(client, told, numbers) for _ in range(CHATTERS)]
         work += [_judge(client, told, numbers) for _ in range(JUDGES)]
         tasks = [asyncio.ensure_future(each) for each in work]
@@ -140,7 +140,7 @@ async def _judge(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[
 
 async def _repeat(served: Started, told: Acknowledged) -> None:
     """Events whose fate is unknown, once more; each may be in the store already."""
-    async with httpx2.AsyncClient(base_url=served.url, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=served.url, timeout=120) as client:
         while told.unknown:
             await _send(client, told, told.unknown.pop())
 

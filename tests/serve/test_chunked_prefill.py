@@ -23,7 +23,7 @@ def seen_passes(monkeypatch, may=None):
 
     def counted(own, ids, *more):
         if may is not None:
-            assert may.acquire(timeout=30)
+            assert may.acquire(timeout=120)
         shapes.append(tuple(ids.shape))
         return forward(own, ids, *more)
 

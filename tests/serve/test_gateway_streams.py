@@ -31,7 +31,7 @@ def events(answer):
 
 
 def test_the_opening_is_there_before_the_first_piece_and_the_row_before_the_last(tmp_path):
-    with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
+    with serving(tmp_path) as side, httpx2.Client(timeout=120) as client:
         held(side)
         side.release(2)
         with client.stream("POST", side.url + PATH, json=BODY) as answer:
@@ -51,7 +51,7 @@ def test_the_opening_is_there_before_the_first_piece_and_the_row_before_the_last
 
 
 def test_a_client_that_disconnects_halfway_leaves_a_row_and_stops_the_engine(tmp_path):
-    with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
+    with serving(tmp_path) as side, httpx2.Client(timeout=120) as client:
         engine = held(side)
         side.release(3)
         with client.stream("POST", side.url + PATH, json=BODY) as answer:
@@ -133,7 +133,7 @@ def test_an_answer_that_takes_too_long_is_ended(tmp_path):
 
 
 def test_answers_in_flight_finish_when_the_server_stops(tmp_path):
-    with serving(tmp_path) as side, httpx2.Client(timeout=10) as client:
+    with serving(tmp_path) as side, httpx2.Client(timeout=120) as client:
         held(side)
         side.release(1)
         with client.stream("POST", side.url + PATH, json=BODY) as answer:

@@ -34,7 +34,7 @@ def served(folder, *words):
 
 
 def asked(url):
-    answer = httpx2.post(f"{url}/v1/chat/completions", json=BODY, timeout=30)
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=BODY, timeout=120)
     assert answer.status_code == 200, answer.text
     return answer.json()["id"]
 
@@ -103,7 +103,7 @@ def test_the_champion_of_the_store_is_served_and_the_next_one_without_a_restart(
         gateway = Gateway(store, Serve(follow_s=0.05), load, default, fixed=fixed)
         with running(gateway) as side:
             body = BODY | {"model": "escultor", "max_tokens": 3}
-            ask = lambda: httpx2.post(f"{side.url}/v1/chat/completions", json=body, timeout=30)  # noqa: E731
+            ask = lambda: httpx2.post(f"{side.url}/v1/chat/completions", json=body, timeout=120)  # noqa: E731
             assert ask().headers["x-escultor-version"] == first.id
             second, _ = api.promote(store, two, "better")
             side.until(lambda: gateway.deployments.active.champion.version == second.id)

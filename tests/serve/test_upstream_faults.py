@@ -131,7 +131,8 @@ def test_no_free_connection_is_overload():
     async def run(mock):
         upstream = engine(mock, max_connections=1, connect_timeout_s=0.1, idle_timeout_s=5.0)
         held = asyncio.ensure_future(events(upstream, CHAT))
-        await asyncio.sleep(0.05)
+        while not mock.asked:
+            await asyncio.sleep(0.01)
         _, fault = await until_fault(upstream)
         held.cancel()
         await asyncio.gather(held, return_exceptions=True)
@@ -244,12 +245,12 @@ def test_a_caller_that_hangs_up_closes_the_upstreams_connection(ask):
     async def run(mock):
         upstream = engine(mock, idle_timeout_s=10.0)
         task = asyncio.ensure_future(events(upstream, ask))
-        await asyncio.sleep(0.1)
-        assert mock.asked
+        while not mock.asked:
+            await asyncio.sleep(0.01)
         assert not mock.hung_up.is_set()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert await asyncio.to_thread(mock.hung_up.wait, 5)
+        assert await asyncio.to_thread(mock.hung_up.wait, 60)
         await upstream.close()
 
     with MockUpstream(streams(choice("The "), hang=True) if ask.streamed else hangs) as mock:
@@ -263,7 +264,7 @@ def test_an_iterator_that_is_closed_halfway_closes_the_upstreams_connection():
         async for _ in stream:
             break
         await stream.aclose()
-        assert await asyncio.to_thread(mock.hung_up.wait, 5)
+        assert await asyncio.to_thread(mock.hung_up.wait, 60)
         await upstream.close()
 
     with MockUpstream(streams(choice("The "), hang=True)) as mock:
@@ -274,9 +275,10 @@ def test_a_closed_engine_ends_what_is_under_way_and_takes_nothing_in():
     async def run(mock):
         upstream = engine(mock, idle_timeout_s=10.0)
         task = asyncio.ensure_future(until_fault(upstream, TEXT))
-        await asyncio.sleep(0.1)
+        while not mock.asked:
+            await asyncio.sleep(0.01)
         await upstream.close()
-        _, under_way = await asyncio.wait_for(task, 5)
+        _, under_way = await asyncio.wait_for(task, 60)
         _, later = await until_fault(upstream)
         return under_way, later
 
