@@ -19,7 +19,7 @@ from escultor.datasets.held_out import load_guard, suite_texts
 from escultor.datasets.review import ratings, read_decisions
 from escultor.datasets.rows import CurationRow, parse_row, read_file
 from escultor.datasets.splits import HELD_OUT, LEFT_OUT
-from escultor.datasets.versions import read_rows, save_version
+from escultor.datasets.versions import read_rows, save_version, versions_named
 from escultor.errors import DataError, InputError
 from escultor.store import Store, files
 from escultor.types import DatasetVersion, Suite
@@ -95,7 +95,7 @@ def quality_model(
     Raises DataError for a file of ratings that is broken, or too small together with the reviews.
     """
     rated_rows = {row.item.id: (row, is_good) for row, is_good in (_read_rated(rated, kind) if rated else ())}
-    for _, version in store.log.read(DatasetVersion, target=name):
+    for version in versions_named(store, name):
         decided = read_decisions(store, version.hash) if version.kind == kind else {}
         if decided:
             verdicts = ratings(read_rows(store, version), decided)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from escultor.datasets.held_out import hold_out, load_guard
 from escultor.datasets.rows import CurationRow, read_file
 from escultor.errors import InputError
-from escultor.ids import hash_value
+from escultor.ids import hash_value, new_id
 from escultor.store import Store
-from escultor.types import DatasetVersion
+from escultor.types import DatasetName, DatasetVersion
 
 GUARD_BATCH = 4096  # rows compared with held-out prompts at a time
 MAX_EXAMPLES = 5
@@ -40,11 +41,12 @@ def save_version(
     hash = hash_value(["dataset/1", name, kind, rows, held_out_blob, counts])
     if held_out_blob:
         hold_out(store, name, (row.item for row in read_file(kind, store.blobs.file(held_out_blob))))
-    if (known := store.log.get(DatasetVersion, hash)) is not None:
-        return known
+    if store.log.get(DatasetVersion, hash) is not None:
+        return give_name(store, name, hash)
     text = json.dumps(card(hash), ensure_ascii=False, sort_keys=True)
     card_blob = store.blobs.put_bytes(text.encode("utf-8", "replace"))
-    number = sum(1 for _ in read_file(kind, store.blobs.file(rows)))
+    with store.blobs.file(rows).open("rb") as file:
+        number = sum(1 for _ in file)
     version = DatasetVersion(
         hash, name, kind, number, counts, blob=rows, held_out=held_out_blob, card=card_blob
     )
@@ -52,21 +54,45 @@ def save_version(
     return version
 
 
+def give_name(store: Store, name: str, hash: str) -> DatasetVersion:
+    """Let a name mean the recorded version of this hash from now on; nothing is written if it does already.
+    The version is returned under that name."""
+    version = store.log.get(DatasetVersion, hash)
+    if version is None:
+        raise InputError("there is no such dataset version", hash, remedy="see `escultor data list`")
+    named = versions_named(store, name)
+    if not named or named[-1].hash != hash:
+        store.log.append(DatasetName(new_id("name"), time.time(), name, hash))
+    return replace(version, name=name)
+
+
+def versions_named(store: Store, name: str | None = None) -> list[DatasetVersion]:
+    """The versions that a name was given to, each once, under that name and in the order in which it was
+    last given: the last one is what the name means. None: the versions of all names."""
+    recorded = {v.hash: v for _, v in store.log.read(DatasetVersion)}
+    entries: list[tuple[int, str, str]] = []
+    entries += [(seq, v.name, v.hash) for seq, v in store.log.read(DatasetVersion, target=name)]
+    entries += [(seq, n.name, n.dataset) for seq, n in store.log.read(DatasetName, target=name)]
+    last = {(given, hash): seq for seq, given, hash in sorted(entries)}
+    order = sorted(last, key=lambda key: last[key])
+    return [replace(recorded[hash], name=given) for given, hash in order if hash in recorded]
+
+
 def find_version(store: Store, name: str) -> DatasetVersion:
-    """The latest version of this name, or the version whose hash starts with it (six characters or more).
+    """The version that this name was given to last, or the one whose hash starts with it (six characters or
+    more).
 
     Raises InputError if there is none or more than one.
     """
-    versions = {v.hash: v for _, v in store.log.read(DatasetVersion, target=name)}
-    if versions:
-        return list(versions.values())[-1]
-    every = [v for _, v in store.log.read(DatasetVersion)]
-    matches = [v for v in every if len(name) >= 6 and v.hash.startswith(name)]
+    if versions := versions_named(store, name):
+        return versions[-1]
+    every = versions_named(store)
+    matches = {v.hash: v for v in every if len(name) >= 6 and v.hash.startswith(name)}
     if len(matches) != 1:
         known = ", ".join(sorted({v.name for v in every})) or "none"
         got = f"{len(matches)} matches"
         raise InputError(f"there is no single dataset `{name}`", got, known, "see `escultor data list`")
-    return matches[0]
+    return matches.popitem()[1]
 
 
 def read_rows(store: Store, version: DatasetVersion) -> Iterator[CurationRow]:
@@ -85,10 +111,19 @@ def allowed_rows(store: Store, version: DatasetVersion, counts: Counter[str]) ->
 
 
 def load_card(store: Store, version: DatasetVersion) -> dict[str, Any]:
-    """The card of a version. Raises InputError if it has none."""
-    if not version.card:
-        raise InputError(f"the dataset {version.name} has no card", version.hash, "a curated dataset")
-    return json.loads(store.blobs.get_bytes(version.card))
+    """The card of a version, under the version's name. One without a card, as cycles record, has what the
+    record says."""
+    card: dict[str, Any] = {
+        "format": "card/1",
+        "hash": version.hash,
+        "kind": version.kind,
+        "rows": version.rows,
+        "held_out": 0,
+        "counts": version.counts,
+    }
+    if version.card:
+        card = json.loads(store.blobs.get_bytes(version.card))
+    return card | {"name": version.name}
 
 
 # --- comparison ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from escultor.code_closure import code_version
 from escultor.config import FeedbackRules
 from escultor.data.jsonl_rows import build, decode
 from escultor.datasets.held_out import load_guard, registrations_hash
+from escultor.datasets.versions import give_name
 from escultor.feedback.card import advise, summarise
 from escultor.feedback.index import FeedbackIndex, index_path
 from escultor.feedback.items import FeedbackItem, write_rows
@@ -106,23 +107,22 @@ def make_card(conversion: Conversion, name: str, kind: str, rows: int, hash: str
 
 def record(store: Store, conversion: Conversion, name: str) -> list[DatasetVersion]:
     """Record a dataset version with its card for every kind that has rows, named `name` and the kind. Rows
-    that are recorded already keep their name."""
-    versions = []
+    that are recorded already are given the name too."""
+    new, hashes = [], {}
     for kind in KINDS:
         n, blob, own_name = conversion.rows[kind], conversion.blobs[kind], f"{name}-{kind}"
         if not n:
             continue
-        hash = hash_value([HASHED_KINDS[kind], blob])
-        if (known := store.log.get(DatasetVersion, hash)) is not None:
-            versions.append(known)
+        hash = hashes[own_name] = hash_value([HASHED_KINDS[kind], blob])
+        if store.log.get(DatasetVersion, hash) is not None:
             continue
         card = json.dumps(make_card(conversion, own_name, kind, n, hash), ensure_ascii=False, sort_keys=True)
         counts = {f"rule {r}": n for r, n in conversion.card["kinds"][kind]["rules"].items()}
         counts |= conversion.card["counts"]
         card_blob = store.blobs.put_bytes(card.encode("utf-8", "replace"))
-        versions.append(DatasetVersion(hash, own_name, kind, n, counts, blob=blob, card=card_blob))
-    store.log.append(*versions)
-    return versions
+        new.append(DatasetVersion(hash, own_name, kind, n, counts, blob=blob, card=card_blob))
+    store.log.append(*new)
+    return [give_name(store, own_name, hash) for own_name, hash in hashes.items()]
 
 
 def write(store: Store, conversion: Conversion, out: Path) -> dict[str, Path]:

@@ -63,6 +63,7 @@ from escultor.types.operations import (
 )
 from escultor.types.training import (
     Checkpoint,
+    DatasetName,
     DatasetVersion,
     Document,
     Example,
@@ -82,6 +83,7 @@ __all__ = [
     "Comparison",
     "Consent",
     "Correction",
+    "DatasetName",
     "DatasetVersion",
     "Deployment",
     "Document",

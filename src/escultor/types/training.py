@@ -79,6 +79,17 @@ class DatasetVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetName:
+    """A name given to a dataset version that is recorded already. Of all that a name was given to, the last
+    one holds. Writer: `datasets.versions`."""
+
+    id: str
+    time: float
+    name: str
+    dataset: str  # hash of the version
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOut:
     """Prompts that are kept out of all later training. Writer: `datasets.held_out`."""
 

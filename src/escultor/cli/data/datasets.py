@@ -19,9 +19,8 @@ from escultor.datasets.build import build_dataset
 from escultor.datasets.cards.pages import card_markdown, card_page
 from escultor.datasets.review import read_decisions, summarize
 from escultor.datasets.splits import LEFT_OUT
-from escultor.datasets.versions import allowed_rows, compare_versions, find_version, load_card
+from escultor.datasets.versions import allowed_rows, compare_versions, find_version, load_card, versions_named
 from escultor.errors import InputError
-from escultor.types import DatasetVersion
 
 CARD_SUFFIXES = (".md", ".html", ".json")
 DatasetName = Annotated[str, Argument(help="Name of a dataset, its hash, or the beginning of its hash.")]
@@ -73,7 +72,7 @@ def curate(
 def list_(shell: Shell) -> CommandResult:
     """List the datasets of the store."""
     with existing_store(shell) as store:
-        versions = [version for _, version in store.log.read(DatasetVersion)]
+        versions = versions_named(store)
     rows = [(v.name, v.kind, v.rows, v.hash, "yes" if v.card else None) for v in versions]
     shell.table(["Dataset", "Kind", "Rows", "Hash", "Card"], rows, left=(0, 1, 3, 4))
     return CommandResult({"datasets": [asdict(version) for version in versions]})

@@ -73,9 +73,11 @@ def card_tables(card: dict[str, Any]) -> Iterator[CardTable]:
     """The tables of a card."""
     if "feedback" in card:
         yield from feedback_tables(card["feedback"])
-    else:
+    elif "steps" in card:
         yield from _curation_tables(card)
         yield from _quality_tables(card["quality"])
+    elif counts := {reason: n for reason, n in card.get("counts", {}).items() if n}:
+        yield CardTable("Counts", ["What", "Rows"], _pairs(counts))
 
 
 def _curation_tables(card: dict[str, Any]) -> Iterator[CardTable]:
@@ -181,7 +183,10 @@ def _counts(counts: dict[str, int]) -> str:
 def card_sentences(card: dict[str, Any]) -> Iterator[str]:
     """The sentences of a card."""
     yield f"{card['rows']:,} training rows of kind {card['kind']}, {card['held_out']:,} held out."
-    yield from feedback_lines(card["feedback"]) if "feedback" in card else _curation_sentences(card)
+    if "feedback" in card:
+        yield from feedback_lines(card["feedback"])
+    elif "steps" in card:
+        yield from _curation_sentences(card)
     yield from _review_sentences(card)
     yield from (f"Warning: {text}." for text in card.get("warnings", ()))
 
