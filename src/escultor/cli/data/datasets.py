@@ -23,7 +23,7 @@ from escultor.datasets.versions import allowed_rows, compare_versions, find_vers
 from escultor.errors import InputError
 
 CARD_SUFFIXES = (".md", ".html", ".json")
-DatasetName = Annotated[str, Argument(help="Name of a dataset, its hash, or the beginning of its hash.")]
+DatasetArgument = Annotated[str, Argument(help="Name of a dataset, its hash, or the beginning of its hash.")]
 ExportFormat = Literal["jsonl", "parquet", "trl", "openai"]
 
 
@@ -80,7 +80,7 @@ def list_(shell: Shell) -> CommandResult:
 
 def card(
     shell: Shell,
-    name: DatasetName,
+    name: DatasetArgument,
     out: Annotated[Path | None, Option(help="File to write: .md, .html or .json; default: print it.")] = None,
 ) -> CommandResult:
     """Show the card of a dataset: sources, steps, balance, review."""
@@ -109,7 +109,7 @@ def write_card(path: Path, contents: dict[str, Any]) -> None:
 
 def export(
     shell: Shell,
-    name: DatasetName,
+    name: DatasetArgument,
     out: Annotated[Path, Option(help="The file to write.")],
     format: Annotated[ExportFormat, Option(help="The format of its rows.")] = "jsonl",
 ) -> CommandResult:
@@ -126,7 +126,7 @@ def export(
     )
 
 
-def diff(shell: Shell, a: DatasetName, b: DatasetName) -> CommandResult:
+def diff(shell: Shell, a: DatasetArgument, b: DatasetArgument) -> CommandResult:
     """Compare two versions of datasets."""
     with existing_store(shell) as store:
         changes = compare_versions(store, find_version(store, a), find_version(store, b))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from escultor.cli.data.datasets import DatasetName
+from escultor.cli.data.datasets import DatasetArgument
 from escultor.cli.lookup import existing_store
 from escultor.cli.output import CommandResult, Shell
 from escultor.datasets.cards.pages import review_sentence
@@ -26,7 +26,7 @@ DECISIONS = {"a": "accept", "r": "reject", "e": "edit", "s": "skip"}
 
 def review(
     shell: Shell,
-    name: DatasetName,
+    name: DatasetArgument,
     count: Annotated[int, Option("--rows", min=1, help="Rows at most.")] = 20,
     sampling: Annotated[
         Literal["uniform", "unsure"], Option(help="At random, or scores close to one half first.")
