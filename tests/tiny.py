@@ -195,13 +195,16 @@ def llama(seed: int = 0, context: int = 256) -> Loaded:
 
 
 def nll_rows(count: int = 8, seed: int = 0, start: int | None = None) -> list[NllRow]:
-    """Random rows of ragged lengths, labelled from somewhere in the middle on (or from `start`)."""
+    """Random rows of ragged lengths, labelled from somewhere in the middle on (or from `start`); every third
+    of the former has a second learnt turn, where it is long enough."""
     random = np.random.default_rng(seed)
     rows = []
     for i in range(count):
         n = int(random.integers(4, 30))
         ids = random.integers(6, VOCABULARY, n).astype(np.int32)
-        rows.append(NllRow(f"row{i}", ids, start or int(random.integers(1, n)), 1.0 + i % 3))
+        first = start or int(random.integers(1, n))
+        gaps = ((first + 1, n - 1),) if start is None and i % 3 == 2 and n - first > 2 else ()
+        rows.append(NllRow(f"row{i}", ids, first, 1.0 + i % 3, gaps=gaps))
     return rows
 
 

@@ -68,10 +68,10 @@ def test_a_pair_has_two_branches_after_one_prompt():
     assert found.tokens == rows[0].length
 
 
-def test_a_third_kind_of_row_needs_no_more_than_its_labelled_parts():
+def test_a_third_kind_of_row_needs_no_more_than_its_sequences():
     class Judged:
         id, length = "j", 3
-        labelled_parts = ((np.array([5, 6], np.int32), np.array([CHAT.eos], np.int32)),)
+        sequences = (((np.array([5, 6], np.int32), np.array([CHAT.eos], np.int32)),),)
 
     assert look([Judged()]).ended == 1
 

@@ -121,10 +121,15 @@ def test_a_pairs_gradient_is_that_of_its_two_sequences(model):
 
 
 @pytest.mark.parametrize("capacity", [1, 50, 512])
-def test_labels_are_the_tokens_from_start_on(capacity):
+def test_labels_are_the_tokens_from_start_on_but_those_in_gaps(capacity):
     rows = tiny.nll_rows()
     batch = nll_batch(rows, capacity)
-    assert read_back(batch) == [row.ids[row.start :].tolist() for row in rows]
+    inside = [{i for start, end in row.gaps for i in range(start, end)} for row in rows]
+    assert any(inside)
+    assert read_back(batch) == [
+        [int(row.ids[i]) for i in range(row.start, row.length) if i not in gap]
+        for row, gap in zip(rows, inside, strict=True)
+    ]
     flat = batch.packed.ids.flatten()
     assert flat[batch.packed.source + 1].tolist() == batch.packed.target.tolist()
     assert batch.packed.tokens == sum(row.length for row in rows)
@@ -170,6 +175,16 @@ def test_a_rows_weight_is_that_of_each_of_its_tokens():
     batch = nll_batch(tiny.nll_rows())
     for s, row in enumerate(tiny.nll_rows()):
         assert set(batch.weight[batch.packed.sequence == s].tolist()) == {row.weight}
+
+
+def test_every_learnt_turn_of_a_conversation_is_labelled_with_its_end(chat):
+    turns = ((Role.USER, "red"), (Role.ASSISTANT, "cat"), (Role.USER, "big"), (Role.ASSISTANT, "sun"))
+    prompt = tuple(Message(role, text, learnt=text == "cat") for role, text in turns)
+    counts = Counter()
+    example = replace(tiny.example(0, "", "dog"), prompt=(*prompt, Message(Role.USER, "small")))
+    rows = example_rows([example], chat, 50, counts)
+    learnt = [labelled.tolist() for row in rows for sequence in row.sequences for _, labelled in sequence]
+    assert learnt == [[*chat.text(text), chat.eos] for text in ("cat", "dog")]
 
 
 # --- nothing dropped in silence ---------------------------------------------------------------

@@ -45,10 +45,12 @@ def test_openai_chat(tmp_path):
     assert [item.response for item in items] == [
         "Paris, as if everyone doesn't know that already.",
         "Shakespeare.",
+        "",
     ]
-    assert told(items[1].prompt)[:2] == [("system", "Be brief."), ("user", "Who wrote Hamlet?")]
-    assert report.skipped == {"tool calls": [3], "the last answer has weight 0": [4]}
-    assert report.counts["kept"] == 2
+    assert told(items[1].prompt)[:2] == [("developer", "Be brief."), ("user", "Who wrote Hamlet?")]
+    assert [call.name for call in items[2].extras.tool_calls] == ["weather"]
+    assert report.skipped == {"every answer is empty or of weight 0": [4]}
+    assert report.counts["kept"] == 3
 
 
 def test_openai_preference(tmp_path):

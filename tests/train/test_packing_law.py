@@ -83,13 +83,18 @@ def ids(least=1, most=30):
 
 
 weights = st.sampled_from([0.25, 1.0, 3.0])
-nll_rows = st.lists(
-    ids(2).flatmap(
-        lambda x: st.builds(NllRow, st.just("r"), st.just(x), st.integers(1, len(x) - 1), weights)
-    ),
-    min_size=1,
-    max_size=7,
-)
+
+
+@st.composite
+def _nll_row(draw):
+    """A row of one learnt turn or more."""
+    tokens = draw(ids(2))
+    bounds = sorted(draw(st.sets(st.integers(1, len(tokens) - 1), min_size=1, max_size=5)))
+    gaps = tuple(zip(bounds[1::2], bounds[2::2], strict=False))
+    return NllRow("r", tokens, bounds[0], draw(weights), gaps=gaps)
+
+
+nll_rows = st.lists(_nll_row(), min_size=1, max_size=7)
 pairs = st.builds(PairRow, st.just("p"), ids(), ids(), ids(), weights)
 pair_rows = st.lists(pairs.filter(lambda row: row.chosen[0] != row.rejected[0]), min_size=1, max_size=5)
 
@@ -113,6 +118,19 @@ def test_a_step_of_examples_is_that_of_each_alone(model, rows, data, capacity, s
     alone = outcome(model, [nll_batch([row], 1) for row in rows], nll_loss)
     shuffled = data.draw(st.permutations(rows))
     assert_same(outcome(model, [nll_batch(part, capacity) for part in cut(shuffled, sizes)], nll_loss), alone)
+
+
+def turns_of(row):
+    """A row for each learnt turn of a row, with the tokens up to its end."""
+    starts, ends = (row.start, *(end for _, end in row.gaps)), (*(start for start, _ in row.gaps), row.length)
+    return [NllRow("r", row.ids[:end], start, row.weight) for start, end in zip(starts, ends, strict=True)]
+
+
+@laws
+@given(rows=nll_rows, capacity=st.integers(1, 120))
+def test_a_conversation_under_one_mask_is_the_sum_of_its_turns(model, rows, capacity):
+    apart = outcome(model, [nll_batch([turn], 1) for row in rows for turn in turns_of(row)], nll_loss)
+    assert_same(outcome(model, [nll_batch(rows, capacity)], nll_loss), apart)
 
 
 @laws

@@ -106,14 +106,14 @@ class _Packer:
         self.target: list[np.ndarray] = []
         self.sequence: list[np.ndarray] = []
 
-    def put(self, index: int, trunk: Ids, branches: Sequence[Ids], start: int) -> None:
-        """Write segment `index`. Labelled are the trunk from `start` on and all branches."""
+    def put(self, index: int, trunk: Ids, branches: Sequence[Ids], labels: np.ndarray) -> None:
+        """Write segment `index`. Labelled are the trunk at the positions `labels` and all branches."""
         row, offset = self.starts[index]
         end = offset + len(trunk)
         first = row * self.width + offset  # in the flattened rows
         self._write(row, offset, index, trunk, branch=0, position=0)
-        if start < len(trunk):
-            self._label(first + np.arange(start - 1, len(trunk) - 1), trunk[start:])
+        if len(labels):
+            self._label(first - 1 + labels, trunk[labels])
         for branch, ids in enumerate(branches, 1):
             self._write(row, end, index, ids, branch=branch, position=len(trunk))
             source = row * self.width + end - 1 + np.arange(len(ids))
@@ -149,20 +149,21 @@ class _Packer:
         )
 
 
-_Segment = tuple[Ids, Sequence[Ids], int]  # trunk, branches, first labelled position of the trunk
+_Segment = tuple[Ids, Sequence[Ids], np.ndarray]  # trunk, branches, labelled positions of the trunk
+_NO_LABELS = np.arange(0)
 
 
 def nll_batch(rows: Sequence[NllRow], capacity: int = CAPACITY, layout: Layout | None = None) -> NllBatch:
     """Pack rows for `nll` and `kd` into packed rows of `capacity` tokens (more for a longer row). `layout`
     says which rows share a packed row; by default `first_fit` decides."""
-    packed = _pack([(row.ids, (), row.first_label) for row in rows], capacity, layout)
+    packed = _pack([(row.ids, (), row.labels) for row in rows], capacity, layout)
     weight = torch.from_numpy(np.concatenate([row.weights() for row in rows]))
     return NllBatch(packed, weight, tuple(row.id for row in rows))
 
 
 def branch_pack(rows: Sequence[BranchedRow], capacity: int = CAPACITY) -> Packed:
     """Pack each prompt once with its branches. Every branch is a sequence, labelled whole."""
-    return _pack([(row.prompt, row.branches, len(row.prompt)) for row in rows], capacity)
+    return _pack([(row.prompt, row.branches, _NO_LABELS) for row in rows], capacity)
 
 
 def pair_batch(rows: Sequence[PairRow], capacity: int = CAPACITY) -> PairBatch:
@@ -191,15 +192,16 @@ def unpaired_batch(rows: Sequence[UnpairedRow], capacity: int = CAPACITY) -> Unp
 
 def _continued(prompt: Ids, response: Ids) -> _Segment:
     """A single response needs no branch of its own: plain causal attention is exact."""
-    return np.concatenate([prompt, response]), (), len(prompt)
+    ids = np.concatenate([prompt, response])
+    return ids, (), np.arange(len(prompt), len(ids))
 
 
 def _pack(segments: Sequence[_Segment], capacity: int, layout: Layout | None = None) -> Packed:
     lengths = [len(trunk) + sum(map(len, branches)) for trunk, branches, _ in segments]
     capacity = max(capacity, *lengths)
     packer = _Packer(lengths, layout or first_fit(lengths, capacity), capacity)
-    for i, (trunk, branches, start) in enumerate(segments):
-        packer.put(i, trunk, branches, start)
+    for i, (trunk, branches, labels) in enumerate(segments):
+        packer.put(i, trunk, branches, labels)
     return packer.packed()
 
 

@@ -60,9 +60,9 @@ class Preflight:
     rows: int
     tokens: int  # in one pass over the rows
     labelled: int
-    branches: int  # one per row, two per pair
-    ended: int  # branches whose labelled tokens end the turn
-    unended: tuple[str, ...]  # ids of the first rows with a branch that does not end
+    branches: int  # learnt turns: one per row or more, two per pair
+    ended: int  # those whose labelled tokens end the turn
+    unended: tuple[str, ...]  # ids of the first rows with one that does not end
     duplicates: int  # rows with the tokens of an earlier row; they are kept
     lengths: Lengths
     vocabulary: Vocabulary
@@ -144,19 +144,23 @@ class _Tally:
 
     def add(self, row: TokenRow) -> None:
         self.lengths.append(row.length)
-        parts = [ids for part in row.labelled_parts for ids in part]
+        turns = [turn for sequence in row.sequences for turn in sequence]
+        parts = [ids for turn in turns for ids in turn]
         self.contents.add(tokens_key(*parts))
         self.largest = max(self.largest, *(int(ids.max(initial=0)) for ids in parts))
-        ended = [ids[-len(self.end) :].tolist() == self.end for _, ids in row.labelled_parts]
+        ended = [ids[-len(self.end) :].tolist() == self.end for _, ids in turns]
         self.branches += len(ended)
         self.ended += sum(ended)
-        self.labelled += sum(len(ids) for _, ids in row.labelled_parts)
+        self.labelled += sum(len(ids) for _, ids in turns)
         if not all(ended):
             self.unended.append(row.id)
-        if any(self._writes_end(ids) for _, ids in row.labelled_parts):
+        if any(self._writes_end(ids) for _, ids in turns):
             self.written_end.append(row.id)
         if self.begin is not None:
-            begins = [sum(int((ids == self.begin).sum()) for ids in part) for part in row.labelled_parts]
+            begins = [
+                sum(int((ids == self.begin).sum()) for turn in sequence for ids in turn)
+                for sequence in row.sequences
+            ]
             if max(begins) > 1:
                 self.begun_twice.append(row.id)
         if self.unknown_id is not None:
@@ -214,7 +218,10 @@ def _lengths(lengths: np.ndarray) -> Lengths:
 
 def _shown(row: TokenRow, chat: ChatTemplate) -> ShownRow:
     branches = []
-    for context, labelled in row.labelled_parts:
-        texts = displayed_tokens(chat.tokenizer, [*context.tolist(), *labelled.tolist()])
-        branches.append(tuple(TextSpan(text, i >= len(context)) for i, text in enumerate(texts)))
+    for turns in row.sequences:
+        texts = displayed_tokens(
+            chat.tokenizer, np.concatenate([ids for turn in turns for ids in turn]).tolist()
+        )
+        marks = np.repeat([False, True] * len(turns), [len(ids) for turn in turns for ids in turn])
+        branches.append(tuple(map(TextSpan, texts, marks.tolist())))
     return ShownRow(row.id, tuple(branches))

@@ -7,30 +7,35 @@ here, and counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 from escultor.errors import DataError
 from escultor.ids import hash_bytes
 from escultor.text.chat import ChatTemplate
-from escultor.types import Document, Example, Pair, UnpairedExample
+from escultor.types import NO_EXTRAS, Document, Example, Message, Pair, Role, UnpairedExample
 
 Ids = np.ndarray  # (n,) int32
-LabelledParts = tuple[tuple[Ids, Ids], ...]  # each a context and the labelled tokens after it
+Span = tuple[int, int]  # half-open range of positions
+Turns = tuple[tuple[Ids, Ids], ...]  # of a sequence: what comes before labelled tokens, and these tokens
 
 
 @dataclass(frozen=True, slots=True)
 class NllRow:
-    """One sequence. Tokens from `start` on are labelled with `weight`, and those before it, except the first
-    token, with `prompt_weight` where that is above 0."""
+    """One sequence. Tokens from `start` on are labelled with `weight`, but for the `gaps` between the learnt
+    turns of a conversation, in ascending order. Tokens in gaps and those before `start`,
+    except the first token, are labelled with `prompt_weight` where that is above 0."""
 
     id: str
     ids: Ids
     start: int
     weight: float = 1.0
     prompt_weight: float = 0.0
+    gaps: tuple[Span, ...] = ()
 
     @property
     def length(self) -> int:
@@ -41,13 +46,36 @@ class NllRow:
         return 1 if self.prompt_weight > 0 else self.start
 
     @property
-    def labelled_parts(self) -> LabelledParts:
-        return ((self.ids[: self.first_label], self.ids[self.first_label :]),)
+    def labels(self) -> np.ndarray:
+        """The positions of the labelled tokens: (label_count,)."""
+        positions = np.arange(self.first_label, self.length)
+        return positions[self.weights_by_token()[self.first_label :] > 0] if self.gaps else positions
+
+    @property
+    def label_count(self) -> int:
+        inside = 0 if self.prompt_weight > 0 else sum(end - start for start, end in self.gaps)
+        return self.length - self.first_label - inside
+
+    @property
+    def sequences(self) -> tuple[Turns, ...]:
+        if self.prompt_weight > 0:
+            return (((self.ids[:1], self.ids[1:]),),)
+        starts = (self.start, *(end for _, end in self.gaps))
+        ends = (*(start for start, _ in self.gaps), self.length)
+        before = (0, *ends[:-1])
+        spans = zip(before, starts, ends, strict=True)
+        return (tuple((self.ids[last:start], self.ids[start:end]) for last, start, end in spans),)
 
     def weights(self) -> np.ndarray:
-        """The weight of each labelled token: (length - first_label,)."""
-        prompt = np.full(self.start - self.first_label, self.prompt_weight, dtype=np.float32)
-        return np.concatenate([prompt, np.full(self.length - self.start, self.weight, dtype=np.float32)])
+        """The weight of each labelled token: (label_count,)."""
+        return self.weights_by_token()[self.labels]
+
+    def weights_by_token(self) -> np.ndarray:
+        """The weight of every token, 0 where it is not labelled: (length,)."""
+        weights = np.full(self.length, self.weight, dtype=np.float32)
+        for start, end in ((0, self.start), *self.gaps):
+            weights[start:end] = self.prompt_weight
+        return weights
 
 
 class BranchedRow:
@@ -91,8 +119,8 @@ class PairRow(BranchedRow):
         return self.chosen, self.rejected
 
     @property
-    def labelled_parts(self) -> LabelledParts:
-        return ((self.prompt, self.chosen), (self.prompt, self.rejected))
+    def sequences(self) -> tuple[Turns, ...]:
+        return ((self.prompt, self.chosen),), ((self.prompt, self.rejected),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +140,11 @@ class UnpairedRow(BranchedRow):
         return self.response, self.other
 
     @property
-    def labelled_parts(self) -> LabelledParts:
-        return ((self.prompt, self.response),)
+    def sequences(self) -> tuple[Turns, ...]:
+        return (((self.prompt, self.response),),)
 
 
+Chat = TypeVar("Chat", Example, Pair, UnpairedExample)
 TokenRow = NllRow | PairRow | UnpairedRow
 
 
@@ -152,24 +181,68 @@ def document_rows(
 def example_rows(
     examples: Iterable[Example], chat: ChatTemplate, max_length: int, counts: Counter[str]
 ) -> list[NllRow]:
-    """Examples as rows labelled on the response. Those longer than `max_length` are dropped and counted:
-    cutting them would teach answers without an end, or to prompts without a beginning."""
+    """Examples as rows labelled on the response and on the learnt turns before it. Those whose first learnt
+    turn ends beyond `max_length` are dropped and counted: cutting them would teach answers without an end, or
+    to prompts without a beginning. Conversations are cut after the last turn that fits, and counted."""
     rows = []
-    for example in examples:
-        rendered = chat.example(example.prompt, example.response)
-        length = len(rendered.prompt) + len(rendered.response)
+    turns = 0
+    for example in _of_texts(examples, counts):
         counts["examples"] += 1
-        if length > max_length:
-            counts["dropped: longer than max_length"] += 1
-            continue
-        if length == 1:  # no token before it predicts it
-            counts["dropped: empty prompt and response"] += 1
-            continue
-        if not rendered.prompt:
-            counts["first tokens not learnt: empty prompt"] += 1
-        ids = to_ids(rendered.prompt + rendered.response)
-        rows.append(NllRow(example.id, ids, max(1, len(rendered.prompt)), example.weight))
+        conversations = _tokenized(example, chat)
+        for number, (ids, spans) in enumerate(conversations):
+            fitting = [span for span in spans if span[1] <= max_length]
+            if not fitting:
+                counts["dropped: longer than max_length"] += 1
+                continue
+            if more := len(spans) - len(fitting):
+                counts["turns cut off: longer than max_length"] += more
+            id = example.id if len(conversations) == 1 else f"{example.id}:{number}"
+            row = _labelled_row(id, ids, fitting, example.weight, counts)
+            if row is not None:
+                rows.append(row)
+                turns += len(row.gaps) + 1
+    if turns > len(rows):
+        counts["turns learnt"] += turns
     return rows
+
+
+def _of_texts(items: Iterable[Chat], counts: Counter[str]) -> Iterator[Chat]:
+    """The items whose messages are texts alone; the others are counted."""
+    for item in items:
+        extras = (item.chosen_extras, item.rejected_extras) if isinstance(item, Pair) else (item.extras,)
+        if item.tools or any(each != NO_EXTRAS for each in extras) or any(map(_has_extras, item.prompt)):
+            counts["dropped: tools, calls or reasoning, which cannot be rendered"] += 1
+        else:
+            yield item
+
+
+def _has_extras(message: Message) -> bool:
+    return bool(message.reasoning or message.tool_calls or message.role is Role.TOOL)
+
+
+def _tokenized(example: Example, chat: ChatTemplate) -> list[tuple[list[int], list[Span]]]:
+    """The token ids of an example, and the ranges of those to learn."""
+    learnt = [i for i, message in enumerate(example.prompt) if message.learnt]
+    rendered = [chat.example(example.prompt[:i], example.prompt[i].content) for i in learnt]
+    rendered.append(chat.example(example.prompt, example.response))
+    return [
+        (each.prompt + each.response, [(len(each.prompt), len(each.prompt) + len(each.response))])
+        for each in rendered
+    ]
+
+
+def _labelled_row(
+    id: str, ids: list[int], spans: Sequence[Span], weight: float, counts: Counter[str]
+) -> NllRow | None:
+    """The row of a conversation up to its last learnt turn."""
+    if spans[0][0] == 0:  # no token before it predicts the first
+        spans = [(max(1, start), end) for start, end in spans if end > 1]
+        if not spans:
+            counts["dropped: empty prompt and response"] += 1
+            return None
+        counts["first tokens not learnt: empty prompt"] += 1
+    gaps = tuple((end, start) for (_, end), (start, _) in pairwise(spans))
+    return NllRow(id, to_ids(ids[: spans[-1][1]]), spans[0][0], weight, gaps=gaps)
 
 
 def pair_rows(
@@ -178,7 +251,7 @@ def pair_rows(
     """Pairs as rows. Pairs with a side longer than `max_length`, with equal sides or without a prompt are
     dropped and counted."""
     rows = []
-    for pair in pairs:
+    for pair in _of_texts(pairs, counts):
         chosen = chat.example(pair.prompt, pair.chosen)
         rejected = chat.response(pair.rejected)
         counts["pairs"] += 1
@@ -201,7 +274,7 @@ def unpaired_rows(
     (before the first row come the last ones). Those longer than `max_length` are dropped and counted;
     responses to another prompt are cut to fit and counted. Raises DataError unless there are two prompts."""
     kept: list[tuple[UnpairedExample, Ids, Ids]] = []
-    for item in items:
+    for item in _of_texts(items, counts):
         rendered = chat.example(item.prompt, item.response)
         counts["verdicts"] += 1
         if len(rendered.prompt) + len(rendered.response) > max_length:

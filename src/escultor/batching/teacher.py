@@ -42,7 +42,7 @@ def nll_by_row(model: Any, rows: Sequence[NllRow], dtype: str) -> np.ndarray:
         with precision(dtype, model.device.type):
             packed = to_device(nll_batch(group_rows).packed, model.device)
             logp = logp_at_labels(model, packed).double()
-        parts = logp.split([row.length - row.first_label for row in group_rows])
+        parts = logp.split([row.label_count for row in group_rows])
         for i, part in zip(group, parts, strict=True):
             nll[i] = -part.sum().item()
     return nll

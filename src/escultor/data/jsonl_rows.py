@@ -6,12 +6,28 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
-from escultor.errors import format_message
+from escultor.data.row_messages import (
+    SHAPES,
+    Fault,
+    Skip,
+    answer_of,
+    field_of,
+    is_empty,
+    message_row,
+    messages_of,
+    short,
+    text_of,
+    tools_of,
+    without_marks,
+)
 from escultor.ids import hash_value
 from escultor.strict_json import JsonObject, no_constant
 from escultor.types import (
+    NO_EXTRAS,
+    AnswerExtras,
     Consent,
     Document,
     Example,
@@ -21,40 +37,26 @@ from escultor.types import (
     Pair,
     Role,
     RowKind,
-    ToolCall,
     UnpairedExample,
+    answer_message,
 )
 
 TrainingItem = Document | Example | Pair | UnpairedExample
 KINDS: tuple[RowKind, ...] = get_args(RowKind)
+_COMMON = frozenset(("prompt", "tools", "functions", "id", "weight", "origin"))
 KEYS: dict[RowKind, frozenset[str]] = {
     "document": frozenset(("text", "id", "origin")),
-    "example": frozenset(("prompt", "completion", "messages", "id", "weight", "origin")),
-    "pair": frozenset(("prompt", "chosen", "rejected", "id", "weight", "flip_rate", "origin")),
-    "unpaired": frozenset(("prompt", "completion", "label", "id", "weight", "origin")),
+    "example": _COMMON | {"completion", "messages", "label"},
+    "pair": _COMMON | {"chosen", "rejected", "flip_rate"},
+    "unpaired": _COMMON | {"completion", "messages", "label"},
 }
-SHAPES = "{text}, {prompt, completion}, {messages}, {prompt, chosen, rejected} or {prompt, completion, label}"
 TYPE_OF_KIND: dict[RowKind, type[TrainingItem]] = {
     "document": Document,
     "example": Example,
     "pair": Pair,
     "unpaired": UnpairedExample,
 }
-FIELD_OF_KEY = {"completion": "response", "label": "desirable"}  # keys that items name otherwise
-MESSAGE_TEXTS = frozenset(("content", "reasoning_content", "tool_call_id", "name"))
-MESSAGE_KEYS = MESSAGE_TEXTS | {"role", "tool_calls", "weight"}
 MAX_WEIGHT = 1e30  # and its inverse is the least: both are finite and not 0 as float32
-
-
-class Fault(Exception):
-    """A row is broken; the arguments are the parts of an error message."""
-
-    def __str__(self) -> str:
-        return format_message(*self.args)
-
-
-class Skip(Exception):
-    """A sound row is left out; the argument is the reason under which it is counted."""
 
 
 def build(kind: RowKind, row: JsonObject, counts: Counter[str], where: str) -> TrainingItem:
@@ -64,19 +66,18 @@ def build(kind: RowKind, row: JsonObject, counts: Counter[str], where: str) -> T
     """
     item = _BUILDERS[kind](row, counts, where)
     for key in row.keys() - KEYS[kind]:
-        counts[f"key not used: {key}"] += 1
+        if row[key] is not None:
+            counts[f"key not used: {key}"] += 1
     return item
 
 
 def kind_of_row(row: JsonObject) -> RowKind | None:
     """The kind of a row by its keys; None if it is of none."""
-    keys = row.keys()
+    keys = {key for key, value in row.items() if value is not None}
     if keys >= {"chosen", "rejected"}:
         return "pair"
-    if keys >= {"prompt", "completion", "label"}:
-        return "unpaired"
     if "messages" in keys or keys >= {"prompt", "completion"}:
-        return "example"
+        return "unpaired" if "label" in keys else "example"
     return "document" if "text" in keys else None
 
 
@@ -119,53 +120,75 @@ def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
 
 
 def _document(row: JsonObject, counts: Counter[str], where: str) -> Document:
-    text = _text(row, "text")
+    text = text_of(row, "text")
     if not text.strip():
         raise Skip("empty text")
     return Document(_id(row, ["document", text]), text, _origin(row, "document", where))
 
 
 def _example(row: JsonObject, counts: Counter[str], where: str) -> Example:
-    if "messages" in row:
-        if extra := row.keys() & {"prompt", "completion"}:
-            remedy = "give either"
-            raise Fault("the row has two shapes", sorted({"messages", *extra}), SHAPES, remedy)
-        prompt, response = _last_answer(row["messages"], counts)
+    if row.get("label") is not None and not _label(row):
+        raise Skip("label is false: not an answer to learn")
+    if row.get("messages") is not None:
+        prompt, answer = _conversation(row, counts)
     else:
-        prompt = _messages(_field(row, "prompt"), "prompt")
-        response = _answer(row, "completion", prompt)
-    _refuse_empty(prompt, completion=response)
-    weight = _weight(row)
-    id = _id(row, ["example", prompt, response, weight])
-    return Example(id, prompt, response, _origin(row, "example", where), weight)
+        prompt = messages_of(field_of(row, "prompt"), "prompt", counts)
+        *steps, answer = answer_of(row, "completion", prompt, counts)
+        prompt = (*prompt, *steps)
+    _refuse_empty(prompt, completion=answer)
+    weight, tools, extras = _weight(row), tools_of(row), _extras(answer)
+    id = _id(row, ["example", prompt, answer.content, weight, *_beside(tools, extras)])
+    origin = _origin(row, "example", where)
+    return Example(id, prompt, answer.content, origin, weight=weight, tools=tools, extras=extras)
 
 
 def _pair(row: JsonObject, counts: Counter[str], where: str) -> Pair:
-    if "prompt" not in row and isinstance(row.get("chosen"), list) and len(row["chosen"]) > 1:
-        prompt = _messages(row["chosen"], "chosen")[:-1]
+    chosen = row.get("chosen")
+    if row.get("prompt") is None and isinstance(chosen, list) and len(chosen) > 1:
+        prompt = messages_of(chosen, "chosen", counts)[:-1]
     else:
-        prompt = _messages(_field(row, "prompt"), "prompt")
-    chosen, rejected = _answer(row, "chosen", prompt), _answer(row, "rejected", prompt)
-    _refuse_empty(prompt, chosen=chosen, rejected=rejected)
-    if chosen == rejected:
+        prompt = messages_of(field_of(row, "prompt"), "prompt", counts)
+    sides = {side: _judged_answer(row, side, prompt, counts) for side in ("chosen", "rejected")}
+    prompt = without_marks(prompt)
+    _refuse_empty(prompt, **sides)
+    chosen, rejected = sides["chosen"].content, sides["rejected"].content
+    weight, flip_rate, tools = _weight(row), _number(row, "flip_rate", 0.0), tools_of(row)
+    extras, rejected_extras = map(_extras, sides.values())
+    if (chosen, extras) == (rejected, rejected_extras):
         raise Skip("chosen equals rejected")
-    weight, flip_rate = _weight(row), _number(row, "flip_rate", 0.0)
     if not 0 <= flip_rate < 0.5:
         raise Fault("`flip_rate` is out of range", flip_rate, "0 to below 0.5; from 0.5 on swap the sides")
-    id, origin = _id(row, ["pair", prompt, chosen, rejected, weight, flip_rate]), _origin(row, "pair", where)
-    return Pair(id, prompt, chosen, rejected, origin=origin, weight=weight, flip_rate=flip_rate)
+    content = ["pair", prompt, chosen, rejected, weight, flip_rate]
+    return Pair(
+        _id(row, [*content, *_beside(tools, extras, rejected_extras)]),
+        prompt,
+        chosen,
+        rejected,
+        origin=_origin(row, "pair", where),
+        weight=weight,
+        flip_rate=flip_rate,
+        tools=tools,
+        chosen_extras=extras,
+        rejected_extras=rejected_extras,
+    )
 
 
 def _unpaired(row: JsonObject, counts: Counter[str], where: str) -> UnpairedExample:
-    prompt = _messages(_field(row, "prompt"), "prompt")
-    response = _answer(row, "completion", prompt)
-    _refuse_empty(prompt, completion=response)
-    label, weight = _field(row, "label"), _weight(row)
-    if not isinstance(label, bool):
-        raise Fault("`label` is of the wrong type", short(label), "true (a good answer) or false")
+    if row.get("messages") is not None:
+        prompt, answer = _conversation(row, counts)
+    else:
+        prompt = messages_of(field_of(row, "prompt"), "prompt", counts)
+        answer = _judged_answer(row, "completion", prompt, counts)
+    prompt = without_marks(prompt)
+    _refuse_empty(prompt, completion=answer)
+    field_of(row, "label")
+    label, weight, tools, extras = _label(row), _weight(row), tools_of(row), _extras(answer)
     # "judged" was the name of this kind when ids were first made: the same content keeps its id.
-    id, origin = _id(row, ["judged", prompt, response, label, weight]), _origin(row, "unpaired", where)
-    return UnpairedExample(id, prompt, response, label, origin=origin, weight=weight)
+    id = _id(row, ["judged", prompt, answer.content, label, weight, *_beside(tools, extras)])
+    origin = _origin(row, "unpaired", where)
+    return UnpairedExample(
+        id, prompt, answer.content, label, origin=origin, weight=weight, tools=tools, extras=extras
+    )
 
 
 _BUILDERS: dict[RowKind, Callable[[JsonObject, Counter[str], str], TrainingItem]] = {
@@ -176,112 +199,63 @@ _BUILDERS: dict[RowKind, Callable[[JsonObject, Counter[str], str], TrainingItem]
 }
 
 
-def _last_answer(value: Any, counts: Counter[str]) -> tuple[Messages, str]:
+def _conversation(row: JsonObject, counts: Counter[str]) -> tuple[Messages, Message]:
+    """The messages before the last answer that is to be learnt, and this answer."""
+    if extra := {key for key in ("prompt", "completion") if row.get(key) is not None}:
+        raise Fault("the row has two shapes", sorted({"messages", *extra}), SHAPES, "give either")
+    value = row["messages"]
     if not isinstance(value, list):
         raise Fault("`messages` is not a list", short(value), "a list of messages")
-    messages = _messages(value, "messages")
-    last = max((i for i, message in enumerate(messages) if message.role is Role.ASSISTANT), default=None)
-    if last is None:
+    messages = messages_of(value, "messages", counts, learnt=True)
+    answers = [i for i, message in enumerate(messages) if message.role is Role.ASSISTANT]
+    if not answers:
         got = short([str(message.role) for message in messages])
         raise Fault("`messages` has no answer", got, "at least one message of role assistant")
-    if more := len(messages) - last - 1:
-        counts["messages after the last answer left out"] += more
-    return messages[:last], messages[last].content
+    empty = {i for i in answers if is_empty(messages[i])}
+    learnt = [i for i in answers if messages[i].learnt and i not in empty]
+    if not learnt:
+        raise Skip("every answer is empty or of weight 0")
+    last = learnt[-1]
+    for reason, n in (
+        ("turns of weight 0", sum(not messages[i].learnt for i in answers)),
+        ("empty turns not learnt", sum(messages[i].learnt for i in empty)),
+        ("messages after the last answer left out", len(messages) - last - 1),
+    ):
+        if n:
+            counts[reason] += n
+    prompt = (replace(m, learnt=False) if i in empty else m for i, m in enumerate(messages[:last]))
+    return tuple(prompt), messages[last]
 
 
-def _answer(row: JsonObject, key: str, prompt: Messages) -> str:
-    """An answer: text, or one message of the assistant, which may come after the repeated prompt."""
-    value = _field(row, key)
-    if isinstance(value, str):
-        return value
-    messages = _messages(value, key)
-    if not messages or messages[-1].role is not Role.ASSISTANT or messages[:-1] not in ((), prompt):
-        got = short([str(message.role) for message in messages])
-        allowed = "text, one message of role assistant, or the row's prompt followed by one"
-        raise Fault(f"`{key}` is not an answer to the prompt", got, allowed)
-    return messages[-1].content
+def _judged_answer(row: JsonObject, key: str, prompt: Messages, counts: Counter[str]) -> Message:
+    """An answer that is judged as a whole. Raises Skip for one of several messages."""
+    *steps, answer = answer_of(row, key, prompt, counts)
+    if steps:
+        raise Skip(f"{key} of several messages")
+    return answer
 
 
-def _messages(value: Any, key: str, learnt: bool = False) -> Messages:
-    """Messages; an assistant's one without a `weight` of its own is `learnt` as given here."""
-    if isinstance(value, str):
-        return (Message(Role.USER, value),)
-    if not isinstance(value, list):
-        raise Fault(f"`{key}` is of the wrong type", short(value), "text or a list of messages")
-    return tuple(_message(each, f"{key}[{i}]", learnt) for i, each in enumerate(value))
+def _extras(answer: Message) -> AnswerExtras:
+    extras = AnswerExtras(answer.reasoning, answer.tool_calls)
+    return NO_EXTRAS if extras == NO_EXTRAS else extras
 
 
-def _message(value: Any, key: str, learnt: bool) -> Message:
-    if not isinstance(value, dict) or not {"role"} <= value.keys() <= MESSAGE_KEYS:
-        allowed = f'{{"role": ..., "content": TEXT}} and, where they apply, {sorted(MESSAGE_KEYS)}'
-        raise Fault(f"`{key}` is not a message", short(value), allowed)
-    if value["role"] not in list(Role):
-        raise Fault(f"`{key}` has an unknown role", short(value["role"]), [str(role) for role in Role])
-    role, given = Role(value["role"]), {name: v for name, v in value.items() if v is not None}
-    calls = tuple(_tool_call(each, f"{key}.tool_calls[{i}]") for i, each in enumerate(_list(given, key)))
-    texts = {name: _text(given, name, f"{key}.{name}") for name in MESSAGE_TEXTS & given.keys()}
-    if "content" not in given and not calls:
-        raise Fault(f"`{key}.content` is missing", short(value), "text, or tool_calls")
-    return Message(
-        role,
-        texts.get("content", ""),
-        reasoning=texts.get("reasoning_content", ""),
-        tool_calls=calls,
-        tool_call_id=texts.get("tool_call_id", ""),
-        name=texts.get("name", ""),
-        learnt=role is Role.ASSISTANT and _number(given, "weight", float(learnt)) > 0,
-    )
+def _beside(tools: str, *extras: AnswerExtras) -> list[object]:
+    """What the id of an item hashes beside its texts: nothing, for an item of texts alone."""
+    return [[tools, *extras]] if tools or any(each != NO_EXTRAS for each in extras) else []
 
 
-def _list(message: JsonObject, key: str) -> list[Any]:
-    calls = message.get("tool_calls", [])
-    if not isinstance(calls, list):
-        raise Fault(f"`{key}.tool_calls` is of the wrong type", short(calls), "a list of calls")
-    return calls
-
-
-def _tool_call(value: Any, key: str) -> ToolCall:
-    function = value.get("function") if isinstance(value, dict) else None
-    if not isinstance(function, dict):
-        allowed = '{"id": TEXT, "type": "function", "function": {"name": TEXT, "arguments": TEXT}}'
-        raise Fault(f"`{key}` is not a call of a tool", short(value), allowed)
-    arguments = function.get("arguments", "{}")
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(str(value.get("id") or ""), _text(function, "name", f"{key}.function.name"), text)
-
-
-def message_row(message: Message) -> JsonObject:
-    """The JSON object of a message, in OpenAI's form, from which `build` restores it."""
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in message.tool_calls
-    ]
-    extra = {
-        "reasoning_content": message.reasoning,
-        "tool_calls": calls,
-        "tool_call_id": message.tool_call_id,
-        "name": message.name,
-        "weight": int(message.learnt),
-    }
-    row = {"role": str(message.role), "content": message.content}
-    return row | {name: value for name, value in extra.items() if value}
-
-
-def _field(row: JsonObject, key: str) -> Any:
-    if key not in row:
-        raise Fault(f"`{key}` is missing", short(sorted(row)), SHAPES)
-    return row[key]
-
-
-def _text(row: JsonObject, key: str, name: str = "") -> str:
-    value = _field(row, key)
-    if not isinstance(value, str):
-        raise Fault(f"`{name or key}` is of the wrong type", short(value), "text")
-    return value
+def _label(row: JsonObject) -> bool:
+    label = row["label"]
+    if label not in (0, 1):
+        raise Fault("`label` is of the wrong type", short(label), "true (a good answer) or false, 1 or 0")
+    return bool(label)
 
 
 def _number(row: JsonObject, key: str, default: float) -> float:
-    value = row.get(key, default)
+    value = row.get(key)
+    if value is None:
+        return default
     try:
         if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
             return float(value)
@@ -301,9 +275,9 @@ def _weight(row: JsonObject) -> float:
 
 def _id(row: JsonObject, content: list[object]) -> str:
     """The id of a row; without one, the hash of its content."""
-    if "id" not in row:
+    if row.get("id") is None:
         return hash_value(content)
-    if not _text(row, "id"):
+    if not text_of(row, "id"):
         raise Fault("`id` is empty", None, "text that is not empty", "leave it out")
     return row["id"]
 
@@ -313,7 +287,7 @@ def _origin(row: JsonObject, kind: RowKind, where: str) -> Origin:
 
     Raises Skip for a row whose origin does not allow training.
     """
-    if "origin" not in row:
+    if row.get("origin") is None:
         return Origin((where,), f"import/{kind}/1")
     value = row["origin"]
     try:
@@ -329,11 +303,11 @@ def _origin(row: JsonObject, kind: RowKind, where: str) -> Origin:
     return Origin(tuple(parents), rule, consent)
 
 
-def _refuse_empty(prompt: Messages, **answers: str) -> None:
-    if not any(message.content.strip() for message in prompt):
+def _refuse_empty(prompt: Messages, **answers: Message) -> None:
+    if all(is_empty(message) for message in prompt):
         raise Skip("empty prompt")
-    for name, text in answers.items():
-        if not text.strip():
+    for name, answer in answers.items():
+        if is_empty(answer):
             raise Skip(f"empty {name}")
 
 
@@ -344,23 +318,48 @@ def row_of(item: TrainingItem) -> JsonObject:
     origin = {"parents": list(item.origin.parents), "rule": item.origin.rule, "consent": item.origin.consent}
     if isinstance(item, Document):
         return {"text": item.text, "id": item.id, "origin": origin}
-    prompt = [message_row(message) for message in item.prompt]
+    row: JsonObject = {"prompt": [message_row(message) for message in item.prompt]}
     if isinstance(item, Pair):
-        answers = {"chosen": item.chosen, "rejected": item.rejected, "flip_rate": item.flip_rate}
-    elif isinstance(item, Example):
-        answers = {"completion": item.response}
+        row["chosen"] = _answer_row(item.chosen, item.chosen_extras)
+        row["rejected"] = _answer_row(item.rejected, item.rejected_extras)
+        row["flip_rate"] = item.flip_rate
     else:
-        answers = {"completion": item.response, "label": item.desirable}
-    return {"prompt": prompt, **answers, "id": item.id, "origin": origin, "weight": item.weight}
+        row["completion"] = _answer_row(item.response, item.extras)
+        if isinstance(item, UnpairedExample):
+            row["label"] = item.desirable
+    tools = {"tools": item.tools} if item.tools else {}
+    return row | tools | {"id": item.id, "origin": origin, "weight": item.weight}
 
 
-def short(value: object) -> str:
-    """A value for an error message, on one line of at most 80 characters."""
-    try:
-        text = ascii(value[:100] if isinstance(value, str | list) else value)
-    except RecursionError:
-        text = f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def item_of(kind: RowKind, row: JsonObject) -> TrainingItem:
+    """The item of a row that `row_of` wrote, without checks."""
+    origin = Origin(tuple(row["origin"]["parents"]), row["origin"]["rule"], Consent(row["origin"]["consent"]))
+    if kind == "document":
+        return Document(row["id"], row["text"], origin)
+    prompt = messages_of(row["prompt"], "prompt", Counter())
+    rest = {"origin": origin, "weight": row.get("weight", 1.0), "tools": row.get("tools", "")}
+    if kind == "pair":
+        chosen, chosen_extras = _answer_parts(row["chosen"])
+        rejected, rejected_extras = _answer_parts(row["rejected"])
+        extras = {"chosen_extras": chosen_extras, "rejected_extras": rejected_extras}
+        return Pair(
+            row["id"], prompt, chosen, rejected, flip_rate=row.get("flip_rate", 0.0), **extras, **rest
+        )
+    response, rest["extras"] = _answer_parts(row["completion"])
+    if kind == "example":
+        return Example(row["id"], prompt, response, **rest)
+    return UnpairedExample(row["id"], prompt, response, row["label"], **rest)
+
+
+def _answer_parts(value: str | list[JsonObject]) -> tuple[str, AnswerExtras]:
+    if isinstance(value, str):
+        return value, NO_EXTRAS
+    (answer,) = messages_of(value, "answer", Counter())
+    return answer.content, _extras(answer)
+
+
+def _answer_row(text: str, extras: AnswerExtras) -> str | list[JsonObject]:
+    return text if extras == NO_EXTRAS else [message_row(answer_message(text, extras))]
 
 
 def _is_unicode(text: str) -> bool:

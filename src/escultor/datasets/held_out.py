@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from escultor.data.row_messages import messages_of, without_marks
 from escultor.datasets.personal_data import redacted
 from escultor.datasets.rows import prompt_text
 from escultor.datasets.similarity.duplicates import band_hashes, bands_for
@@ -23,7 +24,7 @@ from escultor.datasets.similarity.normalization import Hashes, jaccard, shingle_
 from escultor.datasets.similarity.phrases import NGRAM, Phrases
 from escultor.ids import hash_bytes, hash_value
 from escultor.skills.suites import load_items
-from escultor.types import Document, HeldOut, Message, Messages, Role, Suite, SuiteItem
+from escultor.types import Document, HeldOut, Messages, Role, Suite, SuiteItem
 
 if TYPE_CHECKING:
     from escultor.data.jsonl_rows import TrainingItem
@@ -50,11 +51,18 @@ class HeldOutPrompt:
 
 
 def prompt_of(item: TrainingItem) -> HeldOutPrompt:
-    """The prompt of an item; for a document, all of it."""
+    """The prompt of an item's answer; for a document, all of it."""
     text = prompt_text(item)
     if isinstance(item, Document):
         return HeldOutPrompt(hash_value(text), text, text)
-    return _prompt(item.prompt, text)
+    return _prompt(without_marks(item.prompt), text)
+
+
+def prompts_of(item: TrainingItem) -> list[HeldOutPrompt]:
+    """The prompts of all answers that an item teaches: its own, and the earlier turns learnt with it."""
+    messages = () if isinstance(item, Document) else item.prompt
+    turns = [without_marks(messages[:i]) for i, message in enumerate(messages) if message.learnt and i]
+    return [prompt_of(item), *(_prompt(turn, "\n".join(m.content for m in turn)) for turn in turns)]
 
 
 def _prompt(messages: Messages, text: str) -> HeldOutPrompt:
@@ -75,7 +83,7 @@ def prompt_hashes(store: Store, blob: str) -> Iterator[str]:
             if isinstance(prompt, str):
                 prompt = [{"role": Role.USER, "content": prompt}]
             if prompt:
-                yield hash_value(tuple(Message(Role(m["role"]), m["content"]) for m in prompt))
+                yield hash_value(without_marks(messages_of(prompt, "prompt", Counter())))
 
 
 # --- registration -------------------------------------------------------------------------------
@@ -84,7 +92,7 @@ def prompt_hashes(store: Store, blob: str) -> Iterator[str]:
 def hold_out(store: Store, name: str, items: Iterable[TrainingItem]) -> HeldOut | None:
     """Register the prompts of items, which are held out from now on; None without items. The same prompts
     are registered once."""
-    prompts = {prompt.hash: prompt for prompt in map(prompt_of, items)}
+    prompts = {prompt.hash: prompt for item in items for prompt in prompts_of(item)}
     if not prompts:
         return None
     lines = (json.dumps(_line(prompts[hash]), ensure_ascii=False) for hash in sorted(prompts))
@@ -173,19 +181,26 @@ class HeldOutGuard:
         """For each item the reason not to train on it; None if there is none."""
         if not self.hashes:
             return [None] * len(items)
-        reasons: list[str | None] = []
+        reasons: list[str | None] = [None] * len(items)
         for start in range(0, len(items), BATCH):
-            prompts = [prompt_of(item) for item in items[start : start + BATCH]]
-            texts = [redacted(prompt.text) for prompt in prompts]
-            near, contains = self._are_near(texts), self._phrases.within(texts)
-            ends = [i for i, prompt in enumerate(prompts) if prompt.question != prompt.text]
-            questions = [redacted(prompts[i].question) for i in ends]
-            for i, is_near in zip(ends, self._are_near(questions), strict=True):
-                near[i] |= is_near
-            for prompt, is_near, holds in zip(prompts, near, contains, strict=True):
-                is_same = prompt.hash in self.hashes
-                reasons.append(SAME if is_same else NEAR if is_near else HOLDS if holds else None)
+            prompts = [
+                (i, prompt)
+                for i, item in enumerate(items[start : start + BATCH], start)
+                for prompt in prompts_of(item)
+            ]
+            for (i, _), reason in zip(prompts, self._reasons([prompt for _, prompt in prompts]), strict=True):
+                reasons[i] = reasons[i] or reason
         return reasons
+
+    def _reasons(self, prompts: Sequence[HeldOutPrompt]) -> Iterator[str | None]:
+        texts = [redacted(prompt.text) for prompt in prompts]
+        near, contains = self._are_near(texts), self._phrases.within(texts)
+        ends = [i for i, prompt in enumerate(prompts) if prompt.question != prompt.text]
+        questions = [redacted(prompts[i].question) for i in ends]
+        for i, is_near in zip(ends, self._are_near(questions), strict=True):
+            near[i] |= is_near
+        for prompt, is_near, holds in zip(prompts, near, contains, strict=True):
+            yield SAME if prompt.hash in self.hashes else NEAR if is_near else HOLDS if holds else None
 
     def _are_near(self, texts: Sequence[str]) -> list[bool]:
         """For each text whether it is a near duplicate of a held-out one."""

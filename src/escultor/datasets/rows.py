@@ -10,18 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from escultor.data.jsonl_rows import (
-    FIELD_OF_KEY,
-    KEYS,
-    TYPE_OF_KIND,
-    Fault,
-    RowKind,
-    TrainingItem,
-    build,
-    row_of,
-    short,
-)
-from escultor.types import Consent, Document, Example, Message, Origin, Pair, Role
+from escultor.data.jsonl_rows import Fault, RowKind, TrainingItem, build, item_of, row_of, short
+from escultor.types import NO_EXTRAS, AnswerExtras, Document, Example, Message, Pair, answer_message
 
 RowPart = tuple[str, str]  # role, text
 LARGEST = 10**300  # integers up to this size fit a float
@@ -60,12 +50,29 @@ def text_parts(item: TrainingItem) -> tuple[RowPart, ...]:
     differs from the same answer rated bad."""
     if isinstance(item, Document):
         return (("text", item.text),)
-    prompt = tuple((f"prompt {m.role}", m.content) for m in item.prompt)
+    prompt = tuple((f"prompt {m.role}", text) for m in item.prompt for text in _texts(m))
     if isinstance(item, Example):
-        return (*prompt, ("response", item.response))
+        return (*prompt, *_answer("response", item.response, item.extras))
     if isinstance(item, Pair):
-        return (*prompt, ("chosen", item.chosen), ("rejected", item.rejected))
-    return (*prompt, ("response good" if item.desirable else "response bad", item.response))
+        chosen = _answer("chosen", item.chosen, item.chosen_extras)
+        return (*prompt, *chosen, *_answer("rejected", item.rejected, item.rejected_extras))
+    name = "response good" if item.desirable else "response bad"
+    return (*prompt, *_answer(name, item.response, item.extras))
+
+
+def _answer(name: str, text: str, extras: AnswerExtras) -> tuple[RowPart, ...]:
+    if extras == NO_EXTRAS:
+        return ((name, text),)
+    return tuple((name, each) for each in _texts(answer_message(text, extras)))
+
+
+def _texts(message: Message) -> Iterator[str]:
+    """The texts of a message: what it reasons, says and calls."""
+    if message.reasoning:
+        yield message.reasoning
+    if message.content or not (message.reasoning or message.tool_calls):
+        yield message.content
+    yield from (f"{call.name} {call.arguments}" for call in message.tool_calls)
 
 
 def target_field(item: TrainingItem) -> str:
@@ -97,10 +104,29 @@ def map_texts(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:
     """A copy of the item with `change` applied to every text; id and origin stay."""
     if isinstance(item, Document):
         return replace(item, text=change(item.text))
-    prompt = tuple(Message(m.role, change(m.content)) for m in item.prompt)
+    prompt = tuple(_changed(message, change) for message in item.prompt)
     if isinstance(item, Pair):
-        return replace(item, prompt=prompt, chosen=change(item.chosen), rejected=change(item.rejected))
-    return replace(item, prompt=prompt, response=change(item.response))
+        sides = {"chosen": change(item.chosen), "rejected": change(item.rejected)}
+        extras = {
+            "chosen_extras": _changed_extras(item.chosen_extras, change),
+            "rejected_extras": _changed_extras(item.rejected_extras, change),
+        }
+        return replace(item, prompt=prompt, **sides, **extras)
+    extras = _changed_extras(item.extras, change)
+    return replace(item, prompt=prompt, response=change(item.response), extras=extras)
+
+
+def _changed(message: Message, change: Callable[[str], str]) -> Message:
+    extras = _changed_extras(AnswerExtras(message.reasoning, message.tool_calls), change)
+    content = change(message.content)
+    return replace(message, content=content, reasoning=extras.reasoning, tool_calls=extras.tool_calls)
+
+
+def _changed_extras(extras: AnswerExtras, change: Callable[[str], str]) -> AnswerExtras:
+    if extras == NO_EXTRAS:
+        return extras
+    calls = tuple(replace(call, arguments=change(call.arguments)) for call in extras.tool_calls)
+    return AnswerExtras(change(extras.reasoning) if extras.reasoning else "", calls)
 
 
 # --- lines ------------------------------------------------------------------------------------
@@ -109,7 +135,7 @@ def map_texts(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:
 def parse_row(kind: RowKind, data: dict[str, Any], source: str, number: int) -> CurationRow:
     """The row of a user's line, checked. Raises Fault if it is broken, Skip if there is nothing to learn."""
     item = build(kind, data, Counter(), f"{source}:{number}")
-    labels, figures = data.get("labels", {}), data.get("figures", {})
+    labels, figures = data.get("labels") or {}, data.get("figures") or {}
     subject, time = data.get("subject"), data.get("time")
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise Fault("`labels` is of the wrong type", short(labels), "text by name")
@@ -144,12 +170,7 @@ def read_line(kind: RowKind, line: bytes) -> CurationRow:
     if "source" not in data:  # as the cycles of the first version wrote what they trained on
         older = {"completion": data.get("response"), "label": data.get("desirable"), "labels": {}}
         data = older | {"source": data["origin"]["rule"], "figures": {}} | data
-    fields = {FIELD_OF_KEY.get(k, k): v for k, v in data.items() if k in KEYS[kind]}
-    origin = data["origin"]
-    fields["origin"] = Origin(tuple(origin["parents"]), origin["rule"], Consent(origin["consent"]))
-    if kind != "document":
-        fields["prompt"] = tuple(Message(Role(m["role"]), m["content"]) for m in data["prompt"])
-    item, subject, time = TYPE_OF_KIND[kind](**fields), data.get("subject"), data.get("time")
+    item, subject, time = item_of(kind, data), data.get("subject"), data.get("time")
     return CurationRow(item, data["source"], data["labels"], data["figures"], subject=subject, time=time)
 
 

@@ -15,7 +15,7 @@ from escultor.config.curation import Curation, Split
 from escultor.data.jsonl_rows import RowKind
 from escultor.datasets.disk.columns import bounds, row_windows, select, selected_rows, sortable
 from escultor.datasets.disk.rows_on_disk import RowsHandle, RowsOnDisk
-from escultor.datasets.held_out import HeldOutGuard, prompt_of
+from escultor.datasets.held_out import HeldOutGuard, prompts_of
 from escultor.datasets.rows import CurationRow, prompt_part, read_file, write_line
 from escultor.datasets.similarity.duplicates import (
     SimilarityChecker,
@@ -205,4 +205,4 @@ def _refused_rows(shared: Any, task: tuple[RowsHandle, Path, np.ndarray]) -> np.
 @lru_cache(maxsize=1)
 def _guard_of_file(path: Path, kind: RowKind) -> HeldOutGuard:
     """The guard of the rows of a file, built once in each process."""
-    return HeldOutGuard(prompt_of(row.item) for row in read_file(kind, path))
+    return HeldOutGuard(prompt for row in read_file(kind, path) for prompt in prompts_of(row.item))

@@ -213,7 +213,7 @@ def _likelihoods(
         nats += cache.get(f"{part}/{number}", lambda compute=compute: compute().tolist())
     values = iter(nats)
     likelihoods = [
-        tuple(Likelihood(next(values), row.length - row.first_label, size) for row, size in item_rows)
+        tuple(Likelihood(next(values), row.label_count, size) for row, size in item_rows)
         for item_rows in rows
     ]
     return likelihoods if part in ("choices", "pressed") else list(map(_total, likelihoods))

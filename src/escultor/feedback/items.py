@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from escultor.data.jsonl_rows import row_of
+from escultor.data.row_messages import messages_of
 from escultor.datasets.held_out import HeldOutGuard
 from escultor.errors import StoreError
 from escultor.feedback.labelling_rules import Draft, ItemKind
@@ -32,11 +33,9 @@ from escultor.types import (
     Example,
     Feedback,
     Interaction,
-    Message,
     Messages,
     Origin,
     Pair,
-    Role,
     UnpairedExample,
 )
 
@@ -92,12 +91,8 @@ def read_texts(drafts: Mapping[str, Draft], bodies: BodySource) -> dict[str, Ite
         chosen = corrections.get(draft.chosen, {}).get("text") if is_correction else text_of.get(draft.chosen)
         rejected = text_of.get(draft.rejected)
         if body is not None and chosen is not None and rejected is not None:
-            texts[id] = (_messages(body["messages"]), chosen, rejected)
+            texts[id] = (messages_of(body["messages"], "messages", Counter()), chosen, rejected)
     return texts
-
-
-def _messages(messages: Iterable[Mapping[str, str]]) -> Messages:
-    return tuple(Message(Role(m["role"]), m["content"]) for m in messages)
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -190,7 +185,8 @@ def _last_texts(path: Path | None, handles: Sequence[DraftHandle]) -> dict[str, 
                 break
             if row["id"] in wanted:
                 chosen = row["completion"] if "completion" in row else row["chosen"]
-                texts[row["id"]] = _messages(row["prompt"]), chosen, row.get("rejected", "")
+                prompt = messages_of(row["prompt"], "prompt", Counter())
+                texts[row["id"]] = prompt, chosen, row.get("rejected", "")
     return texts
 
 

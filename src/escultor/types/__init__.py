@@ -62,6 +62,8 @@ from escultor.types.operations import (
     Step,
 )
 from escultor.types.training import (
+    NO_EXTRAS,
+    AnswerExtras,
     Checkpoint,
     DatasetName,
     DatasetVersion,
@@ -73,11 +75,14 @@ from escultor.types.training import (
     Review,
     RowKind,
     UnpairedExample,
+    answer_message,
 )
 
 __all__ = [
     "FAILED",
+    "NO_EXTRAS",
     "Alert",
+    "AnswerExtras",
     "Checkpoint",
     "Choice",
     "Comparison",
@@ -134,4 +139,5 @@ __all__ = [
     "Usage",
     "Verdict",
     "Veto",
+    "answer_message",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from escultor.types.interactions import Consent, Messages
+from escultor.ids import OMIT_DEFAULT
+from escultor.types.interactions import Consent, Message, Messages, Role, ToolCall, optional
 
 RowKind = Literal["document", "example", "pair", "unpaired"]  # of the rows of a dataset
 
@@ -20,6 +21,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerExtras:
+    """What an answer holds beside its text."""
+
+    reasoning: str = optional("")
+    tool_calls: tuple[ToolCall, ...] = optional(())
+
+
+NO_EXTRAS = AnswerExtras()
+
+
+def answer_message(text: str, extras: AnswerExtras = NO_EXTRAS) -> Message:
+    """The assistant's message of an answer."""
+    return Message(Role.ASSISTANT, text, reasoning=extras.reasoning, tool_calls=extras.tool_calls)
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """Text to pre-train on. Writer: `data`."""
 
@@ -30,13 +47,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and the response to learn (SFT, distillation). Writer: `data`."""
+    """A prompt and the response to learn (SFT, distillation), and with it the messages of the prompt that are
+    marked `learnt`. `tools` is the JSON text of the tools that the prompt offers. Writer: `data`."""
 
     id: str
     prompt: Messages
     response: str
     origin: Origin
     weight: float = 1.0
+    tools: str = optional("")
+    extras: AnswerExtras = field(default=NO_EXTRAS, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +70,9 @@ class Pair:
     origin: Origin
     weight: float = 1.0
     flip_rate: float = 0.0  # probability that chosen and rejected are swapped
+    tools: str = optional("")
+    chosen_extras: AnswerExtras = field(default=NO_EXTRAS, metadata=OMIT_DEFAULT)
+    rejected_extras: AnswerExtras = field(default=NO_EXTRAS, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +85,8 @@ class UnpairedExample:
     desirable: bool
     origin: Origin
     weight: float = 1.0
+    tools: str = optional("")
+    extras: AnswerExtras = field(default=NO_EXTRAS, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Rows of conversations in other formats as rows of ours (see `escultor.data.jsonl`), by pure functions.
 
-openai-chat        {"messages": [{"role", "content", "weight"?}, …]}
+openai-chat        {"messages": [{"role", "content", "weight"?}, …]}: as ours
 openai-preference  {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}
                    (both: OpenAI's fine-tuning guide, supervised and direct preference)
 sharegpt           {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …], "system"?},
@@ -22,16 +22,6 @@ _SHAREGPT = {
 }
 _SHAREGPT_KEYS = ("conversations", "system", "chosen", "rejected", "id")
 _TOOLS = ("function_call", "observation", "tool", "function", "tool_call", "tool_response")
-_MESSAGE_KEYS = {"role", "content", "weight", "name", "refusal", "audio", "function_call", "tool_calls"}
-
-
-def openai_chat(row: JsonObject) -> JsonObject:
-    """A row of OpenAI's supervised format. A last answer of weight 0 is not to be learnt."""
-    messages = _list(row, "messages")
-    answers = [m for m in messages if isinstance(m, dict) and m.get("role") == "assistant"]
-    if answers and answers[-1].get("weight") == 0:
-        raise Skip("the last answer has weight 0")
-    return {"messages": [_message(m) for m in messages], **_without(row, "messages")}
 
 
 def openai_preference(row: JsonObject) -> JsonObject:
@@ -39,12 +29,11 @@ def openai_preference(row: JsonObject) -> JsonObject:
     prompt = row.get("input")
     if not isinstance(prompt, dict):
         raise Fault("`input` is of the wrong type", short(prompt), '{"messages": […]}')
-    if prompt.get("tools"):
-        raise Skip("tools")
     return {
-        "prompt": [_message(m) for m in _list(prompt, "messages")],
-        "chosen": [_message(m) for m in _list(row, "preferred_output")],
-        "rejected": [_message(m) for m in _list(row, "non_preferred_output")],
+        "prompt": _list(prompt, "messages"),
+        "chosen": _list(row, "preferred_output"),
+        "rejected": _list(row, "non_preferred_output"),
+        "tools": prompt.get("tools"),
         **_without(row, "input", "preferred_output", "non_preferred_output"),
     }
 
@@ -70,20 +59,6 @@ def _list(row: JsonObject, key: str) -> list[Any]:
     if not isinstance(value, list):
         raise Fault(f"`{key}` is of the wrong type", short(value), "a list of messages")
     return value
-
-
-def _message(value: Any) -> JsonObject:
-    """A message of ours, its parts joined and a developer as the system. Raises Skip for tool calls."""
-    if not isinstance(value, dict) or value.keys() - _MESSAGE_KEYS:
-        raise Fault("a message cannot be read", short(value), "an object with role and content")
-    if value.get("tool_calls") or value.get("function_call") or value.get("role") in ("tool", "function"):
-        raise Skip("tool calls")
-    role, content = value.get("role"), value.get("content")
-    if isinstance(content, list):
-        if any(not isinstance(part, dict) or part.get("type") != "text" for part in content):
-            raise Skip("content that is no text")
-        content = "".join(str(part.get("text", "")) for part in content)
-    return {"role": "system" if role == "developer" else role, "content": content}
 
 
 def _turn(value: Any) -> JsonObject:

@@ -30,7 +30,7 @@ WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
 ImportedRecord = Interaction | Feedback
 
 ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {
-    "openai-chat": conversations.openai_chat,
+    "openai-chat": lambda row: row,  # as ours
     "openai-preference": conversations.openai_preference,
     "trl": lambda row: row,  # its columns are ours
     "sharegpt": conversations.sharegpt,
