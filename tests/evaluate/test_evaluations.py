@@ -60,14 +60,17 @@ def test_likelihoods_are_those_of_a_plain_forward_pass():
         at = range(len(before) - 1, len(before) + len(said) - 1)
         return -sum(float(logits[t, token]) for t, token in zip(at, said, strict=True))
 
+    def answer(text):
+        return chat.example(item.prompt, text).response
+
     prompt = chat.prompt(item.prompt)
-    whole = nats(prompt, chat.response(item.references[0]))
+    whole = nats(prompt, answer(item.references[0]))
     assert done.scores.metrics["bits_per_byte"][0] == pytest.approx(
         whole / math.log(2) / len(item.references[0]), rel=0.01
     )
-    tokens = len(chat.response(item.references[0]))
+    tokens = len(answer(item.references[0]))
     assert done.scores.metrics["perplexity"][0] == pytest.approx(math.exp(whole / tokens), rel=0.01)
-    choices = [nats(prompt, chat.response(c)[: -len(chat.turn_end)]) for c in item.choices]
+    choices = [nats(prompt, answer(c)[: -len(chat.turn_end)]) for c in item.choices]
     assert done.scores.metrics["accuracy"][0] == float(choices[0] < choices[1])
     odds = [math.exp(-n) for n in choices]
     assert done.scores.metrics["brier"][0] == pytest.approx((odds[1] / sum(odds)) ** 2, rel=0.02)

@@ -6,6 +6,7 @@ from tiny import tokenizer, tokenizer_like
 
 from escultor.text.chat import ChatTemplate
 from escultor.text.streaming import TextStream, TokenBytes
+from escultor.types import Message, Role
 
 OWN = tokenizer()
 PLAIN = ChatTemplate(OWN)
@@ -69,7 +70,7 @@ def test_the_space_that_a_template_writes_before_an_answer_is_not_part_of_it():
     family = tokenizer_like("mistral")
     chat = ChatTemplate(family)
     assert chat.lead == " "
-    ids = chat.response("The cat runs")[:-1]
+    ids = chat.example((Message(Role.USER, "a"),), "The cat runs").response[:-1]
     pieces, _ = streamed(ids, own=family, lead=chat.lead)
     assert "".join(piece.text for piece in pieces) == "The cat runs" == chat.decode(ids)
 

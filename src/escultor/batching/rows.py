@@ -253,7 +253,7 @@ def pair_rows(
     rows = []
     for pair in _of_texts(pairs, counts):
         chosen = chat.example(pair.prompt, pair.chosen)
-        rejected = chat.response(pair.rejected)
+        rejected = chat.example(pair.prompt, pair.rejected).response
         counts["pairs"] += 1
         if len(chosen.prompt) + max(len(chosen.response), len(rejected)) > max_length:
             counts["dropped: longer than max_length"] += 1

@@ -190,8 +190,9 @@ def _reference_row(loaded: Loaded, item: SuiteItem) -> tuple[NllRow, int]:
 def _choice_row(loaded: Loaded, prompt: Messages, choice: str) -> tuple[NllRow, int]:
     """A choice as the beginning of an answer, without the tokens that end a turn."""
     chat = loaded.chat
-    before, tokens = chat.prompt(prompt), chat.response(choice)[: -len(chat.turn_end)]
-    return NllRow("", to_ids(before + tokens), max(1, len(before))), len(choice.encode())
+    row = chat.example(prompt, choice)
+    ids = (row.prompt + row.response)[: -len(chat.turn_end)]
+    return NllRow("", to_ids(ids), max(1, len(row.prompt))), len(choice.encode())
 
 
 def _document_windows(loaded: Loaded, item: SuiteItem) -> list[tuple[NllRow, int]]:

@@ -1,154 +1,211 @@
-"""Conversations to token ids and loss mask: the only file that applies the chat template.
+"""Conversations to token ids and loss mask: the only file that knows what is prompt and what is learnt.
 
-The template is rendered with a placeholder for each content; template text and contents are tokenised
-separately, contents with control tokens disabled. So user text cannot produce a control token, no merge
-crosses a boundary, and training and serving see the same prompt token for token. Contents are trimmed where
-the template trims them.
+The model's own chat template renders the real contents and the text is tokenised as a whole, so that a
+prompt has the ids of `apply_chat_template`. Learnt is what the model has to generate after that prompt so
+that its answer is rendered right, up to the token that ends the turn. Contents cannot write control tokens;
+answers can write markup of reasoning and tool calls, but no token that opens a role or ends a turn.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import ModelError
+from escultor.text.encoding import MarkedText, TextEncoder
 from escultor.text.plain import PlainText
-from escultor.types import Messages
+from escultor.text.protection import Protection, special_ids
+from escultor.text.rendering import Renderer
+from escultor.text.turns import ASKED, SENTINELS, Mismatch, Turn, TurnWriter, shared_length
+from escultor.types import Message, Messages, Role
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The placeholder of a content, between spaces that are gone where the template trims.
-_SLOT = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
-_ANSWERED = ("user", "assistant")
-LAYOUTS = 256  # layouts cached, one per sequence of roles
+_TAIL = 256  # last characters of a prompt in which its last control token is looked for
+_RESPLIT = "answers that would merge with the end of the prompt: tokenised apart, as they are served"
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The token ids of a prompt and its response. The loss mask is 1 on `response`, which ends the turn."""
+    """The token ids of a prompt and its response. The loss mask is 1 on `response`, which ends the turn.
+    `notes` say what the counts of a run should mention of it."""
 
     prompt: list[int]
     response: list[int]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Slot:
-    """Where a template inserts a content: the message, the spaces before it, the ends that are trimmed."""
+class RenderedConversation:
+    """The token ids of a conversation, and start and end of every part that is learnt: answers with the token
+    that ends their turn. `notes` as those of `Rendered`."""
 
-    message: int
-    lead: str
-    left: bool
-    right: bool
-
-    def text(self, content: str) -> str:
-        content = content.lstrip() if self.left else content
-        return self.lead + (content.rstrip() if self.right else content)
+    ids: list[int]
+    learnt: tuple[tuple[int, int], ...]
+    notes: tuple[str, ...] = ()
 
 
 class ChatTemplate:
-    """Encodes conversations with a tokenizer's chat template. Without a template the contents are
-    concatenated, and the response ends with the end-of-text token. Reuse one instance: layouts are cached,
-    and later changes of the tokenizer have no effect."""
+    """Encodes conversations with a tokenizer's chat template, or with a default where it has none. Reuse one
+    instance; later changes of the tokenizer have no effect.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    `date` is what a template that writes today's date takes for it; None: today. `tools` of the methods is
+    the JSON text of a list of tool definitions.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, date: datetime.date | None = None):
         self.tokenizer: Any = tokenizer  # its stubs return unions that these calls never do
         if tokenizer.eos_token_id is None:
             remedy = "set tokenizer.eos_token"
             raise ModelError("the tokenizer has no end-of-text token", None, "an eos_token", remedy)
         self.eos: int = self.tokenizer.eos_token_id
-        # A template that prints the date changes from day to day.
-        dated = "strftime_now" in str(self.tokenizer.chat_template)
-        self._layout = self._lay_out if dated else lru_cache(LAYOUTS)(self._lay_out)
+        begin = self.tokenizer.convert_ids_to_tokens(self._begin())
+        self._renderer = Renderer(tokenizer, date, "".join(begin))
+        self._tails: dict[str, list[int]] = {}
 
-    def prompt(self, messages: Messages) -> list[int]:
+    @property
+    def is_default(self) -> bool:
+        """Whether conversations are written in the default template, since the tokenizer has none."""
+        return self._renderer.is_default
+
+    def prompt(self, messages: Messages, tools: str = "") -> list[int]:
         """The token ids of a prompt, after which the model generates the answer."""
-        if self.tokenizer.chat_template is None:
-            return self._begin() + self.text("".join(m.content for m in messages))
-        ids: list[int] = []
-        for part in self._layout(tuple(str(m.role) for m in messages), True):
-            ids += self.text(part.text(messages[part.message].content)) if isinstance(part, _Slot) else part
-        return ids
+        return self._encoder.encode([MarkedText(*self._writer.prompt(messages, tools))])[0]
+
+    def example(self, messages: Messages, answer: Message | str, tools: str = "") -> Rendered:
+        """A prompt and its response, to the token that ends the turn. Raises ModelError where the template
+        does not tell what the model has to generate after the prompt."""
+        return self.examples([(messages, answer, tools)])[0]
+
+    def examples(self, rows: Iterable[tuple[Messages, Message | str, str]]) -> list[Rendered]:
+        """As `example`, for many triples of messages, answer and tools; several times faster."""
+        turns = [self._turn(*row) for row in rows]
+        texts = list(dict.fromkeys(MarkedText(turn.prompt, turn.mark) for turn in turns))
+        prompts = dict(zip(texts, self._encoder.encode(texts), strict=True))
+        return self._rendered(turns, [prompts[MarkedText(turn.prompt, turn.mark)] for turn in turns])
+
+    def conversation(self, messages: Messages, tools: str = "") -> list[RenderedConversation]:
+        """Every answer of a conversation that is marked as learnt, after the prompt that it would have been
+        generated from: one row as long as each prompt continues the row, and one more wherever the template
+        writes earlier turns otherwise (as without their reasoning)."""
+        at = [i for i, message in enumerate(messages) if message.learnt and message.role == Role.ASSISTANT]
+        rows: list[RenderedConversation] = []
+        for each in reversed(self.examples((messages[:i], messages[i], tools) for i in at)):
+            start, ids = len(each.prompt), each.prompt + each.response
+            row = RenderedConversation(ids, ((start, len(ids)),), each.notes)
+            if rows and rows[-1].ids[: len(ids)] == ids:
+                longer = rows.pop()
+                notes = tuple(dict.fromkeys((*each.notes, *longer.notes)))
+                row = RenderedConversation(longer.ids, (*row.learnt, *longer.learnt), notes)
+            rows.append(row)
+        return rows[::-1]
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of documents to pre-train on, with the tokenizer's BOS and EOS."""
         begin = self._begin()
         return [[*begin, *ids, self.eos] for ids in self._plain.encode(texts)]
 
-    def example(self, messages: Messages, response: str) -> Rendered:
-        """A prompt and its response, which includes the token that ends the turn."""
-        return Rendered(self.prompt(messages), self.response(response))
-
-    def response(self, response: str) -> list[int]:
-        """The token ids of a response, as in later turns of its conversation, with the end of the turn."""
-        return self.text(self._answer.text(response)) + self.turn_end
-
     def text(self, text: str) -> list[int]:
         """The token ids of a text without control tokens; see `escultor.text.plain`."""
         return self._plain.encode([text])[0]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of an answer without control tokens."""
-        ids = ids[:-1] if ids and ids[-1] == self.turn_end[-1] else ids
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).removeprefix(self._answer.lead)
+        """The text of an answer: without the end of its turn and what the template writes before it, with its
+        markup of reasoning and tool calls."""
+        ends = next((end for end in (self.turn_end, [self.eos]) if ids[-len(end) :] == end), [])
+        return self.visible(ids[: len(ids) - len(ends)]).removeprefix(self.lead)
 
-    @property
+    def visible(self, ids: Sequence[int]) -> str:
+        """The text of token ids without those that `hidden` names."""
+        return str(self.tokenizer.decode([id for id in ids if id not in self.hidden]))
+
+    @cached_property
+    def hidden(self) -> frozenset[int]:
+        """The special tokens that are no part of an answer's text: all but markup of reasoning and tools."""
+        names = self.tokenizer.convert_ids_to_tokens
+        special = special_ids(self.tokenizer)
+        return frozenset(id for id in special if names(id) not in self._protection.writable)
+
+    @cached_property
     def lead(self) -> str:
-        """The spaces that the template, and so the model, writes before an answer; not part of it."""
-        return self._answer.lead
+        """What the template, and so the model, writes before an answer and is no part of it: a space, or an
+        empty block of thinking."""
+        return self.visible(self.example(ASKED, SENTINELS[0]).response).partition(SENTINELS[0])[0]
 
     @property
     def control(self) -> frozenset[int]:
-        """The ids that only the template may produce; see `escultor.text.plain.control_ids`."""
+        """The ids that contents cannot produce; see `escultor.text.plain.control_ids`."""
         return self._plain.control
 
     @cached_property
     def turn_end(self) -> list[int]:
-        """The ids that end an answer: the template's text up to its first special token; without one, up to
-        its first control token; without either, all of it and the EOS."""
-        if self.tokenizer.chat_template is None:
-            return [self.eos]
-        ids = self._encode(self._closed[1])
-        for enders in (set(self.tokenizer.all_special_ids), self.control):
-            for position, token in enumerate(ids):
-                if token in enders:
-                    return ids[: position + 1]
-        return [*ids, self.eos]
+        """The ids that end a plain answer: those of the template's text up to its first control token, or,
+        without one, all of it and the EOS."""
+        one, other = (self.example(ASKED, answer).response for answer in SENTINELS)
+        return one[len(one) - shared_length(one[::-1], other[::-1]) :]
+
+    def _turn(self, messages: Messages, answer: Message | str, tools: str) -> Turn:
+        answer = Message(Role.ASSISTANT, answer) if isinstance(answer, str) else answer
+        try:
+            return self._writer.turn(messages, answer, tools)
+        except Mismatch as error:
+            raise self._unlike(error.prompt, error.whole, error.mark) from None
+
+    def _rendered(self, turns: Sequence[Turn], prompts: Sequence[list[int]]) -> list[Rendered]:
+        """The turns as tokens: the prompts as given, and the answers after them. Only the
+        text from a prompt's last control token on is encoded again, since nothing merges across one."""
+        heads = [self._head(turn.prompt, prompt) for turn, prompt in zip(turns, prompts, strict=True)]
+        pairs = zip(turns, heads, strict=True)
+        texts = [MarkedText(head + turn.answer, turn.mark) for turn, (head, _) in pairs]
+        encoded = self._encoder.encode(texts)
+        rendered = []
+        for turn, prompt, (_, head), ids in zip(turns, prompts, heads, encoded, strict=True):
+            if ids[: len(head)] == head:
+                rendered.append(Rendered(prompt, ids[len(head) :], turn.notes))
+            else:
+                rendered.append(Rendered(prompt, self._encode_apart(turn), (*turn.notes, _RESPLIT)))
+        return rendered
+
+    def _head(self, prompt: str, ids: list[int]) -> tuple[str, list[int]]:
+        """The end of a prompt from its last control token on, as text and ids; all where there is none."""
+        tail = prompt[-_TAIL:]
+        tail = tail[max((start for start, _ in self._encoder.literals.find(tail)), default=0) :]
+        if tail not in self._tails:
+            if len(self._tails) >= _TAIL:
+                self._tails.clear()
+            self._tails[tail] = self._encoder.encode([MarkedText(tail)])[0]
+        head = self._tails[tail]
+        return (tail, head) if head and ids[-len(head) :] == head else (prompt, ids)
+
+    def _encode_apart(self, turn: Turn) -> list[int]:
+        """The ids of an answer that does not merge with its prompt, without the blank that some tokenizers
+        put before a text: it is encoded after a character that it does not merge with."""
+        for before in ("\n", ".", "a", "|") if self._adds_blank else ("",):
+            texts = [MarkedText(before), MarkedText(before + turn.answer, turn.mark)]
+            head, ids = self._encoder.encode(texts)
+            if ids[: len(head)] == head:
+                return ids[len(head) :]
+        raise self._unlike(turn.prompt, turn.prompt + turn.answer, turn.mark)
 
     @cached_property
-    def _plain(self) -> PlainText:
-        return PlainText(self.tokenizer)
+    def _adds_blank(self) -> bool:
+        return str(self.tokenizer.convert_ids_to_tokens(self.text("a")[0])).startswith("\u2581")
 
-    @cached_property
-    def _answer(self) -> _Slot:
-        """The slot of an answer. A space that the tokenizer puts before every text is not written twice."""
-        if self.tokenizer.chat_template is None:
-            return _Slot(1, "", False, False)
-        slot = self._closed[0]
-        own = self.tokenizer.convert_ids_to_tokens(self.text("a")[0]).startswith("\u2581")
-        return replace(slot, lead=slot.lead.removesuffix(" ")) if own else slot
-
-    @cached_property
-    def _closed(self) -> tuple[_Slot, str]:
-        """The slot of a conversation's last answer, and the template's text after it. Its `lead` holds the
-        spaces that the template writes before an answer but not at the end of a prompt, so that the model has
-        to generate them (as in Mistral's `[/INST] answer</s>`)."""
-        rendered = self._render(_ANSWERED, generation=False)
-        slots = [slot for slot in _SLOT.finditer(rendered) if slot[2] == "1"]
-        if not slots:
-            raise ModelError("the chat template drops answers", None, "every message shown once")
-        slot = slots[-1]
-        prompt = _SLOT.sub("", self._render(_ANSWERED[:1], generation=True))
-        before = _SLOT.sub("", rendered[: slot.start()])
-        lead = before[len(prompt) :] if before.startswith(prompt) else ""
-        return _Slot(1, lead if lead.isspace() else "", not slot[1], not slot[3]), rendered[slot.end() :]
-
-    def _encode(self, text: str) -> list[int]:
-        """The token ids of template text, control tokens included."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False)
+    def _unlike(self, prompt: str, whole: str, mark: str) -> ModelError:
+        """The error that names the first token at which a prompt and the rendering of its answer differ."""
+        served, written = self._encoder.encode([MarkedText(prompt, mark), MarkedText(whole, mark)])
+        at = shared_length(served, written)
+        names = [self.tokenizer.convert_ids_to_tokens(ids[at : at + 1]) for ids in (served, written)]
+        one, other = (name[0] if name else "nothing" for name in names)
+        return ModelError(
+            "the chat template writes an answer otherwise than after its own generation prompt",
+            f"token {at}: {one!r} in the prompt, {other!r} where the answer is rendered",
+            "a rendered answer that begins with the prompt and contains the answer",
+        )
 
     def _begin(self) -> list[int]:
         """The ids that the tokenizer puts before a text: its BOS, or none."""
@@ -157,37 +214,18 @@ class ChatTemplate:
         ids = self.tokenizer.encode("", add_special_tokens=True)
         return [token for token in ids if token == self.tokenizer.bos_token_id][:1]
 
-    def _render(self, roles: tuple[str, ...], generation: bool) -> str:
-        turns = [{"role": r, "content": f"\u2003\ue000{i}\ue001\u2003"} for i, r in enumerate(roles)]
-        try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
-        except Exception as error:  # Jinja's errors and a template's own have no useful base class
-            system = "system" in roles
-            raise ModelError(
-                "the chat template refuses these messages",
-                str(error),
-                remedy="move the system message into the user's message" if system else None,
-            ) from error
-        assert isinstance(text, str)
-        return text
+    @cached_property
+    def _writer(self) -> TurnWriter:
+        return TurnWriter(self._protection, self.tokenizer.eos_token)
 
-    def _lay_out(self, roles: tuple[str, ...], generation: bool) -> list[_Slot | list[int]]:
-        """The layout of messages with these roles: the template's own token ids, and slots for contents."""
-        text = self._render(roles, generation)
-        parts: list[_Slot | list[int]] = []
-        at = 0
-        for slot in _SLOT.finditer(text):
-            message = int(slot[2])
-            between, lead = text[at : slot.start()], ""
-            if roles[message] == "assistant" and between.endswith(blanks := self._closed[0].lead):
-                between, lead = between.removesuffix(blanks), self._answer.lead
-            if between:
-                parts.append(self._encode(between))
-            parts.append(_Slot(message, lead, not slot[1], not slot[3]))
-            at = slot.end()
-        if text[at:]:
-            parts.append(self._encode(text[at:]))
-        shown = {part.message for part in parts if isinstance(part, _Slot)}
-        if missing := sorted(set(range(len(roles))) - shown):
-            raise ModelError("the chat template drops messages", missing, "every message shown once")
-        return parts
+    @cached_property
+    def _protection(self) -> Protection:
+        return Protection(self.tokenizer, self._renderer, self._encoder)
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder(self.tokenizer, self._plain)
+
+    @cached_property
+    def _plain(self) -> PlainText:
+        return PlainText(self.tokenizer)

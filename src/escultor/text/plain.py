@@ -51,7 +51,7 @@ class PlainText:
         encoded: list[list[int]] = []
         for start in range(0, len(texts), BATCH):
             encoded += self._encode(texts[start : start + BATCH])
-        return [ids if self.control.isdisjoint(ids) else self._spelled(ids) for ids in encoded]
+        return [ids if self.control.isdisjoint(ids) else self.spelled(ids) for ids in encoded]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if self._backend is None:
@@ -76,7 +76,7 @@ class PlainText:
         copy.encode_special_tokens = True  # encodes special tokens as ordinary text
         return copy
 
-    def _spelled(self, ids: list[int]) -> list[int]:
+    def spelled(self, ids: list[int]) -> list[int]:
         """The ids with every control token replaced by its characters: vocabularies that contain it as a word
         (Unigram, WordLevel, BPE with `ignore_merges`) assign it to text without matching added tokens."""
         tokens = self.tokenizer.convert_ids_to_tokens

@@ -1,0 +1,110 @@
+"""Rendered conversations as token ids: control tokens are those that the template wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from escultor.errors import DataError
+from escultor.text.literals import Literals
+from escultor.text.plain import BATCH, PlainText
+from escultor.text.tokenizer import tokenizer_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Characters that no text should contain, one of which breaks up the literals of control tokens in contents.
+_MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedText:
+    """Text in which `mark` stands within literals of control tokens that are to stay text. Without a mark
+    there are none."""
+
+    text: str
+    mark: str = ""
+
+
+class TextEncoder:
+    """Encodes texts exactly as the tokenizer does, and marked literals of control tokens as ordinary text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, plain: PlainText):
+        self.tokenizer: Any = tokenizer
+        self.plain = plain
+        names = self.tokenizer.convert_ids_to_tokens(sorted(plain.control))
+        self._names = dict(zip(sorted(plain.control), names, strict=True))
+        self.literals = Literals(names)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        # A copy that nobody else configures; None for a tokenizer in Python.
+        self._backend: Any = None if backend is None else type(backend).from_str(tokenizer_json(backend))
+
+    def choose_mark(self, texts: Sequence[tuple[str, Literals]]) -> str:
+        """A character to break up the literals with that the texts must not contain; "" where none does."""
+        if not any(self._contains(text, literals) for text, literals in texts):
+            return ""
+        for mark in _MARKS:
+            if not any(mark in text for text, _ in texts):
+                return mark
+        raise DataError("a text contains every character that is none", None, "Unicode text")
+
+    def encode(self, texts: Sequence[MarkedText]) -> list[list[int]]:
+        """The token ids of each text. Raises DataError for a text that cannot be written without a control
+        token (of a tokenizer in which a single character is one)."""
+        unmarked = [each.text for each in texts if not each.mark]
+        fast = iter(self._encode(unmarked))
+        return [self._encode_marked(each.text, each.mark) if each.mark else next(fast) for each in texts]
+
+    def _contains(self, text: str, literals: Literals) -> bool:
+        for normalized in dict.fromkeys((text, self._normalized(text))):
+            for start, end in literals.find(normalized):
+                if end - start > 1:
+                    return True
+                what = "a text can only be written with a control token"
+                remedy = "remove these characters from the text"
+                raise DataError(what, [normalized[start:end]], "text that the vocabulary can write", remedy)
+        return False
+
+    def _normalized(self, text: str) -> str:
+        """The text as the vocabulary sees it, where that may bring about a literal."""
+        normalizer = None if self._backend is None else self._backend.normalizer
+        if normalizer is None or (self._keeps_ascii and text.isascii()):
+            return text
+        return normalizer.normalize_str(text)
+
+    @cached_property
+    def _keeps_ascii(self) -> bool:
+        return self._backend.normalizer.normalize_str(_ASCII).lstrip("\u2581") == _ASCII
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._backend is None:
+            return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        encoded: list[list[int]] = []
+        for start in range(0, len(texts), BATCH):
+            batch = self._backend.encode_batch_fast(texts[start : start + BATCH], add_special_tokens=False)
+            encoded += [encoding.ids for encoding in batch]
+        return encoded
+
+    def _encode_marked(self, text: str, mark: str) -> list[int]:
+        if self._backend is None:
+            return [id for part in self._encode(text.split(mark)) for id in part]
+        encoding = self._marked_backend(mark).encode(text, add_special_tokens=False)
+        ids: list[int] = []
+        for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            written = id not in self._names or text[start:end].strip() == self._names[id].strip()
+            ids += [id] if written else self.plain.spelled([id])
+        return ids
+
+    @lru_cache(maxsize=4)  # noqa: B019
+    def _marked_backend(self, mark: str) -> Any:
+        """A copy that deletes the mark after it has matched control tokens, which broken ones are not."""
+        erase = {"type": "Replace", "pattern": {"String": mark}, "content": ""}
+        parts = json.loads(self._backend.to_str())
+        own = parts["normalizer"]
+        parts["normalizer"] = {"type": "Sequence", "normalizers": [erase, *([own] if own else [])]}
+        parts["added_tokens"] = [token | {"normalized": False} for token in parts["added_tokens"]]
+        return type(self._backend).from_str(json.dumps(parts))
