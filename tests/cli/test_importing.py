@@ -42,7 +42,7 @@ def test_no_word_enters_a_store_that_keeps_no_text_and_the_import_says_so(cli, t
         path, none = str(FORMATS / name), "serve.keep_text=false"
         brought[name] = cli("data", "import", path, "--store", url, "--set", none, "--json").data
     reason = "kept without its text: serve.keep_text is false"
-    assert [found["left_out"][reason] for found in brought.values()] == [5, 2, 2]
+    assert [found["left_out"][reason] for found in brought.values()] == [5, 3, 2]
     with open_store(url) as store:
         calls = [call for _, call in store.log.read(Interaction)]
         assert {call.consent for call in calls} == {Consent.NONE}

@@ -41,8 +41,8 @@ COMMANDS = (
     *("evaluate", "compare", "canary", "speed", "rate", "judge"),
     *("promote", "rollback", "models", "merge"),
     *("serve", "keys create", "keys revoke", "keys list"),
-    *("interactions export", "interactions count", "interactions purge"),
-    *("feedback export", "feedback count"),
+    *("interactions export", "interactions import", "interactions count", "interactions purge"),
+    *("feedback export", "feedback import", "feedback count"),
     *("subjects hash", "subjects erase", "subjects erasures"),
     *("cycle", "feedback convert", "feedback advise", "feedback quarantine"),
     *("generate", "inspect"),
@@ -50,6 +50,7 @@ COMMANDS = (
 SHARED_FILES = {
     "train": ("pretrain", "sft", "dpo", "kto", "distill"),
     "models": ("promote", "rollback", "models", "merge"),
+    "event_imports": ("interactions import", "feedback import"),
     "data.rows": ("data mine", "data check", "data import"),
     "data.datasets": ("data curate", "data list", "data card", "data export", "data diff"),
 }

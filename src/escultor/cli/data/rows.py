@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 from typer import Argument, Option
 
-from escultor.cli.lookup import open_or_create_store, read_corpus, require_file
+from escultor.cli.event_imports import EventFormat, import_file
+from escultor.cli.lookup import read_corpus, require_file
 from escultor.cli.output import CommandResult, Shell, counted
-from escultor.data.importers import formats
+from escultor.data.importers import events, formats
 from escultor.data.jsonl import kind_of, read_jsonl, write_jsonl
 from escultor.data.sources.documentation import balanced
 from escultor.errors import InputError
-from escultor.serve.subjects import SubjectHasher
-from escultor.store.redaction import redact_record
-from escultor.types import Consent, Document, Example, RowKind
+from escultor.types import Document, Example, RowKind
 
 MinedKind = Literal["trinity", "documents"]
 SplitSide = Literal["train", "held-out"]
-ImportFormat = Literal[
-    "auto", "open-webui", "langfuse", "interactions", "openai-chat", "openai-preference", "trl", "sharegpt"
-]
+ImportFormat = Literal[EventFormat, "openai-chat", "openai-preference", "trl", "sharegpt"]
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 
 
@@ -99,36 +95,32 @@ def import_(
     out: Annotated[Path | None, Option(help="The JSONL file to write, for formats of rows.")] = None,
     consent: Annotated[
         Literal["train", "eval_only", "none"] | None,
-        Option(help="The consent of Open WebUI's chats; default: `train`."),
+        Option(help="The consent of imported answers; default: `train`."),
     ] = None,
-    thumb: Annotated[str | None, Option(help="Langfuse: the boolean score that is the thumb.")] = None,
+    thumb: Annotated[str | None, Option(help="The score that is the thumb; default: found.")] = None,
 ) -> CommandResult:
     """Import what other programs recorded: chats and ratings into the store, training rows into a file."""
-    name = formats.format_of(require_file(file)) if format == "auto" else format
-    for value, option, only in ((consent, "--consent", "open-webui"), (thumb, "--thumb", "langfuse")):
-        if value is not None and name != only:
-            raise InputError(f"{option} acts on format {only} alone", f"format {name}", None, "leave it out")
-    if name in formats.ROWS:
-        if out is None:
-            raise InputError(f"{name} holds rows to train on", "no --out", "a file", "give --out FILE")
-        report, target = formats.import_rows(require_file(file), name, out), str(out)
-    else:
+    name = _format_of(require_file(file)) if format == "auto" else format
+    for value, option in ((consent, "--consent"), (thumb, "--thumb")):
+        if value is not None and name not in events.EVENTS:
+            raise InputError(
+                f"{option} acts on formats of events alone", f"format {name}", None, "leave it out"
+            )
+    if name in events.EVENTS:
         if out is not None:
             remedy = "leave --out out; --store says where they go"
             raise InputError(f"{name} holds events, which go into the store", f"--out {out}", None, remedy)
-        report, target = _into_store(shell, file, name, consent or "train", thumb), shell.store_url
-    kept = {kind: report.counts.pop(kind, 0) for kind in ("kept", "interactions", "feedback")}
-    imported = counted({"rows" if kind == "kept" else kind: n for kind, n in kept.items() if n})
-    shell.print(f"{file} ({name}): {imported or 'nothing'} into {target}")
+        return import_file(shell, file, name, consent or "train", thumb)
+    if out is None:
+        raise InputError(f"{name} holds rows to train on", "no --out", "a file", "give --out FILE")
+    report = formats.import_rows(require_file(file), name, out)
+    kept = report.counts.pop("kept", 0)
+    shell.print(f"{file} ({name}): {counted({'rows': kept})} into {out}")
     shell.left_out(report.counts, report.skipped)
     return CommandResult(
-        {"file": file, "format": name, "into": target, **kept, "left_out": dict(report.counts)}
+        {"file": file, "format": name, "into": str(out), "kept": kept, "left_out": dict(report.counts)}
     )
 
 
-def _into_store(shell: Shell, file: Path, name: str, consent: str, thumb: str | None) -> formats.ImportReport:
-    with open_or_create_store(shell) as store:
-        hasher = SubjectHasher.for_store(store.root).subject
-        redact = None if shell.config.serve.keep_text else partial(redact_record, keyed_hash=hasher)
-        options = formats.ImportOptions(hasher, Consent(consent), thumb, redact)
-        return formats.import_events(require_file(file), name, store.log, options)
+def _format_of(file: Path) -> str:
+    return events.format_of(file) or formats.format_of(file)

@@ -1,33 +1,20 @@
 """Formats of other programs' files: how one is recognised, and what is imported of it.
 
-Formats of rows become a JSONL file of rows to train on; formats of events go into the store, as interactions
-and feedback. A file of events is read twice, so that nothing is kept unless all of it is sound.
+They become a JSONL file of rows to train on; files of interactions and feedback are read by `events`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from escultor.data.importers import conversations
-from escultor.data.importers.interactions import parse_interaction
 from escultor.data.importers.json_values import values_of
-from escultor.data.importers.langfuse import parse_score, scores_of
-from escultor.data.importers.open_webui import parse_feedback
 from escultor.data.jsonl import MAX_PROBLEMS, ImportReport, Reader, write_jsonl
 from escultor.data.jsonl_rows import Fault, Skip, TrainingItem, decode, kind_of_row, short
-from escultor.errors import DataError, Erased, EscultorError, IdTaken
-from escultor.store.log import Log
+from escultor.errors import DataError
 from escultor.strict_json import JsonObject
-from escultor.types import Consent, Feedback, Interaction, RowKind
-
-BATCH = 500  # records of one transaction
-_REFUSALS = {IdTaken: "the id holds other content", Erased: "erased on request"}
-WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
-ImportedRecord = Interaction | Feedback
+from escultor.types import RowKind
 
 ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {
     "openai-chat": lambda row: row,  # as ours
@@ -35,33 +22,16 @@ ROWS: dict[str, Callable[[JsonObject], JsonObject]] = {
     "trl": lambda row: row,  # its columns are ours
     "sharegpt": conversations.sharegpt,
 }
-EVENTS = ("open-webui", "langfuse", "interactions")
-FORMATS = (*ROWS, *EVENTS)
+FORMATS = tuple(ROWS)
 # The format of a file is the first whose keys its first value has.
 _KEYS_OF_FORMAT: tuple[tuple[str, set[str]], ...] = (
     ("sharegpt", {"conversations"}),
     ("openai-preference", {"input", "preferred_output"}),
-    ("open-webui", {"user_id", "type", "data", "meta"}),
-    ("langfuse", {"id", "name", "traceId"}),
-    ("langfuse", {"id", "name", "dataType"}),
-    ("langfuse", {"data", "meta"}),
-    ("interactions", {"messages", "answer"}),
     ("trl", {"chosen", "rejected"}),
     ("trl", {"prompt", "completion"}),
     ("openai-chat", {"messages"}),
     ("trl", {"text"}),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
-    """How events are imported: their subjects and consent, the score that is the thumb, and, if no text may
-    be kept, what is kept of a record."""
-
-    subject_of: Callable[[str], str]  # from a user's name to a subject
-    consent: Consent = Consent.TRAIN
-    thumb: str | None = None
-    redacted: Callable[[ImportedRecord], ImportedRecord] | None = None
 
 
 def format_of(path: Path) -> str:
@@ -116,67 +86,3 @@ def _items(reader: Reader, path: Path) -> Iterator[TrainingItem]:
             yield reader.items.pop()
     if reader.problems or not kept:
         reader.contents()  # raises the error that lists the problems
-
-
-# --- events -------------------------------------------------------------------------------------
-
-
-def import_events(path: Path, name: str, log: Log, options: ImportOptions) -> ImportReport:
-    """Append a file's records to the log; repeating it changes nothing.
-
-    Raises DataError with the first broken lines; nothing is kept then. A record whose id has other content,
-    or that was erased, is left out and counted.
-    """
-    report = ImportReport()
-    faults = ((line, each) for line, each in _events(path, name, options, report) if isinstance(each, Fault))
-    problems = [f"  {path}:{line}: {fault}" for line, fault in islice(faults, MAX_PROBLEMS)]
-    if problems:
-        what = "\n".join([f"{path} cannot be imported:", *problems])
-        raise DataError(what, remedy="correct these lines; nothing was imported")
-    again = _events(path, name, options, ImportReport())
-    records = ((line, record) for line, record in again if not isinstance(record, Fault))
-    while batch := list(islice(records, BATCH)):
-        kept = [record if options.redacted is None else options.redacted(record) for _, record in batch]
-        outcomes = log.append_each([[record] for record in kept])
-        for (line, record), stored, outcome in zip(batch, kept, outcomes, strict=True):
-            if isinstance(outcome, EscultorError):
-                report.skip(_REFUSALS.get(type(outcome), outcome.what), line)
-                continue
-            report.counts["interactions" if isinstance(record, Interaction) else "feedback"] += 1
-            if stored != record:
-                report.skip(WITHOUT_TEXT, line)
-    return report
-
-
-def _events(
-    path: Path, name: str, options: ImportOptions, report: ImportReport
-) -> Iterator[tuple[int, ImportedRecord | Fault]]:
-    """The records of a file, and what is wrong with each broken value, by line."""
-    subject_of = options.subject_of
-    parse: Callable[[JsonObject], list[ImportedRecord]] = {
-        "open-webui": partial(
-            parse_feedback, subject_of=subject_of, consent=options.consent, counts=report.counts
-        ),
-        "langfuse": partial(parse_score, subject_of=subject_of, thumb=options.thumb),
-        "interactions": lambda row: [parse_interaction(row, subject_of)],
-    }[name]
-    for line, value in values_of(path):
-        try:
-            row = decode(value)
-            for each in scores_of(row) if name == "langfuse" else (row,):
-                yield from _records(parse, each, line, report)
-        except Fault as fault:
-            yield line, fault
-
-
-def _records(
-    parse: Callable[[JsonObject], list[ImportedRecord]], row: JsonObject, line: int, report: ImportReport
-) -> Iterator[tuple[int, ImportedRecord | Fault]]:
-    try:
-        yield from ((line, record) for record in parse(row))
-    except Fault as fault:
-        yield line, fault
-    except Skip as skip:
-        report.skip(str(skip), line)
-    except EscultorError as error:  # a user's name that cannot be hashed
-        yield line, Fault(error.what, error.got, error.allowed)

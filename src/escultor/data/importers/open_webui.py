@@ -1,179 +1,205 @@
-"""Open WebUI's feedback export, ratings with a snapshot of the chat, as interactions and feedback.
+"""Open WebUI's exports, of feedback and of chats, as interactions and feedback.
 
-The administration page exports a JSON array (backend/open_webui/models/feedbacks.py, FeedbackModel) of id,
-user_id, type, data {rating ±1, model_id, sibling_model_ids, reason, comment, details.rating 1–10}, meta
-{chat_id, message_id, arena}, snapshot.chat.chat.history.messages by id, created_at and updated_at in seconds.
+Feedback (`backend/open_webui/models/feedbacks.py`): id, user_id, type, data {rating ±1, model_id,
+sibling_model_ids, reason, comment, details.rating 1–10}, meta {chat_id, message_id, arena}, snapshot with
+the chat or null, created_at and updated_at in seconds. Chats: id, user_id, chat {history.messages by id,
+params}, whose answers carry `annotation` {rating, reason, comment}.
 
 A rating becomes a thumb, `details.rating` a score, reason and comment a remark, a rating in the arena a
-choice between the answers to one prompt; rated answers and their alternatives become interactions. Feedback
-that was changed since an earlier import is a new event, later than the old one.
+choice between the answers to one prompt, an answer edited in place a correction of the one that was
+generated. Rated answers and their alternatives become interactions; of a chats export, all answers. Ids are
+those of the chat and the message, so that both exports of one server name an answer alike. Feedback that
+was changed since an earlier import is a new event, later than the old one.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
-from escultor.data.importers.json_values import text_field
+from escultor.data.importers.open_webui_chat import Chat
+from escultor.data.importers.scores import Statement
+from escultor.data.importers.session import ImportedRecord, ImportSession, part
+from escultor.data.importers.traces import figure
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.store.feedback import THUMB
 from escultor.strict_json import JsonObject
-from escultor.types import (
-    Choice,
-    Consent,
-    Feedback,
-    Interaction,
-    Message,
-    Messages,
-    Rating,
-    Remark,
-    Role,
-    Sampling,
-    Usage,
-)
+from escultor.types import Choice, Correction, Feedback, Interaction, Rating
 
 SCORE = "score"
-MAX_MESSAGES = 1000  # of one chat, back from an answer
 
 
-def parse_feedback(
-    row: JsonObject, subject_of: Callable[[str], str], consent: Consent, counts: Counter[str]
-) -> list[Interaction | Feedback]:
-    """The records of one feedback. Raises Fault for a broken one, Skip for one without content."""
-    data, meta = _part(row, "data"), _part(row, "meta")
+def parse(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
+    """The records of one feedback, or of one chat. Raises Fault for a broken one, Skip for one without
+    content."""
+    yield from _feedback(row, session) if "meta" in row and "data" in row else _chat(row, session)
+
+
+def _feedback(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
+    data, meta = part(row, "data"), part(row, "meta")
     if row.get("type") != "rating":
         raise Skip(f"feedback of type {short(row.get('type'))}")
-    chat, message = meta.get("chat_id"), meta.get("message_id")
-    if not isinstance(chat, str) or not isinstance(message, str) or not chat or not message:
+    chat_id, message = meta.get("chat_id"), meta.get("message_id")
+    if not isinstance(chat_id, str) or not isinstance(message, str) or not chat_id or not message:
         raise Skip("no message that it is about")
-    subject = subject_of(text_field(row, "user_id", may_be_empty=True))
     stamp = row.get("updated_at")
-    if not isinstance(stamp, int | float) or isinstance(stamp, bool):
+    if not isinstance(stamp, int | float) or isinstance(stamp, bool) or not 0 < stamp < 1e11:
         raise Fault("`updated_at` is of the wrong type", short(stamp), "seconds since the epoch")
-    id, time = f"owui-{text_field(row, 'id', may_be_empty=True)}-{stamp:.0f}", float(stamp)
-    feedback = _ratings(id, (time, f"{chat}/{message}", subject), data)
-    interactions: list[Interaction] = []
-    history = _history(row)
-    if message not in history:
-        counts["no snapshot of the answer: feedback only"] += 1
-    else:
-        is_arena, answers = meta.get("arena") is True, _alternatives(history, message)
-        owner = row["snapshot"]["chat"].get("user_id")  # whose chat it is, who need not be the rater
-        asker = subject_of(owner) if isinstance(owner, str) and owner else subject
-        for answer in reversed(answers) if is_arena else [message]:
-            model = history[answer].get("model") or data.get("model_id") or "unknown"
-            interactions.append(
-                _interaction(
-                    history,
-                    answer,
-                    f"{chat}/{answer}",
-                    subject=asker,
-                    version=str(model),
-                    time=time,
-                    consent=consent,
-                )
-            )
-        if is_arena and (winner := _winner(message, answers, data, counts)):
-            shown = tuple(f"{chat}/{answer}" for answer in answers)
-            feedback.append(
-                Choice(
-                    f"{id}-choice", time, subject, "preference", shown_order=shown, winner=f"{chat}/{winner}"
-                )
-            )
-    if not feedback:
+    id = row.get("id")
+    if not isinstance(id, str) or not id:
+        raise Fault("`id` is of the wrong type", short(id), "text")
+    chat = Chat.read(chat_id, part(row, "snapshot").get("chat"))
+    subject = session.subject(row.get("user_id") or chat.owner, f"open-webui:chat:{chat_id}")
+    said = Statement(f"owui-{id}-{stamp:.0f}", float(stamp), chat.target(message), subject)
+    yield from _about(said, chat, message, data, meta.get("arena") is True, session)
+
+
+def _about(
+    said: Statement, chat: Chat, message: str, data: JsonObject, is_arena: bool, session: ImportSession
+) -> Iterator[ImportedRecord]:
+    """What one person said of one answer, with that answer and its alternatives."""
+    words = _words(said, data)
+    if message not in chat.messages:
+        session.report.count("no snapshot of the answer: feedback only")
+        yield from _some(words)
+        return
+    if (original := chat.copied_from(message)) is not None:
+        yield from _answers(chat, [original], said, session)
+        yield from _copy(chat, message, original, said.subject, session)
+        raise Skip("a rating of a text that a person wrote")
+    if chat.is_failed(message):
+        raise Skip("a failed generation is no answer")
+    made = list(_answers(chat, chat.alternatives(message), said, session))
+    answers = [each.id for each in made if isinstance(each, Interaction)]
+    if said.target not in answers and any(words):
+        session.report.count("feedback kept, without the answer it is about")
+    yield from made
+    if is_arena:
+        words = [*words, *_choice(said, answers, data, session)]
+    yield from _without_thumb_of_edit(_some(words), made, session)
+
+
+def _without_thumb_of_edit(
+    words: list[Feedback], made: list[Interaction | Feedback], session: ImportSession
+) -> Iterator[Feedback]:
+    """What was said of an answer. A thumb up of one that was edited is about the edit, and left out: the
+    generated text was not liked, and the correction says what was."""
+    edited = {each.target for each in made if isinstance(each, Correction)}
+    for each in words:
+        if isinstance(each, Rating) and each.value is True and each.target in edited:
+            session.report.count("a thumb up of an edited answer: its correction says it")
+        else:
+            yield each
+
+
+def _some(words: list[Feedback]) -> list[Feedback]:
+    if not words:
         raise Skip("it says nothing")
-    return [*interactions, *feedback]
+    return words
 
 
-def _ratings(id: str, common: tuple[float, str, str], data: JsonObject) -> list[Feedback]:
-    """The thumb, the score and the remark of a feedback; `common` is its time, target and subject."""
-    feedback: list[Feedback] = []
-    if (up := {"1": True, "-1": False}.get(str(data.get("rating")))) is not None:
-        feedback.append(Rating(id, *common, THUMB, up))
+def _words(said: Statement, data: JsonObject) -> list[Feedback]:
+    """The thumb, the score and the remark of a rating."""
+    up = {"1": True, "-1": False}.get(str(data.get("rating")))
+    thumb = [] if up is None else said.rating(THUMB, up)
     details = data.get("details")
     score = details.get("rating") if isinstance(details, dict) else None
-    if isinstance(score, int | float) and not isinstance(score, bool):
-        feedback.append(Rating(f"{id}-score", *common, SCORE, float(score)))
-    texts = [data.get(key) for key in ("reason", "comment")]
-    if text := "\n".join(each for each in texts if isinstance(each, str) and each.strip()):
-        feedback.append(Remark(f"{id}-remark", *common, text))
-    return feedback
+    is_score = isinstance(score, int | float) and not isinstance(score, bool)
+    scored = said._replace(id=f"{said.id}-score").rating(SCORE, figure(score)) if is_score else []
+    return [*thumb, *scored, *said.remark(data.get("reason"), data.get("comment"))]
 
 
-def _winner(message: str, answers: list[str], data: JsonObject, counts: Counter[str]) -> str | None:
-    """The better answer of an arena's rating: the rated one against all others, or the only other one."""
-    is_won, others = str(data.get("rating")) == "1", [answer for answer in answers if answer != message]
-    if not others or (not is_won and len(others) > 1):
-        counts["no choice: it is not known which answer was better"] += 1
-        return None
-    return message if is_won else others[0]
+def _choice(said: Statement, answers: list[str], data: JsonObject, session: ImportSession) -> list[Feedback]:
+    """The choice that a rating in the arena is: for the rated answer against all others, or for the only
+    other one."""
+    is_won, others = str(data.get("rating")) == "1", [each for each in answers if each != said.target]
+    if not others or said.target not in answers:
+        return []
+    if not is_won and (len(others) > 1 or str(data.get("rating")) != "-1"):
+        session.report.count("no choice: it is not known which answer was better")
+        return []
+    winner = said.target if is_won else others[0]
+    name = "preference"
+    return [
+        Choice(f"{said.id}-choice", said.time, said.subject, name, shown_order=tuple(answers), winner=winner)
+    ]
 
 
-def _interaction(
-    history: JsonObject, answer: str, id: str, *, subject: str, version: str, time: float, consent: Consent
-) -> Interaction:
-    """The interaction of an answer; `time` is used if the message has none."""
-    message, prompt = history[answer], _prompt(history, answer)
+def _answers(chat: Chat, ids: list[str], said: Statement, session: ImportSession) -> Iterator[ImportedRecord]:
+    """The interactions of answers, the rated one last, and the corrections by which they were edited."""
+    rated = [id for id in ids if chat.target(id) == said.target]
+    for id in [*(each for each in ids if each not in rated), *rated]:
+        try:
+            yield from _answer(chat, id, said, session)
+        except Skip as skip:
+            session.report.count(str(skip))
+
+
+def _answer(chat: Chat, id: str, said: Statement, session: ImportSession) -> Iterator[ImportedRecord]:
+    answer, message = chat.answer(id), chat.messages[id]
     stamp = message.get("timestamp")
-    is_known = isinstance(stamp, int | float) and not isinstance(stamp, bool)
-    return Interaction(
-        id=id,
-        time=float(stamp) if is_known else time,
-        skill="chat",
-        subject=subject,
-        version=version,
-        arm="imported",
-        propensity=1.0,
-        messages=prompt,
-        answer=text_field(message, "content", may_be_empty=True),
-        finish_reason="stop",
-        sampling=Sampling(),
-        usage=Usage(0, 0),
-        latency_ms=0.0,
-        ttft_ms=None,
-        cost_usd=0.0,
-        prompt_hash=hash_value(prompt),
-        consent=consent,
+    owner = said.subject if chat.owner is None else session.subject_of(chat.owner)  # need not be the rater
+    time = figure(stamp, 1e11) or said.time
+    yield session.interaction(
+        chat.target(id),
+        answer.prompt,
+        answer.message,
+        time=time,
+        subject=owner,
+        version=chat.version(id),
+        finish=answer.finish,
+        lineage=chat.lineage(id),
     )
+    if message.get("sources") or message.get("citations"):
+        session.report.count("answers that drew on sources which the export lacks")
+    if answer.edited is not None:
+        edit = Statement(f"owui-{hash_value([chat.target(id), answer.edited])}", time, chat.target(id), owner)
+        yield from edit.correction(answer.edited)
 
 
-def _prompt(history: JsonObject, id: str) -> Messages:
-    """The messages that lead to an answer, oldest first."""
-    messages: list[Message] = []
-    parent = history[id].get("parentId")
-    while parent in history and len(messages) < MAX_MESSAGES:
-        message = history[parent]
-        role = message.get("role")
-        if role not in list(Role):
-            raise Skip("a chat with tools")
-        messages.append(Message(Role(role), text_field(message, "content", may_be_empty=True)))
-        parent = message.get("parentId")
-    if not messages:
-        raise Skip("an answer to nothing")
-    return tuple(reversed(messages))
+def _chat(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
+    """All answers of a chat, with the ratings noted on them."""
+    chat_id = row.get("id") or hash_value(row.get("chat") or row)
+    if not isinstance(chat_id, str):
+        raise Fault("`id` is of the wrong type", short(chat_id), "text")
+    chat = Chat.read(chat_id, row)
+    if not chat.messages:
+        raise Skip("an empty chat")
+    subject = session.subject(chat.owner, f"open-webui:chat:{chat_id}")
+    time = session.time_of(row.get("updated_at"), row.get("created_at"))
+    answers = set(chat.answers())
+    for id, message in chat.messages.items():
+        annotation = message.get("annotation")
+        words = annotation if isinstance(annotation, dict) else {"rating": message.get("rating")}
+        if message.get("role") != "assistant":
+            continue
+        if id in answers:
+            unique = hash_value(
+                [chat.target(id), words.get("rating"), words.get("reason"), words.get("comment")]
+            )
+            said = Statement(f"owui-{unique}", time, chat.target(id), subject)
+            yield from _one(said, chat, id, words, session)
+        elif (original := chat.copied_from(id)) is not None:
+            yield from _copy(chat, id, original, subject, session)
+        else:
+            session.report.count("a failed generation is no answer")
 
 
-def _alternatives(history: JsonObject, id: str) -> list[str]:
-    """The answers to the same message, in the order in which they were shown."""
-    parent = history.get(history[id].get("parentId"), {})
-    children = parent.get("childrenIds")
-    known = [c for c in children if isinstance(c, str) and c in history] if isinstance(children, list) else []
-    answers = [c for c in dict.fromkeys(known) if history[c].get("role") == "assistant"]
-    return answers if id in answers else [id]
+def _one(
+    said: Statement, chat: Chat, id: str, words: JsonObject, session: ImportSession
+) -> Iterator[ImportedRecord]:
+    """One answer of a chat and what was said of it."""
+    made = list(_answers(chat, [id], said, session))
+    yield from made
+    yield from _without_thumb_of_edit(_words(said, words), made, session)
 
 
-def _history(row: JsonObject) -> JsonObject:
-    """The messages of the snapshot by id; empty without a snapshot."""
-    part: Any = row.get("snapshot")
-    for key in ("chat", "chat", "history", "messages"):
-        part = part.get(key) if isinstance(part, dict) else None
-    return {k: v for k, v in part.items() if isinstance(v, dict)} if isinstance(part, dict) else {}
-
-
-def _part(row: JsonObject, key: str) -> JsonObject:
-    value = row.get(key)
-    if value is not None and not isinstance(value, dict):
-        raise Fault(f"`{key}` is of the wrong type", short(value), "an object")
-    return value or {}
+def _copy(
+    chat: Chat, id: str, original: str, subject: str, session: ImportSession
+) -> Iterator[ImportedRecord]:
+    """The correction that an edited copy is."""
+    text = chat.answer(id).message.content
+    if text.strip() and text != chat.answer(original).message.content:
+        stamp = session.time_of(chat.messages[id].get("timestamp"))
+        unique = f"owui-{hash_value([chat.target(original), text])}"
+        yield from Statement(unique, stamp, chat.target(original), subject).correction(text)

@@ -1,0 +1,116 @@
+"""Values of files: found in any cut and layout, in linear time, without the data of pictures."""
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.data.importers.json_values import Splitter, values, values_of, without_base64
+from escultor.errors import DataError
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(['"', "\\", "[{", "]},"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+documents = st.lists(st.dictionaries(st.text(max_size=5), anything, max_size=3), max_size=6)
+LAYOUTS = {
+    "array": lambda rows, indent: json.dumps(rows, indent=indent),
+    "lines": lambda rows, indent: "".join(json.dumps(row) + "\n" for row in rows),
+    "objects": lambda rows, indent: "\n".join(json.dumps({"row": row}, indent=indent or 1) for row in rows),
+}
+
+
+def cut(data, size):
+    return [data[k : k + size] for k in range(0, len(data), size)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(documents, st.sampled_from(sorted(LAYOUTS)), st.integers(1, 7), st.sampled_from([None, 1, 4]))
+def test_values_are_found_in_any_cut_and_layout(rows, layout, size, indent):
+    text = LAYOUTS[layout](rows, indent)
+    data = b"\xef\xbb\xbf" + text.encode()
+    found = list(values(cut(data, size), "a file"))
+    expected = [{"row": row} for row in rows] if layout == "objects" else rows
+    assert [json.loads(value) for _, value in found] == expected
+    lines = text.split("\n")
+    assert all(lines[line - 1].strip()[:1] in (*"{[",) for line, _ in found)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b'[{"a": 1}, {"b"', "the array does not end"),
+        (b'[{"a": 1}] {"b": 2}', "something follows the array"),
+        (b'["' + b"x" * 5000, "the value is too large"),
+        (b'{"a": "' + b"x" * 5000, "the value is too large"),
+    ],
+)
+def test_what_is_cut_short_or_too_large_is_refused(data, problem):
+    with pytest.raises(DataError, match=problem):
+        list(values([data], "a file", most=1000))
+
+
+@pytest.mark.parametrize("ends", [(b"[", b",\n", b"]"), (b"", b"\n", b"")])
+def test_a_value_that_is_too_large_is_skipped_where_that_is_asked_for(ends):
+    begin, between, end = ends
+    data = begin + between.join([b'{"a": 1}', b'{"b": "' + b"[x" * 5000 + b'"}', b'{"c": 1}']) + end
+    large = []
+    found = list(values(cut(data, 100), "a file", most=1000, on_large=large.append))
+    assert [json.loads(value) for _, value in found] == [{"a": 1}, {"c": 1}]
+    assert [line for line, _ in found] == [1, 3]
+    assert large == [2]
+
+
+HOSTILE = {
+    "a long string": b'["' + b"x" * 400_000 + b'"]',
+    "escapes": b'["' + b'\\"' * 200_000 + b'"]',
+    "a long line": b'{"a": "' + b"x" * 400_000 + b'"}\n',
+    "open brackets": b"[" + b"[" * 50_000 + b"]" * 50_000 + b"]",
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_every_byte_is_looked_at_a_bounded_number_of_times(data):
+    splitter = Splitter("a file")
+    looked = 0
+    for block in cut(data, 1000):
+        before = splitter._scanned
+        list(splitter.feed(block))
+        looked += max(0, splitter._scanned - before)
+        assert not splitter._buffer or splitter._scanned >= len(splitter._buffer) - 1
+    assert looked <= len(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from([b'"data:image/png;base64,', b"QUJD", b'"', b"+/=", b" ;bas", b"e64,", b"x"])),
+    st.integers(1, 9),
+)
+def test_the_data_of_pictures_is_left_out_in_any_cut(parts, size):
+    data = b"".join(parts)
+    whole = b"".join(without_base64([data]))
+    assert b"".join(without_base64(cut(data, size))) == whole
+    assert whole.count(b";base64,") == data.count(b";base64,")
+
+
+def test_pictures_of_any_size_leave_a_value_small(tmp_path):
+    path = tmp_path / "chats.json.gz"
+    picture = "data:image/png;base64," + "A" * 3_000_000
+    path.write_bytes(gzip.compress(json.dumps([{"a": picture, "b": f"![x]({picture})"}, {"c": 1}]).encode()))
+    found = [json.loads(value) for _, value in values_of(path)]
+    assert found == [{"a": "data:image/png;base64,", "b": "![x](data:image/png;base64,)"}, {"c": 1}]
+
+
+@pytest.mark.parametrize("data", [b"\x1f\x8b\x08\x00broken", gzip.compress(b'{"a": 1}\n' * 999)[:-20]])
+def test_a_broken_archive_is_refused(tmp_path, data):
+    path = tmp_path / "cut.jsonl.gz"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read"):
+        list(values_of(path))
