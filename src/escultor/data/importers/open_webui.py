@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from escultor.data.importers.open_webui_chat import Chat
+from escultor.data.importers.open_webui_chat import ChatTree
 from escultor.data.importers.scores import Statement
 from escultor.data.importers.session import ImportedRecord, ImportSession, part
 from escultor.data.importers.traces import figure
@@ -48,14 +48,14 @@ def _feedback(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecor
     id = row.get("id")
     if not isinstance(id, str) or not id:
         raise Fault("`id` is of the wrong type", short(id), "text")
-    chat = Chat.read(chat_id, part(row, "snapshot").get("chat"))
+    chat = ChatTree.read(chat_id, part(row, "snapshot").get("chat"))
     subject = session.subject(row.get("user_id") or chat.owner, f"open-webui:chat:{chat_id}")
     said = Statement(f"owui-{id}-{stamp:.0f}", float(stamp), chat.target(message), subject)
-    yield from _about(said, chat, message, data, meta.get("arena") is True, session)
+    yield from _about(said, chat, message, data, session, is_arena=meta.get("arena") is True)
 
 
 def _about(
-    said: Statement, chat: Chat, message: str, data: JsonObject, is_arena: bool, session: ImportSession
+    said: Statement, chat: ChatTree, message: str, data: JsonObject, session: ImportSession, *, is_arena: bool
 ) -> Iterator[ImportedRecord]:
     """What one person said of one answer, with that answer and its alternatives."""
     words = _words(said, data)
@@ -125,7 +125,9 @@ def _choice(said: Statement, answers: list[str], data: JsonObject, session: Impo
     ]
 
 
-def _answers(chat: Chat, ids: list[str], said: Statement, session: ImportSession) -> Iterator[ImportedRecord]:
+def _answers(
+    chat: ChatTree, ids: list[str], said: Statement, session: ImportSession
+) -> Iterator[ImportedRecord]:
     """The interactions of answers, the rated one last, and the corrections by which they were edited."""
     rated = [id for id in ids if chat.target(id) == said.target]
     for id in [*(each for each in ids if each not in rated), *rated]:
@@ -135,7 +137,7 @@ def _answers(chat: Chat, ids: list[str], said: Statement, session: ImportSession
             session.report.count(str(skip))
 
 
-def _answer(chat: Chat, id: str, said: Statement, session: ImportSession) -> Iterator[ImportedRecord]:
+def _answer(chat: ChatTree, id: str, said: Statement, session: ImportSession) -> Iterator[ImportedRecord]:
     answer, message = chat.answer(id), chat.messages[id]
     stamp = message.get("timestamp")
     owner = said.subject if chat.owner is None else session.subject_of(chat.owner)  # need not be the rater
@@ -162,7 +164,7 @@ def _chat(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
     chat_id = row.get("id") or hash_value(row.get("chat") or row)
     if not isinstance(chat_id, str):
         raise Fault("`id` is of the wrong type", short(chat_id), "text")
-    chat = Chat.read(chat_id, row)
+    chat = ChatTree.read(chat_id, row)
     if not chat.messages:
         raise Skip("an empty chat")
     subject = session.subject(chat.owner, f"open-webui:chat:{chat_id}")
@@ -186,7 +188,7 @@ def _chat(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
 
 
 def _one(
-    said: Statement, chat: Chat, id: str, words: JsonObject, session: ImportSession
+    said: Statement, chat: ChatTree, id: str, words: JsonObject, session: ImportSession
 ) -> Iterator[ImportedRecord]:
     """One answer of a chat and what was said of it."""
     made = list(_answers(chat, [id], said, session))
@@ -195,7 +197,7 @@ def _one(
 
 
 def _copy(
-    chat: Chat, id: str, original: str, subject: str, session: ImportSession
+    chat: ChatTree, id: str, original: str, subject: str, session: ImportSession
 ) -> Iterator[ImportedRecord]:
     """The correction that an edited copy is."""
     text = chat.answer(id).message.content

@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(slots=True)
-class Chat:
+class ChatTree:
     """A chat's messages by id. `owner` is the user's id, where it is known."""
 
     id: str
@@ -51,7 +51,7 @@ class Chat:
     roots: list[str]  # the messages without a parent
 
     @classmethod
-    def read(cls, id: str, record: Any) -> Chat:
+    def read(cls, id: str, record: Any) -> ChatTree:
         """The chat of an exported record, or of the snapshot within feedback: empty if it holds none."""
         record = record if isinstance(record, dict) else {}
         body = record["chat"] if isinstance(record.get("chat"), dict) else record
