@@ -9,51 +9,92 @@ from pathlib import Path
 from typing import Any
 
 from escultor.data.jsonl_rows import TrainingItem, row_of
+from escultor.data.row_messages import message_row, without_marks
 from escultor.errors import DataError, InputError
 from escultor.store.files import atomic_write
-from escultor.types import Document, Example, Messages, Pair, UnpairedExample
+from escultor.strict_json import JsonObject
+from escultor.types import (
+    NO_EXTRAS,
+    AnswerExtras,
+    Document,
+    Example,
+    Messages,
+    Pair,
+    Role,
+    UnpairedExample,
+    answer_message,
+)
 
 GROUP_ROWS = 10_000  # of a Parquet row group
 
 
-def _messages(messages: Messages) -> list[dict[str, str]]:
-    return [{"role": str(m.role), "content": m.content} for m in messages]
+def _messages(messages: Messages) -> list[JsonObject]:
+    return [message_row(message) for message in without_marks(messages)]
 
 
-def _answer(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]
+def _answer(text: str, extras: AnswerExtras) -> list[JsonObject]:
+    return [message_row(answer_message(text, extras))]
 
 
-def _trl(item: TrainingItem) -> dict[str, Any]:
+def _sides(item: Pair) -> tuple[list[JsonObject], list[JsonObject]]:
+    return _answer(item.chosen, item.chosen_extras), _answer(item.rejected, item.rejected_extras)
+
+
+def _tools(tools: str) -> JsonObject:
+    return {"tools": json.loads(tools)} if tools else {}
+
+
+def _conversation(item: Example) -> JsonObject:
+    """A conversation as a whole; answers that are not to be learnt have weight 0."""
+    rows = _messages(item.prompt)
+    for row, message in zip(rows, item.prompt, strict=True):
+        if message.role is Role.ASSISTANT and not message.learnt:
+            row["weight"] = 0
+    return {"messages": [*rows, *_answer(item.response, item.extras)], **_tools(item.tools)}
+
+
+def _trl(item: TrainingItem) -> JsonObject:
     """TRL's conversational types: language modelling, prompt-completion, preference, unpaired preference."""
     if isinstance(item, Document):
         return {"text": item.text}
-    prompt = {"prompt": _messages(item.prompt)}
+    if isinstance(item, Example) and any(message.learnt for message in item.prompt):
+        return _conversation(item)
+    row = {"prompt": _messages(item.prompt), **_tools(item.tools)}
     if isinstance(item, Pair):
-        return prompt | {"chosen": _answer(item.chosen), "rejected": _answer(item.rejected)}
-    if isinstance(item, UnpairedExample):
-        return prompt | {"completion": _answer(item.response), "label": item.desirable}
-    return prompt | {"completion": _answer(item.response)}
+        chosen, rejected = _sides(item)
+        return row | {"chosen": chosen, "rejected": rejected}
+    row["completion"] = _answer(item.response, item.extras)
+    return row | {"label": item.desirable} if isinstance(item, UnpairedExample) else row
 
 
-def _openai(item: TrainingItem) -> dict[str, Any]:
+def _openai(item: TrainingItem) -> JsonObject:
     """OpenAI's fine-tuning formats: chat messages, and preferences with one message a side."""
     if isinstance(item, Example):
-        return {"messages": [*_messages(item.prompt), *_answer(item.response)]}
+        return _conversation(item)
     if isinstance(item, Pair):
+        chosen, rejected = _sides(item)
         return {
-            "input": {"messages": _messages(item.prompt)},
-            "preferred_output": _answer(item.chosen),
-            "non_preferred_output": _answer(item.rejected),
+            "input": {"messages": _messages(item.prompt), **_tools(item.tools)},
+            "preferred_output": chosen,
+            "non_preferred_output": rejected,
         }
     kind = type(item).__name__.lower()
     what = f"OpenAI's fine-tuning has no format for a {kind}"
     raise DataError(what, kind, "examples and pairs", "use --format trl or jsonl")
 
 
-FORMATS: dict[str, Callable[[TrainingItem], dict[str, Any]]] = {
+def _parquet(item: TrainingItem) -> JsonObject:
+    """A row of ours with answers as messages: a column is of one type, whether or not an answer has calls."""
+    row = row_of(item)
+    for key in row.keys() & {"completion", "chosen", "rejected"}:
+        if isinstance(row[key], str):
+            row[key] = _answer(row[key], NO_EXTRAS)
+    return row
+
+
+FORMATS: dict[str, Callable[[TrainingItem], JsonObject]] = {
     "jsonl": row_of,
-    "parquet": row_of,
+    "parquet": _parquet,
     "trl": _trl,
     "openai": _openai,
 }
@@ -72,7 +113,7 @@ def export(items: Iterable[TrainingItem], format: str, out: Path) -> int:
         return _write_parquet(rows, draft) if format == "parquet" else _write_jsonl(rows, draft)
 
 
-def _write_jsonl(rows: Iterator[dict[str, Any]], path: Path) -> int:
+def _write_jsonl(rows: Iterator[JsonObject], path: Path) -> int:
     count = 0
     with path.open("wb") as file:
         for row in rows:
@@ -81,7 +122,7 @@ def _write_jsonl(rows: Iterator[dict[str, Any]], path: Path) -> int:
     return count
 
 
-def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> int:
+def _write_parquet(rows: Iterator[JsonObject], path: Path) -> int:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -91,11 +132,29 @@ def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> int:
     count, writer = 0, None
     try:
         while group := list(islice(rows, GROUP_ROWS)):
-            table = pyarrow.Table.from_pylist(group, schema=writer.schema if writer else None)
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
+            writer = writer or pyarrow.parquet.ParquetWriter(path, _parquet_schema(pyarrow, group[0]))
+            writer.write_table(pyarrow.Table.from_pylist(group, schema=writer.schema))
             count += len(group)
     finally:
         if writer:
             writer.close()
     return count
+
+
+def _parquet_schema(pyarrow: Any, row: JsonObject) -> Any:
+    """The schema of rows like this one, whether or not they have tools and calls."""
+    text, number = pyarrow.string(), pyarrow.float64()
+    function = pyarrow.struct({"name": text, "arguments": text})
+    call = pyarrow.struct({"id": text, "type": text, "function": function})
+    named = {"reasoning_content": text, "tool_calls": pyarrow.list_(call), "tool_call_id": text, "name": text}
+    message = pyarrow.struct({"role": text, "content": text, **named, "weight": pyarrow.int64()})
+    origin = pyarrow.struct({"parents": pyarrow.list_(text), "rule": text, "consent": text})
+    types = {
+        **dict.fromkeys(("prompt", "completion", "chosen", "rejected"), pyarrow.list_(message)),
+        **dict.fromkeys(("text", "tools", "id"), text),
+        **dict.fromkeys(("flip_rate", "weight"), number),
+        "label": pyarrow.bool_(),
+        "origin": origin,
+    }
+    keys = row.keys() | ({"tools"} if "prompt" in row else set())
+    return pyarrow.schema({key: type_ for key, type_ in types.items() if key in keys})

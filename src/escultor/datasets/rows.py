@@ -14,6 +14,7 @@ from escultor.data.jsonl_rows import Fault, RowKind, TrainingItem, build, item_o
 from escultor.types import NO_EXTRAS, AnswerExtras, Document, Example, Message, Pair, answer_message
 
 RowPart = tuple[str, str]  # role, text
+_OWN_KEYS = {"labels", "figures", "source", "subject", "time", "conversation"}  # those of no item
 LARGEST = 10**300  # integers up to this size fit a float
 
 
@@ -27,6 +28,7 @@ class CurationRow:
     figures: dict[str, float] = field(default_factory=dict)
     subject: str | None = None
     time: float | None = None
+    conversation: str | None = None  # rows of one conversation stay on one side of a split
     notes: tuple[str, ...] = ()
 
     def with_figure(self, name: str, value: float) -> CurationRow:
@@ -132,22 +134,35 @@ def _changed_extras(extras: AnswerExtras, change: Callable[[str], str]) -> Answe
 # --- lines ------------------------------------------------------------------------------------
 
 
-def parse_row(kind: RowKind, data: dict[str, Any], source: str, number: int) -> CurationRow:
-    """The row of a user's line, checked. Raises Fault if it is broken, Skip if there is nothing to learn."""
-    item = build(kind, data, Counter(), f"{source}:{number}")
-    labels, figures = data.get("labels") or {}, data.get("figures") or {}
-    subject, time = data.get("subject"), data.get("time")
+def parse_row(
+    kind: RowKind, data: dict[str, Any], source: str, number: int, counts: Counter[str] | None = None
+) -> CurationRow:
+    """The row of a user's line, checked; keys that are not used are counted. Raises Fault if it is broken,
+    Skip if there is nothing to learn."""
+    own = {key: data[key] for key in _OWN_KEYS & data.keys() if data[key] is not None}
+    rest = {key: value for key, value in data.items() if key not in _OWN_KEYS}
+    item = build(kind, rest, Counter() if counts is None else counts, f"{source}:{number}")
+    labels, figures, time = own.get("labels", {}), own.get("figures", {}), own.get("time")
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise Fault("`labels` is of the wrong type", short(labels), "text by name")
     if not isinstance(figures, dict) or not all(_is_number(v) for v in figures.values()):
         raise Fault("`figures` is of the wrong type", short(figures), "numbers by name")
-    if not isinstance(subject, str | None):
-        raise Fault("`subject` is of the wrong type", short(subject), "text")
+    for key in ("subject", "conversation"):
+        if not isinstance(own.get(key, ""), str):
+            raise Fault(f"`{key}` is of the wrong type", short(own[key]), "text")
     if time is not None and not _is_number(time):
         raise Fault("`time` is of the wrong type", short(time), "seconds since the epoch")
     figures = {name: float(value) for name, value in figures.items()}
     time = None if time is None else float(time)
-    return CurationRow(item, source, dict(labels), figures, subject=subject, time=time)
+    return CurationRow(
+        item,
+        source,
+        dict(labels),
+        figures,
+        subject=own.get("subject"),
+        time=time,
+        conversation=own.get("conversation"),
+    )
 
 
 def _is_number(value: object) -> bool:
@@ -160,7 +175,8 @@ def _is_number(value: object) -> bool:
 def write_line(row: CurationRow) -> bytes:
     """A row as a line of JSON. `read_line` restores all of it but the notes."""
     data = row_of(row.item) | {"labels": row.labels, "figures": row.figures, "source": row.source}
-    data |= {k: v for k, v in (("subject", row.subject), ("time", row.time)) if v is not None}
+    about = {"subject": row.subject, "time": row.time, "conversation": row.conversation}
+    data |= {key: value for key, value in about.items() if value is not None}
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -170,8 +186,9 @@ def read_line(kind: RowKind, line: bytes) -> CurationRow:
     if "source" not in data:  # as the cycles of the first version wrote what they trained on
         older = {"completion": data.get("response"), "label": data.get("desirable"), "labels": {}}
         data = older | {"source": data["origin"]["rule"], "figures": {}} | data
-    item, subject, time = item_of(kind, data), data.get("subject"), data.get("time")
-    return CurationRow(item, data["source"], data["labels"], data["figures"], subject=subject, time=time)
+    row = CurationRow(item_of(kind, data), data["source"], data["labels"], data["figures"])
+    about = {key: data[key] for key in ("subject", "time", "conversation") if key in data}
+    return replace(row, **about) if about else row
 
 
 def read_file(kind: RowKind, path: Path) -> Iterator[CurationRow]:

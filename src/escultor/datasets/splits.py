@@ -1,9 +1,10 @@
-"""Splits into a training and a held-out side that share no prompt: by prompt, by subject or by time."""
+"""Splits into a training and a held-out side that share no prompt and no conversation: by prompt, subject or
+time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from escultor.config.curation import Curation, Split
 from escultor.data.jsonl_rows import RowKind
+from escultor.data.row_messages import without_marks
 from escultor.datasets.disk.columns import bounds, row_windows, select, selected_rows, sortable
 from escultor.datasets.disk.rows_on_disk import RowsHandle, RowsOnDisk
 from escultor.datasets.held_out import HeldOutGuard, prompts_of
@@ -30,6 +32,7 @@ from escultor.datasets.similarity.duplicates import (
 from escultor.datasets.similarity.normalization import mix64
 from escultor.errors import DataError
 from escultor.process_pool import ProcessPool
+from escultor.types import Document, Messages, Role
 
 LEFT_OUT = "left out: prompt is held out"  # a key of the manifest
 HELD_OUT = "held out"  # the column of rows whose prompt is held out already
@@ -48,29 +51,45 @@ class SplitSides:
 
 def split_columns(rows: Sequence[CurationRow], settings: Curation) -> dict[str, np.ndarray]:
     """The columns that a split needs: `prompt bands` (n, b), `prompt` (n,) one hash of those, `subject` (n,),
-    which is unique for a row without one, and `time` (n,), not-a-number where it is unknown."""
+    which is unique for a row without one, and `time` (n,), not-a-number where it is unknown; and those of the
+    conversation of a row (see `_of_one_conversation`)."""
     shape = bands_for(settings.split.threshold, settings.near.permutations)
     bands = band_hashes([prompt_part(row.item) for row in rows], *shape)
     prompt = np.zeros(len(rows), dtype=np.uint64)
     for column in bands.T:
         prompt = mix64(prompt ^ column)
     times = [float("nan") if row.time is None else row.time for row in rows]
+    prompts = [() if isinstance(row.item, Document) else row.item.prompt for row in rows]
+    starts = [_starts(messages) for messages in prompts]
+    unique = [f"\x00{row.item.id}" for row in rows]
     return {
+        "conversation": name_hashes([row.conversation or own for row, own in zip(rows, unique, strict=True)]),
+        "opening": name_hashes([first for first, _ in starts]),
+        "exchange": name_hashes([second or own for (_, second), own in zip(starts, unique, strict=True)]),
+        "is opening": np.asarray([not second for _, second in starts], dtype=bool),
         "prompt": prompt,
         "prompt bands": bands,
-        "subject": name_hashes([row.subject or f"\x00{row.item.id}" for row in rows]),
+        "subject": name_hashes([row.subject or own for row, own in zip(rows, unique, strict=True)]),
         "time": np.asarray(times, dtype=np.float64),
     }
+
+
+def _starts(prompt: Messages) -> tuple[str, str]:
+    """The prompts of the first and second answer of a conversation, as far as this prompt goes; before the
+    first answer the second is empty."""
+    answers = [i for i, message in enumerate(prompt) if message.role is Role.ASSISTANT]
+    first, second = (*answers, *[len(prompt)] * 2)[:2]
+    return repr(without_marks(prompt[:first])), repr(without_marks(prompt[:second])) if answers else ""
 
 
 def split_rows(rows: RowsOnDisk, mask: np.ndarray, settings: Split, pool: ProcessPool) -> SplitSides:
     """Split the rows of a mask (rows,) into a training and a held-out side.
 
-    Under every rule, near-duplicate prompts stay together. By `prompt`, their clusters are drawn by a hash
-    of their content; by `subject`, all rows of a subject go to one side; by `time`, the latest rows are held
-    out. If a cluster of prompts would have rows on both sides, those of the training side are left out and
-    counted, and so are rows whose prompt is held out already. Raises DataError for a rule that the rows do
-    not support.
+    Under every rule, near-duplicate prompts and turns of one conversation stay together. By `prompt`, their
+    clusters are drawn by a hash of their content; by `subject`, all rows of a subject go to one side; by
+    `time`, the latest rows are held out. If a cluster would have rows on both sides, those of the training
+    side are left out and counted, and so are rows whose prompt is held out already. Raises DataError for a
+    rule that the rows do not support.
     """
     none = np.zeros(len(mask), dtype=bool)
     if not settings.held_out:
@@ -156,7 +175,8 @@ def _above(key: Callable[[slice], np.ndarray], mask: np.ndarray, rank: int) -> n
 
 
 def prompt_clusters(rows: RowsOnDisk, mask: np.ndarray, threshold: float, pool: ProcessPool) -> np.ndarray:
-    """(rows,) for each row of a mask the lowest row number in its cluster of similar prompts."""
+    """(rows,) for each row of a mask the lowest row number in its cluster of similar prompts and of turns of
+    one conversation."""
     root = np.arange(len(mask), dtype=np.uint32)
     # Equal prompts have equal bands: one of each is compared.
     for pairs in equal_pairs([rows.column("prompt")], mask, rows.folder):
@@ -164,8 +184,26 @@ def prompt_clusters(rows: RowsOnDisk, mask: np.ndarray, threshold: float, pool: 
     distinct, checker = _roots(root, mask), SimilarityChecker(rows.handle(), pool, prompt_part)
     for pairs in similar_pairs(rows.columns("prompt bands"), distinct, threshold, checker, collapse=False):
         merge_clusters(root, pairs)
+    for pairs in _of_one_conversation(rows, mask):
+        merge_clusters(root, pairs)
     resolve_roots(root)
     return root
+
+
+def _of_one_conversation(rows: RowsOnDisk, mask: np.ndarray) -> Iterator[np.ndarray]:
+    """(m, 2) pairs of rows of a mask that are turns of one conversation: they name the same one; or their
+    prompts are equal as far as the second answer; or the prompt of one is that of the first answer of the
+    other. Common openings alone (“Hello”) do not make one conversation of many."""
+    yield from equal_pairs([rows.column("conversation")], mask, rows.folder)
+    is_opening = rows.column("is opening")[slice(None)]
+    if is_opening[mask].all():
+        return
+    yield from equal_pairs([rows.column("exchange")], mask, rows.folder)
+    is_asked = np.zeros(len(mask), dtype=bool)  # of the first row of an opening: a row asks no more than it
+    for pairs in equal_pairs([rows.column("opening")], mask, rows.folder):
+        is_asked[pairs[is_opening[pairs].any(1), 0]] = True
+    for pairs in equal_pairs([rows.column("opening")], mask, rows.folder):
+        yield pairs[is_asked[pairs[:, 0]]]
 
 
 # --- the guard on the training side -------------------------------------------------------------

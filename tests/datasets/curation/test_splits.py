@@ -234,3 +234,43 @@ def test_prompts_of_one_template_are_not_taken_for_each_other():
     assert phrases.within([prompt_of(item).text + " " + text(i, 90) for i, item in enumerate(made)]) == [
         i < 40 for i in range(80)
     ]
+
+
+# --- conversations ----------------------------------------------------------------------------
+
+
+def conversations(count=40):
+    """Rows of talks: the first question alone, the talk after its first answer, and after its second; talks
+    after another first answer; and talks that a common greeting begins."""
+    for i in range(count):
+        one, two, three = (text(f"q{i}.{k}", 30) for k in range(3))
+        first, second = text(f"a{i}.0", 30), text(f"a{i}.1", 30)
+        ask = lambda content: {"role": "user", "content": content}  # noqa: E731
+        say = lambda content: {"role": "assistant", "content": content}  # noqa: E731
+        talk = [ask(one), say(first), ask(two)]
+        yield i, {"prompt": talk, "completion": second}
+        yield i, {"prompt": [*talk, say(second), ask(three)], "completion": text(f"a{i}.2", 30)}
+        if i % 2:
+            yield i, {"prompt": one, "completion": first}
+            yield i, {"prompt": [ask(one), say(text(f"b{i}", 30)), ask(three)], "completion": first}
+        yield (
+            f"hello {i}",
+            {"prompt": [ask("Hello"), say("Hi!"), ask(text(f"h{i}", 30))], "completion": first},
+        )
+        yield f"named {i}", {"prompt": text(f"n{i}.0", 30), "completion": first, "conversation": f"talk {i}"}
+        yield f"named {i}", {"prompt": text(f"n{i}.1", 30), "completion": first, "conversation": f"talk {i}"}
+
+
+def test_turns_of_a_conversation_stay_on_one_side(tmp_path):
+    made = list(conversations())
+    owner = {str(number): talk for number, (talk, _) in enumerate(made)}
+    source = jsonl(tmp_path / "in.jsonl", *(row | {"id": str(n)} for n, (_, row) in enumerate(made)))
+    settings = {"workers": 1, "steps": ["exact"], "split": {"held_out": 0.3}}
+    curated = curate([source], tmp_path / "out", Curation.model_validate(settings))
+    train, held = (
+        {owner[read_line("example", line).item.id] for line in path.read_bytes().splitlines()}
+        for path in (curated.rows, curated.held_out)
+    )
+    assert not train & held
+    assert len(train) + len(held) == 3 * 40
+    assert 20 <= len(held) <= 60  # a greeting that many talks share does not make one of them

@@ -154,7 +154,7 @@ def _parse(plan: PassPlan, lines: LineRange, tally: PassTally) -> tuple[list[Cur
             continue
         count += 1
         try:
-            rows.append(with_labels(parse_row(plan.kind, decode(line), source, number)))
+            rows.append(with_labels(parse_row(plan.kind, decode(line), source, number, tally.notes)))
         except (Fault, Skip) as fault:
             reason = f"broken: {fault.args[0]}" if isinstance(fault, Fault) else str(fault)
             text = line[: 4 * EXAMPLE_CHARS].decode("utf-8", "replace")
