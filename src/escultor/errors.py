@@ -17,6 +17,7 @@ EscultorError
     │   ├── EngineDown             the engine has ended
     │   ├── SchemaFault            the answer could not be kept to its JSON schema any further
     │   └── UpstreamFault          the upstream server failed, timed out or sent no valid answer
+    │       └── UpstreamStatus     it refused the request, with a status that is the client's to see
     └── TrainingError              a training run had to stop
         ├── NotFinite              its loss or gradient is not finite
         └── LostProcess            another of its processes is gone
@@ -120,6 +121,19 @@ class SchemaFault(EngineFault):
 
 class UpstreamFault(EngineFault):
     """The upstream server failed, timed out or sent no valid answer."""
+
+
+class UpstreamStatus(UpstreamFault):
+    """The upstream server refused a request with an HTTP status, which is the client's to see. `headers` say
+    when to try again; `code` is the upstream's own name of the error."""
+
+    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.args = (status, message, code, headers)
+        self.status, self.message, self.code, self.headers = status, message, code, headers or {}
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class TrainingError(FaultError):

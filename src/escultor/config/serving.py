@@ -49,6 +49,7 @@ class Serve(Section):
     max_new_tokens: Count = setting(256, help="default of requests")
     queue: Count = setting(256, help="maximum waiting requests; more are refused")
     upstream: Upstream | None = setting(None, help="the server that computes the answers")
+    strict: bool = setting(False, help="true: what is not implemented is refused, not sent on to an upstream")
     intake: FeedbackIntake = setting(FeedbackIntake(), help="limits of feedback over HTTP")
     skill: str = setting("chat", help="default skill of a request; a header may name another")
     names: tuple[str, ...] = setting(("escultor",), help="model names of the champion; '*': any")

@@ -6,6 +6,7 @@ The row of an answer is an `Interaction`, drafted when the request is read and c
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -14,6 +15,7 @@ from typing import Any, Literal, cast
 
 from escultor.errors import EngineFault
 from escultor.ids import hash_value
+from escultor.serve.assistant_message import AssistantMessage
 from escultor.serve.protocol import (
     Delta,
     End,
@@ -23,7 +25,7 @@ from escultor.serve.protocol import (
     ScoredPrompt,
     TokenLogprob,
 )
-from escultor.types import Interaction, Message, Messages, Role, Sampling, Usage
+from escultor.types import Interaction, Message, Messages, Role, Sampling, ToolDefinitions, Usage
 
 _QUEUED_EVENTS = 16  # events an engine may be ahead of the client
 _BYTES_PER_TOKEN = 4  # of a prompt, where nobody counted
@@ -84,11 +86,12 @@ def prompt_messages(prompt: Messages | str | tuple[int, ...]) -> Messages:
 class InFlightCompletion:
     """One answer under way: the request to the engine, the draft of its row, and what the engine produced."""
 
-    def __init__(self, request: GenerationRequest, draft: Interaction):
-        self.request, self.draft = request, draft
+    def __init__(self, request: GenerationRequest, draft: Interaction, tools: ToolDefinitions | None = None):
+        self.request, self.draft, self.tools = request, draft, tools
         self.pieces: list[str] = []
         self.length = 0  # characters so far
         self.logprobs: list[TokenLogprob] = []
+        self.message = AssistantMessage()
         self.scored_prompt: ScoredPrompt | None = None
         self.end: End | None = None
         self.recorded = False
@@ -106,8 +109,10 @@ class InFlightCompletion:
 
     @property
     def finish_reason(self) -> str:
-        """Of a finished answer."""
+        """Of a finished answer, as a client reads it."""
         assert self.end is not None
+        if self.end.finish_reason == "tool_calls" and self.message.function_call is not None:
+            return "function_call"
         return self.end.finish_reason
 
     def apply(self, event: EngineEvent) -> None:
@@ -118,6 +123,8 @@ class InFlightCompletion:
             self.pieces.append(event.text)
             self.length += len(event.text)
             self.logprobs += event.logprobs
+            if event.fields:
+                self.message.add(event.fields)
         elif isinstance(event, ScoredPrompt):
             self.scored_prompt = event
         else:
@@ -146,6 +153,9 @@ class InFlightCompletion:
             if self.request.streamed and self.first_piece is not None
             else None,
             cost_usd=cost_usd,
+            reasoning=self.message.reasoning,
+            tool_calls=self.message.tool_calls,
+            usage_details=_json(self.end.usage_details) if self.end and self.end.usage_details else "",
         )
         if self.scored_prompt and _is_token_ids(self.request.prompt):
             messages = prompt_messages(self.scored_prompt.text)  # the engine decoded the ids
@@ -208,6 +218,10 @@ async def _events(engine: Engine, completion: InFlightCompletion) -> AsyncGenera
             if isinstance(event, End):
                 return
     raise EngineFault("the engine stopped before the end of an answer", engine.version)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _is_token_ids(prompt: Messages | str | tuple[int, ...]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from escultor.types import Messages, Sampling, Usage
@@ -28,7 +28,8 @@ class GenerationRequest:
     The sampling's `max_new_tokens` may exceed what the context has room for: the answer is then cut there.
     `schema` constrains decoding; an empty mapping allows any JSON object. `top_logprobs` None requests no
     log-probabilities, 0 those of the chosen tokens only. `echo` scores the prompt as well. An engine may
-    return an answer that is not `streamed` in one piece.
+    return an answer that is not `streamed` in one piece. `body` is the client's own body, where an upstream
+    gets what the client sent; an engine that computes itself gets none.
     """
 
     prompt: Messages | str | tuple[int, ...]
@@ -38,14 +39,17 @@ class GenerationRequest:
     top_logprobs: int | None = None
     echo: bool = False
     streamed: bool = True
+    body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer, whole characters only: the pieces joined are the answer."""
+    """A piece of an answer, whole characters only: the pieces joined are the answer. `fields` are what the
+    message holds beside its text (calls of tools, reasoning), as the server sent it."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,10 @@ class ScoredPrompt:
 class End:
     """The last event of every answer that was computed to its end."""
 
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
     usage: Usage
     compute_s: float  # seconds of this machine that the answer is charged with; 0 for an upstream
+    usage_details: Mapping[str, Any] | None = None  # the counts as an upstream reported them
 
 
 EngineEvent = ScoredPrompt | Delta | End

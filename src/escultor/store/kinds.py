@@ -52,6 +52,7 @@ KINDS = (
         id=lambda r: r.interaction.id,
         time=lambda r: r.interaction.time,
     ),
+    RecordKind("tools", types.ToolDefinitions, target=_empty, time=_empty),
     RecordKind("feedback", types.Feedback, target=event_target, subject=lambda r: r.subject, mentions=_shown),
     RecordKind("dataset", types.DatasetVersion, target=lambda r: r.name, id=lambda r: r.hash, time=_empty),
     RecordKind("dataset_name", types.DatasetName, target=lambda r: r.name),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from escultor.types import Consent, Correction, Feedback, Interaction, Message, Remark
+from escultor.types import Consent, Correction, Feedback, Interaction, Message, Remark, ToolCall
 
 R = TypeVar("R", bound=Interaction | Feedback)
 
@@ -27,6 +27,10 @@ def redact_record(record: R, keyed_hash: Callable[[str], str]) -> R:
             record,
             messages=tuple(Message(m.role, _size(m.content)) for m in record.messages),
             answer=_size(record.answer),
+            reasoning="",
+            tool_calls=tuple(ToolCall(c.id, c.name, _size(c.arguments)) for c in record.tool_calls),
+            tools="",
+            parameters="",
             prompt_hash=keyed_hash(record.prompt_hash),
             consent=Consent.NONE,
         )

@@ -46,6 +46,7 @@ from escultor.types.interactions import (
     Role,
     Sampling,
     ToolCall,
+    ToolDefinitions,
     Usage,
 )
 from escultor.types.operations import (
@@ -135,6 +136,7 @@ __all__ = [
     "Suite",
     "SuiteItem",
     "ToolCall",
+    "ToolDefinitions",
     "UnpairedExample",
     "Usage",
     "Verdict",

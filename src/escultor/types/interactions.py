@@ -39,9 +39,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation. `reasoning` and `tool_calls` are the assistant's, `tool_call_id` and
-    `name` those of a tool's result. `learnt` marks an assistant's message within a prompt whose tokens are
-    labelled too, as the turns of a conversation given whole are (SFT)."""
+    """One message of a conversation. `content` is its text; `parts` is the whole content as JSON where it has
+    more than text (pictures, audio, files). `reasoning` and `tool_calls` are the assistant's, `tool_call_id`
+    and `name` those of a tool's result. `learnt` marks an assistant's message within a prompt whose tokens
+    are labelled too, as the turns of a conversation given whole are (SFT)."""
 
     role: Role
     content: str
@@ -50,6 +51,7 @@ class Message:
     tool_call_id: Annotated[str, LEFT_OUT] = optional("")
     name: Annotated[str, LEFT_OUT] = optional("")
     learnt: Annotated[bool, LEFT_OUT] = optional(False)
+    parts: Annotated[str, LEFT_OUT] = optional("")
 
 
 Messages = tuple[Message, ...]
@@ -88,9 +90,10 @@ class Consent(StrEnum):
     NONE = "none"
 
 
-# How an answer ended: complete, at its length limit, cancelled by the client, by an error, or interrupted by
-# the end of the process that streamed it, when it is unknown how much was delivered.
-FinishReason = Literal["stop", "length", "cancelled", "error", "interrupted"]
+# How an answer ended: complete, with calls of tools, at its length limit, by the server's content filter,
+# cancelled by the client, by an error, or interrupted by the end of the process that streamed it, when it is
+# unknown how much was delivered.
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "error", "interrupted"]
 FAILED: frozenset[FinishReason] = frozenset(("error", "interrupted"))  # not caused by the client
 
 
@@ -101,8 +104,22 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDefinitions:
+    """The definitions of the tools that requests carried, as JSON. Writer: `serve`. Many requests carry the
+    same ones, so that an interaction names them by their hash."""
+
+    id: str  # hash of the text
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Interaction:
-    """One request and its answer. Writer: `serve`. Durable before the answer is delivered."""
+    """One request and its answer. Writer: `serve`. Durable before the answer is delivered.
+
+    `answer` is the text alone; `reasoning` and `tool_calls` are what the model gave beside it. `parameters`
+    is the JSON of what the request asked for beside its messages and tools, as it was given, and
+    `usage_details` the JSON of the counts as the upstream reported them.
+    """
 
     id: str
     time: float
@@ -124,6 +141,13 @@ class Interaction:
     consent: Consent = Consent.TRAIN
     retain_until: float | None = None
     tenant: str = ""  # the application, where one store serves several
+    reasoning: Annotated[str, LEFT_OUT] = optional("")
+    tool_calls: Annotated[tuple[ToolCall, ...], LEFT_OUT] = optional(())
+    tools: Annotated[str, LEFT_OUT] = optional("")  # id of the `ToolDefinitions`
+    parameters: Annotated[str, LEFT_OUT] = optional("")
+    usage_details: Annotated[str, LEFT_OUT] = optional("")
+    message: Annotated[str, LEFT_OUT] = optional("")  # the application's own id of the answer
+    task: Annotated[str, LEFT_OUT] = optional("")  # what an application asked for on its own behalf
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from escultor.types import (
     Relation,
     Role,
     Sampling,
+    ToolCall,
     Usage,
 )
 
@@ -40,9 +41,29 @@ class _Body(BaseModel):
     variant: str = Field(default="", alias="_")  # exported records name their type
 
 
+class _ToolCall(_Body):
+    id: str
+    name: str
+    arguments: str
+
+
 class _Message(_Body):
     role: Annotated[Role, _Loose]
     content: str
+    reasoning: str = ""
+    tool_calls: list[_ToolCall] = []
+    tool_call_id: str = ""
+    name: str = ""
+    learnt: bool = False
+    parts: str = ""
+
+    def to_message(self) -> Message:
+        fields = self.model_dump(exclude={"variant", "tool_calls"})
+        return Message(**fields, tool_calls=_calls(self.tool_calls))
+
+
+def _calls(calls: list[_ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(call.id, call.name, call.arguments) for call in calls)
 
 
 class _Sampling(_Body):
@@ -87,10 +108,17 @@ class ExternalInteraction(_Body):
     consent: Annotated[Consent, _Loose] = Consent.TRAIN
     retain_until: float | None = None
     tenant: Annotated[str, Field(max_length=256)] = ""
+    reasoning: str = ""
+    tool_calls: list[_ToolCall] = []
+    tools: str = ""
+    parameters: str = ""
+    usage_details: str = ""
+    message: Annotated[str, Field(max_length=256)] = ""
+    task: Annotated[str, Field(max_length=256)] = ""
 
 
 _SAME_FIELDS = {field.name for field in fields(Interaction)} - {
-    *("subject", "messages", "prompt_hash", "sampling", "usage", "lineage")
+    *("subject", "messages", "prompt_hash", "sampling", "usage", "lineage", "tool_calls")
 }
 
 
@@ -104,7 +132,7 @@ def parse_interaction(row: dict[str, Any], subject_of: Callable[[str], str]) -> 
         raise Fault(f"`{key}`: {problem['msg']}", None, ", ".join(ExternalInteraction.model_fields)) from None
     if (body.user is None) == (body.subject is None):
         raise Fault("who asked is not stated, or stated twice", None, "`user`, or `subject`")
-    messages = tuple(Message(m.role, m.content) for m in body.messages)
+    messages = tuple(message.to_message() for message in body.messages)
     prompt_hash = hash_value(messages)
     if body.prompt_hash not in (None, prompt_hash):
         raise Fault("`prompt_hash` is not that of the messages", body.prompt_hash, prompt_hash)
@@ -112,6 +140,7 @@ def parse_interaction(row: dict[str, Any], subject_of: Callable[[str], str]) -> 
         **{name: getattr(body, name) for name in _SAME_FIELDS},
         subject=body.subject or subject_of(body.user or ""),
         messages=messages,
+        tool_calls=_calls(body.tool_calls),
         prompt_hash=prompt_hash,
         sampling=Sampling(**body.sampling.model_dump(exclude={"variant"})),
         usage=Usage(**body.usage.model_dump(exclude={"variant"})),

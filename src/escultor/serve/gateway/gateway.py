@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 
 from escultor.config import Serve
-from escultor.errors import EscultorError, InputError, Overloaded
+from escultor.errors import EscultorError, InputError, Overloaded, UpstreamStatus
 from escultor.serve.auth import Caller, FeedbackTokens, Keyring, RateLimiter, TokenGrant, key_of
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
 from escultor.serve.gateway.request_log import Recovery, RequestLog
@@ -230,7 +230,10 @@ class Gateway:
 
     def _record_aborted(self, completions: Sequence[InFlightCompletion], error: BaseException) -> None:
         """Record what there is, unless nothing began: the caller's fault, or a full queue."""
-        if isinstance(error, InputError | Overloaded) and not any(c.pieces for c in completions):
+        is_refused = isinstance(error, UpstreamStatus) and error.status < 500
+        if (is_refused or isinstance(error, InputError | Overloaded)) and not any(
+            c.pieces for c in completions
+        ):
             return
         is_timeout = time.perf_counter() - completions[0].started >= self.settings.answer_timeout_s
         has_left = isinstance(error, asyncio.CancelledError | GeneratorExit) and not is_timeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.json_schema import models_json_schema
 
 from escultor.data.importers.interactions import ExternalInteraction
@@ -32,9 +32,15 @@ class ChatLogprobs(BaseModel):
 
 
 class ChatAnswer(BaseModel):
+    """The answer; what an upstream sends beside the text (calls of tools, reasoning) is passed on."""
+
+    model_config = ConfigDict(extra="allow")
+
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: str | None
+    tool_calls: list[Any] | None = None
+    reasoning_content: str | None = None
 
 
 class ChoiceIdentity(BaseModel):
@@ -48,11 +54,13 @@ class ChatCompletionChoice(BaseModel):
     index: int
     message: ChatAnswer
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
     escultor: ChoiceIdentity | None = None  # where there are several
 
 
 class UsageCounts(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -82,7 +90,7 @@ class CompletionChoice(BaseModel):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Completion(_CompletionBase):

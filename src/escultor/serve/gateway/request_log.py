@@ -25,10 +25,11 @@ from escultor.serve.subjects import SubjectHasher
 from escultor.serve.writer import Writer
 from escultor.store.log import Log
 from escultor.store.redaction import redact_record
-from escultor.types import Interaction, PendingInteraction
+from escultor.types import Interaction, PendingInteraction, ToolDefinitions
 
 logger = logging.getLogger(__name__)
 
+MAX_KNOWN_TOOLS = 10_000  # ids of definitions remembered; then they are written again, which changes nothing
 LOOK_BACK_S = 7 * 86400.0  # a gateway that starts considers pending records up to this age
 
 
@@ -45,6 +46,7 @@ class RequestLog:
         self._writer, self._subjects, self._settings, self._clock = writer, subjects, settings, clock
         # The random part distinguishes later processes that get the same number.
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{new_id('gw')}"
+        self._written_tools: set[str] = set()  # ids of definitions of tools that are on disk
         self.unlogged = 0  # answers delivered (or broken off) without a row, since the start
 
     def row(self, completion: InFlightCompletion, aborted: AbortReason = "error") -> Interaction:
@@ -58,12 +60,20 @@ class RequestLog:
         """The row without any text."""
         return redact_record(row, self._subjects.subject)
 
-    def pending(self, completions: Sequence[InFlightCompletion]) -> list[PendingInteraction]:
-        """The pending records of answers that have not begun."""
+    def pending(self, completions: Sequence[InFlightCompletion]) -> list[object]:
+        """The pending records of answers that have not begun, and the tools they name."""
         until = self._clock() + 2 * self._settings.answer_timeout_s
-        return [PendingInteraction(self.owner, until, self.row(c, "interrupted")) for c in completions]
+        rows = [PendingInteraction(self.owner, until, self.row(c, "interrupted")) for c in completions]
+        return [*self._new_tools(completions), *rows]
 
-    async def record_pending(self, pending: Sequence[PendingInteraction]) -> None:
+    def _new_tools(self, completions: Sequence[InFlightCompletion]) -> list[ToolDefinitions]:
+        """The definitions of tools that these answers name and the log may not hold yet."""
+        if len(self._written_tools) > MAX_KNOWN_TOOLS:
+            self._written_tools.clear()
+        tools = {c.tools.id: c.tools for c in completions if c.tools is not None and self._settings.keep_text}
+        return [each for id, each in tools.items() if id not in self._written_tools]
+
+    async def record_pending(self, pending: Sequence[object]) -> None:
         """Record that answers are about to be streamed. Raises StoreError where that is refused."""
         if (error := await self._write(pending)) is not None:
             logger.error("answers are streamed whose pending records could not be written: %s", error)
@@ -74,7 +84,7 @@ class RequestLog:
         rows = [self.row(completion) for completion in completions]
         for completion in completions:
             completion.recorded = True
-        if (error := await self._write(rows)) is not None:
+        if (error := await self._write([*self._new_tools(completions), *rows])) is not None:
             self._count_unlogged(len(rows), error)
 
     def record_aborted(self, completions: Sequence[InFlightCompletion], reason: AbortReason) -> None:
@@ -83,7 +93,8 @@ class RequestLog:
             if not completion.recorded:
                 completion.recorded = True
                 try:
-                    future = self._writer.submit(self.row(completion, reason))
+                    tools = self._new_tools([completion])
+                    future = self._writer.submit(*tools, self.row(completion, reason))
                     future.add_done_callback(self._on_written)
                 except EscultorError as error:
                     self._count_unlogged(1, error)
@@ -98,6 +109,7 @@ class RequestLog:
                 logger.error("an answer could not be recorded, and is refused: %s", error)
                 raise StoreError("the answer could not be recorded", error) from error
             return error
+        self._written_tools.update(record.id for record in records if isinstance(record, ToolDefinitions))
         return None
 
     def _on_written(self, future: Future[list[int]]) -> None:

@@ -7,6 +7,9 @@ Each is a header `x-escultor-…`, or a key `escultor_…` of OpenAI's `metadata
     parent       id of the answer that this request continues, with
     relation     regenerate | edit_prompt | continue (the default where a parent is given)
     consent      train | eval_only | none
+    message      the application's own id of the answer, by which its feedback finds the row
+    task         what the application asks for on its own behalf, such as a title of the chat: the row is
+                 neither trained on nor counted as the quality of a model
     retain-days  the row is purged after so many days
 """
 
@@ -26,12 +29,13 @@ from escultor.serve.protocol import GenerationRequest
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import ParsedRequest
-from escultor.types import Consent, Interaction, Lineage, Relation
+from escultor.types import Consent, Interaction, Lineage, Message, Relation, Role
 
 PREFIX = "x-escultor-"
-NAMES = ("subject", "skill", "parent", "relation", "consent", "retain-days")
+NAMES = ("subject", "skill", "parent", "relation", "consent", "message", "task", "retain-days")
 E = TypeVar("E", bound=StrEnum)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+TASK_PREFIX = "### Task:"  # how Open WebUI's own prompts begin: titles, tags, follow-up questions
 _DAY_S = 86400.0
 _MAX_DAYS = 36500.0
 
@@ -47,6 +51,10 @@ class RequestMetadata:
     consent: Consent
     retain_until: float | None  # seconds since the epoch
     tenant: str  # the caller's key; empty where the gateway has none
+    message: str = ""  # the application's own id of the answer
+    task: str = ""  # what the application asks for on its own behalf
+    tools: str = ""  # id of the definitions of tools
+    parameters: str = ""  # JSON of what is asked for beside messages and tools
     ignored: tuple[str, ...] = ()  # given without effect: reported back
 
     def draft(self, id: str, request: GenerationRequest, pick: EnginePick) -> Interaction:
@@ -64,6 +72,10 @@ class RequestMetadata:
             consent=self.consent,
             retain_until=self.retain_until,
             tenant=self.tenant,
+            tools=self.tools,
+            parameters=self.parameters,
+            message=self.message,
+            task=self.task,
         )
 
 
@@ -82,7 +94,8 @@ def parse_metadata(
     user = values.get("subject") or parsed.user
     # A request without a user belongs to its application, which its key identifies.
     subject = subjects.subject(user if user else f"key:{caller.key}")
-    default_consent = consent if parsed.store else Consent.NONE
+    task = _task(values.get("task"), parsed)
+    default_consent = Consent.NONE if task or not parsed.store else consent
     return RequestMetadata(
         subject=subject,
         named=bool(user),
@@ -91,6 +104,10 @@ def parse_metadata(
         consent=_one_of("consent", Consent, values["consent"]) if "consent" in values else default_consent,
         retain_until=_retain_until(values.get("retain-days")),
         tenant=caller.key or "",
+        message=_word("message", values["message"]) if "message" in values else "",
+        task=task,
+        tools=parsed.tools.id if parsed.tools else "",
+        parameters=parsed.parameters,
         ignored=tuple(ignored),
     )
 
@@ -104,14 +121,15 @@ def _collect(
     for key, value in metadata.items():
         name = key.removeprefix("escultor_").replace("_", "-")
         if key.startswith("escultor_") and name in NAMES:
-            values[name] = value
+            values |= {name: value} if value.strip() else {}
         else:
             ignored.append(f"metadata.{key}")
     for raw_key, raw_value in headers:
         key = raw_key.decode("latin-1")
         if key.startswith(PREFIX):
             if (name := key.removeprefix(PREFIX)) in NAMES:
-                values[name] = _decode(raw_value)
+                # A template of an application may be empty: that is no header.
+                values |= {name: value} if (value := _decode(raw_value).strip()) else {}
             else:
                 ignored.append(key)
     return values, ignored
@@ -122,6 +140,16 @@ def _decode(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _task(given: str | None, parsed: ParsedRequest) -> str:
+    """What the application asks for on its own behalf: as it says, or as the prompt's first words say."""
+    if given is not None:
+        return _word("task", given)
+    prompt = parsed.generations[0].prompt
+    last = prompt[-1] if isinstance(prompt, tuple) else None
+    is_task = isinstance(last, Message) and last.role is Role.USER and last.content.startswith(TASK_PREFIX)
+    return "application" if is_task else ""
 
 
 def _lineage(parent: str | None, relation: str | None) -> Lineage | None:

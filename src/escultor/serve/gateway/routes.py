@@ -31,6 +31,7 @@ from escultor.serve.gateway.request_metadata import RequestMetadata, parse_metad
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.wire import responses
 from escultor.serve.wire.errors import ApiError, to_api_error
+from escultor.serve.wire.forwarded import parse_forwarded_chat, parse_forwarded_completion
 from escultor.serve.wire.requests import ParsedRequest, parse_chat, parse_completion
 from escultor.serve.wire.responses import CHAT, COMPLETION, ResponseStyle
 from escultor.types import Consent, Scope
@@ -38,6 +39,7 @@ from escultor.types import Consent, Scope
 logger = logging.getLogger(__name__)
 router = APIRouter()
 OWNER = "escultor"
+Parser = Callable[[Any, Serve], ParsedRequest]
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
 
@@ -46,7 +48,7 @@ _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 )
 async def chat(request: Request) -> Response:
     """An answer to a conversation; filed under `serve.skill`, with the consent `train` by default."""
-    return await _respond(request, parse_chat, CHAT, Consent.TRAIN)
+    return await _respond(request, (parse_chat, parse_forwarded_chat), CHAT, Consent.TRAIN)
 
 
 @router.post("/v1/completions", **route(Completion, _ERRORS, body="CompletionRequest", is_streamed=True))
@@ -54,7 +56,8 @@ async def completions(request: Request) -> Response:
     """Text that continues a raw prompt; with `echo` and `logprobs` the prompt is scored. Filed under the
     skill `completion` with the consent `eval_only` by default: it is not a conversation, and evaluation
     harnesses use this endpoint."""
-    return await _respond(request, parse_completion, COMPLETION, Consent.EVAL_ONLY, skill="completion")
+    parsers = parse_completion, parse_forwarded_completion
+    return await _respond(request, parsers, COMPLETION, Consent.EVAL_ONLY, skill="completion")
 
 
 @router.get("/v1/models", **route(ModelsReply, (401, 403)))
@@ -109,13 +112,15 @@ async def health(request: Request) -> Response:
 
 async def _respond(
     request: Request,
-    parse: Callable[[Any, Serve], ParsedRequest],
+    parsers: tuple[Parser, Parser],
     style: ResponseStyle,
     consent: Consent,
     skill: str | None = None,
 ) -> Response:
     gateway, caller = admit(request, Scope.INFER)
     settings, headers = gateway.settings, request.scope["headers"]
+    # What an upstream answers is sent on as it came; what is computed here is read parameter by parameter.
+    parse = parsers[settings.upstream is not None and not settings.strict]
     parsed, skill = parse(json_body(request), settings), skill or settings.skill
     metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
     if metadata.named:
@@ -124,7 +129,9 @@ async def _respond(
     id = new_id(style.prefix)
     # Each answer is a row of its own; the first has the id of the response.
     completions = [
-        InFlightCompletion(generation, metadata.draft(f"{id}-{k}" if k else id, generation, pick))
+        InFlightCompletion(
+            generation, metadata.draft(f"{id}-{k}" if k else id, generation, pick), tools=parsed.tools
+        )
         for k, generation in enumerate(parsed.generations)
     ]
     kind = style.chunk if parsed.stream else style.whole

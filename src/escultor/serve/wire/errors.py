@@ -20,6 +20,7 @@ from escultor.errors import (
     TokenError,
     TooLong,
     UpstreamFault,
+    UpstreamStatus,
 )
 
 INVALID = "invalid_request_error"
@@ -95,6 +96,10 @@ def to_api_error(error: BaseException) -> ApiError:
     """The response to any error; to an unforeseen one it reveals nothing but that there was one."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, UpstreamStatus):
+        # Asking again was tried here; official clients do not multiply it.
+        headers = error.headers if error.status == 429 else {**error.headers, "x-should-retry": "false"}
+        return ApiError(error.status, str(error), error.code or "upstream_refused", headers=headers)
     for kind, status, code in _ERRORS:
         if isinstance(error, kind):
             headers = {"Retry-After": _RETRY_AFTER_S[code]} if code in _RETRY_AFTER_S else None

@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 from escultor.config import Serve
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.wire.errors import ApiError, validation_error
-from escultor.types import Message, Messages, Role, Sampling
+from escultor.types import Message, Messages, Role, Sampling, ToolDefinitions
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -209,6 +209,8 @@ class ParsedRequest:
     user: str | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     store: bool = True
+    tools: ToolDefinitions | None = None
+    parameters: str = ""  # JSON of what was asked for beside messages and tools, where it is sent on as given
 
 
 def parse_chat(body: Any, settings: Serve) -> ParsedRequest:

@@ -24,9 +24,11 @@ def head(id: str, kind: str, created: int, model: str) -> dict[str, Any]:
     return {"id": id, "object": kind, "created": created, "model": model, "system_fingerprint": model}
 
 
-def usage(completions: Sequence[InFlightCompletion], per_prompt: int) -> dict[str, int]:
+def usage(completions: Sequence[InFlightCompletion], per_prompt: int) -> dict[str, Any]:
     """Token counts of a request: each prompt counted once, however many answers it has."""
     ends = [completion.end for completion in completions]
+    if len(ends) == 1 and ends[0] and ends[0].usage_details:  # as the upstream reports them, with details
+        return dict(ends[0].usage_details)
     prompt = sum(end.usage.prompt_tokens for end in ends[::per_prompt] if end)
     completed = sum(end.usage.completion_tokens for end in ends if end)
     return {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": prompt + completed}
@@ -40,7 +42,9 @@ class ChatStyle:
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
-        message = {"role": "assistant", "content": completion.text, "refusal": None}
+        own = completion.message
+        text = completion.text or (None if own.tool_calls else "")  # OpenAI's content beside calls alone
+        message = {"role": "assistant", "content": text, "refusal": None, **own.fields()}
         logprobs = _wanted_logprobs(completion, completion.logprobs)
         return _choice(index, {"message": message}, logprobs, completion.finish_reason)
 
@@ -49,7 +53,8 @@ class ChatStyle:
 
     def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
         logprobs = _wanted_logprobs(completion, delta.logprobs)
-        return _choice(index, {"delta": {"content": delta.text}}, logprobs)
+        content = {"content": delta.text} if delta.text or not delta.fields else {}
+        return _choice(index, {"delta": {**content, **delta.fields}}, logprobs)
 
     def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
         return _choice(index, {"delta": {}}, None, completion.finish_reason)

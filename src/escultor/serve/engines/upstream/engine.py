@@ -19,11 +19,18 @@ from email.utils import parsedate_to_datetime
 import httpx2
 
 from escultor.config import Upstream
-from escultor.errors import ConfigError, EngineFault, EscultorError, InputError, Overloaded, UpstreamFault
+from escultor.errors import (
+    ConfigError,
+    EngineFault,
+    EscultorError,
+    Overloaded,
+    UpstreamFault,
+    UpstreamStatus,
+)
 from escultor.serve.engines.upstream.replies import (
     ReplyParser,
     SseParser,
-    error_message,
+    error_details,
     is_chat,
     is_streamed,
     request_body,
@@ -35,13 +42,14 @@ BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
 ERROR_LIMIT = 64 << 10  # bytes read of an error's body
 BACKOFF_S = 0.25  # before the first retry; doubles
 MAX_BACKOFF_S = 8.0
+JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
 DRAIN_S = 0.1  # to read what follows a stream's last event, so that its connection can be used again
 RETRIED_STATUSES = (502, 503, 504)
-CALLER_STATUSES = (400, 413, 415, 422)  # the request itself is at fault
+OUR_STATUSES = (401, 403, 407)  # our key is at fault, not the client's
+PASSED_HEADERS = ("retry-after", "retry-after-ms")
 REMEDIES = {
     401: "check the API key, see upstream.key_env",
     403: "check the API key, see upstream.key_env",
-    404: "check upstream.url and upstream.model",
 } | dict.fromkeys(range(300, 400), "give the address it points to as upstream.url")
 
 
@@ -118,15 +126,16 @@ class UpstreamEngine:
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
         """The events of one answer. Closing the iterator closes the connection, which ends the work. Raises
-        InputError where the upstream blames the request, Overloaded where it has no capacity or no connection
-        is free, UpstreamFault where it fails, hangs or sends a malformed reply."""
+        UpstreamStatus where the upstream refuses with a status of its own, InputError where the request
+        cannot be sent, Overloaded where no connection is free, UpstreamFault where it hangs or sends a
+        malformed reply."""
         deadline = asyncio.get_running_loop().time() + self.settings.deadline_s
         path = "/chat/completions" if is_chat(request) else "/completions"
         data = json.dumps(request_body(request, self.version)).encode()
         body = await self._post(path, data, is_streamed(request), deadline)
         reply, sse = ReplyParser(request), SseParser()
         try:
-            if not is_streamed(request):
+            if not body.is_event_stream:
                 parts = []
                 while (data := await body.read()) is not None:
                     parts.append(data)
@@ -135,7 +144,7 @@ class UpstreamEngine:
                 return
             # A stream whose answer is complete may end in any way.
             while not reply.done and (data := await body.read(reply.is_complete)) is not None:
-                for payload in sse.feed(data):
+                for payload in filter(bytes.strip, sse.feed(data)):  # an empty one keeps alive
                     for event in reply.feed(payload):
                         yield event
             if reply.done:
@@ -156,7 +165,7 @@ class UpstreamEngine:
         request = self._request(path, data, streamed)
         while True:
             self._check_open()
-            result = await self._attempt(request, streamed, deadline)
+            result = await self._attempt(request, deadline)
             if isinstance(result, ResponseBody):
                 return result
             if result.wait_s is None or attempt == self.settings.retries:
@@ -168,9 +177,7 @@ class UpstreamEngine:
             await asyncio.sleep(pause)
             attempt += 1
 
-    async def _attempt(
-        self, request: httpx2.Request, streamed: bool, deadline: float
-    ) -> ResponseBody | UpstreamRefusal:
+    async def _attempt(self, request: httpx2.Request, deadline: float) -> ResponseBody | UpstreamRefusal:
         transport = await self._pool.acquire(self.settings.connect_timeout_s)
         body: ResponseBody | None = None
         try:
@@ -178,7 +185,7 @@ class UpstreamEngine:
                 response = await transport.handle_async_request(request)
             if response.status_code != 200:
                 return await self._refusal(response, deadline)
-            if (got := _unexpected_type(response, streamed)) is not None:
+            if (got := _unexpected_type(response)) is not None:
                 await response.aclose()
                 return UpstreamRefusal(UpstreamFault("the upstream answered with another content type", got))
             body = ResponseBody(self, response, deadline, lambda: self._pool.release(transport))
@@ -221,18 +228,19 @@ class UpstreamEngine:
         )
 
     async def _refusal(self, response: httpx2.Response, deadline: float) -> UpstreamRefusal:
-        """The meaning of a status other than 200."""
+        """The meaning of a status other than 200. A refusal that is the client's to see keeps its status, and
+        its word on when to try again; a busy server is asked again by the client, which knows what it can
+        wait for."""
         status, after_s = response.status_code, _retry_after_s(response.headers)
-        message = error_message(await self._error_body(response, deadline))
+        message, code = error_details(await self._error_body(response, deadline))
         # Should the upstream repeat our key, nobody else sees it.
         message = message.replace(self._key, "…") if self._key else message
-        got = f"{status}: {message}" if message else str(status)
-        if status == 429:
-            remedy = "ask again later" if after_s is None else f"ask again in {after_s:.0f} s"
-            return UpstreamRefusal(Overloaded("the upstream has no capacity", got, None, remedy), after_s)
-        if status in CALLER_STATUSES:
-            return UpstreamRefusal(InputError("the model's server refuses the request", got))
-        fault = UpstreamFault("the upstream does not answer", got, None, REMEDIES.get(status))
+        if status in OUR_STATUSES or status < 400:
+            got = f"{status}: {message}" if message else str(status)
+            fault = UpstreamFault("the upstream does not answer", got, None, REMEDIES.get(status))
+            return UpstreamRefusal(fault, None)
+        headers = {name: response.headers[name] for name in PASSED_HEADERS if name in response.headers}
+        fault = UpstreamStatus(status, message or f"the upstream answered {status}", code, headers)
         return UpstreamRefusal(fault, (after_s or 0.0) if status in RETRIED_STATUSES else None)
 
     async def _error_body(self, response: httpx2.Response, deadline: float) -> bytes:
@@ -279,6 +287,7 @@ class ResponseBody:
         self._engine, self._response, self._deadline, self._release = engine, response, deadline, release
         self._chunks: AsyncGenerator[bytes] = response.aiter_raw()
         self._size = 0
+        self.is_event_stream = _content_type(response) == EVENTS_TYPE
 
     async def read(self, may_break_off: bool = False) -> bytes | None:
         """The next bytes; None at the end, also where it breaks off and may. Raises UpstreamFault."""
@@ -311,14 +320,18 @@ class ResponseBody:
             self._release()
 
 
-def _unexpected_type(response: httpx2.Response, streamed: bool) -> str | None:
-    """The content type and encoding, where they are not the requested ones."""
-    expected = "text/event-stream" if streamed else "application/json"
-    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    encoding = response.headers.get("content-encoding", "identity").lower()
-    if content_type == expected and encoding == "identity":
+def _unexpected_type(response: httpx2.Response) -> str | None:
+    """The content type and encoding, where they are neither JSON nor events. Some servers send a stream to
+    whoever asks for an answer in one piece, and the reverse: both are read."""
+    content_type, encoding = _content_type(response), response.headers.get("content-encoding", "identity")
+    if content_type in (JSON_TYPE, EVENTS_TYPE) and encoding.lower() == "identity":
         return None
-    return f"{content_type[:100] or 'no content type'} ({encoding[:100]}) instead of {expected}"
+    got = f"{content_type[:100] or 'no content type'} ({encoding[:100]})"
+    return f"{got} instead of {JSON_TYPE} or {EVENTS_TYPE}"
+
+
+def _content_type(response: httpx2.Response) -> str:
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _parse_url(url: str) -> httpx2.URL:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from escultor.errors import InputError, UpstreamFault
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
@@ -41,12 +41,42 @@ class _ChatLogprobs(BaseModel):
 
 
 class MessageReply(BaseModel):
-    content: str | None = None
-    refusal: str | None = None  # in place of the content; also text of the model
+    """A message or a piece of one: its content, and whatever else the server sends."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Any = None
+    content: Any = None  # text, or a list of parts
+
+    @property
+    def text(self) -> str:
+        """The text of the content."""
+        if isinstance(self.content, str):
+            return self.content
+        parts = self.content if isinstance(self.content, list) else []
+        texts = [part.get("text") for part in parts if isinstance(part, dict)]
+        return "".join(text for text in texts if isinstance(text, str))
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What it holds beside its role and its text; thoughts among the parts of a content are reasoning."""
+        fields = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        if isinstance(self.content, list) and "reasoning_content" not in fields:
+            thoughts = [part for part in self.content if isinstance(part, dict) and "thinking" in part]
+            if text := "".join(_thinking(part["thinking"]) for part in thoughts):
+                fields["reasoning_content"] = text
+        return fields
+
+
+def _thinking(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else []
+    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
 
 
 class _Choice(BaseModel):
-    index: int = 0
+    index: int | None = 0
     finish_reason: str | None = None
 
 
@@ -69,7 +99,7 @@ class TextReplyChoice(_Choice):
 
 
 class ChatReply(BaseModel):
-    choices: list[ChatReplyChoice]
+    choices: list[ChatReplyChoice] | None = None  # none in what only counts tokens, or only keeps alive
     usage: Any = None
 
 
@@ -91,8 +121,19 @@ def is_streamed(request: GenerationRequest) -> bool:
 
 
 def request_body(request: GenerationRequest, model: str) -> dict[str, Any]:
-    """The JSON body of the request. Raises InputError for what the protocol cannot express."""
+    """The JSON body of the request: the client's own where it is there, with the upstream's name of the model
+    and, of a stream, the counts of its tokens, which the log and budgets need. Raises InputError for what the
+    protocol cannot express."""
     chat = is_chat(request)
+    if request.body is not None:
+        body = {**request.body, "model": model}
+        if is_streamed(request):
+            options = body.get("stream_options")
+            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        else:
+            body.pop("stream", None)
+            body.pop("stream_options", None)
+        return body
     if not request.prompt:
         raise InputError("the prompt is empty", None, "text, token ids or messages")
     if chat and request.echo:
@@ -135,6 +176,8 @@ class ReplyParser:
         self._n_logprobs = 0  # tokens of the answer that came with log-probabilities
         self._finish: str | None = None
         self._usage: Usage | None = None
+        self._usage_details: dict[str, Any] | None = None
+        self._has_calls = False
         self.done = False  # whether the upstream has marked the end of its stream
 
     @property
@@ -153,10 +196,12 @@ class ReplyParser:
         if isinstance(data, dict) and data.get("error"):
             raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
         reply = validated(ChatReply if is_chat(self._request) else TextReply, data)
-        self._usage = parse_usage(reply.usage) or self._usage
-        if len(reply.choices) > 1 or any(choice.index for choice in reply.choices):
-            refuse_reply("one answer was requested", f"{len(reply.choices)} choices")
-        return [event for choice in reply.choices for event in self._events(choice)]
+        if (usage := parse_usage(reply.usage)) is not None:
+            self._usage, self._usage_details = usage, reply.usage
+        choices = reply.choices or []
+        if len(choices) > 1 or any(choice.index for choice in choices):
+            refuse_reply("one answer was requested", f"{len(choices)} choices")
+        return [event for choice in choices for event in self._events(choice)]
 
     def end(self) -> End:
         """The last event. Raises UpstreamFault where the answer broke off or is not what was requested."""
@@ -165,10 +210,13 @@ class ReplyParser:
         answer = "".join(self._pieces)
         if self._finish is None:
             raise UpstreamFault("the upstream's answer broke off", f"after {len(answer)} characters")
-        if self._finish not in ("stop", "length"):
+        reason = finish_reason(self._finish)
+        if reason is None:
             got = f"finish_reason {excerpt(self._finish)!r}"
             raise UpstreamFault("the upstream did not complete its answer", got)
-        if self._request.schema is not None and self._finish == "stop":
+        if reason == "stop" and self._has_calls:
+            reason = "tool_calls"
+        if self._request.schema is not None and reason == "stop":
             try:
                 json.loads(answer)
             except (ValueError, RecursionError) as error:
@@ -178,23 +226,25 @@ class ReplyParser:
                     "JSON",
                     "use an upstream with guided decoding",
                 ) from error
-        return End(self._finish, self._usage or self._estimated_usage(), 0.0)
+        usage = self._usage or self._estimated_usage()
+        return End(reason, usage, 0.0, self._usage_details)
 
     def _events(self, choice: ChatReplyChoice | TextReplyChoice) -> list[EngineEvent]:
         if isinstance(choice, ChatReplyChoice):
             message = choice.delta or choice.message or MessageReply()
-            text = message.content or message.refusal or ""
-            events = self._delta(text, chat_logprobs(choice.logprobs))
+            fields = message.fields
+            self._has_calls = self._has_calls or bool(fields.get("tool_calls") or fields.get("function_call"))
+            events = self._delta(message.text, chat_logprobs(choice.logprobs), fields)
         elif self._request.echo:
             events = self._scored_prompt(choice)
         else:
             events = self._delta(choice.text, text_logprobs(choice.logprobs))
-        if events and self._finish is not None:
-            refuse_reply("an answer goes on after its end", excerpt(str(events)))
         self._finish = choice.finish_reason or self._finish
         return events
 
-    def _delta(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> list[EngineEvent]:
+    def _delta(
+        self, text: str, logprobs: tuple[TokenLogprob, ...], fields: dict[str, Any] | None = None
+    ) -> list[EngineEvent]:
         text, self._surrogate = self._surrogate + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._surrogate = text[:-1], text[-1]
@@ -206,7 +256,7 @@ class ReplyParser:
                 remedy="ask without logprobs",
             )
         self._pieces.append(text)
-        return [Delta(text, logprobs)] if text or logprobs else []
+        return [Delta(text, logprobs, fields or {})] if text or logprobs or fields else []
 
     def _scored_prompt(self, choice: TextReplyChoice) -> list[EngineEvent]:
         """The prompt's own tokens, then those of the answer: the upstream sends both in one list. Which
@@ -303,9 +353,10 @@ def parse_usage(reply: Any) -> Usage | None:
     if not isinstance(reply, dict):
         return None
     counts = reply.get("prompt_tokens"), reply.get("completion_tokens")
-    if any(type(count) is not int or count < 0 for count in counts):
+    if not all(isinstance(count, int | float) and 0 <= count < 1 << 53 for count in counts):
         return None
-    return Usage(*counts)  # type: ignore[arg-type]
+    prompt, completion = (int(count) for count in counts if count is not None)
+    return Usage(prompt, completion)
 
 
 def chat_logprobs(reply: _ChatLogprobs | None) -> tuple[TokenLogprob, ...]:
@@ -338,17 +389,51 @@ def _alternative(token: str, data: Sequence[int] | None, logprob: float) -> tupl
     return text, text.encode() if data is None else bytes(data), logprob
 
 
+# Why an answer ended, by the words of the servers that are not OpenAI's.
+_FINISH_REASONS = {
+    "stop": ("stop", "eos_token", "eos", "end_turn", "stop_sequence", "complete", "completed", "finish"),
+    "length": ("length", "max_tokens", "max_output_tokens", "model_length"),
+    "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call"),
+    "content_filter": (
+        "content_filter",
+        "safety",
+        "recitation",
+        "refusal",
+        "blocklist",
+        "prohibited_content",
+    ),
+}
+_REASON_OF = {word: reason for reason, words in _FINISH_REASONS.items() for word in words}
+_UNFINISHED = ("error", "abort", "cancelled", "insufficient_system_resource")  # the answer is not all there
+
+
+def finish_reason(word: str) -> Any:
+    """OpenAI's finish reason for a server's word; None where the answer was not completed. An unknown word
+    ends an answer as `stop` does."""
+    word = word.lower()
+    return None if word in _UNFINISHED else _REASON_OF.get(word, "stop")
+
+
 def error_message(body: bytes) -> str:
     """The text of an upstream's error, wherever its JSON has it, on one line."""
+    return error_details(body)[0]
+
+
+def error_details(body: bytes) -> tuple[str, str]:
+    """The text of an upstream's error, wherever its JSON has it, on one line, and its code where there is
+    one."""
     text = body.decode("utf-8", "replace")
     try:
         reply = json.loads(text)
     except (ValueError, RecursionError):
         reply = None
+    code: Any = None
     for key in ("error", "message", "detail"):
-        if isinstance(reply, dict) and reply.get(key):
-            reply = reply[key]
-    return excerpt(reply if isinstance(reply, str) else text)
+        if isinstance(reply, dict):
+            code = reply.get("code") or code
+            reply = reply.get(key) or reply
+    is_code = isinstance(code, str) and code.isascii() and code.isprintable()
+    return excerpt(reply if isinstance(reply, str) else text), code[:100] if is_code else ""
 
 
 def excerpt(text: str) -> str:
