@@ -74,7 +74,7 @@ class CanaryService:
         begins = [d.time for d in stages]
         for seq, i in self.store.log.read(Interaction, after=self._cursors[0], since=since):
             self._cursors[0] = seq
-            if i.version in arms and i.finish_reason != "cancelled":
+            if i.version in arms and not i.task and i.finish_reason != "cancelled":
                 stage, guards = max(bisect_right(begins, i.time) - 1, 0), _guards(i, self.policy.sla_ms)
                 self._answers[i.id] = _Answer(stage, arms[i.version], i.subject, i.time, guards)
         for seq, event in self.store.log.read(Feedback, after=self._cursors[1], since=since):

@@ -17,6 +17,11 @@ def _empty(record: Any) -> None:
     """An empty column."""
 
 
+def _own_id(row: types.Interaction) -> tuple[str, ...]:
+    """The application's own id of an answer."""
+    return (row.message,) if row.message else ()
+
+
 def _shown(event: Any) -> tuple[str, ...]:
     """The answers a choice was made from; all other feedback is about its target alone."""
     return event.shown_order if isinstance(event, types.Choice) else ()
@@ -43,7 +48,13 @@ class RecordKind:
 
 
 KINDS = (
-    RecordKind("interaction", types.Interaction, target=lambda r: r.version, subject=lambda r: r.subject),
+    RecordKind(
+        "interaction",
+        types.Interaction,
+        target=lambda r: r.version,
+        subject=lambda r: r.subject,
+        mentions=_own_id,
+    ),
     RecordKind(
         "pending",
         types.PendingInteraction,
@@ -51,6 +62,7 @@ KINDS = (
         subject=lambda r: r.interaction.subject,
         id=lambda r: r.interaction.id,
         time=lambda r: r.interaction.time,
+        mentions=lambda r: _own_id(r.interaction),
     ),
     RecordKind("tools", types.ToolDefinitions, target=_empty, time=_empty),
     RecordKind("feedback", types.Feedback, target=event_target, subject=lambda r: r.subject, mentions=_shown),

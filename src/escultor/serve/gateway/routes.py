@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -39,6 +39,7 @@ from escultor.types import Consent, Scope
 logger = logging.getLogger(__name__)
 router = APIRouter()
 OWNER = "escultor"
+KEEP_ALIVE_S = 10.0  # of silence, after which a stream sends a comment
 Parser = Callable[[Any, Serve], ParsedRequest]
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
@@ -176,9 +177,10 @@ def _model(gateway: Gateway, name: str, version: str) -> dict[str, Any]:
 
 
 class EventStream(Response):
-    """A response whose body is computed while it is sent. An exception before the first piece becomes the
-    response's status; after it, a last event that holds the error. A client that disconnects, or reads a
-    piece too slowly, cancels the work."""
+    """A response whose body is computed while it is sent. An exception before anything was sent becomes the
+    response's status; after it, a last event that holds the error. While nothing comes, a comment is sent
+    every `KEEP_ALIVE_S`, so that neither the client nor a proxy takes the stream for dead. A client that
+    disconnects, or reads a piece too slowly, cancels the work."""
 
     media_type = "text/event-stream"
 
@@ -197,12 +199,29 @@ class EventStream(Response):
         self._pieces, self._lease = pieces, lease
         self._answer_timeout_s, self._send_timeout_s = answer_timeout_s, send_timeout_s
         self._has_begun = False
+        self._sending, self._last_sent = asyncio.Lock(), time.monotonic()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         with self._lease:
             await unless_disconnected(receive, self._deliver(send))
 
     async def _deliver(self, send: Send) -> None:
+        keeper = asyncio.create_task(self._keep_alive(send))
+        try:
+            await self._deliver_pieces(send)
+        finally:
+            keeper.cancel()
+
+    async def _keep_alive(self, send: Send) -> None:
+        with suppress(ClientGone):  # the next piece finds out as well
+            while True:
+                silent_s = time.monotonic() - self._last_sent
+                if silent_s >= KEEP_ALIVE_S:
+                    await self._send(send, responses.KEEP_ALIVE)
+                else:
+                    await asyncio.sleep(KEEP_ALIVE_S - silent_s)
+
+    async def _deliver_pieces(self, send: Send) -> None:
         try:
             async with asyncio.timeout(self._answer_timeout_s), aclosing(self._pieces) as pieces:
                 async for piece in pieces:
@@ -218,7 +237,8 @@ class EventStream(Response):
 
     async def _send(self, send: Send, piece: bytes, is_last: bool = False) -> None:
         try:
-            async with asyncio.timeout(self._send_timeout_s):
+            async with asyncio.timeout(self._send_timeout_s), self._sending:
+                self._last_sent = time.monotonic()
                 if not self._has_begun:
                     self._has_begun = True
                     start: dict[str, Any] = {"type": "http.response.start", "status": 200}

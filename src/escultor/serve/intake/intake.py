@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, Erased, IdTaken, InputError
 from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent, parse, without_text
+from escultor.serve.intake.targets import AnswerIds, answers_of, renamed
 from escultor.serve.writer import Writer
 from escultor.store import Store
 from escultor.store.feedback import event_name, event_target, live
@@ -64,6 +65,7 @@ class Intake:
         """Without `keep_text` the text of corrections and remarks is not kept."""
         self._log, self._writer, self._settings, self.now = store.log, writer, settings, clock
         self._keep_text = keep_text
+        self._ids = AnswerIds(store.log)
 
     async def add(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[IntakeResult]:
         """Keep events; the accepted ones are on disk when this returns. A refused one affects no other.
@@ -80,8 +82,15 @@ class Intake:
                 outcomes.append(IntakeResult(id=None, status="refused", error=str(error)))
             else:
                 outcomes.append(parsed if self._keep_text else without_text(parsed))
-        written = iter(await self._write([o for o in outcomes if isinstance(o, ParsedEvent)]))
+        written = iter(await self._write(await self._about_rows(outcomes)))
         return [o if isinstance(o, IntakeResult) else next(written) for o in outcomes]
+
+    async def _about_rows(self, outcomes: Sequence[ParsedEvent | IntakeResult]) -> list[ParsedEvent]:
+        """The parsed events, about the logged rows where they name answers by an application's own ids."""
+        parsed = [outcome for outcome in outcomes if isinstance(outcome, ParsedEvent)]
+        ids = [id for each in parsed for id in answers_of(each.event)]
+        rows = await asyncio.to_thread(self._ids.rows_of, ids)
+        return [replace(each, event=renamed(each.event, rows)) for each in parsed] if rows else parsed
 
     async def withdraw(self, id: str) -> Revocation | None:
         """Revoke an event; None where there is none of this id. Doing it again changes nothing. The
@@ -109,6 +118,7 @@ class Intake:
         return await asyncio.to_thread(self._page, target, after, min(limit, MAX_PAGE))
 
     def _page(self, target: str, after: int, limit: int) -> FeedbackPage:
+        target = self._ids.rows_of([target]).get(target, target)
         events = tuple(islice(self._log.read(Feedback, after, target=target), limit + 1))
         in_force = live(self._all_about(target))
         return FeedbackPage(

@@ -12,6 +12,7 @@ from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which clients skip
 
 
 def event(data: Any) -> bytes:

@@ -1,0 +1,48 @@
+"""Feedback under an application's own ids of its answers (`x-escultor-message`) lands on the logged rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from escultor.store.log import Log
+from escultor.types import Choice, Feedback, Interaction, PendingInteraction
+
+_OWN = re.compile(r"(chatcmpl|cmpl)-[0-9a-f]{24}(-\d+)?")  # ids that the gateway made
+
+
+class AnswerIds:
+    """The ids of rows by the ids that applications gave them."""
+
+    def __init__(self, log: Log):
+        self._log = log
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, str]:
+        """The ids of the rows for those ids that are an application's own; of several rows under one id, such
+        as an answer that was asked for again, the last. Raises StoreError when the store fails."""
+        named = {id: self._row_of(id) for id in set(ids) if not _OWN.fullmatch(id)}
+        return {id: row for id, row in named.items() if row is not None}
+
+    def _row_of(self, id: str) -> str | None:
+        if self._log.get(Interaction, id) is not None:
+            return None
+        rows = [row for _, row in self._log.read(Interaction, target=id) if row.message == id]
+        if rows:
+            return rows[-1].id
+        streams = [p.interaction for _, p in self._log.read(PendingInteraction, target=id)]
+        return next((row.id for row in reversed(streams) if row.message == id), None)
+
+
+def answers_of(event: Feedback) -> tuple[str, ...]:
+    """The ids of the answers that an event is about."""
+    return event.shown_order if isinstance(event, Choice) else (event.target,)
+
+
+def renamed(event: Feedback, rows: Mapping[str, str]) -> Feedback:
+    """The event about the rows instead of the applications' ids."""
+    if isinstance(event, Choice):
+        shown = tuple(rows.get(id, id) for id in event.shown_order)
+        winner = None if event.winner is None else rows.get(event.winner, event.winner)
+        return replace(event, shown_order=shown, winner=winner)
+    return replace(event, target=rows.get(event.target, event.target))
