@@ -124,7 +124,8 @@ def test_a_store_of_the_version_before_opens_and_every_record_is_read(url, tmp_p
     old = open_store_of_0002(url, tmp_path, monkeypatch)
     with open_store(url, blobs=tmp_path / "blobs") as store:
         found = [(kind, seq, record) for kind in KINDS for seq, record in store.log.read(kind.record_type)]
-        known = {v for kind in KINDS for v in kind.variants} - {DatasetName, ToolDefinitions}  # which came later
+        later = {DatasetName, ToolDefinitions}
+        known = {v for kind in KINDS for v in kind.variants} - later
         assert {type(record) for _, _, record in found} == known
         assert sorted((seq, kind.id(record)) for kind, seq, record in found) == [
             (r["seq"], r["id"]) for r in old

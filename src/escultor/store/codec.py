@@ -6,7 +6,7 @@ import operator
 from functools import cache, reduce
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from escultor.errors import DataError, StoreError
@@ -21,6 +21,7 @@ _SPARSE = (Message, Interaction)  # the types with fields that are left out of a
 def _prepare_sparse_types() -> None:
     """Let `to_json` apply the `exclude_if` of these types' fields: it asks a class for its serializer."""
     for each in _SPARSE:
+        setattr(each, "__pydantic_config__", ConfigDict(ser_json_inf_nan="constants"))  # noqa: B010
         setattr(each, "__pydantic_serializer__", TypeAdapter(each).serializer)  # noqa: B010
 
 

@@ -30,11 +30,11 @@ from escultor.errors import (
 from escultor.serve.engines.upstream.replies import (
     ReplyParser,
     SseParser,
-    error_details,
     is_chat,
     is_streamed,
     request_body,
 )
+from escultor.serve.engines.upstream.reply_json import error_details
 from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 KEEP_ALIVE_S = 4.0  # of an idle connection; uvicorn's servers close theirs after 5 s
@@ -321,8 +321,8 @@ class ResponseBody:
 
 
 def _unexpected_type(response: httpx2.Response) -> str | None:
-    """The content type and encoding, where they are neither JSON nor events. Some servers send a stream to
-    whoever asks for an answer in one piece, and the reverse: both are read."""
+    """The content type and encoding, where they are neither JSON nor events. Some servers send a stream
+    where an answer in one piece was asked for, and the reverse: both are read."""
     content_type, encoding = _content_type(response), response.headers.get("content-encoding", "identity")
     if content_type in (JSON_TYPE, EVENTS_TYPE) and encoding.lower() == "identity":
         return None
