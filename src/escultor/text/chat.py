@@ -9,16 +9,20 @@ answers can write markup of reasoning and tool calls, but no token that opens a 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import ModelError
 from escultor.text.encoding import MarkedText, TextEncoder
-from escultor.text.plain import PlainText
-from escultor.text.protection import Protection, special_ids
+from escultor.text.plain import PlainText, special_ids
+from escultor.text.protection import Protection
 from escultor.text.rendering import Renderer
+from escultor.text.streaming import AnswerTokens
 from escultor.text.turns import ASKED, SENTINELS, Mismatch, Turn, TurnWriter, shared_length
 from escultor.types import Message, Messages, Role
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TAIL = 256  # last characters of a prompt in which its last control token is looked for
+_CHUNK = 512  # rows rendered and tokenised at a time
 _RESPLIT = "answers that would merge with the end of the prompt: tokenised apart, as they are served"
 
 
@@ -79,14 +84,20 @@ class ChatTemplate:
     def example(self, messages: Messages, answer: Message | str, tools: str = "") -> Rendered:
         """A prompt and its response, to the token that ends the turn. Raises ModelError where the template
         does not tell what the model has to generate after the prompt."""
-        return self.examples([(messages, answer, tools)])[0]
+        return self._rendered([self._turn(messages, answer, tools)])[0]
 
-    def examples(self, rows: Iterable[tuple[Messages, Message | str, str]]) -> list[Rendered]:
-        """As `example`, for many triples of messages, answer and tools; several times faster."""
-        turns = [self._turn(*row) for row in rows]
-        texts = list(dict.fromkeys(MarkedText(turn.prompt, turn.mark) for turn in turns))
-        prompts = dict(zip(texts, self._encoder.encode(texts), strict=True))
-        return self._rendered(turns, [prompts[MarkedText(turn.prompt, turn.mark)] for turn in turns])
+    def examples(self, rows: Iterable[tuple[Messages, Message | str, str]]) -> Iterator[Rendered]:
+        """As `example`, for many triples of messages, answer and tools, in order; several times faster, since
+        templates are rendered while the texts before are tokenised."""
+        rows = iter(rows)
+        waiting: deque[Future[list[Rendered]]] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            while turns := [self._turn(*row) for row in islice(rows, _CHUNK)]:
+                waiting.append(pool.submit(self._rendered, turns))
+                if len(waiting) > 1:
+                    yield from waiting.popleft().result()
+            for future in waiting:
+                yield from future.result()
 
     def conversation(self, messages: Messages, tools: str = "") -> list[RenderedConversation]:
         """Every answer of a conversation that is marked as learnt, after the prompt that it would have been
@@ -94,7 +105,7 @@ class ChatTemplate:
         writes earlier turns otherwise (as without their reasoning)."""
         at = [i for i, message in enumerate(messages) if message.learnt and message.role == Role.ASSISTANT]
         rows: list[RenderedConversation] = []
-        for each in reversed(self.examples((messages[:i], messages[i], tools) for i in at)):
+        for each in reversed(self._rendered([self._turn(messages[:i], messages[i], tools) for i in at])):
             start, ids = len(each.prompt), each.prompt + each.response
             row = RenderedConversation(ids, ((start, len(ids)),), each.notes)
             if rows and rows[-1].ids[: len(ids)] == ids:
@@ -117,24 +128,39 @@ class ChatTemplate:
         """The text of an answer: without the end of its turn and what the template writes before it, with its
         markup of reasoning and tool calls."""
         ends = next((end for end in (self.turn_end, [self.eos]) if ids[-len(end) :] == end), [])
-        return self.visible(ids[: len(ids) - len(ends)]).removeprefix(self.lead)
+        return self._decode(ids[: len(ids) - len(ends)]).removeprefix(self.lead)
 
-    def visible(self, ids: Sequence[int]) -> str:
-        """The text of token ids without those that `hidden` names."""
-        return str(self.tokenizer.decode([id for id in ids if id not in self.hidden]))
+    def answer_tokens(self) -> AnswerTokens:
+        """What tells the tokens of an answer that are its text, for one answer."""
+        return AnswerTokens(self._hidden, self._frames)
 
     @cached_property
-    def hidden(self) -> frozenset[int]:
+    def lead(self) -> str:
+        """What the template, and so the model, writes before an answer and is no part of it: a space, or an
+        empty block of thinking."""
+        return self._decode(self.example(ASKED, SENTINELS[0]).response).partition(SENTINELS[0])[0]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        tokens = self.answer_tokens()
+        shown = [id for token in ids for id in tokens.feed(token)]
+        return str(self.tokenizer.decode(shown + tokens.finish()))
+
+    @cached_property
+    def _hidden(self) -> frozenset[int]:
         """The special tokens that are no part of an answer's text: all but markup of reasoning and tools."""
         names = self.tokenizer.convert_ids_to_tokens
         special = special_ids(self.tokenizer)
         return frozenset(id for id in special if names(id) not in self._protection.writable)
 
     @cached_property
-    def lead(self) -> str:
-        """What the template, and so the model, writes before an answer and is no part of it: a space, or an
-        empty block of thinking."""
-        return self.visible(self.example(ASKED, SENTINELS[0]).response).partition(SENTINELS[0])[0]
+    def _frames(self) -> dict[tuple[int, ...], list[int]]:
+        """Token sequences around reasoning and answers that contain hidden tokens, such as the headers of
+        channels, and the tokens of the text that they are shown as."""
+        shown = zip(self._writer.frames, ("", "<think>\n", "\n</think>\n\n"), strict=True)
+        frames = {
+            tuple(self._encoder.encode([MarkedText(frame)])[0]): self.text(text) for frame, text in shown
+        }
+        return {ids: text for ids, text in frames.items() if not self._hidden.isdisjoint(ids)}
 
     @property
     def control(self) -> frozenset[int]:
@@ -155,9 +181,12 @@ class ChatTemplate:
         except Mismatch as error:
             raise self._unlike(error.prompt, error.whole, error.mark) from None
 
-    def _rendered(self, turns: Sequence[Turn], prompts: Sequence[list[int]]) -> list[Rendered]:
-        """The turns as tokens: the prompts as given, and the answers after them. Only the
-        text from a prompt's last control token on is encoded again, since nothing merges across one."""
+    def _rendered(self, turns: Sequence[Turn]) -> list[Rendered]:
+        """The turns as tokens. For an answer, only the text from the last control token of its prompt on is
+        encoded with it, since nothing merges across one."""
+        texts = list(dict.fromkeys(MarkedText(turn.prompt, turn.mark) for turn in turns))
+        known = dict(zip(texts, self._encoder.encode(texts), strict=True))
+        prompts = [known[MarkedText(turn.prompt, turn.mark)] for turn in turns]
         heads = [self._head(turn.prompt, prompt) for turn, prompt in zip(turns, prompts, strict=True)]
         pairs = zip(turns, heads, strict=True)
         texts = [MarkedText(head + turn.answer, turn.mark) for turn, (head, _) in pairs]

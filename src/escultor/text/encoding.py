@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Characters that no text should contain, one of which breaks up the literals of control tokens in contents.
 _MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+_BLANK = "\u2581"  # what some vocabularies write for one
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -60,25 +62,38 @@ class TextEncoder:
         return [self._encode_marked(each.text, each.mark) if each.mark else next(fast) for each in texts]
 
     def _contains(self, text: str, literals: Literals) -> bool:
-        for normalized in dict.fromkeys((text, self._normalized(text))):
-            for start, end in literals.find(normalized):
+        normalized = self._normalized(text)
+        for seen in (text,) if normalized is text else (text, normalized):
+            for start, end in literals.find(seen):
                 if end - start > 1:
                     return True
                 what = "a text can only be written with a control token"
                 remedy = "remove these characters from the text"
-                raise DataError(what, [normalized[start:end]], "text that the vocabulary can write", remedy)
+                raise DataError(what, [seen[start:end]], "text that the vocabulary can write", remedy)
         return False
 
     def _normalized(self, text: str) -> str:
         """The text as the vocabulary sees it, where that may bring about a literal."""
-        normalizer = None if self._backend is None else self._backend.normalizer
-        if normalizer is None or (self._keeps_ascii and text.isascii()):
+        kinds = self._normalizers
+        if not kinds or (text.isascii() and self._keeps_ascii):
             return text
-        return normalizer.normalize_str(text)
+        if kinds <= {"NFC", "NFKC"} and unicodedata.is_normalized("NFKC", text):
+            return text
+        return self._backend.normalizer.normalize_str(text)
+
+    @cached_property
+    def _normalizers(self) -> frozenset[str]:
+        """The kinds of normalisation that may bring about a literal: all but marks for blanks."""
+        if self._backend is None or self._backend.normalizer is None:
+            return frozenset()
+        whole = json.loads(self._backend.to_str())["normalizer"]
+        parts = whole["normalizers"] if whole["type"] == "Sequence" else [whole]
+        harmless = not any(_BLANK in name for name in self.literals.texts)
+        return frozenset(part["type"] for part in parts if not harmless or _BLANK not in part.values())
 
     @cached_property
     def _keeps_ascii(self) -> bool:
-        return self._backend.normalizer.normalize_str(_ASCII).lstrip("\u2581") == _ASCII
+        return self._backend.normalizer.normalize_str(_ASCII).lstrip(_BLANK) == _ASCII
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if self._backend is None:

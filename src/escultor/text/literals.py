@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-_PREFIX = 2  # characters by which an occurrence is looked for
-
 
 class Literals:
     """Finds occurrences of given texts, as a tokenizer does: the first, of those at one place the longest."""
@@ -14,16 +12,19 @@ class Literals:
     def __init__(self, texts: Iterable[str]):
         self.texts = frozenset(texts) - {""}
         self._lengths = sorted({len(text) for text in self.texts}, reverse=True)
-        prefixes = sorted({text[:_PREFIX] for text in self.texts}, key=len, reverse=True)
-        self._begin = re.compile("|".join(map(re.escape, prefixes))) if prefixes else None
+        self._compared = min(2, *self._lengths, 2)  # characters that are compared before whole literals are
+        self._prefixes = {text[: self._compared] for text in self.texts}
+        first = "".join(sorted({re.escape(text[0]) for text in self.texts}))
+        self._first = re.compile(f"[{first}]") if first else None
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Start and end of every occurrence, in order; they do not overlap."""
         at = 0
-        while self._begin is not None and (begun := self._begin.search(text, at)):
-            start = begun.start()
-            lengths = (n for n in self._lengths if text[start : start + n] in self.texts)
-            if length := next(lengths, 0):
+        while self._first is not None and (begun := self._first.search(text, at)):
+            start, length = begun.start(), 0
+            if text[start : start + self._compared] in self._prefixes:
+                length = next((n for n in self._lengths if text[start : start + n] in self.texts), 0)
+            if length:
                 yield start, start + length
             at = start + max(length, 1)
 

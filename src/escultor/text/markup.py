@@ -23,6 +23,7 @@ _FORMS = (
 )
 _OPENERS = re.compile("|".join(opener for opener, _ in _FORMS), re.I)
 _CLOSERS = re.compile("|".join(re.escape(closer).replace(r"\{\}", _NAME) for _, closer in _FORMS), re.I)
+_CLOSING = re.compile(r"[<[]/|\|>")  # in every closing tag, and fast to look for
 _BLANKS = re.compile(r"\s*")
 
 
@@ -72,7 +73,7 @@ class Inline:
 def split_inline(content: str) -> Inline | None:
     """The reasoning at the beginning of an answer, up to the first closing tag (what opens it may stand in
     the prompt); None where there is none."""
-    if (closed := _CLOSERS.search(content)) is None:
+    if not _CLOSING.search(content) or (closed := _CLOSERS.search(content)) is None:
         return None
     inner = (
         content[: closed.start()].lstrip() if _OPENERS.match(content.lstrip()) else content[: closed.start()]

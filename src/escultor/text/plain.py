@@ -29,9 +29,16 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     known: Any = tokenizer
     added = known.added_tokens_decoder
     named = {getattr(known, f"{name}_token_id") for name in _NAMED} - {None}
-    control = named | {id for id, token in added.items() if token.special or not _is_word(token.content)}
-    control |= set(known.all_special_ids)
+    control = named | special_ids(tokenizer)
+    control |= {id for id, token in added.items() if not _is_word(token.content)}
     return frozenset(control - ({known.unk_token_id} - named))
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids of tokens that are marked special, which no decoded text shows."""
+    known: Any = tokenizer
+    marked = {id for id, token in known.added_tokens_decoder.items() if token.special}
+    return frozenset(marked | set(known.all_special_ids))
 
 
 def _is_word(text: str) -> bool:

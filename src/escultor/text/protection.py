@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from escultor.text.encoding import TextEncoder
 from escultor.text.literals import Literals
 from escultor.text.markup import may_be_written
+from escultor.text.plain import special_ids
 from escultor.text.rendering import Renderer, parse_tools
 from escultor.types import Message, Messages, Role, ToolCall
 
@@ -23,9 +23,8 @@ class Protection:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, renderer: Renderer, encoder: TextEncoder):
         self.renderer, self._encoder = renderer, encoder
-        self.special = special_ids(tokenizer)
         known: Any = tokenizer
-        special = set(known.convert_ids_to_tokens(sorted(self.special)))
+        special = set(known.convert_ids_to_tokens(sorted(special_ids(tokenizer))))
         talk = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
         text = renderer.render(talk, None, True)
         names = encoder.literals.texts
@@ -35,8 +34,8 @@ class Protection:
 
     def choose_mark(self, messages: Messages, tools: str) -> str:
         """The character to break up literals with; "" where nothing is to be broken up, as nearly always."""
-        texts = [(text, self._literals(message)) for message in messages for text in _texts(message)]
-        return self._encoder.choose_mark([*texts, (tools, self._encoder.literals)])
+        texts = [(text, self._literals(message)) for message in messages for text in _texts(message) if text]
+        return self._encoder.choose_mark([*texts, (tools, self._encoder.literals)] if tools else texts)
 
     def message_dicts(self, messages: Messages, mark: str) -> list[dict[str, Any]]:
         if mark:
@@ -50,17 +49,10 @@ class Protection:
         return self.structure if message.role == Role.ASSISTANT else self._encoder.literals
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids of tokens that are marked special, which no decoded text shows."""
-    known: Any = tokenizer
-    marked = {id for id, token in known.added_tokens_decoder.items() if token.special}
-    return frozenset(marked | set(known.all_special_ids))
-
-
-def _texts(message: Message) -> Iterator[str]:
+def _texts(message: Message) -> tuple[str, ...]:
     """All texts of a message that somebody wrote."""
-    yield from (message.content, message.reasoning, message.tool_call_id, message.name)
-    yield from (text for call in message.tool_calls for text in (call.id, call.name, call.arguments))
+    calls = (text for call in message.tool_calls for text in (call.id, call.name, call.arguments))
+    return (message.content, message.reasoning, message.tool_call_id, message.name, *calls)
 
 
 def _protected(message: Message, literals: Literals, mark: str) -> Message:

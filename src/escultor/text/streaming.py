@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from escultor.text.plain import special_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,16 +25,54 @@ class TextPiece:
     tokens: int
 
 
+class AnswerTokens:
+    """The tokens of one answer that make up its text. `hidden` ones are left out; each sequence of tokens in
+    `frames`, which a template writes around reasoning or an answer, gives way to what stands for it in text.
+    """
+
+    def __init__(self, hidden: Collection[int], frames: Mapping[tuple[int, ...], list[int]]):
+        self._hidden, self._frames = hidden, frames
+        self._held: list[int] = []  # may be the beginning of a frame
+
+    def feed(self, token: int) -> list[int]:
+        """The tokens of the text after one more token of the answer."""
+        self._held.append(token)
+        return self.finish(ended=False)
+
+    def finish(self, ended: bool = True) -> list[int]:
+        """The tokens that are held back, after the last one."""
+        shown: list[int] = []
+        while self._held:
+            held = tuple(self._held)
+            begun = [frame for frame in self._frames if frame[: len(held)] == held[: len(frame)]]
+            if whole := [frame for frame in begun if len(frame) <= len(held)]:
+                shown += self._frames[whole[0]]
+                del self._held[: len(whole[0])]
+            elif begun and not ended:
+                break
+            elif self._held.pop(0) not in self._hidden:
+                shown.append(held[0])
+        return shown
+
+
 class TextStream:
     """Decodes one answer token by token.
 
     Held back until more tokens arrive: incomplete characters, text that may be the start of a stop text, and
-    `lead`, the spaces that a template writes before an answer and that are not part of it. The joined pieces
-    equal the tokenizer's decoding of all tokens, cut before the first stop text.
+    `lead`, what a template writes before an answer and is not part of it. The joined pieces equal the
+    tokenizer's decoding of all tokens that are text, cut before the first stop text. Without `tokens` those
+    are all that are not special.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = (), lead: str = ""):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: Sequence[str] = (),
+        lead: str = "",
+        tokens: AnswerTokens | None = None,
+    ):
         self.tokenizer: Any = tokenizer
+        self._answer = tokens or AnswerTokens(special_ids(tokenizer), {})
         self.stop, self.lead = tuple(text for text in stop if text), lead
         self.stopped = False  # by a stop text
         self._text, self._shown = "", 0  # decoded so far, and how many characters of it were shown
@@ -45,7 +85,7 @@ class TextStream:
 
     def feed(self, token: int) -> TextPiece:
         """The text to show after one more token. Must not be called once `stopped`."""
-        self._ids.append(token)
+        self._ids += self._answer.feed(token)
         decoded = self._decoded()
         whole = decoded.rstrip(BROKEN)
         self._extend(whole)
@@ -59,12 +99,13 @@ class TextStream:
 
     def hold(self, token: int) -> None:
         """Add a token whose text is shown at the end only. Must not be mixed with `feed`."""
-        self._ids.append(token)
+        self._ids += self._answer.feed(token)
 
     def finish(self) -> TextPiece:
         """The text held back, after the last token."""
         if self.stopped:
             return TextPiece("", self._tokens)
+        self._ids += self._answer.finish()
         self._extend(self._decoded())
         self._text, self.lead = self._text.removeprefix(self.lead), ""
         self._ends = [min(end, len(self._text)) for end in self._ends]
@@ -72,7 +113,7 @@ class TextStream:
         return self._show(until if self.stopped else len(self._text))
 
     def _decoded(self) -> str:
-        return str(self.tokenizer.decode(self._ids[self._window :], skip_special_tokens=True))
+        return str(self.tokenizer.decode(self._ids[self._window :]))
 
     def _extend(self, decoded: str) -> None:
         if len(decoded) > len(self._before):

@@ -72,11 +72,13 @@ class TurnWriter:
         """What the counts of a run should say. Raises ModelError where the calls of tools are dropped."""
         if missing := [call.name for call in answer.tool_calls if call.name not in written]:
             raise ModelError("the chat template drops tool calls", missing, "a template that knows tools")
-        reasoning = self._protection.structure.break_up(answer.reasoning.strip(), mark)
+        inline = None if answer.reasoning else split_inline(answer.content)
+        reasoning = (inline.inner if inline else answer.reasoning).strip()
+        reasoning = self._protection.structure.break_up(reasoning, mark) if mark else reasoning
         notes = {
-            DEFAULTED: self._renderer.is_default and (len(messages) > 1 or tools),
-            _NOT_LEARNT: reasoning and reasoning not in written,
-            _NO_TOOLS: tools and not self._renderer.shows_tools,
+            DEFAULTED: self._renderer.is_default and (len(messages) > 1 or bool(tools)),
+            _NOT_LEARNT: bool(reasoning) and reasoning not in written,
+            _NO_TOOLS: bool(tools) and not self._renderer.shows_tools,
         }
         return tuple(note for note, holds in notes.items() if holds)
 
@@ -137,12 +139,27 @@ class TurnWriter:
 
     @cached_property
     def _closing(self) -> tuple[str, str]:
-        """What the template writes after a last answer, and the part of it that the model has to write."""
+        """What the template writes after a last answer, and the part of it that the model has to write: all
+        up to the first tokens that end something, and the end of text where there are none."""
         _, found, closing = self._probe(Message(Role.ASSISTANT, SENTINELS[0])).rpartition(SENTINELS[0])
         if not found:
             raise ModelError("the chat template drops answers", None, "every message shown once")
-        end = next((end for _, end in self._protection.structure.find(closing)), None)
-        return closing, closing + self._eos if end is None else closing[:end]
+        end = 0
+        for start, stop in self._protection.structure.find(closing):
+            if end and (start > end or closing[:end].endswith(self._eos)):
+                break
+            end = stop
+        return closing, closing[:end] if end else closing + self._eos
+
+    @cached_property
+    def frames(self) -> tuple[str, str, str]:
+        """What the model writes before an answer, and, with reasoning, before and after the reasoning; the
+        last two are empty where the template does not show reasoning that is given apart."""
+        content, reasoning = SENTINELS
+        plain = self.turn(ASKED, Message(Role.ASSISTANT, content), "").answer.partition(content)[0]
+        thought = self.turn(ASKED, Message(Role.ASSISTANT, content, reasoning=reasoning), "").answer
+        before, found, after = thought.partition(content)[0].partition(reasoning)
+        return (plain, before, after) if found and self._has_reasoning_field else (plain, "", "")
 
     @cached_property
     def _has_reasoning_field(self) -> bool:

@@ -70,8 +70,9 @@ class GenerationState:
     ):
         self.detokenizer, self.request, self.row, self._n_special = detokenizer, request, row, n_special
         is_chat = request.prompt and not isinstance(request.prompt[0], str | int)
-        lead = detokenizer.chat.lead if is_chat else ""
-        self._text = TextStream(detokenizer.chat.tokenizer, request.stop, lead)
+        chat = detokenizer.chat
+        lead, tokens = (chat.lead, chat.answer_tokens()) if is_chat else ("", None)
+        self._text = TextStream(chat.tokenizer, request.stop, lead, tokens)
         # Nobody sees the text before it is complete, so all of its tokens are read once, at the end.
         self._read_at_end = not (request.streamed or request.stop or request.top_logprobs is not None)
         self._pieces: list[str] = []
