@@ -88,9 +88,16 @@ def quantise(values: Any, kind: str) -> Any:
     rows, width = values.reshape(-1, values.shape[-1]).shape
     source = numpy.ascontiguousarray(values, dtype=numpy.float32)
     target = numpy.empty((*values.shape[:-1], width // block * size), numpy.uint8)
-    written = _quantiser()(
-        GGMLQuantizationType[kind].value, source.ctypes.data, target.ctypes.data, 0, rows, width, None
+    arguments = (
+        GGMLQuantizationType[kind].value,
+        source.ctypes.data,
+        target.ctypes.data,
+        0,
+        rows,
+        width,
+        None,
     )
+    written = _quantiser()(*arguments)
     if written != target.nbytes:
         raise ConfigError(
             "the quantiser of the installed llama.cpp wrote something else", written, target.nbytes

@@ -44,7 +44,7 @@ _LONGEST_TOKEN = 1024  # characters; splits of a token grow with its length
 _NAMED = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "sep": "seperator", "mask": "mask"}
 
 
-class Vocabulary:
+class GgufVocabulary:
     """The tokens of a file, their types and the ids with a meaning."""
 
     def __init__(self, file: GgufFile):
@@ -147,7 +147,7 @@ def read_tokenizer(file: GgufFile) -> tuple[Any, list[int]]:
     """
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = Vocabulary(file)
+    vocabulary = GgufVocabulary(file)
     try:
         backend = _backend(vocabulary)
     except ModelError:
@@ -168,7 +168,7 @@ def read_tokenizer(file: GgufFile) -> tuple[Any, list[int]]:
     return tokenizer, vocabulary.ends
 
 
-def _backend(vocabulary: Vocabulary) -> Any:
+def _backend(vocabulary: GgufVocabulary) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
     tokens, types = vocabulary.tokens, vocabulary.types
