@@ -9,8 +9,7 @@ answers can write markup of reasoning and tool calls, but no token that opens a 
 from __future__ import annotations
 
 import datetime
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TAIL = 256  # last characters of a prompt in which its last control token is looked for
-_CHUNK = 512  # rows rendered and tokenised at a time
+_CHUNK = 256  # rows rendered and tokenised at a time
 _RESPLIT = "answers that would merge with the end of the prompt: tokenised apart, as they are served"
 
 
@@ -86,18 +85,15 @@ class ChatTemplate:
         does not tell what the model has to generate after the prompt."""
         return self._rendered([self._turn(messages, answer, tools)])[0]
 
-    def examples(self, rows: Iterable[tuple[Messages, Message | str, str]]) -> Iterator[Rendered]:
-        """As `example`, for many triples of messages, answer and tools, in order; several times faster, since
-        templates are rendered while the texts before are tokenised."""
+    def examples(self, rows: Iterable[tuple[Messages, Message | str, str]]) -> list[Rendered]:
+        """As `example`, for many triples of messages, answer and tools; several times faster, since templates
+        are rendered while the texts before are tokenised."""
         rows = iter(rows)
-        waiting: deque[Future[list[Rendered]]] = deque()
         with ThreadPoolExecutor(1) as pool:
+            parts: list[Future[list[Rendered]]] = []
             while turns := [self._turn(*row) for row in islice(rows, _CHUNK)]:
-                waiting.append(pool.submit(self._rendered, turns))
-                if len(waiting) > 1:
-                    yield from waiting.popleft().result()
-            for future in waiting:
-                yield from future.result()
+                parts.append(pool.submit(self._rendered, turns))
+            return [each for part in parts for each in part.result()]
 
     def conversation(self, messages: Messages, tools: str = "") -> list[RenderedConversation]:
         """Every answer of a conversation that is marked as learnt, after the prompt that it would have been
