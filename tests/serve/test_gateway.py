@@ -132,7 +132,7 @@ def test_lists_and_token_ids_are_prompts_too(side):
 REFUSED = [
     ({**HELLO, "temprature": 1}, 400, "temprature", "`temperature`"),
     ({**HELLO, "presence_penalty": 0.5}, 400, "presence_penalty", "not implemented"),
-    ({**HELLO, "tools": [{"type": "function"}]}, 400, "tools", "not implemented"),
+    ({**HELLO, "tools": [{"type": "function"}]}, 400, "tools", "required"),
     ({**HELLO, "model": "gpt-4o"}, 404, "model", "escultor"),
     ({**HELLO, "n": 0}, 400, "n", "greater"),
     ({**HELLO, "top_logprobs": 3}, 400, None, "logprobs: true"),

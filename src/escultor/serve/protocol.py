@@ -29,7 +29,8 @@ class GenerationRequest:
     `schema` constrains decoding; an empty mapping allows any JSON object. `top_logprobs` None requests no
     log-probabilities, 0 those of the chosen tokens only. `echo` scores the prompt as well. An engine may
     return an answer that is not `streamed` in one piece. `body` is the client's own body, where an upstream
-    gets what the client sent; an engine that computes itself gets none.
+    gets what the client sent; an engine that computes itself gets none. `tools`
+    is the JSON of the definitions of the tools that the model may call.
     """
 
     prompt: Messages | str | tuple[int, ...]
@@ -40,6 +41,7 @@ class GenerationRequest:
     echo: bool = False
     streamed: bool = True
     body: Mapping[str, Any] | None = None
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,11 @@ class ChatTemplate:
         """Whether conversations are written in the default template, since the tokenizer has none."""
         return self._renderer.is_default
 
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the template shows the model the definitions of tools."""
+        return self._renderer.shows_tools
+
     def prompt(self, messages: Messages, tools: str = "") -> list[int]:
         """The token ids of a prompt, after which the model generates the answer."""
         return self._encoder.encode([MarkedText(*self._writer.prompt(messages, tools))])[0]

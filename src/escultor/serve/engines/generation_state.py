@@ -11,6 +11,7 @@ from escultor.model.decoding import DecodedToken, DecodingRow, answer_budget
 from escultor.model.loaded import Loaded
 from escultor.serve.engines.guided import Guides, SchemaGuide
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
+from escultor.serve.tool_calls import with_tool_calls
 from escultor.text.streaming import TextPiece, TextStream, TokenBytes
 from escultor.types import Usage
 
@@ -28,7 +29,7 @@ class Detokenizer:
 
     def prompt_ids(self, request: GenerationRequest) -> tuple[list[int], int]:
         """The prompt's token ids, and how many special tokens precede the client's own text. Raises DataError
-        for an id outside the vocabulary."""
+        for an id outside the vocabulary, and for tools that the chat template does not show."""
         prompt = request.prompt
         if isinstance(prompt, str):
             (ids,) = self.chat.documents([prompt])
@@ -38,7 +39,10 @@ class Detokenizer:
             if invalid := [id for id in ids if not 0 <= id < self.vocab_size]:
                 raise DataError("a prompt's token ids", invalid[0], f"0 to {self.vocab_size - 1}")
             return ids, 0
-        return self.chat.prompt(prompt), 0  # type: ignore[arg-type]
+        if request.tools and not self.chat.shows_tools:
+            remedy = "ask without tools, or serve a model whose template shows them"
+            raise DataError("this model's chat template does not show tools to it", remedy=remedy)
+        return self.chat.prompt(prompt, request.tools), 0  # type: ignore[arg-type]
 
     def prepare(self, request: GenerationRequest) -> GenerationState:
         """Tokenize the prompt and compile the schema. Raises InputError for a request that cannot be met."""
@@ -160,8 +164,12 @@ class QueueingEngine:
     def release(self, job: Job) -> None:
         """Called when the client of a submitted job has left, with its answer or without."""
 
-    async def generate(self, request: GenerationRequest, adapter: str | None) -> AsyncIterator[EngineEvent]:
+    def generate(self, request: GenerationRequest, adapter: str | None) -> AsyncIterator[EngineEvent]:
         """The events of one answer. Closing the iterator cancels the job."""
+        events = self._generate(request, adapter)
+        return with_tool_calls(events, request) if request.tools else events
+
+    async def _generate(self, request: GenerationRequest, adapter: str | None) -> AsyncIterator[EngineEvent]:
         self.check_capacity()
         # Prepared in a thread: tokenizing a long prompt or compiling a large schema delays no other answer.
         job = Job(await asyncio.to_thread(self.detokenizer.prepare, request), adapter)

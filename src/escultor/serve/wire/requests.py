@@ -5,6 +5,7 @@ A parameter that is not implemented is accepted with a value that has no effect,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from secrets import randbits
@@ -14,12 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic_core import CoreSchema, core_schema
 
 from escultor.config import Serve
+from escultor.ids import hash_value
 from escultor.serve.protocol import GenerationRequest
+from escultor.serve.tool_calls import call_schema
 from escultor.serve.wire.errors import ApiError, validation_error
-from escultor.types import Message, Messages, Role, Sampling, ToolDefinitions
+from escultor.types import Message, Messages, Role, Sampling, ToolCall, ToolDefinitions
 
 T = TypeVar("T", bound=BaseModel)
 
+MAX_TOOLS = 1024  # of one request
 MAX_CHOICES = 128  # answers of one request
 MAX_TOKENS_VALUE = 1 << 20
 COMPLETION_TOKENS = 16  # OpenAI's default where a completion does not say
@@ -65,18 +69,71 @@ class TextPart(RequestBody):
     text: str
 
 
+class CalledFunction(RequestBody):
+    name: Annotated[str, Field(min_length=1)]
+    arguments: str
+
+
+class CallOfTool(RequestBody):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(RequestBody):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
-    name: Annotated[Any, UnimplementedParameter()] = None
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    name: str | None = None
+    tool_calls: list[CallOfTool] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
     refusal: Annotated[Any, UnimplementedParameter()] = None
-    tool_calls: Annotated[Any, UnimplementedParameter([])] = None
+    annotations: Annotated[Any, UnimplementedParameter([])] = None
     function_call: Annotated[Any, UnimplementedParameter()] = None
     audio: Annotated[Any, UnimplementedParameter()] = None
 
+    @model_validator(mode="after")
+    def _it_says_something(self) -> ChatMessage:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("a message has `content`, or `tool_calls`")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("calls of tools are the assistant's")
+        return self
+
     def to_message(self) -> Message:
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(Role.SYSTEM if self.role == "developer" else Role(self.role), text)
+        parts = self.content if isinstance(self.content, list) else []
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in parts)
+        calls = [ToolCall(c.id, c.function.name, c.function.arguments) for c in self.tool_calls or ()]
+        return Message(
+            Role.SYSTEM if self.role == "developer" else Role(self.role),
+            text,
+            reasoning=self.reasoning_content or "",
+            tool_calls=tuple(calls),
+            tool_call_id=self.tool_call_id or "",
+            name=self.name or "",
+        )
+
+
+class FunctionDefinition(BaseModel):
+    """A function that the model may call; what else is given goes to the chat template."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(min_length=1)]
+
+
+class ToolDefinition(RequestBody):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(RequestBody):
+    name: str
+
+
+class NamedTool(RequestBody):
+    type: Literal["function"]
+    function: NamedFunction
 
 
 class TextFormat(RequestBody):
@@ -146,8 +203,8 @@ class ChatRequest(CommonParameters):
         "others are listed in the header x-escultor-ignored",
     )
     store: bool | None = Field(default=None, description="false: the row has the consent `none`")
-    tools: Annotated[Any, UnimplementedParameter([])] = None
-    tool_choice: Annotated[Any, UnimplementedParameter("none", "auto")] = None
+    tools: Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: Annotated[Any, UnimplementedParameter(True, False)] = None
     functions: Annotated[Any, UnimplementedParameter([])] = None
     function_call: Annotated[Any, UnimplementedParameter("none", "auto")] = None
@@ -217,7 +274,7 @@ def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
     """The request in a body of /v1/chat/completions. Raises ApiError for one that is not valid."""
     request = _validated(ChatRequest, body)
     messages = tuple(message.to_message() for message in request.messages)
-    schema = None
+    tools, schema = _tools(request)
     if isinstance(request.response_format, JsonSchemaFormat):
         schema = request.response_format.json_schema.json_schema
     elif isinstance(request.response_format, JsonObjectFormat):
@@ -225,12 +282,30 @@ def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
     max_tokens = request.max_completion_tokens or request.max_tokens or settings.max_new_tokens
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     options = {"max_tokens": max_tokens, "schema": schema, "top_logprobs": top_logprobs}
+    options["tools"] = tools.text if tools else ""
     return replace(
         _parsed(request, [messages], settings, **options),
         user=request.safety_identifier or request.user,
         metadata=request.metadata or {},
         store=request.store is not False,
+        tools=tools,
     )
+
+
+def _tools(request: ChatRequest) -> tuple[ToolDefinitions | None, dict[str, Any] | None]:
+    """The tools that the model may call, and the schema of a call where it has to call one."""
+    if not request.tools or request.tool_choice == "none":
+        return None, None
+    tools = [tool.model_dump() for tool in request.tools]
+    text = json.dumps(tools, ensure_ascii=False, separators=(",", ":"))
+    schema = None
+    if request.tool_choice == "required":
+        schema = call_schema(tools, None)
+    elif isinstance(request.tool_choice, NamedTool):
+        schema = call_schema(tools, request.tool_choice.function.name)
+    if schema is not None and request.response_format is not None:
+        raise ApiError(400, "a call that is required follows its tool; leave out response_format")
+    return ToolDefinitions(hash_value(tools), text), schema
 
 
 def parse_completion(body: Any, settings: Serve) -> ParsedRequest:

@@ -1,0 +1,169 @@
+"""Calls of tools in the text of our own models: as each family writes them, to OpenAI's deltas.
+
+    <tool_call>{"name": …, "arguments": …}</tool_call>     Hermes, Qwen, SmolLM
+    [TOOL_CALLS][{"name": …, "arguments": …}, …]           Mistral
+    {"name": …, "parameters": …}                           Llama 3, and whatever a schema constrains
+
+The marks of a family may be control tokens that the text does not show; the JSON alone is recognised then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, cast
+
+from escultor.errors import InputError
+from escultor.ids import new_id
+from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, TokenLogprob
+
+_OPENERS = (("<tool_call>", "</tool_call>"), ("[TOOL_CALLS]", ""), ("<|python_tag|>", ""))
+_FIRST_OF_JSON = ("{", "[")
+_ARGUMENTS = ("arguments", "parameters")
+
+
+class ToolCallParser:
+    """Splits a text that comes in pieces into content and calls of the tools with these names. What begins
+    like a call is held until it is whole; what turns out not to be one is content."""
+
+    def __init__(self, names: Sequence[str]):
+        self._names = frozenset(names)
+        self._held = ""
+        self._has_content = False
+        self.count = 0  # calls so far
+
+    def feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
+        """The content and the calls that this piece completes."""
+        self._held += text
+        content, calls = "", []
+        while self._held:
+            opener = next((pair for pair in _OPENERS if pair[0] in self._held), None)
+            if opener is None:
+                ready, self._held = self._split_undecided()
+                return content + self._shown(ready), calls
+            before, _, rest = self._held.partition(opener[0])
+            content += self._shown(before)
+            self._held = opener[0] + rest
+            if not opener[1] or opener[1] not in rest:
+                return content, calls
+            body, _, self._held = rest.partition(opener[1])
+            found = self._calls(body)
+            calls += found
+            content += "" if found else self._shown(opener[0] + body + opener[1])
+        return content, calls
+
+    def finish(self) -> tuple[str, list[dict[str, Any]]]:
+        """What is held at the end of the text."""
+        held, self._held = self._held, ""
+        body = held
+        for opener, _ in _OPENERS:
+            body = body.removeprefix(opener)
+        calls = self._calls(body)
+        return ("", calls) if calls else (self._shown(held), [])
+
+    def _split_undecided(self) -> tuple[str, str]:
+        """The text that cannot be part of a call, and the rest."""
+        if not self._has_content and self._held.lstrip().startswith(_FIRST_OF_JSON):
+            return "", self._held
+        if not self._has_content and not self._held.strip():
+            return "", self._held
+        for opener, _ in _OPENERS:
+            for length in range(min(len(opener) - 1, len(self._held)), 0, -1):
+                if self._held.endswith(opener[:length]):
+                    return self._held[:-length], self._held[-length:]
+        return self._held, ""
+
+    def _shown(self, text: str) -> str:
+        """Text of the content; blanks between calls are none."""
+        if self.count and not text.strip():
+            return ""
+        self._has_content = self._has_content or bool(text.strip())
+        return text
+
+    def _calls(self, body: str) -> list[dict[str, Any]]:
+        """The calls in JSON, as deltas of OpenAI's stream; none where it is anything else."""
+        try:
+            parsed = json.loads(body)
+        except (ValueError, RecursionError):
+            return []
+        given = parsed if isinstance(parsed, list) else [parsed]
+        calls = []
+        for each in given:
+            name = each.get("name") if isinstance(each, dict) else None
+            key = next((key for key in _ARGUMENTS if isinstance(each, dict) and key in each), None)
+            if name not in self._names or key is None:
+                return []
+            arguments = each[key]
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            function = {"name": name, "arguments": text}
+            index = self.count + len(calls)
+            calls.append({"index": index, "id": new_id("call"), "type": "function", "function": function})
+        self.count += len(calls)
+        return calls
+
+
+async def with_tool_calls(
+    events: AsyncIterator[EngineEvent], request: GenerationRequest
+) -> AsyncIterator[EngineEvent]:
+    """The events of an answer, in which calls of the request's tools are calls instead of text."""
+    parser, logprobs = ToolCallParser(tool_names(json.loads(request.tools))), []
+    async with aclosing(cast("Any", events)) as source:
+        async for event in source:
+            if isinstance(event, Delta):
+                logprobs += event.logprobs
+                for delta in _deltas(*parser.feed(event.text), logprobs):
+                    yield delta
+                    logprobs = []
+            elif isinstance(event, End):
+                for delta in _deltas(*parser.finish(), logprobs):
+                    yield delta
+                    logprobs = []
+                if logprobs:
+                    yield Delta("", tuple(logprobs))
+                called = parser.count and event.finish_reason == "stop"
+                yield replace(event, finish_reason="tool_calls") if called else event
+            else:
+                yield event
+
+
+def _deltas(content: str, calls: list[dict[str, Any]], logprobs: list[TokenLogprob]) -> Iterator[Delta]:
+    if content or calls:
+        yield Delta(content, tuple(logprobs), {"tool_calls": calls} if calls else {})
+
+
+def tool_names(tools: Any) -> list[str]:
+    """The names of tools in OpenAI's definitions. Raises InputError for a definition without one."""
+    names = []
+    for position, tool in enumerate(tools if isinstance(tools, list) else []):
+        function = tool.get("function", tool) if isinstance(tool, dict) else {}
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not name:
+            got = json.dumps(tool)[:80]
+            raise InputError(
+                f"`tools.{position}` names no function", got, "OpenAI's definition of a function"
+            )
+        names.append(name)
+    return names
+
+
+def call_schema(tools: list[Any], name: str | None) -> dict[str, Any]:
+    """The JSON schema of a call of the tool `name`, or of any. Raises InputError for an unknown name."""
+    functions = [tool.get("function", tool) for tool in tools]
+    chosen = [function for function in functions if name in (None, function["name"])]
+    if not chosen:
+        raise InputError("`tool_choice` names no tool of this request", name, tool_names(tools))
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": function["name"]},
+                "arguments": function.get("parameters") or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for function in chosen
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
