@@ -177,16 +177,6 @@ def test_a_rows_weight_is_that_of_each_of_its_tokens():
         assert set(batch.weight[batch.packed.sequence == s].tolist()) == {row.weight}
 
 
-def test_every_learnt_turn_of_a_conversation_is_labelled_with_its_end(chat):
-    turns = ((Role.USER, "red"), (Role.ASSISTANT, "cat"), (Role.USER, "big"), (Role.ASSISTANT, "sun"))
-    prompt = tuple(Message(role, text, learnt=text == "cat") for role, text in turns)
-    counts = Counter()
-    example = replace(tiny.example(0, "", "dog"), prompt=(*prompt, Message(Role.USER, "small")))
-    rows = example_rows([example], chat, 50, counts)
-    learnt = [labelled.tolist() for row in rows for sequence in row.sequences for _, labelled in sequence]
-    assert learnt == [[*chat.text(text), chat.eos] for text in ("cat", "dog")]
-
-
 # --- nothing dropped in silence ---------------------------------------------------------------
 
 

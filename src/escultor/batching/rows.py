@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from typing import TypeVar
 
 import numpy as np
 
-from escultor.errors import DataError
+from escultor.errors import DataError, ModelError
 from escultor.ids import hash_bytes
-from escultor.text.chat import ChatTemplate
-from escultor.types import NO_EXTRAS, Document, Example, Message, Pair, Role, UnpairedExample
+from escultor.text.chat import ChatTemplate, Rendered, RenderedConversation
+from escultor.types import Document, Example, Message, Messages, Pair, UnpairedExample, answer_message
 
 Ids = np.ndarray  # (n,) int32
+Item = TypeVar("Item")
+Triple = tuple[Messages, Message | str, str]  # prompt, answer and tools
+CHUNK = 1024  # items rendered together
 Span = tuple[int, int]  # half-open range of positions
 Turns = tuple[tuple[Ids, Ids], ...]  # of a sequence: what comes before labelled tokens, and these tokens
 
@@ -144,7 +148,6 @@ class UnpairedRow(BranchedRow):
         return (((self.prompt, self.response),),)
 
 
-Chat = TypeVar("Chat", Example, Pair, UnpairedExample)
 TokenRow = NllRow | PairRow | UnpairedRow
 
 
@@ -186,18 +189,18 @@ def example_rows(
     to prompts without a beginning. Conversations are cut after the last turn that fits, and counted."""
     rows = []
     turns = 0
-    for example in _of_texts(examples, counts):
+    for example, conversations in _conversations(examples, chat):
         counts["examples"] += 1
-        conversations = _tokenized(example, chat)
-        for number, (ids, spans) in enumerate(conversations):
-            fitting = [span for span in spans if span[1] <= max_length]
+        for number, each in enumerate(conversations):
+            counts.update(each.notes)
+            fitting = [span for span in each.learnt if span[1] <= max_length]
             if not fitting:
                 counts["dropped: longer than max_length"] += 1
                 continue
-            if more := len(spans) - len(fitting):
+            if more := len(each.learnt) - len(fitting):
                 counts["turns cut off: longer than max_length"] += more
             id = example.id if len(conversations) == 1 else f"{example.id}:{number}"
-            row = _labelled_row(id, ids, fitting, example.weight, counts)
+            row = _labelled_row(id, each.ids, fitting, example.weight, counts)
             if row is not None:
                 rows.append(row)
                 turns += len(row.gaps) + 1
@@ -206,29 +209,50 @@ def example_rows(
     return rows
 
 
-def _of_texts(items: Iterable[Chat], counts: Counter[str]) -> Iterator[Chat]:
-    """The items whose messages are texts alone; the others are counted."""
-    for item in items:
-        extras = (item.chosen_extras, item.rejected_extras) if isinstance(item, Pair) else (item.extras,)
-        if item.tools or any(each != NO_EXTRAS for each in extras) or any(map(_has_extras, item.prompt)):
-            counts["dropped: tools, calls or reasoning, which cannot be rendered"] += 1
-        else:
-            yield item
+def _conversations(
+    examples: Iterable[Example], chat: ChatTemplate
+) -> Iterator[tuple[Example, list[RenderedConversation]]]:
+    """Each example with its token ids and the ranges to learn."""
+    for chunk in _chunks(examples):
+        single = [each for each in chunk if not any(message.learnt for message in each.prompt)]
+        triples = [(each.prompt, answer_message(each.response, each.extras), each.tools) for each in single]
+        rendered = iter(_examples([each.id for each in single], triples, chat))
+        for example in chunk:
+            if any(message.learnt for message in example.prompt):
+                answer = replace(answer_message(example.response, example.extras), learnt=True)
+                with _naming(example.id):
+                    yield example, chat.conversation((*example.prompt, answer), example.tools)
+            else:
+                each = next(rendered)
+                span = (len(each.prompt), len(each.prompt) + len(each.response))
+                yield example, [RenderedConversation(each.prompt + each.response, (span,), each.notes)]
 
 
-def _has_extras(message: Message) -> bool:
-    return bool(message.reasoning or message.tool_calls or message.role is Role.TOOL)
+def _examples(ids: Sequence[str], triples: Sequence[Triple], chat: ChatTemplate) -> list[Rendered]:
+    """Prompts with their answers as tokens. Raises ModelError that names the item that cannot be rendered."""
+    try:
+        return chat.examples(triples)
+    except ModelError:
+        for id, triple in zip(ids, triples, strict=True):
+            with _naming(id):
+                chat.example(*triple)
+        raise
 
 
-def _tokenized(example: Example, chat: ChatTemplate) -> list[tuple[list[int], list[Span]]]:
-    """The token ids of an example, and the ranges of those to learn."""
-    learnt = [i for i, message in enumerate(example.prompt) if message.learnt]
-    rendered = [chat.example(example.prompt[:i], example.prompt[i].content) for i in learnt]
-    rendered.append(chat.example(example.prompt, example.response))
-    return [
-        (each.prompt + each.response, [(len(each.prompt), len(each.prompt) + len(each.response))])
-        for each in rendered
-    ]
+@contextmanager
+def _naming(id: str) -> Iterator[None]:
+    """Name the item in a ModelError."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{error.what} (row {id})", error.got, error.allowed, error.remedy) from error
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Lists of items: many are rendered together in less time than one by one."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
 
 
 def _labelled_row(
@@ -251,20 +275,32 @@ def pair_rows(
     """Pairs as rows. Pairs with a side longer than `max_length`, with equal sides or without a prompt are
     dropped and counted."""
     rows = []
-    for pair in _of_texts(pairs, counts):
-        chosen = chat.example(pair.prompt, pair.chosen)
-        rejected = chat.example(pair.prompt, pair.rejected).response
+    for pair, chosen, rejected in _sides(pairs, chat):
         counts["pairs"] += 1
-        if len(chosen.prompt) + max(len(chosen.response), len(rejected)) > max_length:
+        counts.update({*chosen.notes, *rejected.notes})
+        if len(chosen.prompt) + max(len(chosen.response), len(rejected.response)) > max_length:
             counts["dropped: longer than max_length"] += 1
-        elif chosen.response == rejected:
+        elif chosen.response == rejected.response:
             counts["dropped: chosen equals rejected"] += 1
         elif not chosen.prompt:  # no token would predict the first of either side
             counts["dropped: empty prompt"] += 1
         else:
-            parts = (to_ids(chosen.prompt), to_ids(chosen.response), to_ids(rejected))
+            parts = (to_ids(chosen.prompt), to_ids(chosen.response), to_ids(rejected.response))
             rows.append(PairRow(pair.id, *parts, pair.weight, pair.flip_rate))
     return rows
+
+
+def _sides(pairs: Iterable[Pair], chat: ChatTemplate) -> Iterator[tuple[Pair, Rendered, Rendered]]:
+    for chunk in _chunks(pairs):
+        triples: list[Triple] = []
+        for pair in chunk:
+            for answer in (
+                answer_message(pair.chosen, pair.chosen_extras),
+                answer_message(pair.rejected, pair.rejected_extras),
+            ):
+                triples.append((pair.prompt, answer, pair.tools))
+        rendered = _examples([pair.id for pair in chunk for _ in range(2)], triples, chat)
+        yield from zip(chunk, rendered[::2], rendered[1::2], strict=True)
 
 
 def unpaired_rows(
@@ -274,9 +310,9 @@ def unpaired_rows(
     (before the first row come the last ones). Those longer than `max_length` are dropped and counted;
     responses to another prompt are cut to fit and counted. Raises DataError unless there are two prompts."""
     kept: list[tuple[UnpairedExample, Ids, Ids]] = []
-    for item in _of_texts(items, counts):
-        rendered = chat.example(item.prompt, item.response)
+    for item, rendered in _verdicts(items, chat):
         counts["verdicts"] += 1
+        counts.update(rendered.notes)
         if len(rendered.prompt) + len(rendered.response) > max_length:
             counts["dropped: longer than max_length"] += 1
         elif not rendered.prompt:
@@ -292,6 +328,14 @@ def unpaired_rows(
         row = UnpairedRow(item.id, prompt, response, other[:room], item.desirable, weight=item.weight)
         rows.append(row)
     return rows
+
+
+def _verdicts(
+    items: Iterable[UnpairedExample], chat: ChatTemplate
+) -> Iterator[tuple[UnpairedExample, Rendered]]:
+    for chunk in _chunks(items):
+        triples = [(item.prompt, answer_message(item.response, item.extras), item.tools) for item in chunk]
+        yield from zip(chunk, _examples([item.id for item in chunk], triples, chat), strict=True)
 
 
 def _nearest_with_another_prompt(prompts: Sequence[Ids]) -> list[int]:
