@@ -21,7 +21,7 @@ from escultor.text.chat import ChatTemplate, Rendered, RenderedConversation
 from escultor.types import Document, Example, Message, Messages, Pair, UnpairedExample, answer_message
 
 Ids = np.ndarray  # (n,) int32
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 Triple = tuple[Messages, Message | str, str]  # prompt, answer and tools
 CHUNK = 1024  # items rendered together
 Span = tuple[int, int]  # half-open range of positions
@@ -248,7 +248,7 @@ def _naming(id: str) -> Iterator[None]:
         raise ModelError(f"{error.what} (row {id})", error.got, error.allowed, error.remedy) from error
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
     """Lists of items: many are rendered together in less time than one by one."""
     iterator = iter(items)
     while chunk := list(islice(iterator, CHUNK)):

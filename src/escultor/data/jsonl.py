@@ -1,14 +1,16 @@
 """JSONL files of training items, one JSON object on each line, read and written.
 
     document  {"text": TEXT}
-    example   {"prompt": PROMPT, "completion": ANSWER}, or {"messages": [...]}: the last answer is learnt
+    example   {"prompt": PROMPT, "completion": ANSWER}, or {"messages": [...]}: every answer is learnt, but
+              those of weight 0
     pair      {"prompt": PROMPT, "chosen": ANSWER, "rejected": ANSWER}; `prompt` may be left out if both
               sides are messages that begin with it
-    unpaired  {"prompt": PROMPT, "completion": ANSWER, "label": true or false}
+    unpaired  {"prompt": PROMPT, "completion": ANSWER, "label": true or false}, or {"messages": [...]} with
+              such a label: a verdict on the last answer
 
-PROMPT and ANSWER are text or messages `[{"role": "user", "content": TEXT}, ...]`. Optional are `id`,
-`weight`, a pair's `flip_rate`, and the `origin` of an exported row. Broken rows stop
-an import with an error that lists the first ten; a sound row with nothing to learn is left out and counted.
+PROMPT and ANSWER are text or messages in OpenAI's form (see `docs/data.md`). Optional are `tools`, `id`,
+`weight`, a pair's `flip_rate`, and the `origin` of an exported row. A null key is an absent key. Broken rows
+stop an import with an error that lists the first ten; a sound row with nothing to learn is left out and counted.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from escultor.errors import DataError
 from escultor.ids import hash_value
 from escultor.store.files import atomic_write
 from escultor.strict_json import JsonObject
-from escultor.types import RowKind
+from escultor.types import Document, Pair, Role, RowKind
 
 MAX_PROBLEMS = 10  # collected before an import is refused
 MAX_KIND_ROWS = 100  # read to find the kind of a file
@@ -110,6 +112,24 @@ def kind_of(path: Path) -> RowKind:
     if problems:
         raise problems[0]
     raise DataError(f"{path} holds no rows", "an empty file", "one JSON object on each line")
+
+
+def count_turns(items: Iterable[TrainingItem]) -> dict[str, int]:
+    """What the conversations of some items hold, of each as far as there is any."""
+    counts: Counter[str] = Counter()
+    for item in items:
+        if isinstance(item, Document):
+            continue
+        extras = (item.chosen_extras, item.rejected_extras) if isinstance(item, Pair) else (item.extras,)
+        learnt = sum(message.learnt for message in item.prompt)
+        said = [*item.prompt, *extras]
+        counts["conversations of several answers"] += any(m.role is Role.ASSISTANT for m in item.prompt)
+        counts["answers learnt before the last"] += learnt
+        counts["rows with tools"] += bool(item.tools)
+        counts["calls of tools"] += sum(len(each.tool_calls) for each in said)
+        counts["results of tools"] += sum(message.role is Role.TOOL for message in item.prompt)
+        counts["messages with reasoning"] += sum(bool(each.reasoning) for each in said)
+    return {name: n for name, n in counts.items() if n}
 
 
 def write_jsonl(path: Path, items: Iterable[TrainingItem]) -> int:

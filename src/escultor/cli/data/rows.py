@@ -13,7 +13,7 @@ from escultor.cli.event_imports import EventFormat, import_file
 from escultor.cli.lookup import read_corpus, require_file
 from escultor.cli.output import CommandResult, Shell, counted
 from escultor.data.importers import events, formats
-from escultor.data.jsonl import kind_of, read_jsonl, write_jsonl
+from escultor.data.jsonl import count_turns, kind_of, read_jsonl, write_jsonl
 from escultor.data.sources.documentation import balanced
 from escultor.errors import InputError
 from escultor.types import Document, Example, RowKind
@@ -81,10 +81,19 @@ def check(
     row_kind: Any = kind or kind_of(require_file(file))
     contents = read_jsonl(require_file(file), row_kind)
     shell.print(f"{file}: {len(contents.items):,} rows of kind {row_kind} can be used")
+    held = count_turns(contents.items)
+    for what, n in held.items():
+        shell.print(f"{what}: {n:,}")
     left_out = {reason: n for reason, n in contents.counts.items() if reason != "kept"}
     shell.left_out(left_out, contents.skipped)
     return CommandResult(
-        {"file": file, "kind": row_kind, "counts": contents.counts, "skipped": contents.skipped}
+        {
+            "file": file,
+            "kind": row_kind,
+            "counts": contents.counts,
+            "held": held,
+            "skipped": contents.skipped,
+        }
     )
 
 
