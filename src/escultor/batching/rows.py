@@ -23,7 +23,7 @@ from escultor.types import Document, Example, Message, Messages, Pair, UnpairedE
 Ids = np.ndarray  # (n,) int32
 _Item = TypeVar("_Item")
 Triple = tuple[Messages, Message | str, str]  # prompt, answer and tools
-CHUNK = 1024  # items rendered together
+CHUNK = 8192  # items rendered together
 Span = tuple[int, int]  # half-open range of positions
 Turns = tuple[tuple[Ids, Ids], ...]  # of a sequence: what comes before labelled tokens, and these tokens
 
@@ -231,7 +231,7 @@ def _conversations(
 def _examples(ids: Sequence[str], triples: Sequence[Triple], chat: ChatTemplate) -> list[Rendered]:
     """Prompts with their answers as tokens. Raises ModelError that names the item that cannot be rendered."""
     try:
-        return chat.examples(triples)
+        return list(chat.examples(triples))
     except ModelError:
         for id, triple in zip(ids, triples, strict=True):
             with _naming(id):

@@ -10,7 +10,7 @@
 
 PROMPT and ANSWER are text or messages in OpenAI's form (see `docs/data.md`). Optional are `tools`, `id`,
 `weight`, a pair's `flip_rate`, and the `origin` of an exported row. A null key is an absent key. Broken rows
-stop an import with an error that lists the first ten; a sound row with nothing to learn is left out and counted.
+stop an import with an error that lists the first ten; a sound row with nothing to learn is counted.
 """
 
 from __future__ import annotations
