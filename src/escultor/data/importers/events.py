@@ -83,10 +83,8 @@ def _is_langfuse(row: JsonObject) -> bool:
 
 # The format of a file is the first that matches one of its first rows.
 EVENTS: dict[str, Format] = {
-    "feedback": Format("an export of feedback", exported.is_feedback, exported.feedback),
-    "interactions": Format(
-        "answers, one a line", _has("messages", "answer", "version"), exported.interactions
-    ),
+    "interactions": Format("answers, one a line", exported.is_interaction, exported.parse),
+    "feedback": Format("an export of feedback", exported.is_exported, exported.parse),
     "open-webui": Format("Open WebUI's feedback or chats", _is_open_webui, open_webui.parse),
     "mlflow": Format("MLflow's traces", _is_mlflow, tracing_tools.mlflow, True),
     "phoenix": Format("Phoenix's spans or annotations", _is_phoenix, tracing_tools.phoenix, True),
