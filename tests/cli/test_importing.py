@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from escultor.store import open_store
 from escultor.types import Consent, Feedback, Interaction
 
@@ -51,3 +53,32 @@ def test_no_word_enters_a_store_that_keeps_no_text_and_the_import_says_so(cli, t
     for word in WORDS_IN_THE_FILES:
         assert any(word in (FORMATS / name).read_bytes() for name in brought)
         assert word not in on_disk
+
+
+@pytest.mark.parametrize("group", ["feedback", "interactions"])
+def test_one_screen_says_what_a_file_was_taken_for_what_was_read_and_what_was_not(cli, tmp_path, group):
+    url = str(tmp_path / "store")
+    path = tmp_path / "scores.jsonl"
+    path.write_text((FORMATS / "langfuse.jsonl").read_text() + '{"id": "bad", "name": "n", "dataType": "TEXT", "traceId": 7}\n')
+    shown = cli(group, "import", str(path), "--store", url)
+    assert shown.code == 0
+    for part in (
+        "taken for Langfuse's scores or traces (--format langfuse)",
+        "read: ",
+        "thumb: the score user-feedback",
+        "a score of a session, not of an answer",
+        "broken: `traceId` is of the wrong type",
+        "bad (line 8)",
+    ):
+        assert part in shown.out
+    again = cli(group, "import", str(path), "--store", url, "--json").data
+    assert (again["format"], again["interactions"], again["feedback"]) == ("langfuse", 0, 0)
+    assert (again["known"], again["broken"], again["thumb"]) == (7, 1, ["user-feedback"])
+
+
+def test_a_file_of_no_known_events_names_the_formats_and_where_rows_go(cli, tmp_path):
+    refused = cli("feedback", "import", str(FORMATS / "sharegpt.json"), "--store", str(tmp_path / "store"))
+    assert refused.code != 0
+    assert "open-webui" in refused.err
+    assert "escultor data import" in refused.err
+    assert not (tmp_path / "store").exists()

@@ -259,6 +259,16 @@ NAMES = [
     "input",
     "llm",
     "metadata",
+    "observations",
+    "comments",
+    "spans",
+    "history",
+    "feedbackId",
+    "run_type",
+    "inputs",
+    "outputs",
+    "observationId",
+    "value",
 ]
 anything = st.recursive(
     st.none()

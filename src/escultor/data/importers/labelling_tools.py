@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from escultor.data.importers import dialogues
 from escultor.data.importers.scores import Statement, verdict_of
-from escultor.data.importers.session import ImportedRecord, ImportSession, answer_id, part
+from escultor.data.importers.session import ImportedRecord, ImportSession, answer_id, objects, part
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.strict_json import JsonObject
@@ -89,8 +89,8 @@ def _argilla_answers(row: JsonObject) -> Iterator[Said]:
     responses, suggestions = row.get("responses"), row.get("suggestions")
     if isinstance(responses, dict):
         for question, values in responses.items():
-            for each in values if isinstance(values, list) else []:
-                if isinstance(each, dict) and each.get("status", "submitted") == "submitted":
+            for each in objects(values):
+                if each.get("status", "submitted") == "submitted":
                     yield Said(question, each.get("value"), _name(each.get("user_id")), SourceKind.RATER)
     for response in responses if isinstance(responses, list) else []:
         if isinstance(response, dict) and response.get("status", "submitted") == "submitted":
@@ -149,14 +149,14 @@ def label_studio(row: JsonObject, session: ImportSession) -> Iterator[ImportedRe
 
 def _annotations(row: JsonObject) -> Iterator[Said]:
     for key, source in (("annotations", SourceKind.RATER), ("predictions", SourceKind.LLM_JUDGE)):
-        for each in row.get(key) or [] if isinstance(row.get(key), list) else []:
-            if not isinstance(each, dict) or each.get("was_cancelled"):
+        for each in objects(row.get(key)):
+            if each.get("was_cancelled"):
                 continue
             by = each.get("completed_by")
             by = by.get("email") or by.get("id") if isinstance(by, dict) else by
             person = f"agent:{each.get('model_version') or 'unknown'}" if key == "predictions" else _name(by)
-            for result in each.get("result") or [] if isinstance(each.get("result"), list) else []:
-                value = part(result, "value") if isinstance(result, dict) else {}
+            for result in objects(each.get("result")):
+                value = part(result, "value")
                 given = next(
                     (value[k] for k in ("selected", "choices", "rating", "text", "number") if k in value),
                     None,

@@ -15,13 +15,14 @@ from typing import Any
 
 from escultor.data.importers import traces
 from escultor.data.importers.scores import Statement
-from escultor.data.importers.session import ImportedRecord, ImportSession, answer_id, part
+from escultor.data.importers.session import ImportedRecord, ImportSession, answer_id, objects, part
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.strict_json import JsonObject
 from escultor.types import Feedback, Interaction, SourceKind, Usage
 
 _SOURCES = {"API": SourceKind.END_USER, "EVAL": SourceKind.LLM_JUDGE, "ANNOTATION": SourceKind.RATER}
+_IO = ("input", "output")
 _TRUTH = {1: True, 0: False, "true": True, "false": False}
 NO_SUBJECT = "a score that does not say what it is about: request it with fields=subject,details,annotation"
 
@@ -122,9 +123,13 @@ def _trace(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
     group = f"session:{row['sessionId']}" if row.get("sessionId") else f"trace:{id}"
     asker = session.subject(row.get("userId"), f"langfuse:{group}")
     time = session.time_of(row.get("timestamp"), row.get("createdAt"))
-    observations = [each for each in row.get("observations") or [] if isinstance(each, dict)]
-    scores = [each for each in row.get("scores") or [] if isinstance(each, dict)]
-    scored = {score.get("observationId") for score in scores}
+    observations = objects(row.get("observations"))
+    scores = objects(row.get("scores"))
+    same = [o.get("id") for o in observations if all(o.get(side) == row.get(side) for side in _IO)]
+    scores = [
+        {**each, "observationId": None} if each.get("observationId") in same else each for each in scores
+    ]
+    scored = [score.get("observationId") for score in scores]
     yield from traces.record(
         session,
         id,
@@ -151,9 +156,8 @@ def _columns(row: JsonObject, session: ImportSession, said: Statement) -> Iterat
             for i, value in enumerate(values):
                 each = said._replace(id=f"{said.id}-{hash_value([name, i, value])[:8]}")
                 yield from session.each(iter(session.survey.score(each, name, value)))
-    for comment in row.get("comments") or []:
-        text = comment.get("content") if isinstance(comment, dict) else comment
-        author = comment.get("authorUserId") if isinstance(comment, dict) else None
+    for comment in objects(row.get("comments")):
+        text, author = comment.get("content"), comment.get("authorUserId")
         subject = session.subject_of(author) if isinstance(author, str) and author else said.subject
         unique = f"{said.id}-{hash_value([text, subject])[:8]}"
         yield from said._replace(id=unique, subject=subject).remark(text)

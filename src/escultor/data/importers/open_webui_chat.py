@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from escultor.data.importers import dialogues
-from escultor.data.importers.session import answer_id
+from escultor.data.importers.session import answer_id, objects
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.strict_json import JsonObject
 from escultor.types import FinishReason, Lineage, Message, Messages, Relation, Role, ToolCall
@@ -175,7 +175,7 @@ def _messages_by_id(body: JsonObject) -> dict[str, JsonObject]:
     messages = history.get("messages") if isinstance(history, dict) else None
     if isinstance(messages, dict) and messages:
         return {id: _tidy(m) for id, m in messages.items() if isinstance(m, dict)}
-    listed = [m for m in body.get("messages") or [] if isinstance(m, dict)] if body.get("messages") else []
+    listed = objects(body.get("messages"))
     ids = [str(m.get("id") or i) for i, m in enumerate(listed)]
     chain = zip(ids, listed, [None, *ids], [*([each] for each in ids[1:]), []], strict=False)
     return {id: _tidy({"childrenIds": kids, "parentId": parent, **m}) for id, m, parent, kids in chain}
@@ -199,13 +199,13 @@ def _content(message: JsonObject) -> str:
 def _marks(message: JsonObject) -> set[str]:
     """The ids that an answer shares with its edited copies."""
     output = message.get("output")
-    items = [item.get("id") for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    items = [item.get("id") for item in objects(output)]
     return {mark for mark in [message.get("feedbackId"), *items] if isinstance(mark, str) and mark}
 
 
 def _finish(message: JsonObject) -> FinishReason:
     output = message.get("output")
-    items = [i for i in output if isinstance(i, dict)] if isinstance(output, list) else []
+    items = objects(output)
     reasons = {
         i.get("status") for i in items if i.get("type") == "message" and isinstance(i.get("status"), str)
     }
@@ -222,7 +222,7 @@ def _steps(text: str, output: Any) -> list[Message]:
     """The messages that one answer is: calls of tools with their results, then the text, last. Reasoning
     goes with the message that it precedes."""
     blocks, rest = _split(text)
-    items = [i for i in output if isinstance(i, dict)] if isinstance(output, list) else []
+    items = objects(output)
     steps, reasoning = _from_output(items) if items and not blocks else _from_blocks(blocks)
     if not rest.strip():
         rest = "".join(dialogues.text_of(i.get("content")) for i in items if i.get("type") == "message")

@@ -110,6 +110,8 @@ class ScoreSurvey:
         if said.source in _PEOPLE and self.chosen and name in self.chosen and verdict is not None:
             is_neutral = value == 0 and ("number", -1) in signs
             return [*([] if is_neutral else said.rating(THUMB, verdict)), *said.remark(*comments)]
+        if isinstance(value, str) and verdict is not None:
+            value = verdict
         if isinstance(value, str):
             return said.remark(f"{name}: {value}" if value.strip() else None, *comments)
         own = name if name != THUMB or isinstance(value, bool) else "score"

@@ -12,7 +12,7 @@ from typing import Any
 
 from escultor.data.importers import traces
 from escultor.data.importers.scores import Statement
-from escultor.data.importers.session import ImportedRecord, ImportSession, answer_id, part
+from escultor.data.importers.session import ImportedRecord, ImportSession, answer_id, objects, part
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.strict_json import JsonObject
@@ -80,9 +80,8 @@ def langsmith(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecor
         latency_ms=max(0.0, end - start) * 1e3,
         failed=bool(row.get("error")),
     )
-    for each in row.get("feedback") or [] if isinstance(row.get("feedback"), list) else []:
-        if isinstance(each, dict):
-            yield from session.each(_langsmith_feedback({"run_id": row["id"], **each}, session))
+    for each in objects(row.get("feedback")):
+        yield from session.each(_langsmith_feedback({"run_id": row["id"], **each}, session))
 
 
 def _langsmith_feedback(row: JsonObject, session: ImportSession) -> Iterator[Feedback]:
@@ -148,9 +147,8 @@ def phoenix(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]
         latency_ms=max(0.0, end - start) * 1e3,
         failed=row.get("status_code") == "ERROR",
     )
-    for each in row.get("annotations") or row.get("span_annotations") or []:
-        if isinstance(each, dict):
-            yield from session.each(_annotation({"span_id": id, **each}, session))
+    for each in objects(row.get("annotations") or row.get("span_annotations")):
+        yield from session.each(_annotation({"span_id": id, **each}, session))
 
 
 def _annotation(row: JsonObject, session: ImportSession) -> Iterator[Feedback]:
@@ -225,7 +223,7 @@ def mlflow(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
     time = session.time_of(info.get("request_time"), info.get("timestamp_ms"))
     group = metadata.get("mlflow.trace.session") or id
     asker = cache(lambda: session.subject(metadata.get("mlflow.trace.user"), f"mlflow:session:{group}"))
-    spans = [span for span in data.get("spans") or [] if isinstance(span, dict)]
+    spans = objects(data.get("spans"))
     root = next((s for s in spans if not (s.get("parent_span_id") or s.get("parent_id"))), {})
     given, output = (_mlflow_io(side, data, root, metadata) for side in ("request", "response"))
     if given is None and output is None:
@@ -242,9 +240,8 @@ def mlflow(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
             latency_ms=traces.figure(info.get("execution_time_ms")),
             failed="ERROR" in (info.get("state"), info.get("status")),
         )
-    for each in info.get("assessments") or [] if isinstance(info.get("assessments"), list) else []:
-        if isinstance(each, dict):
-            yield from session.each(_assessment(each, id, asker, time, session))
+    for each in objects(info.get("assessments")):
+        yield from session.each(_assessment(each, id, asker, time, session))
 
 
 def _mlflow_io(side: str, data: JsonObject, root: JsonObject, metadata: JsonObject) -> Any:
