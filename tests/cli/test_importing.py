@@ -59,7 +59,8 @@ def test_no_word_enters_a_store_that_keeps_no_text_and_the_import_says_so(cli, t
 def test_one_screen_says_what_a_file_was_taken_for_what_was_read_and_what_was_not(cli, tmp_path, group):
     url = str(tmp_path / "store")
     path = tmp_path / "scores.jsonl"
-    path.write_text((FORMATS / "langfuse.jsonl").read_text() + '{"id": "bad", "name": "n", "dataType": "TEXT", "traceId": 7}\n')
+    bad = '{"id": "bad", "name": "n", "dataType": "TEXT", "traceId": 7}\n'
+    path.write_text((FORMATS / "langfuse.jsonl").read_text() + bad)
     shown = cli(group, "import", str(path), "--store", url)
     assert shown.code == 0
     for part in (
