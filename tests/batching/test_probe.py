@@ -109,5 +109,5 @@ def test_a_branch_beyond_a_window_of_places_is_refused():
     rows = tiny.pair_rows(3)
     longest = max(row.length for row in rows)
     assert torch.isfinite(logp_at_labels(made(lambda: neo(longest)), pair_batch(rows).packed)).all()
-    with pytest.raises(ModelError, match=f"sliding window; got: {longest} tokens"):
+    with pytest.raises(ModelError, match=f"local window; got: {longest} tokens"):
         logp_at_labels(made(lambda: neo(longest - 1)), pair_batch(rows).packed)

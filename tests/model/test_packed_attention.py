@@ -214,13 +214,3 @@ def test_a_dense_mask_that_is_too_large_is_refused(model, monkeypatch):
     monkeypatch.setattr(attention, "MASK_MOST", 1000)
     with pytest.raises(ModelError, match=r"too much memory; got: 3 × 64 × 64.*at most 1,000.*attention=auto"):
         logp_at_labels(model, nll_batch(tiny.nll_rows(6), 64).packed)
-
-
-@pytest.mark.parametrize("kind", ["dense", "segments"])
-def test_a_row_beyond_the_models_sliding_window_is_refused(model, kind):
-    set_attention(model, kind)
-    model.config.sliding_window = 16
-    with pytest.raises(ModelError, match=r"longer than the model's sliding window; got: \d+ tokens; .*16"):
-        logp_at_labels(model, documents())
-    model.config.layer_types = ["full_attention"] * 2
-    logp_at_labels(model, documents())

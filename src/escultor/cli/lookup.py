@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,6 +141,11 @@ def existing_store(shell: Shell, what: str = "there is nothing to read") -> Stor
         remedy = "give --store, or begin with `escultor demo` or `escultor promote`"
         raise InputError(what, f"no store at {shell.store_url}", "an existing store", remedy)
     return open_or_create_store(shell)
+
+
+def store_if_any(shell: Shell) -> AbstractContextManager[Store | None]:
+    """The store, or None where there is none; looking makes none."""
+    return existing_store(shell) if store_exists(shell.store_url) else nullcontext()
 
 
 def open_or_create_store(shell: Shell) -> Store:

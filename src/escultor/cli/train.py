@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,14 +17,18 @@ from escultor.cli.data.preview import preflight_data, preflight_lines
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.processes import Processes
 from escultor.cli.progress import LiveProgress
+from escultor.config import Training
+from escultor.config.presets import PresetName, with_preset
+from escultor.config.training import LORA_RATE
 from escultor.data.jsonl import JsonlContents, read_jsonl
 from escultor.datasets.held_out import load_guard
 from escultor.datasets.versions import find_version, read_rows
 from escultor.errors import ConfigError, DataError
 from escultor.evaluate.report.parts import count, duration
-from escultor.store import Store, store_exists
+from escultor.store import Store
 from escultor.store.blobs import tree_hash
 from escultor.train.filenames import RECORD
+from escultor.train.replay import with_replay
 
 if TYPE_CHECKING:
     from escultor.batching.preflight import Preflight
@@ -32,6 +36,11 @@ if TYPE_CHECKING:
 
 RunOut = Annotated[Path, Option(help="Folder for the model, metrics.jsonl and run.json; new or empty.")]
 DataOption = Annotated[Path, Option(help="JSONL file, or a dataset of the store.")]
+
+PresetOption = Annotated[
+    PresetName | None,
+    Option(help="Defaults for models of a size: LoRA, batch and memory; keys of the configuration go first."),
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class TuneOptions:
     model: Annotated[str, Option(help="Model or run folder, checkpoint id, champion, or escultor-base.")]
     data: DataOption
     out: RunOut
+    preset: PresetOption = None
 
 
 def pretrain(
@@ -54,7 +64,7 @@ def pretrain(
 
     contents = read_training(shell, data, "document")
     start = partial(train, contents.items, shell.config.pretrain)
-    return _run(shell, processes, "pretrain", out, contents, train=start)
+    return _run(shell, processes, "pretrain", out, contents, settings=shell.config.pretrain, train=start)
 
 
 def sft(shell: Shell, processes: Processes, options: TuneOptions) -> CommandResult:
@@ -79,19 +89,20 @@ def distill(
     data: DataOption,
     out: RunOut,
     student: Annotated[str | None, Option(help="The model to train; default: cut from the teacher.")] = None,
+    preset: PresetOption = None,
 ) -> CommandResult:
     """Teach a small model to answer with the probabilities of a larger one (distillation)."""
     from escultor.model.student import cut_student
     from escultor.train.run_record import TrainingTask
     from escultor.train.runs import run, same_vocabulary
 
-    settings = shell.config.distillation
+    settings = with_preset(shell.config.distillation, preset)
     if student is not None and (settings.layers or settings.intermediate_size):
         what = "`distillation.layers` and `distillation.intermediate_size` say how to cut a student"
         raise ConfigError(what, f"--student {student}", "one of both", "remove these keys, or --student")
     teacher_folder = lookup.find_model(shell, teacher)
     student_folder = lookup.find_model(shell, student) if student is not None else None
-    contents = read_training(shell, data, "example")
+    contents = read_training(shell, data, "example", settings)
     frozen = lookup.load_model(teacher_folder)
     if student_folder is None:
         start = cut_student(frozen, settings.layers, settings.intermediate_size)
@@ -100,7 +111,7 @@ def distill(
         same_vocabulary(start, frozen)
     parents = tuple(tree_hash(folder) for folder in (student_folder, teacher_folder) if folder is not None)
     task = TrainingTask("distill", start, contents.items, settings, frozen, parents=parents)
-    return _run(shell, processes, "distill", out, contents, train=partial(run, task))
+    return _run(shell, processes, "distill", out, contents, settings=settings, train=partial(run, task))
 
 
 def _tune(shell: Shell, processes: Processes, method: str, options: TuneOptions) -> CommandResult:
@@ -110,13 +121,13 @@ def _tune(shell: Shell, processes: Processes, method: str, options: TuneOptions)
     from escultor.train.runs import run
 
     folder = lookup.find_model(shell, options.model)
-    contents = read_training(shell, options.data, METHODS[method].kind)
-    settings = getattr(shell.config, method)
+    settings = with_preset(getattr(shell.config, method), options.preset)
+    contents = read_training(shell, options.data, METHODS[method].kind, settings)
     task = TrainingTask(
         method, lookup.load_model(folder), contents.items, settings, parents=(tree_hash(folder),)
     )
     train = partial(run, task, cache=lookup.reference_cache(shell))
-    return _run(shell, processes, method, options.out, contents, train=train)
+    return _run(shell, processes, method, options.out, contents, settings=settings, train=train)
 
 
 def _run(
@@ -125,6 +136,7 @@ def _run(
     method: str,
     out: Path,
     contents: JsonlContents,
+    settings: Training,
     train: Callable[..., RunRecord],
 ) -> CommandResult:
     """Call `train(out, world=…, on_step=…, on_preflight=…)` with the pre-flight report and progress shown;
@@ -137,7 +149,7 @@ def _run(
         def on_preflight(report: Preflight) -> None:
             nonlocal preflight
             preflight = preflight_data(report)
-            for line in preflight_lines(report):
+            for line in (*method_lines(settings), *preflight_lines(report)):
                 live.note(line)
 
         record = train(out, world=world, on_step=live.training, on_preflight=on_preflight)
@@ -145,36 +157,72 @@ def _run(
     shell.print(f"{method}: {'reused, it was done already' if reused else 'done'}; {model}", "bold")
     figures = (f"{record.steps:,} steps", f"{count(record.tokens)} tokens", f"loss {record.loss:.4f}")
     shell.print("  ".join((*figures, duration(record.seconds))))
+    for line in saved_lines(record):
+        shell.print(line)
     left_out = {reason: n for reason, n in contents.counts.items() if reason != "kept"}
     shell.table(["Rows", "Count"], [(reason, n) for reason, n in (record.counts | left_out).items() if n])
     data = {"out": out, "model": model, "reused": reused, "read": contents.counts, **asdict(record)}
     return CommandResult(data | {"preflight": preflight})
 
 
+def method_lines(settings: Training) -> list[str]:
+    """How the model is trained, and a warning where an adapter learns at the rate of a whole model."""
+    rate, full = settings.learning_rate, type(settings).model_fields["learning_rate"].default
+    lora = settings.lora
+    if lora is None:
+        return [f"the whole model is trained, at learning rate {rate:g}"]
+    where = ", ".join(lora.targets) or "all linear layers but the head"
+    times = f", {LORA_RATE:g} times that of the whole model" if isclose(rate, LORA_RATE * full) else ""
+    lines = [f"LoRA of rank {lora.rank} on {where}, at learning rate {rate:g}{times}"]
+    if isclose(rate, full):
+        lines.append(
+            f"warning: {rate:g} is the rate for a whole model; an adapter usually needs {LORA_RATE * full:g}"
+        )
+    return lines
+
+
+def saved_lines(record: RunRecord) -> list[str]:
+    """What was read back of what was saved, and how far the model has moved; nothing for older records."""
+    lines = []
+    if record.read_back:
+        read = {name: loss for name, loss in record.read_back.items() if name != "trained"}
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in read.items())
+        trained = record.read_back["trained"]
+        lines.append(f"read back, in {record.dtype}: loss {losses}, as trained {trained:.4f} on a few rows")
+    if record.drift is not None:
+        lines.append(f"distance from the start on general questions: {record.drift:.3g} nats per token (KL)")
+    return lines
+
+
 # --- rows to train on -------------------------------------------------------------------------
 
 
-def read_training(shell: Shell, data: Path | None, kind: Any) -> JsonlContents:
+def read_training(
+    shell: Shell, data: Path | None, kind: Any, settings: Training | None = None
+) -> JsonlContents:
     """The rows of a JSONL file, of the dataset of that name, or (None) the documents of the installed
-    packages' training side. Rows that are held out in the store are left out and counted.
+    packages' training side, with the earlier rows that `settings.replay` asks for. Rows that are held out in
+    the store are left out and counted.
 
     Raises DataError when nothing is left, InputError where there is neither file nor dataset.
     """
-    with lookup.existing_store(shell) if store_exists(shell.store_url) else nullcontext() as store:
+    with lookup.store_if_any(shell) as store:
         if data is None:
             contents = _contents(lookup.read_corpus(shell).documents())
         elif store is None or data.is_file():
             contents = read_jsonl(lookup.require_file(data), kind)
         else:
             contents = _read_dataset(store, str(data), kind)
-        if store is None:
-            return contents
-        counts = Counter(contents.counts)
-        items = load_guard(store).allowed(contents.items, counts)
-    if not items:
-        what = f"{data or 'the installed documentation'} holds nothing that may be learnt"
-        raise DataError(what, dict(counts), "a prompt that is not held out")
-    counts["kept"] = len(items)
+        counts, items = Counter(contents.counts), contents.items
+        if store is not None:
+            items = load_guard(store).allowed(items, counts)
+            if not items:
+                what = f"{data or 'the installed documentation'} holds nothing that may be learnt"
+                raise DataError(what, dict(counts), "a prompt that is not held out")
+            counts["kept"] = len(items)
+        if settings is not None:
+            seed = settings.seed
+            items = with_replay(items, settings.replay, kind, store, seed=seed, counts=counts)
     return replace(contents, items=tuple(items), counts=dict(counts))
 
 

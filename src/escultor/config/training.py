@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,19 +12,30 @@ Schedule = Literal["constant", "linear", "cosine", "wsd"]
 OptimizerName = Literal["adamw", "muon", "adamw8bit"]
 
 
+LORA_RATE = 10.0  # learning rate of an adapter over that of full fine-tuning, where neither is given
+
+
 class Lora(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of full fine-tuning."""
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of full fine-tuning, on all linear layers
+    and at ten times its learning rate (Schulman et al. 2025, "LoRA without regret")."""
 
     rank: Count = setting(16, help="rank of the update")
     alpha: Positive = setting(32.0, help="the update is scaled by alpha / rank")
-    targets: tuple[str, ...] = setting((), help="module names; empty: all linear layers")
+    targets: tuple[str, ...] = setting((), help="module names; empty: all linear layers but the head")
     merge: bool = setting(True, help="write a merged model; false: only the adapter")
+
+
+class Replay(Section):
+    """Earlier training data mixed into a run, so that less of it is forgotten."""
+
+    data: str = setting(..., help="a JSONL file or a dataset of the store, of the method's kind of rows")
+    share: Annotated[float, Field(gt=0, lt=1)] = setting(0.1, help="of the rows that are trained on")
 
 
 class Training(Section):
     """Keys of every training section."""
 
-    learning_rate: Positive = setting(1e-5, help="peak learning rate")
+    learning_rate: Positive = setting(1e-5, help="peak learning rate; with lora the default is ten times it")
     epochs: Positive = setting(3, help="passes over the data; max_steps may end them earlier")
     max_steps: Count | None = setting(None, help="maximum optimizer steps; null: epochs decide")
     batch_size: Count = setting(32, help="examples per optimizer step")
@@ -43,6 +54,9 @@ class Training(Section):
         "adamw", help="muon: Muon on hidden matrices, AdamW on the rest; adamw8bit: moments in a byte each"
     )
     lora: Lora | None = setting(None, help="null: full fine-tuning")
+    save_dtype: Literal["base", "float32", "bfloat16", "float16"] = setting(
+        "base", help="dtype of the saved weights; base: that of the model's own files"
+    )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", help="auto: a GPU if there is one")
     attention: Literal["auto", "dense", "segments", "flex"] = setting(
         "auto", help="for packed rows; auto: flex (FlexAttention) on a GPU, else segments; dense: any model"
@@ -50,6 +64,15 @@ class Training(Section):
     gradient_checkpointing: bool = setting(False, help="recompute activations: less memory, 1/3 more time")
     activation_offload: bool = setting(False, help="on a GPU: keep activations in CPU memory")
     compile: bool = setting(False, help="torch.compile for each layer; the first steps are slow")
+    replay: Replay | None = setting(None, help="earlier data mixed in: {data: NAME or file, share: 0.1}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_an_adapter(cls, values: Any) -> Any:
+        """With lora and no learning rate, the default is LORA_RATE times that of full fine-tuning."""
+        if isinstance(values, dict) and values.get("lora") is not None and "learning_rate" not in values:
+            return values | {"learning_rate": LORA_RATE * cls.model_fields["learning_rate"].default}
+        return values
 
 
 class Pretrain(Training):
@@ -78,6 +101,8 @@ class Pretrain(Training):
             raise ValueError(f"max_length {self.max_length} exceeds context {self.context}")
         if self.lora is not None:
             raise ValueError("lora has no meaning when a fresh model is pre-trained; remove it")
+        if self.replay is not None:
+            raise ValueError("a fresh model has no earlier data to replay; remove replay")
         return self
 
 

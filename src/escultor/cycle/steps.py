@@ -27,6 +27,7 @@ from escultor.skills.suites import EvaluationSuite, register
 from escultor.store import Store, registry
 from escultor.train.filenames import METRICS, MODEL
 from escultor.train.methods import METHODS
+from escultor.train.replay import with_replay
 from escultor.train.run_record import RunRecord, TrainingTask, dataset_hash, method_code
 from escultor.train.runs import run
 from escultor.types import Checkpoint, DatasetVersion, Deployment, Promote, Scores, Verdict
@@ -93,6 +94,8 @@ def train_model(
         )
     left_out: Counter[str] = Counter()
     items = load_guard(cycle.store).allowed(items, left_out)
+    kind, seed = METHODS[method].kind, settings.seed
+    items = with_replay(items, settings.replay, kind, cycle.store, seed=seed, counts=left_out)
     note = cycle.workflow.progress.note
     for reason, n in left_out.items():
         note(f"{name}: {reason}: {n:,}")

@@ -3,8 +3,9 @@
 Every token has a segment (its document or example; 0 is padding) and a branch. Branch 0 is the segment's
 trunk; a token attends to the earlier tokens of its own segment that are in the trunk or in its own branch. A
 document is a trunk alone; a preference pair is one prompt (trunk) with two branches. A segment is contiguous,
-its trunk first. Without an explicit mask, `position_ids` alone leak between documents silently in some call
-forms of transformers (tests/model).
+its trunk first. In layers with a sliding window a token attends to the last `window` positions of these, as
+it would in a row of its own. Without an explicit mask, `position_ids` alone leak between documents silently
+in some call forms of transformers (tests/model).
 
 | kind     | how                                                       | memory of the mask |
 |----------|-----------------------------------------------------------|--------------------|
@@ -26,6 +27,7 @@ from escultor.model import segments
 from escultor.model.flex import block_mask
 
 AttentionKind = Literal["dense", "segments", "flex"]
+SLIDING = "sliding_attention"  # transformers' name of a layer with a window
 MASK_MOST = 1 << 28  # elements of a dense mask; attention converts each to a float in every layer
 
 
@@ -64,9 +66,9 @@ def choose_attention(
         return wanted
     if not model._can_set_attn_implementation():
         return "dense"
-    if device.type == "cuda":
-        return "flex" if model._supports_flex_attn else "segments"
-    return "dense" if _softcap(model) else "segments"
+    if device.type == "cuda" and model._supports_flex_attn:
+        return "flex"
+    return "dense" if _needs_eager(model) else "segments"
 
 
 def set_attention(model: Any, kind: AttentionKind) -> None:
@@ -74,10 +76,10 @@ def set_attention(model: Any, kind: AttentionKind) -> None:
     does not go through transformers' interface."""
     if kind == "dense":
         if model._can_set_attn_implementation():
-            model.set_attn_implementation("eager" if _softcap(model) else "sdpa")
+            model.set_attn_implementation("eager" if _needs_eager(model) else "sdpa")
         return
     segments.register()
-    able = model._can_set_attn_implementation() and not (kind == "segments" and _softcap(model))
+    able = model._can_set_attn_implementation() and not (kind == "segments" and _needs_eager(model))
     if not able or (kind == "flex" and not model._supports_flex_attn):
         what = f"{type(model).__name__} does not support this attention"
         raise ModelError(what, f"attention {kind}", "auto or dense", "set attention=auto")
@@ -92,24 +94,41 @@ def attention_of(model: Any) -> AttentionKind:
 
 def attention_arguments(model: Any, packed: Packed) -> dict[str, Any]:
     """Arguments of a forward pass that make every token attend to its own segment and branch."""
-    _refuse_beyond_window(model.config, packed)
+    refuse_beyond_window(model.config, int(packed.position.max()) + 1, _longest_with_branches(packed))
     kind = attention_of(model)
-    if kind == "segments":
+    if kind == "segments":  # each layer passes its own window on to the attention function
         mask = packed.segment[:, None, :, None]  # four dimensions: transformers makes no mask of its own
+        mask = dict.fromkeys(_layer_types(model.config), mask) or mask
         return {"attention_mask": mask, "packing": segments.sequences(packed.segment, packed.branch)}
-    if kind == "flex":
-        return {"attention_mask": block_mask(packed.segment, packed.branch)}
-    if packed.causal:
+    if kind == "dense" and packed.causal:
         return {"attention_mask": None}
-    mask = segment_mask(packed.segment, packed.branch)
-    if model.config._attn_implementation == "eager":  # it adds its mask: True is + 1
-        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
-    return {"attention_mask": mask}
+    window = sliding_window(model.config)
+    if window and int(packed.position.max()) < window:
+        window = None  # no row reaches beyond it
+
+    def mask_of(window: int | None) -> Any:
+        position = packed.position if window else None
+        if kind == "flex":
+            return block_mask(packed.segment, packed.branch, position=position, window=window)
+        mask = segment_mask(packed.segment, packed.branch, position, window)
+        if model.config._attn_implementation == "eager":  # it adds its mask: True is + 1
+            mask = torch.zeros(mask.shape, device=mask.device).masked_fill(
+                ~mask, torch.finfo(torch.float32).min
+            )
+        return mask
+
+    if not window:
+        return {"attention_mask": mask_of(None)}
+    kinds = {name: mask_of(window if name == SLIDING else None) for name in _layer_types(model.config)}
+    return {"attention_mask": kinds or mask_of(window)}
 
 
-def segment_mask(segment: Tensor, branch: Tensor) -> Tensor:
+def segment_mask(
+    segment: Tensor, branch: Tensor, position: Tensor | None = None, window: int | None = None
+) -> Tensor:
     """The boolean attention mask (R, 1, T, T) of a packed batch from `segment` and `branch`, both (R, T),
-    where padding attends to itself. Raises ModelError for a mask of more than MASK_MOST elements."""
+    where padding attends to itself; with `window`, within so many positions (`position`, (R, T)) of a
+    sequence. Raises ModelError for a mask of more than MASK_MOST elements."""
     if segment.shape != branch.shape or segment.ndim != 2:
         raise ValueError(
             f"segment {tuple(segment.shape)} and branch {tuple(branch.shape)} must both be (R, T)"
@@ -121,25 +140,48 @@ def segment_mask(segment: Tensor, branch: Tensor) -> Tensor:
         raise ModelError(what, f"{R} × {T} × {T} numbers", f"at most {MASK_MOST:,}", remedy)
     same = segment[:, :, None] == segment[:, None, :]  # (R, T, T)
     open_ = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])  # (R, T, T)
-    causal = torch.ones(T, T, dtype=torch.bool, device=segment.device).tril()
-    return (same & open_ & causal)[:, None]  # (R, 1, T, T)
+    seen = same & open_ & torch.ones(T, T, dtype=torch.bool, device=segment.device).tril()
+    if position is not None and window:
+        seen &= position[:, :, None] - position[:, None, :] < window
+    return seen[:, None]  # (R, 1, T, T)
 
 
-def _softcap(model: Any) -> bool:
-    """Whether attention scores are soft-capped before the softmax, which `sdpa` does not support."""
-    return bool(getattr(model.config, "attn_logit_softcapping", None))
+def _needs_eager(model: Any) -> bool:
+    """Whether attention does what `sdpa` does not: scores soft-capped before the softmax, or sinks."""
+    return bool(getattr(model.config, "attn_logit_softcapping", None)) or not model._supports_sdpa
 
 
-def _refuse_beyond_window(config: Any, packed: Packed) -> None:
-    """Raise ModelError for rows longer than the model's sliding window, which our mask replaces. GPT-Neo's
-    local layers keep their own window, which counts positions in the packed row, so that no branch may reach
-    beyond it."""
-    window, longest = getattr(config, "sliding_window", None), int(packed.position.max()) + 1
-    layers = getattr(config, "layer_types", None)
-    if layers is not None and "sliding_attention" not in layers:
-        window = None
-    if "local" in getattr(config, "attention_layers", ()) and packed.branch.any():
-        window, longest = config.window_size, int(packed.segment.flatten().bincount()[1:].max())
-    if window and longest > window:
-        what = "a row is longer than the model's sliding window"
-        raise ModelError(what, f"{longest} tokens", f"at most {window}", "lower max_length")
+def sliding_window(config: Any) -> int | None:
+    """The number of positions that a model's sliding layers see; None where no layer slides."""
+    config = config.get_text_config()
+    window, kinds = getattr(config, "sliding_window", None), _layer_types(config)
+    slides = SLIDING in kinds if kinds else getattr(config, "use_sliding_window", True)
+    return int(window) if window and slides else None
+
+
+def refuse_beyond_window(config: Any, longest: int, branched: int = 0) -> None:
+    """Raise ModelError for rows of `longest` tokens where a model's layers attend in chunks, which our masks
+    do not cut, or for prompts with branches of `branched` tokens together beyond GPT-Neo's local window,
+    which counts positions in the packed row. Rows beyond a sliding window are masked rightly."""
+    config = config.get_text_config()
+    chunk = getattr(config, "attention_chunk_size", None)
+    if chunk and longest > chunk:
+        what, remedy = "a row is longer than the chunks in which the model attends", "lower max_length"
+        raise ModelError(what, f"{longest} tokens", f"at most {chunk}", remedy)
+    window = config.window_size if "local" in getattr(config, "attention_layers", ()) else None
+    if window and branched > window:
+        what = "a prompt with its answers is longer than the model's local window"
+        raise ModelError(what, f"{branched} tokens", f"at most {window}", "lower max_length")
+
+
+def _layer_types(config: Any) -> frozenset[str]:
+    """The kinds of attention of a model whose layers differ, which it looks masks up by; empty for others."""
+    kinds = frozenset(getattr(config.get_text_config(), "layer_types", None) or ())
+    return kinds if SLIDING in kinds else frozenset()
+
+
+def _longest_with_branches(packed: Packed) -> int:
+    """The most tokens of a segment with branches, all of them together; 0 where there is none."""
+    if not packed.branch.any():
+        return 0
+    return int(packed.segment.flatten().bincount()[1:].max())

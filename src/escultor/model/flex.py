@@ -15,17 +15,28 @@ from torch import Tensor
 BLOCK = 128
 
 
-def block_mask(segment: Tensor, branch: Tensor, size: int = BLOCK) -> Any:
-    """The `BlockMask` of `segment` and `branch`, both (R, T). As `escultor.model.attention.segment_mask`,
-    except that a padding token attends to itself alone."""
+def block_mask(
+    segment: Tensor,
+    branch: Tensor,
+    size: int = BLOCK,
+    position: Tensor | None = None,
+    window: int | None = None,
+) -> Any:
+    """The `BlockMask` of `segment` and `branch`, both (R, T), with `window` of `position` (R, T) too. As
+    `escultor.model.attention.segment_mask`, except that a padding token attends to itself alone."""
     from torch.nn.attention.flex_attention import BlockMask
 
     def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         own = segment[row, q]
         open_ = (branch[row, k] == 0) | (branch[row, q] == branch[row, k])
-        return (q >= k) & (own == segment[row, k]) & open_ & ((own > 0) | (q == k))
+        seen = (q >= k) & (own == segment[row, k]) & open_ & ((own > 0) | (q == k))
+        if position is not None and window:
+            seen = seen & (position[row, q] - position[row, k] < window)
+        return seen
 
     partial, full = _blocks(segment, branch, size)  # (R, blocks, blocks)
+    if window:  # which of them the window cuts, the kernel looks up
+        partial, full = partial | full, torch.zeros_like(full)
     partial_counts, partial_indices = _indices(partial)
     full_counts, full_indices = _indices(full)
     length = segment.shape[1]

@@ -37,7 +37,7 @@ def generate(
     alone, so the rest of the batch changes no answer (up to rounding, see `escultor.model.decoding`). Raises
     TooLong for a prompt that leaves no room in the context.
     """
-    model, stops = loaded.model, frozenset((loaded.chat.turn_end[-1],))
+    model, stops = loaded.model, loaded.stops
     drawn = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
     rows = [
         DecodingRow(prompt, own, stops, answer_budget(model, prompt, own.max_new_tokens, f"prompt {at}"))
@@ -66,5 +66,5 @@ def _decode(decoding: Decoding, rows: Sequence[DecodingRow], batch_size: int) ->
 
 def _answer(loaded: Loaded, row: DecodingRow, tokens: list[int]) -> GeneratedAnswer:
     assert row.finish is not None
-    text = loaded.chat.decode(tokens)
+    text = loaded.chat.decode(tokens[:-1] if tokens and tokens[-1] in row.stops else tokens)
     return GeneratedAnswer(text, tuple(tokens), len(row.prompt), row.finish, row.compute_s)

@@ -11,7 +11,7 @@ from escultor.config import Pretrain
 from escultor.errors import ModelError
 from escultor.model.adapters import apply_adapter
 from escultor.model.attention import choose_attention, set_attention
-from escultor.model.folders import base_folder, disable_progress_bars, is_adapter, resolve
+from escultor.model.folders import base_folder, disable_progress_bars, is_adapter, resolve, stored_dtype
 from escultor.model.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load(name: str) -> Loaded:
         raise ModelError(what, f"{len(missing)} missing, such as {missing[0]}", remedy=remedy)
     _refuse_more_tokens_than_rows(name, model, tokenizer)
     set_attention(model, choose_attention(model, torch.device("cpu")))
-    return Loaded(model, tokenizer)
+    return Loaded(model, tokenizer, stored_dtype(path))
 
 
 def load_shape(name: str) -> Loaded:
@@ -68,7 +68,7 @@ def load_shape(name: str) -> Loaded:
     except _UNUSABLE as error:
         raise _cannot_be_loaded(name, error) from error
     _refuse_more_tokens_than_rows(name, model, tokenizer)
-    return Loaded(model, tokenizer)
+    return Loaded(model, tokenizer, stored_dtype(path))
 
 
 def init_llama(

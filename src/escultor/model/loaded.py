@@ -21,15 +21,31 @@ _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "u
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with the tokenizer that it was trained with."""
+    """A model with the tokenizer that it was trained with. `dtype` is that of its stored weights (float32,
+    bfloat16, float16), in which it is saved again unless another is asked for; in memory they are float32."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    dtype: str = "float32"
 
     @cached_property
     def chat(self) -> ChatTemplate:
         """The chat template of the tokenizer; cached, since preparing it takes longer than a short answer."""
         return ChatTemplate(self.tokenizer)
+
+    @cached_property
+    def stops(self) -> frozenset[int]:
+        """The ids that end an answer, wherever one is generated: the end of the template's turn, the
+        tokenizer's EOS, and every EOS of the model's generation config (an id, or a list)."""
+        model: Any = self.model
+        listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        rows = model.get_input_embeddings().weight.shape[0]
+        own = [id for id in _as_list(listed) if isinstance(id, int) and 0 <= id < rows]
+        return frozenset((self.chat.turn_end[-1], self.chat.eos, *own))
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def folder_of(model: Any) -> Path | None:

@@ -106,16 +106,24 @@ def segment_attention(
         (x.transpose(1, 2).reshape(rows * width, -1).index_select(0, packing.gather), x.shape[1])
         for x in (query, key, value)
     ]  # (N, heads * D)
-    more["is_causal"] = True
+    window = more.get("sliding_window")
     outputs, at = [], 0
     for count, length in packing.blocks:
         span = slice(at, at + count * length)
         parts = (x[span].view(count, length, heads, -1).transpose(1, 2) for x, heads in flat)
-        out, _ = sdpa_attention_forward(module, *parts, None, **more)  # (count, length, heads, D)
+        mask = _within(length, window, query.device) if window and length > window else None
+        more["is_causal"] = mask is None
+        out, _ = sdpa_attention_forward(module, *parts, mask, **more)  # (count, length, heads, D)
         outputs.append(out.flatten(0, 1))
         at = span.stop
     packed = torch.cat(outputs).index_select(0, packing.scatter)  # (R*T, heads, D)
     return packed.unflatten(0, (rows, width)), None
+
+
+def _within(length: int, window: int, device: torch.device) -> Tensor:
+    """The boolean mask (1, 1, length, length) of causal attention to the last `window` positions."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return seen.triu(1 - window)[None, None]
 
 
 def register() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def cut_student(teacher: Loaded, layers: Sequence[int], intermediate_size: int |
             _narrow(layer.mlp, intermediate_size)
         model.config.intermediate_size = intermediate_size
     forget_folder(model)
-    return Loaded(model, teacher.tokenizer)
+    return replace(teacher, model=model)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import nn
 from escultor.batching.probe import logp_alone, refuse_unpackable
 from escultor.config import Training
 from escultor.errors import ConfigError, ModelError
-from escultor.model.attention import AttentionKind, choose_attention, set_attention
+from escultor.model.attention import AttentionKind, choose_attention, set_attention, sliding_window
 from escultor.model.forward import unwrapped
 from escultor.model.memory import checkpoint_layers, offload_activations
 from escultor.train.distributed import World
@@ -21,19 +21,23 @@ from escultor.train.objectives.loss import Loss
 
 
 @contextmanager
-def models_on_device(models: Sequence[Any], settings: Training, world: World) -> Iterator[None]:
+def models_on_device(
+    models: Sequence[Any], settings: Training, world: World, longest: int = 0
+) -> Iterator[None]:
     """Within it, models are on this process's device with the attention of the settings; then as before.
     Raises ConfigError or ModelError where the device or a model does not support that attention, or where a
-    model does not keep packed rows apart (`escultor.batching.probe`)."""
+    model does not keep packed rows apart (`escultor.batching.probe`), the `longest` sequence among them."""
     before = [(model, model.device, model.config._attn_implementation) for model in models]
     try:
         for model in models:
             kind = choose_attention(model, world.device, settings.attention)
             _refuse_useless_compile(settings, kind)
-            alone = logp_alone(model)
+            window = sliding_window(model.config) or longest
+            beyond = window if longest > window else 0
+            alone = logp_alone(model, beyond)
             set_attention(model, kind)
             model.to(world.device)
-            refuse_unpackable(model, alone)
+            refuse_unpackable(model, alone, beyond)
         yield
     finally:
         for model, device, attention in before:

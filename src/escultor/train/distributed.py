@@ -225,3 +225,7 @@ def _unshard(model: nn.Module, keep: bool) -> None:
                 weights[part] = nn.Parameter(full.cpu(), part.requires_grad) if keep else part
             if part in weights:
                 setattr(module, name, weights[part])
+        if isinstance(module, FSDPModule):  # its hooks would gather shards in every later forward pass
+            state = module._get_fsdp_state()
+            for handle in (state._pre_forward_hook_handle, state._post_forward_hook_handle):
+                handle.remove()

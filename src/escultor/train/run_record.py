@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ class RunRecord:
     seconds: float
     loss: float
     parameters: int  # of the whole model that was made
+    dtype: str = "float32"  # of the saved weights
+    read_back: dict[str, float] = field(default_factory=dict)  # loss on a few rows when trained, and as saved
+    drift: float | None = None  # KL to the start on general texts, nats per token
 
 
 def run_key(task: TrainingTask, dataset: str) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from escultor.batching.preflight import Preflight, preflight
+from escultor.batching.rows import BranchedRow, PairRow, TokenRow
 from escultor.config import Pretrain, Training
 from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
 from escultor.model.adapters import adapter_without_base, merge_adapter, save_adapter, with_adapter
+from escultor.model.attention import refuse_beyond_window
 from escultor.model.folders import save
 from escultor.model.forward import unwrapped
 from escultor.model.load import init_llama
@@ -27,6 +29,7 @@ from escultor.train.forecast import run_cost
 from escultor.train.lock import held
 from escultor.train.loop import Objective, StepReport, Stream, train
 from escultor.train.methods import METHODS, Frozen
+from escultor.train.readback import Drift, check_saved, mean_loss, release, rows_to_read_back
 from escultor.train.resume import RunFolder
 from escultor.train.run_record import RunRecord, TrainingTask, dataset_hash, finished, run_key, write_record
 from escultor.types import Document
@@ -49,11 +52,13 @@ def run(
 
     A run that was cut short goes on; the record of one that is done is returned. `cache` is the folder of the
     reference's log-probs, for other runs too (None: in memory). `on_preflight` receives the report on rows
-    and cost before the first step. All processes of `world` call this alike; the first writes.
+    and cost before the first step. All processes of `world` call this alike; the first writes. Training is in
+    place, and `task.start` is without weights afterwards: what was saved is read back, and must give the
+    losses of the trained model, before the run is done.
 
     Raises InputError when `out` holds anything else, or another run is at work in it; DataError when no row
     is left to learn from; what `Preflight.raise_faults` raises; NotFinite, when the model of the last good
-    step is kept in `out` under `last-good`.
+    step is kept in `out` under `last-good`; FaultError where what was saved is not what was trained.
     """
     world = world.on_device(task.settings.device)
     _check_task(task, world)
@@ -130,7 +135,14 @@ def _rows(task: TrainingTask) -> tuple[Sequence[Any], Counter[str]]:
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in counts.items())
         remedy = f"shorten the rows, or raise {what} (now {limit:,} tokens)"
         raise DataError("no row is left to learn from", reasons, "at least one", remedy)
+    branched = max((row.length for row in rows if isinstance(row, PairRow)), default=0)
+    refuse_beyond_window(task.start.model.config, max(map(_sequence_length, rows)), branched)
     return rows, counts
+
+
+def _sequence_length(row: TokenRow) -> int:
+    """The tokens of a row's longest sequence: of one branch after its prompt."""
+    return len(row.prompt) + max(map(len, row.branches)) if isinstance(row, BranchedRow) else row.length
 
 
 def _preflight(
@@ -149,8 +161,9 @@ def _train_and_save(
     """Train, and write the model and its record."""
     settings, start, method, world = task.settings, task.start, METHODS[task.method], frozen.world
     torch.manual_seed(derive_seed(settings.seed, task.method))
+    drift = Drift(start) if world.is_first and method.kind != "document" else None
     models = list({id(model): model for model in (start.model, frozen.model)}.values())
-    with models_on_device(models, settings, world):
+    with models_on_device(models, settings, world, max(map(_sequence_length, rows))):
         stream = method.stream(rows, frozen, settings)
         student = with_adapter(start, settings.lora)
         if world.size > 1:  # what is drawn from here on is each process's own
@@ -158,7 +171,8 @@ def _train_and_save(
         objective = with_activation_offload(method.objective(settings), settings)
         report = _train_student(student, stream, objective, settings, folder, on_step=on_step, world=world)
     last = folder.read_metrics()[-1] if report is None else report.row()
-    (parameters, *_) = world.gather(_save_student(student, settings, folder) if world.is_first else 0)
+    made = _save_and_read_back(student, rows, task, folder, drift) if world.is_first else {}
+    (made, *_) = world.gather(made)
     record = RunRecord(
         key=folder.key,
         method=task.method,
@@ -172,7 +186,7 @@ def _train_and_save(
         tokens=last["tokens"],
         seconds=last["seconds"],
         loss=last["loss"],
-        parameters=parameters,
+        **made,
     )
     if world.is_first:
         write_record(folder.path, record)
@@ -213,12 +227,29 @@ def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> Not
     return error
 
 
-def _save_student(student: Loaded, settings: Training, folder: RunFolder) -> int:
-    """Write the weights. Returns the number of parameters of the whole model."""
+def _save_and_read_back(
+    student: Loaded, rows: Sequence[Any], task: TrainingTask, folder: RunFolder, drift: Drift | None
+) -> dict[str, Any]:
+    """Write the weights and read them back; the student's own are let go of. Returns the record's fields that
+    tell of it. Raises FaultError where what was saved is not what was trained."""
+    read_back, settings = rows_to_read_back(rows), task.settings
+    trained = mean_loss(student.model, read_back)
+    moved = None if drift is None else drift.divergence(student.model)
+    dtype = student.dtype if settings.save_dtype == "base" else settings.save_dtype
+    saved = []
     if settings.lora and folder_of(unwrapped(student.model)):
+        saved.append(folder.path / ADAPTER)
         save_adapter(student, folder.path / ADAPTER)
     merged_student = merge_adapter(student)
     forget_folder(merged_student.model)
     if not settings.lora or settings.lora.merge:
-        save(merged_student, folder.path / MODEL)
-    return count_parameters(merged_student.model)
+        saved.append(folder.path / MODEL)
+        save(merged_student, saved[-1], dtype, ends_turns=METHODS[task.method].kind != "document")
+    parameters = count_parameters(merged_student.model)
+    release(merged_student.model)
+    remedy = (
+        f"the state is kept in {folder.path}: repeat the command to save again, or set save_dtype=float32"
+    )
+    losses = {path.name: check_saved(path, read_back, trained, remedy) for path in saved}
+    figures = {"trained": trained, **losses}
+    return {"parameters": parameters, "dtype": dtype, "read_back": figures, "drift": moved}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from escultor.cli.lookup import MODEL_HELP, find_model, require_file
+from escultor.cli.lookup import MODEL_HELP, find_model, require_file, store_if_any
 from escultor.cli.output import CommandResult, Shell, printable
 from escultor.data.jsonl import kind_of, read_jsonl
 from escultor.evaluate.report.parts import count, duration
@@ -35,6 +36,7 @@ def preview(
     """Show the first rows token by token with what is learnt of them, and the pre-flight report of all."""
     from escultor.model.load import load_shape
     from escultor.train.methods import METHODS
+    from escultor.train.replay import with_replay
     from escultor.train.run_record import TrainingTask
     from escultor.train.runs import preview as preview_run
 
@@ -47,7 +49,11 @@ def preview(
     contents = read_jsonl(require_file(file), METHODS[name].kind)
     settings = getattr(shell.config, "distillation" if name == "distill" else name)
     start = load_shape(str(find_model(shell, model)))
-    preflight = preview_run(TrainingTask(name, start, contents.items, settings), show=rows)
+    counts = Counter(contents.counts)
+    with store_if_any(shell) as store:
+        kind, seed = METHODS[name].kind, settings.seed
+        items = with_replay(contents.items, settings.replay, kind, store, seed=seed, counts=counts)
+    preflight = preview_run(TrainingTask(name, start, items, settings), show=rows)
     for row in preflight.first:
         _show_tokens(shell, row)
     longest_bar = max(n for _, n in preflight.lengths.bins)
@@ -55,10 +61,10 @@ def preview(
     shell.table(["Tokens, up to", "Rows", ""], bars, left=(2,))
     for line in preflight_lines(preflight):
         shell.print(line)
-    counts = preflight.counts | {reason: n for reason, n in contents.counts.items() if reason != "kept"}
-    shell.table(["Rows", "Count"], [(reason, n) for reason, n in counts.items() if n])
+    shown = preflight.counts | {reason: n for reason, n in counts.items() if reason != "kept"}
+    shell.table(["Rows", "Count"], [(reason, n) for reason, n in shown.items() if n])
     preflight.raise_faults(documents=name == "pretrain")
-    return CommandResult({"file": file, "method": name, "read": contents.counts, **preflight_data(preflight)})
+    return CommandResult({"file": file, "method": name, "read": dict(counts), **preflight_data(preflight)})
 
 
 def preflight_data(preflight: Preflight) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def refuse_unless_equal(loaded: Loaded, generator: Any) -> None:
     prompts = [loaded.chat.prompt((Message(Role.USER, text),)) for text in CHECKED]
     ours = generate(loaded, prompts, Sampling(max_new_tokens=CHECKED_TOKENS))
     for text, prompt, answer in zip(CHECKED, prompts, ours, strict=True):
-        arguments = greedy_arguments(loaded, prompt, CHECKED_TOKENS, [loaded.chat.turn_end[-1]])
+        arguments = greedy_arguments(loaded, prompt, CHECKED_TOKENS, sorted(loaded.stops))
         (result,) = generator.generate_batch(**arguments)
         expected, converted = list(answer.tokens), list(result.sequences_ids[0])
         if expected != converted:

@@ -21,7 +21,7 @@ class Detokenizer:
 
     def __init__(self, loaded: Loaded):
         self.loaded, self.chat = loaded, loaded.chat
-        self.stops = frozenset((self.chat.turn_end[-1], self.chat.eos))
+        self.stops = loaded.stops
         self.bytes = TokenBytes(loaded.tokenizer)
         head: Any = loaded.model.get_output_embeddings()
         self.vocab_size = int(head.weight.shape[0])
