@@ -1,5 +1,6 @@
 """What a run saves is what it trained: read back from disk, whichever parts were saved and however."""
 
+import datetime
 import json
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from escultor.model.adapters import merge_adapter, untied_numbers, with_adapter
 from escultor.model.folders import save, stored_dtype
 from escultor.model.load import load
 from escultor.model.loaded import Loaded
-from escultor.train import readback, runs
+from escultor.train import loop, readback, runs
 from escultor.train.filenames import ADAPTER, MODEL, RECORD
 from escultor.train.readback import Drift, check_saved, general_rows, mean_loss, rows_to_read_back
 from escultor.train.run_record import TrainingTask
@@ -146,6 +147,7 @@ def test_an_adapter_on_a_tied_embedding_or_head_is_saved_as_it_was_trained(base,
     assert tiny.same_weights(load(str(tmp_path / ADAPTER)).model, made)
 
 
+@pytest.mark.filterwarnings("ignore:(?s)Model (has|with):UserWarning")  # peft, which this test calls itself
 def test_modules_that_an_adapter_of_another_program_saves_whole_are_merged_rightly(base, tmp_path):
     peft = pytest.importorskip("peft")
     ids = torch.arange(3, 30)[None]
@@ -320,3 +322,38 @@ def test_a_pretrained_model_keeps_the_end_of_its_documents(tmp_path):
     eos = tiny.llama().tokenizer.eos_token_id
     assert files_of(tmp_path / "model")["config.json"]["eos_token_id"] == eos
     assert folders.GENERATION in files_of(tmp_path / "model")
+
+
+# --- the date -----------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_of_a_template_that_writes_the_date_goes_on_with_the_day_on_which_it_began(
+    tmp_path, monkeypatch
+):
+    template = "{{ bos_token }}{{ strftime_now('%d %b %Y') }}" + tiny.tokenizer().chat_template
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", -1.0)
+
+    def sft_on(day, out, stop=None):
+        def on_step(report):
+            if report.step == stop:
+                raise Stop
+
+        start = tiny.llama()
+        start.tokenizer.chat_template = template
+        monkeypatch.setattr(runs, "_today", lambda: datetime.date(2026, 1, day))
+        return run(TrainingTask("sft", start, ITEMS, tiny.settings(epochs=2)), out, on_step=on_step)
+
+    first = sft_on(1, tmp_path / "whole")
+    with pytest.raises(Stop):
+        sft_on(1, tmp_path / "cut", stop=2)
+    resumed = sft_on(2, tmp_path / "cut")
+    assert resumed.date == first.date == "2026-01-01"
+    assert tiny.same_weights(*(load(str(tmp_path / name / MODEL)).model for name in ("whole", "cut")))
+    assert sft_on(3, tmp_path / "whole") == first
+    other = sft_on(2, tmp_path / "later")
+    assert (other.date, other.key) == ("2026-01-02", first.key)
+    assert other.loss != first.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from dataclasses import dataclass
@@ -22,16 +23,18 @@ _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "u
 @dataclass(frozen=True)
 class Loaded:
     """A model with the tokenizer that it was trained with. `dtype` is that of its stored weights (float32,
-    bfloat16, float16), in which it is saved again unless another is asked for; in memory they are float32."""
+    bfloat16, float16), in which it is saved again unless another is asked for; in memory they are float32.
+    `date` is what a template that writes today's date takes for it; None: today."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     dtype: str = "float32"
+    date: datetime.date | None = None
 
     @cached_property
     def chat(self) -> ChatTemplate:
         """The chat template of the tokenizer; cached, since preparing it takes longer than a short answer."""
-        return ChatTemplate(self.tokenizer)
+        return ChatTemplate(self.tokenizer, self.date)
 
     @cached_property
     def stops(self) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 RECORD, METRICS = "run.json", "metrics.jsonl"
 MODEL, ADAPTER = "model", "adapter"
+BEGUN = "begun.json"  # the day on which the run began, for templates that write the date
 PLAIN, SHARDED = "state.pt", "state-*"
 LAST_GOOD = "last-good"  # the model before a step that was not finite
 LOCK, LOCK_OWNER = ".run.lock", ".run.owner"  # of the run at work here; the second names its process

@@ -7,7 +7,7 @@ weights before the saved ones are read, so that there is one model in memory at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,23 @@ GENERAL = (
 
 def rows_to_read_back(rows: Sequence[TokenRow]) -> tuple[NllRow, ...]:
     """A few short rows of a run, with their learnt parts as labels."""
-    parts = [
-        NllRow(row.id, np.concatenate([before, learnt]), max(1, len(before)))
-        for row in islice(rows, SEARCHED)
-        for before, learnt in row.labelled_parts
-        if len(before) + len(learnt) > max(1, len(before))
-    ]
+    parts = [part for row in islice(rows, SEARCHED) for part in _texts(row)]
     chosen: list[NllRow] = []
     for row in sorted(parts, key=lambda row: row.length):
         if chosen and (len(chosen) == ROWS or sum(r.length for r in chosen) + row.length > TOKENS):
             break
         chosen.append(row)
     return tuple(chosen)
+
+
+def _texts(row: TokenRow) -> Iterator[NllRow]:
+    """A row as single texts, one for each of its branches."""
+    if isinstance(row, NllRow):
+        yield row
+    else:
+        for branch in row.branches:
+            if len(row.prompt) and len(branch):
+                yield NllRow(row.id, np.concatenate([row.prompt, branch]), len(row.prompt))
 
 
 def general_rows(loaded: Loaded) -> tuple[NllRow, ...]:
@@ -69,7 +74,7 @@ def general_rows(loaded: Loaded) -> tuple[NllRow, ...]:
 def mean_loss(model: Any, rows: Sequence[NllRow]) -> float:
     """The mean loss of the rows' labelled tokens, in nats per token. The model stays in its mode."""
     training = model.training
-    loss = nll_by_row(model, rows, "float32").sum() / sum(row.length - row.first_label for row in rows)
+    loss = nll_by_row(model, rows, "float32").sum() / sum(row.label_count for row in rows)
     model.train(training)
     return float(loss)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import pickle
@@ -15,8 +16,9 @@ from typing import Any
 import torch
 
 from escultor.errors import LocationError, StoreError, TrainingError
+from escultor.store.files import atomic_write
 from escultor.train.distributed import ALONE, World
-from escultor.train.filenames import HALF_WRITTEN, LAST_GOOD, LOCK, LOCK_OWNER, METRICS, PLAIN, SHARDED
+from escultor.train.filenames import BEGUN, HALF_WRITTEN, LAST_GOOD, LOCK, LOCK_OWNER, METRICS, PLAIN, SHARDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,20 @@ class RunFolder:
         """Whether a run was cut short here: its state is here, or nothing but metrics and left-overs."""
         if (self.path / PLAIN).is_file() or self.sharded_states():
             return True
-        own = (self.metrics.name, LAST_GOOD, LOCK, LOCK_OWNER)
+        own = (self.metrics.name, LAST_GOOD, LOCK, LOCK_OWNER, BEGUN)
         return all(path.name in own or path.match(HALF_WRITTEN) for path in self.path.iterdir())
+
+    def began(self) -> datetime.date | None:
+        """The day on which this run began, by the call that was cut short; None where it has not begun."""
+        path = self.path / BEGUN
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return datetime.date.fromisoformat(known["date"]) if known.get("key") == self.key else None
+
+    def begin(self, date: datetime.date) -> None:
+        """Note the day on which the run began."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.path / BEGUN) as draft:
+            draft.write_text(json.dumps({"key": self.key, "date": date.isoformat()}) + "\n", encoding="utf-8")
 
     def sharded_states(self) -> list[Path]:
         """Folders of sharded states, the newest last."""
@@ -79,7 +93,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Remove the state of a run that is done and saved, and what killed processes left."""
-        for name in (PLAIN, LOCK, LOCK_OWNER):
+        for name in (PLAIN, LOCK, LOCK_OWNER, BEGUN):
             (self.path / name).unlink(missing_ok=True)
         for folder in (*self.sharded_states(), self.path / LAST_GOOD):
             shutil.rmtree(folder, ignore_errors=True)

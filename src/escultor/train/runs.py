@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +71,14 @@ def run(
         with held(out, world):
             record = finished(out, folder.key)  # another run may have been at work until now
             if record is None:
+                (date, *_) = world.gather(folder.began() or _today())
+                task = replace(task, start=replace(task.start, date=date))
                 rows, counts = _rows(task)
                 report = _preflight(task, rows, counts, world.device)
                 on_preflight(report)
                 report.raise_faults(documents=METHODS[task.method].kind == "document")
+                if world.is_first:
+                    folder.begin(date)
                 frozen = Frozen((task.frozen or task.start).model, cache, counts, world)
                 record = _train_and_save(task, dataset, rows, frozen, folder, on_step=on_step)
     if world.is_first:
@@ -122,6 +128,10 @@ def _check_task(task: TrainingTask, world: World) -> None:
     lora = task.settings.lora
     if lora and not lora.merge and folder_of(task.start.model) is None:
         raise adapter_without_base()
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now().astimezone().date()
 
 
 def _rows(task: TrainingTask) -> tuple[Sequence[Any], Counter[str]]:
@@ -252,4 +262,5 @@ def _save_and_read_back(
     )
     losses = {path.name: check_saved(path, read_back, trained, remedy) for path in saved}
     figures = {"trained": trained, **losses}
-    return {"parameters": parameters, "dtype": dtype, "read_back": figures, "drift": moved}
+    made = {"parameters": parameters, "dtype": dtype, "read_back": figures, "drift": moved}
+    return made | {"date": task.start.date.isoformat() if task.start.date else ""}
