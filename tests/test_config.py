@@ -2,7 +2,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from escultor.cli.output import renamed_keys_on_stderr
+from escultor.cli.output import warnings_on_stderr
 from escultor.config import Config, Section, aliases, load_config, load_policy, with_steps
 from escultor.errors import ConfigError
 
@@ -280,7 +280,7 @@ def test_every_renamed_key_leads_to_a_key_that_is_there():
 
 
 def test_the_command_line_prints_the_warning_once_on_stderr(file, capsys):
-    with renamed_keys_on_stderr():
+    with warnings_on_stderr():
         for _ in range(2):
             load_config(file("routes: {min_pairs: 3}"))
     captured = capsys.readouterr()

@@ -202,7 +202,7 @@ def _disagreements(seen: _Tally, model: Any) -> Iterator[str]:
     if stops and seen.end[-1] not in stops:
         yield (
             f"the model's config.json stops at {sorted(stops)}, its turns end with {seen.end[-1]}: "
-            "a server that reads it will not stop"
+            "a server of this model will not stop there; the model that is saved names both"
         )
     pads = (model.config.get_text_config().pad_token_id, seen.chat.tokenizer.pad_token_id)
     if None not in pads and pads[0] != pads[1]:

@@ -28,7 +28,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from escultor.cli.output import CommandResult, Shell, print_json, renamed_keys_on_stderr
+from escultor.cli.output import CommandResult, Shell, print_json, warnings_on_stderr
 from escultor.cli.processes import Processes, launch, report_once
 
 INTERRUPTED = 130
@@ -208,7 +208,7 @@ def _run(
     silenced = processes.silenced() if processes and not processes.first else nullcontext()
     # With --json stdout holds only the one line: everything else that is printed goes to stderr.
     on_stderr = redirect_stdout(sys.stderr) if shell.as_json else nullcontext()
-    with silenced, on_stderr, renamed_keys_on_stderr():
+    with silenced, on_stderr, warnings_on_stderr():
         result = function(shell=shell, **values)
     if shell.as_json and (processes is None or processes.first):
         print_json(result.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -16,6 +16,11 @@ from escultor.evaluate.report.parts import count
 from escultor.store import registry
 from escultor.train.filenames import ADAPTER
 from escultor.types import Checkpoint, Deployment
+
+DtypeOption = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    Option(help="Of the weights that are written; default: that of the model's own files."),
+]
 
 
 def promote(
@@ -74,10 +79,12 @@ def merge(
     shell: Shell,
     adapter: Annotated[str, Argument(help="Run folder or adapter folder, of a run with `lora`.")],
     out: Annotated[Path, Option(help="Folder for the whole model; new or empty.")],
+    dtype: DtypeOption = None,
 ) -> CommandResult:
-    """Merge an adapter into its base and write the whole model."""
+    """Merge an adapter into its base, write the whole model, and read it back."""
     from escultor.model.folders import is_adapter, resolve, save
     from escultor.model.load import load
+    from escultor.train.readback import check_saved, general_rows, mean_loss, release
 
     inner = Path(adapter) / ADAPTER
     folder = resolve(str(inner)) if inner.is_dir() else find_model(shell, adapter)
@@ -85,9 +92,15 @@ def merge(
         raise InputError(f"{folder} holds a whole model already", "no adapter", "the folder of an adapter")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} already holds something else", allowed="a new or empty folder")
-    save(load(str(folder)), out)
-    shell.print(f"merged: {out}", "bold")
-    return CommandResult({"adapter": folder, "model": out})
+    merged = load(str(folder))
+    rows = general_rows(merged)
+    loss = mean_loss(merged.model, rows)
+    save(merged, out, dtype, ends_turns=True)
+    release(merged.model)
+    check_saved(out, rows, loss, "delete it, and merge with --dtype float32")
+    saved_in = dtype or merged.dtype
+    shell.print(f"merged: {out}, in {saved_in}", "bold")
+    return CommandResult({"adapter": folder, "model": out, "dtype": saved_in})
 
 
 def _show(shell: Shell, headline: str, deployment: Deployment, **more: Any) -> CommandResult:

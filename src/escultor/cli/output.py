@@ -155,23 +155,33 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def renamed_keys_on_stderr() -> Iterator[None]:
-    """Within it, each configuration key under an old name is reported once, in one line on stderr."""
+def warnings_on_stderr() -> Iterator[None]:
+    """Within it, each warning is reported once, in one line on stderr: of configuration keys under an old
+    name, and of libraries, with the library's name."""
     from escultor.config.aliases import RenamedKeyWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", RenamedKeyWarning)
-        show, shown = warnings.showwarning, set[str]()
+        shown: set[str] = set()
 
-        def print_renamed(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
+        def print_once(
+            message: Any, category: type[Warning], filename: str, *where: Any, **options: Any
+        ) -> None:
+            text = printable(" ".join(str(message).split()))
             if not issubclass(category, RenamedKeyWarning):
-                show(message, category, *where, **options)
-            elif str(message) not in shown:
-                shown.add(str(message))
-                print(f"warning: {printable(str(message))}", file=sys.stderr)
+                text += f" ({_library(filename)})"
+            if text not in shown:
+                shown.add(text)
+                print(f"warning: {text}", file=sys.stderr)
 
-        warnings.showwarning = print_renamed
+        warnings.showwarning = print_once
         yield
+
+
+def _library(filename: str) -> str:
+    """The package that a file of an installed library belongs to."""
+    parts = Path(filename).parts
+    return parts[parts.index("site-packages") + 1] if "site-packages" in parts[:-1] else Path(filename).stem
 
 
 def report(error: BaseException, as_json: bool, debug: bool) -> int:

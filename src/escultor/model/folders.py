@@ -15,6 +15,7 @@ from typing import Any
 
 from escultor.errors import LocationError, ModelError
 from escultor.model.loaded import Loaded
+from escultor.model.messages import plain_messages
 from escultor.store.blobs import sibling_tree, tree_hash
 from escultor.text.chat import ChatTemplate
 from escultor.types import Message, Role
@@ -189,7 +190,7 @@ def _renders_alike(loaded: Loaded, eos: str) -> bool:
 def replace_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that replaces `folder` when the block ends without an error. Raises LocationError
     when the disk refuses; nothing half-written is left."""
-    disable_progress_bars()
+    plain_messages()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -201,10 +202,3 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         what = f"the model could not be written to {folder}"
         raise LocationError(what, error, remedy="free disk space") from error
-
-
-def disable_progress_bars() -> None:
-    """Turn off transformers' bar per file, which small models do not need; errors and warnings stay."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

@@ -11,8 +11,9 @@ from escultor.config import Pretrain
 from escultor.errors import ModelError
 from escultor.model.adapters import apply_adapter
 from escultor.model.attention import choose_attention, set_attention
-from escultor.model.folders import base_folder, disable_progress_bars, is_adapter, resolve, stored_dtype
+from escultor.model.folders import base_folder, is_adapter, resolve, stored_dtype
 from escultor.model.loaded import Loaded
+from escultor.model.messages import plain_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,7 +99,7 @@ def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    disable_progress_bars()
+    plain_messages()
     return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 

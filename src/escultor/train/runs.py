@@ -16,7 +16,13 @@ from escultor.batching.rows import BranchedRow, PairRow, TokenRow
 from escultor.config import Pretrain, Training
 from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
-from escultor.model.adapters import adapter_without_base, merge_adapter, save_adapter, with_adapter
+from escultor.model.adapters import (
+    adapter_without_base,
+    merge_adapter,
+    save_adapter,
+    untied_numbers,
+    with_adapter,
+)
 from escultor.model.attention import refuse_beyond_window
 from escultor.model.folders import save
 from escultor.model.forward import unwrapped
@@ -162,7 +168,15 @@ def _preflight(
     teacher = (task.frozen or start).model if method.frozen == "teacher" else None
     cost = run_cost(method, rows, start.model, task.settings, teacher, device=device)
     documents = method.kind == "document"
-    return preflight(rows, counts, start.chat, start.model, cost, documents=documents, show=show)
+    report = preflight(rows, counts, start.chat, start.model, cost, documents=documents, show=show)
+    lora = task.settings.lora
+    if lora and (gained := untied_numbers(start.model, lora)):
+        text = (
+            "embedding and head of this model are one weight, and the adapter changes them: "
+            f"the model that is saved has two, {gained:,} parameters more"
+        )
+        report = replace(report, warnings=(*report.warnings, text))
+    return report
 
 
 def _train_and_save(
