@@ -1,5 +1,6 @@
 """Sliding windows in packed rows: every token sees what it would see in a row of its own."""
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -53,10 +54,10 @@ def model_of(family):
     return getattr(transformers, f"{family}ForCausalLM")(config).eval()
 
 
-def logp_alone(model, ids, first):
-    ids = torch.from_numpy(ids).long()
+def logp_alone(model, ids, labels):
+    ids, labels = torch.from_numpy(ids).long(), torch.from_numpy(labels)
     logp = model(ids[None], use_cache=False).logits[0].float().log_softmax(-1)
-    return logp[first - 1 : -1].gather(1, ids[first:, None])[:, 0]
+    return logp[labels - 1].gather(1, ids[labels, None])[:, 0]
 
 
 @torch.no_grad()
@@ -66,11 +67,12 @@ def test_packed_rows_beyond_the_window_equal_the_models_own_forward_on_each(fami
     model = model_of(family)
     assert sliding_window(model.config) == WINDOW
     assert max(row.length for row in ROWS) > 2 * WINDOW
-    texts = [logp_alone(model, row.ids, row.start) for row in ROWS]
-    branches = [torch.from_numpy(branch) for pair in PAIRS for branch in pair.branches]
+    texts = [logp_alone(model, row.ids, row.labels) for row in ROWS]
     sides = [
-        logp_alone(model, torch.cat([torch.from_numpy(pair.prompt), branch]).numpy(), len(pair.prompt))
-        for pair, branch in zip([pair for pair in PAIRS for _ in range(2)], branches, strict=True)
+        logp_alone(model, ids, np.arange(len(pair.prompt), len(ids)))
+        for pair in PAIRS
+        for branch in pair.branches
+        for ids in [np.concatenate([pair.prompt, branch])]
     ]
     if choose_attention(model, CPU) == "dense" and kind == "segments":
         pytest.skip("soft-capped scores need the dense mask")

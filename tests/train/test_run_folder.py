@@ -148,7 +148,7 @@ def test_what_a_run_left_that_was_killed_after_its_record_is_removed_by_the_next
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "finish", lambda folder: None)  # as if killed before it
         first = sft(out)
-    assert names(out) == ["metrics.jsonl", "model", "run.json", "state.pt"]
+    assert names(out) == ["begun.json", "metrics.jsonl", "model", "run.json", "state.pt"]
     (out / LOCK).touch()
     (out / ".model.7.tmp").mkdir()
     (out / "last-good").mkdir()
@@ -167,7 +167,7 @@ def test_a_run_killed_between_weights_and_record_takes_no_step_again_and_writes_
         patched.setattr(runs, "write_record", killed)
         with pytest.raises(Stop):
             sft(out)
-    assert names(out) == ["metrics.jsonl", "model", "state.pt"]
+    assert names(out) == ["begun.json", "metrics.jsonl", "model", "state.pt"]
     steps = []
     assert sft(out, on_step=steps.append).steps == 2
     assert steps == []

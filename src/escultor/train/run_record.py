@@ -19,6 +19,8 @@ from escultor.train.filenames import RECORD
 from escultor.train.methods import METHODS
 from escultor.train.resume import RunFolder
 
+NOT_DECIDING = ("escultor.train.methods", "escultor.train.readback")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingTask:
@@ -70,9 +72,10 @@ def run_key(task: TrainingTask, dataset: str) -> str:
 
 def method_code(method: str) -> str:
     """The version of the code that a run of a method goes through: the loop's files, and those of the
-    functions in the method's row of the table, but not those of other methods."""
+    functions in the method's row of the table, but not those of other methods, nor those that check what
+    was saved."""
     functions = METHODS[method].functions()
-    return code_version("escultor.train.runs", *functions, without=("escultor.train.methods",))
+    return code_version("escultor.train.runs", *functions, without=NOT_DECIDING)
 
 
 def dataset_hash(items: Sequence[Any]) -> str:

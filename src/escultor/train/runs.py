@@ -83,8 +83,6 @@ def run(
                 report = _preflight(task, rows, counts, world.device)
                 on_preflight(report)
                 report.raise_faults(documents=METHODS[task.method].kind == "document")
-                if world.is_first:
-                    folder.begin(date)
                 frozen = Frozen((task.frozen or task.start).model, cache, counts, world)
                 record = _train_and_save(task, dataset, rows, frozen, folder, on_step=on_step)
     if world.is_first:
@@ -193,6 +191,8 @@ def _train_and_save(
         if world.size > 1:  # what is drawn from here on is each process's own
             torch.manual_seed(derive_seed(settings.seed, task.method, "rank", world.rank))
         objective = with_activation_offload(method.objective(settings), settings)
+        if world.is_first and start.date:
+            folder.begin(start.date)
         report = _train_student(student, stream, objective, settings, folder, on_step=on_step, world=world)
     last = folder.read_metrics()[-1] if report is None else report.row()
     made = _save_and_read_back(student, rows, task, folder, drift) if world.is_first else {}
