@@ -1,10 +1,12 @@
 """Conversations as people have them: turns, weights, tools, reasoning, parts, labels and nulls."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from escultor.data.jsonl import kind_of, read_jsonl, write_jsonl
+from escultor.datasets.rows import map_texts, parse_row, read_line, target_text, text_parts, write_line
 from escultor.errors import DataError
 from escultor.types import NO_EXTRAS, AnswerExtras, Message, Role, ToolCall
 
@@ -237,3 +239,22 @@ def test_nulls_in_the_schema_of_a_tool_are_absent(tmp_path):
     assert json.loads(item.tools) == [
         {"type": "function", "function": {"name": "w", "parameters": {"city": {}}}}
     ]
+
+
+def test_what_is_learnt_and_compared_of_a_row_are_all_its_turns_and_calls(tmp_path):
+    talk = [user("a"), assistant("one two"), user("b"), assistant(None, tool_calls=[CALL])]
+    item = only(tmp_path, {"messages": talk})
+    assert target_text(item) == 'one two\nw {"city": "Recife"}'
+    assert ("response", 'w {"city": "Recife"}') in text_parts(item)
+    loud = map_texts(item, str.upper)
+    assert (loud.prompt[1].content, loud.prompt[1].learnt) == ("ONE TWO", True)
+    assert loud.extras.tool_calls == (ToolCall("c1", "w", '{"CITY": "RECIFE"}'),)
+
+
+def test_a_row_of_curation_comes_back_from_its_line(tmp_path):
+    talk = [user("a"), assistant("one", reasoning="r"), user("b"), assistant(None, tool_calls=[CALL])]
+    data = {"messages": talk, "tools": [TOOL], "conversation": "c", "label": None, "labels": None}
+    counts = Counter()
+    row = parse_row("example", data | {"time": 1, "extra": 2}, "file", 1, counts)
+    assert read_line("example", write_line(row)) == row
+    assert (row.conversation, counts) == ("c", {"key not used: extra": 1})

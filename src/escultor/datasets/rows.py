@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from escultor.data.jsonl_rows import Fault, RowKind, TrainingItem, build, item_of, row_of, short
-from escultor.types import NO_EXTRAS, AnswerExtras, Document, Example, Message, Pair, answer_message
+from escultor.types import (
+    NO_EXTRAS,
+    AnswerExtras,
+    Document,
+    Example,
+    Message,
+    Messages,
+    Pair,
+    Role,
+    UnpairedExample,
+    answer_message,
+)
 
 RowPart = tuple[str, str]  # role, text
 _OWN_KEYS = {"labels", "figures", "source", "subject", "time", "conversation"}  # those of no item
@@ -83,8 +94,17 @@ def target_field(item: TrainingItem) -> str:
 
 
 def target_text(item: TrainingItem) -> str:
-    """The text that training learns."""
-    return getattr(item, target_field(item))
+    """The text that training learns: of a conversation, every answer that is learnt, with its calls."""
+    if isinstance(item, Document):
+        return item.text
+    turns = (text for message in item.prompt if message.learnt for text in _texts(message))
+    return "\n".join((*turns, answer_text(item)))
+
+
+def answer_text(item: Example | Pair | UnpairedExample) -> str:
+    """What the last answer that training learns reasons, says and calls."""
+    extras = item.chosen_extras if isinstance(item, Pair) else item.extras
+    return "\n".join(text for _, text in _answer("", getattr(item, target_field(item)), extras))
 
 
 def prompt_text(item: TrainingItem) -> str:
@@ -100,6 +120,13 @@ def prompt_part(item: TrainingItem) -> tuple[RowPart, ...]:
 def full_text(item: TrainingItem) -> str:
     """All texts of an item joined by newlines."""
     return "\n".join(text for _, text in text_parts(item))
+
+
+def plain_messages(messages: Messages) -> Messages:
+    """Messages as a chat template without tools shows them: what is beside the text becomes text."""
+    return tuple(
+        Message(Role.USER if m.role is Role.TOOL else m.role, "\n".join(_texts(m))) for m in messages
+    )
 
 
 def map_texts(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from escultor.config.curation import Curation
 from escultor.datasets.build import build_dataset
 from escultor.datasets.curation.pipeline import curate
-from escultor.datasets.held_out import NEAR, SAME, HeldOutGuard, hold_out, load_guard, prompt_of
+from escultor.datasets.held_out import NEAR, SAME, HeldOutGuard, hold_out, load_guard, prompt_of, prompts_of
 from escultor.datasets.rows import prompt_text, read_line
 from escultor.datasets.similarity.normalization import jaccard, shingle_set
 from escultor.datasets.similarity.phrases import Phrases
@@ -274,3 +274,18 @@ def test_turns_of_a_conversation_stay_on_one_side(tmp_path):
     assert not train & held
     assert len(train) + len(held) == 3 * 40
     assert 20 <= len(held) <= 60  # a greeting that many talks share does not make one of them
+
+
+def test_a_conversation_that_learns_a_held_out_prompt_in_an_earlier_turn_is_left_out():
+    asked_before, other = text("q", 6), text("other", 30)
+    turns = (
+        Message(Role.USER, asked_before),
+        Message(Role.ASSISTANT, "b", learnt=True),
+        Message(Role.USER, other),
+    )
+    row = Example("r", turns, "c", Origin((), "test"))
+    alone = Example("s", turns[:1], "b", Origin((), "test"))
+    counts = Counter()
+    assert HeldOutGuard([prompt_of(alone)]).allowed([row], counts) == []
+    assert counts == {SAME: 1}
+    assert HeldOutGuard(prompts_of(row)).allowed([alone], counts) == []

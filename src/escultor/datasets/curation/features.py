@@ -11,7 +11,14 @@ from typing import Any
 
 from escultor.config.curation import Curation
 from escultor.datasets.curation.filters import repeated_share
-from escultor.datasets.rows import CurationRow, Dropped, prompt_text, target_text
+from escultor.datasets.rows import (
+    CurationRow,
+    Dropped,
+    answer_text,
+    plain_messages,
+    prompt_text,
+    target_text,
+)
 from escultor.datasets.similarity.normalization import words_of
 from escultor.types import Document, Example
 
@@ -106,7 +113,8 @@ def perplexity(rows: list[CurationRow], settings: Curation, context: Any) -> lis
     scored: list[CurationRow | Dropped] = list(rows)
     for number, nll in nats.items():
         row = rows[int(number)]
-        bits = nll / math.log(2) / max(1, len(target_text(row.item).encode()))
+        text = row.item.text if isinstance(row.item, Document) else answer_text(row.item)
+        bits = nll / math.log(2) / max(1, len(text.encode()))
         scored[int(number)] = row.with_figure(PERPLEXITY, bits)
     return scored
 
@@ -115,4 +123,4 @@ def _target(row: CurationRow, id: str) -> Document | Example:
     item = row.item
     if isinstance(item, Document):
         return Document(id, item.text, item.origin)
-    return Example(id, item.prompt, target_text(item), item.origin)
+    return Example(id, plain_messages(item.prompt), answer_text(item), item.origin)
