@@ -1,6 +1,7 @@
 """Open WebUI's exports: what was rated, edited and regenerated, in the shapes its source code makes."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -96,10 +97,10 @@ def test_reasoning_is_kept_apart_from_the_text_of_every_turn(brought, form):
         feedback(ask("a"), said | {"childrenIds": ["q2"]}, *more, about="b"), chat(ask("a"), said)
     )
     assert found.interactions["c/a"].answer == "Picasso."
+    assert found.interactions["c/a"].reasoning == "Who was it?\nAh."
     assert found.interactions["c/b"].messages[1] == Message(
         Role.ASSISTANT, "Picasso.", reasoning="Who was it?\nAh."
     )
-    assert found.report.counts["reasoning of an answer, kept apart from its text"] == 1
 
 
 ARGUMENTS = '{"q": "a < b"}'
@@ -296,3 +297,18 @@ def test_history_of_years_ago_becomes_training_data(brought, store):
     assert {event.time for event in found.feedback} == {float(years_ago)}
     conversion = convert(store, FeedbackRules(), SelectionQuery(time.time()))
     assert conversion.rows["pair"] == 1
+
+
+def test_what_was_said_of_an_answer_that_was_served_from_here_goes_to_its_row(brought, store):
+    (imported,) = brought(chat(ask("z"), answer("Dali.", id="z") | {"model": "m0"})).interactions.values()
+    row = replace(imported, id="chatcmpl-1", message="b", answer="Picasso.", version="champion")
+    store.log.append(row)
+    both = ask("a", "b"), answer("Dali.", modelIdx=0), answer("Miro.", id="b", originalContent="Picasso.")
+    found = brought(feedback(*both, about="b", rating=-1, arena=True), chat(*both))
+    assert set(found.interactions) == {"c/z", "chatcmpl-1", "c/a"}
+    assert set(found.said) == {
+        ("rating", "chatcmpl-1", "thumb", False, "u1"),
+        ("correction", "chatcmpl-1", None, "Miro.", "u1"),
+        ("choice", ("c/a", "chatcmpl-1"), "preference", "c/a", "u1"),
+    }
+    assert brought(feedback(about="b", id="f9")).said[-1][:2] == ("rating", "chatcmpl-1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -170,7 +171,13 @@ def import_events(path: Path, name: str, log: Log, options: ImportOptions) -> Ev
             return interaction.subject if interaction else None
         return known[id]
 
-    session = ImportSession(options.subject_of, options.consent, subject_of_answer, path.stat().st_mtime)
+    @lru_cache(maxsize=10_000)
+    def row_of(own_id: str) -> str | None:
+        rows = [row.id for _, row in log.read(Interaction, target=own_id) if row.message == own_id]
+        return rows[-1] if rows else None
+
+    session = ImportSession(options.subject_of, options.consent, subject_of_answer, row_of)
+    session.file_time = path.stat().st_mtime
     if format.has_scores and options.thumb is None:
         for _ in _records(path, format, session):
             pass

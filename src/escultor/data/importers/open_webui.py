@@ -27,6 +27,7 @@ from escultor.strict_json import JsonObject
 from escultor.types import Choice, Correction, Feedback, Interaction, Rating
 
 SCORE = "score"
+MAX_OWN_ID = 128
 
 
 def parse(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
@@ -48,7 +49,7 @@ def _feedback(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecor
     id = row.get("id")
     if not isinstance(id, str) or not id:
         raise Fault("`id` is of the wrong type", short(id), "text")
-    chat = ChatTree.read(chat_id, part(row, "snapshot").get("chat"))
+    chat = ChatTree.read(chat_id, part(row, "snapshot").get("chat"), session.row_of)
     subject = session.subject(row.get("user_id") or chat.owner, f"open-webui:chat:{chat_id}")
     said = Statement(f"owui-{id}-{stamp:.0f}", float(stamp), chat.target(message), subject)
     yield from _about(said, chat, message, data, session, is_arena=meta.get("arena") is True)
@@ -69,9 +70,11 @@ def _about(
         raise Skip("a rating of a text that a person wrote")
     if chat.is_failed(message):
         raise Skip("a failed generation is no answer")
-    made = list(_answers(chat, chat.alternatives(message), said, session))
-    answers = [each.id for each in made if isinstance(each, Interaction)]
-    if said.target not in answers and any(words):
+    alternatives = chat.alternatives(message)
+    made = list(_answers(chat, alternatives, said, session))
+    known = {each.id for each in made if isinstance(each, Interaction)}
+    answers = [t for id in alternatives if (t := chat.target(id)) in known or t != chat.own_id(id)]
+    if said.target not in answers and words:
         session.report.count("feedback kept, without the answer it is about")
     yield from made
     if is_arena:
@@ -142,16 +145,20 @@ def _answer(chat: ChatTree, id: str, said: Statement, session: ImportSession) ->
     stamp = message.get("timestamp")
     owner = said.subject if chat.owner is None else session.subject_of(chat.owner)  # need not be the rater
     time = figure(stamp, 1e11) or said.time
-    yield session.interaction(
-        chat.target(id),
-        answer.prompt,
-        answer.message,
-        time=time,
-        subject=owner,
-        version=chat.version(id),
-        finish=answer.finish,
-        lineage=chat.lineage(id),
-    )
+    if chat.target(id) == chat.own_id(id):
+        yield session.interaction(
+            chat.own_id(id),
+            answer.prompt,
+            answer.message,
+            time=time,
+            subject=owner,
+            version=chat.version(id),
+            finish=answer.finish,
+            lineage=chat.lineage(id),
+            message=id[:MAX_OWN_ID],
+        )
+    else:
+        session.report.count("answers that were served from here: what was said goes to the recorded row")
     if message.get("sources") or message.get("citations"):
         session.report.count("answers that drew on sources which the export lacks")
     if answer.edited is not None:
@@ -164,7 +171,7 @@ def _chat(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
     chat_id = row.get("id") or hash_value(row.get("chat") or row)
     if not isinstance(chat_id, str):
         raise Fault("`id` is of the wrong type", short(chat_id), "text")
-    chat = ChatTree.read(chat_id, row)
+    chat = ChatTree.read(chat_id, row, session.row_of)
     if not chat.messages:
         raise Skip("an empty chat")
     subject = session.subject(chat.owner, f"open-webui:chat:{chat_id}")

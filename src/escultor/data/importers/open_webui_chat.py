@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,9 +50,10 @@ class ChatTree:
     system: str
     messages: dict[str, JsonObject]
     roots: list[str]  # the messages without a parent
+    row_of: Callable[[str], str | None]  # the row of an answer that this gateway served
 
     @classmethod
-    def read(cls, id: str, record: Any) -> ChatTree:
+    def read(cls, id: str, record: Any, row_of: Callable[[str], str | None]) -> ChatTree:
         """The chat of an exported record, or of the snapshot within feedback: empty if it holds none."""
         record = record if isinstance(record, dict) else {}
         body = record["chat"] if isinstance(record.get("chat"), dict) else record
@@ -64,10 +66,16 @@ class ChatTree:
             system if isinstance(system, str) else "",
             messages,
             [id for id, message in messages.items() if message["parentId"] not in messages],
+            row_of,
         )
 
     def target(self, message: str) -> str:
-        """The id of the interaction that a message is."""
+        """The id of the interaction that a message is: of the row that this gateway recorded when it served
+        the answer, otherwise one of the chat's and the message's."""
+        return self.row_of(message) or self.own_id(message)
+
+    def own_id(self, message: str) -> str:
+        """The id of an imported answer."""
         return answer_id(f"{self.id}/{message}")
 
     def answers(self) -> list[str]:

@@ -21,7 +21,6 @@ MAX_EXAMPLES = 10  # places kept for each reason
 _ID = re.compile(r"[!-~]{1,128}")
 _MAX_VERSION = 256  # characters
 UNDATED = "without a time: dated as the file is"
-REASONING = "reasoning of an answer, kept apart from its text"
 
 
 @dataclass(slots=True)
@@ -58,6 +57,7 @@ class ImportSession:
     subject_of: Callable[[str], str]  # from a user's name to a subject
     consent: Consent = Consent.TRAIN
     subject_of_answer: Callable[[str], str | None] = lambda id: None  # of an interaction that is known
+    row_of: Callable[[str], str | None] = lambda id: None  # of the row that has an application's own id
     file_time: float = 0.0  # of records without a time
     survey: ScoreSurvey = field(default_factory=ScoreSurvey)
     report: EventReport = field(default_factory=EventReport)
@@ -114,15 +114,11 @@ class ImportSession:
         **known: Any,
     ) -> Interaction:
         """An answer that was given elsewhere. `known` holds further fields of an Interaction. Raises Skip
-        for an answer without text or prompt."""
+        for an answer to nothing, or without text or calls."""
         if not prompt or all(m.role in (Role.SYSTEM, Role.DEVELOPER) for m in prompt):
             raise Skip("an answer to nothing")
-        if not answer.content.strip():
-            raise Skip(
-                "the answer is a call of a tool, without text" if answer.tool_calls else "empty answer"
-            )
-        if answer.reasoning:
-            self.report.count(REASONING)
+        if not answer.content.strip() and not answer.tool_calls:
+            raise Skip("empty answer")
         return Interaction(
             id=answer_id(id),
             time=time,
@@ -141,6 +137,8 @@ class ImportSession:
             cost_usd=known.pop("cost_usd", 0.0),
             prompt_hash=hash_value(prompt),
             consent=self.consent,
+            reasoning=answer.reasoning,
+            tool_calls=answer.tool_calls,
             **known,
         )
 
