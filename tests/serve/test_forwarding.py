@@ -349,7 +349,7 @@ def test_a_quiet_stream_is_kept_alive(side, mock, monkeypatch):
 def test_strict_refuses_what_is_not_implemented(mock, tmp_path):
     mock.now(serves())
     with forwarding(tmp_path, mock, strict=True) as side:
-        answer = post(side, {"tools": TOOLS})
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+        answer = post(side, {"num_ctx": 8192})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "num_ctx")
         assert post(side, {}).status_code == 200
         assert mock.asked[0].body["max_tokens"] == 256

@@ -63,7 +63,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
             CORSMiddleware,
             allow_origins=list(gateway.settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"],
+            allow_headers=["*"],  # clients send headers of their own: x-stainless-…, anthropic-…
             expose_headers=["x-request-id", *(f"x-escultor-{name}" for name in _HEADERS)],
         )
     return app

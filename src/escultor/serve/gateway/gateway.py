@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
-from typing import Any
 
 from starlette.requests import Request
 
@@ -25,10 +24,9 @@ from escultor.serve.intake.parse import DAY_S, TOKEN_NAMES
 from escultor.serve.protocol import Delta, End
 from escultor.serve.restart_policy import RestartPolicy
 from escultor.serve.subjects import SubjectHasher
-from escultor.serve.wire import responses
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import ParsedRequest
-from escultor.serve.wire.responses import ResponseStyle
+from escultor.serve.wire.responses import StreamWriter
 from escultor.serve.writer import Writer
 from escultor.store import Store
 from escultor.types import Deployment, KeyEvent, Scope
@@ -187,11 +185,9 @@ class Gateway:
 
     async def stream(
         self,
-        parsed: ParsedRequest,
         completions: Sequence[InFlightCompletion],
         pick: EnginePick,
-        head: dict[str, Any],
-        style: ResponseStyle,
+        writer: StreamWriter,
     ) -> AsyncGenerator[bytes, None]:
         """The answers as server-sent events.
 
@@ -200,7 +196,6 @@ class Gateway:
         time.
         """
         indices = {completion.id: k for k, completion in enumerate(completions)}
-        head = {**head, "usage": None} if parsed.include_usage else head
         pending = self.request_log.pending(completions)
         started: set[str] = set()
         try:
@@ -212,20 +207,18 @@ class Gateway:
                     index = indices[completion.id]
                     if completion.id not in started:
                         started.add(completion.id)
-                        if (first := style.first(index)) is not None:
-                            yield responses.event({**head, "choices": [first]})
+                        if first := writer.first(index, completion):
+                            yield first
                     if isinstance(event, Delta):
-                        yield responses.event({**head, "choices": [style.delta(index, completion, event)]})
+                        if piece := writer.delta(index, completion, event):
+                            yield piece
                     elif isinstance(event, End):
                         await self.request_log.record([completion])
-                        yield responses.event({**head, "choices": [style.last(index, completion)]})
+                        yield writer.last(index, completion)
         except BaseException as error:
             self._record_aborted(completions, error)
             raise
-        if parsed.include_usage:
-            total = responses.usage(completions, parsed.per_prompt)
-            yield responses.event({**head, "choices": [], "usage": total})
-        yield responses.DONE
+        yield writer.end(completions)
         self._start_shadow(completions)
 
     def _record_aborted(self, completions: Sequence[InFlightCompletion], error: BaseException) -> None:

@@ -33,7 +33,7 @@ from escultor.serve.wire import responses
 from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.serve.wire.forwarded import parse_forwarded_chat, parse_forwarded_completion
 from escultor.serve.wire.requests import ParsedRequest, parse_chat, parse_completion
-from escultor.serve.wire.responses import CHAT, COMPLETION, ResponseStyle
+from escultor.serve.wire.responses import CHAT, COMPLETION, ResponseHead, ResponseStyle
 from escultor.types import Consent, Scope
 
 logger = logging.getLogger(__name__)
@@ -135,27 +135,27 @@ async def _respond(
         )
         for k, generation in enumerate(parsed.generations)
     ]
-    kind = style.chunk if parsed.stream else style.whole
-    head = responses.head(id, kind, int(time.time()), pick.handle.version)
+    version = pick.handle.version
+    head = ResponseHead(id, int(time.time()), version, parsed.per_prompt, parsed.include_usage)
     response_headers = _headers(gateway, id, pick, metadata)
     with ExitStack() as lease:
         lease.enter_context(pick.handle.in_use())  # the engine is not closed under the request
         if parsed.stream:
             return EventStream(
-                gateway.stream(parsed, completions, pick, head, style),
+                gateway.stream(completions, pick, style.writer(head)),
                 response_headers,
                 lease.pop_all(),
+                error_event=style.error,
                 answer_timeout_s=settings.answer_timeout_s,
                 send_timeout_s=settings.send_timeout_s,
             )
         await unless_disconnected(request.receive, gateway.complete(completions, pick))
-    choices = [style.choice(k, completion) for k, completion in enumerate(completions)]
-    if len(choices) > 1:
-        for choice, completion in zip(choices, completions, strict=True):
+    body = style.whole(head, completions)
+    if len(completions) > 1:
+        for choice, completion in zip(body["choices"], completions, strict=True):
             token = gateway.feedback_token(completion.id, metadata.subject)
             choice[OWNER] = {"id": completion.id, "feedback_token": token}
-    usage = responses.usage(completions, parsed.per_prompt)
-    return json_response({**head, "choices": choices, "usage": usage}, response_headers)
+    return json_response(body, response_headers)
 
 
 def _headers(gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetadata) -> dict[str, str]:
@@ -190,13 +190,14 @@ class EventStream(Response):
         headers: Mapping[str, str],
         lease: ExitStack,
         *,
+        error_event: Callable[[ApiError], bytes],
         answer_timeout_s: float,
         send_timeout_s: float,
     ):
         """`lease` is closed after the last piece is sent."""
         super().__init__(headers={**headers, "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._pieces, self._lease = pieces, lease
+        self._pieces, self._lease, self._error_event = pieces, lease, error_event
         self._answer_timeout_s, self._send_timeout_s = answer_timeout_s, send_timeout_s
         self._has_begun = False
         self._sending, self._last_sent = asyncio.Lock(), time.monotonic()
@@ -232,7 +233,7 @@ class EventStream(Response):
             if not self._has_begun:
                 raise
             logger.warning("a stream was broken off: %s", error)
-            await self._send(send, responses.event(to_api_error(error).body()))
+            await self._send(send, self._error_event(to_api_error(error)))
         await self._send(send, b"", is_last=True)
 
     async def _send(self, send: Send, piece: bytes, is_last: bool = False) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic_core import to_json
 
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta, TokenLogprob
+from escultor.serve.wire.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which clients skip
 
 
-def event(data: Any) -> bytes:
-    """One server-sent event."""
-    return b"data: " + to_json(data) + b"\n\n"
+def event(data: Any, name: str = "") -> bytes:
+    """One server-sent event, of a name where it has one."""
+    named = f"event: {name}\n".encode() if name else b""
+    return named + b"data: " + to_json(data) + b"\n\n"
 
 
-def head(id: str, kind: str, created: int, model: str) -> dict[str, Any]:
-    """The fields that every response and chunk begins with."""
-    return {"id": id, "object": kind, "created": created, "model": model, "system_fingerprint": model}
+def _head(head: ResponseHead, kind: str) -> dict[str, Any]:
+    """The fields that every response and chunk of OpenAI's begins with."""
+    fields = {"id": head.id, "object": kind, "created": head.created, "model": head.model}
+    return {**fields, "system_fingerprint": head.model}
 
 
 def usage(completions: Sequence[InFlightCompletion], per_prompt: int) -> dict[str, Any]:
@@ -35,12 +39,117 @@ def usage(completions: Sequence[InFlightCompletion], per_prompt: int) -> dict[st
     return {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": prompt + completed}
 
 
-class ChatStyle:
-    """Choices of /v1/chat/completions: whole (`choice`), and as chunks of a stream: before the first piece of
-    an answer (`first`), of a piece (`delta`), at the end (`last`). `prefix` begins ids; `whole` and `chunk`
-    are the `object` of a whole response and of a chunk."""
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """What every response begins with: its id, the time, the version that answers, and how many answers one
+    prompt has."""
 
-    prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    id: str
+    created: int  # seconds since the epoch
+    model: str
+    per_prompt: int = 1
+    include_usage: bool = False  # of a stream
+
+
+class StreamWriter(Protocol):
+    """Writes the events of one streamed response; each method returns the bytes to send, perhaps none."""
+
+    def first(self, index: int, completion: InFlightCompletion) -> bytes:
+        """Before the first piece of an answer."""
+        ...
+
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> bytes: ...
+
+    def last(self, index: int, completion: InFlightCompletion) -> bytes:
+        """At the end of an answer, whose row is on disk."""
+        ...
+
+    def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
+        """At the end of the response."""
+        ...
+
+
+class ResponseStyle(Protocol):
+    """The form of the responses of one endpoint; `prefix` begins their ids."""
+
+    prefix: str
+
+    def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
+        """The body of a response that is not streamed."""
+        ...
+
+    def writer(self, head: ResponseHead) -> StreamWriter: ...
+
+    def error(self, error: ApiError) -> bytes:
+        """The event of an error in the middle of a stream."""
+        ...
+
+
+class OpenAIStyle:
+    """Responses that are lists of choices."""
+
+    prefix: str
+    kind: str  # the `object` of a whole response
+    chunk: str  # and of a chunk of a stream
+
+    def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        """A whole choice."""
+        raise NotImplementedError
+
+    def first(self, index: int) -> dict[str, Any] | None:
+        """The choice of a chunk before the first piece of an answer."""
+        raise NotImplementedError
+
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> dict[str, Any]:
+        """The choice of a chunk with a piece of an answer."""
+        raise NotImplementedError
+
+    def last(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
+        """The choice of a chunk at the end of an answer."""
+        raise NotImplementedError
+
+    def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
+        choices = [self.choice(k, completion) for k, completion in enumerate(completions)]
+        return {**_head(head, self.kind), "choices": choices, "usage": usage(completions, head.per_prompt)}
+
+    def writer(self, head: ResponseHead) -> StreamWriter:
+        return _ChunkWriter(self, head)
+
+    def error(self, error: ApiError) -> bytes:
+        return event(error.body())
+
+
+class _ChunkWriter:
+    """The chunks of a stream of choices."""
+
+    def __init__(self, style: OpenAIStyle, head: ResponseHead):
+        self._style, self._head = style, head
+        self._start = _head(head, style.chunk) | ({"usage": None} if head.include_usage else {})
+
+    def first(self, index: int, completion: InFlightCompletion) -> bytes:
+        choice = self._style.first(index)
+        return b"" if choice is None else self._chunk(choice)
+
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> bytes:
+        return self._chunk(self._style.delta(index, completion, delta))
+
+    def last(self, index: int, completion: InFlightCompletion) -> bytes:
+        return self._chunk(self._style.last(index, completion))
+
+    def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
+        if not self._head.include_usage:
+            return DONE
+        total = usage(completions, self._head.per_prompt)
+        return event({**self._start, "choices": [], "usage": total}) + DONE
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        return event({**self._start, "choices": [choice]})
+
+
+class ChatStyle(OpenAIStyle):
+    """Choices of /v1/chat/completions."""
+
+    prefix, kind, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
         own = completion.message
@@ -61,10 +170,10 @@ class ChatStyle:
         return _choice(index, {"delta": {}}, None, completion.finish_reason)
 
 
-class CompletionStyle:
-    """Choices of /v1/completions, with the methods of `ChatStyle`."""
+class CompletionStyle(OpenAIStyle):
+    """Choices of /v1/completions."""
 
-    prefix, whole, chunk = "cmpl", "text_completion", "text_completion"
+    prefix, kind, chunk = "cmpl", "text_completion", "text_completion"
 
     def choice(self, index: int, completion: InFlightCompletion) -> dict[str, Any]:
         """A whole choice; with `echo` the prompt comes first, in the text and in the tokens."""
@@ -87,7 +196,6 @@ class CompletionStyle:
         return _choice(index, {"text": ""}, None, completion.finish_reason)
 
 
-ResponseStyle = ChatStyle | CompletionStyle
 CHAT, COMPLETION = ChatStyle(), CompletionStyle()
 
 
