@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from escultor.errors import EscultorError
-from escultor.serve.gateway import feedback_routes
+from escultor.serve.gateway import feedback_routes, message_routes
 from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.middleware import RequestGuard, error_response
@@ -51,6 +51,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     )
     app.state.gateway, app.state.failed = gateway, None
     app.include_router(gateway_routes.router)
+    app.include_router(message_routes.router)
     app.include_router(feedback_routes.router)
     for kind in (ApiError, EscultorError, TimeoutError):
         app.add_exception_handler(kind, _on_error)
@@ -69,11 +70,11 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     return app
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     api_error = to_api_error(error)
     if api_error.status >= 500:
         raise error  # the middleware logs it, and responds
-    return error_response(api_error)
+    return error_response(api_error, request.url.path)
 
 
 async def _on_http_exception(request: Request, error: Any) -> Response:
@@ -81,13 +82,14 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     route = f"{request.method[:20]} {request.url.path[:200]}"
     message = f"{route}: {error.detail}" if code else str(error.detail)
-    return error_response(ApiError(error.status_code, message, code, headers=error.headers))
+    api_error = ApiError(error.status_code, message, code, headers=error.headers)
+    return error_response(api_error, request.url.path)
 
 
-async def _on_invalid_request(_: Request, error: Any) -> Response:
+async def _on_invalid_request(request: Request, error: Any) -> Response:
     api_error = validation_error(error.errors(), ())
     api_error.status = 422
-    return error_response(api_error)
+    return error_response(api_error, request.url.path)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -93,7 +93,7 @@ async def add_feedback_by_token(request: Request, token: str) -> Response:
         author = FeedbackAuthor(grant.subject, gateway.subjects.subject, grant)
         response = _result(*await gateway.intake.add([body], author))
     except (ApiError, EscultorError) as error:
-        response = error_response(to_api_error(error))
+        response = error_response(to_api_error(error), request.url.path)
     response.headers.update(_cors_headers(gateway))
     return response
 

@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from escultor.config import Serve
 from escultor.ids import new_id
+from escultor.serve.wire import anthropic
 from escultor.serve.wire.errors import ApiError, to_api_error
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class RequestGuard:
             if api_error.headers.get("Connection") == "close":
                 await self._answer_then_drain(api_error, scope, receive, send_with_headers)
             else:
-                await error_response(api_error)(scope, receive, send_with_headers)
+                await error_response(api_error, scope["path"])(scope, receive, send_with_headers)
 
     async def _answer_then_drain(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an error whose connection closes, and discard what is left of the body for `LINGER_S` first.
@@ -95,7 +96,7 @@ class RequestGuard:
         async def send_unfinished(message: Message) -> None:
             await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
-        await error_response(error)(scope, receive, send_unfinished)
+        await error_response(error, scope["path"])(scope, receive, send_unfinished)
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while (message := await receive())["type"] == "http.request" and message.get("more_body"):
@@ -176,8 +177,10 @@ def json_response(data: Any, headers: Mapping[str, str] | None = None, status: i
     return Response(to_json(data), status, headers, JSON.decode())
 
 
-def error_response(error: ApiError) -> Response:
-    return json_response(error.body(), error.headers, error.status)
+def error_response(error: ApiError, path: str) -> Response:
+    """An error in the form of the API that the path belongs to."""
+    body = anthropic.error_body(error) if path.startswith(anthropic.PATH) else error.body()
+    return json_response(body, error.headers, error.status)
 
 
 async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:

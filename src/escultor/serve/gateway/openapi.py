@@ -79,6 +79,24 @@ class ChatCompletion(_CompletionBase):
     choices: list[ChatCompletionChoice]
 
 
+class MessageReply(BaseModel):
+    """A message of Anthropic's API."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: Literal["end_turn", "max_tokens", "tool_use", "refusal"] | None
+    usage: dict[str, int]
+
+
+class TokenCountReply(BaseModel):
+    input_tokens: int
+
+
 class CompletionLogprobs(BaseModel):
     tokens: list[str]
     token_logprobs: list[float | None]

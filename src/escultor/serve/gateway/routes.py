@@ -41,6 +41,7 @@ router = APIRouter()
 OWNER = "escultor"
 KEEP_ALIVE_S = 10.0  # of silence, after which a stream sends a comment
 Parser = Callable[[Any, Serve], ParsedRequest]
+CHAT_PARSERS: tuple[Parser, Parser] = (parse_chat, parse_forwarded_chat)
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
 
@@ -49,7 +50,7 @@ _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 )
 async def chat(request: Request) -> Response:
     """An answer to a conversation; filed under `serve.skill`, with the consent `train` by default."""
-    return await _respond(request, (parse_chat, parse_forwarded_chat), CHAT, Consent.TRAIN)
+    return await respond(request, CHAT_PARSERS, CHAT, Consent.TRAIN)
 
 
 @router.post("/v1/completions", **route(Completion, _ERRORS, body="CompletionRequest", is_streamed=True))
@@ -58,7 +59,7 @@ async def completions(request: Request) -> Response:
     skill `completion` with the consent `eval_only` by default: it is not a conversation, and evaluation
     harnesses use this endpoint."""
     parsers = parse_completion, parse_forwarded_completion
-    return await _respond(request, parsers, COMPLETION, Consent.EVAL_ONLY, skill="completion")
+    return await respond(request, parsers, COMPLETION, Consent.EVAL_ONLY, skill="completion")
 
 
 @router.get("/v1/models", **route(ModelsReply, (401, 403)))
@@ -111,18 +112,23 @@ async def health(request: Request) -> Response:
     )
 
 
-async def _respond(
+async def respond(
     request: Request,
     parsers: tuple[Parser, Parser],
     style: ResponseStyle,
     consent: Consent,
+    *,
     skill: str | None = None,
+    convert: Callable[[Any], tuple[Any, tuple[str, ...]]] = lambda body: (body, ()),
 ) -> Response:
+    """The response to a request for answers. `parsers` read the body for our own models and for an upstream;
+    `convert` makes of it a body that they read, and the names of parameters without effect."""
     gateway, caller = admit(request, Scope.INFER)
     settings, headers = gateway.settings, request.scope["headers"]
     # What an upstream answers is sent on as it came; what is computed here is read parameter by parameter.
     parse = parsers[settings.upstream is not None and not settings.strict]
-    parsed, skill = parse(json_body(request), settings), skill or settings.skill
+    body, ignored = convert(json_body(request))
+    parsed, skill = parse(body, settings), skill or settings.skill
     metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
     if metadata.named:
         gateway.limit_rate(None, metadata.subject)
@@ -137,7 +143,7 @@ async def _respond(
     ]
     version = pick.handle.version
     head = ResponseHead(id, int(time.time()), version, parsed.per_prompt, parsed.include_usage)
-    response_headers = _headers(gateway, id, pick, metadata)
+    response_headers = _headers(gateway, id, pick, metadata, ignored)
     with ExitStack() as lease:
         lease.enter_context(pick.handle.in_use())  # the engine is not closed under the request
         if parsed.stream:
@@ -158,15 +164,17 @@ async def _respond(
     return json_response(body, response_headers)
 
 
-def _headers(gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetadata) -> dict[str, str]:
+def _headers(
+    gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetadata, ignored: tuple[str, ...]
+) -> dict[str, str]:
     headers = {
         "x-escultor-version": pick.handle.version,
         "x-escultor-arm": pick.arm,
         "x-escultor-feedback-token": gateway.feedback_token(id, metadata.subject),
     }
-    if metadata.ignored:
+    if ignored := (*ignored, *metadata.ignored):
         # A metadata key may hold any character; a header may not.
-        names = ", ".join(metadata.ignored).encode("ascii", "backslashreplace").decode()
+        names = ", ".join(ignored).encode("ascii", "backslashreplace").decode()
         headers["x-escultor-ignored"] = "".join(c if c.isprintable() else "?" for c in names)[:1000]
     return headers
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from escultor.store.log import Log
 from escultor.types import Choice, Feedback, Interaction, PendingInteraction
 
-_OWN = re.compile(r"(chatcmpl|cmpl)-[0-9a-f]{24}(-\d+)?")  # ids that the gateway made
+_OWN = re.compile(r"(chatcmpl|cmpl|msg|resp)-[0-9a-f]{24}(-\d+)?")  # ids that the gateway made
 
 
 class AnswerIds:

@@ -1,0 +1,39 @@
+"""The routes of Anthropic's Messages API, over the same engines and log as OpenAI's."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from escultor.serve.gateway.gateway import admit
+from escultor.serve.gateway.middleware import json_body, json_response
+from escultor.serve.gateway.openapi import MessageReply, TokenCountReply, route
+from escultor.serve.gateway.routes import CHAT_PARSERS, respond
+from escultor.serve.wire import anthropic
+from escultor.types import Consent, Scope
+
+router = APIRouter()
+_ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_BODY = {
+    "type": "object",
+    "required": ["model", "max_tokens", "messages"],
+    "properties": {
+        "model": {"type": "string"},
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+    },
+}
+
+
+@router.post(anthropic.PATH, **route(MessageReply, _ERRORS, body=_BODY, is_streamed=True))
+async def messages(request: Request) -> Response:
+    """An answer to a conversation, in the form of Anthropic's Messages API."""
+    style, convert = anthropic.MESSAGES, anthropic.chat_body
+    return await respond(request, CHAT_PARSERS, style, Consent.TRAIN, convert=convert)
+
+
+@router.post(f"{anthropic.PATH}/count_tokens", **route(TokenCountReply, _ERRORS, body=_BODY))
+async def count_tokens(request: Request) -> Response:
+    """The tokens of a prompt, estimated at four bytes a token."""
+    admit(request, Scope.INFER)
+    return json_response({"input_tokens": anthropic.estimated_tokens(json_body(request))})

@@ -1,0 +1,337 @@
+"""Anthropic's Messages API over the chat path: bodies to OpenAI's, answers and errors back.
+
+What OpenAI's form has no place for (`thinking` budgets, `cache_control` of tools, server tools) is named, not
+silently dropped: a block that changes the prompt is refused, a parameter without effect is reported back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import to_json
+
+from escultor.serve.in_flight import InFlightCompletion
+from escultor.serve.protocol import Delta
+from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.responses import ResponseHead, event
+from escultor.types import ToolCall
+
+PATH = "/v1/messages"
+PREFIX = "msg"
+BYTES_PER_TOKEN = 4  # of a prompt, where nobody counts its tokens
+STOP_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+# Parameters that go on under the same name, and those under another.
+_SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
+_KNOWN = frozenset((*_SAME, "system", "messages", "tools", "tool_choice", "stop_sequences", "metadata"))
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def chat_body(body: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The body of /v1/chat/completions that asks the same, and the parameters that have no effect there.
+    Raises ApiError for what cannot be asked."""
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body is not an object (a dictionary)", "invalid_value")
+    if not isinstance(body.get("max_tokens"), int) or body["max_tokens"] < 1:
+        raise ApiError(400, "`max_tokens`: a whole number from 1 on is required", param="max_tokens")
+    messages = _list(body.get("messages"), "messages")
+    chat: dict[str, Any] = {name: body[name] for name in _SAME if body.get(name) is not None}
+    chat["messages"] = [
+        *_system(body.get("system")),
+        *(m for each in enumerate(messages) for m in _turn(*each)),
+    ]
+    if body.get("stop_sequences"):
+        chat["stop"] = body["stop_sequences"]
+    if body.get("tools"):
+        chat["tools"] = [_tool(tool, i) for i, tool in enumerate(_list(body["tools"], "tools"))]
+        chat |= _tool_choice(body.get("tool_choice"))
+    metadata = body.get("metadata")
+    if isinstance(metadata, dict):
+        if metadata.get("user_id") is not None:
+            chat["user"] = str(metadata["user_id"])
+        if own := {k: v for k, v in metadata.items() if k.startswith("escultor_")}:
+            chat["metadata"] = own
+    return chat, tuple(sorted(name for name in body.keys() - _KNOWN if body[name] is not None))
+
+
+def estimated_tokens(body: Any) -> int:
+    """The tokens of a prompt, estimated from its bytes: what computes it elsewhere is not asked."""
+    chat, _ = chat_body({"max_tokens": 1, **body} if isinstance(body, dict) else body)
+    prompt = to_json([chat["messages"], chat.get("tools", [])])
+    return max(1, -(-len(prompt) // BYTES_PER_TOKEN))
+
+
+def error_body(error: ApiError) -> dict[str, Any]:
+    """An error in Anthropic's form."""
+    kind = _ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.body()["error"]["message"]}}
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+def _system(system: Any) -> list[dict[str, Any]]:
+    if not system:
+        return []
+    text = (
+        system if isinstance(system, str) else [_part(block, "system") for block in _list(system, "system")]
+    )
+    return [{"role": "system", "content": _content(text)}]
+
+
+def _turn(index: int, message: Any) -> list[dict[str, Any]]:
+    """The messages of OpenAI's for one of Anthropic's: results of tools are messages of their own."""
+    role = message.get("role") if isinstance(message, dict) else None
+    if role not in ("user", "assistant", "system"):
+        raise ApiError(400, f"`messages.{index}.role`: user or assistant is required", param="messages")
+    content = message.get("content")
+    if isinstance(content, str):
+        return [{"role": role, "content": content}]
+    name = f"messages.{index}.content"
+    blocks = _list(content, name)
+    if not all(isinstance(block, dict) for block in blocks):
+        raise ApiError(400, f"`{name}` holds a block that is not an object", param="messages")
+    return _assistant(blocks, name) if role == "assistant" else _user(role, blocks, name)
+
+
+def _user(role: str, blocks: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    for block in blocks:
+        if block.get("type") == "tool_result":
+            result = block.get("content") or ""
+            texts = result if isinstance(result, str) else [_part(b, name) for b in _list(result, name)]
+            id = str(block.get("tool_use_id", ""))
+            turns.append({"role": "tool", "tool_call_id": id, "content": _content(texts)})
+        else:
+            parts.append(_part(block, name))
+    return [*turns, {"role": role, "content": _content(parts)}] if parts else turns
+
+
+def _assistant(blocks: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    parts, calls, thoughts = [], [], []
+    for block in blocks:
+        kind = block.get("type")
+        if kind == "tool_use":
+            function = {"name": block.get("name"), "arguments": json.dumps(block.get("input") or {})}
+            calls.append({"id": str(block.get("id", "")), "type": "function", "function": function})
+        elif kind == "thinking":
+            thoughts.append(str(block.get("thinking", "")))
+        elif kind != "redacted_thinking":  # encrypted for the server that wrote it
+            parts.append(_part(block, name))
+    turn: dict[str, Any] = {"role": "assistant", "content": _content(parts) if parts else None}
+    if calls:
+        turn["tool_calls"] = calls
+    elif not parts:
+        turn["content"] = ""
+    if thoughts:
+        turn["reasoning_content"] = "\n".join(thoughts)
+    return [turn]
+
+
+def _part(block: Any, name: str) -> dict[str, Any]:
+    """A part of OpenAI's content. Raises ApiError for a block that has no such part."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    if kind == "text" and isinstance(block.get("text"), str):
+        return {"type": "text", "text": block["text"]}
+    source = block.get("source") if isinstance(block, dict) else None
+    if kind in ("image", "document") and isinstance(source, dict):
+        if kind == "document" and source.get("type") == "text":
+            return {"type": "text", "text": str(source.get("data", ""))}
+        url = source.get("url")
+        if source.get("type") == "base64":
+            url = f"data:{source.get('media_type')};base64,{source.get('data')}"
+        if isinstance(url, str):
+            file = {
+                "type": "file",
+                "file": {"filename": str(block.get("title") or "document"), "file_data": url},
+            }
+            return {"type": "image_url", "image_url": {"url": url}} if kind == "image" else file
+    message = f"`{name}` holds a block that cannot be sent on: {str(kind)[:40]!r}"
+    raise ApiError(400, message, "invalid_value", param=name.partition(".")[0])
+
+
+def _content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Parts as they are; text alone as one text, which every server reads."""
+    if isinstance(content, str) or any(part["type"] != "text" for part in content):
+        return content
+    return "\n".join(part["text"] for part in content)
+
+
+def _tool(tool: Any, index: int) -> dict[str, Any]:
+    if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or "input_schema" not in tool:
+        message = f"`tools.{index}` is not a tool of the client's: a name and an input_schema are required"
+        raise ApiError(400, message, "invalid_value", param="tools")
+    function = {"name": tool["name"], "parameters": tool["input_schema"]}
+    if tool.get("description"):
+        function["description"] = tool["description"]
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: Any) -> dict[str, Any]:
+    if choice is None:
+        return {}
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if kind == "tool":
+        chosen: Any = {"type": "function", "function": {"name": choice.get("name")}}
+    elif kind in ("auto", "any", "none"):
+        chosen = "required" if kind == "any" else kind
+    else:
+        raise ApiError(400, "`tool_choice.type`: auto, any, tool or none is required", param="tool_choice")
+    parallel = choice.get("disable_parallel_tool_use")
+    return {"tool_choice": chosen} | ({"parallel_tool_calls": False} if parallel else {})
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ApiError(400, f"`{name}`: a list that is not empty is required", param=name.partition(".")[0])
+    return value
+
+
+# --- responses --------------------------------------------------------------------------------
+
+
+class MessagesStyle:
+    """Responses of /v1/messages."""
+
+    prefix = PREFIX
+
+    def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
+        (completion,) = completions
+        own = completion.message
+        blocks: list[dict[str, Any]] = []
+        if own.reasoning:
+            blocks.append({"type": "thinking", "thinking": own.reasoning, "signature": ""})
+        if completion.text:
+            blocks.append({"type": "text", "text": completion.text})
+        blocks += [_tool_use(call) for call in own.tool_calls]
+        reason = STOP_REASONS.get(completion.finish_reason, "end_turn")
+        return {**_message(head), "content": blocks, "stop_reason": reason, "usage": _usage(completion)}
+
+    def writer(self, head: ResponseHead) -> MessagesWriter:
+        return MessagesWriter(head)
+
+    def error(self, error: ApiError) -> bytes:
+        return event(error_body(error), "error")
+
+
+class MessagesWriter:
+    """The events of a streamed message: blocks one after the other. The first call under way is streamed;
+    calls beside it, which blocks cannot interleave, follow whole."""
+
+    def __init__(self, head: ResponseHead):
+        self._head = head
+        self._block: str = ""  # the kind of the block under way; of a call also its index
+        self._count = 0  # blocks begun
+        self._has_call = False  # whether the first call has its block
+        self._held: list[str] = []  # text that came while a call was under way
+
+    def first(self, index: int, completion: InFlightCompletion) -> bytes:
+        message = {**_message(self._head), "content": [], "usage": {"input_tokens": 0, "output_tokens": 0}}
+        return self._event("message_start", message=message)
+
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> bytes:
+        data = b""
+        fields = delta.fields
+        thought = next(
+            (fields[n] for n in ("reasoning_content", "reasoning", "thinking") if fields.get(n)), ""
+        )
+        in_call = self._block.startswith("tool")
+        if isinstance(thought, str) and thought and not in_call:
+            data += self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+            data += self._piece(type="thinking_delta", thinking=thought)
+        if delta.text and in_call:
+            self._held.append(delta.text)
+        elif delta.text:
+            data += self._begin("text", {"type": "text", "text": ""})
+            data += self._piece(type="text_delta", text=delta.text)
+        calls = fields.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            data += self._call(call) if isinstance(call, dict) else b""
+        return data
+
+    def last(self, index: int, completion: InFlightCompletion) -> bytes:
+        data = self._end_block()
+        if held := "".join(self._held):
+            data += self._begin("text", {"type": "text", "text": ""})
+            data += self._piece(type="text_delta", text=held) + self._end_block()
+        for position, call in enumerate(completion.message.tool_calls[self._has_call :]):
+            data += self._begin(f"tool {position}", {**_tool_use(call), "input": {}})
+            data += self._piece(type="input_json_delta", partial_json=call.arguments) + self._end_block()
+        delta = {"stop_reason": STOP_REASONS.get(completion.finish_reason, "end_turn"), "stop_sequence": None}
+        return data + self._event("message_delta", delta=delta, usage=_usage(completion))
+
+    def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
+        return self._event("message_stop")
+
+    def _call(self, call: dict[str, Any]) -> bytes:
+        position, function = call.get("index", 0), call.get("function") or {}
+        name, data = function.get("name"), b""
+        if self._block != f"tool {position}":
+            if self._has_call or not name or not call.get("id"):
+                return b""  # it follows whole, at the end
+            block = {"type": "tool_use", "id": call["id"], "name": name, "input": {}}
+            data = self._begin(f"tool {position}", block)
+            self._has_call = True
+        arguments = function.get("arguments")
+        return data + (self._piece(type="input_json_delta", partial_json=arguments) if arguments else b"")
+
+    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
+        if self._block == kind:
+            return b""
+        data = self._end_block()
+        self._block, self._count = kind, self._count + 1
+        return data + self._event("content_block_start", index=self._count - 1, content_block=block)
+
+    def _end_block(self) -> bytes:
+        if not self._block:
+            return b""
+        self._block = ""
+        return self._event("content_block_stop", index=self._count - 1)
+
+    def _piece(self, **delta: str) -> bytes:
+        return self._event("content_block_delta", index=self._count - 1, delta=delta)
+
+    def _event(self, name: str, **fields: Any) -> bytes:
+        return event({"type": name, **fields}, name)
+
+
+def _message(head: ResponseHead) -> dict[str, Any]:
+    fixed = {"type": "message", "role": "assistant", "stop_reason": None, "stop_sequence": None}
+    return {"id": head.id, "model": head.model, **fixed}
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    """A call as a block; arguments that are not an object of JSON stand under `arguments` as they came."""
+    try:
+        given = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        given = None
+    input = given if isinstance(given, dict) else {"arguments": call.arguments}
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": input}
+
+
+def _usage(completion: InFlightCompletion) -> dict[str, int]:
+    assert completion.end is not None
+    usage, details = completion.end.usage, completion.end.usage_details or {}
+    cached = (details.get("prompt_tokens_details") or {}).get("cached_tokens")
+    counts = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
+    return counts | ({"cache_read_input_tokens": cached} if isinstance(cached, int) else {})
+
+
+MESSAGES = MessagesStyle()
