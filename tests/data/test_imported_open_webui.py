@@ -83,6 +83,7 @@ BLOCKS = {
     "a block": '<details type="reasoning" done="true" duration="3">\n<summary>Thought</summary>\n'
     "&gt; Who was it?\n&gt; Ah.\n</details>\nPicasso.",
     "parts": "Picasso.",
+    "tags": "<think>\nWho was it?\nAh.\n</think>\n\nPicasso.",
 }
 
 
@@ -240,6 +241,11 @@ def test_one_answer_in_both_exports_of_a_server_is_there_once(brought, store):
     assert store.log.count(Interaction) == 1
     assert (found.report.read["interactions"], found.report.counts["already recorded"]) == (0, 1)
     assert events.TAKEN not in found.report.counts
+
+
+def test_a_page_of_feedback_stands_for_its_items(brought):
+    rows = [feedback(ask("a"), answer("Picasso."), id=f"f{i}") for i in range(3)]
+    assert brought({"items": rows, "total": 3}).report.read["thumbs"] == 3
 
 
 def test_a_changed_mind_is_a_later_event(brought):

@@ -351,6 +351,19 @@ def test_mlflow_traces_of_version_2(brought):
     assert (call.messages[0].content, call.answer, call.time) == ("What?", "A platform.", 1733000000.0)
 
 
+def test_mlflow_traces_of_a_data_frame_and_assessments_alone(brought):
+    said = assessment("user_satisfaction", feedback={"value": True})
+    row = {
+        "trace_id": "t",
+        "request_time": DAY,
+        "request": json.dumps({"messages": CHAT}),
+        "response": '"Brasília"',
+    }
+    found = brought(row | {"assessments": [said], "spans": []}, said | {"trace_id": "t"})
+    assert (found.format, found.interactions["t"].messages) == ("mlflow", PROMPT)
+    assert found.said == [("rating", "t", "thumb", True, "bob")] * len(found.said)
+
+
 # --- Helicone, OpenAI -------------------------------------------------------------------------
 
 
@@ -427,6 +440,26 @@ def test_a_preference_between_two_responses_is_a_choice(brought, row):
     assert {i.messages for i in found.interactions.values()} == {(Message(Role.USER, "Capital of Brazil?"),)}
 
 
+WORDS = ["right", "Response 2", "B", "2", "B is better", "answer 2 is slightly better"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_choice_in_words_names_its_side(brought, word):
+    result = [{"from_name": "which", "value": {"choices": [word]}}]
+    row = {"id": 1, "data": PAIR, "annotations": [{"completed_by": "u", "result": result}]}
+    assert [each[3] for each in brought(row).said] == ["labelstudio-1/response_2"]
+
+
+def test_fields_under_other_names(brought):
+    fields = {"user-prompt": "?", "response-1": "a", "response-2": "b"}
+    others = {"question-text": "?", "answer": "a"}
+    found = brought(
+        {"id": "1", "fields": fields, "responses": {}}, {"id": "2", "fields": others, "responses": {}}
+    )
+    assert {i.messages[0].content for i in found.interactions.values()} == {"?"}
+    assert len(found.interactions) == 3
+
+
 def test_argilla_responses_and_suggestions_to_one_response(brought):
     values = {"rating": {"value": 2}, "corrected": {"value": "Brasília"}, "comment": {"value": "not Rio"}}
     found = brought(
@@ -494,6 +527,7 @@ SAID = Statement("i", 1.0, "t", "s")
         ),
         ([("verdict", "good"), ("verdict", "bad")], {"verdict"}),
         ([("tone", "polite"), ("tone", "rude")], set()),
+        ([("quality", "1"), ("quality", "0")], {"quality"}),  # numbers of a table are text
     ],
 )
 def test_the_thumb_is_found_among_the_scores(scores, thumbs):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from escultor.data.jsonl_rows import Fault, Skip, short
@@ -28,6 +29,7 @@ _ROLES = {
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _REASONING_PARTS = ("thinking", "reasoning", "reasoning_content")
 _CHOICES = ("choices", "generations", "candidates")
+_THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"))
 _LISTS = ("messages", "input_messages", "chat_history", "conversation")
 _QUESTIONS = [
     "input",
@@ -110,7 +112,7 @@ def answer_of(output: Any, depth: int = 0) -> tuple[tuple[Message, ...], FinishR
     if there is none."""
     finish: FinishReason = "stop"
     if isinstance(output, str):
-        return (Message(Role.ASSISTANT, output),), finish
+        return (split_thoughts(Message(Role.ASSISTANT, output)),), finish
     if isinstance(output, list) and output and depth < MAX_DEPTH:
         if isinstance(output[0], dict) and output[0].get("type") in _TEXT_PARTS:
             return (_message(Role.ASSISTANT, {"content": output}),), finish
@@ -144,6 +146,16 @@ def exchange(given: Any, output: Any) -> tuple[tuple[Message, ...], Message, Fin
     (*before, answer), finish = answer_of(output)
     repeated = tuple(before[: len(prompt)]) == prompt
     return (tuple(before) if repeated else prompt + tuple(before)), answer, finish
+
+
+def split_thoughts(message: Message) -> Message:
+    """The message with the reasoning that its text begins with, in tags, kept apart."""
+    text = message.content.lstrip()
+    for opening, closing in _THOUGHTS:
+        if text.startswith(opening) and closing in text and not message.reasoning:
+            thoughts, _, rest = text.removeprefix(opening).partition(closing)
+            return replace(message, content=rest.strip(), reasoning=thoughts.strip())
+    return message
 
 
 def messages_of(values: Any, role: Role = Role.USER) -> tuple[Message, ...]:
@@ -213,7 +225,7 @@ def _message(role: Role, body: JsonObject) -> Message:
     calls = body.get("tool_calls")
     calls = [*(calls if isinstance(calls, list) else []), *uses]
     is_tool = role is Role.TOOL
-    return Message(
+    message = Message(
         role,
         text,
         reasoning=reasoning if isinstance(reasoning, str) else "\n".join(filter(None, said)),
@@ -221,6 +233,7 @@ def _message(role: Role, body: JsonObject) -> Message:
         tool_call_id=str(body.get("tool_call_id") or "") if is_tool else "",
         name=body["name"] if is_tool and isinstance(body.get("name"), str) else "",
     )
+    return split_thoughts(message) if role is Role.ASSISTANT else message
 
 
 def _call(call: Any) -> ToolCall:

@@ -23,6 +23,7 @@ from escultor.strict_json import JsonObject
 from escultor.types import Consent, Feedback, Interaction, Rating
 
 BATCH = 500  # records of one transaction
+PAGES = ("data", "items", "traces", "records", "results", "feedbacks", "runs", "spans", "scores", "requests")
 MAX_ROWS = 50  # read to recognise a format
 MAX_FAULTS = 10  # shown where nothing could be read
 WITHOUT_TEXT = "kept without its text: serve.keep_text is false"
@@ -58,8 +59,9 @@ def _is_completion(row: JsonObject) -> bool:
 
 
 def _is_mlflow(row: JsonObject) -> bool:
-    info = row.get("info")
-    return isinstance(info, dict) and bool(info.keys() & {"trace_id", "request_id"})
+    info = row["info"] if isinstance(row.get("info"), dict) else row
+    is_trace = bool(info.keys() & {"trace_id", "request_id"})
+    return is_trace and (info is not row or bool(row.keys() & {"assessments", "assessment_name"}))
 
 
 def _is_phoenix(row: JsonObject) -> bool:
@@ -134,8 +136,8 @@ def rows_of(path: Path, report: EventReport) -> Iterator[tuple[str, JsonObject |
             except Fault as fault:
                 yield f"line {line}", fault
                 continue
-            page = next((row[k] for k in ("data", "traces", "records") if isinstance(row.get(k), list)), None)
-            is_page = page is not None and not row.keys() & {"id", "info", "annotations"}
+            page = next((row[key] for key in PAGES if isinstance(row.get(key), list)), None)
+            is_page = page is not None and not row.keys() & {"id", "info", "trace_id", "request_id"}
             for each in page if is_page and page is not None else (row,):
                 if isinstance(each, dict):
                     yield _place(line, each), each

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from escultor.data.importers import dialogues
@@ -44,6 +45,10 @@ _RESPONSE = re.compile(
 _CORRECTION = re.compile("correct|improv|edit|rewrit|better|ideal|gold|response|answer|completion", re.I)
 _REMARKS = ["comment", "feedback", "reason", "rational", "note", "explan", "justif", "critique", "why"]
 _SIDES = {"left": 0, "right": 1, "a": 0, "b": 1, "1": 0, "2": 1}
+_SIDE = re.compile(
+    r"(?:response|answer|option|model|assistant|output)?[ _-]?(left|right|a|b|1|2)"
+    r"(?: is)?(?: (?:much|slightly|significantly|clearly))?(?: better| preferred| wins)?"
+)
 _TIES = {"tie", "equal", "same", "both", "draw"}
 
 
@@ -198,18 +203,25 @@ def _at(values: Any, index: int) -> Any:
     return values[index] if isinstance(values, list) and index < len(values) else None
 
 
+def _plain(key: str) -> str:
+    return key.lower().replace("-", "_").replace(" ", "_")
+
+
 def _is_prompt(key: str) -> bool:
-    return key.lower() in _PROMPTS
+    return _plain(key) in _PROMPTS
 
 
 def _is_field(key: str) -> bool:
-    return _is_prompt(key) or key.lower() in _SYSTEMS or _RESPONSE.fullmatch(key) is not None
+    return _is_prompt(key) or _plain(key) in _SYSTEMS or _RESPONSE.fullmatch(key) is not None
 
 
 def _item(tool: str, id: str, fields: JsonObject, time: float) -> Item:
     """The prompt and the responses of a record's fields. Raises Skip where one of them is missing."""
-    prompts = [key for key in _PROMPTS for name in fields if name.lower() == key and fields[name]]
-    by_lower = {key.lower(): value for key, value in fields.items()}
+    by_lower = {_plain(key): value for key, value in fields.items()}
+    prompts = [key for key in _PROMPTS if by_lower.get(key)]
+    if not prompts:  # the first text that is no response
+        others = (key for key, value in by_lower.items() if isinstance(value, str) and not _is_field(key))
+        prompts = list(islice((key for key in others if by_lower[key].strip()), 1))
     if not prompts:
         raise Skip(f"no prompt among the fields: {', '.join(sorted(fields))[:80]}")
     prompt = dialogues.conversation(by_lower[prompts[0]])
@@ -300,7 +312,8 @@ def _order(value: Any, names: list[str]) -> list[str] | None:
     key = value.strip().lower()
     if key in _TIES:
         return []
-    side = _SIDES.get(key)
+    found = _SIDE.fullmatch(key)
+    side = _SIDES[found[1]] if found else None
     return [names[side]] if side is not None and side < len(names) == 2 else None
 
 

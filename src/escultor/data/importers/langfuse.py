@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from escultor.data.importers import traces
-from escultor.data.importers.scores import Statement
+from escultor.data.importers.scores import Statement, is_number
 from escultor.data.importers.session import ImportedRecord, ImportSession, answer_id, objects, part
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
@@ -75,7 +75,8 @@ def _score(row: JsonObject, session: ImportSession, asker: str | None = None) ->
             raise Fault("`value` is not a boolean", short(label), "true, false, 1 or 0")
         made = session.survey.score(said, name, truth, row.get("comment"))
     else:
-        if isinstance(value, bool | str) and kind == "NUMERIC":
+        is_text = isinstance(value, str) and not is_number(value)
+        if kind == "NUMERIC" and (is_text or isinstance(value, bool)):
             raise Fault("`value` is not a number", short(value), "a finite number")
         made = session.survey.score(said, name, text if value is None else value, row.get("comment"))
     if not made:

@@ -27,6 +27,7 @@ from escultor.strict_json import JsonObject
 from escultor.types import Choice, Correction, Feedback, Interaction, Rating
 
 SCORE = "score"
+_THUMBS = {"1": True, "-1": False}
 MAX_OWN_ID = 128
 
 
@@ -103,7 +104,7 @@ def _some(words: list[Feedback]) -> list[Feedback]:
 
 def _words(said: Statement, data: JsonObject) -> list[Feedback]:
     """The thumb, the score and the remark of a rating."""
-    up = {"1": True, "-1": False}.get(str(data.get("rating")))
+    up = _THUMBS.get(str(data.get("rating")).removesuffix(".0"))
     thumb = [] if up is None else said.rating(THUMB, up)
     details = data.get("details")
     score = details.get("rating") if isinstance(details, dict) else None
@@ -115,13 +116,16 @@ def _words(said: Statement, data: JsonObject) -> list[Feedback]:
 def _choice(said: Statement, answers: list[str], data: JsonObject, session: ImportSession) -> list[Feedback]:
     """The choice that a rating in the arena is: for the rated answer against all others, or for the only
     other one."""
-    is_won, others = str(data.get("rating")) == "1", [each for each in answers if each != said.target]
+    up, others = (
+        _THUMBS.get(str(data.get("rating")).removesuffix(".0")),
+        [a for a in answers if a != said.target],
+    )
     if not others or said.target not in answers:
         return []
-    if not is_won and (len(others) > 1 or str(data.get("rating")) != "-1"):
+    if up is None or (not up and len(others) > 1):
         session.report.count("no choice: it is not known which answer was better")
         return []
-    winner = said.target if is_won else others[0]
+    winner = said.target if up else others[0]
     name = "preference"
     return [
         Choice(f"{said.id}-choice", said.time, said.subject, name, shown_order=tuple(answers), winner=winner)

@@ -61,12 +61,12 @@ class ChatTree:
         system = (params.get("system") if isinstance(params, dict) else None) or body.get("system")
         owner, messages = record.get("user_id"), _messages_by_id(body)
         return cls(
-            id,
-            owner if isinstance(owner, str) and owner else None,
-            system if isinstance(system, str) else "",
-            messages,
-            [id for id, message in messages.items() if message["parentId"] not in messages],
-            row_of,
+            id=id,
+            owner=owner if isinstance(owner, str) and owner else None,
+            system=system if isinstance(system, str) else "",
+            messages=messages,
+            roots=[id for id, message in messages.items() if message["parentId"] not in messages],
+            row_of=row_of,
         )
 
     def target(self, message: str) -> str:
@@ -234,7 +234,7 @@ def _steps(text: str, output: Any) -> list[Message]:
     steps, reasoning = _from_output(items) if items and not blocks else _from_blocks(blocks)
     if not rest.strip():
         rest = "".join(dialogues.text_of(i.get("content")) for i in items if i.get("type") == "message")
-    return [*steps, Message(Role.ASSISTANT, rest.strip(), reasoning=reasoning)]
+    return [*steps, dialogues.split_thoughts(Message(Role.ASSISTANT, rest.strip(), reasoning=reasoning))]
 
 
 def _from_blocks(blocks: list[tuple[dict[str, str], str]]) -> tuple[list[Message], str]:

@@ -17,6 +17,7 @@ from escultor.data.jsonl_rows import Fault, short
 from escultor.store.feedback import THUMB
 from escultor.types import Correction, Feedback, Rating, Remark, SourceKind
 
+_NUMBER = re.compile(r"[+-]?\d{1,9}(?:\.\d{1,9})?")
 _PEOPLE = (SourceKind.END_USER, SourceKind.RATER)
 _GOOD = (
     "good correct right up thumbs_up thumbsup positive like liked helpful yes true accept accepted 👍 pass"
@@ -97,6 +98,8 @@ class ScoreSurvey:
     def score(self, said: Statement, name: str, value: Any, *comments: Any) -> list[Feedback]:
         """The feedback of one score: a thumb, a rating, or a remark, with its comments as a remark. Raises
         Fault for a value of no kind that scores have."""
+        if isinstance(value, str) and is_number(value):
+            value = float(value)
         verdict = verdict_of(value)
         if value is not None and not isinstance(value, bool | int | float | str):
             raise Fault(
@@ -145,6 +148,11 @@ class ScoreSurvey:
         return (
             [] if self.chosen else sorted(n for n, values in self.values.items() if _may_be_thumb(n, values))
         )
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a plain number, as tables give scores."""
+    return _NUMBER.fullmatch(text.strip()) is not None
 
 
 def verdict_of(value: Any) -> bool | None:

@@ -214,15 +214,19 @@ def _io(attributes: JsonObject, side: str) -> Any:
 
 
 def mlflow(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
-    """A trace (info {trace_id, request_time, trace_metadata, assessments}, data {spans})."""
-    info, data = part(row, "info"), part(row, "data")
+    """A trace (info {trace_id, request_time, trace_metadata, assessments}, data {spans}), also as a row of a
+    data frame, or an assessment alone."""
+    info, data = part(row, "info") or row, part(row, "data") or row
     id, metadata = (
         _text(info, "trace_id", "request_id"),
         part(info, "trace_metadata") or part(info, "request_metadata"),
     )
-    time = session.time_of(info.get("request_time"), info.get("timestamp_ms"))
     group = metadata.get("mlflow.trace.session") or id
     asker = cache(lambda: session.subject(metadata.get("mlflow.trace.user"), f"mlflow:session:{group}"))
+    if "assessment_name" in row:
+        yield from _assessment(row, id, asker, None, session)
+        return
+    time = session.time_of(info.get("request_time"), info.get("timestamp_ms"))
     spans = objects(data.get("spans"))
     root = next((s for s in spans if not (s.get("parent_span_id") or s.get("parent_id"))), {})
     given, output = (_mlflow_io(side, data, root, metadata) for side in ("request", "response"))
@@ -252,7 +256,7 @@ def _mlflow_io(side: str, data: JsonObject, root: JsonObject, metadata: JsonObje
 
 
 def _assessment(
-    row: JsonObject, trace: str, asker: Callable[[], str], time: float, session: ImportSession
+    row: JsonObject, trace: str, asker: Callable[[], str], time: float | None, session: ImportSession
 ) -> Iterator[Feedback]:
     if row.get("valid") is False:
         raise Skip("an assessment that another one replaced")
