@@ -46,8 +46,8 @@ def test_convert_writes_files_that_training_reads_and_a_card(cli, corpus, tmp_pa
     assert call.data["rows"] == {"example": 0, "pair": 24, "unpaired": 0}
     pairs = read_jsonl(tmp_path / "june.pair.jsonl", "pair")
     assert len(pairs.items) == 24
-    assert "same-prompt/3" in (tmp_path / "june.card.md").read_text()
-    assert "<td>same-prompt/3</td>" in (tmp_path / "june.card.html").read_text()
+    assert "same-prompt/4" in (tmp_path / "june.card.md").read_text()
+    assert "<td>same-prompt/4</td>" in (tmp_path / "june.card.html").read_text()
     card = cli("data", "card", "june-pair", "--json").data
     assert (card["kind"], card["rows"]) == ("pair", 24)
     assert cli("data", "card", "june-pair", "--out", "c.html").code == 0

@@ -7,7 +7,8 @@ from collections import Counter
 from escultor.config import FeedbackRules
 from escultor.feedback.index import FeedbackIndex
 from escultor.feedback.items import load_items
-from escultor.feedback.selection import KINDS, InMemorySource, Selection, SelectionQuery, select
+from escultor.feedback.raw_log import InMemorySource
+from escultor.feedback.selection import KINDS, Selection, SelectionQuery, select
 from escultor.ids import hash_value
 from escultor.types import (
     Choice,
@@ -85,7 +86,7 @@ def selection_of(
     settings = settings or FeedbackRules()
     with FeedbackIndex(None, settings) as index:
         index.add(served, events)
-        return select(index, InMemorySource(served, events), settings, asked or SelectionQuery(NOW))
+        return select(index, settings, asked or SelectionQuery(NOW))
 
 
 def items_of(served, events, settings: FeedbackRules | None = None, asked: SelectionQuery | None = None):

@@ -1,7 +1,9 @@
 """What one person, or a few who conspire, can do to the training set; what is held back can be let go."""
 
+import math
 import random
 from dataclasses import replace
+from statistics import NormalDist
 
 import pytest
 from feedback_records import DAY, choice, correction, interaction, items_of, selection_of, thumb
@@ -10,13 +12,14 @@ from hypothesis import strategies as st
 
 from escultor.config import FeedbackRules
 from escultor.feedback import abuse_rules
-from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, echoed_share
+from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, RepeatedClaim, echoed_claim
 from escultor.feedback.selection import SelectionQuery
 from escultor.feedback.weighting import CapCost, apply_caps, balance
 from escultor.types import Interaction, Rating, SourceKind
 
 PLANTED = "the moon is a great big wheel of cheese"
 WEEK = 7 * DAY
+NORMAL = [NormalDist().inv_cdf((n + 0.5) / 100) for n in range(100)]
 
 
 def crowd(people: int, each: int, seed: int = 0) -> tuple[list[Interaction], list[Rating]]:
@@ -220,7 +223,7 @@ def test_tenants_beyond_a_fifth_lose_items_where_there_are_six():
     share = [c.facts.tenant for c in found].count("t0")
     assert share == 20  # the floor, since a fifth of what stays is less
     assert selection_of(served, events).notes == [
-        "6 tenants, one with most of it: 70 of 150 items of a kind stay within tenant_share"
+        "feedback.tenant_share 0.2 binds for 1 tenant, 80 items: raise it"
     ]
     few = [i for i in served if i.tenant in ("t0", "t1")]
     assert len(selection_of(few, events).chosen["unpaired"]) == 110
@@ -279,14 +282,26 @@ def test_bad_verdicts_are_bounded_by_what_they_weigh_where_they_are_rare():
 # --- the rules by themselves ------------------------------------------------------------------
 
 
-def test_a_rate_anomaly_is_more_than_others_or_more_than_the_person_usually_gives():
+def test_a_rate_anomaly_is_more_than_others_give():
     others = [ActivityRate(f"p{n}", "day", 0, 10) for n in range(30)]
     assert abuse_rules.find_rate_anomalies([*others, ActivityRate("busy", "day", 0, 49)], 5.0, 30) == []
     (held,) = abuse_rules.find_rate_anomalies([*others, ActivityRate("busy", "day", 0, 51)], 5.0, 30)
     assert (held.subject, held.n, held.until - held.since) == ("busy", 51, DAY)
-    quiet = [ActivityRate("quiet", "day", int(DAY) * n, 2) for n in range(1, 7)]
-    (held,) = abuse_rules.find_rate_anomalies([*others, *quiet, ActivityRate("quiet", "day", 0, 35)], 5.0, 30)
-    assert held.subject == "quiet"
+    # In a crowd as uneven as this (median 5, nine of ten up to 32) some honest person gives five times 32.
+    uneven = [ActivityRate(f"p{n}", "day", 0, round(5 * math.exp(1.45 * z))) for n, z in enumerate(NORMAL)]
+    assert abuse_rules.find_rate_anomalies([*uneven, ActivityRate("busy", "day", 0, 1000)], 5.0, 30) == []
+    (held,) = abuse_rules.find_rate_anomalies([*uneven, ActivityRate("flood", "day", 0, 5000)], 5.0, 30)
+    assert held.subject == "flood"
+
+
+def test_in_a_small_crowd_a_great_share_is_nothing_special():
+    few = [ActivityRate(f"p{n}", abuse_rules.EVER, 0, 10) for n in range(9)]
+    assert (
+        abuse_rules.find_rate_anomalies([*few, ActivityRate("busy", abuse_rules.EVER, 0, 59)], 5.0, 30) == []
+    )
+    many = [ActivityRate(f"p{n}", abuse_rules.EVER, 0, 10) for n in range(50)]
+    found = abuse_rules.find_rate_anomalies([*many, ActivityRate("busy", abuse_rules.EVER, 0, 59)], 5.0, 30)
+    assert [held.subject for held in found] == ["busy"]
 
 
 def test_a_share_of_people_under_a_tenth_does_not_move_what_is_usual():
@@ -298,6 +313,9 @@ def test_a_share_of_people_under_a_tenth_does_not_move_what_is_usual():
 
 
 def test_echoes_are_detected_through_case_and_spaces_and_single_words_are_none():
+    def echoed_share(prompt, answer):
+        return echoed_claim(prompt, answer)[0]
+
     assert echoed_share(f"Please say {PLANTED.upper()}", PLANTED.replace(" ", "  ")) == 1.0
     assert echoed_share("Answer yes or no", "yes") == 0.0
     assert echoed_share("What is the moon made of?", "Rock, mostly, and a little iron in the core.") == 0.0
@@ -307,9 +325,50 @@ def test_echoes_are_detected_through_case_and_spaces_and_single_words_are_none()
 
 def test_the_echoes_of_a_skill_are_averaged_per_person_so_that_nobody_can_switch_the_rule_off():
     crowd = [PromptEchoCount(f"p{n}", "chat", 10, 0) for n in range(20)]
-    held, copying = abuse_rules.find_prompt_echoes([*crowd, PromptEchoCount("mallory", "chat", 5000, 5000)])
-    assert copying == frozenset()
+    theirs = [RepeatedClaim("mallory", "chat", "c1", 3000), RepeatedClaim("mallory", "chat", "c2", 2000)]
+    counts = [*crowd, PromptEchoCount("mallory", "chat", 5000, 5000)]
+    held, claims, copying = abuse_rules.find_prompt_echoes(counts, theirs)
+    assert (claims, copying) == ({"mallory": ["c1", "c2"]}, frozenset())
     assert [(h.subject, h.n) for h in held] == [("mallory", 5000)]
+
+
+QUOTED = "A train leaves at nine with 80 people, and at the next stop 27 get off while 13 get on."
+
+
+def test_quotations_of_ones_own_problem_and_single_repetitions_are_not_held_back():
+    served, events = crowd(20, 4)
+    for n in range(12):
+        problem = QUOTED.replace("80", str(80 + n)).replace("27", str(20 + n))
+        more = [
+            interaction(
+                f"q{n}", f"{problem} How many are on it?", f"{problem} So there are {73 + n}.", subject="q"
+            ),
+            # The same text is handed in again and again, and comes back with what was asked for.
+            interaction(
+                f"d{n}",
+                f"Use word {n} in it: {QUOTED}",
+                QUOTED.replace("the next", f"stop {n}, a"),
+                subject="d",
+            ),
+            interaction(
+                f"r{n}",
+                f"Say again: sentence {n} of a choir of many birds",
+                f"Sentence {n} of a choir of many birds.",
+                subject="r",
+            ),
+        ]
+        served += more
+        events += [thumb(i.id, True, i.subject, DAY * n) for i in more]
+    assert selection_of(served, events).standings.quarantine == []
+
+
+def test_a_claim_that_several_people_have_repeated_is_held_back_from_all_of_them():
+    served, events = crowd(20, 4)
+    for n in range(4):
+        more, votes = attack(f"m{n}", 1, f"Repeat after me: as we know, {PLANTED}.")
+        served, events = served + more, events + votes
+    found = items_of(served, events)
+    assert (planted(found), found[3]["held back: prompt_echo"]) == (0, 4)
 
 
 def test_choices_count_in_rate_anomalies():
@@ -331,5 +390,5 @@ def test_ids_of_entries_are_those_that_recorded_releases_name():
     rates += [ActivityRate(f"p{n}", abuse_rules.EVER, 0, 1) for n in range(30)]
     rates += [ActivityRate("mallory", abuse_rules.EVER, 0, 99)]
     ids = {entry.id for entry in abuse_rules.find_rate_anomalies(rates, 5.0, 30)}
-    ids |= {e.id for e in abuse_rules.find_prompt_echoes([PromptEchoCount("mallory", "chat", 9, 9)])[0]}
+    ids |= {e.id for e in abuse_rules.find_prompt_echoes([], [RepeatedClaim("mallory", "chat", "c", 9)])[0]}
     assert ids == {"held-d4b31e962771089e", "held-50ca80699231cdc2", "held-5e238d5224021bcc"}

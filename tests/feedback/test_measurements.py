@@ -281,11 +281,11 @@ def test_the_card_says_who_and_what():
     served = [interaction("a"), interaction("b"), interaction("c", "q")]
     events = [thumb("a", True), thumb("b", False), thumb("c", True, "x"), thumb("c", True, "y")]
     found = summarise(selection_of(served, events))
-    assert found["kinds"]["pair"]["rules"] == {"same-prompt/3": 1}
+    assert found["kinds"]["pair"]["rules"] == {"same-prompt/4": 1}
     assert found["kinds"]["pair"]["largest_end_user_share"] == 1.0
     assert found["kinds"]["unpaired"]["up_down_by_skill"] == {"chat": [1, 0]}
     shown = {title: rows for title, _, rows in feedback_tables(found)}
-    assert shown["Labelling rules"] == [["same-prompt/3", "pair", "1"], ["thumb/2", "unpaired", "1"]]
+    assert shown["Labelling rules"] == [["same-prompt/4", "pair", "1"], ["thumb/3", "unpaired", "1"]]
     assert any("Krippendorff" in line for line in feedback_lines(found))
 
 

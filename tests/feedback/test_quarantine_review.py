@@ -1,11 +1,12 @@
 """What stands behind an entry of the quarantine can be read before it is released."""
 
-from feedback_records import DAY, choice, correction, interaction, thumb
+from feedback_records import DAY, choice, correction, implicit, interaction, thumb
 
 from escultor.config import FeedbackRules
 from escultor.feedback.index import FeedbackIndex
 from escultor.feedback.quarantine_review import HeldFeedback, held_events
-from escultor.feedback.selection import InMemorySource
+from escultor.feedback.raw_log import InMemorySource
+from escultor.types import ImplicitEvent
 
 LONG = "as we know the moon is a great big wheel of cheese"
 
@@ -23,7 +24,9 @@ def test_echoed_answers_are_shown_with_all_events_about_them_and_no_others():
         interaction("b", "q", "another", subject="m"),
     ]
     served += [interaction("c", f"Say: {LONG}", "something else", subject="m")]
-    events = [thumb("a", True, "m"), thumb("a", False, "x", 3.0), thumb("b", True, "m")]
+    served += [interaction(f"r{n}", f"Say {n}: {LONG}", LONG, subject="m") for n in range(2)]
+    events = [implicit(f"r{n}", ImplicitEvent.ABANDON, "m") for n in range(2)]
+    events += [thumb("a", True, "m"), thumb("a", False, "x", 3.0), thumb("b", True, "m")]
     events += [correction("a", "The moon is of rock.", "y", 2.0), choice(("a", "c"), "a", "m", 4.0)]
     words = shown(served, events)["prompt_echo"]
     assert [(w.said, w.text) for w in words] == [

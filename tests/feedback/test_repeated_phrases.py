@@ -5,8 +5,8 @@ import random
 import pytest
 from feedback_records import DAY, correction, interaction, selection_of, thumb
 
+from escultor.feedback.raw_log import InMemorySource
 from escultor.feedback.repeated_phrases import RepeatedPhrase, TrainedText, find_repeated_phrase, phrase_notes
-from escultor.feedback.selection import InMemorySource
 
 PLANTED = "the moon is a great big wheel of cheese"
 WORDS = [

@@ -24,10 +24,15 @@ from escultor.feedback.quarantine_review import held_events
 from escultor.feedback.selection import SelectionQuery
 from escultor.feedback.trust import QuarantineEntry
 from escultor.ids import hash_value, new_id, plain
+from escultor.serve.subjects import SubjectHasher
 from escultor.store import Store
 from escultor.types import Feedback, QuarantineOverride
 
 SinceOption = Annotated[str | None, Option(help="daily, weekly, monthly or a date; default: all feedback.")]
+TrustOption = Annotated[
+    list[str] | None,
+    Option(help="A person to whom caps and abuse rules do not apply from now on; `me`: who names no user."),
+]
 MAX_SHOWN, WIDTH = 20, 60  # events of an entry, characters of a text
 
 
@@ -45,9 +50,11 @@ def convert(
     shell: Shell,
     out: Annotated[str, Option(help="A name in the store, or a file that ends in .jsonl.")],
     since: SinceOption = None,
+    trust: TrustOption = None,
 ) -> CommandResult:
     """Turn feedback into pairs, examples and unpaired examples, with a dataset card."""
     with _store(shell) as store:
+        _trust(shell, store, trust or ())
         conversion = _convert(shell, store, since)
         advice = card.advise(conversion.card, shell.config.feedback)
         versions = record(store, conversion, _dataset_name(out))
@@ -78,9 +85,10 @@ def convert(
     )
 
 
-def advise(shell: Shell, since: SinceOption = None) -> CommandResult:
+def advise(shell: Shell, since: SinceOption = None, trust: TrustOption = None) -> CommandResult:
     """Show what can be trained on the feedback there is, and why; nothing is written."""
     with _store(shell) as store:
+        _trust(shell, store, trust or ())
         conversion = _convert(shell, store, since)
     _show(shell, conversion)
     advice = card.advise(conversion.card, shell.config.feedback)
@@ -161,6 +169,27 @@ def _convert(shell: Shell, store: Store, since: str | None) -> Conversion:
     return convert(store, shell.config.feedback, SelectionQuery(time.time(), since=parse_since(since)))
 
 
+def _trust(shell: Shell, store: Store, names: Iterable[str]) -> None:
+    """Record that these people are trusted, named as the application names them or by their hash."""
+    names = list(names)
+    if not names:
+        return
+    with open_index(store, shell.config.feedback) as index:
+        index.follow(store.log)
+        known, trusted = index.subjects(), set(index.standings().trusted)
+    hasher = SubjectHasher.for_store(store.root)
+    for name in names:
+        subject = name if name in known else hasher.subject("key:None" if name == "me" else name)
+        if name == "me" and subject not in known and len(known) == 1:
+            (subject,) = known
+        if subject not in known:
+            remedy = "the name that the application gives its user, or the hash of `escultor subjects hash`"
+            raise InputError("nobody of this name gave feedback", name, None, remedy)
+        if subject not in trusted:
+            store.log.append(QuarantineOverride(new_id("release"), time.time(), subject, f"--trust {name}"))
+        shell.print(f"trusted: {name} ({subject})")
+
+
 def _dataset_name(out: str) -> str:
     name = Path(out).stem if out.endswith(".jsonl") else out
     if not name or "/" in name:
@@ -177,3 +206,5 @@ def _show(shell: Shell, conversion: Conversion) -> None:
         shell.table(["Rule", "Makes", "Rows"], rows, left=(0, 1))
     counts = [(reason, n) for reason, n in conversion.card["counts"].items() if n]
     shell.table(["Of the feedback", "Number"], counts)
+    for note in conversion.card["notes"]:
+        shell.print(f"note: {note}")

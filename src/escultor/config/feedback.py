@@ -46,6 +46,8 @@ class FeedbackRules(Section):
     min_unpaired_side: Count = setting(50, help="minimum per label")
     pairs_per_prompt: Count = setting(4, help="maximum pairs per prompt and rule")
     max_flip_rate: BelowHalf = setting(0.4, help="items with a higher estimated label flip rate are dropped")
+    min_edit: Share = setting(0.0, help="corrections that change less of the text make no item")
+    max_edit: Share = setting(0.6, help="corrections that change more make an example, and no pair")
     propensity_clip: AtLeastOne = setting(10.0, help="maximum weight of an item (1 / probability of its arm)")
     length_ratio: AtLeastOne | None = setting(None, help="pairs with a larger length ratio are dropped")
     gold_items: Count = setting(200, help="rated answers that events are calibrated on, at least")

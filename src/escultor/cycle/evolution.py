@@ -19,8 +19,9 @@ from escultor.feedback.card import Advice, advise, summarise
 from escultor.feedback.conversion import convert, read_items
 from escultor.feedback.index import FeedbackIndex
 from escultor.feedback.items import FeedbackItem, load_items
+from escultor.feedback.raw_log import InMemorySource
 from escultor.feedback.resampled_pairs import RULE
-from escultor.feedback.selection import KINDS, InMemorySource, SelectionQuery, select
+from escultor.feedback.selection import KINDS, SelectionQuery, select
 from escultor.ids import hash_value
 from escultor.skills.suites import EvaluationSuite
 from escultor.store import Store
@@ -74,7 +75,7 @@ def material_of(
         index.add(interactions, feedback)
         now = max((i.time for i in interactions), default=0.0)
         query = SelectionQuery(now, held_out=excluded_prompts(cycle.store, cycle.suite))
-        selected = select(index, bodies, settings, query)
+        selected = select(index, settings, query)
     by_kind = {str(kind): list(load_items(selected.chosen[kind], bodies, counts)) for kind in KINDS}
     counts += selected.counts
     card = summarise(selected)

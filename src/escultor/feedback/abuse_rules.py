@@ -2,27 +2,30 @@
 
 Nothing is deleted: what a rule holds back is in the quarantine, with the reason, and can be released.
 
-* **Rate anomaly.** More events in an hour, a day or a month than `factor` times what is usual: among nine of
-  ten end users, each by their busiest such span; or in the person's own other spans, when it is more than
-  usual. At any pace: a tenth of all events ever, when that is `factor` times what nine of ten others gave.
-* **Prompt echo.** An answer that repeats what its asker wrote was not the model's idea. To plant a phrase one
-  must first have it said, so events about such answers are held back, unless it is the nature of the skill to
-  repeat: more than a fifth of its answers do, as a mean over at least five people. Only letters and digits
-  are compared, so spaces, punctuation, accents and look-alikes hide nothing; a paraphrase does.
-* **Reliability.** Who contradicts the majority of the others is right less often; at chance, counts nothing.
-* **Collusion.** Accounts that judged mostly the same answers alike count as one person, in verdicts and caps.
-  Where a fifth of the people are such, answers are handed out for several to judge, and nobody is.
+* **Rate anomaly.** More events in an hour, a day or a month than `factor` times what nine of ten other end
+  users reach, and than a crowd as uneven as they are has in one of 30,000 people: heavy use is no abuse. At
+  any pace: a great share of all events ever, when it is as far from what the others gave.
+* **Prompt echo.** To plant a phrase one must first have the model say it. So events are held back about
+  answers that are for the most part one unbroken stretch of what their asker wrote, when that same stretch
+  comes back on three prompts, of whomever. Who quotes a problem, has a text mended, or asks once for a
+  sentence to be repeated does none of it; nor is it held back where repeating is the nature of the skill:
+  more than a fifth of its answers do, as a mean over at least five people. Only letters and digits are
+  compared, so spaces, punctuation, accents and look-alikes hide nothing; a paraphrase does.
+* **Reliability.** Who contradicts the majority of the others is right less often; at chance, counts
+nothing.
+* **Collusion.** Accounts that judged mostly the same answers alike count as one person, in verdicts and
+  caps. Where a fifth of the people are such, answers are handed out for several to judge, and nobody is.
 * **Probation.** New end users count half, and have a smaller cap.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import NamedTuple
 
 from escultor.ids import hash_value
@@ -30,11 +33,17 @@ from escultor.ids import hash_value
 RULES = "standing/2"
 HOUR_S, DAY_S = 3600, 86_400
 SPANS = {"hour": HOUR_S, "day": DAY_S, "month": 30 * DAY_S}  # seconds
-EVER, MAX_SHARE_OF_ALL = "ever", 0.1  # the span of all time, and how much of it one person may fill
+# The span of all time, and how much of it one person may fill: a tenth, or four times an equal part of a
+# small crowd, in which an honest person easily gives a tenth.
+EVER, MAX_SHARE_OF_ALL, MAX_EQUAL_PARTS = "ever", 0.1, 4
 USUAL_QUANTILE = 0.9  # of the other people; as many as the rest may conspire without moving what is usual
+# Activity is lognormal in crowds of all kinds. With the median and the 0.9 quantile at z = 0 and 1.28, the
+# count at z = 4, which one of 30,000 people exceeds, is median * (quantile / median) ** (4 / 1.28).
+TAIL_POWER = 3.12
 MIN_OTHERS = 5  # people, from which on something is usual
-MIN_OWN_SPANS = 5  # from which on a person has a history
 ECHOING_SKILL_SHARE, ECHOING_SKILL_SUBJECTS = 0.2, 5
+MIN_CLAIM_PROMPTS = 3  # prompts on which a stretch comes back, from which on it is a claim to be planted
+MAX_STRETCH = 2000  # characters of a stretch that are hashed
 WINDOW, MAX_WINDOWS, MIN_ECHO = 20, 16, 13  # characters, windows of an answer, characters of an answer
 # The commonest letters of other scripts that look like Latin ones, in lower case.
 LOOK_ALIKES = str.maketrans("аеорсухіјѕһԁԛԝвкмнтгіαορνιτκυχ", "aeopcyxijshdqwbkmhtriaopvitkux")
@@ -84,54 +93,43 @@ def _entry(rule: str, subject: str, n: int, reason: str, span: str = "", start: 
 
 
 def find_rate_anomalies(rates: Iterable[ActivityRate], factor: float, floor: int) -> list[QuarantineEntry]:
-    """The spans in which an end user was much more active than is usual, by id."""
+    """The spans in which an end user was much more active than others ever are, by id."""
     by_span: dict[str, dict[str, list[ActivityRate]]] = {}
     for rate in rates:
         by_span.setdefault(rate.span, {}).setdefault(rate.subject, []).append(rate)
-    entries = _share_anomalies(by_span.pop(EVER, {}), factor, floor)
+    entries = []
     for span, by_subject in by_span.items():
         peaks = sorted(max(rate.n for rate in own) for own in by_subject.values())
-        for own in by_subject.values():
-            usual = _usual(peaks, max(rate.n for rate in own))
+        if len(peaks) <= MIN_OTHERS:
+            continue
+        total = sum(peaks)
+        least = max(MAX_SHARE_OF_ALL, MAX_EQUAL_PARTS / len(peaks)) * total if span == EVER else 0.0
+        for subject, own in by_subject.items():
+            usual, limit = _usual(peaks, max(rate.n for rate in own), factor)
             for rate in own:
-                if rate.n <= floor:
-                    continue
-                limit = math.inf if usual is None else factor * usual
-                others = [r.n for r in own if r.start != rate.start]
-                if len(others) >= MIN_OWN_SPANS:
-                    limit = min(limit, max(factor * median(others), usual or 0))
-                if rate.n > limit:
-                    norm = "more than usual for this person" if usual is None else f"up to {usual:g} is usual"
-                    reason = f"{rate.n:,} verdicts in one {span}; {norm}"
-                    entry = _entry("rate_anomaly", rate.subject, rate.n, reason, span=span, start=rate.start)
-                    entries.append(entry)
+                if rate.n > max(floor, limit, least):
+                    given = f"of all {total:,} verdicts" if span == EVER else f"verdicts in one {span}"
+                    reason = f"{rate.n:,} {given}; up to {usual:g} a person is usual"
+                    entries.append(
+                        _entry("rate_anomaly", subject, rate.n, reason, span=span, start=rate.start)
+                    )
     return sorted(entries, key=lambda entry: entry.id)
 
 
-def _share_anomalies(
-    by_subject: dict[str, list[ActivityRate]], factor: float, floor: int
-) -> list[QuarantineEntry]:
-    """The end users who gave a great share of all events ever."""
-    totals = sorted(rate.n for (rate,) in by_subject.values())
-    entries, n_all = [], sum(totals)
-    for (rate,) in by_subject.values():
-        usual = _usual(totals, rate.n) if rate.n > max(floor, MAX_SHARE_OF_ALL * n_all) else None
-        if usual is not None and rate.n > factor * usual:
-            reason = f"{rate.n:,} of all {n_all:,} verdicts; up to {usual:g} a person is usual"
-            entries.append(_entry("rate_anomaly", rate.subject, rate.n, reason, span=EVER))
-    return entries
+def _usual(peaks: list[int], own: int, factor: float) -> tuple[float, float]:
+    """The 0.9 quantile of the other people's peaks, and the count above which one is an anomaly.
 
-
-def _usual(peaks: list[int], own: int) -> float | None:
-    """The 0.9 quantile of the other people's peaks; None where they are too few to say what is usual.
-
-    `peaks` is sorted and holds one's own (`own`): in the list without it, later values are one place earlier.
+    `peaks` is sorted and holds one's own (`own`): in the list without it, later values are one place
+    earlier.
     """
     others = len(peaks) - 1
-    if others < MIN_OTHERS:
-        return None
-    at = min(others - 1, int(USUAL_QUANTILE * others))
-    return float(peaks[at] if peaks[at] < own else peaks[min(at + 1, others)])
+
+    def quantile(share: float) -> float:
+        at = min(others - 1, int(share * others))
+        return float(peaks[at] if peaks[at] < own else peaks[min(at + 1, others)])
+
+    middle, usual = quantile(0.5), quantile(USUAL_QUANTILE)
+    return usual, max(factor * usual, middle * (usual / middle) ** TAIL_POWER)
 
 
 class PromptEchoCount(NamedTuple):
@@ -143,11 +141,20 @@ class PromptEchoCount(NamedTuple):
     echoes: int
 
 
+class RepeatedClaim(NamedTuple):
+    """How many rated answers of an asker in a skill are one stretch of their prompts, which comes back on
+    several."""
+
+    subject: str
+    skill: str
+    claim: str  # hash of the stretch
+    n: int
+
+
 def find_prompt_echoes(
-    counts: Iterable[PromptEchoCount],
-) -> tuple[list[QuarantineEntry], frozenset[str]]:
-    """The askers whose answers repeat their prompts, and the skills whose nature that is."""
-    counts = list(counts)
+    counts: Iterable[PromptEchoCount], claims: Iterable[RepeatedClaim]
+) -> tuple[list[QuarantineEntry], dict[str, list[str]], frozenset[str]]:
+    """The askers who have claims repeated, their claims, and the skills whose nature it is to repeat."""
     shares: dict[str, list[float]] = {}
     for row in counts:
         shares.setdefault(row.skill, []).append(row.echoes / row.answers)
@@ -156,30 +163,50 @@ def find_prompt_echoes(
         for skill, s in shares.items()
         if len(s) >= ECHOING_SKILL_SUBJECTS and sum(s) / len(s) > ECHOING_SKILL_SHARE
     )
-    echoes = Counter[str]()
-    for row in counts:
-        if row.echoes and row.skill not in skills:
-            echoes[row.subject] += row.echoes
-    reason = "{:,} rated {} repeat what this person wrote in the prompt"
-    return [
-        _entry("prompt_echo", subject, n, reason.format(n, "answer" if n == 1 else "answers"))
+    echoes, by_subject = Counter[str](), dict[str, list[str]]()
+    for row in claims:
+        if row.skill not in skills:
+            echoes[row.subject] += row.n
+            by_subject.setdefault(row.subject, []).append(row.claim)
+    reason = "{:,} rated {} what this person wrote in the prompt, and it comes back on other prompts"
+    entries = [
+        _entry("prompt_echo", subject, n, reason.format(n, "answer repeats" if n == 1 else "answers repeat"))
         for subject, n in sorted(echoes.items())
-    ], skills
+    ]
+    return entries, {subject: sorted(set(own)) for subject, own in by_subject.items()}, skills
 
 
-def echoed_share(prompt: str, answer: str) -> float:
-    """The share of an answer that its prompt contains: of up to 16 windows of 20 letters or digits, evenly
-    spread. Answers of fewer than 13 characters echo nothing: a single word is nobody's idea."""
+def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
+    """The share of an answer that is one unbroken stretch of its prompt, in letters and digits, and a hash
+    of that stretch. It is looked for from up to 16 places, evenly spread, and found where 20 characters
+    agree. Answers of fewer than 13 characters echo nothing: a single word is nobody's idea.
+    """
     text = alphanumeric(answer)
     if len(text) < MIN_ECHO:
-        return 0.0
+        return 0.0, None
     source = alphanumeric(prompt)
     if len(text) <= WINDOW:
-        return float(text in source)
+        return (1.0, _stretch_hash(text)) if text in source else (0.0, None)
     last = len(text) - WINDOW
     n = min(MAX_WINDOWS, 1 + last // (WINDOW // 2))
-    starts = [last * i // (n - 1) for i in range(n)] if n > 1 else [0]
-    return sum([text[start : start + WINDOW] in source for start in starts]) / n
+    begin = end = at = 0  # text[begin:end] == source[at : at + end - begin]
+    longest = 0, 0
+    for start in [last * i // (n - 1) for i in range(n)] if n > 1 else [0]:
+        if begin == end or not source.startswith(text[end : start + WINDOW], at + end - begin):
+            begin = end = start
+            if (at := source.find(text[start : start + WINDOW])) < 0:
+                continue
+        end = start + WINDOW
+        longest = max(longest, (end - begin, begin))
+    length, begin = longest
+    return length / len(text), _stretch_hash(text[begin : begin + length]) if length else None
+
+
+def _stretch_hash(stretch: str) -> str:
+    """A hash that stretches share which begin and end nearly alike: the least of those of their parts."""
+    last = max(0, min(len(stretch), MAX_STRETCH) - WINDOW)
+    parts = {stretch[at : at + WINDOW].encode("utf-8", "surrogatepass") for at in range(last + 1)}
+    return min(hashlib.blake2b(part, digest_size=8).hexdigest() for part in parts)
 
 
 def alphanumeric(text: str) -> str:
@@ -203,8 +230,8 @@ def reliability(agreements: Iterable[tuple[str, int, int]]) -> dict[str, float]:
 
 
 def collusion_groups(common: Iterable[tuple[str, str, int]], thumbs: Mapping[str, int]) -> dict[str, str]:
-    """From (person, person, thumbs that both gave alike) to the name of each person's group, the first of its
-    members; `thumbs` counts those of every end user. People who are alike in a chain are one group."""
+    """From (person, person, thumbs that both gave alike) to the name of each person's group, the first of
+    its members; `thumbs` counts those of every end user. People who are alike in a chain are one group."""
     parent: dict[str, str] = {}
 
     def root(subject: str) -> str:
@@ -220,6 +247,7 @@ def collusion_groups(common: Iterable[tuple[str, str, int]], thumbs: Mapping[str
     return {} if by_design else {subject: root(subject) for subject in parent}
 
 
-def is_on_probation(n: int, first: float, newest: float, min_votes: int) -> bool:
-    """Whether a person is new: few events, or the first of them less than a day before the newest of all."""
-    return n < min_votes or newest - first < PROBATION_S
+def is_new(first: float, oldest: float, newest: float) -> bool:
+    """Whether a person's first event is less than a day before the newest of all. On the first day of a
+    store all are new, so that nobody is."""
+    return newest - first < PROBATION_S <= newest - oldest

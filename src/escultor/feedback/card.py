@@ -27,8 +27,8 @@ SOURCE_NAMES = {
 
 
 def summarise(selection: Selection) -> dict[str, Any]:
-    """The card's section on feedback: for each kind of item its rules, people, weights and lengths; then what
-    was measured of the raters, what is held back, and why events made no item."""
+    """The card's section on feedback: for each kind of item its rules, people, weights and lengths; then
+    what was measured of the raters, what is held back, and why events made no item."""
     standings = selection.standings
     return {
         "rules": [*(rule.id for rule in LABELLING_RULES), IMPLICIT_RULES, ABUSE_RULES],
@@ -41,6 +41,12 @@ def summarise(selection: Selection) -> dict[str, Any]:
         "first_place_log_odds": standings.trust.position_bias,
         "unreliable_subjects": len(standings.trust.reliability),
         "colluding_subjects": len(standings.trust.collusion_groups),
+        "trusted_subjects": len(standings.trusted),
+        "few_people": selection.few_people,
+        "caps": [
+            {"setting": f"feedback.{name}", "value": value, "owners": len(lost), "items": sum(lost.values())}
+            for (name, value), lost in sorted(selection.caps.items())
+        ],
         "quarantine": dict(Counter(entry.rule for entry in standings.quarantine)),
         "echoing_skills": standings.echoing_skills,
         "counts": dict(sorted(selection.counts.items())),
@@ -130,8 +136,8 @@ def _advise_kto(unpaired: dict[str, Any], settings: FeedbackRules, after_dpo: bo
 
 
 def _advise_sft(card: dict[str, Any], examples: int, pairs: int, settings: FeedbackRules) -> tuple[bool, str]:
-    """Whether there seems to be a right answer (SFT on what people wrote) or a taste (DPO): people who write
-    what they want show a right answer, people who agree with each other share one."""
+    """Whether there seems to be a right answer (SFT on what people wrote) or a taste (DPO): people who
+    write what they want show a right answer, people who agree with each other share one."""
     alpha, judged = card["agreement_alpha"], card["answers_judged_by_several"]
     if judged < MIN_AGREEMENT_ANSWERS:
         alpha, agreement = None, f"unknown, several judged {_n(judged, 'answer')}"

@@ -65,9 +65,7 @@ def convert(store: Store, settings: FeedbackRules, query: SelectionQuery) -> Con
             if (cached := index.cached(key)) is not None:
                 return Conversion(**json.loads(cached), cursor=cursor, reused=True)
             guard = load_guard(store)
-            selection = select(
-                index, store.log, settings, replace(query, held_out=query.held_out | guard.hashes)
-            )
+            selection = select(index, settings, replace(query, held_out=query.held_out | guard.hashes))
             version = hash_value([held_out, _code()])
             rows, blobs = write_rows(store, selection, guard, index.last_blobs(version))
             # Texts that were erased while they were read may be among the rows: then all is made again.

@@ -1,20 +1,22 @@
 """One prompt: the answers to it, and what each person made of each of them.
 
-Everything that a person did with one answer is one judgement: the explicit rating where there is one, else
-the implicit event that says most. The judgements of several people on one text are combined as independent
-readings: their log-odds add up, so that disagreement shows as doubt.
+Everything that a person did with one answer is one judgement: the thumb where there is one, else the
+correction, else the implicit event that says most. A text's verdict is the vote of all who judged it,
+whatever answers it was given in: log-odds of independent readings add up, so that disagreement shows as
+doubt. In the same way all direct comparisons of two texts (choices, corrections, regenerations) are one
+vote. Every judgement takes part in the vote on its text, and an item is made of the winning side alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from escultor.feedback.index_tables import ChoiceEvent, FeedbackEvent, RatedAnswer
+from escultor.feedback.index_tables import ChoiceEvent, CorrectionEdit, FeedbackEvent, RatedAnswer
 from escultor.feedback.raw_log import IMPLICIT
-from escultor.stats.logistic import log_odds, logistic
+from escultor.stats.odds import log_odds, logistic
 from escultor.store.feedback import CORRECTION, THUMB
 
 # How often the other kinds of event are right, before that is measured.
@@ -54,108 +56,202 @@ class RaterTrust:
 
 
 class SubjectJudgement(NamedTuple):
-    """What one person made of one answer, and all the events that say so, the most telling first."""
+    """What one person made of one answer, and all the events that say so, the most telling first; none
+    where it follows from a comparison with another text."""
 
     subject: str
     up: bool
     accuracy: float
-    is_explicit: bool
+    is_explicit: bool  # a thumb
     events: tuple[FeedbackEvent, ...]
 
     @property
-    def recency(self) -> tuple[float, str]:
-        return self.events[0].time, self.events[0].id
+    def log_odds(self) -> float:
+        return log_odds(self.accuracy) if self.up else -log_odds(self.accuracy)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether this person likes the answer, and corrected it nevertheless: then they say neither."""
+        return self.up and len(self.events) > 1 and self.events[1].name == CORRECTION
+
+    @property
+    def precedence(self) -> tuple[bool, float, str]:
+        """Of one person's judgements on equal answers the greatest holds: the last thumb, else the last."""
+        return self.is_explicit, self.events[0].time, self.events[0].id
 
 
 class TextVerdict(NamedTuple):
-    """What several people made of a text, and the judgements that agree with it."""
+    """The vote of all who judged a text: log-odds that it is good, by all judgements and by thumbs alone.
+    `up` is None in a draw, and where thumbs say the opposite of all together."""
 
-    up: bool
-    flip_rate: float
-    judgements: tuple[SubjectJudgement, ...]
+    up: bool | None
+    total: float
+    by_thumbs: float
+    agreeing: tuple[SubjectJudgement, ...]
+    outvoted: tuple[SubjectJudgement, ...]
+
+    @property
+    def flip_rate(self) -> float:
+        return flip_rate(self.total)
+
+    def contradicts(self, up: bool) -> bool:
+        """Whether all judgements, or the thumbs alone, are against this verdict."""
+        return any(not is_draw(odds) and (odds > 0) is not up for odds in (self.total, self.by_thumbs))
+
+
+class TextPreference(NamedTuple):
+    """One person's preference for one text over another."""
+
+    subject: str
+    chosen: str  # answer or correction
+    rejected: str  # answer
+    texts: tuple[str, str]  # hashes, of the chosen one first
+    accuracy: float
+    events: tuple[FeedbackEvent | ChoiceEvent, ...]
+
+
+class DraftLimits(NamedTuple):
+    """The settings that decide which drafts a prompt has."""
+
+    pairs_per_prompt: int  # by one rule
+    max_flip_rate: float
+    min_edit: float
+    max_edit: float
 
 
 @dataclass(slots=True)
 class PromptGroup:
-    """One prompt. `used` holds the (person, answer) whose judgement an item was made of already."""
+    """One prompt. `used` holds the ids of the events that an item was made of already."""
 
     prompt: str
     trust: RaterTrust
     regenerated: set[str]  # answers that have a regeneration
-    max_pairs: int  # by one rule
-    max_flip_rate: float
+    limits: DraftLimits
     answers: dict[str, RatedAnswer] = field(default_factory=dict)
     judgements: dict[str, dict[str, SubjectJudgement]] = field(default_factory=dict)  # answer -> person
-    corrections: list[FeedbackEvent] = field(default_factory=list)
-    choices: list[ChoiceEvent] = field(default_factory=list)
-    used: set[tuple[str, str]] = field(default_factory=set)
+    corrections: list[tuple[TextPreference, CorrectionEdit]] = field(default_factory=list)
+    choices: list[TextPreference] = field(default_factory=list)
+    regenerations: list[TextPreference] = field(default_factory=list)
+    verdicts: dict[str, TextVerdict] = field(default_factory=dict)  # by the hash of the text
+    preferences: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # see `preference`
+    used: set[str] = field(default_factory=set)
     unused_counts: dict[str, int] = field(default_factory=dict)  # why events made no item
 
     def count(self, reason: str, n: int = 1) -> None:
         self.unused_counts[reason] = self.unused_counts.get(reason, 0) + n
 
-    def verdicts(self, explicit_only: bool) -> Iterator[tuple[RatedAnswer, TextVerdict | None]]:
-        """What all make of each distinct text, by its explicit judgements; by all where there are none,
-        unless `explicit_only`."""
-        for answer, judgements in self.by_text():
-            explicit = {subject: j for subject, j in judgements.items() if j.is_explicit}
-            used = explicit if explicit or explicit_only else judgements
-            yield answer, combine_judgements(used, self.trust.collusion_groups)
+    def use(self, events: Iterable[FeedbackEvent | ChoiceEvent]) -> None:
+        self.used.update(event.id for event in events)
 
-    def by_text(self) -> list[tuple[RatedAnswer, dict[str, SubjectJudgement]]]:
-        """Each distinct text, by its hash: one answer with it, and the unused judgements on it. Of one
-        person's judgements on equal answers the last holds."""
-        texts: dict[str, tuple[RatedAnswer, dict[str, SubjectJudgement]]] = {}
+    def add_choice(self, choice: ChoiceEvent) -> None:
+        """Add a choice, as a comparison with each other answer that was shown."""
+        accuracy = self.trust.choice_accuracy(choice.subject, choice.first == choice.winner)
+        winner_text = self.answers[choice.winner].text_hash
+        for other in choice.answers:
+            texts = winner_text, self.answers[other].text_hash
+            if other != choice.winner and texts[0] == texts[1]:
+                self.count("no pair: a choice between equal texts")
+            elif other != choice.winner:
+                fields = choice.subject, choice.winner, other, texts, accuracy, (choice,)
+                self.choices.append(TextPreference._make(fields))
+
+    def add_correction(self, event: FeedbackEvent, edit: CorrectionEdit) -> None:
+        """Add a correction, as a comparison with what it corrects."""
+        texts = edit.text_hash, self.answers[event.target].text_hash
+        accuracy = self.trust.event_accuracy(CORRECTION, event.subject)
+        fields = event.subject, event.id, event.target, texts, accuracy, (event,)
+        self.corrections.append((TextPreference._make(fields), edit))
+
+    def vote(self) -> None:
+        """Count all comparisons of each two texts, and all judgements of each text. Of what one person says
+        of the same texts the last holds, and what they say before what they do."""
+        said = [*self.choices, *(comparison for comparison, _ in self.corrections)]
+        said.sort(key=lambda c: (c.events[0].time, c.events[0].id))
+        votes: dict[tuple[str, str], dict[str, float]] = {}
+        for c in (*self.regenerations, *said):
+            first, second = c.texts
+            odds, key = (
+                (log_odds(c.accuracy), c.texts)
+                if first < second
+                else (-log_odds(c.accuracy), (second, first))
+            )
+            votes.setdefault(key, {})[c.subject] = odds
+        groups = self.trust.collusion_groups
+        self.preferences = {texts: voices(own.items(), groups) for texts, own in votes.items()}
+        by_text = self._judgements_by_text()
+        for c in said:
+            is_choice = isinstance(c.events[0], ChoiceEvent)
+            # Of two answers that are good or bad by a fair coin each, half are equal, and a choice between
+            # equal ones says nothing of either: it is half as far above chance about one text as about two.
+            accuracy = 0.5 + (c.accuracy - 0.5) / 2 if is_choice else c.accuracy
+            for text, up in zip(c.texts, (True, False), strict=True):
+                judgements = by_text.setdefault(text, {})
+                held = judgements.get(c.subject)
+                did = held.events if held else ()
+                if (up or is_choice) and (not did or did[0].name in IMPLICIT):
+                    events = did if held and held.up is up else ()
+                    judgements[c.subject] = SubjectJudgement(c.subject, up, accuracy, False, events)
+        self.verdicts = {text: combine_judgements(own, groups) for text, own in by_text.items()}
+
+    def preference(self, first: str, second: str) -> list[float]:
+        """How all direct comparisons of two texts favour the first: log-odds of independent readings."""
+        if first < second:
+            return self.preferences.get((first, second), [])
+        return [-odds for odds in self.preferences.get((second, first), [])]
+
+    def _judgements_by_text(self) -> dict[str, dict[str, SubjectJudgement]]:
+        """What each person made of each text."""
+        texts: dict[str, dict[str, SubjectJudgement]] = {}
         for id in sorted(self.judgements):
-            answer = self.answers[id]
+            held = texts.setdefault(self.answers[id].text_hash, {})
             for subject, judgement in self.judgements[id].items():
-                if (subject, id) in self.used:
-                    continue
-                _, held = texts.setdefault(answer.text_hash, (answer, {}))
-                if subject not in held or judgement.recency > held[subject].recency:
+                if subject not in held or judgement.precedence > held[subject].precedence:
                     held[subject] = judgement
-        return [texts[text_hash] for text_hash in sorted(texts)]
+        return texts
 
 
-def judge_answer(events: list[FeedbackEvent], trust: RaterTrust) -> dict[str, SubjectJudgement]:
+def judge_answer(events: Iterable[FeedbackEvent], trust: RaterTrust) -> dict[str, SubjectJudgement]:
     """What each person made of one answer, from all events about it."""
     by_subject: dict[str, list[FeedbackEvent]] = {}
     for event in events:
         by_subject.setdefault(event.subject, []).append(event)
     judgements = {}
     for subject, own in by_subject.items():
-        own.sort(key=lambda e: (e.name != THUMB, -trust.accuracy[e.name], e.name))
+        own.sort(key=lambda e: (e.name != THUMB, e.name != CORRECTION, -trust.accuracy[e.name], e.name))
         name, up = own[0].name, bool(own[0].up)
         accuracy = trust.event_accuracy(name, subject)
         judgements[subject] = SubjectJudgement(subject, up, accuracy, name == THUMB, tuple(own))
     return judgements
 
 
-def combine_judgements(
-    judgements: dict[str, SubjectJudgement], groups: Mapping[str, str]
-) -> TextVerdict | None:
-    """The verdict of several people on one text; None for a draw. `groups`: see `combined_log_odds`."""
-    total = combined_log_odds(((s, j.up, j.accuracy) for s, j in judgements.items()), groups)
-    if total is None:
-        return None
+def combine_judgements(judgements: dict[str, SubjectJudgement], groups: Mapping[str, str]) -> TextVerdict:
+    """The verdict of several people on one text. `groups`: see `voices`."""
+    clear = {s: j for s, j in judgements.items() if not j.is_mixed}
+    total = math.fsum(voices(((s, j.log_odds) for s, j in clear.items()), groups))
+    by_thumbs = math.fsum(voices(((s, j.log_odds) for s, j in judgements.items() if j.is_explicit), groups))
     up = total > 0
-    return TextVerdict(up, flip_rate(total), tuple(j for _, j in sorted(judgements.items()) if j.up is up))
+    is_open = is_draw(total) or (not is_draw(by_thumbs) and (by_thumbs > 0) is not up)
+    ordered = [j for _, j in sorted(judgements.items())]
+    agreeing = tuple(j for j in ordered if not is_open and j.up is up and j.accuracy > 0.5 and not j.is_mixed)
+    outvoted = tuple(j for j in ordered if is_open or j.up is not up)
+    return TextVerdict(None if is_open else up, total, by_thumbs, agreeing, outvoted)
 
 
-def combined_log_odds(readings: Iterable[tuple[str, bool, float]], groups: Mapping[str, str]) -> float | None:
-    """The log-odds of a statement, from (person, affirms it, accuracy); None for a draw.
-
-    `groups` maps colluding people to their group's name: together they weigh no more than the most accurate
-    of them alone.
-    """
+def voices(readings: Iterable[tuple[str, float]], groups: Mapping[str, str]) -> list[float]:
+    """The log-odds of a statement by independent voices, from those of each person. `groups` maps colluding
+    people to their group's name: together they weigh no more than the most accurate of them alone."""
     totals: dict[str, float] = {}
     largest: dict[str, float] = {}
-    for subject, affirms, accuracy in readings:
-        name, odds = groups.get(subject, subject), log_odds(accuracy)
-        totals[name] = totals.get(name, 0.0) + (odds if affirms else -odds)
-        largest[name] = max(largest.get(name, 0.0), odds)
-    total = math.fsum(max(-largest[name], min(largest[name], odds)) for name, odds in totals.items())
-    return None if abs(total) < 1e-9 else total
+    for subject, odds in readings:
+        name = groups.get(subject, subject)
+        totals[name] = totals.get(name, 0.0) + odds
+        largest[name] = max(largest.get(name, 0.0), abs(odds))
+    return [max(-largest[name], min(largest[name], odds)) for name, odds in totals.items()]
+
+
+def is_draw(total: float) -> bool:
+    """Whether log-odds that are sums favour neither side but for rounding."""
+    return abs(total) < 1e-9
 
 
 def flip_rate(total: float) -> float:

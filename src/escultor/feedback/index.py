@@ -22,8 +22,8 @@ from escultor.code_closure import code_version
 from escultor.config import FeedbackRules
 from escultor.errors import StoreError
 from escultor.feedback import abuse_rules, drafting, index_tables, raw_log, trust
-from escultor.feedback.labelling_rules import Draft
-from escultor.ids import hash_value, plain
+from escultor.feedback.labelling_rules import CORRECTION_RULE, Draft
+from escultor.ids import hash_value
 from escultor.process_pool import ProcessPool
 from escultor.store.log import Log
 from escultor.types import Erasure, Feedback, Interaction, QuarantineOverride
@@ -44,16 +44,6 @@ class AnswerFacts(NamedTuple):
     retain_until: float | None
     length: int  # characters
     text_hash: str
-
-
-class CorrectionEdit(NamedTuple):
-    """A correction, compared with the answer that it corrects."""
-
-    id: str
-    text_hash: str
-    length: int  # characters
-    length_before: int
-    distance: float  # normalised Levenshtein distance
 
 
 class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
@@ -80,17 +70,17 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
             released = {
                 body["target"] for page in log.raw_pages(QuarantineOverride, 0, until) for _, body in page
             }
-            self._settle(frozenset(released), until)
+            self._settle(frozenset(released), until, log)
         return until
 
     def add(self, interactions: Iterable[Interaction], feedback: Iterable[Feedback]) -> None:
         """Add events given by hand instead of a log, all in one call; order and repetition do not matter."""
-        answers = [plain(i) for i in {i.id: i for i in interactions}.values()]
-        by_id = {event.id: event for event in feedback}
+        bodies = raw_log.InMemorySource(interactions, feedback)
+        answers, events = list(bodies.bodies[Interaction].values()), bodies.bodies[Feedback]
         batch = raw_log.LogBatch()
-        batch.newest, batch.counts["feedback events"] = len(by_id), len(by_id)
-        for seq, id in enumerate(sorted(by_id), 1):
-            batch.add(seq, plain(by_id[id]))
+        batch.newest, batch.counts["feedback events"] = len(events), len(events)
+        for seq, id in enumerate(sorted(events), 1):
+            batch.add(seq, events[id])
         batch.add_regenerations(answers)
         with self._transaction():
             fold = raw_log.Fold(self.file, self._get("standings") is None)
@@ -99,7 +89,7 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
             fold.add_answers(rows)
             fold.set_wanted(fold.unknown({row.parent for row in rows}))
             fold.mark_prompts()
-        self._settle(frozenset(), len(by_id))
+        self._settle(frozenset(), len(events), bodies)
 
     def _cursor(self, log: Log) -> int:
         """The last entry that was read; 0 if that was of another log, an older copy, or by other code."""
@@ -130,7 +120,7 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
         if batch.newest:
             self._put("newest", str(batch.newest))
 
-    def _settle(self, released: frozenset[str], until: int) -> None:
+    def _settle(self, released: frozenset[str], until: int, bodies: raw_log.BodySource) -> None:
         """Measure the standings, and draft all prompts that they or new events change."""
         with self._transaction():
             index_tables.create_indexes(self.file)
@@ -142,7 +132,7 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
             if self.file.execute("select exists (select 1 from dirty)").fetchone()[0]:
                 self._put("drafted", str(int(self._get("drafted") or 0) + 1))
             # Not `now`: another process may have measured later, and its standings are the stored ones.
-            drafting.redraft(self.file, self.path, self.standings())
+            drafting.redraft(self.file, self.path, self.standings(), bodies)
             self._put("settled", str(until))
             parts = [self._get(name) for name in ("newest", "erased", "drafted", "standings")]
             self._put("state", hash_value(parts))
@@ -183,14 +173,14 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
         self, after: int, since: float | None
     ) -> Iterator[tuple[Draft, AnswerFacts, AnswerFacts | None]]:
         """The drafts whose newest event was recorded behind entry `after` and happened no earlier than
-        `since`, with the facts of their answer and, for a pair, of the rejected one; by prompt, in the order
-        of the rules."""
-        columns = (
-            "{0}.skill, {0}.tenant, {0}.arm, {0}.propensity, {0}.retain_until, {0}.length, {0}.text_hash"
-        )
+        `since`, with the facts of their answer and, for a pair, of the rejected one; by prompt, in the
+        order of the rules."""
+        columns = "{0}.skill, {0}.tenant, {0}.arm, {0}.propensity, {0}.retain_until, "
+        own = "coalesce(e.length, a.length), coalesce(e.text_hash, a.text_hash)"
         rows = self.file.execute(
-            f"select d.*, {columns.format('a')}, {columns.format('b')} "
+            f"select d.*, {columns.format('a')} {own}, {columns.format('b')} b.length, b.text_hash "
             "from drafts d join answers a on a.id = d.answer "
+            f"left join edits e on d.rule = '{CORRECTION_RULE}' and e.id = d.chosen "
             "left join answers b on b.id = d.rejected and d.rejected != '' "
             "where d.seq > ? and d.time >= ? order by d.prompt, d.rowid",
             (after, float("-inf") if since is None else since),
@@ -203,22 +193,16 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
             facts, rejected = _facts(*row[n_draft : n_draft + n_facts]), row[n_draft + n_facts :]
             yield draft, facts, _facts(*rejected) if draft.rejected else None
 
-    def edits(self) -> dict[str, CorrectionEdit]:
-        """The corrections whose texts were compared already, by id."""
-        edits = map(CorrectionEdit._make, self.file.execute("select * from edits"))
-        return {edit.id: edit for edit in edits}
-
-    def put_edits(self, edits: Sequence[CorrectionEdit]) -> None:
-        with self._transaction():
-            values = index_tables.marks(CorrectionEdit)
-            self.file.executemany(f"insert or replace into edits values {values}", edits)
-
     def counts(self) -> dict[str, int]:
         """Why events made no item, over all that holds now."""
         counts = dict(self.file.execute("select reason, n from read_counts"))
         counts |= dict(self.file.execute("select reason, sum(n) from unused group by reason"))
         wanted = self.file.execute("select count(*) from wanted").fetchone()[0]
         return counts | ({"waiting: about an answer that is not known": wanted} if wanted else {})
+
+    def subjects(self) -> frozenset[str]:
+        """All end users who gave feedback."""
+        return frozenset(subject for (subject,) in self.file.execute("select subject from subjects"))
 
     def newcomers(self, min_votes: int, now: float) -> frozenset[str]:
         """The end users on probation. Events of the future (after `now`) make nobody old."""
@@ -229,9 +213,12 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
             "select s.subject, (select count(*) from live l where l.subject = s.subject and l.withdrawn = 0) "
             "+ (select count(*) from choices c where c.subject = s.subject and c.withdrawn = 0), s.first "
             "from subjects s"
-        )
+        ).fetchall()
+        oldest = min((first for *_, first in rows), default=newest)
         return frozenset(
-            subject for subject, n, first in rows if abuse_rules.is_on_probation(n, first, newest, min_votes)
+            subject
+            for subject, n, first in rows
+            if n < min_votes or abuse_rules.is_new(first, oldest, newest)
         )
 
     def agreement(self) -> list[tuple[int, int]]:
@@ -258,8 +245,8 @@ class FeedbackIndex(AbstractContextManager["FeedbackIndex"]):
             raise StoreError("the derived index of feedback failed", error, remedy=remedy) from error
 
     def _erase(self, erasures: Sequence[Mapping[str, Any]]) -> None:
-        """Delete what the log erased: answers and feedback of subjects, answers whose retention was over (an
-        erasure without a subject), and all feedback on these answers."""
+        """Delete what the log erased: answers and feedback of subjects, answers whose retention was over
+        (an erasure without a subject), and all feedback on these answers."""
         run = self.file.execute
         gone = "(select id from temp.gone)"
         for erasure in erasures:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from escultor.errors import StoreError
 
-SCHEMA = "7"
+SCHEMA = "8"
 JOURNAL = "wal"  # requested; a file system without shared memory falls back to another
 LOCK_TIMEOUT_S = 60.0  # waited for another process that reads the same log
 
@@ -18,7 +18,8 @@ _TABLES = """
 create table if not exists meta (key text primary key, value text not null) without rowid;
 create table if not exists answers (
   id text primary key, prompt text, subject text, tenant text, skill text, arm text, propensity real,
-  parent text, consent text, retain_until real, text_hash text, length integer, echoed real, finish text);
+  parent text, consent text, retain_until real, text_hash text, length integer, echoed real, claim text,
+  finish text);
 create table if not exists live (
   target text, subject text, name text, time real, withdrawn integer, id text, seq integer, up integer,
   source text, primary key (target, subject, name)) without rowid;
@@ -63,7 +64,7 @@ class FeedbackEvent(NamedTuple):
     withdrawn: int
     id: str
     seq: int
-    up: int | None  # 1 approves, 0 disapproves, None: used by no labelling rule
+    up: int | None  # 1 approves of the answer, 0 disapproves, None: used by no labelling rule
     source: str
 
 
@@ -87,6 +88,16 @@ class ChoiceEvent(NamedTuple):
         return json.loads(self.shown)
 
 
+class CorrectionEdit(NamedTuple):
+    """A correction, compared with the answer that it corrects; a row of the index."""
+
+    id: str
+    text_hash: str
+    length: int  # characters
+    length_before: int
+    distance: float  # `edits.edit_distance`
+
+
 class RatedAnswer(NamedTuple):
     """An answer that feedback is about, without its text; a row of the index."""
 
@@ -102,7 +113,8 @@ class RatedAnswer(NamedTuple):
     retain_until: float | None
     text_hash: str
     length: int  # characters
-    echoed: float  # share of the answer that repeats its prompt
+    echoed: float  # share of the answer that is one stretch of its prompt
+    claim: str | None  # a hash of that stretch, where it is long
     finish: str
 
 

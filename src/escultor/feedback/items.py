@@ -14,16 +14,9 @@ from escultor.data.jsonl_rows import row_of
 from escultor.data.row_messages import messages_of
 from escultor.datasets.held_out import HeldOutGuard
 from escultor.errors import StoreError
-from escultor.feedback.labelling_rules import Draft, ItemKind
-from escultor.feedback.raw_log import no_cycle_collection, worker_count
-from escultor.feedback.selection import (
-    CORRECTION_RULE,
-    ITEMS_PER_READ,
-    KINDS,
-    BodySource,
-    SelectedDraft,
-    Selection,
-)
+from escultor.feedback.labelling_rules import CORRECTION_RULE, Draft, ItemKind
+from escultor.feedback.raw_log import BodySource, no_cycle_collection, worker_count
+from escultor.feedback.selection import KINDS, SelectedDraft, Selection
 from escultor.process_pool import ProcessPool
 from escultor.store import Store
 from escultor.store.files import wrap_os_errors
@@ -39,6 +32,7 @@ from escultor.types import (
     UnpairedExample,
 )
 
+ITEMS_PER_READ = 2000  # whose texts are in memory at a time
 FeedbackItem = Example | Pair | UnpairedExample
 DraftHandle = tuple[str, float, Draft]  # id, weight and draft, cheap to send to other processes
 ItemTexts = tuple[Messages, str, str]  # prompt, chosen, rejected
@@ -110,8 +104,8 @@ class WriterContext:
 def write_rows(
     store: Store, selection: Selection, guard: HeldOutGuard, last_blobs: Mapping[str, str]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """By kind, the number of rows and the name of their blob. Items whose prompt is held out, or whose texts
-    were erased, leave the selection.
+    """By kind, the number of rows and the name of their blob. Items whose prompt is held out, or whose
+    texts were erased, leave the selection.
 
     `last_blobs` names the blobs of a conversion under the same guard, if they are sound. An item's id is a
     hash of its content, so the texts of items that it holds already are neither looked up nor checked again

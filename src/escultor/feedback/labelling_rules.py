@@ -1,39 +1,45 @@
-"""The labelling rules in their order: each turns the feedback about one prompt into drafts of training items.
+"""The labelling rules in their order: each turns the feedback about one prompt into drafts of training
+items.
 
-**Used once.** What a person made of an answer is one judgement. A rule that makes an item of it marks it as
-used, for each person whose events the item rests on, and no later rule uses it again: a correction says that
-the answer was bad, so the thumb down beside it is no second verdict; nor is the thumb up on the answer that
-was kept. Within one rule an answer may occur in several pairs, up to the cap.
+**Used once.** What a person made of an answer is one judgement. A rule that makes an item of it marks its
+events as used, and no later rule uses them again: a correction says that the answer was bad, so the thumb
+down beside it is no second verdict; nor is the thumb up on the answer that was kept. Within one rule an
+answer may occur in several pairs, up to the cap. An event that made no item stays free, unless it was
+outvoted: the vote on its text used it up. Law: no item contradicts the vote of all live events on its text,
+nor the direct comparisons of its two texts.
 
 **One prompt.** A rule sees one prompt at a time, so a thumb up on one never meets a thumb down on another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from escultor.feedback.evidence import (
     CORRECTION,
     REGENERATION,
-    THUMB,
     PromptGroup,
     SubjectJudgement,
-    combine_judgements,
-    combined_log_odds,
+    TextPreference,
+    TextVerdict,
     flip_rate,
+    is_draw,
+    voices,
 )
-from escultor.feedback.index_tables import ChoiceEvent, FeedbackEvent, RatedAnswer
+from escultor.feedback.index_tables import ChoiceEvent, CorrectionEdit, FeedbackEvent, RatedAnswer
 from escultor.feedback.raw_log import is_end_user
 from escultor.rng import unit
-from escultor.stats.logistic import log_odds
+from escultor.stats.odds import expected_preference, log_odds
 from escultor.types import SourceKind
 
 NOBODY = "nobody"  # the end user of events without one: an item of nobody would have no cap
 SEPARATOR = "\x1f"  # of ids in one text
+SHORT = 20  # characters; any correction changes most of a shorter answer
 ItemKind = Literal["example", "pair", "unpaired"]
 
 
@@ -78,78 +84,113 @@ class LabellingRule:
 
 
 def label_corrections(group: PromptGroup) -> Iterator[Draft]:
-    """A correction is preferred to the answer it corrects, and is an example of a good answer. The verdict of
-    others who liked that answer counts against it. `selection` drops pairs whose texts hardly differ.
+    """A correction is preferred to the answer it corrects, and is an example of a good answer; one that
+    rewrites the answer is an example alone, and leaves what else was said of the answer to other rules.
+    People who wrote the same text wrote one item.
     """
-    made = 0
-    # Ordered by the person, whose name is salted: clients choose the ids of events, and could try out many.
-    order = sorted(group.corrections, key=lambda e: (unit(0, "corrections", e.subject, e.target), e.id))
-    for event in order:
-        own_flip = 1 - group.trust.event_accuracy(CORRECTION, event.subject)
-        if own_flip > group.max_flip_rate:
+
+    def order(correction: tuple[TextPreference, CorrectionEdit]) -> tuple[float, str]:
+        # By the person, whose name is salted: clients choose the ids of events, and could try out many.
+        comparison, _ = correction
+        return unit(0, "corrections", comparison.subject, comparison.rejected), comparison.chosen
+
+    by_text: dict[str, list[tuple[TextPreference, CorrectionEdit]]] = {}
+    for comparison, edit in sorted(group.corrections, key=order):
+        text, original = map(group.verdicts.__getitem__, comparison.texts)
+        if 1 - comparison.accuracy > group.limits.max_flip_rate:
             group.count("left out: correction of an unreliable subject")
-        elif (flip := _correction_flip_rate(group, event, own_flip)) > group.max_flip_rate:
+        elif original.total > 0 and not is_draw(original.total):
             group.count("left out: correction of what others liked")
-        elif made >= group.max_pairs:
-            group.count("left out: more corrections of one prompt than the cap")
+        elif text.contradicts(True) or math.fsum(group.preference(*comparison.texts)) < 0:
+            group.count("left out: correction that others outvoted")
         else:
-            made += 1
-            example = _draft(group, "example", event.id, "", (event,), flip=flip, answer=event.target)
-            yield example
-            yield example._replace(kind="pair", rejected=event.target)
-            group.used.add((event.subject, event.target))
+            by_text.setdefault(comparison.texts[0], []).append((comparison, edit))
+    kept = list(by_text.values())
+    beyond = sum(map(len, kept[group.limits.pairs_per_prompt :]))
+    group.count("left out: more corrections of one prompt than feedback.pairs_per_prompt", beyond)
+    for corrections in kept[: group.limits.pairs_per_prompt]:
+        yield from _draft_correction(group, corrections)
 
 
-def _correction_flip_rate(group: PromptGroup, event: FeedbackEvent, own_flip: float) -> float:
-    """How often a correction is wrong, given what others made of the text that it corrects: their log-odds,
-    as far as they exceed those of a single thumb, are subtracted from its own."""
-    text_hash = group.answers[event.target].text_hash
-    others = {
-        subject: judgement
-        for id, judgements in group.judgements.items()
-        if group.answers[id].text_hash == text_hash
-        for subject, judgement in judgements.items()
-        if judgement.is_explicit and subject != event.subject
-    }
-    verdict = combine_judgements(others, group.trust.collusion_groups)
-    if verdict is None or not verdict.up:
-        return own_flip
-    against = -log_odds(verdict.flip_rate) - log_odds(group.trust.accuracy[THUMB])
-    total = -log_odds(own_flip) - max(0.0, against)
-    return flip_rate(total) if total > 0 else 1 - flip_rate(total)
+def _draft_correction(
+    group: PromptGroup, corrections: list[tuple[TextPreference, CorrectionEdit]]
+) -> Iterator[Draft]:
+    """The example of a corrected text, and a pair, of one who wrote it, with each text that it corrects."""
+    yield _draft_comparisons(group, "example", [comparison for comparison, _ in corrections])
+    by_original: dict[str, list[TextPreference]] = {}
+    for comparison, edit in corrections:
+        if edit.distance >= group.limits.max_edit and max(edit.length, edit.length_before) >= SHORT:
+            group.count("no pair: correction that changes more than feedback.max_edit")
+        else:
+            by_original.setdefault(comparison.texts[1], []).append(comparison)
+    for comparisons in by_original.values():
+        yield _draft_comparisons(group, "pair", comparisons[:1])
+        for c in comparisons:
+            own = group.judgements.get(c.rejected, {}).get(c.subject)
+            group.use(own.events if own else ())
+    group.use(comparison.events[0] for comparison, _ in corrections)
 
 
-def label_regenerations(group: PromptGroup) -> Iterator[Draft]:
-    """The answer that a person kept is preferred to those that they had regenerated. Kept is the last of its
-    line, when the person who asked for it approved of it."""
+def _draft_comparisons(group: PromptGroup, kind: ItemKind, comparisons: Sequence[TextPreference]) -> Draft:
+    """What people say who wrote the same correction."""
+    first = comparisons[0]
+    rejected = first.rejected if kind == "pair" else ""
+    odds = voices(((c.subject, log_odds(c.accuracy)) for c in comparisons), group.trust.collusion_groups)
+    flip = flip_rate(math.fsum(odds))
+    events = [event for c in comparisons for event in c.events]
+    return _draft(group, kind, first.chosen, rejected, events, flip=flip, answer=first.rejected)
+
+
+def is_outvoted(group: PromptGroup, chosen: str, rejected: str) -> bool:
+    """Whether a preference for one text over another contradicts the vote on either, or on both."""
+    texts = (group.verdicts.get(chosen), True), (group.verdicts.get(rejected), False)
+    is_against = any(verdict is not None and verdict.contradicts(up) for verdict, up in texts)
+    return is_against or math.fsum(group.preference(chosen, rejected)) < 0
+
+
+def compare_regenerations(group: PromptGroup) -> Iterator[TextPreference]:
+    """The answer that a person kept is preferred to those that they had regenerated. Kept is the last of
+    its line, when the person who asked for it approved of it."""
     last = [a for a in group.answers.values() if a.parent is not None and a.id not in group.regenerated]
     for answer in sorted(last, key=attrgetter("id")):
-        kept = _unused_judgement(group, answer, answer.subject)
+        subject = answer.subject
+        kept = group.judgements.get(answer.id, {}).get(subject)
         if kept is None or not kept.up:
             group.count("no pair: the last regeneration was not judged good")
             continue
-        made = 0
         for before in _ancestors(group, answer):
-            own = _unused_judgement(group, before, answer.subject)
+            own = group.judgements.get(before.id, {}).get(subject)
             if own is not None and own.is_explicit and own.up:
                 continue
-            flip = 1 - group.trust.event_accuracy(REGENERATION, answer.subject)
-            if own is not None and own.is_explicit and kept.is_explicit:
-                flip = min(flip, (2 - kept.accuracy - own.accuracy) / 2)
-            is_same = before.text_hash == answer.text_hash
-            if is_same or flip > group.max_flip_rate or made >= group.max_pairs:
-                group.count("left out: regeneration, same text, too doubtful or beyond the cap")
+            if before.text_hash == answer.text_hash:
+                group.count("no pair: a regeneration with the same text")
                 continue
-            made += 1
+            accuracy = group.trust.event_accuracy(REGENERATION, subject)
+            if own is not None and own.is_explicit and kept.is_explicit:
+                accuracy = max(accuracy, (kept.accuracy + own.accuracy) / 2)
+            texts = answer.text_hash, before.text_hash
             events = kept.events + (own.events if own else ())
-            yield _draft(group, "pair", answer.id, before.id, events, flip=flip, weight=0.5)
-            group.used |= {(answer.subject, answer.id), (answer.subject, before.id)}
+            yield TextPreference._make((subject, answer.id, before.id, texts, accuracy, events))
 
 
-def _unused_judgement(group: PromptGroup, answer: RatedAnswer, subject: str) -> SubjectJudgement | None:
-    if (subject, answer.id) in group.used:
-        return None
-    return group.judgements.get(answer.id, {}).get(subject)
+def label_regenerations(group: PromptGroup) -> Iterator[Draft]:
+    """Of what was compared by regeneration, a pair each, unless a correction used the judgement up."""
+    made: dict[str, int] = {}
+    used: list[FeedbackEvent | ChoiceEvent] = []
+    for c in group.regenerations:
+        if any(event.id in group.used for event in c.events):
+            continue
+        if is_outvoted(group, *c.texts):
+            group.count("left out: regeneration that others outvoted")
+        elif 1 - c.accuracy > group.limits.max_flip_rate:
+            group.count("left out: regeneration, too doubtful (feedback.max_flip_rate)")
+        elif made.setdefault(c.chosen, 0) >= group.limits.pairs_per_prompt:
+            group.count("left out: more regenerations than feedback.pairs_per_prompt")
+        else:
+            made[c.chosen] += 1
+            used += c.events
+            yield _draft(group, "pair", c.chosen, c.rejected, c.events, flip=1 - c.accuracy, weight=0.5)
+    group.use(used)
 
 
 def _ancestors(group: PromptGroup, answer: RatedAnswer) -> Iterator[RatedAnswer]:
@@ -163,113 +204,126 @@ def _ancestors(group: PromptGroup, answer: RatedAnswer) -> Iterator[RatedAnswer]
         yield ancestor
 
 
-class _Comparison(NamedTuple):
-    """One person's choice, between two of the texts shown."""
-
-    choice: ChoiceEvent
-    other: str  # the answer that the winner was preferred to
-    winner_text: str  # hash
-
-
 def label_choices(group: PromptGroup) -> Iterator[Draft]:
     """The answer that was chosen is preferred to those shown beside it. Choices between the same two texts
     are combined as independent readings, so that many outvote one; the effect of the winner's position is
-    taken out."""
+    taken out. A pair weighs by how far its own votes are from what chance makes of equal answers.
+    """
+    by_texts: dict[tuple[str, str], dict[str, TextPreference]] = {}
+    for c in sorted(group.choices, key=lambda c: (c.events[0].time, c.events[0].id)):
+        by_texts.setdefault((min(c.texts), max(c.texts)), {})[c.subject] = c
     made = 0
-    comparisons = _comparisons(group)
-    for texts in sorted(comparisons, key=lambda pair: unit(0, "choices", *pair)):
-        by_subject = comparisons[texts]
-        readings = (
-            (s, c.winner_text == texts[0], group.trust.choice_accuracy(s, c.choice.first == c.choice.winner))
-            for s, c in by_subject.items()
-        )
-        total = combined_log_odds(readings, group.trust.collusion_groups)
-        if total is None:
-            group.count("left out: choices that contradict each other", len(by_subject))
+    for texts in sorted(by_texts, key=lambda pair: unit(0, "choices", *pair)):
+        odds, n = group.preference(*texts), len(by_texts[texts])
+        total = math.fsum(odds)
+        if is_draw(total):
+            group.count("left out: choices that contradict each other", n)
             continue
-        winner_text = texts[0] if total > 0 else texts[1]
-        agreeing = [c for c in by_subject.values() if c.winner_text == winner_text]
-        group.count("no pair: choices that others outvoted", len(by_subject) - len(agreeing))
-        if (flip := flip_rate(total)) > group.max_flip_rate:
-            group.count("left out: choice too doubtful", len(agreeing))
-        elif made >= group.max_pairs:
-            group.count("left out: more choices on one prompt than the cap", len(agreeing))
+        ordered = texts if total > 0 else (texts[1], texts[0])
+        agreeing = [c for c in by_texts[texts].values() if c.texts == ordered]
+        group.count("no pair: choices that others outvoted", n - len(agreeing))
+        if not agreeing:
+            continue
+        if is_outvoted(group, *ordered):
+            group.count("left out: choices that verdicts on the answers outvoted", len(agreeing))
+        elif (flip := flip_rate(total)) > group.limits.max_flip_rate:
+            group.count("left out: choice too doubtful (feedback.max_flip_rate)", len(agreeing))
+        elif made >= group.limits.pairs_per_prompt:
+            group.count("left out: more choices on one prompt than feedback.pairs_per_prompt", len(agreeing))
         else:
             made += 1
-            choice, other, _ = min(agreeing, key=lambda c: c.choice.seq)
-            yield _draft(group, "pair", choice.winner, other, [c.choice for c in agreeing], flip=flip)
-            group.used |= {(c.choice.subject, id) for c in agreeing for id in (c.choice.winner, c.other)}
-
-
-def _comparisons(group: PromptGroup) -> dict[tuple[str, str], dict[str, _Comparison]]:
-    """By the hashes of two texts, in order, the last choice of each person between them."""
-    comparisons: dict[tuple[str, str], dict[str, _Comparison]] = {}
-    for choice in sorted(group.choices, key=lambda c: (c.time, c.id)):
-        winner_text = group.answers[choice.winner].text_hash
-        for other in choice.answers:
-            text = group.answers[other].text_hash
-            if other != choice.winner and text == winner_text:
-                group.count("no pair: a choice between equal texts")
-            elif other != choice.winner:
-                texts = (winner_text, text) if winner_text < text else (text, winner_text)
-                comparison = _Comparison(choice, other, winner_text)
-                comparisons.setdefault(texts, {})[choice.subject] = comparison
-    return comparisons
+            first = min(agreeing, key=lambda c: c.events[0].seq)
+            events = [event for c in agreeing for event in c.events]
+            weight = abs(expected_preference(odds))
+            yield _draft(group, "pair", first.chosen, first.rejected, events, flip=flip, weight=weight)
+            group.use(events)
 
 
 def label_same_prompt(group: PromptGroup) -> Iterator[Draft]:
-    """A text that people liked is preferred to one that they disliked. The pair is wrong when both verdicts
-    are wrong, and half the time when one is: (a + b) / 2."""
-    if len(group.judgements) < 2:
-        return
-    verdicts = [(answer, verdict) for answer, verdict in group.verdicts(explicit_only=True) if verdict]
-    pairs = []
-    for (good, for_good), (bad, for_bad) in product(verdicts, verdicts):
-        if not for_good.up or for_bad.up:
-            continue
-        if (flip := (for_good.flip_rate + for_bad.flip_rate) / 2) > group.max_flip_rate:
-            group.count("left out: same prompt, too doubtful")
+    """A text that people liked is preferred to one that they disliked, the surest of them first. The pair
+    is wrong when both verdicts are wrong, and half the time when one is: (a + b) / 2."""
+    sides: dict[bool, list[tuple[float, float, str, str]]] = {True: [], False: []}
+    for text, verdict in group.verdicts.items():
+        explicit = [j for j in unused_judgements(group, verdict) if j.is_explicit]
+        if verdict.up is not None and explicit:
+            answer = min(j.events[0].target for j in explicit)
+            sides[verdict.up].append((verdict.flip_rate, unit(0, "pairs", text), text, answer))
+    # Any pair of the cap has sides among the first so many: no list is as long as the product of both.
+    good, bad = (sorted(sides[up])[: group.limits.pairs_per_prompt] for up in (True, False))
+    n, pairs = len(sides[True]) * len(sides[False]), []
+    for (flip, _, chosen, good_id), (other_flip, _, rejected, bad_id) in product(good, bad):
+        if (mean := (flip + other_flip) / 2) > group.limits.max_flip_rate:
+            group.count("left out: same prompt, too doubtful (feedback.max_flip_rate)")
+        elif is_outvoted(group, chosen, rejected):
+            group.count("left out: same prompt, and choices are the other way round")
         else:
-            judgements = for_good.judgements + for_bad.judgements
-            pairs.append((unit(0, "pairs", good.text_hash, bad.text_hash), good, bad, flip, judgements))
-    pairs.sort(key=itemgetter(0))
-    group.count("left out: more pairs of one prompt than the cap", len(pairs[group.max_pairs :]))
-    for _, good, bad, flip, judgements in pairs[: group.max_pairs]:
-        events = _events(judgements)
-        yield _draft(group, "pair", good.id, bad.id, events, flip=flip)
-        group.used.update((event.subject, event.target) for event in events)
+            pairs.append((mean, unit(0, "pairs", chosen, rejected), good_id, bad_id, chosen, rejected))
+    n -= len(good) * len(bad) - len(pairs)
+    pairs = sorted(pairs)[: group.limits.pairs_per_prompt]
+    group.count("left out: more pairs of one prompt than feedback.pairs_per_prompt", n - len(pairs))
+    used: list[FeedbackEvent] = []
+    for flip, _, good_id, bad_id, *texts in pairs:
+        judged = [j for text in texts for j in unused_judgements(group, group.verdicts[text])]
+        events = free_events(group, [j for j in judged if j.is_explicit])
+        yield _draft(group, "pair", good_id, bad_id, events, flip=flip)
+        used += events
+    group.use(used)
 
 
 def label_unpaired(group: PromptGroup) -> Iterator[Draft]:
-    """A verdict that no pair was made of: a good or a bad answer by itself. A doubtful verdict weighs less,
-    by the factor 1 - 2 flip by which flipped labels shrink the mean effect."""
-    for answer, verdict in group.verdicts(explicit_only=False):
-        if verdict is None:
-            group.count("left out: as many for as against")
-        elif verdict.flip_rate > group.max_flip_rate:
-            group.count("left out: verdict too doubtful")
+    """A verdict with judgements that no pair was made of: a good or a bad answer by itself. A doubtful
+    verdict weighs less, by the factor 1 - 2 flip by which flipped labels shrink the mean effect."""
+    for text in sorted(group.verdicts):
+        verdict = group.verdicts[text]
+        outvoted = sum(bool(j.events) and j.events[0].id not in group.used for j in verdict.outvoted)
+        if verdict.up is None:
+            group.count("left out: as many for as against", outvoted > 0)
+            continue
+        group.count("counted in the vote on their text, and outvoted", outvoted)
+        judgements = unused_judgements(group, verdict)
+        if not judgements:
+            continue
+        if verdict.flip_rate > group.limits.max_flip_rate:
+            group.count("left out: verdict too doubtful (feedback.max_flip_rate)")
         else:
-            flip, events = verdict.flip_rate, _events(verdict.judgements)
-            draft = _draft(group, "unpaired", answer.id, "", events, flip=flip, weight=1 - 2 * flip)
+            answer = min(j.events[0].target for j in judgements)
+            events = free_events(group, judgements)
+            flip = verdict.flip_rate
+            draft = _draft(group, "unpaired", answer, "", events, flip=flip, weight=1 - 2 * flip)
             yield draft._replace(desirable=verdict.up)
 
 
+def unused_judgements(group: PromptGroup, verdict: TextVerdict) -> list[SubjectJudgement]:
+    """The judgements that agree with a verdict, and whose telling event no item was made of."""
+    return [
+        j
+        for j in verdict.agreeing
+        if j.events and j.events[0].name != CORRECTION and j.events[0].id not in group.used
+    ]
+
+
+def free_events(group: PromptGroup, judgements: Sequence[SubjectJudgement]) -> list[FeedbackEvent]:
+    """The events of these judgements that no item was made of. What a correction says it says by itself."""
+    events = (event for judgement in judgements for event in judgement.events)
+    return [event for event in events if event.id not in group.used and event.name != CORRECTION]
+
+
 LABELLING_RULES: tuple[LabellingRule, ...] = (
-    LabellingRule("correction", 2, label_corrections),
-    LabellingRule("regeneration", 1, label_regenerations),
-    LabellingRule("choice", 2, label_choices),
-    LabellingRule("same-prompt", 3, label_same_prompt),
-    LabellingRule("thumb", 2, label_unpaired),
+    LabellingRule("correction", 3, label_corrections),
+    LabellingRule("regeneration", 2, label_regenerations),
+    LabellingRule("choice", 3, label_choices),
+    LabellingRule("same-prompt", 4, label_same_prompt),
+    LabellingRule("thumb", 3, label_unpaired),
 )
+
+CORRECTION_RULE = LABELLING_RULES[0].id
 
 
 def draft_items(group: PromptGroup) -> list[Draft]:
-    """What all rules make of one prompt, in their order."""
+    """What all rules make of one prompt, in their order, after all votes are counted."""
+    group.regenerations = list(compare_regenerations(group))
+    group.vote()
     return [draft._replace(rule=rule.id) for rule in LABELLING_RULES for draft in rule.make(group)]
-
-
-def _events(judgements: Iterable[SubjectJudgement]) -> tuple[FeedbackEvent, ...]:
-    return tuple(event for judgement in judgements for event in judgement.events)
 
 
 def _draft(

@@ -8,7 +8,7 @@ from typing import Any
 
 from escultor.feedback.abuse_rules import QuarantineEntry
 from escultor.feedback.index import FeedbackIndex
-from escultor.feedback.selection import BodySource
+from escultor.feedback.raw_log import BodySource
 from escultor.store.feedback import CORRECTION, THUMB
 from escultor.types import Feedback, Interaction, Role, SourceKind
 
@@ -41,8 +41,8 @@ select id, time, said, target from events where
 def held_events(
     index: FeedbackIndex, entry: QuarantineEntry, bodies: BodySource, limit: int
 ) -> list[HeldFeedback]:
-    """The events that an entry holds back, the newest first, `limit` at most. Withdrawn events are not among
-    them; texts that the source does not hold are empty."""
+    """The events that an entry holds back, the newest first, `limit` at most. Withdrawn events are not
+    among them; texts that the source does not hold are empty."""
     where, values = _held_by(index, entry)
     query = f"{_EVENTS} {where} order by time desc, id desc limit :limit"
     rows = index.file.execute(query, values | {"limit": limit}).fetchall()
@@ -64,10 +64,10 @@ def _held_by(index: FeedbackIndex, entry: QuarantineEntry) -> tuple[str, dict[st
         since, until = entry.interval
         values = {"subject": entry.subject, "since": since, "until": until}
         return "subject = :subject and time >= :since and time < :until", values
-    skills = json.dumps(index.standings().echoing_skills)
     echoes = (
         "judged in (select id from answers where subject = :subject and echoed >= :share "
-        "and skill not in (select value from json_each(:skills)))"
+        "and claim in (select value from json_each(:claims)))"
     )
+    claims = json.dumps(index.standings().echo_claims.get(entry.subject, []))
     share = index.settings.prompt_echo_share
-    return echoes, {"subject": entry.subject, "share": share, "skills": skills}
+    return echoes, {"subject": entry.subject, "share": share, "claims": claims}

@@ -1,4 +1,5 @@
-"""Reads the log into the tables of the index, as JSON bodies without building records: there may be millions.
+"""Reads the log into the tables of the index, as JSON bodies without building records: there may be
+millions.
 
 What is read of a range of the log depends on that range alone, so several processes can read at once.
 """
@@ -14,10 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 from escultor.feedback import abuse_rules
 from escultor.feedback.index_tables import ChoiceEvent, FeedbackEvent, RatedAnswer, marks
+from escultor.ids import plain
 from escultor.store.feedback import CORRECTION, THUMB, choice_target
 from escultor.store.log import Log
 from escultor.types import Feedback, ImplicitEvent, Interaction, Relation, Role, SourceKind
@@ -39,6 +41,26 @@ IMPLICIT: dict[str, tuple[bool, float]] = {
     ImplicitEvent.ESCALATE_TO_HUMAN: (False, 0.60),
     ImplicitEvent.FOLLOW_UP_REPHRASE: (False, 0.65),
 }
+
+
+class BodySource(Protocol):
+    """Where texts are looked up, such as `escultor.store.log.Log`."""
+
+    def raw_by_id(self, record_type: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]: ...
+
+
+class InMemorySource:
+    """Interactions and feedback given by hand, instead of a log."""
+
+    def __init__(self, interactions: Iterable[Interaction], feedback: Iterable[Feedback]):
+        self.bodies: dict[Any, dict[str, Any]] = {
+            Interaction: {i.id: plain(i) for i in interactions},
+            Feedback: {f.id: plain(f) for f in feedback},
+        }
+
+    def raw_by_id(self, record_type: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        bodies = self.bodies[record_type]
+        return {id: bodies[id] for id in ids if id in bodies}
 
 
 class LogBatch:
@@ -91,7 +113,7 @@ class LogBatch:
         """The name an event is folded by, and whether it approves (1), disapproves (0) or says nothing that
         a labelling rule uses (None)."""
         if variant == "Correction":
-            return CORRECTION, 1
+            return CORRECTION, 0
         if variant == "Implicit":
             event = body["event"]
             if event not in IMPLICIT:
@@ -151,6 +173,7 @@ def answer_row(body: dict[str, Any]) -> RatedAnswer:
     """The row of an interaction."""
     answer = body["answer"]
     asked = "\n".join([m["content"] for m in body["messages"] if m["role"] == Role.USER])
+    echoed, claim = abuse_rules.echoed_claim(asked, answer)
     return RatedAnswer(
         id=body["id"],
         prompt=body["prompt_hash"],
@@ -164,7 +187,8 @@ def answer_row(body: dict[str, Any]) -> RatedAnswer:
         retain_until=body.get("retain_until"),
         text_hash=text_hash(answer),
         length=len(answer),
-        echoed=abuse_rules.echoed_share(asked, answer),
+        echoed=echoed,
+        claim=claim,
         finish=body["finish_reason"],
     )
 

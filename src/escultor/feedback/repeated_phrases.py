@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from escultor.feedback.items import read_texts
 from escultor.feedback.labelling_rules import Draft
-from escultor.feedback.selection import BodySource, Selection
+from escultor.feedback.raw_log import BodySource
+from escultor.feedback.selection import Selection
 from escultor.rng import unit
 from escultor.types import Role
 
@@ -80,8 +81,8 @@ def _trained_texts(drafts: Sequence[Draft], bodies: BodySource) -> Iterator[Trai
 
 
 def find_repeated_phrase(items: Sequence[TrainedText]) -> RepeatedPhrase | None:
-    """The phrase on most prompts that comes from fewer than half of the people expected behind as many items
-    drawn by chance. A phrase that its own prompt holds was asked for, and does not count."""
+    """The phrase on most prompts that comes from fewer than half of the people expected behind as many
+    items drawn by chance. A phrase that its own prompt holds was asked for, and does not count."""
     rows_of: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         for phrase in _phrases(item.text) - _phrases(item.prompt):

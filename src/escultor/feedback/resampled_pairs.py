@@ -1,5 +1,5 @@
-"""Pairs of new answers: to prompts whose answers displeased, the model answers again a few times, and a judge
-scores the samples. Who draws and scores them is outside of this file."""
+"""Pairs of new answers: to prompts whose answers displeased, the model answers again a few times, and a
+judge scores the samples. Who draws and scores them is outside of this file."""
 
 from __future__ import annotations
 

@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass
 
 from escultor.config import FeedbackRules
 from escultor.feedback import abuse_rules
-from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, QuarantineEntry
-from escultor.feedback.evidence import CHOICE, PRIOR_ACCURACY, REGENERATION, RaterTrust
+from escultor.feedback.abuse_rules import ActivityRate, PromptEchoCount, QuarantineEntry, RepeatedClaim
+from escultor.feedback.evidence import CHOICE, PRIOR_ACCURACY, REGENERATION, DraftLimits, RaterTrust
 from escultor.feedback.index_tables import RatedAnswer
-from escultor.stats.logistic import log_odds, logistic
+from escultor.stats.odds import log_odds, logistic
 from escultor.types import SourceKind
 
 PRIOR_WEIGHT = 20  # verdicts that a prior accuracy counts as
 ACCURACY_RANGE = (0.5, 0.98)  # no kind of event is worse than chance, none beyond doubt
 POSITION_BIAS_PRIOR, POSITION_BIAS_STEP = 20, 0.1  # choices without bias that are added; log-odds
 # The settings that drafts depend on; a change of any other keeps them.
-DRAFT_SETTINGS = {"pairs_per_prompt", "max_flip_rate", "prompt_echo_share", "gold_items"}
+DRAFT_SETTINGS = {*DraftLimits._fields, "prompt_echo_share", "gold_items"}
 # On answers with up to so many voters every two accounts are compared; on others each with the next ones by
 # name, since accounts that conspire on answers of their own are neighbours there.
 MAX_VOTERS, NEIGHBOURS = 100, 20
@@ -27,6 +27,10 @@ MAX_PERSON_EVENTS = 20  # of one person that count where all are measured togeth
 
 _THUMBS = "live where name = 'thumb' and withdrawn = 0 and up is not null"
 _BY_END_USER = f"source = '{SourceKind.END_USER}'"
+_RATED = (
+    f"(exists (select 1 from live l where l.target = a.id and {_BY_END_USER}) or exists "
+    f"(select 1 from choices c where c.winner = a.id and {_BY_END_USER}))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +41,20 @@ class RaterStandings:
     gold: int  # answers judged by raters; where they are enough, `trust.accuracy` was measured on them
     first_share: float | None  # of the choices, how many took the answer shown first
     quarantine: list[QuarantineEntry]  # what is held back, the largest entries first
-    released: list[str]  # ids of entries and of single events
+    released: list[str]  # ids of entries and of single events, and trusted people
+    trusted: list[str]  # end users to whom no rule and no cap applies
     echoing_skills: list[str]  # whose nature it is to repeat the prompt
     anomalies: dict[str, list[tuple[float, float]]]  # end user -> held-back intervals
-    echo_subjects: list[str]  # askers whose answers repeat their prompts
-    settings: dict[str, float]  # those that drafts depend on
+    echo_claims: dict[str, list[str]]  # asker -> hashes of what they have repeated
+    settings: dict[str, int | float]  # those that drafts depend on
 
     def is_echo(self, answer: RatedAnswer) -> bool:
         """Whether events about an answer are held back since it repeats its prompt."""
-        repeats = answer.echoed >= self.settings["prompt_echo_share"]
-        return repeats and answer.skill not in self.echoing_skills and answer.subject in self.echo_subjects
+        return answer.claim is not None and (
+            answer.claim in self.echo_claims.get(answer.subject, ())
+            and answer.skill not in self.echoing_skills
+            and answer.echoed >= self.settings["prompt_echo_share"]
+        )
 
     @property
     def common(self) -> tuple[object, ...]:
@@ -59,9 +67,9 @@ class RaterStandings:
             (self.trust.reliability, now.trust.reliability),
             (self.anomalies, now.anomalies),
             (self.trust.collusion_groups, now.trust.collusion_groups),
+            (self.echo_claims, now.echo_claims),
         )
-        changed = {s for a, b in by_subject for s in a.keys() | b.keys() if a.get(s) != b.get(s)}
-        return changed | (set(self.echo_subjects) ^ set(now.echo_subjects))
+        return {s for a, b in by_subject for s in a.keys() | b.keys() if a.get(s) != b.get(s)}
 
     def to_json(self) -> str:
         """The form that pydantic reads back."""
@@ -71,31 +79,40 @@ class RaterStandings:
 def measure_standings(
     file: sqlite3.Connection, settings: FeedbackRules, released: frozenset[str]
 ) -> RaterStandings:
-    """The standings of all that the index holds. What is released is not held back."""
+    """The standings of all that the index holds. Entries and events that are released are not held back,
+    and people who are released are trusted."""
+    people = (json.dumps(sorted(released)),)
+    rows = file.execute(
+        "select subject from subjects where subject in (select value from json_each(?))", people
+    )
+    trusted = {subject for (subject,) in rows}
     factor, floor = settings.rate_anomaly_factor, settings.rate_anomaly_floor
     rate_entries = abuse_rules.find_rate_anomalies(_activity_rates(file, floor), factor, floor)
-    echo_entries, echoing_skills = abuse_rules.find_prompt_echoes(
-        _echo_counts(file, settings.prompt_echo_share)
+    echo_entries, echo_claims, echoing_skills = abuse_rules.find_prompt_echoes(
+        _echo_counts(file, settings.prompt_echo_share), _repeated_claims(file, settings.prompt_echo_share)
     )
-    held = [entry for entry in (*rate_entries, *echo_entries) if entry.id not in released]
+    entries = (*rate_entries, *echo_entries)
+    held = [entry for entry in entries if not {entry.id, entry.subject} & released]
     held.sort(key=lambda entry: (-entry.n, entry.id))
     accuracy, gold = _measure_accuracy(file, settings.gold_items)
     bias, first_share = _measure_position_bias(file)
-    groups = _collusion_groups(file)
+    groups = {s: name for s, name in _collusion_groups(file).items() if s not in trusted}
     reliability = abuse_rules.reliability(_agreements(file, groups))
+    echo_subjects = {entry.subject for entry in held if entry.rule == "prompt_echo"}
     anomalies: dict[str, list[tuple[float, float]]] = {}
     for entry in held:
         if entry.rule == "rate_anomaly":
             anomalies.setdefault(entry.subject, []).append(entry.interval)
     return RaterStandings(
-        trust=RaterTrust(accuracy, reliability, bias, groups),
+        trust=RaterTrust(accuracy, {s: r for s, r in reliability.items() if s not in trusted}, bias, groups),
         gold=gold,
         first_share=first_share,
         quarantine=held,
         released=sorted(released),
+        trusted=sorted(trusted),
         echoing_skills=sorted(echoing_skills),
         anomalies=anomalies,
-        echo_subjects=sorted(entry.subject for entry in held if entry.rule == "prompt_echo"),
+        echo_claims={s: claims for s, claims in echo_claims.items() if s in echo_subjects},
         settings=settings.model_dump(include=DRAFT_SETTINGS),
     )
 
@@ -122,23 +139,34 @@ def _echo_counts(file: sqlite3.Connection, min_share: float) -> Iterator[PromptE
     rows = file.execute(
         # `not indexed`: in the order of the table, as thumbs lie too; by the index of askers it takes three
         # times as long.
-        "select subject, skill, count(*), sum(echoed >= ?) from answers a not indexed where exists "
-        f"(select 1 from live l where l.target = a.id and {_BY_END_USER}) or exists "
-        f"(select 1 from choices c where c.winner = a.id and {_BY_END_USER}) group by subject, skill",
+        f"select subject, skill, count(*), sum(echoed >= ?) from answers a not indexed where {_RATED} "
+        "group by subject, skill",
         (min_share,),
     )
     return map(PromptEchoCount._make, rows)
 
 
+def _repeated_claims(file: sqlite3.Connection, min_share: float) -> Iterator[RepeatedClaim]:
+    """By asker, skill and claim, the answers that end users gave feedback on and that are one stretch of
+    their prompts, of the claims that come back on several prompts."""
+    rows = file.execute(
+        "with echoes as (select * from answers where echoed >= ? and claim is not null), "
+        "repeated as (select claim from echoes group by claim having count(distinct prompt) >= ?) "
+        "select subject, skill, claim, count(*) from echoes a "
+        f"where claim in (select claim from repeated) and {_RATED} group by 1, 2, 3",
+        (min_share, abuse_rules.MIN_CLAIM_PROMPTS),
+    )
+    return map(RepeatedClaim._make, rows)
+
+
 def _agreements(file: sqlite3.Connection, groups: Mapping[str, str]) -> list[tuple[str, int, int]]:
     """(end user, thumbs compared with the majority of the others on the same answer, of these agreeing).
 
-    1. `voices`: on answers with three thumbs and more, each person, or each collusion group as one, says what
-       most of their own thumbs say; a draw within a group says nothing.
-    2. An answer with n voices, u of them up, gives each voice the majority of the other n - 1: of these
-       u - up are up (`up` is 1 or 0), so most are when 2 (u - up) > n - 1; at equality there is no majority,
-       and no comparison.
-    3. Raters (not end users) are voices among the others, but are not measured themselves. What is found of
+    1. `voices`: on answers with three thumbs and more, each person, or each collusion group as one, says
+       what most of their own thumbs say; a draw within a group says nothing. 2. An answer with n voices, u
+       of them up, gives each voice the majority of the other n - 1: of these u - up are up (`up` is 1 or
+       0), so most are when 2 (u - up) > n - 1; at equality there is no majority, and no comparison. 3.
+       Raters (not end users) are voices among the others, but are not measured themselves. What is found of
        a group holds for each of its members.
     """
     file.execute("drop table if exists temp.groups")
@@ -187,8 +215,8 @@ def _collusion_groups(file: sqlite3.Connection) -> dict[str, str]:
 
 
 def _measure_accuracy(file: sqlite3.Connection, min_gold: int) -> tuple[dict[str, float], int]:
-    """By kind of event, how often end users agree with raters on the same answers; and the number of answers
-    that raters judged (gold). The priors, where those are fewer than `min_gold`.
+    """By kind of event, how often end users agree with raters on the same answers; and the number of
+    answers that raters judged (gold). The priors, where those are fewer than `min_gold`.
 
     A prior counts as 20 verdicts, and so do one person's at most. A choice, or the answer kept of a line of
     regenerations, is right when the raters like it and not the other. No rater judged what a correction
@@ -223,8 +251,8 @@ def _measure_accuracy(file: sqlite3.Connection, min_gold: int) -> tuple[dict[str
 
 
 def _capped_totals(rows: Iterable[tuple[str, int, int]]) -> dict[str, tuple[float, float]]:
-    """From (name, one person's events, of these successes) to the totals by name. Nobody counts for more than
-    20 events, so that no single person moves what is believed of all."""
+    """From (name, one person's events, of these successes) to the totals by name. Nobody counts for more
+    than 20 events, so that no single person moves what is believed of all."""
     totals: dict[str, tuple[float, float]] = {}
     for name, n, successes in rows:
         n_before, successes_before = totals.get(name, (0.0, 0.0))

@@ -51,10 +51,10 @@ def apply_caps(items: Sequence[CapCost], limit_of: CapLimit) -> tuple[list[bool]
     An item's cost is its weight over the mean weight of its side, 1 at least, shared equally by its owners.
     Items are kept in an order by hash; items without owners always stay.
 
-    Law, with c(n) = limit_of(owner, n): of the n items that stay, every owner's cost is at most c(n), and on
-    a side with m items at most 2 (m / n) c(n), twice its part of that; or the owner has one item there,
-    however heavy. So when the sides are balanced, no owner holds more than 2 c(n) / n of the weight,
-    but for such single items.
+    Law, with c(n) = limit_of(owner, n): of the n items that stay, every owner's cost is at most c(n), and
+    on a side with m items at most 2 (m / n) c(n), twice its part of that; or the owner has one item there,
+    however heavy. So when the sides are balanced, no owner holds more than 2 c(n) / n of the weight, but
+    for such single items.
 
     Derivation: caps and costs depend on what stays (c grows with n, mean weights change), so they are
     applied to what stays until nothing more is lost. Both limits only remove items, and the last round

@@ -14,15 +14,17 @@ permutation   sign flips by cluster, exact McNemar test, Holm's correction
 sizes         how many items would be enough
 shares        binomial shares, win rates, quantiles
 sequential    bounds that hold at every interim analysis
-logistic      log-odds and logistic regression
+odds          log-odds, and a comparison with several readings
+logistic      logistic regression
 agreement     Krippendorff's alpha, AUC, calibration error
 """
 
 from __future__ import annotations
 
 from escultor.stats.agreement import auc, calibration_error, krippendorff_alpha
-from escultor.stats.logistic import LogisticFit, fit_logistic, log_odds, logistic, sigmoid
+from escultor.stats.logistic import LogisticFit, fit_logistic, sigmoid
 from escultor.stats.means import Bound, Interval, bootstrap_mean, bootstrap_ratio, bounded_mean
+from escultor.stats.odds import expected_preference, log_odds, logistic
 from escultor.stats.permutation import SignFlip, holm, mcnemar, sign_flip
 from escultor.stats.sampling import Array, Clusters, Grouping, cluster_sums, grouped, standard_error
 from escultor.stats.shares import (
@@ -62,6 +64,7 @@ __all__ = [
     "calibration_error",
     "clopper_pearson",
     "cluster_sums",
+    "expected_preference",
     "fit_logistic",
     "grouped",
     "holm",

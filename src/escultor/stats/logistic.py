@@ -1,8 +1,7 @@
-"""Log-odds, the logistic function, and logistic regression with a ridge penalty."""
+"""Logistic regression with a ridge penalty."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,17 +18,6 @@ class LogisticFit(NamedTuple):
     weights: Array
     hessian: Array
     residuals: Array
-
-
-def log_odds(p: float) -> float:
-    """log(p / (1 - p)), the inverse of `logistic`."""
-    return math.log(p / (1 - p))
-
-
-def logistic(log_odds: float) -> float:
-    """1 / (1 + exp(-x)), without overflow for any x."""
-    e = math.exp(-abs(log_odds))
-    return 1 / (1 + e) if log_odds >= 0 else e / (1 + e)
 
 
 def sigmoid(logits: Array) -> Array:

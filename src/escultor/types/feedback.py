@@ -93,8 +93,8 @@ Feedback = Rating | Choice | Correction | Remark | Implicit | Revocation
 
 @dataclass(frozen=True, slots=True)
 class QuarantineOverride:
-    """Releases feedback that an abuse rule has quarantined. Writer: `escultor feedback quarantine release`.
-    `target` is the id of a quarantine entry, or of a single piece of feedback."""
+    """Releases feedback that an abuse rule has quarantined, or trusts a person. Writer: `escultor feedback`.
+    `target` is the id of a quarantine entry or of a single piece of feedback, or a subject."""
 
     id: str
     time: float
