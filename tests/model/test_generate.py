@@ -5,7 +5,9 @@ import torch
 from tiny import llama
 
 from escultor.errors import DataError
+from escultor.evaluate.lm_eval.models import LocalBackend
 from escultor.model.generate import generate
+from escultor.serve.engines.generation_state import Detokenizer
 from escultor.text.plain import PlainText
 from escultor.types import Sampling
 
@@ -69,3 +71,20 @@ def test_answers_are_the_same_whatever_the_size_of_the_batch():
     asked = [[7 + i, 8, *range(9, 9 + i)] for i in range(12)]
     sizes = [[a.tokens for a in generate(loaded, asked, hot, size)] for size in (1, 3, 64)]
     assert sizes[0] == sizes[1] == sizes[2]
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_every_end_of_sequence_of_the_generation_config_ends_an_answer_wherever_one_is_made(as_list):
+    free, told = llama(), llama()
+    (answer,) = generate(free, [PROMPTS[0]], Sampling(max_new_tokens=6))
+    end = answer.tokens[0]
+    assert end not in free.stops
+    told.model.generation_config.eos_token_id = [end, 10**6, None] if as_list else end
+    assert told.stops == {told.chat.turn_end[-1], told.chat.eos, end}
+    (cut,) = generate(told, [PROMPTS[0]], Sampling(max_new_tokens=6))
+    assert (cut.tokens, cut.text, cut.finish_reason) == ((end,), "", "stop")
+    assert len(answer.tokens) > 1
+    assert Detokenizer(told).stops == told.stops
+    ((text, _),) = LocalBackend(told, "m", 4).texts(["red"], [Sampling(max_new_tokens=6)], [()])
+    ((long, _),) = LocalBackend(free, "m", 4).texts(["red"], [Sampling(max_new_tokens=6)], [()])
+    assert long.startswith(text)

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from escultor.errors import ModelError, StoreError
 from escultor.model.folders import resolve, save
 from escultor.model.load import init_llama, load
 from escultor.model.loaded import Loaded, count_parameters
+from escultor.model.messages import plain_messages
 from escultor.text.tokenizer import tokenizer_hash
 
 
@@ -193,3 +195,32 @@ def test_a_saved_model_loads_from_a_relative_path(folder, monkeypatch):
     assert isinstance(load("model"), Loaded)
     save(Loaded(init_llama(tiny.shape(), tiny.tokenizer()), tiny.tokenizer()), Path("other"))
     assert resolve("other") == Path("other")
+
+
+def test_a_published_generation_config_that_contradicts_itself_is_loaded_and_saved_in_silence(
+    tmp_path, capfd
+):
+    folder = tmp_path / "odd"
+    save(tiny.llama(), folder)
+    odd = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": [2, 3]}
+    (folder / "generation_config.json").write_text(json.dumps(odd))
+    loaded = load(str(folder))
+    assert {2, 3} <= loaded.stops
+    save(loaded, tmp_path / "again")
+    kept = json.loads((tmp_path / "again" / "generation_config.json").read_text())
+    assert odd.items() <= kept.items()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_messages_of_transformers_are_warnings_of_one_line():
+    from transformers.utils import logging as library
+
+    plain_messages()
+    (handler,) = library.get_logger("transformers").handlers
+
+    def shown(text):
+        record = logging.makeLogRecord({"name": "transformers.models.llama", "msg": text})
+        return handler.filter(record) and handler.format(record)
+
+    assert shown("This\nmatters") == "warning: This matters (transformers)"
+    assert not shown("The following generation flags are not valid and may be ignored: []")

@@ -305,7 +305,8 @@ def test_a_trained_model_names_the_token_that_ends_its_turns_where_any_server_lo
 
 
 def test_a_template_that_writes_the_eos_between_turns_keeps_it(tmp_path):
-    template = tiny.CHATML.replace("<|im_end|>\n' }}", "<|im_end|>' + eos_token + '\n' }}")
+    between = "{% if not loop.first and message['role'] == 'user' %}{{ eos_token }}{% endif %}"
+    template = tiny.CHATML.replace("in messages %}", "in messages %}" + between)
     own = tiny.chatml_tokenizer(template)
     own.eos_token = "<|endoftext|>"
     start = Loaded(tiny.init_llama(tiny.shape(), own, len(own)), own)

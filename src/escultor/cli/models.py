@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from escultor.cli.lookup import ModelArgument, existing_store, find_model, open_or_create_store
+from escultor.cli.lookup import MODEL_HELP, ModelArgument, existing_store, find_model, open_or_create_store
 from escultor.cli.output import SHORT, CommandResult, Shell, local_time
 from escultor.cycle import api
 from escultor.errors import InputError
@@ -17,6 +17,7 @@ from escultor.store import registry
 from escultor.train.filenames import ADAPTER
 from escultor.types import Checkpoint, Deployment
 
+WEIGHTS = (0.75, 0.5, 0.25)  # of the second model in an average
 DtypeOption = Annotated[
     Literal["float32", "bfloat16", "float16"] | None,
     Option(help="Of the weights that are written; default: that of the model's own files."),
@@ -101,6 +102,35 @@ def merge(
     saved_in = dtype or merged.dtype
     shell.print(f"merged: {out}, in {saved_in}", "bold")
     return CommandResult({"adapter": folder, "model": out, "dtype": saved_in})
+
+
+def average(
+    shell: Shell,
+    first: Annotated[str, Argument(help=f"The model to keep, such as the champion. {MODEL_HELP}")],
+    second: Annotated[str, Argument(help="A model that was trained from it.")],
+    out: Annotated[Path, Option(help="Folder for a folder of each weight; new or empty.")],
+    weight: Annotated[
+        list[float] | None, Option("--weight", min=0, max=1, help="Share of the second; repeatable.")
+    ] = None,
+) -> CommandResult:
+    """Write models between two: the mean of their weights, by the share of the second.
+
+    `escultor compare FIRST OUT/0.5` lets the gate judge one. Begin with the largest share: every comparison
+    spends a part of the gate's error.
+    """
+    from escultor.model.average import average as write_average
+    from escultor.model.load import load
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} already holds something else", allowed="a new or empty folder")
+    folders = find_model(shell, first), find_model(shell, second)
+    made = {}
+    for share in sorted(set(weight or WEIGHTS), reverse=True):
+        made[f"{share:g}"] = out / f"{share:g}"
+        write_average(*folders, share, made[f"{share:g}"])
+        load(str(made[f"{share:g}"]))
+        shell.print(f"{share:g} of {second}: {made[f'{share:g}']}", "bold")
+    return CommandResult({"first": folders[0], "second": folders[1], "models": made})
 
 
 def _show(shell: Shell, headline: str, deployment: Deployment, **more: Any) -> CommandResult:

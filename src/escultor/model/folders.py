@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from escultor.errors import LocationError, ModelError
+from escultor.errors import EscultorError, LocationError, ModelError
 from escultor.model.loaded import Loaded
 from escultor.model.messages import plain_messages
 from escultor.store.blobs import sibling_tree, tree_hash
@@ -198,6 +198,9 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
+    except EscultorError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     except Exception as error:  # safetensors raises its own kinds when a disk is full
         shutil.rmtree(temporary, ignore_errors=True)
         what = f"the model could not be written to {folder}"

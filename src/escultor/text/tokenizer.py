@@ -64,9 +64,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int) -> PreT
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """The hash of all that gives token ids their meaning: vocabulary, merges, normaliser, special tokens and
     chat template."""
+    return hash_value([_inner(tokenizer), tokenizer.special_tokens_map, tokenizer.chat_template])
+
+
+def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The hash of what token ids mean, whatever the roles of tokens and the chat template."""
+    return hash_value(_inner(tokenizer))
+
+
+def _inner(tokenizer: PreTrainedTokenizerBase) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    inner = tokenizer_json(backend) if backend is not None else sorted(tokenizer.get_vocab().items())
-    return hash_value([inner, tokenizer.special_tokens_map, tokenizer.chat_template])
+    return tokenizer_json(backend) if backend is not None else sorted(tokenizer.get_vocab().items())
 
 
 def tokenizer_json(backend: Any) -> str:

@@ -29,7 +29,7 @@ from escultor.model.forward import unwrapped
 from escultor.model.load import init_llama
 from escultor.model.loaded import Loaded, count_parameters, folder_of, forget_folder, max_context_tokens
 from escultor.rng import derive_seed
-from escultor.text.tokenizer import tokenizer_hash, train_tokenizer
+from escultor.text.tokenizer import train_tokenizer, vocabulary_hash
 from escultor.train.device_setup import models_on_device, prepared_layers, with_activation_offload
 from escultor.train.distributed import ALONE, World
 from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL
@@ -114,7 +114,7 @@ def preview(task: TrainingTask, show: int = 3) -> Preflight:
 
 def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
     """Raise ModelError where the token ids of student and teacher mean different things."""
-    ours, theirs = tokenizer_hash(student.tokenizer), tokenizer_hash(teacher.tokenizer)
+    ours, theirs = vocabulary_hash(student.tokenizer), vocabulary_hash(teacher.tokenizer)
     if ours != theirs:
         what = "student and teacher have different tokenizers"
         remedy = "distil into a student that was made from this teacher"
