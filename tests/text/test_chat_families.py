@@ -11,6 +11,7 @@ from chat_families import FAMILIES, Family
 
 from escultor.errors import ModelError
 from escultor.text.chat import ChatTemplate
+from escultor.text.streaming import TextStream
 from escultor.types import Message, Role, ToolCall
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
@@ -237,6 +238,26 @@ def test_turns_end_with_the_token_at_which_serving_stops(family, chat):
         assert chat.tokenizer.convert_ids_to_tokens(response[-1]) in end
         assert response.count(response[-1]) == 1
     assert chat.decode(chat.example(ASK, ANSWER).response) == ANSWER
+
+
+# --- streams -----------------------------------------------------------------------------------
+
+
+def test_a_streamed_answer_has_the_text_of_the_whole_one(family, chat):
+    for answer in (ANSWER, Message(A, ANSWER, reasoning=REASON), "<|final", "a\n\nb  c"):
+        ids = chat.example(ASK, answer).response
+        stream = TextStream(chat.tokenizer, (), chat.lead, chat.answer_tokens())
+        pieces = [stream.feed(id) for id in ids[: len(ids) - len(chat.turn_end)]]
+        last = stream.finish()
+        assert "".join(piece.text for piece in (*pieces, last)) == chat.decode(ids)
+        assert last.tokens == len(pieces)
+
+
+def test_headers_of_channels_are_not_shown_and_reasoning_stays_apart():
+    (oss,) = (family for family in FAMILIES if family.name == "gpt-oss")
+    chat = chat_of(oss)
+    assert chat.decode(chat.example(ASK, Message(A, ANSWER, reasoning=REASON)).response) == THOUGHT
+    assert chat.decode(chat.example(ASK, "final").response) == "final"
 
 
 # --- the document ------------------------------------------------------------------------------

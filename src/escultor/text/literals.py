@@ -23,7 +23,8 @@ class Literals:
         while self._first is not None and (begun := self._first.search(text, at)):
             start, length = begun.start(), 0
             if text[start : start + self._compared] in self._prefixes:
-                length = next((n for n in self._lengths if text[start : start + n] in self.texts), 0)
+                found = (text[start : start + n] for n in self._lengths)
+                length = next((len(part) for part in found if part in self.texts), 0)
             if length:
                 yield start, start + length
             at = start + max(length, 1)

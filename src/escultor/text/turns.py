@@ -16,6 +16,7 @@ SENTINELS = "Zqxj", "Wkvo"  # answers that no template contains, without a lette
 ASKED = (Message(Role.USER, "a"),)
 DEFAULTED = "conversations in the default chat template: the tokenizer has none"
 _NOT_LEARNT = "reasoning not learnt: the prompt ends it, or the template does not show it"
+_LEFT_OUT = "text of an answer not learnt: the chat template leaves it out"
 _NO_TOOLS = "tool definitions not shown: the chat template has no place for them"
 
 
@@ -58,29 +59,27 @@ class TurnWriter:
         prompt = self._renderer.render(before, definitions, True)
         self._renderer.check_complete(messages)
         forms = self._dicts(self._forms(answer), mark)
-        for shown in forms:
-            written = self._written(before, shown, definitions, prompt)
-            if written is not None and _visible(shown["content"]) in written:
-                return Turn(
-                    prompt, self._cut(written), mark, self._notes(messages, answer, tools, written, mark)
-                )
-        raise Mismatch(prompt, self._renderer.render([*before, forms[-1]], definitions, False), mark)
-
-    def _notes(
-        self, messages: Messages, answer: Message, tools: str, written: str, mark: str
-    ) -> tuple[str, ...]:
-        """What the counts of a run should say. Raises ModelError where the calls of tools are dropped."""
+        tried = [(form, self._written(before, form, definitions, prompt)) for form in forms]
+        found = [(_visible(form["content"]) in text, text) for form, text in tried if text is not None]
+        if not found:
+            raise Mismatch(prompt, self._renderer.render([*before, forms[-1]], definitions, False), mark)
+        is_whole, written = next((each for each in found if each[0]), found[-1])
         if missing := [call.name for call in answer.tool_calls if call.name not in written]:
             raise ModelError("the chat template drops tool calls", missing, "a template that knows tools")
-        inline = None if answer.reasoning else split_inline(answer.content)
-        reasoning = (inline.inner if inline else answer.reasoning).strip()
-        reasoning = self._protection.structure.break_up(reasoning, mark) if mark else reasoning
         notes = {
             DEFAULTED: self._renderer.is_default and (len(messages) > 1 or bool(tools)),
-            _NOT_LEARNT: bool(reasoning) and reasoning not in written,
+            _LEFT_OUT: not is_whole,
+            _NOT_LEARNT: self._reasoning(answer, mark) not in written,
             _NO_TOOLS: bool(tools) and not self._renderer.shows_tools,
         }
-        return tuple(note for note, holds in notes.items() if holds)
+        held = tuple(note for note, holds in notes.items() if holds)
+        return Turn(prompt, self._cut(written), mark, held)
+
+    def _reasoning(self, answer: Message, mark: str) -> str:
+        """The reasoning of an answer, given apart or within its content, as the template gets to see it."""
+        inline = None if answer.reasoning else split_inline(answer.content)
+        reasoning = (inline.inner if inline else answer.reasoning).strip()
+        return self._protection.structure.break_up(reasoning, mark) if mark else reasoning
 
     def _forms(self, answer: Message) -> Messages:
         """The ways to give an answer to the template, the preferred first: its reasoning in a field where the
@@ -89,7 +88,8 @@ class TurnWriter:
         if inline and inline.inner.strip() and self._has_reasoning_field and not self._reads_inline:
             return replace(answer, content=inline.rest.lstrip(), reasoning=inline.inner.strip()), answer
         if answer.reasoning and not self._has_reasoning_field:
-            content = f"<think>\n{answer.reasoning}\n</think>\n\n{answer.content}"
+            block = f"<think>\n{answer.reasoning}\n</think>"
+            content = f"{block}\n\n{answer.content}" if answer.content else block
             return (replace(answer, content=content, reasoning=""),)
         return (answer,)
 
