@@ -1,16 +1,33 @@
 """Open WebUI's exports: what was rated, edited and regenerated, in the shapes its source code makes."""
 
+import json
 import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from escultor.config import FeedbackRules
 from escultor.data.importers import events
+from escultor.data.importers.events import ImportOptions, import_events
 from escultor.data.importers.open_webui_chat import _split
+from escultor.errors import DataError
 from escultor.feedback.conversion import convert
 from escultor.feedback.selection import SelectionQuery
-from escultor.types import Interaction, Lineage, Message, Relation, Role, ToolCall
+from escultor.store import open_store
+from escultor.store.feedback import live
+from escultor.types import (
+    Correction,
+    Feedback,
+    Interaction,
+    Lineage,
+    Message,
+    Rating,
+    Relation,
+    Role,
+    ToolCall,
+)
 
 T = 1790000000
 
@@ -243,6 +260,13 @@ def test_one_answer_in_both_exports_of_a_server_is_there_once(brought, store):
     assert events.TAKEN not in found.report.counts
 
 
+def test_a_failed_answer_is_no_part_of_a_later_prompt(brought):
+    failed = answer("", error={"content": "500"}) | {"childrenIds": ["q2"]}
+    later = message("q2", "a", ["b"], "user", "Again?"), message("b", "q2", [], "assistant", "Picasso.")
+    (found,) = brought(chat(ask("a"), failed, *later)).interactions.values()
+    assert [m.content for m in found.messages] == ["Who painted Guernica?", "Again?"]
+
+
 def test_a_page_of_feedback_stands_for_its_items(brought):
     rows = [feedback(ask("a"), answer("Picasso."), id=f"f{i}") for i in range(3)]
     assert brought({"items": rows, "total": 3}).report.read["thumbs"] == 3
@@ -318,3 +342,70 @@ def test_what_was_said_of_an_answer_that_was_served_from_here_goes_to_its_row(br
         ("choice", ("c/a", "chatcmpl-1"), "preference", "c/a", "u1"),
     }
     assert brought(feedback(about="b", id="f9")).said[-1][:2] == ("rating", "chatcmpl-1")
+
+
+# --- any chat -----------------------------------------------------------------------------------
+
+words = st.text("abc ,.!é<>&\"'\n", min_size=1, max_size=12).filter(str.strip)
+answers = st.tuples(words, st.sampled_from([1, -1, None]), st.none() | words, st.booleans())
+turns = st.lists(st.tuples(words, st.lists(answers, min_size=1, max_size=3)), min_size=1, max_size=3)
+
+
+def talk(turns):
+    """A chat of turns, each a question with answers (text, rating, edit, failed), as both exports have it; and
+    what it means: the answers, the thumbs and the corrections by id."""
+    messages, rows, texts, thumbs, edits = {}, [], {}, {}, {}
+    parent = None
+    for t, (question, replies) in enumerate(turns):
+        ids = [f"a{t}{i}" for i in range(len(replies))]
+        if parent:
+            messages[parent]["childrenIds"] = [f"q{t}"]
+        messages[f"q{t}"] = message(f"q{t}", parent, ids, "user", question)
+        for id, (text, rating, edit, failed) in zip(ids, replies, strict=True):
+            more = {"annotation": {"rating": rating}} if rating else {}
+            more |= {"error": True} if failed else {"originalContent": text} if edit else {}
+            messages[id] = message(id, f"q{t}", [], "assistant", edit or text, **more)
+            if rating:
+                rows.append((id, rating))
+            if not failed:
+                texts[f"c/{id}"] = text.strip()
+                if edit and edit.strip() != text.strip():
+                    edits[f"c/{id}"] = edit.strip()
+                if rating and not (rating == 1 and f"c/{id}" in edits):
+                    thumbs[f"c/{id}"] = rating == 1
+        parent = ids[-1]
+    history = list(messages.values())
+    rated = [feedback(*history, id=f"f{id}", about=id, rating=rating) for id, rating in rows]
+    return [chat(*history)], rated, (texts, thumbs, edits)
+
+
+def test_any_chat_is_read_as_it_was_meant_from_either_export_and_both(tmp_path_factory):
+    @settings(max_examples=12, deadline=None)
+    @given(turns)
+    def law(some):
+        chats, rated, expected = talk(some)
+        texts, thumbs, edits = expected
+        found = []
+        for order in ([chats, rated], [rated, chats]):
+            folder = tmp_path_factory.mktemp("talk")
+            with open_store(str(folder / "store")) as store:
+                for rows in filter(None, [*order, *order]):
+                    (folder / "rows.json").write_text(json.dumps(rows))
+                    try:
+                        report = import_events(
+                            folder / "rows.json", "open-webui", store.log, ImportOptions(str)
+                        )
+                    except DataError:
+                        report = None
+                assert report is None or not report.read
+                held = live([event for _, event in store.log.read(Feedback)]).values()
+                found.append(
+                    (
+                        {i.id: i.answer for _, i in store.log.read(Interaction)},
+                        {e.target: e.value for e in held if isinstance(e, Rating)},
+                        {e.target: e.text for e in held if isinstance(e, Correction)},
+                    )
+                )
+        assert found == [(texts, thumbs, edits)] * 2
+
+    law()

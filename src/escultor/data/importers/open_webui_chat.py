@@ -167,7 +167,7 @@ class ChatTree:
         for each in reversed(path):
             message = self.messages[each]
             if message.get("role") == "assistant":
-                messages += _steps(_content(message), message.get("output"))
+                messages += [] if self.is_failed(each) else _steps(_content(message), message.get("output"))
             else:
                 if message.get("files"):
                     raise Skip(FILES)
