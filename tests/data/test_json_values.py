@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -114,3 +115,17 @@ def test_a_broken_archive_is_refused(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(DataError, match="cannot be read"):
         list(values_of(path))
+
+
+def test_memory_does_not_grow_with_the_pictures_in_a_value(tmp_path):
+    path = tmp_path / "chats.json"
+    with path.open("wb") as file:
+        file.write(b'[{"a": "data:image/png;base64,')
+        for _ in range(200):
+            file.write(b"A" * 50_000)
+        file.write(b'"}, {"b": 1}]')
+    tracemalloc.start()
+    assert [json.loads(value) for _, value in values_of(path)] == [{"a": "data:image/png;base64,"}, {"b": 1}]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
