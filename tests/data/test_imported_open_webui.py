@@ -352,7 +352,7 @@ turns = st.lists(st.tuples(words, st.lists(answers, min_size=1, max_size=3)), mi
 
 
 def talk(turns):
-    """A chat of turns, each a question with answers (text, rating, edit, failed), as both exports have it, and
+    """A chat of turns (a question, answers of text, rating, edit, failure) as both exports have it, and
     what it means: the answers, the thumbs and the corrections by id."""
     messages, rows, texts, thumbs, edits = {}, [], {}, {}, {}
     parent = None
