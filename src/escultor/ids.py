@@ -6,13 +6,15 @@ import hashlib
 import json
 import secrets
 import time
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 HASH_LENGTH = 32  # hex digits kept of SHA-256: 128 bits, collision-free in practice
+_ATOMS = frozenset((str, int, float, bool, type(None)))  # JSON values as they are
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 # Metadata of a field that a content id leaves out while it has its default: with it a record gains a field
 # without new ids for the records that do not use it.
 OMIT_DEFAULT = {"omit_default": True}
@@ -25,11 +27,15 @@ def hash_bytes(data: bytes) -> str:
 
 def plain(value: Any) -> Any:
     """Convert dataclasses, enums, paths, tuples and sets to JSON values in a fixed order."""
+    if type(value) in _ATOMS:  # most values: looked up before anything slower
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        return {
-            "_": type(value).__name__,
-            **{f.name: plain(getattr(value, f.name)) for f in fields(value) if not _is_omitted(f, value)},
-        }
+        converted = {"_": type(value).__name__}
+        for name, is_omitted, default in _fields(type(value)):
+            each = getattr(value, name)
+            if not (is_omitted and each == default):
+                converted[name] = each if type(each) in _ATOMS else plain(each)
+        return converted
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):
@@ -43,14 +49,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _is_omitted(field: Field[Any], value: Any) -> bool:
-    return "omit_default" in field.metadata and getattr(value, field.name) == field.default
+@cache
+def _fields(record_type: type) -> tuple[tuple[str, bool, Any], ...]:
+    """Of each field of a dataclass its name, whether an id leaves it out at its default, and the default."""
+    return tuple((f.name, "omit_default" in f.metadata, f.default) for f in fields(record_type))
 
 
 def hash_value(value: Any) -> str:
     """The content id of a value: the hash of its canonical JSON (sorted keys, no spaces)."""
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hash_bytes(text.encode())
+    return hash_bytes(_canonical_json(plain(value)).encode())
 
 
 def hash_file(path: Path) -> str:

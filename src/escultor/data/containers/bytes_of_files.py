@@ -1,0 +1,132 @@
+"""The bytes of a file in blocks, decompressed where its first bytes say so, and its text in blocks."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from escultor.errors import DataError, InputError
+
+BLOCK_BYTES = 1 << 20  # read at a time
+BOMB_RATIO, BOMB_BYTES = 200, 1 << 30  # a compressed file may grow by this factor once it is this large
+EXTRA = "pip install 'escultor[data]'"
+_BOMS = (  # the longer first: that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_ZIP = "a ZIP archive or a spreadsheet"
+_FOREIGN = {b"PK\x03\x04": _ZIP, b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"%PDF": "a PDF"}
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, decompressed (gzip, zstd, bzip2, xz), a block at a time.
+
+    Raises DataError for a file that cannot be read or decompressed, or that grows without end; InputError
+    where zstd is not installed.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            file.seek(0)
+            foreign = next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), None)
+            if foreign:
+                remedy = "save its rows as JSON, CSV or Parquet"
+                raise DataError(f"{path} is {foreign}", None, "JSON, CSV, TSV, Parquet, Arrow", remedy)
+            opener = next((o for magic, o in _OPENERS.items() if start.startswith(magic)), None)
+            if opener is None:
+                yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+            else:
+                yield from _decompressed(path, opener(file))
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise DataError(f"{path} cannot be read", reason, "a file of rows", "check the path") from error
+    except EOFError as error:
+        remedy = "copy the file again; it seems cut short"
+        raise DataError(f"{path} cannot be decompressed", error, None, remedy) from error
+
+
+def _decompressed(path: Path, stream: Any) -> Iterator[bytes]:
+    limit, size = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size), 0
+    while block := stream.read(BLOCK_BYTES):
+        size += len(block)
+        if size > limit:
+            allowed = f"{BOMB_RATIO} times its size once that is over {BOMB_BYTES >> 30} GiB"
+            what = f"{path} grows without end when it is decompressed"
+            raise DataError(what, f"{size:,} bytes and more", allowed, "decompress it yourself")
+        yield block
+
+
+def _gzip(file: BinaryIO) -> Any:
+    import gzip
+
+    return gzip.GzipFile(fileobj=file)
+
+
+def _bzip2(file: BinaryIO) -> Any:
+    import bz2
+
+    return bz2.BZ2File(file)
+
+
+def _xz(file: BinaryIO) -> Any:
+    import lzma
+
+    return lzma.LZMAFile(file)
+
+
+def _zstd(file: BinaryIO) -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        remedy = f"{EXTRA}, or decompress it with `zstd -d`"
+        raise InputError("zstd needs pyarrow", "it is not installed", None, remedy) from error
+    return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd")
+
+
+_OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": _gzip,
+    b"\x28\xb5\x2f\xfd": _zstd,
+    b"BZh": _bzip2,
+    b"\xfd7zXZ\x00": _xz,
+}
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+def text_blocks(blocks: Iterator[bytes], encoding: str | None = None) -> Iterator[str]:
+    """The text of bytes, without a byte-order mark; lines that end in carriage returns end in newlines.
+
+    The encoding is that of the byte-order mark; without one it is UTF-8, or UTF-16 where every second byte
+    is zero. Bytes that are not valid in it become lone surrogates, as with `surrogateescape`, so that the
+    rows around them can be read. Raises InputError for an encoding that does not exist.
+    """
+    first = next(blocks, b"")
+    name, skipped = (encoding, 0) if encoding else _encoding_of(first)
+    try:
+        decoder = codecs.getincrementaldecoder(name)("surrogateescape")
+    except LookupError as error:
+        raise InputError("there is no such encoding", repr(name), "utf-8, cp1252, utf-16, …") from error
+    text = decoder.decode(first[skipped:])
+    only_returns = "\r" in text and "\n" not in text
+    yield text.replace("\r", "\n") if only_returns else text
+    for block in blocks:
+        text = decoder.decode(block)
+        yield text.replace("\r", "\n") if only_returns else text
+    yield decoder.decode(b"", final=True)
+
+
+def _encoding_of(start: bytes) -> tuple[str, int]:
+    """The encoding of a file that begins so, and the length of its byte-order mark."""
+    for mark, name in _BOMS:
+        if start.startswith(mark):
+            return name, len(mark)
+    even, odd = start[:64:2].count(0), start[1:64:2].count(0)
+    if len(start) >= 4 and max(even, odd) > len(start[:64]) // 4 and not min(even, odd):
+        return ("utf-16-le" if odd else "utf-16-be"), 0
+    return "utf-8", 0

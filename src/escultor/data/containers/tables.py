@@ -1,0 +1,156 @@
+"""Rows of tables: CSV and TSV in the dialect that fits, Parquet and Arrow with their nested columns."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from escultor.data.containers.bytes_of_files import EXTRA
+from escultor.data.containers.json_stream import MAX_VALUE_CHARS, NOT_TEXT, Numbered
+from escultor.data.jsonl_rows import Fault, short
+from escultor.errors import DataError, InputError
+
+BATCH_ROWS = 500  # of a columnar file in memory
+DELIMITERS = ",;\t|"
+_SAMPLE_LINES = 50
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+def csv_rows(blocks: Iterable[str], name: str) -> Iterator[Numbered]:
+    """The rows of a CSV file by the names in its first line. A cell that is a JSON or Python list or object
+    is read as one; every other cell is text. Line numbers are those on which rows end.
+
+    Raises DataError for a file without names of columns, or with one twice.
+    """
+    csv.field_size_limit(MAX_VALUE_CHARS)
+    lines = _lines(blocks)
+    sample = [line for line, _ in zip(lines, range(_SAMPLE_LINES), strict=False)]
+    delimiter = _delimiter(sample)
+    reader = csv.reader(chain(sample, lines), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, Fault("the line is not CSV", error, "quotes doubled inside quoted cells")
+            continue
+        if not any(cells):
+            continue
+        if header is None:
+            header = _header(cells, name)
+        elif len(cells) != len(header):
+            got, allowed = f"{len(cells)} cells", f"{len(header)}, as in the first line"
+            yield reader.line_num, Fault("the row has another number of cells", got, allowed)
+        elif any(map(_has_surrogate, cells)):
+            yield reader.line_num, NOT_TEXT
+        else:
+            yield reader.line_num, dict(zip(header, map(_cell, cells), strict=True))
+
+
+def _lines(blocks: Iterable[str]) -> Iterator[str]:
+    """Lines with their ends. Only a newline ends one: a form feed or U+2028 is text."""
+    parts: list[str] = []
+    for block in blocks:
+        first, *rest = block.split("\n")
+        parts.append(first)
+        for line in rest:
+            yield "".join(parts) + "\n"
+            parts = [line]
+    if last := "".join(parts):
+        yield last
+
+
+def _delimiter(sample: list[str]) -> str:
+    """The delimiter by which the sample's rows have the same number of cells, and most of them."""
+
+    def score(delimiter: str) -> tuple[bool, int]:
+        try:
+            widths = [len(cells) for cells in csv.reader(sample, delimiter=delimiter) if cells]
+        except csv.Error:
+            return False, 0
+        return len(set(widths[:-1])) <= 1, widths[0] if widths else 0
+
+    return max(DELIMITERS, key=lambda d: (score(d)[1] > 1, *score(d)))
+
+
+def _header(cells: list[str], name: str) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if "" in names or len(set(names)) < len(names):
+        allowed = "a name for each column, each once"
+        raise DataError(f"{name}: the first line does not name the columns", short(names), allowed)
+    return names
+
+
+def _cell(text: str) -> Any:
+    if text[:1] not in ("[", "{"):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:  # as pandas writes lists
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value if isinstance(value, list | dict) else text
+
+
+def _has_surrogate(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)
+
+
+# --- columns ----------------------------------------------------------------------------------
+
+
+def columnar_rows(path: Path) -> Iterator[Numbered]:
+    """The rows of a Parquet or Arrow file (file or stream format), numbered from 1.
+
+    Raises InputError where pyarrow is not installed, DataError for a file it cannot read.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise InputError(f"{path} needs pyarrow", "it is not installed", None, EXTRA) from error
+    number = 0
+    try:
+        for batch in _batches(path):
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                for row in batch.slice(start, BATCH_ROWS).to_pylist():
+                    number += 1
+                    yield number, row
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read as a table", reason, "Parquet or Arrow") from error
+
+
+def _batches(path: Path) -> Iterator[Any]:
+    import pyarrow.ipc
+    import pyarrow.parquet
+
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"PAR1"):
+        with pyarrow.parquet.ParquetFile(path) as table:
+            yield from table.iter_batches(batch_size=BATCH_ROWS)
+        return
+    with pyarrow.memory_map(str(path)) as source:
+        if magic == b"ARROW1":
+            with pyarrow.ipc.open_file(source) as reader:
+                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+        else:
+            yield from pyarrow.ipc.open_stream(source)
+
+
+def is_columnar(start: bytes) -> bool:
+    """Whether a file that begins so is Parquet or Arrow; a stream of Arrow begins with its mark of
+    continuation."""
+    return start.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"))

@@ -1,0 +1,81 @@
+"""A map from a file's columns to ours, given by the user for a format that is not in the table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from escultor.data.formats import instructions as ask
+from escultor.data.formats import preferences as prefer
+from escultor.data.formats.chat import conversation
+from escultor.data.formats.table import Convert, Format
+from escultor.errors import InputError
+from escultor.strict_json import JsonObject
+
+TARGETS = (
+    *("prompt", "completion", "chosen", "rejected", "label", "messages", "text"),
+    *("system", "context", "history", "tools", "id", "weight"),
+)
+_SHAPES: tuple[tuple[frozenset[str], str, Convert], ...] = (
+    (frozenset(("prompt", "chosen", "rejected")), "pair", prefer.preference("prompt")),
+    (frozenset(("chosen", "rejected")), "pair", prefer.implicit),
+    (frozenset(("messages", "label")), "unpaired", conversation),
+    (frozenset(("messages",)), "example", conversation),
+    (frozenset(("prompt", "completion", "label")), "unpaired", ask.asked("prompt", "completion", "context")),
+    (frozenset(("prompt", "completion")), "example", ask.asked("prompt", "completion", "context")),
+    (frozenset(("text",)), "document", ask.canonical),
+)
+_PROMPT = re.compile(r"prompt|question|instruction|query|input|user|ask|pergunta|problem|title|source", re.I)
+_ANSWER = re.compile(r"answer|response|output|completion|reply|resposta|solution|target|assistant|body", re.I)
+
+
+def parse_map(text: str) -> dict[str, str]:
+    """`prompt=question,completion=answer` as the columns by the names they are given. Columns inside objects
+    are named with dots. Raises InputError for another name, a name twice, or names that make no row."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    columns = {target.strip(): column.strip() for target, _, column in pairs}
+    if len(columns) < len(pairs) or not all(columns.values()) or columns.keys() - set(TARGETS):
+        raise InputError("--map cannot be read", repr(text), f"NAME=COLUMN,… with {', '.join(TARGETS)}")
+    if not any(names <= columns.keys() for names, _, _ in _SHAPES):
+        shapes = "; ".join(", ".join(sorted(names)) for names, _, _ in _SHAPES)
+        raise InputError("--map makes no row", ", ".join(columns), shapes)
+    return columns
+
+
+def mapped(columns: Mapping[str, str]) -> Format:
+    """The format of a file whose columns are named by a map."""
+    _, becomes, convert = next(shape for shape in _SHAPES if shape[0] <= columns.keys())
+
+    def convert_mapped(row: JsonObject) -> JsonObject | list[JsonObject]:
+        return convert({target: _column(row, name) for target, name in columns.items()})
+
+    return Format("map", (frozenset(columns.values()),), becomes, convert_mapped)
+
+
+def _column(row: JsonObject, name: str) -> Any:
+    value: Any = row
+    for part in (name,) if name in row else name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def propose_map(rows: Sequence[JsonObject]) -> str | None:
+    """The map that is likely for rows of an unknown format, by the names and lengths of their texts: a
+    proposal to a person, never used by itself. None where nothing is likely."""
+    lengths: dict[str, int] = {}
+    lists: list[str] = []
+    for row in rows:
+        for key, value in row.items():
+            if isinstance(value, str):
+                lengths[key] = lengths.get(key, 0) + len(value)
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                lists.append(key)
+    if lists:
+        return f"messages={max(set(lists), key=lists.count)}"
+    answers = [key for key in lengths if _ANSWER.search(key)] or sorted(lengths, key=lambda k: -lengths[k])
+    prompts = [key for key in lengths if _PROMPT.search(key) and key != answers[0]]
+    prompts = prompts or [key for key in lengths if key not in answers[:1]]
+    if not answers:
+        return None
+    return f"prompt={prompts[0]},completion={answers[0]}" if prompts else f"text={answers[0]}"

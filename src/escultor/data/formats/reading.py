@@ -1,0 +1,175 @@
+"""Items of a file in any known format. What cannot be read is counted with its line and reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from escultor.data.containers.rows_of_files import RowSource
+from escultor.data.formats.chat import NO_ANSWER
+from escultor.data.formats.instructions import label_of
+from escultor.data.formats.mapping import propose_map
+from escultor.data.formats.table import BY_NAME, CANONICAL, FORMATS, UNANSWERED, Format, fitting
+from escultor.data.jsonl import ImportReport
+from escultor.data.jsonl_rows import Fault, RowKind, Skip, TrainingItem, build, kind_of_row, short
+from escultor.errors import DataError, InputError
+from escultor.strict_json import JsonObject
+
+SAMPLE_ROWS = 50  # by which a format is recognised
+MAX_SHOWN = 10  # broken rows kept with their whole message
+MAX_BAD_SHARE = 0.05
+DETAILS = frozenset(("labels", "figures", "subject", "time"))  # what our rows have beside their item
+_HOPELESS_ROWS = 1000  # broken ones, without a sound one before them
+_INDEX = re.compile(r"\[\d+\]")
+
+
+@dataclass(slots=True)
+class FormatReport(ImportReport):
+    """What was read of a file: rows, broken ones with the first of their messages, and those left out by
+    reason. `kept` counts items by kind."""
+
+    format: str = ""
+    rows: int = 0
+    bad: int = 0
+    problems: list[str] = field(default_factory=list)
+    kept: Counter[RowKind] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)  # columns
+
+    def fault(self, where: str, line: int, fault: Fault) -> None:
+        """Count a broken row."""
+        self.bad += 1
+        if len(self.problems) < MAX_SHOWN:
+            self.problems.append(f"{where}:{line}: {fault}")
+        self.skip(f"broken: {_INDEX.sub('[…]', str(fault.args[0]))}", line)
+
+
+def recognise(source: RowSource) -> Format:
+    """The format of a source, by its first rows.
+
+    Raises DataError where no format fits (with a map that may), several do, or nothing can be learnt of it.
+    """
+    sample = list(islice(source.read(), SAMPLE_ROWS))
+    rows = [row for _, row in sample if isinstance(row, dict)]
+    if not rows:
+        lines = [f"  {source.name}:{line}: {row}" for line, row in sample[:MAX_SHOWN]]
+        what = "\n".join([f"{source.name} holds no rows", *lines])
+        allowed = "one JSON object a row, or a table"
+        raise DataError(what, None if sample else "an empty file", allowed)
+    return recognise_rows(source.name, rows)
+
+
+def recognise_rows(name: str, rows: list[JsonObject]) -> Format:
+    """The format that most of the first rows of a file have; see `recognise`."""
+    votes: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        votes[tuple(format.name for format in fitting(row))] += 1
+    votes.pop((), None)
+    if not votes:
+        raise _unknown(name, rows)
+    best = votes.most_common(1)[0][0]
+    if len(best) > 1 and len({BY_NAME[each].convert for each in best}) > 1:
+        remedy = " or ".join(f"--format {each}" for each in best) + ", or name the columns with --map"
+        raise DataError(f"{name} fits several formats", short(sorted(rows[0])), ", ".join(best), remedy)
+    return refuse_unlearnable(name, BY_NAME[best[0]])
+
+
+def refuse_unlearnable(name: str, format: Format) -> Format:
+    """The format, unless nothing can be learnt of its rows. Raises DataError then."""
+    if format.refused:
+        raise DataError(f"{name} ({format.name}) holds nothing to learn from", format.refused)
+    return format
+
+
+def _unknown(name: str, rows: list[JsonObject]) -> DataError:
+    if rows[0].keys() >= {"role", "content"}:
+        remedy = 'write each conversation as {"messages": [...]}'
+        return DataError(f"{name} holds single messages", short(sorted(rows[0])), "conversations", remedy)
+    proposal = propose_map(rows)
+    remedy = "name the columns with --map" + (f", perhaps --map {proposal}" if proposal else "")
+    known = f"{len(FORMATS)} formats (docs/data.md)"
+    return DataError(f"{name}: the format is not known", short(sorted(rows[0])), known, remedy)
+
+
+def format_named(name: str) -> Format:
+    """The format of this name. Raises InputError for another name."""
+    if name not in BY_NAME:
+        raise InputError("there is no such format", repr(name), ", ".join(BY_NAME))
+    return BY_NAME[name]
+
+
+def read_items(
+    source: RowSource, format: Format, report: FormatReport, kind: RowKind | None = None
+) -> Iterator[tuple[int, RowKind, TrainingItem, JsonObject]]:
+    """The items of a source by line, with their kind and our row; those of another kind than asked for are
+    counted. Raises DataError where the first thousand rows are broken."""
+    report.format = format.name
+    rows = source.read()
+    for line, row in format.group(rows) if format.group else rows:
+        report.rows += 1
+        made: list[tuple[RowKind, TrainingItem, JsonObject]] = []
+        try:
+            if not isinstance(row, dict):
+                raise row
+            for each in _converted(format, row):
+                made.append(_item(each, report, f"{source.name}:{line}"))
+        except Fault as fault:
+            report.fault(source.name, line, fault)
+        except Skip as skip:
+            report.skip(str(skip), line)
+        for found, item, our_row in made:
+            if kind is not None and found != kind:
+                report.skip(f"of kind {found}", line)
+                continue
+            report.kept[found] += 1
+            yield line, found, item, our_row
+        if report.bad == _HOPELESS_ROWS and not report.kept:
+            break
+
+
+def _converted(format: Format, row: JsonObject) -> list[JsonObject]:
+    """Our rows of a row. A file of our own rows may mix their shapes."""
+    try:
+        ours = format.convert(row)
+    except Fault:
+        others = fitting(row) if format.name in CANONICAL else []
+        if len(others) != 1 or others[0] is format or others[0].name not in CANONICAL:
+            raise
+        ours = others[0].convert(row)
+    return ours if isinstance(ours, list) else [ours]
+
+
+def _item(row: JsonObject, report: FormatReport, where: str) -> tuple[RowKind, TrainingItem, JsonObject]:
+    kind = kind_of_row(row)
+    if kind is None:
+        raise Fault("the row has no known shape", short(sorted(row)), "the keys of its format")
+    if "label" in row:
+        row = row | {"label": label_of(row["label"])}
+    counts: Counter[str] = Counter()
+    item = build(kind, row, counts, where)
+    for reason, n in counts.items():
+        unused = reason.removeprefix("key not used: ")
+        if unused == reason:
+            report.counts[reason] += n
+        elif unused not in DETAILS:
+            report.unused[unused] += n
+    return kind, item, row
+
+
+def check_report(name: str, report: FormatReport, max_bad: float = MAX_BAD_SHARE) -> None:
+    """Refuse a file of which more than one row and more than this share are broken, or of which nothing is
+    left. Raises DataError with the first broken rows."""
+    total = sum(report.kept.values())
+    shown = [f"  {problem}" for problem in report.problems]
+    if report.bad > 1 and report.bad > max_bad * report.rows and total:
+        what = f"{name} ({report.format}): {report.bad:,} of {report.rows:,} rows are broken"
+        allowed = f"one, or a share of {max_bad:g}"
+        remedy = "correct them, or allow more with --max-bad; nothing was kept"
+        raise DataError("\n".join([what, *shown]), None, allowed, remedy)
+    if not total:
+        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in report.counts.items() if n)
+        what = "\n".join([f"{name} ({report.format}) holds nothing to learn from", *shown])
+        remedy = UNANSWERED if report.counts[NO_ANSWER] else None
+        raise DataError(what, reasons or "an empty file", "one row at least", remedy)
