@@ -51,7 +51,7 @@ SHARED_FILES = {
     "train": ("pretrain", "sft", "dpo", "kto", "distill"),
     "models": ("promote", "rollback", "models", "merge"),
     "event_imports": ("interactions import", "feedback import"),
-    "data.rows": ("data mine", "data check", "data import"),
+    "data.rows": ("data mine", "data check"),
     "data.datasets": ("data curate", "data list", "data card", "data export", "data diff"),
 }
 GROUPS = {

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from escultor.cli.output import Shell
+from escultor.data.jsonl import JsonlContents
+from escultor.datasets.reading import read_training_rows
 from escultor.demo import corpus
 from escultor.demo.corpus import Corpus
 from escultor.errors import InputError, ModelError
@@ -19,7 +21,7 @@ from escultor.model.loaded import Loaded
 from escultor.store import DEFAULT_FOLDER, Store, open_store, store_exists
 from escultor.store.registry import ALIASES, aliases, read_deployments
 from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL, PLAIN, RECORD, SHARDED
-from escultor.types import Checkpoint
+from escultor.types import Checkpoint, RowKind
 
 if TYPE_CHECKING:
     from escultor.skills.suites import EvaluationSuite
@@ -116,6 +118,12 @@ def require_file(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path} is no file", "a folder" if path.is_dir() else "nothing is there")
     return path
+
+
+def read_named(shell: Shell, source: Path, kind: RowKind | None) -> tuple[RowKind, JsonlContents]:
+    """The rows of a file, or of the dataset of that name in the store, and their kind."""
+    with existing_store(shell) if store_exists(shell.store_url) else nullcontext() as store:
+        return read_training_rows(source, kind, store)
 
 
 # --- stores -----------------------------------------------------------------------------------

@@ -20,12 +20,11 @@ from escultor.cli.progress import LiveProgress
 from escultor.config import Training
 from escultor.config.presets import PresetName, with_preset
 from escultor.config.training import LORA_RATE
-from escultor.data.jsonl import JsonlContents, read_jsonl
+from escultor.data.jsonl import JsonlContents
 from escultor.datasets.held_out import load_guard
-from escultor.datasets.versions import find_version, read_rows
+from escultor.datasets.reading import read_training_rows
 from escultor.errors import ConfigError, DataError
 from escultor.evaluate.report.parts import count, duration
-from escultor.store import Store
 from escultor.store.blobs import tree_hash
 from escultor.train.filenames import RECORD
 from escultor.train.replay import with_replay
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from escultor.train.run_record import RunRecord
 
 RunOut = Annotated[Path, Option(help="Folder for the model, metrics.jsonl and run.json; new or empty.")]
-DataOption = Annotated[Path, Option(help="JSONL file, or a dataset of the store.")]
+DataOption = Annotated[Path, Option(help="A file of rows, or a dataset of the store.")]
 
 PresetOption = Annotated[
     PresetName | None,
@@ -200,7 +199,7 @@ def saved_lines(record: RunRecord) -> list[str]:
 def read_training(
     shell: Shell, data: Path | None, kind: Any, settings: Training | None = None
 ) -> JsonlContents:
-    """The rows of a JSONL file, of the dataset of that name, or (None) the documents of the installed
+    """The rows of a file, of the dataset of that name, or (None) the documents of the installed
     packages' training side, with the earlier rows that `settings.replay` asks for. Rows that are held out in
     the store are left out and counted.
 
@@ -209,10 +208,8 @@ def read_training(
     with lookup.store_if_any(shell) as store:
         if data is None:
             contents = _contents(lookup.read_corpus(shell).documents())
-        elif store is None or data.is_file():
-            contents = read_jsonl(lookup.require_file(data), kind)
         else:
-            contents = _read_dataset(store, str(data), kind)
+            _, contents = read_training_rows(data, kind, store)
         counts, items = Counter(contents.counts), contents.items
         if store is not None:
             items = load_guard(store).allowed(items, counts)
@@ -224,13 +221,6 @@ def read_training(
             seed = settings.seed
             items = with_replay(items, settings.replay, kind, store, seed=seed, counts=counts)
     return replace(contents, items=tuple(items), counts=dict(counts))
-
-
-def _read_dataset(store: Store, name: str, kind: str) -> JsonlContents:
-    version = find_version(store, name)
-    if version.kind != kind:
-        raise DataError(f"the dataset {name} holds no rows of kind {kind}", version.kind, kind)
-    return _contents(row.item for row in read_rows(store, version))
 
 
 def _contents(items: Iterable[Any]) -> JsonlContents:

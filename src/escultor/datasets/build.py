@@ -16,6 +16,7 @@ from escultor.datasets.curation.labels import with_labels
 from escultor.datasets.curation.pipeline import Curated, CurationProgress, curate
 from escultor.datasets.curation.quality import MIN_RATINGS, QualityModel, fit
 from escultor.datasets.held_out import load_guard, suite_texts
+from escultor.datasets.reading import as_our_files
 from escultor.datasets.review import ratings, read_decisions
 from escultor.datasets.rows import CurationRow, parse_row, read_file
 from escultor.datasets.splits import HELD_OUT, LEFT_OUT
@@ -34,13 +35,28 @@ def build_dataset(
     rated: Path | None = None,
     progress: CurationProgress = lambda name, before, left: None,
 ) -> tuple[DatasetVersion, Curated]:
-    """Curate files into a version of the dataset `name`. Nothing is kept unless all of it is.
+    """Curate files of any known format, and datasets of the store, into a version of the dataset `name`. Nothing is kept unless all of it is.
 
     The quality score is fitted to the rows of `rated` and to what reviewers decided about earlier versions,
     if there are twenty of each verdict. Raises InputError, DataError, StoreError, FaultError.
     """
     if not name.strip() or "/" in name:
         raise InputError("a dataset needs a name", repr(name), "text without a slash")
+    with files.temporary_path(store.root / "partial") as converted:
+        sources = list(as_our_files(list(sources), converted, store=store))
+        return _build(store, name, sources, settings, top=top, rated=rated, progress=progress)
+
+
+def _build(
+    store: Store,
+    name: str,
+    sources: Sequence[Path],
+    settings: Curation,
+    *,
+    top: int | None,
+    rated: Path | None,
+    progress: CurationProgress,
+) -> tuple[DatasetVersion, Curated]:
     kind = kind_of(sources[0]) if sources else "example"
     model = quality_model(store, name, kind, settings, rated)
     contexts: dict[str, Any] = {

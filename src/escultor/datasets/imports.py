@@ -19,7 +19,7 @@ from escultor.data.formats.table import Format
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, TrainingItem
 from escultor.datasets.rows import CurationRow, parse_row, write_line
 from escultor.datasets.versions import save_version
-from escultor.errors import InputError
+from escultor.errors import DataError, InputError
 from escultor.ids import code_hash, hash_value
 from escultor.store import Store, files
 from escultor.strict_json import JsonObject
@@ -68,12 +68,21 @@ def import_files(
 
 
 def convert_file(
-    source: RowSource, format: Format, kind: RowKind, out: Path, max_bad: float = MAX_BAD_SHARE
+    source: RowSource, format: Format, kind: RowKind | None, out: Path, max_bad: float = MAX_BAD_SHARE
 ) -> FormatReport:
-    """Write the rows of one kind of a file as rows of ours, for a reader of JSON Lines. Raises DataError."""
-    rows, reports = _write_rows(out.parent, [(source, format)], kind, max_bad)
-    path, _ = rows[kind].finish(reports[source.name].counts)
-    path.replace(out)
+    """Write the rows of a file as JSON Lines of ours, whole or not at all.
+
+    Raises DataError for a file that makes rows of several kinds, unless one is given; and as `import_files`.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.temporary_path(out.parent) as folder, files.wrap_os_errors("write", out):
+        folder.mkdir()
+        rows, reports = _write_rows(folder, [(source, format)], kind, max_bad)
+        if len(rows) > 1:
+            remedy = "name one kind, or import the file: `escultor data import` makes a dataset of each"
+            raise DataError(f"{source.name} makes rows of several kinds", ", ".join(rows), "one", remedy)
+        path, _ = next(iter(rows.values())).finish(reports[source.name].counts)
+        path.replace(out)
     return reports[source.name]
 
 

@@ -29,7 +29,7 @@ ExportFormat = Literal["jsonl", "parquet", "trl", "openai"]
 
 def curate(
     shell: Shell,
-    sources: Annotated[list[Path], Argument(help="JSONL files of one kind.")],
+    sources: Annotated[list[Path], Argument(help="Files of rows of one kind, or datasets of the store.")],
     name: Annotated[str, Option("--out", help="Name of the dataset in the store.")],
     steps: Annotated[Path | None, Option(help="YAML list of steps; default: curation.steps.")] = None,
     top: Annotated[int | None, Option(min=1, help="Keep this many of the best and most varied rows.")] = None,
@@ -37,7 +37,6 @@ def curate(
 ) -> CommandResult:
     """Make a clean dataset from raw rows, and report what each step did."""
     config = shell.config if steps is None else with_steps(shell.config, require_file(steps))
-    files = [require_file(path) for path in sources]
     rated = None if ratings is None else require_file(ratings)
     with open_or_create_store(shell) as store, LiveProgress() as live:
 
@@ -47,7 +46,7 @@ def curate(
 
         live.phase("curate")
         version, curated = build_dataset(
-            store, name, files, config.curation, top=top, rated=rated, progress=show
+            store, name, sources, config.curation, top=top, rated=rated, progress=show
         )
     table = [
         (s.name, s.before, s.left, ", ".join(f"{why}: {n:,}" for why, n in (s.removed | s.notes).items()))

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from escultor.cli.lookup import MODEL_HELP, find_model, require_file, store_if_any
+from escultor.cli.lookup import MODEL_HELP, find_model, read_named, store_if_any
 from escultor.cli.output import CommandResult, Shell, printable
-from escultor.data.jsonl import kind_of, read_jsonl
 from escultor.evaluate.report.parts import count, duration
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ MethodOption = Literal["pretrain", "sft", "dpo", "kto", "distill"]
 
 def preview(
     shell: Shell,
-    file: Annotated[Path, Argument(help="A JSONL file.")],
+    file: Annotated[Path, Argument(help="A file of rows, or a dataset of the store.")],
     model: Annotated[str, Option(help=f"The model to train. {MODEL_HELP}")],
     method: Annotated[MethodOption | None, Option(help="Default: by the kind of the first row.")] = None,
     phase: Annotated[MethodOption | None, Option(hidden=True)] = None,
@@ -43,10 +42,8 @@ def preview(
     if phase is not None:
         print("warning: the option `--phase` is now called `--method`", file=sys.stderr)
     name = method or phase
-    if name is None:
-        kind = kind_of(require_file(file))
-        name = next(name for name, known in METHODS.items() if known.kind == kind)
-    contents = read_jsonl(require_file(file), METHODS[name].kind)
+    kind, contents = read_named(shell, file, None if name is None else METHODS[name].kind)
+    name = name or next(name for name, known in METHODS.items() if known.kind == kind)
     settings = getattr(shell.config, "distillation" if name == "distill" else name)
     start = load_shape(str(find_model(shell, model)))
     counts = Counter(contents.counts)

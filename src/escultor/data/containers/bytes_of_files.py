@@ -19,6 +19,7 @@ _BOMS = (  # the longer first: that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_TABLES = (".csv", ".tsv", ".tab", ".parquet", ".arrow", ".feather")
 _ZIP = "a ZIP archive or a spreadsheet"
 _FOREIGN = {b"PK\x03\x04": _ZIP, b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"%PDF": "a PDF"}
 
@@ -130,3 +131,21 @@ def _encoding_of(start: bytes) -> tuple[str, int]:
     if len(start) >= 4 and max(even, odd) > len(start[:64]) // 4 and not min(even, odd):
         return ("utf-16-le" if odd else "utf-16-be"), 0
     return "utf-8", 0
+
+
+def has_plain_lines(path: Path) -> bool:
+    """Whether a file can be JSON Lines as it is: not compressed, not a table, not an array, in UTF-8.
+
+    Raises DataError for a file that cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{path} cannot be read", reason, "a file of rows", "check the path") from error
+    name, skipped = _encoding_of(start)
+    text = start[skipped:].lstrip()
+    return (
+        name == "utf-8" and not text.startswith((b"[", *_OPENERS, *_FOREIGN)) and path.suffix not in _TABLES
+    )

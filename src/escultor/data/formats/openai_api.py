@@ -16,11 +16,9 @@ MAX_INPUTS = 500_000  # requests of batches held in memory
 
 def openai_stored(row: JsonObject) -> JsonObject:
     """A stored completion with its messages, which the API lists separately."""
-    messages = row.get("messages", row.get("input"))
-    answered = turns(messages, "messages") if isinstance(messages, list) else messages
-    if isinstance(answered, str):
-        answered = [{"role": "user", "content": answered}]
-    return {"messages": [*answered, _answer(row)], **tools_of(row.get("tools"))}
+    asked = row.get("messages", row.get("input"))
+    asked = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    return {"messages": [*turns(asked, "messages"), _answer(row)], **tools_of(row.get("tools"))}
 
 
 def openai_batch(row: JsonObject) -> JsonObject:

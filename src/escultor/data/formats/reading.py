@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from escultor.data.containers.json_stream import Numbered
 from escultor.data.containers.rows_of_files import RowSource
 from escultor.data.formats.chat import NO_ANSWER
 from escultor.data.formats.instructions import label_of
@@ -66,10 +67,10 @@ def recognise_rows(name: str, rows: list[JsonObject]) -> Format:
     votes: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         votes[tuple(format.name for format in fitting(row))] += 1
-    votes.pop((), None)
-    if not votes:
+    known = [names for names, _ in votes.most_common() if names]
+    if not known:
         raise _unknown(name, rows)
-    best = votes.most_common(1)[0][0]
+    best = known[0]
     if len(best) > 1 and len({BY_NAME[each].convert for each in best}) > 1:
         remedy = " or ".join(f"--format {each}" for each in best) + ", or name the columns with --map"
         raise DataError(f"{name} fits several formats", short(sorted(rows[0])), ", ".join(best), remedy)
@@ -173,3 +174,16 @@ def check_report(name: str, report: FormatReport, max_bad: float = MAX_BAD_SHARE
         what = "\n".join([f"{name} ({report.format}) holds nothing to learn from", *shown])
         remedy = UNANSWERED if report.counts[NO_ANSWER] else None
         raise DataError(what, reasons or "an empty file", "one row at least", remedy)
+
+
+def with_inputs(format: Format, bodies: dict[str, JsonObject]) -> Format:
+    """The format of a batch's output whose lines are given the bodies of their requests."""
+
+    def group(rows: Iterator[Numbered]) -> Iterator[Numbered]:
+        for line, row in rows:
+            yield (
+                line,
+                row | {"body": bodies.get(str(row.get("custom_id")))} if isinstance(row, dict) else row,
+            )
+
+    return replace(format, group=group)
