@@ -16,10 +16,10 @@ from test_layers import LADDER
 from escultor.config import Curation
 from escultor.config import curation as curation_config
 from escultor.cycle.api import evaluate_model
-from escultor.data.importers import formats
-from escultor.data.jsonl import read_jsonl
+from escultor.data.formats import table
 from escultor.datasets.build import build_dataset
 from escultor.datasets.curation.steps import STEPS, RowStep, _each
+from escultor.datasets.reading import read_training_rows
 from escultor.datasets.rows import Dropped, target_text
 from escultor.datasets.versions import read_rows
 from escultor.model.folders import save
@@ -90,19 +90,18 @@ def test_a_new_objective_trains(tmp_path, monkeypatch):
     assert record.loss < reports[0].loss
 
 
-def test_a_new_importer_makes_rows_and_is_recognised(tmp_path, monkeypatch):
-    def question_answer(row):
+def test_a_new_format_makes_rows_and_is_recognised(tmp_path, monkeypatch):
+    def question_reply(row):
         return {"prompt": row["question"], "completion": row["reply"]}
 
-    monkeypatch.setitem(formats.ROWS, "question-answer", question_answer)
-    known = (("question-answer", {"question", "reply"}), *formats._KEYS_OF_FORMAT)
-    monkeypatch.setattr(formats, "_KEYS_OF_FORMAT", known)
-    source, out = tmp_path / "theirs.jsonl", tmp_path / "ours.jsonl"
+    mine = table.RowFormat("question-reply", (frozenset(("question", "reply")),), "example", question_reply)
+    monkeypatch.setattr(table, "FORMATS", (*table.FORMATS, mine))
+    monkeypatch.setitem(table.BY_NAME, "question-reply", mine)
+    source = tmp_path / "theirs.jsonl"
     source.write_text(json.dumps({"question": "2 + 2?", "reply": "4"}) + "\n")
-    assert formats.format_of(source) == "question-answer"
-    formats.import_rows(source, "question-answer", out)
-    (item,) = read_jsonl(out, "example").items
-    assert (item.prompt[0].content, item.response) == ("2 + 2?", "4")
+    kind, contents = read_training_rows(source)
+    (item,) = contents.items
+    assert (kind, item.prompt[0].content, item.response) == ("example", "2 + 2?", "4")
 
 
 def test_a_new_curation_step_drops_rows_and_its_reason_is_counted(tmp_path, monkeypatch):

@@ -1,114 +1,460 @@
-"""Files of rows: each format by a fixture in its real shape; files that are broken or mean harm."""
+"""Formats of other programs: each is recognised and read as it is meant; what cannot be read is counted."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from escultor.data.importers import formats
-from escultor.data.jsonl import read_jsonl
-from escultor.data.jsonl_rows import Fault, Skip, kind_of_row
-from escultor.errors import DataError
+from escultor.data.containers.json_stream import json_values
+from escultor.data.containers.rows_of_files import RowSource, source_of
+from escultor.data.formats.mapping import mapped, parse_map, propose_map
+from escultor.data.formats.openai_api import requests_by_id
+from escultor.data.formats.reading import (
+    FormatReport,
+    check_report,
+    format_named,
+    read_items,
+    recognise,
+    with_inputs,
+)
+from escultor.data.formats.table import BY_NAME, FORMATS, fitting
+from escultor.errors import DataError, InputError
+from escultor.types import Document, Example, Pair, UnpairedExample
 
 HERE = Path(__file__).parent / "formats"
+ASK, GOOD, BAD = 'Qual é a capital\n"do" Brasil? 😀', "Brasília,\tclaro: 1 < 2", "Rio, I think 😡"
+SYSTEM, MORE, LAST = "Seja breve.", "E da Argentina?", "Buenos Aires."
+U, A = ("user", ASK), ("assistant", GOOD)
+TALK = (U, A, ("user", MORE), ("assistant", LAST))
 
 
-OF_ROWS = [path for path in sorted(HERE.iterdir()) if path.name.startswith(("openai", "sharegpt", "trl"))]
+def source(*rows):
+    return RowSource("rows.jsonl", lambda: iter(list(enumerate(rows, 1))))
 
 
-@pytest.mark.parametrize("path", OF_ROWS, ids=lambda p: p.name)
-def test_every_fixture_tells_its_format(path):
-    assert path.stem.startswith(formats.format_of(path))
+def said(item):
+    """What an item holds, without its id and origin."""
+    if isinstance(item, Document):
+        return item.text
+    prompt = tuple((str(m.role), m.content) for m in item.prompt)
+    if isinstance(item, Pair):
+        return prompt, item.chosen, item.rejected
+    if isinstance(item, UnpairedExample):
+        return prompt, item.response, item.desirable
+    return prompt, item.response
 
 
-# --- rows -------------------------------------------------------------------------------------
+def read(rows, format=None):
+    report = FormatReport()
+    found = recognise(rows) if format is None else format
+    return [item for _, _, item, _ in read_items(rows, found, report)], report
 
 
-def rows(name, file, tmp_path, kind):
-    report = formats.import_rows(HERE / file, name, tmp_path / "out.jsonl")
-    return read_jsonl(tmp_path / "out.jsonl", kind).items, report
+def shared(turns, names=("human", "gpt"), keys=("from", "value")):
+    by_role = dict(zip(("user", "assistant"), names, strict=True))
+    return [{keys[0]: by_role.get(role, role), keys[1]: text} for role, text in turns]
 
 
-def told(prompt):
-    return [(str(m.role), m.content) for m in prompt]
+def chat(*turns):
+    return [{"role": role, "content": text} for role, text in turns]
 
 
-def test_openai_chat(tmp_path):
-    items, report = rows("openai-chat", "openai-chat.jsonl", tmp_path, "example")
-    assert [item.response for item in items] == [
-        "Paris, as if everyone doesn't know that already.",
-        "Shakespeare.",
-        "",
-    ]
-    assert told(items[1].prompt)[:2] == [("developer", "Be brief."), ("user", "Who wrote Hamlet?")]
-    assert [call.name for call in items[2].extras.tool_calls] == ["weather"]
-    assert report.skipped == {"every answer is empty or of weight 0": [4]}
-    assert report.counts["kept"] == 3
-
-
-def test_openai_preference(tmp_path):
-    (pair,), _ = rows("openai-preference", "openai-preference.jsonl", tmp_path, "pair")
-    assert pair.chosen.startswith("Today in San Francisco")
-    assert pair.rejected.startswith("It is not particularly")
-    assert pair.origin.rule == "import/pair/1"
-
-
-def test_sharegpt(tmp_path):
-    items, report = rows("sharegpt", "sharegpt.json", tmp_path, "example")
-    assert [item.response for item in items] == ["The Ebro.", "My pleasure."]
-    assert told(items[0].prompt)[1] == ("assistant", "The Nile.")
-    assert told(items[1].prompt)[0] == ("system", "Be kind.")
-    assert report.skipped == {"tool calls": [37]}
+ONE = ((U,), GOOD)  # one question and its answer
+WHOLE = (TALK[:3], LAST)
+PAIR = ((U,), GOOD, BAD)
+LIKED, DISLIKED = ((U,), GOOD, True), ((U,), BAD, False)
+HH = f"\n\nHuman: {ASK}\n\nAssistant: "
+NODE = {"message_tree_id": "t", "lang": "pt"}
+FLAT = {"id": "e1", "instruction": ASK, "response_1": BAD, "response_2": GOOD}
+SPELLINGS = [
+    ("messages", {"messages": chat(*TALK), "source": "web"}, [WHOLE]),
+    ("kto-messages", {"messages": chat(U, ("assistant", BAD)), "label": False}, [DISLIKED]),
+    ("sharegpt", {"id": "x_0", "conversations": shared(TALK)}, [WHOLE]),
+    ("sharegpt", {"conversations": shared(TALK, ("User", "ChatGPT"))}, [WHOLE]),
+    ("sharegpt", {"conversation": shared(TALK, ("human", "bing"), ("role", "content"))}, [WHOLE]),
+    ("sharegpt", {"system": SYSTEM, "conversations": shared((U, A))}, [((("system", SYSTEM), U), GOOD)]),
+    ("sharegpt-kto", {"conversations": shared((U, A)), "kto_tag": True}, [LIKED]),
+    (
+        "sharegpt-preference",
+        {
+            "conversations": shared((U,)),
+            "chosen": {"from": "gpt", "value": GOOD},
+            "rejected": {"from": "gpt", "value": BAD},
+        },
+        [PAIR],
+    ),
+    (
+        "gemini",
+        {
+            "contents": [
+                {"role": "user", "parts": [{"text": ASK}]},
+                {"role": "model", "parts": [{"text": GOOD}]},
+            ]
+        },
+        [ONE],
+    ),
+    (
+        "anthropic",
+        {
+            "system": SYSTEM,
+            "messages": [*chat(U), {"role": "assistant", "content": [{"type": "text", "text": GOOD}]}],
+        },
+        [((("system", SYSTEM), U), GOOD)],
+    ),
+    ("transcript", {"text": f"{HH}{GOOD}"}, [ONE]),
+    (
+        "transcript",
+        {"text": f"<|im_start|>user\n{ASK}<|im_end|>\n<|im_start|>assistant\n{GOOD}<|im_end|>\n"},
+        [ONE],
+    ),
+    ("alpaca", {"instruction": ASK, "input": "", "output": GOOD, "text": "###"}, [ONE]),
+    (
+        "alpaca",
+        {"instruction": "Traduza", "input": "gato", "output": "cat"},
+        [((("user", "Traduza\n\ngato"),), "cat")],
+    ),
+    ("alpaca", {"instruction": MORE, "output": LAST, "history": [[ASK, GOOD]]}, [WHOLE]),
+    ("alpaca-kto", {"instruction": ASK, "output": BAD, "kto_tag": False}, [DISLIKED]),
+    ("dolly", {"instruction": ASK, "context": "", "response": GOOD, "category": "qa"}, [ONE]),
+    ("question-answer", {"question": ASK, "answer": GOOD}, [ONE]),
+    (
+        "question-response",
+        {"system_prompt": SYSTEM, "question": ASK, "response": GOOD},
+        [((("system", SYSTEM), U), GOOD)],
+    ),
+    ("query-response", {"query": ASK, "response": GOOD}, [ONE]),
+    ("inputs-targets", {"inputs": ASK, "targets": GOOD}, [ONE]),
+    (
+        "squad",
+        {"question": "Onde?", "context": "Aqui.", "answers": {"text": ["Aqui"], "answer_start": [0]}},
+        [((("user", "Aqui.\n\nOnde?"),), "Aqui")],
+    ),
+    ("prompt-completion", {"prompt": ASK, "completion": GOOD}, [ONE]),
+    ("prompt-completion", {"prompt": f"{HH}", "completion": f"{GOOD}"}, [ONE]),
+    ("kto", {"prompt": ASK, "completion": GOOD, "label": 1}, [LIKED]),
+    ("kto", {"prompt": chat(U), "completion": chat(("assistant", BAD)), "label": "false"}, [DISLIKED]),
+    ("preference", {"prompt": ASK, "chosen": GOOD, "rejected": BAD}, [PAIR]),
+    (
+        "ultrafeedback",
+        {
+            "prompt": ASK,
+            "chosen": chat(U, A),
+            "rejected": chat(U, ("assistant", BAD)),
+            "messages": chat(U, A),
+            "score_chosen": 8.0,
+        },
+        [PAIR],
+    ),
+    ("question-chosen", {"question": ASK, "chosen": GOOD, "rejected": BAD}, [PAIR]),
+    (
+        "instruction-chosen-response",
+        {"instruction": ASK, "chosen_response": GOOD, "rejected_response": BAD},
+        [PAIR],
+    ),
+    ("implicit-preference", {"chosen": chat(U, A), "rejected": chat(U, ("assistant", BAD))}, [PAIR]),
+    ("implicit-preference", {"chosen": f"{HH}{GOOD}", "rejected": f"{HH}{BAD}"}, [PAIR]),
+    (
+        "implicit-preference",
+        {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+        [((("user", "The sky is"),), " blue.", " green.")],
+    ),
+    (
+        "openai-preference",
+        {
+            "input": {"messages": chat(U), "tools": []},
+            "preferred_output": chat(A),
+            "non_preferred_output": chat(("assistant", BAD)),
+        },
+        [PAIR],
+    ),
+    (
+        "safe-rlhf",
+        {"prompt": ASK, "response_0": BAD, "response_1": GOOD, "better_response_id": 1},
+        [PAIR],
+    ),
+    ("shp", {"history": ASK, "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1}, [PAIR]),
+    (
+        "arena",
+        {"conversation_a": chat(U, ("assistant", BAD)), "conversation_b": chat(U, A), "winner": "model_b"},
+        [PAIR],
+    ),
+    ("distilabel", {"instruction": ASK, "generations": [BAD, GOOD], "ratings": [1, 5]}, [PAIR]),
+    (
+        "distilabel",
+        {
+            "instruction": ASK,
+            "completions": [{"response": GOOD, "overall_score": 8}, {"response": BAD, "overall_score": 2}],
+        },
+        [PAIR],
+    ),
+    (
+        "argilla",
+        {
+            "fields": {k: v for k, v in FLAT.items() if k != "id"},
+            "responses": {"ranking": [{"value": ["response_2", "response_1"], "user_id": "u"}]},
+        },
+        [PAIR],
+    ),
+    (
+        "argilla",
+        {
+            "fields": {"prompt": ASK},
+            "responses": [{"status": "submitted", "values": {"corrected-answer": {"value": GOOD}}}],
+        },
+        [ONE],
+    ),
+    (
+        "argilla-flat",
+        {**FLAT, "preference.responses": ["response_2"], "preference.responses.status": ["submitted"]},
+        [PAIR],
+    ),
+    (
+        "label-studio",
+        {
+            "id": 1,
+            "data": {"prompt": ASK, "answer1": BAD, "answer2": GOOD},
+            "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "right"}}]}],
+        },
+        [PAIR],
+    ),
+    (
+        "label-studio-min",
+        {
+            "id": 1,
+            "prompt": ASK,
+            "answer1": GOOD,
+            "answer2": BAD,
+            "pw": "left",
+            "annotator": 1,
+            "lead_time": 3.2,
+        },
+        [PAIR],
+    ),
+    (
+        "oasst-tree",
+        {
+            **NODE,
+            "prompt": {
+                "text": ASK,
+                "role": "prompter",
+                "replies": [
+                    {"text": BAD, "role": "assistant", "rank": 1, "replies": []},
+                    {"text": GOOD, "role": "assistant", "rank": 0, "replies": []},
+                ],
+            },
+        },
+        [ONE, PAIR],
+    ),
+    ("openai-stored", {"choices": [{"message": chat(A)[0]}], "messages": chat(U), "object": "x"}, [ONE]),
+    ("text", {"text": GOOD}, [GOOD]),
+]
 
 
 @pytest.mark.parametrize(
-    ("file", "kind", "n"), [("kto", "unpaired", 2), ("preference", "pair", 2), ("completion", "example", 1)]
+    ("name", "row", "expected"), SPELLINGS, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(SPELLINGS)]
 )
-def test_trl(tmp_path, file, kind, n):
-    items, _ = rows("trl", f"trl-{file}.jsonl", tmp_path, kind)
-    assert len(items) == n
+def test_every_spelling_is_recognised_and_means_the_same(name, row, expected):
+    row = json.loads(json.dumps(row))
+    assert [format.name for format in fitting(row)] == [name]
+    items, report = read(source(row))
+    assert [said(item) for item in items] == expected
+    assert (report.format, report.bad, +report.counts) == (name, 0, {})
 
 
-def test_a_broken_row_is_named_by_line_and_nothing_is_written(tmp_path):
-    path = tmp_path / "in.jsonl"
-    good = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
-    lines = [
-        json.dumps(good),
-        '{"conversations": 7}',
-        "{",
-        '{"conversations": [{"from": "cat", "value": ""}]}',
+def test_the_table_is_covered_and_every_row_of_it_says_what_becomes_of_it():
+    told = {name for name, *_ in SPELLINGS} | {f.name for f in FORMATS if f.refused}
+    asked = {f.name for f in FORMATS if f.convert.__qualname__.startswith(("asked", "preference"))}
+    assert {f.name for f in FORMATS} - told - asked == {"oasst-messages", "openai-batch"}
+    assert len({f.name for f in FORMATS}) == len(FORMATS)
+    assert all(f.becomes or f.refused for f in FORMATS)
+
+
+@pytest.mark.parametrize("path", sorted(HERE.iterdir()), ids=lambda p: p.name)
+def test_every_fixture_of_rows_tells_its_format(path):
+    names = {"openai-chat": "messages", "trl-kto": "kto", "trl-preference": "preference"}
+    names |= {"trl-completion": "prompt-completion"}
+    name = names.get(path.stem, path.stem)
+    if name in BY_NAME and path.stem.startswith(("openai", "sharegpt", "trl")):
+        assert recognise(source_of(path)).name == name
+
+
+# --- conversations ----------------------------------------------------------------------------
+
+
+def learnt(item):
+    return [m.learnt for m in item.prompt if str(m.role) == "assistant"]
+
+
+@pytest.mark.parametrize("key", ["weight", "train", "loss", "training"])
+def test_a_turn_that_is_not_to_be_learnt_is_not(key):
+    turns = shared(TALK)
+    turns[1][key] = False
+    ((item,), _) = read(source({"conversations": turns}))
+    assert learnt(item) == [False]
+    ((item,), _) = read(source({"conversations": shared(TALK)}))
+    assert learnt(item) == [True]
+
+
+def test_tools_are_kept_in_sharegpt_and_in_anthropics_blocks():
+    call = {"from": "function_call", "value": '{"name": "w", "arguments": {"city": "Recife"}}'}
+    seen, answer = {"from": "observation", "value": "31C"}, {"from": "gpt", "value": "31 °C."}
+    row = {"conversations": [*shared((U,)), call, seen, answer], "tools": '[{"name": "w", "parameters": {}}]'}
+    ((one,), _) = read(source(row))
+    blocks = [
+        {"role": "user", "content": ASK},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t1", "name": "w", "input": {"city": "Recife"}}],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "31C"}]}
+            ],
+        },
+        {"role": "assistant", "content": "31 °C."},
     ]
-    path.write_text("\n".join(lines))
-    with pytest.raises(DataError) as caught:
-        formats.import_rows(path, "sharegpt", tmp_path / "out.jsonl")
-    for part in (
-        f"{path}:2: `conversations` is of the wrong type",
-        f"{path}:3: ",
-        f"{path}:4: a turn is from an unknown role",
-    ):
-        assert part in str(caught.value)
-    assert not (tmp_path / "out.jsonl").exists()
+    ((two,), report) = read(source({"messages": blocks, "tools": [{"name": "w", "input_schema": {}}]}))
+    assert report.format == "anthropic"
+    for item in (one, two):
+        assert [(str(m.role), m.content) for m in item.prompt[1:]] == [("assistant", ""), ("tool", "31C")]
+        (made,) = item.prompt[1].tool_calls
+        assert (made.name, json.loads(made.arguments)) == ("w", {"city": "Recife"})
+        assert json.loads(item.tools)[0]["function"]["name"] == "w"
+    assert two.prompt[2].tool_call_id == "t1"
 
 
-# --- hostile rows -----------------------------------------------------------------------------
+def test_pictures_and_empty_conversations_leave_their_row_out_by_reason():
+    picture = {"role": "user", "content": [{"type": "image", "source": {}}]}
+    rows = source({"messages": [picture, *chat(A)]}, {"messages": []}, {"messages": chat(U, A)})
+    items, report = read(rows)
+    assert len(items) == 1
+    assert report.counts == {"content that is no text: 'image'": 1, "empty conversation": 1}
 
-NAMES = "conversations messages role content from value input preferred_output chosen rejected system weight"
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=5)
-    ),
-    max_leaves=12,
+
+def test_the_trees_of_a_table_of_messages():
+    def message(id, parent, role, text, rank=None, **more):
+        return {
+            **NODE,
+            "message_id": id,
+            "parent_id": parent,
+            "role": role,
+            "text": text,
+            "rank": rank,
+            **more,
+        }
+
+    rows = source(
+        message("q", None, "prompter", ASK),
+        message("b", "q", "assistant", BAD, 1),
+        message("d", "q", "assistant", "gone", 0, deleted=True),
+        message("g", "q", "assistant", GOOD, 0),
+        message("m", "g", "prompter", MORE),
+        message("l", "m", "assistant", LAST, 0),
+        message("x", "nowhere", "assistant", "lost") | {"message_tree_id": "u"},
+    )
+    items, report = read(rows)
+    assert report.format == "oasst-messages"
+    assert [said(item) for item in items] == [WHOLE, PAIR]
+    assert report.bad == 1
+
+
+# --- records of OpenAI's API ------------------------------------------------------------------
+
+
+def test_the_output_of_a_batch_is_joined_with_its_input():
+    done = {"status_code": 200, "body": {"choices": [{"message": chat(A)[0], "finish_reason": "stop"}]}}
+    rows = source(
+        {"custom_id": "r1", "response": done, "error": None},
+        {"custom_id": "r2", "response": {"status_code": 500}, "error": None},
+        {"custom_id": "r3", "response": done, "error": None},
+    )
+    bodies = requests_by_id([(1, {"custom_id": "r1", "method": "POST", "body": {"messages": chat(U)}})])
+    items, report = read(rows, with_inputs(recognise(rows), bodies))
+    assert [said(item) for item in items] == [ONE]
+    assert report.counts == {"the request failed": 1, "broken: the request of the answer is not known": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": ASK}, "prompts without answers"),
+        ({"prompt": ASK, "completions": ["a"], "labels": [True]}, "process reward model"),
+        ({"choices": [], "id": "c"}, "/v1/chat/completions"),
+        ({"custom_id": "r", "method": "POST", "url": "/v1", "body": {}}, "prompts without answers"),
+        ({"messages": chat(U), "reference_answer": "3"}, "prompts without answers"),
+        ({"role": "user", "content": ASK}, "single messages"),
+    ],
 )
+def test_what_nothing_can_be_learnt_from_is_refused_with_the_reason(row, said):
+    rows = source(row)
+    with pytest.raises(DataError, match=said):
+        check_report("rows", read(rows)[1])
 
 
-@settings(max_examples=200, deadline=None)
-@given(anything)
-def test_no_row_breaks_a_conversion(row):
-    row = row if isinstance(row, dict) else {"messages": row}
-    for convert in formats.ROWS.values():
-        with suppress(Fault, Skip):
-            kind_of_row(convert(row))
+# --- choosing a format ------------------------------------------------------------------------
+
+
+def test_two_formats_that_fit_are_named_and_not_guessed():
+    row = {"instruction": "a", "output": "b", "question": "c", "answer": "d"}
+    with pytest.raises(DataError, match=r"--format alpaca or .*--format question-answer"):
+        recognise(source(row))
+    items, _ = read(source(row), format_named("alpaca"))
+    assert said(items[0]) == ((("user", "a"),), "b")
+    with pytest.raises(InputError, match="alpaca"):
+        format_named("alpacca")
+
+
+def test_an_unknown_format_is_refused_with_a_map_that_is_likely():
+    row = {"uid": "4", "pergunta": ASK, "resposta": GOOD, "created_at": "2026-01-01"}
+    with pytest.raises(DataError, match="--map prompt=pergunta,completion=resposta"):
+        recognise(source(row))
+    assert propose_map([{"turnos": chat(U, A)}]) == "messages=turnos"
+    items, _ = read(source(row), mapped(parse_map("prompt=pergunta,completion=resposta")))
+    assert [said(item) for item in items] == [ONE]
+    nested = {"data": {"q": ASK}, "good": GOOD, "bad": BAD}
+    items, _ = read(source(nested), mapped(parse_map("prompt=data.q, chosen=good, rejected=bad")))
+    assert [said(item) for item in items] == [PAIR]
+
+
+@pytest.mark.parametrize("text", ["prompt", "prompt=a", "prompt=a,prompt=b", "promt=a,completion=b", "text="])
+def test_a_map_that_makes_no_row_is_refused(text):
+    with pytest.raises(InputError):
+        parse_map(text)
+
+
+# --- broken rows ------------------------------------------------------------------------------
+
+
+def many(good, bad):
+    rows = [{"prompt": f"p{i}", "completion": "c"} for i in range(good)]
+    return source(*rows, *({"prompt": i, "completion": "c"} for i in range(bad)))
+
+
+def test_one_broken_row_never_refuses_the_rest_and_many_do_unless_allowed():
+    for good, bad, fits in ((1, 1, True), (100, 5, True), (10, 2, False)):
+        items, report = read(many(good, bad))
+        assert (len(items), report.bad) == (good, bad)
+        if fits:
+            check_report("rows", report)
+        else:
+            with pytest.raises(
+                DataError, match=r"2 of 12 rows are broken[\s\S]*rows.jsonl:11: [\s\S]*--max-bad"
+            ):
+                check_report("rows", report)
+            check_report("rows", report, max_bad=0.5)
+
+
+def test_a_label_that_is_no_verdict_is_refused_and_never_imitated():
+    rows = source(*({"prompt": "p", "response": "r", "label": each} for each in ("science", "art")))
+    items, report = read(rows)
+    assert not items
+    assert report.counts == {"broken: `label` is of the wrong type": 2}
+
+
+def test_a_file_of_ours_may_mix_shapes():
+    text = json.dumps({"messages": chat(U, A)}) + "\n" + json.dumps({"prompt": "p", "completion": "c"})
+    rows = RowSource("mixed", lambda: json_values([text], "mixed"))
+    items, report = read(rows)
+    assert [type(item) for item in items] == [Example, Example]
+    assert report.bad == 0

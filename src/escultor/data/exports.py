@@ -127,7 +127,7 @@ def _write_parquet(rows: Iterator[JsonObject], path: Path) -> int:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        remedy = "pip install 'escultor[parquet]'"
+        remedy = "pip install 'escultor[data]'"
         raise InputError("Parquet needs pyarrow", "it is not installed", None, remedy) from error
     count, writer = 0, None
     try:

@@ -35,7 +35,8 @@ def build_dataset(
     rated: Path | None = None,
     progress: CurationProgress = lambda name, before, left: None,
 ) -> tuple[DatasetVersion, Curated]:
-    """Curate files of any known format, and datasets of the store, into a version of the dataset `name`. Nothing is kept unless all of it is.
+    """Curate files of any known format, and datasets of the store, into a version of the dataset `name`.
+    Nothing is kept unless all of it is.
 
     The quality score is fitted to the rows of `rated` and to what reviewers decided about earlier versions,
     if there are twenty of each verdict. Raises InputError, DataError, StoreError, FaultError.

@@ -15,7 +15,7 @@ import numpy as np
 
 from escultor.data.containers.rows_of_files import RowSource
 from escultor.data.formats.reading import DETAILS, MAX_BAD_SHARE, FormatReport, check_report, read_items
-from escultor.data.formats.table import Format
+from escultor.data.formats.table import RowFormat
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, TrainingItem
 from escultor.datasets.rows import CurationRow, parse_row, write_line
 from escultor.datasets.versions import save_version
@@ -37,7 +37,7 @@ class ImportedFiles:
 def import_files(
     store: Store,
     name: str,
-    sources: Sequence[tuple[RowSource, Format]],
+    sources: Sequence[tuple[RowSource, RowFormat]],
     kind: RowKind | None = None,
     max_bad: float = MAX_BAD_SHARE,
 ) -> ImportedFiles:
@@ -68,7 +68,7 @@ def import_files(
 
 
 def convert_file(
-    source: RowSource, format: Format, kind: RowKind | None, out: Path, max_bad: float = MAX_BAD_SHARE
+    source: RowSource, format: RowFormat, kind: RowKind | None, out: Path, max_bad: float = MAX_BAD_SHARE
 ) -> FormatReport:
     """Write the rows of a file as JSON Lines of ours, whole or not at all.
 
@@ -87,7 +87,7 @@ def convert_file(
 
 
 def _write_rows(
-    folder: Path, sources: Sequence[tuple[RowSource, Format]], kind: RowKind | None, max_bad: float
+    folder: Path, sources: Sequence[tuple[RowSource, RowFormat]], kind: RowKind | None, max_bad: float
 ) -> tuple[dict[RowKind, _RowsOfKind], dict[str, FormatReport]]:
     rows: dict[RowKind, _RowsOfKind] = {}
     reports: dict[str, FormatReport] = {}
@@ -98,7 +98,10 @@ def _write_rows(
                 if found not in rows:
                     rows[found] = _RowsOfKind(folder / f"{found}.jsonl")
                 rows[found].add(_curation_row(found, item, row, source.name, line))
-            check_report(source.name, report, max_bad)
+            if report.kept or len(sources) == 1:
+                check_report(source.name, report, max_bad)
+        if not rows:
+            check_report(*next(iter(reports.items())), max_bad)
     finally:
         for each in rows.values():
             each.file.close()

@@ -204,7 +204,7 @@ def write_line(row: CurationRow) -> bytes:
     data = row_of(row.item) | {"labels": row.labels, "figures": row.figures, "source": row.source}
     about = {"subject": row.subject, "time": row.time, "conversation": row.conversation}
     data |= {key: value for key, value in about.items() if value is not None}
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return compact_json(data) + b"\n"
 
 
 def read_line(kind: RowKind, line: bytes) -> CurationRow:

@@ -25,7 +25,7 @@ from escultor.data.formats.reading import (
     refuse_unlearnable,
     with_inputs,
 )
-from escultor.data.formats.table import BY_NAME, Format
+from escultor.data.formats.table import BY_NAME, RowFormat
 from escultor.data.importers.events import EVENTS
 from escultor.datasets.imports import ImportedFiles, convert_file, import_files
 from escultor.errors import DataError, InputError
@@ -108,7 +108,7 @@ def _event_format(file: str, format: str, rows: RowOptions) -> str | None:
 
 def _sources(
     file: str, format: str, rows: RowOptions
-) -> tuple[list[tuple[RowSource, Format]], dict[str, str]]:
+) -> tuple[list[tuple[RowSource, RowFormat]], dict[str, str]]:
     """The files to read with their formats, and why others of a folder are not read."""
     given = None if format == "auto" else refuse_unlearnable(file, format_named(format))
     given = given if rows.map is None else mapped(parse_map(rows.map))
@@ -121,7 +121,7 @@ def _sources(
         return [(source, _with_inputs(given or recognise(source), rows))], {}
     paths, left_out = files_of(path)
     not_read = {str(p.relative_to(path)): reason for p, reason in left_out.items()}
-    sources: list[tuple[RowSource, Format]] = []
+    sources: list[tuple[RowSource, RowFormat]] = []
     for each in paths:
         source = source_of(each, rows.encoding)
         source = RowSource(str(each.relative_to(path)), source.read)
@@ -136,7 +136,7 @@ def _sources(
     return sources, not_read
 
 
-def _with_inputs(format: Format, rows: RowOptions) -> Format:
+def _with_inputs(format: RowFormat, rows: RowOptions) -> RowFormat:
     """The format of a batch's output, joined with the batch's input."""
     if format.name != "openai-batch":
         return format
@@ -149,7 +149,7 @@ def _with_inputs(format: Format, rows: RowOptions) -> Format:
 # --- what is shown ------------------------------------------------------------------------------
 
 
-def _into_file(shell: Shell, sources: list[tuple[RowSource, Format]], rows: RowOptions) -> CommandResult:
+def _into_file(shell: Shell, sources: list[tuple[RowSource, RowFormat]], rows: RowOptions) -> CommandResult:
     if len(sources) != 1:
         raise InputError(
             "--out writes the rows of one file", f"{len(sources)} files", None, "leave --out out"
@@ -165,14 +165,15 @@ def _into_file(shell: Shell, sources: list[tuple[RowSource, Format]], rows: RowO
 
 def _show(shell: Shell, made: ImportedFiles, not_read: dict[str, str]) -> None:
     for name, report in made.reports.items():
-        kinds = counted({f"of kind {kind}": n for kind, n in report.kept.items()})
+        kinds = counted({f"of kind {kind}": n for kind, n in report.kept.items()}) or "nothing to learn from"
         shell.print(f"{name}: taken for {report.format}; {report.rows:,} rows read: {kinds}", "bold")
         _show_report(shell, report)
     if not_read:
         shell.table(["File not read", "Why"], not_read.items(), left=(0, 1))
     for version in made.versions:
         shell.print(f"{version.name}: {version.rows:,} rows of kind {version.kind}; {version.hash}", "bold")
-        shell.print(f"next: escultor {METHODS[version.kind]} --data {version.name}")
+        model = "" if version.kind == "document" else "--model MODEL "
+        shell.print(f"next: escultor {METHODS[version.kind]} {model}--data {version.name} --out RUN")
     if {report.format for report in made.reports.values()} & BOTH:
         shell.print("what people said in it, as feedback: escultor feedback import")
 

@@ -40,7 +40,9 @@ def conversation(row: JsonObject) -> JsonObject:
     system = next((s for k in ("system", "system_prompt", "systemInstruction") if (s := row.get(k))), None)
     if system is not None and not (messages and messages[0]["role"] == "system"):
         messages = [{"role": "system", "content": _text(system, "system")}, *messages]
-    rest = {k: v for k, v in row.items() if k not in _ROW_KEYS}
+    # Dumps of ShareGPT's form repeat the id of a conversation for its parts.
+    used = _ROW_KEYS if key == "messages" else (*_ROW_KEYS, "id")
+    rest = {k: v for k, v in row.items() if k not in used}
     return {"messages": messages, **tools_of(row.get("tools")), **rest}
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from escultor.data.formats import instructions as ask
 from escultor.data.formats import preferences as prefer
 from escultor.data.formats.chat import conversation
-from escultor.data.formats.table import Convert, Format
+from escultor.data.formats.table import Convert, RowFormat
+from escultor.data.jsonl_rows import Fault, short
 from escultor.errors import InputError
 from escultor.strict_json import JsonObject
 
@@ -26,7 +27,10 @@ _SHAPES: tuple[tuple[frozenset[str], str, Convert], ...] = (
     (frozenset(("prompt", "completion")), "example", ask.asked("prompt", "completion", "context")),
     (frozenset(("text",)), "document", ask.canonical),
 )
-_PROMPT = re.compile(r"prompt|question|instruction|query|input|user|ask|pergunta|problem|title|source", re.I)
+_NO_TEXT = re.compile(
+    r"(?:^|[_.-])(?:id|ids|at|time|date|name|key|kind|type|model|source|url|lang|split)$", re.I
+)
+_PROMPT = re.compile(r"prompt|question|instruction|query|input|user|ask|pergunta|problem|title", re.I)
 _ANSWER = re.compile(r"answer|response|output|completion|reply|resposta|solution|target|assistant|body", re.I)
 
 
@@ -43,14 +47,17 @@ def parse_map(text: str) -> dict[str, str]:
     return columns
 
 
-def mapped(columns: Mapping[str, str]) -> Format:
+def mapped(columns: Mapping[str, str]) -> RowFormat:
     """The format of a file whose columns are named by a map."""
     _, becomes, convert = next(shape for shape in _SHAPES if shape[0] <= columns.keys())
 
     def convert_mapped(row: JsonObject) -> JsonObject | list[JsonObject]:
-        return convert({target: _column(row, name) for target, name in columns.items()})
+        values = {target: _column(row, name) for target, name in columns.items()}
+        if all(value is None for value in values.values()):
+            raise Fault("the row has none of the columns of the map", short(sorted(row)), [*columns.values()])
+        return convert(values)
 
-    return Format("map", (frozenset(columns.values()),), becomes, convert_mapped)
+    return RowFormat("map", (frozenset(columns.values()),), becomes, convert_mapped)
 
 
 def _column(row: JsonObject, name: str) -> Any:
@@ -67,7 +74,7 @@ def propose_map(rows: Sequence[JsonObject]) -> str | None:
     lists: list[str] = []
     for row in rows:
         for key, value in row.items():
-            if isinstance(value, str):
+            if isinstance(value, str) and not _NO_TEXT.search(key):
                 lengths[key] = lengths.get(key, 0) + len(value)
             elif isinstance(value, list) and value and isinstance(value[0], dict):
                 lists.append(key)

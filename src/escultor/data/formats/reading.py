@@ -13,14 +13,14 @@ from escultor.data.containers.rows_of_files import RowSource
 from escultor.data.formats.chat import NO_ANSWER
 from escultor.data.formats.instructions import label_of
 from escultor.data.formats.mapping import propose_map
-from escultor.data.formats.table import BY_NAME, CANONICAL, FORMATS, UNANSWERED, Format, fitting
+from escultor.data.formats.table import BY_NAME, CANONICAL, FORMATS, UNANSWERED, RowFormat, fitting
 from escultor.data.jsonl import ImportReport
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, TrainingItem, build, kind_of_row, short
 from escultor.errors import DataError, InputError
 from escultor.strict_json import JsonObject
 
 SAMPLE_ROWS = 50  # by which a format is recognised
-MAX_SHOWN = 10  # broken rows kept with their whole message
+MAX_SHOWN = 3  # broken rows kept with their whole message
 MAX_BAD_SHARE = 0.05
 DETAILS = frozenset(("labels", "figures", "subject", "time"))  # what our rows have beside their item
 _HOPELESS_ROWS = 1000  # broken ones, without a sound one before them
@@ -47,7 +47,7 @@ class FormatReport(ImportReport):
         self.skip(f"broken: {_INDEX.sub('[…]', str(fault.args[0]))}", line)
 
 
-def recognise(source: RowSource) -> Format:
+def recognise(source: RowSource) -> RowFormat:
     """The format of a source, by its first rows.
 
     Raises DataError where no format fits (with a map that may), several do, or nothing can be learnt of it.
@@ -62,22 +62,21 @@ def recognise(source: RowSource) -> Format:
     return recognise_rows(source.name, rows)
 
 
-def recognise_rows(name: str, rows: list[JsonObject]) -> Format:
+def recognise_rows(name: str, rows: list[JsonObject]) -> RowFormat:
     """The format that most of the first rows of a file have; see `recognise`."""
     votes: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         votes[tuple(format.name for format in fitting(row))] += 1
-    known = [names for names, _ in votes.most_common() if names]
-    if not known:
+    best = next((names for names, _ in votes.most_common() if names), ())
+    if not best:
         raise _unknown(name, rows)
-    best = known[0]
     if len(best) > 1 and len({BY_NAME[each].convert for each in best}) > 1:
         remedy = " or ".join(f"--format {each}" for each in best) + ", or name the columns with --map"
         raise DataError(f"{name} fits several formats", short(sorted(rows[0])), ", ".join(best), remedy)
     return refuse_unlearnable(name, BY_NAME[best[0]])
 
 
-def refuse_unlearnable(name: str, format: Format) -> Format:
+def refuse_unlearnable(name: str, format: RowFormat) -> RowFormat:
     """The format, unless nothing can be learnt of its rows. Raises DataError then."""
     if format.refused:
         raise DataError(f"{name} ({format.name}) holds nothing to learn from", format.refused)
@@ -94,7 +93,7 @@ def _unknown(name: str, rows: list[JsonObject]) -> DataError:
     return DataError(f"{name}: the format is not known", short(sorted(rows[0])), known, remedy)
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str) -> RowFormat:
     """The format of this name. Raises InputError for another name."""
     if name not in BY_NAME:
         raise InputError("there is no such format", repr(name), ", ".join(BY_NAME))
@@ -102,7 +101,7 @@ def format_named(name: str) -> Format:
 
 
 def read_items(
-    source: RowSource, format: Format, report: FormatReport, kind: RowKind | None = None
+    source: RowSource, format: RowFormat, report: FormatReport, kind: RowKind | None = None
 ) -> Iterator[tuple[int, RowKind, TrainingItem, JsonObject]]:
     """The items of a source by line, with their kind and our row; those of another kind than asked for are
     counted. Raises DataError where the first thousand rows are broken."""
@@ -130,7 +129,7 @@ def read_items(
             break
 
 
-def _converted(format: Format, row: JsonObject) -> list[JsonObject]:
+def _converted(format: RowFormat, row: JsonObject) -> list[JsonObject]:
     """Our rows of a row. A file of our own rows may mix their shapes."""
     try:
         ours = format.convert(row)
@@ -176,7 +175,7 @@ def check_report(name: str, report: FormatReport, max_bad: float = MAX_BAD_SHARE
         raise DataError(what, reasons or "an empty file", "one row at least", remedy)
 
 
-def with_inputs(format: Format, bodies: dict[str, JsonObject]) -> Format:
+def with_inputs(format: RowFormat, bodies: dict[str, JsonObject]) -> RowFormat:
     """The format of a batch's output whose lines are given the bodies of their requests."""
 
     def group(rows: Iterator[Numbered]) -> Iterator[Numbered]:

@@ -24,10 +24,10 @@ UNANSWERED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class RowFormat:
     """How rows of a format are recognised and read. A row fits if it has all keys of one of the sets, not
     null, and `is_row` holds; of formats that fit, one with more of the row's keys goes before one with fewer,
-    and a `general` one comes last. `group` makes rows of several."""
+    ours go before aliases, and a `general` one comes last. `group` makes rows of several."""
 
     name: str
     keys: tuple[frozenset[str], ...]
@@ -35,14 +35,17 @@ class Format:
     convert: Convert
     is_row: Callable[[JsonObject], bool] | None = None
     group: Callable[[Iterator[Numbered]], Iterator[Numbered]] | None = None
+    is_alias: bool = False  # our keys under other names
     is_general: bool = False
     refused: str = ""  # why nothing can be learnt from its rows
 
 
-def _format(name: str, keys: str, becomes: str, convert: Convert, also: str = "", **more: object) -> Format:
+def _format(
+    name: str, keys: str, becomes: str, convert: Convert, also: str = "", **more: object
+) -> RowFormat:
     """A row of the table: the sets of keys are separated by `|`, keys by blanks; every set has `also`."""
     sets = tuple(frozenset(f"{each} {also}".split()) for each in keys.split("|"))
-    return Format(name, sets, becomes, convert, **more)  # type: ignore[arg-type]
+    return RowFormat(name, sets, becomes, convert, **more)  # type: ignore[arg-type]
 
 
 def _are_texts(*keys: str) -> Callable[[JsonObject], bool]:
@@ -65,18 +68,18 @@ def _is_anthropic(row: JsonObject) -> bool:
     return bool(row.get("system")) or bool(kinds & {"tool_use", "tool_result", "thinking"})
 
 
-def _questions() -> Iterator[Format]:
+def _questions() -> Iterator[RowFormat]:
     """A format for every pair of names that a question and its answer go by."""
     own = {("prompt", "completion"), ("instruction", "output"), ("instruction", "response")}
     names = [(p, a) for p in ask.PROMPTS for a in ask.ANSWERS if (p, a) not in own]
     for prompt, answer in (*names, ("inputs", "targets"), ("input", "target"), ("human", "assistant")):
         convert = ask.asked(prompt, answer, "context")
-        yield _format(
-            f"{prompt}-{answer}", f"{prompt} {answer}", "example", convert, is_row=_are_texts(prompt, answer)
-        )
+        is_row = _are_texts(prompt, answer)
+        name, keys = f"{prompt}-{answer}", f"{prompt} {answer}"
+        yield _format(name, keys, "example", convert, is_row=is_row, is_alias=True)
 
 
-def _preferences() -> Iterator[Format]:
+def _preferences() -> Iterator[RowFormat]:
     """A format for every name that the prompt of a preference goes by."""
     for prompt in ask.PROMPTS[1:]:
         for chosen, rejected in (("chosen", "rejected"), ("chosen_response", "rejected_response")):
@@ -86,6 +89,7 @@ def _preferences() -> Iterator[Format]:
 
 
 _alpaca = ask.asked("instruction", "output", "input")
+_alpaca_response = ask.asked("instruction", "response", "input")
 _squad_keys, _tree_keys = "question context answers", "message_id message_tree_id text role"
 _alpaca_keys = "instruction output|instruction input output"
 _safe = prefer.two_responses("prompt", ("response_0", "response_1"), "better_response_id", (0, "0"))
@@ -96,7 +100,7 @@ _NO_PROMPTS = (
     " /v1/chat/completions/ID/messages"
 )
 _STEPS = "labels of single steps, for a process reward model, which Escultor does not train"
-FORMATS: tuple[Format, ...] = (
+FORMATS: tuple[RowFormat, ...] = (
     # conversations
     _format("messages", "messages", "example", conversation, is_row=_is_list("messages")),
     _format("anthropic", "messages", "example", conversation, is_row=_is_anthropic),
@@ -111,6 +115,7 @@ FORMATS: tuple[Format, ...] = (
     # instructions
     _format("alpaca", _alpaca_keys, "example", _alpaca),
     _format("alpaca-kto", _alpaca_keys, "unpaired", ask.judged(_alpaca, "kto_tag"), also="kto_tag"),
+    _format("alpaca-response", "instruction input response", "example", _alpaca_response),
     _format("dolly", "instruction response", "example", ask.asked("instruction", "response", "context")),
     _format("squad", _squad_keys, "example", ask.squad, is_row=lambda row: isinstance(row["answers"], dict)),
     _format("prompt-completion", "prompt completion", "example", ask.canonical),
@@ -154,19 +159,22 @@ CANONICAL = (
 )
 
 
-def fitting(row: JsonObject) -> list[Format]:
+def fitting(row: JsonObject) -> list[RowFormat]:
     """The formats that fit a row best: one, several if none goes before another, or none."""
     keys = {key for key, value in row.items() if value is not None}
-    found: list[tuple[Format, frozenset[str]]] = []
+    found: list[tuple[RowFormat, frozenset[str]]] = []
     for format in FORMATS:
         matched = max((s for s in format.keys if s <= keys), key=len, default=None)
         if matched is not None and (format.is_row is None or format.is_row(row)):
             found.append((format, matched))
+    if any(format.name in CANONICAL and not format.is_general for format, _ in found):
+        found = [(format, matched) for format, matched in found if not format.is_alias]
     if not all(format.is_general for format, _ in found):
         found = [(format, matched) for format, matched in found if not format.is_general]
     return [f for f, s in found if not any(_goes_before(other, s, f) for other in found)]
 
 
-def _goes_before(other: tuple[Format, frozenset[str]], keys: frozenset[str], format: Format) -> bool:
-    is_checked = other[0].is_row is not None and format.is_row is None
-    return keys < other[1] or (keys == other[1] and is_checked and other[0] is not format)
+def _goes_before(other: tuple[RowFormat, frozenset[str]], keys: frozenset[str], format: RowFormat) -> bool:
+    """Whether a format asks for more than another that fits too: more keys, or a check of its own."""
+    is_checked = other[0].is_row is not None and FORMATS.index(other[0]) > FORMATS.index(format)
+    return keys < other[1] or (keys == other[1] and is_checked)

@@ -1,0 +1,313 @@
+"""The same rows come out of every container, and what is broken is named without hiding the rest."""
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escultor.data.containers import bytes_of_files
+from escultor.data.containers.json_stream import json_values
+from escultor.data.containers.rows_of_files import files_of, hub_source, source_of
+from escultor.data.jsonl_rows import Fault, Skip
+from escultor.errors import DataError, InputError
+
+ROWS = [
+    {"prompt": 'Olá,\r\n"você" está aí? \u2028 \x85 😀', "completion": "Sim; a\tb\\n, [1] {x}"},
+    {"prompt": "q", "completion": "x" * 5000},
+]
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+flat_rows = st.lists(st.dictionaries(text, text, min_size=1, max_size=4), max_size=6)
+value = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+nested_rows = st.lists(st.dictionaries(text, value, max_size=4), max_size=6)
+
+
+def rows_of(path, encoding=None):
+    return list(source_of(path, encoding).read())
+
+
+def good(path, encoding=None):
+    found = [row for _, row in rows_of(path, encoding)]
+    assert not [row for row in found if isinstance(row, Fault)]
+    return found
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_columns(path, rows):
+    import pyarrow
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_pylist(rows)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+    elif path.suffix == ".feather":
+        pyarrow.feather.write_feather(table, path, compression="lz4")
+    else:
+        with pyarrow.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+
+
+def write_csv(path, rows, delimiter, encoding="utf-8"):
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_zstd(path, data):
+    import pyarrow
+
+    with pyarrow.CompressedOutputStream(str(path), "zstd") as stream:
+        stream.write(data)
+
+
+BYTES = lines(ROWS).encode()
+WRITERS = {
+    "lines.jsonl": lambda p: p.write_bytes(BYTES),
+    "bom.jsonl": lambda p: p.write_bytes(b"\xef\xbb\xbf" + BYTES),
+    "utf16.jsonl": lambda p: p.write_bytes(lines(ROWS).encode("utf-16")),
+    "utf16be.jsonl": lambda p: p.write_bytes(lines(ROWS).encode("utf-16-be")),
+    "utf32.jsonl": lambda p: p.write_bytes(lines(ROWS).encode("utf-32")),
+    "crlf.jsonl": lambda p: p.write_bytes(BYTES.replace(b"\n", b"\r\n")),
+    "cr.jsonl": lambda p: p.write_bytes(BYTES.replace(b"\n", b"\r")),
+    "commas.jsonl": lambda p: p.write_bytes(BYTES.replace(b"\n", b",\n")),
+    "one_line.json": lambda p: p.write_bytes(BYTES.replace(b"\n", b"")),
+    "objects.json": lambda p: p.write_text("".join(json.dumps(r, indent=2) for r in ROWS)),
+    "array.json": lambda p: p.write_text(json.dumps(ROWS)),
+    "indented.json": lambda p: p.write_text(json.dumps(ROWS, indent=0)),
+    "trailing.json": lambda p: p.write_text(json.dumps(ROWS)[:-1] + ",\n]"),
+    "wrapped.json": lambda p: p.write_text(json.dumps({"version": [1], "data": ROWS, "n": {"data": 2}})),
+    "lines.jsonl.gz": lambda p: p.write_bytes(gzip.compress(BYTES[:9]) + gzip.compress(BYTES[9:])),
+    "lines.jsonl.bz2": lambda p: p.write_bytes(bz2.compress(BYTES)),
+    "lines.jsonl.xz": lambda p: p.write_bytes(lzma.compress(BYTES)),
+    "lines.jsonl.zst": lambda p: write_zstd(p, BYTES),
+    "no_suffix": lambda p: p.write_bytes(gzip.compress(BYTES)),
+    "table.parquet": lambda p: write_columns(p, ROWS),
+    "table.arrow": lambda p: write_columns(p, ROWS),
+    "table.feather": lambda p: write_columns(p, ROWS),
+    "table.csv": lambda p: write_csv(p, ROWS, ","),
+    "table.tsv": lambda p: write_csv(p, ROWS, "\t"),
+    "semicolons.csv": lambda p: write_csv(p, ROWS, ";", "utf-8-sig"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_same_rows_come_out_of_every_container(name, tmp_path):
+    WRITERS[name](tmp_path / name)
+    assert good(tmp_path / name) == ROWS
+
+
+def test_nested_columns_and_nulls_come_out_as_they_are(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "a", "n": None}]}, {"messages": None}]
+    write_columns(tmp_path / "t.parquet", rows)
+    assert good(tmp_path / "t.parquet") == rows
+
+
+def test_cells_that_hold_lists_are_read_as_lists(tmp_path):
+    talk = [{"role": "user", "content": "it's"}]
+    write_csv(tmp_path / "t.csv", [{"a": json.dumps(talk), "b": str(talk), "c": "[not a list"}], ",")
+    assert good(tmp_path / "t.csv") == [{"a": talk, "b": talk, "c": "[not a list"}]
+
+
+# --- laws ---------------------------------------------------------------------------------------
+
+
+def blocks(text, size):
+    return (text[i : i + size] for i in range(0, len(text), size))
+
+
+@settings(max_examples=150, deadline=None)
+@given(nested_rows, st.sampled_from(["lines", "array", "indented", "joined"]), st.integers(1, 60))
+def test_json_comes_out_whatever_its_layout_and_wherever_blocks_end(rows, layout, size):
+    each = [json.dumps(row, ensure_ascii=bool(size % 2)) for row in rows]
+    layouts = {
+        "lines": "\n".join(each),
+        "array": f"[{', '.join(each)}]",
+        "indented": "\n".join(json.dumps(row, indent=1) for row in rows),
+        "joined": "".join(each),
+    }
+    found = [row for _, row in json_values(blocks(layouts[layout], size), "x")]
+    assert found == rows
+
+
+@settings(max_examples=100, deadline=None)
+@given(nested_rows, st.integers(0, 500), st.integers(1, 50))
+def test_a_row_cut_short_loses_that_row_alone(rows, cut, size):
+    each = [json.dumps(row) for row in rows]
+    broken = json.dumps({"prompt": "cut short", "completion": ["a", {"b": 1}]})
+    broken = broken[: cut % (len(broken) - 1) + 1]
+    found = list(json_values(blocks("\n".join([*each, broken, *each]), size), "x"))
+    assert [row for _, row in found if isinstance(row, dict)] == rows * 2
+    assert sum(isinstance(row, Fault) for _, row in found) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(flat_rows.filter(bool), st.sampled_from(",;\t|"))
+def test_csv_comes_out_as_csv_writers_write_it(tmp_path_factory, rows, delimiter):
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    names = ["a", "b b"]
+    cells = [list(row.values()) for row in rows]
+    wanted = [{"a": f"x{c[0]}", "b b": f"y{c[-1]}"} for c in cells]
+    write_csv(path, wanted, delimiter)
+    found = [row for _, row in rows_of(path)]
+    assert found == wanted or any("\r" in str(w) for w in wanted)
+    assert names == list(wanted[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300))
+def test_no_bytes_break_a_reader(tmp_path_factory, data):
+    for name in ("x.json", "x.csv"):
+        path = tmp_path_factory.mktemp("any") / name
+        path.write_bytes(data)
+        with suppress(DataError):
+            assert all(isinstance(row, dict | Fault | Skip) for _, row in rows_of(path))
+
+
+# --- what is broken -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"a": -Infinity}', "-Infinity is no JSON number"),
+        ('{"a": 1, "a": 2}', "gives a key twice"),
+        ('{"a": 1,}', "not JSON"),
+        ('{"a": "\x00"}', "control character"),
+        ('{"a": "\\ud83d"}', "surrogate"),
+        ('{"a": ' + "9" * 5000 + "}", "digits"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "recursion"),
+        ('"text"', "not an object"),
+        ("42", "not an object"),
+        ("null", "not an object"),
+        ("prompt: x", "not JSON"),
+    ],
+)
+def test_a_broken_row_is_named_and_the_rows_around_it_are_read(tmp_path, line, said):
+    path = tmp_path / "x.jsonl"
+    path.write_text(f'{{"n": 1}}\n{line}\n{{"n": 2}}\n')
+    first, (number, fault), last = rows_of(path)
+    assert (first, last) == ((1, {"n": 1}), (3, {"n": 2}))
+    assert number == 2
+    assert isinstance(fault, Fault)
+    assert said in str(fault)
+
+
+def test_comments_and_blank_lines_are_no_rows(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('# exported\n\n   \n{"n": 1}\n// end\n')
+    found = [row for _, row in rows_of(path)]
+    assert [type(row) for row in found] == [Skip, dict, Skip]
+
+
+def test_bytes_that_are_no_utf8_are_named_and_read_in_the_encoding_that_is_given(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes('{"n": "você"}\n'.encode("cp1252") + b'{"n": "ok"}\n')
+    (_, fault), (_, row) = rows_of(path)
+    assert "--encoding" in str(fault)
+    assert row == {"n": "ok"}
+    assert good(path, "cp1252") == [{"n": "você"}, {"n": "ok"}]
+    with pytest.raises(InputError, match="no such encoding"):
+        good(path, "latin-99")
+
+
+def test_what_stands_beside_wrapped_rows_is_counted(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"train": [{"n": 1}], "test": [{"n": 2}], "info": {"train": [{}]}}))
+    (_, row), (_, skip) = rows_of(path)
+    assert row == {"n": 1}
+    assert "test" in str(skip)
+
+
+def test_a_csv_of_ragged_rows_or_without_names_is_told(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('a,b\n1,2\n3\n"x"y,2\n5,6\n')
+    assert [type(row) for _, row in rows_of(path)] == [dict, Fault, Fault, dict]
+    path.write_text("a,a\n1,2\n")
+    with pytest.raises(DataError, match="name"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"PK\x03\x04rest", "ZIP archive or a spreadsheet"),
+        (gzip.compress(BYTES)[:-20], "cannot be decompressed|cannot be read"),
+        (b"\x1f\x8bnot gzip", "cannot be read|cannot be decompressed"),
+        (b"PAR1 not a table PAR1", "cannot be read as a table"),
+    ],
+)
+def test_files_of_other_kinds_and_damaged_ones_are_refused_in_words(tmp_path, data, said):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(DataError, match=said):
+        rows_of(tmp_path / "x")
+
+
+def test_a_bomb_is_refused_before_it_fills_anything(tmp_path, monkeypatch):
+    monkeypatch.setattr(bytes_of_files, "BOMB_BYTES", 1 << 20)
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b" " * (8 << 20)))
+    with pytest.raises(DataError, match="grows without end"):
+        rows_of(path)
+
+
+def test_memory_holds_one_row_of_an_array_whatever_its_length():
+    import tracemalloc
+
+    row = json.dumps({"prompt": "x" * 1000, "completion": "y" * 1000})
+    tracemalloc.start()
+    endless = (f"{'[' if i == 0 else ','}{row}" for i in range(5000))  # 10 MB
+    assert sum(1 for _, each in json_values(endless, "x") if isinstance(each, dict)) == 5000
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+# --- folders and the hub ------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_in_the_order_of_names_without_evaluation_splits(tmp_path):
+    for name in ("data/b.jsonl", "data/a.csv", "data/test-00000.parquet", "README.md", ".cache/c.json"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    files, left_out = files_of(tmp_path)
+    assert [path.name for path in files] == ["a.csv", "b.jsonl"]
+    assert {p.name: why.split(":")[0] for p, why in left_out.items()} == {
+        "README.md": "not a file of rows",
+        "test-00000.parquet": "named after an evaluation split",
+    }
+    with pytest.raises(DataError, match="no file of rows"):
+        files_of(tmp_path / ".cache" / "empty")
+
+
+def test_a_dataset_of_the_hub_is_streamed_and_a_failure_is_told(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    calls = []
+
+    def load(*names, **options):
+        calls.append((names, options))
+        if names[0] == "a/none":
+            raise ConnectionError("no network")
+        return iter([{"prompt": "p"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert list(hub_source("hf://a/b/c:validation").read()) == [(1, {"prompt": "p"})]
+    assert calls == [(("a/b", "c"), {"split": "validation", "streaming": True})]
+    with pytest.raises(DataError, match="no network"):
+        list(hub_source("hf://a/none").read())
+    with pytest.raises(InputError):
+        hub_source("hf://a")
