@@ -39,7 +39,7 @@ TABLE = {
     for line in TEXT.split("## Where new things go")[1].split("\n## ")[0].splitlines()
     if line.startswith("| ") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 4
 }
-KINDS = ("objective", "importer of rows", "curation step", "metric", "skill", "page of the documentation")
+KINDS = ("objective", "format of rows", "curation step", "metric", "skill", "page of the documentation")
 
 
 def tables_in(path: Path) -> set[str]:

@@ -130,6 +130,7 @@ SPELLINGS = [
         [((("user", "Aqui.\n\nOnde?"),), "Aqui")],
     ),
     ("prompt-completion", {"prompt": ASK, "completion": GOOD}, [ONE]),
+    ("prompt-completion", {"prompt": ASK, "completion": GOOD, "conversation": "c1", "answer": "A"}, [ONE]),
     ("prompt-completion", {"prompt": f"{HH}", "completion": f"{GOOD}"}, [ONE]),
     ("kto", {"prompt": ASK, "completion": GOOD, "label": 1}, [LIKED]),
     ("kto", {"prompt": chat(U), "completion": chat(("assistant", BAD)), "label": "false"}, [DISLIKED]),

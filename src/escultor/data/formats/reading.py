@@ -22,7 +22,9 @@ from escultor.strict_json import JsonObject
 SAMPLE_ROWS = 50  # by which a format is recognised
 MAX_SHOWN = 3  # broken rows kept with their whole message
 MAX_BAD_SHARE = 0.05
-DETAILS = frozenset(("labels", "figures", "subject", "time"))  # what our rows have beside their item
+DETAILS = frozenset(
+    ("labels", "figures", "subject", "time", "conversation")
+)  # what our rows have beside their item
 _HOPELESS_ROWS = 1000  # broken ones, without a sound one before them
 _INDEX = re.compile(r"\[\d+\]")
 
@@ -67,7 +69,7 @@ def recognise_rows(name: str, rows: list[JsonObject]) -> RowFormat:
     votes: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         votes[tuple(format.name for format in fitting(row))] += 1
-    best = next((names for names, _ in votes.most_common() if names), ())
+    best: tuple[str, ...] = next((names for names, _ in votes.most_common() if names), ())
     if not best:
         raise _unknown(name, rows)
     if len(best) > 1 and len({BY_NAME[each].convert for each in best}) > 1:

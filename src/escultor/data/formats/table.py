@@ -12,7 +12,7 @@ from escultor.data.containers.json_stream import Numbered
 from escultor.data.formats import annotations as notes
 from escultor.data.formats import instructions as ask
 from escultor.data.formats import preferences as prefer
-from escultor.data.formats.chat import conversation
+from escultor.data.formats.chat import CONVERSATIONS, conversation
 from escultor.data.formats.openai_api import openai_batch, openai_stored
 from escultor.data.formats.trees import tree_rows, trees_of_messages
 from escultor.strict_json import JsonObject
@@ -56,6 +56,10 @@ def _is_list(key: str) -> Callable[[JsonObject], bool]:
     return lambda row: isinstance(row[key], list)
 
 
+def _has_turns(row: JsonObject) -> bool:
+    return any(isinstance(row.get(key), list) for key in CONVERSATIONS)
+
+
 def _is_tree(row: JsonObject) -> bool:
     return isinstance(row["prompt"], dict)
 
@@ -90,6 +94,7 @@ def _preferences() -> Iterator[RowFormat]:
 
 _alpaca = ask.asked("instruction", "output", "input")
 _alpaca_response = ask.asked("instruction", "response", "input")
+_sharegpt_keys = "conversations|conversation|dialog|dialogue|turns"
 _squad_keys, _tree_keys = "question context answers", "message_id message_tree_id text role"
 _alpaca_keys = "instruction output|instruction input output"
 _safe = prefer.two_responses("prompt", ("response_0", "response_1"), "better_response_id", (0, "0"))
@@ -105,7 +110,7 @@ FORMATS: tuple[RowFormat, ...] = (
     _format("messages", "messages", "example", conversation, is_row=_is_list("messages")),
     _format("anthropic", "messages", "example", conversation, is_row=_is_anthropic),
     _format("kto-messages", "messages label", "unpaired", conversation),
-    _format("sharegpt", "conversations|conversation|dialog|dialogue|turns", "example", conversation),
+    _format("sharegpt", _sharegpt_keys, "example", conversation, is_row=_has_turns),
     _format("sharegpt-kto", "conversations kto_tag", "unpaired", ask.judged(conversation, "kto_tag")),
     _format("sharegpt-preference", "conversations chosen rejected", "pair", prefer.conversation_pair),
     _format("gemini", "contents", "example", conversation, is_row=_is_list("contents")),
