@@ -122,7 +122,7 @@ def require_file(path: Path) -> Path:
 
 def read_named(shell: Shell, source: Path, kind: RowKind | None) -> tuple[RowKind, JsonlContents]:
     """The rows of a file, or of the dataset of that name in the store, and their kind."""
-    with existing_store(shell) if store_exists(shell.store_url) else nullcontext() as store:
+    with store_if_any(shell) as store:
         return read_training_rows(source, kind, store)
 
 

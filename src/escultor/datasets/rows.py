@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from escultor.data.jsonl_rows import Fault, RowKind, TrainingItem, build, item_of, row_of, short
+from escultor.ids import compact_json
 from escultor.types import (
     NO_EXTRAS,
     AnswerExtras,

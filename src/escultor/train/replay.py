@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from escultor.config.training import Replay
-from escultor.data.jsonl import read_jsonl
 from escultor.datasets.held_out import load_guard
-from escultor.datasets.versions import find_version, read_rows
+from escultor.datasets.reading import read_training_rows
 from escultor.errors import DataError
 from escultor.ids import hash_value
 from escultor.store import Store
@@ -35,7 +34,8 @@ def with_replay(
     if replay is None:
         return items
     own = set(map(_content, items))
-    earlier = [item for item in _read(replay.data, kind, store) if _content(item) not in own]
+    _, contents = read_training_rows(Path(replay.data), kind, store)
+    earlier = [item for item in contents.items if _content(item) not in own]
     if store is not None:
         earlier = list(load_guard(store).allowed(earlier, counts))
     wanted = round(len(items) * replay.share / (1 - replay.share))
@@ -54,16 +54,3 @@ def _content(item: Any) -> str:
     """The hash of what an item teaches, whatever it is called and wherever it comes from."""
     apart = ("id", "origin", "weight")
     return hash_value([getattr(item, f.name) for f in fields(item) if f.name not in apart])
-
-
-def _read(data: str, kind: RowKind, store: Store | None) -> Sequence[Any]:
-    """The rows of a file, or of the dataset of that name."""
-    if store is None or Path(data).is_file():
-        if not Path(data).is_file():
-            remedy = "give a JSONL file, or --store with a dataset of this name"
-            raise DataError("the data to replay are missing", data, "a file or a dataset", remedy)
-        return read_jsonl(Path(data), kind).items
-    version = find_version(store, data)
-    if version.kind != kind:
-        raise DataError(f"the dataset {data} to replay holds no rows of kind {kind}", version.kind, kind)
-    return [row.item for row in read_rows(store, version)]

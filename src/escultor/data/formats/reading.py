@@ -69,7 +69,7 @@ def recognise_rows(name: str, rows: list[JsonObject]) -> RowFormat:
     votes: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         votes[tuple(format.name for format in fitting(row))] += 1
-    best: tuple[str, ...] = next((names for names, _ in votes.most_common() if names), ())
+    best = list(next((names for names, _ in votes.most_common() if names), ()))
     if not best:
         raise _unknown(name, rows)
     if len(best) > 1 and len({BY_NAME[each].convert for each in best}) > 1:
