@@ -30,9 +30,10 @@ class Literals:
             at = start + max(length, 1)
 
     def break_up(self, text: str, mark: str) -> str:
-        """The text with `mark` after the first character of every occurrence, so that none is left."""
+        """The text with `mark` after every character of every occurrence, so that no literal is left: those
+        within others and those that begin within others neither."""
         parts, at = [], 0
-        for start, _ in self.find(text):
-            parts += [text[at : start + 1], mark]
-            at = start + 1
+        for start, end in self.find(text):
+            parts += [text[at:start], *(character + mark for character in text[start:end])]
+            at = end
         return "".join([*parts, text[at:]]) if parts else text
