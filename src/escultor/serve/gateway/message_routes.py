@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from escultor.serve.gateway.gateway import admit
 from escultor.serve.gateway.middleware import json_body, json_response
-from escultor.serve.gateway.openapi import MessageReply, TokenCountReply, route
+from escultor.serve.gateway.openapi import AnthropicErrorBody, AnthropicMessage, TokenCountReply, route
 from escultor.serve.gateway.routes import CHAT_PARSERS, respond
 from escultor.serve.wire import anthropic
 from escultor.types import Consent, Scope
@@ -25,14 +25,20 @@ _BODY = {
 }
 
 
-@router.post(anthropic.PATH, **route(MessageReply, _ERRORS, body=_BODY, is_streamed=True))
+@router.post(
+    anthropic.PATH,
+    **route(AnthropicMessage, _ERRORS, body=_BODY, is_streamed=True, error_body=AnthropicErrorBody),
+)
 async def messages(request: Request) -> Response:
     """An answer to a conversation, in the form of Anthropic's Messages API."""
     style, convert = anthropic.MESSAGES, anthropic.chat_body
     return await respond(request, CHAT_PARSERS, style, Consent.TRAIN, convert=convert)
 
 
-@router.post(f"{anthropic.PATH}/count_tokens", **route(TokenCountReply, _ERRORS, body=_BODY))
+@router.post(
+    f"{anthropic.PATH}/count_tokens",
+    **route(TokenCountReply, _ERRORS, body=_BODY, error_body=AnthropicErrorBody),
+)
 async def count_tokens(request: Request) -> Response:
     """The tokens of a prompt, estimated at four bytes a token."""
     admit(request, Scope.INFER)

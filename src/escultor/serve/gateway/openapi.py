@@ -79,7 +79,7 @@ class ChatCompletion(_CompletionBase):
     choices: list[ChatCompletionChoice]
 
 
-class MessageReply(BaseModel):
+class AnthropicMessage(BaseModel):
     """A message of Anthropic's API."""
 
     model_config = ConfigDict(extra="allow")
@@ -91,6 +91,13 @@ class MessageReply(BaseModel):
     content: list[dict[str, Any]]
     stop_reason: Literal["end_turn", "max_tokens", "tool_use", "refusal"] | None
     usage: dict[str, int]
+
+
+class AnthropicErrorBody(BaseModel):
+    """The body of an error response of Anthropic's API."""
+
+    type: Literal["error"]
+    error: dict[str, str]
 
 
 class TokenCountReply(BaseModel):
@@ -244,11 +251,12 @@ def route(
     body: str | dict[str, Any] | None = None,
     text_bodies: tuple[str, ...] = (),
     is_streamed: bool = False,
+    error_body: type[BaseModel] = ErrorBody,
 ) -> dict[str, Any]:
     """Options of a route with a JSON reply, which may be streamed instead. `body` is the schema of its
     request, or a component's name; `text_bodies` are further media types."""
     responses: dict[int, Any] = {
-        code: {"model": ErrorBody, "description": "an error"} for code in error_statuses
+        code: {"model": error_body, "description": "an error"} for code in error_statuses
     }
     if is_streamed:
         events = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
