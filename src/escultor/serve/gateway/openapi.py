@@ -100,6 +100,19 @@ class AnthropicErrorBody(BaseModel):
     error: dict[str, str]
 
 
+class ResponseReply(BaseModel):
+    """A response of OpenAI's Responses API."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    model: str
+    status: Literal["completed", "incomplete"]
+    output: list[dict[str, Any]]
+
+
 class TokenCountReply(BaseModel):
     input_tokens: int
 

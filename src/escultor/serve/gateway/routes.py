@@ -16,6 +16,7 @@ from starlette.types import Scope as AsgiScope
 
 from escultor.config import Serve
 from escultor.ids import new_id
+from escultor.serve.auth import Caller
 from escultor.serve.deployments import EnginePick
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.middleware import ClientGone, json_body, json_response, unless_disconnected
@@ -120,10 +121,12 @@ async def respond(
     *,
     skill: str | None = None,
     convert: Callable[[Any], tuple[Any, tuple[str, ...]]] = lambda body: (body, ()),
+    admitted: tuple[Gateway, Caller] | None = None,
 ) -> Response:
-    """The response to a request for answers. `parsers` read the body for our own models and for an upstream;
-    `convert` makes of it a body that they read, and the names of parameters without effect."""
-    gateway, caller = admit(request, Scope.INFER)
+    """The response to a request for answers, of a caller who is `admitted` here or was before. `parsers` read
+    the body for our own models and for an upstream; `convert` makes of it a body that they read, and the
+    names of parameters without effect."""
+    gateway, caller = admitted or admit(request, Scope.INFER)
     settings, headers = gateway.settings, request.scope["headers"]
     # What an upstream answers is sent on as it came; what is computed here is read parameter by parameter.
     parse = parsers[settings.upstream is not None and not settings.strict]

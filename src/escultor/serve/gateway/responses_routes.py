@@ -1,0 +1,63 @@
+"""The route of OpenAI's Responses API, over the same engines and log as chat completions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from escultor.data.row_messages import message_row
+from escultor.serve.gateway.gateway import Gateway, admit
+from escultor.serve.gateway.middleware import json_body
+from escultor.serve.gateway.openapi import ResponseReply, route
+from escultor.serve.gateway.routes import CHAT_PARSERS, respond
+from escultor.serve.wire import responses_api
+from escultor.serve.wire.errors import ApiError
+from escultor.types import Consent, Interaction, Message, Role, Scope
+
+router = APIRouter()
+_ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_BODY = {
+    "type": "object",
+    "required": ["model", "input"],
+    "properties": {"model": {"type": "string"}, "input": {"type": "string"}},
+}
+
+
+@router.post(responses_api.PATH, **route(ResponseReply, _ERRORS, body=_BODY, is_streamed=True))
+async def responses(request: Request) -> Response:
+    """An answer in the form of OpenAI's Responses API; `previous_response_id` continues a logged one."""
+    gateway, caller = admitted = admit(request, Scope.INFER)
+    body = json_body(request)
+    previous = body.get("previous_response_id") if isinstance(body, dict) else None
+    convert = responses_api.chat_body
+    if previous is not None:
+        earlier = await asyncio.to_thread(_conversation, gateway, str(previous), caller.key or "")
+        convert = partial(responses_api.chat_body, earlier=earlier, parent=str(previous))
+    style = responses_api.RESPONSES
+    return await respond(request, CHAT_PARSERS, style, Consent.TRAIN, convert=convert, admitted=admitted)
+
+
+def _conversation(gateway: Gateway, id: str, tenant: str) -> list[dict[str, Any]]:
+    """The messages of a logged answer of this tenant, and the answer; without its instructions, which do not
+    carry over. Raises ApiError (404) where there is none."""
+    row = gateway.store.log.get(Interaction, id)
+    if row is None or row.tenant != tenant:
+        message = f"no response {id[:100]!r} is in the log"
+        raise ApiError(404, message, "previous_response_not_found", param="previous_response_id")
+    spoken = [m for m in row.messages if m.role not in (Role.SYSTEM, Role.DEVELOPER)]
+    last = Message(Role.ASSISTANT, row.answer, reasoning=row.reasoning, tool_calls=row.tool_calls)
+    return [_as_sent(message) for message in (*spoken, last)]
+
+
+def _as_sent(message: Message) -> dict[str, Any]:
+    sent = {key: value for key, value in message_row(message).items() if key != "weight"}
+    if message.parts:
+        sent["content"] = json.loads(message.parts)
+    elif not message.content and message.tool_calls:
+        sent["content"] = None
+    return sent

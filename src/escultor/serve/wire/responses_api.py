@@ -1,0 +1,303 @@
+"""OpenAI's Responses API over the chat path: bodies to chat completions, answers and events back.
+
+An earlier response is continued from the log (`previous_response_id`). Tools that run on OpenAI's servers and
+items that only they can read are refused; parameters without a place in a chat completion are reported back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from escultor.serve.in_flight import InFlightCompletion
+from escultor.serve.protocol import Delta
+from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.responses import ResponseHead, event
+from escultor.types import ToolCall
+
+PATH = "/v1/responses"
+PREFIX = "resp"
+# Parameters that go on under the same name.
+_SAME = ("model", "temperature", "top_p", "stream", "user", "safety_identifier", "metadata", "store")
+_SAME_IF_TOOLS = ("parallel_tool_calls",)
+_KNOWN = frozenset(
+    (*_SAME, *_SAME_IF_TOOLS, "input", "instructions", "tools", "tool_choice", "max_output_tokens", "text")
+) | {"reasoning", "previous_response_id", "include", "truncation", "top_logprobs"}
+_TEXT_PARTS = ("input_text", "output_text", "text")
+_EMPTY = (None, [], {}, "disabled", "auto")
+
+
+def chat_body(
+    body: Any, earlier: Sequence[dict[str, Any]] = (), parent: str = ""
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The body of /v1/chat/completions that asks the same, after the `earlier` messages of the response
+    `parent`, and the parameters that have no effect there. Raises ApiError for what cannot be asked."""
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body is not an object (a dictionary)", "invalid_value")
+    given = body.get("input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if not isinstance(items, list) or not items:
+        raise ApiError(400, "`input`: text, or a list of items, is required", param="input")
+    chat: dict[str, Any] = {name: body[name] for name in _SAME if body.get(name) is not None}
+    system = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
+    chat["messages"] = [*system, *earlier, *_merged(_item(item, i) for i, item in enumerate(items))]
+    if parent:
+        chat["metadata"] = {**(chat.get("metadata") or {}), "escultor_parent": parent}
+    if body.get("max_output_tokens") is not None:
+        chat["max_completion_tokens"] = body["max_output_tokens"]
+    if body.get("tools"):
+        chat["tools"] = [_tool(tool, i) for i, tool in enumerate(body["tools"])]
+        chat |= {name: body[name] for name in _SAME_IF_TOOLS if body.get(name) is not None}
+        if body.get("tool_choice") is not None:
+            chat["tool_choice"] = _tool_choice(body["tool_choice"])
+    if isinstance(reasoning := body.get("reasoning"), dict) and reasoning.get("effort"):
+        chat["reasoning_effort"] = reasoning["effort"]
+    chat |= _format(body.get("text"))
+    ignored = [name for name in body.keys() - _KNOWN if body[name] not in _EMPTY]
+    ignored += [name for name in ("include", "truncation") if body.get(name) not in _EMPTY]
+    return chat, tuple(sorted(ignored))
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+def _item(item: Any, index: int) -> dict[str, Any]:
+    """The message of a chat for one item. Raises ApiError for an item that has none."""
+    kind = item.get("type", "message") if isinstance(item, dict) else None
+    if kind == "message" and isinstance(item.get("role"), str):
+        return {"role": item["role"], "content": _content(item.get("content"), index)}
+    if kind == "function_call":
+        function = {"name": item.get("name"), "arguments": item.get("arguments", "")}
+        call = {"id": str(item.get("call_id", "")), "type": "function", "function": function}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+    if kind == "function_call_output":
+        content = _content(item.get("output"), index)
+        return {"role": "tool", "tool_call_id": str(item.get("call_id", "")), "content": content}
+    if kind == "reasoning":
+        parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
+        texts = [str(part.get("text", "")) for part in parts if isinstance(part, dict)]
+        return {"role": "assistant", "content": None, "reasoning_content": "\n".join(texts)}
+    message = f"`input.{index}` is an item that cannot be asked here: {str(kind)[:40]!r}"
+    raise ApiError(400, message, "invalid_value", param="input")
+
+
+def _merged(messages: Any) -> list[dict[str, Any]]:
+    """Items of one turn of the assistant (reasoning, text, calls) as the one message that they are."""
+    merged: list[dict[str, Any]] = []
+    for message in messages:
+        last = merged[-1] if merged else None
+        if message["role"] != "assistant" or last is None or last["role"] != "assistant":
+            merged.append(message)
+        elif message.get("tool_calls"):
+            last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
+        elif last["content"] is None and not last.get("tool_calls"):
+            last["content"] = message["content"]  # after its reasoning
+        else:
+            merged.append(message)
+    return [m for m in merged if m.get("content") is not None or m.get("tool_calls")]
+
+
+def _content(content: Any, index: int) -> Any:
+    if isinstance(content, str):
+        return content
+    parts = [_part(part, index) for part in content] if isinstance(content, list) else []
+    if not parts:
+        raise ApiError(400, f"`input.{index}.content`: text or a list of parts is required", param="input")
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
+
+
+def _part(part: Any, index: int) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    if kind == "refusal":
+        return {"type": "text", "text": str(part.get("refusal", ""))}
+    if kind == "input_image" and isinstance(part.get("image_url"), str):
+        return {"type": "image_url", "image_url": {"url": part["image_url"]}}
+    if kind == "input_file" and isinstance(part.get("file_data"), str):
+        file = {"filename": str(part.get("filename") or "file"), "file_data": part["file_data"]}
+        return {"type": "file", "file": file}
+    message = f"`input.{index}` holds a part that cannot be sent on: {str(kind)[:40]!r}"
+    raise ApiError(400, message, "invalid_value", param="input")
+
+
+def _tool(tool: Any, index: int) -> dict[str, Any]:
+    if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
+        message = f"`tools.{index}` is not a function of the client's; other tools run elsewhere"
+        raise ApiError(400, message, "invalid_value", param="tools")
+    function = {key: value for key, value in tool.items() if key != "type" and value is not None}
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        return {"type": "function", "function": {"name": choice.get("name")}}
+    return choice
+
+
+def _format(text: Any) -> dict[str, Any]:
+    form = text.get("format") if isinstance(text, dict) else None
+    if not isinstance(form, dict) or form.get("type") in (None, "text"):
+        return {}
+    if form["type"] == "json_schema":
+        schema = {key: value for key, value in form.items() if key != "type" and value is not None}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"response_format": {"type": form["type"]}}
+
+
+# --- responses --------------------------------------------------------------------------------
+
+
+class ResponsesStyle:
+    """Responses of /v1/responses."""
+
+    prefix = PREFIX
+
+    def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
+        (completion,) = completions
+        return _response(head, completion)
+
+    def writer(self, head: ResponseHead) -> ResponsesWriter:
+        return ResponsesWriter(head)
+
+    def error(self, error: ApiError) -> bytes:
+        detail = error.body()["error"]
+        return event({"type": "error", "code": detail["code"], "message": detail["message"]}, "error")
+
+
+class ResponsesWriter:
+    """The events of a streamed response: items, and the deltas of each."""
+
+    def __init__(self, head: ResponseHead):
+        self._head, self._number = head, 0
+        self._items: dict[str, int] = {}  # output index by kind, of a call also its index in the stream
+        self._reasoning, self._text = "", ""
+
+    def first(self, index: int, completion: InFlightCompletion) -> bytes:
+        response = {**_frame(self._head), "status": "in_progress", "output": [], "usage": None}
+        return self._event("created", response=response) + self._event("in_progress", response=response)
+
+    def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> bytes:
+        data, fields = b"", delta.fields
+        names = ("reasoning_content", "reasoning", "thinking")
+        thought = next((fields[n] for n in names if isinstance(fields.get(n), str) and fields[n]), "")
+        if thought:
+            data += self._begin("reasoning", {**self._item("reasoning"), "summary": []})
+            data += self._piece("reasoning", "reasoning_summary_text.delta", delta=thought, summary_index=0)
+        if delta.text:
+            data += self._begin("message", {**self._item("message"), "role": "assistant", "content": []})
+            data += self._piece(
+                "message", "output_text.delta", delta=delta.text, content_index=0, logprobs=[]
+            )
+        calls = fields.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict):
+                data += self._call(call, function)
+        return data
+
+    def last(self, index: int, completion: InFlightCompletion) -> bytes:
+        """The end of every item, and the response as a whole."""
+        data, response = b"", _response(self._head, completion)
+        for at, item in enumerate(response["output"]):
+            kind = item["type"]
+            if kind == "message":
+                part = item["content"][0]
+                data += self._done(
+                    at, item, "output_text.done", content_index=0, text=part["text"], logprobs=[]
+                )
+            elif kind == "function_call":
+                data += self._done(at, item, "function_call_arguments.done", arguments=item["arguments"])
+            else:
+                text = item["summary"][0]["text"]
+                data += self._done(at, item, "reasoning_summary_text.done", summary_index=0, text=text)
+            data += self._event("output_item.done", output_index=at, item=item)
+        kind = "completed" if response["status"] == "completed" else "incomplete"
+        return data + self._event(kind, response=response)
+
+    def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
+        return b""
+
+    def _call(self, call: dict[str, Any], function: dict[str, Any]) -> bytes:
+        key = f"call {call.get('index', 0)}"
+        item = {"call_id": str(call.get("id") or ""), "name": function.get("name") or "", "arguments": ""}
+        data = self._begin(key, {**self._item("function_call"), **item})
+        arguments = function.get("arguments")
+        return data + (
+            self._piece(key, "function_call_arguments.delta", delta=arguments) if arguments else b""
+        )
+
+    def _item(self, kind: str) -> dict[str, Any]:
+        return {"type": kind, "id": f"item_{len(self._items)}", "status": "in_progress"}
+
+    def _begin(self, key: str, item: dict[str, Any]) -> bytes:
+        if key in self._items:
+            return b""
+        at = self._items[key] = len(self._items)
+        data = self._event("output_item.added", output_index=at, item=item)
+        if key == "message":
+            part = {"type": "output_text", "text": "", "annotations": []}
+            data += self._piece(key, "content_part.added", content_index=0, part=part)
+        elif key == "reasoning":
+            part = {"type": "summary_text", "text": ""}
+            data += self._piece(key, "reasoning_summary_part.added", summary_index=0, part=part)
+        return data
+
+    def _piece(self, key: str, name: str, **fields: Any) -> bytes:
+        at = self._items[key]
+        return self._event(name, item_id=f"item_{at}", output_index=at, **fields)
+
+    def _done(self, at: int, item: dict[str, Any], name: str, **fields: Any) -> bytes:
+        return self._event(name, item_id=item["id"], output_index=at, **fields)
+
+    def _event(self, name: str, **fields: Any) -> bytes:
+        data = {"type": f"response.{name}", "sequence_number": self._number, **fields}
+        self._number += 1
+        return event(data, data["type"])
+
+
+def _frame(head: ResponseHead) -> dict[str, Any]:
+    fixed = {"object": "response", "error": None, "incomplete_details": None, "metadata": {}}
+    more = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "instructions": None}
+    return {"id": head.id, "created_at": head.created, "model": head.model, **fixed, **more}
+
+
+def _response(head: ResponseHead, completion: InFlightCompletion) -> dict[str, Any]:
+    own, output = completion.message, []
+    if own.reasoning:
+        summary = [{"type": "summary_text", "text": own.reasoning}]
+        output.append({"type": "reasoning", "summary": summary})
+    if completion.text or not own.tool_calls:
+        part = {"type": "output_text", "text": completion.text, "annotations": [], "logprobs": []}
+        output.append({"type": "message", "role": "assistant", "content": [part]})
+    output += [_function_call(call) for call in own.tool_calls]
+    is_whole = completion.finish_reason in ("stop", "tool_calls", "function_call")
+    status = "completed" if is_whole else "incomplete"
+    reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
+    reason = None if is_whole else {"reason": reasons.get(completion.finish_reason, "content_filter")}
+    items = [{"id": f"item_{at}", "status": status, **item} for at, item in enumerate(output)]
+    fields = {"status": status, "output": items, "usage": _usage(completion), "incomplete_details": reason}
+    return {**_frame(head), **fields}
+
+
+def _function_call(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+
+
+def _usage(completion: InFlightCompletion) -> dict[str, Any]:
+    assert completion.end is not None
+    usage, details = completion.end.usage, completion.end.usage_details or {}
+    cached = (details.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    thought = (details.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": cached},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": thought},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+RESPONSES = ResponsesStyle()

@@ -1,0 +1,130 @@
+"""OpenAI's Responses API before an upstream that speaks only chat completions, by the official client."""
+
+import openai
+import pytest
+from mock_upstream import USAGE, MockUpstream, choice, serves, streams
+from test_forwarding import CALL, begins, chunk, forwarding, message, piece
+
+from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.responses_api import chat_body
+from escultor.types import Interaction, Relation
+
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True}
+
+
+@pytest.fixture(scope="module")
+def mock():
+    with MockUpstream(serves()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def side(mock, tmp_path_factory):
+    with forwarding(tmp_path_factory.mktemp("responses"), mock) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(side):
+    with openai.OpenAI(base_url=f"{side.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def ask(client, **more):
+    return client.responses.create(**{"model": "escultor", "input": "Where is the cat?", **more})
+
+
+def test_an_answer_that_is_continued_from_the_log(client, side, mock):
+    mock.now(serves())
+    first = ask(client, instructions="Be brief.", max_output_tokens=64)
+    assert (first.output_text, first.status) == ("The cat sleeps.", "completed")
+    assert first.usage.input_tokens == USAGE["prompt_tokens"]
+    user = {"role": "user", "content": "Where is the cat?"}
+    system = {"role": "system", "content": "Be brief."}
+    assert mock.asked[0].body == {"model": "m", "messages": [system, user], "max_completion_tokens": 64}
+    second = ask(client, input="And now?", previous_response_id=first.id)
+    assert mock.asked[1].body["messages"] == [
+        user,
+        {"role": "assistant", "content": "The cat sleeps."},
+        {"role": "user", "content": "And now?"},
+    ]
+    row = side.log.get(Interaction, second.id)
+    assert (row.lineage.parent, row.lineage.relation) == (first.id, Relation.CONTINUE)
+    with pytest.raises(openai.NotFoundError):
+        ask(client, previous_response_id="resp-none")
+
+
+def test_a_stream(client, mock):
+    mock.now(streams(chunk(reasoning_content="hmm"), choice("The "), choice("cat", "stop")))
+    with client.responses.stream(model="escultor", input="Where?") as stream:
+        kinds = [each.type for each in stream]
+        final = stream.get_final_response()
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.completed"
+    assert final.output_text == "The cat"
+    assert [item.type for item in final.output] == ["reasoning", "message"]
+
+
+def test_tools_both_ways(client, mock):
+    mock.now(message("tool_calls", content=None, tool_calls=[CALL]))
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "hmm"}]},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+        {"type": "function_call", "call_id": "2", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "42"},
+        {"type": "function_call_output", "call_id": "2", "output": "43"},
+    ]
+    answer = ask(client, input=items, tools=[TOOL], tool_choice={"type": "function", "name": "f"})
+    (call,) = answer.output
+    assert (call.type, call.call_id, call.name, call.arguments) == ("function_call", "call_1", "f", '{"a":1}')
+    body = mock.asked[0].body
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert body["tools"][0]["function"]["strict"] is True
+    _, called, *results = body["messages"]
+    assert [each["id"] for each in called["tool_calls"]] == ["1", "2"]
+    assert [each["content"] for each in results] == ["42", "43"]
+
+
+def test_streamed_calls_are_items(client, mock):
+    pieces = [begins("f", "1"), begins("g", "2", 1), piece('{"a":', 0), piece("{}", 1), piece("1}", 0)]
+    mock.now(streams(*pieces, chunk("tool_calls")))
+    with client.responses.stream(model="escultor", input="hi", tools=[TOOL]) as stream:
+        deltas = [each for each in stream if each.type == "response.function_call_arguments.delta"]
+        final = stream.get_final_response()
+    assert [item.arguments for item in final.output] == ['{"a":1}', "{}"]
+    assert [each.output_index for each in deltas] == [0, 1, 0]
+
+
+def test_structured_output(client, mock):
+    mock.now(message(content='{"a": 1}'))
+    schema = {"type": "json_schema", "name": "thing", "schema": {"type": "object"}}
+    ask(client, text={"format": schema}, reasoning={"effort": "low"})
+    body = mock.asked[0].body
+    assert body["response_format"]["json_schema"] == {"name": "thing", "schema": {"type": "object"}}
+    assert body["reasoning_effort"] == "low"
+
+
+def test_an_answer_at_its_limit_is_incomplete(client, mock):
+    mock.now(message("length", content="The"))
+    answer = ask(client)
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"input": []},
+        {"input": [{"type": "item_reference", "id": "x"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+        {"tools": [{"type": "web_search"}]},
+    ],
+)
+def test_what_cannot_be_asked_is_refused(wrong):
+    with pytest.raises(ApiError):
+        chat_body({"model": "m", "input": "hi", **wrong})
+
+
+def test_parameters_without_effect_are_named():
+    _, ignored = chat_body({"model": "m", "input": "hi", "background": True, "truncation": "disabled"})
+    assert ignored == ("background",)
