@@ -20,7 +20,7 @@ from escultor.data.importers.session import ImportedRecord, ImportSession, answe
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.strict_json import JsonObject
-from escultor.types import Choice, Feedback, Message, Role, SourceKind
+from escultor.types import Choice, Feedback, Interaction, Message, Role, SourceKind
 
 _PROMPTS = [
     "prompt",
@@ -240,26 +240,23 @@ def _item(tool: str, id: str, fields: JsonObject, time: float) -> Item:
 
 
 def _records(item: Item, said: list[Said], session: ImportSession) -> Iterator[ImportedRecord]:
-    asker = session.subject_of(f"{item.tool}:dataset")
-    for name, text in item.responses.items():
-        yield from session.each(
-            iter(
-                [
-                    session.interaction(
-                        item.target(name),
-                        item.prompt,
-                        Message(Role.ASSISTANT, text),
-                        time=item.time,
-                        subject=asker,
-                        version=item.models.get(name),
-                    )
-                ]
-            )
-        )
+    for name in item.responses:
+        yield from session.each(_answer(item, name, session))
     for each in said:
         yield from session.each(_feedback(item, each, session))
     if not said:
         session.report.count("records that nobody has labelled: interactions only")
+
+
+def _answer(item: Item, name: str, session: ImportSession) -> Iterator[Interaction]:
+    yield session.interaction(
+        item.target(name),
+        item.prompt,
+        Message(Role.ASSISTANT, item.responses[name]),
+        time=item.time,
+        subject=session.subject_of(f"{item.tool}:dataset"),
+        version=item.models.get(name),
+    )
 
 
 def _feedback(item: Item, said: Said, session: ImportSession) -> Iterator[Feedback]:
@@ -291,7 +288,7 @@ def _feedback(item: Item, said: Said, session: ImportSession) -> Iterator[Feedba
         yield from statement.correction(words)
     else:
         label = ", ".join(map(str, value)) if isinstance(value, list) else value
-        yield from session.survey.score(statement, question, label)
+        yield from session.score(statement, question, label)
 
 
 def _order(value: Any, names: list[str]) -> list[str] | None:

@@ -156,7 +156,7 @@ def _columns(row: JsonObject, session: ImportSession, said: Statement) -> Iterat
         if name not in known and isinstance(values, list):
             for i, value in enumerate(values):
                 each = said._replace(id=f"{said.id}-{hash_value([name, i, value])[:8]}")
-                yield from session.each(iter(session.survey.score(each, name, value)))
+                yield from session.each(session.score(each, name, value))
     for comment in objects(row.get("comments")):
         text, author = comment.get("content"), comment.get("authorUserId")
         subject = session.subject_of(author) if isinstance(author, str) and author else said.subject

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from escultor.data.importers.scores import ScoreSurvey
+from escultor.data.importers.scores import ScoreSurvey, Statement
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.ids import hash_value
 from escultor.types import Consent, Feedback, FinishReason, Interaction, Message, Role, Sampling, Usage
@@ -91,6 +91,10 @@ class ImportSession:
             self.report.fault(fault)
         except Skip as skip:
             self.report.count(str(skip))
+
+    def score(self, said: Statement, name: str, value: Any, *comments: Any) -> Iterator[Feedback]:
+        """The feedback of one score; see `ScoreSurvey.score`."""
+        yield from self.survey.score(said, name, value, *comments)
 
     def subject(self, name: Any, otherwise: str) -> str:
         """The subject of a person's name; of an unknown person, one of their own for each `otherwise`."""

@@ -102,9 +102,7 @@ def _langsmith_feedback(row: JsonObject, session: ImportSession) -> Iterator[Fee
         correction = texts[0] if len(texts) == 1 else None
     yield from said.correction(correction) if isinstance(correction, str) else ()
     value = row.get("value") if row.get("score") is None else row["score"]
-    yield from session.survey.score(
-        said, key, value if not isinstance(value, dict) else None, row.get("comment")
-    )
+    yield from session.score(said, key, value if not isinstance(value, dict) else None, row.get("comment"))
 
 
 # --- Phoenix and OpenInference ------------------------------------------------------------------
@@ -285,7 +283,7 @@ def _assessment(
         return
     if isinstance(value, list | dict):
         raise Skip("an assessment that is no number, truth or text")
-    yield from session.survey.score(said, name, value, row.get("rationale"))
+    yield from session.score(said, name, value, row.get("rationale"))
 
 
 # --- Helicone, OpenAI ---------------------------------------------------------------------------
@@ -322,7 +320,7 @@ def helicone(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord
     said = Statement(
         f"helicone-{hash_value([id, rating, stamp])}", session.time_of(stamp, time), answer_id(id), subject
     )
-    yield from session.survey.score(said, "feedback_rating", None if rating is None else bool(rating))
+    yield from session.score(said, "feedback_rating", None if rating is None else bool(rating))
     for name, score in part(row, "scores").items():
         value = score.get("value") if isinstance(score, dict) else score
         if isinstance(score, dict) and score.get("valueType") == "boolean":
@@ -330,7 +328,7 @@ def helicone(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord
         judge = session.subject_of(f"helicone:judge:{name}"[:256])
         unique = f"helicone-{hash_value([id, name, value])}"
         each = Statement(unique, time, answer_id(id), judge, SourceKind.CODE)
-        yield from session.each(iter(session.survey.score(each, name, value)))
+        yield from session.each(session.score(each, name, value))
 
 
 def openai_stored(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
