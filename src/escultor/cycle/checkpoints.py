@@ -18,8 +18,9 @@ def require_champion(store: Store) -> str:
     return champion
 
 
-def keep_model(store: Store, folder: Path) -> Checkpoint:
-    """Keep a model folder's files in the store and record its checkpoint; of an adapter, its base first.
+def keep_model(store: Store, folder: Path, name: str | None = None) -> Checkpoint:
+    """Keep a model folder's files in the store and record its checkpoint, under `name` or the folder's; of an
+    adapter, its base first.
 
     Raises InputError for an adapter whose base is not named by hash.
     """
@@ -32,7 +33,7 @@ def keep_model(store: Store, folder: Path) -> Checkpoint:
             raise InputError(f"the adapter in {folder} does not name its base by hash", remedy=remedy)
         base = (keep_model(store, base_folder(folder)).id,)
     tree = store.blobs.put_tree(folder)
-    checkpoint = store.log.get(Checkpoint, tree) or describe_model(tree, folder, base)
+    checkpoint = store.log.get(Checkpoint, tree) or describe_model(tree, folder, base, name)
     store.log.append(checkpoint)
     return checkpoint
 

@@ -203,5 +203,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         raise
     except Exception as error:  # safetensors raises its own kinds when a disk is full
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, EscultorError):
+            raise
         what = f"the model could not be written to {folder}"
         raise LocationError(what, error, remedy="free disk space") from error

@@ -130,8 +130,9 @@ def _send(job: Job, *events: EngineEvent | Exception) -> None:
         job.cancelled = True
 
 
-def convert(folder: Path, copies: Path) -> Path:
-    """The converted copy of the model in `folder`, in a folder of `copies` named by content and converter.
+def convert(folder: Path, copies: Path, quantization: str | None = None) -> Path:
+    """The converted copy of the model in `folder`, in a folder of `copies` named by content and converter, in
+    float32 unless `quantization` names another of CTranslate2's types.
     Written atomically where there is none yet. Raises ConfigError where CTranslate2 is not installed,
     ModelError for a model that it cannot convert, StoreError where the copy cannot be written."""
     try:
@@ -140,14 +141,16 @@ def convert(folder: Path, copies: Path) -> Path:
         raise ConfigError(
             "serve.engine=ctranslate2 needs the library", remedy="pip install 'escultor[fast]'"
         ) from error
-    target = copies / hash_value(["ctranslate2", installed_version("ctranslate2"), tree_hash(folder)])
+    parts = ["ctranslate2", installed_version("ctranslate2"), tree_hash(folder), *filter(None, [quantization])]
+    target = copies / hash_value(parts)
     if (target / WEIGHTS).is_file():
         return target
     copies.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=copies))
     remedy = "set serve.engine=transformers"
     try:
-        TransformersConverter(str(folder), low_cpu_mem_usage=True).convert(str(draft), force=True)
+        converter = TransformersConverter(str(folder), low_cpu_mem_usage=True)
+        converter.convert(str(draft), quantization=quantization, force=True)
         shutil.rmtree(target, ignore_errors=True)  # left by a process that died while moving it
         draft.rename(target)
     except OSError as error:
