@@ -93,7 +93,7 @@ def test_with_json_all_other_words_go_to_stderr(cli, monkeypatch):
         shell.print("and so do we")
         return output.CommandResult({"nan": float("nan"), "path": Path("x"), "text": "ação"})
 
-    monkeypatch.setattr(models, "models", chatty)
+    monkeypatch.setattr(models, "list_", chatty)
     call = cli("models", "--json")
     assert call.data == {"nan": None, "path": "x", "text": "ação"}
     assert "a library prints" in call.err
@@ -104,7 +104,7 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(cli, monkeypatch):
     def gone(shell: output.Shell):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(models, "models", gone)
+    monkeypatch.setattr(models, "list_", gone)
     call = cli("models")
     assert (call.code, call.err) == (1, "")
 

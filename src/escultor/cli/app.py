@@ -39,7 +39,7 @@ COMMANDS = (
     *("data export", "data diff", "data review"),
     *("pretrain", "sft", "dpo", "kto", "distill"),
     *("evaluate", "compare", "canary", "speed", "rate", "judge"),
-    *("promote", "rollback", "models", "merge"),
+    *("promote", "rollback", "merge", "models list", "models import", "models export", "deploy"),
     *("serve", "keys create", "keys revoke", "keys list"),
     *("interactions export", "interactions import", "interactions count", "interactions purge"),
     *("feedback export", "feedback import", "feedback count"),
@@ -49,18 +49,20 @@ COMMANDS = (
 )
 SHARED_FILES = {
     "train": ("pretrain", "sft", "dpo", "kto", "distill"),
-    "models": ("promote", "rollback", "models", "merge"),
+    "models": ("promote", "rollback", "merge"),
     "event_imports": ("interactions import", "feedback import"),
     "data.rows": ("data mine", "data check"),
     "data.datasets": ("data curate", "data list", "data card", "data export", "data diff"),
 }
 GROUPS = {
+    "models": "The models of the store, and models in and out: GGUF, Ollama, adapters, safetensors.",
     "data": "Make training data from files and the installed documentation, curate it and review it.",
     "keys": "API keys of the gateway and their scopes.",
     "interactions": "The recorded requests and answers.",
     "subjects": "Erase what is stored about a person.",
     "feedback": "The recorded feedback, the training data made from it, and what is quarantined.",
 }
+ALONE = {"models": "models list"}  # what the name of a group does by itself
 
 
 class CommandGroup(TyperGroup):
@@ -157,12 +159,26 @@ def _docstring(name: str) -> str | None:
 def _load(word: str) -> Any:
     """The click command of a command or a group."""
     loaded = typer.Typer(name=word, add_completion=False, rich_markup_mode="rich")
-    if word in GROUPS:
+    if word in ALONE:
+        loaded.callback(help=GROUPS[word], invoke_without_command=True)(_alone(ALONE[word]))
+    elif word in GROUPS:
         loaded.callback(help=GROUPS[word])(lambda: None)
     for name in COMMANDS:
         if name.split()[0] == word:
             loaded.command(name.split()[-1])(_with_options(function_of(name)))
     return typer.main.get_command(loaded)
+
+
+def _alone(name: str) -> Callable[..., int | None]:
+    """The callback of a group that runs this command where no other is named."""
+    command = _with_options(function_of(name))
+
+    def callback(context: typer.Context, **values: Any) -> int | None:
+        return None if context.invoked_subcommand else command(context, **values)
+
+    callback.__signature__ = inspect.signature(command)  # type: ignore[attr-defined]
+    callback.__annotations__ = command.__annotations__
+    return callback
 
 
 def _with_options(function: Callable[..., CommandResult]) -> Callable[..., int]:

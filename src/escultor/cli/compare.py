@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SideArgument = Annotated[
     str | None,
-    Argument(help="Model or run folder, checkpoint id, alias, escultor-base, or a file of scores."),
+    Argument(help="Model or run folder, checkpoint id, alias, escultor-base, GGUF file, or file of scores."),
 ]
 
 
@@ -88,8 +88,13 @@ def compare(
         raise InputError("two sides are compared", "one or none", "CHAMPION CANDIDATE, or --replay FILE")
     speed, policy = options.read_speed(), options.read_policy(shell)
     card, void = options.read_card(), options.read_void()
-    sides = [_read_scores(name) or lookup.checked_model(shell, name) for name in (champion, candidate)]
-    measured = _checked_suite(shell, suite, policy) if any(isinstance(side, Path) for side in sides) else None
+    sides = [
+        _read_scores(name) or lookup.find_gguf(name) or lookup.checked_model(shell, name)
+        for name in (champion, candidate)
+    ]
+    folders = [side for side in sides if isinstance(side, Path)]
+    served = any(side.is_file() for side in folders)
+    measured = _checked_suite(shell, suite, policy, served) if folders else None
     with lookup.open_or_create_store(shell) as store:
 
         def scores_of(side: Scores | Path) -> Scores:
@@ -147,11 +152,16 @@ def _replay(shell: Shell, file: Path, out: Path | None) -> CommandResult:
     return CommandResult({"file": str(file), "identical": True})
 
 
-def _checked_suite(shell: Shell, name: str, policy: Gate) -> EvaluationSuite:
-    """The suite; what the policy needs of it is printed before anything is measured."""
+def _checked_suite(shell: Shell, name: str, policy: Gate, served: bool) -> EvaluationSuite:
+    """The suite, with its metrics of answers alone where a side is `served`; what the policy needs of it is
+    printed before anything is measured."""
     from escultor.cycle import gate_service
+    from escultor.cycle.evaluation_service import of_answers
 
     found = lookup.find_suite(shell, name)
+    if served and (left := of_answers(found)) is not found:
+        shell.print(f"measured by answers alone, as a GGUF file is: {', '.join(left.record.metrics)}")
+        found = left
     shell.print(gate_service.needs_of(policy, found.record))
     if shortfall := gate_service.check_policy(policy, found.record):
         shell.print(shortfall, "bold")

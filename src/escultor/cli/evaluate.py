@@ -17,6 +17,7 @@ from escultor.cli.progress import LiveProgress
 from escultor.cli.speed import show_speeds
 from escultor.cycle import evaluation_service
 from escultor.cycle.evaluation_service import find_or_measure
+from escultor.errors import InputError
 from escultor.evaluate.served_model import Endpoint, served_model
 from escultor.ids import plain
 from escultor.skills.suites import EvaluationSuite
@@ -30,7 +31,9 @@ LM_EVAL = "lm-eval"
 
 def evaluate(
     shell: Shell,
-    model: Annotated[str, Argument(help=f"{lookup.MODEL_HELP} With --url the model's name on that server.")],
+    model: Annotated[
+        str, Argument(help=f"{lookup.MODEL_HELP} A GGUF file. With --url the name on that server.")
+    ],
     suite: lookup.SuiteOption = "trinity",
     url: Annotated[str | None, Option(help="OpenAI-compatible server of the model; ends in /v1.")] = None,
     key_env: lookup.KeyEnvOption = lookup.KEY_ENV,
@@ -39,7 +42,10 @@ def evaluate(
     again: Annotated[bool, Option("--again", help="Measure again; only a server is asked anew.")] = False,
 ) -> CommandResult:
     """Score a model on a suite: by default documents of packages that no model is trained on."""
-    if url is None:
+    file = None
+    if url is None and (file := lookup.find_gguf(model)):
+        target = file
+    elif url is None:
         target = lookup.checked_model(shell, model)
     else:
         target = served_model(Endpoint(url, os.environ.get(key_env)), model)
@@ -48,7 +54,12 @@ def evaluate(
     chosen = lookup.require_file(Path(task)) if is_task else lookup.find_suite(shell, suite)
     with LiveProgress() as live, lookup.open_or_create_store(shell) if keep else nullcontext() as store:
         live.phase(f"evaluate {model}")
-        if not isinstance(target, Path):
+        if file is not None:
+            if isinstance(chosen, Path):
+                raise InputError("a GGUF file is not measured on tasks of lm-eval", suite, "a suite")
+            measured = evaluation_service.of_answers(chosen)
+            measured, scores = evaluation_service.evaluate_gguf(file, measured, store, live.note)
+        elif not isinstance(target, Path):
             measured, scores = evaluation_service.evaluate_endpoint(target, chosen, store, live.note, again)
         elif isinstance(chosen, Path):
             measured, scores = evaluation_service.evaluate_lm_eval_task(target, chosen, shell.config, store)
@@ -69,9 +80,12 @@ def evaluate(
 
 
 def recorded_scores(shell: Shell, store: Store, folder: Path, suite: EvaluationSuite) -> Scores:
-    """Recorded scores of these weights on this suite, or new ones, which are then recorded."""
+    """Recorded scores of these weights (a folder, or a GGUF file that llama.cpp serves) on this suite, or new
+    ones, which are then recorded."""
     with LiveProgress() as live:
         live.phase(f"evaluate {folder} on {suite.record.name}")
+        if folder.is_file():
+            return evaluation_service.evaluate_gguf(folder, suite, store, live.note)[1]
         return find_or_measure(store, folder, suite, shell.config, live.note)
 
 

@@ -85,6 +85,14 @@ def _checkpoint_id(store: Store, name: str) -> str:
     return matches.pop()
 
 
+def find_gguf(name: str) -> Path | None:
+    """The GGUF file of this name, None where there is none."""
+    from escultor.model.gguf.header import is_gguf
+
+    path = Path(name)
+    return path if path.is_file() and is_gguf(path) else None
+
+
 def load_model(folder: Path) -> Loaded:
     """The model in a folder."""
     from escultor.model.load import load

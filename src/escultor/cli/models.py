@@ -1,4 +1,5 @@
-"""`promote`, `rollback`, `models`, `merge`: which model answers, and the models of the store."""
+"""`promote`, `rollback`, `merge`, `models …`: which model answers, the models of the store, models in and
+out."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from escultor.cli.output import SHORT, CommandResult, Shell, local_time
 from escultor.cycle import api
 from escultor.errors import InputError
 from escultor.evaluate.report.parts import count
+from escultor.model.gguf.reader import Precision
 from escultor.store import registry
 from escultor.train.filenames import ADAPTER
 from escultor.types import Checkpoint, Deployment
@@ -46,7 +48,7 @@ def rollback(
     return _show(shell, f"champion: {deployment.aliases['champion'][:SHORT]}", deployment)
 
 
-def models(shell: Shell) -> CommandResult:
+def list_(shell: Shell) -> CommandResult:
     """List the models of the store: aliases, parents, size, and when each was stored."""
     with existing_store(shell, "there are no models yet") as store:
         ids = registry.aliases(registry.read_deployments(store.log))
@@ -74,6 +76,65 @@ def models(shell: Shell) -> CommandResult:
     heads = ["Name", "Alias", "Checkpoint", "Method", "Parents", "Parameters", "Stored"]
     shell.table(heads, rows, left=(0, 1, 2, 3, 4))
     return CommandResult({"models": listed, "aliases": ids})
+
+
+def import_(
+    shell: Shell,
+    source: Annotated[
+        str,
+        Argument(help="GGUF file, model or adapter folder, or a name in Ollama, LM Studio or the hub."),
+    ],
+    name: Annotated[str | None, Option(help="Name in the store; default: that of the file.")] = None,
+    precision: Annotated[
+        Precision, Option(help="Of weights from a GGUF; `exact`: the narrowest that rounds nothing.")
+    ] = "exact",
+) -> CommandResult:
+    """Bring a model that others made into the store; the same one twice is one checkpoint."""
+    from escultor.cycle.exchange import import_model
+
+    with open_or_create_store(shell) as store:
+        checkpoint, found = import_model(store, source, precision, name)
+    shell.print(f"imported: {checkpoint.name} ({checkpoint.id[:SHORT]})", "bold")
+    if "types" in found:
+        stored = ", ".join(f"{n} {kind}" for kind, n in found["types"].items())
+        shell.print(f"{found['architecture']}; {stored}; kept in {found['precision']}")
+    shell.print(
+        f"train it: --model {checkpoint.id[:SHORT]}; serve it: escultor promote {checkpoint.id[:SHORT]}"
+    )
+    return CommandResult({**asdict(checkpoint), **found})
+
+
+def export(
+    shell: Shell,
+    model: ModelArgument,
+    out: Annotated[Path, Option(help="Folder to write; new or empty.")],
+    format: Annotated[str, Option(help="gguf, safetensors, adapter or ctranslate2 (int8).")] = "gguf",
+    quant: Annotated[
+        str, Option(help="Of a GGUF: f32, f16, bf16, q8_0, q4_0; q4_k, q5_k, q6_k with a llama.cpp wheel.")
+    ] = "q8_0",
+    name: Annotated[str | None, Option(help="Name to serve it by; default: the name of OUT.")] = None,
+) -> CommandResult:
+    """Write a model for llama.cpp, Ollama, LM Studio, vLLM or CTranslate2, with the commands that serve
+    it."""
+    from escultor.cycle.exchange import ModelExport, export_model
+
+    order = ModelExport(find_model(shell, model), out, name or out.absolute().name, quant)
+    made = export_model(order, format)
+    show_export(shell, made)
+    return CommandResult(made)
+
+
+def show_export(shell: Shell, made: dict[str, Any]) -> None:
+    """Print what an export wrote, what differs in the program that serves it, and how to serve it."""
+    shell.print(f"written: {made.get('file', made['folder'])}", "bold")
+    if "types" in made:
+        checked = made["tokens_checked"]
+        tokens = f"equal to llama.cpp's on {checked} texts" if checked else "not checked: no llama.cpp wheel"
+        shell.print(", ".join(f"{n} {kind}" for kind, n in made["types"].items()) + f"; tokens {tokens}")
+    for note in made.get("notes", ()):
+        shell.print(f"note: {note}")
+    for command in made["serve"]:
+        shell.print(f"  {command}")
 
 
 def merge(

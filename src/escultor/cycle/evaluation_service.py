@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 from escultor.code_closure import code_version
 from escultor.config import Config, Gate
 from escultor.errors import DataError, InputError
+from escultor.ids import hash_file
 from escultor.skills.probes import PROBES, probe_suite
-from escultor.skills.suites import EvaluationSuite, read_suite, register, registered_suite
+from escultor.skills.suites import EvaluationSuite, read_suite, register, registered_suite, seal_suite
 from escultor.store import Store
 from escultor.store.blobs import tree_hash
 from escultor.types import Scores, Suite
@@ -50,8 +52,8 @@ def find_suite(name: str, store: Store | None = None) -> EvaluationSuite:
 
 
 def champion_suite(store: Store, champion: str, policy: Gate) -> EvaluationSuite | None:
-    """The suite that the champion was last measured on, of those that measure a primary metric of the policy;
-    None where the store has no such scores, or not the suite."""
+    """The suite that the champion was last measured on, of those that measure a primary metric of the
+    policy; None where the store has no such scores, or not the suite."""
     for scores in reversed([scores for _, scores in store.log.read(Scores, target=champion)]):
         if set(policy.primary) & scores.metrics.keys() and (suite := registered_suite(store, scores.suite)):
             return suite
@@ -160,6 +162,42 @@ def evaluate_endpoint(
     return suite, _record(store, evaluate_served(served, suite, cache, progress))
 
 
+def evaluate_gguf(
+    file: Path, suite: EvaluationSuite, store: Store | None, progress: NoteProgress
+) -> tuple[EvaluationSuite, Scores]:
+    """Scores of a GGUF file on a suite, answered by llama.cpp's server, which is started for it. Answers
+    are cached under the file's content.
+
+    Raises DataError for a suite that needs more than answers (see `of_answers`), ConfigError where no
+    llama.cpp wheel is installed, ModelError where llama.cpp cannot load the file.
+    """
+    from escultor.evaluate.served_model import Endpoint, ServedModel
+    from escultor.model.gguf.llama_server import llama_server
+
+    with llama_server(file) as server:
+        served = ServedModel(Endpoint(f"{server.url}/v1", timeout_s=600.0), "model", "model", hash_file(file))
+        return evaluate_endpoint(served, suite, store, progress)
+
+
+def of_answers(suite: EvaluationSuite) -> EvaluationSuite:
+    """The suite with its metrics of answers alone, which a server can be measured by. Raises DataError
+    where none is left."""
+    from escultor.evaluate.predictions import NEEDS_WEIGHTS, metric_needs
+
+    record = suite.record
+    kept = {k: scale for k, scale in record.metrics.items() if not metric_needs(suite, k) & NEEDS_WEIGHTS}
+    if len(kept) == len(record.metrics):
+        return suite
+    if not kept:
+        what = f"no metric of the suite {record.name} can be measured by answers alone"
+        raise DataError(what, ", ".join(record.metrics), remedy="compare the models themselves")
+    schema = None if record.schema is None else json.loads(record.schema)
+    name = f"{record.name} (answers)"
+    return seal_suite(
+        name, record.skill, suite.items, kept, record.decoding, seeds=record.seeds, schema=schema
+    )
+
+
 def _evaluate_task(
     backend: HarnessBackend, task: Path, cache: EvaluationCache, store: Store | None
 ) -> tuple[EvaluationSuite, Scores]:
@@ -206,7 +244,8 @@ def benchmark_latency(
 
 
 def with_benchmarked_speed(store: Store, scores: Scores, benchmark: LatencyBenchmark) -> Scores:
-    """Scores with the speed of a latency benchmark in place of their own; its requests are kept in the store.
+    """Scores with the speed of a latency benchmark in place of their own; its requests are kept in the
+    store.
 
     Raises DataError where the benchmark did not time this checkpoint, or timed it on another suite.
     """

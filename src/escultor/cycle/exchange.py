@@ -1,4 +1,5 @@
-"""Models in and out: what others made into the store, and what the store holds for llama.cpp, Ollama and vLLM."""
+"""Models in and out: what others made into the store, and what the store holds for llama.cpp, Ollama and
+vLLM."""
 
 from __future__ import annotations
 
@@ -39,11 +40,11 @@ CHECKED_TEXTS = (  # whose tokens are compared after an export
 def import_model(
     store: Store, name: str, precision: Precision = "exact", as_name: str | None = None
 ) -> tuple[Checkpoint, dict[str, Any]]:
-    """Keep the model of a name (see `find_source`) in the store; returns its checkpoint and what was found. The
-    same model imported again is the same checkpoint.
+    """Keep the model of a name (see `find_source`) in the store; returns its checkpoint and what was found.
+    The same model imported again is the same checkpoint.
 
-    precision: of the weights of a GGUF file, see `import_gguf_file`. Raises ModelError for what is no usable
-    model, StoreError when it cannot be written.
+    precision: of the weights of a GGUF file, see `import_gguf_file`. Raises ModelError for what is no
+    usable model, StoreError when it cannot be written.
     """
     source = find_source(name)
     found = {"source": source.path, "kind": source.kind}
@@ -58,7 +59,8 @@ def import_model(
 
 
 def _name_base(source: ModelSource, folder: Path) -> None:
-    """Copy an adapter that others made to `folder`, with its base named by hash as our own adapters have it."""
+    """Copy an adapter that others made to `folder`, with its base named by hash as our own adapters have
+    it."""
     config = json.loads((source.path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     found = find_source(str(base or "(no base is named)"))
@@ -79,7 +81,8 @@ def _name_base(source: ModelSource, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class ModelExport:
-    """What to write: the model's folder, the folder to write to, the name of the model, how to quantise it."""
+    """What to write: the model's folder, the folder to write to, the name of the model, how to quantise
+    it."""
 
     source: Path
     folder: Path
@@ -91,7 +94,8 @@ def export_model(order: ModelExport, kind: str) -> dict[str, Any]:
     """Write a model in one of `EXPORTS`, whole or not at all; returns the files and how to serve them.
 
     Raises InputError for another kind and for a folder that is not empty, ModelError and ConfigError for a
-    model or a quantisation that the format or this installation cannot write, LocationError when the disk is full.
+    model or a quantisation that the format or this installation cannot write, LocationError when the disk
+    is full.
     """
     if kind not in EXPORTS:
         raise InputError("there is no such format", kind, ", ".join(EXPORTS))
@@ -184,7 +188,8 @@ def answer_stops(loaded: Loaded) -> tuple[int, ...]:
 def check_tokens(loaded: Loaded, file: Path) -> int:
     """Compare the tokens that llama.cpp and the tokenizer give to texts; returns the number of texts.
 
-    Raises ModelError with the first text that has other tokens: the exported model would read something else.
+    Raises ModelError with the first text that has other tokens: the exported model would read something
+    else.
     """
     with llama_server(file, 512) as server:
         theirs = server.tokenize(CHECKED_TEXTS)

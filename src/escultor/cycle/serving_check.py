@@ -1,4 +1,5 @@
-"""Whether a model that something else serves is the model it was made of: its greedy answers, token by token."""
+"""Whether a model that something else serves is the model it was made of: its greedy answers, token by
+token."""
 
 from __future__ import annotations
 
@@ -11,16 +12,18 @@ from escultor.model.agreement import MOST_GAP, MOST_GAP_NARROW, PROMPTS, TOKENS,
 from escultor.types import Message, Role, Sampling
 
 if TYPE_CHECKING:
+    from escultor.model.gguf.llama_server import LlamaServer
     from escultor.model.loaded import Loaded
 
 
 def check_server(
     loaded: Loaded, url: str, name: str | None, quant: str, prompts: Sequence[str] = PROMPTS
 ) -> list[AnswerGap]:
-    """Ask an OpenAI-compatible server (`url` ends in /v1) for greedy answers and compare each with the model.
+    """Ask an OpenAI-compatible server (`url` ends in /v1) for greedy answers and compare each with the
+    model.
 
-    name: of the model on the server, None for the only one. quant: the type of its weights, which says how much
-    its answers may cost. Raises ModelError that shows each answer that does not fit, UpstreamFault.
+    name: of the model on the server, None for the only one. quant: the type of its weights, which says how
+    much its answers may cost. Raises ModelError that shows each answer that does not fit, UpstreamFault.
     """
     endpoint = Endpoint(url, timeout_s=300.0)
     served = served_model(endpoint, name) if name else _only_model(endpoint)
@@ -28,10 +31,32 @@ def check_server(
     answers = served.answers(conversations, [Sampling(max_new_tokens=TOKENS)] * len(prompts))
     gaps = []
     for text, conversation, answer in zip(prompts, conversations, answers, strict=True):
-        ids = loaded.chat.text(answer.text)
-        if not answer.cut:
+        whole = answer.text.partition("\ufffd")[0]  # a token may be a part of a character
+        ids = loaded.chat.text(whole)
+        if not answer.cut and whole == answer.text:
             ids = [*ids, loaded.chat.turn_end[-1]]
         gaps.append(answer_gap(loaded, text, loaded.chat.prompt(conversation), ids))
+    refuse_gaps(gaps, MOST_GAP.get(quant, MOST_GAP_NARROW))
+    return gaps
+
+
+def check_llama_cpp(
+    loaded: Loaded, server: LlamaServer, quant: str, prompts: Sequence[str] = PROMPTS
+) -> list[AnswerGap]:
+    """As `check_server`, for llama.cpp's server, which shows token ids: those of its prompts must be the
+    model's.
+
+    Raises ModelError for the first prompt that has others, and as `check_server`.
+    """
+    gaps = []
+    for text in prompts:
+        ours, theirs = loaded.chat.prompt((Message(Role.USER, text),)), server.chat_prompt(text)
+        if ours != theirs:
+            at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
+            decode = loaded.tokenizer.decode
+            what = f"llama.cpp makes another prompt of {text!r}: token {at} differs"
+            raise ModelError(what, decode(theirs[at : at + 8]), decode(ours[at : at + 8]))
+        gaps.append(answer_gap(loaded, text, ours, server.complete(ours, TOKENS)))
     refuse_gaps(gaps, MOST_GAP.get(quant, MOST_GAP_NARROW))
     return gaps
 

@@ -99,16 +99,18 @@ class ServedAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """`model` is the name that requests use; `version` what the server says it serves under that name."""
+    """`model` is the name that requests use; `version` what the server says it serves under that name; `file`
+    the hash of the file that a server of our own has loaded, where it is one."""
 
     endpoint: Endpoint
     model: str
     version: str
+    file: str | None = None
 
     @property
     def name(self) -> str:
         """The checkpoint name in scores: a served copy is not the checkpoint itself."""
-        return f"{self.version} at {self.endpoint.url}"
+        return self.file or f"{self.version} at {self.endpoint.url}"
 
     def answers(self, prompts: Sequence[Messages], samplings: Sequence[Sampling]) -> list[ServedAnswer]:
         """One answer to each conversation, which the server is asked not to store. Raises UpstreamFault."""

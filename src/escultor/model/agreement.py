@@ -1,9 +1,10 @@
 """How well a server's greedy answers fit a model: what each of its tokens costs in our log-probabilities.
 
-Two correct implementations of one model round differently, so greedy answers part at a near tie sooner or later, and
-texts alone cannot tell a rounding from a wrong template. The gap can: of every token of the answer, how much less
-likely it is than the most likely one, by our model and with the answer so far as context. Rounding costs hundredths,
-8-bit weights tenths; a wrong template, tokenizer or layout costs many nats at once.
+Two correct implementations of one model round differently, so greedy answers part at a near tie sooner or
+later, and texts alone cannot tell a rounding from a wrong template. The gap can: of every token of the
+answer, how much less likely it is than the most likely one, by our model and with the answer so far as
+context. Rounding costs hundredths, 8-bit weights tenths; a wrong template, tokenizer or layout costs many
+nats at once.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class AnswerGap:
 
 
 def answer_gap(loaded: Loaded, prompt: str, ids: Sequence[int], answer: Sequence[int]) -> AnswerGap:
-    """Compare an answer (token ids) to the prompt with these ids with what the model itself finds likely."""
+    """Compare an answer (token ids) to the prompt with these ids with what the model itself finds
+    likely."""
     import torch
 
     if not answer:

@@ -28,9 +28,9 @@ class ModelSource(NamedTuple):
 
 
 def find_source(name: str) -> ModelSource:
-    """The model of a name: a GGUF file, a folder (of transformers, of a LoRA adapter, or with one GGUF file), a
-    model of Ollama (`NAME[:TAG]`) or of LM Studio (`PUBLISHER/MODEL`) on this machine, or one of the hub
-    (`ORGANISATION/MODEL`), which is downloaded.
+    """The model of a name: a GGUF file, a folder (of transformers, of a LoRA adapter, or with one GGUF
+    file), a model of Ollama (`NAME[:TAG]`) or of LM Studio (`PUBLISHER/MODEL`) on this machine, or one of
+    the hub (`ORGANISATION/MODEL`), which is downloaded.
 
     Raises ModelError where nothing is found, or several files that could be meant; InputError for a URL.
     """
@@ -44,7 +44,9 @@ def find_source(name: str) -> ModelSource:
     if path.is_file():
         if is_gguf(path):
             return ModelSource("gguf", path, path.stem)
-        raise ModelError(f"{path} is no model that can be imported", "no GGUF file", "a GGUF file, or a folder")
+        raise ModelError(
+            f"{path} is no model that can be imported", "no GGUF file", "a GGUF file, or a folder"
+        )
     parts = name.replace(":", "/").split("/")
     if all(_NAME.fullmatch(part) for part in parts):
         for find in (_ollama, _lm_studio, _hub):
@@ -91,10 +93,14 @@ def _ollama(name: str) -> ModelSource | None:
         raise ModelError(what, f"{type(error).__name__}: {error}", remedy=f"ollama pull {name}") from error
     if _ADAPTER in kinds:
         what = f"the model {name} of Ollama is a base with an adapter, in two files"
-        raise ModelError(what, remedy="import the base, and train the adapter again, or import a merged model")
+        raise ModelError(
+            what, remedy="import the base, and train the adapter again, or import a merged model"
+        )
     blob = root / "blobs" / digest.replace(":", "-")
     if not is_gguf(blob):
-        raise ModelError(f"Ollama's weights of {name} are missing or no GGUF", blob, remedy=f"ollama pull {name}")
+        raise ModelError(
+            f"Ollama's weights of {name} are missing or no GGUF", blob, remedy=f"ollama pull {name}"
+        )
     return ModelSource("gguf", blob, stem.replace("/", "-"))
 
 

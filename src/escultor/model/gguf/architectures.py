@@ -25,7 +25,6 @@ _COUNTS = {
     "num_key_value_heads": "attention.head_count_kv",
 }
 _EPSILON = "attention.layer_norm_rms_epsilon"
-_LAYERS_MAX = 1024
 _COUNT_MAX = 1 << 31
 # Keys of a configuration that do not change what is computed here: they may differ from those read back.
 _FREE = {
@@ -171,8 +170,10 @@ class _Reader:
         heads = self.count("attention.head_count")
         defaults = {"num_key_value_heads": heads}
         values: dict[str, Any] = {name: self.count(key, defaults.get(name)) for name, key in _COUNTS.items()}
-        if values["num_hidden_layers"] > _LAYERS_MAX:
-            raise ModelError(f"{self.file.path}: too many layers", values["num_hidden_layers"], _LAYERS_MAX)
+        if values["num_hidden_layers"] > (most := len(self.file.tensors)):
+            raise ModelError(
+                f"{self.file.path}: too many layers", values["num_hidden_layers"], f"{most} tensors"
+            )
         if heads % values["num_key_value_heads"]:
             raise ModelError(f"{self.file.path}: heads cannot be shared out", values)
         epsilon = self.file.get(f"{self.arch}.{_EPSILON}", float, 1e-6)

@@ -75,6 +75,13 @@ class LlamaServer:
         body = {"prompt": list(prompt), "n_predict": most, "temperature": 0, "return_tokens": True}
         return self._post("/completion", body | {"cache_prompt": False})["tokens"]
 
+    def chat_prompt(self, text: str) -> list[int]:
+        """The token ids that the server makes of a conversation of this one user message."""
+        prompt = self._post("/apply-template", {"messages": [{"role": "user", "content": text}]})["prompt"]
+        return self._post("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})[
+            "tokens"
+        ]
+
     def _post(self, path: str, body: Any) -> Any:
         head = {"Content-Type": "application/json"}
         try:

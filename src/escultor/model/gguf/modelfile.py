@@ -1,8 +1,9 @@
-"""Ollama's Modelfile for a GGUF file, with the chat template in Go's language where that can be proved equal.
+"""Ollama's Modelfile for a GGUF file, with the chat template in Go's language where that can be proved
+equal.
 
-Ollama does not run the Jinja template in the file: it compares it with templates that it knows, and where none fits
-passes the prompt through bare. So the template is derived from what the model's own template renders, and written
-only if it renders a set of conversations in the same way.
+Ollama does not run the Jinja template in the file: it compares it with templates that it knows, and where
+none fits passes the prompt through bare. So the template is derived from what the model's own template
+renders, and written only if it renders a set of conversations in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _PROOFS = ("u", "su", "uau", "suau", "uauau", "suauau")  # roles of the conversa
 
 @dataclass(frozen=True)
 class _GoTemplate:
-    """The text around each role's content, before a conversation without a system message, and at its end."""
+    """The text around each role's content, before a conversation without a system message, and at its
+    end."""
 
     around: dict[str, tuple[str, str]]
     default: str
@@ -51,7 +53,9 @@ def modelfile(tokenizer: Any, file: str, stops: Sequence[int]) -> tuple[str, str
     lines = [f"FROM ./{file}"]
     note = None
     if template is None:
-        note = "the chat template could not be put into Ollama's language: compare its answers before you use it"
+        note = (
+            "the chat template could not be put into Ollama's language: compare its answers before you use it"
+        )
     else:
         lines.append(f'TEMPLATE """{template.go()}"""')
     for id in stops:
@@ -88,12 +92,13 @@ def _parts(rendered: dict[str, str]) -> _GoTemplate:
     to_answer = rendered["u"].split(_MARK.format(0))[1]  # end of the question, begin of the answer
     answered = between("uau", 1)  # end of the answer, begin of the question
     asked = between("su", 0)  # end of the system message, begin of the question
-    begin_question = _common_end(answered, asked)
+    alone = rendered["u"].split(_MARK.format(0))[0]
+    begin_question = _common_end(_common_end(answered, asked), alone)
     end_answer, end_system = answered.removesuffix(begin_question), asked.removesuffix(begin_question)
     begin_answer = _common_end(between("uau", 0), to_answer)
     end_question = to_answer.removesuffix(begin_answer)
     lead = rendered["su"].split(_MARK.format(0))[0]
-    plain = rendered["u"].split(_MARK.format(0))[0].removesuffix(begin_question)
+    plain = alone.removesuffix(begin_question)
     around = {
         "system": (lead, end_system),
         "user": (begin_question, end_question),

@@ -141,7 +141,12 @@ def convert(folder: Path, copies: Path, quantization: str | None = None) -> Path
         raise ConfigError(
             "serve.engine=ctranslate2 needs the library", remedy="pip install 'escultor[fast]'"
         ) from error
-    parts = ["ctranslate2", installed_version("ctranslate2"), tree_hash(folder), *filter(None, [quantization])]
+    parts = [
+        "ctranslate2",
+        installed_version("ctranslate2"),
+        tree_hash(folder),
+        *filter(None, [quantization]),
+    ]
     target = copies / hash_value(parts)
     if (target / WEIGHTS).is_file():
         return target
