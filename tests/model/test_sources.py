@@ -48,7 +48,7 @@ def test_models_of_ollama_and_lm_studio_are_found_by_name(home):
     (folder / "mmproj-model.gguf").write_bytes(GGUF)
     assert find_source("maker/model-GGUF") == ("gguf", folder / "model.gguf", "model")
     (folder / "second.gguf").write_bytes(GGUF)
-    with pytest.raises(ModelError, match="second.gguf"):
+    with pytest.raises(ModelError, match="second"):
         find_source("maker/model-GGUF")
     assert find_source("maker/model-GGUF/second.gguf").path == folder / "second.gguf"
 
@@ -85,5 +85,5 @@ def test_what_cannot_be_trained_is_said(home):
     with pytest.raises(ModelError, match="no model that can be imported"):
         find_source(str(home / "notes.txt"))
     (home / "empty").mkdir()
-    with pytest.raises(ModelError, match="config.json"):
+    with pytest.raises(ModelError, match="no config"):
         find_source(str(home / "empty"))

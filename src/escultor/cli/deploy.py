@@ -50,18 +50,17 @@ def deploy(
     show_export(shell, made)
     answers: list[dict[str, Any]] = []
     if run:
-        answers = _check(shell, target, made, folder, name, quant if kind == "gguf" else "bf16", url)
+        made |= {"target": target, "name": name, "quant": quant if kind == "gguf" else "bf16"}
+        answers = _check(shell, made, folder, url)
     return CommandResult({**made, "target": target, "answers": answers})
 
 
-def _check(
-    shell: Shell, target: str, made: dict[str, Any], folder: Path, name: str, quant: str, url: str | None
-) -> list[dict[str, Any]]:
+def _check(shell: Shell, made: dict[str, Any], folder: Path, url: str | None) -> list[dict[str, Any]]:
     """Serve the model and compare the answers. Raises ModelError that shows those that do not fit."""
     from escultor.cycle.serving_check import check_llama_cpp, check_server
     from escultor.model.gguf.llama_server import llama_server
 
-    loaded = load_model(folder)
+    loaded, target, name, quant = load_model(folder), made["target"], made["name"], made["quant"]
     if target == "llamacpp" and url is None:
         with llama_server(made["file"]) as server:
             gaps = check_llama_cpp(loaded, server, quant)

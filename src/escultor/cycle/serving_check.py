@@ -66,8 +66,7 @@ def refuse_gaps(gaps: Sequence[AnswerGap], most: float) -> None:
     bad = [gap for gap in gaps if not gap.gap <= most]
     if bad:
         shown = "; ".join(
-            f"{g.prompt!r}: token {g.at} is {g.theirs!r}, the model says {g.ours!r} ({g.gap:.2f} nats more likely)"
-            for g in bad
+            f"{g.prompt!r}: token {g.at} is {g.theirs!r}, not {g.ours!r} ({g.gap:.2f} nats off)" for g in bad
         )
         what = f"{len(bad)} of {len(gaps)} served answers are not the model's"
         remedy = "check the template and the stops of what serves it, or take wider weights (q8_0, f16)"

@@ -44,7 +44,8 @@ def answer_gap(loaded: Loaded, prompt: str, ids: Sequence[int], answer: Sequence
     import torch
 
     if not answer:
-        return AnswerGap(prompt, 0, 0, float("inf"), 0, "", "an answer")
+        nothing = {"tokens": 0, "equal": 0, "gap": float("inf"), "at": 0, "theirs": "", "ours": "an answer"}
+        return AnswerGap(prompt, **nothing)  # type: ignore[arg-type]
     row = torch.tensor([[*ids, *answer]], device=loaded.model.device)
     with torch.no_grad():
         logits = loaded.model(row).logits[0, len(ids) - 1 : -1].float()
@@ -55,4 +56,5 @@ def answer_gap(loaded: Loaded, prompt: str, ids: Sequence[int], answer: Sequence
     decode = loaded.tokenizer.decode
     theirs, ours = decode([answer[at]]), decode([int(choice[at])])
     equal = parted[0] if parted else len(answer)
-    return AnswerGap(prompt, len(answer), equal, float(gaps[at]), at, str(theirs), str(ours))
+    said = {"theirs": str(theirs), "ours": str(ours)}
+    return AnswerGap(prompt, len(answer), equal, gap=float(gaps[at]), at=at, **said)

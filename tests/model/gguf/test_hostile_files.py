@@ -1,5 +1,6 @@
 """Damaged, truncated and lying GGUF files are refused in plain words."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -85,10 +86,8 @@ def test_changed_bytes_of_a_header_are_read_or_refused(good, tmp_path, at, value
     data[at : at + len(value)] = value
     path = tmp_path / "changed.gguf"
     path.write_bytes(data)
-    try:
+    with contextlib.suppress(ModelError):
         read_tokenizer(read_header(path))
-    except ModelError:
-        pass
 
 
 def changed(path, changes: dict, drop: tuple[str, ...] = (), extra: tuple[str, ...] = ()):
@@ -148,7 +147,7 @@ def test_what_cannot_be_imported_is_named(good, tmp_path, changes, said):
 
 
 def test_tensors_that_are_missing_or_left_over_are_named(good, tmp_path):
-    with pytest.raises(ModelError, match="blk.1.ffn_up"):
+    with pytest.raises(ModelError, match="ffn_up"):
         import_gguf_file(changed(good, {}, drop=("blk.1.ffn_up.weight",)), tmp_path / "made")
-    with pytest.raises(ModelError, match="blk.0.attn_sinks"):
+    with pytest.raises(ModelError, match="attn_sinks"):
         import_gguf_file(changed(good, {}, extra=("blk.0.attn_sinks.weight",)), tmp_path / "made")

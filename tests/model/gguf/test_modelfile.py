@@ -7,13 +7,15 @@ from gguf_models import byte_level
 from escultor.model.gguf.modelfile import modelfile
 
 DEFAULT = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nHelp.<|im_end|>\n' }}"
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nHelp.<|im_end|>\n' }}"
     "{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LAST_ONLY = "{{ messages[-1]['content'] }}"
 TRIMS_EARLIER = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + (m['content'][:1] if not loop.last else m['content']) }}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + "
+    "(m['content'][:1] if not loop.last else m['content']) }}"
     "{% endfor %}{{ '<|im_start|>assistant' }}"
 )
 
