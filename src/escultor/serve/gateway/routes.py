@@ -137,13 +137,7 @@ async def respond(
         gateway.limit_rate(None, metadata.subject)
     pick = gateway.pick(parsed, metadata)
     id = new_id(style.prefix)
-    # Each answer is a row of its own; the first has the id of the response.
-    completions = [
-        InFlightCompletion(
-            generation, metadata.draft(f"{id}-{k}" if k else id, generation, pick), tools=parsed.tools
-        )
-        for k, generation in enumerate(parsed.generations)
-    ]
+    completions = _completions(parsed, metadata, pick, id)
     version = pick.handle.version
     head = ResponseHead(id, int(time.time()), version, parsed.per_prompt, parsed.include_usage)
     response_headers = _headers(gateway, id, pick, metadata, ignored)
@@ -165,6 +159,17 @@ async def respond(
             token = gateway.feedback_token(completion.id, metadata.subject)
             choice[OWNER] = {"id": completion.id, "feedback_token": token}
     return json_response(body, response_headers)
+
+
+def _completions(
+    parsed: ParsedRequest, metadata: RequestMetadata, pick: EnginePick, id: str
+) -> list[InFlightCompletion]:
+    """The answers of a request, each with a row of its own; the first has the id of the response."""
+    ids = [f"{id}-{k}" if k else id for k in range(len(parsed.generations))]
+    return [
+        InFlightCompletion(generation, metadata.draft(own_id, generation, pick), tools=parsed.tools)
+        for own_id, generation in zip(ids, parsed.generations, strict=True)
+    ]
 
 
 def _headers(
