@@ -6,10 +6,12 @@ import pytest
 
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, InputError, StoreError
+from escultor.feedback.raw_log import IMPLICIT
 from escultor.serve.intake.intake import Intake
 from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.writer import Writer
 from escultor.store import open_store
+from escultor.store.feedback import TELLING_EVENTS
 from escultor.types import Choice, Feedback, Interaction, Message, Rating, Revocation, Role, Sampling, Usage
 
 KEY = FeedbackAuthor("the-key", lambda name: f"hash({name})")
@@ -79,7 +81,38 @@ def test_each_event_of_a_batch_has_its_own_outcome(side):
     shown = outcomes[2].model_dump(exclude_defaults=True)
     assert shown["id"] == "old"
     assert "names one content for ever" in shown["error"]
-    assert outcomes[0].model_dump(exclude_defaults=True) == {"id": "n1", "status": "accepted"}
+    assert outcomes[0].model_dump(exclude_defaults=True) == {
+        "id": "n1",
+        "status": "accepted",
+        "read_as": "thumb up",
+    }
+
+
+def test_the_answer_says_what_an_event_was_taken_for_and_why_nothing_is_learnt_from_it(side):
+    bodies = (
+        {"id": "a", "value": 0, "comment": "too long"},
+        {"id": "a", "value": 0.7},
+        {"kind": "implicit", "target": "a", "name": "abandon"},
+        {"kind": "implicit", "target": "a", "name": "copy"},
+    )
+    outcomes = side.add(*bodies)
+    assert [o.read_as for o in outcomes] == ["thumb down", "score 0.7", None, None]
+    assert [(o.not_trained_on or "").split(" ")[0] for o in outcomes] == ["a", "a", "`abandon`", ""]
+    assert [type(event).__name__ for event in side.kept()] == [
+        "Rating",
+        "Remark",
+        "Rating",
+        "Implicit",
+        "Implicit",
+    ]
+    assert len(side.kept()) == 5
+    again = {**bodies[0], "kind": "boolean", "target": "a", "value": "down"}
+    del again["id"]
+    assert [o.status for o in side.add({**again, "id": "x"}, {**again, "id": "x"})] == ["accepted"] * 2
+
+
+def test_the_events_that_are_said_to_teach_are_those_that_the_rules_read():
+    assert set(IMPLICIT) == TELLING_EVENTS
 
 
 def test_repeating_later_changes_nothing_unless_the_client_said_another_time(side):

@@ -1,6 +1,7 @@
 """Parsing of feedback events: every form, every refusal, and no input that breaks the parser."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from escultor.config import FeedbackIntake
 from escultor.errors import InputError
 from escultor.serve.auth import TokenGrant
-from escultor.serve.intake.parse import DAY_S, RESERVED, FeedbackAuthor, parse
+from escultor.serve.intake.parse import DAY_S, RESERVED, FeedbackAuthor, parse, without_text
 from escultor.store.feedback import event_name, event_target
 from escultor.types import (
     Choice,
@@ -69,7 +70,7 @@ def test_every_form_becomes_its_record(body, event):
     [
         (True, {}, Rating, "thumb"),
         (0.25, {}, Rating, "score"),
-        (1, {}, Rating, "score"),
+        (5, {}, Rating, "score"),
         (False, {"name": "safe"}, Rating, "safe"),
         (None, {}, Revocation, "thumb"),
         (None, {"name": "score"}, Revocation, "score"),
@@ -99,11 +100,13 @@ def test_parts_that_are_not_kept_are_reported():
         (7, "an event is an object with a `kind`, one of: boolean, float"),
         ({}, "`id`: Field required"),
         (long("categorical", label="x"), "an event is an object with a `kind`"),
-        (long("boolean", value=1), "`value`: Input should be a valid boolean; got: 1"),
+        (long("boolean", value=2), 'a thumb has two values; got: 2.0; allowed: up: true, 1 or "up"'),
+        ({"id": "a", "value": "fine"}, "a thumb has two values; got: 'fine'"),
+        ({"id": "a", "value": None, "comment": "why"}, "a withdrawal has no comment"),
         (long("boolean", value=True, text="why"), "`text` is not a part of this kind of event"),
         (long("float", value=math.nan), "`value`: Input should be a finite number"),
-        (long("float", name="thumb", value=1.0), "a thumb is true or false"),
-        ({"id": "a", "value": 1.0, "name": "thumb"}, "a thumb is true or false"),
+        (long("float", name="thumb", value=0.7), "a thumb has two values"),
+        ({"id": "a", "value": 0.5, "name": "thumb"}, "a thumb has two values"),
         (long("boolean", name="correction", value=True), "a name with a meaning of its own"),
         (long("boolean", name="Thumb!", value=True), "`name`: String should match pattern"),
         (long("comment", text=" \n"), "`text` is blank"),
@@ -190,6 +193,33 @@ json_values = st.recursive(
 KEYS = ["id", "value", "kind", "target", "name", "ts", "source", "text", "output", "comparison", "x"]
 WORDS = ["a", "thumb", "boolean", "comment", "revoke", "implicit"]
 VALUES = json_values | st.sampled_from([*WORDS, CHOICE, EDIT])
+
+
+@pytest.mark.parametrize("up", [True, 1, 1.0, "up", "Thumbs_Up "])
+@pytest.mark.parametrize("down", [False, 0, -1, "down", "dislike"])
+def test_every_scale_of_two_values_is_a_thumb(up, down):
+    for value in (up, down):
+        for body in ({"id": "a", "value": value}, long("boolean", value=value)):
+            event = parsed(body).event
+            assert isinstance(event, Rating)
+            assert (event.name, event.value) == ("thumb", value is up)
+    assert event_name(parsed({"id": "a", "value": 0.7}).event) == "score"
+    stars = parsed({"id": "a", "value": 1, "name": "stars"}).event
+    assert isinstance(stars, Rating)
+    assert stars.value == 1.0
+
+
+def test_a_rating_with_a_comment_is_a_rating_and_a_remark():
+    found = parsed({"id": "a", "value": "down", "comment": "too long"})
+    rating, remark = found.events
+    assert (rating.value, remark.text, remark.id) == (False, "too long", f"{rating.id}.remark")
+    assert (remark.target, remark.subject, remark.time) == (rating.target, rating.subject, rating.time)
+    assert without_text(found).not_kept == ("comment",)
+
+
+def test_who_may_import_brings_events_of_any_age():
+    author = replace(KEY, may_import=True)
+    assert parsed(long("boolean", value=True, ts=NOW - 900 * 86400), author).event.time == NOW - 900 * 86400
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,10 +9,22 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from escultor.ids import hash_value
-from escultor.types import Choice, Correction, Feedback, Implicit, Remark, Revocation
+from escultor.types import Choice, Correction, Feedback, Implicit, ImplicitEvent, Rating, Remark, Revocation
 
 THUMB = "thumb"
 CORRECTION, REMARK = "correction", "remark"  # names of events that carry no name field
+# The implicit events that the labelling rules read (`feedback.raw_log` says how).
+TELLING_EVENTS = frozenset(
+    (
+        ImplicitEvent.COPY,
+        ImplicitEvent.INSERT_ACCEPT,
+        ImplicitEvent.SHARE,
+        ImplicitEvent.REGENERATE,
+        ImplicitEvent.UNDO,
+        ImplicitEvent.ESCALATE_TO_HUMAN,
+        ImplicitEvent.FOLLOW_UP_REPHRASE,
+    )
+)
 
 
 class FeedbackKey(NamedTuple):
@@ -41,6 +53,17 @@ def choice_target(answers: Iterable[str]) -> str:
 def event_target(event: Feedback) -> str:
     """The id of the interaction an event is about, or of the set of answers of a choice."""
     return choice_target(event.shown_order) if isinstance(event, Choice) else event.target
+
+
+def why_not_trained_on(event: Feedback) -> str | None:
+    """Why no labelling rule learns from an event by itself; None where one may, and for a withdrawal."""
+    if isinstance(event, Remark):
+        return "a remark is kept for people to read"
+    if isinstance(event, Rating) and not (event.name == THUMB and isinstance(event.value, bool)):
+        return "a rating by another name than `thumb`, or on a scale, is kept for people to read"
+    if isinstance(event, Implicit) and event.event not in TELLING_EVENTS:
+        return f"`{event.event}` says nothing by itself"
+    return "a tie says nothing" if isinstance(event, Choice) and event.winner is None else None
 
 
 def feedback_key(event: Feedback) -> FeedbackKey:

@@ -63,7 +63,8 @@ async def add_feedback(request: Request) -> Response:
     gateway, caller = admit(request, Scope.FEEDBACK)
     body = json_body(request)
     hash_subject = gateway.subjects.subject
-    author = FeedbackAuthor(hash_subject(f"key:{caller.key}"), hash_subject)
+    may_import = caller.has_scope(Scope.ADMIN)
+    author = FeedbackAuthor(hash_subject(f"key:{caller.key}"), hash_subject, may_import=may_import)
     if isinstance(body, dict) and body.keys() == {"events"}:
         body = body["events"]
     if not isinstance(body, list):

@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 from escultor.types import ImplicitEvent, SourceKind
 
 MAX_CANDIDATES = 32
+# Scales of two values, down and up, are -1 and 1 or 0 and 1: so 1 is up, and both others are down.
+THUMBS: dict[bool | float | str, bool] = {
+    **dict.fromkeys((True, 1, "up", "thumbs_up", "like", "good"), True),
+    **dict.fromkeys((False, 0, -1, "down", "thumbs_down", "dislike", "bad"), False),
+}
+THUMB_VALUES = 'up: true, 1 or "up"; down: false, 0, -1 or "down"'
 SHORT = "short"
 
 # Ids become part of urls, log lines and cursors: printable ASCII without blanks.
@@ -62,18 +68,23 @@ class TargetForm(EventForm):
 
 class ShortForm(EventPart):
     id: EventId = Field(description="of the rated answer")
-    value: bool | float | None = Field(description="null: the earlier value is withdrawn")
+    value: bool | float | str | None = Field(description=f"{THUMB_VALUES}; null: withdrawn; else a score")
     name: EventName | None = None
+    comment: NonEmpty | None = Field(default=None, description="a remark beside the rating")
     user: User | None = Field(default=None, description="the author; kept as a salted hash")
 
 
-class BooleanForm(TargetForm):
+class RatingForm(TargetForm):
+    comment: NonEmpty | None = Field(default=None, description="a remark beside the rating")
+
+
+class BooleanForm(RatingForm):
     kind: Literal["boolean"]
     name: EventName = "thumb"
-    value: bool
+    value: bool | float | str = Field(description=THUMB_VALUES)
 
 
-class FloatForm(TargetForm):
+class FloatForm(RatingForm):
     kind: Literal["float"]
     name: EventName = "score"
     value: float

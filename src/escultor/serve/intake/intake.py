@@ -20,8 +20,8 @@ from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent, parse, with
 from escultor.serve.intake.targets import AnswerIds, answers_of, renamed
 from escultor.serve.writer import Writer
 from escultor.store import Store
-from escultor.store.feedback import event_name, event_target, live
-from escultor.types import Choice, Feedback, Interaction, Revocation
+from escultor.store.feedback import event_name, event_target, live, why_not_trained_on
+from escultor.types import Choice, Feedback, Interaction, Rating, Revocation
 
 MAX_PAGE = 1000  # events
 
@@ -31,11 +31,14 @@ HTTP_STATUS: dict[Status, int] = {"accepted": 202, "refused": 400, "conflict": 4
 
 
 class IntakeResult(BaseModel):
-    """The outcome of one event; `not_kept` are the parts of it that no record has a field for."""
+    """The outcome of one event. `read_as` says how a rating was understood, `not_trained_on` why nothing is
+    learnt from the event, `not_kept` which parts of it no record has a field for."""
 
     id: str | None  # the event is kept under it; None where it was refused
     status: Status
     error: str | None = None
+    read_as: str | None = None
+    not_trained_on: str | None = None
     not_kept: tuple[str, ...] = ()
 
 
@@ -144,7 +147,7 @@ class Intake:
         if not parsed:
             return []
         try:
-            await self._writer.write(*(p.event for p in parsed))
+            await self._writer.write(*(event for p in parsed for event in p.events))
         except (InputError, IdTaken, Erased):
             return list(await asyncio.gather(*(self._write_one(p) for p in parsed)))
         return [_accepted(p) for p in parsed]
@@ -152,7 +155,7 @@ class Intake:
     async def _write_one(self, parsed: ParsedEvent) -> IntakeResult:
         event = parsed.event
         try:
-            await self._writer.write(event)
+            await self._writer.write(*parsed.events)
         except Erased:
             error = "this answer, or this event, was erased on request"
             return IntakeResult(id=None, status="erased", error=error)
@@ -160,8 +163,9 @@ class Intake:
             return IntakeResult(id=None, status="refused", error=str(error))
         except IdTaken:
             # A repetition is accepted: the same event, at whatever time where the client gave none.
-            stored = await asyncio.to_thread(self._log.get, Feedback, event.id)
-            if stored is not None and not parsed.dated and replace(event, time=stored.time) == stored:
+            stored = [await asyncio.to_thread(self._log.get, Feedback, e.id) for e in parsed.events]
+            both = zip(parsed.events, stored, strict=True)
+            if not parsed.dated and all(old and replace(new, time=old.time) == old for new, old in both):
                 return _accepted(parsed)
             problem = f"other feedback is kept under the id {event.id!r}; an id names one content for ever"
             return IntakeResult(id=event.id, status="conflict", error=problem)
@@ -169,4 +173,15 @@ class Intake:
 
 
 def _accepted(parsed: ParsedEvent) -> IntakeResult:
-    return IntakeResult(id=parsed.event.id, status="accepted", not_kept=parsed.not_kept)
+    event, read_as = parsed.event, None
+    if isinstance(event, Rating):
+        value = ("up" if event.value else "down") if isinstance(event.value, bool) else f"{event.value:g}"
+        read_as = f"{event.name} {value}"
+    reasons = dict.fromkeys(reason for e in parsed.events if (reason := why_not_trained_on(e)))
+    return IntakeResult(
+        id=event.id,
+        status="accepted",
+        read_as=read_as,
+        not_trained_on="; ".join(reasons) or None,
+        not_kept=parsed.not_kept,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from escultor.errors import DataError
 from escultor.ids import hash_value, new_id
 from escultor.serve.auth import TokenGrant
 from escultor.serve.intake import forms
-from escultor.store.feedback import CORRECTION, REMARK, THUMB, event_name
+from escultor.store.feedback import CORRECTION, REMARK, THUMB, event_name, event_target
 from escultor.store.redaction import redact_record
 from escultor.types import (
     Choice,
@@ -45,16 +45,23 @@ class FeedbackAuthor:
     subject: str  # salted hash
     hash_subject: Callable[[str], str]  # from a user's name to a subject
     grant: TokenGrant | None = None
+    may_import: bool = False  # events of any age
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedEvent:
-    """An event as it is kept. `dated`: the client gave its time; without it, a repetition may differ in time.
-    `not_kept` names the parts of the body that no record has a field for."""
+    """An event as it is kept. `dated`: the client gave its time; without it, a repetition may differ in
+    time. `not_kept` names the parts of the body that no record has a field for; `remark` is the comment of
+    a rating."""
 
     event: Feedback
     dated: bool
     not_kept: tuple[str, ...] = ()
+    remark: Remark | None = None
+
+    @property
+    def events(self) -> tuple[Feedback, ...]:
+        return (self.event,) if self.remark is None else (self.event, self.remark)
 
 
 def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: float) -> ParsedEvent:
@@ -66,23 +73,30 @@ def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: floa
     except RecursionError:
         raise DataError("the event is nested too deeply") from None
     form = _long_form(form) if isinstance(form, forms.ShortForm) else form
-    time, dated = _time(form.ts, settings, now)
+    time, dated = _time(form.ts, settings, now, author.may_import)
     if author.grant is not None:  # a browser cannot have judged before it had the answer
         time = min(now, max(time, author.grant.until - settings.token_days * DAY_S))
     source, subject, not_kept = _source(form, author)
     common = {"id": _event_id(form, author.grant), "time": time, "subject": subject, "source": source}
-    event = _event(form, common, settings)
+    event, remark = _event(form, common, settings), None
+    if isinstance(form, forms.RatingForm) and form.comment is not None:
+        about = {**common, "id": f"{event.id}.remark", "target": event_target(event)}
+        remark = Remark(**about, text=_text("comment", form.comment, settings))
+        _check_grant(remark, author.grant)
     _check_grant(event, author.grant)
     if isinstance(form, forms.ComparisonForm) and form.target is not None:
         not_kept.append("target")  # a choice is about its candidates
     if isinstance(form, forms.CommentForm | forms.DemonstrationForm) and form.name != event_name(event):
         not_kept.append("name")
-    return ParsedEvent(event, dated, tuple(not_kept))
+    return ParsedEvent(event, dated, tuple(not_kept), remark)
 
 
 def without_text(parsed: ParsedEvent) -> ParsedEvent:
     """The event without the text of a correction or remark, where no text may be kept; `not_kept` says so."""
     event = parsed.event
+    if parsed.remark is not None:
+        bare = cast("Remark", redact_record(parsed.remark, hash_value))
+        return replace(parsed, remark=bare, not_kept=(*parsed.not_kept, "comment"))
     if not isinstance(event, Correction | Remark):
         return parsed
     part = "output.content" if isinstance(event, Correction) else "text"
@@ -90,13 +104,18 @@ def without_text(parsed: ParsedEvent) -> ParsedEvent:
 
 
 def _long_form(form: forms.ShortForm) -> forms.LongForm:
-    name = form.name or (SCORE if isinstance(form.value, float) else THUMB)
-    common: dict[str, Any] = {"target": form.id, "name": name, "source": forms.SourcePart(id=form.user)}
-    if form.value is None:
+    value, source = form.value, forms.SourcePart(id=form.user)
+    is_score = isinstance(value, float) and value not in forms.THUMBS
+    name = form.name or (SCORE if is_score else THUMB)
+    common: dict[str, Any] = {"target": form.id, "name": name, "source": source}
+    if value is None:
+        if form.comment is not None:
+            raise DataError("a withdrawal has no comment", None, "a comment beside a value")
         return forms.RevokeForm(kind="revoke", **common)
-    if isinstance(form.value, bool):
-        return forms.BooleanForm(kind="boolean", value=form.value, **common)
-    return forms.FloatForm(kind="float", value=form.value, **common)
+    common["comment"] = form.comment
+    if isinstance(value, float) and name != THUMB:
+        return forms.FloatForm(kind="float", value=value, **common)
+    return forms.BooleanForm(kind="boolean", value=value, **common)
 
 
 def _event(form: forms.LongForm, common: dict[str, Any], settings: FeedbackIntake) -> Feedback:
@@ -104,8 +123,10 @@ def _event(form: forms.LongForm, common: dict[str, Any], settings: FeedbackIntak
     if isinstance(form, forms.ComparisonForm):
         return _choice(form, common)
     common = {**common, "target": _interaction_id(form.target)}
-    if isinstance(form, forms.BooleanForm | forms.FloatForm):
+    if isinstance(form, forms.FloatForm) and form.name != THUMB:
         return _rating(form.name, form.value, common)
+    if isinstance(form, forms.BooleanForm | forms.FloatForm):
+        return _rating(form.name, _thumb(form.value), common)
     if isinstance(form, forms.CommentForm):
         return Remark(**common, text=_text("text", form.text, settings))
     if isinstance(form, forms.DemonstrationForm):
@@ -117,9 +138,15 @@ def _event(form: forms.LongForm, common: dict[str, Any], settings: FeedbackIntak
 
 def _rating(name: str, value: bool | float, common: dict[str, Any]) -> Rating:
     _refuse_reserved(name)
-    if name == THUMB and not isinstance(value, bool):
-        raise DataError("a thumb is true or false", value, "true, false, or another name")
     return Rating(**common, name=name, value=value)
+
+
+def _thumb(value: bool | float | str) -> bool:
+    """Whether a value of one of the usual scales of two is the upper one."""
+    said = value.strip().lower() if isinstance(value, str) else value
+    if said not in forms.THUMBS:
+        raise DataError("a thumb has two values", repr(value)[:60], forms.THUMB_VALUES, "give a score a name")
+    return forms.THUMBS[said]
 
 
 def _choice(form: forms.ComparisonForm, common: dict[str, Any]) -> Choice:
@@ -169,9 +196,11 @@ def _text(key: str, text: str, settings: FeedbackIntake) -> str:
     return text
 
 
-def _time(ts: float | str | None, settings: FeedbackIntake, now: float) -> tuple[float, bool]:
-    """The time of an event, and whether it is the client's own. A clock slightly ahead counts as now, so that
-    no event takes precedence over a later one."""
+def _time(
+    ts: float | str | None, settings: FeedbackIntake, now: float, may_import: bool
+) -> tuple[float, bool]:
+    """The time of an event, and whether it is the client's own. A clock slightly ahead counts as now, so
+    that no event takes precedence over a later one. Who may import brings a history of any age."""
     if ts is None:
         return now, False
     try:
@@ -182,9 +211,11 @@ def _time(ts: float | str | None, settings: FeedbackIntake, now: float) -> tuple
     except (ValueError, OverflowError):
         allowed = "seconds since the epoch, or ISO 8601 with an offset"
         raise DataError("`ts` is no time", repr(ts)[:60], allowed) from None
-    if not now - settings.max_age_days * DAY_S <= time <= now + settings.clock_skew_s:
+    oldest = 0.0 if may_import else now - settings.max_age_days * DAY_S
+    if not oldest <= time <= now + settings.clock_skew_s:
         allowed = f"{settings.max_age_days:g} days ago to {settings.clock_skew_s} s ahead"
-        raise DataError("`ts` is out of range", f"{time - now:+.10g} s from now", allowed)
+        remedy = "older events need a key with the scope `admin`, or `escultor data import`"
+        raise DataError("`ts` is out of range", f"{time - now:+.10g} s from now", allowed, remedy)
     return min(time, now), time <= now
 
 

@@ -19,8 +19,8 @@ class AnswerIds:
         self._log = log
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, str]:
-        """The ids of the rows for those ids that are an application's own; of several rows under one id, such
-        as an answer that was asked for again, the last. Raises StoreError when the store fails."""
+        """The ids of the rows for those ids that are an application's own; of several rows under one id,
+        such as an answer that was asked for again, the last. Raises StoreError when the store fails."""
         named = {id: self._row_of(id) for id in set(ids) if not _OWN.fullmatch(id)}
         return {id: row for id, row in named.items() if row is not None}
 
