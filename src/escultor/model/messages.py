@@ -18,7 +18,7 @@ def plain_messages() -> None:
 
     library.disable_progress_bar()
     for handler in library.get_logger("transformers").handlers:
-        if not isinstance(handler.formatter, _OneLine):
+        if type(handler) is logging.StreamHandler and not isinstance(handler.formatter, _OneLine):
             handler.setFormatter(_OneLine())
             handler.addFilter(lambda record: not record.getMessage().startswith(ANSWERED))
 
