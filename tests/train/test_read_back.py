@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from several import together
 
+from escultor.cli.train import saved_lines
 from escultor.config import Dpo, Lora
 from escultor.errors import FaultError
 from escultor.model import folders
@@ -21,7 +23,7 @@ from escultor.model.load import load
 from escultor.model.loaded import Loaded
 from escultor.train import loop, readback, runs
 from escultor.train.filenames import ADAPTER, MODEL, RECORD
-from escultor.train.readback import Drift, check_saved, general_rows, mean_loss, rows_to_read_back
+from escultor.train.readback import Beginning, check_saved, general_rows, mean_loss, rows_to_read_back
 from escultor.train.run_record import TrainingTask
 from escultor.train.runs import run
 
@@ -59,8 +61,10 @@ def weights(folder):
 def test_the_record_tells_the_loss_as_trained_and_as_read_back_of_all_that_was_saved(base, tmp_path):
     pytest.importorskip("peft")
     record = sft(base, tmp_path, lora=Lora(rank=4).model_dump())
-    assert set(record.read_back) == {"trained", ADAPTER, MODEL}
-    assert len({round(loss, 3) for loss in record.read_back.values()}) == 1
+    start = record.read_back["start"]
+    assert set(record.read_back) == {"start", "trained", ADAPTER, MODEL}
+    assert len({round(loss, 3) for name, loss in record.read_back.items() if name != "start"}) == 1
+    assert start > record.read_back["trained"]
     assert json.loads((tmp_path / RECORD).read_text())["read_back"] == record.read_back
     assert record.drift > 0
 
@@ -109,8 +113,6 @@ def test_the_rows_read_back_are_few_short_and_always_some():
 
 
 def run_sharded(world, base, out):
-    from dataclasses import replace
-
     world = replace(world, strategy="fsdp")
     record = {}
     for name, lora in (("whole", None), ("lora", {"rank": 4})):
@@ -234,7 +236,7 @@ def test_tied_weights_and_shards_are_saved_once_and_found_again(tmp_path, monkey
 
 def test_a_model_that_has_not_moved_is_at_distance_0_and_one_that_has_farther():
     start = tiny.llama()
-    drift = Drift(start)
+    drift = Beginning(start)
     assert drift.divergence(start.model) == pytest.approx(0, abs=1e-6)
     near, far = tiny.llama(), tiny.llama(seed=5)
     with torch.no_grad():
@@ -250,7 +252,7 @@ def test_the_divergence_is_that_of_the_models_own_distributions(monkeypatch):
         p, q = (m.model(ids).logits[0, row.start - 1 : -1].log_softmax(-1) for m in (other, start))
     expected = (p.exp() * (p - q)).sum(-1).mean().item()
     monkeypatch.setattr(readback, "GENERAL", readback.GENERAL[:1])
-    assert Drift(start).divergence(other.model) == pytest.approx(expected, rel=1e-4)
+    assert Beginning(start).divergence(other.model) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_method_with_a_reference_is_measured_too(base, tmp_path):
@@ -358,3 +360,11 @@ def test_a_run_of_a_template_that_writes_the_date_goes_on_with_the_day_on_which_
     other = sft_on(2, tmp_path / "later")
     assert (other.date, other.key) == ("2026-01-02", first.key)
     assert other.loss != first.loss
+
+
+def test_a_run_whose_gain_is_lost_in_rounding_says_so(half, tmp_path):
+    slow = sft(half, tmp_path / "slow", learning_rate=1e-6)
+    assert any(line.startswith("warning: writing bfloat16 undid") for line in saved_lines(slow))
+    fast = sft(half, tmp_path / "fast")
+    assert not any("warning" in line for line in saved_lines(fast))
+    assert not any("warning" in line for line in saved_lines(replace(fast, read_back={}, drift=None)))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 RunOut = Annotated[Path, Option(help="Folder for the model, metrics.jsonl and run.json; new or empty.")]
 DataOption = Annotated[Path, Option(help="A file of rows, or a dataset of the store.")]
 
+LOST = 0.2  # share of a run's gain that rounding its weights may undo before it is said
 PresetOption = Annotated[
     PresetName | None,
     Option(help="Defaults for models of a size: LoRA, batch and memory; keys of the configuration go first."),
@@ -184,10 +185,17 @@ def saved_lines(record: RunRecord) -> list[str]:
     """What was read back of what was saved, and how far the model has moved; nothing for older records."""
     lines = []
     if record.read_back:
-        read = {name: loss for name, loss in record.read_back.items() if name != "trained"}
+        read = {name: loss for name, loss in record.read_back.items() if name not in ("trained", "start")}
         losses = ", ".join(f"{name} {loss:.4f}" for name, loss in read.items())
         trained = record.read_back["trained"]
         lines.append(f"read back, in {record.dtype}: loss {losses}, as trained {trained:.4f} on a few rows")
+        gained = record.read_back.get("start", trained) - trained
+        lost = max(read.values()) - trained
+        if lost > LOST * gained > 0:
+            lines.append(
+                f"warning: writing {record.dtype} undid {lost / gained:.0%} of what the run gained on them; "
+                "train at a higher rate, or set save_dtype=float32"
+            )
     if record.drift is not None:
         lines.append(f"distance from the start on general questions: {record.drift:.3g} nats per token (KL)")
     return lines

@@ -105,11 +105,13 @@ def check_saved(folder: Path, rows: Sequence[NllRow], trained: float, remedy: st
     return loss
 
 
-class Drift:
-    """The distance of a model from where it began: the divergence of its distributions from those that the
-    start gave to general texts, which no run learns. A guard against forgetting."""
+class Beginning:
+    """What is known of a model before its first step, to compare it with afterwards: its loss on the rows
+    that are read back, and its distributions on general texts, which no run learns. The divergence from these
+    is a guard against forgetting."""
 
-    def __init__(self, start: Loaded):
+    def __init__(self, start: Loaded, read_back: Sequence[NllRow] = ()):
+        self.loss = mean_loss(start.model, read_back) if read_back else None
         rows = general_rows(start)
         self._most = max(1, DRIFT_BYTES // (4 * vocabulary_of(start.model)))  # tokens
         self._rows = rows

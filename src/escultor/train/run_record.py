@@ -54,7 +54,7 @@ class RunRecord:
     loss: float
     parameters: int  # of the whole model that was made
     dtype: str = "float32"  # of the saved weights
-    read_back: dict[str, float] = field(default_factory=dict)  # loss on a few rows when trained, and as saved
+    read_back: dict[str, float] = field(default_factory=dict)  # loss on a few rows: start, trained, as saved
     drift: float | None = None  # KL to the start on general texts, nats per token
     date: str = ""  # the day on which it began, which templates that write the date took for today
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from escultor.batching.preflight import Preflight, preflight
-from escultor.batching.rows import BranchedRow, PairRow, TokenRow
+from escultor.batching.rows import BranchedRow, NllRow, PairRow, TokenRow
 from escultor.config import Pretrain, Training
 from escultor.errors import DataError, InputError, ModelError, NotFinite, StoreError
 from escultor.ids import code_hash, hash_value
@@ -37,7 +37,7 @@ from escultor.train.forecast import run_cost
 from escultor.train.lock import held
 from escultor.train.loop import Objective, StepReport, Stream, train
 from escultor.train.methods import METHODS, Frozen
-from escultor.train.readback import Drift, check_saved, mean_loss, release, rows_to_read_back
+from escultor.train.readback import Beginning, check_saved, mean_loss, release, rows_to_read_back
 from escultor.train.resume import RunFolder
 from escultor.train.run_record import RunRecord, TrainingTask, dataset_hash, finished, run_key, write_record
 from escultor.types import Document
@@ -183,7 +183,8 @@ def _train_and_save(
     """Train, and write the model and its record."""
     settings, start, method, world = task.settings, task.start, METHODS[task.method], frozen.world
     torch.manual_seed(derive_seed(settings.seed, task.method))
-    drift = Drift(start) if world.is_first and method.kind != "document" else None
+    probe = rows_to_read_back(rows)
+    began = Beginning(start, probe) if world.is_first and method.kind != "document" else None
     models = list({id(model): model for model in (start.model, frozen.model)}.values())
     with models_on_device(models, settings, world, max(map(_sequence_length, rows))):
         stream = method.stream(rows, frozen, settings)
@@ -195,7 +196,7 @@ def _train_and_save(
             folder.begin(start.date)
         report = _train_student(student, stream, objective, settings, folder, on_step=on_step, world=world)
     last = folder.read_metrics()[-1] if report is None else report.row()
-    made = _save_and_read_back(student, rows, task, folder, drift) if world.is_first else {}
+    made = _save_and_read_back(student, probe, task, folder, began) if world.is_first else {}
     (made, *_) = world.gather(made)
     record = RunRecord(
         key=folder.key,
@@ -252,13 +253,21 @@ def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> Not
 
 
 def _save_and_read_back(
-    student: Loaded, rows: Sequence[Any], task: TrainingTask, folder: RunFolder, drift: Drift | None
+    student: Loaded,
+    probe: Sequence[NllRow],
+    task: TrainingTask,
+    folder: RunFolder,
+    began: Beginning | None,
 ) -> dict[str, Any]:
     """Write the weights and read them back; the student's own are let go of. Returns the record's fields that
     tell of it. Raises FaultError where what was saved is not what was trained."""
-    read_back, settings = rows_to_read_back(rows), task.settings
-    trained = mean_loss(student.model, read_back)
-    moved = None if drift is None else drift.divergence(student.model)
+    settings = task.settings
+    trained = mean_loss(student.model, probe)
+    figures = {"trained": trained}
+    moved = None
+    if began is not None:
+        figures |= {"start": began.loss} if began.loss is not None else {}
+        moved = began.divergence(student.model)
     dtype = student.dtype if settings.save_dtype == "base" else settings.save_dtype
     saved = []
     if settings.lora and folder_of(unwrapped(student.model)):
@@ -274,7 +283,6 @@ def _save_and_read_back(
     remedy = (
         f"the state is kept in {folder.path}: repeat the command to save again, or set save_dtype=float32"
     )
-    losses = {path.name: check_saved(path, read_back, trained, remedy) for path in saved}
-    figures = {"trained": trained, **losses}
+    figures |= {path.name: check_saved(path, probe, trained, remedy) for path in saved}
     made = {"parameters": parameters, "dtype": dtype, "read_back": figures, "drift": moved}
     return made | {"date": task.start.date.isoformat() if task.start.date else ""}
