@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from cli_rows import examples
 
-from escultor.model.folders import BASE
+from escultor.model.folders import BASE, stored_dtype
 from escultor.store.blobs import tree_hash
 
 
@@ -59,6 +59,29 @@ def test_an_adapter_is_promoted_with_its_base_or_merged(cli, tmp_path, model):
     below, adapter = cli("models", "--json").data["models"]
     assert (below["id"], below["method"]) == (tree_hash(model), "import")
     assert (adapter["name"], adapter["method"], adapter["parents"]) == ("run", "sft", [below["id"]])
+
+
+def test_a_run_with_a_preset_and_replay_is_merged_and_averaged_and_shows_what_it_did(cli, tmp_path, model):
+    pytest.importorskip("peft")
+    data, old = examples(tmp_path / "data.jsonl"), tmp_path / "old.jsonl"
+    old.write_text('{"prompt": "what did the cat do", "completion": "it sang"}\n')
+    words = ("--data", data, "--set", "sft.max_steps=1", "--set", f"sft.replay.data={old}")
+    made = cli("sft", "--model", model, *words, "--out", "run", "--preset", "7b", "--json")
+    assert "LoRA of rank 32 on all linear layers but the head, at learning rate 0.0001, 10 times" in made.err
+    assert made.data["read"]["replayed: earlier rows mixed in"] == 1
+    assert made.data["drift"] >= 0
+    assert made.data["read_back"].keys() == {"start", "trained", "adapter", "model"}
+    shown = cli("sft", "--model", model, *words, "--out", "run", "--preset", "7b").out
+    assert "read back, in float32: loss adapter" in shown
+    assert "distance from the start" in shown
+    merged = cli("merge", "run", "--out", "half", "--dtype", "bfloat16", "--json").data
+    assert (merged["dtype"], stored_dtype(tmp_path / "half")) == ("bfloat16", "bfloat16")
+    averaged = cli("models", "average", model, "half", "--out", "between", "--weight", "0.5", "--json").data
+    assert averaged["models"] == {"0.5": "between/0.5"}
+    assert cli("generate", "between/0.5", "cat", "--max-new-tokens", "2").code == 0
+    assert cli("models", "average", model, "half", "--out", "between").code == 2
+    refused = cli("models", "average", model, "run/adapter", "--out", "other")
+    assert (refused.code, "merge it first" in refused.err) == (2, True)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it

@@ -180,11 +180,15 @@ def average(
     spends a part of the gate's error.
     """
     from escultor.model.average import average as write_average
+    from escultor.model.folders import is_adapter
     from escultor.model.load import load
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} already holds something else", allowed="a new or empty folder")
     folders = find_model(shell, first), find_model(shell, second)
+    for folder in filter(is_adapter, folders):
+        remedy = "merge it first: escultor merge"
+        raise InputError("whole models are averaged", f"the adapter {folder}", "two whole models", remedy)
     made = {}
     for share in sorted(set(weight or WEIGHTS), reverse=True):
         made[f"{share:g}"] = out / f"{share:g}"
