@@ -1,11 +1,12 @@
 """Files of interactions and feedback: what each format becomes, what is left out, and hostile files."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from escultor.data.importers import events
@@ -367,3 +368,18 @@ def test_the_source_of_a_score_is_who_made_it():
         session = ImportSession(str, report=EventReport())
         (made,) = events.EVENTS["langfuse"].parse(score | {"source": source}, session)
         assert made.source is kind  # pyright: ignore
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(OF_EVENTS), st.data())
+def test_a_damaged_file_is_read_or_refused_in_plain_words(store, tmp_path, path, data):
+    whole = path.read_bytes()
+    at = data.draw(st.integers(0, len(whole)))
+    cut = data.draw(st.integers(0, 40))
+    new = data.draw(st.binary(max_size=8) | st.sampled_from([b"[", b"]", b'"', b"\\", b"{}", b"\n", b"null"]))
+    damaged = tmp_path / "damaged.json"
+    damaged.write_bytes(whole[:at] + new + whole[at + cut :])
+    with suppress(DataError):
+        events.format_of(damaged)
+    with suppress(DataError):
+        events.import_events(damaged, path.stem, store.log, TERMS)
