@@ -167,8 +167,8 @@ def test_one_broken_record_never_refuses_the_rest(store, tmp_path):
     good = (HERE / "langfuse.jsonl").read_text()
     bad = [
         '{"id": "x", "name": "n", "traceId": "t", "dataType": "NUMERIC", "value": "high"}',
-        "[1]",
-        "[" * 5000,
+        "7",
+        '{"id": "y", "x": ' + "[" * 5000,
     ]
     path.write_text("\n".join([bad[0], good.rstrip(), *bad[1:]]) + "\n")
     report = events.import_events(path, "langfuse", store.log, TERMS)

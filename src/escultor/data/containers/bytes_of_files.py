@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,8 @@ _BOMS = (  # the longer first: that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _TABLES = (".csv", ".tsv", ".tab", ".parquet", ".arrow", ".feather")
+_BASE64_MARK = b";base64,"
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=_-]*+")
 _ZIP = "a ZIP archive or a spreadsheet"
 _FOREIGN = {b"PK\x03\x04": _ZIP, b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"%PDF": "a PDF"}
 
@@ -95,6 +98,28 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"BZh": _bzip2,
     b"\xfd7zXZ\x00": _xz,
 }
+
+
+def without_base64(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The blocks without the data of `data:…;base64,` addresses, however long they are."""
+    held, is_in_data = b"", False
+    for block in blocks:
+        data, held, pieces = held + block, b"", list[bytes]()
+        at = 0
+        while at < len(data):
+            if is_in_data:
+                found = _BASE64.match(data, at)
+                at = found.end() if found else at
+                is_in_data = at == len(data)
+            elif (mark := data.find(_BASE64_MARK, at)) >= 0:
+                pieces.append(data[at : mark + len(_BASE64_MARK)])
+                at, is_in_data = mark + len(_BASE64_MARK), True
+            else:  # a mark may begin at the end of a block
+                end = max(at, len(data) - len(_BASE64_MARK) + 1)
+                pieces.append(data[at:end])
+                held, at = data[end:], len(data)
+        yield b"".join(pieces)
+    yield held
 
 
 # --- text -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from escultor.data.containers.bytes_of_files import blocks_of, text_blocks
+from escultor.data.containers.bytes_of_files import blocks_of, text_blocks, without_base64
 from escultor.data.containers.json_stream import Numbered, json_values
 from escultor.data.containers.tables import columnar_rows, csv_rows, is_columnar
 from escultor.errors import DataError, InputError
@@ -29,12 +29,14 @@ class RowSource:
     read: Callable[[], Iterator[Numbered]]
 
 
-def source_of(path: Path, encoding: str | None = None) -> RowSource:
-    """The rows of a file. Reading raises DataError for a file that is none of rows."""
-    return RowSource(path.name.encode("utf-8", "replace").decode(), partial(_rows, path, encoding))
+def source_of(path: Path, encoding: str | None = None, with_base64: bool = True) -> RowSource:
+    """The rows of a file; without the data of pictures embedded in its text, if that is asked for. Reading
+    raises DataError for a file that is none of rows."""
+    name = path.name.encode("utf-8", "replace").decode()
+    return RowSource(name, partial(_rows, path, encoding, with_base64))
 
 
-def _rows(path: Path, encoding: str | None) -> Iterator[Numbered]:
+def _rows(path: Path, encoding: str | None, with_base64: bool) -> Iterator[Numbered]:
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -43,7 +45,8 @@ def _rows(path: Path, encoding: str | None) -> Iterator[Numbered]:
         raise DataError(f"{path} cannot be read", reason, "a file of rows", "check the path") from error
     if is_columnar(start):
         return columnar_rows(path)
-    text = text_blocks(blocks_of(path), encoding)
+    blocks = blocks_of(path)
+    text = text_blocks(blocks if with_base64 else without_base64(blocks), encoding)
     return (csv_rows if _suffix(path) in _TABLES else json_values)(text, str(path))
 
 

@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from escultor.data.containers.rows_of_files import source_of
 from escultor.data.importers import exported, labelling_tools, langfuse, open_webui, tracing_tools
-from escultor.data.importers.json_values import values_of
-from escultor.data.importers.session import EventReport, ImportedRecord, ImportSession
-from escultor.data.jsonl_rows import Fault, Skip, decode, short
+from escultor.data.importers.session import EventReport, ImportedRecord, ImportSession, objects
+from escultor.data.jsonl_rows import Fault, Skip
 from escultor.errors import DataError, Erased, EscultorError, IdTaken
 from escultor.store.log import Log
 from escultor.strict_json import JsonObject
@@ -128,28 +128,25 @@ def rows_of(path: Path, report: EventReport) -> Iterator[tuple[str, JsonObject |
     objects in it. The data of pictures is left out. Raises DataError for a file that cannot be read."""
     line = 0
     try:
-        for line, value in values_of(
-            path, lambda at: report.fault(Fault("the value is too large"), f"line {at}")
-        ):
-            try:
-                row = decode(value)
-            except Fault as fault:
-                yield f"line {line}", fault
-                continue
-            page = next((row[key] for key in PAGES if isinstance(row.get(key), list)), None)
-            is_page = page is not None and not row.keys() & {"id", "info", "trace_id", "request_id"}
-            for each in page if is_page and page is not None else (row,):
-                if isinstance(each, dict):
+        for line, row in source_of(path, with_base64=False).read():
+            if isinstance(row, Skip):
+                report.count(str(row), f"line {line}")
+            elif isinstance(row, Fault):
+                yield f"line {line}", row
+            else:
+                for each in _of_page(row):
                     yield _place(line, each), each
-                else:
-                    yield f"line {line}", Fault("an element of a page is no object", short(each), "an object")
-    except DataError as error:  # at its end, or where it was cut short
+    except DataError as error:  # where a value is too large
         if not line:
             raise
-        report.fault(
-            Fault(error.what.rpartition(f"{path}:")[2], error.got, error.allowed, error.remedy),
-            f"line {line}",
-        )
+        report.fault(Fault(error.what, error.got, error.allowed, error.remedy), f"line {line}")
+
+
+def _of_page(row: JsonObject) -> list[JsonObject]:
+    """The objects in a page of an API; of any other row, the row."""
+    page = next((row[key] for key in PAGES if isinstance(row.get(key), list)), None)
+    is_page = page is not None and not row.keys() & {"id", "info", "trace_id", "request_id"}
+    return objects(page) if is_page else [row]
 
 
 def _place(line: int, row: JsonObject) -> str:
