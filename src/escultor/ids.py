@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -71,10 +72,15 @@ def hash_value(value: Any) -> str:
     return hash_bytes(text)
 
 
-def compact_json(value: Any) -> bytes:
-    """What `json` makes of JSON values without spaces, byte for byte, in less time."""
+def compact_json(value: Any, numbers: Iterable[float] | None = None) -> bytes:
+    """What `json` makes of JSON values without spaces, byte for byte, in less time. `numbers` are all the
+    numbers in it but small integers, where the caller knows them: then nothing else is looked at."""
     try:
-        return to_json(_ready(value, is_sorted=False))
+        if numbers is None:
+            return to_json(_ready(value, is_sorted=False))
+        if all(map(_is_written_alike, numbers)):
+            return to_json(value)
+        raise _OtherForm
     except (TypeError, ValueError):
         return _ENCODE[False](value).encode()
 
@@ -88,7 +94,7 @@ def _ready(value: Any, is_sorted: bool) -> Any:
     if kind is list or kind is tuple:
         return [each if type(each) is str else _ready(each, is_sorted) for each in value]
     if kind is int or kind is float:
-        if value == 0 or 1e-4 <= abs(value) < 1e15:
+        if _is_written_alike(value):
             return value
         raise _OtherForm
     if kind is dict:
@@ -105,6 +111,10 @@ def _ready(value: Any, is_sorted: bool) -> Any:
             raise _OtherForm
         ready[key] = each if type(each) is str else _ready(each, is_sorted)
     return ready
+
+
+def _is_written_alike(number: float) -> bool:
+    return number == 0 or 1e-4 <= abs(number) < 1e15
 
 
 _key = itemgetter(0)

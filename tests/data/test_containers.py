@@ -129,7 +129,7 @@ def blocks(text, size):
     return (text[i : i + size] for i in range(0, len(text), size))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(nested_rows, st.sampled_from(["lines", "array", "indented", "joined"]), st.integers(1, 60))
 def test_json_comes_out_whatever_its_layout_and_wherever_blocks_end(rows, layout, size):
     each = [json.dumps(row, ensure_ascii=bool(size % 2)) for row in rows]
@@ -143,7 +143,7 @@ def test_json_comes_out_whatever_its_layout_and_wherever_blocks_end(rows, layout
     assert found == rows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(nested_rows, st.integers(0, 500), st.integers(1, 50))
 def test_a_row_cut_short_loses_that_row_alone(rows, cut, size):
     each = [json.dumps(row) for row in rows]
@@ -154,7 +154,7 @@ def test_a_row_cut_short_loses_that_row_alone(rows, cut, size):
     assert sum(isinstance(row, Fault) for _, row in found) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(flat_rows.filter(bool), st.sampled_from(",;\t|"))
 def test_csv_comes_out_as_csv_writers_write_it(tmp_path_factory, rows, delimiter):
     path = tmp_path_factory.mktemp("csv") / "t.csv"

@@ -205,7 +205,8 @@ def write_line(row: CurationRow) -> bytes:
     data = row_of(row.item) | {"labels": row.labels, "figures": row.figures, "source": row.source}
     about = {"subject": row.subject, "time": row.time, "conversation": row.conversation}
     data |= {key: value for key, value in about.items() if value is not None}
-    return compact_json(data) + b"\n"
+    numbers = (data.get("weight", 1.0), data.get("flip_rate", 0.0), row.time or 0.0, *row.figures.values())
+    return compact_json(data, numbers) + b"\n"
 
 
 def read_line(kind: RowKind, line: bytes) -> CurationRow:

@@ -162,7 +162,7 @@ class _Values:
         may_repeat = " :" in raw or "\t:" in raw or raw.count('":') != _count_keys(row)
         if may_repeat or not isinstance(row, dict):
             return None
-        self._move(end)
+        self._at = end  # on the same line
         return row
 
     def _end_of_broken(self) -> int | None:
