@@ -30,7 +30,7 @@ from escultor.datasets.similarity.duplicates import (
     bands_for,
     drop_near_duplicates,
 )
-from escultor.datasets.similarity.normalization import shingle_sets
+from escultor.datasets.similarity.shingles import shingle_sets
 
 NEAR, PERMUTATIONS = Curation().near.threshold, Curation().near.permutations
 HERE = Path(__file__).parent
@@ -166,12 +166,12 @@ class InMemory:
     folder = None
 
     def __init__(self, rows: Rows):
-        self.rows = rows
+        self.texts, self.rows = rows, self  # the pipeline's rows have a folder as well
 
     def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
         for some in pairs:
             numbers, at = np.unique(some, return_inverse=True)
-            yield some[are_similar([self.rows[n][1] for n in numbers], at.reshape(-1, 2), threshold)]
+            yield some[are_similar([self.texts[n][1] for n in numbers], at.reshape(-1, 2), threshold)]
 
 
 def ours_alone(rows: Rows) -> dict[str, Any]:

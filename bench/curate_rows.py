@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from escultor.data.sources.python_docs import mine
-from escultor.datasets.similarity.normalization import jaccard, shingle_set
+from escultor.datasets.similarity.duplicates import are_similar
 
 THRESHOLD = 0.75
 RECENT = 5000  # originals from which a copy may be made
@@ -130,8 +132,8 @@ def rows(count: int, pool: list[str], questions: list[str], seed: int = 0) -> It
 
 def _similar(one: dict[str, Any], other: dict[str, Any]) -> bool:
     # "prompt user" is the role of a prompt that is plain text.
-    sets = [shingle_set((("prompt user", r["prompt"]), ("response", r["completion"]))) for r in (one, other)]
-    return jaccard(*sets) >= THRESHOLD
+    rows = [(("prompt user", row["prompt"]), ("response", row["completion"])) for row in (one, other)]
+    return bool(are_similar(rows, np.asarray([[0, 1]]), THRESHOLD)[0])
 
 
 def write(path: Path, count: int, pool: list[str], questions: list[str]) -> None:

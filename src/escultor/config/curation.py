@@ -30,7 +30,7 @@ class Near(Section):
 
 
 class Language(Section):
-    keep: tuple[str, ...] = setting(("en",), help="ISO 639-1 codes; empty: all")
+    keep: tuple[str, ...] = setting((), help="ISO 639-1 codes; empty: every language")
     characters: Count = setting(256, help="characters of a row used for detection")
     min_words: Natural = setting(8, help="shorter rows are not classified and stay")
 

@@ -1,10 +1,11 @@
-"""Held-out prompts, registered for good, and the one guard that keeps rows with such prompts out of training.
+"""Held-out prompts, registered for good, and the one guard that keeps rows with such prompts out of
+training.
 
-Held out is every prompt that was registered, and every prompt of a registered suite. A row is kept out if its
-prompt is one of them, word for word or nearly (Jaccard similarity of 8-byte shingles), or contains one of
-eight words or more: after other instructions, in an earlier turn of a conversation, in a document. Both the
-whole prompt and the last user message are compared, with private data redacted as in curated rows.
-"""
+Held out is every prompt that was registered, and every prompt of a registered suite. A row is kept out if
+its prompt is one of them, word for word or nearly (Jaccard similarity of 8-byte shingles), or contains one
+of eight words or more: after other instructions, in an earlier turn of a conversation, in a document. A
+prompt with other numbers or symbols (`17 * 25` for `17 + 25`) is another prompt. Both the whole prompt and
+the last user message are compared, with private data redacted as in curated rows."""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ from escultor.data.row_messages import messages_of, without_marks
 from escultor.datasets.personal_data import redacted
 from escultor.datasets.rows import prompt_text
 from escultor.datasets.similarity.duplicates import band_hashes, bands_for
-from escultor.datasets.similarity.normalization import Hashes, jaccard, shingle_set, words_of
+from escultor.datasets.similarity.normalization import contradict, words_of
 from escultor.datasets.similarity.phrases import NGRAM, Phrases
+from escultor.datasets.similarity.shingles import Hashes, jaccard, shingle_set
 from escultor.ids import hash_bytes, hash_value
 from escultor.skills.suites import load_items
 from escultor.types import Document, HeldOut, Messages, Role, Suite, SuiteItem
@@ -42,8 +44,8 @@ HOLDS = "dropped: its prompt holds one that is held out"
 
 @dataclass(frozen=True, slots=True)
 class HeldOutPrompt:
-    """The hash of a prompt's messages, its whole text, and its question: the last user message, or the whole
-    text where that message is too short to be recognised by itself."""
+    """The hash of a prompt's messages, its whole text, and its question: the last user message, or the
+    whole text where that message is too short to be recognised by itself."""
 
     hash: str
     text: str
@@ -214,7 +216,8 @@ class HeldOutGuard:
         for row in np.flatnonzero((last > first).any(1)).tolist():
             shingles = shingle_set(_parts(texts[row]))
             candidates = {int(self._order[k, b]) for b in columns for k in range(first[row, b], last[row, b])}
-            is_near[row] = any(jaccard(shingles, self._set(number)) >= THRESHOLD for number in candidates)
+            alike = [n for n in candidates if jaccard(shingles, self._set(n)) >= THRESHOLD]
+            is_near[row] = any(not contradict(_parts(texts[row]), _parts(self._texts[n])) for n in alike)
         return is_near
 
     def _set(self, number: int) -> Hashes:

@@ -29,7 +29,7 @@ from escultor.datasets.similarity.duplicates import (
     resolve_roots,
     similar_pairs,
 )
-from escultor.datasets.similarity.normalization import mix64
+from escultor.datasets.similarity.shingles import mix64
 from escultor.errors import DataError
 from escultor.process_pool import ProcessPool
 from escultor.types import Document, Messages, Role

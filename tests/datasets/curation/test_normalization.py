@@ -6,14 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.datasets.similarity.duplicates import band_hashes, bands_for
-from escultor.datasets.similarity.normalization import (
-    jaccard,
-    ngram_hashes,
-    shingle_set,
-    shingles,
-    text_hash,
-    words_of,
-)
+from escultor.datasets.similarity.normalization import words_of
+from escultor.datasets.similarity.shingles import jaccard, ngram_hashes, shingle_set, shingles, text_hash
 
 texts = st.text(max_size=60)
 

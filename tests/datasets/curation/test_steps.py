@@ -32,7 +32,10 @@ def test_language_keeps_what_is_wanted_and_what_is_too_short_to_tell():
         "Der schnelle braune Fuchs springt über den faulen Hund, während die Kinder im Garten spielen."
     )
     assert language(english, PLAIN, None).labels["language"] == "en"
-    assert language(german, PLAIN, None) == Dropped("language de")
+    assert language(german, PLAIN, None).labels["language"] == "de"
+    only = Curation.model_validate({"language": {"keep": ["en", "fr"]}})
+    reason = "language de, and language.keep is en, fr: add de to keep it, or empty it"
+    assert language(german, only, None) == Dropped(reason)
     both = Curation.model_validate({"language": {"keep": ["en", "de"]}})
     assert language(german, both, None).labels["language"] == "de"
     assert language(row("Ja, gut."), PLAIN, None).labels["language"] == "und"

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from escultor.config.curation import Curation
-from escultor.datasets.rows import CurationRow, Dropped, full_text, map_texts, target_text
+from escultor.config.curation import Curation, Language
+from escultor.datasets.rows import CurationRow, Dropped, full_text, map_texts, prompt_text, target_text
+from escultor.datasets.similarity.normalization import (
+    CHARACTERS_PER_WORD,
+    has_characters,
+    word_count,
+    words_of,
+)
+from escultor.types import Document
 
 NGRAM = 5  # words
 MIN_WORDS = 20  # the repetition of shorter texts is not measured
+UNDETERMINED = "und"  # ISO 639-2
+MIN_PROBABILITY = 0.6  # of a language, by py3langid; tables, commands and lists of names reach 0.05
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb]")
 _MARKUP = re.compile(
@@ -30,54 +40,81 @@ LOST = "\ufffd"
 
 @cache
 def language_identifier() -> Any:
-    """The language model of py3langid: 70 MB, and 30 more while it loads."""
+    """The language model of py3langid, with calibrated probabilities: 70 MB, and 30 more while it loads."""
     from py3langid import langid
 
-    return langid._get_identifier()
+    return langid._load_identifier(norm_probs=True)
 
 
 def language(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:
-    """Label a row with its language, by py3langid over the first characters, and drop other languages than
-    those to keep. Too short a row gets `und` and is kept."""
-    text = full_text(row.item)[: settings.language.characters]
-    if len(text.split()) < settings.language.min_words:
-        return row.with_label("language", "und")
-    code = language_identifier().classify(text)[0]
+    """Label a row with its language, and drop other languages than those to keep. Rows too short to tell,
+    code and rows in several languages get `und`, are counted and kept."""
+    code = language_of(row, settings.language)
+    if code == UNDETERMINED:
+        return replace(row.with_label("language", code), notes=(*row.notes, "language undetermined"))
     if settings.language.keep and code not in settings.language.keep:
-        return Dropped(f"language {code}")
+        wanted = ", ".join(settings.language.keep)
+        return Dropped(f"language {code}, and language.keep is {wanted}: add {code} to keep it, or empty it")
     return row.with_label("language", code)
 
 
+def language_of(row: CurationRow, settings: Language) -> str:
+    """The ISO 639-1 code of a row's language by py3langid, of the beginnings of its prompt and of what it
+    teaches (of a document: its beginning and its middle), which must agree; `und` otherwise."""
+    if row.labels.get("style") == "code":
+        return UNDETERMINED
+    size = settings.characters // 2
+    target = target_text(row.item)
+    is_document = isinstance(row.item, Document)
+    first, second = (target, target[len(target) // 2 :]) if is_document else (prompt_text(row.item), target)
+    if is_document and len(target) < 2 * settings.characters:
+        first, second = target[: settings.characters], ""
+    excerpts = [first[: size if second else settings.characters], second[:size]]
+    if any(word_count(excerpt) < settings.min_words for excerpt in excerpts):
+        excerpts = ["\n".join(excerpts)]
+    if any(word_count(excerpt) < settings.min_words for excerpt in excerpts):
+        return UNDETERMINED
+    guesses = [language_identifier().classify(excerpt) for excerpt in excerpts]
+    is_certain = all(probability >= MIN_PROBABILITY for _, probability in guesses)
+    codes = {code for code, _ in guesses}
+    return codes.pop() if is_certain and len(codes) == 1 else UNDETERMINED
+
+
 def length(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:
-    """Drop a row with too few words to learn, or too many in all."""
-    if len(target_text(row.item).split()) < settings.length.min_words:
+    """Drop a row with too few words to learn, or too many in all. Of scripts without blanks, two characters
+    count as a word."""
+    if word_count(target_text(row.item)) < settings.length.min_words:
         return Dropped("too short")
-    if len(full_text(row.item).split()) > settings.length.max_words:
+    if word_count(full_text(row.item)) > settings.length.max_words:
         return Dropped("too long")
     return row
 
 
 def repetition(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:
-    """Drop a row whose target text repeats too many of its lines or word 5-grams.
+    """Drop a row whose target text repeats too many of its lines or word 5-grams (10-grams of characters
+    where words have no blanks between them).
 
     The measures of Rae et al. 2021 (arXiv:2112.11446, table A1), with one length of n-gram.
     """
     text = target_text(row.item)
-    words = text.split()
-    if len(words) < MIN_WORDS:
+    if word_count(text) < MIN_WORDS:
         return row
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and 1 - len(set(lines)) / len(lines) > settings.repetition.max_lines:
         return Dropped("lines repeated")
+    characters = [] if text.isascii() else words_of(text)
+    words = characters if has_characters(characters) else text.split()
     if repeated_share(words) > settings.repetition.max_words:
         return Dropped("words repeated")
     return row
 
 
-def repeated_share(words: list[str]) -> float:
-    """The share of word 5-grams that occurred before; 0 for fewer than five words."""
-    ngrams = set(zip(*(words[i:] for i in range(NGRAM)), strict=False))
-    total = max(0, len(words) - NGRAM + 1)
+def repeated_share(words: Sequence[str]) -> float:
+    """The share of word 5-grams (of characters of scripts without blanks: 10-grams) that occurred before; 0
+    for fewer words."""
+    size = NGRAM * (CHARACTERS_PER_WORD if has_characters(words) else 1)
+    ngrams = set(zip(*(words[i:] for i in range(size)), strict=False))
+    total = max(0, len(words) - size + 1)
     return 1 - len(ngrams) / total if total else 0.0
 
 

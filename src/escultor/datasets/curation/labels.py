@@ -1,4 +1,5 @@
-"""Labels of a row by fixed rules (style, length band, domain, purpose), and the diversity of their values."""
+"""Labels of a row by fixed rules (style, length band, domain, purpose), and the diversity of their
+values."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from escultor.config.curation import Diversity
 from escultor.datasets.rows import CurationRow, target_text
+from escultor.datasets.similarity.normalization import word_count
 from escultor.types import Document
 
 STYLES = ("structured", "code", "math", "dialogue", "list", "brief", "instruction", "prose")
@@ -22,16 +24,22 @@ UNLABELLED = "unlabelled"
 LabelTally = dict[str, Counter[str]]  # rows by value, by label
 
 BRIEF_WORDS = 12
-_CODE_LINE = re.compile(r"^\s*(?:def |class |import |from \w+ import |return\b|>>> |[^\n]*[;{}]\s*$)", re.M)
+# Blanks within a line alone: over line breaks, every line would look through all blank lines after it.
+_CODE_START = re.compile(r"[ \t]*(?:def |class |import |from \w+ import |return\b|>>> )")
+_CODE_END = (";", "{", "}")
 _MATH = re.compile(r"\d\s*[=+*/×÷]\s*\$?\d|\\frac|\\sum|\\int")
-_SPEAKER = re.compile(r"^[A-Z][\w .'-]{0,24}:\s*\S?", re.M)
-_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.M)
-_IMPERATIVE = re.compile(
-    r"^(?:add|apply|build|call|check|choose|click|compute|copy|create|define|do|enter|find|get|give|go|"
-    r"install|keep|load|make|move|open|pass|print|put|read|remove|replace|return|run|save|select|send|set|"
-    r"show|start|stop|take|try|turn|use|wait|write)\b",
-    re.I,
+_SPEAKER = re.compile(r"^[^\W\d_a-z][\w .'-]{0,24}: *\S?", re.M)
+_BULLET = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S", re.M)
+_IMPERATIVE_VERBS = (
+    "add apply build call check choose click compute copy create define do enter find get give go "
+    "install keep load make move open pass print put read remove replace return run save select "
+    "send set show start stop take try turn use wait write "
+    "abra acesse adicione apague calcule clique coloque copie crie defina envie escolha escreva "
+    "execute explique faça feche guarde instale leia ligue liste mova mude pare passe pegue remova "
+    "rode salve selecione some tire troque utilize veja verifique "
 )
+_IMPERATIVES = frozenset(_IMPERATIVE_VERBS.split())
+_FIRST_WORD = re.compile(r"\w*")
 
 
 def with_labels(row: CurationRow) -> CurationRow:
@@ -40,7 +48,7 @@ def with_labels(row: CurationRow) -> CurationRow:
     text = target_text(row.item)
     if "style" not in labels:
         labels["style"] = style_of(text, 1 if isinstance(row.item, Document) else len(row.item.prompt))
-    labels.setdefault("length", band_of(len(text.split())))
+    labels.setdefault("length", band_of(word_count(text)))
     for name in ("domain", "purpose"):
         labels.setdefault(name, UNLABELLED)
     return replace(row, labels=labels)
@@ -55,7 +63,7 @@ def style_of(text: str, turns: int = 1) -> str:
     dialogue     two lines that name a speaker, or a prompt of three messages
     list         three bullets or numbers
     brief        at most twelve words
-    instruction  begins with a verb in the imperative
+    instruction  begins with a verb in the imperative, of English or Portuguese
     prose        everything else
     """
     stripped = text.strip()
@@ -63,7 +71,7 @@ def style_of(text: str, turns: int = 1) -> str:
     is_json = bool(stripped) and stripped[0] in "{[" and stripped[-1] in "}]"
     if is_json or (stripped[:1] == "|" and stripped.count("|") >= 6):
         return "structured"
-    if "```" in stripped or len(_CODE_LINE.findall(stripped)) >= max(1, 0.3 * lines):
+    if "```" in stripped or _code_lines(stripped) >= max(1, 0.3 * lines):
         return "code"
     if len(_MATH.findall(stripped)) >= 2:
         return "math"
@@ -71,9 +79,16 @@ def style_of(text: str, turns: int = 1) -> str:
         return "dialogue"
     if lines > 2 and len(_BULLET.findall(stripped)) >= 3:
         return "list"
-    if len(stripped.split(maxsplit=BRIEF_WORDS)) <= BRIEF_WORDS:
+    if word_count(stripped) <= BRIEF_WORDS:
         return "brief"
-    return "instruction" if _IMPERATIVE.match(stripped) else "prose"
+    first_word = _FIRST_WORD.match(stripped)
+    return "instruction" if first_word and first_word[0].casefold() in _IMPERATIVES else "prose"
+
+
+def _code_lines(text: str) -> int:
+    """How many lines begin or end as code does."""
+    lines = (line.rstrip(" \t") for line in text.split("\n"))
+    return sum(line.endswith(_CODE_END) or bool(_CODE_START.match(line)) for line in lines)
 
 
 def band_of(words: int) -> str:
@@ -116,7 +131,8 @@ class LabelDiversity:
 
 
 def label_diversity(label: str, counts: Mapping[str, int], target: int | None) -> LabelDiversity:
-    """The diversity of a label by its rows by value. Unlabelled rows count in the shares, not as a value."""
+    """The diversity of a label by its rows by value. Unlabelled rows count in the shares, not as a
+    value."""
     total = sum(counts.values())
     shares = [n / total for n in counts.values() if n]
     entropy = sum(-p * math.log2(p) for p in shares)

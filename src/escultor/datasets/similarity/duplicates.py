@@ -1,4 +1,5 @@
-"""Exact duplicates by hash; near duplicates by MinHash bands, decided by their actual Jaccard similarity.
+"""Exact duplicates by hash; near duplicates by MinHash bands, decided by the actual similarity of their
+words and by their numbers and symbols.
 
 Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (locality-sensitive hashing).
 """
@@ -20,14 +21,8 @@ from escultor.data.jsonl_rows import TrainingItem
 from escultor.datasets.disk.columns import Numbers, partition_by_key, row_windows, select, selected_rows
 from escultor.datasets.disk.rows_on_disk import RowsHandle
 from escultor.datasets.rows import CurationRow, RowPart, text_parts
-from escultor.datasets.similarity.normalization import (
-    Hashes,
-    jaccard,
-    mix64,
-    normalized,
-    shingle_sets,
-    shingles,
-)
+from escultor.datasets.similarity.normalization import contradict, normalized
+from escultor.datasets.similarity.shingles import Hashes, jaccard, mix64, shingle_sets, shingles
 from escultor.process_pool import ProcessPool
 
 MIN_RECALL = 0.97  # probability with which a pair at the threshold becomes a candidate, at least
@@ -48,8 +43,8 @@ def name_hashes(names: Sequence[str]) -> np.ndarray:
 
 
 def exact_columns(rows: Sequence[CurationRow], settings: Curation) -> dict[str, np.ndarray]:
-    """`content` (n, 2): a 128-bit hash of all texts of a row, white space and case aside; `name` (n,): a hash
-    of its id."""
+    """`content` (n, 2): a 128-bit hash of all texts of a row, white space and case aside; `name` (n,): a
+    hash of its id."""
     texts = (
         "\x00".join(f"{role}\x01{normalized(text)}" for role, text in text_parts(row.item)) for row in rows
     )
@@ -74,7 +69,8 @@ def drop_exact_duplicates(
 
 
 def equal_pairs(keys: Sequence[Numbers], mask: np.ndarray, folder: Path | None) -> Iterator[np.ndarray]:
-    """(m, 2) pairs of rows of a mask (rows,) with equal keys: the first such row, and each of the others."""
+    """(m, 2) pairs of rows of a mask (rows,) with equal keys: the first such row, and each of the
+    others."""
     seen = np.empty((0, len(keys) + 1), dtype=np.uint64)
     for continues, records in partition_by_key(keys, mask, folder):
         seen = np.concatenate([seen, records]) if continues else records
@@ -141,7 +137,7 @@ class SimilarityChecker:
     parts: Callable[[TrainingItem], Sequence[RowPart]]
 
     def similar(self, pairs: Iterable[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
-        """Of pairs (m, 2) of row numbers, those whose actual Jaccard similarity reaches the threshold."""
+        """Of pairs (m, 2) of row numbers, those that are similar."""
         tasks = ((self.rows, self.parts, threshold, task) for task in self._tasks(pairs))
         return self.pool.map(_compare, tasks)
 
@@ -167,11 +163,14 @@ def _compare(
 
 
 def are_similar(rows: Sequence[Sequence[RowPart]], pairs: np.ndarray, threshold: float) -> np.ndarray:
-    """(m,) whether the actual Jaccard similarity of pairs (m, 2) of these rows reaches the threshold."""
+    """(m,) whether the rows of pairs (m, 2) are similar: the actual Jaccard similarity of their words
+    reaches the threshold, and no number or symbol of one contradicts the other."""
     batches = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
     sets = [shingle_set for batch in batches for shingle_set in shingle_sets(batch)]
-    reaches = (_reaches(sets[a], sets[b], threshold) for a, b in pairs.tolist())
-    return np.fromiter(reaches, dtype=bool, count=len(pairs))
+    similar = (
+        _reaches(sets[a], sets[b], threshold) and not contradict(rows[a], rows[b]) for a, b in pairs.tolist()
+    )
+    return np.fromiter(similar, dtype=bool, count=len(pairs))
 
 
 def _reaches(a: Hashes, b: Hashes, threshold: float) -> bool:
@@ -184,8 +183,8 @@ def _reaches(a: Hashes, b: Hashes, threshold: float) -> bool:
 
 
 def candidate_pairs(column: Hashes, numbers: np.ndarray) -> np.ndarray:
-    """(m, 2) pairs of row numbers, the earlier first, with equal values in one band: each row with the eight
-    before it in its bucket and with the first eight of the bucket."""
+    """(m, 2) pairs of row numbers, the earlier first, with equal values in one band: each row with the
+    eight before it in its bucket and with the first eight of the bucket."""
     order = np.argsort(column)
     values, ids = column[order], numbers[order]
     # Most rows are alone in their bucket; only the others are put in order.
@@ -218,7 +217,8 @@ def candidates_by_partition(column: Numbers, mask: np.ndarray, folder: Path | No
 
 
 def _bucket_ends(records: np.ndarray) -> np.ndarray:
-    """The first and the last eight records of each bucket (m, 2): later rows are compared with no others."""
+    """The first and the last eight records of each bucket (m, 2): later rows are compared with no
+    others."""
     order = np.argsort(records[:, 0], kind="stable")
     starts = np.flatnonzero(np.diff(records[order, 0], prepend=~records[order[:1], 0]))
     sizes = np.diff(starts, append=len(order))
@@ -247,8 +247,8 @@ class _TriedPairs:
 def similar_pairs(
     bands: Sequence[Numbers], mask: np.ndarray, threshold: float, checker: SimilarityChecker, collapse: bool
 ) -> Iterator[np.ndarray]:
-    """(m, 2) pairs of similar rows of a mask (rows,), band by band. With `collapse`, a row that is similar to
-    an earlier one is left out of the next bands: fewer comparisons, and still a partner for each."""
+    """(m, 2) pairs of similar rows of a mask (rows,), band by band. With `collapse`, a row that is similar
+    to an earlier one is left out of the next bands: fewer comparisons, and still a partner for each."""
     tried, mask = _TriedPairs(), mask.copy()
     for column in bands:
         collapsed = np.zeros(len(mask), dtype=bool)

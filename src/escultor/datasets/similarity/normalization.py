@@ -1,169 +1,218 @@
-"""Texts as hashes: normal forms, 8-byte shingles, word n-grams; the same on every machine."""
+"""The normal form of a text, in which texts are compared: its words, and what else tells two texts apart.
+
+Case, white space, the Unicode form and punctuation mark nothing. Scripts that write no blanks between words
+(Chinese, Japanese, Thai, Khmer, Lao, Burmese, …) are compared by characters, each with its combining marks.
+Words alone decide how similar two texts are; numbers, operators, signs, comparisons, currency and emoji
+then decide whether similar texts say the same (`contradict`). No normal form is stored: what is held out is
+kept as it was written, and brought into this form when it is read."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-import zlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
-import numpy as np
+CHARACTERS_PER_WORD = 2  # of a script without blanks, about: Chinese 1.6, Japanese 2 to 3, Thai 3
 
-from escultor.datasets.rows import RowPart
+# Operators of ASCII. A hyphen between letters joins words, and an exclamation mark is an operator only
+# before
+# what it negates.
+_ASCII_SYMBOL = r"[#$%&*+/<=>@\\^|~]|(?<![^\W\d_])-|-(?![^\W\d_])|!(?==)|(?<![\w)!])!(?=[\w(])"
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
+_FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
+# Before NFKC, which would make 102 of 10²; and minus signs, which it leaves as they are.
+_BEFORE_NFKC = str.maketrans(
+    {c: f"^{n}" for n, c in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")} | {"\u2212": "-", "\ufe63": "-"}
+)
+_MARKDOWN = re.compile(r"^[ \t]*(?:[-*+]|#{1,6})[ \t]|(?<![\w*])\*\*(?=\w)|(?<=[\w.:!?])\*\*(?![\w*])", re.M)
 
-Hashes = np.ndarray  # (n,) uint64
-BLANK = 32
-SHINGLE_BYTES = 8  # exactly one 64-bit word
-_WORD = re.compile(r"\w+")
-# The normal form of each byte: letters fold to lower case, everything that is not part of a word becomes a
-# blank. Words outside ASCII are folded before; NUL separates texts.
-_KEPT = re.compile(r"[\w\0]", re.ASCII)
-_PLAIN = bytes(c if c > 127 else ord(chr(c).lower()) if _KEPT.match(chr(c)) else BLANK for c in range(256))
-_GAP = "\0" * SHINGLE_BYTES
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
-_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
-
-
-def normalized(text: str) -> str:
-    """NFKC, case folded, runs of white space as one blank: equal for texts that say the same."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.casefold().split())
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, case folded, without punctuation."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return _WORD.findall(text.casefold())
-
-
-def mix64(values: Hashes) -> Hashes:
-    """Every value scattered over 64 bits (the finaliser of SplitMix64, Steele et al. 2014)."""
-    x = values + _BASE
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+# Blocks of scripts that write no blanks between words.
+_SCRIPTS_WITHOUT_BLANKS = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Burmese, Shan
+    "\u1780-\u17ff"  # Khmer
+    "\u1950-\u19df\u1a20-\u1aaf\ua980-\ua9df"  # Tai Le, Tai Lue, Tai Tham, Javanese
+    "\u3005-\u3007\u3041-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff"  # kana, bopomofo
+    "\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua48f\uf900-\ufaff\U00020000-\U0003ffff"  # Han, Yi
+)
+_EMOJI = "\U0001f000-\U0001faff"  # with the modifiers of skin tones
+_DRAWING = ("\ufe0e", "\ufe0f", "\u200d")  # how an emoji is drawn, not which
 
 
 @cache
-def _salt(role: str) -> np.uint64:
-    """A number that separates the shingles of one role from those of another."""
-    return np.uint64(zlib.crc32(role.encode()) * 0x9E3779B1)
+def character_ranges(*categories: str) -> str:
+    """The inside of a character class of a pattern: the Unicode categories in the basic plane, ASCII
+    aside."""
+    inside = [
+        code
+        for code in range(128, 1 << 16)
+        if unicodedata.category(chr(code)) in categories and chr(code) not in _DRAWING
+    ]
+    starts = [i for i, code in enumerate(inside) if i == 0 or code != inside[i - 1] + 1]
+    return "".join(f"\\u{inside[a]:04x}-\\u{inside[b - 1]:04x}" for a, b in pairwise([*starts, len(inside)]))
 
 
-# --- shingles -----------------------------------------------------------------------------------
+@cache
+def word_pattern() -> re.Pattern[str]:
+    """Words, and the characters of scripts without blanks, each with its combining marks."""
+    marks = character_ranges("Mn", "Mc", "Me")
+    character = rf"(?=\w)[{_SCRIPTS_WITHOUT_BLANKS}][{marks}]*"
+    return re.compile(rf"{character}|(?:[^\W{_SCRIPTS_WITHOUT_BLANKS}]|[{marks}])+")
 
 
-def shingles(rows: Sequence[Sequence[RowPart]]) -> tuple[Hashes, np.ndarray]:
-    """Hashes of the 8-byte shingles of each row's words, salted with the role of their text, and (n + 1,)
-    where each row begins. Every text ends in zeros, so that the shortest one has a shingle too."""
-    flat, lengths = _join_words([text for parts in rows for _, text in parts])
-    inside = flat != 0
-    ends = np.cumsum(lengths + SHINGLE_BYTES) - SHINGLE_BYTES
-    inside[ends[lengths == 0]] = True
-    lengths = np.maximum(lengths, 1)
-    salts = np.asarray([_salt(role) for parts in rows for role, _ in parts], dtype=np.uint64)
-    hashed = mix64(_words_at_every_byte(flat.tobytes())[inside] ^ np.repeat(salts, lengths))
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return hashed, starts[np.cumsum([0, *map(len, rows)])]
+@cache
+def symbol_pattern() -> re.Pattern[str]:
+    """One operator, sign, currency or emoji."""
+    return re.compile(f"{_ASCII_SYMBOL}|[{character_ranges('Sm', 'Sc', 'So')}{_EMOJI}]")
 
 
-def _join_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The words of every text with one blank between them and eight zeros after the last, as one array of
-    bytes, and (n,) how many bytes each text has without those zeros."""
-    plain = [text.replace("\0", " ") if text.isascii() else " ".join(words_of(text)) for text in texts]
-    joined = _GAP.join([*plain, ""]).encode("utf-8", "replace")
-    flat = np.frombuffer(joined.translate(_PLAIN), dtype=np.uint8)
-    # Keep a blank only after a word (none at the start of a text, no two in a row), then none at its end.
-    keep = flat != BLANK
-    keep[1:] |= flat[:-1] > BLANK
-    flat = flat[keep]
-    keep = np.ones(len(flat), dtype=bool)
-    keep[:-1] = (flat[:-1] != BLANK) | (flat[1:] != 0)
-    flat = flat[keep]
-    ends = np.flatnonzero(flat == 0)[::SHINGLE_BYTES]
-    return flat, np.diff(ends, prepend=-SHINGLE_BYTES) - SHINGLE_BYTES
+@cache
+def character_pattern() -> re.Pattern[str]:
+    """One character of a script without blanks."""
+    return re.compile(rf"(?=\w)[{_SCRIPTS_WITHOUT_BLANKS}]")
 
 
-def _words_at_every_byte(data: bytes) -> Hashes:
-    """(len(data),) the little-endian 64-bit word that begins at each byte."""
-    size = len(data)
-    padded = data + b"\0" * (2 * SHINGLE_BYTES)
-    out = np.empty(size + SHINGLE_BYTES, dtype=np.uint64)
-    count = (size + SHINGLE_BYTES) // SHINGLE_BYTES
-    for shift in range(SHINGLE_BYTES):
-        words = np.frombuffer(padded, dtype="<u8", count=count, offset=shift)
-        out[shift::SHINGLE_BYTES][: len(words)] = words[: len(out[shift::SHINGLE_BYTES])]
-    return out[:size]
+def normalized(text: str) -> str:
+    """NFKC, case folded, runs of white space as one blank: equal for texts that are the same mark for
+    mark."""
+    return " ".join(_folded(text).split())
 
 
-def shingle_sets(rows: Sequence[Sequence[RowPart]]) -> list[Hashes]:
-    """The sorted set of each row's shingles; for many rows at once several times as fast as one by one."""
-    hashed, starts = shingles(rows)
-    for start, end in pairwise(starts.tolist()):
-        hashed[start:end].sort()
-    is_new = np.ones(len(hashed), dtype=bool)
-    np.not_equal(hashed[1:], hashed[:-1], out=is_new[1:])
-    is_new[starts[starts < len(hashed)]] = True
-    unique = hashed[is_new]
-    ends = np.concatenate([[0], np.cumsum(is_new)])[starts]
-    return [unique[start:end] for start, end in pairwise(ends.tolist())]
+def _folded(text: str) -> str:
+    """NFKC with powers and digits in ASCII, case folded."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.translate(_BEFORE_NFKC))
+        text = _FOREIGN_DIGIT.sub(lambda match: str(unicodedata.digit(match[0])), text)
+    return text.casefold()
 
 
-def shingle_set(parts: Sequence[RowPart]) -> Hashes:
-    """The sorted set of one row's shingles."""
-    return shingle_sets([parts])[0]
+def words_of(text: str) -> list[str]:
+    """The words of a text, case folded, without punctuation and symbols; of scripts without blanks, the
+    characters."""
+    folded = _folded(text)
+    return (_ASCII_WORD if folded.isascii() else word_pattern()).findall(folded)
 
 
-def jaccard(a: Hashes, b: Hashes) -> float:
-    """|A ∩ B| / |A ∪ B| of two sorted sets."""
-    both = np.concatenate([a, b])
-    both.sort(kind="stable")  # merges the two runs
-    shared = int((both[1:] == both[:-1]).sum())
-    return shared / (len(both) - shared) if len(both) else 1.0
+def has_characters(words: Sequence[str]) -> bool:
+    """Whether half of a text's words or more are characters of a script without blanks."""
+    starts = "".join([word[0] for word in words])
+    return not starts.isascii() and 2 * len(character_pattern().findall(starts)) >= len(words)
 
 
-# --- n-grams ------------------------------------------------------------------------------------
+def word_count(text: str) -> int:
+    """The words of a text: what stands between blanks, and every two characters of a script without
+    them."""
+    if text.isascii():
+        return len(text.split())
+    rest, characters = character_pattern().subn(" ", text)
+    if not characters:
+        return len(text.split())
+    words = sum(1 for part in rest.split() if any(c.isalnum() for c in part))
+    return words + -(-characters // CHARACTERS_PER_WORD)
 
 
-def ngram_hashes(texts: Sequence[Sequence[str]], count: int) -> tuple[Hashes, np.ndarray]:
-    """Hashes of every n-gram of `count` words, and the index of the text each one lies in.
-
-    A polynomial hash over bytes modulo 2^64 from prefix sums; two given n-grams share a value with a
-    probability of about 2^-64 unless somebody constructs a collision.
-    """
-    joined = [(" ".join(words) + " " if words else "").encode("utf-8", "replace") for words in texts]
-    flat = np.frombuffer(b"".join(joined), dtype=np.uint8)
-    ends = np.flatnonzero(flat == BLANK) + 1  # each word with the blank after it
-    if len(ends) < count or not len(flat):
-        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
-    powers, inverses = _powers(len(flat))
-    with np.errstate(over="ignore"):
-        prefix = np.concatenate([[np.uint64(0)], np.cumsum(mix64(flat.astype(np.uint64)) * powers)])
-    starts = np.concatenate([[0], ends[:-1]])
-    text_of = np.repeat(np.arange(len(texts)), [len(words) for words in texts])
-    first, last = starts[: len(ends) - count + 1], ends[count - 1 :]
-    is_inside = text_of[: len(first)] == text_of[count - 1 :]  # of one text
-    first, last, owner = first[is_inside], last[is_inside], text_of[: len(is_inside)][is_inside]
-    return mix64((prefix[last] - prefix[first]) * inverses[first]), owner
+# --- what tells similar texts apart --------------------------------------------------------------
 
 
-_POWERS: dict[str, np.ndarray] = {}
+@cache
+def _token_pattern() -> re.Pattern[str]:
+    return re.compile(f"({word_pattern().pattern})|{symbol_pattern().pattern}")
 
 
-def _powers(size: int) -> tuple[Hashes, Hashes]:
-    """The base and its inverse to the powers 0 to size - 1, modulo 2^64."""
-    if len(_POWERS.get("up", ())) < size:
-        for name, base in (("up", _BASE), ("down", _INVERSE)):
-            factors = np.full(max(size, 1 << 16), base, dtype=np.uint64)
-            factors[0] = 1
-            _POWERS[name] = np.cumprod(factors)
-    return _POWERS["up"][:size], _POWERS["down"][:size]
+def words_with_symbols(text: str) -> list[str]:
+    """The words of a text as in `words_of`, each followed by the symbols after it: equal for texts that
+    differ in punctuation, blanks, bullets and bold type alone."""
+    words: list[str] = []
+    before = ""  # symbols before the first word
+    for token in _token_pattern().finditer(_folded(_MARKDOWN.sub("", text))):
+        if token[1]:
+            words.append(before + token[1])
+            before = ""
+        elif words:
+            words[-1] += token[0]
+        else:
+            before += token[0]
+    return [*words, before] if before else words
 
 
-def text_hash(words: Sequence[str]) -> int:
-    """The hash of all words of a text as one n-gram; 0 for no words."""
-    return int(ngram_hashes([words], len(words))[0][0]) if words else 0
+def symbol_counts(text: str) -> Counter[str]:
+    """How often each number and symbol occurs in a text, bullets and bold type aside."""
+    tokens = (match[0] for match in _token_pattern().finditer(_folded(_MARKDOWN.sub("", text))))
+    return Counter(token for token in tokens if not token[0].isalpha() or any(map(str.isdigit, token)))
+
+
+# A text with one of these words more says the opposite; "t" is what is left of "n't".
+_NEGATIVE_WORDS = (
+    "no not never cannot t não nunca jamais ne pas nein nicht kein keine keinen nie non 不 没 沒 無 无 未"
+)
+_NEGATIONS = frozenset(_NEGATIVE_WORDS.split())
+_NEGATIVE_ENDINGS = ("ない", "ません", "ไม่", "않", "없", "아니")
+_CONSTANTS = frozenset(("true", "false", "none", "null", "yes", "sim", "sí", "oui", "ja"))
+_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
+_IDLE_MARK = re.compile(r"!(?![\w(=])|(?<=[\w)!])!(?!=)")
+_PREFIXED = re.compile(r"(?<![\w)\]~!-])[-~!]+[^\W\d_]\w*")
+_SUFFIXED = re.compile(r"(?<=[^\W\d_])[+#]+(?!\w)")
+_ASCII_RUN = re.compile(r"[\d#$%&*+/<=>@\\^|~!-][\d#$%&*+/<=>@\\^|~!.,:-]*", re.ASCII)
+
+
+@cache
+def _run_pattern() -> re.Pattern[str]:
+    symbols = rf"\d#$%&*+/<=>@\\^|~!{character_ranges('Sm', 'Sc', 'So')}{_EMOJI}"
+    return re.compile(rf"[{symbols}-][{symbols}.,:-]*")
+
+
+def contradict(some: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> bool:
+    """Whether two rows, given as texts by role, say different things in numbers and symbols, however
+    similar their words are: each has a number, symbol or constant where the other has another one (`17 +
+    25` and `17 * 25`, 😀 and 😡), or one has a negation, a sign or an option that the other lacks (`not`,
+    `-x`, `!ok`, `--force`, `C++`). What only one of them adds otherwise, such as a page number, contradicts
+    nothing."""
+    ours, theirs = _other_words(some, others), _other_words(others, some)
+    if not ours and not theirs:
+        return False
+    one, other = _Symbols(ours), _Symbols(theirs)
+    if one.strict != other.strict:
+        return True
+    # They differ in blanks at most where all symbols in a row are the same.
+    return one.joined != other.joined and bool(one.runs - other.runs) and bool(other.runs - one.runs)
+
+
+def _other_words(row: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What stands between blanks in a row and not in the other one, by role: of similar rows a few words."""
+    theirs: dict[str, str] = {}
+    for role, text in other:
+        theirs[role] = f"{theirs[role]} {text}" if role in theirs else text
+    found = []
+    for role in dict.fromkeys(role for role, _ in row):
+        mine = " ".join([text for each, text in row if each == role])
+        if mine != theirs.get(role):
+            rest = Counter(_folded(mine).split())
+            rest.subtract(_folded(theirs.get(role, "")).split())
+            found += [(role, word) for word, count in rest.items() for _ in range(count)]
+    return found
+
+
+class _Symbols:
+    """The runs of symbols in some words by role, those of which one more says something else, and all in a
+    row."""
+
+    def __init__(self, words: Sequence[tuple[str, str]]):
+        text = " ".join([word for _, word in words])
+        run = _ASCII_RUN if text.isascii() else _run_pattern()
+        self.runs: Counter[tuple[str, str]] = Counter()
+        self.strict: Counter[tuple[str, str]] = Counter()
+        for role, word in words:
+            plain = _IDLE_MARK.sub(" ", _HYPHEN.sub(" ", word))
+            found = [each.rstrip(".,:") for each in run.findall(plain)]
+            parts = words_of(word)
+            self.runs.update((role, each) for each in (*found, *(w for w in parts if w in _CONSTANTS)))
+            strict = (
+                [w for w in parts if w in _NEGATIONS] + _PREFIXED.findall(plain) + _SUFFIXED.findall(plain)
+            )
+            if not word.isascii():
+                strict += [ending for ending in _NEGATIVE_ENDINGS for _ in range(word.count(ending))]
+            self.strict.update((role, each) for each in strict)
+        self.joined = Counter(c for (_, each), n in self.runs.items() for c in each * n)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from escultor.datasets.similarity.normalization import Hashes, ngram_hashes, shingle_sets, words_of
+from escultor.datasets.similarity.normalization import symbol_counts, words_of
+from escultor.datasets.similarity.shingles import Hashes, ngram_hashes, shingle_sets
 
 NGRAM = 8  # words; a shorter text is too common to be recognised inside another
 ANCHORS = 4  # n-grams by which a text is looked up
@@ -16,12 +17,14 @@ BATCH = 200  # texts whose n-grams are in memory at once
 
 class Phrases:
     """An index of texts of eight words or more, to be found in others word for word or nearly: one of a
-    text's four rarest 8-grams occurs there, and three quarters of its shingles. Case, punctuation and white
-    space are ignored."""
+    text's four rarest 8-grams occurs there, three quarters of its shingles, and all of its numbers and
+    symbols. Case, punctuation and white space are ignored; of scripts without blanks, characters count as
+    words."""
 
     def __init__(self, texts: Iterable[str]):
-        words = (words_of(text) for text in texts)
-        self._texts = [" ".join(each) for each in words if len(each) >= NGRAM]
+        found = [(words, text) for text in texts if len(words := words_of(text)) >= NGRAM]
+        self._texts = [" ".join(words) for words, _ in found]
+        self._symbols = [symbol_counts(text) for _, text in found]
         anchors, owners = _rarest_ngrams(self._texts)
         order = np.argsort(anchors, kind="stable")
         self._anchors, self._owners = anchors[order], owners[order]
@@ -38,22 +41,24 @@ class Phrases:
             for i in np.flatnonzero(high > low).tolist():
                 candidates.setdefault(int(owner[i]), set()).update(self._owners[low[i] : high[i]].tolist())
             for number, numbers in candidates.items():
-                text, phrases = batch[number], [self._texts[i] for i in sorted(numbers)]
-                is_literal = any(f" {phrase} " in f" {text} " for phrase in phrases)
-                occurs[first + number] = is_literal or _shares_shingles(text, phrases)
+                symbols = symbol_counts(texts[first + number])
+                phrases = [self._texts[i] for i in sorted(numbers) if not self._symbols[i] - symbols]
+                occurs[first + number] = bool(phrases) and _holds_one(batch[number], phrases)
         return occurs
 
 
-def _shares_shingles(text: str, phrases: Sequence[str]) -> bool:
-    """Whether a text has three quarters of the shingles of one of the phrases."""
+def _holds_one(text: str, phrases: Sequence[str]) -> bool:
+    """Whether one of the phrases occurs in a text, or three quarters of the shingles of one."""
+    if any(f" {phrase} " in f" {text} " for phrase in phrases):
+        return True
     whole, *sets = shingle_sets([(("", each),) for each in (text, *phrases)])
     shares = (np.isin(each, whole, assume_unique=True).sum() / len(each) for each in sets)
     return any(share >= MIN_SHARE for share in shares)
 
 
 def _ngrams(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str], Hashes, np.ndarray]]:
-    """Batches of texts whose words have one blank between them: the number of the first text, the texts, the
-    hashes of their 8-grams, and the text each one lies in."""
+    """Batches of texts whose words have one blank between them: the number of the first text, the texts,
+    the hashes of their 8-grams, and the text each one lies in."""
     for first in range(0, len(texts), BATCH):
         batch = texts[first : first + BATCH]
         yield first, batch, *ngram_hashes([text.split() for text in batch], NGRAM)
