@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,8 @@ ORDER = (
 )
 OPTIONAL = ("perplexity",)  # steps outside the default order
 TextStyle = Literal["redact", "drop", "keep"]
+Country = Literal["BR", "CN", "DE", "ES", "FR", "GB", "IN", "JP", "US"]
+COUNTRIES: tuple[Country, ...] = get_args(Country)
 
 
 class Near(Section):
@@ -53,10 +55,16 @@ class Damage(Section):
 class Private(Section):
     """What to do with each kind of personal data: redact it, drop the row, or keep it."""
 
-    email: TextStyle = setting("redact", help="e-mail addresses")
-    phone: TextStyle = setting("redact", help="telephone numbers, international or grouped")
+    countries: tuple[Country, ...] = setting(
+        COUNTRIES, help="whose numbers, telephones and addresses are looked for (ISO 3166)"
+    )
+    email: TextStyle = setting("redact", help="e-mail addresses, in any script")
+    phone: TextStyle = setting("redact", help="telephone numbers, international or in a national form")
     card: TextStyle = setting("redact", help="payment card numbers with a valid Luhn checksum")
     iban: TextStyle = setting("redact", help="bank accounts with a valid checksum")
+    document: TextStyle = setting("redact", help="numbers of identity, tax and health: CPF, SSN, DNI, …")
+    pix: TextStyle = setting("redact", help="PIX keys that are UUIDs, beside the word")
+    address: TextStyle = setting("redact", help="streets with a number, postal codes beside a word")
     ip: TextStyle = setting("redact", help="public IPv4 and IPv6 addresses")
     secret: TextStyle = setting("drop", help="keys, tokens: AWS, GitHub, PEM, JWT, high entropy")
 

@@ -1,12 +1,13 @@
 import math
 
 import numpy as np
+import pytest
 from curate_rows import text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.datasets.similarity.duplicates import band_hashes, bands_for
-from escultor.datasets.similarity.normalization import words_of
+from escultor.datasets.similarity.duplicates import are_similar, band_hashes, bands_for
+from escultor.datasets.similarity.normalization import contradict, word_count, words_of, words_with_symbols
 from escultor.datasets.similarity.shingles import jaccard, ngram_hashes, shingle_set, shingles, text_hash
 
 texts = st.text(max_size=60)
@@ -80,3 +81,62 @@ def test_bands_meet_about_as_often_as_the_formula_says():
         met += float((found[0] == found[1]).mean())
         wanted += j**width
     assert abs(met - wanted) / 100 < 0.03  # 4,000 draws: three standard errors are 0.024
+
+
+def test_words_of_scripts_without_blanks_are_characters_with_their_marks():
+    assert words_of("我喜欢吃苹果。Yes, x2!") == ["我", "喜", "欢", "吃", "苹", "果", "yes", "x2"]
+    assert words_of("ก็ที่ ភាសា") == ["ก็", "ที่", "ភា", "សា"]
+    assert words_of("हिन्दी भाषा, avó e avô") == ["हिन्दी", "भाषा", "avó", "e", "avô"]
+    assert words_of("한국어 문장") == ["한국어", "문장"]
+    assert words_of("１２ and ٣") == ["12", "and", "3"]
+    assert word_count("the quick fox") == 3
+    assert word_count("我喜欢吃苹果 and tea") == 5
+
+
+APART = [
+    ("rows where age >= 18", "rows where age <= 18"),
+    ("what is 17 + 25", "what is 17 * 25"),
+    ("what is 17 + 25", "what is 17 + 26"),
+    ("solve x = -5 now", "solve x = 5 now"),
+    ("it costs €5 today", "it costs $5 today"),
+    ("what a day 😀", "what a day 😡"),
+    ("if ok: go", "if !ok: go"),
+    ("it is allowed", "it is not allowed"),
+    ("it is allowed", "it isn't allowed"),
+    ("git push now", "git push --force now"),
+    ("written in C", "written in C++"),
+    ("return True", "return False"),
+    ("10² apples", "102 apples"),
+    ("pode entrar", "não pode entrar"),
+    ("3.5 kg", "35 kg"),
+    ("a ≤ b", "a ≥ b"),
+]
+TOGETHER = [
+    ("17+25 = 42.", "17 + 25 = 42"),
+    ("a well-known fact!", "a well known fact"),
+    ("see the table", "see the table (page 3)"),
+    ("thank you", "thank you 😀"),
+    ("−5 and ５", "-5 and 5"),
+    ('"Quoted", he said.', "«Quoted» he said"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), APART)
+def test_what_says_something_else_in_symbols_is_no_duplicate(one, other):
+    frame = text("frame", 80)
+    rows = [(("text", f"{frame} {said} {frame}"),) for said in (one, other)]
+    assert not are_similar(rows, np.array([[0, 1]]), 0.75)[0]
+    assert contradict(rows[1], rows[0])
+
+
+@pytest.mark.parametrize(("one", "other"), TOGETHER)
+def test_what_differs_in_form_alone_contradicts_nothing(one, other):
+    assert not contradict([("text", one)], [("text", other)])
+    assert not contradict([("text", other)], [("text", one)])
+
+
+@given(texts, texts)
+def test_contradiction_is_mutual_and_no_text_contradicts_itself(a, b):
+    assert contradict([("x", a)], [("x", b)]) == contradict([("x", b)], [("x", a)])
+    assert not contradict([("x", a)], [("x", a)])
+    assert len(words_with_symbols(a)) >= len(words_of(a))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from stdnum import luhn
 
 from escultor.config.curation import Curation
-from escultor.datasets.personal_data import is_iban, private, redacted
+from escultor.datasets.personal_data import private, redacted
+from escultor.datasets.recognisers.general import is_iban
 from escultor.datasets.rows import Dropped, full_text
 
 KINDS = {

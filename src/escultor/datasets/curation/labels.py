@@ -25,7 +25,7 @@ LabelTally = dict[str, Counter[str]]  # rows by value, by label
 
 BRIEF_WORDS = 12
 # Blanks within a line alone: over line breaks, every line would look through all blank lines after it.
-_CODE_START = re.compile(r"[ \t]*(?:def |class |import |from \w+ import |return\b|>>> )")
+_CODE_START = re.compile(r"^[ \t]*(?:def |class |import |from \w+ import |return\b|>>> )")
 _CODE_END = (";", "{", "}")
 _MATH = re.compile(r"\d\s*[=+*/×÷]\s*\$?\d|\\frac|\\sum|\\int")
 _SPEAKER = re.compile(r"^[^\W\d_a-z][\w .'-]{0,24}: *\S?", re.M)

@@ -1,0 +1,2 @@
+"""Recognisers of private data: secrets, accounts, addresses, telephone numbers, identity numbers by
+country."""
