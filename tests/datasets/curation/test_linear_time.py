@@ -81,8 +81,8 @@ UNITS = [
     "Calle A ",
 ]
 LENGTH = 4_000  # characters
-# A search that takes less than this is linear: quadratic work on so many characters takes 0.05 s and more. One
-# that takes longer is measured again on an eighth: linear work takes an eighth of the time, quadratic a 64th.
+# A search that takes less than this is linear: quadratic work on so many characters takes 0.05 s and more.
+# One that takes longer is measured again on an eighth: linear work takes an eighth, quadratic a 64th.
 FLOOR, FACTOR = 0.012, 24
 
 

@@ -59,7 +59,7 @@ def _named(context: re.Pattern[str]) -> Check:
 
 def _number(country: str, name: str, form: str, check: Check, flags: int = 0) -> Recogniser:
     compiled = pattern(f"{BEFORE}(?:{form}){AFTER}", flags)
-    return Recogniser("document", compiled, check, number_zones, name, (country,))
+    return Recogniser("document", compiled, check, number_zones, name=name, countries=(country,))
 
 
 # --- Brazil ---------------------------------------------------------------------------------------
@@ -82,7 +82,14 @@ _BRAZIL = (
     _number("BR", "cpf", r"\d{3}\.\d{3}\.\d{3}[-/.]\d{2}", _checked_or_named(cpf.is_valid, _CPF)),
     _number("BR", "cpf", r"\d{3}[ .]?\d{3}[ .]?\d{3}[ .-]?\d{2}", _named(_CPF)),
     *(
-        Recogniser("document", pattern(f"{BEFORE}(?:{form}){AFTER}", re.I), check, _has_cnpj, "cnpj", ("BR",))
+        Recogniser(
+            "document",
+            pattern(f"{BEFORE}(?:{form}){AFTER}", re.I),
+            check,
+            _has_cnpj,
+            name="cnpj",
+            countries=("BR",),
+        )
         for form, check in (
             (r"[A-Z\d]{2}\.[A-Z\d]{3}\.[A-Z\d]{3}/[A-Z\d]{4}-\d{2}", _checked_or_named(cnpj.is_valid, _CNPJ)),
             (r"[A-Z\d]{8}[ /]?[A-Z\d]{4}[ -]?\d{2}", _checked_and_named(cnpj.is_valid, _CNPJ)),
@@ -109,7 +116,7 @@ _SSN = words("ssn", "itin", "TIN", "social security", "taxpayer")
 _NINO = words("nino", "NI", "national insurance")
 _NHS = words("nhs", "national health", "patient")
 _SIRET = words("siret", "siren")
-_NIR = words("NIR", "insee", "sécurité sociale", "numéro de sécu", "n° de sécu", "carte vitale")
+_NIR = words(*("NIR", "insee", "sécurité sociale", "numéro de sécu", "n° de sécu", "carte vitale"))
 _STEUER = words("steuer", "idnr", "id-nr", "identifikationsnummer", "TIN")
 _MY_NUMBER = re.compile(f"{words('my ?number', 'individual number').pattern}|マイナンバー|個人番号")
 _AADHAAR = re.compile(f"{words('aadhaa?r', 'uidai', 'UID').pattern}|आधार")
@@ -139,7 +146,12 @@ _OTHERS = (
     _number("US", "ssn", _SSN_FORM, _named(_SSN)),
     *(
         Recogniser(
-            "document", pattern(f"{BEFORE}{_NINO_FORM}{AFTER}", flags), check, _FOUR_DIGITS, "nino", ("GB",)
+            "document",
+            pattern(f"{BEFORE}{_NINO_FORM}{AFTER}", flags),
+            check,
+            _FOUR_DIGITS,
+            name="nino",
+            countries=("GB",),
         )
         for check, flags in ((lambda match: True, 0), (_named(_NINO), re.I))
     ),
@@ -164,8 +176,8 @@ _OTHERS = (
         pattern(r"(?<![\w-])[A-Z]{5}\d{4}[A-Z](?![\w-])"),
         lambda match: pan.is_valid(match[0]) and (match[0][3] == "P" or has_context(match, _PAN)),
         re.compile(r"\d{4}[A-Z]").search,
-        "pan",
-        ("IN",),
+        name="pan",
+        countries=("IN",),
     ),
     _number("ES", "dni", r"\d{8}[- ]?[A-Z]|\d{2}\.\d{3}\.\d{3}[- ]?[A-Z]", _checked(dni.is_valid)),
     _number("ES", "dni", r"[XYZ][- ]?\d{7}[- ]?[A-Z]", _checked(nie.is_valid)),

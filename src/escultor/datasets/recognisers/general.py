@@ -189,7 +189,9 @@ _VERSION = re.compile(
     r"[\s.:=#`\"'(v]{0,4}|[=~<>!]=\s?|版本\s?|バージョン\s?|[A-Za-z0-9_)]/|[A-Za-z_]-|@)$",
     re.I,
 )
-_NETWORK = words("ip", "host", "server", "dns", "ping", "ssh", "address", "gateway", "endereço", "servidor")
+_NETWORK = words(
+    *("ip", "host", "server", "dns", "ping", "ssh", "address", "gateway", "endereço", "servidor")
+)
 
 
 def _is_public_address(match: re.Match[str]) -> bool:
