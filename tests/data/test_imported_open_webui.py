@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -44,7 +45,7 @@ def chat(*messages, params=None, **more):
     return {"id": "c", "user_id": "u1", "title": "t", "chat": body, "updated_at": T, "created_at": T} | more
 
 
-def feedback(*messages, id="f1", about="a", rating=1, arena=None, user="u1", data=None, **more):
+def feedback(*messages, id="f1", about="a", rating=1, arena=None, user: str | None = "u1", data=None, **more):
     meta = {"chat_id": "c", "message_id": about} | ({} if arena is None else {"arena": arena})
     said = {"rating": rating, "model_id": "m1", "reason": "", "comment": "", "details": {"rating": None}}
     row = {
@@ -59,11 +60,11 @@ def feedback(*messages, id="f1", about="a", rating=1, arena=None, user="u1", dat
     return row | {"snapshot": snapshot, "created_at": T, "updated_at": T + 5}
 
 
-def ask(*children, content="Who painted Guernica?", **more):
+def ask(*children, content: Any = "Who painted Guernica?", **more):
     return message("q", None, list(children), "user", content, **more)
 
 
-def answer(content, id="a", **more):
+def answer(content, id: str = "a", **more: Any):
     return message(id, "q", [], "assistant", content, **more)
 
 
@@ -109,7 +110,7 @@ def test_reasoning_is_kept_apart_from_the_text_of_every_turn(brought, form):
     items = [
         {"type": "reasoning", "id": "r", "content": [{"type": "output_text", "text": "Who was it?\nAh."}]}
     ]
-    said = answer(BLOCKS[form], **({"output": items + output("Picasso.")} if form == "parts" else {}))
+    said = answer(BLOCKS[form], output=items + output("Picasso.") if form == "parts" else None)
     more = message("q2", "a", ["b"], "user", "When?"), message("b", "q2", [], "assistant", "In 1937.")
     found = brought(
         feedback(ask("a"), said | {"childrenIds": ["q2"]}, *more, about="b"), chat(ask("a"), said)
@@ -388,6 +389,7 @@ def test_any_chat_is_read_as_it_was_meant_from_either_export_and_both(tmp_path_f
         found = []
         for order in ([chats, rated], [rated, chats]):
             folder = tmp_path_factory.mktemp("talk")
+            report = None
             with open_store(str(folder / "store")) as store:
                 for rows in filter(None, [*order, *order]):
                     (folder / "rows.json").write_text(json.dumps(rows))

@@ -6,7 +6,7 @@ import pytest
 
 from escultor.data.importers import events
 from escultor.data.importers.scores import ScoreSurvey, Statement
-from escultor.types import Message, Role, SourceKind, Usage
+from escultor.types import Feedback, Message, Rating, Role, SourceKind, Usage
 
 DAY = "2026-01-02T00:00:00Z"
 ASK = {"role": "user", "content": "Capital of Brazil?"}
@@ -103,6 +103,13 @@ def test_a_trace_is_an_answer_and_who_asked_is_who_scored_it(brought):
     )
 
 
+def test_the_messages_of_a_table_are_json_and_so_may_an_answer_be(brought):
+    table = {"input": json.dumps(TRACE["input"]), "output": json.dumps(SAY)}
+    found = brought(TRACE | table, TRACE | {"id": "t2", "output": '{"city": "Brasília"}'}).interactions
+    assert (found["t1"].messages, found["t1"].answer) == (PROMPT, "Brasília")
+    assert found["t2"].answer == '{"city": "Brasília"}'
+
+
 def test_a_trace_with_details_holds_its_scores_and_one_answer(brought):
     observation = {"id": "o1", "traceId": "t1", "type": "GENERATION", "startTime": DAY, "model": "m"}
     observation |= {"input": TRACE["input"], "output": SAY}
@@ -140,6 +147,28 @@ def test_a_generation_is_an_answer_of_its_own(brought):
     (call,) = found.interactions.values()
     assert (call.usage, call.latency_ms, call.version) == (Usage(9, 2), 2000.0, "m")
     assert found.report.counts["an observation that is no generation"] == 1
+
+
+COLUMNS = "id,traceId,sessionId,timestamp,source,name,dataType,value,stringValue,comment,observationId,userId"
+TABLE = f"""{COLUMNS}
+s1,t1,,{DAY},API,user-feedback,BOOLEAN,1,True,fine,,ann
+s2,t1,,{DAY},API,user-feedback,BOOLEAN,0,False,,,bob
+s3,t2,,{DAY},API,quality,NUMERIC,0.7,,,,
+"""
+
+
+def test_the_scores_of_a_table_are_read(store, tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text(TABLE)
+    assert events.format_of(path) == "langfuse"
+    report = events.import_events(path, "langfuse", store.log, events.ImportOptions(str))
+    assert report.read == {"thumbs": 2, "remarks": 1, "scores": 1}
+    ratings = [e for _, e in store.log.read(Feedback) if isinstance(e, Rating)]
+    assert [(e.name, e.value, e.subject) for e in ratings[:2]] == [
+        ("thumb", True, "ann"),
+        ("thumb", False, "bob"),
+    ]
+    assert (ratings[2].name, ratings[2].value) == ("quality", 0.7)
 
 
 # --- LangSmith --------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ ThumbOption = Annotated[
 
 def import_(
     shell: Shell,
-    file: Annotated[Path, Argument(help="JSON or JSON Lines, gzipped or not.")],
+    file: Annotated[Path, Argument(help="JSON, JSON Lines, CSV or Parquet, compressed or not.")],
     format: FormatOption = "auto",
     consent: ConsentOption = "train",
     thumb: ThumbOption = None,

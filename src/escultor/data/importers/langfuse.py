@@ -23,7 +23,7 @@ from escultor.types import Feedback, Interaction, SourceKind, Usage
 
 _SOURCES = {"API": SourceKind.END_USER, "EVAL": SourceKind.LLM_JUDGE, "ANNOTATION": SourceKind.RATER}
 _IO = ("input", "output")
-_TRUTH = {1: True, 0: False, "true": True, "false": False}
+_TRUTH = {1: True, 0: False, "true": True, "false": False, "1": True, "0": False}
 NO_SUBJECT = "a score that does not say what it is about: request it with fields=subject,details,annotation"
 
 
@@ -134,8 +134,8 @@ def _trace(row: JsonObject, session: ImportSession) -> Iterator[ImportedRecord]:
     yield from traces.record(
         session,
         id,
-        row.get("input"),
-        row.get("output"),
+        traces.recorded(row.get("input")),
+        traces.recorded(row.get("output")),
         time=time,
         subject=asker,
         version=next((o.get("model") for o in observations if o.get("model")), row.get("version")),
@@ -179,8 +179,8 @@ def _observation(row: JsonObject, session: ImportSession, asker: str | None = No
     yield from traces.record(
         session,
         id,
-        row.get("input"),
-        row.get("output"),
+        traces.recorded(row.get("input")),
+        traces.recorded(row.get("output")),
         time=start,
         subject=known or session.subject(row.get("userId"), f"langfuse:trace:{trace}"),
         version=row.get("model") or row.get("providedModelName"),

@@ -44,6 +44,15 @@ def decoded(value: Any) -> Any:
         return value
 
 
+def recorded(value: Any) -> Any:
+    """The value of a text that is the JSON of messages, as tables have them; any other value as it is: an
+    answer may be JSON itself."""
+    inner = decoded(value)
+    each = inner if isinstance(inner, list) else [inner]
+    is_known = any(isinstance(e, dict) and e.keys() & {"role", "messages", "choices"} for e in each)
+    return inner if is_known else value
+
+
 def figure(value: Any, most: float = 1e9) -> float:
     """A number from 0 to `most`; 0 for anything else."""
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
