@@ -29,7 +29,8 @@ from escultor.model.gguf.writer import export_gguf_file
 from escultor.model.load import load
 from escultor.types import Message, Role, Sampling
 
-PROMPTS = """What is the capital of France?|Write a haiku about the sea.|Explain photosynthesis in one sentence.
+PROMPTS = """What is the capital of France?|Write a haiku about the sea.
+Explain photosynthesis in one sentence.
 What is 12 plus 30?|Name three primary colours.|Translate 'good morning' into Spanish.
 Who wrote Hamlet?|What does a compiler do?|Give me a recipe for pancakes.|Why is the sky blue?
 List five animals that live in Africa.|What is the boiling point of water?

