@@ -36,6 +36,8 @@ SPANS = {"hour": HOUR_S, "day": DAY_S, "month": 30 * DAY_S}  # seconds
 # The span of all time, and how much of it one person may fill: a tenth, or four times an equal part of a
 # small crowd, in which an honest person easily gives a tenth.
 EVER, MAX_SHARE_OF_ALL, MAX_EQUAL_PARTS = "ever", 0.1, 4
+# A quarter of all events of twenty people or more, and twice what is usual, is too much in any crowd.
+GREAT_SHARE, MIN_PEOPLE_OF_GREAT_SHARE, GREAT_SHARE_FACTOR = 0.25, 20, 2
 USUAL_QUANTILE = 0.9  # of the other people; as many as the rest may conspire without moving what is usual
 # Activity is lognormal in crowds of all kinds. With the median and the 0.9 quantile at z = 0 and 1.28, the
 # count at z = 4, which one of 30,000 people exceeds, is median * (quantile / median) ** (4 / 1.28).
@@ -43,7 +45,7 @@ TAIL_POWER = 3.12
 MIN_OTHERS = 5  # people, from which on something is usual
 ECHOING_SKILL_SHARE, ECHOING_SKILL_SUBJECTS = 0.2, 5
 MIN_CLAIM_PROMPTS = 3  # prompts on which a stretch comes back, from which on it is a claim to be planted
-MAX_STRETCH = 2000  # characters of a stretch that are hashed
+MIN_REPEATED_SHARE = 0.75  # of the answers that repeat what a person wrote, how many are such claims
 WINDOW, MAX_WINDOWS, MIN_ECHO = 20, 16, 13  # characters, windows of an answer, characters of an answer
 # The commonest letters of other scripts that look like Latin ones, in lower case.
 LOOK_ALIKES = str.maketrans("аеорсухіјѕһԁԛԝвкмнтгіαορνιτκυχ", "aeopcyxijshdqwbkmhtriaopvitkux")
@@ -106,6 +108,8 @@ def find_rate_anomalies(rates: Iterable[ActivityRate], factor: float, floor: int
         least = max(MAX_SHARE_OF_ALL, MAX_EQUAL_PARTS / len(peaks)) * total if span == EVER else 0.0
         for subject, own in by_subject.items():
             usual, limit = _usual(peaks, max(rate.n for rate in own), factor)
+            if span == EVER and len(peaks) >= MIN_PEOPLE_OF_GREAT_SHARE and own[0].n > GREAT_SHARE * total:
+                limit = min(limit, GREAT_SHARE_FACTOR * usual)
             for rate in own:
                 if rate.n > max(floor, limit, least):
                     given = f"of all {total:,} verdicts" if span == EVER else f"verdicts in one {span}"
@@ -155,7 +159,7 @@ def find_prompt_echoes(
     counts: Iterable[PromptEchoCount], claims: Iterable[RepeatedClaim]
 ) -> tuple[list[QuarantineEntry], dict[str, list[str]], frozenset[str]]:
     """The askers who have claims repeated, their claims, and the skills whose nature it is to repeat."""
-    shares: dict[str, list[float]] = {}
+    counts, shares = list(counts), dict[str, list[float]]()
     for row in counts:
         shares.setdefault(row.skill, []).append(row.echoes / row.answers)
     skills = frozenset(
@@ -163,17 +167,21 @@ def find_prompt_echoes(
         for skill, s in shares.items()
         if len(s) >= ECHOING_SKILL_SUBJECTS and sum(s) / len(s) > ECHOING_SKILL_SHARE
     )
-    echoes, by_subject = Counter[str](), dict[str, list[str]]()
+    all_echoes, echoes, by_subject = Counter[str](), Counter[str](), dict[str, list[str]]()
+    for row in counts:
+        all_echoes[row.subject] += row.echoes if row.skill not in skills else 0
     for row in claims:
         if row.skill not in skills:
             echoes[row.subject] += row.n
             by_subject.setdefault(row.subject, []).append(row.claim)
+    # Who hands in one text again and again, with changes, gets ever other stretches of it back.
+    echoes = {subject: n for subject, n in echoes.items() if n >= MIN_REPEATED_SHARE * all_echoes[subject]}
     reason = "{:,} rated {} what this person wrote in the prompt, and it comes back on other prompts"
     entries = [
         _entry("prompt_echo", subject, n, reason.format(n, "answer repeats" if n == 1 else "answers repeat"))
         for subject, n in sorted(echoes.items())
     ]
-    return entries, {subject: sorted(set(own)) for subject, own in by_subject.items()}, skills
+    return entries, {subject: sorted(set(by_subject[subject])) for subject in echoes}, skills
 
 
 def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
@@ -186,7 +194,7 @@ def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
         return 0.0, None
     source = alphanumeric(prompt)
     if len(text) <= WINDOW:
-        return (1.0, _stretch_hash(text)) if text in source else (0.0, None)
+        return (1.0, short_hash(text)) if text in source else (0.0, None)
     last = len(text) - WINDOW
     n = min(MAX_WINDOWS, 1 + last // (WINDOW // 2))
     begin = end = at = 0  # text[begin:end] == source[at : at + end - begin]
@@ -197,16 +205,16 @@ def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
             if (at := source.find(text[start : start + WINDOW])) < 0:
                 continue
         end = start + WINDOW
+        while begin > 0 < at and text[begin - 1] == source[at - 1]:  # to where the stretch really begins
+            begin, at = begin - 1, at - 1
         longest = max(longest, (end - begin, begin))
     length, begin = longest
-    return length / len(text), _stretch_hash(text[begin : begin + length]) if length else None
+    return length / len(text), short_hash(text[begin : begin + length]) if length else None
 
 
-def _stretch_hash(stretch: str) -> str:
-    """A hash that stretches share which begin and end nearly alike: the least of those of their parts."""
-    last = max(0, min(len(stretch), MAX_STRETCH) - WINDOW)
-    parts = {stretch[at : at + WINDOW].encode("utf-8", "surrogatepass") for at in range(last + 1)}
-    return min(hashlib.blake2b(part, digest_size=8).hexdigest() for part in parts)
+def short_hash(text: str) -> str:
+    """A short hash of a text, by which equal ones are recognised."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def alphanumeric(text: str) -> str:

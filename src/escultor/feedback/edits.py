@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
+from escultor.feedback.abuse_rules import short_hash
 from escultor.feedback.index_tables import CorrectionEdit, FeedbackEvent
-from escultor.feedback.raw_log import BodySource, text_hash
+from escultor.feedback.raw_log import BodySource
 from escultor.types import Feedback, Interaction
 
 # Quotation marks, dashes and bullets open a word; those and the marks that end clauses close it. Brackets,
@@ -32,7 +33,7 @@ def compare_corrections(events: Sequence[FeedbackEvent], bodies: BodySource) -> 
         if event.id in corrections and event.target in answers:
             text, before = corrections[event.id]["text"], answers[event.target]["answer"]
             distance = edit_distance(text, before)
-            edits.append(CorrectionEdit(event.id, text_hash(text), len(text), len(before), distance))
+            edits.append(CorrectionEdit(event.id, short_hash(text), len(text), len(before), distance))
     return edits
 
 

@@ -7,7 +7,6 @@ What is read of a range of the log depends on that range alone, so several proce
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import sqlite3
@@ -185,7 +184,7 @@ def answer_row(body: dict[str, Any]) -> RatedAnswer:
         parent=_regenerated(body),
         consent=body.get("consent", "train"),
         retain_until=body.get("retain_until"),
-        text_hash=text_hash(answer),
+        text_hash=abuse_rules.short_hash(answer),
         length=len(answer),
         echoed=echoed,
         claim=claim,
@@ -197,11 +196,6 @@ def _regenerated(body: dict[str, Any]) -> str | None:
     """The answer that this one regenerates."""
     lineage = body.get("lineage") or {}
     return lineage.get("parent") if lineage.get("relation") == Relation.REGENERATE else None
-
-
-def text_hash(text: str) -> str:
-    """A short hash of a text, by which equal answers are recognised."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Fold:
