@@ -116,6 +116,7 @@ def test_preview_shows_what_is_learnt_in_colour_on_a_terminal(cli, tmp_path, mod
 )
 def test_preview_takes_the_method_that_the_file_suits(cli, tmp_path, model, row, method):
     other = {key: f"red {value}" if key in ("text", "prompt") else value for key, value in row.items()}
+    other |= {"label": False} if "label" in row else {}  # KTO asks for both
     data = jsonl(tmp_path / "data.jsonl", row, other)
     found = cli("data", "preview", data, "--model", model, "--json").data
     assert (found["method"], found["rows"]) == (method, 2)

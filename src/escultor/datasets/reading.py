@@ -62,7 +62,7 @@ def is_ours(path: Path) -> bool:
             except Fault:
                 continue
             names = {format.name for format in fitting(row)}
-            return not names or (names <= set(CANONICAL) and not _is_text_pair(row))
+            return bool(names) and names <= set(CANONICAL) and not _is_text_pair(row)
     return True
 
 

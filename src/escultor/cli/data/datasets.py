@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from escultor.cli.data.rows import METHOD_OF_KIND
 from escultor.cli.lookup import existing_store, open_or_create_store, require_file
 from escultor.cli.output import CommandResult, Shell, write_text
 from escultor.cli.progress import LiveProgress
@@ -59,7 +60,10 @@ def curate(
         shell.print(f"{left_out:,} rows left out: their prompt is held out")
     held_out = curated.counts["held out"]
     shell.print(f"{name}: {version.rows:,} rows, {held_out:,} held out; {version.hash}", "bold")
-    shell.print(f"next: escultor data card {name}, escultor data review {name}, escultor sft --data {name}")
+    method = METHOD_OF_KIND[version.kind]
+    shell.print(
+        f"next: escultor data card {name}, escultor data review {name}, escultor {method} --data {name}"
+    )
     steps_done = [
         {"step": s.name, "in": s.before, "out": s.left, "removed": s.removed, "notes": s.notes}
         for s in curated.steps

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from escultor.cli.data.rows import ROW_KINDS, row_kind
+from escultor.cli.data.rows import METHOD_OF_KIND, ROW_KINDS, row_kind
 from escultor.cli.event_imports import import_file
 from escultor.cli.lookup import open_or_create_store, require_file
 from escultor.cli.output import CommandResult, Shell, counted
@@ -29,10 +29,8 @@ from escultor.data.formats.table import BY_NAME, RowFormat
 from escultor.data.importers.events import EVENTS
 from escultor.datasets.imports import ImportedFiles, convert_file, import_files
 from escultor.errors import DataError, InputError
-from escultor.types import RowKind
 
 BOTH = frozenset(EVENTS) & frozenset(BY_NAME)  # read as rows here, as feedback by `feedback import`
-METHODS: dict[RowKind, str] = {"document": "pretrain", "example": "sft", "pair": "dpo", "unpaired": "kto"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def _show(shell: Shell, made: ImportedFiles, not_read: dict[str, str]) -> None:
     for version in made.versions:
         shell.print(f"{version.name}: {version.rows:,} rows of kind {version.kind}; {version.hash}", "bold")
         model = "" if version.kind == "document" else "--model MODEL "
-        shell.print(f"next: escultor {METHODS[version.kind]} {model}--data {version.name} --out RUN")
+        shell.print(f"next: escultor {METHOD_OF_KIND[version.kind]} {model}--data {version.name} --out RUN")
     if {report.format for report in made.reports.values()} & BOTH:
         shell.print("what people said in it, as feedback: escultor feedback import")
 

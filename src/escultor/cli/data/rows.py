@@ -17,6 +17,12 @@ from escultor.types import Document, Example, RowKind
 
 MinedKind = Literal["trinity", "documents"]
 SplitSide = Literal["train", "held-out"]
+METHOD_OF_KIND: dict[RowKind, str] = {
+    "document": "pretrain",
+    "example": "sft",
+    "pair": "dpo",
+    "unpaired": "kto",
+}
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 
 
