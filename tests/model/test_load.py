@@ -225,3 +225,9 @@ def test_other_messages_of_transformers_are_warnings_of_one_line():
 
     assert shown("This\nmatters") == "warning: This matters (transformers)"
     assert not shown("The following generation flags are not valid and may be ignored: []")
+
+
+def test_a_gguf_file_is_to_be_imported(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="escultor models import"):
+        load(str(tmp_path / "x.gguf"))

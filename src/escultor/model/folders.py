@@ -35,6 +35,8 @@ def resolve(name: str) -> Path:
     remedy = f"give a folder with config.json and *.safetensors, or `{BUILT_IN}`"
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing is there"
+        if path.suffix == ".gguf" and path.exists():
+            remedy = f"import it: escultor models import {name}"
         raise ModelError(f"`{name}` is no model folder", got, remedy=remedy)
     if not (path / "config.json").is_file() and not is_adapter(path):
         raise ModelError(f"`{name}` is no model folder", "no config.json", remedy=remedy)
