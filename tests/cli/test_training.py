@@ -129,7 +129,7 @@ BROKEN = [
     (b'{"prompt": "a", "completion": "b"}\n{"prompt": "c", "compl', "data.jsonl:2: the line is not JSON"),
     (b'{"prompt": "a\xff", "completion": "b"}\n', "data.jsonl:1: the line is not UTF-8"),
     (b'{"prompt": 3, "completion": "b"}\n', "data.jsonl:1: `prompt` is of the wrong type"),
-    (b'{"prompt": "a"}\n', "data.jsonl:1: `completion` is missing"),
+    (b'{"prompt": "a"}\n', "these are prompts without answers"),
     (b'{"prompt": "a", "completion": ""}\n', "empty completion: 1"),
     (b'["a", "b"]\n', "data.jsonl:1: the row is not an object"),
 ]

@@ -69,7 +69,7 @@ def load_shape(name: str) -> Loaded:
     except _UNUSABLE as error:
         raise _cannot_be_loaded(name, error) from error
     _refuse_more_tokens_than_rows(name, model, tokenizer)
-    return Loaded(model, tokenizer, stored_dtype(path))
+    return Loaded(model, tokenizer)
 
 
 def init_llama(

@@ -57,7 +57,9 @@ class RowOptions:
 
 def import_(
     shell: Shell,
-    file: Annotated[str, Argument(help="A file, a folder of files, or hf://OWNER/NAME[/CONFIG][:SPLIT].")],
+    file: Annotated[
+        str, Argument(help="A file, a folder of files, or hf://OWNER/NAME, /CONFIG and :SPLIT behind it.")
+    ],
     rows: RowOptions,
     format: Annotated[str, Option(help="The name of its format (docs/data.md); default: found.")] = "auto",
     consent: Annotated[
