@@ -2,17 +2,21 @@
 model's own template, and so are learnt."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import tiny
 
 from escultor.batching.preflight import preflight
-from escultor.batching.rows import example_rows, pair_rows, unpaired_rows
+from escultor.batching.rows import SERVED, example_rows, pair_rows, unpaired_rows
 from escultor.batching.teacher import nll_by_row
 from escultor.data.jsonl_rows import build
+from escultor.datasets.rows import map_texts
 from escultor.errors import ModelError
 from escultor.model.cost import TrainingCost
 from escultor.text.chat import ChatTemplate
+from escultor.text.served_ids import read_ids, write_ids
+from escultor.types import Message, Role
 
 # In Qwen's manner: tools before the conversation, calls as markup, reasoning of the last answer alone.
 TOOLS = (
@@ -167,3 +171,43 @@ def test_rows_are_the_same_whether_rendered_together_or_alone(chat):
     together = example_rows(items, chat, 300, Counter())
     alone = [row for each in items for row in example_rows([each], chat, 300, Counter())]
     assert [row.ids.tolist() for row in together] == [row.ids.tolist() for row in alone]
+
+
+# --- the token ids that were served -----------------------------------------------------------
+
+
+def served(chat, text, ids):
+    answer = assistant(text, token_ids=write_ids(chat.vocabulary_hash, ids))
+    return item({"prompt": "red", "completion": [answer]})
+
+
+def test_an_answer_is_learnt_in_the_token_ids_that_were_served(chat):
+    letters = [id for letter in "the cat" for id in chat.text(letter)] + chat.turn_end
+    assert letters != chat.example((), "the cat").response
+    counts = Counter()
+    (row,) = example_rows([served(chat, "the cat", letters)], chat, 300, counts)
+    assert row.ids[row.start :].tolist() == letters
+    assert row.ids[: row.start].tolist() == chat.prompt((Message(Role.USER, "red"),))
+    assert counts[SERVED] == 1
+
+
+@pytest.mark.parametrize("fault", ["another text", "no end", "another vocabulary", "no ids"])
+def test_token_ids_that_are_not_those_of_the_text_are_not_learnt(chat, fault):
+    letters = [id for letter in "the cat" for id in chat.text(letter)]
+    example = served(chat, "the cat", letters if fault == "no end" else letters + chat.turn_end)
+    if fault == "another text":
+        example = map_texts(replace(example, response="the dog"), str)
+        changed = map_texts(served(chat, "the cat", letters), lambda text: text.replace("cat", "[NAME]"))
+        assert changed.extras.token_ids == ""  # what was masked in the text is not kept as ids
+    if fault in ("another vocabulary", "no ids"):
+        text = "other:AAAA" if fault == "no ids" else example.extras.token_ids.replace(":", "0:")
+        example = replace(example, extras=replace(example.extras, token_ids=text))
+    (row,) = example_rows([example], chat, 300, counts := Counter())
+    assert row.ids[row.start :].tolist() == chat.example((), example.response).response
+    assert SERVED not in counts
+
+
+@pytest.mark.parametrize("ids", [[], [0], [1, 70000, 2**32 - 1]])
+def test_token_ids_come_back_from_their_text(ids):
+    assert read_ids(write_ids("v", ids), "v") == ids
+    assert read_ids("v:%%%", "v") == read_ids("v:AAA=", "v") == read_ids("", "v") == []

@@ -15,6 +15,7 @@ from escultor.model.generate import generate
 from escultor.model.load import load
 from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest, ScoredPrompt
+from escultor.text.served_ids import read_ids
 from escultor.types import Message, Role, Sampling
 
 LOADED = llama()
@@ -64,6 +65,8 @@ def test_many_answers_at_once_are_those_of_generate():
             answer.prompt_tokens,
             len(answer.tokens),
         )
+        served = read_ids(end.token_ids, LOADED.chat.vocabulary_hash)
+        assert served == (list(answer.tokens) if answer.finish_reason == "stop" else [])
 
 
 def test_an_answer_that_is_not_streamed_comes_in_one_piece():

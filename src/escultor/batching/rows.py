@@ -18,11 +18,13 @@ import numpy as np
 from escultor.errors import DataError, ModelError
 from escultor.ids import hash_bytes
 from escultor.text.chat import ChatTemplate, Rendered, RenderedConversation
+from escultor.text.served_ids import read_ids
 from escultor.types import Document, Example, Message, Messages, Pair, UnpairedExample, answer_message
 
 Ids = np.ndarray  # (n,) int32
 _Item = TypeVar("_Item")
-Triple = tuple[Messages, Message | str, str]  # prompt, answer and tools
+Triple = tuple[Messages, Message, str]  # prompt, answer and tools
+SERVED = "answers in the token ids that were served"
 CHUNK = 8192  # items rendered together
 Span = tuple[int, int]  # half-open range of positions
 Turns = tuple[tuple[Ids, Ids], ...]  # of a sequence: what comes before labelled tokens, and these tokens
@@ -229,14 +231,30 @@ def _conversations(
 
 
 def _examples(ids: Sequence[str], triples: Sequence[Triple], chat: ChatTemplate) -> list[Rendered]:
-    """Prompts with their answers as tokens. Raises ModelError that names the item that cannot be rendered."""
+    """Prompts with their answers as tokens, those that were served where they are known. Raises ModelError
+    that names the item that cannot be rendered."""
     try:
-        return list(chat.examples(triples))
+        rendered = chat.examples(triples)
+        return [
+            _as_served(each, answer, chat) for each, (_, answer, _) in zip(rendered, triples, strict=True)
+        ]
     except ModelError:
         for id, triple in zip(ids, triples, strict=True):
             with _naming(id):
                 chat.example(*triple)
         raise
+
+
+def _as_served(rendered: Rendered, answer: Message, chat: ChatTemplate) -> Rendered:
+    """The answer in the token ids that were served, where they are whole and those of its text."""
+    if not answer.token_ids:
+        return rendered
+    ids, end = read_ids(answer.token_ids, chat.vocabulary_hash), chat.turn_end
+    if not ids or ids[-len(end) :] != end:
+        return rendered
+    if not answer.tool_calls and chat.decode(ids) != answer.content:
+        return rendered
+    return Rendered(rendered.prompt, ids, (*rendered.notes, SERVED))
 
 
 @contextmanager

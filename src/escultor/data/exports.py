@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def _messages(messages: Messages) -> list[JsonObject]:
 
 
 def _answer(text: str, extras: AnswerExtras) -> list[JsonObject]:
-    return [message_row(answer_message(text, extras))]
+    return [message_row(answer_message(text, replace(extras, token_ids="")))]
 
 
 def _sides(item: Pair) -> tuple[list[JsonObject], list[JsonObject]]:

@@ -136,7 +136,7 @@ def _example(row: JsonObject, counts: Counter[str], where: str) -> Example:
         *steps, answer = answer_of(row, "completion", prompt, counts)
         prompt = (*prompt, *steps)
     _refuse_empty(prompt, completion=answer)
-    weight, tools, extras = _weight(row), tools_of(row), _extras(answer)
+    weight, tools, extras = _weight(row), tools_of(row), extras_of(answer)
     id = _id(row, ["example", prompt, answer.content, weight, *_beside(tools, extras)])
     origin = _origin(row, "example", where)
     return Example(id, prompt, answer.content, origin, weight=weight, tools=tools, extras=extras)
@@ -153,8 +153,8 @@ def _pair(row: JsonObject, counts: Counter[str], where: str) -> Pair:
     _refuse_empty(prompt, **sides)
     chosen, rejected = sides["chosen"].content, sides["rejected"].content
     weight, flip_rate, tools = _weight(row), _number(row, "flip_rate", 0.0), tools_of(row)
-    extras, rejected_extras = map(_extras, sides.values())
-    if (chosen, extras) == (rejected, rejected_extras):
+    extras, rejected_extras = map(extras_of, sides.values())
+    if (chosen, *_meaning(extras)) == (rejected, *_meaning(rejected_extras)):
         raise Skip("chosen equals rejected")
     if not 0 <= flip_rate < 0.5:
         raise Fault("`flip_rate` is out of range", flip_rate, "0 to below 0.5; from 0.5 on swap the sides")
@@ -182,7 +182,7 @@ def _unpaired(row: JsonObject, counts: Counter[str], where: str) -> UnpairedExam
     prompt = without_marks(prompt)
     _refuse_empty(prompt, completion=answer)
     field_of(row, "label")
-    label, weight, tools, extras = _label(row), _weight(row), tools_of(row), _extras(answer)
+    label, weight, tools, extras = _label(row), _weight(row), tools_of(row), extras_of(answer)
     # "judged" was the name of this kind when ids were first made: the same content keeps its id.
     id = _id(row, ["judged", prompt, answer.content, label, weight, *_beside(tools, extras)])
     origin = _origin(row, "unpaired", where)
@@ -235,9 +235,15 @@ def _judged_answer(row: JsonObject, key: str, prompt: Messages, counts: Counter[
     return answer
 
 
-def _extras(answer: Message) -> AnswerExtras:
-    extras = AnswerExtras(answer.reasoning, answer.tool_calls)
+def extras_of(answer: Message) -> AnswerExtras:
+    """What an answer holds beside its text."""
+    extras = AnswerExtras(answer.reasoning, answer.tool_calls, answer.token_ids)
     return NO_EXTRAS if extras == NO_EXTRAS else extras
+
+
+def _meaning(extras: AnswerExtras) -> tuple[object, ...]:
+    """What two answers differ by beside their text; equal ones may have been served as other tokens."""
+    return extras.reasoning, extras.tool_calls
 
 
 def _beside(tools: str, *extras: AnswerExtras) -> list[object]:
@@ -355,7 +361,7 @@ def _answer_parts(value: str | list[JsonObject]) -> tuple[str, AnswerExtras]:
     if isinstance(value, str):
         return value, NO_EXTRAS
     (answer,) = messages_of(value, "answer", Counter())
-    return answer.content, _extras(answer)
+    return answer.content, extras_of(answer)
 
 
 def _answer_row(text: str, extras: AnswerExtras) -> str | list[JsonObject]:

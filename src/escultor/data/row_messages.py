@@ -23,7 +23,7 @@ CALL = '{"id": TEXT, "type": "function", "function": {"name": TEXT, "arguments":
 _ROLES = {**{str(role): role for role in Role}, "function": Role.TOOL}
 _PLAIN = {"role", "content"}
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # DeepSeek and vLLM, OpenRouter, Ollama
-_TEXTS = frozenset((*_REASONING, "tool_call_id", "name", "refusal"))
+_TEXTS = frozenset((*_REASONING, "tool_call_id", "name", "refusal", "token_ids"))
 _KEYS = _TEXTS | _PLAIN | {"tool_calls", "function_call", "weight"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
@@ -139,7 +139,7 @@ def message_row(message: Message) -> JsonObject:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in message.tool_calls
         ]
-    texts = {"tool_call_id": message.tool_call_id, "name": message.name}
+    texts = {"tool_call_id": message.tool_call_id, "name": message.name, "token_ids": message.token_ids}
     return row | {k: v for k, v in texts.items() if v} | ({"weight": 1} if message.learnt else {})
 
 
@@ -156,8 +156,8 @@ def _message(value: Any, key: str, counts: Counter[str], learnt: bool) -> Messag
     if value.keys() == _PLAIN and isinstance(value["content"], str):
         return Message(role, value["content"], learnt=learnt and role is Role.ASSISTANT)
     present = given(value)
-    if "audio" in present:
-        raise Skip("content that is no text: audio")
+    for other in present.keys() & {"audio", "parts"}:  # of OpenAI's answers, and of logged messages
+        raise Skip(f"content that is no text: {other}")
     for other in present.keys() - _KEYS:
         counts[f"key not used: messages.{other}"] += 1
     texts = {each: text_of(present, each, f"{key}.{each}") for each in _TEXTS & present.keys()}
@@ -171,6 +171,7 @@ def _message(value: Any, key: str, counts: Counter[str], learnt: bool) -> Messag
         tool_calls=calls,
         tool_call_id=texts.get("tool_call_id", ""),
         name=texts.get("name", ""),
+        token_ids=texts.get("token_ids", ""),
         learnt=_is_learnt(present, key, role, counts, learnt),
     )
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from escultor import stats
 from escultor.datasets.curation.quality import SCORE
@@ -17,7 +17,7 @@ from escultor.errors import InputError
 from escultor.ids import new_id
 from escultor.rng import unit
 from escultor.store import Store, files
-from escultor.types import DatasetVersion, Review
+from escultor.types import DatasetVersion, Document, Pair, Review
 
 ReviewOrder = Literal["uniform", "unsure"]
 Decision = Literal["accept", "reject", "edit", "skip"]
@@ -172,5 +172,10 @@ def apply_review(store: Store, version: DatasetVersion) -> tuple[DatasetVersion,
 def _edit(row: CurationRow, review: Review) -> CurationRow:
     """The row with the reviewer's text as its target, and the review as one of its parents."""
     origin = replace(row.item.origin, parents=(*row.item.origin.parents, review.id))
-    item: TrainingItem = replace(row.item, **{target_field(row.item): review.text, "origin": origin})
+    changes: dict[str, Any] = {target_field(row.item): review.text, "origin": origin}
+    if isinstance(row.item, Pair):
+        changes["chosen_extras"] = replace(row.item.chosen_extras, token_ids="")
+    elif not isinstance(row.item, Document):
+        changes["extras"] = replace(row.item.extras, token_ids="")
+    item: TrainingItem = replace(row.item, **changes)
     return replace(row, item=item)

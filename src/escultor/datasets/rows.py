@@ -136,27 +136,32 @@ def map_texts(item: TrainingItem, change: Callable[[str], str]) -> TrainingItem:
         return replace(item, text=change(item.text))
     prompt = tuple(_changed(message, change) for message in item.prompt)
     if isinstance(item, Pair):
-        sides = {"chosen": change(item.chosen), "rejected": change(item.rejected)}
-        extras = {
-            "chosen_extras": _changed_extras(item.chosen_extras, change),
-            "rejected_extras": _changed_extras(item.rejected_extras, change),
-        }
-        return replace(item, prompt=prompt, **sides, **extras)
-    extras = _changed_extras(item.extras, change)
-    return replace(item, prompt=prompt, response=change(item.response), extras=extras)
+        chosen, chosen_extras = _changed_answer(item.chosen, item.chosen_extras, change)
+        rejected, rejected_extras = _changed_answer(item.rejected, item.rejected_extras, change)
+        extras = {"chosen_extras": chosen_extras, "rejected_extras": rejected_extras}
+        return replace(item, prompt=prompt, chosen=chosen, rejected=rejected, **extras)
+    response, extras = _changed_answer(item.response, item.extras, change)
+    return replace(item, prompt=prompt, response=response, extras=extras)
 
 
 def _changed(message: Message, change: Callable[[str], str]) -> Message:
-    extras = _changed_extras(AnswerExtras(message.reasoning, message.tool_calls), change)
-    content = change(message.content)
-    return replace(message, content=content, reasoning=extras.reasoning, tool_calls=extras.tool_calls)
+    """The message with changed texts; if any is another now, token ids are no longer its own."""
+    changed = replace(
+        message,
+        content=change(message.content),
+        reasoning=change(message.reasoning) if message.reasoning else "",
+        tool_calls=tuple(replace(call, arguments=change(call.arguments)) for call in message.tool_calls),
+    )
+    return message if changed == message else replace(changed, token_ids="")
 
 
-def _changed_extras(extras: AnswerExtras, change: Callable[[str], str]) -> AnswerExtras:
+def _changed_answer(
+    text: str, extras: AnswerExtras, change: Callable[[str], str]
+) -> tuple[str, AnswerExtras]:
     if extras == NO_EXTRAS:
-        return extras
-    calls = tuple(replace(call, arguments=change(call.arguments)) for call in extras.tool_calls)
-    return AnswerExtras(change(extras.reasoning) if extras.reasoning else "", calls)
+        return change(text), extras
+    changed = _changed(answer_message(text, extras), change)
+    return changed.content, AnswerExtras(changed.reasoning, changed.tool_calls, changed.token_ids)
 
 
 # --- lines ------------------------------------------------------------------------------------

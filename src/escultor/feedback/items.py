@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from escultor.data.jsonl_rows import row_of
-from escultor.data.row_messages import messages_of
+from escultor.data.jsonl_rows import TrainingItem, extras_of, item_of, row_of
+from escultor.data.row_messages import Skip, messages_of
 from escultor.datasets.held_out import HeldOutGuard
 from escultor.errors import StoreError
 from escultor.feedback.labelling_rules import CORRECTION_RULE, Draft, ItemKind
@@ -22,20 +22,34 @@ from escultor.store import Store
 from escultor.store.files import wrap_os_errors
 from escultor.store.log import Log
 from escultor.types import (
+    NO_EXTRAS,
     Consent,
     Example,
     Feedback,
     Interaction,
+    Message,
     Messages,
     Origin,
     Pair,
+    ToolDefinitions,
     UnpairedExample,
+    answer_message,
 )
 
 ITEMS_PER_READ = 2000  # whose texts are in memory at a time
 FeedbackItem = Example | Pair | UnpairedExample
 DraftHandle = tuple[str, float, Draft]  # id, weight and draft, cheap to send to other processes
-ItemTexts = tuple[Messages, str, str]  # prompt, chosen, rejected
+
+
+class ItemTexts(NamedTuple):
+    """What an item is made of."""
+
+    prompt: Messages
+    chosen: Message
+    rejected: Message
+    tools: str = ""
+
+
 _json = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -45,8 +59,7 @@ def load_items(
     """The items, a few thousand in memory at a time. What the log no longer holds was erased: it is counted
     and left out."""
     for handles in _batches(selected):
-        texts = read_texts({id: draft for id, _, draft in handles}, bodies)
-        counts["left out: erased"] += len(handles) - len(texts)
+        texts = read_texts({id: draft for id, _, draft in handles}, bodies, counts)
         for id, weight, draft in handles:
             if id in texts:
                 yield make_item(id, weight, draft, texts[id])
@@ -54,15 +67,28 @@ def load_items(
 
 def make_item(id: str, weight: float, draft: Draft, texts: ItemTexts) -> FeedbackItem:
     """The item of a draft and its texts."""
-    prompt, chosen, rejected = texts
+    prompt, chosen, rejected = texts.prompt, texts.chosen.content, texts.rejected.content
+    extras, rejected_extras = extras_of(texts.chosen), extras_of(texts.rejected)
     answers = {draft.answer, draft.rejected, "" if draft.rule == CORRECTION_RULE else draft.chosen} - {""}
     rule = f"{draft.rule};simulated" if draft.simulated else draft.rule
     origin = Origin((*sorted(answers), *draft.events), rule, Consent.TRAIN)
     if draft.kind == "pair":
-        return Pair(id, prompt, chosen, rejected, origin, weight=weight, flip_rate=draft.flip_rate)
+        return Pair(
+            id,
+            prompt,
+            chosen,
+            rejected,
+            origin=origin,
+            weight=weight,
+            flip_rate=draft.flip_rate,
+            tools=texts.tools,
+            chosen_extras=extras,
+            rejected_extras=rejected_extras,
+        )
+    rest = {"origin": origin, "weight": weight, "tools": texts.tools, "extras": extras}
     if draft.kind == "unpaired":
-        return UnpairedExample(id, prompt, chosen, bool(draft.desirable), origin, weight=weight)
-    return Example(id, prompt, chosen, origin, weight)
+        return UnpairedExample(id, prompt, chosen, bool(draft.desirable), **rest)
+    return Example(id, prompt, chosen, **rest)
 
 
 def _batches(selected: Sequence[SelectedDraft]) -> Iterator[list[DraftHandle]]:
@@ -70,23 +96,46 @@ def _batches(selected: Sequence[SelectedDraft]) -> Iterator[list[DraftHandle]]:
         yield [(s.id, s.weight, s.draft) for s in selected[start : start + ITEMS_PER_READ]]
 
 
-def read_texts(drafts: Mapping[str, Draft], bodies: BodySource) -> dict[str, ItemTexts]:
-    """The texts of these items by id, of those whose answers and corrections the source still holds."""
+def read_texts(drafts: Mapping[str, Draft], bodies: BodySource, counts: Counter[str]) -> dict[str, ItemTexts]:
+    """The texts of these items by id. Those whose answers or corrections the source no longer holds, and
+    those with more than text in their prompt, are counted."""
     corrected = [d.chosen for d in drafts.values() if d.rule == CORRECTION_RULE]
     ids = {id for d in drafts.values() for id in (d.answer, d.rejected) if id}
     ids |= {d.chosen for d in drafts.values() if d.rule != CORRECTION_RULE}
     answers = bodies.raw_by_id(Interaction, sorted(ids))
-    text_of: dict[str, str] = {id: body["answer"] for id, body in answers.items()} | {"": ""}
+    names = sorted({body["tools"] for body in answers.values() if body.get("tools")})
+    tools = bodies.raw_by_id(ToolDefinitions, names) if names else {}
+    said = {id: _answer(body) for id, body in answers.items()} | {"": answer_message("")}
     corrections = bodies.raw_by_id(Feedback, corrected)
     texts = {}
     for id, draft in drafts.items():
-        body = answers.get(draft.answer)
-        is_correction = draft.rule == CORRECTION_RULE
-        chosen = corrections.get(draft.chosen, {}).get("text") if is_correction else text_of.get(draft.chosen)
-        rejected = text_of.get(draft.rejected)
-        if body is not None and chosen is not None and rejected is not None:
-            texts[id] = (messages_of(body["messages"], "messages", Counter()), chosen, rejected)
+        body, rejected = answers.get(draft.answer), said.get(draft.rejected)
+        if draft.rule == CORRECTION_RULE:
+            text = corrections.get(draft.chosen, {}).get("text")
+            chosen = None if text is None else answer_message(text)
+        else:
+            chosen = said.get(draft.chosen)
+        if body is None or chosen is None or rejected is None:
+            counts["left out: erased"] += 1
+            continue
+        try:
+            prompt = messages_of(body["messages"], "messages", Counter())
+        except Skip as skip:
+            counts[f"left out: {skip}"] += 1
+            continue
+        definitions = tools.get(body.get("tools", ""), {}).get("text", "")
+        texts[id] = ItemTexts(prompt, chosen, rejected, definitions)
     return texts
+
+
+def _answer(body: Mapping[str, Any]) -> Message:
+    """The answer of a logged interaction, with what stands beside its text."""
+    keys = ("reasoning", "tool_calls", "token_ids")
+    beside = {key: body[key] for key in keys if body.get(key)}
+    (message,) = messages_of(
+        [{"role": "assistant", "content": body["answer"], **beside}], "answer", Counter()
+    )
+    return message
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -149,9 +198,9 @@ def _lines(
     """The rows of some items as JSONL, why others are none, and the ids of those."""
     kind, handles = task
     counts: Counter[str] = Counter()
-    texts = _last_texts(context.last_rows.get(kind), handles)
-    texts |= (new := read_texts({id: draft for id, _, draft in handles if id not in texts}, context.log))
-    counts["left out: erased"] += len(handles) - len(texts)
+    texts = _last_texts(context.last_rows.get(kind), kind, handles)
+    missing = {id: draft for id, _, draft in handles if id not in texts}
+    texts |= (new := read_texts(missing, context.log, counts))
     items = {id: make_item(id, w, draft, texts[id]) for id, w, draft in handles if id in texts}
     checked = [items[id] for id in new]
     for item, reason in zip(checked, context.guard.reasons(checked), strict=True):
@@ -162,7 +211,7 @@ def _lines(
     return b"".join(lines), +counts, [id for id, _, _ in handles if id not in items]
 
 
-def _last_texts(path: Path | None, handles: Sequence[DraftHandle]) -> dict[str, ItemTexts]:
+def _last_texts(path: Path | None, kind: ItemKind, handles: Sequence[DraftHandle]) -> dict[str, ItemTexts]:
     """The texts of these items in the rows of the last conversion; both are in the order of their ids."""
     if path is None or not handles:
         return {}
@@ -178,10 +227,18 @@ def _last_texts(path: Path | None, handles: Sequence[DraftHandle]) -> dict[str, 
             if row["id"] > last:
                 break
             if row["id"] in wanted:
-                chosen = row["completion"] if "completion" in row else row["chosen"]
-                prompt = messages_of(row["prompt"], "prompt", Counter())
-                texts[row["id"]] = prompt, chosen, row.get("rejected", "")
+                item = item_of(kind, row)
+                texts[item.id] = _texts_of(item)
     return texts
+
+
+def _texts_of(item: TrainingItem) -> ItemTexts:
+    if isinstance(item, Pair):
+        sides = (item.chosen, item.chosen_extras), (item.rejected, item.rejected_extras)
+    else:
+        assert isinstance(item, Example | UnpairedExample)
+        sides = (item.response, item.extras), ("", NO_EXTRAS)
+    return ItemTexts(item.prompt, *(answer_message(*side) for side in sides), tools=item.tools)
 
 
 def _id_after(file: BinaryIO, at: int) -> str:

@@ -75,9 +75,9 @@ def _sample(drafts: Sequence[Draft]) -> list[Draft]:
 def _trained_texts(drafts: Sequence[Draft], bodies: BodySource) -> Iterator[TrainedText]:
     # Without the rejected side: its text is not taught.
     by_number = {str(n): draft._replace(rejected="") for n, draft in enumerate(drafts)}
-    for n, (messages, text, _) in read_texts(by_number, bodies).items():
-        prompt = "\n".join(m.content for m in messages if m.role == Role.USER)
-        yield TrainedText(by_number[n].chosen, prompt, text, by_number[n].subjects)
+    for n, texts in read_texts(by_number, bodies, Counter()).items():
+        prompt = "\n".join(m.content for m in texts.prompt if m.role == Role.USER)
+        yield TrainedText(by_number[n].chosen, prompt, texts.chosen.content, by_number[n].subjects)
 
 
 def find_repeated_phrase(items: Sequence[TrainedText]) -> RepeatedPhrase | None:

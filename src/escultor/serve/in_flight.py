@@ -155,6 +155,7 @@ class InFlightCompletion:
             cost_usd=cost_usd,
             reasoning=self.message.reasoning,
             tool_calls=self.message.tool_calls,
+            token_ids=self.end.token_ids if self.end else "",
             usage_details=_json(self.end.usage_details) if self.end and self.end.usage_details else "",
         )
         if self.scored_prompt and _is_token_ids(self.request.prompt):

@@ -70,6 +70,7 @@ class End:
     usage: Usage
     compute_s: float  # seconds of this machine that the answer is charged with; 0 for an upstream
     usage_details: Mapping[str, Any] | None = None  # the counts as an upstream reported them
+    token_ids: str = ""  # of the whole answer, its end included; see `escultor.text.served_ids`
 
 
 EngineEvent = ScoredPrompt | Delta | End

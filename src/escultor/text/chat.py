@@ -14,9 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import ModelError
+from escultor.ids import hash_value
 from escultor.text.encoding import MarkedText, TextEncoder
 from escultor.text.plain import PlainText, special_ids
 from escultor.text.protection import Protection
@@ -162,6 +164,11 @@ class ChatTemplate:
             tuple(self._encoder.encode([MarkedText(frame)])[0]): self.text(text) for frame, text in shown
         }
         return {ids: text for ids, text in frames.items() if not self._hidden.isdisjoint(ids)}
+
+    @cached_property
+    def vocabulary_hash(self) -> str:
+        """A hash of the tokens by id: token ids mean the same under tokenizers that have it in common."""
+        return hash_value(sorted(self.tokenizer.get_vocab().items(), key=itemgetter(1)))
 
     @property
     def control(self) -> frozenset[int]:

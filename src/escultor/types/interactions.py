@@ -42,7 +42,8 @@ class Message:
     """One message of a conversation. `content` is its text; `parts` is the whole content as JSON where it has
     more than text (pictures, audio, files). `reasoning` and `tool_calls` are the assistant's, `tool_call_id`
     and `name` those of a tool's result. `learnt` marks an assistant's message within a prompt whose tokens
-    are labelled too, as the turns of a conversation given whole are (SFT)."""
+    are labelled too, as the turns of a conversation given whole are (SFT). `token_ids` are those of an answer
+    as they were served (see `escultor.text.served_ids`)."""
 
     role: Role
     content: str
@@ -52,6 +53,7 @@ class Message:
     name: Annotated[str, LEFT_OUT] = optional("")
     learnt: Annotated[bool, LEFT_OUT] = optional(False)
     parts: Annotated[str, LEFT_OUT] = optional("")
+    token_ids: Annotated[str, LEFT_OUT] = optional("")
 
 
 Messages = tuple[Message, ...]
@@ -147,6 +149,7 @@ class Interaction:
     parameters: Annotated[str, LEFT_OUT] = optional("")
     usage_details: Annotated[str, LEFT_OUT] = optional("")
     message: Annotated[str, LEFT_OUT] = optional("")  # the application's own id of the answer
+    token_ids: Annotated[str, LEFT_OUT] = optional("")  # of the answer, where our engine computed it
     task: Annotated[str, LEFT_OUT] = optional("")  # what an application asked for on its own behalf
 
 

@@ -26,6 +26,7 @@ class AnswerExtras:
 
     reasoning: str = optional("")
     tool_calls: tuple[ToolCall, ...] = optional(())
+    token_ids: str = optional("")  # as they were served; see `Message`
 
 
 NO_EXTRAS = AnswerExtras()
@@ -33,7 +34,13 @@ NO_EXTRAS = AnswerExtras()
 
 def answer_message(text: str, extras: AnswerExtras = NO_EXTRAS) -> Message:
     """The assistant's message of an answer."""
-    return Message(Role.ASSISTANT, text, reasoning=extras.reasoning, tool_calls=extras.tool_calls)
+    return Message(
+        Role.ASSISTANT,
+        text,
+        reasoning=extras.reasoning,
+        tool_calls=extras.tool_calls,
+        token_ids=extras.token_ids,
+    )
 
 
 @dataclass(frozen=True, slots=True)

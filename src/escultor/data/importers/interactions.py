@@ -113,6 +113,7 @@ class ExternalInteraction(_Body):
     tools: str = ""
     parameters: str = ""
     usage_details: str = ""
+    token_ids: str = ""
     message: Annotated[str, Field(max_length=256)] = ""
     task: Annotated[str, Field(max_length=256)] = ""
 

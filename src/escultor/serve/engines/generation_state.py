@@ -12,6 +12,7 @@ from escultor.model.loaded import Loaded
 from escultor.serve.engines.guided import Guides, SchemaGuide
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.serve.tool_calls import with_tool_calls
+from escultor.text.served_ids import write_ids
 from escultor.text.streaming import TextPiece, TextStream, TokenBytes
 from escultor.types import Usage
 
@@ -75,6 +76,7 @@ class GenerationState:
         self.detokenizer, self.request, self.row, self._n_special = detokenizer, request, row, n_special
         is_chat = request.prompt and not isinstance(request.prompt[0], str | int)
         chat = detokenizer.chat
+        self._ids: list[int] | None = [] if is_chat else None
         lead, tokens = (chat.lead, chat.answer_tokens()) if is_chat else ("", None)
         self._text = TextStream(chat.tokenizer, request.stop, lead, tokens)
         # Nobody sees the text before it is complete, so all of its tokens are read once, at the end.
@@ -99,6 +101,8 @@ class GenerationState:
     def add(self, token: DecodedToken) -> list[EngineEvent]:
         """The events of one more token; the last of them is an End when the answer is complete."""
         events: list[EngineEvent] = []
+        if self._ids is not None:
+            self._ids.append(token.id)
         if token.id not in self.detokenizer.stops:
             if self.request.top_logprobs is not None:
                 self._logprobs.append(self.detokenizer.logprob(token))
@@ -123,7 +127,10 @@ class GenerationState:
             events = [Delta("".join(self._pieces), tuple(self._logprobs[: self._n_emitted]))]
         reason: Literal["stop", "length"] = "stop" if self._text.stopped else self.row.finish or "length"
         usage = Usage(len(self.row.prompt), self.row.count)
-        return [*events, End(reason, usage, self.row.compute_s)]
+        ids = ""
+        if self._ids and reason == "stop" and not self._text.stopped:  # a text that stops it is cut off
+            ids = write_ids(self.detokenizer.chat.vocabulary_hash, self._ids)
+        return [*events, End(reason, usage, self.row.compute_s, token_ids=ids)]
 
     def _emit(self, piece: TextPiece) -> list[EngineEvent]:
         n_new, self._n_emitted = piece.tokens - self._n_emitted, piece.tokens
