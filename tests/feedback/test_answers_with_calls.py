@@ -20,7 +20,15 @@ def logged(id, messages, **fields):
 def draft(id):
     fields = dict.fromkeys(Draft._fields, "")
     return Draft(
-        **fields | {"kind": "unpaired", "rule": "thumb/1", "answer": id, "chosen": id, "events": ("e",)}
+        **fields
+        | {
+            "kind": "unpaired",
+            "rule": "thumb/1",
+            "answer": id,
+            "chosen": id,
+            "event_ids": "e",
+            "desirable": True,
+        }
     )
 
 
