@@ -226,9 +226,14 @@ def judge_answer(events: Iterable[FeedbackEvent], trust: RaterTrust) -> dict[str
 
 def combine_judgements(judgements: dict[str, SubjectJudgement], groups: Mapping[str, str]) -> TextVerdict:
     """The verdict of several people on one text. `groups`: see `voices`."""
-    clear = {s: j for s, j in judgements.items() if not j.is_mixed}
-    total = math.fsum(voices(((s, j.log_odds) for s, j in clear.items()), groups))
-    by_thumbs = math.fsum(voices(((s, j.log_odds) for s, j in judgements.items() if j.is_explicit), groups))
+    if len(judgements) == 1:  # as nine of ten texts have
+        (own,) = judgements.values()
+        total, by_thumbs = 0.0 if own.is_mixed else own.log_odds, own.log_odds if own.is_explicit else 0.0
+    else:
+        odds = {s: j.log_odds for s, j in judgements.items()}
+        clear = ((s, odds[s]) for s, j in judgements.items() if not j.is_mixed)
+        thumbs = ((s, odds[s]) for s, j in judgements.items() if j.is_explicit)
+        total, by_thumbs = (math.fsum(voices(part, groups)) for part in (clear, thumbs))
     up = total > 0
     is_open = is_draw(total) or (not is_draw(by_thumbs) and (by_thumbs > 0) is not up)
     ordered = [j for _, j in sorted(judgements.items())]

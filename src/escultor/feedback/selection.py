@@ -133,9 +133,9 @@ def _limit_notes(selection: Selection, settings: FeedbackRules) -> Iterator[str]
         who = "one person" if n == 1 else f"{n} people"
         yield f"{who} gave all feedback: no crowd bounds the share of one, so caps and probation are off"
     for (name, value), lost in sorted(selection.caps.items()):
-        who = "tenant" if name == "tenant_share" else "person"
+        one, many = ("tenant", "tenants") if name == "tenant_share" else ("person", "people")
         n, items = len(lost), sum(lost.values())
-        binds = f"feedback.{name} {value:g} binds for {n:,} {who}{'' if n == 1 else 's'}, {items:,} items"
+        binds = f"feedback.{name} {value:g} binds for {n:,} {one if n == 1 else many}, {items:,} items"
         yield f"{binds}: {LIFTED_BY[name].format(votes=settings.probation_votes)}"
     for reason, n in sorted(selection.counts.items()):
         if n and (found := SETTING.search(reason)):
@@ -219,11 +219,12 @@ def _within_caps(
     costs = [weighting.CapCost(i.id, i.weight, owners(i), i.draft.desirable) for i in items]
     keep, lost = weighting.apply_caps(costs, lambda owner, n: min(caps(owner, n).values()))
     selection.counts["left out: beyond the cap of a person or tenant"] += keep.count(False)
-    had = Counter(owner for cost in costs for owner in cost.owners)
+    had: Counter[Hashable] = Counter()
+    for cost in costs:
+        had.update(dict.fromkeys(cost.owners, max(1.0, cost.weight) / max(1, len(cost.owners))))
     for owner, n in lost.items():
-        own = caps(owner, sum(keep))
-        for name, cap in own.items():
-            if had[owner] > cap or cap == min(own.values()):
+        for name, cap in caps(owner, sum(keep)).items():
+            if had[owner] > cap:  # not who only shared an item with somebody at a cap
                 value = getattr(settings, name)
                 selection.caps.setdefault((name, value), Counter())[owner] += n
     return [item for item, stays in zip(items, keep, strict=True) if stays]
