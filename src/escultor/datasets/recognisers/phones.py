@@ -21,12 +21,14 @@ from escultor.datasets.recognisers.recogniser import (
 )
 
 _TELEPHONE = re.compile(
-    r"(?<![a-zA-Z])(?i:phone|mobile|cell|call|tel|fone|celular|cel|whats|zap|ligu?e|ligar|contat[oe]|contact|"
+    r"(?<![a-zA-Z])(?i:phone|mobile|cell|call|tel(?![a-z])|fone|celular|cel(?![a-z])|whats|zap|ligu?e|ligar|contat[oe]|contact|"
     r"fax|sms|t[ée]l[ée]phone|portable|appel|m[óo]vil|ll[áa]m|handy|telefon|mobil|ruf|"
     r"(?:my|phone) number|número (?:é|es|de))|"
     r"电话|手机|联系|致电|电联|電話|携帯|फोन|मोबाइल|संपर्क"
 )
-_TELEFONE = re.compile(r"(?<![a-zA-Z])(?i:tel|fone|celular|cel|whats|zap|ligue|ligar|contato)")
+_TELEFONE = re.compile(
+    r"(?<![a-zA-Z])(?i:tel(?![a-z])|telefone|fone|celular|cel(?![a-z])|whats|zap|ligue|ligar|contato)"
+)
 _HAN = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
 # Country codes assigned by the ITU. After `00` one of them must follow, and the rest in groups, because
