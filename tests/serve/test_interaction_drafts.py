@@ -24,8 +24,13 @@ REQUESTED = {
     "consent": Consent.EVAL_ONLY,
     "retain_until": 9e9,
     "tenant": "key-1",
+    "tools": "hash",
+    "parameters": '{"user": "u"}',
+    "message": "m1",
+    "task": "title",
 }
 OUTCOME = {"time", "answer", "finish_reason", "usage", "latency_ms", "ttft_ms", "cost_usd"}
+OUTCOME |= {"reasoning", "tool_calls", "usage_details", "token_ids"}
 
 
 def completion(prompt=MESSAGES, **more):
