@@ -148,6 +148,14 @@ def test_a_second_begin_token_is_noticed():
     )
 
 
+def test_a_begin_token_that_also_begins_each_turn_is_no_second_one():
+    tokenizer = tiny.chatml_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    chat = ChatTemplate(tokenizer)
+    found = look(examples(("red", "cat"), chat=chat), chat=chat)
+    assert not any("begins a text" in text for text in found.warnings)
+
+
 def test_what_was_dropped_or_cut_is_a_warning():
     counts = {"documents": 3, "documents cut into windows": 2, "dropped: empty prompt": 0}
     assert look(examples(("red", "cat")), counts).warnings == ("documents cut into windows: 2",)

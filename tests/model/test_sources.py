@@ -82,8 +82,10 @@ def test_what_cannot_be_trained_is_said(home):
     with pytest.raises(InputError, match="serve --upstream"):
         find_source("http://127.0.0.1:8000/v1")
     (home / "notes.txt").write_text("no model")
-    with pytest.raises(ModelError, match="no model that can be imported"):
+    with pytest.raises(ModelError, match=r"(?s)no model that can be imported.*download it again"):
         find_source(str(home / "notes.txt"))
+    with pytest.raises(ModelError, match="no such file"):  # without a look at the hub
+        find_source("models/model.gguf")
     (home / "empty").mkdir()
     with pytest.raises(ModelError, match="no config"):
         find_source(str(home / "empty"))

@@ -12,10 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from several import together
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from escultor.cli.train import saved_lines
 from escultor.config import Dpo, Lora
-from escultor.errors import FaultError
+from escultor.errors import ConfigError, FaultError
 from escultor.model import folders
 from escultor.model.adapters import merge_adapter, untied_numbers, with_adapter
 from escultor.model.folders import save, stored_dtype
@@ -147,6 +148,27 @@ def test_an_adapter_on_a_tied_embedding_or_head_is_saved_as_it_was_trained(base,
     gained = record.parameters - sum(p.numel() for p in start.parameters())
     assert untied_numbers(start, Lora(rank=4, targets=targets)) == gained
     assert tiny.same_weights(load(str(tmp_path / ADAPTER)).model, made)
+
+
+def test_an_embedding_of_a_kind_of_its_own_counts_as_one_too():
+    sizes = {
+        "vocab_size": 20,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "head_dim": 8,
+    }
+    settings = Gemma3TextConfig(**sizes, num_attention_heads=1, num_key_value_heads=1, pad_token_id=0)
+    model = Gemma3ForCausalLM(settings)
+    assert untied_numbers(model, Lora(targets=("embed_tokens",))) == 20 * 8
+
+
+@pytest.mark.parametrize("targets", [("nonsense",), ("q_proj", "nonsense"), ("all-linear",)])
+def test_every_target_of_an_adapter_names_a_layer_or_is_refused(base, targets):
+    pytest.importorskip("peft")
+    said = r"(?s)lora\.targets are not in this model.*q_proj.*leave lora\.targets out"
+    with pytest.raises(ConfigError, match=said):
+        with_adapter(load(str(base)), Lora(targets=targets))
 
 
 @pytest.mark.filterwarnings("ignore:(?s)Model (has|with):UserWarning")  # peft, which this test calls itself

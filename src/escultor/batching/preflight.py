@@ -13,6 +13,8 @@ from escultor.errors import DataError, InputError, ModelError
 from escultor.model.cost import TrainingCost
 from escultor.model.inspect import displayed_tokens
 from escultor.text.chat import ChatTemplate
+from escultor.text.turns import ASKED
+from escultor.types import Message, Role
 
 NAMED = 5  # row ids that a warning lists
 _TAIL = 32  # last tokens searched for an end of turn written as text
@@ -137,7 +139,7 @@ class _Tally:
         self.written_end: list[str] = []
         self.begun_twice: list[str] = []
         tokenizer = chat.tokenizer
-        self.begin = None if tokenizer.bos_token_id in (chat.eos, *end) else tokenizer.bos_token_id
+        self.begin = None if tokenizer.bos_token_id in (chat.eos, *end) else _begin(chat)
         self.unknown_id = None if tokenizer.unk_token_id in chat.control else tokenizer.unk_token_id
         self.marks = tuple(tokenizer.convert_ids_to_tokens(sorted({chat.eos, end[-1]})))
         self.closers = {chat.text(mark + tail)[-1] for mark in self.marks for tail in ("", "\n")}
@@ -172,6 +174,13 @@ class _Tally:
         if not len(body) or int(body[-1]) not in self.closers:
             return False
         return self.chat.tokenizer.decode(body[-_TAIL:].tolist()).rstrip().endswith(self.marks)
+
+
+def _begin(chat: ChatTemplate) -> int | None:
+    """The token that begins a text, None where the template also writes it at each turn, as SmolLM2's."""
+    begin, answered = chat.tokenizer.bos_token_id, (*ASKED, Message(Role.ASSISTANT, "a"), *ASKED)
+    short, long = (chat.prompt(messages).count(begin) for messages in (ASKED, answered))
+    return None if begin is None or long > short else begin
 
 
 def _warnings(seen: _Tally, counts: Mapping[str, int], documents: bool) -> Iterator[str]:

@@ -73,5 +73,5 @@ def _check(shell: Shell, made: dict[str, Any], folder: Path, url: str | None) ->
         gaps = check_server(loaded, url or URLS[target], name, quant)
     heads = ["Prompt", "Tokens", "Equal until", "Largest gap (nats)"]
     shell.table(heads, [(g.prompt, g.tokens, g.equal, f"{g.gap:.3f}") for g in gaps])
-    shell.print(f"{len(gaps)} answers of {target} are the model's", "bold")
+    shell.print(f"all {len(gaps)} answers of {target} fit the model, but for rounding", "bold")
     return [asdict(gap) for gap in gaps]

@@ -117,8 +117,12 @@ def export(
     """Write a model for llama.cpp, Ollama, LM Studio, vLLM or CTranslate2, with the commands that serve
     it."""
     from escultor.cycle.exchange import ModelExport, export_model
+    from escultor.model.folders import is_adapter
 
-    order = ModelExport(find_model(shell, model), out, name or out.absolute().name, quant)
+    folder = find_model(shell, model)
+    if format == "adapter" and is_adapter(Path(model) / ADAPTER):  # of a run, which has the whole model too
+        folder = Path(model) / ADAPTER
+    order = ModelExport(folder, out, name or out.absolute().name, quant)
     made = export_model(order, format)
     show_export(shell, made)
     return CommandResult(made)

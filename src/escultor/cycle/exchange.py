@@ -14,6 +14,7 @@ from escultor.cycle.checkpoints import keep_model
 from escultor.errors import InputError, ModelError
 from escultor.model.folders import ADAPTER_CONFIG, BASE, base_hash, is_adapter, replace_folder, save
 from escultor.model.gguf.llama_server import has_llama_cpp, llama_server
+from escultor.model.gguf.quantise import check_quant
 from escultor.model.gguf.reader import Precision, import_gguf_file
 from escultor.model.sources import ModelSource, find_source
 from escultor.store import Store
@@ -102,7 +103,10 @@ def export_model(order: ModelExport, kind: str) -> dict[str, Any]:
     if order.folder.exists() and (not order.folder.is_dir() or any(order.folder.iterdir())):
         raise InputError(f"{order.folder} already holds something else", allowed="a new or empty folder")
     if kind == "adapter" and not is_adapter(order.source):
-        raise InputError(f"{order.source} is a whole model", "no adapter", "safetensors, gguf, ctranslate2")
+        allowed, remedy = "safetensors, gguf, ctranslate2", "name the folder of the adapter, as RUN/adapter"
+        raise InputError(f"{order.source} is a whole model", "no adapter", allowed, remedy)
+    if kind == "gguf":
+        check_quant(order.quant)
     return {"format": kind, "folder": order.folder} | EXPORTS[kind](order)
 
 

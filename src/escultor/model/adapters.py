@@ -38,6 +38,7 @@ def with_adapter(loaded: Loaded, lora: Lora | None) -> Loaded:
     if lora is None:
         return loaded
     peft = import_peft()
+    _check_targets(loaded.model, lora)
     targets: Any = list(lora.targets) or "all-linear"
     settings = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM"
@@ -46,9 +47,18 @@ def with_adapter(loaded: Loaded, lora: Lora | None) -> Loaded:
         with without_answered_warnings():
             model: Any = peft.get_peft_model(loaded.model, settings)
     except ValueError as error:
-        raise ConfigError("lora.targets are not in this model", list(lora.targets)) from error
+        raise ConfigError("lora.targets cannot be adapted in this model", str(error)[:200]) from error
     _untie_adapted(model)
     return replace(loaded, model=model)
+
+
+def _check_targets(model: Any, lora: Lora) -> None:
+    """Refuse a target that names no layer: peft looks for any, and leaves the others out without a word."""
+    missing = [target for target in lora.targets if not any(_adapted(model, Lora(targets=(target,))))]
+    if missing:
+        kinds = dict.fromkeys(name.rpartition(".")[2] for name, _ in _adapted(model, Lora()))
+        remedy = "leave lora.targets out: it then takes all linear layers but the head"
+        raise ConfigError("lora.targets are not in this model", missing, ", ".join(kinds), remedy)
 
 
 def adapter_numbers(model: Any, lora: Lora) -> int:
@@ -67,11 +77,13 @@ def untied_numbers(model: Any, lora: Lora) -> int:
 
 def _adapted(model: Any, lora: Lora) -> Iterator[tuple[str, Any]]:
     """The layers that such an adapter is put around: the targets, or all linear ones but the head."""
-    kinds, head = ("Linear", "Conv1D", "Embedding"), model.get_output_embeddings()
+    from transformers.pytorch_utils import Conv1D
+
+    kinds, head = (nn.Linear, nn.Embedding, Conv1D), model.get_output_embeddings()
     for name, module in model.named_modules():
         named = name.split(".")[-1] in lora.targets or name.endswith(tuple(f".{t}" for t in lora.targets))
-        chosen = named if lora.targets else module is not head and type(module).__name__ != "Embedding"
-        if type(module).__name__ in kinds and chosen:
+        chosen = named if lora.targets else module is not head and not isinstance(module, nn.Embedding)
+        if isinstance(module, kinds) and chosen:
             yield name, module
 
 

@@ -44,9 +44,9 @@ def find_source(name: str) -> ModelSource:
     if path.is_file():
         if is_gguf(path):
             return ModelSource("gguf", path, path.stem)
-        raise ModelError(
-            f"{path} is no model that can be imported", "no GGUF file", "a GGUF file, or a folder"
-        )
+        what, got = f"{path} is no model that can be imported", "it does not begin as a GGUF file does"
+        remedy = "download it again: a pointer of Git LFS or a web page may have been saved in its place"
+        raise ModelError(what, got, "a GGUF file, or a folder", remedy)
     parts = name.replace(":", "/").split("/")
     if all(_NAME.fullmatch(part) for part in parts):
         for find in (_ollama, _lm_studio, _hub):
@@ -116,7 +116,7 @@ def _lm_studio(name: str) -> ModelSource | None:
 
 def _hub(name: str) -> ModelSource | None:
     """A model of the hub, from its cache on this machine or downloaded; None where there is none."""
-    if name.count("/") != 1 or ":" in name:
+    if name.count("/") != 1 or ":" in name or name.endswith(".gguf"):
         return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

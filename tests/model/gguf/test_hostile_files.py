@@ -74,8 +74,9 @@ def test_a_truncated_file_is_refused_and_leaves_nothing(good, tmp_path):
     data = good.read_bytes()
     for size in np.linspace(0, len(data) - 64, 25).astype(int):
         (tmp_path / "cut.gguf").write_bytes(data[:size])
-        with pytest.raises(ModelError):
+        with pytest.raises(ModelError) as caught:
             import_gguf_file(tmp_path / "cut.gguf", tmp_path / "made")
+        assert str(caught.value).count("remedy:") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["cut.gguf"]
 
 

@@ -110,6 +110,8 @@ def read_header(path: Path) -> GgufFile:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read(path, _Cursor(path, data))
+    except ModelError:
+        raise
     except (OSError, ValueError) as error:  # mmap refuses empty files
         raise _damaged(path, error) from error
 
