@@ -86,6 +86,11 @@ def test_adapters_come_in_and_go_out(cli, folder, tmp_path):
     out = cli("models", "export", found.data["id"], "--format", "adapter", "--out", "out", "--json")
     assert out.code == 0, out.err
     assert "--enable-lora" in out.data["serve"][0]
+    assert "--max-lora-rank" not in out.data["serve"][0]
+    more = ("--data", data, "--set", "sft.max_steps=1", "--set", "sft.lora={rank: 17}")
+    assert cli("sft", "--model", base, *more, "--out", "wide", "--json").code == 0
+    wide = cli("models", "export", "wide", "--format", "adapter", "--out", "out17", "--json")
+    assert wide.data["serve"][0].endswith("--max-lora-rank 32"), wide.err
     whole = cli("models", "export", found.data["id"], "--format", "safetensors", "--out", "merged", "--json")
     assert whole.code == 0, whole.err
     text = ("The cat", "--max-new-tokens", "4")
@@ -105,6 +110,7 @@ def test_what_cannot_go_out_is_refused_and_leaves_nothing(cli, folder, model, mo
     for words, said in (
         ((folder, "--quant", "q9"), "q9"),
         ((folder, "--format", "onnx"), "onnx"),
+        ((folder, "--format", "safetensors", "--quant", "q4_0"), "only a GGUF"),
         ((model,), "pre-tokenizer"),  # splits words as no model of llama.cpp does
     ):
         call = cli("models", "export", *words, "--out", "out")

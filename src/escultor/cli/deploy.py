@@ -25,7 +25,9 @@ def deploy(
     target: Annotated[str, Argument(help="llamacpp, ollama or vllm.")],
     model: ModelArgument,
     out: Annotated[Path, Option(help="Folder to write; new or empty.")],
-    quant: Annotated[str, Option(help="Of the GGUF for llamacpp and ollama; see `models export`.")] = "q8_0",
+    quant: Annotated[
+        str | None, Option(help="Of the GGUF for llamacpp and ollama; see `models export`.")
+    ] = None,
     name: Annotated[str | None, Option(help="Name to serve it by; default: the name of OUT.")] = None,
     run: Annotated[
         bool, Option("--run", help="Have the program serve it, and compare its greedy answers.")
@@ -50,7 +52,7 @@ def deploy(
     show_export(shell, made)
     answers: list[dict[str, Any]] = []
     if run:
-        made |= {"target": target, "name": name, "quant": quant if kind == "gguf" else "bf16"}
+        made |= {"target": target, "name": name, "quant": made.get("quant", "bf16")}
         answers = _check(shell, made, folder, url)
     return CommandResult({**made, "target": target, "answers": answers})
 

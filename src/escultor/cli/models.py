@@ -110,8 +110,11 @@ def export(
     out: Annotated[Path, Option(help="Folder to write; new or empty.")],
     format: Annotated[str, Option(help="gguf, safetensors, adapter or ctranslate2 (int8).")] = "gguf",
     quant: Annotated[
-        str, Option(help="Of a GGUF: f32, f16, bf16, q8_0, q4_0; q4_k, q5_k, q6_k with a llama.cpp wheel.")
-    ] = "q8_0",
+        str | None,
+        Option(
+            help="Of a GGUF: f32, f16, bf16, q8_0 (default), q4_0; q4_k, q5_k, q6_k with a llama.cpp wheel."
+        ),
+    ] = None,
     name: Annotated[str | None, Option(help="Name to serve it by; default: the name of OUT.")] = None,
 ) -> CommandResult:
     """Write a model for llama.cpp, Ollama, LM Studio, vLLM or CTranslate2, with the commands that serve

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from escultor.types import Checkpoint
 if TYPE_CHECKING:
     from escultor.model.loaded import Loaded
 
+VLLM_RANK = 16  # the highest rank that vLLM serves unless it is told a power of 2 above
 CHECKED_TEXTS = (  # whose tokens are compared after an export
     "The quick brown fox jumps over the lazy dog.",
     "  two blanks\tand a tab\n\nand lines\r\n",
@@ -83,12 +84,12 @@ def _name_base(source: ModelSource, folder: Path) -> None:
 @dataclass(frozen=True)
 class ModelExport:
     """What to write: the model's folder, the folder to write to, the name of the model, how to quantise
-    it."""
+    it (a GGUF alone; None: q8_0)."""
 
     source: Path
     folder: Path
     name: str
-    quant: str = "q8_0"
+    quant: str | None = None
 
 
 def export_model(order: ModelExport, kind: str) -> dict[str, Any]:
@@ -106,7 +107,10 @@ def export_model(order: ModelExport, kind: str) -> dict[str, Any]:
         allowed, remedy = "safetensors, gguf, ctranslate2", "name the folder of the adapter, as RUN/adapter"
         raise InputError(f"{order.source} is a whole model", "no adapter", allowed, remedy)
     if kind == "gguf":
-        check_quant(order.quant)
+        order = replace(order, quant=order.quant or "q8_0")
+        check_quant(str(order.quant))
+    elif order.quant:
+        raise InputError("only a GGUF file takes a quantisation", f"{order.quant} for {kind}")
     return {"format": kind, "folder": order.folder} | EXPORTS[kind](order)
 
 
@@ -122,10 +126,13 @@ def _safetensors(order: ModelExport) -> dict[str, Any]:
 
 
 def _adapter(order: ModelExport) -> dict[str, Any]:
-    base = json.loads((order.source / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    config = json.loads((order.source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    base, rank = config["base_model_name_or_path"], config.get("r") or 0
     with replace_folder(order.folder) as draft:
         shutil.copytree(order.source, draft)
     rest = f"--enable-lora --lora-modules {order.name}={order.folder}"
+    if rank > VLLM_RANK:
+        rest += f" --max-lora-rank {1 << (rank - 1).bit_length()}"
     return {"base": base, "serve": [f"vllm serve {base} {rest}"]}
 
 
@@ -152,7 +159,7 @@ def _gguf(order: ModelExport) -> dict[str, Any]:
     stops, file = answer_stops(loaded), f"{order.name}-{order.quant}.gguf"
     with replace_folder(order.folder) as draft:
         draft.mkdir()
-        made = export_gguf_file(loaded, draft / file, order.quant, order.name, stops)
+        made = export_gguf_file(loaded, draft / file, str(order.quant), order.name, stops)
         checked = check_tokens(loaded, draft / file) if has_llama_cpp() else 0
         text, note = modelfile(loaded.tokenizer, file, stops)
         (draft / "Modelfile").write_text(text, encoding="utf-8")

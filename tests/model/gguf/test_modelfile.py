@@ -44,6 +44,13 @@ def test_a_default_system_message_is_kept():
     assert "Help." in template_of(text)
 
 
+def test_a_date_that_is_kept_is_told():
+    template = DEFAULT.replace("Help.", "' + strftime_now('%d %b %Y') + '")
+    text, note = modelfile(byte_level(template=template), "m.gguf", (2,))
+    assert "TEMPLATE" in text
+    assert "keeps that of the export" in str(note)
+
+
 @pytest.mark.parametrize("template", [LAST_ONLY, TRIMS_EARLIER, tiny.GEMMA, None])
 def test_a_template_that_is_no_text_around_messages_is_left_out_with_a_note(template):
     text, note = modelfile(byte_level(template=template), "m.gguf", (2,))

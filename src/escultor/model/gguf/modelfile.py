@@ -48,7 +48,8 @@ class _GoTemplate:
 
 
 def modelfile(tokenizer: Any, file: str, stops: Sequence[int]) -> tuple[str, str | None]:
-    """A Modelfile for the GGUF file of this name, and a note where its template could not be derived."""
+    """A Modelfile for the GGUF file of this name, and a note where its template could not be derived
+    or keeps a date."""
     template = _derive(tokenizer)
     lines = [f"FROM ./{file}"]
     note = None
@@ -58,6 +59,8 @@ def modelfile(tokenizer: Any, file: str, stops: Sequence[int]) -> tuple[str, str
         )
     else:
         lines.append(f'TEMPLATE """{template.go()}"""')
+        if "strftime_now" in str(tokenizer.chat_template):
+            note = "the chat template writes today's date: the Modelfile keeps that of the export"
     for id in stops:
         lines.append(f"PARAMETER stop {json.dumps(tokenizer.convert_ids_to_tokens(id), ensure_ascii=False)}")
     return "\n".join(lines) + "\n", note
