@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, NoReturn
 
+_MAY_BE_INFINITE = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")  # what a float cannot hold has one of these
 JsonObject = dict[str, Any]  # a JSON object as Python reads it
 
 
@@ -24,3 +27,22 @@ def keys_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(unique) != len(pairs):
         raise ValueError("a key is given twice")
     return unique
+
+
+def check_finite(text: bytes, parsed: Any) -> None:
+    """Refuse numbers beyond those of a float, such as 1e999, which readers turn into infinity and writers
+    into what is no JSON.
+
+    Raises ValueError if `parsed`, which was read from `text`, holds one.
+    """
+    if _MAY_BE_INFINITE.search(text) is None:
+        return
+    waiting = [parsed]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a number is too large")

@@ -10,11 +10,12 @@ from gateway_side import running
 from mock_upstream import USAGE, MockUpstream, answers, choice, completion, serves, streams
 
 from escultor.config import Serve
+from escultor.serve import auth
 from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.gateway import routes
 from escultor.serve.gateway.gateway import Gateway
 from escultor.store import open_store
-from escultor.types import Consent, Feedback, Interaction, Rating, Role, ToolCall, ToolDefinitions
+from escultor.types import Consent, Feedback, Interaction, Rating, Role, Scope, ToolCall, ToolDefinitions
 
 PATH = "/v1/chat/completions"
 ASK = {"role": "user", "content": "Where is the cat?"}
@@ -168,6 +169,14 @@ STREAMED_CALLS = [
     ),
     ([begins("f", "1"), begins("f", "1", 0, "{}")], [("1", "f", "{}")]),  # an id that is repeated
     ([begins("f", None, 0, "{}")], [("", "f", "{}")]),
+    (  # no ids, and every call has the index 0
+        [begins("f", None, 0, "{}"), begins("f", "", 0, "{}")],
+        [("", "f", "{}"), ("", "f", "{}")],
+    ),
+    (  # no index; a name that is empty in later pieces
+        [begins("f", "1", None, '{"a":'), begins("", None, None, "1}"), begins("g", "2", None, "{}")],
+        [("1", "f", '{"a":1}'), ("2", "g", "{}")],
+    ),
     ([begins("f", "1", 0, '{"a": ')], [("1", "f", '{"a": ')]),  # cut by max_tokens
 ]
 
@@ -177,8 +186,13 @@ def test_streamed_calls_are_passed_on_and_put_together(side, mock, pieces, calls
     mock.now(streams(*pieces, chunk("tool_calls")))
     answer = post(side, {"stream": True, "tools": TOOLS})
     deltas = [e["choices"][0]["delta"] for e in _events(answer) if e["choices"]]
-    sent = [each["choices"][0]["delta"]["tool_calls"] for each in pieces]
-    assert [delta["tool_calls"] for delta in deltas if "tool_calls" in delta] == sent
+    sent = [each["choices"][0]["delta"]["tool_calls"][0] for each in pieces]
+    passed = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    assert [each | {"index": 0} for each in passed] == [each | {"index": 0} for each in sent]
+    put_together = [""] * len(calls)
+    for each in passed:
+        put_together[each["index"]] += each["function"]["arguments"]
+    assert put_together == [arguments for _, _, arguments in calls]
     row = row_of(side, answer)
     assert [(call.id, call.name, call.arguments) for call in row.tool_calls] == calls
     assert row.finish_reason == "tool_calls"
@@ -336,6 +350,66 @@ def test_feedback_finds_its_answer_by_the_applications_own_id(side, mock):
     assert isinstance(event, Rating)
     page = httpx2.get(f"{side.url}/v1/feedback?target=4f6c-1", timeout=120)
     assert page.json()["live_count"] == 1
+
+
+HALVES = [
+    chunk(reasoning_content="a\ud83d"),
+    chunk(tool_calls=[{"function": {"name": "f", "arguments": "\udc00"}}]),
+]
+ODD = [  # what a server may send: none of it is a fault of ours
+    [chunk(tool_calls=[{"index": 0, "function": 5}, "x", {"custom": [1]}])],
+    [chunk(tool_calls="x", function_call={"name": 1}, thinking={"a": 1})],
+    [{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": [1]}}],
+    [{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "x": "\ud800"}}],
+    HALVES,
+]
+DIALECTS = {PATH: "messages", "/v1/messages": "messages", "/v1/responses": "input"}
+
+
+@pytest.mark.parametrize("path", DIALECTS)
+@pytest.mark.parametrize("pieces", ODD)
+def test_odd_pieces_of_a_stream_harm_nobody(side, mock, path, pieces):
+    for is_streamed in (True, False):
+        mock.now(streams(choice("hi"), *pieces, choice("", "stop")))
+        body = {"model": "escultor", "max_tokens": 5, DIALECTS[path]: [ASK], "stream": is_streamed}
+        answer = httpx2.post(side.url + path, json=body, timeout=120)
+        assert (answer.status_code, "hi" in answer.text, "unforeseen" in answer.text) == (200, True, False)
+        assert "error" not in {event.get("type") for event in _events(answer)}
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "1" + 250 * "0" + "e99"])
+def test_numbers_that_are_none_go_neither_on_nor_back(side, mock, number):
+    mock.now(serves())
+    body = f'{{"model": "escultor", "messages": [{json.dumps(ASK)}], "num_ctx": {number}}}'
+    headers = {"Content-Type": "application/json"}
+    refused = httpx2.post(side.url + PATH, content=body, headers=headers, timeout=120)
+    assert (refused.status_code, mock.asked) == (400, [])
+    reply = f'{{"choices": [{{"message": {{"content": "a", "x": {number}}}, "finish_reason": "stop"}}]}}'
+    mock.now(answers(reply.encode()))
+    assert post(side, {}).status_code == 502
+
+
+def test_feedback_by_an_applications_id_stays_within_its_key(mock, tmp_path):
+    mock.now(serves())
+    with forwarding(tmp_path, mock) as side:
+        keys = []
+        for name in ("one", "two"):
+            key, made = auth.create(name, [Scope.INFER, Scope.FEEDBACK])
+            keys.append({"X-API-Key": key})
+            side.log.append(made)
+        side.until(lambda: len(side.gateway.keys.keys) == 2)
+        rows = [row_of(side, post(side, {}, {**key, "x-escultor-message": "1"})) for key in keys]
+        thumb = {"kind": "boolean", "target": "1", "value": True}
+        assert httpx2.post(side.url + "/v1/feedback", json=thumb, headers=keys[0], timeout=120).is_success
+        counts = [len(list(side.log.read(Feedback, target=row.id))) for row in rows]
+        assert counts == [1, 0]
+
+
+def test_a_template_that_nobody_filled_in_is_no_header(side, mock):
+    mock.now(serves())
+    answer = post(side, {}, {"x-escultor-message": "{{MESSAGE_ID}}", "x-escultor-subject": "{{USER_ID}}"})
+    assert answer.headers["x-escultor-ignored"] == "x-escultor-message, x-escultor-subject"
+    assert row_of(side, answer).message == ""
 
 
 def test_a_quiet_stream_is_kept_alive(side, mock, monkeypatch):

@@ -159,3 +159,15 @@ def test_tokens_are_counted(client):
 def test_what_cannot_be_asked_is_refused(wrong):
     with pytest.raises(ApiError):
         chat_body({"model": "m", "max_tokens": 1, "messages": [ASK], **wrong})
+
+
+def test_a_stream_says_what_the_whole_answer_says(client, mock):
+    first = chunk(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{"}}])  # without an id
+    pieces = [choice("a"), first, begins("g", "2", 1, "{}"), piece("}"), chunk(reasoning_content="hmm")]
+    mock.now(streams(*pieces, choice("b"), chunk("tool_calls")))
+    with client.messages.stream(model="escultor", max_tokens=64, messages=[ASK]) as stream:
+        streamed = stream.get_final_message()
+    called = [(block.name, block.input) for block in streamed.content if block.type == "tool_use"]
+    assert called == [("f", {}), ("g", {})]
+    assert "".join(block.text for block in streamed.content if block.type == "text") == "ab"
+    assert "".join(block.thinking for block in streamed.content if block.type == "thinking") == "hmm"

@@ -5,7 +5,9 @@ import pytest
 from mock_upstream import USAGE, MockUpstream, choice, serves, streams
 from test_forwarding import CALL, begins, chunk, forwarding, message, piece
 
+from escultor.config import Serve
 from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.forwarded import parse_forwarded_chat
 from escultor.serve.wire.responses_api import chat_body
 from escultor.types import Interaction, Relation
 
@@ -128,3 +130,31 @@ def test_what_cannot_be_asked_is_refused(wrong):
 def test_parameters_without_effect_are_named():
     _, ignored = chat_body({"model": "m", "input": "hi", "background": True, "truncation": "disabled"})
     assert ignored == ("background",)
+
+
+def test_a_stream_keeps_the_order_in_which_items_came(client, mock):
+    pieces = [begins("f", "1", 0, "{}"), choice("text"), chunk(reasoning_content="hmm")]
+    mock.now(streams(*pieces, chunk("tool_calls")))
+    with client.responses.stream(model="escultor", input="hi", tools=[TOOL]) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    added = [each.item.type for each in events if each.type == "response.output_item.added"]
+    done = [each.item.type for each in events if each.type == "response.output_item.done"]
+    assert added == done == [item.type for item in final.output] == ["function_call", "message", "reasoning"]
+
+
+def test_the_old_form_of_a_call_is_an_item(client, mock):
+    mock.now(streams(chunk(function_call={"name": "f", "arguments": "{}"}), chunk("function_call")))
+    with client.responses.stream(model="escultor", input="hi") as stream:
+        (item,) = stream.get_final_response().output
+    assert (item.type, item.name, item.arguments) == ("function_call", "f", "{}")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"tools": 5}, {"metadata": 5}, {"input": [{"type": "reasoning", "summary": 5}]}],
+)
+def test_what_is_no_list_and_no_object_is_refused(more):
+    with pytest.raises(ApiError) as refused:
+        parse_forwarded_chat(chat_body({"model": "m", "input": "hi", **more}, parent="p")[0], Serve())
+    assert refused.value.status == 400

@@ -14,7 +14,7 @@ from escultor.types import ToolCall
 # Fields with the model's reasoning, by server; where a piece has several, they hold the same text.
 REASONING = ("reasoning_content", "reasoning", "thinking")
 _JOINED = (*REASONING, "refusal")  # fields whose pieces are parts of one text
-MAX_CALLS = 1024  # of one answer
+_TEXTS = ("arguments", "input")  # of a called function; theirs are joined too
 
 
 class AssistantMessage:
@@ -22,25 +22,35 @@ class AssistantMessage:
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
-        self._calls: list[dict[str, Any]] = []
+        self._calls: list[_ToolCallParts] = []
         self._at: dict[Any, int] = {}  # where the call with an index of the stream stands now
-        self.function_call: dict[str, Any] | None = None  # OpenAI's form before `tool_calls`
+        self._function_call: _CalledFunction | None = None  # OpenAI's form before `tool_calls`
         self._other: dict[str, Any] = {}
+        self._own_lists: set[str] = set()  # names of lists in `_other` that are made here, and may grow
 
-    def add(self, fields: Mapping[str, Any]) -> None:
-        """Add the fields of one piece of a stream, or of a whole message."""
+    def add(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the fields of one piece of a stream, or of a whole message. Returns them with every piece of a
+        call under the index that the call has in this message, whatever index the server gave."""
+        added = dict(fields)
         for name, value in fields.items():
             if value is None:
                 continue
-            if name == "tool_calls" and isinstance(value, list):
-                for position, call in enumerate(value):
-                    self._add_call(position, call)
+            if name == "tool_calls":
+                pieces = value if isinstance(value, list) else []
+                added[name] = [self._add_call(k, p) for k, p in enumerate(pieces) if isinstance(p, Mapping)]
             elif name == "function_call" and isinstance(value, Mapping):
-                self.function_call = _joined(self.function_call or {}, value)
+                self._function_call = self._function_call or _CalledFunction()
+                self._function_call.add(value)
             elif name in _JOINED and isinstance(value, str):
                 self._texts.setdefault(name, []).append(value)
             else:
                 self._add_other(name, value)
+        return added
+
+    @property
+    def has_function_call(self) -> bool:
+        """Whether a function is called in OpenAI's form before `tool_calls`."""
+        return self._function_call is not None
 
     @property
     def reasoning(self) -> str:
@@ -49,69 +59,97 @@ class AssistantMessage:
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        calls = [(call.get("id"), call.get("function") or call.get("custom")) for call in self._calls]
-        if self.function_call is not None:
-            calls.append(("", self.function_call))
+        calls = [(call.fields["id"], call.called.whole()) for call in self._calls]
+        if self._function_call is not None:
+            calls.append(("", self._function_call.whole()))
         return tuple(
-            ToolCall(str(id or ""), str((made or {}).get("name") or ""), _arguments(made or {}))
-            for id, made in calls
+            ToolCall(str(id or ""), str(called.get("name") or ""), _arguments(called)) for id, called in calls
         )
 
     def fields(self) -> dict[str, Any]:
         """The fields of the whole message beside `role` and `content`."""
         fields: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._texts.items()}
         if self._calls:
-            fields["tool_calls"] = [dict(call) for call in self._calls]
-        if self.function_call is not None:
-            fields["function_call"] = self.function_call
+            fields["tool_calls"] = [{**call.fields, call.kind: call.called.whole()} for call in self._calls]
+        if self._function_call is not None:
+            fields["function_call"] = self._function_call.whole()
         return fields | self._other
 
-    def _add_call(self, position: int, piece: Any) -> None:
-        """Join a piece to its call. Servers differ: an index may be missing, or be 0 for every call; a piece
-        with another id, or with a name where the call has its own, begins a call."""
-        if not isinstance(piece, Mapping):
-            return
-        index = piece.get("index", position)
-        at = self._at.get(index) if isinstance(index, int | str) else None
-        current = self._calls[at] if at is not None else None
-        if current is None or _begins_another(current, piece):
-            if len(self._calls) >= MAX_CALLS:
-                return
-            self._at[index if isinstance(index, int | str) else position] = len(self._calls)
-            current = {"id": None, "type": "function"}
-            self._calls.append(current)
-        for name, value in piece.items():
-            if name in ("function", "custom") and isinstance(value, Mapping):
-                current[name] = _joined(current.get(name) or {}, value)
-            elif name != "index" and value not in (None, ""):
-                current[name] = value
+    def _add_call(self, position: int, piece: Mapping[str, Any]) -> dict[str, Any]:
+        """Join a piece to its call; the piece under the call's index. Servers differ: an index may be
+        missing, or be 0 for every call; a piece that `_ToolCallParts.ends_before` begins another."""
+        given = piece.get("index")
+        key = given if isinstance(given, int | str) else position
+        at = self._at.get(key)
+        if at is None or self._calls[at].ends_before(piece):
+            at = self._at[key] = len(self._calls)
+            self._calls.append(_ToolCallParts())
+        self._calls[at].add(piece)
+        return {**piece, "index": at}
 
     def _add_other(self, name: str, value: Any) -> None:
         """A field of the server's own: lists grow by their pieces, of anything else the last holds."""
-        before = self._other.get(name)
-        both_lists = isinstance(before, list) and isinstance(value, list)
-        self._other[name] = [*before, *value] if both_lists else value  # type: ignore[misc]
+        if not isinstance(value, list):
+            self._other[name] = value
+            self._own_lists.discard(name)
+        elif name in self._own_lists:
+            self._other[name] += value
+        else:
+            self._other[name] = list(value)
+            self._own_lists.add(name)
 
 
-def _begins_another(call: Mapping[str, Any], piece: Mapping[str, Any]) -> bool:
-    id, made = piece.get("id"), piece.get("function")
-    if not id or call.get("id") in (None, id):
-        return False
-    return isinstance(made, Mapping) and bool(made.get("name"))
+class _CalledFunction:
+    """A function, or a custom tool, that is called; the text it is given comes in pieces."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        self._pieces: dict[str, list[str]] = {}
+
+    def add(self, piece: Mapping[str, Any]) -> None:
+        for name, value in piece.items():
+            if name in _TEXTS and isinstance(value, str):
+                self._pieces.setdefault(name, []).append(value)
+            elif value not in (None, ""):
+                self._fields[name] = value
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a name, and arguments that may be all there."""
+        return bool(self._fields.get("name")) and self._last().rstrip().endswith("}")
+
+    def whole(self) -> dict[str, Any]:
+        return self._fields | {name: "".join(pieces) for name, pieces in self._pieces.items()}
+
+    def _last(self) -> str:
+        return next((pieces[-1] for pieces in self._pieces.values()), "")
 
 
-def _joined(call: Mapping[str, Any], piece: Mapping[str, Any]) -> dict[str, Any]:
-    """A function with a piece added: texts of arguments are joined, a name stands once."""
-    joined = dict(call)
-    for name, value in piece.items():
-        if name in ("arguments", "input") and isinstance(value, str):
-            before = joined.get(name)
-            joined[name] = (before if isinstance(before, str) else "") + value
-        elif value is not None:
-            joined[name] = value
-    return joined
+class _ToolCallParts:
+    """One call of a tool."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {"id": None, "type": "function"}  # beside what is called
+        self.kind, self.called = "function", _CalledFunction()
+
+    def add(self, piece: Mapping[str, Any]) -> None:
+        for name, value in piece.items():
+            if name in ("function", "custom"):
+                if isinstance(value, Mapping):
+                    self.kind = name
+                    self.called.add(value)
+            elif name != "index" and value not in (None, ""):
+                self.fields[name] = value
+
+    def ends_before(self, piece: Mapping[str, Any]) -> bool:
+        """Whether a piece under the same index begins another call: it names a function, and has another id,
+        or neither has one and the arguments here are whole."""
+        called, id, own = piece.get("function"), piece.get("id"), self.fields["id"]
+        if not isinstance(called, Mapping) or not called.get("name"):
+            return False
+        return id != own if id and own else not id and not own and self.called.is_whole
 
 
-def _arguments(made: Mapping[str, Any]) -> str:
-    given = made.get("arguments", made.get("input", ""))
+def _arguments(called: Mapping[str, Any]) -> str:
+    given = called.get("arguments", called.get("input", ""))
     return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)

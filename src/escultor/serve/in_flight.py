@@ -111,12 +111,12 @@ class InFlightCompletion:
     def finish_reason(self) -> str:
         """Of a finished answer, as a client reads it."""
         assert self.end is not None
-        if self.end.finish_reason == "tool_calls" and self.message.function_call is not None:
+        if self.end.finish_reason == "tool_calls" and self.message.has_function_call:
             return "function_call"
         return self.end.finish_reason
 
-    def apply(self, event: EngineEvent) -> None:
-        """Add an event of the engine to the state."""
+    def apply(self, event: EngineEvent) -> EngineEvent:
+        """Add an event of the engine to the state; the event, its calls under the indexes of the message."""
         if isinstance(event, Delta):
             if self.first_piece is None:
                 self.first_piece = time.perf_counter()
@@ -124,11 +124,12 @@ class InFlightCompletion:
             self.length += len(event.text)
             self.logprobs += event.logprobs
             if event.fields:
-                self.message.add(event.fields)
+                event = replace(event, fields=self.message.add(event.fields))
         elif isinstance(event, ScoredPrompt):
             self.scored_prompt = event
         else:
             self.end = event
+        return event
 
     def interaction(
         self, aborted: AbortReason, now: float, prices: Prices, hourly_price_usd: float
@@ -214,8 +215,7 @@ async def _events(engine: Engine, completion: InFlightCompletion) -> AsyncGenera
     stream = cast("AsyncGenerator[EngineEvent, None]", engine.stream(completion.request))
     async with aclosing(stream) as events:
         async for event in events:
-            completion.apply(event)
-            yield event
+            yield completion.apply(event)
             if isinstance(event, End):
                 return
     raise EngineFault("the engine stopped before the end of an answer", engine.version)

@@ -64,7 +64,10 @@ async def add_feedback(request: Request) -> Response:
     body = json_body(request)
     hash_subject = gateway.subjects.subject
     may_import = caller.has_scope(Scope.ADMIN)
-    author = FeedbackAuthor(hash_subject(f"key:{caller.key}"), hash_subject, may_import=may_import)
+    tenant = None if may_import else caller.key or ""
+    author = FeedbackAuthor(
+        hash_subject(f"key:{caller.key}"), hash_subject, may_import=may_import, tenant=tenant
+    )
     if isinstance(body, dict) and body.keys() == {"events"}:
         body = body["events"]
     if not isinstance(body, list):

@@ -21,6 +21,7 @@ from escultor.config import Serve
 from escultor.ids import new_id
 from escultor.serve.wire import anthropic
 from escultor.serve.wire.errors import ApiError, to_api_error
+from escultor.strict_json import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class RequestGuard:
             raise ApiError(400, message, "invalid_json")
         try:
             scope[PARSED_BODY] = from_json(body, allow_inf_nan=False)
+            check_finite(body, scope[PARSED_BODY])
         except ValueError as error:
             raise ApiError(400, f"the body is not JSON: {error}", "invalid_json") from None
         return receive  # the body has been read, and routes use what was parsed

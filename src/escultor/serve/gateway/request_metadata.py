@@ -36,6 +36,7 @@ NAMES = ("subject", "skill", "parent", "relation", "consent", "message", "task",
 E = TypeVar("E", bound=StrEnum)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 TASK_PREFIX = "### Task:"  # how Open WebUI's own prompts begin: titles, tags, follow-up questions
+_TEMPLATE = re.compile(r"\{\{.*\}\}")  # of an application that does not fill it in
 _DAY_S = 86400.0
 _MAX_DAYS = 36500.0
 
@@ -128,8 +129,11 @@ def _collect(
         key = raw_key.decode("latin-1")
         if key.startswith(PREFIX):
             if (name := key.removeprefix(PREFIX)) in NAMES:
-                # A template of an application may be empty: that is no header.
-                values |= {name: value} if (value := _decode(raw_value).strip()) else {}
+                # A template of an application may be empty, or unknown to it: that is no header.
+                value = _decode(raw_value).strip()
+                is_template = _TEMPLATE.fullmatch(value) is not None
+                ignored += [key] if is_template else []
+                values |= {name: value} if value and not is_template else {}
             else:
                 ignored.append(key)
     return values, ignored

@@ -49,6 +49,9 @@ def _conversation(gateway: Gateway, id: str, tenant: str) -> list[dict[str, Any]
     if row is None or row.tenant != tenant:
         message = f"no response {id[:100]!r} is in the log"
         raise ApiError(404, message, "previous_response_not_found", param="previous_response_id")
+    if row.consent is Consent.NONE and not gateway.settings.keep_text:
+        message = "this gateway keeps no text, so it cannot continue a response; send the conversation"
+        raise ApiError(400, message, "previous_response_not_found", param="previous_response_id")
     spoken = [m for m in row.messages if m.role not in (Role.SYSTEM, Role.DEVELOPER)]
     last = Message(Role.ASSISTANT, row.answer, reasoning=row.reasoning, tool_calls=row.tool_calls)
     return [_as_sent(message) for message in (*spoken, last)]

@@ -85,14 +85,16 @@ class Intake:
                 outcomes.append(IntakeResult(id=None, status="refused", error=str(error)))
             else:
                 outcomes.append(parsed if self._keep_text else without_text(parsed))
-        written = iter(await self._write(await self._about_rows(outcomes)))
+        written = iter(await self._write(await self._about_rows(outcomes, author.tenant)))
         return [o if isinstance(o, IntakeResult) else next(written) for o in outcomes]
 
-    async def _about_rows(self, outcomes: Sequence[ParsedEvent | IntakeResult]) -> list[ParsedEvent]:
+    async def _about_rows(
+        self, outcomes: Sequence[ParsedEvent | IntakeResult], tenant: str | None
+    ) -> list[ParsedEvent]:
         """The parsed events, about the logged rows where they name answers by an application's own ids."""
         parsed = [outcome for outcome in outcomes if isinstance(outcome, ParsedEvent)]
         ids = [id for each in parsed for id in answers_of(each.event)]
-        rows = await asyncio.to_thread(self._ids.rows_of, ids)
+        rows = await asyncio.to_thread(self._ids.rows_of, ids, tenant)
         return [replace(each, event=renamed(each.event, rows)) for each in parsed] if rows else parsed
 
     async def withdraw(self, id: str) -> Revocation | None:

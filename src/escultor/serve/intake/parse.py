@@ -46,6 +46,7 @@ class FeedbackAuthor:
     hash_subject: Callable[[str], str]  # from a user's name to a subject
     grant: TokenGrant | None = None
     may_import: bool = False  # events of any age
+    tenant: str | None = None  # the key whose answers an application's own ids name; None: any key's
 
 
 @dataclass(frozen=True, slots=True)

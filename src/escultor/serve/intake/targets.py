@@ -18,20 +18,28 @@ class AnswerIds:
     def __init__(self, log: Log):
         self._log = log
 
-    def rows_of(self, ids: Iterable[str]) -> dict[str, str]:
+    def rows_of(self, ids: Iterable[str], tenant: str | None = None) -> dict[str, str]:
         """The ids of the rows for those ids that are an application's own; of several rows under one id,
-        such as an answer that was asked for again, the last. Raises StoreError when the store fails."""
-        named = {id: self._row_of(id) for id in set(ids) if not _OWN.fullmatch(id)}
+        such as an answer that was asked for again, the last. Two applications may use the same ids: with a
+        `tenant` only rows of that key are found. Raises StoreError when the store fails."""
+        named = {id: self._row_of(id, tenant) for id in set(ids) if not _OWN.fullmatch(id)}
         return {id: row for id, row in named.items() if row is not None}
 
-    def _row_of(self, id: str) -> str | None:
+    def _row_of(self, id: str, tenant: str | None) -> str | None:
         if self._log.get(Interaction, id) is not None:
             return None
-        rows = [row for _, row in self._log.read(Interaction, target=id) if row.message == id]
-        if rows:
-            return rows[-1].id
-        streams = [p.interaction for _, p in self._log.read(PendingInteraction, target=id)]
-        return next((row.id for row in reversed(streams) if row.message == id), None)
+        rows = (row for _, row in self._log.read(Interaction, target=id))
+        streams = (p.interaction for _, p in self._log.read(PendingInteraction, target=id))
+        return _last_named(rows, id, tenant) or _last_named(streams, id, tenant)
+
+
+def _last_named(rows: Iterable[Interaction], id: str, tenant: str | None) -> str | None:
+    """The last row of this tenant that an application gave this id."""
+    last = None
+    for row in rows:
+        if row.message == id and tenant in (None, row.tenant):
+            last = row.id
+    return last
 
 
 def answers_of(event: Feedback) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
-from escultor.serve.wire.responses import ResponseHead, event
+from escultor.serve.wire.responses import ResponseHead, event, usage_detail
 from escultor.types import ToolCall
 
 PATH = "/v1/messages"
@@ -236,10 +236,10 @@ class MessagesWriter:
 
     def __init__(self, head: ResponseHead):
         self._head = head
-        self._block: str = ""  # the kind of the block under way; of a call also its index
+        self._block = ""  # the kind of the block under way
         self._count = 0  # blocks begun
-        self._has_call = False  # whether the first call has its block
-        self._held: list[str] = []  # text that came while a call was under way
+        self._is_call_streamed: bool | None = None  # the first call; None: there was none yet
+        self._held: list[tuple[str, str]] = []  # texts and thoughts that came while a call was under way
 
     def first(self, index: int, completion: InFlightCompletion) -> bytes:
         message = {**_message(self._head), "content": [], "usage": {"input_tokens": 0, "output_tokens": 0}}
@@ -251,45 +251,51 @@ class MessagesWriter:
         thought = next(
             (fields[n] for n in ("reasoning_content", "reasoning", "thinking") if fields.get(n)), ""
         )
-        in_call = self._block.startswith("tool")
-        if isinstance(thought, str) and thought and not in_call:
-            data += self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-            data += self._piece(type="thinking_delta", thinking=thought)
-        if delta.text and in_call:
-            self._held.append(delta.text)
-        elif delta.text:
-            data += self._begin("text", {"type": "text", "text": ""})
-            data += self._piece(type="text_delta", text=delta.text)
-        calls = fields.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
-            data += self._call(call) if isinstance(call, dict) else b""
+        for kind, text in (("thinking", thought), ("text", delta.text)):
+            if not isinstance(text, str) or not text:
+                continue
+            if self._block == "tool_use":
+                self._held.append((kind, text))
+            else:
+                data += self._said(kind, text)
+        for call in fields.get("tool_calls") or ():
+            data += self._call(call)
         return data
 
     def last(self, index: int, completion: InFlightCompletion) -> bytes:
-        data = self._end_block()
-        if held := "".join(self._held):
-            data += self._begin("text", {"type": "text", "text": ""})
-            data += self._piece(type="text_delta", text=held) + self._end_block()
-        for position, call in enumerate(completion.message.tool_calls[self._has_call :]):
-            data += self._begin(f"tool {position}", {**_tool_use(call), "input": {}})
-            data += self._piece(type="input_json_delta", partial_json=call.arguments) + self._end_block()
+        parts = [self._end_block(), *(self._said(kind, text) for kind, text in self._held)]
+        for call in completion.message.tool_calls[bool(self._is_call_streamed) :]:
+            parts += self._end_block(), self._begin("tool_use", {**_tool_use(call), "input": {}})
+            parts.append(self._piece(type="input_json_delta", partial_json=call.arguments))
+        data = b"".join((*parts, self._end_block()))
         delta = {"stop_reason": STOP_REASONS.get(completion.finish_reason, "end_turn"), "stop_sequence": None}
         return data + self._event("message_delta", delta=delta, usage=_usage(completion))
 
     def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
         return self._event("message_stop")
 
+    def _said(self, kind: str, text: str) -> bytes:
+        """A piece of a text or of thoughts."""
+        if kind == "text":
+            return self._begin(kind, {"type": kind, "text": ""}) + self._piece(type="text_delta", text=text)
+        data = self._begin(kind, {"type": kind, "thinking": "", "signature": ""})
+        return data + self._piece(type="thinking_delta", thinking=text)
+
     def _call(self, call: dict[str, Any]) -> bytes:
-        position, function = call.get("index", 0), call.get("function") or {}
-        name, data = function.get("name"), b""
-        if self._block != f"tool {position}":
-            if self._has_call or not name or not call.get("id"):
-                return b""  # it follows whole, at the end
-            block = {"type": "tool_use", "id": call["id"], "name": name, "input": {}}
-            data = self._begin(f"tool {position}", block)
-            self._has_call = True
+        """A piece of the first call; the others follow whole, at the end, and so does one whose first piece
+        does not say what is called."""
+        function, data = call.get("function"), b""
+        if call["index"] or not isinstance(function, dict):
+            return b""
+        if self._is_call_streamed is None:
+            self._is_call_streamed = bool(call.get("id") and function.get("name"))
+            if self._is_call_streamed:
+                named = {"id": str(call["id"]), "name": str(function["name"])}
+                data = self._begin("tool_use", {"type": "tool_use", **named, "input": {}})
         arguments = function.get("arguments")
-        return data + (self._piece(type="input_json_delta", partial_json=arguments) if arguments else b"")
+        if not self._is_call_streamed or not isinstance(arguments, str) or not arguments:
+            return data
+        return data + self._piece(type="input_json_delta", partial_json=arguments)
 
     def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
         if self._block == kind:
@@ -307,7 +313,7 @@ class MessagesWriter:
     def _piece(self, **delta: str) -> bytes:
         return self._event("content_block_delta", index=self._count - 1, delta=delta)
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, name: str, /, **fields: Any) -> bytes:
         return event({"type": name, **fields}, name)
 
 
@@ -328,10 +334,9 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 
 def _usage(completion: InFlightCompletion) -> dict[str, int]:
     assert completion.end is not None
-    usage, details = completion.end.usage, completion.end.usage_details or {}
-    cached = (details.get("prompt_tokens_details") or {}).get("cached_tokens")
+    usage, cached = completion.end.usage, usage_detail(completion, "prompt_tokens_details", "cached_tokens")
     counts = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
-    return counts | ({"cache_read_input_tokens": cached} if isinstance(cached, int) else {})
+    return counts if cached is None else counts | {"cache_read_input_tokens": cached}
 
 
 MESSAGES = MessagesStyle()

@@ -39,6 +39,14 @@ def usage(completions: Sequence[InFlightCompletion], per_prompt: int) -> dict[st
     return {"prompt_tokens": prompt, "completion_tokens": completed, "total_tokens": prompt + completed}
 
 
+def usage_detail(completion: InFlightCompletion, group: str, name: str) -> int | None:
+    """One of the counts that an upstream reports beside the totals; None where it does not."""
+    details = (completion.end and completion.end.usage_details) or {}
+    counts = details.get(group)
+    count = counts.get(name) if isinstance(counts, dict) else None
+    return int(count) if isinstance(count, int | float) else None
+
+
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
     """What every response begins with: its id, the time, the version that answers, and how many answers one

@@ -6,13 +6,13 @@ items that only they can read are refused; parameters without a place in a chat 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
-from escultor.serve.wire.responses import ResponseHead, event
+from escultor.serve.wire.responses import ResponseHead, event, usage_detail
 from escultor.types import ToolCall
 
 PATH = "/v1/responses"
@@ -24,6 +24,12 @@ _KNOWN = frozenset(
     (*_SAME, *_SAME_IF_TOOLS, "input", "instructions", "tools", "tool_choice", "max_output_tokens", "text")
 ) | {"reasoning", "previous_response_id", "include", "truncation", "top_logprobs"}
 _TEXT_PARTS = ("input_text", "output_text", "text")
+# What an item begins with in a stream, by its type.
+_EMPTY_ITEMS: dict[str, dict[str, Any]] = {
+    "reasoning": {"summary": []},
+    "message": {"content": []},
+    "function_call": {"arguments": ""},
+}
 _EMPTY = (None, [], {}, "disabled", "auto")
 
 
@@ -41,10 +47,14 @@ def chat_body(
     chat: dict[str, Any] = {name: body[name] for name in _SAME if body.get(name) is not None}
     system = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
     chat["messages"] = [*system, *earlier, *_merged(_item(item, i) for i, item in enumerate(items))]
+    if not isinstance(chat.get("metadata", {}), dict):
+        raise ApiError(400, "`metadata` is not an object", "invalid_value", param="metadata")
     if parent:
-        chat["metadata"] = {**(chat.get("metadata") or {}), "escultor_parent": parent}
+        chat["metadata"] = {**chat.get("metadata", {}), "escultor_parent": parent}
     if body.get("max_output_tokens") is not None:
         chat["max_completion_tokens"] = body["max_output_tokens"]
+    if not isinstance(body.get("tools") or [], list):
+        raise ApiError(400, "`tools` is not a list", "invalid_value", param="tools")
     if body.get("tools"):
         chat["tools"] = [_tool(tool, i) for i, tool in enumerate(body["tools"])]
         chat |= {name: body[name] for name in _SAME_IF_TOOLS if body.get(name) is not None}
@@ -74,8 +84,8 @@ def _item(item: Any, index: int) -> dict[str, Any]:
         content = _content(item.get("output"), index)
         return {"role": "tool", "tool_call_id": str(item.get("call_id", "")), "content": content}
     if kind == "reasoning":
-        parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
-        texts = [str(part.get("text", "")) for part in parts if isinstance(part, dict)]
+        lists = [each for each in (item.get("content"), item.get("summary")) if isinstance(each, list)]
+        texts = [str(part.get("text", "")) for parts in lists for part in parts if isinstance(part, dict)]
         return {"role": "assistant", "content": None, "reasoning_content": "\n".join(texts)}
     message = f"`input.{index}` is an item that cannot be asked here: {str(kind)[:40]!r}"
     raise ApiError(400, message, "invalid_value", param="input")
@@ -89,7 +99,7 @@ def _merged(messages: Any) -> list[dict[str, Any]]:
         if message["role"] != "assistant" or last is None or last["role"] != "assistant":
             merged.append(message)
         elif message.get("tool_calls"):
-            last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
+            last.setdefault("tool_calls", []).extend(message["tool_calls"])
         elif last["content"] is None and not last.get("tool_calls"):
             last["content"] = message["content"]  # after its reasoning
         else:
@@ -157,7 +167,7 @@ class ResponsesStyle:
 
     def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
         (completion,) = completions
-        return _response(head, completion)
+        return _response(head, completion, _output(completion))
 
     def writer(self, head: ResponseHead) -> ResponsesWriter:
         return ResponsesWriter(head)
@@ -184,58 +194,47 @@ class ResponsesWriter:
         names = ("reasoning_content", "reasoning", "thinking")
         thought = next((fields[n] for n in names if isinstance(fields.get(n), str) and fields[n]), "")
         if thought:
-            data += self._begin("reasoning", {**self._item("reasoning"), "summary": []})
+            data += self._begin("reasoning", {"type": "reasoning", "summary": []})
             data += self._piece("reasoning", "reasoning_summary_text.delta", delta=thought, summary_index=0)
         if delta.text:
-            data += self._begin("message", {**self._item("message"), "role": "assistant", "content": []})
+            data += self._begin("message", {"type": "message", "role": "assistant", "content": []})
             data += self._piece(
                 "message", "output_text.delta", delta=delta.text, content_index=0, logprobs=[]
             )
         calls = fields.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
-            function = call.get("function") if isinstance(call, dict) else None
-            if isinstance(function, dict):
+        for call in calls or ():
+            if isinstance(function := call.get("function"), dict):
                 data += self._call(call, function)
         return data
 
     def last(self, index: int, completion: InFlightCompletion) -> bytes:
         """The end of every item, and the response as a whole."""
-        data, response = b"", _response(self._head, completion)
+        output = _output(completion)
+        # What the stream did not show yet begins here.
+        parts = [self._begin(key, item | _EMPTY_ITEMS[item["type"]]) for key, item in output.items()]
+        response = _response(self._head, completion, {key: output[key] for key in self._items})
         for at, item in enumerate(response["output"]):
-            kind = item["type"]
-            if kind == "message":
-                part = item["content"][0]
-                data += self._done(
-                    at, item, "output_text.done", content_index=0, text=part["text"], logprobs=[]
-                )
-            elif kind == "function_call":
-                data += self._done(at, item, "function_call_arguments.done", arguments=item["arguments"])
-            else:
-                text = item["summary"][0]["text"]
-                data += self._done(at, item, "reasoning_summary_text.done", summary_index=0, text=text)
-            data += self._event("output_item.done", output_index=at, item=item)
+            parts += self._item_done(at, item), self._event("output_item.done", output_index=at, item=item)
         kind = "completed" if response["status"] == "completed" else "incomplete"
-        return data + self._event(kind, response=response)
+        return b"".join((*parts, self._event(kind, response=response)))
 
     def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
         return b""
 
     def _call(self, call: dict[str, Any], function: dict[str, Any]) -> bytes:
-        key = f"call {call.get('index', 0)}"
-        item = {"call_id": str(call.get("id") or ""), "name": function.get("name") or "", "arguments": ""}
-        data = self._begin(key, {**self._item("function_call"), **item})
+        key = f"call {call['index']}"
+        named = ToolCall(str(call.get("id") or ""), str(function.get("name") or ""), "")
+        data = self._begin(key, _function_call(named))
         arguments = function.get("arguments")
-        return data + (
-            self._piece(key, "function_call_arguments.delta", delta=arguments) if arguments else b""
-        )
-
-    def _item(self, kind: str) -> dict[str, Any]:
-        return {"type": kind, "id": f"item_{len(self._items)}", "status": "in_progress"}
+        if not isinstance(arguments, str) or not arguments:
+            return data
+        return data + self._piece(key, "function_call_arguments.delta", delta=arguments)
 
     def _begin(self, key: str, item: dict[str, Any]) -> bytes:
         if key in self._items:
             return b""
         at = self._items[key] = len(self._items)
+        item = {"id": f"item_{at}", "status": "in_progress", **item}
         data = self._event("output_item.added", output_index=at, item=item)
         if key == "message":
             part = {"type": "output_text", "text": "", "annotations": []}
@@ -249,10 +248,23 @@ class ResponsesWriter:
         at = self._items[key]
         return self._event(name, item_id=f"item_{at}", output_index=at, **fields)
 
-    def _done(self, at: int, item: dict[str, Any], name: str, **fields: Any) -> bytes:
-        return self._event(name, item_id=item["id"], output_index=at, **fields)
+    def _item_done(self, at: int, item: dict[str, Any]) -> bytes:
+        """The events at the end of an item before its own."""
+        kind, common = item["type"], {"item_id": item["id"], "output_index": at}
+        if kind == "function_call":
+            arguments = {"name": item["name"], "arguments": item["arguments"]}
+            return self._event("function_call_arguments.done", **common, **arguments)
+        if kind == "reasoning":
+            (part,) = item["summary"]
+            common["summary_index"] = 0
+            done = self._event("reasoning_summary_text.done", **common, text=part["text"])
+            return done + self._event("reasoning_summary_part.done", **common, part=part)
+        (part,) = item["content"]
+        common["content_index"] = 0
+        done = self._event("output_text.done", **common, text=part["text"], logprobs=[])
+        return done + self._event("content_part.done", **common, part=part)
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, name: str, /, **fields: Any) -> bytes:
         data = {"type": f"response.{name}", "sequence_number": self._number, **fields}
         self._number += 1
         return event(data, data["type"])
@@ -264,20 +276,26 @@ def _frame(head: ResponseHead) -> dict[str, Any]:
     return {"id": head.id, "created_at": head.created, "model": head.model, **fixed, **more}
 
 
-def _response(head: ResponseHead, completion: InFlightCompletion) -> dict[str, Any]:
-    own, output = completion.message, []
+def _output(completion: InFlightCompletion) -> dict[str, dict[str, Any]]:
+    """The items of an answer, by the names that a stream knows them under."""
+    own, output = completion.message, {}
     if own.reasoning:
         summary = [{"type": "summary_text", "text": own.reasoning}]
-        output.append({"type": "reasoning", "summary": summary})
+        output["reasoning"] = {"type": "reasoning", "summary": summary}
     if completion.text or not own.tool_calls:
         part = {"type": "output_text", "text": completion.text, "annotations": [], "logprobs": []}
-        output.append({"type": "message", "role": "assistant", "content": [part]})
-    output += [_function_call(call) for call in own.tool_calls]
+        output["message"] = {"type": "message", "role": "assistant", "content": [part]}
+    return output | {f"call {at}": _function_call(call) for at, call in enumerate(own.tool_calls)}
+
+
+def _response(
+    head: ResponseHead, completion: InFlightCompletion, output: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
     is_whole = completion.finish_reason in ("stop", "tool_calls", "function_call")
     status = "completed" if is_whole else "incomplete"
     reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
     reason = None if is_whole else {"reason": reasons.get(completion.finish_reason, "content_filter")}
-    items = [{"id": f"item_{at}", "status": status, **item} for at, item in enumerate(output)]
+    items = [{"id": f"item_{at}", "status": status, **item} for at, item in enumerate(output.values())]
     fields = {"status": status, "output": items, "usage": _usage(completion), "incomplete_details": reason}
     return {**_frame(head), **fields}
 
@@ -288,9 +306,9 @@ def _function_call(call: ToolCall) -> dict[str, Any]:
 
 def _usage(completion: InFlightCompletion) -> dict[str, Any]:
     assert completion.end is not None
-    usage, details = completion.end.usage, completion.end.usage_details or {}
-    cached = (details.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    thought = (details.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    usage = completion.end.usage
+    cached = usage_detail(completion, "prompt_tokens_details", "cached_tokens") or 0
+    thought = usage_detail(completion, "completion_tokens_details", "reasoning_tokens") or 0
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": cached},

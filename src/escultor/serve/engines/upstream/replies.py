@@ -23,12 +23,13 @@ from escultor.serve.engines.upstream.reply_json import (
     text_logprobs,
     validated,
     well_formed,
+    well_formed_values,
 )
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.types import Message, Usage
 
 BYTES_PER_TOKEN = 4  # of text, roughly: assumed where the upstream does not count
-EVENT_LIMIT = 1 << 20  # bytes of one event; a normal one holds a token and its alternatives
+EVENT_LIMIT = 16 << 20  # bytes of one event: a token and its alternatives, or a picture
 DONE = b"[DONE]"  # the data after the last event of a stream
 
 
@@ -101,7 +102,7 @@ class ReplyParser:
         self._finish: str | None = None
         self._usage: Usage | None = None
         self._usage_details: dict[str, Any] | None = None
-        self._has_calls = False
+        self._has_calls = self._has_halves = False
         self.done = False  # whether the upstream has marked the end of its stream
 
     @property
@@ -120,8 +121,10 @@ class ReplyParser:
         if isinstance(data, dict) and data.get("error"):
             raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
         reply = validated(ChatReply if is_chat(self._request) else TextReply, data)
+        # Halves of a character: those of the text are joined, others replaced.
+        self._has_halves = b"\\ud" in payload or b"\\uD" in payload
         if (usage := parse_usage(reply.usage)) is not None:
-            self._usage, self._usage_details = usage, reply.usage
+            self._usage, self._usage_details = usage, self._clean(reply.usage)
         choices = reply.choices or []
         if len(choices) > 1 or any(choice.index for choice in choices):
             refuse_reply("one answer was requested", f"{len(choices)} choices")
@@ -156,7 +159,7 @@ class ReplyParser:
     def _events(self, choice: ChatReplyChoice | TextReplyChoice) -> list[EngineEvent]:
         if isinstance(choice, ChatReplyChoice):
             message = choice.delta or choice.message or MessageReply()
-            fields = message.fields
+            fields = self._clean(message.fields)
             self._has_calls = self._has_calls or bool(fields.get("tool_calls") or fields.get("function_call"))
             events = self._delta(message.text, chat_logprobs(choice.logprobs), fields)
         elif self._request.echo:
@@ -164,7 +167,12 @@ class ReplyParser:
         else:
             events = self._delta(choice.text, text_logprobs(choice.logprobs))
         self._finish = choice.finish_reason or self._finish
+        if choice.finish_reason == "" and isinstance(choice, ChatReplyChoice) and choice.message is not None:
+            self._finish = "stop"  # an answer in one piece that ends without a word for it
         return events
+
+    def _clean(self, value: Any) -> Any:
+        return well_formed_values(value) if self._has_halves else value
 
     def _delta(
         self, text: str, logprobs: tuple[TokenLogprob, ...], fields: dict[str, Any] | None = None

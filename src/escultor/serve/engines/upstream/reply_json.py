@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from escultor.errors import UpstreamFault
 from escultor.serve.protocol import TokenLogprob
-from escultor.strict_json import no_constant
+from escultor.strict_json import check_finite, no_constant
 from escultor.types import Usage
 
 EXCERPT_LENGTH = 300  # characters of an upstream's own text that are passed on
@@ -27,7 +27,7 @@ class _Alternative(BaseModel):
 
 
 class _Token(_Alternative):
-    top_logprobs: list[_Alternative] = []
+    top_logprobs: list[_Alternative] | None = None
 
 
 class _ChatLogprobs(BaseModel):
@@ -105,7 +105,9 @@ class TextReply(BaseModel):
 def parse_json(payload: bytes) -> Any:
     """Raises UpstreamFault for what is not JSON."""
     try:
-        return json.loads(payload.decode(), parse_constant=no_constant)
+        reply = json.loads(payload.decode(), parse_constant=no_constant)
+        check_finite(payload, reply)
+        return reply
     except (ValueError, RecursionError) as error:
         got = excerpt(payload[:1000].decode("utf-8", "replace"))
         raise UpstreamFault("the upstream's reply is not JSON", got) from error
@@ -140,7 +142,7 @@ def chat_logprobs(reply: _ChatLogprobs | None) -> tuple[TokenLogprob, ...]:
     return tuple(
         TokenLogprob(
             *_alternative(token.token, token.bytes, token.logprob),
-            tuple(_alternative(top.token, top.bytes, top.logprob) for top in token.top_logprobs),
+            tuple(_alternative(top.token, top.bytes, top.logprob) for top in token.top_logprobs or ()),
         )
         for token in (reply and reply.content) or ()
     )
@@ -159,6 +161,15 @@ def text_logprobs(reply: _TextLogprobs | None) -> tuple[TokenLogprob, ...]:
         alternatives = tuple(_alternative(other, None, value) for other, value in best_first)
         logprobs.append(TokenLogprob(text, text.encode(), logprob, alternatives))
     return tuple(logprobs)
+
+
+def well_formed_values(value: Any) -> Any:
+    """A value of JSON in which every text is well-formed."""
+    if isinstance(value, dict):
+        return {well_formed(key): well_formed_values(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [well_formed_values(each) for each in value]
+    return well_formed(value) if isinstance(value, str) else value
 
 
 def _alternative(token: str, data: Sequence[int] | None, logprob: float) -> tuple[str, bytes, float]:
