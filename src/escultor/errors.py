@@ -127,13 +127,19 @@ class UpstreamStatus(UpstreamFault):
     """The upstream server refused a request with an HTTP status, which is the client's to see. `headers` say
     when to try again; `code` is the upstream's own name of the error."""
 
-    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None):
-        super().__init__(message)
-        self.args = (status, message, code, headers)
-        self.status, self.message, self.code, self.headers = status, message, code, headers or {}
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(
+        self,
+        what: str,
+        got: object = None,
+        allowed: object = None,
+        remedy: str | None = None,
+        *,
+        status: int = 502,
+        code: str = "",
+        headers: dict[str, str] | None = None,
+    ):
+        super().__init__(what, got, allowed, remedy)
+        self.status, self.code, self.headers = status, code, headers or {}
 
 
 class TrainingError(FaultError):

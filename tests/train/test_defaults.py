@@ -11,7 +11,7 @@ from escultor.cli.train import method_lines
 from escultor.config import Distillation, Dpo, Kto, Lora, Sft, load_config
 from escultor.config.presets import PRESETS, with_preset
 from escultor.config.training import Replay
-from escultor.errors import DataError
+from escultor.errors import DataError, InputError
 from escultor.ids import hash_value
 from escultor.train.methods import METHODS
 from escultor.train.replay import REPLAYED, with_replay
@@ -93,7 +93,7 @@ def test_earlier_rows_that_are_new_ones_too_are_left_out_and_none_left_is_refuse
     assert len({item.response for item in mixed}) == 4
     with pytest.raises(DataError, match=r"no earlier row to replay; got: 0 rows"):
         with_replay(earlier(4), replay, "example", None, seed=0, counts=Counter())
-    with pytest.raises(DataError, match=r"to replay are missing; got: nowhere"):
+    with pytest.raises(InputError, match="nowhere is no file"):
         with_replay(earlier(4), Replay(data="nowhere"), "example", None, seed=0, counts=Counter())
     assert with_replay(earlier(2), None, "example", None, seed=0, counts=Counter()) == earlier(2)
 

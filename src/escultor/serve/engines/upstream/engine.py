@@ -240,7 +240,9 @@ class UpstreamEngine:
             fault = UpstreamFault("the upstream does not answer", got, None, REMEDIES.get(status))
             return UpstreamRefusal(fault, None)
         headers = {name: response.headers[name] for name in PASSED_HEADERS if name in response.headers}
-        fault = UpstreamStatus(status, message or f"the upstream answered {status}", code, headers)
+        fault = UpstreamStatus(
+            message or f"the upstream answered {status}", status=status, code=code, headers=headers
+        )
         return UpstreamRefusal(fault, (after_s or 0.0) if status in RETRIED_STATUSES else None)
 
     async def _error_body(self, response: httpx2.Response, deadline: float) -> bytes:
