@@ -48,19 +48,22 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _items_of_record(value: Any) -> list[tuple[str, Any]]:
-    """The name of a dataclass under `_`, then its fields but those that an id leaves out at their default."""
+def _items_of_record(value: Any, is_sorted: bool = False) -> list[tuple[str, Any]]:
+    """The name of a dataclass under `_`, then its fields but those that an id leaves out at their default;
+    sorted by name, if that is asked for."""
     items: list[tuple[str, Any]] = [("_", type(value).__name__)]
-    for name, is_omitted, default in _fields(type(value)):
+    for name, is_omitted, default in _fields(type(value), is_sorted):
         each = getattr(value, name)
-        if not (is_omitted and each == default):
+        if not (is_omitted and (each is default or each == default)):
             items.append((name, each))
     return items
 
 
 @cache
-def _fields(record_type: type) -> tuple[tuple[str, bool, Any], ...]:
-    return tuple((f.name, "omit_default" in f.metadata, f.default) for f in fields(record_type))
+def _fields(record_type: type, is_sorted: bool) -> tuple[tuple[str, bool, Any], ...]:
+    described = ((f.name, "omit_default" in f.metadata, f.default) for f in fields(record_type))
+    # `_` goes before every name of a field, which is lower-case.
+    return tuple(sorted(described, key=_key) if is_sorted else described)
 
 
 def hash_value(value: Any) -> str:
@@ -89,7 +92,7 @@ def _ready(value: Any, is_sorted: bool) -> Any:
     """The plain value that pydantic's writer turns into the very bytes of `json`. Raises _OtherForm for what
     they write in different ways: numbers very large or very small, keys that are no text."""
     if isinstance(value, str) or value is None or value is True or value is False:
-        return str(value.value) if isinstance(value, Enum) else value
+        return value._value_ if isinstance(value, Enum) else value
     kind = type(value)
     if kind is list or kind is tuple:
         return [each if type(each) is str else _ready(each, is_sorted) for each in value]
@@ -99,8 +102,9 @@ def _ready(value: Any, is_sorted: bool) -> Any:
         raise _OtherForm
     if kind is dict:
         items = sorted(value.items(), key=_key) if is_sorted else value.items()
-    elif is_dataclass(value):
-        items = sorted(_items_of_record(value), key=_key) if is_sorted else _items_of_record(value)
+    elif hasattr(kind, "__dataclass_fields__"):
+        items = _items_of_record(value, is_sorted)
+        return {key: each if type(each) is str else _ready(each, is_sorted) for key, each in items}
     elif isinstance(value, Enum | Path | set | frozenset):
         return _ready(plain(value), is_sorted)
     else:

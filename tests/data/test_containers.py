@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escultor.data.containers import bytes_of_files
+from escultor.data.containers import bytes_of_files, json_lines
+from escultor.data.containers.json_lines import json_rows
 from escultor.data.containers.json_stream import json_values
 from escultor.data.containers.rows_of_files import files_of, hub_source, source_of
 from escultor.data.jsonl_rows import Fault, Skip
@@ -141,6 +142,43 @@ def test_json_comes_out_whatever_its_layout_and_wherever_blocks_end(rows, layout
     }
     found = [row for _, row in json_values(blocks(layouts[layout], size), "x")]
     assert found == rows
+
+
+odd_lines = st.sampled_from(
+    [
+        *("", " \r", "# note", "[1]", "7", '{"a": 1, "a": 2}', '{"a"\r:1,"a":2}', '{"a" :1, "b": "\\" :"}'),
+        *('{"x": "\\":", "a":1, "a":2}', '{"b\\\\":1, "a":1, "a":2}', '{"a": NaN}', '{"a": "\\ud800"}'),
+        *(
+            '{"a":',
+            '{"a":1}, ',
+            '{"a":1} {"a":2}',
+            '{"data": [{"a": 1}]}',
+            '{"a": "\\":\\" : y", "b": ": z"}',
+        ),
+    ]
+)
+
+
+def shown(numbered):
+    return [(number, row if isinstance(row, dict) else type(row)) for number, row in numbered]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(odd_lines | st.dictionaries(text, value, max_size=4).map(json.dumps), max_size=6),
+    st.integers(1, 60),
+    st.booleans(),
+)
+def test_lines_read_as_bytes_are_what_they_are_as_text(each, size, is_ended):
+    joined = "\n".join(each) + "\n" * is_ended
+    found = json_rows(blocks(joined.encode(), size), "x")
+    assert shown(found) == shown(json_values([joined], "x"))
+
+
+def test_a_line_too_long_to_be_read_whole_is_read_on_as_text(monkeypatch):
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 100)
+    rows = [{"a": "é"}, {"a": "é" * 200}, {"a": "b"}]
+    assert list(json_rows(blocks(lines(rows).encode(), 30), "x")) == list(enumerate(rows, 1))
 
 
 @settings(max_examples=60, deadline=None)

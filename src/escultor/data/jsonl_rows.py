@@ -201,7 +201,7 @@ _BUILDERS: dict[RowKind, Callable[[JsonObject, Counter[str], str], TrainingItem]
 
 def _conversation(row: JsonObject, counts: Counter[str]) -> tuple[Messages, Message]:
     """The messages before the last answer that is to be learnt, and this answer."""
-    if extra := {key for key in ("prompt", "completion") if row.get(key) is not None}:
+    if extra := [key for key in ("prompt", "completion") if row.get(key) is not None]:
         raise Fault("the row has two shapes", sorted({"messages", *extra}), SHAPES, "give either")
     value = row["messages"]
     if not isinstance(value, list):
@@ -212,19 +212,22 @@ def _conversation(row: JsonObject, counts: Counter[str]) -> tuple[Messages, Mess
         got = short([str(message.role) for message in messages])
         raise Fault("`messages` has no answer", got, "at least one message of role assistant")
     empty = {i for i in answers if is_empty(messages[i])}
-    learnt = [i for i in answers if messages[i].learnt and i not in empty]
+    marked = [i for i in answers if messages[i].learnt]
+    learnt = [i for i in marked if i not in empty] if empty else marked
     if not learnt:
         raise Skip("every answer is empty or of weight 0")
     last = learnt[-1]
     for reason, n in (
-        ("turns of weight 0", sum(not messages[i].learnt for i in answers)),
-        ("empty turns not learnt", sum(messages[i].learnt for i in empty)),
+        ("turns of weight 0", len(answers) - len(marked)),
+        ("empty turns not learnt", len(marked) - len(learnt)),
         ("messages after the last answer left out", len(messages) - last - 1),
     ):
         if n:
             counts[reason] += n
-    prompt = (replace(m, learnt=False) if i in empty else m for i, m in enumerate(messages[:last]))
-    return tuple(prompt), messages[last]
+    prompt = messages[:last]
+    if empty:
+        prompt = tuple(replace(m, learnt=False) if i in empty else m for i, m in enumerate(prompt))
+    return prompt, messages[last]
 
 
 def _judged_answer(row: JsonObject, key: str, prompt: Messages, counts: Counter[str]) -> Message:
@@ -237,8 +240,9 @@ def _judged_answer(row: JsonObject, key: str, prompt: Messages, counts: Counter[
 
 def extras_of(answer: Message) -> AnswerExtras:
     """What an answer holds beside its text."""
-    extras = AnswerExtras(answer.reasoning, answer.tool_calls, answer.token_ids)
-    return NO_EXTRAS if extras == NO_EXTRAS else extras
+    if answer.reasoning or answer.tool_calls or answer.token_ids:
+        return AnswerExtras(answer.reasoning, answer.tool_calls, answer.token_ids)
+    return NO_EXTRAS
 
 
 def _meaning(extras: AnswerExtras) -> tuple[object, ...]:
@@ -248,7 +252,7 @@ def _meaning(extras: AnswerExtras) -> tuple[object, ...]:
 
 def _beside(tools: str, *extras: AnswerExtras) -> list[object]:
     """What the id of an item hashes beside its texts: nothing, for an item of texts alone."""
-    return [[tools, *extras]] if tools or any(each != NO_EXTRAS for each in extras) else []
+    return [[tools, *extras]] if tools or any(each is not NO_EXTRAS for each in extras) else []
 
 
 def _label(row: JsonObject) -> bool:
@@ -321,7 +325,8 @@ def row_of(item: TrainingItem) -> JsonObject:
     """The row of an item, from which `build` restores it."""
     if not isinstance(item, Document | Example | Pair | UnpairedExample):
         raise TypeError(f"a {type(item).__name__} is not a training item")
-    origin = {"parents": list(item.origin.parents), "rule": item.origin.rule, "consent": item.origin.consent}
+    parents, consent = list(item.origin.parents), str(item.origin.consent)
+    origin = {"parents": parents, "rule": item.origin.rule, "consent": consent}
     if isinstance(item, Document):
         return {"text": item.text, "id": item.id, "origin": origin}
     row: JsonObject = {"prompt": [message_row(message) for message in item.prompt]}
@@ -365,7 +370,7 @@ def _answer_parts(value: str | list[JsonObject]) -> tuple[str, AnswerExtras]:
 
 
 def _answer_row(text: str, extras: AnswerExtras) -> str | list[JsonObject]:
-    return text if extras == NO_EXTRAS else [message_row(answer_message(text, extras))]
+    return text if extras is NO_EXTRAS or extras == NO_EXTRAS else [message_row(answer_message(text, extras))]
 
 
 def _is_unicode(text: str) -> bool:

@@ -78,7 +78,7 @@ def messages_of(value: Any, key: str, counts: Counter[str], learnt: bool = False
         return (Message(Role.USER, value),)
     if not isinstance(value, list):
         raise Fault(f"`{key}` is of the wrong type", short(value), "text or a list of messages")
-    return tuple(_message(each, f"{key}[{i}]", counts, learnt) for i, each in enumerate(value))
+    return tuple([_message(each, key, i, counts, learnt) for i, each in enumerate(value)])
 
 
 def answer_of(row: JsonObject, key: str, prompt: Messages, counts: Counter[str]) -> Messages:
@@ -139,22 +139,30 @@ def message_row(message: Message) -> JsonObject:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in message.tool_calls
         ]
-    texts = {"tool_call_id": message.tool_call_id, "name": message.name, "token_ids": message.token_ids}
-    return row | {k: v for k, v in texts.items() if v} | ({"weight": 1} if message.learnt else {})
+    if message.tool_call_id:
+        row["tool_call_id"] = message.tool_call_id
+    if message.name:
+        row["name"] = message.name
+    if message.token_ids:
+        row["token_ids"] = message.token_ids
+    if message.learnt:
+        row["weight"] = 1
+    return row
 
 
 # --- one message ------------------------------------------------------------------------------
 
 
-def _message(value: Any, key: str, counts: Counter[str], learnt: bool) -> Message:
+def _message(value: Any, list_key: str, at: int, counts: Counter[str], learnt: bool) -> Message:
     name = value.get("role") if isinstance(value, dict) else None
+    role = _ROLES.get(name) if isinstance(name, str) else None
+    if role is not None and len(value) == 2 and isinstance(content := value.get("content"), str):
+        return Message(role, content, learnt=learnt and role is Role.ASSISTANT)
+    key = f"{list_key}[{at}]"
     if name is None:
         raise Fault(f"`{key}` is not a message", short(value), '{"role": TEXT, "content": TEXT, ...}')
-    role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise Fault(f"`{key}` has an unknown role", short(name), list(_ROLES))
-    if value.keys() == _PLAIN and isinstance(value["content"], str):
-        return Message(role, value["content"], learnt=learnt and role is Role.ASSISTANT)
     present = given(value)
     for other in present.keys() & {"audio", "parts"}:  # of OpenAI's answers, and of logged messages
         raise Skip(f"content that is no text: {other}")

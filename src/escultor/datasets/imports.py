@@ -120,7 +120,7 @@ class _RowsOfKind:
     """A file of rows of one kind, and a hash of the id of each."""
 
     def __init__(self, path: Path):
-        self.path, self.file = path, path.open("wb")
+        self.path, self.file = path, path.open("wb", files.CHUNK_BYTES)
         self._ids = array("q")
         self._sources: Counter[str] = Counter()
 

@@ -7,8 +7,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from pydantic_core import from_json
-
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.errors import DataError
 from escultor.strict_json import JsonObject, no_constant
@@ -43,20 +41,21 @@ def _object(pairs: list[tuple[str, object]]) -> JsonObject:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=no_constant)
 
 
-def json_values(blocks: Iterable[str], name: str) -> Iterator[Numbered]:
-    """The objects in a text. What is broken is a Fault, a line of comment a Skip; the rest is read on.
+def json_values(blocks: Iterable[str], name: str, line: int = 1, may_wrap: bool = True) -> Iterator[Numbered]:
+    """The objects in a text that begins on this line of a file; the first of them may wrap the rows. What is
+    broken is a Fault, a line of comment a Skip; the rest is read on.
 
     Raises DataError for a value of more than `MAX_VALUE_CHARS`.
     """
-    return _Values(blocks, name).read()
+    return _Values(blocks, name, line, may_wrap).read()
 
 
 class _Values:
-    def __init__(self, blocks: Iterable[str], name: str):
+    def __init__(self, blocks: Iterable[str], name: str, line: int, may_wrap: bool):
         self._blocks, self._name = iter(blocks), name
-        self._text, self._at, self._line = "", 0, 1  # the window, what is read of it, and the line there
+        self._text, self._at, self._line = "", 0, line  # the window, what is read of it, and the line there
         self._is_checked = True  # whether the window is known to be Unicode
-        self._may_wrap = True  # the objects so far, if any, wrapped rows
+        self._may_wrap = may_wrap  # the objects so far, if any, wrapped rows
 
     def read(self) -> Iterator[Numbered]:
         in_array = is_wrapped = False
@@ -98,7 +97,7 @@ class _Values:
             if size and size >= len(unread):
                 break
         self._text, self._at = "".join(blocks), 0
-        self._is_checked = _is_unicode(self._text)
+        self._is_checked = is_unicode(self._text)
         return size > 0
 
     def _move(self, end: int) -> None:
@@ -126,8 +125,6 @@ class _Values:
     def _value(self) -> tuple[int, object]:
         """The value that begins here, or the Fault for what stands there instead."""
         line = self._line
-        if (row := self._row_of_a_line()) is not None:
-            return line, row
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
@@ -141,29 +138,11 @@ class _Values:
         raw, begin = self._text, self._at
         self._move(end)
         if not isinstance(value, Fault):
-            if not self._is_checked and not _is_unicode(raw[begin:end]):
+            if not self._is_checked and not is_unicode(raw[begin:end]):
                 return line, NOT_TEXT
-            has_escape = raw.find("\\ud", begin, end) >= 0 or raw.find("\\uD", begin, end) >= 0
-            if has_escape and not _is_unicode(json.dumps(value, ensure_ascii=False)):
+            if raw.find("\\u", begin, end) >= 0 and not is_unicode(json.dumps(value, ensure_ascii=False)):
                 return line, HALF_A_PAIR
         return line, value
-
-    def _row_of_a_line(self) -> JsonObject | None:
-        """The object that fills the rest of this line, by a faster parser; None for anything less plain,
-        and for what may have a key twice, which that parser does not tell."""
-        end = self._text.find("\n", self._at)
-        if end < 0 or not self._is_checked:
-            return None
-        raw = self._text[self._at : end].rstrip("\r, ")
-        try:
-            row = from_json(raw, allow_inf_nan=False)
-        except ValueError:
-            return None
-        may_repeat = " :" in raw or "\t:" in raw or raw.count('":') != _count_keys(row)
-        if may_repeat or not isinstance(row, dict):
-            return None
-        self._at = end  # on the same line
-        return row
 
     def _end_of_broken(self) -> int | None:
         """Where a value ends that cannot be decoded: behind its last bracket, or at the end of a line where
@@ -236,19 +215,13 @@ class _Values:
             self._at += 1
 
 
-def _count_keys(value: object) -> int:
-    if isinstance(value, dict):
-        nested = sum(_count_keys(each) for each in value.values() if not isinstance(each, str))
-        return len(value) + nested
-    return sum(map(_count_keys, value)) if isinstance(value, list) else 0
-
-
 def _blank_end(text: str, at: int) -> int:
     blank = _BLANK.match(text, at)
     return blank.end() if blank else at
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, as bytes that are not valid become when decoded."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from escultor.data.containers.bytes_of_files import blocks_of, text_blocks, without_base64
+from escultor.data.containers.json_lines import json_rows
 from escultor.data.containers.json_stream import Numbered, json_values
 from escultor.data.containers.tables import columnar_rows, csv_rows, is_columnar
 from escultor.errors import DataError, InputError
@@ -45,8 +46,10 @@ def _rows(path: Path, encoding: str | None, with_base64: bool) -> Iterator[Numbe
         raise DataError(f"{path} cannot be read", reason, "a file of rows", "check the path") from error
     if is_columnar(start):
         return columnar_rows(path)
-    blocks = blocks_of(path)
-    text = text_blocks(blocks if with_base64 else without_base64(blocks), encoding)
+    blocks = blocks_of(path) if with_base64 else without_base64(blocks_of(path))
+    if encoding is None and _suffix(path) not in _TABLES:
+        return json_rows(blocks, str(path))
+    text = text_blocks(blocks, encoding)
     return (csv_rows if _suffix(path) in _TABLES else json_values)(text, str(path))
 
 

@@ -10,12 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from escultor.data.containers.bytes_of_files import EXTRA
-from escultor.data.containers.json_stream import MAX_VALUE_CHARS, NOT_TEXT, Numbered
+from escultor.data.containers.bytes_of_files import BLOCK_BYTES, EXTRA
+from escultor.data.containers.json_stream import MAX_VALUE_CHARS, NOT_TEXT, Numbered, is_unicode
 from escultor.data.jsonl_rows import Fault, short
 from escultor.errors import DataError, InputError
 
-BATCH_ROWS = 500  # of a columnar file in memory
+BATCH_ROWS = 64  # of a columnar file in memory
 DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 50
 
@@ -50,7 +50,7 @@ def csv_rows(blocks: Iterable[str], name: str) -> Iterator[Numbered]:
         elif len(cells) != len(header):
             got, allowed = f"{len(cells)} cells", f"{len(header)}, as in the first line"
             yield reader.line_num, Fault("the row has another number of cells", got, allowed)
-        elif any(map(_has_surrogate, cells)):
+        elif not all(map(is_unicode, cells)):
             yield reader.line_num, NOT_TEXT
         else:
             yield reader.line_num, dict(zip(header, map(_cell, cells), strict=True))
@@ -104,10 +104,6 @@ def _cell(text: str) -> Any:
     return value if isinstance(value, list | dict) else text
 
 
-def _has_surrogate(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)
-
-
 # --- columns ----------------------------------------------------------------------------------
 
 
@@ -139,8 +135,10 @@ def _batches(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         magic = file.read(6)
     if magic.startswith(b"PAR1"):
-        with pyarrow.parquet.ParquetFile(path) as table:
-            yield from table.iter_batches(batch_size=BATCH_ROWS)
+        # Pages are read as they are needed: row groups can be as large as the file.
+        options: dict[str, Any] = {"pre_buffer": False, "buffer_size": BLOCK_BYTES}
+        with pyarrow.parquet.ParquetFile(path, **options) as table:
+            yield from table.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
         return
     with pyarrow.memory_map(str(path)) as source:
         if magic == b"ARROW1":

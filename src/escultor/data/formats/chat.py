@@ -26,7 +26,6 @@ NO_ANSWER = "a prompt without an answer"
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents")
 _LEARNT = ("weight", "train", "loss", "training", "train_on_turn")
 _FROM, _VALUE = ("role", "from"), ("content", "value", "parts", "text")
-_CANONICAL = frozenset(("role", "content"))
 _CANONICAL_ROLES = ("system", "user", "assistant")
 _ROW_KEYS = (*CONVERSATIONS, "system", "systemInstruction", "system_prompt", "tools")
 
@@ -35,9 +34,9 @@ def conversation(row: JsonObject) -> JsonObject:
     """A row of one conversation, under any of the names of its list of turns, with what stands beside it."""
     key = next((key for key in CONVERSATIONS if row.get(key) is not None), "messages")
     messages = turns(row.get(key), key)
-    if not any(message["role"] == "assistant" for message in messages):
+    if "assistant" not in [message["role"] for message in messages]:
         raise Skip(NO_ANSWER)
-    system = next((s for k in ("system", "system_prompt", "systemInstruction") if (s := row.get(k))), None)
+    system = row.get("system") or row.get("system_prompt") or row.get("systemInstruction") or None
     if system is not None and not (messages and messages[0]["role"] == "system"):
         messages = [{"role": "system", "content": _text(system, "system")}, *messages]
     # Dumps of ShareGPT's form repeat the id of a conversation for its parts.
@@ -54,8 +53,8 @@ def turns(value: Any, key: str) -> list[JsonObject]:
         raise Skip("empty conversation")
     messages: list[JsonObject] = []
     for i, turn in enumerate(value):
-        is_ours = isinstance(turn, dict) and turn.keys() == _CANONICAL and turn["role"] in _CANONICAL_ROLES
-        if is_ours and isinstance(turn["content"], str):
+        is_plain = isinstance(turn, dict) and len(turn) == 2 and isinstance(turn.get("content"), str)
+        if is_plain and turn.get("role") in _CANONICAL_ROLES:
             messages.append(turn)
         else:
             messages += _turn(turn, f"{key}[{i}]")
