@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,8 @@ WINDOW, MAX_WINDOWS, MIN_ECHO = 20, 16, 13  # characters, windows of an answer, 
 # The commonest letters of other scripts that look like Latin ones, in lower case.
 LOOK_ALIKES = str.maketrans("аеорсухіјѕһԁԛԝвкмнтгіαορνιτκυχ", "aeopcyxijshdqwbkmhtriaopvitkux")
 _LOWER = bytes(range(256)).lower()
-_NOT_ALPHANUMERIC = bytes(c for c in range(128) if not chr(c).isalnum())
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+_ASCII_MARKS = bytes(c for c in range(128) if not chr(c).isalnum())
 PRIOR_AGREEMENT, PRIOR_AGREEMENT_WEIGHT = 0.8, 5  # of somebody never compared with others; in comparisons
 MIN_COMMON, MIN_COMMON_SHARE = 5, 0.5  # thumbs given alike by two accounts; of those of the less active one
 COLLUSION_BY_DESIGN = 0.2  # share of the people, from which on groups come from how answers are handed out
@@ -197,9 +199,12 @@ def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
         return (1.0, short_hash(text)) if text in source else (0.0, None)
     last = len(text) - WINDOW
     n = min(MAX_WINDOWS, 1 + last // (WINDOW // 2))
+    starts = [last * i // (n - 1) for i in range(n)] if n > 1 else [0]
+    if not any(text[start : start + WINDOW] in source for start in starts):  # as of nearly all answers
+        return 0.0, None
     begin = end = at = 0  # text[begin:end] == source[at : at + end - begin]
     longest = 0, 0
-    for start in [last * i // (n - 1) for i in range(n)] if n > 1 else [0]:
+    for start in starts:
         if begin == end or not source.startswith(text[end : start + WINDOW], at + end - begin):
             begin = end = start
             if (at := source.find(text[start : start + WINDOW])) < 0:
@@ -209,7 +214,7 @@ def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
             begin, at = begin - 1, at - 1
         longest = max(longest, (end - begin, begin))
     length, begin = longest
-    return length / len(text), short_hash(text[begin : begin + length]) if length else None
+    return length / len(text), short_hash(text[begin : begin + length])
 
 
 def short_hash(text: str) -> str:
@@ -220,9 +225,9 @@ def short_hash(text: str) -> str:
 def alphanumeric(text: str) -> str:
     """The letters and digits of a text, in lower case, without accents, look-alikes as Latin."""
     if text.isascii():
-        return text.encode().translate(_LOWER, _NOT_ALPHANUMERIC).decode()
+        return text.encode().translate(_LOWER, _ASCII_MARKS).decode()
     folded = unicodedata.normalize("NFKD", text.casefold()).translate(LOOK_ALIKES)
-    return "".join(c for c in folded if c.isalnum())
+    return _NOT_ALPHANUMERIC.sub("", folded)
 
 
 def reliability(agreements: Iterable[tuple[str, int, int]]) -> dict[str, float]:

@@ -23,7 +23,8 @@ from escultor.store.feedback import CORRECTION
 from escultor.types import FAILED, Consent
 
 PROMPTS_PER_SPAN = 2000
-BROKEN_OFF = (*FAILED, "cancelled")
+BROKEN_OFF = frozenset((*map(str, FAILED), "cancelled"))
+_TRAIN = Consent.TRAIN.value
 PromptSpan = tuple[str, str]  # the first prompt, and the first after the last
 AFTER_ALL = "\U0010ffff"  # no prompt's hash sorts behind it
 
@@ -172,8 +173,8 @@ def _add_answer(
     edits: Mapping[str, CorrectionEdit],
 ) -> None:
     """Add an answer and what each person made of it, if it may be used at all."""
-    if answer.consent != Consent.TRAIN or answer.finish in BROKEN_OFF:
-        reason = "the answer was broken off" if answer.consent == Consent.TRAIN else "no consent"
+    if answer.consent != _TRAIN or answer.finish in BROKEN_OFF:
+        reason = "the answer was broken off" if answer.consent == _TRAIN else "no consent"
         group.count(f"left out: {reason}", len(events))
         return
     group.answers[answer.id] = answer
@@ -215,6 +216,7 @@ def _holding_rule(
     """The abuse rule that holds an event back."""
     if not is_end_user(event.source) or event.id in standings.released:
         return None
-    if any(since <= event.time < until for since, until in standings.anomalies.get(event.subject, ())):
+    held = standings.anomalies.get(event.subject)
+    if held and any(since <= event.time < until for since, until in held):
         return "rate_anomaly"
     return "prompt_echo" if standings.is_echo(answer) else None

@@ -217,7 +217,8 @@ def judge_answer(events: Iterable[FeedbackEvent], trust: RaterTrust) -> dict[str
         by_subject.setdefault(event.subject, []).append(event)
     judgements = {}
     for subject, own in by_subject.items():
-        own.sort(key=lambda e: (e.name != THUMB, e.name != CORRECTION, -trust.accuracy[e.name], e.name))
+        if len(own) > 1:
+            own.sort(key=lambda e: (e.name != THUMB, e.name != CORRECTION, -trust.accuracy[e.name], e.name))
         name, up = own[0].name, bool(own[0].up)
         accuracy = trust.event_accuracy(name, subject)
         judgements[subject] = SubjectJudgement(subject, up, accuracy, name == THUMB, tuple(own))
@@ -228,7 +229,8 @@ def combine_judgements(judgements: dict[str, SubjectJudgement], groups: Mapping[
     """The verdict of several people on one text. `groups`: see `voices`."""
     if len(judgements) == 1:  # as nine of ten texts have
         (own,) = judgements.values()
-        total, by_thumbs = 0.0 if own.is_mixed else own.log_odds, own.log_odds if own.is_explicit else 0.0
+        own_odds = own.log_odds
+        total, by_thumbs = 0.0 if own.is_mixed else own_odds, own_odds if own.is_explicit else 0.0
     else:
         odds = {s: j.log_odds for s, j in judgements.items()}
         clear = ((s, odds[s]) for s, j in judgements.items() if not j.is_mixed)
@@ -236,10 +238,14 @@ def combine_judgements(judgements: dict[str, SubjectJudgement], groups: Mapping[
         total, by_thumbs = (math.fsum(voices(part, groups)) for part in (clear, thumbs))
     up = total > 0
     is_open = is_draw(total) or (not is_draw(by_thumbs) and (by_thumbs > 0) is not up)
-    ordered = [j for _, j in sorted(judgements.items())]
-    agreeing = tuple(j for j in ordered if not is_open and j.up is up and j.accuracy > 0.5 and not j.is_mixed)
-    outvoted = tuple(j for j in ordered if is_open or j.up is not up)
-    return TextVerdict(None if is_open else up, total, by_thumbs, agreeing, outvoted)
+    agreeing: list[SubjectJudgement] = []
+    outvoted: list[SubjectJudgement] = []
+    for _, judgement in sorted(judgements.items()):
+        if is_open or judgement.up is not up:
+            outvoted.append(judgement)
+        elif judgement.accuracy > 0.5 and not judgement.is_mixed:
+            agreeing.append(judgement)
+    return TextVerdict(None if is_open else up, total, by_thumbs, tuple(agreeing), tuple(outvoted))
 
 
 def voices(readings: Iterable[tuple[str, float]], groups: Mapping[str, str]) -> list[float]:

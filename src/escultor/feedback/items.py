@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from escultor.data.jsonl_rows import TrainingItem, extras_of, item_of, row_of
+from escultor.data.jsonl_rows import extras_of, row_of
 from escultor.data.row_messages import Skip, messages_of
 from escultor.datasets.held_out import HeldOutGuard
 from escultor.errors import StoreError
@@ -22,7 +22,6 @@ from escultor.store import Store
 from escultor.store.files import wrap_os_errors
 from escultor.store.log import Log
 from escultor.types import (
-    NO_EXTRAS,
     Consent,
     Example,
     Feedback,
@@ -50,6 +49,7 @@ class ItemTexts(NamedTuple):
     tools: str = ""
 
 
+ID = b', "id": "'  # before the id in a row's line
 _json = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -69,9 +69,7 @@ def make_item(id: str, weight: float, draft: Draft, texts: ItemTexts) -> Feedbac
     """The item of a draft and its texts."""
     prompt, chosen, rejected = texts.prompt, texts.chosen.content, texts.rejected.content
     extras, rejected_extras = extras_of(texts.chosen), extras_of(texts.rejected)
-    answers = {draft.answer, draft.rejected, "" if draft.rule == CORRECTION_RULE else draft.chosen} - {""}
-    rule = f"{draft.rule};simulated" if draft.simulated else draft.rule
-    origin = Origin((*sorted(answers), *draft.events), rule, Consent.TRAIN)
+    origin = Origin(*_origin(draft), Consent.TRAIN)
     if draft.kind == "pair":
         return Pair(
             id,
@@ -89,6 +87,13 @@ def make_item(id: str, weight: float, draft: Draft, texts: ItemTexts) -> Feedbac
     if draft.kind == "unpaired":
         return UnpairedExample(id, prompt, chosen, bool(draft.desirable), **rest)
     return Example(id, prompt, chosen, **rest)
+
+
+def _origin(draft: Draft) -> tuple[tuple[str, ...], str]:
+    """The parents of a draft's item, and the rule that made it."""
+    answers = {draft.answer, draft.rejected, "" if draft.rule == CORRECTION_RULE else draft.chosen} - {""}
+    rule = f"{draft.rule};simulated" if draft.simulated else draft.rule
+    return (*sorted(answers), *draft.events), rule
 
 
 def _batches(selected: Sequence[SelectedDraft]) -> Iterator[list[DraftHandle]]:
@@ -132,10 +137,10 @@ def _answer(body: Mapping[str, Any]) -> Message:
     """The answer of a logged interaction, with what stands beside its text."""
     keys = ("reasoning", "tool_calls", "token_ids")
     beside = {key: body[key] for key in keys if body.get(key)}
-    (message,) = messages_of(
-        [{"role": "assistant", "content": body["answer"], **beside}], "answer", Counter()
-    )
-    return message
+    if not beside:
+        return answer_message(body["answer"])
+    whole = {"role": "assistant", "content": body["answer"], **beside}
+    return messages_of([whole], "answer", Counter())[0]
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -157,8 +162,8 @@ def write_rows(
     texts were erased, leave the selection.
 
     `last_blobs` names the blobs of a conversion under the same guard, if they are sound. An item's id is a
-    hash of its content, so the texts of items that it holds already are neither looked up nor checked again
-    (`bench/labelling.py`: a seventh less processor time after 1,000 new events in 100,000).
+    hash of its content, so the texts of items that it holds already are neither looked up, checked nor even
+    decoded again.
     """
     rows, blobs = {}, {}
     n = sum(map(len, selection.chosen.values()))
@@ -198,54 +203,68 @@ def _lines(
     """The rows of some items as JSONL, why others are none, and the ids of those."""
     kind, handles = task
     counts: Counter[str] = Counter()
-    texts = _last_texts(context.last_rows.get(kind), kind, handles)
-    missing = {id: draft for id, _, draft in handles if id not in texts}
-    texts |= (new := read_texts(missing, context.log, counts))
-    items = {id: make_item(id, w, draft, texts[id]) for id, w, draft in handles if id in texts}
-    checked = [items[id] for id in new]
-    for item, reason in zip(checked, context.guard.reasons(checked), strict=True):
-        if reason is not None:
+    lines = _last_lines(context.last_rows.get(kind), handles)
+    missing = {id: draft for id, _, draft in handles if id not in lines}
+    texts = read_texts(missing, context.log, counts)
+    items = [make_item(id, weight, draft, texts[id]) for id, weight, draft in handles if id in texts]
+    for item, reason in zip(items, context.guard.reasons(items), strict=True):
+        if reason is None:
+            lines[item.id] = _json(row_of(item)).encode("utf-8", "surrogatepass") + b"\n"
+        else:
             counts[f"left out: {reason.removeprefix('dropped: ')}"] += 1
-            del items[item.id]
-    lines = [_json(row_of(item)).encode("utf-8", "surrogatepass") + b"\n" for item in items.values()]
-    return b"".join(lines), +counts, [id for id, _, _ in handles if id not in items]
+    ids = [id for id, _, _ in handles]
+    return b"".join(lines[id] for id in ids if id in lines), +counts, [id for id in ids if id not in lines]
 
 
-def _last_texts(path: Path | None, kind: ItemKind, handles: Sequence[DraftHandle]) -> dict[str, ItemTexts]:
-    """The texts of these items in the rows of the last conversion; both are in the order of their ids."""
+def _last_lines(path: Path | None, handles: Sequence[DraftHandle]) -> dict[str, bytes]:
+    """The lines of these items with the texts of the last conversion's rows; both are in the order of their
+    ids."""
     if path is None or not handles:
         return {}
-    wanted, last = {id for id, _, _ in handles}, handles[-1][0]
-    texts: dict[str, ItemTexts] = {}
+    wanted = {id: (id, weight, draft) for id, weight, draft in handles}
+    lines: dict[str, bytes] = {}
     with wrap_os_errors("read", path), path.open("rb") as file:
         # By halves, to the first byte behind which every line has an id that is no smaller.
         size = path.stat().st_size
         start = bisect_left(range(size), handles[0][0], key=lambda at: _id_after(file, at))
         _to_line(file, start)
         for line in file:
-            row = json.loads(line)
-            if row["id"] > last:
+            id = _id_of(line)
+            if id > handles[-1][0]:
                 break
-            if row["id"] in wanted:
-                item = item_of(kind, row)
-                texts[item.id] = _texts_of(item)
-    return texts
+            if id in wanted:
+                lines[id] = _with_texts_of(line, *wanted[id])
+    return lines
 
 
-def _texts_of(item: TrainingItem) -> ItemTexts:
-    if isinstance(item, Pair):
-        sides = (item.chosen, item.chosen_extras), (item.rejected, item.rejected_extras)
-    else:
-        assert isinstance(item, Example | UnpairedExample)
-        sides = (item.response, item.extras), ("", NO_EXTRAS)
-    return ItemTexts(item.prompt, *(answer_message(*side) for side in sides), tools=item.tools)
+def _id_of(line: bytes) -> str:
+    return line[(at := line.rfind(ID) + len(ID)) : line.index(b'"', at)].decode()
+
+
+def _with_texts_of(line: bytes, id: str, weight: float, draft: Draft) -> bytes:
+    """The line of a draft with the texts of another line of the same id, as `row_of` writes it: texts,
+    verdict, tools, id, origin and weight. A JSON string has no quote without a backslash, so that none holds
+    what looks like a key."""
+    begin = end = at = line.rfind(ID)
+    verdict: dict[str, Any] = {}
+    if draft.kind != "example":
+        is_pair = draft.kind == "pair"
+        verdict = {"flip_rate": draft.flip_rate} if is_pair else {"label": bool(draft.desirable)}
+        begin = line.rfind(b', "flip_rate": ' if is_pair else b', "label": ', 0, at)
+        end = line.find(b", ", begin + 1, at)
+        end = at if end < 0 else end
+    parents, rule = _origin(draft)
+    origin = {"parents": parents, "rule": rule, "consent": Consent.TRAIN}
+    before = f", {_json(verdict)[1:-1]}".encode() if verdict else b""
+    behind = f", {_json({'id': id, 'origin': origin, 'weight': weight})[1:]}\n"
+    return line[:begin] + before + line[end:at] + behind.encode("utf-8", "surrogatepass")
 
 
 def _id_after(file: BinaryIO, at: int) -> str:
     """The id of the first row that begins at this byte or later; behind all ids where there is none."""
     _to_line(file, at)
     line = file.readline()
-    return json.loads(line)["id"] if line else "~"
+    return _id_of(line) if line else "~"
 
 
 def _to_line(file: BinaryIO, at: int) -> None:

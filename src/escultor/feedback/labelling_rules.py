@@ -242,6 +242,8 @@ def label_choices(group: PromptGroup) -> Iterator[Draft]:
 def label_same_prompt(group: PromptGroup) -> Iterator[Draft]:
     """A text that people liked is preferred to one that they disliked, the surest of them first. The pair
     is wrong when both verdicts are wrong, and half the time when one is: (a + b) / 2."""
+    if not {True, False} <= {verdict.up for verdict in group.verdicts.values()}:
+        return
     sides: dict[bool, list[tuple[float, float, str, str]]] = {True: [], False: []}
     for text, verdict in group.verdicts.items():
         explicit = [j for j in unused_judgements(group, verdict) if j.is_explicit]
@@ -275,22 +277,22 @@ def label_unpaired(group: PromptGroup) -> Iterator[Draft]:
     verdict weighs less, by the factor 1 - 2 flip by which flipped labels shrink the mean effect."""
     for text in sorted(group.verdicts):
         verdict = group.verdicts[text]
-        outvoted = sum(bool(j.events) and j.events[0].id not in group.used for j in verdict.outvoted)
-        if verdict.up is None:
-            group.count("left out: as many for as against", outvoted > 0)
-            continue
-        group.count("counted in the vote on their text, and outvoted", outvoted)
+        if verdict.outvoted:
+            outvoted = sum(bool(j.events) and j.events[0].id not in group.used for j in verdict.outvoted)
+            if verdict.up is None:
+                group.count("left out: as many for as against", outvoted > 0)
+                continue
+            group.count("counted in the vote on their text, and outvoted", outvoted)
         judgements = unused_judgements(group, verdict)
         if not judgements:
             continue
-        if verdict.flip_rate > group.limits.max_flip_rate:
+        if (flip := verdict.flip_rate) > group.limits.max_flip_rate:
             group.count("left out: verdict too doubtful (feedback.max_flip_rate)")
         else:
             answer = min(j.events[0].target for j in judgements)
             events = free_events(group, judgements)
-            flip = verdict.flip_rate
             draft = _draft(group, "unpaired", answer, "", events, flip=flip, weight=1 - 2 * flip)
-            yield draft._replace(desirable=verdict.up)
+            yield draft if verdict.up else draft._replace(desirable=False)
 
 
 def unused_judgements(group: PromptGroup, verdict: TextVerdict) -> list[SubjectJudgement]:

@@ -27,7 +27,7 @@ MIN_PARALLEL = 100_000  # entries, prompts or items; starting processes costs 0.
 MAX_WORKERS = 4  # one process writes the results of all
 ANSWERS_PER_READ = 4000
 REGENERATED = '"relation":"regenerate"'
-_END_USER = SourceKind.END_USER.value
+_END_USER, _USER, _REGENERATE = SourceKind.END_USER.value, Role.USER.value, Relation.REGENERATE.value
 # Whether an implicit event approves of its answer, and how often that is right: proposals of the literature
 # on satisfaction signals, to be measured on one's own raters. Events that are not listed say nothing.
 IMPLICIT_RULES = "implicit/1"
@@ -159,6 +159,8 @@ def read_range(log: Log, bounds: tuple[int, int]) -> LogBatch:
             batch.add(seq, body)
     for page in log.raw_pages(Interaction, *bounds, REGENERATED):
         batch.add_regenerations([body for _, body in page])
+    batch.live.sort(key=attrgetter("target"))  # as the tables are, so that they are written faster
+    batch.choices.sort(key=attrgetter("target"))
     return batch
 
 
@@ -171,7 +173,7 @@ def read_answers(log: Log, ids: Sequence[str]) -> list[RatedAnswer]:
 def answer_row(body: dict[str, Any]) -> RatedAnswer:
     """The row of an interaction."""
     answer = body["answer"]
-    asked = "\n".join([m["content"] for m in body["messages"] if m["role"] == Role.USER])
+    asked = "\n".join([m["content"] for m in body["messages"] if m["role"] == _USER])
     echoed, claim = abuse_rules.echoed_claim(asked, answer)
     return RatedAnswer(
         id=body["id"],
@@ -195,7 +197,7 @@ def answer_row(body: dict[str, Any]) -> RatedAnswer:
 def _regenerated(body: dict[str, Any]) -> str | None:
     """The answer that this one regenerates."""
     lineage = body.get("lineage") or {}
-    return lineage.get("parent") if lineage.get("relation") == Relation.REGENERATE else None
+    return lineage.get("parent") if lineage.get("relation") == _REGENERATE else None
 
 
 class Fold:
@@ -209,7 +211,7 @@ class Fold:
     def add_events(self, batch: LogBatch) -> None:
         """Fold feedback into what holds, and count it."""
         run = self.file.executemany
-        run(_upsert("live", FeedbackEvent), sorted(batch.live, key=attrgetter("target")))
+        run(_upsert("live", FeedbackEvent), batch.live)
         run(_upsert("choices", ChoiceEvent), batch.choices)
         run("insert or ignore into children values (?,?)", batch.children)
         if not self.first:

@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 from escultor.feedback.items import read_texts
@@ -23,6 +24,7 @@ MIN_PROMPTS = 10
 MAX_PEOPLE_SHARE = 0.5  # of the people behind as many items drawn by chance
 SAMPLE_SIZE = 1000  # items of the people with most of them; and of other people
 _WORD = re.compile(r"\w+")
+Phrase = tuple[str, ...]  # words
 
 
 class TrainedText(NamedTuple):
@@ -83,16 +85,19 @@ def _trained_texts(drafts: Sequence[Draft], bodies: BodySource) -> Iterator[Trai
 def find_repeated_phrase(items: Sequence[TrainedText]) -> RepeatedPhrase | None:
     """The phrase on most prompts that comes from fewer than half of the people expected behind as many
     items drawn by chance. A phrase that its own prompt holds was asked for, and does not count."""
-    rows_of: dict[str, list[int]] = {}
-    for i, item in enumerate(items):
-        for phrase in _phrases(item.text) - _phrases(item.prompt):
-            rows_of.setdefault(phrase, []).append(i)
+    taught = [_phrases(item.text) for item in items]
+    n_rows = Counter(chain.from_iterable(taught))
+    rows_of: dict[Phrase, list[int]] = {phrase: [] for phrase, n in n_rows.items() if n >= MIN_PROMPTS}
+    for i, phrases in enumerate(taught):
+        if recurring := rows_of.keys() & phrases:
+            for phrase in recurring - _phrases(items[i].prompt):
+                rows_of[phrase].append(i)
     shares = [n / len(items) for n in Counter(s for item in items for s in item.subjects).values()]
     # A person with a share p of the items is behind at least one of n with probability 1 - (1 - p)^n.
     expected_people = cache(lambda n: math.fsum(1 - (1 - share) ** n for share in shares))
-    best: tuple[int, str] | None = None
+    best: tuple[int, Phrase] | None = None
     for phrase, rows in rows_of.items():
-        prompts = len({items[i].prompt for i in rows}) if len(rows) >= MIN_PROMPTS else 0
+        prompts = len({items[i].prompt for i in rows})
         if prompts < MIN_PROMPTS or (best is not None and (-prompts, phrase) >= best):
             continue
         if len(_people(items[i] for i in rows)) < MAX_PEOPLE_SHARE * expected_people(len(rows)):
@@ -107,6 +112,6 @@ def _people(items: Iterable[TrainedText]) -> set[str]:
     return {subject for item in items for subject in item.subjects}
 
 
-def _phrases(text: str) -> set[str]:
+def _phrases(text: str) -> set[Phrase]:
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return {" ".join(words[i : i + PHRASE_WORDS]) for i in range(len(words) - PHRASE_WORDS + 1)}
+    return set(zip(*(words[i:] for i in range(PHRASE_WORDS)), strict=False))

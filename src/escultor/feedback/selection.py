@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from escultor.config import FeedbackRules
 from escultor.feedback import weighting
@@ -118,11 +119,11 @@ class Crowd:
             return cls(frozenset(), groups, None)
         return cls(index.newcomers(settings.probation_votes, now) - trusted, groups, trusted)
 
-    def owners(self, item: SelectedDraft) -> tuple[str, ...]:
-        """Those whose caps an item takes from."""
+    def owners(self, subjects: tuple[str, ...]) -> tuple[str, ...]:
+        """Those whose caps an item of these people takes from."""
         if self.uncapped is None:
             return ()
-        return tuple(sorted({self.groups.get(s, s) for s in item.draft.subjects if s not in self.uncapped}))
+        return tuple(sorted({self.groups.get(s, s) for s in subjects if s not in self.uncapped}))
 
 
 def _limit_notes(selection: Selection, settings: FeedbackRules) -> Iterator[str]:
@@ -195,8 +196,9 @@ def _cap(
     def tenant_caps(_: Hashable, n: int) -> dict[str, float]:
         return {"tenant_share": max(settings.subject_items, settings.tenant_share * n)}
 
+    owners = cache(crowd.owners)
     while True:
-        items = _within_caps(items, crowd.owners, subject_caps, settings, selection)
+        items = _within_caps(items, lambda i: owners(i.draft.subjects), subject_caps, settings, selection)
         n, tenants = len(items), len({i.facts.tenant for i in items})
         if tenants < MIN_CAPPED_TENANTS:
             if tenants > 1 and "tenant caps off" not in " ".join(selection.notes):
@@ -219,9 +221,10 @@ def _within_caps(
     costs = [weighting.CapCost(i.id, i.weight, owners(i), i.draft.desirable) for i in items]
     keep, lost = weighting.apply_caps(costs, lambda owner, n: min(caps(owner, n).values()))
     selection.counts["left out: beyond the cap of a person or tenant"] += keep.count(False)
-    had: Counter[Hashable] = Counter()
+    had = dict.fromkeys(lost, 0.0)
     for cost in costs:
-        had.update(dict.fromkeys(cost.owners, max(1.0, cost.weight) / max(1, len(cost.owners))))
+        for owner in lost.keys() & cost.owners:
+            had[owner] += max(1.0, cost.weight) / len(cost.owners)
     for owner, n in lost.items():
         for name, cap in caps(owner, sum(keep)).items():
             if had[owner] > cap:  # not who only shared an item with somebody at a cap

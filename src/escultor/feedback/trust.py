@@ -118,17 +118,16 @@ def measure_standings(
 
 
 def _activity_rates(file: sqlite3.Connection, floor: int) -> Iterator[ActivityRate]:
-    """How many events each end user gave in each hour, day and month, and ever. A person who never exceeds
-    the floor cannot be held back: of them the busiest span of each length is enough."""
+    """How many events each end user gave in each hour, day and month, and ever. Spans up to the
+    floor cannot be held back: of who never exceeds it the busiest of each length is enough."""
     totals = file.execute(f"select subject, '{abuse_rules.EVER}', 0, sum(n) from rates group by subject")
     yield from map(ActivityRate._make, totals)
     for span, seconds in abuse_rules.SPANS.items():
         rows = file.execute(
-            f"with counts as (select subject, hour * {abuse_rules.HOUR_S} / :s * :s start, sum(n) n "
-            "from rates group by 1, 2), "
-            "ranked as (select *, max(n) over own peak, row_number() over own place from counts "
-            "window own as (partition by subject order by n desc)) "
-            "select subject, :span, start, n from ranked where peak > :floor or place = 1",
+            "with counts as materialized (select subject, "
+            f"hour * {abuse_rules.HOUR_S} / :s * :s start, sum(n) n from rates group by 1, 2) "
+            "select subject, :span, start, n from counts where n > :floor union all "
+            "select subject, :span, start, max(n) from counts group by subject having max(n) <= :floor",
             {"s": seconds, "span": span, "floor": floor},
         )
         yield from map(ActivityRate._make, rows)

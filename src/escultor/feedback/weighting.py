@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from escultor.rng import unit
 
@@ -31,8 +31,7 @@ def effective_size(weights: Sequence[float]) -> float:
     return math.fsum(weights) ** 2 / squares if squares else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class CapCost:
+class CapCost(NamedTuple):
     """What decides how much of its owners' caps an item takes: its weight, and its side (desirable or not),
     since the sides are balanced later, so that an item of a rare side weighs much."""
 
@@ -86,14 +85,16 @@ def _costs(items: Sequence[CapCost], staying: Sequence[int]) -> dict[int, float]
     """What each item takes of the cap of each of its owners."""
     total, n = {True: 0.0, False: 0.0}, {True: 0, False: 0}
     for i in staying:
-        total[items[i].side] += items[i].weight
-        n[items[i].side] += 1
+        _, weight, _, side = items[i]
+        total[side] += weight
+        n[side] += 1
     scale = {side: n[side] / total[side] if total[side] else 1.0 for side in n}
-    return {
-        i: max(1.0, item.weight * scale[item.side]) / len(item.owners)
-        for i in staying
-        if (item := items[i]).owners
-    }
+    costs = {}
+    for i in staying:
+        _, weight, owners, side = items[i]
+        if owners:
+            costs[i] = max(1.0, weight * scale[side]) / len(owners)
+    return costs
 
 
 def _within_caps(

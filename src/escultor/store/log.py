@@ -218,7 +218,7 @@ class Log:
             find = func.strpos if self._engine.dialect.name == "postgresql" else func.instr
             query = query.where(find(_c.body, containing) > 0)
         for rows in self._pages(query, after, None, RAW_PAGE):
-            yield [(seq, from_json(body)) for seq, body in rows]
+            yield [(seq, from_json(body, cache_strings="keys")) for seq, body in rows]
 
     def raw_by_id(self, record_type: TypeForm[Any], ids: Sequence[str]) -> dict[str, JsonObject]:
         """The bodies of the records with these ids, as JSON objects; ids that do not exist are left out."""
@@ -231,7 +231,7 @@ class Log:
             for start in range(0, len(ids), RAW_IDS):
                 batch = json.dumps(list(ids[start : start + RAW_IDS]))
                 rows = connection.execute(query, {"kind": kind_of(record_type).name, "ids": batch}).all()
-                bodies |= {id: from_json(body) for id, body in rows}
+                bodies |= {id: from_json(body, cache_strings="keys") for id, body in rows}
         return bodies
 
     def close(self) -> None:
