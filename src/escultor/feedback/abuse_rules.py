@@ -199,12 +199,9 @@ def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
         return (1.0, short_hash(text)) if text in source else (0.0, None)
     last = len(text) - WINDOW
     n = min(MAX_WINDOWS, 1 + last // (WINDOW // 2))
-    starts = [last * i // (n - 1) for i in range(n)] if n > 1 else [0]
-    if not any(text[start : start + WINDOW] in source for start in starts):  # as of nearly all answers
-        return 0.0, None
     begin = end = at = 0  # text[begin:end] == source[at : at + end - begin]
     longest = 0, 0
-    for start in starts:
+    for start in [last * i // (n - 1) for i in range(n)] if n > 1 else [0]:
         if begin == end or not source.startswith(text[end : start + WINDOW], at + end - begin):
             begin = end = start
             if (at := source.find(text[start : start + WINDOW])) < 0:
@@ -214,7 +211,7 @@ def echoed_claim(prompt: str, answer: str) -> tuple[float, str | None]:
             begin, at = begin - 1, at - 1
         longest = max(longest, (end - begin, begin))
     length, begin = longest
-    return length / len(text), short_hash(text[begin : begin + length])
+    return length / len(text), short_hash(text[begin : begin + length]) if length else None
 
 
 def short_hash(text: str) -> str:
