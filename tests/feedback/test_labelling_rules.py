@@ -1,6 +1,6 @@
 """Each route makes what it says, in their order; laws: pure, order-free, idempotent, never across prompts."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
@@ -23,7 +23,7 @@ from escultor.feedback.labelling_rules import LABELLING_RULES
 from escultor.feedback.selection import SelectionQuery
 from escultor.stats import log_odds
 from escultor.store.feedback import live
-from escultor.types import Choice, Consent, ImplicitEvent, Interaction, Rating, SourceKind
+from escultor.types import Choice, Consent, Correction, ImplicitEvent, Interaction, Rating, SourceKind
 
 LONG = "The result is forty two, since six times seven is forty two."
 
@@ -354,7 +354,11 @@ def test_no_item_contradicts_the_vote_on_its_texts(history):
     trust = selection_of(served, events).standings.trust
     votes = vote_of_thumbs(served, events, trust)
     chosen_over: Counter[tuple] = Counter()
+    corrected_by: dict[tuple, set[str]] = defaultdict(set)
     for event in live(events).values():
+        if isinstance(event, Correction):
+            answer = by_id[event.target]
+            corrected_by[answer.messages, answer.answer].add(event.subject)
         if isinstance(event, Choice) and event.winner:
             won = by_id[event.winner]
             for other in {*event.shown_order} - {event.winner}:
@@ -370,8 +374,8 @@ def test_no_item_contradicts_the_vote_on_its_texts(history):
         assert votes.get((example.prompt, example.response), 0.0) >= -1e-9
     for pair in pairs:
         assert votes.get((pair.prompt, pair.chosen), 0.0) >= -1e-9
-        # One correction outweighs one thumb up by another person.
-        slack = log_odds(0.85) if pair.origin.rule.startswith("correction") else 0.0
+        # Each correction of the text is a vote against it, as strong as a thumb.
+        slack = log_odds(0.85) * len(corrected_by[pair.prompt, pair.rejected])
         assert votes.get((pair.prompt, pair.rejected), 0.0) <= slack + 1e-9
         if not pair.origin.rule.startswith(("correction", "regeneration")):
             for_it = chosen_over[pair.prompt, pair.chosen, pair.rejected]
