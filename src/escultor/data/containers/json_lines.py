@@ -44,7 +44,7 @@ def json_rows(blocks: Iterator[bytes], name: str) -> Iterator[Numbered]:
 
 def _plain_row(line: bytes) -> JsonObject | None:
     """The object on a line; None for anything else, and for one that `json_stream` refuses."""
-    line = line.rstrip(b"\r, ")
+    line = line.rstrip(b"\r ")
     try:
         row = from_json(line, allow_inf_nan=False)
         if not isinstance(row, dict):
