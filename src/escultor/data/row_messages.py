@@ -22,8 +22,8 @@ SHAPES = (
 CALL = '{"id": TEXT, "type": "function", "function": {"name": TEXT, "arguments": TEXT}}'
 _ROLES = {**{str(role): role for role in Role}, "function": Role.TOOL}
 _PLAIN = {"role", "content"}
-_REASONING = ("reasoning_content", "reasoning", "thinking")  # DeepSeek and vLLM, OpenRouter, Ollama
-_TEXTS = frozenset((*_REASONING, "tool_call_id", "name", "refusal", "token_ids"))
+REASONING = ("reasoning_content", "reasoning", "thinking")  # DeepSeek and vLLM, OpenRouter, Ollama
+_TEXTS = frozenset((*REASONING, "tool_call_id", "name", "refusal", "token_ids"))
 _KEYS = _TEXTS | _PLAIN | {"tool_calls", "function_call", "weight"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
@@ -175,7 +175,7 @@ def _message(value: Any, list_key: str, at: int, counts: Counter[str], learnt: b
     return Message(
         role,
         _content(present.get("content", ""), f"{key}.content") or texts.get("refusal", ""),
-        reasoning=next((texts[each] for each in _REASONING if texts.get(each)), ""),
+        reasoning=next((texts[each] for each in REASONING if texts.get(each)), ""),
         tool_calls=calls,
         tool_call_id=texts.get("tool_call_id", ""),
         name=texts.get("name", ""),

@@ -9,10 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from escultor.data.row_messages import REASONING
 from escultor.types import ToolCall
 
-# Fields with the model's reasoning, by server; where a piece has several, they hold the same text.
-REASONING = ("reasoning_content", "reasoning", "thinking")
 _JOINED = (*REASONING, "refusal")  # fields whose pieces are parts of one text
 _TEXTS = ("arguments", "input")  # of a called function; theirs are joined too
 
@@ -148,6 +147,12 @@ class _ToolCallParts:
         if not isinstance(called, Mapping) or not called.get("name"):
             return False
         return id != own if id and own else not id and not own and self.called.is_whole
+
+
+def reasoning_piece(fields: Mapping[str, Any]) -> str:
+    """The reasoning in the fields of one piece of a stream; fields that both hold it hold the same."""
+    texts = (fields.get(name) for name in REASONING)
+    return next((text for text in texts if isinstance(text, str) and text), "")
 
 
 def _arguments(called: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from escultor.serve.assistant_message import reasoning_piece
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
@@ -248,11 +249,9 @@ class MessagesWriter:
     def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> bytes:
         data = b""
         fields = delta.fields
-        thought = next(
-            (fields[n] for n in ("reasoning_content", "reasoning", "thinking") if fields.get(n)), ""
-        )
+        thought = reasoning_piece(fields)
         for kind, text in (("thinking", thought), ("text", delta.text)):
-            if not isinstance(text, str) or not text:
+            if not text:
                 continue
             if self._block == "tool_use":
                 self._held.append((kind, text))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from escultor.serve.assistant_message import reasoning_piece
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
@@ -191,8 +192,7 @@ class ResponsesWriter:
 
     def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> bytes:
         data, fields = b"", delta.fields
-        names = ("reasoning_content", "reasoning", "thinking")
-        thought = next((fields[n] for n in names if isinstance(fields.get(n), str) and fields[n]), "")
+        thought = reasoning_piece(fields)
         if thought:
             data += self._begin("reasoning", {"type": "reasoning", "summary": []})
             data += self._piece("reasoning", "reasoning_summary_text.delta", delta=thought, summary_index=0)
