@@ -36,7 +36,8 @@ def first_alarm(old: np.ndarray, new: np.ndarray) -> int | None:
     """The analysis at which the tool shows harm; `old` and `new` are counts of events so far, (ANALYSES,)."""
     for at in range(ANALYSES):
         n = float(PER_ANALYSIS * (at + 1))
-        tallies = [SubjectTally(int(n), n, k, n, k, k, k) for k in (float(old[at]), float(new[at]))]
+        events = (float(old[at]), float(new[at]))
+        tallies = [SubjectTally(subjects=int(n), n=n, total=k, nn=n, nt=k, tt=k, first=k) for k in events]
         if harm(tallies[:1], tallies[1:], ALPHA, TUNED).low > 0:
             return at + 1
     return None

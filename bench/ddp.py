@@ -57,7 +57,14 @@ def tokens_per_s(loaded: Loaded, rows: list[NllRow], turn: int, batch: int, worl
     paces: list[float] = []
     stream = RowStream(rows, settings, nll_batch, world)
     objective = METHODS["sft"].objective(settings)
-    train(loaded.model, stream, objective, settings, None, lambda r: paces.append(r.tokens_per_s), world)
+    train(
+        loaded.model,
+        stream,
+        objective,
+        settings,
+        on_step=lambda report: paces.append(report.tokens_per_s),
+        world=world,
+    )
     return statistics.median(paces[1:])
 
 

@@ -102,16 +102,16 @@ def ours(job: Job, loaded: Loaded, rows: Sequence[Any], settings: Training, memo
         train(loaded.model, stream, method.objective(settings), settings, on_step=on_step, **world)
     work = [_work(loaded, rows[at : at + job.batch]) for at in range(0, len(rows), job.batch)]
     return Run(
-        differences(stamps),
-        losses,
-        [int(n) for n in differences(tokens)],
-        memory.base,
-        memory.peak(),
-        reference_s if job.phase == "dpo" else 0.0,
-        counts["reference rows computed"],
-        [labelled for _, labelled in work],
-        [flops for flops, _ in work],
-        max(before, gemm_peak(job.dtype, job.device)),
+        seconds=differences(stamps),
+        losses=losses,
+        tokens=[int(n) for n in differences(tokens)],
+        base_mib=memory.base,
+        peak_mib=memory.peak(),
+        reference_s=reference_s if job.phase == "dpo" else 0.0,
+        reference_rows=counts["reference rows computed"],
+        labelled=[labelled for _, labelled in work],
+        flops=[flops for flops, _ in work],
+        gemm_flops=max(before, gemm_peak(job.dtype, job.device)),
     )
 
 

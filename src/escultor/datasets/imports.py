@@ -17,6 +17,7 @@ from escultor.data.containers.rows_of_files import RowSource
 from escultor.data.formats.reading import DETAILS, MAX_BAD_SHARE, FormatReport, check_report, read_items
 from escultor.data.formats.table import RowFormat
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, TrainingItem
+from escultor.datasets.cards.head import card_head
 from escultor.datasets.rows import CurationRow, parse_row, write_line
 from escultor.datasets.versions import save_version
 from escultor.errors import DataError, InputError
@@ -172,13 +173,7 @@ def _card(
     counts: dict[str, int],
 ) -> dict[str, Any]:
     """The card of an imported dataset, in the format of all cards (`datasets.cards`)."""
-    return {
-        "format": "card/1",
-        "name": name,
-        "hash": hash,
-        "kind": kind,
-        "rows": rows,
-        "held_out": 0,
+    return card_head(hash, name=name, kind=kind, rows=rows) | {
         "imported": {
             source: {"format": report.format, "rows": report.rows, "broken": report.bad}
             for source, report in reports.items()

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from escultor.datasets.cards.head import card_head
 from escultor.datasets.held_out import hold_out, load_guard
 from escultor.datasets.rows import CurationRow, read_file
 from escultor.errors import InputError
@@ -113,17 +114,10 @@ def allowed_rows(store: Store, version: DatasetVersion, counts: Counter[str]) ->
 def load_card(store: Store, version: DatasetVersion) -> dict[str, Any]:
     """The card of a version, under the version's name. One without a card, as cycles record, has what the
     record says."""
-    card: dict[str, Any] = {
-        "format": "card/1",
-        "hash": version.hash,
-        "kind": version.kind,
-        "rows": version.rows,
-        "held_out": 0,
-        "counts": version.counts,
-    }
     if version.card:
-        card = json.loads(store.blobs.get_bytes(version.card))
-    return card | {"name": version.name}
+        return json.loads(store.blobs.get_bytes(version.card)) | {"name": version.name}
+    head = card_head(version.hash, name=version.name, kind=version.kind, rows=version.rows)
+    return head | {"counts": version.counts}
 
 
 # --- comparison ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 from escultor.code_closure import code_version
 from escultor.config import FeedbackRules
 from escultor.data.jsonl_rows import build, decode
+from escultor.datasets.cards.head import card_head
 from escultor.datasets.held_out import load_guard, registrations_hash
 from escultor.datasets.versions import give_name
 from escultor.feedback.card import advise, summarise
@@ -91,16 +92,8 @@ def read_items(store: Store, conversion: Conversion, kind: ItemKind) -> list[Fee
 
 def make_card(conversion: Conversion, name: str, kind: str, rows: int, hash: str) -> dict[str, Any]:
     """The card of a dataset made of feedback, in the format of all cards (`datasets.cards`)."""
-    return {
-        "format": "card/1",
-        "name": name,
-        "hash": hash,
-        "kind": kind,
-        "rows": rows,
-        "held_out": 0,
-        "feedback": conversion.card,
-        "code": code_hash(),
-    }
+    head = card_head(hash, name=name, kind=kind, rows=rows)
+    return head | {"feedback": conversion.card, "code": code_hash()}
 
 
 def record(store: Store, conversion: Conversion, name: str) -> list[DatasetVersion]:

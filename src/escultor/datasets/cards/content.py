@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from escultor.config.curation import Curation
+from escultor.datasets.cards.head import card_head
 from escultor.datasets.curation.labels import LabelTally, diversity_of
 from escultor.datasets.curation.pipeline import Curated, StepDone
 from escultor.datasets.curation.quality import QualityModel, default_model
@@ -46,13 +47,14 @@ def curated_card(
         del fields["after"]
         return fields | {"left": step.left, "diversity": diversity(step.after)}
 
-    return {
-        "format": "card/1",
-        "name": name,
-        "hash": hash,
-        "kind": curated.kind,
-        "rows": curated.counts["train"],
-        "held_out": curated.counts["held out"],
+    head = card_head(
+        hash,
+        name=name,
+        kind=curated.kind,
+        rows=curated.counts["train"],
+        held_out=curated.counts["held out"],
+    )
+    return head | {
         "sources": {
             source: {"rows": n, "licence": settings.licences.get(source, "not stated")}
             for source, n in curated.sources.items()

@@ -1,0 +1,19 @@
+"""What the card of every dataset version begins with, whoever made the version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FORMAT = "card/1"
+
+
+def card_head(hash: str, *, name: str, kind: str, rows: int, held_out: int = 0) -> dict[str, Any]:
+    """Format, name, content hash, kind of rows, their count and that of held-out rows."""
+    return {
+        "format": FORMAT,
+        "name": name,
+        "hash": hash,
+        "kind": kind,
+        "rows": rows,
+        "held_out": held_out,
+    }
