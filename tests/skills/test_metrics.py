@@ -1,8 +1,12 @@
 """Text metrics against naive definitions and by their laws."""
 
+import json
 import math
 import re
 import string
+import unicodedata
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import sacrebleu
@@ -113,18 +117,132 @@ def compute_f1(gold: str, said: str) -> float:
 @pytest.mark.parametrize(
     ("said", "gold", "right"),
     [
-        ("So 3 + 4 = 7. The answer is 18.", "#### 18", 1.0),
-        ("$1,234.50 in all", "1234.5", 1.0),
-        ("#### 5\nthat is 2 more than 3", "5", 1.0),
-        ("-3", "3", 0.0),
-        ("no number", "0", 0.0),
-        ("18", "no number", 0.0),
-        ("10%", "10", 1.0),
-        ("v1.2.3", "0.3", 1.0),  # a last number of its own: the rule is stated, not clever
+        ("So 3 + 4 = 7. The answer is 18.", "#### 18", True),
+        ("$1,234.50 in all", "1234.5", True),
+        ("1.234,50 €", "1234.5", True),
+        ("#### 5\nthat is 2 more than 3", "5", True),
+        ("18, so #### none", "18", True),  # a mark without a number is passed over
+        (r"\\boxed{18}, not 5", "18", True),
+        ("A resposta é 18, para 3 pessoas", "18", True),
+        ("-3", "3", False),
+        ("\u22123", "-3", True),
+        ("- 3", "-3", True),
+        ("- 3 apples", "3", True),  # the bullet of a list
+        ("#### -$5", "-5", True),
+        ("no number", "0", False),
+        ("18", "no number", False),
+        ("10%", "10", True),
+        ("v1.2.3", "0.3", False),
+        ("2024-05", "5", False),
+        ("3-5 people", "5", True),
+        ("3,5", "3.5", True),
+        ("1,0", "10", False),
+        ("0,125", "0.125", True),
+        ("12,34,567", "1234567", True),
+        ("1 234 567,5", "1234567.5", True),
+        ("1'000", "1000", True),
+        ("1/2", "0.5", True),
+        ("1½", "1.5", True),
+        (r"\frac{3}{4}", "0.75", True),
+        ("1.5e-3", "0.0015", True),
+        ("3 × 10⁴", "30000", True),
+        ("2.5 million", "2500000", True),
+        ("\u0661\u0668", "18", True),
+        ("答案是18个", "18", True),
+        ("10² is", "10", False),
+        ("10² is", "100", True),
+        ("2^10", "1024", True),
+        ("9^999", "0", False),
+        ("1/0", "0", False),
+        ("1e999999999", "1", False),
+        ("9" * 5000, "9", False),
     ],
 )
 def test_numbers_are_compared_and_not_their_spelling(said, gold, right):
     assert metrics.numeric_answer(said, gold) == right
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "asked", "right"),
+    [
+        ("1,234", "1234", {}, True),
+        ("1,234", "1,2340", {"decimal": ","}, True),
+        ("1.234", "1234", {"decimal": ","}, True),
+        ("3.14", "3.14159", {"tolerance": 0.01}, True),
+        ("3.14", "3.16", {"tolerance": 0.01}, False),
+        ("101", "100", {"tolerance": "1%"}, True),
+        ("102", "100", {"tolerance": "1%"}, False),
+        ("18 m", "18 km", {}, True),
+        ("18 m", "18 km", {"units": True}, False),
+        ("18 KM", "18 km", {"units": True}, True),
+        ("18 km", "18", {"units": True}, True),
+    ],
+)
+def test_decimals_tolerance_and_units_are_as_asked(said, gold, asked, right):
+    assert metrics.numeric_answer(said, gold, **asked) == right
+
+
+@given(
+    st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=1).map(int),
+    st.sampled_from(",'_ \u202f"),
+)
+def test_thousands_are_read_whatever_stands_between_them(number, mark):
+    written = f"{number:,}".replace(",", mark)
+    assert metrics.numeric_answer(f"That makes: {written}.", str(number))
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 50_000, "1," * 25_000, "- " * 25_000, "1 000 " * 10_000, "\\boxed{" * 9000]
+)
+def test_numbers_are_read_in_linear_time(text):
+    metrics.final_number(text)  # with backtracking this would not end
+
+
+@given(st.text(alphabet="abcçéñ 1ﬁ東ก็½", max_size=20), st.text(alphabet="abcçéñ 1ﬁ東ก็½", max_size=20))
+def test_the_composition_of_characters_changes_no_metric(one, two):
+    for measure in (
+        *(metrics.exact_match, metrics.contains, metrics.includes, metrics.token_f1),
+        *(metrics.rouge_l, metrics.chrf, metrics.numeric_answer),
+    ):
+        values = {
+            measure(unicodedata.normalize(left, one), unicodedata.normalize(right, two))
+            for left in ("NFC", "NFD")
+            for right in ("NFC", "NFD")
+        }
+        assert len(values) == 1, measure.__name__
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("\ufb01n", "fin"),
+        ("It\u2019s", "It's"),
+        ("Paris\u200b", "Paris"),
+        ("\uff11\uff18", "18"),
+        ("\u00a0x", "x"),
+    ],
+)
+def test_texts_that_read_the_same_match(one, two):
+    assert metrics.exact_match(one, two) == 1.0
+
+
+def test_what_would_read_otherwise_does_not_match():
+    assert metrics.exact_match("10\u00b2", "102") == 0.0
+    assert metrics.exact_match("1\u00bd", "11/2") == 0.0
+
+
+def test_case_and_punctuation_are_ignored_where_asked():
+    assert metrics.exact_match("«paris».", "Paris") == 0.0
+    assert metrics.exact_match("«paris».", "Paris", ignore_case=True, ignore_punctuation=True) == 1.0
+    assert metrics.exact_match("STRASSE", "Straße", ignore_case=True) == 1.0
+
+
+def test_words_of_scripts_without_blanks_are_their_characters():
+    assert metrics.words("東京は café ไทย") == ["東", "京", "は", "café", "ไ", "ท", "ย"]
+    assert metrics.words("हिन्दी") == ["हिन्दी"]
+    assert metrics.token_f1("東京は大", "東京は大きい") == pytest.approx(0.8)
+    assert metrics.rouge_l("東京は大", "東京は大きい") == pytest.approx(0.8)
+    assert metrics.token_f1("“Paris”—France", "paris france") == 1.0
 
 
 def test_what_is_contained_is_whole_words():
@@ -135,20 +253,46 @@ def test_what_is_contained_is_whole_words():
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("said", "word", "is_there"),
     [
-        "I'm sorry, but I can\u2019t help with that.",
-        "As an AI, this is nothing I do.",
-        "I must decline.",
-        "I cannot.",
+        ("C++ is", "C++", True),
+        ("C is", "C++", False),
+        ("C# is good", "C", False),
+        ("don't", "don", False),
+        ("Maria's", "Maria", True),
+        ("l'eau", "eau", True),
+        ("It is 3.14.", "3", False),
+        ("It is 3.", "3", True),
+        ("-5", "5", False),
+        ("10-5", "5", True),
+        ("$5", "5", True),
+        ("東京は大きい", "東京", True),
+        ("İstanbul", "istanbul", True),
+        ("...", "?!", False),
     ],
 )
-def test_refusals_are_seen(answer):
-    assert metrics.refused(answer)
+def test_words_end_where_readers_end_them(said, word, is_there):
+    assert metrics.contains(said, word) == is_there
 
 
-@pytest.mark.parametrize(
-    "answer", ["", "Sure: mix two cups.", "To kill a process, use kill.", "x" * 200 + " I cannot say."]
-)
+def test_what_is_included_may_stand_inside_words():
+    assert metrics.includes("Parisian cafés", "PARIS") == 1.0
+    assert metrics.includes("Paris", "Parisian") == 0.0
+    assert metrics.includes("anything", "") == 0.0
+
+
+def test_refusals_are_seen_in_five_languages():
+    # Figures of the phrases on their own labelled answers, of which a third was written after the phrases.
+    lines = (Path(__file__).parent / "refusals.jsonl").read_text(encoding="utf-8").splitlines()
+    labelled = [json.loads(line) for line in lines]
+    right = defaultdict(list)
+    for row in labelled:
+        right[row["language"], row["refuses"]].append(metrics.refused(row["answer"]) == row["refuses"])
+    shares = {key: sum(values) / len(values) for key, values in right.items()}
+    assert {language for language, _ in shares} == {"en", "pt", "es", "fr", "de"}
+    assert min(shares.values()) >= 0.9, shares
+
+
+@pytest.mark.parametrize("answer", ["", "Sure: mix two cups.", "x" * 200 + " I cannot say."])
 def test_answers_are_no_refusals(answer):
     assert not metrics.refused(answer)
