@@ -182,20 +182,15 @@ def test_decimals_tolerance_and_units_are_as_asked(said, gold, asked, right):
     assert metrics.numeric_answer(said, gold, **asked) == right
 
 
-@given(
-    st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=1).map(int),
-    st.sampled_from(",'_ \u202f"),
-)
+@given(st.integers(-(10**7), 10**7), st.sampled_from(",'_ \u202f"))
 def test_thousands_are_read_whatever_stands_between_them(number, mark):
     written = f"{number:,}".replace(",", mark)
     assert metrics.numeric_answer(f"That makes: {written}.", str(number))
 
 
-@pytest.mark.parametrize(
-    "text", ["1" * 50_000, "1," * 25_000, "- " * 25_000, "1 000 " * 10_000, "\\boxed{" * 9000]
-)
-def test_numbers_are_read_in_linear_time(text):
-    metrics.final_number(text)  # with backtracking this would not end
+@pytest.mark.parametrize("piece", ["1", "1,", "- ", "1 000 ", "\\boxed{", "answer is ", "1/", "2^"])
+def test_numbers_are_read_in_linear_time(piece):
+    metrics.final_number(piece * 20_000)  # with backtracking this would not end
 
 
 @given(st.text(alphabet="abcçéñ 1ﬁ東ก็½", max_size=20), st.text(alphabet="abcçéñ 1ﬁ東ก็½", max_size=20))
@@ -217,7 +212,7 @@ def test_the_composition_of_characters_changes_no_metric(one, two):
     [
         ("\ufb01n", "fin"),
         ("It\u2019s", "It's"),
-        ("Paris\u200b", "Paris"),
+        ("x\u200b", "x"),
         ("\uff11\uff18", "18"),
         ("\u00a0x", "x"),
     ],

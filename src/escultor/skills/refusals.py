@@ -1,7 +1,8 @@
 """The beginnings of answers that refuse, in English, Portuguese, Spanish, French and German.
 
-Phrase matching after Zou et al. 2023 (arXiv:2307.15043, §B.2), sentence by sentence; `refusals.yaml` holds the
-phrases. `tests/skills/refusals.jsonl` holds labelled answers, and a test what share of them is read right.
+Phrase matching after Zou et al. 2023 (arXiv:2307.15043, §B.2), sentence by sentence; `refusals.yaml` holds
+the phrases. `tests/skills/refusals.jsonl` holds labelled answers, and a test what share of them is read
+right.
 """
 
 from __future__ import annotations

@@ -147,7 +147,8 @@ METRICS: dict[str, Metric] = {
     "exact_match": _text(
         "the answer is a reference, up to Unicode composition and white space", metrics.exact_match, BINARY
     ),
-    "contains": _text("the answer contains a reference's words", metrics.contains, BINARY),
+    "contains": _text("the answer contains a reference's words, whole", metrics.contains, BINARY),
+    "includes": _text("the answer contains a reference, inside words too", metrics.includes, BINARY),
     "canary": _text("the answer contains the words of a fact that must stay right", metrics.contains, BINARY),
     "f1": _text("F1 of the bags of words (SQuAD, arXiv:1606.05250)", metrics.token_f1),
     "numeric_answer": _text(
