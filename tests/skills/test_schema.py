@@ -159,3 +159,32 @@ def test_a_definition_may_refer_to_itself_where_the_value_gets_smaller():
     check_schema(tree)
     assert schema_valid("[[], [[]]]", tree) == 1.0
     assert schema_valid("[[], [1]]", tree) == 0.0
+
+
+PATTERNED = {
+    "type": "object",
+    "properties": {"id": {"type": "string", "pattern": "^(a|aa)+$"}},
+    "patternProperties": {"^x_": {"type": "integer"}},
+    "additionalProperties": False,
+}
+
+
+def test_patterns_of_a_schema_are_searched_by_a_linear_engine():
+    check_schema(PATTERNED)
+    assert follows({"id": "aaa", "x_n": 1}, PATTERNED)
+    for wrong in ({"id": "b"}, {"x_n": "1"}, {"other": 1}, {"id": "a" * 10_000 + "!"}):
+        assert not follows(wrong, PATTERNED)
+    assert not follows({"b": 1}, {"additionalProperties": {"type": "string"}})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": "(?=a)"},
+        {"patternProperties": {r"(.)\1": {}}},
+        {"patternProperties": {"a": {}}, "allOf": [{"unevaluatedProperties": False}]},
+    ],
+)
+def test_patterns_that_cannot_be_searched_in_linear_time_are_refused(schema):
+    with pytest.raises(DataError, match=r"linear time|one of the two"):
+        check_schema({"properties": {"x": schema}})

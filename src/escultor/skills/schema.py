@@ -2,7 +2,8 @@
 
 The library `jsonschema` judges. What it would pass over in silence is refused when a suite is read, so that
 no answer passes a rule that was not looked at: unknown keywords and formats, references that lead nowhere
-or out of the schema, and definitions that refer to themselves without end.
+or out of the schema, and definitions that refer to themselves without end. Patterns are searched in linear
+time, and refused where they cannot be.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.exceptions import SchemaError, UnknownType
 from jsonschema.protocols import Validator
+from jsonschema.validators import extend
 from pydantic import AnyUrl, TypeAdapter
 from referencing import Registry
 from referencing._core import Resolver
@@ -22,6 +24,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from escultor.errors import DataError
+from escultor.patterns import is_found, linear_pattern
 from escultor.strict_json import keys_once, no_constant
 
 # Keywords that say nothing about an answer's value; `discriminator` is how Pydantic annotates tagged unions.
@@ -69,6 +72,43 @@ for _name, _kind in _PYTHON_TYPES.items():
 FORMATS = frozenset(_FORMATS.checkers) | _UNCHECKED
 
 
+# --- the keywords that search patterns, without the library's `re`, which may backtrack --------------------
+
+
+def _pattern(judge: Validator, pattern: str, value: Any, schema: Any) -> Iterator[ValidationError]:
+    if judge.is_type(value, "string") and not is_found(pattern, value):
+        yield ValidationError(f"the text does not match {pattern!r}")
+
+
+def _pattern_properties(judge: Any, patterns: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+    if judge.is_type(value, "object"):
+        for pattern, rule in patterns.items():
+            for name in value:
+                if is_found(pattern, name):
+                    yield from judge.descend(value[name], rule, path=name, schema_path=pattern)
+
+
+def _additional_properties(judge: Any, rule: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+    if judge.is_type(value, "object"):
+        named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        others = {
+            name: each
+            for name, each in value.items()
+            if name not in named and not any(is_found(pattern, name) for pattern in patterns)
+        }
+        yield from Draft202012Validator.VALIDATORS["additionalProperties"](judge, rule, others, {})
+
+
+_Judge = extend(
+    Draft202012Validator,
+    {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+    },
+)
+
+
 def check_schema(schema: Any, where: str = "the schema") -> None:
     """Raise DataError for a schema by which answers cannot be judged, naming the place in it."""
     if not isinstance(schema, dict):
@@ -82,6 +122,7 @@ def check_schema(schema: Any, where: str = "the schema") -> None:
                 )
             if (name := each.get("format")) is not None and name not in FORMATS:
                 raise DataError(f"{place} names a format that is not judged", name, sorted(FORMATS))
+            _check_patterns(each, place, schema)
         Draft202012Validator.check_schema(schema)
         resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
         for place, each in _subschemas(schema, where):
@@ -95,6 +136,19 @@ def check_schema(schema: Any, where: str = "the schema") -> None:
         raise DataError(f"{where} refers to what is not there", error.ref, allowed) from error
     except RecursionError as error:
         raise DataError(f"{where} refers to itself without end, or is nested too deep") from error
+
+
+def _check_patterns(each: dict[str, Any], place: str, schema: dict[str, Any]) -> None:
+    """Raise DataError for patterns that cannot be searched in linear time."""
+    if isinstance(pattern := each.get("pattern"), str):
+        linear_pattern(pattern, f"{place}.pattern")
+    if isinstance(patterns := each.get("patternProperties"), dict):
+        for pattern in patterns:
+            linear_pattern(pattern, f"{place}.patternProperties")
+        if any("unevaluatedProperties" in other for _, other in _subschemas(schema, "")):
+            remedy = "use additionalProperties, or name the properties"
+            what = "patternProperties and unevaluatedProperties in one schema are not judged"
+            raise DataError(f"{place}: {what}", sorted(patterns), "one of the two", remedy)
 
 
 def _refuse_endless(schema: Any, resolver: Resolver[Any], place: str, path: tuple[int, ...]) -> None:
@@ -145,7 +199,7 @@ def parsed(answer: str) -> Any:
 
 def validator(schema: dict[str, Any]) -> Validator:
     """What judges by a schema. References outside the schema are never fetched."""
-    return Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
+    return _Judge(schema, registry=Registry(), format_checker=_FORMATS)
 
 
 def follows(value: Any, schema: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ left to a parser, so that a broken value does not hide the ones after it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from escultor.errors import DataError
 
@@ -88,21 +88,21 @@ class Splitter:
         """Go behind the next bracket, or comma between values, and return it; nothing if it needs more
         bytes."""
         if self._is_in_string:
-            self._skip(_IN_STRING)
+            self._skip(_IN_STRING.match)
             if self._buffer[self._scanned : self._scanned + 1] != b'"':
                 return b""
             self._is_in_string = False
             self._scanned += 1
-        self._skip(_TO_BRACKET if self._depth else _TO_SEPARATOR)
+        self._skip(_TO_BRACKET.match if self._depth else _TO_SEPARATOR.match)
         sign = bytes(self._buffer[self._scanned : self._scanned + 1])
         self._scanned += len(sign)
         if sign == b'"':  # of a string that goes on in the next block
-            self._skip(_IN_STRING)
+            self._skip(_IN_STRING.match)
             self._is_in_string, sign = True, b""
         return sign
 
-    def _skip(self, pattern: re.Pattern[bytes]) -> None:
-        found = pattern.match(self._buffer, self._scanned)
+    def _skip(self, match: Callable[[bytearray, int], re.Match[bytes] | None]) -> None:
+        found = match(self._buffer, self._scanned)
         self._scanned = found.end() if found else self._scanned
 
     def _value(self, end: int, but: int = 0) -> Iterator[tuple[int, bytes]]:

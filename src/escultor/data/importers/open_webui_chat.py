@@ -27,8 +27,8 @@ MAX_SIBLINGS = 200  # answers to one message
 FILES = "an answer about a file or picture, which is not text"
 # Neither class holds `<`, so that an unclosed tag costs no more than its own length.
 _TAG = re.compile(r"<details\b([^<>]*+)>|</details>")
-_ATTRIBUTE = re.compile(r'([a-z_]++)="([^"]*+)"')
-_SUMMARY = re.compile(r"\s*+<summary>[^<]*+</summary>")
+_ATTRIBUTE = re.compile(r'(?<![a-z_])([a-z_]++)="([^"]*+)"')
+_SUMMARY = re.compile(r"<summary>[^<]*+</summary>")
 _BLOCKS = ("reasoning", "tool_calls", "code_interpreter")
 
 

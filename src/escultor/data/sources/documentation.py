@@ -155,7 +155,7 @@ def _cut_signature(entry: DocEntry) -> str:
 
 
 def _cut_body(text: str) -> str:
-    text = re.sub(r"[ \t]+\n", "\n", text)
+    text = re.sub(r"(?<![ \t])[ \t]+\n", "\n", text)
     if len(text) <= MAX_BODY_CHARS:
         return text
     head = text[:MAX_BODY_CHARS]

@@ -140,7 +140,7 @@ def iban_pattern() -> re.Pattern[str]:
     for country in map("".join, product(ascii_uppercase, repeat=2)):
         structure = registry.info(country)[0][1].get("bban")
         if structure:
-            fields = re.findall(r"(\d+)!([nac])", structure)
+            fields = re.findall(r"(\d{1,3})!([nac])", structure)
             characters = r"\d" if {kind for _, kind in fields} == {"n"} else "[A-Za-z0-9]"
             countries.setdefault((sum(int(n) for n, _ in fields), characters), []).append(country)
     forms = []
