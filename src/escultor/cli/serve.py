@@ -10,6 +10,7 @@ from typer import Option
 from escultor.cli.lookup import find_model, open_or_create_store
 from escultor.cli.output import CommandResult, Shell
 from escultor.config import Serve
+from escultor.config.serving import ANY_MODEL
 from escultor.errors import InputError
 
 
@@ -32,9 +33,12 @@ def serve(
     if upstream is not None or upstream_model is not None:
         settings = _with_upstream(settings, upstream, upstream_model)
     if model is not None:
-        settings = settings.model_copy(update={"upstream": None})  # an option goes before the file
+        # An option goes before the file.
+        models = {name: each for name, each in settings.models.items() if name != ANY_MODEL}
+        settings = settings.model_copy(update={"upstream": None, "models": models})
     folder = None
-    if not settings.upstream:  # with one, no model is loaded, and none of the libraries that models need
+    # Where upstreams answer everything, no model is loaded, and no library that models need.
+    if not settings.upstream and ANY_MODEL not in settings.models:
         from escultor.model.folders import BUILT_IN
 
         folder = find_model(shell, model or BUILT_IN)

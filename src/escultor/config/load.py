@@ -152,6 +152,8 @@ def _problems(error: ValidationError) -> list[str]:
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     section: Any = Config
     for part in path:
+        if str(part) not in section.model_fields:
+            continue  # a name that the user chose: the keys are those of what it names
         annotation = section.model_fields[str(part)].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from escultor.config.section import Count, Natural, NonNegative, Positive, Section, Share, setting
 
 Price = tuple[NonNegative, NonNegative]  # USD per 1,000 tokens
+ANY_MODEL = "*"
+UpstreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+ModelPattern = Annotated[str, Field(pattern=r"^[^*]+$|^[^*]*\*[^*]*$", max_length=200)]
 
 
 class Upstream(Section):
@@ -22,6 +25,7 @@ class Upstream(Section):
     deadline_s: Positive = setting(600.0, help="time limit for a whole answer, retries included")
     retries: Natural = setting(2, help="further attempts before the first byte of an answer")
     max_connections: Count = setting(128, help="maximum concurrent requests to it")
+    price: Price | None = setting(None, help="USD per 1,000 tokens in, out; null: as in serve.prices")
 
 
 class FeedbackIntake(Section):
@@ -49,6 +53,10 @@ class Serve(Section):
     max_new_tokens: Count = setting(256, help="default of requests")
     queue: Count = setting(256, help="maximum waiting requests; more are refused")
     upstream: Upstream | None = setting(None, help="the server that computes the answers")
+    upstreams: dict[UpstreamName, Upstream] = setting({}, help="servers by name, for serve.models")
+    models: dict[ModelPattern, Annotated[tuple[str, ...], Field(min_length=1)]] = setting(
+        {}, help="names of serve.upstreams by model name of a request ('*': any text): the first that answers"
+    )
     strict: bool = setting(False, help="true: what is not implemented is refused, not sent on to an upstream")
     intake: FeedbackIntake = setting(FeedbackIntake(), help="limits of feedback over HTTP")
     skill: str = setting("chat", help="default skill of a request; a header may name another")
@@ -79,6 +87,28 @@ class Serve(Section):
     send_timeout_s: Positive = setting(30.0, help="time limit for a client to receive a chunk")
     drain_s: Count = setting(30, help="time that running answers may take at shutdown")
     cors_origins: tuple[str, ...] = setting((), help="web origins: https://chat.example; '*': any")
+
+    @property
+    def upstream_versions(self) -> dict[str, Upstream]:
+        """Every upstream by the version that its answers are logged under."""
+        sole = {self.upstream.model: self.upstream} if self.upstream else {}
+        return sole | {upstream_version(name, each): each for name, each in self.upstreams.items()}
+
+    @model_validator(mode="after")
+    def _every_upstream_can_be_asked(self) -> Serve:
+        named = {name for names in self.models.values() for name in names}
+        if unknown := sorted(named - self.upstreams.keys()):
+            raise ValueError(f"`models` names {', '.join(unknown)}, which `upstreams` does not have")
+        if unused := sorted(self.upstreams.keys() - named):
+            raise ValueError(f"`upstreams` has {', '.join(unused)}, which no entry of `models` names")
+        if self.upstream is not None and ANY_MODEL in self.models:
+            raise ValueError("`upstream` would never be asked: `models` sends every name ('*') elsewhere")
+        return self
+
+
+def upstream_version(name: str, upstream: Upstream) -> str:
+    """The version that the answers of an upstream with a name are logged under: its name and its model."""
+    return f"{name}/{upstream.model}"
 
 
 class Monitor(Section):

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escultor.config import Serve
+from escultor.config.serving import ANY_MODEL, upstream_version
 from escultor.errors import ConfigError, ModelError
 from escultor.serve.deployments import Load
-from escultor.serve.engines.upstream.engine import open_upstream
+from escultor.serve.engines.upstream.engine import UpstreamEngine, open_upstream
 from escultor.serve.protocol import Engine
 from escultor.store import Store
 from escultor.store.blobs import tree_hash
@@ -45,8 +46,7 @@ class EngineSource:
 def engine_loader(store: Store, source: EngineSource, settings: Serve) -> tuple[Load, Deployment, bool]:
     """The function that loads a version, the deployment used where the log has none, and whether it is used
     always. Raises ConfigError for an upstream that cannot be used, DataError for a folder without files."""
-    if settings.upstream is not None:
-        upstream = open_upstream(settings.upstream, os.environ)
+    if (upstream := _sole_upstream(settings)) is not None:
 
         async def load_upstream(_: str) -> Engine:
             return upstream
@@ -75,6 +75,16 @@ def engine_loader(store: Store, source: EngineSource, settings: Serve) -> tuple[
 
     because = "it was asked for" if source.fixed else "the log names no champion"
     return load, _sole(own_version, because), source.fixed
+
+
+def _sole_upstream(settings: Serve) -> UpstreamEngine | None:
+    """The upstream that answers where the log's deployments do not."""
+    if settings.upstream is not None:
+        return open_upstream(settings.upstream, os.environ)
+    if (names := settings.models.get(ANY_MODEL)) is None:
+        return None
+    first = settings.upstreams[names[0]]
+    return open_upstream(first, os.environ, upstream_version(names[0], first))
 
 
 def _sole(version: str, because: str) -> Deployment:

@@ -23,6 +23,7 @@ from escultor.serve.protocol import (
     EngineEvent,
     GenerationRequest,
     ScoredPrompt,
+    ServedBy,
     TokenLogprob,
 )
 from escultor.types import Interaction, Message, Messages, Role, Sampling, ToolDefinitions, Usage
@@ -127,6 +128,8 @@ class InFlightCompletion:
                 event = replace(event, fields=self.message.add(event.fields))
         elif isinstance(event, ScoredPrompt):
             self.scored_prompt = event
+        elif isinstance(event, ServedBy):
+            self.draft = replace(self.draft, version=event.version)
         else:
             self.end = event
         return event
@@ -136,7 +139,7 @@ class InFlightCompletion:
     ) -> Interaction:
         """The row of the answer as it is now; `aborted` is its finish reason where the engine gave no end."""
         elapsed_s = time.perf_counter() - self.started
-        usage = self.end.usage if self.end else self._estimated_usage()
+        usage = self.end.usage if self.end else self.estimated_usage()
         if self.draft.version in prices:
             price_in, price_out = prices[self.draft.version]
             cost_usd = (usage.prompt_tokens * price_in + usage.completion_tokens * price_out) / 1000
@@ -164,8 +167,8 @@ class InFlightCompletion:
             row = replace(row, messages=messages, prompt_hash=hash_value(messages))
         return row
 
-    def _estimated_usage(self) -> Usage:
-        """Tokens of an answer that was broken off: at least one for each piece."""
+    def estimated_usage(self) -> Usage:
+        """Tokens of an answer that nobody counted: at least one for each piece."""
         if _is_token_ids(self.request.prompt):
             prompt_tokens = len(self.request.prompt)
         else:

@@ -55,6 +55,13 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedBy:
+    """The version that answers, where several may: the first event then."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredPrompt:
     """The log-probabilities of a prompt's tokens: the first event of a request with `echo`."""
 
@@ -73,7 +80,7 @@ class End:
     token_ids: str = ""  # of the whole answer, its end included; see `escultor.text.served_ids`
 
 
-EngineEvent = ScoredPrompt | Delta | End
+EngineEvent = ServedBy | ScoredPrompt | Delta | End
 
 
 class Engine(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -16,24 +17,28 @@ from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded, UpstreamStatus
 from escultor.serve.auth import Caller, FeedbackTokens, Keyring, RateLimiter, TokenGrant, key_of
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
+from escultor.serve.engines.upstream.engine import UpstreamEngine
 from escultor.serve.gateway.request_log import Recovery, RequestLog
 from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import InFlightCompletion, merged_events
 from escultor.serve.intake.intake import Intake
 from escultor.serve.intake.parse import DAY_S, TOKEN_NAMES
+from escultor.serve.model_routes import ModelRoutes, check_upstreams
 from escultor.serve.protocol import Delta, End
 from escultor.serve.restart_policy import RestartPolicy
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import ParsedRequest
-from escultor.serve.wire.responses import StreamWriter
+from escultor.serve.wire.responses import ResponseHead, ResponseStyle, StreamWriter
 from escultor.serve.writer import Writer
 from escultor.store import Store
+from escultor.store.registry import CHAMPION
 from escultor.types import Deployment, KeyEvent, Scope
 
 logger = logging.getLogger(__name__)
 
 RECOVER_S = 60.0  # between two searches for streams whose process is gone
+CHECK_UPSTREAMS_S = 10.0  # between two looks at whether upstreams accept connections
 PURGE_S = 3600.0  # between two searches for interactions whose retention is over
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
@@ -61,6 +66,7 @@ class Gateway:
         read = (lambda: None) if fixed else (lambda: store.log.last(Deployment))
         restarts = RestartPolicy(settings.reopen_attempts, settings.reopen_quiet_s)
         self.deployments = Deployments(read, load, default, settings.names, restarts)
+        self.routes = ModelRoutes(settings, os.environ)
         self.keys = Keyring()
         self.shadows_left_out = 0  # since the start, for lack of capacity
         self._key_events: list[KeyEvent] = []
@@ -80,7 +86,8 @@ class Gateway:
         if recovered:
             logger.warning("%d streams that were cut off by the end of their process are recorded", recovered)
         await self.deployments.start()
-        self._background = [asyncio.create_task(each) for each in (self._follow(), self._purge_expired())]
+        tasks = self._follow(), self._purge_expired(), self._check_upstreams()
+        self._background = [asyncio.create_task(each) for each in tasks]
 
     async def close(self) -> None:
         """Cancel shadow answers, free the engines, write what waits."""
@@ -89,6 +96,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.deployments.close()
+        await self.routes.close()
         await asyncio.to_thread(self.writer.close)
 
     async def _follow(self) -> None:
@@ -103,6 +111,19 @@ class Gateway:
                     await asyncio.to_thread(self.recovery.recover)
             except EscultorError as error:
                 logger.warning("the log could not be followed: %s", error)
+
+    @property
+    def upstreams(self) -> list[UpstreamEngine]:
+        """Every upstream that may be asked."""
+        handles = self.deployments.active.engines.values()
+        sole = [handle.engine for handle in handles if isinstance(handle.engine, UpstreamEngine)]
+        named = {each.version: each for each in self.routes.upstreams.values()}
+        return [*(each for each in sole if each.version not in named), *named.values()]
+
+    async def _check_upstreams(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_UPSTREAMS_S)
+            await check_upstreams(self.upstreams)
 
     async def _purge_expired(self) -> None:
         after = 0
@@ -161,6 +182,11 @@ class Gateway:
         subject = metadata.subject if metadata.named else None
         return self.deployments.pick(parsed.model, subject, self._draw())
 
+    def models(self) -> dict[str, str]:
+        """Every model name that a request may give in full, and the version it means now."""
+        own = self.deployments.models() if self.routes.pick(CHAMPION) is None else {}
+        return own | self.routes.models()
+
     def feedback_token(self, id: str, subject: str) -> str:
         """The token with which a browser may send feedback on an answer."""
         until = int(time.time() + self.settings.intake.token_days * DAY_S)
@@ -187,7 +213,8 @@ class Gateway:
         self,
         completions: Sequence[InFlightCompletion],
         pick: EnginePick,
-        writer: StreamWriter,
+        style: ResponseStyle,
+        head: ResponseHead,
     ) -> AsyncGenerator[bytes, None]:
         """The answers as server-sent events.
 
@@ -196,14 +223,14 @@ class Gateway:
         time.
         """
         indices = {completion.id: k for k, completion in enumerate(completions)}
-        pending = self.request_log.pending(completions)
+        writer: StreamWriter | None = None
         started: set[str] = set()
         try:
             async with aclosing(merged_events(pick.handle.engine, completions)) as events:
                 async for completion, event in events:
-                    if pending:  # recorded with the first event: a request that is refused never began
-                        await self.request_log.record_pending(pending)
-                        pending = []
+                    if writer is None:  # with the first event: a request that is refused never began
+                        await self.request_log.record_pending(self.request_log.pending(completions))
+                        writer = style.writer(replace(head, model=completion.draft.version))
                     index = indices[completion.id]
                     if completion.id not in started:
                         started.add(completion.id)
@@ -218,6 +245,7 @@ class Gateway:
         except BaseException as error:
             self._record_aborted(completions, error)
             raise
+        assert writer is not None
         yield writer.end(completions)
         self._start_shadow(completions)
 

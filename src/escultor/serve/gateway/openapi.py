@@ -154,6 +154,7 @@ class HealthReply(BaseModel):
     deployment: str
     champion: str
     versions: list[str]
+    upstreams: dict[str, Literal["ok", "failing"]]
     in_flight: int
     waiting_writes: int
     failed_writes: int
@@ -162,6 +163,15 @@ class HealthReply(BaseModel):
     engines_died: int
     engines_reopened: int
     problem: str | None
+
+
+class EmbeddingsReply(BaseModel):
+    """Embeddings, as the upstream sent them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
 
 
 class IntakeBatchReply(BaseModel):

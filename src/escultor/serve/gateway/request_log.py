@@ -44,6 +44,10 @@ class RequestLog:
         clock: Callable[[], float] = time.time,
     ):
         self._writer, self._subjects, self._settings, self._clock = writer, subjects, settings, clock
+        self._upstreams = settings.upstream_versions
+        self._prices = settings.prices | {
+            id: each.price for id, each in self._upstreams.items() if each.price
+        }
         # The random part distinguishes later processes that get the same number.
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{new_id('gw')}"
         self._written_tools: set[str] = set()  # ids of definitions of tools that are on disk
@@ -52,8 +56,10 @@ class RequestLog:
     def row(self, completion: InFlightCompletion, aborted: AbortReason = "error") -> Interaction:
         """The row of an answer as it is now; `aborted` is its finish reason where it has no end."""
         settings = self._settings
-        hourly = settings.hourly_price_usd if settings.upstream is None else 0.0  # another's machine computes
-        row = completion.interaction(aborted, self._clock(), settings.prices, hourly)
+        # What an upstream answers, another's machine computes.
+        is_ours = settings.upstream is None and completion.draft.version not in self._upstreams
+        hourly = settings.hourly_price_usd if is_ours else 0.0
+        row = completion.interaction(aborted, self._clock(), self._prices, hourly)
         return row if settings.keep_text else self.redacted(row)
 
     def redacted(self, row: Interaction) -> Interaction:

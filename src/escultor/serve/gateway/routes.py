@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -68,7 +69,7 @@ async def models(request: Request) -> Response:
     """Every model name that a request may give, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
     gateway.authenticate(request.scope["headers"], Scope.INFER)
-    data = [_model(gateway, name, version) for name, version in gateway.deployments.models().items()]
+    data = [_model(gateway, name, version) for name, version in gateway.models().items()]
     return json_response({"object": "list", "data": data})
 
 
@@ -77,7 +78,7 @@ async def model(request: Request, model: str) -> Response:
     """One model name, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
     gateway.authenticate(request.scope["headers"], Scope.INFER)
-    version = gateway.deployments.models().get(model)
+    version = gateway.models().get(model)
     if version is None:
         message = f"the model {model[:100]!r} does not exist"
         raise ApiError(404, message, "model_not_found", param="model")
@@ -91,7 +92,9 @@ async def health(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     deployments = gateway.deployments
     active = deployments.active
+    troubles = {each.version: each.trouble for each in gateway.upstreams}
     problems = [*active.problems, *([deployments.problem] if deployments.problem else [])]
+    problems += [f"the upstream {version}: {why}" for version, why in troubles.items() if why is not None]
     problem = "; ".join(problems) or None
     may_read = gateway.is_allowed(request.scope["headers"], Scope.READ)
     is_well = problem is None and not gateway.request_log.unlogged and not gateway.writer.failed
@@ -101,6 +104,7 @@ async def health(request: Request) -> Response:
             "deployment": active.deployment.id,
             "champion": active.champion.version,
             "versions": sorted(active.engines),
+            "upstreams": {version: "ok" if why is None else "failing" for version, why in troubles.items()},
             "in_flight": sum(handle.in_flight for handle in active.engines.values()),
             "waiting_writes": gateway.writer.waiting,
             "failed_writes": gateway.writer.failed,
@@ -127,25 +131,29 @@ async def respond(
     the body for our own models and for an upstream; `convert` makes of it a body that they read, and the
     names of parameters without effect."""
     gateway, caller = admitted or admit(request, Scope.INFER)
-    settings, headers = gateway.settings, request.scope["headers"]
-    # What an upstream answers is sent on as it came; what is computed here is read parameter by parameter.
-    parse = parsers[settings.upstream is not None and not settings.strict]
+    settings = gateway.settings
     body, ignored = convert(json_body(request))
-    parsed, skill = parse(body, settings), skill or settings.skill
+    route = gateway.routes.pick(requested_model(body))
+    # What an upstream answers is sent on as it came; what is computed here is read parameter by parameter.
+    is_forwarded = (route is not None or settings.upstream is not None) and not settings.strict
+    parsed = parsers[is_forwarded](body, settings)
+    headers, skill = request.scope["headers"], skill or settings.skill
     metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
     if metadata.named:
         gateway.limit_rate(None, metadata.subject)
-    pick = gateway.pick(parsed, metadata)
-    id = new_id(style.prefix)
+    pick, id = route or gateway.pick(parsed, metadata), new_id(style.prefix)
     completions = _completions(parsed, metadata, pick, id)
     version = pick.handle.version
     head = ResponseHead(id, int(time.time()), version, parsed.per_prompt, parsed.include_usage)
-    response_headers = _headers(gateway, id, pick, metadata, ignored)
+
+    def response_headers() -> dict[str, str]:  # once it is known who answers
+        return _headers(gateway, completions[0], metadata, ignored)
+
     with ExitStack() as lease:
         lease.enter_context(pick.handle.in_use())  # the engine is not closed under the request
         if parsed.stream:
             return EventStream(
-                gateway.stream(completions, pick, style.writer(head)),
+                gateway.stream(completions, pick, style, head),
                 response_headers,
                 lease.pop_all(),
                 error_event=style.error,
@@ -153,12 +161,28 @@ async def respond(
                 send_timeout_s=settings.send_timeout_s,
             )
         await unless_disconnected(request.receive, gateway.complete(completions, pick))
-    body = style.whole(head, completions)
+    body = style.whole(replace(head, model=completions[0].draft.version), completions)
+    _identify(body, completions, gateway, metadata)
+    return json_response(body, response_headers())
+
+
+def _identify(
+    body: dict[str, Any],
+    completions: Sequence[InFlightCompletion],
+    gateway: Gateway,
+    metadata: RequestMetadata,
+) -> None:
+    """Give each of several choices its id in the log, and a token for feedback on it."""
     if len(completions) > 1:
         for choice, completion in zip(body["choices"], completions, strict=True):
             token = gateway.feedback_token(completion.id, metadata.subject)
             choice[OWNER] = {"id": completion.id, "feedback_token": token}
-    return json_response(body, response_headers)
+
+
+def requested_model(body: Any) -> str:
+    """The model that a body names; empty where it names none, which its parser refuses."""
+    name = body.get("model") if isinstance(body, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _completions(
@@ -173,12 +197,12 @@ def _completions(
 
 
 def _headers(
-    gateway: Gateway, id: str, pick: EnginePick, metadata: RequestMetadata, ignored: tuple[str, ...]
+    gateway: Gateway, first: InFlightCompletion, metadata: RequestMetadata, ignored: tuple[str, ...]
 ) -> dict[str, str]:
     headers = {
-        "x-escultor-version": pick.handle.version,
-        "x-escultor-arm": pick.arm,
-        "x-escultor-feedback-token": gateway.feedback_token(id, metadata.subject),
+        "x-escultor-version": first.draft.version,
+        "x-escultor-arm": first.draft.arm,
+        "x-escultor-feedback-token": gateway.feedback_token(first.id, metadata.subject),
     }
     if ignored := (*ignored, *metadata.ignored):
         # A metadata key may hold any character; a header may not.
@@ -203,16 +227,17 @@ class EventStream(Response):
     def __init__(
         self,
         pieces: AsyncGenerator[bytes, None],
-        headers: Mapping[str, str],
+        headers: Callable[[], Mapping[str, str]],
         lease: ExitStack,
         *,
         error_event: Callable[[ApiError], bytes],
         answer_timeout_s: float,
         send_timeout_s: float,
     ):
-        """`lease` is closed after the last piece is sent."""
-        super().__init__(headers={**headers, "X-Accel-Buffering": "no"})
+        """`headers` are asked for when the response begins, `lease` is closed after its last piece."""
+        super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
+        self._more_headers = headers
         self._pieces, self._lease, self._error_event = pieces, lease, error_event
         self._answer_timeout_s, self._send_timeout_s = answer_timeout_s, send_timeout_s
         self._has_begun = False
@@ -258,6 +283,7 @@ class EventStream(Response):
                 self._last_sent = time.monotonic()
                 if not self._has_begun:
                     self._has_begun = True
+                    self.headers.update(self._more_headers())
                     start: dict[str, Any] = {"type": "http.response.start", "status": 200}
                     await send({**start, "headers": self.raw_headers})
                 await send({"type": "http.response.body", "body": piece, "more_body": not is_last})

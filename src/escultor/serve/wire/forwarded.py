@@ -24,7 +24,9 @@ MAX_MESSAGES = 100_000
 _ROLES = {role.value: role for role in Role} | {"function": Role.TOOL, "model": Role.ASSISTANT}
 _TOOLS = ("tools", "functions")
 # Keys of a body that are logged elsewhere, or name a person.
-_LOGGED_ELSEWHERE = frozenset(("model", "messages", "prompt", "user", "safety_identifier", "stream", *_TOOLS))
+_LOGGED_ELSEWHERE = frozenset(
+    ("model", "messages", "prompt", "input", "user", "safety_identifier", "stream", *_TOOLS)
+)
 
 
 def parse_forwarded_chat(body: Any, settings: Serve) -> ParsedRequest:
@@ -52,6 +54,20 @@ def parse_forwarded_completion(body: Any, settings: Serve) -> ParsedRequest:
     top, echo = given.get("logprobs"), given.get("echo") is True
     each_body = [(p if isinstance(p, str) else tuple(p), {**given, "prompt": p}) for p in prompts]
     return _parsed(given, each_body, top_logprobs=top if type(top) is int else None, echo=echo)
+
+
+def parse_embedding(body: Any) -> ParsedRequest:
+    """The request in a body of /v1/embeddings. Its prompt says how much is embedded, and not what: that is in
+    the log as a conversation already, or a document of the application's. Raises ApiError where the gateway
+    cannot read it."""
+    given = _object(body)
+    value = given.get("input")
+    inputs: list[Any] = value if isinstance(value, list) and not _is_ids(value) else [value]
+    if not inputs or not all(isinstance(each, str) or _is_ids(each) for each in inputs):
+        raise ApiError(400, "`input` is not text, token ids or a list of them", param="input")
+    unit = "characters" if isinstance(inputs[0], str) else "tokens"
+    prompt = (Message(Role.USER, f"[{len(inputs)} inputs, {sum(map(len, inputs))} {unit}]"),)
+    return _parsed({**given, "n": None, "stream": None, "stream_options": None}, [(prompt, given)])
 
 
 def to_message(value: Any, index: int) -> Message:

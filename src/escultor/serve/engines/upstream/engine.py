@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx2
 
@@ -23,9 +23,17 @@ from escultor.errors import (
     ConfigError,
     EngineFault,
     EscultorError,
-    Overloaded,
     UpstreamFault,
     UpstreamStatus,
+)
+from escultor.serve.engines.upstream.connections import (
+    EVENTS_TYPE,
+    ConnectionPool,
+    content_type,
+    describe,
+    parse_url,
+    retry_after_s,
+    unexpected_type,
 )
 from escultor.serve.engines.upstream.replies import (
     ReplyParser,
@@ -37,14 +45,13 @@ from escultor.serve.engines.upstream.replies import (
 from escultor.serve.engines.upstream.reply_json import error_details
 from escultor.serve.protocol import EngineEvent, GenerationRequest
 
-KEEP_ALIVE_S = 4.0  # of an idle connection; uvicorn's servers close theirs after 5 s
 BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
 ERROR_LIMIT = 64 << 10  # bytes read of an error's body
 BACKOFF_S = 0.25  # before the first retry; doubles
 MAX_BACKOFF_S = 8.0
-JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
 DRAIN_S = 0.1  # to read what follows a stream's last event, so that its connection can be used again
 RETRIED_STATUSES = (502, 503, 504)
+UNREACHABLE = "cannot be reached"
 OUR_STATUSES = (401, 403, 407)  # our key is at fault, not the client's
 PASSED_HEADERS = ("retry-after", "retry-after-ms")
 REMEDIES = {
@@ -61,59 +68,21 @@ class UpstreamRefusal:
     wait_s: float | None = None
 
 
-class ConnectionPool:
-    """At most `limit` connections, each with a transport of its own. A transport's own pool examines every
-    connection for every request; here it holds one."""
-
-    def __init__(self, limit: int):
-        self._limit, self._free = limit, asyncio.Semaphore(limit)
-        self._context = httpx2.create_ssl_context()
-        self._all: set[httpx2.AsyncHTTPTransport] = set()
-        self._idle: deque[tuple[float, httpx2.AsyncHTTPTransport]] = deque()  # (idle since, …), latest last
-
-    async def acquire(self, timeout_s: float) -> httpx2.AsyncHTTPTransport:
-        """A connection for one user. Raises Overloaded where none becomes free in time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._free.acquire()
-        except TimeoutError as error:
-            got = f"{self._limit} requests to it are under way"
-            raise Overloaded("no connection to the upstream is free", got, None, "ask later") from error
-        expired = []
-        while self._idle and self._idle[0][0] < time.monotonic() - KEEP_ALIVE_S:
-            expired.append(self._idle.popleft()[1])
-        transport = self._idle.pop()[1] if self._idle else self._open()
-        for old in expired:
-            self._all.discard(old)
-            await old.aclose()
-        return transport
-
-    def release(self, transport: httpx2.AsyncHTTPTransport) -> None:
-        """Return a connection; it is still open if its last response was read to the end."""
-        self._idle.append((time.monotonic(), transport))
-        self._free.release()
-
-    async def close(self) -> None:
-        for transport in self._all:
-            await transport.aclose()
-
-    def _open(self) -> httpx2.AsyncHTTPTransport:
-        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
-        transport = httpx2.AsyncHTTPTransport(verify=self._context, limits=limits)
-        self._all.add(transport)
-        return transport
-
-
 class UpstreamEngine:
     """One model of one upstream. Belongs to the event loop that uses it first."""
 
-    problem = None  # whether the upstream answers is known only by asking it
+    problem = None  # it can always be asked again
 
-    def __init__(self, settings: Upstream, key: str | None = None, backoff_s: float = BACKOFF_S):
-        """Raises ConfigError for a url with more than an address."""
-        self.settings, self.version = settings, settings.model
+    def __init__(
+        self, settings: Upstream, key: str | None = None, backoff_s: float = BACKOFF_S, version: str = ""
+    ):
+        """`version` is the name of its answers in the log; empty: the model's. Raises ConfigError for a url
+        with more than an address."""
+        self.settings, self.version = settings, version or settings.model
+        self.trouble: str | None = None  # why the last answer failed, where that is the upstream's fault
+        self.troubled_at = -math.inf  # of the monotonic clock
         self._key, self._backoff_s, self._closed = key, backoff_s, False
-        self._base, self._urls = _parse_url(settings.url), {}
+        self._base, self._urls = parse_url(settings.url), {}
         self._pool = ConnectionPool(settings.max_connections)
         self._headers = {
             "Host": self._base.netloc.decode("ascii"),
@@ -124,41 +93,88 @@ class UpstreamEngine:
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[EngineEvent]:
-        """The events of one answer. Closing the iterator closes the connection, which ends the work. Raises
-        UpstreamStatus where the upstream refuses with a status of its own, InputError where the request
-        cannot be sent, Overloaded where no connection is free, UpstreamFault where it hangs or sends a
-        malformed reply."""
+    async def stream(
+        self, request: GenerationRequest, retries: int | None = None
+    ) -> AsyncIterator[EngineEvent]:
+        """The events of one answer, with at most `retries` further attempts (None: as in its settings).
+        Closing the iterator closes the connection, which ends the work. Raises UpstreamStatus where the
+        upstream refuses with a status of its own, InputError where the request cannot be sent, Overloaded
+        where no connection is free, UpstreamFault where it hangs or sends a malformed reply."""
         deadline = asyncio.get_running_loop().time() + self.settings.deadline_s
-        path = "/chat/completions" if is_chat(request) else "/completions"
-        data = json.dumps(request_body(request, self.version)).encode()
-        body = await self._post(path, data, is_streamed(request), deadline)
-        reply, sse = ReplyParser(request), SseParser()
-        try:
-            if not body.is_event_stream:
-                parts = []
-                while (data := await body.read()) is not None:
-                    parts.append(data)
-                for event in (*reply.feed(b"".join(parts)), reply.end()):
-                    yield event
-                return
-            # A stream whose answer is complete may end in any way.
-            while not reply.done and (data := await body.read(reply.is_complete)) is not None:
-                for payload in filter(bytes.strip, sse.feed(data)):  # an empty one keeps alive
-                    for event in reply.feed(payload):
+        with self._noting_trouble():
+            path = "/chat/completions" if is_chat(request) else "/completions"
+            data = json.dumps(request_body(request, self.settings.model)).encode()
+            body = await self._post(path, data, is_streamed(request), deadline, retries)
+            reply, sse = ReplyParser(request), SseParser()
+            try:
+                if not body.is_event_stream:
+                    events = (*reply.feed(await body.read_all()), reply.end())
+                    self.trouble = None
+                    for event in events:
                         yield event
-            if reply.done:
-                await body.drain()
-            yield reply.end()
-        finally:
-            await body.close()
+                    return
+                # A stream whose answer is complete may end in any way.
+                while not reply.done and (data := await body.read(reply.is_complete)) is not None:
+                    for payload in filter(bytes.strip, sse.feed(data)):  # an empty one keeps alive
+                        for event in reply.feed(payload):
+                            yield event
+                if reply.done:
+                    await body.drain()
+                end = reply.end()
+                self.trouble = None
+                yield end
+            finally:
+                await body.close()
+
+    async def ask_json(
+        self, path: str, body: Mapping[str, Any], retries: int | None = None
+    ) -> tuple[bytes, str]:
+        """The reply to a request that is answered in one piece, and this version. Raises as `stream`."""
+        deadline = asyncio.get_running_loop().time() + self.settings.deadline_s
+        data = json.dumps({**body, "model": self.settings.model}).encode()
+        with self._noting_trouble():
+            reply = await self._post(path, data, False, deadline, retries)
+            try:
+                answer = await reply.read_all()
+            finally:
+                await reply.close()
+            self.trouble = None
+            return answer, self.version
+
+    async def check(self) -> None:
+        """See whether the upstream accepts a connection: what does not is in trouble, without being asked."""
+        host, port = self._base.host, self._base.port or (443 if self._base.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_s):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError) as error:
+            self._note(f"it {UNREACHABLE}: {describe(error)}")
+        else:
+            writer.close()
+            if self.trouble is not None and UNREACHABLE in self.trouble:
+                self.trouble = None
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        """Remembers whether what runs in it failed by the fault of the upstream."""
+        try:
+            yield
+        except UpstreamFault as error:
+            if not isinstance(error, UpstreamStatus) or error.status >= 500:
+                self._note(str(error))
+            raise
+
+    def _note(self, trouble: str) -> None:
+        self.trouble, self.troubled_at = trouble, time.monotonic()
 
     async def close(self) -> None:
         """Close all connections; answers under way end in an EngineFault."""
         self._closed = True
         await self._pool.close()
 
-    async def _post(self, path: str, data: bytes, streamed: bool, deadline: float) -> ResponseBody:
+    async def _post(
+        self, path: str, data: bytes, streamed: bool, deadline: float, retries: int | None
+    ) -> ResponseBody:
         """The body of a successful response of the requested content type, after as many attempts as needed.
         `deadline` is a time of the event loop. Raises InputError, Overloaded or UpstreamFault."""
         loop, attempt = asyncio.get_running_loop(), 0
@@ -168,7 +184,7 @@ class UpstreamEngine:
             result = await self._attempt(request, deadline)
             if isinstance(result, ResponseBody):
                 return result
-            if result.wait_s is None or attempt == self.settings.retries:
+            if result.wait_s is None or attempt == (self.settings.retries if retries is None else retries):
                 raise result.fault
             pause = max(result.wait_s, min(self._backoff_s * 2**attempt, MAX_BACKOFF_S))
             pause *= 1 + random.random() / 2  # so that refused requests do not return all at once
@@ -185,14 +201,14 @@ class UpstreamEngine:
                 response = await transport.handle_async_request(request)
             if response.status_code != 200:
                 return await self._refusal(response, deadline)
-            if (got := _unexpected_type(response)) is not None:
+            if (got := unexpected_type(response)) is not None:
                 await response.aclose()
                 return UpstreamRefusal(UpstreamFault("the upstream answered with another content type", got))
             body = ResponseBody(self, response, deadline, lambda: self._pool.release(transport))
             return body
         except httpx2.TransportError as error:
             # Nothing of an answer has come: a retry costs at most what the upstream had computed.
-            return UpstreamRefusal(UpstreamFault("the upstream cannot be reached", _describe(error)), 0.0)
+            return UpstreamRefusal(UpstreamFault(f"the upstream {UNREACHABLE}", describe(error)), 0.0)
         finally:
             if body is None:
                 self._pool.release(transport)
@@ -231,7 +247,7 @@ class UpstreamEngine:
         """The meaning of a status other than 200. A refusal that is the client's to see keeps its status, and
         its word on when to try again; a busy server is asked again by the client, which knows what it can
         wait for."""
-        status, after_s = response.status_code, _retry_after_s(response.headers)
+        status, after_s = response.status_code, retry_after_s(response.headers)
         message, code = error_details(await self._error_body(response, deadline))
         # Should the upstream repeat our key, nobody else sees it.
         message = message.replace(self._key, "…") if self._key else message
@@ -264,11 +280,11 @@ class UpstreamEngine:
             raise EngineFault("the engine was closed", self.settings.model, None, "ask again")
 
 
-def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEngine:
+def open_upstream(settings: Upstream, environ: Mapping[str, str], version: str = "") -> UpstreamEngine:
     """The engine of an upstream, with the API key in the environment variable `settings.key_env`. Raises
     ConfigError when that variable holds no key, or the url more than an address."""
     if settings.key_env is None:
-        return UpstreamEngine(settings)
+        return UpstreamEngine(settings, version=version)
     key = environ.get(settings.key_env, "").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise ConfigError(
@@ -277,7 +293,7 @@ def open_upstream(settings: Upstream, environ: Mapping[str, str]) -> UpstreamEng
             "a variable whose value is one line of ASCII",
             f"export {settings.key_env}=…, or leave key_env out",
         )
-    return UpstreamEngine(settings, key)
+    return UpstreamEngine(settings, key, version=version)
 
 
 class ResponseBody:
@@ -289,7 +305,7 @@ class ResponseBody:
         self._engine, self._response, self._deadline, self._release = engine, response, deadline, release
         self._chunks: AsyncGenerator[bytes] = response.aiter_raw()
         self._size = 0
-        self.is_event_stream = _content_type(response) == EVENTS_TYPE
+        self.is_event_stream = content_type(response) == EVENTS_TYPE
 
     async def read(self, may_break_off: bool = False) -> bytes | None:
         """The next bytes; None at the end, also where it breaks off and may. Raises UpstreamFault."""
@@ -299,12 +315,19 @@ class ResponseBody:
         except httpx2.TransportError as error:
             if may_break_off:
                 return None
-            raise UpstreamFault("the upstream's answer broke off", _describe(error)) from error
+            raise UpstreamFault("the upstream's answer broke off", describe(error)) from error
         self._size += len(data or b"")
         if self._size > BODY_LIMIT:
             got = f"{self._size:,} bytes"
             raise UpstreamFault("the upstream's answer has no end", got, f"{BODY_LIMIT:,}")
         return data
+
+    async def read_all(self) -> bytes:
+        """All bytes. Raises UpstreamFault."""
+        parts = []
+        while (data := await self.read()) is not None:
+            parts.append(data)
+        return b"".join(parts)
 
     async def drain(self) -> None:
         """Read what follows the last event: a connection can be used again when all was read."""
@@ -320,46 +343,3 @@ class ResponseBody:
             await self._response.aclose()
         finally:
             self._release()
-
-
-def _unexpected_type(response: httpx2.Response) -> str | None:
-    """The content type and encoding, where they are neither JSON nor events. Some servers send a stream
-    where an answer in one piece was asked for, and the reverse: both are read."""
-    content_type, encoding = _content_type(response), response.headers.get("content-encoding", "identity")
-    if content_type in (JSON_TYPE, EVENTS_TYPE) and encoding.lower() == "identity":
-        return None
-    got = f"{content_type[:100] or 'no content type'} ({encoding[:100]})"
-    return f"{got} instead of {JSON_TYPE} or {EVENTS_TYPE}"
-
-
-def _content_type(response: httpx2.Response) -> str:
-    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _parse_url(url: str) -> httpx2.URL:
-    """The address all requests go to. Errors do not repeat the url: it may hold a password."""
-    example = "such as http://127.0.0.1:8000/v1"
-    try:
-        base = httpx2.URL(url)
-    except httpx2.InvalidURL as error:
-        raise ConfigError("upstream.url cannot be read", error, example) from None
-    if base.userinfo or base.query or base.fragment or not base.host:
-        got = "a user or password, a query, a fragment, or no host"
-        remedy = "give a key through upstream.key_env"
-        raise ConfigError("upstream.url is not an address alone", got, example, remedy)
-    return base
-
-
-def _retry_after_s(headers: httpx2.Headers) -> float | None:
-    """The seconds of a Retry-After header, a number or a date; None where it is neither."""
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdecimal():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
-
-
-def _describe(error: Exception) -> str:
-    return str(error) or type(error).__name__

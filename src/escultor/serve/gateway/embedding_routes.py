@@ -1,0 +1,81 @@
+"""The route of embeddings, which an upstream computes; the log has their figures, and no text."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from escultor.errors import UpstreamFault
+from escultor.ids import hash_value, new_id
+from escultor.serve.engines.upstream.engine import UpstreamEngine
+from escultor.serve.engines.upstream.fallback import FallbackEngine
+from escultor.serve.engines.upstream.reply_json import parse_json, parse_usage
+from escultor.serve.gateway.gateway import Gateway, admit
+from escultor.serve.gateway.middleware import JSON, json_body
+from escultor.serve.gateway.openapi import EmbeddingsReply, route
+from escultor.serve.gateway.request_metadata import parse_metadata
+from escultor.serve.gateway.routes import requested_model
+from escultor.serve.in_flight import InFlightCompletion
+from escultor.serve.protocol import End, ServedBy
+from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.forwarded import parse_embedding
+from escultor.types import Consent, Scope
+
+router = APIRouter()
+PATH = "/v1/embeddings"
+SKILL = "embedding"
+_ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_BODY = {
+    "type": "object",
+    "required": ["model", "input"],
+    "properties": {"model": {"type": "string"}, "input": {"type": "string"}},
+}
+
+
+@router.post(PATH, **route(EmbeddingsReply, _ERRORS, body=_BODY))
+async def embeddings(request: Request) -> Response:
+    """Embeddings of an upstream, passed through. Their rows have the consent `none`."""
+    gateway, caller = admit(request, Scope.INFER)
+    body = json_body(request)
+    pick = gateway.routes.pick(requested_model(body))
+    parsed = parse_embedding(body)
+    headers, subjects = request.scope["headers"], gateway.subjects
+    metadata = parse_metadata(headers, parsed, caller, subjects, skill=SKILL, consent=Consent.NONE)
+    metadata = replace(metadata, consent=Consent.NONE, task=metadata.task or SKILL)
+    if metadata.named:
+        gateway.limit_rate(None, metadata.subject)
+    pick = pick or gateway.pick(parsed, metadata)
+    engine = pick.handle.engine
+    if not isinstance(engine, UpstreamEngine | FallbackEngine):
+        message = "no upstream makes embeddings under this name; `serve.models` can name one that does"
+        raise ApiError(404, message, "model_not_found", param="model")
+    (generation,) = parsed.generations
+    draft = metadata.draft(new_id("embd"), generation, pick)
+    keyed = gateway.subjects.subject(hash_value(body["input"]))  # equal inputs can be told, and not guessed
+    completion = InFlightCompletion(generation, replace(draft, prompt_hash=keyed))
+    with pick.handle.in_use():
+        # To its end, even where the client leaves: what was computed is counted.
+        reply = await _embed(gateway, engine, completion)
+    return Response(reply, headers={"x-escultor-version": completion.draft.version}, media_type=JSON.decode())
+
+
+async def _embed(
+    gateway: Gateway, engine: UpstreamEngine | FallbackEngine, completion: InFlightCompletion
+) -> bytes:
+    """The upstream's reply, whose row is on disk. Raises what the engine raises, and StoreError."""
+    body = completion.request.body
+    assert body is not None
+    async with asyncio.timeout(gateway.settings.answer_timeout_s):
+        reply, version = await engine.ask_json("/embeddings", body)
+    data = parse_json(reply)
+    if not isinstance(data, dict) or not isinstance(data.get("data"), list):
+        raise UpstreamFault("the upstream's reply holds no embeddings", None, "an object with `data`")
+    counted = {"completion_tokens": 0, **data["usage"]} if isinstance(data.get("usage"), dict) else None
+    usage = parse_usage(counted) or completion.estimated_usage()
+    completion.apply(ServedBy(version))
+    completion.apply(End("stop", usage, 0.0, data.get("usage")))
+    await gateway.request_log.record([completion])
+    return reply
