@@ -75,7 +75,7 @@ def _write(shell: Shell, answer: str, document: str, out: Path) -> list[Path]:
 
 def _prompt_ids(loaded: Loaded, text: str, raw: bool, trinity: bool) -> list[int]:
     if raw:
-        return loaded.chat.documents([text])[0][:-1]  # without the end-of-text token
+        return loaded.chat.raw_prompt(text)[0]
     return loaded.chat.prompt(prompt_for(text) if trinity else (Message(Role.USER, text),))
 
 

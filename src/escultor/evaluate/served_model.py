@@ -135,8 +135,18 @@ class ServedModel:
         """The log-probability of each continuation of a context, and whether each of its tokens was the most
         likely one. Raises UpstreamFault where the server does not score prompts."""
         common = {"model": self.model, "temperature": 0, "max_tokens": 1, "logprobs": 1, "echo": True}
-        bodies = [{**common, "prompt": context + continuation} for context, continuation in pairs]
-        scored = self.endpoint.post("/completions", bodies, _token_scores)
+
+        def score(pairs: Sequence[tuple[str, str]]) -> list[list[_TokenScore]]:
+            bodies = [{**common, "prompt": context + continuation} for context, continuation in pairs]
+            return self.endpoint.post("/completions", bodies, _token_scores)
+
+        # Without a context the first token has no score, unless the server puts a token before every text by
+        # itself. Where it does not, an empty text is scored as that token, whose name is put there instead.
+        bare = next((pair for pair in pairs if not pair[0]), None)
+        if bare and (tokens := score([bare])[0]) and tokens[0].logprob is None:
+            (name,) = self.endpoint.post("/completions", [{**common, "prompt": ""}], _first_token)
+            pairs = [(context or name, continuation) for context, continuation in pairs]
+        scored = score(pairs)
         return [_continuation_score(tokens, *pair) for tokens, pair in zip(scored, pairs, strict=True)]
 
 
@@ -197,6 +207,10 @@ def _token_scores(reply: Any) -> list[_TokenScore]:
         _TokenScore(int(start), logprob, max((top or {}).values(), default=-float("inf")))
         for start, logprob, top in zip(*columns, strict=True)
     ]
+
+
+def _first_token(reply: Any) -> str:
+    return _text(reply["choices"][0]["logprobs"]["tokens"][0])
 
 
 def _continuation_score(tokens: Sequence[_TokenScore], context: str, continuation: str) -> tuple[float, bool]:

@@ -123,6 +123,22 @@ class ChatTemplate:
         begin = self._begin()
         return [[*begin, *ids, self.eos] for ids in self._plain.encode(texts)]
 
+    def raw_prompt(self, text: str) -> tuple[list[int], int]:
+        """The token ids of a text that a model is to continue or score as it stands, and how many of them the
+        tokenizer puts before it by itself: its BOS, or none, whatever the chat template does. A text that
+        begins with the name of the `prefix` token begins with that token; an empty one is it alone."""
+        name = str(self.tokenizer.convert_ids_to_tokens(self.prefix))
+        if not text or text.startswith(name):
+            return [self.prefix, *(self.text(rest) if (rest := text.removeprefix(name)) else [])], 0
+        begin = self._own_begin()
+        return [*begin, *self.text(text)], len(begin)
+
+    @property
+    def prefix(self) -> int:
+        """The token that a text without a context is scored after: the BOS, else the end of text."""
+        begin = self.tokenizer.bos_token_id
+        return self.eos if begin is None else int(begin)
+
     def text(self, text: str) -> list[int]:
         """The token ids of a text without control tokens; see `escultor.text.plain`."""
         return self._plain.encode([text])[0]
@@ -245,9 +261,13 @@ class ChatTemplate:
         )
 
     def _begin(self) -> list[int]:
-        """The ids that the tokenizer puts before a text: its BOS, or none."""
+        """The ids before a document: the tokenizer's BOS, or none."""
         if self.tokenizer.chat_template is not None and self.tokenizer.bos_token_id is not None:
             return [self.tokenizer.bos_token_id]
+        return self._own_begin()
+
+    def _own_begin(self) -> list[int]:
+        """The BOS, where the tokenizer puts it before every text by itself."""
         ids = self.tokenizer.encode("", add_special_tokens=True)
         return [token for token in ids if token == self.tokenizer.bos_token_id][:1]
 

@@ -49,7 +49,8 @@ def harness_model(base: Any, backend: HarnessBackend, cache: EvaluationCache) ->
             return results
 
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-            results = self._results("likelihood", [r.args for r in requests], backend.likelihoods)
+            pairs = [_blanks_moved(*request.args) for request in requests]
+            results = self._results("likelihood", pairs, backend.likelihoods)
             return [(float(logp), bool(is_greedy)) for logp, is_greedy, _ in results]
 
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
@@ -68,6 +69,12 @@ def harness_model(base: Any, backend: HarnessBackend, cache: EvaluationCache) ->
             return [_until(str(text), stops) for (text, _), (_, _, stops) in zip(results, drawn, strict=True)]
 
     return Model()
+
+
+def _blanks_moved(context: str, continuation: str) -> tuple[str, str]:
+    """A context without the white space at its end, which belongs to the continuation, as its tokens do."""
+    bare = context.rstrip()
+    return bare, context[len(bare) :] + continuation
 
 
 def _sampling(options: Mapping[str, Any], seed: int) -> Sampling:
@@ -148,7 +155,7 @@ class LocalBackend:
     def whole(self, texts: Sequence[str]) -> list[tuple[float, bool]]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-        results, prefix, size = [], _prefix(self.loaded), self.context - 1
+        results, prefix, size = [], self.loaded.chat.prefix, self.context - 1
         for text in texts:
             ids = self.loaded.chat.text(text)
             windows = map(make_disjoint_window, get_rolling_token_windows(ids, prefix, size, 1))
@@ -166,7 +173,11 @@ class LocalBackend:
     def _row(self, context: str, continuation: str) -> tuple[NllRow, bool]:
         """The row of a continuation, whose tokens are those that the whole text has beyond the context's; and
         whether the context was cut."""
-        before, whole = _text(self.loaded, context), _text(self.loaded, context + continuation)
+        chat = self.loaded.chat
+        if context:
+            before, whole = chat.raw_prompt(context)[0], chat.raw_prompt(context + continuation)[0]
+        else:
+            before, whole = [chat.prefix], [chat.prefix, *chat.text(continuation)]
         start = min(len(before), len(whole) - 1)
         cut = max(0, len(whole) - self.context)
         if cut >= start:
@@ -175,18 +186,8 @@ class LocalBackend:
 
     def _prompt(self, context: str, sampling: Sampling) -> tuple[list[int], bool]:
         room = self.context - sampling.max_new_tokens
-        ids = _text(self.loaded, context)
+        ids, _ = self.loaded.chat.raw_prompt(context)
         return ids[-max(1, room) :], len(ids) > room
-
-
-def _prefix(loaded: Loaded) -> int:
-    """The token before every text: the tokenizer's BOS, or where there is none its end-of-text token."""
-    begin = loaded.tokenizer.bos_token_id
-    return begin if isinstance(begin, int) else loaded.chat.eos
-
-
-def _text(loaded: Loaded, text: str) -> list[int]:
-    return [_prefix(loaded), *loaded.chat.text(text)]
 
 
 HarnessBackend = ServedBackend | LocalBackend

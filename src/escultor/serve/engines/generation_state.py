@@ -33,8 +33,7 @@ class Detokenizer:
         for an id outside the vocabulary, and for tools that the chat template does not show."""
         prompt = request.prompt
         if isinstance(prompt, str):
-            (ids,) = self.chat.documents([prompt])
-            return ids[:-1], len(ids) - 1 - len(self.chat.text(prompt))
+            return self.chat.raw_prompt(prompt)
         if not prompt or isinstance(prompt[0], int):
             ids = [int(id) for id in prompt]  # type: ignore[arg-type]
             if invalid := [id for id in ids if not 0 <= id < self.vocab_size]:
@@ -103,9 +102,10 @@ class GenerationState:
         events: list[EngineEvent] = []
         if self._ids is not None:
             self._ids.append(token.id)
-        if token.id not in self.detokenizer.stops:
-            if self.request.top_logprobs is not None:
-                self._logprobs.append(self.detokenizer.logprob(token))
+        is_text = token.id not in self.detokenizer.stops
+        if self.request.top_logprobs is not None and (is_text or self.request.echo):
+            self._logprobs.append(self.detokenizer.logprob(token))
+        if is_text:
             if self._read_at_end:
                 self._text.hold(token.id)
             else:
@@ -123,8 +123,12 @@ class GenerationState:
                 "ask with a simpler schema, or without response_format",
             )
         events = self._emit(self._text.finish())
-        if self._pieces:
-            events = [Delta("".join(self._pieces), tuple(self._logprobs[: self._n_emitted]))]
+        # After a scored prompt every generated token is named, also the one that ends the answer and is no part
+        # of its text: harnesses know by their number where the prompt ends.
+        all_named = self.request.echo and not self._text.stopped
+        logprobs = self._logprobs if all_named else self._logprobs[: self._n_emitted]
+        if self._pieces or (all_named and logprobs):
+            events = [Delta("".join(self._pieces), tuple(logprobs))]
         reason: Literal["stop", "length"] = "stop" if self._text.stopped else self.row.finish or "length"
         usage = Usage(len(self.row.prompt), self.row.count)
         ids = ""

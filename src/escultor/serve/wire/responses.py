@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Protocol
 
 from pydantic_core import to_json
@@ -189,7 +189,9 @@ class CompletionStyle(OpenAIStyle):
         tokens = [*(scored.logprobs if scored else ()), *completion.logprobs]
         text = (scored.text if scored else "") + completion.text
         top = completion.request.top_logprobs
-        logprobs = None if top is None else completion_logprobs(tokens, 0, top)
+        # Some vocabularies put a blank before a text, which is in its first token alone.
+        extra = bool(tokens) and tokens[0].text.startswith(" ") and not text.startswith(" ")
+        logprobs = None if top is None else completion_logprobs(tokens, -int(extra), top)
         return _choice(index, {"text": text}, logprobs, completion.finish_reason)
 
     def first(self, index: int) -> dict[str, Any] | None:
@@ -243,13 +245,20 @@ def completion_logprobs(tokens: Sequence[TokenLogprob], offset: int, top: int) -
     `top_logprobs` of each position include the chosen token, so that a client can compare it with the
     greatest to see whether it was greedy; they are None for the first token of a prompt.
     """
-    offsets = list(accumulate((len(token.text) for token in tokens), initial=offset))
     return {
         "tokens": [_name(token.text, token.bytes) for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [_top(token, top) for token in tokens],
-        "text_offset": offsets[:-1],
+        "text_offset": [max(0, offset + begin) for begin in _begins(tokens)],
     }
+
+
+def _begins(tokens: Sequence[TokenLogprob]) -> Iterator[int]:
+    """Where each token begins in the text of all, in characters; a part of one begins where it does."""
+    decoder, begin = getincrementaldecoder("utf-8")("replace"), 0
+    for token in tokens:
+        yield begin
+        begin += len(decoder.decode(token.bytes))
 
 
 def _top(token: TokenLogprob, top: int) -> dict[str, float] | None:
