@@ -47,11 +47,13 @@ doc_to_text: ""
 doc_to_target: "{{text}}"
 metric_list: [{metric: bits_per_byte}]
 """
+PAIRS = CHOICE.replace("{metric: acc}, {metric: acc_norm}", "{metric: mcc}")
 BEAMS = OPEN.replace("do_sample: false", "num_beams: 4")
 # All in one process, since the harness takes its time to load: the command on every task, and our
 # likelihoods beside the harness's own way of asking the same model.
 PROGRAM = """
 import json
+from pathlib import Path
 from typer.testing import CliRunner
 from escultor.cli.app import app
 from escultor.evaluate.lm_eval import models as harness_models
@@ -63,7 +65,7 @@ for name in ("likelihoods", "whole", "texts"):
         asked.append(len(found))
         return found
     setattr(harness_models.LocalBackend, name, noted)
-for task in ("pets", "words", "pets again", "words again", "texts", "none", "beams"):
+for task in ("pets", "words", "pets again", "words again", "texts", "pairs", "none", "beams"):
     asked.clear()
     words = ["--suite", f"lm-eval:{task.split()[0]}.yaml", "--json", "--out", f"{task}.json"]
     call = CliRunner().invoke(app, ["evaluate", "model", *words])
@@ -74,7 +76,7 @@ from escultor.evaluate.lm_eval.tasks import _harness
 from escultor.evaluate.cache import EvaluationCache
 from tokenizers.processors import TemplateProcessing
 loaded = load("model")
-# The harness leaves a BOS to the tokenizer; ours stands before every text, as in training.
+# The harness leaves a BOS to the tokenizer, and so do we.
 begin, number = loaded.tokenizer.bos_token, loaded.tokenizer.bos_token_id
 loaded.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
     single=f"{begin} $A", special_tokens=[(begin, number)]
@@ -85,7 +87,7 @@ theirs = HFLM(
 run, read, base = _harness()
 ours = harness_models.harness_model(base, harness_models.LocalBackend(loaded, "it", 2), EvaluationCache(None))
 for name, lm in (("ours", ours), ("theirs", theirs)):
-    found = run(model=lm, tasks=[read("pets.yaml")], bootstrap_iters=0, log_samples=True)
+    found = run(model=lm, tasks=[read(Path("pets.yaml"))], bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"]["pets"], key=lambda s: s["doc_id"])
     out[name] = [s["filtered_resps"] for s in samples]
 print(json.dumps(out))
@@ -98,7 +100,8 @@ def harness(tmp_path_factory):
     save(talkative(), place / "model")
     rows = [{"text": f"cat {n} tree", "right": n % 2} for n in range(5)]
     (place / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, text in (("pets", CHOICE), ("words", OPEN), ("texts", ROLLING), ("beams", BEAMS)):
+    texts = {"pets": CHOICE, "words": OPEN, "texts": ROLLING, "pairs": PAIRS, "beams": BEAMS}
+    for name, text in texts.items():
         (place / f"{name}.yaml").write_text(text.replace("DATA", str(place / "data.jsonl")))
     (place / "none.yaml").write_text("task: none\n")
     env = os.environ | {
@@ -140,8 +143,17 @@ def test_likelihoods_are_those_of_the_harness_own_model(harness):
 
 def test_metrics_that_are_no_number_per_document_and_files_that_are_no_task_are_refused(harness):
     _, found = harness
-    assert found["texts"][0] == found["none"][0] == 2
-    assert "no number per document" in found["texts"][2]
+    assert found["pairs"][0] == found["none"][0] == 2
+    assert "no number per document" in found["pairs"][2]
+
+
+def test_a_documents_bits_per_byte_are_one_number_and_better_lower(harness):
+    place, found = harness
+    assert found["texts"][0] == 0, found["texts"][2]
+    scores = json.loads((place / "texts.json").read_text())
+    scale = scores["scales"]["bits_per_byte"]
+    assert (scale["better"], scale["least"], scale["most"]) == ("lower", 0.0, None)
+    assert all(value > 0 for value in scores["metrics"]["bits_per_byte"])
 
 
 @pytest.mark.parametrize(("task", "requests"), [("pets", 10), ("words", 5)])

@@ -123,8 +123,8 @@ class GenerationState:
                 "ask with a simpler schema, or without response_format",
             )
         events = self._emit(self._text.finish())
-        # After a scored prompt every generated token is named, also the one that ends the answer and is no part
-        # of its text: harnesses know by their number where the prompt ends.
+        # After a scored prompt every generated token is named, also the one that ends the answer and is no
+        # part of its text: harnesses know by their number where the prompt ends.
         all_named = self.request.echo and not self._text.stopped
         logprobs = self._logprobs if all_named else self._logprobs[: self._n_emitted]
         if self._pieces or (all_named and logprobs):
