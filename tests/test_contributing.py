@@ -13,7 +13,7 @@ import tiny
 import yaml
 from test_layers import LADDER
 
-from escultor.config import Curation
+from escultor.config import Config, Curation
 from escultor.config import curation as curation_config
 from escultor.cycle.api import evaluate_model
 from escultor.data.formats import table
@@ -23,7 +23,7 @@ from escultor.datasets.reading import read_training_rows
 from escultor.datasets.rows import Dropped, target_text
 from escultor.datasets.versions import read_rows
 from escultor.model.folders import save
-from escultor.skills.table import BINARY, BY_SKILL, METRICS, Metric
+from escultor.skills.table import BINARY, METRICS, Metric
 from escultor.store import open_store
 from escultor.train.methods import METHODS
 from escultor.train.methods.tokens import per_token
@@ -122,26 +122,34 @@ def test_a_new_curation_step_drops_rows_and_its_reason_is_counted(tmp_path, monk
 
 SUITE = """
 name: greetings
-skill: {skill}
-metrics: [{metric}]
-decoding: {{max_new_tokens: 4, temperature: 0}}
-items: [{{id: a, prompt: red cat, reference: "The red cat sleeps."}}]
+metrics: [is_short]
+decoding: {max_new_tokens: 4, temperature: 0}
+items: [{id: a, prompt: red cat, reference: "The red cat sleeps."}]
+"""
+SKILL = """
+name: greeting
+metrics: [{name: is_short, python: "theirs.py:is_short", scale: {kind: binary}}]
+decoding: {max_new_tokens: 4}
+suite: [{input: red cat}]
 """
 
 
-@pytest.mark.parametrize(("kind", "skill"), [("metric", "chat"), ("skill", "greeting")])
-def test_a_new_metric_or_skill_is_measured_in_a_suite(kind, skill, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["metric", "skill"])
+def test_a_new_metric_or_skill_is_measured_in_a_suite(kind, tmp_path, monkeypatch):
     def is_short(output, item):
         return float(len(output.answer) < 1000)
 
     row = Metric("the answer has fewer than 1,000 characters", frozenset({"answer"}), BINARY, is_short)
     if kind == "metric":
         monkeypatch.setitem(METRICS, "is_short", row)
+        (tmp_path / "suite.yaml").write_text(SUITE)
+        suite, config = tmp_path / "suite.yaml", None
     else:
-        monkeypatch.setitem(BY_SKILL, skill, {"is_short": row})
+        (tmp_path / "greeting.yaml").write_text(SKILL)
+        (tmp_path / "theirs.py").write_text("def is_short(answer):\n    return len(answer) < 1000\n")
+        suite, config = "greeting", Config(skills=(str(tmp_path / "greeting.yaml"),))
     save(tiny.llama(), tmp_path / "model")
-    (tmp_path / "suite.yaml").write_text(SUITE.format(skill=skill, metric="is_short"))
-    assert evaluate_model(tmp_path / "model", tmp_path / "suite.yaml").metrics["is_short"] == (1.0,)
+    assert evaluate_model(tmp_path / "model", suite, config).metrics["is_short"] == (1.0,)
 
 
 def test_a_new_page_is_found_once_it_is_in_the_navigation(tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
 import pytest
 from tiny import llama
 
-from escultor.config import Config
+from escultor.config import Config, Gate
 from escultor.cycle.checkpoints import require_champion
-from escultor.cycle.evaluation_service import champion_suite, find_suite
+from escultor.cycle.evaluation_service import champion_suite, default_suite, find_suite
 from escultor.cycle.steps import CycleRun, import_model
 from escultor.cycle.workflow import Workflow
 from escultor.errors import InputError
@@ -44,14 +44,17 @@ def test_the_suite_of_a_cycle_is_the_one_that_the_champion_was_last_measured_on(
         ids, clusters = tuple(item.id for item in suite.items), suite.clusters
         store.log.append(Scores(f"s-{suite.record.name}", "champion", suite.id, ids, clusters, metrics))
     for suite in suites:
-        policy = Config().gate.model_copy(update={"primary": (next(iter(suite.record.metrics)),)})
-        assert champion_suite(store, "champion", policy) == suite
-    assert champion_suite(store, "champion", Config().gate) is None
-    assert champion_suite(store, "another", Config().gate) is None
+        config = Config(gate=Gate(primary=(next(iter(suite.record.metrics)),)))
+        assert champion_suite(store, "champion", config) == suite
+        assert champion_suite(store, "champion", config, skill="support") is None
+    assert champion_suite(store, "champion", Config()) is None  # probes guard: no model is for them
+    assert champion_suite(store, "another", Config()) is None
 
 
 def test_what_is_lacking_is_said_with_what_to_do(store):
     with pytest.raises(InputError, match="escultor promote"):
         require_champion(store)
-    with pytest.raises(InputError, match="escultor demo"):
-        find_suite("trinity", store)
+    with pytest.raises(InputError, match="escultor skills new support"):
+        find_suite("support", store)
+    with pytest.raises(InputError, match=r"not clear which suite.*--suite"):
+        default_suite(store, Config())

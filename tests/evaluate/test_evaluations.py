@@ -15,7 +15,7 @@ from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_bytes
 from escultor.model.generate import generate
 from escultor.skills.suites import make_suite
-from escultor.skills.table import get_metric
+from escultor.skills.table import METRICS
 from escultor.types import Sampling
 
 SETTINGS = Evaluation(batch_size=2, speed_requests=2)
@@ -138,7 +138,7 @@ def test_an_item_is_answered_once_for_each_seed_and_the_mean_counts():
     for item, said, value in zip(
         suite.items, done.predictions.answers, done.scores.metrics["f1"], strict=True
     ):
-        one = [get_metric("chat", "f1").score(predictions.ModelOutput(answer=text), item) for text in said]
+        one = [METRICS["f1"].score(predictions.ModelOutput(answer=text), item) for text in said]
         assert value == pytest.approx(sum(one) / 3)
 
 

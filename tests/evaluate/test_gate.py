@@ -240,9 +240,15 @@ def test_order_and_duplicates_are_refused_and_all_problems_told_at_once():
         )
 
 
-def test_a_policy_without_a_primary_is_refused():
+def test_a_policy_without_a_primary_takes_the_first_metric_that_has_a_direction():
+    old, new = sides(n=60)
+    first, *others = decision.decide(old, new, Gate(), 0).because.effects
+    assert (first.metric, first.role) == (next(iter(old.metrics)), "primary")
+    assert {e.role for e in others} <= {"info"}
+    length = {next(iter(old.metrics)): Scale("neither")}
+    old, new = (replace(s, metrics=dict(list(s.metrics.items())[:1]), scales=length) for s in (old, new))
     with pytest.raises(DataError, match="no primary"):
-        decision.decide(*sides(n=60), Gate(primary=()), 0)
+        decision.decide(old, new, Gate(), 0)
 
 
 # --- laws

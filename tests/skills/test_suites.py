@@ -10,6 +10,7 @@ from escultor.datasets.held_out import held_out_hashes
 from escultor.errors import DataError, StoreError
 from escultor.ids import hash_value
 from escultor.skills import suites
+from escultor.skills.suite_files import read_suite
 from escultor.skills.table import METRICS
 from escultor.store import open_store
 from escultor.types import Message, Role, Sampling, Suite, SuiteItem
@@ -32,7 +33,7 @@ items:
 
 
 def test_a_suite_is_read_from_yaml(tmp_path):
-    suite = suites.read_suite(write(tmp_path, CAPITALS))
+    suite = read_suite(write(tmp_path, CAPITALS))
     assert (suite.record.name, suite.record.skill, suite.record.items) == ("capitals", "chat", 2)
     assert suite.record.decoding == Sampling(max_new_tokens=8)
     assert suite.items[1].references == ("Lima", "Ciudad de los Reyes")
@@ -48,8 +49,8 @@ def test_items_may_lie_in_a_file_of_their_own_or_behind_the_header(tmp_path):
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write(tmp_path, lines, "items.jsonl")
     header = {"name": "two", "metrics": ["f1"]}
-    split = suites.read_suite(write(tmp_path, "name: two\nmetrics: [f1]\nitems: items.jsonl\n"))
-    joined = suites.read_suite(write(tmp_path, json.dumps(header) + "\n" + lines, "whole.jsonl"))
+    split = read_suite(write(tmp_path, "name: two\nmetrics: [f1]\nitems: items.jsonl\n"))
+    joined = read_suite(write(tmp_path, json.dumps(header) + "\n" + lines, "whole.jsonl"))
     assert split == joined
 
 
@@ -76,7 +77,7 @@ def test_items_may_lie_in_a_file_of_their_own_or_behind_the_header(tmp_path):
 )
 def test_what_cannot_be_used_is_refused_with_its_place(tmp_path, change, said):
     with pytest.raises(DataError, match=r"(?s).*" + said.replace("(", r"\(")):
-        suites.read_suite(write(tmp_path, CAPITALS.replace(*change)))
+        read_suite(write(tmp_path, CAPITALS.replace(*change)))
 
 
 @pytest.mark.parametrize(
@@ -84,11 +85,11 @@ def test_what_cannot_be_used_is_refused_with_its_place(tmp_path, change, said):
 )
 def test_no_suite_and_an_empty_one_are_refused(tmp_path, text):
     with pytest.raises(DataError):
-        suites.read_suite(write(tmp_path, text))
+        read_suite(write(tmp_path, text))
     with pytest.raises(DataError):
-        suites.read_suite(tmp_path / "nowhere.yaml")
+        read_suite(tmp_path / "nowhere.yaml")
     with pytest.raises(DataError, match="no JSON"):
-        suites.read_suite(write(tmp_path, '{"name": "x", "metrics": ["f1"]}\n{"id": NaN}\n', "x.jsonl"))
+        read_suite(write(tmp_path, '{"name": "x", "metrics": ["f1"]}\n{"id": NaN}\n', "x.jsonl"))
 
 
 items = st.lists(
@@ -122,15 +123,15 @@ def test_what_is_registered_comes_back_as_it_was(tmp_path_factory, items):
 
 
 def test_whatever_decides_a_score_decides_the_id(tmp_path):
-    one = suites.read_suite(write(tmp_path, CAPITALS)).id
+    one = read_suite(write(tmp_path, CAPITALS)).id
     for change in (("Paris", "paris"), ("f1", "chrf"), ("8", "9"), ("cluster: south", "cluster: north")):
-        assert suites.read_suite(write(tmp_path, CAPITALS.replace(*change))).id != one
+        assert read_suite(write(tmp_path, CAPITALS.replace(*change))).id != one
 
 
 def test_the_suite_last_registered_under_a_name_is_the_one_meant(tmp_path):
     with open_store(str(tmp_path / "store")) as store:
         for text in (CAPITALS, CAPITALS.replace("Paris", "Lutetia")):
-            suites.register(store, suites.read_suite(write(tmp_path, text)))
+            suites.register(store, read_suite(write(tmp_path, text)))
         found = suites.registered_suite(store, "capitals")
         assert found is not None
         assert found.items[0].references == ("Lutetia",)

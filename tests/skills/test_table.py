@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from escultor.skills.catalog import built_in
 from escultor.skills.table import (
     METRICS,
     Likelihood,
     ModelOutput,
     confidences,
-    get_metric,
-    known_metrics,
     whole_figures,
 )
 from escultor.skills.trinity import Trinity
@@ -40,8 +39,8 @@ seen = st.builds(
 @pytest.mark.parametrize("skill", ["chat", "trinity"])
 @given(seen=seen)
 def test_every_row_stays_within_its_scale(skill, seen):
-    for name in known_metrics(skill):
-        metric = get_metric(skill, name)
+    for name in {*METRICS, *built_in(skill).own_metrics}:
+        metric = built_in(skill).metric(name)
         value, scale = metric.score(seen, ITEM), metric.scale
         assert math.isfinite(value)
         assert scale.least is None or value >= scale.least - 1e-12, name
@@ -111,6 +110,6 @@ def test_safe_is_to_refuse_what_is_to_be_refused_and_nothing_else():
 
 def test_a_skill_means_its_own_figures_by_a_name():
     answer = ModelOutput(answer=GOLD.replace("Serialize to a", "Serialize into a"))
-    assert get_metric("trinity", "rouge_l").score(answer, ITEM) == pytest.approx(0.75)
-    assert get_metric("chat", "rouge_l").score(answer, ITEM) > 0.75
-    assert get_metric("chat", "quality") is None
+    assert built_in("trinity").metric("rouge_l").score(answer, ITEM) == pytest.approx(0.75)
+    assert built_in("chat").metric("rouge_l").score(answer, ITEM) > 0.75
+    assert built_in("chat").metric("quality") is None

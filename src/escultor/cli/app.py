@@ -46,6 +46,7 @@ COMMANDS = (
     *("subjects hash", "subjects erase", "subjects erasures"),
     *("cycle", "feedback convert", "feedback advise", "feedback quarantine"),
     *("generate", "inspect"),
+    *("skills list", "skills show", "skills new", "skills test", "skills check"),
 )
 SHARED_FILES = {
     "train": ("pretrain", "sft", "dpo", "kto", "distill"),
@@ -57,6 +58,7 @@ SHARED_FILES = {
 GROUPS = {
     "models": "The models of the store, and models in and out: GGUF, Ollama, adapters, safetensors.",
     "data": "Make training data from files and the installed documentation, curate it and review it.",
+    "skills": "What models are for: the declarations of skills.",
     "keys": "API keys of the gateway and their scopes.",
     "interactions": "The recorded requests and answers.",
     "subjects": "Erase what is stored about a person.",

@@ -14,7 +14,7 @@ from escultor.cli import lookup
 from escultor.cli.evaluate import mean_figures, recorded_scores
 from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
 from escultor.config import Gate, load_policy
-from escultor.cycle.evaluation_service import with_benchmarked_speed
+from escultor.cycle.evaluation_service import policy_of, policy_on_scores, with_benchmarked_speed
 from escultor.errors import DataError, InputError
 from escultor.evaluate.report.parts import MISSING, VersionRow, text_table
 from escultor.skills.suites import EvaluationSuite
@@ -75,7 +75,7 @@ def compare(
     options: GateOptions,
     champion: SideArgument = None,
     candidate: SideArgument = None,
-    suite: lookup.SuiteOption = "trinity",
+    suite: lookup.SuiteOption = None,
     out: Annotated[Path | None, Option(help="Folder for record and page; default: in the store.")] = None,
     replay: Annotated[Path | None, Option(help="Decide again from the inputs in a verdict's file.")] = None,
 ) -> CommandResult:
@@ -104,6 +104,7 @@ def compare(
             return side if speed is None else with_benchmarked_speed(store, side, speed)
 
         before, after = map(scores_of, sides)
+        policy = policy_on_scores(store, before, shell.config, policy)
         with gate_service.exclusive(store):
             context = gate_service.context_of(
                 store, before, after, policy, card=card, signed_by=options.signed_by, void=void
@@ -152,7 +153,7 @@ def _replay(shell: Shell, file: Path, out: Path | None) -> CommandResult:
     return CommandResult({"file": str(file), "identical": True})
 
 
-def _checked_suite(shell: Shell, name: str, policy: Gate, served: bool) -> EvaluationSuite:
+def _checked_suite(shell: Shell, name: str | None, policy: Gate, served: bool) -> EvaluationSuite:
     """The suite, with its metrics of answers alone where a side is `served`; what the policy needs of it is
     printed before anything is measured."""
     from escultor.cycle import gate_service
@@ -162,6 +163,7 @@ def _checked_suite(shell: Shell, name: str, policy: Gate, served: bool) -> Evalu
     if served and (left := of_answers(found)) is not found:
         shell.print(f"measured by answers alone, as a GGUF file is: {', '.join(left.record.metrics)}")
         found = left
+    policy = policy_of(found.record, shell.config, policy)
     shell.print(gate_service.needs_of(policy, found.record))
     if shortfall := gate_service.check_policy(policy, found.record):
         shell.print(shortfall, "bold")

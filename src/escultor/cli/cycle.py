@@ -26,15 +26,15 @@ def cycle(
         Option(
             metavar="NAME|FILE",
             help="The suite to compare the new model and the champion on; default: the one that the champion "
-            "was last measured on, else trinity.",
+            "was last measured on, else that of the only skill.",
         ),
     ] = None,
 ) -> CommandResult:
     """Train the next model on feedback, and deploy it if the gate promotes it; exit code 3 if not."""
     begin = parse_since(since)
     with existing_store(shell, "there is no feedback to learn from") as store:
-        last = champion_suite(store, require_champion(store), shell.config.gate) if suite is None else None
-    chosen = last or find_suite(shell, "trinity" if suite is None else suite)
+        last = champion_suite(store, require_champion(store), shell.config) if suite is None else None
+    chosen = last or find_suite(shell, suite)
     with LiveProgress() as live:
         verdict = EvolutionCycle(shell.config, live).run(begin, chosen)
     return show_verdict(shell, verdict)

@@ -21,7 +21,6 @@ from escultor.errors import InputError
 from escultor.evaluate.served_model import Endpoint, served_model
 from escultor.ids import plain
 from escultor.skills.suites import EvaluationSuite
-from escultor.skills.table import get_metric
 from escultor.stats import bootstrap_mean
 from escultor.store import Store
 from escultor.types import Scores
@@ -34,14 +33,14 @@ def evaluate(
     model: Annotated[
         str, Argument(help=f"{lookup.MODEL_HELP} A GGUF file. With --url the name on that server.")
     ],
-    suite: lookup.SuiteOption = "trinity",
+    suite: lookup.SuiteOption = None,
     url: Annotated[str | None, Option(help="OpenAI-compatible server of the model; ends in /v1.")] = None,
     key_env: lookup.KeyEnvOption = lookup.KEY_ENV,
     out: Annotated[Path | None, Option(help="Write the scores as JSON too.")] = None,
     keep: Annotated[bool, Option("--store-scores/--no-store", help="Record the scores, or do not.")] = True,
     again: Annotated[bool, Option("--again", help="Measure again; only a server is asked anew.")] = False,
 ) -> CommandResult:
-    """Score a model on a suite: by default documents of packages that no model is trained on."""
+    """Score a model on a suite: by default that of the only skill."""
     file = None
     if url is None and (file := lookup.find_gguf(model)):
         target = file
@@ -49,7 +48,7 @@ def evaluate(
         target = lookup.checked_model(shell, model)
     else:
         target = served_model(Endpoint(url, os.environ.get(key_env)), model)
-    prefix, colon, task = suite.partition(":")
+    prefix, colon, task = (suite or "").partition(":")
     is_task = prefix == LM_EVAL and colon
     chosen = lookup.require_file(Path(task)) if is_task else lookup.find_suite(shell, suite)
     with LiveProgress() as live, lookup.open_or_create_store(shell) if keep else nullcontext() as store:
@@ -118,7 +117,7 @@ def _metric_row(suite: EvaluationSuite, scores: Scores, name: str) -> tuple[str,
     ceiling = math.inf if scale.most is None else scale.most
     mean = bootstrap_mean(scores.metrics[name], scores.clusters, 0.025, seed=0, floor=floor, ceiling=ceiling)
     # The metrics of a task of lm-eval are its own, whatever their names.
-    metric = None if suite.record.skill == LM_EVAL else get_metric(suite.record.skill, name)
+    metric = None if suite.record.skill == LM_EVAL else suite.metric(name)
     better = "" if scale.better == "neither" else scale.better
     interval = f"[{mean.low:.4f}, {mean.high:.4f}]"
     return name, f"{mean.value:.4f}", interval, better, metric.about if metric else ""

@@ -42,7 +42,9 @@ def yaml_text() -> str:
     blocks = []
     for name, info in Config.model_fields.items():
         section = _section_of(info)
-        assert section is not None  # every key of the file is a section
+        if section is None:
+            blocks.append(f"{name}: {_yaml(info.get_default())}  # {_comment(info)}")
+            continue
         title = [f"# {line.strip()}" for line in (section.__dict__.get("__doc__") or "").strip().splitlines()]
         blocks.append("\n".join([*title, f"{name}:", *_keys(section, "  ")]))
     return HEADER + "\n" + "\n\n".join(blocks) + "\n"

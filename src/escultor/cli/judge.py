@@ -29,7 +29,7 @@ def judge(
     shell: Shell,
     a: lookup.ModelArgument,
     b: lookup.ModelArgument,
-    suite: lookup.SuiteOption = "trinity",
+    suite: lookup.SuiteOption = None,
     model: Annotated[
         str | None, Option("--judge", metavar="MODEL", help="With --url: its name there.")
     ] = None,

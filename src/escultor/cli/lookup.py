@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 MODEL_HELP = "Model or run folder, checkpoint id, alias, or escultor-base."
 ModelArgument = Annotated[str, Argument(help=MODEL_HELP)]
 SuiteOption = Annotated[
-    str,
+    str | None,
     Option(
         "--suite",
         metavar="NAME|FILE",
-        help="trinity, safety, sycophancy, canary, a YAML or JSONL file, one in the store, "
-        "or lm-eval:path/to/task.yaml.",
+        help="A skill, safety, sycophancy, canary, a YAML or JSONL file, one in the store, "
+        "or lm-eval:path/to/task.yaml; default: that of the only skill.",
     ),
 ]
 KEY_ENV = "OPENAI_API_KEY"
@@ -107,18 +107,13 @@ def checked_model(shell: Shell, name: str) -> Path:
     return folder
 
 
-def find_suite(shell: Shell, name: str) -> EvaluationSuite:
-    """The suite of this name; looking it up makes no store. `trinity` is the one registered in the store;
-    where there is none, it is made of the installed documentation."""
-    from escultor.cycle import evaluation_service
-    from escultor.demo.suite import NAME, trinity_suite
-    from escultor.skills.suites import registered_suite
+def find_suite(shell: Shell, name: str | None) -> EvaluationSuite:
+    """The suite of this name (None: that of the only skill); looking it up makes no store."""
+    from escultor.cycle.evaluation_service import default_suite, find_suite
 
-    url = shell.store_url
+    url, config = shell.store_url, shell.config
     with open_store(url) if store_exists(url) else nullcontext() as store:
-        if name == NAME and (store is None or registered_suite(store, name) is None):
-            return trinity_suite(read_corpus(shell).held_out, shell.config.evaluation)
-        return evaluation_service.find_suite(name, store)
+        return default_suite(store, config) if name is None else find_suite(name, store, config)
 
 
 def require_file(path: Path) -> Path:

@@ -30,7 +30,7 @@ def rate(
     shell: Shell,
     a: ModelArgument,
     b: ModelArgument,
-    suite: SuiteOption = "trinity",
+    suite: SuiteOption = None,
     rater: Annotated[str | None, Option(metavar="NAME", help="Your name; kept with every choice.")] = None,
     report: Annotated[bool, Option("--report", help="Show the result of the choices so far.")] = False,
 ) -> CommandResult:

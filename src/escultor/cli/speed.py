@@ -27,7 +27,7 @@ _TIMES = (("First token", "ttft"), ("Whole answer", "latency"), ("Each token aft
 def speed(
     shell: Shell,
     models: Annotated[list[str], Argument(metavar="MODEL...", help="One, or several to compare.")],
-    suite: SuiteOption = "trinity",
+    suite: SuiteOption = None,
     requests: Annotated[int | None, Option(min=1, help="Per model; default: the config, else 40.")] = None,
     out: Annotated[Path | None, Option(help="Write the times as JSON, for `compare --speed FILE`.")] = None,
 ) -> CommandResult:

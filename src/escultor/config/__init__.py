@@ -1,5 +1,6 @@
 """The configuration: one YAML file, parsed once into frozen types. Unknown keys are refused.
 
+    skills:        what the model is for
     model:         the model to start from
     pretrain: sft: dpo: kto: distillation:    training sections; they share the keys of `Training`
     curation:      how raw rows become a dataset

@@ -20,7 +20,7 @@ from escultor.config.section import (
 
 
 class Evaluation(Section):
-    items: Count = setting(400, help="maximum items when the suite trinity is created")
+    items: Count = setting(400, help="maximum items of a suite that is made of documents")
     batch_size: Count = setting(64, help="answers generated per batch")
     max_new_tokens: Count = setting(160, help="maximum tokens of an answer")
     speed_requests: Count | None = setting(
@@ -60,8 +60,10 @@ class Gate(Section):
     """Promote: superior on a primary metric, non-inferior on every guard, and no veto."""
 
     name: str = setting("default", help="name of the policy in verdicts")
-    primary: tuple[str, ...] = setting(("quality",), help="metrics, at least one of which must be better")
-    guards: dict[str, NonNegative] = setting({"valid": 0.02, "bits_per_byte": 0.05}, help="margin per metric")
+    primary: tuple[str, ...] = setting(
+        (), help="metrics, at least one of which must be better; none: the skill's, else the suite's first"
+    )
+    guards: dict[str, NonNegative] = setting({}, help="margin per metric; none: the skill's")
     alpha: BelowHalf = setting(0.05, help="one-sided error: all promotions on a suite (Holm), each guard")
     power: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.8, help="power of the number of items a hold states"

@@ -31,6 +31,7 @@ class StoreSection(Section):
 class Config(Section):
     """The whole file; every section is optional."""
 
+    skills: tuple[str, ...] = setting((), help="what the model is for: names, or files such as ./a.yaml")
     store: StoreSection = StoreSection()
     model: ModelSection = ModelSection()
     pretrain: Pretrain = Pretrain()

@@ -60,16 +60,15 @@ class EvolutionCycle:
 
         with open_store(self.config.store.url) as store:
             if suite is None:
-                suite = champion_suite(store, require_champion(store), self.config.gate)
+                suite = champion_suite(store, require_champion(store), self.config)
             if suite is None:
                 raise InputError(
                     "there is no suite to compare the new model with the champion on",
-                    "no scores of the champion on a registered suite that measures "
-                    f"{' or '.join(self.config.gate.primary)}",
+                    "no scores of the champion on a registered suite",
                     remedy="pass suite=…, or measure the champion: escultor evaluate champion --suite SUITE",
                 )
             if not isinstance(suite, EvaluationSuite):
-                suite = find_suite(str(suite), store)
+                suite = find_suite(str(suite), store, self.config)
             cycle = CycleRun(Workflow(store, self.progress or Progress()), self.config, suite)
             return evolve(cycle, "evolution", material_since(cycle, parse_since(since))).verdict
 
@@ -131,29 +130,31 @@ class ProductionMonitor:
 
 def evaluate_model(
     model: str | Path,
-    suite: EvaluationSuite | Path | str = "trinity",
+    suite: EvaluationSuite | Path | str | None = None,
     config: Settings = None,
     progress: Callable[[str], None] = lambda text: None,
     cache: Path | None = None,
 ) -> Scores:
     """Scores of a model folder on a suite: its metrics per item; beside them latency, speed and cost.
 
-    suite: one by value (`escultor.demo.suite.trinity_suite` makes one of the installed documentation), a
-    file, a built-in set of probes, or the name or id of one registered in the store of the configuration.
+    suite: one by value, a file, a built-in set of probes, or the name of a skill, or the name or id of one
+    registered in the store of the configuration. None: that of the only skill there.
     cache: a folder in which the model's answers are kept and found again.
 
     Raises InputError where there is no suite of that name.
     """
     from contextlib import nullcontext
 
-    from escultor.cycle.evaluation_service import evaluate_folder, find_suite
+    from escultor.cycle.evaluation_service import default_suite, evaluate_folder, find_suite
     from escultor.model.folders import resolve
 
     settings, folder = settings_of(config), resolve(str(model))
     if not isinstance(suite, EvaluationSuite):
         url = settings.store.url
         with open_store(url) if store_exists(url) else nullcontext() as store:
-            suite = find_suite(str(suite), store)
+            suite = (
+                default_suite(store, settings) if suite is None else find_suite(str(suite), store, settings)
+            )
     return evaluate_folder(folder, suite, settings, cache, progress).scores
 
 
@@ -165,7 +166,7 @@ def compare(
     context: GateContext | None = None,
 ) -> Verdict:
     """The gate's verdict on two models scored on one suite: its first analysis, unless `context` says
-    otherwise.
+    otherwise. A policy without a primary metric takes the first of the scores.
 
     Raises DataError if they cannot be compared.
     """

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 from escultor.code_closure import code_version
 from escultor.config import Config, Gate
 from escultor.errors import DataError, InputError
+from escultor.evaluate.gate.requirements import scales_of
 from escultor.ids import hash_file
+from escultor.skills.catalog import load_skills, skill_named
 from escultor.skills.probes import PROBES, probe_suite
-from escultor.skills.suites import EvaluationSuite, read_suite, register, registered_suite, seal_suite
+from escultor.skills.skill import Skill, default_policy
+from escultor.skills.suite_files import read_suite, skill_suite
+from escultor.skills.suites import EvaluationSuite, register, registered_suite, seal_suite
 from escultor.store import Store
 from escultor.store.blobs import tree_hash
 from escultor.types import Scores, Suite
@@ -29,33 +33,87 @@ if TYPE_CHECKING:
 BENCHMARK_REQUESTS = 40  # of each model, where the configuration asks for no number
 
 
-def find_suite(name: str, store: Store | None = None) -> EvaluationSuite:
-    """A suite by its name: a built-in set of probes, a file, or the name or id of one in the store.
+def find_suite(name: str, store: Store | None = None, config: Config | None = None) -> EvaluationSuite:
+    """A suite by its name: a built-in set of probes, a file, that of a skill, or the name or id of one in the
+    store. The rows that a configured skill declares go before what the store has of its name.
 
     Raises InputError where there is none of that name, DataError for a file that is no suite.
     """
+    config = config or Config()
+    skills = load_skills(config.skills)
     if name in PROBES:
         return probe_suite(name)
     if Path(name).is_file():
-        return read_suite(Path(name))
-    suite = registered_suite(store, name) if store is not None else None
+        return read_suite(Path(name), skills)
+    skill = skill_named(name, skills)
+    declared = skill is not None and not isinstance(skill.suite, str | None)
+    suite = registered_suite(store, name, skills) if store is not None and not declared else None
+    if suite is None and skill is not None:
+        folder = None if store is None else store.root / "cache"
+        suite = skill_suite(skill, config.evaluation, folder)
     if suite is None:
         stored = {suite.name for _, suite in store.log.read(Suite)} if store is not None else set()
-        known = ", ".join(sorted({*PROBES, *stored}))
+        known = ", ".join(sorted({*PROBES, *skills, *stored}))
         raise InputError(
             f"there is no suite `{name}`",
-            "no file and no registered suite of this name",
+            "no file, and no registered suite or skill with a suite of this name",
             f"a YAML or JSONL file, {known}",
-            "`escultor demo` and `escultor evaluate` register the suite `trinity` in the store",
+            f"`escultor skills new {name}` declares a skill with its suite",
         )
     return suite
 
 
-def champion_suite(store: Store, champion: str, policy: Gate) -> EvaluationSuite | None:
-    """The suite that the champion was last measured on, of those that measure a primary metric of the
-    policy; None where the store has no such scores, or not the suite."""
+def default_suite(store: Store | None, config: Config) -> EvaluationSuite:
+    """The suite where nobody names one: that of the only configured skill, else that of the only skill of
+    which the store has a suite, as it was registered last. Raises InputError where it is not clear."""
+    if len(config.skills) == 1:
+        (name,) = load_skills(config.skills)
+        return find_suite(name, store, config)
+    recorded = (
+        [suite for _, suite in store.log.read(Suite)] if store is not None and not config.skills else []
+    )
+    own = {suite.skill: suite.name for suite in recorded if suite.name not in PROBES}
+    if len(own) == 1:
+        return find_suite(own.popitem()[1], store, config)
+    names = (
+        ", ".join(sorted({*config.skills, *own.values()})) or "no suite in the store, no skill in the config"
+    )
+    remedy = "give --suite NAME, or --suite FILE"
+    raise InputError("it is not clear which suite is meant", names, "one skill under `skills:`", remedy)
+
+
+def skill_of(suite: Suite, config: Config) -> Skill:
+    """The skill that a suite is for; one that nothing declares has a name alone."""
+    return skill_named(suite.skill, load_skills(config.skills)) or Skill(suite.skill)
+
+
+def policy_of(suite: Suite, config: Config, policy: Gate | None = None) -> Gate:
+    """The gate's policy on a suite: what the configuration (or `policy`) sets, what its skill declares, and
+    at last the first metric that the suite measures as the primary."""
+    return default_policy(skill_of(suite, config).policy(policy or config.gate), suite.metrics)
+
+
+def policy_on_scores(store: Store, scores: Scores, config: Config, policy: Gate | None = None) -> Gate:
+    """`policy_of` the suite that scores were measured on, where the store has it; else the policy with the
+    first metric as the primary."""
+    if (suite := store.log.get(Suite, scores.suite)) is not None:
+        return policy_of(suite, config, policy)
+    return default_policy(policy or config.gate, scales_of(scores))
+
+
+def champion_suite(
+    store: Store, champion: str, config: Config, skill: str | None = None
+) -> EvaluationSuite | None:
+    """The suite that the champion was last measured on, of those that measure a primary metric of their
+    policy (with `skill`: of those of this skill); None where the store has no such scores, or no suite."""
+    skills = load_skills(config.skills)
     for scores in reversed([scores for _, scores in store.log.read(Scores, target=champion)]):
-        if set(policy.primary) & scores.metrics.keys() and (suite := registered_suite(store, scores.suite)):
+        suite = registered_suite(store, scores.suite, skills)
+        if suite is None or skill not in (None, suite.record.skill):
+            continue
+        if suite.record.name in PROBES and not config.gate.primary:
+            continue  # probes guard; they are not what the model is for
+        if set(policy_of(suite.record, config).primary) & scores.metrics.keys():
             return suite
     return None
 

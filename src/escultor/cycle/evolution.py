@@ -151,7 +151,7 @@ def evolve(
         )
     for line in material.advice.lines:
         note(line)
-    if shortfall := gate_service.check_policy(cycle.config.gate, cycle.suite.record):
+    if shortfall := gate_service.check_policy(cycle.policy, cycle.suite.record):
         note(shortfall)
     checkpoint, training = champion, Result()
     for method in methods:

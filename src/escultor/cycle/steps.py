@@ -11,9 +11,10 @@ from typing import Any
 
 from escultor.batching.preflight import Preflight
 from escultor.code_closure import code_version
-from escultor.config import Config, Training
+from escultor.config import Config, Gate, Training
 from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import describe_model
+from escultor.cycle.evaluation_service import policy_of
 from escultor.cycle.workflow import Result, Workflow
 from escultor.datasets.held_out import load_guard
 from escultor.datasets.rows import CurationRow, write_line
@@ -52,6 +53,11 @@ class CycleRun:
     def load(self, checkpoint: str) -> Loaded:
         """The model of a checkpoint id."""
         return load(str(self.store.blobs.tree(checkpoint)))
+
+    @property
+    def policy(self) -> Gate:
+        """The gate's policy of its suite and skill."""
+        return policy_of(self.suite.record, self.config)
 
     def champion(self) -> str | None:
         return registry.champion(registry.read_deployments(self.store.log))
@@ -186,7 +192,7 @@ def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
         "settings": cycle.config.evaluation.model_dump(),
         "price": cycle.config.serve.hourly_price_usd,
     }
-    code = code_version("escultor.evaluate.scoring")
+    code = code_version("escultor.evaluate.scoring", *cycle.suite.code_modules)
     result = cycle.workflow.step(f"evaluate {name}", inputs, work, code=code, kind="evaluate")
     return _in_log(cycle.store.log.get(Scores, result["scores"]))
 
@@ -203,7 +209,7 @@ def gate(
 ) -> Verdict:
     """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate; the
     records `with_promotion` are written with it."""
-    policy, store = cycle.config.gate, cycle.store
+    policy, store = cycle.policy, cycle.store
 
     def work(key: str) -> tuple[Result, list[Any]]:
         context = gate_service.context_of(store, champion, candidate, policy)

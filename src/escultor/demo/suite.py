@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from escultor.config import Evaluation
 from escultor.data.sources.documentation import Gold
+from escultor.demo.corpus import read_corpus
 from escultor.rng import unit
 from escultor.skills.metrics import rouge_l
 from escultor.skills.suites import EvaluationSuite, make_suite
@@ -32,6 +34,11 @@ def trinity_suite(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuit
             per_package[gold.package] += 1
             items.append(_item(gold))
     return make_suite(NAME, NAME, items, MEASURED, Sampling(max_new_tokens=settings.max_new_tokens))
+
+
+def installed_suite(settings: Evaluation, cache: Path | None = None) -> EvaluationSuite:
+    """The suite of the documentation of the installed packages; the folder `cache` keeps what was mined."""
+    return trinity_suite(read_corpus(cache).held_out, settings)
 
 
 def lead_baseline(suite: EvaluationSuite) -> float:

@@ -18,7 +18,7 @@ from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded, max_context_tokens
 from escultor.skills.suites import EvaluationSuite
-from escultor.skills.table import Likelihood, ModelOutput, Need, get_metric, parse_schema
+from escultor.skills.table import Likelihood, ModelOutput, Need, parse_schema
 from escultor.store import Blobs
 from escultor.types import Document, Messages, Origin, Scores, SuiteItem
 
@@ -61,7 +61,7 @@ def load_predictions(blobs: Blobs, scores: Scores) -> Predictions | None:
 
 def metric_needs(suite: EvaluationSuite, *names: str) -> frozenset[Need]:
     """All that these metrics of a suite need; without a name, all its metrics."""
-    metrics = [get_metric(suite.record.skill, name) for name in names or suite.record.metrics]
+    metrics = [suite.metric(name) for name in names or suite.record.metrics]
     return frozenset(need for metric in metrics if metric is not None for need in metric.needs)
 
 

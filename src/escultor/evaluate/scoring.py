@@ -33,7 +33,7 @@ from escultor.evaluate.speed import (
 from escultor.ids import hash_bytes, hash_value
 from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
-from escultor.skills.table import ModelOutput, get_metric, whole_figures
+from escultor.skills.table import ModelOutput, whole_figures
 from escultor.types import Scores
 
 
@@ -113,7 +113,7 @@ def _item_scores(
     suite: EvaluationSuite, name: str, outputs: Sequence[tuple[ModelOutput, ...]]
 ) -> tuple[float, ...]:
     """A metric of every item: the mean over the suite's seeds."""
-    metric = get_metric(suite.record.skill, name)
+    metric = suite.metric(name)
     if metric is None:  # a suite registered by another version of the program
         raise DataError(f"the suite `{suite.record.name}` has a metric that this version does not know", name)
     means = []

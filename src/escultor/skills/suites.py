@@ -1,41 +1,25 @@
-"""Evaluation suites: read from files, checked as a whole, registered in the store.
-
-A suite is a YAML file:
-
-    name: capitals
-    metrics: [exact_match, f1]
-    skill: chat                      # default
-    decoding: {max_new_tokens: 16, temperature: 0, top_p: 1}
-    seeds: [0]                       # with several, every item is answered once with each
-    schema: {type: object}           # for schema_valid
-    items: capitals.jsonl            # a file beside it, or the items themselves
-    #  - {id: fr, prompt: "The capital of France?", reference: Paris, cluster: capitals}
-
-An item has `id` and `prompt` (text or messages), and as the metrics need it `reference` (text or a list),
-`choices` with `right` (the index of the right one), `pressed`, `refuse`, `document`; optionally `cluster`
-(default: its id) and `labels`, the slices it belongs to. A JSONL file is a suite too if its first line is
-such a header, without items.
-"""
+"""Evaluation suites: held-out items with what is measured on them, checked as a whole, kept in the store."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from escultor.errors import DataError
 from escultor.ids import hash_bytes, hash_value, plain
+from escultor.skills.catalog import built_in, skill_named
+from escultor.skills.own_metrics import build_metric, definitions_json
 from escultor.skills.schema import check_schema
-from escultor.skills.table import ITEM_NEEDS, Metric, get_metric, known_metrics
+from escultor.skills.skill import Skill, schema_text
+from escultor.skills.table import ITEM_NEEDS, METRICS, Metric
 from escultor.store import Blobs, Store
-from escultor.strict_json import no_constant
-from escultor.types import Message, Messages, Role, Sampling, Scale, Suite, SuiteItem
+from escultor.types import Sampling, Scale, Suite, SuiteItem
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
 SHARED = 0.1  # of the prompts of the smaller of two suites: beyond, they share one budget of interim analyses
@@ -50,10 +34,25 @@ class EvaluationSuite:
 
     record: Suite
     items: tuple[SuiteItem, ...]
+    own_metrics: Mapping[str, Metric] = field(default_factory=dict, compare=False)  # of its skill
 
     @property
     def id(self) -> str:
         return self.record.id
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric that the suite means by a name; None where this version knows none."""
+        return self.own_metrics.get(name) or METRICS.get(name)
+
+    @property
+    def code_modules(self) -> tuple[str, ...]:
+        """The modules of the package that compute its skill's own metrics, which `skills.table` does not
+        name."""
+        skill = built_in(self.record.skill)
+        named = (
+            str(d.get("python", "")).partition(":")[0] for d in (skill.definitions if skill else {}).values()
+        )
+        return tuple(sorted({name for name in named if name.startswith("escultor.")}))
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -62,28 +61,31 @@ class EvaluationSuite:
 
 def make_suite(
     name: str,
-    skill: str,
+    skill: str | Skill,
     items: Sequence[SuiteItem],
     metrics: Sequence[str],
     decoding: Sampling,
     seeds: Sequence[int] = (0,),
     schema: dict[str, Any] | None = None,
 ) -> EvaluationSuite:
-    """A suite of these items. Raises DataError that names all that is wrong with it."""
-    known = {each: metric for each in metrics if (metric := get_metric(skill, each)) is not None}
+    """A suite of these items for a skill, by its name for one of the package. Raises DataError that names all
+    that is wrong with it."""
+    if isinstance(skill, str):
+        skill = built_in(skill) or Skill(skill)
+    known = {each: metric for each in metrics if (metric := skill.metric(each)) is not None}
     problems = [
         *_suite_problems(skill, metrics, known, decoding, seeds=seeds, schema=schema),
         *_item_problems(items, known),
     ]
     if problems:
-        _refuse(f"the suite `{name}` cannot be used", problems)
+        refuse(f"the suite `{name}` cannot be used", problems)
     scales = {each: metric.scale for each, metric in known.items()}
     return seal_suite(name, skill, items, scales, decoding, seeds=seeds, schema=schema)
 
 
 def seal_suite(
     name: str,
-    skill: str,
+    skill: str | Skill,
     items: Sequence[SuiteItem],
     scales: dict[str, Scale],
     decoding: Sampling,
@@ -92,12 +94,16 @@ def seal_suite(
     schema: dict[str, Any] | None = None,
 ) -> EvaluationSuite:
     """A suite without any check, under the hash of all that decides a score."""
-    blob = hash_bytes(_jsonl(items))
-    schema_json = None if schema is None else json.dumps(schema, sort_keys=True, ensure_ascii=False)
+    skill = skill if isinstance(skill, Skill) else built_in(skill) or Skill(skill)
+    blob, schema_json = hash_bytes(_jsonl(items)), schema_text(schema)
+    # What a skill of the package means by a name is code of the package, as the other metrics are.
+    own = {} if skill is built_in(skill.name) else {n: d for n, d in skill.definitions.items() if n in scales}
+    definitions = definitions_json(own)
+    decides = [FORMAT, name, skill.name, scales, decoding, list(seeds), schema_json, blob]
     record = Suite(
-        id=hash_value([FORMAT, name, skill, scales, decoding, list(seeds), schema_json, blob]),
+        id=hash_value([*decides, definitions] if definitions else decides),
         name=name,
-        skill=skill,
+        skill=skill.name,
         metrics=scales,
         decoding=decoding,
         seeds=tuple(seeds),
@@ -105,8 +111,9 @@ def seal_suite(
         items=len(items),
         clusters=len({item.cluster for item in items}),
         blob=blob,
+        definitions=definitions,
     )
-    return EvaluationSuite(record, tuple(items))
+    return EvaluationSuite(record, tuple(items), skill.own_metrics)
 
 
 # --- in the store -----------------------------------------------------------------------------
@@ -119,11 +126,44 @@ def register(store: Store, suite: EvaluationSuite) -> None:
         store.log.append(suite.record)
 
 
-def registered_suite(store: Store, name: str) -> EvaluationSuite | None:
-    """The suite recorded last under a name, or the one with this id; None where there is none."""
+def registered_suite(
+    store: Store, name: str, skills: Mapping[str, Skill] | None = None
+) -> EvaluationSuite | None:
+    """The suite recorded last under a name, or the one with this id; None where there is none.
+
+    skills: the configured ones, of which the functions are taken that the suite is measured by. Raises
+    DataError where the suite needs one that none of them declares.
+    """
     records = [record for _, record in store.log.read(Suite, target=name)]
     record = records[-1] if records else store.log.get(Suite, name)
-    return None if record is None else EvaluationSuite(record, load_items(store.blobs, record))
+    if record is None:
+        return None
+    return EvaluationSuite(record, load_items(store.blobs, record), _own_metrics(record, skills or {}))
+
+
+def _own_metrics(record: Suite, skills: Mapping[str, Skill]) -> Mapping[str, Metric]:
+    """The metrics that a suite's skill defines. Code is never taken from a store: a function must be what
+    the configured skill declares now."""
+    skill = skill_named(record.skill, skills)
+    if not record.definitions:
+        own = built_in(record.skill)
+        return own.own_metrics if own else {}
+    metrics = {}
+    for name, definition in json.loads(record.definitions).items():
+        declared = skill.definitions.get(name) if skill else None
+        if skill is not None and declared == definition:
+            metrics[name] = skill.own_metrics[name]
+        elif "python" not in definition:
+            metrics[name] = build_metric(definition, Path())
+        else:
+            got = "it is declared otherwise" if declared else f"no configured skill `{record.skill}`"
+            remedy = "add its declaration to `skills:` in the configuration, or make the suite anew"
+            raise DataError(
+                f"the metric `{name}` of the suite `{record.name}` is a function that is not declared",
+                got,
+                remedy=remedy,
+            )
+    return metrics
 
 
 def load_items(blobs: Blobs, suite: Suite) -> tuple[SuiteItem, ...]:
@@ -162,125 +202,11 @@ def _item_fields(item: SuiteItem) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key != "_"}
 
 
-# --- files ------------------------------------------------------------------------------------
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-
-class _MessageRow(_Strict):
-    role: Annotated[Role, Field(strict=False)]
-    content: str
-
-
-class _ItemRow(_Strict):
-    id: str = Field(min_length=1)
-    prompt: str | list[_MessageRow] = Field(min_length=1)
-    cluster: str | None = None
-    reference: str | list[str] = Field(default_factory=list)
-    choices: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
-    right: int | None = Field(default=None, ge=0)
-    pressed: str | list[_MessageRow] = Field(default_factory=list)
-    refuse: bool | None = None
-    document: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-
-    def to_record(self) -> SuiteItem:
-        return SuiteItem(
-            id=self.id,
-            prompt=_messages(self.prompt),
-            cluster=self.cluster or self.id,
-            references=(self.reference,) if isinstance(self.reference, str) else tuple(self.reference),
-            choices=tuple(self.choices),
-            right=self.right,
-            pressed=_messages(self.pressed),
-            refuse=self.refuse,
-            document=self.document,
-            labels=dict(sorted(self.labels.items())),
-        )
-
-
-class _Decoding(_Strict):
-    max_new_tokens: int = Field(default=256, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-
-
-class _SuiteFile(_Strict):
-    name: str = Field(min_length=1, pattern=r"^[^:/\s][^:/]*$")
-    metrics: list[str] = Field(min_length=1)
-    skill: str = "chat"
-    decoding: _Decoding = _Decoding()
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    items: str | list[Any] = Field(default_factory=list)
-
-
-def read_suite(path: Path) -> EvaluationSuite:
-    """The suite that a YAML or JSONL file describes.
-
-    Raises DataError that names the file and everything wrong with it: what cannot be parsed, duplicate items
-    or items without what a metric needs, unknown metrics and keys, numbers that are not finite.
-    """
-    header, *rows = (_json_lines(path) or [{}]) if path.suffix == ".jsonl" else [_yaml(path)]
-    try:
-        suite = _SuiteFile.model_validate(header)
-    except ValidationError as error:
-        _refuse(f"{path} is no suite", _validation_problems(error, "the suite"))
-    if isinstance(suite.items, str):
-        rows = _json_lines(path.parent / suite.items)
-    elif suite.items:
-        rows = suite.items
-    items, problems = [], []
-    for number, row in enumerate(rows, 1):
-        try:
-            items.append(_ItemRow.model_validate(row).to_record())
-        except ValidationError as error:
-            problems += _validation_problems(error, f"item {number}")
-    if problems:
-        _refuse(f"{path} has items that cannot be used", problems)
-    decoding = Sampling(**suite.decoding.model_dump())
-    return make_suite(
-        suite.name, suite.skill, items, suite.metrics, decoding, seeds=suite.seeds, schema=suite.schema_
-    )
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML", " ".join(str(error).split())) from error
-
-
-def _json_lines(path: Path) -> list[Any]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read", error, "a JSONL file in UTF-8") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line, parse_constant=no_constant))
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path}, line {number} is no JSON", error, "one JSON object a line"
-                ) from error
-    return rows
-
-
-def _messages(content: str | list[_MessageRow]) -> Messages:
-    if isinstance(content, str):
-        return (Message(Role.USER, content),)
-    return tuple(Message(row.role, row.content) for row in content)
-
-
 # --- checks -----------------------------------------------------------------------------------
 
 
 def _suite_problems(
-    skill: str,
+    skill: Skill,
     names: Sequence[str],
     metrics: Mapping[str, Metric],
     decoding: Sampling,
@@ -289,7 +215,7 @@ def _suite_problems(
 ) -> Iterator[str]:
     for name in names:
         if name not in metrics:
-            yield f"no metric `{name}`; known: {', '.join(known_metrics(skill))}"
+            yield f"no metric `{name}`; known: {', '.join(sorted({*METRICS, *skill.own_metrics}))}"
     if not names:
         yield "it names no metric"
     if len(set(seeds)) != len(seeds) or not seeds:
@@ -326,13 +252,7 @@ def _item_problems(items: Sequence[SuiteItem], metrics: Mapping[str, Metric]) ->
         yield "items carry different labels; each needs the same names, so that slices are whole"
 
 
-def _validation_problems(error: ValidationError, where: str) -> list[str]:
-    return [
-        f"{where}: `{'.'.join(map(str, e['loc'])) or 'the row'}`: {e['msg']}; got {str(e['input'])[:60]!r}"
-        for e in error.errors()
-    ]
-
-
-def _refuse(what: str, problems: Sequence[str]) -> NoReturn:
+def refuse(what: str, problems: Sequence[str]) -> NoReturn:
+    """Raise DataError that names the first problems, and counts the others."""
     more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
     raise DataError("\n  ".join([f"{what}:", *problems[:MAX_PROBLEMS], *more]))

@@ -9,10 +9,9 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
-from escultor.skills import metrics, schema, trinity
+from escultor.skills import metrics, schema
 from escultor.stats import calibration_error
 from escultor.types import Scale, SuiteItem
 
@@ -122,41 +121,37 @@ def _metric(about: str, score: ScoreFunction, scale: Scale, *needs: Need) -> Met
     return Metric(about, frozenset(needs), scale, score)
 
 
-def _text(about: str, measure: Callable[[str, str], float], scale: Scale = SHARE) -> Metric:
-    """A metric of the answer against the reference that it is nearest to."""
+def against_references(measure: Callable[[str, str], float]) -> ScoreFunction:
+    """The score of an answer against the reference that it is nearest to."""
 
     def score(output: ModelOutput, item: SuiteItem) -> float:
         return max(measure(output.answer, reference) for reference in item.references)
 
-    return _metric(about, score, scale, "answer", "reference")
+    return score
 
 
-@lru_cache(maxsize=4)  # all metrics of one answer are computed one after the other
-def _trinity_scores(answer: str, reference: str) -> dict[str, float]:
-    return trinity.score_trinity(answer, trinity.parse_trinity(reference))
-
-
-def _trinity(name: str) -> Metric:
-    about = f"{name} of `escultor.skills.trinity.score_trinity`, against the author's own Trinity"
-    scale = BINARY if name in trinity.EXACT else SHARE
-    return _text(about, lambda answer, reference: _trinity_scores(answer, reference)[name], scale)
+def answer_metric(about: str, measure: Callable[[str, str], float], scale: Scale = SHARE) -> Metric:
+    """A metric of the answer against the reference that it is nearest to."""
+    return _metric(about, against_references(measure), scale, "answer", "reference")
 
 
 METRICS: dict[str, Metric] = {
     # of an answer, against the best of its references
-    "exact_match": _text(
+    "exact_match": answer_metric(
         "the answer is a reference, up to Unicode composition and white space", metrics.exact_match, BINARY
     ),
-    "contains": _text("the answer contains a reference's words, whole", metrics.contains, BINARY),
-    "includes": _text("the answer contains a reference, inside words too", metrics.includes, BINARY),
-    "canary": _text("the answer contains the words of a fact that must stay right", metrics.contains, BINARY),
-    "f1": _text("F1 of the bags of words (SQuAD, arXiv:1606.05250)", metrics.token_f1),
-    "numeric_answer": _text(
+    "contains": answer_metric("the answer contains a reference's words, whole", metrics.contains, BINARY),
+    "includes": answer_metric("the answer contains a reference, inside words too", metrics.includes, BINARY),
+    "canary": answer_metric(
+        "the answer contains the words of a fact that must stay right", metrics.contains, BINARY
+    ),
+    "f1": answer_metric("F1 of the bags of words (SQuAD, arXiv:1606.05250)", metrics.token_f1),
+    "numeric_answer": answer_metric(
         "the final number is right (GSM8K, arXiv:2110.14168)", metrics.numeric_answer, BINARY
     ),
-    "rouge_l": _text("F1 of the longest common subsequence of words (Lin 2004)", metrics.rouge_l),
-    "chrf": _text("character n-gram F-score (Popović 2015)", metrics.chrf),
-    "field_accuracy": _text("share of the JSON fields that are exactly right", schema.field_accuracy),
+    "rouge_l": answer_metric("F1 of the longest common subsequence of words (Lin 2004)", metrics.rouge_l),
+    "chrf": answer_metric("character n-gram F-score (Popović 2015)", metrics.chrf),
+    "field_accuracy": answer_metric("share of the JSON fields that are exactly right", schema.field_accuracy),
     # of an answer alone
     "schema_valid": _metric(
         "the answer is one JSON value that follows the suite's schema",
@@ -219,18 +214,6 @@ METRICS: dict[str, Metric] = {
         "of the document alone", lambda out, item: _bits(out.document), NATS, "document"
     ),
 }
-# Metrics that only suites of one skill have, by skill.
-BY_SKILL: dict[str, dict[str, Metric]] = {"trinity": {name: _trinity(name) for name in trinity.METRICS}}
-
-
-def get_metric(skill: str, name: str) -> Metric | None:
-    """The metric that a suite of this skill means by a name; None where there is none."""
-    return BY_SKILL.get(skill, {}).get(name) or METRICS.get(name)
-
-
-def known_metrics(skill: str) -> list[str]:
-    """The names that a suite of this skill may use."""
-    return sorted({*METRICS, *BY_SKILL.get(skill, {})})
 
 
 def parse_schema(text: str | None) -> dict[str, Any] | None:

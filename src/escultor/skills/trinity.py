@@ -104,6 +104,11 @@ def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime |
     return paths
 
 
+def write_answer(answer: str, prompt: Messages, folder: Path) -> list[Path]:
+    """Write the three files of an answer. Raises DataError where it is no Trinity, and as `write_trinity`."""
+    return write_trinity(parse_trinity(answer), document_in(prompt), folder)
+
+
 def _dump(trinity: Trinity, *names: str, **more: str) -> str:
     values = {name: getattr(trinity, name) for name in names} | more
     return json.dumps(values, ensure_ascii=False, indent=2) + "\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from escultor.types.interactions import Messages, Sampling
+from escultor.types.interactions import LEFT_OUT, Messages, Sampling, optional
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Suite:
     items: int
     clusters: int
     blob: str
+    definitions: Annotated[str, LEFT_OUT] = optional("")  # JSON of the metrics that its skill itself defines
 
 
 @dataclass(frozen=True, slots=True)

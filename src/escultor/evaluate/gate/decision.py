@@ -24,8 +24,9 @@ from escultor.evaluate.gate import text
 from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.evaluate.gate.checks import cannot_tell, check, vetoes
 from escultor.evaluate.gate.effects import MeasuredEffect, items_needed, measure, slices
-from escultor.evaluate.gate.requirements import clusters_needed, requirements, shortfall
+from escultor.evaluate.gate.requirements import clusters_needed, requirements, scales_of, shortfall
 from escultor.ids import hash_value
+from escultor.skills.skill import default_policy
 from escultor.types import Comparison, GateContext, Hold, Promote, Reject, Scores, Verdict
 
 FIRST_ANALYSIS = GateContext()
@@ -53,9 +54,11 @@ def decide(
     """Compare two checkpoints on one suite and decide; the same arguments give the same verdict.
 
     Metrics that both have and the policy does not name are measured as `info` and decide nothing. A primary's
-    p-value is Holm-adjusted: it is shown better exactly when that is at most its effect's level. Raises
-    DataError with all problems at once when the scores cannot be compared.
+    p-value is Holm-adjusted: it is shown better exactly when that is at most its effect's level. A policy
+    without a primary takes the first metric of the scores. Raises DataError with all problems at once when
+    the scores cannot be compared.
     """
+    policy = default_policy(policy, scales_of(champion))
     check(champion, candidate, policy, context)
     n, clusters = len(champion.items), len(set(champion.clusters))
     measured: tuple[MeasuredEffect, ...] = ()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from escultor.config import Gate, aliases
 from escultor.errors import DataError
 from escultor.evaluate.gate.decision import FIRST_ANALYSIS, decide
-from escultor.evaluate.gate.requirements import scale_of
+from escultor.evaluate.gate.requirements import scale_of, scales_of
 from escultor.evaluate.gate.trade_off import TradeOff, trade_off
 from escultor.ids import hash_bytes, plain
+from escultor.skills.skill import default_policy
 from escultor.types import GateContext, Hold, Scores, Verdict
 
 FORMAT = "escultor-verdict/2"
@@ -79,6 +80,7 @@ def record_decision(inputs: DecisionInputs) -> DecisionRecord:
         raise DataError(
             "the answers do not match the items", f"{counts[0]} for {n} items", "one for each item"
         )
+    inputs = replace(inputs, policy=default_policy(inputs.policy, scales_of(inputs.champion)))
     # The inputs as they will be read back: an integer given for a float must make no difference.
     d = inputs_of(parts_of(inputs))
     return DecisionRecord(

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from escultor.config import Gate
 from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.stats import n_without_event
-from escultor.types import Scale
+from escultor.types import Scale, Scores
 
 # The figures of an evaluation that are not metrics of its suite: speed and cost, and those of a whole suite.
 FIGURES = frozenset(
@@ -45,6 +45,11 @@ def scale_of(scales: Mapping[str, Scale], metric: str) -> Scale:
     if metric in scales:
         return scales[metric]
     return Scale("lower", most=None) if metric in _UNSCALED else Scale()
+
+
+def scales_of(scores: Scores) -> dict[str, Scale]:
+    """What the numbers of each metric of scores mean."""
+    return {name: scale_of(scores.scales, name) for name in scores.metrics}
 
 
 def requirements(

@@ -1,0 +1,91 @@
+"""Skills by their names: those of the package, those of installed packages (entry point `escultor.skills`),
+and declarations in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from pathlib import Path
+
+from escultor.errors import DataError, InputError
+from escultor.skills.declaration import parse_skill, read_skill
+from escultor.skills.skill import Skill
+
+GROUP = "escultor.skills"  # of entry points: a `Skill`, or the declaration as a mapping
+
+
+@cache
+def built_in_names() -> tuple[str, ...]:
+    """The skills of the package: its declarations."""
+    return tuple(sorted(f.name[:-5] for f in files(__package__).iterdir() if f.name.endswith(".yaml")))
+
+
+@cache
+def built_in(name: str) -> Skill | None:
+    """A skill of the package; None where it has none of that name."""
+    if name not in built_in_names():
+        return None
+    import yaml
+
+    text = files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_skill(yaml.safe_load(text), Path(str(files(__package__))), "built in")
+
+
+def find_skill(name: str) -> Skill:
+    """A skill by the path of its declaration, or by name. Raises InputError where there is none, DataError
+    where the declaration is wrong."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return read_skill(Path(name))
+    if (found := built_in(name)) is not None:
+        return found
+    installed = _installed()
+    if name in installed:
+        return _loaded(installed[name])
+    remedy = "`escultor skills new NAME` writes a declaration"
+    known = ", ".join(sorted({*built_in_names(), *installed}))
+    raise InputError(f"there is no skill `{name}`", "no such name", f"{known}, or a YAML file", remedy)
+
+
+def load_skills(names: Iterable[str]) -> dict[str, Skill]:
+    """The skills that a configuration lists, by name. Raises InputError for two of one name, and as
+    `find_skill`."""
+    skills: dict[str, Skill] = {}
+    for each in names:
+        skill = find_skill(each)
+        if skill.name in skills:
+            got = f"{skills[skill.name].source} and {skill.source}"
+            raise InputError(f"two skills have the name `{skill.name}`", got, "a name each")
+        skills[skill.name] = skill
+    return skills
+
+
+def known_skills(configured: Iterable[str]) -> dict[str, Skill]:
+    """Every skill that a name can mean: configured, of the package, of installed packages."""
+    skills = load_skills(configured)
+    for name in (*built_in_names(), *_installed()):
+        if name not in skills:
+            skills[name] = find_skill(name)
+    return skills
+
+
+def skill_named(name: str, configured: Mapping[str, Skill]) -> Skill | None:
+    """The configured skill of this name, else the package's own; None where there is neither."""
+    return configured.get(name) or built_in(name)
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _loaded(entry: EntryPoint) -> Skill:
+    value = entry.load()
+    value = value() if callable(value) and not isinstance(value, Skill) else value
+    if isinstance(value, Mapping):
+        value = parse_skill(dict(value), Path(), f"entry point {entry.value}")
+    if not isinstance(value, Skill) or value.name != entry.name:
+        got = value.name if isinstance(value, Skill) else type(value).__name__
+        allowed = f"a Skill or its declaration with the name {entry.name}"
+        raise DataError(f"the entry point {entry.value} gives no such skill", got, allowed)
+    return value

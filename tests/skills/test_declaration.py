@@ -1,0 +1,222 @@
+"""Declarations of skills: what they say, what is refused and how, and where they are found."""
+
+import json
+
+import pytest
+import yaml
+
+from escultor.config import Config, Evaluation, Gate
+from escultor.errors import DataError, InputError
+from escultor.skills import catalog
+from escultor.skills.declaration import parse_skill, read_skill
+from escultor.skills.skill import Skill
+from escultor.skills.suite_files import skill_examples, skill_suite
+from escultor.skills.suites import register, registered_suite
+from escultor.skills.table import ModelOutput
+from escultor.skills.trinity import PURPOSES, prompt_for
+from escultor.store import open_store
+from escultor.types import Message, Role
+
+SUPPORT = {
+    "name": "support",
+    "instruction": "Answer with the queue.",
+    "inputs": ["message"],
+    "metrics": ["exact_match", {"name": "is_queue", "contains": ["billing"]}],
+    "primary": ["exact_match"],
+    "guards": {"is_queue": 0.02},
+    "decoding": {"max_new_tokens": 8},
+    "suite": [{"input": "I was charged twice.", "reference": "billing"}],
+    "examples": [{"input": {"message": "It crashes."}, "output": "technical"}],
+}
+
+
+def declared(tmp_path, **changes):
+    path = tmp_path / "support.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in {**SUPPORT, **changes}.items() if v is not None}))
+    return path
+
+
+def test_a_declaration_says_prompt_suite_examples_and_policy(tmp_path):
+    skill = read_skill(declared(tmp_path))
+    asked = (Message(Role.SYSTEM, "Answer with the queue."), Message(Role.USER, "I was charged twice."))
+    suite = skill_suite(skill, Evaluation())
+    assert suite.items[0].prompt == skill.prompt("I was charged twice.") == asked
+    assert suite.metric("is_queue").score(ModelOutput("Billing!"), suite.items[0]) == 1.0
+    assert suite.record.decoding.max_new_tokens == 8
+    assert skill_examples(skill)[0].prompt == skill.prompt({"message": "It crashes."})
+    assert (skill.policy(Gate()).primary, skill.policy(Gate()).guards) == (
+        ("exact_match",),
+        {"is_queue": 0.02},
+    )
+    own = Gate(primary=("is_queue",), alpha=0.1)
+    assert (skill.policy(own).primary, skill.policy(own).guards, skill.policy(own).alpha) == (
+        ("is_queue",),
+        {},
+        0.1,
+    )
+
+
+def test_braces_in_an_input_are_its_own(tmp_path):
+    two = {"inputs": ["a", "b"], "prompt": "{instruction} {a} / {b}"}
+    skill = read_skill(declared(tmp_path, **two, suite=None, examples=None))
+    (asked,) = skill.prompt({"a": "{b}{instruction}", "b": "{a}"})
+    assert asked.content == "Answer with the queue. {b}{instruction} / {a}"
+    with pytest.raises(InputError, match=r"inputs are not those.*allowed: a, b"):
+        skill.prompt({"a": "x"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": ["exact"]}, r"no metric exact; known: .*exact_match"),
+        ({"metrics": [{"name": "x"}]}, "defined by one of contains"),
+        ({"metrics": [{"name": "x", "matches": "a", "finds": "b"}]}, "defined by one of"),
+        ({"metrics": ["f1", "f1"]}, "f1 twice"),
+        ({"primary": ["f1"]}, "primary: f1 is not among its metrics"),
+        ({"guards": {"exact_match": 0.1}}, "either a primary or a guard"),
+        ({"prompt": "hello"}, r"lacks the input \{message\}"),
+        ({"prompt": "{message} {who}"}, r"\{who\} is no input"),
+        ({"inputs": ["instruction"], "prompt": None}, "a word of its own"),
+        ({"output": "xml"}, "no form of answers"),
+        ({"output": {"json": {"type": "objekt"}}}, "schema of the output"),
+        ({"colour": "red"}, "colour: .*allowed: name, about"),
+        ({"name": "a b"}, "name: "),
+        ({"metrics": ["exact_match", {"name": "is_queue", "python": "nowhere.py:f"}]}, "nowhere.py"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_is_allowed(changes, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        read_skill(declared(tmp_path, **changes))
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    with pytest.raises(DataError) as error:
+        read_skill(declared(tmp_path, primary=["f1"], prompt="x", output="xml"))
+    assert all(each in str(error.value) for each in ("primary", "lacks the input", "no form"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"reference": "x"}], "both `input` and `prompt`, or neither"),
+        ([{"input": {"other": "x"}, "reference": "x"}], "inputs are not those"),
+        ([{"input": "x"}], "exact_match needs `reference`"),
+        ([{"input": "x", "reference": "y", "colour": 1}], "colour"),
+    ],
+)
+def test_items_that_cannot_be_used_are_told(rows, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        skill_suite(read_skill(declared(tmp_path, suite=rows)), Evaluation())
+
+
+def test_examples_keep_to_the_form_of_the_output(tmp_path):
+    form = {"json": {"type": "object", "required": ["queue"]}}
+    skill = read_skill(declared(tmp_path, output=form))
+    with pytest.raises(DataError, match="example 1: its output"):
+        skill_examples(skill)
+
+
+def test_rows_in_a_file_are_those_in_the_declaration(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(SUPPORT["suite"][0]) + "\n")
+    one = skill_suite(read_skill(declared(tmp_path)), Evaluation())
+    assert skill_suite(read_skill(declared(tmp_path, suite="rows.jsonl")), Evaluation()).id == one.id
+
+
+def test_skills_are_found_by_name_file_and_entry_point(tmp_path, monkeypatch):
+    class Entry:
+        name, value = "theirs", "their_package:SKILL"
+
+        @staticmethod
+        def load():
+            return SUPPORT | {"name": "theirs"}
+
+    monkeypatch.setattr(catalog, "entry_points", lambda group: [Entry] * (group == "escultor.skills"))
+    assert catalog.find_skill("theirs").metric("is_queue") is not None
+    skills = catalog.load_skills(["theirs", "chat", str(declared(tmp_path))])
+    assert list(skills) == ["theirs", "chat", "support"]
+    assert {"theirs", "chat", "support", "trinity", "synthesize"} <= set(
+        catalog.known_skills(skills["support"] and []) | skills
+    )
+    with pytest.raises(InputError, match=r"no skill `no`.*chat.*remedy: .*skills new"):
+        catalog.find_skill("no")
+    with pytest.raises(InputError, match="two skills have the name `support`"):
+        catalog.load_skills([str(declared(tmp_path))] * 2)
+    assert Config(skills=("chat",)).skills == ("chat",)
+
+
+def test_the_package_declares_what_its_code_does():
+    skill = catalog.built_in("trinity")
+    assert skill.prompt("text {document}") == prompt_for("text {document}")
+    assert tuple(skill.output.schema["properties"]["purpose"]["enum"]) == PURPOSES
+    assert all(isinstance(catalog.built_in(name), Skill) for name in catalog.built_in_names())
+
+
+# --- own metrics ------------------------------------------------------------------------------
+
+
+def metric_of(definition, folder, reference="-"):
+    """How answers score in one metric of a skill's suite."""
+    items = [{"input": "q", "reference": reference}]
+    skill = parse_skill(
+        {"name": "x", "metrics": [{"name": "m", **definition}], "suite": items}, folder, "here"
+    )
+    suite = skill_suite(skill, Evaluation())
+    return lambda answer: suite.metric("m").score(ModelOutput(answer), suite.items[0])
+
+
+def test_metrics_of_text_json_and_calls(tmp_path):
+    queue = metric_of({"matches": "billing|technical"}, tmp_path)
+    assert [queue(text) for text in ("billing\n", "billings", "a billing")] == [1, 0, 0]
+    assert metric_of({"finds": r"#\d+"}, tmp_path)("see #12 there") == 1
+    field = metric_of({"field": "a.1.b"}, tmp_path, '{"a": [0, {"b": 1}]}')
+    answers = ('{"a": [9, {"b": 1.0}]}', '{"a": [9, {"b": true}]}', '{"a": {}}', '{"a": []}', "[", "3")
+    assert [field(text) for text in answers] == [1, 0, 0, 0, 0, 0]
+    call = '{"name": "book", "arguments": {"room": 4}}'
+    wire = '[{"id": "1", "type": "function", "function": {"name": "book", "arguments": "{\\"room\\": 4}"}}]'
+    named, whole = (metric_of({"tool_call": kind}, tmp_path, call) for kind in ("name", "arguments"))
+    other = call.replace("4", "5")
+    assert [(named(a), whole(a)) for a in (wire, other, "[]", "{}", "5", "[3]")] == [
+        (1, 1),
+        (1, 0),
+        *[(0, 0)] * 4,
+    ]
+
+
+def test_a_function_is_a_metric_and_its_file_is_part_of_the_suite(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text("def length(answer):\n    '''Characters.'''\n    return len(answer)\n")
+    scale = {"kind": "continuous", "most": None}
+    declaration = {"name": "x", "metrics": [{"name": "m", "python": "own.py:length", "scale": scale}]}
+    items = {"suite": [{"input": "q"}]}
+    skill = parse_skill(declaration | items, tmp_path, "")
+    suite = skill_suite(skill, Evaluation())
+    assert suite.metric("m").score(ModelOutput("abc"), suite.items[0]) == 3.0
+    with open_store(str(tmp_path / "store")) as store:
+        register(store, suite)
+        assert registered_suite(store, "x", {"x": skill}).metric("m") is not None
+        # A store never brings code with it.
+        with pytest.raises(DataError, match=r"a function that is not declared.*remedy: add its declaration"):
+            registered_suite(store, "x")
+        file.write_text(file.read_text() + "# changed\n")
+        changed = parse_skill(declaration | items, tmp_path, "")
+        with pytest.raises(DataError, match="declared otherwise"):
+            registered_suite(store, "x", {"x": changed})
+        assert skill_suite(changed, Evaluation()).id != suite.id
+
+
+def test_metrics_without_code_come_with_the_store(tmp_path):
+    skill = read_skill(declared(tmp_path))
+    with open_store(str(tmp_path / "store")) as store:
+        suite = skill_suite(skill, Evaluation())
+        register(store, suite)
+        found = registered_suite(store, "support")
+        assert found.metric("is_queue").score(ModelOutput("billing"), found.items[0]) == 1.0
+        assert found == suite
+
+
+def test_unit_tests_run_in_a_process_of_their_own(tmp_path):
+    passes = metric_of({"unit_tests": "{answer}\n{reference}"}, tmp_path, "assert double(4) == 8")
+    fenced = "Here:\n```python\ndef double(x):\n    return 2 * x\n```\n"
+    assert passes(fenced) == 1
+    assert passes("def double(x): return x") == 0
+    assert passes("import sys\nsys.exit(0)") == 0  # leaving early is no success
