@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from escultor.data.sources.python_docs import mine
 from escultor.datasets.similarity.duplicates import are_similar
+from escultor.demo.python_docs import mine
 
 THRESHOLD = 0.75
 RECENT = 5000  # originals from which a copy may be made

@@ -17,8 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from escultor.data.sources.python_docs import mine
 from escultor.datasets.personal_data import redacted
+from escultor.demo.python_docs import mine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from private_numbers import KINDS

@@ -20,8 +20,8 @@ from types import SimpleNamespace
 import torch
 
 from escultor.config import Evaluation, Pretrain, load_config
-from escultor.data.sources.documentation import is_held_out
 from escultor.demo.corpus import Corpus, read_corpus
+from escultor.demo.documentation import is_held_out
 from escultor.demo.suite import trinity_suite
 from escultor.evaluate.scoring import evaluate
 from escultor.ids import hash_value

@@ -29,12 +29,12 @@ from escultor.batching.teacher import nll_by_row
 from escultor.config import Sft
 from escultor.config.curation import Curation
 from escultor.data.jsonl import write_jsonl
-from escultor.data.sources.documentation import Gold, balanced
 from escultor.datasets.curation.labels import with_labels
 from escultor.datasets.curation.pipeline import curate
 from escultor.datasets.curation.quality import fit
 from escultor.datasets.rows import CurationRow, read_line
 from escultor.demo.corpus import read_corpus
+from escultor.demo.documentation import Gold, balanced
 from escultor.model.generate import generate
 from escultor.model.load import load
 from escultor.model.loaded import Loaded

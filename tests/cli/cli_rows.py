@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 SMALL = (
+    *("--set", "skills=[trinity]"),
     *("--set", "evaluation.items=6"),
     *("--set", "evaluation.speed_requests=2"),
     *("--set", "evaluation.max_new_tokens=4"),

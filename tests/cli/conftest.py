@@ -65,9 +65,9 @@ def other_model(tmp_path_factory) -> Path:
 @pytest.fixture
 def corpus(monkeypatch):
     """Six golds on either side, in the place of the documentation of this machine."""
-    from escultor.data.sources.documentation import golds
-    from escultor.data.sources.python_docs import DocEntry
     from escultor.demo import corpus as room
+    from escultor.demo.documentation import golds
+    from escultor.demo.python_docs import DocEntry
 
     def entries(side: str) -> list[DocEntry]:
         body = "Takes two cats and gives back one dog. It runs fast, and it sleeps here and there. " * 2

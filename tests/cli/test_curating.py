@@ -239,7 +239,7 @@ def test_a_split_that_leaves_nothing_to_learn_is_refused(cli, source):
         assert "left" in call.err
 
 
-def test_pretraining_on_installed_documentation_reads_nothing_that_is_held_out(cli, corpus):
+def test_pretraining_on_mined_documents_reads_nothing_that_is_held_out(cli, corpus):
     from escultor.datasets.held_out import HOLDS, NEAR, SAME, hold_out
     from escultor.store import open_store
 
@@ -248,6 +248,8 @@ def test_pretraining_on_installed_documentation_reads_nothing_that_is_held_out(c
         hold_out(store, "suite", documents[:3])
     small = ("vocabulary=300", "hidden_size=32", "layers=2", "heads=2", "intermediate_size=64", "max_steps=1")
     words = ("--store", "store", *(word for key in small for word in ("--set", f"pretrain.{key}")))
+    assert cli("data", "mine", "--kind", "documents", "--out", "mined.jsonl").code == 0
+    words = ("--data", "mined.jsonl", *words)
     call = cli("pretrain", "--out", "run", *words, "--json")
     assert call.code == 0, call.err
     read = call.data["read"]

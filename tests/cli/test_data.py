@@ -19,7 +19,7 @@ def test_mined_trinities_read_back_and_stay_on_their_side(cli, tmp_path, corpus,
 
 
 def test_mined_documents_and_the_limit(cli, tmp_path, corpus, monkeypatch):
-    from escultor.data.sources import documentation
+    from escultor.demo import documentation
 
     monkeypatch.setattr(documentation, "is_held_out", lambda package: package.startswith("unseen"))
     words = ("data", "mine", "--out", "text.jsonl", "--kind", "documents")

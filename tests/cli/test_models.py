@@ -136,14 +136,14 @@ def test_generate_is_repeatable_and_reads_stdin(cli, model):
     assert one == cli("generate", model, "-", "--seed", "3", *words, input="The cat").data
     assert one["completion_tokens"] <= 8
     raw = cli("generate", model, "The cat", "--raw", "--seed", "3", *words).data
-    trinity = cli("generate", model, "The cat", "--trinity", "--seed", "3", *words).data
+    trinity = cli("generate", model, "The cat", "--skill", "trinity", "--seed", "3", *words).data
     assert raw["prompt_tokens"] < one["prompt_tokens"] < trinity["prompt_tokens"]
 
 
 def test_the_trinity_of_a_text_is_written_as_three_files(cli, tmp_path, model, monkeypatch):
     from escultor.cli import generate
 
-    words = ("generate", model, "The document.", "--trinity", "--max-new-tokens", "4", "--out", "made")
+    words = ("generate", model, "The document.", "--skill", "trinity", "--max-new-tokens", "4", "--out", "made")
     garbage = cli(*words)
     assert garbage.code == 2
     assert "the answer is no JSON" in garbage.err
@@ -173,9 +173,9 @@ def test_what_cannot_be_answered_is_refused(cli, tmp_path, model):
         (("-",), b"\xff", "UTF-8"),
         (("-",), "", "nothing to answer"),
         (("cat " * 3000,), None, "does not fit the model's context"),
-        (("cat", "--raw", "--trinity"), None, "exclude each other"),
-        (("cat", "--out", "x"), None, "--out is for the Trinity"),
-        (("--trinity", "--out", "x"), None, "--out is for the Trinity"),
+        (("cat", "--raw", "--skill", "trinity"), None, "exclude each other"),
+        (("cat", "--out", "x"), None, "--out is for the files"),
+        (("--skill", "trinity", "--out", "x"), None, "--out is for the files"),
     ):
         call = cli("generate", model, *words, input=input)
         assert call.code == 2
@@ -197,7 +197,7 @@ def test_lines_that_ask_for_trinities_are_answered_each_by_itself(cli, model, mo
     from escultor.cli import generate
 
     monkeypatch.setattr(generate, "_require_terminal", lambda *_: None)
-    words = ("--trinity", "--temperature", "1", "--max-new-tokens", "6")
+    words = ("--skill", "trinity", "--temperature", "1", "--max-new-tokens", "6")
     alone = cli("generate", model, "The cat", *words).out
     call = cli("generate", model, *words, input="The cat\nThe cat\n\nnever read\n")
     assert call.code == 0, call.err

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from escultor.data.sources.documentation import golds
-from escultor.data.sources.python_docs import DocEntry
+from escultor.demo.documentation import golds
+from escultor.demo.python_docs import DocEntry
 from escultor.demo.users import judge
 from escultor.skills.trinity import prompt_for
 from escultor.store import open_store

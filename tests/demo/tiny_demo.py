@@ -16,8 +16,8 @@ import torch
 
 from escultor.config import Config, load_config
 from escultor.cycle.workflow import Progress
-from escultor.data.sources.python_docs import package_roots
 from escultor.demo import run, users
+from escultor.demo.python_docs import package_roots
 from escultor.demo.report import as_json, as_report
 from escultor.train import loop
 

@@ -57,7 +57,7 @@ SHARED_FILES = {
 }
 GROUPS = {
     "models": "The models of the store, and models in and out: GGUF, Ollama, adapters, safetensors.",
-    "data": "Make training data from files and the installed documentation, curate it and review it.",
+    "data": "Make training data from files, curate it and review it.",
     "skills": "What models are for: the declarations of skills.",
     "keys": "API keys of the gateway and their scopes.",
     "interactions": "The recorded requests and answers.",

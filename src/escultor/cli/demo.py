@@ -19,7 +19,7 @@ def demo(
     from_scratch: Annotated[bool, Option("--from-scratch", help="Pre-train a base model first.")] = False,
     page: Annotated[Path, Option("--report", help="The HTML page to write.")] = Path("report.html"),
 ) -> CommandResult:
-    """Run one whole cycle on the installed documentation, then a second one from feedback."""
+    """Run one whole cycle on real documents, then a second one from simulated feedback."""
     from escultor.cli.progress import LiveProgress
     from escultor.config import load_config
     from escultor.demo.report import as_json, as_report
@@ -38,6 +38,7 @@ def demo(
 
 def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, url: str) -> None:
     from escultor.demo.report import rows
+    from escultor.demo.suite import NAME
     from escultor.evaluate.report.parts import text_table
 
     versions = rows(result)
@@ -51,5 +52,5 @@ def _show(shell: Shell, result: DemoResult, notes: Sequence[str], page: Path, ur
     store = "" if url == "escultor-store" else f" --store {url}"
     shell.print()
     shell.print(f"the page:                     {page}")
-    shell.print(f"chat with the deployed model: escultor generate champion --trinity{store}")
+    shell.print(f"chat with the deployed model: escultor generate champion --skill {NAME}{store}")
     shell.print(f"where everything is stored:   escultor models{store}")

@@ -11,11 +11,13 @@ from typer import Argument, Option
 
 from escultor.cli.lookup import ModelArgument, find_model, load_model
 from escultor.cli.output import CommandResult, Shell
+from escultor.cli.skills import named_skill
 from escultor.errors import DataError, InputError
 from escultor.model.loaded import Loaded, max_context_tokens
-from escultor.skills.trinity import parse_trinity, prompt_for, write_trinity
+from escultor.skills.skill import Skill
 from escultor.types import Message, Messages, Role, Sampling
 
+CHAT = Skill("chat")  # a conversation without an instruction
 INTRODUCTION = "one message per line; an empty line ends the conversation"
 
 
@@ -40,43 +42,50 @@ def generate(
     model: ModelArgument,
     text: Annotated[str | None, Argument(help="The prompt; `-`: stdin; none: a conversation.")] = None,
     raw: Annotated[bool, Option("--raw", help="Continue the text, without a chat prompt.")] = False,
-    trinity: Annotated[bool, Option("--trinity", help="Ask for the Trinity of the text.")] = False,
-    out: Annotated[Path | None, Option(help="With --trinity: a folder for its three files.")] = None,
+    skill: Annotated[
+        str | None, Option(metavar="NAME|FILE", help="Ask in the prompt of a skill; the text is its input.")
+    ] = None,
+    out: Annotated[
+        Path | None, Option(help="A folder for the files, of a skill whose output is files.")
+    ] = None,
 ) -> CommandResult:
     """Let a model answer a text; without one, chat with it."""
-    if raw and trinity:
-        raise InputError("--raw and --trinity exclude each other", "both", "one of both")
-    if out is not None and (not trinity or text is None):
-        got = "no text" if trinity else "no --trinity"
-        remedy = "add them, or leave --out away"
-        raise InputError("--out is for the Trinity of a text", got, "--trinity and a text", remedy)
+    if raw and skill:
+        raise InputError("--raw and --skill exclude each other", "both", "one of both")
+    ask = CHAT if skill is None else named_skill(shell, skill)
+    if out is not None and (ask.output.write is None or text is None):
+        got = "no text" if ask.output.write else f"skill {ask.name}, whose output is {ask.output.kind}"
+        allowed, remedy = "--skill NAME of a skill whose output is files, and a text", "or leave --out away"
+        raise InputError("--out is for the files of an answer", got, allowed, remedy)
     sampling = options.sampling(shell)
     folder = find_model(shell, model)
     if text is None:
         _require_terminal(shell)
-        return _converse(shell, load_model(folder), sampling, raw, trinity)
+        return _converse(shell, load_model(folder), sampling, None if raw else ask)
     prompt = _read_stdin() if text == "-" else text
     if not prompt.strip():
         raise InputError("there is nothing to answer", "an empty text", "text", "give a text")
     loaded = load_model(folder)
-    answer = _answer(loaded, _prompt_ids(loaded, prompt, raw, trinity), sampling)
+    answer = _answer(loaded, _prompt_ids(loaded, prompt, None if raw else ask), sampling)
     shell.print(answer.text)
-    files = {} if out is None else {"files": _write(shell, answer.text, prompt, out)}
+    files = {} if out is None else {"files": _write(shell, ask, answer.text, prompt, out)}
     usage = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": len(answer.tokens)}
     return CommandResult({"text": answer.text, "finish_reason": answer.finish_reason, **usage, **files})
 
 
-def _write(shell: Shell, answer: str, document: str, out: Path) -> list[Path]:
-    """Write the three files of a document's Trinity. Raises DataError where the answer is none."""
-    paths = write_trinity(parse_trinity(answer), document, out)
+def _write(shell: Shell, skill: Skill, answer: str, text: str, out: Path) -> list[Path]:
+    """Write the files of an answer. Raises DataError where it does not have the skill's form."""
+    assert skill.output.write is not None
+    paths = skill.output.write(answer, skill.prompt(text), out)
     shell.print(f"wrote {', '.join(map(str, paths))}", "dim")
     return paths
 
 
-def _prompt_ids(loaded: Loaded, text: str, raw: bool, trinity: bool) -> list[int]:
-    if raw:
+def _prompt_ids(loaded: Loaded, text: str, skill: Skill | None) -> list[int]:
+    """The prompt of a skill; None: the text is continued."""
+    if skill is None:
         return loaded.chat.raw_prompt(text)[0]
-    return loaded.chat.prompt(prompt_for(text) if trinity else (Message(Role.USER, text),))
+    return loaded.chat.prompt(skill.prompt(text))
 
 
 def _answer(loaded: Loaded, prompt: list[int], sampling: Sampling) -> Any:
@@ -98,16 +107,16 @@ def _require_terminal(shell: Shell) -> None:
         raise InputError("a conversation needs a terminal, and no --json", "no text", "a text", remedy)
 
 
-def _converse(shell: Shell, loaded: Loaded, sampling: Sampling, raw: bool, trinity: bool) -> CommandResult:
+def _converse(shell: Shell, loaded: Loaded, sampling: Sampling, skill: Skill | None) -> CommandResult:
     """Answer lines until the end of the input or an empty line. Chat messages build on those before, as far
-    as they fit the context; a raw line or a document for a Trinity is answered by itself."""
+    as they fit the context; a raw line (no skill) or the input of another skill is answered by itself."""
     context = max_context_tokens(loaded.model)
     messages: Messages = ()
     turns = 0
     shell.print(INTRODUCTION, "dim")
     while line := _read_line():
-        if raw or trinity:
-            prompt = _prompt_ids(loaded, line, raw, trinity)
+        if skill is not CHAT:
+            prompt = _prompt_ids(loaded, line, skill)
         else:
             messages = (*messages, Message(Role.USER, line))
             while len(messages) > 1 and len(loaded.chat.prompt(messages)) + sampling.max_new_tokens > context:

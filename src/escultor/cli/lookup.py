@@ -14,8 +14,6 @@ from typer import Argument, Option
 from escultor.cli.output import Shell
 from escultor.data.jsonl import JsonlContents
 from escultor.datasets.reading import read_training_rows
-from escultor.demo import corpus
-from escultor.demo.corpus import Corpus
 from escultor.errors import InputError, ModelError
 from escultor.model.loaded import Loaded
 from escultor.store import DEFAULT_FOLDER, Store, open_store, store_exists
@@ -164,7 +162,7 @@ def open_or_create_store(shell: Shell) -> Store:
     return open_store(shell.store_url)
 
 
-def _store_cache(shell: Shell) -> Path | None:
+def store_cache(shell: Shell) -> Path | None:
     """The cache in the store's folder, if there is a store."""
     root = store_root(shell.store_url)
     return root / "cache" if root.is_dir() else None
@@ -174,9 +172,4 @@ def reference_cache(shell: Shell) -> Path:
     """The cache of reference log-probabilities: in the store's folder, if there is one, else in the user's
     cache, so that every run on this machine finds it."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return _store_cache(shell) or Path(home) / "escultor"
-
-
-def read_corpus(shell: Shell) -> Corpus:
-    """The documentation of the installed packages, split; what was mined is kept in the store's folder."""
-    return corpus.read_corpus(_store_cache(shell))
+    return store_cache(shell) or Path(home) / "escultor"

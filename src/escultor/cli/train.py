@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import isclose
@@ -57,7 +57,7 @@ def pretrain(
     shell: Shell,
     processes: Processes,
     out: RunOut,
-    data: Annotated[Path | None, Option(help='JSONL of {"text": …}; none: installed documentation.')] = None,
+    data: Annotated[Path, Option(help='JSONL of {"text": …}, or a dataset of the store.')],
 ) -> CommandResult:
     """Train a tokenizer and a new model on plain text."""
     from escultor.train.runs import pretrain as train
@@ -204,33 +204,22 @@ def saved_lines(record: RunRecord) -> list[str]:
 # --- rows to train on -------------------------------------------------------------------------
 
 
-def read_training(
-    shell: Shell, data: Path | None, kind: Any, settings: Training | None = None
-) -> JsonlContents:
-    """The rows of a file, of the dataset of that name, or (None) the documents of the installed
-    packages' training side, with the earlier rows that `settings.replay` asks for. Rows that are held out in
-    the store are left out and counted.
+def read_training(shell: Shell, data: Path, kind: Any, settings: Training | None = None) -> JsonlContents:
+    """The rows of a file or of the dataset of that name, with the earlier rows that `settings.replay` asks
+    for. Rows that are held out in the store are left out and counted.
 
     Raises DataError when nothing is left, InputError where there is neither file nor dataset.
     """
     with lookup.store_if_any(shell) as store:
-        if data is None:
-            contents = _contents(lookup.read_corpus(shell).documents())
-        else:
-            _, contents = read_training_rows(data, kind, store)
+        _, contents = read_training_rows(data, kind, store)
         counts, items = Counter(contents.counts), contents.items
         if store is not None:
             items = load_guard(store).allowed(items, counts)
             if not items:
-                what = f"{data or 'the installed documentation'} holds nothing that may be learnt"
+                what = f"{data} holds nothing that may be learnt"
                 raise DataError(what, dict(counts), "a prompt that is not held out")
             counts["kept"] = len(items)
         if settings is not None:
             seed = settings.seed
             items = with_replay(items, settings.replay, kind, store, seed=seed, counts=counts)
     return replace(contents, items=tuple(items), counts=dict(counts))
-
-
-def _contents(items: Iterable[Any]) -> JsonlContents:
-    rows = tuple(items)
-    return JsonlContents(rows, {"kept": len(rows)}, {})

@@ -111,7 +111,8 @@ def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
     """Set one `section.key=value`, the value read as YAML, under the key's present name."""
     name, equals, value = text.partition("=")
     keys = name.strip().split(".")
-    if not equals or len(keys) < 2 or not all(keys):
+    is_plain = not isinstance(getattr(Config(), name.strip(), Section()), Section)
+    if not equals or not all(keys) or (len(keys) < 2 and not is_plain):
         raise ConfigError("an override cannot be read", repr(text), "section.key=value, such as dpo.beta=0.2")
     try:
         parsed: Any = yaml.safe_load(value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from escultor.data.sources.documentation import (
+from escultor.demo.documentation import (
     Gold,
     balanced,
     documents,
@@ -16,7 +16,7 @@ from escultor.data.sources.documentation import (
     is_traffic,
     records,
 )
-from escultor.data.sources.python_docs import DocEntry, mine
+from escultor.demo.python_docs import DocEntry, mine
 from escultor.types import Document, Example
 
 Roots = Sequence[tuple[str, Path]]

@@ -26,10 +26,10 @@ from escultor.cycle.steps import (
 )
 from escultor.cycle.workflow import Progress, Result, Workflow
 from escultor.data.gold_pairs import gold_pairs
-from escultor.data.sources.documentation import Gold, balanced
 from escultor.datasets.held_out import load_guard
 from escultor.demo import users
 from escultor.demo.corpus import Corpus, Roots, read_corpus
+from escultor.demo.documentation import Gold, balanced
 from escultor.demo.suite import trinity_suite
 from escultor.ids import hash_value, plain
 from escultor.model.generate import generate

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from escultor.config import Evaluation
-from escultor.data.sources.documentation import Gold
-from escultor.demo.corpus import read_corpus
+from escultor.demo import corpus
+from escultor.demo.documentation import Gold
 from escultor.rng import unit
 from escultor.skills.metrics import rouge_l
 from escultor.skills.suites import EvaluationSuite, make_suite
@@ -38,7 +38,7 @@ def trinity_suite(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuit
 
 def installed_suite(settings: Evaluation, cache: Path | None = None) -> EvaluationSuite:
     """The suite of the documentation of the installed packages; the folder `cache` keeps what was mined."""
-    return trinity_suite(read_corpus(cache).held_out, settings)
+    return trinity_suite(corpus.read_corpus(cache).held_out, settings)
 
 
 def lead_baseline(suite: EvaluationSuite) -> float:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from escultor.data.sources.documentation import Gold
+from escultor.demo.documentation import Gold
+from escultor.demo.suite import NAME
 from escultor.evaluate.raters.simulated import simulated_thumb
 from escultor.ids import hash_value
 from escultor.rng import derive_seed
@@ -45,6 +46,7 @@ def ask(
                 subject=subject,
                 version=engine.version,
                 sampling=sampling,
+                skill=NAME,
                 lineage=lineage,
             )
             drafts.append(draft)

@@ -42,7 +42,7 @@ def draft_interaction(
     subject: str,
     version: str,
     sampling: Sampling,
-    skill: str = "trinity",
+    skill: str = "chat",
     arm: str = "champion",
     **fields: Any,
 ) -> Interaction:

@@ -13,13 +13,15 @@ from escultor.errors import DataError, InputError
 from escultor.skills.declaration import parse_skill, read_skill
 from escultor.skills.skill import Skill
 
+SUFFIX = ".skill.yaml"  # of the declarations in this folder
 GROUP = "escultor.skills"  # of entry points: a `Skill`, or the declaration as a mapping
 
 
 @cache
 def built_in_names() -> tuple[str, ...]:
     """The skills of the package: its declarations."""
-    return tuple(sorted(f.name[:-5] for f in files(__package__).iterdir() if f.name.endswith(".yaml")))
+    names = (file.name for file in files(__package__).iterdir())
+    return tuple(sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)))
 
 
 @cache
@@ -29,7 +31,7 @@ def built_in(name: str) -> Skill | None:
         return None
     import yaml
 
-    text = files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    text = files(__package__).joinpath(f"{name}{SUFFIX}").read_text(encoding="utf-8")
     return parse_skill(yaml.safe_load(text), Path(str(files(__package__))), "built in")
 
 

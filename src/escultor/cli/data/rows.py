@@ -1,22 +1,20 @@
-"""`data mine`, `check`: rows to train on, from the documentation and from files."""
+"""`data mine`, `check`: rows to train on."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
 
-from escultor.cli.lookup import read_corpus, read_named
+from escultor.cli.lookup import read_named, store_cache
 from escultor.cli.output import CommandResult, Shell
 from escultor.data.jsonl import count_turns, write_jsonl
-from escultor.data.sources.documentation import balanced
-from escultor.types import Document, Example, RowKind
+from escultor.demo.mining import DEFAULT_KIND, MinedKind, SplitSide, mined_rows
+from escultor.types import RowKind
 
-MinedKind = Literal["trinity", "documents"]
-SplitSide = Literal["train", "held-out"]
 METHOD_OF_KIND: dict[RowKind, str] = {
     "document": "pretrain",
     "example": "sft",
@@ -29,32 +27,14 @@ ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 def mine(
     shell: Shell,
     out: Annotated[Path, Option(help="The JSONL file to write.")],
-    kind: Annotated[MinedKind, Option(help="Prompts with gold answers, or plain text.")] = "trinity",
+    kind: Annotated[MinedKind, Option(help="Prompts with gold answers, or plain text.")] = DEFAULT_KIND,
     limit: Annotated[int | None, Option(min=1, help="Rows at most.")] = None,
     split: Annotated[SplitSide, Option(help="Packages trained on, or never trained on.")] = "train",
 ) -> CommandResult:
-    """Write the documentation of the installed packages as training data."""
-    items = (_documents if kind == "documents" else _gold_examples)(shell, split, limit)
-    rows = write_jsonl(out, items)
+    """Write the demonstration's documents as training data, to try things with."""
+    rows = write_jsonl(out, mined_rows(kind, split, limit, store_cache(shell)))
     shell.print(f"wrote {rows:,} rows to {out} ({kind}, {split})")
     return CommandResult({"out": out, "rows": rows, "kind": kind, "split": split})
-
-
-def _gold_examples(shell: Shell, split: SplitSide, limit: int | None) -> list[Example]:
-    """Prompts with gold Trinities; a limit keeps the packages in balance."""
-    corpus = read_corpus(shell)
-    golds = corpus.train if split == "train" else corpus.held_out
-    return [gold.example() for gold in (golds if limit is None else balanced(golds, limit))]
-
-
-def _documents(shell: Shell, split: SplitSide, limit: int | None) -> list[Document]:
-    """Plain text; a limit takes those of lowest hash, a uniform sample in any order."""
-    from escultor.data.sources.documentation import documents, is_held_out
-
-    held_out = split == "held-out"
-    entries = (e for e in read_corpus(shell).entries if is_held_out(e.package) is held_out)
-    by_id = {document.id: document for document in documents(entries)}
-    return [by_id[id] for id in (by_id if limit is None else sorted(by_id)[:limit])]
 
 
 def row_kind(name: str) -> str:

@@ -97,7 +97,7 @@ def band_of(words: int) -> str:
 
 
 def _stated_labels(row: CurationRow) -> dict[str, str]:
-    """Domain and purpose where the answer is a JSON object that states them, as a Trinity does."""
+    """Domain and purpose where the answer is a JSON object that states them."""
     text = target_text(row.item)
     if not (text.startswith("{") and ('"domain"' in text or '"purpose"' in text)):
         return {}

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from escultor.data.sources.python_docs import DocEntry
+from escultor.demo.python_docs import DocEntry
 from escultor.ids import hash_value
 from escultor.rng import unit
 from escultor.skills.trinity import Trinity, mentioned_names, prompt_for, purpose_of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escultor.data.sources.documentation import (
+from escultor.demo.documentation import (
     DOMAINS,
     HELD_OUT_SHARE,
     MAX_BODY_CHARS,
@@ -19,7 +19,7 @@ from escultor.data.sources.documentation import (
     is_traffic,
     raw_document,
 )
-from escultor.data.sources.python_docs import DocEntry
+from escultor.demo.python_docs import DocEntry
 from escultor.errors import DataError, InputError
 from escultor.skills.trinity import (
     FIELDS,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from escultor.data.sources import python_docs
-from escultor.data.sources.python_docs import DocEntry, mine, package_roots
+from escultor.demo import python_docs
+from escultor.demo.python_docs import DocEntry, mine, package_roots
 from escultor.errors import DataError
 
 MODULE = '''"""A module that must never run.
