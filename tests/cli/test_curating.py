@@ -243,7 +243,7 @@ def test_pretraining_on_mined_documents_reads_nothing_that_is_held_out(cli, corp
     from escultor.datasets.held_out import HOLDS, NEAR, SAME, hold_out
     from escultor.store import open_store
 
-    documents = corpus.documents()
+    documents = list({document.id: document for document in corpus.documents()}.values())
     with open_store("store") as store:
         hold_out(store, "suite", documents[:3])
     small = ("vocabulary=300", "hidden_size=32", "layers=2", "heads=2", "intermediate_size=64", "max_steps=1")

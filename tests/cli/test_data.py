@@ -19,9 +19,9 @@ def test_mined_trinities_read_back_and_stay_on_their_side(cli, tmp_path, corpus,
 
 
 def test_mined_documents_and_the_limit(cli, tmp_path, corpus, monkeypatch):
-    from escultor.demo import documentation
+    from escultor.demo import mining
 
-    monkeypatch.setattr(documentation, "is_held_out", lambda package: package.startswith("unseen"))
+    monkeypatch.setattr(mining, "is_held_out", lambda package: package.startswith("unseen"))
     words = ("data", "mine", "--out", "text.jsonl", "--kind", "documents")
     cli(*words)
     every = read_jsonl(tmp_path / "text.jsonl", "document").items

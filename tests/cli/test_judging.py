@@ -85,10 +85,10 @@ def test_cycle_turns_feedback_into_a_verdict(cli, model, corpus):
 
 def test_cycle_says_what_is_lacking(cli, model, corpus):
     cli("promote", model, "--because", "the first")
-    call = cli("cycle", "--since", "monthly")
+    call = cli("cycle", "--since", "monthly", *SMALL)
     assert call.code == 2
     assert "too little feedback" in call.err
-    assert "`since` cannot be read" in cli("cycle", "--since", "yesterday").err
+    assert "`since` cannot be read" in cli("cycle", "--since", "yesterday", *SMALL).err
 
 
 def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch, model, corpus):

@@ -143,7 +143,8 @@ def test_generate_is_repeatable_and_reads_stdin(cli, model):
 def test_the_trinity_of_a_text_is_written_as_three_files(cli, tmp_path, model, monkeypatch):
     from escultor.cli import generate
 
-    words = ("generate", model, "The document.", "--skill", "trinity", "--max-new-tokens", "4", "--out", "made")
+    words = ("generate", model, "The document.", "--skill", "trinity")
+    words += ("--max-new-tokens", "4", "--out", "made")
     garbage = cli(*words)
     assert garbage.code == 2
     assert "the answer is no JSON" in garbage.err

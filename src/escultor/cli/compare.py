@@ -104,7 +104,10 @@ def compare(
             return side if speed is None else with_benchmarked_speed(store, side, speed)
 
         before, after = map(scores_of, sides)
-        policy = policy_on_scores(store, before, shell.config, policy)
+        if measured is not None:
+            policy = policy_of(measured.record, shell.config, policy)
+        else:
+            policy = policy_on_scores(store, before, shell.config, policy)
         with gate_service.exclusive(store):
             context = gate_service.context_of(
                 store, before, after, policy, card=card, signed_by=options.signed_by, void=void

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from typer import Argument, Option
 
 from escultor.cli.output import DEFAULT_CONFIG, CommandResult, Shell, write_text
-from escultor.config import Config, Section
+from escultor.config import Config, Gate, Section
+from escultor.config.evaluation import OF_THE_SKILL
 from escultor.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def yaml_text() -> str:
 def _keys(section: type[Section], indent: str) -> list[str]:
     """One line per key, with the comments in one column."""
     defaults = section().model_dump(mode="json")
+    defaults |= dict.fromkeys(OF_THE_SKILL) if section is Gate else {}
     entries, inner_lines = {}, {}
     for name, info in section.model_fields.items():
         entries[name], inner_lines[name] = f"{indent}{name}: {_yaml(defaults[name])}", []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,14 +56,17 @@ class AcceptanceTargets(Section):
     cost: Positive = setting(0.02, help="maximum share of the teacher's cost per request")
 
 
+OF_THE_SKILL = ("primary", "guards", "vetoes")  # keys of `gate` that a skill declares where nobody else does
+
+
 class Gate(Section):
     """Promote: superior on a primary metric, non-inferior on every guard, and no veto."""
 
     name: str = setting("default", help="name of the policy in verdicts")
     primary: tuple[str, ...] = setting(
-        (), help="metrics, at least one of which must be better; none: the skill's, else the suite's first"
+        (), help="metrics, at least one of which must be better; null: the skill's, else the suite's first"
     )
-    guards: dict[str, NonNegative] = setting({}, help="margin per metric; none: the skill's")
+    guards: dict[str, NonNegative] = setting({}, help="margin per metric; null: the skill's")
     alpha: BelowHalf = setting(0.05, help="one-sided error: all promotions on a suite (Holm), each guard")
     power: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.8, help="power of the number of items a hold states"
@@ -73,12 +76,19 @@ class Gate(Section):
         "shared", help="shared: the k-th analysis of a suite is tested at alpha / (k (k + 1)); full: at alpha"
     )
     max_analyses: Count = setting(20, help="maximum analyses of a suite; after that: hold")
-    vetoes: dict[str, Limit] = setting({}, help="limits that no gain offsets, by metric")
+    vetoes: dict[str, Limit] = setting({}, help="limits that no gain offsets, by metric; null: the skill's")
     card: dict[str, Share] = setting({}, help="maximum per figure of the dataset card")
     sign_off: bool = setting(False, help="whether a person must sign off a promotion")
     acceptance_targets: AcceptanceTargets = setting(
         AcceptanceTargets(), help="what a student should keep and gain"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or key not in OF_THE_SKILL}
 
     @model_validator(mode="after")
     def _one_role_per_metric(self) -> Gate:

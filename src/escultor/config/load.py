@@ -183,4 +183,4 @@ def with_steps(config: Config, path: Path) -> Config:
                 merge = isinstance(known, dict) and isinstance(values, dict)
                 curation[name] = dict(known or {}, **values) if merge else values
     aliases.warn(str(path), notes)
-    return _validated(config.model_dump(mode="json") | {"curation": curation}, str(path))
+    return _validated(config.model_dump(mode="json", exclude_unset=True) | {"curation": curation}, str(path))

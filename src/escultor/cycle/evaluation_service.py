@@ -13,7 +13,7 @@ from escultor.config import Config, Gate
 from escultor.errors import DataError, InputError
 from escultor.evaluate.gate.requirements import scales_of
 from escultor.ids import hash_file
-from escultor.skills.catalog import load_skills, skill_named
+from escultor.skills.catalog import known_skills, load_skills, skill_named
 from escultor.skills.probes import PROBES, probe_suite
 from escultor.skills.skill import Skill, default_policy
 from escultor.skills.suite_files import read_suite, skill_suite
@@ -53,7 +53,8 @@ def find_suite(name: str, store: Store | None = None, config: Config | None = No
         suite = skill_suite(skill, config.evaluation, folder)
     if suite is None:
         stored = {suite.name for _, suite in store.log.read(Suite)} if store is not None else set()
-        known = ", ".join(sorted({*PROBES, *skills, *stored}))
+        with_suite = {name for name, skill in known_skills(config.skills).items() if skill.suite is not None}
+        known = ", ".join(sorted({*PROBES, *with_suite, *stored}))
         raise InputError(
             f"there is no suite `{name}`",
             "no file, and no registered suite or skill with a suite of this name",

@@ -94,10 +94,11 @@ class Skill:
 
     def policy(self, gate: Gate) -> Gate:
         """The gate's policy for this skill: what the configuration sets, completed by the declaration."""
-        primary = gate.primary or self.primary
-        guards = gate.guards or {name: each for name, each in self.guards.items() if name not in primary}
-        vetoes = gate.vetoes or dict(self.vetoes)
-        return gate.model_copy(update={"primary": primary, "guards": guards, "vetoes": vetoes})
+        given = gate.model_fields_set
+        primary = gate.primary if "primary" in given else self.primary
+        guards = {name: margin for name, margin in self.guards.items() if name not in primary}
+        own = {"primary": primary, "guards": guards, "vetoes": dict(self.vetoes)}
+        return gate.model_copy(update={key: value for key, value in own.items() if key not in given})
 
     def as_json(self) -> dict[str, Any]:
         """The declaration, complete, as JSON values."""
