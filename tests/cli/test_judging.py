@@ -1,5 +1,6 @@
 """`compare`, `cycle`, and the library behind them."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -94,7 +95,10 @@ def test_cycle_says_what_is_lacking(cli, model, corpus):
 def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch, model, corpus):
     monkeypatch.chdir(tmp_path)
     monitor = escultor.ProductionMonitor(CONFIG)
-    with pytest.raises(InputError, match="no champion"):
+    with pytest.raises(InputError, match="no store"):
+        monitor.check()
+    open_store("escultor-store").close()
+    with pytest.raises(InputError, match="nothing to watch"):
         monitor.check()
     with open_store("escultor-store") as store:
         checkpoint, _ = api.promote(store, model, "the first")
@@ -107,6 +111,34 @@ def test_the_monitor_records_what_it_found_and_plans_once(tmp_path, monkeypatch,
     with open_store("escultor-store") as store:
         assert store.log.last(Plan) == plan
     assert monitor.check(now=5001.0)[2] is None
+
+
+def test_monitor_pages_is_acknowledged_and_says_so(cli, model):
+    assert "no store" in cli("monitor").err
+    cli("promote", model, "--because", "the first")
+    call = cli("monitor", "--json")
+    assert (call.code, call.data["remedy"], call.data["changes"]) == (0, "none", [])
+    now = time.time()
+    with open_store("escultor-store") as store:
+        said = (Message(Role.USER, "cat"),)
+        store.log.append(
+            *(
+                Interaction(
+                    f"chat-{n}", now - 300 + n, "chat", "someone", tree_hash(model), "champion", 1.0, said,
+                    "", "error", Sampling(), Usage(3, 0), 5.0, None, 0.0, "prompt",
+                )
+                for n in range(40)
+            )
+        )  # fmt: skip
+    call = cli("monitor", "--json")
+    assert (call.code, call.data["remedy"], len(call.data["changes"])) == (3, "person", 1)
+    (id,) = call.data["changes"]
+    assert "needs a name" in cli("monitor", "--acknowledge", id).err
+    assert cli("monitor", "--acknowledge", id, "--by", "ana", "--note", "on it").code == 0
+    shown = cli("monitor")
+    assert "acknowledged by ana: on it" in shown.out
+    assert "40 failed calls of 40" in shown.out
+    assert cli("monitor", "--json").data["changes"] == []
 
 
 def test_feedback_is_read_since_a_moment(tmp_path):

@@ -1,112 +1,204 @@
-"""Rules: how often they fire is known exactly."""
+"""Rules: people are the unit of votes, budgets of bad calls have two windows, silence is noticed."""
 
+import math
+
+import numpy as np
 import pytest
-from scipy.stats import binom
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from escultor import stats
 from escultor.config import Monitor
-from escultor.monitor.rules import alerts, is_share_above
-from escultor.types import Estimate, Health
+from escultor.monitor.metrics import AnswerRef, MetricsWindow, ThumbVote, fold_calls
+from escultor.monitor.rules import (
+    PAGE_FROM_START,
+    Past,
+    read_budget,
+    read_daily_cost,
+    read_thumbs,
+    read_traffic,
+)
+from escultor.stats.exceedance import exceedance
+from tests.monitor.test_window import call
 
 CONFIG = Monitor()
-DAY = 86_400.0
+HOUR, DAY = 3600.0, 86_400.0
+NOTHING = Past()
 
 
-def health(*estimates, seconds=DAY):
-    return Health("v1", 0.0, seconds, estimates)
+def vote(k, is_down, subject=None, time=None, version="v1"):
+    at = 60.0 * k if time is None else time
+    return ThumbVote(at, f"a{k}", subject or f"s{k}", is_down, AnswerRef(version, at))
 
 
-def thumbs(down, n):
-    return Estimate("thumbs_down_share", down / n if n else 0.0, *stats.wilson(down, n), n)
+def thumbs(votes, now=2 * DAY, past=NOTHING, unnamed=frozenset(), config=CONFIG):
+    return read_thumbs("v1", sorted(votes), past, config, now, unnamed=unnamed)
 
 
-def only(estimate, config=CONFIG, **options):
-    (alert,) = alerts(health(estimate, **options), config, 5.0)
-    return alert
+def window(*calls):
+    return MetricsWindow(fold_calls(calls))
 
 
-# n, then the published chance in percent of: raw at 8 %, raw at 15 %, Wilson at 8 %, Wilson at 15 %
-TABLE = [
-    (20, 21, 60, 2, 17),
-    (50, 21, 78, 2, 33),
-    (100, 18, 90, 1, 54),
-    (200, 12, 97, 0.5, 75),  # the source has 98 for 97.45
-    (500, 5, 100, 0, 96),
-]
+# --- votes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "raw8", "raw15", "wilson8", "wilson15"), TABLE)
-def test_firing_probabilities_are_the_published_ones(n, raw8, raw15, wilson8, wilson15):
-    looks = [k for k in range(n + 1) if k / n > 0.10]
-    shown = [k for k in range(n + 1) if is_share_above(k / n, n, 0.10)]
-    for ks, truth, percent in (
-        (looks, 0.08, raw8),
-        (looks, 0.15, raw15),
-        (shown, 0.08, wilson8),
-        (shown, 0.15, wilson15),
-    ):
-        assert 100 * binom.pmf(ks, n, truth).sum() == pytest.approx(percent, abs=0.51)
-
-
-@pytest.mark.parametrize("n", [50, 100, 200])
-def test_alerts_page_on_the_bound_and_warn_on_the_raw_share(n):
-    states = [only(thumbs(k, n)).state for k in range(n + 1)]
-    for k, state in enumerate(states):
-        shown, looks = is_share_above(k / n, n, 0.10), k / n > 0.10
-        assert state == ("firing" if shown else "warn" if looks else "ok")
-    assert set(states) == {"ok", "warn", "firing"}
-
-
-@pytest.mark.parametrize(
-    ("down", "n", "state"), [(20, 29, "ok"), (20, 30, "firing"), (5, 49, "ok"), (8, 50, "warn")]
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(0, 1), max_size=6), st.lists(st.floats(0, 1), min_size=6, max_size=6), st.floats(0, 1)
 )
-def test_few_ratings_do_not_speak(down, n, state):
-    assert only(thumbs(down, n)).state == state
+def test_evidence_is_a_fair_game_at_the_limit(values, weights, limit):
+    """What one more event of probability `limit` is expected to do to the evidence: nothing."""
+    n = len(values)
+    up, down = (exceedance([*values, x], [*weights[:n], weights[0]], limit) for x in (1.0, 0.0))
+    edge = min(max(limit, 1e-4), 1 - 1e-4)
+    for side in ("log_above", "log_below"):
+        before = math.exp(getattr(exceedance(values, weights[:n], limit), side)([0]))
+        after = edge * math.exp(getattr(up, side)([0])) + (1 - edge) * math.exp(getattr(down, side)([0]))
+        assert after == pytest.approx(before, rel=1e-9)
 
 
-def test_messages_are_plain_words_with_figures():
-    alert = only(thumbs(30, 120))
-    assert alert.state == "firing"
-    assert "version v1: thumbs down 25.0% of 120 ratings [" in alert.message
-    assert "limit 10.0%; shown to be above the limit" in alert.message
-    assert (alert.rule, alert.limit, alert.time) == ("thumbs_down", 0.10, 5.0)
-    assert "no ratings" in only(thumbs(0, 0)).message
+def test_evidence_is_the_likelihood_ratio_of_a_binomial():
+    values = [1.0] * 9 + [0.0] * 21
+    log = exceedance(values, np.ones(30), 0.1).log_above([0])
+    ratio = sum(
+        prior * (q / 0.1) ** 9 * ((1 - q) / 0.9) ** 21 for q, prior in ((0.15, 0.6), (0.25, 0.3), (0.5, 0.1))
+    )
+    assert log == pytest.approx(math.log(ratio))
 
 
-def test_latency_fires_when_its_lower_bound_is_above_the_limit():
-    def state(low, value, n=100):
-        return only(Estimate("latency_p99_ms", value, low, float("inf"), n)).state
-
-    assert state(5100.0, 6000.0) == "firing"
-    assert state(4000.0, 6000.0) == "warn"
-    assert state(4000.0, 6000.0, n=40) == "ok"
-    assert state(5100.0, 6000.0, n=20) == "ok"
-    assert state(100.0, 200.0) == "ok"
-    assert "unknown" in only(Estimate("latency_p99_ms", 6000.0, 5100.0, float("inf"), 100)).message
+def test_a_share_far_above_the_limit_pages_and_one_below_does_not():
+    assert thumbs([vote(k, k % 3 == 0) for k in range(60)]).pages
+    calm = thumbs([vote(k, k % 20 == 0) for k in range(600)])
+    assert not calm.pages
+    assert not calm.warns
 
 
-def test_daily_cost_fires_on_the_pace_shown_and_on_money_already_spent():
-    pace = Estimate("cost_usd_per_day", 20.0, 15.0, 25.0, 100)
-    assert only(pace).state == "firing"
-    assert only(Estimate("cost_usd_per_day", 11.0, 9.0, 13.0, 100)).state == "warn"
-    dear = Estimate("cost_usd_per_day", 12.0, 12.0, 36.0, 1)
-    spent = Estimate("cost_usd", 12.0, 12.0, 12.0, 1)
-    assert only(dear).state == "ok"
-    assert alerts(health(dear, spent), CONFIG, 0.0)[0].state == "firing"
-    assert alerts(health(dear, spent, seconds=2 * DAY), CONFIG, 0.0)[0].state == "ok"
-    assert "20.00 USD a day over 100 calls" in only(pace).message
+def test_one_person_cannot_page():
+    """40 thumbs down of one person among 400 who are content."""
+    votes = [vote(k, k % 25 == 0) for k in range(400)] + [vote(500 + k, True, "angry") for k in range(40)]
+    assert not thumbs(votes).pages
+    assert not thumbs([vote(k, True, "angry") for k in range(40)]).pages
+    assert thumbs([vote(k, True, f"p{k % 20}") for k in range(40)]).pages
 
 
-def test_limits_come_from_the_configuration():
-    relaxed = Monitor.model_validate({"thumbs_down_limit": 0.5, "min_rated": 10})
-    assert only(thumbs(30, 120), relaxed).state == "ok"
-    assert only(thumbs(12, 12), relaxed).state == "firing"
+def test_users_that_an_application_does_not_name_count_each():
+    votes = [vote(k, k % 3 == 0, "application") for k in range(90)]
+    assert not thumbs(votes).pages
+    assert thumbs(votes, unnamed=frozenset({"application"})).pages
 
 
-def test_the_same_alert_has_the_same_id():
-    assert only(thumbs(30, 120)) == only(thumbs(30, 120))
-    assert only(thumbs(30, 120)).id != only(thumbs(31, 120)).id
+def test_few_votes_page_nobody():
+    assert not thumbs([vote(k, True) for k in range(29)]).pages
+    assert thumbs([vote(k, True) for k in range(30)]).pages
 
 
-def test_figures_that_the_health_lacks_make_no_alert():
-    assert alerts(health(), CONFIG, 0.0) == []
+def test_votes_before_the_last_ok_are_no_new_evidence():
+    votes = [vote(k, True) for k in range(100)]
+    assert not thumbs(votes, past=Past(ok_since=60.0 * 100)).pages
+
+
+def test_a_version_that_was_good_for_weeks_and_turns_bad_pages():
+    good = [vote(k, k % 20 == 0) for k in range(2000)]
+    bad = [vote(k, k % 3 == 0) for k in range(2000, 2120)]
+    assert not thumbs(good, now=60.0 * 2000).pages
+    assert thumbs(good + bad, now=60.0 * 2121).pages
+
+
+def test_only_the_votes_of_the_version_count():
+    assert not thumbs([vote(k, True, version="v2") for k in range(100)]).pages
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_extreme_limits_are_possible(limit):
+    reading = thumbs([vote(k, k < 40) for k in range(80)], config=Monitor(thumbs_down_limit=limit))
+    assert reading.pages == (limit == 0.0)
+    assert PAGE_FROM_START > 0
+
+
+# --- budgets -----------------------------------------------------------------------------------
+
+
+def traffic(until, seconds, failing=0.0, latency=100.0, every=20.0):
+    times = np.arange(until - seconds, until, every)
+    bad = np.floor(np.arange(len(times)) * failing) != np.floor((np.arange(len(times)) + 1) * failing)
+    ends = ["error" if is_bad else "stop" for is_bad in bad]
+    return [
+        call(f"c{t}", time=float(t), latency=latency, finish=end) for t, end in zip(times, ends, strict=True)
+    ]
+
+
+def errors(calls, now, past=NOTHING, rule="errors"):
+    return read_budget(rule, "v1", window(*calls), past, CONFIG, now=now)
+
+
+def test_an_outage_pages_and_its_end_is_clear():
+    now = 30 * HOUR
+    outage = traffic(now - HOUR, 20 * HOUR) + traffic(now, HOUR, failing=0.61)
+    found = errors(outage, now)
+    assert found.pages
+    assert not found.is_clear
+    after = errors(outage + traffic(now + 3 * HOUR, 3 * HOUR), now + 3 * HOUR)
+    assert (after.pages, after.is_clear) == (False, True)
+
+
+def test_an_outage_that_is_over_pages_no_more():
+    now = 30 * HOUR
+    calls = traffic(now - 1800, HOUR, failing=0.5) + traffic(now, 1800)
+    assert not errors(calls, now).pages
+
+
+def test_single_failures_page_nobody_and_a_budget_that_is_just_used_warns():
+    now = 100 * HOUR
+    assert not errors([call("x", time=now - 10, finish="error")], now).pages
+    steady = errors(traffic(now, 80 * HOUR, failing=0.02), now)
+    assert (steady.pages, steady.warns) == (False, True)
+    fine = errors(traffic(now, 80 * HOUR, failing=0.002), now)
+    assert (fine.pages, fine.warns, fine.is_clear) == (False, False, True)
+
+
+def test_slow_answers_page_by_their_share():
+    now = 30 * HOUR
+    calls = traffic(now, 10 * HOUR) + [
+        call(f"s{k}", time=now - HOUR + 30.0 * k, latency=9000.0) for k in range(120)
+    ]
+    assert errors(calls, now, rule="latency_p99").pages
+    assert not errors(traffic(now, 10 * HOUR), now, rule="latency_p99").pages
+
+
+def test_a_rule_that_went_back_and_forth_is_clear_only_after_six_good_hours():
+    now = 30 * HOUR
+    calls = traffic(now - 2 * HOUR, HOUR, failing=0.6) + traffic(now, 2 * HOUR)
+    assert errors(calls, now, Past(changes=1)).is_clear
+    assert not errors(calls, now, Past(changes=2)).is_clear
+
+
+# --- cost and traffic --------------------------------------------------------------------------
+
+
+def test_money_is_counted_by_the_utc_day():
+    calls = [call(f"c{k}", time=DAY - 600 + 10.0 * k, cost=0.2) for k in range(59)]
+    assert read_daily_cost(window(*calls), CONFIG, DAY - 5).pages
+    next_day = read_daily_cost(window(*calls), CONFIG, DAY + 3600)
+    assert not next_day.pages
+    assert next_day.warns
+    assert read_daily_cost(window(*calls), CONFIG, 2 * DAY + 3600).is_clear
+
+
+def test_silence_pages_where_calls_were_to_be_expected():
+    week = traffic(7 * DAY, 7 * DAY, every=120.0)
+    assert read_traffic(window(*week), 7 * DAY + HOUR).pages
+    assert not read_traffic(window(*week), 7 * DAY + 1200).pages
+    again = [*week, call("back", time=7 * DAY + HOUR)]
+    assert read_traffic(window(*again), 7 * DAY + HOUR + 60).is_clear
+
+
+def test_a_quiet_night_is_no_silence():
+    days = [
+        each for d in range(6) for each in traffic(d * DAY + 18 * HOUR, 10 * HOUR, every=60.0)
+    ]  # from 8 to 18 h
+    assert not read_traffic(window(*days), 6 * DAY + 7 * HOUR).pages
+    assert read_traffic(window(*days), 6 * DAY + 10 * HOUR).pages
+
+
+def test_a_new_service_has_no_silence():
+    assert not read_traffic(window(*traffic(HOUR, HOUR)), 8 * HOUR).pages
+    assert not read_traffic(window(), 8 * HOUR).pages

@@ -44,7 +44,7 @@ COMMANDS = (
     *("interactions export", "interactions import", "interactions count", "interactions purge"),
     *("feedback export", "feedback import", "feedback count"),
     *("subjects hash", "subjects erase", "subjects erasures"),
-    *("cycle", "feedback convert", "feedback advise", "feedback quarantine"),
+    *("cycle", "monitor", "feedback convert", "feedback advise", "feedback quarantine"),
     *("generate", "inspect"),
     *("skills list", "skills show", "skills new", "skills test", "skills check"),
 )

@@ -114,6 +114,8 @@ def upstream_version(name: str, upstream: Upstream) -> str:
 class Monitor(Section):
     thumbs_down_limit: Share = setting(0.10, help="alert when the share is significantly higher")
     min_rated: Count = setting(30, help="minimum ratings before an alert may fire")
-    latency_p99_ms: Positive = setting(5000.0, help="alert when higher")
-    daily_cost_usd: Positive = setting(10.0, help="alert when higher")
+    error_budget: Share = setting(0.01, help="share of calls that may fail; alert when used up too fast")
+    latency_p99_ms: Positive = setting(5000.0, help="one call in a hundred may take longer")
+    daily_cost_usd: Positive = setting(10.0, help="budget of a UTC day")
     cooldown_s: NonNegative = setting(3600.0, help="minimum time between plans")
+    notify: tuple[str, ...] = setting((), help="receivers of alerts: a webhook's URL, or one of apprise")

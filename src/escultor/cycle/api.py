@@ -23,7 +23,6 @@ from escultor.types import (
     Feedback,
     GateContext,
     Health,
-    Interaction,
     Plan,
     Scores,
     Verdict,
@@ -94,38 +93,22 @@ class ProductionMonitor:
     def check(
         self, since: Since = "daily", now: float | None = None
     ) -> tuple[Health, list[Alert], Plan | None]:
-        """Health of the champion since then, one alert per rule, and a plan where one is due.
+        """Health since then of the champion (where there is none, of the version that answers most), the
+        alert of each rule and version, and a plan where one is due.
 
-        All three are recorded, so that the next check knows of the plan. Raises InputError when there is
-        no champion.
+        Changes of state and plans are recorded, so that the next check knows of them. The rules look at the
+        last four weeks, whatever `since` says. Raises InputError when there is no store, or nothing in it to
+        watch.
         """
-        from escultor.monitor.metrics import fold, health
-        from escultor.monitor.rules import alerts
-        from escultor.monitor.triggers import plan
+        from escultor.cycle.monitoring import watch_once
 
         until = time.time() if now is None else now
+        begin = parse_since(since, until) or 0.0
+        if not store_exists(self.config.store.url):
+            raise InputError("there is no store to watch", self.config.store.url, "an existing store")
         with open_store(self.config.store.url) as store:
-            version = require_champion(store)
-            begin = parse_since(since, until) or 0.0
-            last_plan = store.log.last(Plan)
-            feedback = _feedback(store, begin)
-            interactions = [i for _, i in store.log.read(Interaction, since=begin)]
-            state = health(version, fold(interactions, feedback), begin, until)
-            fired = alerts(state, self.config.monitor, until)
-            pairs = self._new_pairs(store, begin if last_plan is None else max(begin, last_plan.time), until)
-            due = plan(fired, last_plan, pairs, self.config.monitor, until)
-            store.log.append(state, *fired, *([due] if due else []))
-        return state, fired, due
-
-    def _new_pairs(self, store: Store, since: float, now: float) -> int:
-        """Number of pairs that a cycle run could train on: those with feedback newer than `since` that no
-        promoted model has learnt from. Prompts of registered suites do not count."""
-        from escultor.cycle.evolution import consumed
-        from escultor.feedback.conversion import convert
-        from escultor.feedback.selection import SelectionQuery
-
-        query = SelectionQuery(now, consumed(store), since)
-        return convert(store, self.config.feedback, query).rows["pair"]
+            found = watch_once(store, self.config, until, begin)
+        return found.health, found.alerts, found.plan
 
 
 def evaluate_model(

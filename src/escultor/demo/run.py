@@ -36,8 +36,9 @@ from escultor.model.generate import generate
 from escultor.model.loaded import Loaded
 from escultor.model.student import cut_student
 from escultor.monitor.metrics import fold, health
-from escultor.monitor.rules import alerts
-from escultor.monitor.triggers import plan
+from escultor.monitor.rules import Past, read_thumbs
+from escultor.monitor.states import RuleHistory, alert_of
+from escultor.monitor.triggers import diagnose, plan
 from escultor.serve.logged_model import LoggedModel, require_kept_text
 from escultor.skills.suites import register
 from escultor.skills.trinity import score_trinity
@@ -298,11 +299,12 @@ def _monitor(
 
     def work(key: str) -> tuple[Result, list[Any]]:
         since = min(i.time for i in interactions)
-        state = health(champion, fold(interactions, feedback), since, until)
-        raised = alerts(state, settings, until)
-        thumbs = next(a for a in raised if a.rule == "thumbs_down")
-        planned = plan(raised, log.last(Plan), len(material.pairs), settings, until)
-        records = [state, *raised, *([planned] if planned else [])]
+        window = fold(interactions, feedback)
+        state = health(champion, window, since, until)
+        reading = read_thumbs(champion, window.votes, Past(), settings, until)
+        thumbs = alert_of(reading, RuleHistory(), until)
+        planned = plan(diagnose([thumbs], len(material.pairs)), log.last(Plan), settings, until)
+        records = [state, thumbs, *([planned] if planned else [])]
         return {"alert": thumbs.id, "plan": planned.id if planned else None}, records
 
     inputs = {
@@ -311,7 +313,7 @@ def _monitor(
         "feedback": [f.id for f in feedback],
         "monitor": settings.model_dump(),
     }
-    code = code_version(*(f"escultor.monitor.{name}" for name in ("metrics", "rules", "triggers")))
+    code = code_version(*(f"escultor.monitor.{name}" for name in ("metrics", "rules", "states", "triggers")))
     result = cycle.workflow.step("monitor", inputs, work, code=code)
     alert: Any = log.get(Alert, result["alert"])
     return alert, log.get(Plan, result["plan"]) if result["plan"] else None

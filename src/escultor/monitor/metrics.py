@@ -1,40 +1,29 @@
-"""Metrics of a time window: a mergeable fold of the log, and the health computed from it.
+"""Metrics of time windows: mergeable folds of the log, and the health computed from them.
 
-A `MetricsWindow` is keyed by id, so folding is order-free and idempotent: reading a part of the log twice
-changes nothing, and the windows of parts merge into the window of the whole. It takes about 300 bytes a call.
+Calls are counted by version and five minutes (`CallWindow`): memory grows with time, not with traffic. Votes
+are kept one by one, since a later vote replaces an earlier one. Both folds are free of order, and the folds
+of two parts of a log merge into that of the whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any, NamedTuple, TypeVar
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from escultor import stats
 from escultor.errors import DataError
+from escultor.monitor.buckets import BUCKET_S, CallCounts, upper_ms
 from escultor.store.feedback import THUMB, latest, precedence
-from escultor.types import FAILED, Estimate, Feedback, Health, Interaction, Rating
+from escultor.types import Estimate, Feedback, Health, Interaction, Rating
 
 DAY_S = 86_400.0
 ALPHA = 0.025  # one-sided: 95 % intervals
-Z = NormalDist().inv_cdf(1 - ALPHA)
+Z = 1.959963984540054  # of ALPHA
 
-K = TypeVar("K")
-V = TypeVar("V", bound=tuple[Any, ...])
-
-
-class MetricsCall(NamedTuple):
-    """What one interaction adds to the metrics."""
-
-    time: float
-    version: str
-    failed: bool
-    latency_ms: float
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float
+CallWindow = Mapping[tuple[str, int], CallCounts]  # by version and the number of the five minutes
 
 
 class Thumb(NamedTuple):
@@ -44,74 +33,130 @@ class Thumb(NamedTuple):
     vote: int  # +1 up, -1 down, 0 withdrawn
 
 
+Thumbs = Mapping[tuple[str, str], Thumb]  # by answer and subject
+
+
+class AnswerRef(NamedTuple):
+    """Which version gave an answer, and when."""
+
+    version: str
+    time: float
+
+
+class ThumbVote(NamedTuple):
+    """A vote in force on an answer of a version."""
+
+    time: float
+    target: str
+    subject: str
+    is_down: bool
+    answer: AnswerRef
+
+
 @dataclass(frozen=True, slots=True)
 class MetricsWindow:
-    """Calls by interaction id, thumbs by (target, subject). Law: fold(a + b) = merge(fold(a), fold(b))."""
+    """What is known of a stretch of time: counts of calls, and the votes in force on their answers."""
 
-    calls: Mapping[str, MetricsCall]
-    thumbs: Mapping[tuple[str, str], Thumb]
+    calls: CallWindow = field(default_factory=dict)
+    votes: Sequence[ThumbVote] = ()
+
+
+def fold_calls(interactions: Iterable[Interaction]) -> dict[tuple[str, int], CallCounts]:
+    """Count interactions, each given once, by version and five minutes."""
+    window: dict[tuple[str, int], CallCounts] = {}
+    for i in interactions:
+        key = (i.version, int(i.time // BUCKET_S))
+        if key not in window:
+            window[key] = CallCounts(*key)
+        window[key].add(i)
+    return window
+
+
+def merge_calls(a: CallWindow, b: CallWindow) -> dict[tuple[str, int], CallCounts]:
+    """The counts of two logs that share no interaction."""
+    return {
+        key: a[key].merged(b[key]) if key in a and key in b else a.get(key) or b[key]
+        for key in a.keys() | b.keys()
+    }
+
+
+def fold_thumbs(feedback: Iterable[Feedback]) -> dict[tuple[str, str], Thumb]:
+    """The latest thumb of each subject on each answer. Thumbs are boolean Ratings named `thumb`; a Revocation
+    of that name withdraws an earlier one. Other feedback does not count."""
+    thumbs: dict[tuple[str, str], Thumb] = {}
+    for (target, subject, name), event in latest(feedback).items():
+        if name == THUMB:
+            vote = 0
+            if isinstance(event, Rating) and isinstance(event.value, bool):
+                vote = 1 if event.value else -1
+            thumbs[target, subject] = Thumb(precedence(event), vote)
+    return thumbs
+
+
+def merge_thumbs(a: Thumbs, b: Thumbs) -> dict[tuple[str, str], Thumb]:
+    """The latest thumbs of two logs together."""
+    merged = dict(a)
+    for key, thumb in b.items():
+        merged[key] = max(merged.get(key, thumb), thumb)
+    return merged
+
+
+def votes_on(thumbs: Thumbs, answers: Mapping[str, AnswerRef]) -> list[ThumbVote]:
+    """The thumbs in force on known answers, in the order they were given."""
+    return sorted(
+        ThumbVote(thumb.precedence[0], target, subject, thumb.vote < 0, answers[target])
+        for (target, subject), thumb in thumbs.items()
+        if thumb.vote and target in answers
+    )
 
 
 def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ()) -> MetricsWindow:
-    """Fold events, in any order, into a window.
-
-    Thumbs are boolean Ratings named `thumb`; per target and subject the latest counts, and a Revocation
-    of that name withdraws the earlier ones. Other feedback does not count.
-    """
-    calls: dict[str, MetricsCall] = {}
-    for i in interactions:
-        usage, failed = i.usage, i.finish_reason in FAILED
-        tokens = (usage.prompt_tokens, usage.completion_tokens)
-        _keep_latest(calls, i.id, MetricsCall(i.time, i.version, failed, i.latency_ms, *tokens, i.cost_usd))
-    thumbs: dict[tuple[str, str], Thumb] = {}
-    for (target, subject, name), f in latest(feedback).items():
-        if name == THUMB:
-            vote = (1 if f.value else -1) if isinstance(f, Rating) and isinstance(f.value, bool) else 0
-            thumbs[target, subject] = Thumb(precedence(f), vote)
-    return MetricsWindow(calls, thumbs)
+    """The window of a whole log: each interaction once, and all feedback on them."""
+    known = list(interactions)
+    answers = {i.id: AnswerRef(i.version, i.time) for i in known}
+    return MetricsWindow(fold_calls(known), votes_on(fold_thumbs(feedback), answers))
 
 
-def merge(a: MetricsWindow, b: MetricsWindow) -> MetricsWindow:
-    """The window of two logs together."""
-    calls, thumbs = dict(a.calls), dict(a.thumbs)
-    for key, call in b.calls.items():
-        _keep_latest(calls, key, call)
-    for pair, thumb in b.thumbs.items():
-        _keep_latest(thumbs, pair, thumb)
-    return MetricsWindow(calls, thumbs)
-
-
-def _keep_latest(kept: dict[K, V], key: K, value: V) -> None:
-    kept[key] = max(kept.get(key, value), value)
+def counts_between(window: MetricsWindow, version: str | None, since: float, until: float) -> CallCounts:
+    """The counts of all five minutes that begin within [since, until), of one version or (None) of all."""
+    first, last = math.ceil(since / BUCKET_S), math.ceil(until / BUCKET_S)
+    total = CallCounts(version or "", first)
+    if version is not None and last - first < len(window.calls):
+        keys: Iterable[tuple[str, int]] = ((version, number) for number in range(first, last))
+    else:
+        keys = ((v, n) for v, n in window.calls if version in (None, v) and first <= n < last)
+    for key in keys:
+        if key in window.calls:
+            total.absorb(window.calls[key])
+    return total
 
 
 def health(version: str, window: MetricsWindow, since: float, until: float) -> Health:
-    """Estimates for the calls a version answered in [since, until), in seconds since the epoch.
+    """Estimates for the calls a version answered in [since, until), in seconds since the epoch. `since` is
+    taken from the beginning of its five minutes.
 
-    Shares have Wilson intervals, latencies bounds by order statistics (an upper bound of inf: too few calls),
-    the daily cost the interval of a compound Poisson sum. Totals are counted, so their bounds are the totals.
-    A thumb belongs to the call that it rates, whenever it was given; one on a call outside the window does
-    not count. Estimates with `n` 0 carry no information, and their bounds say so. Raises DataError when
-    the window has no length.
+    Shares have Wilson intervals, latencies (in steps of 1 %) bounds by order statistics (an upper bound of
+    inf: too few calls), the daily cost the interval of a compound Poisson sum. Totals are counted, so their
+    bounds are the totals. A vote belongs to the call that it rates, whenever it was given. Estimates with `n`
+    0 carry no information, and their bounds say so. Raises DataError when the window has no length.
     """
     if not since < until:
         raise DataError("a window has no length", f"since {since}, until {until}", "since < until")
-    calls = {k: c for k, c in window.calls.items() if c.version == version and since <= c.time < until}
-    votes = [(target, t.vote) for (target, _), t in window.thumbs.items() if t.vote and target in calls]
-    n, failed = len(calls), sum(c.failed for c in calls.values())
-    # The time of a failed call says nothing about answers: failures have their own share, not a latency.
-    latencies_ms = [c.latency_ms for c in calls.values() if not c.failed]
+    begin = since // BUCKET_S * BUCKET_S
+    calls = counts_between(window, version, begin, until)
+    votes = [v for v in window.votes if v.answer.version == version and begin <= v.answer.time < until]
+    n = calls.calls
     estimates = (
         _total("calls", n, n),
-        _share("error_share", failed, n),
-        _share("rated_share", len({target for target, _ in votes}), n),
-        _share("thumbs_down_share", sum(vote < 0 for _, vote in votes), len(votes)),
-        _latency("latency_p50_ms", latencies_ms, 0.5),
-        _latency("latency_p99_ms", latencies_ms, 0.99),
-        _total("prompt_tokens", sum(c.prompt_tokens for c in calls.values()), n),
-        _total("completion_tokens", sum(c.completion_tokens for c in calls.values()), n),
-        _total("cost_usd", math.fsum(c.cost_usd for c in calls.values()), n),
-        _daily_cost([c.cost_usd for c in calls.values()], until - since),
+        _share("error_share", calls.failed, n),
+        _share("rated_share", min(len({vote.target for vote in votes}), n), n),
+        _share("thumbs_down_share", sum(vote.is_down for vote in votes), len(votes)),
+        _latency("latency_p50_ms", calls.latencies, 0.5),
+        _latency("latency_p99_ms", calls.latencies, 0.99),
+        _total("prompt_tokens", calls.prompt_tokens, n),
+        _total("completion_tokens", calls.completion_tokens, n),
+        _total("cost_usd", calls.cost_usd, n),
+        _daily_cost(calls, until - begin),
     )
     return Health(version, since, until, estimates)
 
@@ -125,21 +170,20 @@ def _share(name: str, count: int, n: int) -> Estimate:
     return Estimate(name, count / n if n else 0.0, low, high, n)
 
 
-def _latency(name: str, latencies_ms: list[float], q: float) -> Estimate:
-    if not latencies_ms:
+def _latency(name: str, latencies: Counter[int], q: float) -> Estimate:
+    if not latencies:
         return Estimate(name, 0.0, 0.0, math.inf, 0)
-    at_q = stats.quantile(latencies_ms, q, ALPHA)
+    at_q = stats.quantile_of_counts({upper_ms(step): n for step, n in latencies.items()}, q, ALPHA)
     low = 0.0 if at_q.low is None else at_q.low
     return Estimate(name, at_q.value, low, math.inf if at_q.high is None else at_q.high, at_q.n)
 
 
-def _daily_cost(costs: list[float], seconds: float) -> Estimate:
+def _daily_cost(calls: CallCounts, seconds: float) -> Estimate:
     """The cost of a day at this rate, in dollars. For calls at random times (Poisson) the variance of the sum
     of their costs is the sum of their squares."""
-    spent, days = math.fsum(costs), seconds / DAY_S
-    half = Z * math.sqrt(math.fsum(c * c for c in costs))
+    spent, days = calls.cost_usd, seconds / DAY_S
+    half = Z * math.sqrt(calls.cost_squared)
     # A whole day costs at least what a part of it has cost already.
     low = max(spent if days <= 1 else 0.0, (spent - half) / days)
-    return Estimate(
-        "cost_usd_per_day", spent / days, low, (spent + half) / days if costs else math.inf, len(costs)
-    )
+    high = (spent + half) / days if calls.calls else math.inf
+    return Estimate("cost_usd_per_day", spent / days, low, high, calls.calls)

@@ -1,100 +1,239 @@
-"""Alert rules over health: fire when a limit is shown to be exceeded, warn when it only appears to be.
+"""Alert rules: what the log shows of each limit at one moment, before any state is decided.
 
-At 100 ratings a raw share exceeds the limit in 18 % of all evaluations although the true share is below it;
-its lower bound does so in 1 %. So a rule fires on the bound and warns on the estimate.
+A page rests on a bound that holds however often it is looked at, a warning on the figure itself:
+
+thumbs_down   evidence (`stats.exceedance`) that more than the limit of the people's votes are down
+errors        the error budget is used up many times too fast, in a long window and in a short one
+latency_p99   likewise for the calls that are slower than the limit, of which one in a hundred may be
+daily_cost    what this UTC day has cost is above the budget, or will be at its pace
+no_traffic    no call for so long that many were to be expected
+
+People are the unit of the votes: the k-th vote of one person on a version weighs 1/k, and no page rests on
+one person: the evidence must suffice without the votes of the person who added most to it.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from escultor import stats
 from escultor.config import Monitor
-from escultor.ids import hash_value
-from escultor.monitor.metrics import DAY_S
-from escultor.types import Alert, Estimate, Health
+from escultor.monitor.buckets import BUCKET_S, CallCounts
+from escultor.monitor.metrics import ALPHA, DAY_S, MetricsWindow, ThumbVote, counts_between
+from escultor.stats.exceedance import exceedance
+from escultor.types import Estimate
 
-AlertState = Literal["ok", "warn", "firing"]
-
+LOOKBACK_S = 28 * DAY_S
+HOUR_S = 3600.0
 MIN_TO_WARN = 50  # observations; an estimate from fewer gives no warning
-FIRING_ALPHA = 0.05  # one-sided error of the bound on a share
+# Evidence that pages: from a version's first vote on (or from when the rule was last ok), and from the
+# beginning of any later hour, of which there are many. `bench/alerts.py` has the probabilities that follow.
+PAGE_FROM_START, PAGE_FROM_HOUR = math.log(4), math.log(100)
+WARN, CLEAR = math.log(2), math.log(6)
+MORE = 2.0  # log evidence that each change of state within a week asks more
+# A budget burnt at these multiples, in both windows, pages (Site Reliability Workbook, ch. 5, table 5-8).
+BURN_PAGES = ((HOUR_S, 300.0, 14.4), (6 * HOUR_S, 1800.0, 6.0))
+BURN_WARNS = (3 * DAY_S, 6 * HOUR_S)
+SLOW_BUDGET = 0.01  # of the calls may be slower than the limit of the 99th percentile
+MIN_EXPECTED = 20.0  # calls that a silence must have swallowed
+MIN_HISTORY_S = DAY_S  # of traffic before a silence means anything
 
 
-def alerts(health: Health, config: Monitor, now: float) -> list[Alert]:
-    """One alert per rule whose figure the health contains, in the state `ok`, `warn` or `firing`.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a rule sees at one moment: its figure, and whether it shows enough to page, to warn, or to say
+    that all is well again. Where it shows none of these the state stays as it is."""
 
-    thumbs_down   fires when the one-sided 95 % Wilson lower bound of the share is above the limit
-    latency_p99   fires when the lower bound of its interval (milliseconds) is above the limit
-    daily_cost    fires likewise (US dollars a day), or when a window of at most a day has spent the limit
+    rule: str
+    version: str  # empty where the rule is about the whole service
+    estimate: Estimate
+    limit: float
+    pages: bool
+    warns: bool
+    is_clear: bool
+    message: str
 
-    Firing needs `config.min_rated` observations (spent money needs none), a warning 50. The id of an alert
-    is the hash of its content.
-    """
-    estimates = {e.name: e for e in health.estimates}
-    down, p99, daily, spent = (
-        estimates.get(name)
-        for name in ("thumbs_down_share", "latency_p99_ms", "cost_usd_per_day", "cost_usd")
+
+class Past(NamedTuple):
+    """What the states of a rule were: when it was last ok, when the state changed last, and how often within
+    the last week."""
+
+    ok_since: float = -math.inf
+    changed: float = -math.inf
+    changes: int = 0
+
+
+def read_thumbs(
+    version: str,
+    votes: Sequence[ThumbVote],
+    past: Past,
+    config: Monitor,
+    now: float,
+    *,
+    unnamed: frozenset[str] = frozenset(),
+) -> Reading:
+    """The rule `thumbs_down` of one version. Votes of the subjects `unnamed`, which stand for applications
+    that do not say who their users are, count each as a person's first."""
+    own = [v for v in votes if v.answer.version == version and now - LOOKBACK_S <= v.time <= now]
+    weights = _weights(own, unnamed)
+    down = [float(v.is_down) for v in own]
+    begin = sum(v.time <= past.ok_since for v in own)
+    others = _without_loudest(own[begin:], weights[begin:], unnamed, config.thumbs_down_limit)
+    of_others = exceedance(down[begin:], others, config.thumbs_down_limit)
+    hours = {int(v.time // HOUR_S): i for i, v in reversed(list(enumerate(own[begin:])))}
+    start, later = of_others.log_above([0]), of_others.log_above([*hours.values()])
+    evidence = exceedance(down, weights, config.thumbs_down_limit)
+    since_change = evidence.log_below([sum(v.time <= past.changed for v in own)])
+    recent = slice(next((i for i, v in enumerate(own) if v.time >= now - 7 * DAY_S), len(own)), None)
+    estimate = _weighted("thumbs_down_share", own[recent], weights[recent])
+    more = MORE * past.changes
+    enough = len(own) - begin >= config.min_rated
+    return Reading(
+        "thumbs_down",
+        version,
+        estimate,
+        config.thumbs_down_limit,
+        pages=enough and (start >= PAGE_FROM_START + more or later >= PAGE_FROM_HOUR + more),
+        warns=len(own) - begin >= MIN_TO_WARN
+        and estimate.value > config.thumbs_down_limit
+        and max(start, later) >= WARN + more,
+        is_clear=since_change >= CLEAR + max(more - MORE, 0.0),
+        message=f"thumbs down {estimate.value:.1%} of {estimate.n} votes of 7 days by people's weight "
+        f"[{estimate.low:.1%}, {estimate.high:.1%}]",
     )
-    results = []
-    if down:
-        limit = config.thumbs_down_limit
-        state = _state(down, limit, config.min_rated, is_share_above(down.value, down.n, limit))
-        results.append(_alert("thumbs_down", state, down, limit, health=health, now=now))
-    if p99:
-        limit = config.latency_p99_ms
-        state = _state(p99, limit, config.min_rated, p99.low > limit)
-        results.append(_alert("latency_p99", state, p99, limit, health=health, now=now))
-    if daily:
-        limit = config.daily_cost_usd
-        state = _state(daily, limit, config.min_rated, daily.low > limit)
-        if spent and spent.value > limit and health.until - health.since <= DAY_S:
-            state = "firing"
-        results.append(_alert("daily_cost", state, daily, limit, health=health, now=now))
-    return results
 
 
-def is_share_above(share: float, n: int, limit: float) -> bool:
-    """Whether the one-sided 95 % Wilson lower bound of a share of n is above the limit."""
-    return stats.wilson(round(share * n), n, FIRING_ALPHA)[0] > limit
+def _weights(votes: Iterable[ThumbVote], unnamed: frozenset[str]) -> list[float]:
+    given: Counter[str] = Counter()
+    weights = []
+    for vote in votes:
+        given[vote.subject] += 1
+        weights.append(1.0 if vote.subject in unnamed else 1.0 / given[vote.subject])
+    return weights
 
 
-def _state(estimate: Estimate, limit: float, min_n: int, is_shown: bool) -> AlertState:
-    if is_shown and estimate.n >= min_n:
-        return "firing"
-    return "warn" if estimate.value > limit and estimate.n >= MIN_TO_WARN else "ok"
+def _without_loudest(
+    votes: Sequence[ThumbVote], weights: Sequence[float], unnamed: frozenset[str], limit: float
+) -> list[float]:
+    """The weights with those of the person who adds most to the evidence set to 0."""
+    added: defaultdict[str, float] = defaultdict(float)
+    for vote, weight in zip(votes, weights, strict=True):
+        if vote.subject not in unnamed:
+            added[vote.subject] += weight * (vote.is_down - limit)
+    loudest = max(added, key=lambda subject: (added[subject], subject), default=None)
+    return [0.0 if v.subject == loudest else w for v, w in zip(votes, weights, strict=True)]
 
 
-def _alert(rule: str, state: AlertState, e: Estimate, limit: float, *, health: Health, now: float) -> Alert:
-    message = f"version {health.version}: {_MESSAGES[rule](e, limit)}; {_STATES[state]}"
-    identity = hash_value((rule, state, health.version, health.since, health.until, now, message))
-    return Alert(
-        id=f"alert-{identity}", time=now, rule=rule, state=state, estimate=e, limit=limit, message=message
+def _weighted(name: str, votes: Sequence[ThumbVote], weights: Sequence[float]) -> Estimate:
+    """The weighted share of votes that are down, with the Wilson interval of their effective number."""
+    total = math.fsum(weights)
+    if not total:
+        return Estimate(name, 0.0, 0.0, 1.0, 0)
+    share = math.fsum(w for v, w in zip(votes, weights, strict=True) if v.is_down) / total
+    effective = max(1, math.floor(total * total / math.fsum(w * w for w in weights)))
+    low, high = stats.wilson(min(share * effective, effective), effective, ALPHA)
+    return Estimate(name, share, low, high, len(votes))
+
+
+def read_budget(
+    rule: str, version: str, window: MetricsWindow, past: Past, config: Monitor, *, now: float
+) -> Reading:
+    """The rules `errors` and `latency_p99` of one version: how fast its budget of bad calls is used."""
+    budget, limit = (
+        (config.error_budget, config.error_budget)
+        if rule == "errors"
+        else (SLOW_BUDGET, config.latency_p99_ms)
+    )
+
+    def bad(seconds: float) -> tuple[int, int]:
+        # The five minutes in progress are read too: an outage is told within them.
+        counts = counts_between(window, version, now - max(seconds, 2 * BUCKET_S), now)
+        return _bad(rule, counts, config), counts.calls
+
+    def burns(seconds: float, factor: float) -> bool:
+        events, n = bad(seconds)
+        return n > 0 and events / n >= factor * budget
+
+    def shows(seconds: float, factor: float) -> bool:
+        events, n = bad(seconds)
+        return events > 1 and stats.wilson(events, n, ALPHA)[0] >= min(factor * budget, 0.5)
+
+    events, n = bad(HOUR_S)
+    low, high = stats.wilson(events, n, ALPHA)
+    # A rule that went back and forth this week is clear only after six good hours.
+    last, calls = (events, n) if past.changes < 2 else bad(6 * HOUR_S)
+    what = "failed calls" if rule == "errors" else f"calls slower than {limit:.0f} ms"
+    return Reading(
+        rule,
+        version,
+        Estimate("error_share" if rule == "errors" else "slow_share", events / n if n else 0.0, low, high, n),
+        limit,
+        pages=any(
+            shows(long, factor) and burns(short, min(factor, 0.5 / budget))
+            for long, short, factor in BURN_PAGES
+        ),
+        warns=past.changes < 2
+        and bad(BURN_WARNS[0])[1] >= MIN_TO_WARN
+        and all(burns(seconds, 1.0) for seconds in BURN_WARNS),
+        is_clear=calls >= 10 and last / calls < 0.8 * budget,
+        message=f"{events} {what} of {n} of the last hour [{low:.1%}, {high:.1%}], budget {budget:.1%}",
     )
 
 
-def _thumbs_down(e: Estimate, limit: float) -> str:
-    if e.n == 0:
-        return f"no ratings in the window, so nothing is known of thumbs down (limit {limit:.1%})"
-    return f"thumbs down {e.value:.1%} of {e.n} ratings [{e.low:.1%}, {e.high:.1%}], limit {limit:.1%}"
+def _bad(rule: str, counts: CallCounts, config: Monitor) -> int:
+    return counts.failed if rule == "errors" else counts.slower_than(config.latency_p99_ms)
 
 
-def _latency(e: Estimate, limit: float) -> str:
-    if e.n == 0:
-        return f"no answers in the window, so nothing is known of latency (limit {limit:.0f} ms)"
-    high = "unknown" if e.high == float("inf") else f"{e.high:.0f}"
-    return f"p99 latency {e.value:.0f} ms of {e.n} answers [{e.low:.0f}, {high}], limit {limit:.0f} ms"
+def read_daily_cost(window: MetricsWindow, config: Monitor, now: float) -> Reading:
+    """The rule `daily_cost`: money spent on this UTC day, by all versions."""
+    midnight = now // DAY_S * DAY_S
+    today = counts_between(window, None, midnight, now)
+    last_day = counts_between(window, None, now - DAY_S, now)
+    limit, spent = config.daily_cost_usd, today.cost_usd
+    half = 1.96 * math.sqrt(last_day.cost_squared)
+    pace = Estimate(
+        "cost_usd_per_day",
+        last_day.cost_usd,
+        max(0.0, last_day.cost_usd - half),
+        last_day.cost_usd + half,
+        last_day.calls,
+    )
+    return Reading(
+        "daily_cost",
+        "",
+        pace,
+        limit,
+        pages=spent > limit,
+        warns=last_day.calls >= MIN_TO_WARN and pace.value > limit,
+        is_clear=spent <= limit and pace.value <= 0.9 * limit,
+        message=f"{spent:.2f} USD spent on this UTC day, {pace.value:.2f} in the last 24 hours, "
+        f"budget {limit:.2f} a day",
+    )
 
 
-def _daily_cost(e: Estimate, limit: float) -> str:
-    if e.n == 0:
-        return f"no calls in the window, so nothing is known of the cost (limit {limit:.2f} USD a day)"
-    interval = f"[{e.low:.2f}, {e.high:.2f}]"
-    return f"cost {e.value:.2f} USD a day over {e.n} calls {interval}, limit {limit:.2f} USD a day"
-
-
-_MESSAGES = {"thumbs_down": _thumbs_down, "latency_p99": _latency, "daily_cost": _daily_cost}
-_STATES: dict[AlertState, str] = {
-    "firing": "shown to be above the limit",
-    "warn": "above the limit, but within chance variation",
-    "ok": "no cause for alarm",
-}
+def read_traffic(window: MetricsWindow, now: float) -> Reading:
+    """The rule `no_traffic`: how many calls were to be expected since the last one, by what the same times of
+    the days before had."""
+    starts = [number * BUCKET_S for (_, number) in window.calls if number * BUCKET_S <= now]
+    last = max(starts, default=now)
+    first = max(min(starts, default=now), now - 7 * DAY_S)
+    expected = 0.0
+    if now - first >= MIN_HISTORY_S and now - last > BUCKET_S:
+        days = [day for day in range(1, 8) if last - day * DAY_S >= first]
+        before = [counts_between(window, None, last - d * DAY_S, now - d * DAY_S).calls for d in days]
+        expected = sum(before) / len(before) if before else 0.0
+    minutes = (now - last) / 60
+    return Reading(
+        "no_traffic",
+        "",
+        Estimate("expected_calls", expected, expected, expected, len(starts)),
+        MIN_EXPECTED,
+        pages=expected >= MIN_EXPECTED,
+        warns=False,
+        is_clear=now - last <= 2 * BUCKET_S,
+        message=f"no call for {minutes:.0f} minutes, in which {expected:.0f} were to be expected",
+    )

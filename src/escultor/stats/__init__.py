@@ -14,6 +14,7 @@ permutation   sign flips by cluster, exact McNemar test, Holm's correction
 sizes         how many items would be enough
 shares        binomial shares, win rates, quantiles
 sequential    bounds that hold at every interim analysis
+exceedance    evidence that a share is above a limit, at any time
 odds          log-odds, and a comparison with several readings
 logistic      logistic regression
 agreement     Krippendorff's alpha, AUC, calibration error
@@ -33,6 +34,7 @@ from escultor.stats.shares import (
     binomial_p_value,
     clopper_pearson,
     quantile,
+    quantile_of_counts,
     wilson,
     win_rate,
 )
@@ -76,6 +78,7 @@ __all__ = [
     "n_to_meet",
     "n_without_event",
     "quantile",
+    "quantile_of_counts",
     "score_step",
     "sigmoid",
     "sign_flip",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from escultor.errors import DataError
 from escultor.stats.means import bootstrap_ratio, bounded_ratio
-from escultor.stats.sampling import Clusters, cluster_sums, grouped
+from escultor.stats.sampling import Array, Clusters, cluster_sums, grouped
 
 BOOTSTRAP_CLUSTERS = 10  # with a win, and with a loss, from which on a bootstrap is used
 
@@ -93,13 +94,32 @@ def quantile(values: ArrayLike, q: float, alpha: float = 0.025) -> Quantile:
     the sample is too small: the upper bound of the 99th percentile needs log(alpha) / log(0.99) values, 368
     at alpha 0.025 (Conover 1999, §3.2).
     """
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) == 0 or not np.isfinite(x).all() or not 0 < q < 1:
+        raise DataError("there is no such quantile", f"{len(x)} values, q={q}", "finite values, 0 < q < 1")
+    distinct, counts = np.unique(x, return_counts=True)
+    return _quantile(distinct, counts, q, alpha)
+
+
+def quantile_of_counts(counts: Mapping[float, int], q: float, alpha: float = 0.025) -> Quantile:
+    """`quantile` of values of which each is given with how often it was observed."""
+    pairs = sorted((value, n) for value, n in counts.items() if n > 0)
+    if not pairs or not all(math.isfinite(value) for value, _ in pairs) or not 0 < q < 1:
+        got = f"{len(pairs)} values, q={q}"
+        raise DataError("there is no such quantile", got, "finite values, 0 < q < 1")
+    return _quantile(np.array([v for v, _ in pairs]), np.array([n for _, n in pairs]), q, alpha)
+
+
+def _quantile(distinct: Array, counts: NDArray[np.int_], q: float, alpha: float) -> Quantile:
     from scipy.optimize import brentq
     from scipy.stats import beta
 
-    x = np.sort(np.asarray(values, dtype=np.float64))
-    if len(x) == 0 or not np.isfinite(x).all() or not 0 < q < 1:
-        raise DataError("there is no such quantile", f"{len(x)} values, q={q}", "finite values, 0 < q < 1")
-    n = len(x)
+    ends = np.cumsum(counts)
+    n = int(ends[-1])
+
+    def at(rank: int) -> float:
+        """The value of this rank, from 1."""
+        return float(distinct[np.searchsorted(ends, rank)])
 
     def bound(probability: float) -> float | None:
         """The fractional order statistic that lies below the quantile with this probability."""
@@ -110,8 +130,8 @@ def quantile(values: ArrayLike, q: float, alpha: float = 0.025) -> Quantile:
         if excess(1) < 0 or excess(n) > 0:
             return None
         rank = 1.0 if n == 1 else cast(float, brentq(excess, 1, n, xtol=1e-9))
-        whole = min(int(rank), n - 1)
-        return float(x[whole - 1] + (rank - whole) * (x[min(whole, n - 1)] - x[whole - 1]))
+        whole = max(min(int(rank), n - 1), 1)
+        return at(whole) + (rank - whole) * (at(min(whole + 1, n)) - at(whole))
 
-    value = float(x[max(math.ceil(n * q - 1e-9), 1) - 1])
+    value = at(max(math.ceil(n * q - 1e-9), 1))
     return Quantile(value, bound(1 - alpha), bound(alpha), n)

@@ -11,10 +11,11 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from escultor.errors import DataError, StoreError
 from escultor.store.kinds import RecordKind, kind_of_instance
-from escultor.types import Interaction, Message
+from escultor.types import Alert, Interaction, Message
 
 VARIANT = "_"  # the key of a body that names the type
-_SPARSE = (Message, Interaction)  # the types with fields that are left out of a body while they are empty
+# The types with fields that are left out of a body while they are empty.
+_SPARSE = (Message, Interaction, Alert)
 
 
 @cache

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from escultor.types.interactions import LEFT_OUT, optional
+
+AlertState = Literal["ok", "warn", "firing", "resolved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +45,63 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The state of an alert rule. Writer: `monitor`."""
+    """A change of an alert rule's state. Writer: `monitor`."""
 
     id: str
     time: float
     rule: str
-    state: Literal["ok", "warn", "firing"]
+    state: AlertState
     estimate: Estimate
     limit: float
     message: str
+    version: Annotated[str, LEFT_OUT] = optional("")  # empty: the rule is about the whole service
+
+
+@dataclass(frozen=True, slots=True)
+class AlertDelivery:
+    """An alert that a receiver has taken, so that it is not sent again. Writer: `monitor`."""
+
+    id: str
+    time: float
+    alert: str
+    receiver: str  # hash of its address
+
+
+@dataclass(frozen=True, slots=True)
+class AlertAcknowledged:
+    """A person has seen an alert and takes care of it. Writer: `escultor monitor`."""
+
+    id: str
+    time: float
+    alert: str
+    by: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountedCalls:
+    """Counts of one version's calls that began within five minutes (`monitor.buckets.CallCounts`)."""
+
+    version: str
+    number: int  # of the five minutes since the epoch
+    calls: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_nano_usd: int
+    cost_nano_usd_squared: int
+    latencies: tuple[tuple[int, int], ...]  # step of 1 % and number of calls
+
+
+@dataclass(frozen=True, slots=True)
+class CallTally:
+    """Counts of calls by version and five minutes over a stretch of the log. Writer: `monitor`. Law: the
+    stretches follow each other without gap or overlap, since the id names where one begins."""
+
+    id: str
+    time: float
+    upto: int  # last log entry that is counted
+    counts: tuple[CountedCalls, ...]
 
 
 @dataclass(frozen=True, slots=True)

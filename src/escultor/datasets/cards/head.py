@@ -1,4 +1,4 @@
-"""What the card of every dataset version begins with, whoever made the version."""
+"""What the card of every dataset version begins with, however the version was made."""
 
 from __future__ import annotations
 

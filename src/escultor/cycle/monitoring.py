@@ -1,0 +1,99 @@
+"""One check of a store by the monitor: health, alerts, what they ask for, and the alerts sent out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from escultor.config import Config
+from escultor.cycle.canary_service import trial_stages
+from escultor.cycle.evolution import consumed
+from escultor.errors import InputError
+from escultor.feedback.conversion import convert
+from escultor.feedback.selection import SelectionQuery
+from escultor.monitor import notify
+from escultor.monitor.metrics import MetricsWindow, health
+from escultor.monitor.rules import LOOKBACK_S
+from escultor.monitor.service import MonitorReport, MonitorService
+from escultor.monitor.triggers import Diagnosis, diagnose, plan
+from escultor.serve.subjects import SubjectHasher
+from escultor.store import Store, registry
+from escultor.types import Alert, Health, KeyCreated, KeyEvent, Plan
+
+
+class Watch(NamedTuple):
+    """The outcome of one check. `health` is that of the version asked about, `report` what was found of all;
+    `undelivered` has a line for each receiver that could not be told."""
+
+    health: Health
+    alerts: list[Alert]
+    report: MonitorReport
+    diagnosis: Diagnosis
+    plan: Plan | None
+    undelivered: list[str]
+
+
+def monitor_of(store: Store, config: Config) -> MonitorService:
+    """The monitor of a store. Raises ConfigError for a receiver of alerts that cannot be reached."""
+    notify.check_receivers(config.monitor.notify)
+    hash_of = SubjectHasher.for_store(store.root).subject
+    keys = [None, *(e.id for _, e in store.log.read(KeyEvent) if isinstance(e, KeyCreated))]
+    unnamed = frozenset(hash_of(f"key:{key}") for key in keys)
+    return MonitorService(store, config.monitor, unnamed)
+
+
+def watch_once(
+    store: Store, config: Config, now: float, since: float, monitor: MonitorService | None = None
+) -> Watch:
+    """Check a store once: record what changed, tell the receivers, and plan a cycle run where one is due.
+
+    Raises InputError where no version answers and none is deployed.
+    """
+    monitor = monitor or monitor_of(store, config)
+    report = monitor.check(now)
+    deployed = registry.aliases(registry.read_deployments(store.log))
+    champion = deployed.get(registry.CHAMPION, "")
+    window = monitor.read(now)
+    version = champion or _busiest(window)
+    if not version:
+        raise InputError(
+            "there is nothing to watch",
+            "no champion, and no call in four weeks",
+            remedy="send requests through `escultor serve`, or run `escultor promote MODEL`",
+        )
+    last_plan = store.log.last(Plan)
+    candidate = deployed.get(registry.CANDIDATE) if _on_trial(store) else None
+    firing = any(a.state == "firing" and a.rule == "thumbs_down" for a in report.alerts)
+    begin = max(now - LOOKBACK_S, last_plan.time if last_plan else 0.0)
+    rows = _new_rows(store, config, begin, now) if firing else 0
+    diagnosis = diagnose(report.alerts, rows, champion, candidate)
+    due = plan(diagnosis, last_plan, config.monitor, now)
+    if due:
+        store.log.append(due)
+    failures = notify.deliver(store, config.monitor.notify, now)
+    state = health(version, window, since, now)
+    return Watch(
+        health=state,
+        alerts=report.alerts,
+        report=report,
+        diagnosis=diagnosis,
+        plan=due,
+        undelivered=failures,
+    )
+
+
+def _busiest(window: MetricsWindow) -> str:
+    totals: dict[str, int] = {}
+    for (version, _), counts in window.calls.items():
+        totals[version] = totals.get(version, 0) + counts.calls
+    return max(totals, key=lambda v: (totals[v], v), default="")
+
+
+def _on_trial(store: Store) -> bool:
+    return bool(trial_stages(registry.read_deployments(store.log)))
+
+
+def _new_rows(store: Store, config: Config, since: float, now: float) -> int:
+    """How many rows of every kind a cycle run could train on: those with feedback newer than `since` that no
+    promoted model has learnt from. Prompts of registered suites do not count."""
+    query = SelectionQuery(now, consumed(store), since)
+    return sum(convert(store, config.feedback, query).rows.values())

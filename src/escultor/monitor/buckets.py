@@ -1,0 +1,96 @@
+"""Counts of one version's calls over five minutes, exact under merging: sums of whole numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from escultor.types import FAILED, CountedCalls, Interaction
+
+BUCKET_S = 300.0
+NANO = 1_000_000_000  # costs are summed in nano-dollars, so that no order of summing matters
+_STEP = math.log(1.01)  # latencies are counted in steps of 1 %
+SUMS = (
+    "calls",
+    "failed",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_nano_usd",
+    "cost_nano_usd_squared",
+)
+
+
+@dataclass(slots=True)
+class CallCounts:
+    """Counts of the calls of one version that began within five minutes. `latencies` counts the answered
+    calls by the step of their latency (`upper_ms`): the time of a failed call says nothing about answers."""
+
+    version: str
+    number: int  # of the five minutes since the epoch
+    calls: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_nano_usd: int = 0
+    cost_nano_usd_squared: int = 0
+    latencies: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def cost_usd(self) -> float:
+        return self.cost_nano_usd / NANO
+
+    @property
+    def cost_squared(self) -> float:
+        """The sum of the squared costs of the calls, in dollars²."""
+        return self.cost_nano_usd_squared / NANO**2
+
+    def add(self, i: Interaction) -> None:
+        """Count one interaction."""
+        cost, has_failed = round(i.cost_usd * NANO), i.finish_reason in FAILED
+        self.calls += 1
+        self.failed += has_failed
+        self.prompt_tokens += i.usage.prompt_tokens
+        self.completion_tokens += i.usage.completion_tokens
+        self.cost_nano_usd += cost
+        self.cost_nano_usd_squared += cost * cost
+        if not has_failed:
+            self.latencies[latency_step(i.latency_ms)] += 1
+
+    def merged(self, other: CallCounts) -> CallCounts:
+        """The counts of both, under this one's version and time."""
+        return replace(self, latencies=self.latencies.copy()).absorb(other)
+
+    def absorb(self, other: CallCounts) -> CallCounts:
+        """Add the counts of another to this one, and return it."""
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.latencies.update(other.latencies)
+        return self
+
+    def slower_than(self, limit_ms: float) -> int:
+        """Calls whose latency is above a limit, to a step of 1 %."""
+        return sum(n for step, n in self.latencies.items() if upper_ms(step) > limit_ms)
+
+
+def as_record(counts: CallCounts) -> CountedCalls:
+    """The counts as the log keeps them."""
+    sums = {name: getattr(counts, name) for name in SUMS}
+    latencies = tuple(sorted(counts.latencies.items()))
+    return CountedCalls(counts.version, counts.number, **sums, latencies=latencies)
+
+
+def from_record(record: CountedCalls) -> CallCounts:
+    """The counts of such a record."""
+    sums = {name: getattr(record, name) for name in SUMS}
+    return CallCounts(record.version, record.number, **sums, latencies=Counter(dict(record.latencies)))
+
+
+def latency_step(ms: float) -> int:
+    """The step of a latency: the smallest whose `upper_ms` is not below it."""
+    return math.ceil(math.log(max(ms, 1e-3)) / _STEP - 1e-9)
+
+
+def upper_ms(step: int) -> float:
+    """The largest latency of a step, in milliseconds."""
+    return math.exp(step * _STEP)

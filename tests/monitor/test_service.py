@@ -1,0 +1,179 @@
+"""The monitor of a store: it reads what is new, keeps its counts, records changes, and tells receivers."""
+
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from escultor.config import Monitor
+from escultor.errors import ConfigError, InputError
+from escultor.monitor import notify
+from escultor.monitor.service import MonitorService
+from escultor.store import open_store
+from escultor.types import Alert, AlertDelivery, CallTally, Deployment, Estimate, Rating
+from tests.monitor.test_window import call
+
+HOUR, DAY = 3600.0, 86_400.0
+CONFIG = Monitor()
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(str(tmp_path / "store")) as store:
+        yield store
+
+
+def outage(store, begin=10 * DAY, n=200):
+    store.log.append(*(call(f"c{k}", time=begin + 10.0 * k, finish="error") for k in range(n)))
+    return begin + 10.0 * n
+
+
+def states(report):
+    return {(a.rule, a.version): a.state for a in report.alerts}
+
+
+def test_an_outage_is_recorded_once_and_its_end(store):
+    now = outage(store)
+    service = MonitorService(store, CONFIG)
+    assert states(service.check(now))["errors", "v1"] == "firing"
+    assert [a.rule for a in service.check(now + 60).changes] == []
+    store.log.append(*(call(f"d{k}", time=now + 10.0 * k) for k in range(720)))
+    assert states(service.check(now + 2 * HOUR))["errors", "v1"] == "resolved"
+    assert [a.state for _, a in store.log.read(Alert)] == ["firing", "resolved"]
+
+
+def test_a_store_without_a_deployment_is_watched(store):
+    now = outage(store)
+    report = MonitorService(store, CONFIG).check(now)
+    assert [h.version for h in report.health] == ["v1"]
+    store.log.append(Deployment("d", 1.0, {"v0": 1.0}, {"champion": "v0"}, "test"))
+    assert [h.version for h in MonitorService(store, CONFIG).check(now).health] == ["v0", "v1"]
+
+
+def test_a_monitor_that_starts_goes_on_from_the_counts_in_the_log(store, monkeypatch):
+    now = outage(store) + 2 * HOUR
+    first = MonitorService(store, CONFIG)
+    before = first.read(now)
+    assert store.log.count(CallTally) == 1
+    store.log.append(call("late", time=now))
+    second, read = MonitorService(store, CONFIG), []
+    plain_read = type(store.log).read
+
+    def counted(log, kind, **options):
+        for seq, record in plain_read(log, kind, **options):
+            read.append(record)
+            yield seq, record
+
+    monkeypatch.setattr(type(store.log), "read", counted)
+    after = second.read(now)
+    assert [r.id for r in read if not isinstance(r, CallTally)] == ["late"]
+    assert sum(c.calls for c in after.calls.values()) == sum(c.calls for c in before.calls.values()) + 1
+
+
+def test_two_monitors_count_every_call_once(store):
+    now = outage(store) + 2 * HOUR
+    one, two = MonitorService(store, CONFIG), MonitorService(store, CONFIG)
+    one._load_tallies(now)
+    two._load_tallies(now)
+    one.read(now)
+    store.log.append(call("more", time=now - 1.5 * HOUR))
+    for service in (two, one, two, MonitorService(store, CONFIG)):
+        assert sum(c.calls for c in service.read(now).calls.values()) == 201
+
+
+def test_a_thumb_counts_for_the_version_that_it_is_about(store):
+    store.log.append(*(call(f"c{k}", time=10 * DAY + k) for k in range(60)))
+    store.log.append(
+        *(Rating(f"f{k}", 10 * DAY + 100 + k, f"c{k}", f"s{k}", "thumb", k % 2 == 0) for k in range(60))
+    )
+    report = MonitorService(store, CONFIG).check(10 * DAY + HOUR)
+    assert states(report)["thumbs_down", "v1"] == "firing"
+
+
+# --- delivery ----------------------------------------------------------------------------------
+
+
+def alert(name, state="firing", time=100.0, rule="errors"):
+    return Alert(name, time, rule, state, Estimate("e", 0.5, 0.4, 0.6, 10), 0.1, f"{name} text", "v1")
+
+
+def test_alerts_reach_a_receiver_once_over_failures_and_restarts(store):
+    sent, is_down = [], [True]
+
+    def send(receiver, alerts):
+        if is_down[0]:
+            raise OSError("no route")
+        sent.append([a.id for a in alerts])
+
+    receivers = ("http://127.0.0.1:1/secret",)
+    store.log.append(alert("a1"))
+    assert notify.deliver(store, receivers, 200.0, send) == ["http://127.0.0.1/…: no route"]
+    is_down[0] = False
+    for _ in range(2):
+        assert notify.deliver(store, receivers, 300.0, send) == []
+    assert sent == [["a1"]]
+    is_down[0] = True
+    store.log.append(alert("a2", "resolved", 400.0), alert("a3", time=500.0), alert("a4", "resolved", 600.0))
+    notify.deliver(store, receivers, 700.0, send)
+    is_down[0] = False
+    notify.deliver(store, receivers, 800.0, send)
+    assert sent[1:] == [["a2", "a3", "a4"]]
+    assert "secret" not in json.dumps([d.receiver for _, d in store.log.read(AlertDelivery)])
+
+
+def test_a_new_receiver_gets_what_fires_now(store):
+    store.log.append(
+        alert("old"), alert("over", "resolved", 200.0), alert("now", time=300.0, rule="no_traffic")
+    )
+    sent = []
+    notify.deliver(store, ("http://h/",), 400.0, lambda _, alerts: sent.extend(a.id for a in alerts))
+    assert sent == ["now"]
+
+
+def test_a_webhook_gets_the_body_of_alertmanager(store):
+    bodies = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        store.log.append(alert("a1"), alert("b1", rule="latency_p99"))
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        assert notify.deliver(store, (url,), 200.0) == []
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    (body,) = bodies
+    assert (body["version"], body["status"]) == ("4", "firing")
+    assert body["commonLabels"] == {"service": "escultor", "severity": "page", "version": "v1"}
+    first = body["alerts"][0]
+    assert first["labels"]["alertname"] == "errors"
+    assert first["annotations"]["summary"] == "a1 text"
+    assert first["startsAt"] == "1970-01-01T00:01:40Z"
+    assert notify.deliver(store, (url,), 200.0) == []
+
+
+def test_a_refusing_webhook_is_a_failure(store):
+    store.log.append(alert("a1"))
+    (line,) = notify.deliver(store, ("http://127.0.0.1:9/x",), 200.0)
+    assert line.startswith("http://127.0.0.1/…: ")
+
+
+def test_receivers_are_checked_before_anything_happens(monkeypatch):
+    notify.check_receivers(("https://example.org/hook",))
+    with pytest.raises(ConfigError, match="no URL"):
+        notify.check_receivers(("somewhere",))
+    monkeypatch.setitem(__import__("sys").modules, "apprise", None)
+    with pytest.raises(InputError, match="apprise"):
+        notify.check_receivers(("mailto://user:secret@example.org",))
