@@ -12,9 +12,12 @@ ORACLE_SETUP := $(ORACLE)/.ready
 DOCS ?= .venv-docs
 DOCS_BIN := $(DOCS)/bin
 DOCS_SETUP := $(DOCS)/.ready
+# Official and popular clients of model servers, in environments of their own.
+CLIENTS ?= .venv-clients
+CLIENTS_SETUP := $(CLIENTS)/.ready
 BENCH_DATA ?= data
 
-.PHONY: setup oracle demo base test test-core oracle-test lint docs bench bench-serve clean
+.PHONY: setup oracle demo base test test-core oracle-test lint docs clients bench bench-serve clean
 
 setup: $(SETUP)
 
@@ -62,6 +65,16 @@ $(DOCS_SETUP):
 	$(DOCS_BIN)/python -m pip install --quiet 'zensical>=0.0.73' 'mkdocstrings-python>=2'
 	touch $@
 
+clients: $(SETUP) $(CLIENTS_SETUP)  ## every client by every feature, against a gateway; writes docs/clients.md
+	$(BIN)/python bench/clients/matrix.py --python $(CLIENTS)/bin/python --node $(CLIENTS) --write docs/clients.md
+
+$(CLIENTS_SETUP): bench/clients/requirements.txt bench/clients/package.json
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement bench/clients/requirements.txt
+	cp bench/clients/package.json $(CLIENTS)
+	npm install --prefix $(CLIENTS) --no-audit --no-fund
+	touch $@
+
 lint: $(SETUP)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -84,4 +97,4 @@ bench-serve: $(SETUP)  ## figures of serving, about 20 minutes; each prints one 
 	$(BIN)/python bench/intake.py --postgres
 
 clean:
-	rm -rf $(VENV) $(ORACLE) $(DOCS) build escultor-store report.html
+	rm -rf $(VENV) $(ORACLE) $(DOCS) $(CLIENTS) build escultor-store report.html

@@ -345,6 +345,14 @@ def test_what_was_said_of_an_answer_that_was_served_from_here_goes_to_its_row(br
     assert brought(feedback(about="b", id="f9")).said[-1][:2] == ("rating", "chatcmpl-1")
 
 
+def test_an_edit_is_seen_against_the_answer_that_was_served(brought, store):
+    (imported,) = brought(chat(ask("z"), answer("Dali.", id="z"))).interactions.values()
+    store.log.append(replace(imported, id="chatcmpl-1", message="b", answer="Picasso.", version="champion"))
+    found = brought(chat(ask("b"), answer("Miro.", id="b")))
+    assert found.said == [("correction", "chatcmpl-1", None, "Miro.", "u1")]
+    assert not brought(chat(ask("b"), answer("Picasso.", id="b"))).report.read
+
+
 # --- any chat -----------------------------------------------------------------------------------
 
 words = st.text("abc ,.!é<>&\"'\n", min_size=1, max_size=12).filter(str.strip)

@@ -129,7 +129,18 @@ def test_lists_and_token_ids_are_prompts_too(side):
     assert side.engine.asks[-1].prompt == (2,)
 
 
+PICTURE = [
+    {"type": "text", "text": "What?"},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}},
+]
+
 REFUSED = [
+    (
+        {**HELLO, "messages": [{"role": "user", "content": PICTURE}]},
+        400,
+        "messages",
+        "`messages.0.content`: this model reads text only; got a part of the type 'image_url'",
+    ),
     ({**HELLO, "temprature": 1}, 400, "temprature", "`temperature`"),
     ({**HELLO, "presence_penalty": 0.5}, 400, "presence_penalty", "not implemented"),
     ({**HELLO, "tools": [{"type": "function"}]}, 400, "tools", "required"),
@@ -164,6 +175,14 @@ NEUTRAL = {
 
 def test_values_without_effect_are_accepted(side):
     assert post(side, {**HELLO, **NEUTRAL, "tool_choice": "none", "modalities": ["text"]}).status_code == 200
+
+
+def test_what_client_libraries_add_to_an_answer_may_be_sent_back(side):
+    added = {"provider_specific_fields": {"refusal": None}, "thinking_blocks": [], "reasoning_details": [{}]}
+    said = {"role": "assistant", "content": "Olá", "reasoning": "greet", "parsed": None, **added}
+    messages = [*HELLO["messages"], said, *HELLO["messages"]]
+    assert post(side, {**HELLO, "messages": messages}).status_code == 200
+    assert side.engine.asks[-1].prompt[1].reasoning == "greet"
 
 
 BODIES = [

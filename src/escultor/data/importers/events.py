@@ -170,9 +170,9 @@ def import_events(path: Path, name: str, log: Log, options: ImportOptions) -> Ev
             return interaction.subject if interaction else None
         return known[id]
 
-    @lru_cache(maxsize=10_000)
-    def row_of(own_id: str) -> str | None:
-        rows = [row.id for _, row in log.read(Interaction, target=own_id) if row.message == own_id]
+    @lru_cache(maxsize=1_000)
+    def row_of(own_id: str) -> Interaction | None:
+        rows = [row for _, row in log.read(Interaction, target=own_id) if row.message == own_id]
         return rows[-1] if rows else None
 
     session = ImportSession(options.subject_of, options.consent, subject_of_answer, row_of)

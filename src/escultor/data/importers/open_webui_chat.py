@@ -20,7 +20,7 @@ from escultor.data.importers import dialogues
 from escultor.data.importers.session import answer_id, objects
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.strict_json import JsonObject
-from escultor.types import FinishReason, Lineage, Message, Messages, Relation, Role, ToolCall
+from escultor.types import FinishReason, Interaction, Lineage, Message, Messages, Relation, Role, ToolCall
 
 MAX_MESSAGES = 1000  # before an answer
 MAX_SIBLINGS = 200  # answers to one message
@@ -50,10 +50,10 @@ class ChatTree:
     system: str
     messages: dict[str, JsonObject]
     roots: list[str]  # the messages without a parent
-    row_of: Callable[[str], str | None]  # the row of an answer that this gateway served
+    row_of: Callable[[str], Interaction | None]  # the row of an answer that this gateway served
 
     @classmethod
-    def read(cls, id: str, record: Any, row_of: Callable[[str], str | None]) -> ChatTree:
+    def read(cls, id: str, record: Any, row_of: Callable[[str], Interaction | None]) -> ChatTree:
         """The chat of an exported record, or of the snapshot within feedback: empty if it holds none."""
         record = record if isinstance(record, dict) else {}
         body = record["chat"] if isinstance(record.get("chat"), dict) else record
@@ -72,7 +72,8 @@ class ChatTree:
     def target(self, message: str) -> str:
         """The id of the interaction that a message is: of the row that this gateway recorded when it served
         the answer, otherwise one of the chat's and the message's."""
-        return self.row_of(message) or self.own_id(message)
+        row = self.row_of(message)
+        return self.own_id(message) if row is None else row.id
 
     def own_id(self, message: str) -> str:
         """The id of an imported answer."""
@@ -120,7 +121,10 @@ class ChatTree:
         generated = original if isinstance(original, str) and original.strip() else content
         steps = _steps(generated, message.get("output"))
         now = _steps(content, message.get("output"))[-1].content
-        edited = now if now and now != steps[-1].content else None
+        # An edit in place may leave no trace of the first text in the chat; the row that was served has it.
+        row = self.row_of(id)
+        said = steps[-1].content if row is None or not row.answer else row.answer.strip()
+        edited = now if now and now != said else None
         return Answer((*self._prompt(id), *steps[:-1]), steps[-1], edited, _finish(message))
 
     def lineage(self, id: str) -> Lineage | None:

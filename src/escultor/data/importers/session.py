@@ -57,7 +57,7 @@ class ImportSession:
     subject_of: Callable[[str], str]  # from a user's name to a subject
     consent: Consent = Consent.TRAIN
     subject_of_answer: Callable[[str], str | None] = lambda id: None  # of an interaction that is known
-    row_of: Callable[[str], str | None] = lambda id: None  # of the row that has an application's own id
+    row_of: Callable[[str], Interaction | None] = lambda id: None  # the row with an application's own id
     file_time: float = 0.0  # of records without a time
     survey: ScoreSurvey = field(default_factory=ScoreSurvey)
     report: EventReport = field(default_factory=EventReport)

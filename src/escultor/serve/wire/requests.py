@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from secrets import randbits
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from escultor.config import Serve
@@ -87,10 +95,25 @@ class ChatMessage(RequestBody):
     tool_calls: list[CallOfTool] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: Annotated[Any, UnimplementedParameter()] = None
     annotations: Annotated[Any, UnimplementedParameter([])] = None
     function_call: Annotated[Any, UnimplementedParameter()] = None
     audio: Annotated[Any, UnimplementedParameter()] = None
+    # What client libraries add to the message of an answer, and send back with it: no model reads it.
+    provider_specific_fields: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    parsed: Any = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _it_is_text(cls, content: Any) -> Any:
+        for part in content if isinstance(content, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind != "text":
+                raise ValueError(f"this model reads text only; got a part of the type {kind[:40]!r}")
+        return content
 
     @model_validator(mode="after")
     def _it_says_something(self) -> ChatMessage:
@@ -107,7 +130,7 @@ class ChatMessage(RequestBody):
         return Message(
             Role.SYSTEM if self.role == "developer" else Role(self.role),
             text,
-            reasoning=self.reasoning_content or "",
+            reasoning=self.reasoning_content or self.reasoning or "",
             tool_calls=tuple(calls),
             tool_call_id=self.tool_call_id or "",
             name=self.name or "",
