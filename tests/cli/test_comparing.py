@@ -3,14 +3,15 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from cli_rows import SMALL, jsonl
-from pydantic import TypeAdapter
 
 from escultor.config import load_config
 from escultor.cycle import gate_service
 from escultor.evaluate.gate import decision, effects
+from escultor.evaluate.scores import read_scores
 from escultor.ids import new_id, plain
 from escultor.store import open_store, registry
 from escultor.types import Deployment, Interaction, Message, Rating, Role, Sampling, Scores, Usage, Verdict
@@ -19,7 +20,7 @@ from escultor.types import Deployment, Interaction, Message, Rating, Role, Sampl
 def scored(path, name, gain=0.0, **changes):
     names = [f"i{k}" for k in range(80)]
     values = {"quality": [0.4 + (k % 9) / 50 + gain * (1 + k % 2) for k in range(80)], "valid": [1.0] * 80}
-    made = {"id": f"s-{name}", "checkpoint": name, "suite": "s", "items": names, "clusters": names}
+    made = {"checkpoint": name, "suite": "s", "items": names, "clusters": names}
     path.write_text(json.dumps({**made, "metrics": values, **changes}))
     return str(path)
 
@@ -57,12 +58,63 @@ def test_a_file_that_was_changed_does_not_replay(cli, tmp_path, sides, policy):
 
 
 def test_analyses_are_counted_over_the_store(cli, tmp_path, sides, policy):
-    other = scored(tmp_path / "third.json", "third", 0.1)
+    other = scored(tmp_path / "third.json", "third", 0.11)
     analyses = [
         cli("compare", *pair, "--policy", policy, "--json").data["look"]
         for pair in (sides, sides, (sides[0], other))
     ]
     assert analyses == [1, 1, 2]
+
+
+def test_a_model_under_another_name_or_with_new_answers_is_not_analysed_anew(cli, tmp_path, sides, policy):
+    looks = [cli("compare", *sides, "--policy", policy, "--json").data["look"]]
+    renamed = scored(tmp_path / "a.json", "another"), scored(tmp_path / "b.json", "name", 0.1)
+    looks += [cli("compare", *renamed, "--policy", policy, "--json").data["look"]]
+    for k in range(3):
+        drawn = scored(tmp_path / "b.json", f"new{k}", 0.1 + k / 1000 + 0.001)
+        looks += [cli("compare", renamed[0], drawn, "--policy", policy, "--json").data["look"]]
+    assert looks == [1, 1, 2, 3, 4]
+
+
+def test_a_file_of_scores_is_believed_only_as_it_was_written(cli, tmp_path, sides, policy):
+    """An id is the hash of everything else; without one the file is somebody's own."""
+    file = tmp_path / "sealed.json"
+    sealed = plain(read_scores(tmp_path / "new.json")[0])
+    file.write_text(json.dumps(sealed))
+    assert cli("compare", sides[0], file, "--policy", policy).code == 0
+    values = sealed["metrics"]["quality"]
+    for change in (
+        {"metrics": sealed["metrics"] | {"quality": [1.0, *values[1:]]}},
+        {"checkpoint": "other"},
+        {"clusters": ["one"] * 80},
+        {"scales": {"quality": {"better": "lower"}}},
+        {"summary": {"parameters": 1.0}},
+        {"slices": {"half": ["a"] * 80}},
+        {"id": "s-new"},
+    ):
+        file.write_text(json.dumps(sealed | change))
+        call = cli("compare", sides[0], file)
+        assert (call.code, "changed after it was written" in call.err) == (2, True), change
+    for change in (
+        {"metrics": {"quality": [True] * 80}},
+        {"metrics": {"quality": ["1.0"] * 80}},
+        {"metrics": {"quality": [float("nan")] * 80}},
+        {"items": list(range(80))},
+        {"more": 1},
+    ):
+        file.write_text(json.dumps(sealed | change))
+        call = cli("compare", sides[0], file)
+        assert (call.code, "holds no scores" in call.err) == (2, True), change
+
+
+def test_recorded_scores_of_an_older_version_are_read_from_their_file(cli, tmp_path, sides, policy):
+    old = replace(read_scores(tmp_path / "new.json")[0], id="the key of a step")
+    file = tmp_path / "old-new.json"
+    file.write_text(json.dumps(plain(old)))
+    assert cli("compare", sides[0], file, "--policy", policy).code == 2
+    with open_store("escultor-store") as store:
+        store.log.append(old)
+    assert cli("compare", sides[0], file, "--policy", policy).code == 0
 
 
 def test_another_seed_is_no_second_chance(cli, sides, policy):
@@ -97,10 +149,9 @@ def test_a_suite_under_another_name_or_extended_is_analysed_again_not_anew(cli, 
 
 def test_comparisons_at_once_are_not_both_the_first_analysis(tmp_path):
     names = ("base", *(f"new{n}" for n in range(4)))
-    sides = {name: scored(tmp_path / f"{name}.json", name, 0.1 * (name != "base")) for name in names}
+    sides = {name: scored(tmp_path / f"{name}.json", name, n / 50) for n, name in enumerate(names)}
     policy = load_config(None, ()).gate.model_copy(update={"guards": {}})
-    read = TypeAdapter(Scores).validate_json
-    base, *others = (read((tmp_path / f"{name}.json").read_text()) for name in sides)
+    base, *others = (read_scores(tmp_path / f"{name}.json")[0] for name in sides)
 
     def ask(other):
         with open_store(str(tmp_path / "store")) as store, gate_service.exclusive(store):

@@ -18,28 +18,40 @@ def scores(checkpoint, suite="suite", quality=0.5):
     return Scores(f"s-{checkpoint}", checkpoint, suite, names, names, {"quality": values})
 
 
-def verdict(champion, candidate, suite="suite", policy="p"):
-    made = Comparison("", champion, candidate, "", "", suite, policy, (), "", N)
-    return Hold(replace(made, id=f"{champion}{candidate}{suite}{policy}"), None)
+def verdict(champion, candidate, suite="suite", policy="p", again=0.0):
+    """`again`: what a further draw of the candidate's answers changed."""
+    sides = scores(champion, suite), scores(candidate, suite, 0.5 + again)
+    sets = tuple(map(alpha_spending.answer_set, sides))
+    made = Comparison("", champion, candidate, "", "", suite, policy, (), "", N, answer_sets=sets)
+    return Hold(replace(made, id=f"{champion}{candidate}{suite}{policy}{again}"), None)
 
 
-def number(verdicts, champion="base", candidate="new", policy="p", parents=None, same=()):
-    return alpha_spending.analysis_number(
-        verdicts, scores(champion), scores(candidate), policy, parents or {}, same
-    )
+def number(verdicts, champion="base", candidate="new", policy="p", same=(), again=0.0):
+    sides = scores(champion), scores(candidate, quality=0.5 + again)
+    return alpha_spending.analysis_number(verdicts, *sides, policy, same)
 
 
-def test_analyses_of_one_suite_are_counted_and_the_same_comparison_is_one_analysis():
+def test_analyses_of_one_suite_are_counted_and_the_same_numbers_are_one_analysis():
     assert number([]) == 1
-    assert number([verdict("base", "a"), verdict("base", "b")]) == 3
-    assert number([verdict("base", "a"), verdict("base", "new"), verdict("base", "b")]) == 2
+    earlier = [verdict("base", "a", again=0.1), verdict("base", "b", again=0.2)]
+    assert number(earlier) == 3
+    assert number([earlier[0], verdict("base", "new"), earlier[1]]) == 2
     assert number([verdict("base", "new", policy="other")]) == 2
 
 
-def test_other_suites_and_other_lineages_spend_nothing():
-    assert number([verdict("base", "a", suite="other"), verdict("x", "y")]) == 1
-    assert number([verdict("x", "y")], parents={"new": ("x",)}) == 2
-    assert number([verdict("old", "base"), verdict("older", "old")]) == 3
+def test_new_answers_of_the_same_models_are_a_further_analysis():
+    drawn = [verdict("base", "new", again=k / 100) for k in range(1, 9)]
+    assert number(drawn) == 9
+    assert number([*drawn, verdict("base", "new")]) == 9
+
+
+def test_another_name_is_neither_a_new_analysis_nor_a_first_one():
+    assert number([verdict("base", "a", again=0.1), verdict("old name", "older name")]) == 2
+    assert number([verdict("x", "y", again=0.1)], "renamed", "too", again=0.2) == 2
+
+
+def test_other_suites_spend_nothing():
+    assert number([verdict("base", "a", suite="other")]) == 1
 
 
 def test_a_suite_with_the_same_items_counts_as_the_same_and_comparing_on_it_is_a_further_analysis():
@@ -50,7 +62,23 @@ def test_a_suite_with_the_same_items_counts_as_the_same_and_comparing_on_it_is_a
 
 
 def test_swapped_sides_are_a_further_analysis():
-    assert number([verdict("new", "base")]) == 2
+    swapped = verdict("base", "new").because
+    swapped = replace(swapped, answer_sets=(swapped.answer_sets[1], "other"))
+    assert number([Hold(swapped, None)]) == 2
+
+
+def test_verdicts_of_old_stores_are_counted_by_the_ids_of_their_scores():
+    old = replace(verdict("base", "new").because, answer_sets=(), champion_scores="s-base")
+    assert number([Hold(replace(old, candidate_scores="s-new"), None)]) == 1
+    assert number([Hold(replace(old, candidate_scores="s-other"), None)]) == 2
+
+
+def test_a_first_analysis_that_nothing_would_remember_is_one_by_assumption():
+    sides = scores("base"), scores("new", quality=0.9)
+    told = decide(*sides, Gate(guards={}), 0).because.reason
+    assert "By assumption" in told
+    for context in (GateContext(is_remembered=True), GateContext(look=2)):
+        assert "By assumption" not in decide(*sides, Gate(guards={}), 0, context).because.reason
 
 
 def test_the_alphas_of_all_analyses_sum_to_the_policys():

@@ -17,6 +17,7 @@ from escultor.config import Gate, load_policy
 from escultor.cycle.evaluation_service import policy_of, policy_on_scores, with_benchmarked_speed
 from escultor.errors import DataError, InputError
 from escultor.evaluate.report.parts import MISSING, VersionRow, text_table
+from escultor.evaluate.scores import check_seal, read_scores
 from escultor.skills.suites import EvaluationSuite
 from escultor.types import Effect, Hold, Promote, Scores, Verdict
 
@@ -88,8 +89,9 @@ def compare(
         raise InputError("two sides are compared", "one or none", "CHAMPION CANDIDATE, or --replay FILE")
     speed, policy = options.read_speed(), options.read_policy(shell)
     card, void = options.read_card(), options.read_void()
+    files = {name: read for name in (champion, candidate) if (read := _read_scores(name))}
     sides = [
-        _read_scores(name) or lookup.find_gguf(name) or lookup.checked_model(shell, name)
+        files.get(name, (None,))[0] or lookup.find_gguf(name) or lookup.checked_model(shell, name)
         for name in (champion, candidate)
     ]
     folders = [side for side in sides if isinstance(side, Path)]
@@ -103,6 +105,9 @@ def compare(
                 side = recorded_scores(shell, store, side, measured)
             return side if speed is None else with_benchmarked_speed(store, side, speed)
 
+        for name, (scores, is_sealed) in files.items():
+            if not is_sealed:
+                check_seal(Path(name), scores, store.log.get(Scores, scores.id))
         before, after = map(scores_of, sides)
         if measured is not None:
             policy = policy_of(measured.record, shell.config, policy)
@@ -173,18 +178,11 @@ def _checked_suite(shell: Shell, name: str | None, policy: Gate, served: bool) -
     return found
 
 
-def _read_scores(name: str) -> Scores | None:
-    """The scores in a file of this name; None where there is no such JSON file."""
-    from pydantic import TypeAdapter, ValidationError
-
+def _read_scores(name: str) -> tuple[Scores, bool] | None:
+    """The scores in a file of this name, and whether they are those of their id; None where there is no such
+    JSON file."""
     path = Path(name)
-    if path.suffix != ".json" or not path.is_file():
-        return None
-    try:
-        return TypeAdapter(Scores).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, ValueError) as error:
-        remedy = "write them: escultor evaluate MODEL --out FILE"
-        raise DataError(f"{path} holds no scores", str(error).splitlines()[0], remedy=remedy) from error
+    return read_scores(path) if path.suffix == ".json" and path.is_file() else None
 
 
 def _effect_row(e: Effect) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from escultor.config import Gate
 from escultor.cycle.leaks import trained_on
 from escultor.errors import DataError
-from escultor.evaluate.gate.alpha_spending import analysis_number
+from escultor.evaluate.gate.alpha_spending import analysis_number, answer_set
 from escultor.evaluate.gate.decision import policy_hash
 from escultor.evaluate.gate.decision_record import (
     FORMAT,
@@ -78,10 +78,21 @@ def context_of(
     signature as given."""
     verdicts = [verdict for _, verdict in store.log.read(Verdict)]
     same = suites_sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
-    parents = {c.id: c.parents for _, c in store.log.read(Checkpoint)}
-    analysis = analysis_number(verdicts, champion, candidate, policy_hash(policy), parents, same=same)
+    analysis = analysis_number(verdicts, champion, candidate, policy_hash(policy), same=same)
     leaked = trained_on(store, champion.suite, champion.checkpoint, candidate.checkpoint)
-    return GateContext(analysis, card, signed_by, {**leaked, **(void or {})})
+    return GateContext(
+        look=analysis,
+        is_remembered=analysis > 1 or _was_made_here(store, candidate.checkpoint),
+        card=card,
+        signed_by=signed_by,
+        void={**leaked, **(void or {})},
+    )
+
+
+def _was_made_here(store: Store, checkpoint: str) -> bool:
+    """Whether a run of this store made the checkpoint: then no other store compared it before."""
+    record = store.log.get(Checkpoint, checkpoint)
+    return record is not None and record.method != "import"
 
 
 def decide_from_store(
@@ -95,9 +106,9 @@ def decide_from_store(
 ) -> DecisionRecord:
     """The gate's decision, with the prompts of the suite and what the store kept of both evaluations.
 
-    The draws of its statistics follow from what is compared: no other seed can be tried.
+    The draws of its statistics follow from the numbers that are compared: no other seed can be tried.
     """
-    sides = sorted((champion.checkpoint, candidate.checkpoint))
+    sides = sorted((answer_set(champion), answer_set(candidate)))
     kept = [load_predictions(store.blobs, scores) for scores in (champion, candidate)]
     answers = [() if k is None else tuple(texts[0] for texts in k.answers) for k in kept]
     latencies = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
@@ -107,7 +118,7 @@ def decide_from_store(
             champion=champion,
             candidate=candidate,
             policy=policy,
-            seed=derive_seed(0, "verdict", *sides, champion.suite, policy_hash(policy)),
+            seed=derive_seed(0, "verdict", *sides, policy_hash(policy)),
             context=context,
             names=names,
             prompts=prompts if len(prompts) == len(champion.items) else (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +132,11 @@ def _keep_run(
     """Move what a run wrote into the store: the result of its step, and its records."""
     tree = cycle.store.blobs.put_tree(out / MODEL)
     metrics = cycle.store.blobs.put_bytes((out / METRICS).read_bytes())
-    dataset = _dataset(cycle, record, items, record.counts | left_out)
+    dataset = _dataset(cycle, record, items)
     shutil.rmtree(out)
-    figures = {k: v for k, v in asdict(record).items() if k in ("counts", "steps", "tokens", "loss")}
+    figures = {k: v for k, v in asdict(record).items() if k in ("steps", "tokens", "loss")}
     result = {"checkpoint": tree, "metrics": metrics, "rows": len(items), **figures}
+    result["counts"] = record.counts | left_out
     return result, [cycle.known(dataset), cycle.known(checkpoint_of(record, tree, name))]
 
 
@@ -154,17 +155,14 @@ def checkpoint_of(record: RunRecord, tree: str, name: str) -> Checkpoint:
     )
 
 
-def _dataset(
-    cycle: CycleRun, record: RunRecord, items: Sequence[Any], counts: dict[str, int]
-) -> DatasetVersion:
-    """The items of a run as a dataset version, their rows kept as JSONL."""
+def _dataset(cycle: CycleRun, record: RunRecord, items: Sequence[Any]) -> DatasetVersion:
+    """The items of a run as a dataset version, their rows kept as JSONL. What the run made of them is in the
+    result of its step: other settings make other figures of the same items."""
     kind, hash = METHODS[record.method].kind, record.dataset_hash
     rows = b"".join(write_line(CurationRow(item, item.origin.rule)) for item in items)
     by_rule = Counter(f"rule {item.origin.rule}" for item in items)
     blob = cycle.store.blobs.put_bytes(rows)
-    return DatasetVersion(
-        hash, f"{kind}-{hash[:8]}", kind, len(items), counts=dict(by_rule) | counts, blob=blob
-    )
+    return DatasetVersion(hash, f"{kind}-{hash[:8]}", kind, len(items), counts=dict(by_rule), blob=blob)
 
 
 def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
@@ -182,9 +180,7 @@ def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
             progress=cycle.workflow.progress.note,
         )
         answers = cycle.store.blobs.put_bytes(evaluation.predictions.to_bytes())
-        # The step that writes the scores names them, so that measuring again never rewrites them.
-        scores = replace(evaluation.scores, id=key)
-        return {"scores": scores.id, "answers": answers}, [scores]
+        return {"scores": evaluation.scores.id, "answers": answers}, [evaluation.scores]
 
     inputs = {
         "checkpoint": checkpoint,

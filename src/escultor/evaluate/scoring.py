@@ -20,6 +20,7 @@ from escultor.evaluate.predictions import (
     served_outputs,
     tokenized_prompts,
 )
+from escultor.evaluate.scores import seal_scores
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import (
     DEFAULT_BUDGET_S,
@@ -30,7 +31,7 @@ from escultor.evaluate.speed import (
     is_speed,
     measure_speeds,
 )
-from escultor.ids import hash_bytes, hash_value
+from escultor.ids import hash_bytes
 from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import ModelOutput, whole_figures
@@ -132,11 +133,10 @@ def make_result(
     summary: dict[str, float],
     predictions: Predictions,
 ) -> EvaluationResult:
-    """Scores of one checkpoint on one suite, with their predictions. The id covers all figures, since latency
-    differs from one measurement to the next."""
+    """Scores of one checkpoint on one suite, with their predictions."""
     labels = sorted(suite.items[0].labels)
     scores = Scores(
-        id=hash_value([checkpoint, suite.id, metrics, summary]),
+        id="",
         checkpoint=checkpoint,
         suite=suite.id,
         items=tuple(item.id for item in suite.items),
@@ -147,7 +147,7 @@ def make_result(
         slices={name: tuple(item.labels[name] for item in suite.items) for name in labels},
         answers=hash_bytes(predictions.to_bytes()),
     )
-    return EvaluationResult(scores, predictions)
+    return EvaluationResult(seal_scores(scores), predictions)
 
 
 # --- speed ------------------------------------------------------------------------------------
@@ -183,6 +183,5 @@ def with_speed(
     summary = {name: value for name, value in scores.summary.items() if not is_speed(name)}
     summary |= speed.figures(hourly_price_usd)
     predictions = replace(predictions, requests=speed.requests)
-    id = hash_value([scores.checkpoint, scores.suite, scores.metrics, summary])
     answers = hash_bytes(predictions.to_bytes())
-    return EvaluationResult(replace(scores, id=id, summary=summary, answers=answers), predictions)
+    return EvaluationResult(seal_scores(replace(scores, summary=summary, answers=answers)), predictions)

@@ -89,16 +89,18 @@ class Scores:
 class GateContext:
     """The inputs of a verdict besides scores and policy. Writer: the caller of the gate.
 
-    `look`: the number of this interim analysis of the suite within its lineage, from 1 on (see
+    `look`: the number of this interim analysis of the suite's items, from 1 on (see
     `evaluate.gate.alpha_spending`). `card`: figures of the candidate's dataset card, from 0 to 1; None: no
     card. `signed_by`: the person who signs off the promotion. `void`: reason by item id, of items erased or
-    leaked since the suite was created.
+    leaked since the suite was created. `is_remembered`: whether a store would know of an earlier analysis;
+    otherwise the first one is the first by assumption.
     """
 
     look: int = 1
     card: Mapping[str, float] | None = None
     signed_by: str | None = None
     void: Mapping[str, str] = field(default_factory=dict)
+    is_remembered: bool = False
 
 
 # A primary is better or worse, a guard kept or broken, or either open; told: a metric that decides nothing.
@@ -168,6 +170,8 @@ class Comparison:
     look: int = 1
     vetoes: tuple[Veto, ...] = ()
     slices: tuple[Slice, ...] = ()
+    # Hashes of the champion's and the candidate's numbers on the suite: what an analysis is counted by.
+    answer_sets: tuple[str, ...] = optional(())
 
 
 @dataclass(frozen=True, slots=True)

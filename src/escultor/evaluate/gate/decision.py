@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from escultor.config import Gate
 from escultor.evaluate.gate import text
-from escultor.evaluate.gate.alpha_spending import alpha_at
+from escultor.evaluate.gate.alpha_spending import alpha_at, answer_set
 from escultor.evaluate.gate.checks import cannot_tell, check, vetoes
 from escultor.evaluate.gate.effects import MeasuredEffect, items_needed, measure, slices
 from escultor.evaluate.gate.requirements import clusters_needed, requirements, scales_of, shortfall
@@ -80,12 +80,15 @@ def decide(
         look=context.look,
         vetoes=vetoes(champion, candidate, policy, context),
         slices=slices(champion, candidate, policy, seed) if n else (),
+        answer_sets=(answer_set(champion), answer_set(candidate)),
     )
     needed = items_needed(measured, policy, minimum)
     why = cannot_tell(champion, candidate, policy, context)
     if why is None:
         too_small = shortfall(needs, policy, items=n, clusters=clusters)
         kind, reason, needed = _outcome(comparison, needed, too_small, policy)
+        if context.look == 1 and not context.is_remembered and policy.alpha_spending == "shared":
+            reason = f"{reason} {text.FIRST_BY_ASSUMPTION}"
     else:
         kind, reason = Hold, f"{why}."
         if champion.checkpoint == candidate.checkpoint or any(i in context.void for i in champion.items):

@@ -8,6 +8,10 @@ from escultor.config import Gate
 from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.types import Effect, Veto
 
+FIRST_BY_ASSUMPTION = (
+    "By assumption this is the first analysis of these items: nothing here would know of an earlier one."
+)
+
 
 def figures(effects: Sequence[Effect], analysis: int, policy: Gate) -> str:
     """All effects that decide, in one line."""
