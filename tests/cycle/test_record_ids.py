@@ -11,15 +11,16 @@ from escultor.cycle.steps import CycleRun, train_model
 from escultor.cycle.workflow import Workflow
 from escultor.evaluate.gate.decision import decide
 from escultor.evaluate.scores import seal_scores
-from escultor.monitor.metrics import fold, health
-from escultor.monitor.rules import alerts
-from escultor.monitor.triggers import plan
+from escultor.monitor.rules import Reading
+from escultor.monitor.states import RuleHistory, alert_of
+from escultor.monitor.triggers import diagnose, plan
 from escultor.skills.suites import make_suite, seal_suite
 from escultor.store import open_store
 from escultor.store.kinds import KINDS
 from escultor.types import (
     Checkpoint,
     DatasetVersion,
+    Estimate,
     Message,
     Role,
     Sampling,
@@ -33,7 +34,7 @@ from escultor.types import (
 # Kinds whose ids are drawn at random, so that no two records ever share one; and those that are named by what
 # they are about, which the same function finds again before it would record them twice.
 DRAWN = {"interaction", "pending", "feedback", "dataset_name", "review", "deployment", "erasure", "key"}
-DRAWN |= {"quarantine_override"}
+DRAWN |= {"quarantine_override", "alert_delivery", "alert_acknowledged", "call_tally"}
 FOUND_AGAIN = {"checkpoint", "dataset", "step", "held_out"}
 HASHED = {"scores", "suite", "verdict", "alert", "plan", "health", "tools"}
 
@@ -93,15 +94,16 @@ def test_the_ids_of_verdicts_alerts_and_plans_cover_what_they_say():
     made = [decide(*sides, policy, seed) for seed in (0, 1)]
     made += [decide(*sides[::-1], policy, 0), decide(*sides, Gate(guards={}, alpha=0.01), 0)]
     assert len({verdict.because.id for verdict in made}) == 4
-    state = health("v", fold((), ()), 0.0, 10.0)
-    raised = [a for limit in (0.1, 0.2) for a in alerts(state, Monitor(thumbs_down_limit=limit), 10.0)]
-    by_id = {}
-    for alert in raised:
-        assert by_id.setdefault(alert.id, alert) == alert
-    firing = [replace(raised[0], state="firing")]
-    planned = [plan(firing, None, pairs, Monitor(), now) for pairs in (10**6, 10**7) for now in (1.0, 2.0)]
-    for each in filter(None, planned):
-        assert by_id.setdefault(each.id, each) == each
+    estimate = Estimate("share", 0.2, 0.1, 0.3, 50)
+    reading = Reading("thumbs_down", "v", estimate, 0.1, True, True, False, "high")
+    others = replace(reading, limit=0.15), replace(reading, estimate=replace(estimate, n=60))
+    readings = [reading, *others]
+    raised = [alert_of(each, RuleHistory(), 10.0) for each in readings]
+    assert len({alert.id for alert in raised}) == 3
+    planned = [
+        plan(diagnose([a], n), None, Monitor(), now) for a in raised for n in (1, 2) for now in (1.0, 2.0)
+    ]
+    assert len({made.id for made in planned if made}) == 12
 
 
 def test_other_tools_have_another_id_and_equal_ones_the_same(tmp_path):

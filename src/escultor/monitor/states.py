@@ -73,7 +73,8 @@ def alert_of(reading: Reading, history: RuleHistory, now: float) -> Alert:
         return history.changes[-1]
     where = f"version {reading.version}: " if reading.version else ""
     message = f"{where}{reading.message}; {_STATES[state]}"
-    identity = hash_value((reading.rule, reading.version, state, now, message))
+    figures = (reading.estimate, reading.limit)
+    identity = hash_value((reading.rule, reading.version, state, now, message, *figures))
     return Alert(
         id=f"alert-{identity}",
         time=now,
