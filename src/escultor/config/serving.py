@@ -63,6 +63,7 @@ class Serve(Section):
     names: tuple[str, ...] = setting(("escultor",), help="model names of the champion; '*': any")
     # --- logging
     keep_text: bool = setting(True, help="false: no prompt or answer is stored or trained on")
+    media_mb: NonNegative = setting(8.0, help="pictures, audio and files kept per request; 0: none")
     on_store_failure: Literal["refuse", "answer"] = setting(
         "refuse", help="answer: deliver an answer that could not be logged, and count it"
     )

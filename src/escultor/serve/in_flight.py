@@ -26,7 +26,16 @@ from escultor.serve.protocol import (
     ServedBy,
     TokenLogprob,
 )
-from escultor.types import Interaction, Message, Messages, Role, Sampling, ToolDefinitions, Usage
+from escultor.types import (
+    Interaction,
+    Media,
+    Message,
+    Messages,
+    Role,
+    Sampling,
+    ToolDefinitions,
+    Usage,
+)
 
 _QUEUED_EVENTS = 16  # events an engine may be ahead of the client
 _BYTES_PER_TOKEN = 4  # of a prompt, where nobody counted
@@ -87,8 +96,11 @@ def prompt_messages(prompt: Messages | str | tuple[int, ...]) -> Messages:
 class InFlightCompletion:
     """One answer under way: the request to the engine, the draft of its row, and what the engine produced."""
 
-    def __init__(self, request: GenerationRequest, draft: Interaction, tools: ToolDefinitions | None = None):
-        self.request, self.draft, self.tools = request, draft, tools
+    def __init__(
+        self, request: GenerationRequest, draft: Interaction, shared: tuple[ToolDefinitions | Media, ...] = ()
+    ):
+        """`shared` are the records that the row names, and may share with other rows."""
+        self.request, self.draft, self.shared = request, draft, shared
         self.pieces: list[str] = []
         self.length = 0  # characters so far
         self.logprobs: list[TokenLogprob] = []

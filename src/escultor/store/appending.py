@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, null, select, text
 
-from escultor.errors import Erased, EscultorError, IdTaken
+from escultor.errors import DataError, Erased, EscultorError, IdTaken
 from escultor.store import erasing
 from escultor.store.codec import decode, encode, same
 from escultor.store.database import display_url
-from escultor.store.kinds import KINDS, kind_of_instance
+from escultor.store.kinds import KINDS, SHARED, Spending, kind_of_instance
 from escultor.store.tables import log, mention
 
 LogRow = dict[str, Any]
@@ -21,19 +22,26 @@ AppendOutcome = list[int] | EscultorError  # sequence numbers of a group's recor
 
 BATCH = 200  # records looked up and inserted by one statement
 
-_MENTIONS = "mentions"  # the key of a row that is no column of `log`: rows of `mention`
-_STORED = select(log.c.id, log.c.seq, log.c.body).where(
-    log.c.kind == bindparam("kind"), log.c.id.in_(bindparam("ids", expanding=True))
-)
+# Keys of a row that are no columns of `log`: rows of `mention`, what it adds to `spending`, and the record
+# of a body that is only made where it is new.
+_MENTIONS, _SPENT, _RECORD = "mentions", "spent", "record"
+_NO_COLUMNS = {_MENTIONS, _SPENT, _RECORD}
+_THESE = log.c.kind == bindparam("kind"), log.c.id.in_(bindparam("ids", expanding=True))
+_STORED = select(log.c.id, log.c.seq, log.c.body).where(*_THESE)
+_STORED_IDS = select(log.c.id, log.c.seq, null().label("body")).where(*_THESE)
 _INSERT = insert(log).returning(log.c.seq, sort_by_parameter_order=True)
 _MENTION = insert(mention)
+_SPEND = text(  # the same in both dialects
+    "insert into spending (key, day, tokens, usd) values (:key, :day, :tokens, :usd) on conflict (key, day) "
+    "do update set tokens = spending.tokens + excluded.tokens, usd = spending.usd + excluded.usd"
+)
 
 
 def log_row(record: object) -> LogRow:
     """The columns of a record, and what it mentions besides its target. Raises InputError for a type the log
     does not hold, DataError for a record that could not be read back."""
     kind = kind_of_instance(record)
-    body, when = encode(record), kind.time(record)
+    body, when = None if kind.is_shared else encode(record), kind.time(record)
     return {
         "kind": kind.name,
         "id": kind.id(record),
@@ -42,6 +50,8 @@ def log_row(record: object) -> LogRow:
         "subject": kind.subject(record),
         "body": body,
         _MENTIONS: kind.mentions(record),
+        _SPENT: kind.spent(record),
+        _RECORD: record if kind.is_shared else None,
     }
 
 
@@ -60,6 +70,8 @@ def append(connection: Connection, groups: Sequence[Sequence[LogRow]], outcomes:
         except (IdTaken, Erased) as error:
             what = f"the store {display_url(connection.engine)} {error.what}"
             outcomes[index] = type(error)(what, error.got, error.allowed, error.remedy)
+        except DataError as error:
+            outcomes[index] = error
     numbers = {key: row.seq for key, row in stored.items()} | _insert(connection, fresh)
     for outcome, group in zip(outcomes, groups, strict=True):
         if isinstance(outcome, list):
@@ -73,11 +85,16 @@ def _new_rows(
     erased: Collection[str],
 ) -> dict[RecordKey, LogRow]:
     """The rows of a group that are neither `stored` nor `fresh` (of an earlier group). Raises IdTaken for an
-    id that names other content, Erased for a row that is, or is about, what was erased."""
+    id that names other content, Erased for a row that is, or is about, what was erased, DataError for a
+    shared record that could not be read back."""
     new: dict[RecordKey, LogRow] = {}
     for row in group:
         key, name = _key(row), f"{row['kind']} {row['id']!r}"
         known = stored.get(key)
+        if row["kind"] in SHARED:  # equal ids are equal contents
+            if not known and key not in fresh and key not in new:
+                new[key] = {**row, "body": encode(row[_RECORD])}
+            continue
         body = known.body if known else (new.get(key) or fresh.get(key) or row)["body"]
         if body != row["body"] and not _equal(row, body):
             where = f"as entry {known.seq}" if known else "earlier in the same call"
@@ -101,7 +118,8 @@ def _stored(connection: Connection, rows: Sequence[LogRow]) -> dict[RecordKey, R
     for kind in {row["kind"] for row in rows}:
         ids = [row["id"] for row in rows if row["kind"] == kind]
         for start in range(0, len(ids), BATCH):
-            matches = connection.execute(_STORED, {"kind": kind, "ids": ids[start : start + BATCH]})
+            query = _STORED_IDS if kind in SHARED else _STORED
+            matches = connection.execute(query, {"kind": kind, "ids": ids[start : start + BATCH]})
             stored |= {(kind, row.id): row for row in matches}
     return stored
 
@@ -113,13 +131,24 @@ def _insert(connection: Connection, fresh: Mapping[RecordKey, LogRow]) -> dict[R
     rows = list(fresh.items())
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        columns = [{name: row[name] for name in row.keys() - {_MENTIONS}} for _, row in batch]
+        columns = [{name: row[name] for name in row.keys() - _NO_COLUMNS} for _, row in batch]
         for (key, row), seq in zip(batch, connection.execute(_INSERT, columns).scalars(), strict=True):
             numbers[key] = seq
             mentions += [{"about": answer, "seq": seq} for answer in dict.fromkeys(row[_MENTIONS])]
     if mentions:
         connection.execute(_MENTION, mentions)
+    _spend(connection, [row[_SPENT] for row in fresh.values() if row[_SPENT] is not None])
     return numbers
+
+
+def _spend(connection: Connection, spent: Sequence[Spending]) -> None:
+    """Add what rows cost to what their keys have spent."""
+    sums: dict[tuple[str, int], list[Spending]] = {}
+    for each in spent:
+        sums.setdefault((each.key, each.day), []).append(each)
+    for (key, day), parts in sums.items():
+        totals = {"tokens": sum(p.tokens for p in parts), "usd": math.fsum(p.usd for p in parts)}
+        connection.execute(_SPEND, {"key": key, "day": day, **totals})
 
 
 def _key(row: LogRow) -> RecordKey:

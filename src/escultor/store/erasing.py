@@ -4,7 +4,8 @@ Records leave when a person (a subject) requests it, or when the retention of an
 a subject removes their interactions, their feedback on anybody's answers, and all feedback on the removed
 interactions: a correction quotes them, and a rating of nothing means nothing. A choice is removed with any of
 its answers. Interactions of others stay, even those that continue from a removed answer. An interaction whose
-retention is over is removed with all feedback on it.
+retention is over is removed with all feedback on it. Definitions of tools and media, which rows of many
+people may share, are removed with the last row that names them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from escultor.ids import hash_bytes, new_id
+from escultor.store.kinds import SHARED, shared_mention
 from escultor.store.tables import erased, log, mention
 from escultor.types import Erasure
 
@@ -41,6 +43,9 @@ _FEEDBACK_ABOUT = _COLUMNS.where(
     ),
 )
 _ERASED = select(erased.c.digest).where(erased.c.digest.in_(_many))
+_MENTIONED = select(mention.c.about).distinct().where(mention.c.about.in_(_many))
+_SHARED = select(mention.c.about).distinct().where(mention.c.seq.in_(_many), mention.c.about.like("#%"))
+_DELETE_SHARED = delete(log).where(log.c.kind == bindparam("kind"), log.c.id.in_(_many))
 _DELETE = (delete(mention).where(mention.c.seq.in_(_many)), delete(log).where(log.c.seq.in_(_many)))
 
 
@@ -128,10 +133,25 @@ def _remove(connection: Connection, own: Sequence[Any], erasure: Erasure, others
     new -= erased_among(connection, new)  # a pending record may have been removed before its interaction
     for batch in _batches(new):
         connection.execute(insert(erased), [{"digest": each, "erasure": erasure.id} for each in batch])
+    lists = (connection.execute(_SHARED, {"many": batch}).scalars() for batch in _batches(removed))
+    shared = {mention for each in lists for mention in each}
     for batch in _batches(removed):
         for statement in _DELETE:
             connection.execute(statement, {"many": batch})
+    counts.update(_retire(connection, shared))
     return replace(erasure, counts=dict(counts))
+
+
+def _retire(connection: Connection, mentions: set[str]) -> Counter[str]:
+    """Delete those of the records under these mentions that no row names any more; how many, by kind."""
+    named = (connection.execute(_MENTIONED, {"many": batch}).scalars() for batch in _batches(mentions))
+    left = sorted(mentions - {mention for each in named for mention in each})
+    counts: Counter[str] = Counter()
+    for kind in SHARED:
+        prefix = shared_mention(kind, "")
+        for batch in _batches(each.removeprefix(prefix) for each in left if each.startswith(prefix)):
+            counts[kind] += connection.execute(_DELETE_SHARED, {"kind": kind, "many": batch}).rowcount
+    return +counts
 
 
 def _batches(values: Iterable[T]) -> Iterator[list[T]]:

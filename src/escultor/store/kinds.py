@@ -12,19 +12,47 @@ from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.store.feedback import event_target
 
+TOOLS, MEDIA = "tools", "media"
+DAY_S = 86400
+
 
 def _empty(record: Any) -> None:
     """An empty column."""
 
 
-def _own_id(row: types.Interaction) -> tuple[str, ...]:
-    """The application's own id of an answer."""
-    return (row.message,) if row.message else ()
+def shared_mention(kind: str, id: str) -> str:
+    """What a row that shares a record with others is found by: no id that an application may choose."""
+    return f"#{kind} {id}"
+
+
+def _mentions(row: types.Interaction) -> tuple[str, ...]:
+    """The application's own id of an answer, and the records that the row shares with others."""
+    media = (id for message in row.messages for id in message.media)
+    shared = (*((TOOLS, row.tools),) * bool(row.tools), *((MEDIA, id) for id in media))
+    return (*(row.message,) * bool(row.message), *(shared_mention(*each) for each in shared))
+
+
+def _spent(row: types.Interaction) -> Spending | None:
+    """What an answer costs its key; a candidate in shadow answers at nobody's expense."""
+    if not row.tenant or row.arm == "shadow":
+        return None
+    tokens = row.usage.prompt_tokens + row.usage.completion_tokens
+    return Spending(row.tenant, int(row.time // DAY_S), tokens, row.cost_usd)
 
 
 def _shown(event: Any) -> tuple[str, ...]:
     """The answers a choice was made from; all other feedback is about its target alone."""
     return event.shown_order if isinstance(event, types.Choice) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a key spent on a day since the epoch (UTC)."""
+
+    key: str
+    day: int
+    tokens: int
+    usd: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +67,10 @@ class RecordKind:
     id: Callable[[Any], str] = lambda record: record.id
     time: Callable[[Any], float | None] = lambda record: record.time
     mentions: Callable[[Any], tuple[str, ...]] = lambda record: ()  # further targets, by which it is found
+    spent: Callable[[Any], Spending | None] = _empty
+    is_shared: bool = (
+        False  # its id is the hash of its content, and it leaves with the last row that names it
+    )
 
     @property
     def variants(self) -> tuple[type, ...]:
@@ -53,7 +85,8 @@ KINDS = (
         types.Interaction,
         target=lambda r: r.version,
         subject=lambda r: r.subject,
-        mentions=_own_id,
+        mentions=_mentions,
+        spent=_spent,
     ),
     RecordKind(
         "pending",
@@ -62,9 +95,10 @@ KINDS = (
         subject=lambda r: r.interaction.subject,
         id=lambda r: r.interaction.id,
         time=lambda r: r.interaction.time,
-        mentions=lambda r: _own_id(r.interaction),
+        mentions=lambda r: _mentions(r.interaction),
     ),
-    RecordKind("tools", types.ToolDefinitions, target=_empty, time=_empty),
+    RecordKind(TOOLS, types.ToolDefinitions, target=_empty, time=_empty, is_shared=True),
+    RecordKind(MEDIA, types.Media, target=_empty, time=_empty, is_shared=True),
     RecordKind("feedback", types.Feedback, target=event_target, subject=lambda r: r.subject, mentions=_shown),
     RecordKind("dataset", types.DatasetVersion, target=lambda r: r.name, id=lambda r: r.hash, time=_empty),
     RecordKind("dataset_name", types.DatasetName, target=lambda r: r.name),
@@ -88,6 +122,7 @@ KINDS = (
     RecordKind("quarantine_override", types.QuarantineOverride, target=lambda r: r.target),
     RecordKind("step", types.Step, target=lambda r: r.name, id=lambda r: r.key),
 )
+SHARED = frozenset(kind.name for kind in KINDS if kind.is_shared)
 _BY_TYPE = {kind.record_type: kind for kind in KINDS}
 _BY_VARIANT = {variant: kind for kind in KINDS for variant in kind.variants}
 

@@ -19,8 +19,8 @@ from escultor.store import erasing
 from escultor.store.appending import AppendOutcome, LogRow, append, log_row
 from escultor.store.codec import decode
 from escultor.store.database import connect, display_url, reading, scrub, writing
-from escultor.store.kinds import RecordKind, kind_of
-from escultor.store.tables import log, mention
+from escultor.store.kinds import RecordKind, Spending, kind_of
+from escultor.store.tables import log, mention, spending
 from escultor.strict_json import JsonObject
 from escultor.types import Erasure
 
@@ -233,6 +233,13 @@ class Log:
                 rows = connection.execute(query, {"kind": kind_of(record_type).name, "ids": batch}).all()
                 bodies |= {id: from_json(body, cache_strings="keys") for id, body in rows}
         return bodies
+
+    def spending(self, key: str, since_day: int) -> list[Spending]:
+        """What a key has spent on each day from `since_day` on, in days since the epoch (UTC): the sums over
+        its answers that are in the log, and over those that were erased."""
+        columns = select(spending).where(spending.c.key == key, spending.c.day >= since_day)
+        with reading(self._engine) as connection:
+            return [Spending(*row) for row in connection.execute(columns)]
 
     def close(self) -> None:
         """Close the connections to the database."""

@@ -31,6 +31,7 @@ def redact_record(record: R, keyed_hash: Callable[[str], str]) -> R:
             tool_calls=tuple(ToolCall(c.id, c.name, _size(c.arguments)) for c in record.tool_calls),
             tools="",
             parameters="",
+            extras="",
             token_ids="",
             prompt_hash=keyed_hash(record.prompt_hash),
             consent=Consent.NONE,

@@ -25,13 +25,23 @@ _LOG_INDICES = (
 )
 log = Table("log", metadata, *_LOG_COLUMNS, *_LOG_INDICES, sqlite_autoincrement=True)
 
-# What an entry is about besides its target: each answer of a choice.
+# What an entry is about besides its target: each answer of a choice, each record that it shares with others.
 mention = Table(
     "mention",
     metadata,
     Column("about", Text, primary_key=True),
     Column("seq", SEQ, primary_key=True, autoincrement=False),
     Index("ix_mention_seq", "seq"),
+)
+
+# What each key has spent on each day since the epoch (UTC); interactions add to it as they are recorded.
+spending = Table(
+    "spending",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("usd", Double, nullable=False),
 )
 
 # Hashes of the ids that are erased, and by which erasure.

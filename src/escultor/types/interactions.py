@@ -40,7 +40,8 @@ class ToolCall:
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation. `content` is its text; `parts` is the whole content as JSON where it has
-    more than text (pictures, audio, files). `reasoning` and `tool_calls` are the assistant's, `tool_call_id`
+    more than text (pictures, audio, files), with their data replaced by `media:` and the id of the `Media`
+    that holds it; `media` are those ids. `reasoning` and `tool_calls` are the assistant's, `tool_call_id`
     and `name` those of a tool's result. `learnt` marks an assistant's message within a prompt whose tokens
     are labelled too, as the turns of a conversation given whole are (SFT). `token_ids` are those of an answer
     as they were served (see `escultor.text.served_ids`)."""
@@ -54,6 +55,7 @@ class Message:
     learnt: Annotated[bool, LEFT_OUT] = optional(False)
     parts: Annotated[str, LEFT_OUT] = optional("")
     token_ids: Annotated[str, LEFT_OUT] = optional("")
+    media: Annotated[tuple[str, ...], LEFT_OUT] = optional(())
 
 
 Messages = tuple[Message, ...]
@@ -115,12 +117,22 @@ class ToolDefinitions:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """The data of a picture, a sound or a file in a message, as it was sent: base64, or a data URL. Writer:
+    `serve`. Messages name it by its hash, and it leaves the log with the last of them."""
+
+    id: str  # hash of the text
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Interaction:
     """One request and its answer. Writer: `serve`. Durable before the answer is delivered.
 
     `answer` is the text alone; `reasoning` and `tool_calls` are what the model gave beside it. `parameters`
     is the JSON of what the request asked for beside its messages and tools, as it was given, and
-    `usage_details` the JSON of the counts as the upstream reported them.
+    `usage_details` the JSON of the counts as the upstream reported them. `extras` is the JSON of what else
+    its reply held: fields of the whole (citations, search results), and under `message` the message's.
     """
 
     id: str
@@ -150,6 +162,7 @@ class Interaction:
     usage_details: Annotated[str, LEFT_OUT] = optional("")
     message: Annotated[str, LEFT_OUT] = optional("")  # the application's own id of the answer
     token_ids: Annotated[str, LEFT_OUT] = optional("")  # of the answer, where our engine computed it
+    extras: Annotated[str, LEFT_OUT] = optional("")
     task: Annotated[str, LEFT_OUT] = optional("")  # what an application asked for on its own behalf
 
 

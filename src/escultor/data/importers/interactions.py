@@ -56,10 +56,11 @@ class _Message(_Body):
     name: str = ""
     learnt: bool = False
     parts: str = ""
+    media: list[Text] = []
 
     def to_message(self) -> Message:
-        fields = self.model_dump(exclude={"variant", "tool_calls"})
-        return Message(**fields, tool_calls=_calls(self.tool_calls))
+        fields = self.model_dump(exclude={"variant", "tool_calls", "media"})
+        return Message(**fields, tool_calls=_calls(self.tool_calls), media=tuple(self.media))
 
 
 def _calls(calls: list[_ToolCall]) -> tuple[ToolCall, ...]:
@@ -114,6 +115,7 @@ class ExternalInteraction(_Body):
     parameters: str = ""
     usage_details: str = ""
     token_ids: str = ""
+    extras: str = ""
     message: Annotated[str, Field(max_length=256)] = ""
     task: Annotated[str, Field(max_length=256)] = ""
 

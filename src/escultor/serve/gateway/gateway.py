@@ -274,7 +274,9 @@ class Gateway:
         fields = {"version": handle.version, "arm": pick.arm, "propensity": pick.propensity}
         copies = [
             InFlightCompletion(
-                replace(c.request, streamed=False), replace(c.draft, id=f"{c.id}-{SHADOW}", **fields)
+                replace(c.request, streamed=False),
+                replace(c.draft, id=f"{c.id}-{SHADOW}", **fields),
+                c.shared,
             )
             for c in completions
         ]

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -25,11 +25,10 @@ from escultor.serve.subjects import SubjectHasher
 from escultor.serve.writer import Writer
 from escultor.store.log import Log
 from escultor.store.redaction import redact_record
-from escultor.types import Interaction, PendingInteraction, ToolDefinitions
+from escultor.types import Interaction, Media, PendingInteraction, ToolDefinitions
 
 logger = logging.getLogger(__name__)
 
-MAX_KNOWN_TOOLS = 10_000  # ids of definitions remembered; then they are written again, which changes nothing
 LOOK_BACK_S = 7 * 86400.0  # a gateway that starts considers pending records up to this age
 
 
@@ -50,7 +49,6 @@ class RequestLog:
         }
         # The random part distinguishes later processes that get the same number.
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{new_id('gw')}"
-        self._written_tools: set[str] = set()  # ids of definitions of tools that are on disk
         self.unlogged = 0  # answers delivered (or broken off) without a row, since the start
 
     def row(self, completion: InFlightCompletion, aborted: AbortReason = "error") -> Interaction:
@@ -67,17 +65,14 @@ class RequestLog:
         return redact_record(row, self._subjects.subject)
 
     def pending(self, completions: Sequence[InFlightCompletion]) -> list[object]:
-        """The pending records of answers that have not begun, and the tools they name."""
+        """The pending records of answers that have not begun, and what they share with others."""
         until = self._clock() + 2 * self._settings.answer_timeout_s
         rows = [PendingInteraction(self.owner, until, self.row(c, "interrupted")) for c in completions]
-        return [*self._new_tools(completions), *rows]
+        return [*self._shared(completions), *rows]
 
-    def _new_tools(self, completions: Sequence[InFlightCompletion]) -> list[ToolDefinitions]:
-        """The definitions of tools that these answers name and the log may not hold yet."""
-        if len(self._written_tools) > MAX_KNOWN_TOOLS:
-            self._written_tools.clear()
-        tools = {c.tools.id: c.tools for c in completions if c.tools is not None and self._settings.keep_text}
-        return [each for id, each in tools.items() if id not in self._written_tools]
+    def _shared(self, completions: Sequence[InFlightCompletion]) -> Iterable[ToolDefinitions | Media]:
+        """The records that the rows of these answers name: written where the log does not hold them."""
+        return {s.id: s for c in completions for s in c.shared if self._settings.keep_text}.values()
 
     async def record_pending(self, pending: Sequence[object]) -> None:
         """Record that answers are about to be streamed. Raises StoreError where that is refused."""
@@ -90,7 +85,7 @@ class RequestLog:
         rows = [self.row(completion) for completion in completions]
         for completion in completions:
             completion.recorded = True
-        if (error := await self._write([*self._new_tools(completions), *rows])) is not None:
+        if (error := await self._write([*self._shared(completions), *rows])) is not None:
             self._count_unlogged(len(rows), error)
 
     def record_aborted(self, completions: Sequence[InFlightCompletion], reason: AbortReason) -> None:
@@ -99,8 +94,7 @@ class RequestLog:
             if not completion.recorded:
                 completion.recorded = True
                 try:
-                    tools = self._new_tools([completion])
-                    future = self._writer.submit(*tools, self.row(completion, reason))
+                    future = self._writer.submit(*self._shared([completion]), self.row(completion, reason))
                     future.add_done_callback(self._on_written)
                 except EscultorError as error:
                     self._count_unlogged(1, error)
@@ -115,7 +109,6 @@ class RequestLog:
                 logger.error("an answer could not be recorded, and is refused: %s", error)
                 raise StoreError("the answer could not be recorded", error) from error
             return error
-        self._written_tools.update(record.id for record in records if isinstance(record, ToolDefinitions))
         return None
 
     def _on_written(self, future: Future[list[int]]) -> None:

@@ -109,7 +109,7 @@ def parse_metadata(
         task=task,
         tools=parsed.tools.id if parsed.tools else "",
         parameters=parsed.parameters,
-        ignored=tuple(ignored),
+        ignored=(*ignored, *parsed.ignored),
     )
 
 

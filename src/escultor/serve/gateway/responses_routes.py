@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from escultor.serve.gateway.openapi import ResponseReply, route
 from escultor.serve.gateway.routes import CHAT_PARSERS, respond
 from escultor.serve.wire import responses_api
 from escultor.serve.wire.errors import ApiError
-from escultor.types import Consent, Interaction, Message, Role, Scope
+from escultor.serve.wire.media import restored
+from escultor.types import Consent, Interaction, Media, Message, Role, Scope
 
 router = APIRouter()
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
@@ -54,13 +56,15 @@ def _conversation(gateway: Gateway, id: str, tenant: str) -> list[dict[str, Any]
         raise ApiError(400, message, "previous_response_not_found", param="previous_response_id")
     spoken = [m for m in row.messages if m.role not in (Role.SYSTEM, Role.DEVELOPER)]
     last = Message(Role.ASSISTANT, row.answer, reasoning=row.reasoning, tool_calls=row.tool_calls)
-    return [_as_sent(message) for message in (*spoken, last)]
+    ids = [id for message in spoken for id in message.media]
+    media = {id: body["text"] for id, body in gateway.store.log.raw_by_id(Media, ids).items()} if ids else {}
+    return [_as_sent(message, media) for message in (*spoken, last)]
 
 
-def _as_sent(message: Message) -> dict[str, Any]:
+def _as_sent(message: Message, media: Mapping[str, str]) -> dict[str, Any]:
     sent = {key: value for key, value in message_row(message).items() if key != "weight"}
     if message.parts:
-        sent["content"] = json.loads(message.parts)
+        sent["content"] = restored(json.loads(message.parts), media)
     elif not message.content and message.tool_calls:
         sent["content"] = None
     return sent

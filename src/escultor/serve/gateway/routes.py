@@ -190,8 +190,9 @@ def _completions(
 ) -> list[InFlightCompletion]:
     """The answers of a request, each with a row of its own; the first has the id of the response."""
     ids = [f"{id}-{k}" if k else id for k in range(len(parsed.generations))]
+    shared = (*((parsed.tools,) if parsed.tools else ()), *parsed.media)
     return [
-        InFlightCompletion(generation, metadata.draft(own_id, generation, pick), tools=parsed.tools)
+        InFlightCompletion(generation, metadata.draft(own_id, generation, pick), shared)
         for own_id, generation in zip(ids, parsed.generations, strict=True)
     ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from escultor.config import Serve
@@ -16,6 +17,7 @@ from escultor.ids import hash_value
 from escultor.serve.assistant_message import AssistantMessage
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.media import MediaBox
 from escultor.serve.wire.requests import MAX_CHOICES, ParsedRequest
 from escultor.types import Message, Messages, Role, Sampling, ToolDefinitions
 
@@ -36,10 +38,13 @@ def parse_forwarded_chat(body: Any, settings: Serve) -> ParsedRequest:
     if not 0 < len(messages) <= MAX_MESSAGES:
         message = f"`messages` holds {len(messages)}; allowed: 1 to {MAX_MESSAGES}"
         raise ApiError(400, message, "invalid_value", param="messages")
-    prompt = tuple(to_message(each, index) for index, each in enumerate(messages))
+    box = MediaBox(int(settings.media_mb * 1e6))
+    prompt = tuple(to_message(each, index, box) for index, each in enumerate(messages))
     top = given.get("top_logprobs") or 0
     wants_logprobs = given.get("logprobs") is True and isinstance(top, int)
-    return _parsed(given, [(prompt, given)], top_logprobs=top if wants_logprobs else None)
+    parsed = _parsed(given, [(prompt, given)], top_logprobs=top if wants_logprobs else None)
+    ignored = (f"{box.left_out} media beyond serve.media_mb",) if box.left_out else ()
+    return replace(parsed, media=tuple(box.media.values()), ignored=ignored)
 
 
 def parse_forwarded_completion(body: Any, settings: Serve) -> ParsedRequest:
@@ -70,12 +75,15 @@ def parse_embedding(body: Any) -> ParsedRequest:
     return _parsed({**given, "n": None, "stream": None, "stream_options": None}, [(prompt, given)])
 
 
-def to_message(value: Any, index: int) -> Message:
-    """A message of a body for the log. Raises ApiError for one that is not an object with a role."""
+def to_message(value: Any, index: int, box: MediaBox) -> Message:
+    """A message of a body for the log; the data of its media goes into the box. Raises ApiError for one that
+    is not an object with a role."""
     role = value.get("role") if isinstance(value, dict) else None
     if not isinstance(role, str):
         raise ApiError(400, f"`messages.{index}` has no role", "invalid_value", param="messages")
-    content, parts = value.get("content"), ""
+    content, parts, media = value.get("content"), "", ()
+    if not isinstance(content, str):
+        content, media = box.take(content)
     if isinstance(content, list):
         texts = [
             part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
@@ -96,6 +104,7 @@ def to_message(value: Any, index: int) -> Message:
         tool_call_id=call_id if isinstance(call_id, str) else "",
         name=name if isinstance(name, str) else "",
         parts=parts,
+        media=media,
     )
 
 

@@ -27,7 +27,7 @@ from escultor.ids import hash_value
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.tool_calls import call_schema
 from escultor.serve.wire.errors import ApiError, validation_error
-from escultor.types import Message, Messages, Role, Sampling, ToolCall, ToolDefinitions
+from escultor.types import Media, Message, Messages, Role, Sampling, ToolCall, ToolDefinitions
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -291,6 +291,8 @@ class ParsedRequest:
     store: bool = True
     tools: ToolDefinitions | None = None
     parameters: str = ""  # JSON of what was asked for beside messages and tools, where it is sent on as given
+    media: tuple[Media, ...] = ()  # data of pictures, audio and files in the messages
+    ignored: tuple[str, ...] = ()  # what is not kept of the request
 
 
 def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
