@@ -15,9 +15,11 @@ one person: the evidence must suffice without the votes of the person who added 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from escultor import stats
@@ -85,26 +87,33 @@ def read_thumbs(
     others = _without_loudest(own[begin:], weights[begin:], unnamed, config.thumbs_down_limit)
     of_others = exceedance(down[begin:], others, config.thumbs_down_limit)
     hours = {int(v.time // HOUR_S): i for i, v in reversed(list(enumerate(own[begin:])))}
-    start, later = of_others.log_above([0]), of_others.log_above([*hours.values()])
+    start, _ = of_others.log_above([0])
+    later, shown_from = of_others.log_above([0, *hours.values()])
     evidence = exceedance(down, weights, config.thumbs_down_limit)
-    since_change = evidence.log_below([sum(v.time <= past.changed for v in own)])
-    recent = slice(next((i for i, v in enumerate(own) if v.time >= now - 7 * DAY_S), len(own)), None)
-    estimate = _weighted("thumbs_down_share", own[recent], weights[recent])
+    since_change, _ = evidence.log_below([sum(v.time <= past.changed for v in own)])
     more = MORE * past.changes
     enough = len(own) - begin >= config.min_rated
+    pages = enough and (start >= PAGE_FROM_START + more or later >= PAGE_FROM_HOUR + more)
+    first = begin + shown_from if pages else bisect_left(own, now - 7 * DAY_S, key=lambda v: v.time)
+    estimate = _weighted("thumbs_down_share", own[first:], weights[first:])
+    when = f" since {_utc(own[first].time)}" if pages else " of 7 days"
     return Reading(
         "thumbs_down",
         version,
         estimate,
         config.thumbs_down_limit,
-        pages=enough and (start >= PAGE_FROM_START + more or later >= PAGE_FROM_HOUR + more),
+        pages=pages,
         warns=len(own) - begin >= MIN_TO_WARN
         and estimate.value > config.thumbs_down_limit
-        and max(start, later) >= WARN + more,
+        and later >= WARN + more,
         is_clear=since_change >= CLEAR + max(more - MORE, 0.0),
-        message=f"thumbs down {estimate.value:.1%} of {estimate.n} votes of 7 days by people's weight "
-        f"[{estimate.low:.1%}, {estimate.high:.1%}]",
+        message=f"thumbs down {estimate.value:.1%} of {estimate.n} votes{when}, weighted by person "
+        f"[{estimate.low:.1%}, {estimate.high:.1%}], limit {config.thumbs_down_limit:.1%}",
     )
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _weights(votes: Iterable[ThumbVote], unnamed: frozenset[str]) -> list[float]:

@@ -18,7 +18,7 @@ from escultor.stats.sampling import Array
 
 # Alternatives, as multiples of the limit, with their prior weights. λ of an alternative q is
 # (q - p) / (p (1 - p)), for which the product is the likelihood ratio of q to p where x is 0 or 1.
-ABOVE = ((1.5, 0.6), (2.5, 0.3), (5.0, 0.1))
+ABOVE = ((1.5, 0.8), (3.0, 0.2))
 BELOW = ((0.75, 0.5), (0.5, 0.5))
 EDGE = 1e-4
 LARGEST = 0.95  # share that an alternative names at most
@@ -31,12 +31,12 @@ class Exceedance:
     above: Array  # (len(ABOVE), N + 1)
     below: Array  # (len(BELOW), N + 1)
 
-    def log_above(self, starts: Sequence[int]) -> float:
+    def log_above(self, starts: Sequence[int]) -> tuple[float, int]:
         """Log of the evidence that the share is above the limit, in the observations behind the start for
-        which it is largest; -inf without a start."""
+        which it is largest, and that start."""
         return _largest(self.above, ABOVE, starts)
 
-    def log_below(self, starts: Sequence[int]) -> float:
+    def log_below(self, starts: Sequence[int]) -> tuple[float, int]:
         """The same for a share below the limit."""
         return _largest(self.below, BELOW, starts)
 
@@ -57,7 +57,11 @@ def _sums(x: Array, w: Array, limit: float, alternatives: tuple[tuple[float, flo
     return np.concatenate([np.zeros((len(bets), 1)), np.cumsum(logs, axis=1)], axis=1)
 
 
-def _largest(sums: Array, alternatives: tuple[tuple[float, float], ...], starts: Sequence[int]) -> float:
+def _largest(
+    sums: Array, alternatives: tuple[tuple[float, float], ...], starts: Sequence[int]
+) -> tuple[float, int]:
     priors = np.log([prior for _, prior in alternatives])
     gains = sums[:, -1:] - sums[:, list(starts)] + priors[:, None]  # (alternatives, starts)
-    return float(np.logaddexp.reduce(gains).max(initial=-np.inf))
+    evidence = np.logaddexp.reduce(gains)
+    best = int(evidence.argmax())
+    return float(evidence[best]), starts[best]
