@@ -14,7 +14,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from escultor.errors import EscultorError
-from escultor.serve.gateway import embedding_routes, feedback_routes, message_routes, responses_routes
+from escultor.serve.gateway import (
+    embedding_routes,
+    feedback_routes,
+    message_routes,
+    metric_routes,
+    responses_routes,
+)
 from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.middleware import RequestGuard, error_response
@@ -55,6 +61,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     app.include_router(responses_routes.router)
     app.include_router(embedding_routes.router)
     app.include_router(feedback_routes.router)
+    app.include_router(metric_routes.router)
     for kind in (ApiError, EscultorError, TimeoutError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)

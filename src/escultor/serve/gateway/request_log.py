@@ -20,6 +20,7 @@ from contextlib import suppress
 from escultor.config import Serve
 from escultor.errors import Erased, EscultorError, IdTaken, StoreError
 from escultor.ids import new_id
+from escultor.serve.gateway.metrics import AnswerMetrics
 from escultor.serve.in_flight import AbortReason, InFlightCompletion
 from escultor.serve.subjects import SubjectHasher
 from escultor.serve.writer import Writer
@@ -50,6 +51,7 @@ class RequestLog:
         # The random part distinguishes later processes that get the same number.
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{new_id('gw')}"
         self.unlogged = 0  # answers delivered (or broken off) without a row, since the start
+        self.metrics = AnswerMetrics()
 
     def row(self, completion: InFlightCompletion, aborted: AbortReason = "error") -> Interaction:
         """The row of an answer as it is now; `aborted` is its finish reason where it has no end."""
@@ -83,8 +85,9 @@ class RequestLog:
         """Record finished answers; they are on disk when this returns, together or not at all. Raises
         StoreError where they could not be written and `serve.on_store_failure` is `refuse`."""
         rows = [self.row(completion) for completion in completions]
-        for completion in completions:
+        for completion, row in zip(completions, rows, strict=True):
             completion.recorded = True
+            self.metrics.count(row)
         if (error := await self._write([*self._shared(completions), *rows])) is not None:
             self._count_unlogged(len(rows), error)
 
@@ -94,7 +97,9 @@ class RequestLog:
             if not completion.recorded:
                 completion.recorded = True
                 try:
-                    future = self._writer.submit(*self._shared([completion]), self.row(completion, reason))
+                    row = self.row(completion, reason)
+                    self.metrics.count(row)
+                    future = self._writer.submit(*self._shared([completion]), row)
                     future.add_done_callback(self._on_written)
                 except EscultorError as error:
                     self._count_unlogged(1, error)
