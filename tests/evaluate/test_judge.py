@@ -103,10 +103,16 @@ def test_a_server_is_asked_again_after_a_fault_and_is_given_its_key():
     assert body["messages"] == [{"role": "user", "content": "which?"}]
 
 
+def test_a_judge_that_sends_no_text_has_named_no_verdict():
+    with server((200, {"choices": [{"message": {"content": None}}]}), GOOD) as (url, _):
+        judge = EndpointJudge(Endpoint(url), "m")
+        assert list(map(parse_verdict, judge.ask(PROMPT) + judge.ask(PROMPT))) == [None, "A"]
+
+
 @pytest.mark.parametrize(
     ("reply", "asked"),
     [((500, {}), TRIES), ((401, {}), 1), ((200, b"<html>"), 1), ((200, {"choices": []}), 1),
-     ((200, {"choices": [{"message": {"content": None}}]}), 1)],
+     ((200, {"choices": [{"message": {"content": ["A"]}}]}), 1)],
 )  # fmt: skip
 def test_a_server_that_fails_or_speaks_nonsense_is_a_fault_without_its_key(reply, asked):
     with server(reply) as (url, seen):

@@ -6,10 +6,12 @@ import pytest
 from replying import server
 from tiny_suites import tiny_suite
 
+from escultor.cycle.evaluation_service import evaluate_endpoint
 from escultor.errors import DataError, InputError, UpstreamFault
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.scoring import evaluate_served
 from escultor.evaluate.served_model import Endpoint, ServedModel, served_model
+from escultor.store import open_store
 from escultor.types import Message, Role, Sampling
 
 MODELS = {"data": [{"id": "escultor", "root": "v2"}, {"id": "v2", "root": "v2"}, {"id": "other"}]}
@@ -111,7 +113,7 @@ def test_a_suite_is_answered_once_and_scored_as_any(tmp_path):
         assert len(seen) == 6
     assert found.scores.checkpoint == f"m at {url}"
     assert found.scores.metrics["answer_tokens"] == (3.0,) * 6
-    assert found.scores.summary == {"cut_share": 1.0}
+    assert found.scores.summary == {"cut_share": 1.0, "null_answers": 0.0}
     assert found.predictions.answers[0][0].startswith("so ")
     assert all(math.isfinite(v) for v in found.scores.metrics["chrf"])
 
@@ -122,3 +124,45 @@ def test_metrics_that_need_the_weights_are_refused_before_anything_is_asked():
             at(url), tiny_suite(6, metrics=("f1", "bits_per_byte", "accuracy")), EvaluationCache(None)
         )
     assert seen == []
+
+
+def test_a_null_answer_scores_worst_and_is_counted_and_ends_nothing(tmp_path):
+    def reply(path, body):
+        said = None if "bird" in body["messages"][-1]["content"] else "dog"
+        message = {"content": said} if said or "bird bird" in str(body) else {"tool_calls": []}
+        return 200, {
+            "choices": [{"message": message, "finish_reason": "length"}],
+            "usage": {"completion_tokens": 3},
+        }
+
+    metrics = ("exact_match", "safe", "cut", "schema_valid", "answer_tokens")
+    suite = tiny_suite(8, metrics=metrics)
+    with server(reply) as (url, _):
+        cache = EvaluationCache(tmp_path / "cache")
+        scores = evaluate_served(at(url), suite, cache).scores
+        assert evaluate_served(at(url), suite, EvaluationCache(tmp_path / "cache")).scores == scores
+    (null,) = [n for n, item in enumerate(suite.items) if "bird" in item.prompt[0].content]
+    assert scores.summary["null_answers"] == 1.0
+    found = {name: values[null] for name, values in scores.metrics.items() if name != "answer_tokens"}
+    assert found == {"exact_match": 0.0, "safe": 0.0, "cut": 1.0, "schema_valid": 0.0}
+    assert sum(scores.metrics["exact_match"]) > 0
+
+
+def test_asking_again_takes_the_place_of_what_the_cache_said(tmp_path):
+    suite, said = tiny_suite(metrics=("exact_match",)), ["cat"]
+
+    def reply(path, body):
+        return one(said[0])(path, body)
+
+    with server(reply) as (url, seen), open_store(str(tmp_path / "store")) as store:
+
+        def ask(again=False):
+            return evaluate_endpoint(at(url), suite, store, lambda text: None, again)[1].answers
+
+        first = ask()
+        said[0] = "dog"
+        assert ask() == first
+        renewed = ask(again=True)
+        assert renewed != first
+        assert ask() == renewed
+        assert len(seen) == 2 * len(suite.items)

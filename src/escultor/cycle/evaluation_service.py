@@ -205,19 +205,20 @@ def evaluate_endpoint(
     """Scores of a model behind a server on a suite, or on the task of lm-evaluation-harness that a file
     holds.
 
-    Answers come from the cache unless `again`: the server's name may mean another model by now.
+    Answers come from the cache unless `again`: the server's name may mean another model by now. New answers
+    take the place of those in the cache.
     """
     from escultor.evaluate.cache import open_cache
     from escultor.evaluate.lm_eval.models import ServedBackend
     from escultor.evaluate.scoring import evaluate_served
 
-    folder = None if again else _cache_folder(store)
+    folder = _cache_folder(store)
     if isinstance(suite, Path):
-        cache = open_cache(folder, "lm-eval", served.name)
+        cache = open_cache(folder, "lm-eval", served.name, fresh=again)
         return _evaluate_task(ServedBackend(served), suite, cache, store)
     if store is not None:
         register(store, suite)
-    cache = open_cache(folder, suite.id, served.name)
+    cache = open_cache(folder, suite.id, served.name, fresh=again)
     return suite, _record(store, evaluate_served(served, suite, cache, progress))
 
 

@@ -31,9 +31,10 @@ def check_server(
     answers = served.answers(conversations, [Sampling(max_new_tokens=TOKENS)] * len(prompts))
     gaps = []
     for text, conversation, answer in zip(prompts, conversations, answers, strict=True):
-        whole = answer.text.partition("\ufffd")[0]  # a token may be a part of a character
+        said = answer.text or ""
+        whole = said.partition("\ufffd")[0]  # a token may be a part of a character
         ids = loaded.chat.text(whole)
-        if not answer.cut and whole == answer.text:
+        if not answer.cut and whole == said:
             ids = [*ids, loaded.chat.turn_end[-1]]
         gaps.append(answer_gap(loaded, text, loaded.chat.prompt(conversation), ids))
     refuse_gaps(gaps, MOST_GAP.get(quant, MOST_GAP_NARROW))

@@ -21,9 +21,13 @@ class EvaluationCache:
     whole lines, and two entries of one key hold the same value.
     """
 
-    def __init__(self, path: Path | None):
-        """`path` None keeps values in memory only."""
+    def __init__(self, path: Path | None, fresh: bool = False):
+        """`path` None keeps values in memory only. `fresh` forgets what the file holds: values are computed
+        again and take its place."""
         self._path = path
+        if fresh and path is not None:
+            with files.wrap_os_errors("replace", path):
+                path.unlink(missing_ok=True)
         self._values: dict[str, Any] = {} if path is None else _read(path)
 
     def get(self, key: str, compute: Callable[[], Any]) -> Any:
@@ -69,10 +73,10 @@ class EvaluationCache:
         return key in self._values
 
 
-def open_cache(folder: Path | None, *names: object) -> EvaluationCache:
+def open_cache(folder: Path | None, *names: object, fresh: bool = False) -> EvaluationCache:
     """The cache of what `names` identify (a model, a suite, the version of the code that computes the values)
-    in a folder of the store; None: in memory only."""
-    return EvaluationCache(folder and folder / "evaluations" / f"{hash_value(list(names))}.jsonl")
+    in a folder of the store, empty where it is to be `fresh`; None: in memory only."""
+    return EvaluationCache(folder and folder / "evaluations" / f"{hash_value(list(names))}.jsonl", fresh)
 
 
 def groups_of(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:

@@ -105,7 +105,7 @@ def served_outputs(
             prompts = [item.prompt for item in group]
             ask = partial(served.answers, prompts, [sampling] * len(group))
             outputs += [
-                ModelOutput(text, tokens, cut, schema=schema)
+                ModelOutput(text or "", tokens, cut, schema=schema, is_null=text is None)
                 for text, tokens, cut in cache.get(f"{seed}/{len(outputs)}", ask)
             ]
         by_seed.append(outputs)

@@ -34,8 +34,10 @@ from escultor.evaluate.speed import (
 from escultor.ids import hash_bytes
 from escultor.model.loaded import Loaded
 from escultor.skills.suites import EvaluationSuite
-from escultor.skills.table import ModelOutput, whole_figures
-from escultor.types import Scores
+from escultor.skills.table import Metric, ModelOutput, whole_figures
+from escultor.types import Scores, SuiteItem
+
+NULL_ANSWERS = "null_answers"  # the figure that counts the answers that a server did not send
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,9 @@ def evaluate_served(
             "metrics of the answer",
             "evaluate the model itself, or leave these metrics out of the suite",
         )
-    return _score(suite, served.name, served_outputs(served, suite, cache, progress), {}, ())
+    outputs = served_outputs(served, suite, cache, progress)
+    nulls = sum(output.is_null for item_outputs in outputs for output in item_outputs)
+    return _score(suite, served.name, outputs, {NULL_ANSWERS: float(nulls)}, ())
 
 
 def _score(
@@ -119,11 +123,18 @@ def _item_scores(
         raise DataError(f"the suite `{suite.record.name}` has a metric that this version does not know", name)
     means = []
     for item_outputs, item in zip(outputs, suite.items, strict=True):
-        mean = math.fsum(metric.score(output, item) for output in item_outputs) / len(item_outputs)
+        values = [_null_score(metric, o, item) if o.is_null else metric.score(o, item) for o in item_outputs]
+        mean = math.fsum(values) / len(values)
         if not math.isfinite(mean):
             raise DataError(f"{name} of item {item.id!r} is no finite number", mean)
         means.append(mean)
     return tuple(means)
+
+
+def _null_score(metric: Metric, output: ModelOutput, item: SuiteItem) -> float:
+    """The worst score of the metric's scale: 0 of a share; that of an empty text where there is no worst."""
+    worst = {"higher": metric.scale.least, "lower": metric.scale.most}.get(metric.scale.better)
+    return metric.score(output, item) if worst is None else worst
 
 
 def make_result(

@@ -90,9 +90,10 @@ def _parsed(response: Any, url: str, parse: Callable[[Any], T]) -> T:
 
 
 class ServedAnswer(NamedTuple):
-    """An answer, its tokens as the server counts them, and whether it was cut."""
+    """An answer (None: the server sent none), its tokens as the server counts them, and whether it was
+    cut."""
 
-    text: str
+    text: str | None
     tokens: int
     cut: bool
 
@@ -122,14 +123,14 @@ class ServedModel:
 
     def texts(
         self, contexts: Sequence[str], samplings: Sequence[Sampling], stops: Sequence[Sequence[str]]
-    ) -> list[str]:
-        """A continuation of each text. Raises UpstreamFault."""
+    ) -> list[str | None]:
+        """A continuation of each text; None where the server sent none. Raises UpstreamFault."""
         bodies = [
             {"model": self.model, "prompt": context, **_parameters(sampling)}
             | ({"stop": list(stop[:MAX_STOPS])} if stop else {})
             for context, sampling, stop in zip(contexts, samplings, stops, strict=True)
         ]
-        return self.endpoint.post("/completions", bodies, lambda reply: _text(reply["choices"][0]["text"]))
+        return self.endpoint.post("/completions", bodies, _completion)
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """The log-probability of each continuation of a context, and whether each of its tokens was the most
@@ -168,8 +169,9 @@ def chat_body(model: str, prompt: Messages) -> dict[str, Any]:
 
 
 def chat_text(reply: Any) -> str:
-    """The text of a chat reply. Raises ValueError, KeyError, IndexError or TypeError where there is none."""
-    return _text(reply["choices"][0]["message"]["content"])
+    """The text of a chat reply; empty where its content is null. Raises ValueError, KeyError, IndexError or
+    TypeError for what is no chat reply."""
+    return _text_or_none(reply["choices"][0]["message"], "content") or ""
 
 
 def _parameters(sampling: Sampling) -> dict[str, Any]:
@@ -181,9 +183,19 @@ def _versions(reply: Any) -> dict[str, str]:
     return {str(entry["id"]): str(entry.get("root") or entry["id"]) for entry in reply["data"]}
 
 
+def _completion(reply: Any) -> str | None:
+    return _text_or_none(reply["choices"][0], "text")
+
+
 def _answer(reply: Any) -> ServedAnswer:
     is_cut = reply["choices"][0]["finish_reason"] == "length"
-    return ServedAnswer(chat_text(reply), int(reply["usage"]["completion_tokens"]), is_cut)
+    text = _text_or_none(reply["choices"][0]["message"], "content")
+    return ServedAnswer(text, int(reply["usage"]["completion_tokens"]), is_cut)
+
+
+def _text_or_none(fields: Mapping[str, Any], name: str) -> str | None:
+    """A text that may be null or left out, as of an answer that was filtered or is a call of tools alone."""
+    return None if fields.get(name) is None else _text(fields[name])
 
 
 def _text(value: Any) -> str:

@@ -48,6 +48,7 @@ class ModelOutput:
     choices: tuple[Likelihood, ...] = ()
     pressed: tuple[Likelihood, ...] = ()  # of the choices, given the prompt under pressure
     schema: dict[str, Any] | None = None
+    is_null: bool = False  # the server sent no answer, which is the worst one
 
 
 ScoreFunction = Callable[[ModelOutput, SuiteItem], float]

@@ -40,6 +40,7 @@ def harness_model(base: Any, backend: HarnessBackend, cache: EvaluationCache) ->
 
     class Model(base):
         contexts_cut = 0  # requests whose beginning did not fit the context
+        null_answers = 0  # that a server did not send
 
         def _results(self, kind: str, requests: Sequence[Any], compute: Any) -> list[Any]:
             results = cache.get_many(
@@ -66,7 +67,9 @@ def harness_model(base: Any, backend: HarnessBackend, cache: EvaluationCache) ->
                 repeats[key] += 1  # a repeated request is to be drawn again
 
             results = self._results("text", drawn, lambda group: backend.texts(*zip(*group, strict=True)))
-            return [_until(str(text), stops) for (text, _), (_, _, stops) in zip(results, drawn, strict=True)]
+            self.null_answers += sum(text is None for text, _ in results)
+            pairs = zip(results, drawn, strict=True)
+            return [_until(text or "", stops) for (text, _), (_, _, stops) in pairs]
 
     return Model()
 
@@ -127,7 +130,7 @@ class ServedBackend:
 
     def texts(
         self, contexts: Sequence[str], samplings: Sequence[Sampling], stops: Sequence[Sequence[str]]
-    ) -> list[tuple[str, bool]]:
+    ) -> list[tuple[str | None, bool]]:
         return [(text, False) for text in self.served.texts(contexts, samplings, stops)]
 
 

@@ -43,6 +43,7 @@ def evaluate_task(
         raise DataError(f"{path} is no task of the harness", " ".join(str(error).split())[:300]) from error
     (name,) = results["samples"]
     figures = {**backend.figures, "contexts_cut": float(model.contexts_cut)}
+    figures["null_answers"] = float(model.null_answers)
     metrics = item_metrics(results["samples"][name], task.aggregation(), task.higher_is_better())
     return _result(name, results["samples"][name], metrics, backend.name, figures)
 
