@@ -8,8 +8,8 @@
    must promote a truly better candidate at least 80 % of the time. Once from the pilot's own figures, once
    from figures of two million items, which are the truth.
 4  A candidate better on the primary whose guard is truly worse by twice its margin; promotions at most 5 %.
-5  For the record: a candidate that is no better on average, whose rare large losses pay for many small
-   gains. A permutation test is exact for symmetric differences only; this says by how much it errs.
+5  A candidate that is no better on average, whose rare large losses pay for many small gains; promotions
+   at most 5 %. `gate_power.py` has more of this kind.
 
 Every share is printed with its Monte-Carlo standard error. One JSON object last.
 """
@@ -206,17 +206,18 @@ def _promotes(old: Scores, new: Scores, policy: Gate, seed: int, look: int = 1) 
 
     quality, own, alpha = gaps("quality"), derive_seed(seed, "gate", "quality"), alpha_at(look, policy)
     if {*old.metrics["quality"], *new.metrics["quality"]} <= {0.0, 1.0}:
-        p = stats.mcnemar(int((quality > 0).sum()), int((quality < 0).sum()))
+        p, limits = stats.mcnemar(int((quality > 0).sum()), int((quality < 0).sum()), len(quality)), {}
     else:
-        p = stats.sign_flip(quality, groups, alpha, own).better
+        p, limits = stats.sign_flip(quality, groups, alpha, own).better, {"quality": 0.0}
     if p > alpha:
         return False
+    limits |= policy.guards
     return all(
         stats.bounded_mean(
             gaps(name), groups, policy.alpha, derive_seed(seed, "gate", name), -1.0, 1.0, -margin
         ).low
         > -margin
-        for name, margin in policy.guards.items()
+        for name, margin in limits.items()
     )
 
 
@@ -226,9 +227,10 @@ def _planned(parts: list[tuple[Scores, Scores]], policy: Gate) -> int:
     measured = [measure(*sides, policy, policy.alpha, 0) for sides in parts]
     true = []
     for same in zip(*measured, strict=True):
-        slack = float(np.mean([m.needs.slack for m in same]))
-        spread = float(np.sqrt(np.mean([m.needs.spread**2 for m in same])))
-        true.append(replace(same[0], needs=replace(same[0].needs, slack=slack, spread=spread, seen=None)))
+        spread = float(np.sqrt(np.mean([m.needs[0].spread ** 2 for m in same])))
+        slack = float(np.mean([m.needs[0].slack for m in same]))
+        needs = tuple(replace(c, slack=slack, spread=spread, seen=None) for c in same[0].needs)
+        true.append(replace(same[0], needs=needs))
     n = items_needed(true, policy, policy.min_items)
     assert n is not None
     return n

@@ -6,6 +6,7 @@ import pytest
 
 from escultor.config import Gate
 from escultor.evaluate.gate import alpha_spending
+from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.evaluate.gate.decision import decide
 from escultor.types import Comparison, GateContext, Hold, Promote, Scores
 
@@ -26,9 +27,13 @@ def verdict(champion, candidate, suite="suite", policy="p", again=0.0):
     return Hold(replace(made, id=f"{champion}{candidate}{suite}{policy}{again}"), None)
 
 
-def number(verdicts, champion="base", candidate="new", policy="p", same=(), again=0.0):
+def analysis(verdicts, champion="base", candidate="new", policy="p", same=(), again=0.0):
     sides = scores(champion), scores(candidate, quality=0.5 + again)
-    return alpha_spending.analysis_number(verdicts, *sides, policy, same)
+    return alpha_spending.analysis_of(verdicts, *sides, policy, same)
+
+
+def number(*given, **named):
+    return analysis(*given, **named).number
 
 
 def test_analyses_of_one_suite_are_counted_and_the_same_numbers_are_one_analysis():
@@ -61,6 +66,18 @@ def test_a_suite_with_the_same_items_counts_as_the_same_and_comparing_on_it_is_a
     assert number([*held, verdict("base", "new")], same=("renamed", "grown")) == 3
 
 
+def test_promotions_directly_before_are_counted_under_the_same_policy_only():
+    held = verdict("base", "a", again=0.1)
+    won = Promote(verdict("base", "b", again=0.2).because)
+    other = Promote(verdict("base", "c", policy="q", again=0.3).because)
+    assert analysis([]) == (1, 0)
+    assert analysis([held, won]) == (3, 1)
+    assert analysis([won, held]) == (3, 0)
+    assert analysis([won, other]) == (3, 0)
+    # A comparison that is made again has what stood before it then.
+    assert analysis([won, verdict("base", "new"), Promote(verdict("base", "d", again=0.4).because)]) == (2, 1)
+
+
 def test_swapped_sides_are_a_further_analysis():
     swapped = verdict("base", "new").because
     swapped = replace(swapped, answer_sets=(swapped.answer_sets[1], "other"))
@@ -82,10 +99,21 @@ def test_a_first_analysis_that_nothing_would_remember_is_one_by_assumption():
 
 
 def test_the_alphas_of_all_analyses_sum_to_the_policys():
+    for most in (1, 2, 20, 1000):
+        policy = Gate(alpha=0.05, max_analyses=most)
+        assert sum(alpha_at(k, policy) for k in range(1, most + 1)) == pytest.approx(0.05)
+    assert alpha_at(1, Gate(max_analyses=1)) == pytest.approx(0.05)
+    assert alpha_at(7, Gate(alpha=0.05, alpha_spending="full")) == 0.05
+
+
+def test_a_promotion_passes_its_share_on_and_the_shares_between_two_failures_are_disjoint():
     policy = Gate(alpha=0.05)
-    assert alpha_spending.alpha_at(1, policy) == 0.025
-    assert sum(alpha_spending.alpha_at(k, policy) for k in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
-    assert alpha_spending.alpha_at(7, Gate(alpha=0.05, alpha_spending="full")) == 0.05
+    shares = [alpha_at(k, policy) for k in range(1, 21)]
+    assert alpha_at(4, policy, promotions=3) == pytest.approx(sum(shares[:4]))
+    # Whatever is promoted in between, analyses that fail have at most alpha together.
+    for failed in ((1, 4, 20), (2, 3, 9), (20,)):
+        spent = [alpha_at(k, policy, k - before - 1) for before, k in zip((0, *failed), failed, strict=False)]
+        assert sum(spent) <= 0.05 + 1e-12
 
 
 def test_a_later_analysis_needs_more_evidence_and_a_used_up_suite_says_so():
@@ -94,7 +122,7 @@ def test_a_later_analysis_needs_more_evidence_and_a_used_up_suite_says_so():
         scores("base"),
         replace(
             scores("new"),
-            metrics={"quality": tuple(0.5 + (k % 7) / 100 + (0.1 if k < 8 else 0.0) for k in range(N))},
+            metrics={"quality": tuple(0.5 + (k % 7) / 100 + (0.44 if k < 10 else 0.0) for k in range(N))},
         ),
     )
     first, late, gone = (decide(*sides, policy, 0, GateContext(look=k)) for k in (1, 9, 10))

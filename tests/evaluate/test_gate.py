@@ -131,7 +131,7 @@ def test_zeros_and_ones_are_judged_by_exact_mcnemar():
     old = scores("old", {"quality": [0] * 10 + [1] * 2 + [1] * 48})
     new = scores("new", {"quality": [1] * 10 + [0] * 2 + [1] * 48})
     verdict = decision.decide(old, new, Gate(guards={}), 0)
-    assert effect(verdict, "quality").p_value == stats.mcnemar(10, 2)
+    assert effect(verdict, "quality").p_value == stats.mcnemar(10, 2, 60)
     assert isinstance(verdict, Promote)
 
 
@@ -372,3 +372,83 @@ def test_a_real_gain_is_promoted_as_often_as_the_needed_items_promise():
             decision.decide(*sides(held.n_needed, seen, seed=100 + seed), policy, seed), Promote
         )
     assert promoted >= binom.ppf(0.001, runs, 0.7)
+
+
+# --- harm that few items show
+
+
+def test_rare_large_losses_that_no_item_shows_do_not_pass_for_small_gains():
+    """Two items in a hundred lose 0.8, the others gain 0.006: seen or not, nothing so small is shown."""
+    promoted = dict.fromkeys((50, 100, 200), 0)
+    for n in promoted:
+        for seed in range(25):
+            rng = np.random.default_rng([n, seed])
+            base = rng.uniform(0.85, 0.9, n)
+            gaps = np.where(rng.random(n) < 0.02, -0.8, 0.006 * rng.uniform(0.5, 1.5, n))
+            old, new = scores("old", {"quality": base}), scores("new", {"quality": base + gaps})
+            promoted[n] += isinstance(decision.decide(old, new, Gate(guards={}), seed), Promote)
+    assert sum(promoted.values()) == 0, promoted
+
+
+def test_a_gain_on_every_item_too_small_to_exclude_rare_losses_says_so():
+    base = np.random.default_rng(0).uniform(0.3, 0.7, 60)
+    gained = base + np.random.default_rng(1).uniform(0.01, 0.02, 60)
+    verdict = decision.decide(
+        scores("old", {"quality": base}), scores("new", {"quality": gained}), Gate(guards={}), 0
+    )
+    assert isinstance(verdict, Hold)
+    found = effect(verdict, "quality")
+    assert found.p_value < 0.001
+    assert found.bound is not None
+    assert found.bound < 0
+    assert "rare losses, not among these items, may leave -0.0" in verdict.because.reason
+    assert verdict.n_needed is not None
+    assert 150 <= verdict.n_needed <= 400
+
+
+def test_clusters_count_equally_whatever_their_sizes():
+    names = ("large",) * 40 + tuple(f"c{k}" for k in range(60))
+    old = replace(scores("old", {"quality": [0.5] * 100}), clusters=names)
+    new = replace(scores("new", {"quality": [0.9] * 40 + [0.5] * 60}), clusters=names)
+    verdict = decision.decide(old, new, Gate(guards={}), 0)
+    assert isinstance(verdict, Hold)
+    assert effect(verdict, "quality").difference == pytest.approx(0.4 / 61)
+
+
+def informative_sizes(seed, clusters, share_large, size):
+    """Clusters of one item that are right, and a few large ones that the candidate gets wrong."""
+    rng = np.random.default_rng(seed)
+    large = rng.random(clusters) < share_large
+    names = np.repeat(np.arange(clusters), np.where(large, size, 1))
+    quality = rng.random((2, len(names))) < [[0.3], [0.8]]
+    valid = np.where(large[names], 0.0, 1.0)
+    labels = tuple(f"c{k}" for k in names)
+    old = replace(scores("old", {"quality": quality[0], "valid": np.ones(len(names))}), clusters=labels)
+    return old, replace(scores("new", {"quality": quality[1], "valid": valid}), clusters=labels)
+
+
+@pytest.mark.parametrize(("size", "stated"), [(1, None), (6, None), (6, 6)])
+def test_a_guard_worse_by_its_margin_is_kept_at_most_one_time_in_twenty_whatever_the_sizes(size, stated):
+    policy = Gate(guards={"valid": 0.1}, largest_cluster=stated)
+    runs = [decision.decide(*informative_sizes(seed, 60, 0.1, size), policy, seed) for seed in range(120)]
+    kept = sum(effect(verdict, "valid").state == "kept" for verdict in runs)
+    assert kept <= binom.ppf(0.999, 120, 0.05)
+
+
+def test_with_a_stated_largest_cluster_a_guard_holds_for_the_items_too():
+    """Two clusters in a hundred have twenty items, all wrong: 29 % of the items, 2 % of the clusters."""
+    policy = Gate(guards={"valid": 0.1}, largest_cluster=20)
+    for seed in range(40):
+        found = effect(decision.decide(*informative_sizes(seed, 60, 0.02, 20), policy, seed), "valid")
+        assert found.state != "kept"
+    sound = decision.decide(*informative_sizes(0, 800, 0.0, 1), policy, 0)
+    assert effect(sound, "valid").state == "kept"
+    with pytest.raises(DataError, match="has 30 items, and the policy's largest_cluster 20"):
+        decision.decide(*informative_sizes(3, 60, 0.1, 30), policy, 0)
+
+
+def test_a_guard_whose_items_were_seen_to_be_worse_is_not_called_kept():
+    old, new = informative_sizes(3, 60, 0.02, 40)
+    assert len(old.items) > 60  # a large cluster is among them
+    found = effect(decision.decide(old, new, Gate(guards={"valid": 0.15}), 0), "valid")
+    assert (found.difference > -0.05, found.state) == (True, "open")

@@ -67,8 +67,9 @@ def test_wider_scales_need_more_and_scores_without_limits_or_margin_are_not_plan
 
 
 def test_later_analyses_need_more_wins():
-    (first,), (tenth,) = (requirements(Gate(primary=("quality",), guards={}), analysis=k) for k in (1, 10))
-    for need, alpha in ((first, 0.05 / 2), (tenth, 0.05 / 110)):
+    policy = Gate(primary=("quality",), guards={})
+    (first,), (tenth,) = (requirements(policy, alpha=alpha) for alpha in (0.02, 0.0004))
+    for need, alpha in ((first, 0.02), (tenth, 0.0004)):
         assert 2.0**-need.clusters <= alpha < 2.0 ** (1 - need.clusters)
 
 

@@ -73,9 +73,12 @@ class Gate(Section):
     )
     min_items: Count = setting(50, help="fewer: hold; narrow guards need more (see `escultor compare`)")
     alpha_spending: Literal["shared", "full"] = setting(
-        "shared", help="shared: the k-th analysis of a suite is tested at alpha / (k (k + 1)); full: at alpha"
+        "shared", help="shared: all analyses of a suite together are tested at alpha; full: each of them"
     )
     max_analyses: Count = setting(20, help="maximum analyses of a suite; after that: hold")
+    largest_cluster: Count | None = setting(
+        None, help="maximum items of any cluster; with it, guards hold for the mean over items as well"
+    )
     vetoes: dict[str, Limit] = setting({}, help="limits that no gain offsets, by metric; null: the skill's")
     card: dict[str, Share] = setting({}, help="maximum per figure of the dataset card")
     sign_off: bool = setting(False, help="whether a person must sign off a promotion")

@@ -13,11 +13,11 @@ from typing import Any
 from escultor.config import Gate
 from escultor.cycle.leaks import trained_on
 from escultor.errors import DataError
-from escultor.evaluate.gate.alpha_spending import analysis_number, answer_set
+from escultor.evaluate.gate.alpha_spending import analysis_of, answer_set
 from escultor.evaluate.gate.decision import policy_hash
 from escultor.evaluate.gate.decision_record import (
     FORMAT,
-    FORMAT_1,
+    OLDER_FORMATS,
     DecisionInputs,
     DecisionRecord,
     document,
@@ -78,11 +78,12 @@ def context_of(
     signature as given."""
     verdicts = [verdict for _, verdict in store.log.read(Verdict)]
     same = suites_sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
-    analysis = analysis_number(verdicts, champion, candidate, policy_hash(policy), same=same)
+    analysis = analysis_of(verdicts, champion, candidate, policy_hash(policy), same=same)
     leaked = trained_on(store, champion.suite, champion.checkpoint, candidate.checkpoint)
     return GateContext(
-        look=analysis,
-        is_remembered=analysis > 1 or _was_made_here(store, candidate.checkpoint),
+        look=analysis.number,
+        promotions=analysis.promotions,
+        is_remembered=analysis.number > 1 or _was_made_here(store, candidate.checkpoint),
         card=card,
         signed_by=signed_by,
         void={**leaked, **(void or {})},
@@ -153,13 +154,13 @@ def write_pages(folder: Path, record: DecisionRecord) -> None:
 
 def replay(store: Store, text: str) -> tuple[DecisionRecord, list[str]]:
     """Decide again from the inputs that a verdict's file names by hash, and the lines that differ then. Of a
-    file of an older format verdict and figures are compared, not its words.
+    file of an older format the verdict and what was measured are compared, not its words and tests.
 
     Raises DataError when the text is not a verdict's file, StoreError when the store lacks an input.
     """
     try:
         content = json.loads(text)
-        if content["format"] not in (FORMAT, FORMAT_1):
+        if content["format"] not in (FORMAT, *OLDER_FORMATS):
             raise ValueError(f"format {content['format']!r}")
         inputs = dict(content["inputs"])
         before = text if content["format"] == FORMAT else _figures(content)
@@ -174,9 +175,12 @@ def replay(store: Store, text: str) -> tuple[DecisionRecord, list[str]]:
 
 
 def _figures(content: dict[str, Any]) -> str:
-    """The verdict and the figures of a verdict's file, a line each."""
-    because = {key: content["because"][key] for key in ("effects", "vetoes", "slices", "n", "look", "policy")}
-    figures = {"verdict": content["verdict"], "n_needed": content["n_needed"], "because": because}
+    """The verdict and the measured figures of a verdict's file, a line each. Its tests are left out: those
+    of an older format had other p-values and bounds."""
+    because = {key: content["because"][key] for key in ("vetoes", "n", "look", "policy")}
+    measured = ("metric", "role", "n", "clusters", "champion", "candidate", "difference", "margin")
+    effects = [{key: effect[key] for key in measured} for effect in content["because"]["effects"]]
+    figures = {"verdict": content["verdict"], "because": because, "effects": effects}
     return json.dumps(figures, indent=1, sort_keys=True)
 
 

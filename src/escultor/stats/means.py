@@ -126,19 +126,29 @@ def bounded_mean(
     floor: float,
     ceiling: float,
     null: float = 0.0,
+    largest: int = 1,
 ) -> Bound:
     """Mean over items with bounds that hold for any distribution between `floor` and `ceiling`.
 
     Gaffke's bound (Learned-Miller & Thomas 2020, arXiv:1905.06208). With equal values it is the rule of
     three, with zeros and ones the Clopper-Pearson bound; lowering an item never raises the lower bound.
-    `p_value` is one-sided for `mean <= null`: at most `alpha` exactly when `low > null`.
+    `p_value` is one-sided for `mean <= null`: at most `alpha` exactly when `low > null`. For clusters of
+    several items it supposes that none has more items than `largest` or the largest one seen.
     """
     sums, sizes = cluster_sums(values, clusters)
-    return _gaffke(sums, sizes, alpha, seed, floor=floor, ceiling=ceiling, null=null)
+    return _gaffke(sums, sizes, alpha, seed, floor=floor, ceiling=ceiling, null=null, largest=largest)
 
 
 def _gaffke(
-    sums: Array, sizes: Array, alpha: float, seed: int, *, floor: float, ceiling: float, null: float
+    sums: Array,
+    sizes: Array,
+    alpha: float,
+    seed: int,
+    *,
+    floor: float,
+    ceiling: float,
+    null: float,
+    largest: float = 0.0,
 ) -> Bound:
     # Let x_1 <= … <= x_n be a sample of the distribution function F, and x_0 = floor. The values F(x_i) are
     # the order statistics of n uniform numbers, so the n + 1 probabilities that they cut [0, 1] into,
@@ -146,9 +156,11 @@ def _gaffke(
     #     mean of F  >=  Σ_i W_i x_i,  one weight being that of the floor.
     # The W_i are unknown, their distribution is not: the alpha-quantile of the sum over random weights is
     # the lower bound. The upper bound mirrors it with the ceiling. Dirichlet weights are unit exponentials
-    # over their sum; for clusters that sum cancels in Σ w·sum / Σ w·size, and the unseen cluster has the
-    # mean size.
-    mean, unseen = float(sums.sum() / sizes.sum()), float(sizes.mean())
+    # over their sum; for clusters that sum cancels in Σ w·sum / Σ w·size. This ratio is above a limit exactly
+    # where the mean of sum - limit · size is above 0, a mean of bounded values whose worst one is that of the
+    # largest cluster; so the unseen cluster has the size of the largest. One of the mean size would let
+    # large clusters that are worse go unnoticed.
+    mean, unseen = float(sums.sum() / sizes.sum()), max(float(sizes.max()), largest)
     sums, sizes, counts = _rounded_to_grid(sums, sizes, floor, ceiling)
     low, high = (
         _weighted_means(sums, sizes, counts, alpha, seed, unseen=unseen, worst=worst)

@@ -1,4 +1,4 @@
-"""Hypothesis tests: paired permutation of whole clusters, exact McNemar test, Holm's correction."""
+"""Hypothesis tests: paired permutation of whole clusters, exact McNemar tests, Holm's correction."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from escultor.stats.sampling import Array, Clusters, blocks, cluster_sums, draws_for, generator
+from escultor.stats.sampling import (
+    MANY_CLUSTERS,
+    Array,
+    Clusters,
+    blocks,
+    cluster_sums,
+    draws_for,
+    generator,
+)
 
 EXACT_CLUSTERS = 12  # up to here all sign flips are enumerated
+SHARES = 256  # of decided items, over which the unconditional test takes its maximum
 _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1  # (256, 8)
 
 
@@ -62,13 +71,29 @@ def _flipped_sums(sums: Array, draws: int, rng: np.random.Generator):
         yield totals
 
 
-def mcnemar(wins: int, losses: int) -> float:
-    """Exact one-sided p-value of McNemar's test (1947): P(`wins` or more of the discordant items)."""
-    from scipy.stats import binomtest
+def mcnemar(wins: int, losses: int, items: int) -> float:
+    """Exact one-sided p-value of `a win is no more likely than a loss` over `items` independent pairs.
 
-    if wins + losses == 0:
+    Up to 1,000 items the unconditional test (Suissa & Shuster 1991): the probability of a score
+    (wins - losses) / sqrt(wins + losses) as high as the one seen, at the share of decided items where it is
+    highest. It needs about a tenth fewer items than the conditional test (McNemar 1947), which is used
+    beyond. Turning a win into a tie, or a tie into a loss, never lowers it.
+    """
+    from scipy.special import betainc, gammaln, xlog1py, xlogy
+
+    decided = wins + losses
+    if decided == 0 or wins <= losses:
         return 1.0
-    return float(binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue)
+    if items > MANY_CLUSTERS:
+        return float(betainc(wins, losses + 1, 0.5))
+    count = np.arange(items + 1)  # decided items of another sample
+    least = (count + (wins - losses) * np.sqrt(count / decided)) / 2  # its wins, for a score as high
+    least = np.minimum(np.maximum(np.ceil(least - 1e-9), 1), count + 1)
+    tail = np.where(least > count, 0.0, betainc(least, np.maximum(count - least, 0) + 1, 0.5))
+    share = np.sin(np.linspace(0, np.pi / 2, SHARES + 1)[1:, None]) ** 2
+    ways = gammaln(items + 1) - gammaln(count + 1) - gammaln(items - count + 1)
+    likelihood = np.exp(ways + xlogy(count, share) + xlog1py(items - count, -share))  # (SHARES, items + 1)
+    return min(1.0, float((likelihood @ tail).max()))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

@@ -93,7 +93,8 @@ class GateContext:
     `evaluate.gate.alpha_spending`). `card`: figures of the candidate's dataset card, from 0 to 1; None: no
     card. `signed_by`: the person who signs off the promotion. `void`: reason by item id, of items erased or
     leaked since the suite was created. `is_remembered`: whether a store would know of an earlier analysis;
-    otherwise the first one is the first by assumption.
+    otherwise the first one is the first by assumption. `promotions`: how many analyses directly before this
+    one ended in a promotion.
     """
 
     look: int = 1
@@ -101,6 +102,7 @@ class GateContext:
     signed_by: str | None = None
     void: Mapping[str, str] = field(default_factory=dict)
     is_remembered: bool = False
+    promotions: int = 0
 
 
 # A primary is better or worse, a guard kept or broken, or either open; told: a metric that decides nothing.
@@ -123,7 +125,7 @@ class Effect:
     p_value: float  # one-sided: the candidate is not better (primary) / not within the margin (guard)
     margin: float
     level: float = 0.05  # significance level of the p-value
-    bound: float | None = None  # of a guard: the confidence bound on the worse side
+    bound: float | None = None  # distribution-free, on the worse side; None for a primary of 0/1 scores
     state: EffectState = "open"
     lower_is_better: bool = False
 

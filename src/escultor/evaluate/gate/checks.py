@@ -27,6 +27,7 @@ def check(champion: Scores, candidate: Scores, policy: Gate, context: GateContex
         if limit.worse_by is not None and name in champion.summary and name not in champion.metrics
     ]
     problems += _problems_of_both(champion, candidate)
+    problems += _too_large_clusters(champion, policy)
     for side, scores in (("champion", champion), ("candidate", candidate)):
         problems += [f"{side}: {problem}" for problem in _problems_of(scores, policy)]
     if problems:
@@ -59,6 +60,14 @@ def _problems_of_both(champion: Scores, candidate: Scores) -> list[str]:
     if different := sorted(m for m in shared if champion.scales[m] != candidate.scales[m]):
         problems.append(f"different scales of {', '.join(different)}")
     return problems
+
+
+def _too_large_clusters(scores: Scores, policy: Gate) -> list[str]:
+    counts = Counter(scores.clusters).most_common(1)
+    if policy.largest_cluster is None or not counts or counts[0][1] <= policy.largest_cluster:
+        return []
+    name, size = counts[0]
+    return [f"cluster {name!r} has {size} items, and the policy's largest_cluster {policy.largest_cluster}"]
 
 
 def _problems_of(scores: Scores, policy: Gate) -> list[str]:

@@ -6,12 +6,13 @@ Hold      the rest, with the items that would be enough; also when the compariso
           few items, one cluster, equal checkpoints or scores, void items, a suite that is used up), and when
           a figure or signature that a veto needs is missing.
 
-A primary is tested by a permutation test that flips whole clusters (0/1 scores with one item per cluster:
-exact McNemar), one-sided, Holm across primaries, at the alpha that alpha spending leaves to this analysis. A
-guard is tested by distribution-free bounds, because harm is rare and a bootstrap cannot see what is not in
-the sample; all guards must hold, so none is corrected for (Berger 1982). Both are monotone: an item that gets
-worse never helps a candidate (from 1,000 clusters on up to the noise of the draws). Intervals that are shown
-are 95 % intervals of a studentised cluster bootstrap.
+Clusters count equally, whatever their sizes. A primary is tested by a permutation test that flips whole
+clusters (0/1 scores: exact McNemar), one-sided, Holm across primaries, at the alpha that alpha spending
+leaves to this analysis; and the distribution-free bound of its mean must be above 0 (0/1 scores need none: a
+loss is never larger than a win). A guard is tested by such bounds alone, because harm is rare and neither a
+permutation nor a bootstrap sees what is not in the sample; all guards must hold, so none is corrected for
+(Berger 1982). All are monotone: an item that gets worse never helps a candidate (from 1,000 clusters on up
+to the noise of the draws). Intervals that are shown are 95 % intervals of a studentised cluster bootstrap.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ _HASHED_SPENDING = {"shared": "spend", "full": "free"}
 def policy_hash(policy: Gate) -> str:
     """The id of a policy: the hash of its content, whatever file it came from."""
     data = policy.model_dump(mode="json")
+    if policy.largest_cluster is None:  # policies of earlier versions had no such key
+        del data["largest_cluster"]
     data["alpha_spending"] = _HASHED_SPENDING[policy.alpha_spending]
     return hash_value({_HASHED_KEYS.get(key, key): value for key, value in data.items()})
 
@@ -61,10 +64,11 @@ def decide(
     policy = default_policy(policy, scales_of(champion))
     check(champion, candidate, policy, context)
     n, clusters = len(champion.items), len(set(champion.clusters))
+    alpha = alpha_at(context.look, policy, context.promotions)
     measured: tuple[MeasuredEffect, ...] = ()
     if n:
-        measured = measure(champion, candidate, policy, alpha_at(context.look, policy), seed)
-    needs = requirements(policy, champion.scales, context.look)
+        measured = measure(champion, candidate, policy, alpha, seed)
+    needs = requirements(policy, champion.scales, alpha)
     minimum = max(n + 1, policy.min_items, math.ceil(clusters_needed(needs) * n / max(clusters, 1)))
     comparison = Comparison(
         id="",
@@ -104,7 +108,7 @@ def _outcome(
     """The kind of verdict on two sides that can be compared, its reason, and the items that a hold names."""
     effects, limits = comparison.effects, comparison.vetoes
     states = {e.state for e in effects}
-    figures = text.figures(effects, comparison.look, policy)
+    figures = text.figures(effects, comparison.look)
     if broken := [v for v in limits if v.state == "broken"]:
         return Reject, f"veto: {text.limits(broken)}; {figures}.", None
     if "broken" in states or ("worse" in states and "better" not in states):

@@ -16,8 +16,9 @@ from escultor.ids import hash_bytes, plain
 from escultor.skills.skill import default_policy
 from escultor.types import GateContext, Hold, Scores, Verdict
 
-FORMAT = "escultor-verdict/2"
-FORMAT_1 = "escultor-verdict/1"  # other keys of policies, other words
+FORMAT = "escultor-verdict/3"
+# 1: other keys of policies, other words; 2: clusters counted by their sizes, no bound of primaries.
+OLDER_FORMATS = ("escultor-verdict/1", "escultor-verdict/2")
 SHOWN_REGRESSIONS = 5
 EMPTY_ANSWER = "(an empty answer)"
 

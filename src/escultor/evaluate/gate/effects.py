@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -25,31 +26,50 @@ class MeasuredEffect:
 
     effect: Effect
     p_worse: float  # one-sided, of `the candidate is not worse`; tested for primaries only
-    needs: stats.Condition  # for this metric to be shown better, or within its margin
+    needs: tuple[stats.Condition, ...] = ()  # in clusters: to be shown better, or within its margin
 
 
 @dataclass(frozen=True, slots=True)
 class _Paired:
-    """Both sides of one metric, item by item, and how far a difference can lie."""
+    """Both sides of one metric as means of clusters, and how far a difference can lie."""
 
-    old: stats.Array  # (N,)
+    old: stats.Array  # (G,)
     new: stats.Array
     gaps: stats.Array  # candidate minus champion, in the direction in which more is better
-    groups: stats.Grouping
+    items: stats.Grouping  # the cluster of each item
     floor: float
     ceiling: float
     lower_is_better: bool
     seed: int
 
     @property
-    def is_binary(self) -> bool:
-        """Zeros and ones, each item a cluster of its own."""
-        alone = len(self.groups.sizes) == len(self.gaps)
-        return alone and bool(np.isin(self.old, (0, 1)).all() and np.isin(self.new, (0, 1)).all())
+    def clusters(self) -> stats.Grouping:
+        """Each cluster by itself."""
+        return stats.Grouping(np.arange(len(self.gaps)), np.ones(len(self.gaps)))
 
     @property
-    def per_cluster(self) -> float:
-        return len(self.gaps) / len(self.groups.sizes)
+    def is_binary(self) -> bool:
+        """Zeros and ones: a loss is never larger than a win."""
+        return bool(np.isin(self.old, (0, 1)).all() and np.isin(self.new, (0, 1)).all())
+
+    def bound(self, alpha: float, null: float) -> stats.Bound:
+        """The mean over clusters with distribution-free bounds."""
+        return stats.bounded_mean(
+            self.gaps, self.clusters, alpha, self.seed, floor=self.floor, ceiling=self.ceiling, null=null
+        )
+
+    def bound_of_items(self, alpha: float, null: float, largest: int) -> stats.Bound:
+        """The mean over items with such bounds, where no cluster has more items than `largest`."""
+        return stats.bounded_mean(
+            self.gaps[self.items.codes],
+            self.items,
+            alpha,
+            self.seed,
+            floor=self.floor,
+            ceiling=self.ceiling,
+            null=null,
+            largest=largest,
+        )
 
 
 def measure(
@@ -65,18 +85,19 @@ def measure(
     def paired(metric: str) -> _Paired:
         return _paired(champion, candidate, metric, groups, derive_seed(seed, "gate", metric))
 
-    tested = [_primary(paired(m), m, alpha, len(primary)) for m in primary]
+    tested = [_primary(paired(m), m, alpha / len(primary), policy.alpha / len(primary)) for m in primary]
     p_better = stats.holm([m.effect.p_value for m in tested])
     p_worse = stats.holm([m.p_worse for m in tested])
     return (
-        *(_with_state(m, p, q) for m, p, q in zip(tested, p_better, p_worse, strict=True)),
-        *(_guard(paired(m), m, margin, policy.alpha) for m, margin in policy.guards.items()),
+        *(_with_state(m, alpha, p, q) for m, p, q in zip(tested, p_better, p_worse, strict=True)),
+        *(_guard(paired(m), m, margin, policy) for m, margin in policy.guards.items()),
         *(_info(paired(m), m) for m in info),
     )
 
 
 def _paired(champion: Scores, candidate: Scores, metric: str, groups: stats.Grouping, seed: int) -> _Paired:
-    old, new = (np.asarray(s.metrics[metric], dtype=np.float64) for s in (champion, candidate))
+    sums = [stats.cluster_sums(scores.metrics[metric], groups)[0] for scores in (champion, candidate)]
+    old, new = (side / groups.sizes for side in sums)
     scale = scale_of(champion.scales, metric)
     lower = scale.better == "lower"
     gaps = old - new if lower else new - old
@@ -88,13 +109,13 @@ def _paired(champion: Scores, candidate: Scores, metric: str, groups: stats.Grou
 
 def _effect(s: _Paired, metric: str, role: Literal["primary", "guard", "info"]) -> Effect:
     interval = stats.bootstrap_mean(
-        s.gaps, s.groups, INTERVAL_ALPHA, s.seed, floor=s.floor, ceiling=s.ceiling
+        s.gaps, s.clusters, INTERVAL_ALPHA, s.seed, floor=s.floor, ceiling=s.ceiling
     )
     return Effect(
         metric=metric,
         role=role,
-        n=len(s.gaps),
-        clusters=len(s.groups.sizes),
+        n=len(s.items),
+        clusters=len(s.gaps),
         champion=float(s.old.mean()),
         candidate=float(s.new.mean()),
         difference=float(s.gaps.mean()),
@@ -107,68 +128,80 @@ def _effect(s: _Paired, metric: str, role: Literal["primary", "guard", "info"]) 
     )
 
 
-def _primary(s: _Paired, metric: str, alpha: float, primaries: int) -> MeasuredEffect:
-    each = alpha / primaries
-    if s.is_binary:
-        wins, losses = int(np.count_nonzero(s.gaps > 0)), int(np.count_nonzero(s.gaps < 0))
-        test = stats.SignFlip(stats.mcnemar(wins, losses), stats.mcnemar(losses, wins))
-    else:
-        test = stats.sign_flip(s.gaps, s.groups, each, s.seed)
-    effect = replace(_effect(s, metric, "primary"), p_value=test.better, level=alpha)
+def _primary(s: _Paired, metric: str, alpha: float, harm_alpha: float) -> MeasuredEffect:
+    effect, clusters = _effect(s, metric, "primary"), len(s.gaps)
     needs = stats.Condition(
         slack=effect.difference,
-        spread=stats.standard_error_of_one(s.gaps, s.groups),
-        alpha=each,
-        per_cluster=s.per_cluster,
-        step=stats.score_step(s.gaps),
-        seen=effect.n,
+        spread=stats.standard_error_of_one(s.gaps, s.clusters),
+        alpha=alpha,
+        step=0.0 if s.is_binary else stats.score_step(s.gaps),
+        seen=clusters,
     )
-    return MeasuredEffect(effect, test.worse, needs)
+    if s.is_binary:
+        wins, losses = int(np.count_nonzero(s.gaps > 0)), int(np.count_nonzero(s.gaps < 0))
+        better, worse = stats.mcnemar(wins, losses, clusters), stats.mcnemar(losses, wins, clusters)
+        return MeasuredEffect(replace(effect, p_value=better), worse, (needs,))
+    # Flipping signs presumes that gains and losses are alike; losses that are rare and large pass it unseen.
+    test, bound = stats.sign_flip(s.gaps, s.clusters, alpha, s.seed), s.bound(harm_alpha, 0.0)
+    harmless = replace(needs, alpha=harm_alpha, step=0.0, harm=effect.difference - s.floor)
+    effect = replace(effect, p_value=test.better, bound=bound.low)
+    return MeasuredEffect(effect, test.worse, (needs, harmless))
 
 
-def _with_state(m: MeasuredEffect, p_better: float, p_worse: float) -> MeasuredEffect:
-    alpha = m.effect.level
-    state = "better" if p_better <= alpha else "worse" if p_worse <= alpha else "open"
-    return replace(m, effect=replace(m.effect, p_value=p_better, state=state), p_worse=p_worse)
+def _with_state(m: MeasuredEffect, alpha: float, p_better: float, p_worse: float) -> MeasuredEffect:
+    is_harmless = m.effect.bound is None or m.effect.bound > 0
+    state = "better" if p_better <= alpha and is_harmless else "worse" if p_worse <= alpha else "open"
+    effect = replace(m.effect, p_value=p_better, level=alpha, state=state)
+    return replace(m, effect=effect, p_worse=p_worse)
 
 
-def _guard(s: _Paired, metric: str, margin: float, alpha: float) -> MeasuredEffect:
-    bound = stats.bounded_mean(
-        s.gaps, s.groups, alpha, s.seed, floor=s.floor, ceiling=s.ceiling, null=-margin
-    )
-    state = "kept" if bound.low > -margin else "broken" if bound.high < -margin else "open"
+def _guard(s: _Paired, metric: str, margin: float, policy: Gate) -> MeasuredEffect:
+    bound, alpha, largest = s.bound(policy.alpha, -margin), policy.alpha, policy.largest_cluster
+    of_items = bound if largest is None else s.bound_of_items(alpha, -margin, largest)
+    low, average = min(bound.low, of_items.low), float(s.gaps @ s.items.sizes) / len(s.items)
+    # Nothing is called kept whose items, large clusters included, were seen to be worse by more.
+    is_kept = low > -margin and average >= -margin
     effect = replace(
         _effect(s, metric, "guard"),
-        p_value=bound.p_value,
+        p_value=max(bound.p_value, of_items.p_value),
         margin=margin,
         level=alpha,
-        bound=bound.low,
-        state=state,
+        bound=low,
+        state="kept" if is_kept else "broken" if bound.high < -margin else "open",
     )
+    clusters = len(s.gaps)
     needs = stats.Condition(
         slack=bound.value + margin,
-        spread=stats.standard_error_of_one(s.gaps, s.groups),
+        spread=stats.standard_error_of_one(s.gaps, s.clusters),
         alpha=alpha,
         harm=bound.value - s.floor,
-        per_cluster=s.per_cluster,
-        seen=len(s.gaps),
+        seen=clusters,
     )
-    return MeasuredEffect(effect, 1.0, needs)
+    if largest is None:
+        return MeasuredEffect(effect, 1.0, (needs,))
+    spread = stats.standard_error(s.gaps * s.items.sizes, s.items.sizes) * math.sqrt(clusters)
+    harm = (average - s.floor) * largest * clusters / len(s.items)
+    needs_of_items = replace(needs, slack=average + margin, spread=spread, harm=harm)
+    return MeasuredEffect(effect, 1.0, (needs, needs_of_items))
 
 
 def _info(s: _Paired, metric: str) -> MeasuredEffect:
-    return MeasuredEffect(_effect(s, metric, "info"), 1.0, stats.Condition(0.0, 0.0, INTERVAL_ALPHA))
+    return MeasuredEffect(_effect(s, metric, "info"), 1.0)
 
 
 def items_needed(measured: Sequence[MeasuredEffect], policy: Gate, minimum: int) -> int | None:
     """Fresh items with which one primary would be shown better and every guard within its margin, together
     with the policy's power, if that is so (see `stats.Condition`); at least `minimum`. None where no number
     would be enough."""
-    guards = [m.needs for m in measured if m.effect.role == "guard"]
+    guards = [need for m in measured if m.effect.role == "guard" for need in m.needs]
     power = 1 - POWER_RESERVE * (1 - policy.power)
-    numbers = [stats.n_to_meet([m.needs, *guards], power) for m in measured if m.effect.role == "primary"]
-    enough = [number for number in numbers if number is not None]
-    return max(minimum, min(enough)) if enough else None
+    enough = []
+    for primary in (m for m in measured if m.effect.role == "primary"):
+        # Its test and its bound rest on the same mean: the one that needs more items decides.
+        numbers = [stats.n_to_meet([need, *guards], power) for need in primary.needs]
+        enough += [max(n for n in numbers if n is not None)] if None not in numbers else []
+    per_cluster = max((m.effect.n / m.effect.clusters for m in measured), default=1.0)
+    return max(minimum, math.ceil(min(enough) * per_cluster)) if enough else None
 
 
 def slices(champion: Scores, candidate: Scores, policy: Gate, seed: int) -> tuple[Slice, ...]:

@@ -53,15 +53,17 @@ def scales_of(scores: Scores) -> dict[str, Scale]:
 
 
 def requirements(
-    policy: Gate, scales: Mapping[str, Scale] | None = None, analysis: int = 1
+    policy: Gate, scales: Mapping[str, Scale] | None = None, alpha: float | None = None
 ) -> tuple[Requirement, ...]:
-    """What each metric of a policy needs, primaries first; `scales` are those of the suite."""
+    """What each metric of a policy needs, primaries first; `scales` are those of the suite, `alpha` that of
+    the analysis (default: the first)."""
     # Primaries. With n clusters the smallest p-value of a sign-flip test is 2^-n (all signs equal), as of
     # McNemar's test with n wins; Holm asks 2^-n <= alpha / primaries of the best one.
     # Guards. Where all differences are 0, Gaffke's bound is -width · W with W ~ Beta(1, n), the weight of
     # the unseen cluster: it stays above -margin at alpha when (1 - margin / width)^n <= alpha.
     primaries = tuple(dict.fromkeys(policy.primary))
-    flips = math.ceil(math.log2(len(primaries) / alpha_at(analysis, policy))) if primaries else 0
+    alpha = alpha_at(1, policy) if alpha is None else alpha
+    flips = math.ceil(math.log2(len(primaries) / alpha)) if primaries else 0
     needs = [Requirement(metric, "primary", flips) for metric in primaries]
     for metric, margin in policy.guards.items():
         scale = scale_of(scales or {}, metric)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from escultor.config import Gate
-from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.types import Effect, Veto
 
 FIRST_BY_ASSUMPTION = (
@@ -13,12 +11,13 @@ FIRST_BY_ASSUMPTION = (
 )
 
 
-def figures(effects: Sequence[Effect], analysis: int, policy: Gate) -> str:
+def figures(effects: Sequence[Effect], analysis: int) -> str:
     """All effects that decide, in one line."""
     line = "; ".join(figure(e) for e in effects if e.role != "info")
-    if analysis == 1:
+    levels = [e.level for e in effects if e.role == "primary"]
+    if analysis == 1 or not levels:
         return line
-    return f"{line}; analysis {analysis} of this suite, tested at alpha {alpha_at(analysis, policy):.2g}"
+    return f"{line}; analysis {analysis} of this suite, tested at alpha {levels[0]:.2g}"
 
 
 def figure(e: Effect) -> str:
@@ -32,6 +31,8 @@ def figure(e: Effect) -> str:
         shown = "within" if e.state == "kept" else "not shown to be within"
         return f"{name} {shown} {e.margin:g} ({path}{worst})"
     shown = e.state if e.state in ("better", "worse") else "not shown to be better"
+    if e.state == "open" and e.p_value <= e.level and e.bound is not None:
+        shown += f": rare losses, not among these items, may leave {signed(e.bound)}"
     clusters = "" if e.clusters == e.n else f" in {e.clusters} clusters"
     return (
         f"{name} {signed(e.difference)} [{number(e.low)}, {number(e.high)}] on {e.n} items{clusters}, "

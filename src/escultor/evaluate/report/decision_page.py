@@ -215,17 +215,17 @@ def _speed(inputs: DecisionInputs) -> tuple[PageTable | Latencies, ...]:
 
 def _method(inputs: DecisionInputs, because: Comparison) -> PageTable:
     policy, context = inputs.policy, inputs.context
-    alpha = alpha_at(context.look, policy)
+    alpha = alpha_at(context.look, policy, context.promotions)
     clusters = len(set(inputs.champion.clusters))
-    rule = "alpha / (k (k + 1))" if policy.alpha_spending == "shared" else "the full alpha each time"
+    rule = "its share of alpha" if policy.alpha_spending == "shared" else "the full alpha each time"
     rows = (
         ("Policy", f"{policy.name} ({because.policy})"),
         ("Suite", because.suite),
         ("Items", f"{because.n:,} in {clusters:,} clusters, the same for both sides"),
         (
             "Primary metrics",
-            f"{', '.join(policy.primary)}: paired permutation test by cluster (exact McNemar for single "
-            "0/1 items), one-sided, Holm",
+            f"{', '.join(policy.primary)}: paired permutation test by cluster, one-sided, Holm, and a "
+            "distribution-free bound above 0 (0/1 scores: exact McNemar)",
         ),
         ("Guards", f"distribution-free one-sided bound (Gaffke) at alpha {policy.alpha:g}, each by itself"),
         ("Analysis", f"{context.look} of this suite, tested at {alpha:.3g}; the k-th analysis has {rule}"),
