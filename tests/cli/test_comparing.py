@@ -165,14 +165,26 @@ def test_comparisons_at_once_are_not_both_the_first_analysis(tmp_path):
         assert sorted(pool.map(ask, others)) == [1, 2, 3, 4]
 
 
-def test_cards_signatures_and_void_items_are_given_as_options(cli, tmp_path, sides):
+def test_cards_signatures_and_void_items_are_given_as_options(cli, tmp_path, sides, monkeypatch):
     rules, card, void = (tmp_path / name for name in ("p.yaml", "card.json", "void.txt"))
     rules.write_text("gate: {guards: {}, card: {labels.largest: 0.6}, sign_off: true}\n")
     card.write_text('{"labels": {"largest": 0.4}}')
     void.write_text("i3 erased on request\n")
     ask = ("compare", *sides, "--policy", rules)
     assert "waits for" in cli(*ask).out
-    assert cli(*ask, "--card", card, "--signed-by", "Ana").code == 0
+    sign = (*ask, "--card", card, "--signed-by", "Ana")
+    assert "ESCULTOR_APPROVAL_KEY is not set" in cli(*sign).err
+    made = {name: cli("keys", "create", name, "--scope", scope, "--json").data for name, scope in
+            (("Ana", "approve"), ("Bo", "approve"), ("Cy", "infer"))}  # fmt: skip
+    for name, error in (("Bo", "another person's"), ("Cy", "may not approve")):
+        monkeypatch.setenv("ESCULTOR_APPROVAL_KEY", made[name]["key"])
+        assert error in cli(*sign).err
+    monkeypatch.setenv("ESCULTOR_APPROVAL_KEY", made["Ana"]["key"])
+    call = cli(*sign, "--json")
+    assert call.code == 0
+    assert call.data["vetoes"][-1]["limit"] == f"Ana (key {made['Ana']['id']})"
+    cli("keys", "revoke", made["Ana"]["id"])
+    assert "revoked" in cli(*sign).err
     assert "1 of 80 items may not be used (erased on request)" in cli(*ask, "--void", void).out
 
 

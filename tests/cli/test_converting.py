@@ -8,12 +8,14 @@ from test_judging import served_pairs
 from escultor.cycle import steps
 from escultor.cycle.evolution import CONSUMED, consumed
 from escultor.data.jsonl import read_jsonl
+from escultor.serve.auth import Keyring
 from escultor.store import open_store, registry
 from escultor.store.blobs import tree_hash
 from escultor.types import (
     DatasetVersion,
     Deployment,
     Interaction,
+    KeyEvent,
     Message,
     QuarantineOverride,
     Rating,
@@ -107,6 +109,32 @@ def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corp
     assert call.code == 2
     assert "no pairs: too few for DPO; 20 more needed" in call.err
     assert cli("cycle", "--since", "1970-01-02", *SMALL, *few).code in (2, 3)
+
+
+def test_a_promotion_by_hand_names_who_approved_it_and_consumes_what_it_learnt_from(
+    cli, model, corpus, monkeypatch
+):
+    cli("promote", model, "--because", "the first")
+    with open_store("escultor-store") as store:
+        served_pairs(store, tree_hash(model))
+        learnt = store.log.last_seq()
+    few = ("--set", "feedback.min_pairs=20", "--set", "dpo.max_steps=1")
+    assert cli("cycle", *SMALL, *few).code == 3
+    with open_store("escultor-store") as store:
+        (step,) = [step for _, step in store.log.read(Step, target=CONSUMED)]
+        assert consumed(store) == 0
+    made = cli("keys", "create", "Ana", "--scope", "approve", "--json").data
+    order = ("promote", step.result["checkpoint"], "--because", "I tried it")
+    assert "a person who may approve" in cli(*order).err
+    monkeypatch.setenv("ESCULTOR_APPROVAL_KEY", made["key"])
+    assert cli(*order).code == 0
+    with open_store("escultor-store") as store:
+        assert consumed(store) == learnt
+        last = registry.current(registry.read_deployments(store.log))
+        assert last is not None
+        assert last.because == f"I tried it (approved by Ana (key {made['id']}))"
+        assert not Keyring(event for _, event in store.log.read(KeyEvent)).guarded
+    assert "no pairs: too few for DPO" in cli("cycle", *SMALL, *few).err
 
 
 def test_a_promotion_consumes_what_it_learnt_from_and_no_more(cli, model, corpus, monkeypatch):

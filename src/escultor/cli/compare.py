@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from escultor.cli import lookup
 from escultor.cli.evaluate import mean_figures, recorded_scores
 from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
 from escultor.config import Gate, load_policy
+from escultor.cycle.approval import KEY_ENV, approver
 from escultor.cycle.evaluation_service import policy_of, policy_on_scores, with_benchmarked_speed
 from escultor.errors import DataError, InputError
 from escultor.evaluate.report.parts import MISSING, VersionRow, text_table
@@ -36,7 +38,7 @@ class GateOptions:
 
     policy: Annotated[Path | None, Option(help="YAML file with keys of `gate`; default: the config.")] = None
     card: Annotated[Path | None, Option(help="JSON of the candidate's dataset card, for its limits.")] = None
-    signed_by: Annotated[str | None, Option(help="The person who signs the promotion off.")] = None
+    signed_by: Annotated[str | None, Option(help=f"Who signs off; their key is in {KEY_ENV}.")] = None
     void: Annotated[Path | None, Option(help="File of void items, `ID reason` in each line.")] = None
     speed: Annotated[Path | None, Option(help="File from `speed --out`, to show on the page.")] = None
 
@@ -98,6 +100,7 @@ def compare(
     served = any(side.is_file() for side in folders)
     measured = _checked_suite(shell, suite, policy, served) if folders else None
     with lookup.open_or_create_store(shell) as store:
+        signed_by = options.signed_by and approver(store, os.environ.get(KEY_ENV), options.signed_by)
 
         def scores_of(side: Scores | Path) -> Scores:
             if isinstance(side, Path):
@@ -115,7 +118,7 @@ def compare(
             policy = policy_on_scores(store, before, shell.config, policy)
         with gate_service.exclusive(store):
             context = gate_service.context_of(
-                store, before, after, policy, card=card, signed_by=options.signed_by, void=void
+                store, before, after, policy, card=card, signed_by=signed_by, void=void
             )
             record = gate_service.decide_from_store(
                 store, before, after, policy, context=context, names=(champion, candidate), suite=measured

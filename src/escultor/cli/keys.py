@@ -18,7 +18,7 @@ def create(
     shell: Shell,
     name: Annotated[str, Argument(help="What the key is for; shown in the list.")],
     scope: Annotated[
-        list[str] | None, Option(help="infer, feedback, read, admin; default: the first two.")
+        list[str] | None, Option(help="infer, feedback, read, approve, admin; default: the first two.")
     ] = None,
 ) -> CommandResult:
     """Make a key and show it once: the store keeps only its digest."""

@@ -3,6 +3,7 @@ out."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from typer import Argument, Option
 from escultor.cli.lookup import MODEL_HELP, ModelArgument, existing_store, find_model, open_or_create_store
 from escultor.cli.output import SHORT, CommandResult, Shell, local_time
 from escultor.cycle import api
+from escultor.cycle.approval import KEY_ENV, approver_of_promotion
 from escultor.errors import InputError
 from escultor.evaluate.report.parts import count
 from escultor.model.gguf.reader import Precision
@@ -31,10 +33,12 @@ def promote(
     model: ModelArgument,
     because: Annotated[str, Option(help="The reason, in your words; kept in the log.")],
 ) -> CommandResult:
-    """Make a model the champion on your order, without asking the gate."""
+    """Make a model the champion on your order, without asking the gate; in a store where somebody holds the
+    scope `approve`, with the key of such a person in ESCULTOR_APPROVAL_KEY."""
     folder = find_model(shell, model)
     with open_or_create_store(shell) as store:
-        checkpoint, deployment = api.promote(store, folder, because)
+        by = approver_of_promotion(store, os.environ.get(KEY_ENV))
+        checkpoint, deployment = api.promote(store, folder, because, by)
     headline = f"champion: {checkpoint.name} ({checkpoint.id[:SHORT]})"
     return _show(shell, headline, deployment, name=checkpoint.name)
 

@@ -161,13 +161,14 @@ def compare(
 # --- what the command line uses beside them ---------------------------------------------------
 
 
-def promote(store: Store, folder: Path, because: str) -> tuple[Checkpoint, Deployment]:
+def promote(store: Store, folder: Path, because: str, by: str | None = None) -> tuple[Checkpoint, Deployment]:
     """Make a model folder the champion on a person's order; its files (and those of an adapter's base) are
     kept in the store.
 
     Raises InputError for an adapter whose base is not named by hash.
     """
     checkpoint = keep_model(store, folder)
+    because = because if by is None else f"{because} (approved by {by})"
     deployment = registry.deployment_for(
         because, checkpoint.id, registry.current(registry.read_deployments(store.log))
     )

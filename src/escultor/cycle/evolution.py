@@ -24,11 +24,12 @@ from escultor.feedback.resampled_pairs import RULE
 from escultor.feedback.selection import KINDS, SelectionQuery, select
 from escultor.ids import hash_value
 from escultor.skills.suites import EvaluationSuite
-from escultor.store import Store
+from escultor.store import Store, registry
 from escultor.train.methods import METHODS
-from escultor.types import Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
+from escultor.types import Deployment, Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
 
-CONSUMED = "feedback consumed"  # the step that says up to which log entry a promoted model has learnt
+# The step that says up to which log entry a model has learnt: what is consumed where it is promoted.
+CONSUMED = "feedback consumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,13 @@ def with_new_answers(
 def consumed(store: Store) -> int:
     """The last log entry whose feedback a promoted model has learnt from.
 
-    A cycle run that was held or rejected consumes nothing. A rollback gives nothing back, since what was
-    learnt then did not hold: `since` takes it up again.
+    A cycle run that was held or rejected consumes nothing, until a person or a canary promotes its model. A
+    rollback gives nothing back, since what was learnt then did not hold: `since` takes it up again.
     """
-    return max((int(str(s.result["until"])) for _, s in store.log.read(Step, target=CONSUMED)), default=0)
+    promoted = {deployment.aliases.get(registry.CHAMPION) for _, deployment in store.log.read(Deployment)}
+    steps = [step.result for _, step in store.log.read(Step, target=CONSUMED)]
+    learnt = [step for step in steps if step.get("checkpoint") in {None, *promoted}]
+    return max((int(str(step["until"])) for step in learnt), default=0)
 
 
 def evolve(
@@ -167,13 +171,14 @@ def evolve(
         checkpoint = str(training["checkpoint"])
     before = evaluate_model(cycle, champion, "champion")
     after = evaluate_model(cycle, checkpoint, name)
-    verdict = gate(cycle, name, before, after, _consumption(checkpoint, material))
+    _record_consumption(cycle.store, checkpoint, material)
+    verdict = gate(cycle, name, before, after)
     return CycleResult(checkpoint, before, after, verdict, training=training, counts=material.counts)
 
 
-def _consumption(checkpoint: str, material: TrainingMaterial) -> list[Step]:
-    """The step that is recorded with a promotion."""
-    if material.cursor is None:
-        return []
+def _record_consumption(store: Store, checkpoint: str, material: TrainingMaterial) -> None:
+    """Record, once, up to where a model has learnt, whether or not it is promoted."""
     key = hash_value([CONSUMED, checkpoint, material.cursor])
-    return [Step(key, time.time(), CONSUMED, 0.0, {"until": material.cursor, "checkpoint": checkpoint})]
+    if material.cursor is not None and store.log.get(Step, key) is None:
+        result: Result = {"until": material.cursor, "checkpoint": checkpoint}
+        store.log.append(Step(key, time.time(), CONSUMED, 0.0, result))

@@ -200,11 +200,8 @@ def answers_of(cycle: CycleRun, name: str) -> list[str]:
     return [by_seed[0] for by_seed in predictions.answers]
 
 
-def gate(
-    cycle: CycleRun, name: str, champion: Scores, candidate: Scores, with_promotion: Sequence[Any] = ()
-) -> Verdict:
-    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate; the
-    records `with_promotion` are written with it."""
+def gate(cycle: CycleRun, name: str, champion: Scores, candidate: Scores) -> Verdict:
+    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate."""
     policy, store = cycle.policy, cycle.store
 
     def work(key: str) -> tuple[Result, list[Any]]:
@@ -215,7 +212,7 @@ def gate(
         gate_service.write_record(store, record)
         records: list[Any] = [record.verdict]
         if isinstance(record.verdict, Promote):
-            records += [_deployment(cycle, record.id, candidate.checkpoint), *with_promotion]
+            records.append(_deployment(cycle, record.id, candidate.checkpoint))
         reason = record.verdict.because.reason
         return {"verdict": type(record.verdict).__name__, "reason": reason, "id": record.id}, records
 

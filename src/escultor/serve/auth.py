@@ -85,7 +85,8 @@ class Keyring:
                 created[event.id] = event
             else:
                 revoked.add(event.key)
-        self.guarded = bool(created)  # from the first key on, even a revoked one, requests need a key
+        # From the first key on, even a revoked one, requests need a key; one that only approves aside.
+        self.guarded = any(set(key.scopes) != {Scope.APPROVE} for key in created.values())
         self.keys = {id: key for id, key in created.items() if id not in revoked}
 
     def authenticate(self, key: str | None, scope: Scope) -> Caller:
@@ -97,16 +98,27 @@ class Keyring:
         if key is None:
             remedy = "send `Authorization: Bearer KEY`; `escultor keys create` makes one"
             raise _unauthorized(f"no API key was given; {remedy}")
-        parts = _KEY.fullmatch(key)
-        record = self.keys.get(parts[1]) if parts else None
-        matches = hmac.compare_digest(_digest(key), record.digest if record else _UNKNOWN_DIGEST)
-        if record is None or not matches:
+        record = self._record(key)
+        if record is None:
             raise _unauthorized("the API key is not valid for this gateway, or was revoked")
         caller = Caller(record.id, frozenset(record.scopes))
         if not caller.has_scope(scope):
             message = f"the API key has no scope `{scope}`; it has: {', '.join(sorted(record.scopes))}"
             raise ApiError(403, message, "insufficient_scope", kind="permission_error")
         return caller
+
+    def holder(self, key: str | None, scope: Scope) -> KeyCreated | None:
+        """The record of a valid key that has the scope; None for any other key, and for none."""
+        record = None if key is None else self._record(key)
+        is_allowed = record is not None and Caller(record.id, frozenset(record.scopes)).has_scope(scope)
+        return record if is_allowed else None
+
+    def _record(self, key: str) -> KeyCreated | None:
+        """The record of a valid key, compared in constant time."""
+        parts = _KEY.fullmatch(key)
+        record = self.keys.get(parts[1]) if parts else None
+        matches = hmac.compare_digest(_digest(key), record.digest if record else _UNKNOWN_DIGEST)
+        return record if matches else None
 
 
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -131,6 +131,7 @@ class Scope(StrEnum):
     INFER = "infer"  # request completions
     FEEDBACK = "feedback"  # send feedback
     READ = "read"  # read the records
+    APPROVE = "approve"  # approve promotions
     ADMIN = "admin"  # all of these, imports and erasure
 
 
