@@ -427,3 +427,20 @@ def test_strict_refuses_what_is_not_implemented(mock, tmp_path):
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "num_ctx")
         assert post(side, {}).status_code == 200
         assert mock.asked[0].body["max_tokens"] == 256
+
+
+def test_what_a_server_adds_to_its_reply_is_passed_on_and_kept(side, mock):
+    added = {"citations": ["http://a"], "search_results": [{"title": "A"}], "provider": "P"}
+    said = {"role": "assistant", "content": "hi", "annotations": [{"type": "url_citation"}], "refusal": "no"}
+    whole = {"id": "x", "model": "theirs", **added, "usage": USAGE}
+    whole["choices"] = [{"index": 0, "message": said, "finish_reason": "stop"}]
+    mock.now(answers(json.dumps(whole).encode()))
+    answer = post(side, {})
+    assert added.items() <= answer.json().items()
+    assert (answer.json()["model"], answer.json()["id"] != "x") == ("m", True)
+    expected = {**added, "message": {"annotations": [{"type": "url_citation"}], "refusal": "no"}}
+    assert json.loads(row_of(side, answer).extras) == expected
+    mock.now(streams({**chunk(content="hi"), "citations": ["http://a"]}, {**chunk("stop"), "provider": "P"}))
+    streamed = post(side, {"stream": True})
+    assert {"citations": ["http://a"], "provider": "P"}.items() <= _events(streamed)[-1].items()
+    assert json.loads(row_of(side, streamed).extras) == {"citations": ["http://a"], "provider": "P"}

@@ -30,7 +30,7 @@ REQUESTED = {
     "task": "title",
 }
 OUTCOME = {"time", "answer", "finish_reason", "usage", "latency_ms", "ttft_ms", "cost_usd"}
-OUTCOME |= {"reasoning", "tool_calls", "usage_details", "token_ids"}
+OUTCOME |= {"reasoning", "tool_calls", "usage_details", "token_ids", "extras"}
 
 
 def completion(prompt=MESSAGES, **more):

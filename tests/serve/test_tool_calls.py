@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import DataError, InputError
+from escultor.serve import tool_calls
 from escultor.serve.engines.generation_state import Detokenizer
 from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest
@@ -158,3 +160,19 @@ def test_a_required_call_is_made_by_any_model(monkeypatch):
     *_, call, end = asyncio.run(run())
     assert call.fields["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
     assert end.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<tool_call>", "{", " ", "</tool_call>", "<tool_call></tool_call>", "[TOOL_CALLS]", "<tool_c", "x"],
+)
+def test_what_a_hostile_model_writes_is_read_in_linear_time(piece, monkeypatch):
+    # Counted by the characters that the parser's pattern looks at, not by a clock.
+    looked, pattern = [], tool_calls._MARK
+    counting = SimpleNamespace(finditer=lambda text: looked.append(len(text)) or pattern.finditer(text))
+    monkeypatch.setattr(tool_calls, "_MARK", counting)
+    parser = ToolCallParser(["f"])
+    shown = [parser.feed(piece)[0] for _ in range(32_000)]
+    shown.append(parser.finish()[0])
+    assert "".join(shown) == piece * 32_000
+    assert sum(looked) < 32_000 * (len(piece) + 12)

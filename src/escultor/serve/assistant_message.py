@@ -65,6 +65,12 @@ class AssistantMessage:
             ToolCall(str(id or ""), str(called.get("name") or ""), _arguments(called)) for id, called in calls
         )
 
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What the message holds that no field of a row has a place for."""
+        refusal = "".join(self._texts.get("refusal", ()))
+        return self._other | ({"refusal": refusal} if refusal else {})
+
     def fields(self) -> dict[str, Any]:
         """The fields of the whole message beside `role` and `content`."""
         fields: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._texts.items()}

@@ -38,6 +38,7 @@ from escultor.types import (
 )
 
 _QUEUED_EVENTS = 16  # events an engine may be ahead of the client
+_LONGEST_EXTRA = 1 << 16  # characters
 _BYTES_PER_TOKEN = 4  # of a prompt, where nobody counted
 
 AbortReason = Literal["cancelled", "error", "interrupted"]  # why an answer has no end
@@ -172,12 +173,19 @@ class InFlightCompletion:
             reasoning=self.message.reasoning,
             tool_calls=self.message.tool_calls,
             token_ids=self.end.token_ids if self.end else "",
+            extras=self._extras(),
             usage_details=_json(self.end.usage_details) if self.end and self.end.usage_details else "",
         )
         if self.scored_prompt and _is_token_ids(self.request.prompt):
             messages = prompt_messages(self.scored_prompt.text)  # the engine decoded the ids
             row = replace(row, messages=messages, prompt_hash=hash_value(messages))
         return row
+
+    def _extras(self) -> str:
+        """JSON of what the reply held beside what the row has fields for."""
+        own = self.message.extras
+        extras = {**(self.end.fields if self.end else {}), **({"message": own} if own else {})}
+        return _json(_without_long_texts(extras)) if extras else ""
 
     def estimated_usage(self) -> Usage:
         """Tokens of an answer that nobody counted: at least one for each piece."""
@@ -234,6 +242,16 @@ async def _events(engine: Engine, completion: InFlightCompletion) -> AsyncGenera
             if isinstance(event, End):
                 return
     raise EngineFault("the engine stopped before the end of an answer", engine.version)
+
+
+def _without_long_texts(value: Any) -> Any:
+    """A value in which texts that only data can be (pictures and audio of the model's) are their length."""
+    if isinstance(value, dict):
+        return {key: _without_long_texts(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_long_texts(each) for each in value]
+    is_long = isinstance(value, str) and len(value) > _LONGEST_EXTRA
+    return f"[{len(value)} characters, not kept]" if is_long else value
 
 
 def _json(value: Any) -> str:

@@ -78,6 +78,7 @@ class End:
     compute_s: float  # seconds of this machine that the answer is charged with; 0 for an upstream
     usage_details: Mapping[str, Any] | None = None  # the counts as an upstream reported them
     token_ids: str = ""  # of the whole answer, its end included; see `escultor.text.served_ids`
+    fields: Mapping[str, Any] = field(default_factory=dict)  # what else an upstream's reply held
 
 
 EngineEvent = ServedBy | ScoredPrompt | Delta | End

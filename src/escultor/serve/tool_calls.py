@@ -10,6 +10,7 @@ The marks of a family may be control tokens that the text does not show; the JSO
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -19,61 +20,84 @@ from escultor.errors import InputError
 from escultor.ids import new_id
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, TokenLogprob
 
-_OPENERS = (("<tool_call>", "</tool_call>"), ("[TOOL_CALLS]", ""), ("<|python_tag|>", ""))
+_CLOSERS = {"<tool_call>": "</tool_call>", "[TOOL_CALLS]": "", "<|python_tag|>": ""}  # by opener
+_MARKS = (*_CLOSERS, "</tool_call>")
+_MARK = re.compile("|".join(re.escape(mark) for mark in _MARKS))
+_BEGINNINGS = sorted({mark[:n] for mark in _MARKS for n in range(1, len(mark))}, key=len, reverse=True)
 _FIRST_OF_JSON = ("{", "[")
 _ARGUMENTS = ("arguments", "parameters")
 
 
 class ToolCallParser:
     """Splits a text that comes in pieces into content and calls of the tools with these names. What begins
-    like a call is held until it is whole; what turns out not to be one is content."""
+    like a call is held until it is whole; what turns out not to be one is content. Every character is looked
+    at a bounded number of times, however the text is cut."""
 
     def __init__(self, names: Sequence[str]):
         self._names = frozenset(names)
-        self._held = ""
+        self._undecided = ""  # the last characters, which may be the beginning of a mark
+        self._opener = ""  # of the call that is being read
+        self._held: list[str] = []  # the body of that call, or a text that may be JSON
+        self._is_json = False  # whether what is held, outside of a call, begins like JSON
         self._has_content = False
         self.count = 0  # calls so far
 
     def feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
         """The content and the calls that this piece completes."""
-        self._held += text
-        content, calls = "", []
-        while self._held:
-            opener = next((pair for pair in _OPENERS if pair[0] in self._held), None)
-            if opener is None:
-                ready, self._held = self._split_undecided()
-                return content + self._shown(ready), calls
-            before, _, rest = self._held.partition(opener[0])
-            content += self._shown(before)
-            self._held = opener[0] + rest
-            if not opener[1] or opener[1] not in rest:
-                return content, calls
-            body, _, self._held = rest.partition(opener[1])
-            found = self._calls(body)
-            calls += found
-            content += "" if found else self._shown(opener[0] + body + opener[1])
-        return content, calls
+        text = self._undecided + text
+        self._undecided = next((each for each in _BEGINNINGS if text.endswith(each)), "")
+        text = text[: len(text) - len(self._undecided)]
+        content: list[str] = []
+        calls: list[dict[str, Any]] = []
+        start = 0
+        for mark in _MARK.finditer(text):
+            content.append(self._read(text[start : mark.start()]))
+            start = mark.end()
+            if self._opener and mark[0] == _CLOSERS[self._opener]:
+                body = self._release()
+                found = self._calls(body)
+                calls += found
+                content.append("" if found else self._shown(self._opener + body + mark[0]))
+                self._opener = ""
+            elif not self._opener and mark[0] in _CLOSERS:
+                content.append(self._shown(self._release()))
+                self._opener = mark[0]
+            else:
+                content.append(self._read(mark[0]))
+        content.append(self._read(text[start:]))
+        return "".join(content), calls
 
     def finish(self) -> tuple[str, list[dict[str, Any]]]:
         """What is held at the end of the text."""
-        held, self._held = self._held, ""
-        body = held
-        for opener, _ in _OPENERS:
-            body = body.removeprefix(opener)
+        content = self._read(self._undecided)
+        self._undecided = ""
+        body = self._release()
         calls = self._calls(body)
-        return ("", calls) if calls else (self._shown(held), [])
+        shown = "" if calls else self._shown(self._opener + body)
+        self._opener = ""
+        return content + shown, calls
 
-    def _split_undecided(self) -> tuple[str, str]:
-        """The text that cannot be part of a call, and the rest."""
-        if not self._has_content and self._held.lstrip().startswith(_FIRST_OF_JSON):
-            return "", self._held
-        if not self._has_content and not self._held.strip():
-            return "", self._held
-        for opener, _ in _OPENERS:
-            for length in range(min(len(opener) - 1, len(self._held)), 0, -1):
-                if self._held.endswith(opener[:length]):
-                    return self._held[:-length], self._held[-length:]
-        return self._held, ""
+    def _read(self, text: str) -> str:
+        """Add a text without marks; what of it is content already."""
+        if not text:
+            return ""
+        if self._opener or self._is_json:
+            self._held.append(text)
+            return ""
+        if self._has_content:
+            return self._shown(text)
+        first = text.lstrip()[:1]
+        if not first or first in _FIRST_OF_JSON:  # blanks, or what may be a call without marks
+            self._held.append(text)
+            self._is_json = bool(first)
+            return ""
+        return self._shown(self._release() + text)
+
+    def _release(self) -> str:
+        """What is held, which is no longer."""
+        held, self._is_json = "".join(self._held), False
+        self._held.clear()
+        return held
 
     def _shown(self, text: str) -> str:
         """Text of the content; blanks between calls are none."""

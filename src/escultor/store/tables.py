@@ -35,14 +35,13 @@ mention = Table(
 )
 
 # What each key has spent on each day since the epoch (UTC); interactions add to it as they are recorded.
-spending = Table(
-    "spending",
-    metadata,
+_SPENDING_COLUMNS = (
     Column("key", Text, primary_key=True),
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("tokens", BigInteger, nullable=False),
     Column("usd", Double, nullable=False),
 )
+spending = Table("spending", metadata, *_SPENDING_COLUMNS)
 
 # Hashes of the ids that are erased, and by which erasure.
 erased = Table(

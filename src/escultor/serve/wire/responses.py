@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -118,13 +118,19 @@ class OpenAIStyle:
 
     def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
         choices = [self.choice(k, completion) for k, completion in enumerate(completions)]
-        return {**_head(head, self.kind), "choices": choices, "usage": usage(completions, head.per_prompt)}
+        given = {**_reply_fields(completions[0]), **_head(head, self.kind)}
+        return {**given, "choices": choices, "usage": usage(completions, head.per_prompt)}
 
     def writer(self, head: ResponseHead) -> StreamWriter:
         return _ChunkWriter(self, head)
 
     def error(self, error: ApiError) -> bytes:
         return event(error.body())
+
+
+def _reply_fields(completion: InFlightCompletion) -> Mapping[str, Any]:
+    """What an upstream's reply held that the gateway does not know: passed on."""
+    return completion.end.fields if completion.end else {}
 
 
 class _ChunkWriter:
@@ -142,7 +148,8 @@ class _ChunkWriter:
         return self._chunk(self._style.delta(index, completion, delta))
 
     def last(self, index: int, completion: InFlightCompletion) -> bytes:
-        return self._chunk(self._style.last(index, completion))
+        given = _reply_fields(completion)
+        return event({**given, **self._start, "choices": [self._style.last(index, completion)]})
 
     def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
         if not self._head.include_usage:

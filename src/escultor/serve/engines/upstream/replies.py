@@ -102,6 +102,7 @@ class ReplyParser:
         self._finish: str | None = None
         self._usage: Usage | None = None
         self._usage_details: dict[str, Any] | None = None
+        self._fields: dict[str, Any] = {}  # of the reply as a whole
         self._has_calls = self._has_halves = False
         self.done = False  # whether the upstream has marked the end of its stream
 
@@ -125,6 +126,7 @@ class ReplyParser:
         self._has_halves = b"\\ud" in payload or b"\\uD" in payload
         if (usage := parse_usage(reply.usage)) is not None:
             self._usage, self._usage_details = usage, self._clean(reply.usage)
+        self._fields |= self._clean(reply.fields)
         choices = reply.choices or []
         if len(choices) > 1 or any(choice.index for choice in choices):
             refuse_reply("one answer was requested", f"{len(choices)} choices")
@@ -154,7 +156,7 @@ class ReplyParser:
                     "use an upstream with guided decoding",
                 ) from error
         usage = self._usage or self._estimated_usage()
-        return End(reason, usage, 0.0, self._usage_details)
+        return End(reason, usage, 0.0, self._usage_details, fields=self._fields)
 
     def _events(self, choice: ChatReplyChoice | TextReplyChoice) -> list[EngineEvent]:
         if isinstance(choice, ChatReplyChoice):

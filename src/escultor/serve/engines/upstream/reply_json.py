@@ -13,6 +13,7 @@ from escultor.serve.protocol import TokenLogprob
 from escultor.strict_json import check_finite, no_constant
 from escultor.types import Usage
 
+_HEAD = frozenset(("id", "object", "created", "model", "error"))  # the gateway's own answer has them
 EXCERPT_LENGTH = 300  # characters of an upstream's own text that are passed on
 
 T = TypeVar("T", bound=BaseModel)
@@ -92,14 +93,24 @@ class TextReplyChoice(_Choice):
     logprobs: _TextLogprobs | None = None
 
 
-class ChatReply(BaseModel):
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    usage: Any = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a server of its own kind adds to a reply: citations, search results, its provider."""
+        extra = self.model_extra or {}
+        return {name: value for name, value in extra.items() if name not in _HEAD and value is not None}
+
+
+class ChatReply(_Reply):
     choices: list[ChatReplyChoice] | None = None  # none in what only counts tokens, or only keeps alive
-    usage: Any = None
 
 
-class TextReply(BaseModel):
+class TextReply(_Reply):
     choices: list[TextReplyChoice]
-    usage: Any = None
 
 
 def parse_json(payload: bytes) -> Any:
