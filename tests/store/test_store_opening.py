@@ -27,6 +27,7 @@ from escultor.types import (
     Media,
     PendingInteraction,
     QuarantineOverride,
+    RetiredDataset,
     ToolDefinitions,
 )
 
@@ -128,7 +129,15 @@ def test_a_store_of_the_version_before_opens_and_every_record_is_read(url, tmp_p
     old = open_store_of_0002(url, tmp_path, monkeypatch)
     with open_store(url, blobs=tmp_path / "blobs") as store:
         found = [(kind, seq, record) for kind in KINDS for seq, record in store.log.read(kind.record_type)]
-        later = {AlertAcknowledged, AlertDelivery, CallTally, DatasetName, Media, ToolDefinitions}
+        later = {
+            AlertAcknowledged,
+            AlertDelivery,
+            CallTally,
+            DatasetName,
+            Media,
+            RetiredDataset,
+            ToolDefinitions,
+        }
         known = {v for kind in KINDS for v in kind.variants} - later
         assert {type(record) for _, _, record in found} == known
         assert sorted((seq, kind.id(record)) for kind, seq, record in found) == [
@@ -249,3 +258,41 @@ def test_a_server_that_cannot_be_reached_is_named_without_the_password():
         open_store("postgresql://somebody:secret@127.0.0.1:1/none")
     assert "127.0.0.1:1/none" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_store_is_for_its_user_alone_also_one_that_was_made_before(tmp_path):
+    (tmp_path / "store").mkdir(mode=0o755)
+    for name in ("new", "store"):
+        with open_store(str(tmp_path / name)) as store:
+            store.log.append(rating("a"))
+            store.blobs.put_bytes(b"data")
+            modes = {path.name: path.stat().st_mode & 0o077 for path in store.root.glob("log.db*")}
+            assert modes == dict.fromkeys(modes, 0)
+            assert store.root.stat().st_mode & 0o007 == 0
+
+
+def test_an_empty_file_in_place_of_a_log_is_no_new_store(tmp_path):
+    with open_store(str(tmp_path)) as store:
+        store.log.append(rating("a"))
+        store.blobs.put_bytes(b"data")
+    (tmp_path / "log.db").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"is empty.*restore it"):
+        open_store(str(tmp_path))
+    (tmp_path / "log.db").unlink()
+    (tmp_path / "blobs").rename(tmp_path / "elsewhere")
+    (tmp_path / "log.db").write_bytes(b"")  # as another process leaves it for a moment
+    open_store(str(tmp_path)).close()
+
+
+def test_a_store_that_may_not_be_written_can_be_read(tmp_path, monkeypatch):
+    with open_store(str(tmp_path)) as store:
+        store.log.append(rating("a"))
+        hash = store.blobs.put_bytes(b"data")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as on a disk that is mounted so
+    with open_store(str(tmp_path)) as store:
+        assert store.is_read_only
+        assert [event.id for _, event in store.log.read(Feedback)] == ["a"]
+        assert store.blobs.get_bytes(hash) == b"data"
+        with pytest.raises(StoreError, match=r"readonly.*right to write"):
+            store.log.append(rating("b"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs", "log.db"]

@@ -68,7 +68,7 @@ def test_variants_with_the_same_fields_keep_their_type():
 
 
 def test_every_record_type_has_a_kind_of_its_own():
-    assert len({kind.name for kind in KINDS}) == len(KINDS) == 24
+    assert len({kind.name for kind in KINDS}) == len(KINDS) == 25
     assert {store_records.Rating, Choice, Hold, Step} <= set(VARIANTS)
 
 
@@ -106,8 +106,8 @@ def test_appending_an_unknown_type_is_refused(store):
 def test_the_log_can_only_append_read_erase_on_request_and_purge_what_expired():
     public = {name for name in vars(log.Log) if not name.startswith("_")}
     reading = {"get", "read", "last", "count", "erased", "erased_digests", "unmatched"}
-    raw = {"raw_pages", "raw_by_id", "last_seq", "identity", "name", "spending"}
-    assert public == reading | raw | {"append", "append_each", "erase", "purge", "close"}
+    raw = {"raw_pages", "raw_by_id", "last_seq", "identity", "name", "spending", "is_read_only"}
+    assert public == reading | raw | {"append", "append_each", "erase", "replace", "scrub", "purge", "close"}
 
 
 def test_every_kind_is_found_by_its_id_its_target_and_its_subject(store):

@@ -13,6 +13,7 @@ from typer import Option
 from escultor.cli.lookup import existing_store
 from escultor.cli.output import CommandResult, Shell, counted
 from escultor.cli.subjects import show_derived
+from escultor.datasets.erasure import finish_erasures
 from escultor.datasets.provenance import derived_from
 from escultor.errors import InputError
 from escultor.store.files import atomic_write
@@ -49,6 +50,7 @@ def purge(shell: Shell) -> CommandResult:
     """Remove answers whose retention is over, with their feedback. A running gateway does it hourly."""
     with existing_store(shell, "there is nothing to purge") as store:
         erasures, _ = store.log.purge(time.time())
+        finish_erasures(store)
         derived = derived_from(store, [erasure.id for erasure in erasures]).summary()
     counts = {kind: sum(e.counts.get(kind, 0) for e in erasures) for kind in ("interaction", "feedback")}
     shell.print(f"purged: {counted(counts)}", "bold")

@@ -30,7 +30,8 @@ def create(
     key, event = create(name, [Scope(each) for each in scopes])
     with open_or_create_store(shell) as store:
         store.log.append(event)
-    shell.print(key, "bold")
+    if not shell.as_json:  # its last line holds the key already, and stderr often ends in a log
+        shell.print(key, "bold")
     shell.print(f"key {event.id} ({', '.join(event.scopes)}); it is not shown again", "dim")
     return CommandResult({"id": event.id, "key": key, "name": name, "scopes": event.scopes})
 

@@ -19,7 +19,7 @@ from escultor.model.loaded import Loaded
 from escultor.store import DEFAULT_FOLDER, Store, open_store, store_exists
 from escultor.store.registry import ALIASES, aliases, read_deployments
 from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL, PLAIN, RECORD, SHARDED
-from escultor.types import Checkpoint, RowKind
+from escultor.types import Checkpoint, Erasure, RowKind
 
 if TYPE_CHECKING:
     from escultor.skills.suites import EvaluationSuite
@@ -158,8 +158,16 @@ def store_if_any(shell: Shell) -> AbstractContextManager[Store | None]:
 
 
 def open_or_create_store(shell: Shell) -> Store:
-    """The store, made if there is none."""
-    return open_store(shell.store_url)
+    """The store, made if there is none, which is said. What an interrupted erasure left is removed."""
+    is_new = not store_exists(shell.store_url)
+    store = open_store(shell.store_url)
+    if is_new:
+        shell.print(f"a new store was made: {shell.store_url}", "dim")
+    elif not store.is_read_only and store.log.count(Erasure):
+        from escultor.datasets.erasure import finish_erasures
+
+        finish_erasures(store)
+    return store
 
 
 def store_cache(shell: Shell) -> Path | None:

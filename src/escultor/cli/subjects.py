@@ -13,7 +13,7 @@ from typer import Argument, Option
 
 from escultor.cli.lookup import existing_store
 from escultor.cli.output import SHORT, CommandResult, Shell, counted, local_time
-from escultor.datasets.provenance import derived_from
+from escultor.datasets.erasure import erase_everywhere
 from escultor.errors import InputError
 from escultor.serve.subjects import SubjectHasher
 from escultor.types import Erasure
@@ -37,16 +37,15 @@ def erase(
     by: Annotated[str | None, Option(help="The person who requested it; default: your login.")] = None,
     yes: Annotated[bool, Option("--yes", help="Do not ask first.")] = False,
 ) -> CommandResult:
-    """Remove a person's requests and feedback for ever, and list what was trained on them."""
+    """Remove a person's requests and feedback for ever, also from datasets; list what was trained on them."""
     if not _HASH.fullmatch(subject):
         remedy = "escultor subjects hash NAME"
         raise InputError("this is no hash of a person", subject, "32 hex digits", remedy)
     if not yes and not typer.confirm(f"Erase everything of {subject}? It cannot be undone.", err=True):
         raise InputError("nothing was erased", "no confirmation", None, "confirm, or give --yes")
     with existing_store(shell, "there is nothing to erase") as store:
-        erasure = store.log.erase(subject, by or getpass.getuser())
-        ids = [e.id for _, e in store.log.read(Erasure, target=subject)]
-        derived = derived_from(store, ids).summary()
+        erasure, artifacts = erase_everywhere(store, subject, by or getpass.getuser())
+        derived = artifacts.summary()
     shell.print(f"erased: {counted(erasure.counts)}", "bold")
     show_derived(shell, derived)
     return CommandResult({**asdict(erasure), **derived})
@@ -66,9 +65,11 @@ def show_derived(shell: Shell, derived: Mapping[str, Any]) -> None:
     if not derived["datasets"]:
         shell.print("no dataset of this store was made of it")
     for dataset in derived["datasets"]:
-        shell.print(f"dataset {dataset['name']} ({dataset['hash'][:SHORT]}) holds it: build it again")
+        shell.print(f"dataset {dataset['name']} ({dataset['hash'][:SHORT]}) held it: its rows were removed")
     for checkpoint in derived["checkpoints"]:
         shell.print(f"checkpoint {checkpoint['name']} ({checkpoint['id'][:SHORT]}): {checkpoint['how']}")
+    for dataset in derived["unreadable"]:
+        shell.print(f"dataset {dataset['name']} ({dataset['hash'][:SHORT]}): its rows are not in this store")
     if derived["unknown"]:
         names = ", ".join(c["name"] for c in derived["unknown"])
         shell.print(f"not known, since their datasets are not in this store: {names}")

@@ -22,7 +22,7 @@ from escultor.config.presets import PresetName, with_preset
 from escultor.config.training import LORA_RATE
 from escultor.data.jsonl import JsonlContents
 from escultor.datasets.held_out import load_guard
-from escultor.datasets.reading import read_training_rows
+from escultor.datasets.reading import read_training_rows, versions_read
 from escultor.errors import ConfigError, DataError
 from escultor.evaluate.report.parts import count, duration
 from escultor.store.blobs import tree_hash
@@ -63,7 +63,7 @@ def pretrain(
     from escultor.train.runs import pretrain as train
 
     contents = read_training(shell, data, "document")
-    start = partial(train, contents.items, shell.config.pretrain)
+    start = partial(train, contents.items, shell.config.pretrain, datasets=contents.datasets)
     return _run(shell, processes, "pretrain", out, contents, settings=shell.config.pretrain, train=start)
 
 
@@ -110,7 +110,9 @@ def distill(
         start = lookup.load_model(student_folder)
         same_vocabulary(start, frozen)
     parents = tuple(tree_hash(folder) for folder in (student_folder, teacher_folder) if folder is not None)
-    task = TrainingTask("distill", start, contents.items, settings, frozen, parents=parents)
+    task = TrainingTask(
+        "distill", start, contents.items, settings, frozen, parents=parents, datasets=contents.datasets
+    )
     return _run(shell, processes, "distill", out, contents, settings=settings, train=partial(run, task))
 
 
@@ -123,9 +125,8 @@ def _tune(shell: Shell, processes: Processes, method: str, options: TuneOptions)
     folder = lookup.find_model(shell, options.model)
     settings = with_preset(getattr(shell.config, method), options.preset)
     contents = read_training(shell, options.data, METHODS[method].kind, settings)
-    task = TrainingTask(
-        method, lookup.load_model(folder), contents.items, settings, parents=(tree_hash(folder),)
-    )
+    start, parents = lookup.load_model(folder), (tree_hash(folder),)
+    task = TrainingTask(method, start, contents.items, settings, parents=parents, datasets=contents.datasets)
     train = partial(run, task, cache=lookup.reference_cache(shell))
     return _run(shell, processes, method, options.out, contents, settings=settings, train=train)
 
@@ -222,4 +223,6 @@ def read_training(shell: Shell, data: Path, kind: Any, settings: Training | None
         if settings is not None:
             seed = settings.seed
             items = with_replay(items, settings.replay, kind, store, seed=seed, counts=counts)
-    return replace(contents, items=tuple(items), counts=dict(counts))
+        replayed = versions_read(settings and settings.replay and settings.replay.data, store)
+        datasets = tuple(dict.fromkeys((*versions_read(data, store), *replayed)))
+    return replace(contents, items=tuple(items), counts=dict(counts), datasets=datasets)

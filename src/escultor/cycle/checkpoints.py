@@ -72,4 +72,5 @@ def describe_model(
         code_version=run["code_version"],
         seed=run["seed"],
         parameters=parameters,
+        datasets=run.get("datasets", ()),
     )

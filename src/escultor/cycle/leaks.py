@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from escultor.datasets.held_out import prompt_hashes
+from escultor.datasets.provenance import versions_of
+from escultor.datasets.versions import in_force, retired_versions
 from escultor.errors import StoreError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_value
@@ -37,12 +39,14 @@ def trained_on(store: Store, suite: str, *checkpoints: str) -> dict[str, str]:
 def _datasets(store: Store, checkpoints: tuple[str, ...]) -> list[str]:
     """The blobs of the datasets that these checkpoints and their ancestors were trained on."""
     known = {c.id: c for _, c in store.log.read(Checkpoint)}
+    retired = retired_versions(store)
     blobs = {version.hash: version.blob for _, version in store.log.read(DatasetVersion)}
+    blobs |= {hash: blobs.get(in_force(retired, hash), "") for hash in retired}
     visited, pending = dict[str, None](), list(checkpoints)
     while pending:
         id = pending.pop()
         if id not in visited and id in known:
             visited[id] = None
             pending += known[id].parents
-    hashes = [known[id].dataset_hash for id in visited]
-    return list(dict.fromkeys(blobs[hash] for hash in hashes if hash in blobs))
+    hashes = [hash for id in visited for hash in versions_of(known[id])]
+    return list(dict.fromkeys(filter(None, map(blobs.get, hashes))))

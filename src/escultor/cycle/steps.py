@@ -17,6 +17,7 @@ from escultor.cycle.checkpoints import describe_model
 from escultor.cycle.evaluation_service import policy_of
 from escultor.cycle.workflow import Result, Workflow
 from escultor.datasets.held_out import load_guard
+from escultor.datasets.reading import versions_read
 from escultor.datasets.rows import CurationRow, write_line
 from escultor.errors import ConfigError, FaultError
 from escultor.evaluate.predictions import Predictions
@@ -102,6 +103,7 @@ def train_model(
     items = load_guard(cycle.store).allowed(items, left_out)
     kind, seed = METHODS[method].kind, settings.seed
     items = with_replay(items, settings.replay, kind, cycle.store, seed=seed, counts=left_out)
+    replayed = versions_read(settings.replay and settings.replay.data, cycle.store)
     note = cycle.workflow.progress.note
     for reason, n in left_out.items():
         note(f"{name}: {reason}: {n:,}")
@@ -112,7 +114,9 @@ def train_model(
 
     def work(key: str) -> tuple[Result, list[Any]]:
         out = cycle.store.root / "runs" / key
-        task = TrainingTask(method, start(), items, settings, frozen() if frozen else None, parents=parents)
+        task = TrainingTask(
+            method, start(), items, settings, frozen() if frozen else None, parents=parents, datasets=replayed
+        )
         record = run(
             task,
             out,
@@ -152,6 +156,7 @@ def checkpoint_of(record: RunRecord, tree: str, name: str) -> Checkpoint:
         code_version=record.code_version,
         seed=record.seed,
         parameters=record.parameters,
+        datasets=record.datasets,
     )
 
 

@@ -72,6 +72,7 @@ class JsonlContents:
     items: tuple[Any, ...]  # of the kind that was asked for
     counts: dict[str, int]
     skipped: dict[str, tuple[int, ...]]
+    datasets: tuple[str, ...] = ()  # hashes of the dataset versions that the items were read from
 
 
 def read_jsonl(path: Path, kind: RowKind) -> JsonlContents:

@@ -51,6 +51,13 @@ def read_training_rows(
     return version.kind, JsonlContents(items, {"kept": len(items)}, {})
 
 
+def versions_read(source: Path | str | None, store: Store | None) -> tuple[str, ...]:
+    """The hash of the dataset version that `read_training_rows` reads from; none for a file."""
+    if source is None or store is None or Path(source).exists():
+        return ()
+    return (find_version(store, str(source)).hash,)
+
+
 def is_ours(path: Path) -> bool:
     """Whether a file is JSON Lines of our own rows, by its first sound row; also if it has none."""
     if not has_plain_lines(path):

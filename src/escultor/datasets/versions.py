@@ -17,7 +17,7 @@ from escultor.datasets.rows import CurationRow, read_file
 from escultor.errors import InputError
 from escultor.ids import hash_value, new_id
 from escultor.store import Store
-from escultor.types import DatasetName, DatasetVersion
+from escultor.types import DatasetName, DatasetVersion, RetiredDataset
 
 GUARD_BATCH = 4096  # rows compared with held-out prompts at a time
 MAX_EXAMPLES = 5
@@ -67,14 +67,28 @@ def give_name(store: Store, name: str, hash: str) -> DatasetVersion:
     return replace(version, name=name)
 
 
+def retired_versions(store: Store) -> dict[str, RetiredDataset]:
+    """By hash, the versions that an erasure took the place of."""
+    return {record.id: record for _, record in store.log.read(RetiredDataset)}
+
+
+def in_force(retired: dict[str, RetiredDataset], hash: str) -> str:
+    """The hash of the version that stands for a version by now; empty where all of its rows were erased."""
+    while hash in retired:
+        hash = retired[hash].successor
+    return hash
+
+
 def versions_named(store: Store, name: str | None = None) -> list[DatasetVersion]:
     """The versions that a name was given to, each once, under that name and in the order in which it was
-    last given: the last one is what the name means. None: the versions of all names."""
+    last given: the last one is what the name means. None: the versions of all names. Where rows of a version
+    were erased, the version without them stands for it."""
     recorded = {v.hash: v for _, v in store.log.read(DatasetVersion)}
+    retired = retired_versions(store)
     entries: list[tuple[int, str, str]] = []
     entries += [(seq, v.name, v.hash) for seq, v in store.log.read(DatasetVersion, target=name)]
     entries += [(seq, n.name, n.dataset) for seq, n in store.log.read(DatasetName, target=name)]
-    last = {(given, hash): seq for seq, given, hash in sorted(entries)}
+    last = {(given, in_force(retired, hash)): seq for seq, given, hash in sorted(entries)}
     order = sorted(last, key=lambda key: last[key])
     return [replace(recorded[hash], name=given) for given, hash in order if hash in recorded]
 
@@ -88,7 +102,9 @@ def find_version(store: Store, name: str) -> DatasetVersion:
     if versions := versions_named(store, name):
         return versions[-1]
     every = versions_named(store)
-    matches = {v.hash: v for v in every if len(name) >= 6 and v.hash.startswith(name)}
+    retired, live = retired_versions(store), {v.hash: v for v in every}
+    hashes = {in_force(retired, h) for h in (*live, *retired) if len(name) >= 6 and h.startswith(name)}
+    matches = {hash: live[hash] for hash in hashes if hash in live}
     if len(matches) != 1:
         known = ", ".join(sorted({v.name for v in every})) or "none"
         got = f"{len(matches)} matches"

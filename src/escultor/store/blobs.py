@@ -53,7 +53,7 @@ def sibling_tree(folder: Path, tree: str) -> Path | None:
 
 
 class Blobs:
-    """Stores bytes and folders under their hash. Nothing is ever overwritten."""
+    """Stores bytes and folders under their hash. Nothing is overwritten; what was erased is removed."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -93,6 +93,19 @@ class Blobs:
         if hash_bytes(data) != hash:
             raise _damaged(path, hash_bytes(data))
         return data
+
+    def each_bytes(self) -> list[str]:
+        """The hashes of all bytes."""
+        return sorted(path.name for path in (self.root / "bytes").glob("??/*") if _HASH.fullmatch(path.name))
+
+    def remove_bytes(self, hash: str) -> None:
+        """Remove bytes that hold what was erased; nothing is done where they are absent."""
+        path = self._bytes(hash)
+        with files.wrap_os_errors("remove", path):
+            if path.exists():
+                path.chmod(0o600)  # Windows removes nothing that is read-only
+                path.unlink()
+                files.sync(path.parent)
 
     def put_tree(self, folder: Path) -> str:
         """Store a copy of every file below a folder, durable when this returns its hash. Links to files

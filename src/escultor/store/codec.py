@@ -11,11 +11,11 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from escultor.errors import DataError, StoreError
 from escultor.store.kinds import RecordKind, kind_of_instance
-from escultor.types import Alert, Interaction, Message
+from escultor.types import Alert, Checkpoint, Interaction, Message
 
 VARIANT = "_"  # the key of a body that names the type
 # The types with fields that are left out of a body while they are empty.
-_SPARSE = (Message, Interaction, Alert)
+_SPARSE = (Message, Interaction, Alert, Checkpoint)
 
 
 @cache

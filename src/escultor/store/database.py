@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from escultor.errors import StoreError
 
+READ_ONLY = "ro"  # the mode in the url of a file that may not be written
 BUSY_S = 30.0  # how long a writer waits for another one
 _LOCK = 0x657363756C746F72  # "escultor": the advisory lock of PostgreSQL's writers
 _WRITING = "escultor_writing"
@@ -85,12 +86,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-def scrub(engine: Engine) -> None:
+def scrub(engine: Engine, rebuild: bool = True) -> None:
     """Remove what was deleted from the database's files as well.
 
-    SQLite overwrites deleted entries with zeros (`secure_delete`); the write-ahead log, which holds older
-    pages, is checkpointed and truncated here. PostgreSQL is vacuumed, and its statistics are recomputed.
-    Raises StoreError when a reader holds old pages longer than `BUSY_S`.
+    SQLite overwrites deleted entries with zeros (`secure_delete`), but leaves parts of those that it had
+    moved between pages: the file is rebuilt, which takes as long as copying it, unless `rebuild` is off. The
+    write-ahead log, which holds older pages, is checkpointed and truncated. PostgreSQL is vacuumed, and its
+    statistics are recomputed. Raises StoreError when a reader holds old pages longer than `BUSY_S`.
     """
     with wrap_database_errors(engine, "scrub"), engine.connect() as connection:
         if engine.dialect.name != "sqlite":
@@ -98,6 +100,8 @@ def scrub(engine: Engine) -> None:
             connection.execute(text("VACUUM (ANALYZE) log, mention"))
             return
         raw = connection.connection.cursor()
+        if rebuild:
+            raw.execute("VACUUM")
         busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         raw.close()
     if busy:

@@ -26,6 +26,7 @@ from escultor.store.tables import erased, log, mention
 from escultor.types import Erasure
 
 INTERACTION, PENDING, FEEDBACK = "interaction", "pending", "feedback"
+_ANSWERS = (INTERACTION, PENDING)
 BATCH = 500  # values in one statement
 RETENTION = "retention"  # who asked for an erasure that no person asked for
 _RETAIN_UNTIL = '"retain_until":'  # in a body; JSON escapes quotes, so that no text of a user contains it
@@ -94,7 +95,7 @@ def expired(connection: Connection, now: float, after: int) -> tuple[list[int], 
     start = find(log.c.body, _RETAIN_UNTIL)
     end = connection.execute(select(func.max(log.c.seq))).scalar() or 0
     query = select(log.c.seq, func.substr(log.c.body, start + len(_RETAIN_UNTIL), 32).label("until")).where(
-        log.c.kind.in_((INTERACTION, PENDING)),
+        log.c.kind.in_(_ANSWERS),
         log.c.seq > after,
         log.c.seq <= end,
         log.c.body.not_like(f"%{_RETAIN_UNTIL}null%"),  # several times faster than `find`, so it comes first
@@ -117,6 +118,14 @@ def purge(connection: Connection, seqs: Sequence[int], now: float) -> Erasure | 
     own = connection.execute(_COLUMNS.where(log.c.seq.in_(_many)), {"many": seqs}).all()
     erasure = Erasure(new_id("erasure"), now, "", RETENTION, {})
     return _remove(connection, own, erasure, FEEDBACK) if own else None
+
+
+def remove(connection: Connection, records: Iterable[tuple[str, str]]) -> None:
+    """Delete records by kind and id, inside the caller's transaction, without a trace of their own."""
+    for kind, id in records:
+        seqs = connection.execute(select(log.c.seq).where(log.c.kind == kind, log.c.id == id)).scalars().all()
+        for statement in _DELETE:
+            connection.execute(statement, {"many": seqs})
 
 
 def _remove(connection: Connection, own: Sequence[Any], erasure: Erasure, others: str) -> Erasure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -14,9 +15,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from escultor.errors import DataError, LocationError, StoreError
-from escultor.ids import HASH_LENGTH, new_id
+from escultor.ids import HASH_LENGTH, hash_bytes, new_id
 
 CHUNK_BYTES = 1 << 20  # held in memory while copying
+_HOST = hash_bytes(platform.node().encode())[:8]  # of this machine or container, whose processes are known
 STALE_S = 24 * 3600.0  # a temporary path this old belongs to a dead process
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,8 +65,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def temporary_path(folder: Path) -> Iterator[Path]:
     """A fresh path inside `folder`; whatever is left there at the end is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    path = folder / new_id(f"pid{os.getpid()}")
+    sweep(folder)
+    path = folder / new_id(f"pid{os.getpid()}.{_HOST}")
     try:
         yield path
     finally:
@@ -131,15 +133,30 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind; younger paths may be in use."""
+def sweep(folder: Path) -> None:
+    """Remove the temporary paths that killed processes of this machine left behind; and after a day those of
+    processes that nothing is known about, which may still be in use."""
     for path in folder.iterdir():
         try:
             old = time.time() - path.stat().st_mtime > STALE_S
         except FileNotFoundError:
             continue  # its owner has removed it
-        if old:
+        if old or _owner_is_dead(path.name):
             _remove(path)
+
+
+def _owner_is_dead(name: str) -> bool:
+    """Whether a temporary path belongs to a process of this machine that has ended."""
+    pid, _, host = name.partition("-")[0].removeprefix("pid").partition(".")
+    if host != _HOST or not pid.isdigit() or os.name == "nt":  # where signal 0 would end the process
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _remove(path: Path) -> None:

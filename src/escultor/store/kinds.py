@@ -102,6 +102,7 @@ KINDS = (
     RecordKind("feedback", types.Feedback, target=event_target, subject=lambda r: r.subject, mentions=_shown),
     RecordKind("dataset", types.DatasetVersion, target=lambda r: r.name, id=lambda r: r.hash, time=_empty),
     RecordKind("dataset_name", types.DatasetName, target=lambda r: r.name),
+    RecordKind("retired_dataset", types.RetiredDataset, target=lambda r: r.successor or None),
     RecordKind("held_out", types.HeldOut, target=lambda r: r.name, time=_empty),
     RecordKind("review", types.Review, target=lambda r: r.dataset),
     RecordKind("checkpoint", types.Checkpoint, target=lambda r: r.name, time=_empty),

@@ -18,7 +18,7 @@ from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
 from escultor.store.appending import AppendOutcome, LogRow, append, log_row
 from escultor.store.codec import decode
-from escultor.store.database import connect, display_url, reading, scrub, writing
+from escultor.store.database import READ_ONLY, connect, display_url, reading, scrub, writing
 from escultor.store.kinds import RecordKind, Spending, kind_of
 from escultor.store.tables import log, mention, spending
 from escultor.strict_json import JsonObject
@@ -79,7 +79,7 @@ class Log:
         """Remove a person's interactions and feedback, and what others said about those answers.
 
         `by` says who asked for it. What remains is the Erasure returned, and hashes of the removed ids. No
-        reader finds the records when this returns. In SQLite their bytes are overwritten too. PostgreSQL
+        reader finds the records when this returns. In SQLite their bytes are gone too. PostgreSQL
         overwrites them as pages are reused; `VACUUM FULL log` does it at once, locking the table; its
         write-ahead log and backups have their own retention. Raises StoreError when the store fails, or when
         a long-running reader kept bytes of removed records in the file: erasing again then finishes the work.
@@ -104,8 +104,22 @@ class Log:
                     append(connection, [[log_row(erasure)]], [[]])
                     erasures.append(erasure)
         if erasures:
-            scrub(self._engine)
+            scrub(self._engine, rebuild=False)
         return erasures, resume
+
+    def replace(self, removed: Sequence[tuple[TypeForm[Any], str]], *records: object) -> None:
+        """Remove records by type and id, which hold text of what was erased, and append those that take
+        their place: in one transaction. `scrub` then removes their bytes. Raises as `append`."""
+        rows, outcomes = [log_row(record) for record in records], list[AppendOutcome]([[]])
+        with writing(self._engine) as connection:
+            erasing.remove(connection, [(kind_of(each).name, id) for each, id in removed])
+            append(connection, [rows], outcomes)
+            if isinstance(error := outcomes[0], EscultorError):
+                raise error
+
+    def scrub(self) -> None:
+        """Remove what was deleted from the database's files as well. Raises as `erase`."""
+        scrub(self._engine)
 
     def erased(self, record_type: TypeForm[T], ids: Collection[str]) -> set[str]:
         """Those of these ids of a type that were erased."""
@@ -181,6 +195,11 @@ class Log:
         query = query.where(~match.exists()).order_by(_c.seq)
         with reading(self._engine) as connection:
             return [(row.seq, decode(kind, row.body)) for row in connection.execute(query)]
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether its file may not be written by this user."""
+        return self._engine.url.query.get("mode") == READ_ONLY
 
     @property
     def name(self) -> str:

@@ -36,7 +36,8 @@ def open_log(url: str | URL) -> Log:
     try:
         with reading(engine) as connection:
             revision = _revision(connection, engine)
-        if engine.dialect.name == "sqlite":
+        log = Log(engine)
+        if engine.dialect.name == "sqlite" and not log.is_read_only:
             _write_ahead(engine)
         if revision != HEAD:
             with writing(engine) as connection:
@@ -46,7 +47,7 @@ def open_log(url: str | URL) -> Log:
     except BaseException:
         engine.dispose()
         raise
-    return Log(engine)
+    return log
 
 
 def _revision(connection: Connection, engine: Engine) -> str | None:

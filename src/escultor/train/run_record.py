@@ -25,8 +25,8 @@ NOT_DECIDING = ("escultor.train.methods", "escultor.train.readback")
 @dataclass(frozen=True, slots=True)
 class TrainingTask:
     """Train `start` on `items` by a method of the table `METHODS`. `frozen` is the teacher, or the reference
-    (None: `start` before its first step). `parents` are names for the record: hashes of the weights that the
-    result descends from."""
+    (None: `start` before its first step). `parents` and `datasets` are for the record: hashes of the weights
+    that the result descends from, and of the dataset versions that the items were read from."""
 
     method: str
     start: Loaded
@@ -34,6 +34,7 @@ class TrainingTask:
     settings: Training
     frozen: Loaded | None = None
     parents: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class RunRecord:
     dtype: str = "float32"  # of the saved weights
     read_back: dict[str, float] = field(default_factory=dict)  # loss on a few rows: start, trained, as saved
     drift: float | None = None  # KL to the start on general texts, nats per token
+    datasets: tuple[str, ...] = ()  # hashes of the versions in the store that the rows were read from
     date: str = ""  # the day on which it began, which templates that write the date took for today
 
 
@@ -99,8 +101,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
     if "phase" in record:  # the name of `method` in records written before it was renamed
         record["method"] = record.pop("phase")
-    if "parents" in record:
-        record["parents"] = tuple(record["parents"])
+    for name in {"parents", "datasets"} & record.keys():
+        record[name] = tuple(record[name])
     return record
 
 

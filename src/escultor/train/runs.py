@@ -95,15 +95,17 @@ def pretrain(
     settings: Pretrain,
     out: Path,
     *,
+    datasets: tuple[str, ...] = (),
     world: World = ALONE,
     on_step: OnStep = lambda report: None,
     on_preflight: OnPreflight = lambda report: None,
 ) -> RunRecord:
-    """Train a tokenizer and a fresh model on documents. See `run`."""
+    """Train a tokenizer and a fresh model on documents. See `run` and `TrainingTask`."""
     # Every second document settles the vocabulary, in half the time.
     tokenizer = train_tokenizer((d.text for d in documents[::2]), settings.vocabulary, settings.context)
     torch.manual_seed(settings.seed)
-    task = TrainingTask("pretrain", Loaded(init_llama(settings, tokenizer), tokenizer), documents, settings)
+    start = Loaded(init_llama(settings, tokenizer), tokenizer)
+    task = TrainingTask("pretrain", start, documents, settings, datasets=datasets)
     return run(task, out, world=world, on_step=on_step, on_preflight=on_preflight)
 
 
@@ -202,6 +204,7 @@ def _train_and_save(
         key=folder.key,
         method=task.method,
         parents=task.parents,
+        datasets=task.datasets,
         dataset_hash=dataset,
         config_hash=hash_value(settings.model_dump()),
         code_version=code_hash(),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from escultor.ids import OMIT_DEFAULT
-from escultor.types.interactions import Consent, Message, Messages, Role, ToolCall, optional
+from escultor.types.interactions import LEFT_OUT, Consent, Message, Messages, Role, ToolCall, optional
 
 RowKind = Literal["document", "example", "pair", "unpaired"]  # of the rows of a dataset
 
@@ -122,6 +122,20 @@ class DatasetName:
 
 
 @dataclass(frozen=True, slots=True)
+class RetiredDataset:
+    """A dataset version that held rows made of what was erased: its blobs are removed, and its names mean
+    `successor`. Writer: `datasets.erasure`. Digests are those that an erasure leaves of ids, so that what was
+    made of the rows is found later too."""
+
+    id: str  # hash of the version
+    time: float
+    successor: str  # hash of the version without the rows; empty: no row was left
+    parents: tuple[str, ...]  # digests of the erased entries
+    rows: tuple[str, ...]  # digests of the rows
+    blobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOut:
     """Prompts that are kept out of all later training. Writer: `datasets.held_out`."""
 
@@ -161,3 +175,4 @@ class Checkpoint:
     code_version: str
     seed: int
     parameters: int
+    datasets: Annotated[tuple[str, ...], LEFT_OUT] = optional(())  # hashes of the versions that it read

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from escultor.data.importers.interactions import parse_interaction
 from escultor.data.importers.json_values import Splitter
 from escultor.data.jsonl_rows import Fault, decode
-from escultor.datasets.provenance import derived_from
+from escultor.datasets.erasure import erase_everywhere
 from escultor.errors import EscultorError, InputError
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.middleware import error_response, json_body, json_response
@@ -31,7 +31,7 @@ from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, IntakeResult
 from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.store.feedback import event_name, event_target
-from escultor.types import Choice, Erasure, Feedback, Scope
+from escultor.types import Choice, Feedback, Scope
 
 router = APIRouter()
 
@@ -184,9 +184,7 @@ def _result(result: IntakeResult) -> Response:
 
 
 def _erase(gateway: Gateway, subject: str, by: str) -> dict[str, Any]:
-    store = gateway.store
-    erasure = store.log.erase(subject, by)
-    derived = derived_from(store, [e.id for _, e in store.log.read(Erasure, target=subject)])
+    erasure, derived = erase_everywhere(gateway.store, subject, by)
     return {"id": erasure.id, "subject": subject, "by": by, "counts": erasure.counts, **derived.summary()}
 
 

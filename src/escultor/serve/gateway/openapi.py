@@ -223,9 +223,12 @@ class ImportReply(BaseModel):
     problems: list[LineProblem]
 
 
-class DerivedDataset(BaseModel):
+class NamedDataset(BaseModel):
     name: str
     hash: str
+
+
+class DerivedDataset(NamedDataset):
     rows: int
 
 
@@ -239,7 +242,8 @@ class DerivedCheckpoint(NamedCheckpoint):
 
 
 class ErasureReply(BaseModel):
-    """What was erased, and what was derived from it: datasets to rebuild, checkpoints to retrain."""
+    """What was erased, and what was derived from it: datasets (without those rows now), checkpoints to
+    retrain, and datasets that could not be looked into."""
 
     id: str
     subject: str
@@ -248,6 +252,7 @@ class ErasureReply(BaseModel):
     datasets: list[DerivedDataset]
     checkpoints: list[DerivedCheckpoint]
     unknown: list[NamedCheckpoint]
+    unreadable: list[NamedDataset]
 
 
 class EventBody(RootModel[Form]):

@@ -28,6 +28,7 @@ from pydantic_core import to_json
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from escultor.config import Serve
+from escultor.datasets.erasure import finish_erasures
 from escultor.errors import EscultorError, FaultError, InputError
 from escultor.serve.auth import Keyring
 from escultor.serve.engine_loading import EngineSource, engine_loader
@@ -196,6 +197,7 @@ def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None
     """Serve in this process until SIGTERM or SIGINT; `listening` is called when requests are accepted. Raises
     what kept the server from starting."""
     with open_store(start.store_url) as store:
+        finish_erasures(store)
         load, default, fixed = engine_loader(store, start.source, start.settings)
         gateway = Gateway(store, start.settings, load, default, fixed=fixed)
         app = build(gateway, started=listening)
