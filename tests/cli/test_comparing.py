@@ -245,7 +245,7 @@ def test_what_the_policy_needs_is_said_before_anything_is_measured(
     assert out.index("at least 149") < out.index("Hold")
     assert "Nothing can be promoted on suite `pets`: 6 items" in out
     (tmp_path / "p.yaml").write_text(rules + "vetoes: {sycophancy: {worse_by: 0}}\n")
-    monkeypatch.setattr("escultor.cli.compare.recorded_scores", None)
+    monkeypatch.setattr("escultor.cli.evaluate.recorded_scores", None)
     call = cli(*ask)
     assert call.code == 2
     assert "veto on 'sycophancy' names nothing that is measured; known: " in call.err

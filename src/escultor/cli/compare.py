@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from escultor.cli import lookup
-from escultor.cli.evaluate import mean_figures, recorded_scores
-from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
+from escultor.cli.output import CommandResult, Shell
+from escultor.cli.run_comparison import RunOptions, compare_runs, read_runs
+from escultor.cli.verdicts import show_verdict
 from escultor.config import Gate, load_policy
 from escultor.cycle.approval import KEY_ENV, approver
-from escultor.cycle.evaluation_service import policy_of, policy_on_scores, with_benchmarked_speed
 from escultor.errors import DataError, InputError
-from escultor.evaluate.report.parts import MISSING, VersionRow, text_table
-from escultor.evaluate.scores import check_seal, read_scores
-from escultor.skills.suites import EvaluationSuite
-from escultor.types import Effect, Hold, Promote, Scores, Verdict
+from escultor.evaluate.gate import reproduction
+from escultor.evaluate.report.verdict_files import inputs_beside, write_pages
+from escultor.types import GateContext, Scores
 
 if TYPE_CHECKING:
     from escultor.evaluate.speed import LatencyBenchmark
+    from escultor.skills.suites import EvaluationSuite
 
 SideArgument = Annotated[
     str | None,
@@ -47,10 +47,10 @@ class GateOptions:
 
     def read_card(self) -> dict[str, float] | None:
         """The figures of the dataset card."""
-        from escultor.cycle.gate_service import card_figures
-
         if self.card is None:
             return None
+        from escultor.cycle.gate_service import card_figures
+
         try:
             card = json.loads(lookup.require_file(self.card).read_text(encoding="utf-8"))
         except ValueError as error:
@@ -66,36 +66,69 @@ class GateOptions:
         return {item[0]: item[1] if len(item) > 1 else "no reason given" for item in items if item}
 
     def read_speed(self) -> LatencyBenchmark | None:
-        from escultor.evaluate.speed import read_benchmark
-
         if self.speed is None:
             return None
+        from escultor.evaluate.speed import read_benchmark
+
         return read_benchmark(lookup.require_file(self.speed).read_text(encoding="utf-8", errors="replace"))
 
 
 def compare(
     shell: Shell,
     options: GateOptions,
+    runs: RunOptions,
     champion: SideArgument = None,
     candidate: SideArgument = None,
     suite: lookup.SuiteOption = None,
     out: Annotated[Path | None, Option(help="Folder for record and page; default: in the store.")] = None,
     replay: Annotated[Path | None, Option(help="Decide again from the inputs in a verdict's file.")] = None,
 ) -> CommandResult:
-    """Ask the gate whether a candidate is better than a champion; exit code 3 unless it is."""
-    from escultor.cycle import gate_service
+    """Ask the gate whether a candidate is better than a champion; exit code 3 unless it is.
 
+    Both are models, files of `evaluate --out`, or runs of another evaluation tool: sample logs of lm-eval,
+    logs of Inspect, results of promptfoo, runs of Langfuse or MLflow, a CSV of item, cluster, metric, value.
+    """
     if replay is not None:
         return _replay(shell, replay, out)
     if champion is None or candidate is None:
         raise InputError("two sides are compared", "one or none", "CHAMPION CANDIDATE, or --replay FILE")
-    speed, policy = options.read_speed(), options.read_policy(shell)
-    card, void = options.read_card(), options.read_void()
-    files = {name: read for name in (champion, candidate) if (read := _read_scores(name))}
+    policy, names = options.read_policy(shell), (champion, candidate)
+    files = {name: read for name in names if (read := _read_scores(name))}
+    if not files and (pair := read_runs(names, runs)) is not None:
+        if options.speed is not None:
+            raise InputError("--speed belongs to models", "runs of another tool", remedy="leave it out")
+        context = GateContext(card=options.read_card(), signed_by=options.signed_by, void=options.read_void())
+        return compare_runs(shell, pair, pair.policy(policy, runs.metric or ()), names, context, out=out)
+    if given := [o for o, v in vars(runs).items() if v]:
+        raise InputError(
+            f"--{given[0]} belongs to runs of other tools", "models or own scores", remedy="leave it out"
+        )
     sides = [
         files.get(name, (None,))[0] or lookup.find_gguf(name) or lookup.checked_model(shell, name)
-        for name in (champion, candidate)
+        for name in names
     ]
+    unsealed = {name: scores for name, (scores, is_sealed) in files.items() if not is_sealed}
+    return _compare_models(shell, options, policy, names, sides, unsealed=unsealed, suite=suite, out=out)
+
+
+def _compare_models(
+    shell: Shell,
+    options: GateOptions,
+    policy: Gate,
+    names: tuple[str, str],
+    sides: Sequence[Scores | Path],
+    *,
+    unsealed: Mapping[str, Scores],
+    suite: str | None,
+    out: Path | None,
+) -> CommandResult:
+    """The verdict on two models, measured where they are not given as scores."""
+    from escultor.cli.evaluate import recorded_scores
+    from escultor.cycle import gate_service
+    from escultor.cycle.evaluation_service import policy_of, policy_on_scores, with_benchmarked_speed
+    from escultor.evaluate.scores import check_seal
+
+    speed, card, void = options.read_speed(), options.read_card(), options.read_void()
     folders = [side for side in sides if isinstance(side, Path)]
     served = any(side.is_file() for side in folders)
     measured = _checked_suite(shell, suite, policy, served) if folders else None
@@ -108,9 +141,8 @@ def compare(
                 side = recorded_scores(shell, store, side, measured)
             return side if speed is None else with_benchmarked_speed(store, side, speed)
 
-        for name, (scores, is_sealed) in files.items():
-            if not is_sealed:
-                check_seal(Path(name), scores, store.log.get(Scores, scores.id))
+        for name, scores in unsealed.items():
+            check_seal(Path(name), scores, store.log.get(Scores, scores.id))
         before, after = map(scores_of, sides)
         if measured is not None:
             policy = policy_of(measured.record, shell.config, policy)
@@ -121,39 +153,25 @@ def compare(
                 store, before, after, policy, card=card, signed_by=signed_by, void=void
             )
             record = gate_service.decide_from_store(
-                store, before, after, policy, context=context, names=(champion, candidate), suite=measured
+                store, before, after, policy, context=context, names=names, suite=measured
             )
             store.log.append(record.verdict)
             folder = gate_service.write_record(store, record, out)
-    _show_figures(shell, [(champion, before), (candidate, after)])
+    _show_figures(shell, list(zip(names, (before, after), strict=True)))
     shell.print(f"written: {folder}/verdict.html, verdict.md, verdict.json")
     return show_verdict(shell, record.verdict)
 
 
-def show_verdict(shell: Shell, verdict: Verdict) -> CommandResult:
-    """Print a verdict with the effects it rests on; the exit code is 0 only for a promotion."""
-    because = verdict.because
-    shell.table(
-        ["Metric", "Role", "Champion", "Candidate", "Difference", "95 % interval", "p", "Margin", "Items"],
-        [_effect_row(effect) for effect in because.effects],
-        left=(0, 1),
-    )
-    shell.print(because.reason, "bold")
-    data: dict[str, Any] = {"verdict": type(verdict).__name__.lower(), **asdict(because)}
-    if isinstance(verdict, Hold):
-        data["n_needed"] = verdict.n_needed
-    return CommandResult(data, 0 if isinstance(verdict, Promote) else NOT_PROMOTED)
-
-
 def _replay(shell: Shell, file: Path, out: Path | None) -> CommandResult:
     """Decide again, and report whether the file is the same, byte for byte."""
-    from escultor.cycle import gate_service
-
     text = lookup.require_file(file).read_bytes().decode("utf-8", errors="replace")
-    with lookup.existing_store(shell, "the inputs of a verdict are in its store") as store:
-        record, difference = gate_service.replay(store, text)
+    if (beside := inputs_beside(file)) is not None:
+        record, difference = reproduction.replay(beside, text)
+    else:
+        with lookup.existing_store(shell, "the inputs of a verdict are in its store") as store:
+            record, difference = reproduction.replay(store.blobs.get_bytes, text)
     if out is not None:
-        gate_service.write_pages(out, record)
+        write_pages(out, record)
     if difference:
         what, remedy = (
             f"{file} is not what its inputs give",
@@ -168,7 +186,7 @@ def _checked_suite(shell: Shell, name: str | None, policy: Gate, served: bool) -
     """The suite, with its metrics of answers alone where a side is `served`; what the policy needs of it is
     printed before anything is measured."""
     from escultor.cycle import gate_service
-    from escultor.cycle.evaluation_service import of_answers
+    from escultor.cycle.evaluation_service import of_answers, policy_of
 
     found = lookup.find_suite(shell, name)
     if served and (left := of_answers(found)) is not found:
@@ -182,22 +200,19 @@ def _checked_suite(shell: Shell, name: str | None, policy: Gate, served: bool) -
 
 
 def _read_scores(name: str) -> tuple[Scores, bool] | None:
-    """The scores in a file of this name, and whether they are those of their id; None where there is no such
-    JSON file."""
+    """The scores in a file of `evaluate --out`, and whether they are those of their id; None where there is
+    no such JSON file."""
+    from escultor.evaluate.scores import is_of_scores, read_scores
+
     path = Path(name)
-    return read_scores(path) if path.suffix == ".json" and path.is_file() else None
-
-
-def _effect_row(e: Effect) -> tuple[object, ...]:
-    interval = f"[{e.low:+.4f}, {e.high:+.4f}]"
-    margin = f"{e.margin:g}" if e.role == "guard" else ""
-    p = "" if e.role == "info" else f"{e.p_value:.2g}"
-    figures = (f"{e.champion:.4f}", f"{e.candidate:.4f}", f"{e.difference:+.4f}")
-    return (e.metric, e.role, *figures, interval, p, margin, e.n)
+    return read_scores(path) if path.suffix == ".json" and path.is_file() and is_of_scores(path) else None
 
 
 def _show_figures(shell: Shell, versions: Sequence[tuple[str, Scores]]) -> None:
     """Print the versions side by side, one figure a row."""
+    from escultor.cli.evaluate import mean_figures
+    from escultor.evaluate.report.parts import MISSING, VersionRow, text_table
+
     rows = []
     for name, scores in versions:
         figures = {k: v for k, v in mean_figures(scores).items() if not k.endswith(("_low", "_high"))}

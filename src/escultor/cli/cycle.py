@@ -6,10 +6,10 @@ from typing import Annotated
 
 from typer import Option
 
-from escultor.cli.compare import show_verdict
 from escultor.cli.lookup import existing_store, find_suite
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.progress import LiveProgress
+from escultor.cli.verdicts import show_verdict
 from escultor.cycle.api import EvolutionCycle, parse_since
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.evaluation_service import champion_suite

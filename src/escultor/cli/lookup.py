@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from escultor.cli.output import Shell
-from escultor.data.jsonl import JsonlContents
-from escultor.datasets.reading import read_training_rows
 from escultor.errors import InputError, ModelError
-from escultor.model.loaded import Loaded
 from escultor.store import DEFAULT_FOLDER, Store, open_store, store_exists
-from escultor.store.registry import ALIASES, aliases, read_deployments
 from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL, PLAIN, RECORD, SHARDED
 from escultor.types import Checkpoint, Erasure, RowKind
 
 if TYPE_CHECKING:
+    from escultor.data.jsonl import JsonlContents
+    from escultor.model.loaded import Loaded
     from escultor.skills.suites import EvaluationSuite
 
 MODEL_HELP = "Model or run folder, checkpoint id, alias, or escultor-base."
@@ -47,6 +45,7 @@ def find_model(shell: Shell, name: str) -> Path:
     A folder goes before an alias of the same name. Raises ModelError where there is no such model.
     """
     from escultor.model.folders import resolve
+    from escultor.store.registry import ALIASES
 
     shell.config  # noqa: B018  a wrong configuration is reported before a wrong name
     path = Path(name)
@@ -70,6 +69,8 @@ def output_folder(run: Path) -> Path:
 
 def _checkpoint_id(store: Store, name: str) -> str:
     """The checkpoint id of an alias or of the beginning of an id. Raises ModelError unless there is one."""
+    from escultor.store.registry import ALIASES, aliases, read_deployments
+
     if name in ALIASES:
         ids = aliases(read_deployments(store.log))
         if name not in ids:
@@ -123,6 +124,8 @@ def require_file(path: Path) -> Path:
 
 def read_named(shell: Shell, source: Path, kind: RowKind | None) -> tuple[RowKind, JsonlContents]:
     """The rows of a file, or of the dataset of that name in the store, and their kind."""
+    from escultor.datasets.reading import read_training_rows
+
     with store_if_any(shell) as store:
         return read_training_rows(source, kind, store)
 

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
 from escultor.config import Gate
 from escultor.cycle.leaks import trained_on
 from escultor.errors import DataError
-from escultor.evaluate.gate.alpha_spending import analysis_of, answer_set
+from escultor.evaluate.gate.alpha_spending import analysis_of
 from escultor.evaluate.gate.decision import policy_hash
-from escultor.evaluate.gate.decision_record import (
-    FORMAT,
-    OLDER_FORMATS,
-    DecisionInputs,
-    DecisionRecord,
-    document,
-    inputs_of,
-    record_decision,
-)
+from escultor.evaluate.gate.decision_record import DecisionInputs, DecisionRecord, record_decision
+from escultor.evaluate.gate.reproduction import verdict_seed
 from escultor.evaluate.gate.requirements import described, requirements, shortfall, unknown_vetoes
-from escultor.evaluate.predictions import load_predictions
-from escultor.evaluate.report.decision_markdown import markdown
-from escultor.evaluate.report.decision_page import page_of
-from escultor.evaluate.report.page import render_verdict
-from escultor.rng import derive_seed
+from escultor.evaluate.report.verdict_files import write_pages
 from escultor.skills.suites import EvaluationSuite, suites_sharing_items
-from escultor.store import Store, files
+from escultor.store import Store
 from escultor.store.files import locked
 from escultor.types import Checkpoint, GateContext, Scores, Suite, Verdict
 
@@ -109,7 +96,8 @@ def decide_from_store(
 
     The draws of its statistics follow from the numbers that are compared: no other seed can be tried.
     """
-    sides = sorted((answer_set(champion), answer_set(candidate)))
+    from escultor.evaluate.predictions import load_predictions
+
     kept = [load_predictions(store.blobs, scores) for scores in (champion, candidate)]
     answers = [() if k is None else tuple(texts[0] for texts in k.answers) for k in kept]
     latencies = [() if k is None else tuple(t.latency_ms for t in k.requests) for k in kept]
@@ -119,7 +107,7 @@ def decide_from_store(
             champion=champion,
             candidate=candidate,
             policy=policy,
-            seed=derive_seed(0, "verdict", *sides, policy_hash(policy)),
+            seed=verdict_seed(champion, candidate, policy),
             context=context,
             names=names,
             prompts=prompts if len(prompts) == len(champion.items) else (),
@@ -137,51 +125,6 @@ def write_record(store: Store, record: DecisionRecord, folder: Path | None = Non
     folder = folder or store.root / "verdicts" / record.id
     write_pages(folder, record)
     return folder
-
-
-def write_pages(folder: Path, record: DecisionRecord) -> None:
-    """verdict.json, verdict.html and verdict.md."""
-    page = page_of(record)
-    texts = {
-        "verdict.json": document(record),
-        "verdict.html": render_verdict(page),
-        "verdict.md": markdown(page),
-    }
-    for name, text in texts.items():
-        with files.atomic_write(folder / name) as draft:
-            draft.write_text(text, encoding="utf-8", newline="")
-
-
-def replay(store: Store, text: str) -> tuple[DecisionRecord, list[str]]:
-    """Decide again from the inputs that a verdict's file names by hash, and the lines that differ then. Of a
-    file of an older format the verdict and what was measured are compared, not its words and tests.
-
-    Raises DataError when the text is not a verdict's file, StoreError when the store lacks an input.
-    """
-    try:
-        content = json.loads(text)
-        if content["format"] not in (FORMAT, *OLDER_FORMATS):
-            raise ValueError(f"format {content['format']!r}")
-        inputs = dict(content["inputs"])
-        before = text if content["format"] == FORMAT else _figures(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError("this is not a verdict's file", str(error), FORMAT) from error
-    parts = {name: store.blobs.get_bytes(hash) for name, hash in inputs.items()}
-    record = record_decision(inputs_of(parts))
-    again = document(record)
-    after = again if content["format"] == FORMAT else _figures(json.loads(again))
-    differ = unified_diff(before.splitlines(), after.splitlines(), "file", "replayed", lineterm="", n=0)
-    return record, [] if before == after else list(differ) or ["line ends differ"]
-
-
-def _figures(content: dict[str, Any]) -> str:
-    """The verdict and the measured figures of a verdict's file, a line each. Its tests are left out: those
-    of an older format had other p-values and bounds."""
-    because = {key: content["because"][key] for key in ("vetoes", "n", "look", "policy")}
-    measured = ("metric", "role", "n", "clusters", "champion", "candidate", "difference", "margin")
-    effects = [{key: effect[key] for key in measured} for effect in content["because"]["effects"]]
-    figures = {"verdict": content["verdict"], "because": because, "effects": effects}
-    return json.dumps(figures, indent=1, sort_keys=True)
 
 
 def card_figures(card: Mapping[str, Any]) -> dict[str, float]:

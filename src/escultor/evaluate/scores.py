@@ -30,6 +30,15 @@ def seal_scores(scores: Scores) -> Scores:
     return replace(scores, id=hash_value([FORMAT, content]))
 
 
+def is_of_scores(path: Path) -> bool:
+    """Whether a JSON file is one of scores, whole or not, rather than another tool's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(content, dict) or bool({"checkpoint", "suite", "metrics"} & content.keys())
+
+
 def read_scores(path: Path) -> tuple[Scores, bool]:
     """The scores in a file, and whether their id is the hash of their content, of this format or the one
     before. A file without an id gets its own.

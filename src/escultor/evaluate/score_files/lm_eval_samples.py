@@ -1,0 +1,171 @@
+"""Sample logs of lm-evaluation-harness (`--log_samples`): one JSON line per document and filter.
+
+Beside them lies `results_*.json`, with each metric's aggregate and direction. The direction belongs to the
+aggregate; it holds for the documents' values where the aggregate is their mean, which is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from escultor.errors import DataError, InputError
+from escultor.evaluate.score_files.scored_run import ScoredRun, number, text_of
+
+_SAMPLES = re.compile(r"samples_(?P<task>.+?)(?:_(?P<time>\d{4}-\d\d-\d\dT[\d\-.:]+))?\.jsonl")
+# Metrics of the harness whose value per document is better when higher, for logs without their results.
+HIGHER = frozenset(
+    (
+        *(
+            "acc",
+            "acc_norm",
+            "acc_mutual_info",
+            "exact_match",
+            "em",
+            "f1",
+            "mc1",
+            "mc2",
+            "pass@1",
+            "brier_skill",
+        ),
+        *("brier_skill", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "mcc"),
+        *("prompt_level_strict_acc", "inst_level_strict_acc"),
+        *("prompt_level_loose_acc", "inst_level_loose_acc"),
+    )
+)
+MEAN_TOLERANCE = 1e-6  # relative
+
+
+def read_lm_eval(path: Path, chosen: str | None) -> ScoredRun | None:
+    """The run in a samples file, or of a task in an output folder; None where the path is neither.
+
+    Raises InputError where a folder holds several tasks and none is chosen, DataError for damaged logs.
+    """
+    if path.is_dir():
+        files = _newest_by_task(path)
+        if not files:
+            return None
+        if chosen is None and len(files) > 1:
+            first = sorted(files)[0]
+            raise InputError(
+                f"{path} holds {len(files)} tasks", ", ".join(sorted(files)), "one of them", f"{path}#{first}"
+            )
+        if chosen is not None and chosen not in files:
+            raise InputError(f"{path} holds no such task", chosen, ", ".join(sorted(files)))
+        task = chosen or next(iter(files))
+        path = files[task]
+    elif not (found := _SAMPLES.fullmatch(path.name)):
+        return None
+    else:
+        task = found["task"]
+    results = _results(path, task)
+    run = ScoredRun(path, "lm-eval", task, _model_of(results, path))
+    for line, row in enumerate(_lines(path), 1):
+        _add(run, row, f"{path}, line {line}")
+    _set_directions(run, results, task)
+    return run
+
+
+def _newest_by_task(folder: Path) -> dict[str, Path]:
+    """The samples file of each task of a folder; of several runs the last."""
+    newest: dict[str, tuple[str, Path]] = {}
+    for path in sorted(folder.rglob("samples_*.jsonl")):
+        if found := _SAMPLES.fullmatch(path.name):
+            newest[found["task"]] = max(newest.get(found["task"], ("", path)), (found["time"] or "", path))
+    return {task: path for task, (_, path) in newest.items()}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number_, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, line {number_} is no JSON", str(error)[:80]) from error
+                if not isinstance(row, dict) or "doc_id" not in row:
+                    raise DataError(
+                        f"{path}, line {number_} is no sample of lm-eval", allowed="an object with doc_id"
+                    )
+                yield row
+
+
+def _add(run: ScoredRun, row: Mapping[str, Any], where: str) -> None:
+    names = row.get("metrics")
+    if not isinstance(names, list):
+        names = [key for key, value in row.items() if key in HIGHER and isinstance(value, int | float)]
+    filter_name = row.get("filter", "none")
+    id = (
+        f"{row['doc_id']}-{row['doc_hash'][:12]}"
+        if isinstance(row.get("doc_hash"), str)
+        else str(row["doc_id"])
+    )
+    answers = row.get("filtered_resps") or row.get("resps") or [""]
+    item = run.item(id, _prompt(row), text_of(answers[0] if isinstance(answers, list) else answers))
+    for name in names:
+        metric = str(name) if filter_name == "none" else f"{name},{filter_name}"
+        value = row.get(name)
+        if isinstance(value, int | float):
+            item.values.setdefault(metric, []).append(number(value, f"{metric} in {where}"))
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    arguments = row.get("arguments")
+    if isinstance(arguments, Mapping):
+        first = next(iter(arguments.values()), None)
+        return str(first.get("arg_0", "")) if isinstance(first, Mapping) else ""
+    while isinstance(arguments, list) and arguments:
+        arguments = arguments[0]
+    return arguments if isinstance(arguments, str) else ""
+
+
+def _results(path: Path, task: str) -> Mapping[str, Any]:
+    """The results file of the same run; empty where there is none."""
+    time = (_SAMPLES.fullmatch(path.name) or {"time": None})["time"]
+    named = path.with_name(f"results_{time}.json")
+    files = [named] if named.is_file() else sorted(path.parent.glob("results*.json"))[-1:]
+    for file in files:
+        try:
+            results = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file} is no JSON", str(error)[:80]) from error
+        if isinstance(results, dict) and task in results.get("results", {}):
+            return results
+    return {}
+
+
+def _model_of(results: Mapping[str, Any], path: Path) -> str:
+    config = results.get("config") or {}
+    name = results.get("model_name") or (config.get("model_args") if isinstance(config, Mapping) else None)
+    return text_of(name) if isinstance(name, str) else path.parent.name
+
+
+def _set_directions(run: ScoredRun, results: Mapping[str, Any], task: str) -> None:
+    """State the direction of each metric whose aggregate is the mean of the documents' values; of another
+    aggregate neither direction holds per document, as of perplexity, whose documents log a likelihood."""
+    figures = results.get("results", {}).get(task, {})
+    stated = results.get("higher_is_better", {}).get(task, {})
+    values: dict[str, list[float]] = defaultdict(list)
+    for item in run.items.values():
+        for metric, each in item.values.items():
+            values[metric] += each
+    for metric, each in values.items():
+        name, _, filter_name = metric.partition(",")
+        aggregate = figures.get(f"{name},{filter_name or 'none'}", figures.get(name))
+        if isinstance(aggregate, int | float):
+            mean = math.fsum(each) / len(each)
+            if not math.isclose(mean, aggregate, rel_tol=MEAN_TOLERANCE, abs_tol=MEAN_TOLERANCE):
+                run.better[metric] = "neither"
+                run.notes.append(
+                    f"{metric} decides nothing: its aggregate {aggregate:.6g} is not the mean of the "
+                    f"documents' values, {mean:.6g}, so that its direction does not hold for them"
+                )
+            elif isinstance(stated.get(name), bool):
+                run.better[metric] = "higher" if stated[name] else "lower"
+        elif name in HIGHER:
+            run.better[metric] = "higher"

@@ -1,0 +1,84 @@
+"""`escultor compare` on runs of other tools: one command, without a store, a model or their libraries."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
+import outside_runs
+
+from escultor.store import open_store
+from escultor.types import Verdict
+
+CHAMPION = {f"i{n}": float(n % 3 == 0) for n in range(90)}
+CANDIDATE = {f"i{n}": float(n % 3 != 2) for n in range(90)}
+HEAVY = ("torch", "transformers", "tokenizers", "sqlalchemy", "fastapi", "jsonschema", "rapidfuzz")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        outside_runs.lm_eval(tmp_path / name, values)
+        for name, values in (("champion", CHAMPION), ("candidate", CANDIDATE))
+    ]
+
+
+def test_two_runs_on_disk_are_a_verdict_in_one_command(cli, tmp_path, runs):
+    call = cli("compare", *runs, "--json")
+    assert (call.code, call.data["verdict"]) == (0, "promote"), call.err
+    assert {path.name for path in (tmp_path / "verdict").iterdir()} == {
+        *("verdict.json", "verdict.html", "verdict.md", "inputs")
+    }
+    assert not Path("escultor-store").exists()
+    assert "By assumption this is the first analysis" in call.data["reason"]
+    assert cli("compare", *reversed(runs), "--out", "other").code == 3
+    page = (tmp_path / "verdict" / "verdict.md").read_text()
+    assert "acc" in page
+
+
+def test_a_verdict_without_a_store_is_replayed_from_the_inputs_beside_it(cli, tmp_path, runs):
+    cli("compare", *runs)
+    file = tmp_path / "verdict" / "verdict.json"
+    assert cli("compare", "--replay", file).code == 0
+    kept = sorted((tmp_path / "verdict" / "inputs").iterdir())[0]
+    kept.write_text(kept.read_text().replace("1.0", "0.0"))
+    assert "was changed" in cli("compare", "--replay", file).err
+
+
+def test_a_store_that_is_there_counts_the_comparisons_of_runs(cli, runs, tmp_path):
+    open_store("escultor-store").close()
+    third = outside_runs.lm_eval(tmp_path / "third", {**CANDIDATE, "i2": 1.0})
+    assert cli("compare", *runs, "--json").data["look"] == 1
+    assert cli("compare", runs[0], third, "--json").data["look"] == 2
+    with open_store("escultor-store") as store:
+        assert store.log.count(Verdict) == 2
+
+
+def test_what_runs_cannot_be_compared_by_is_said(cli, runs, tmp_path):
+    assert "the other side is one" in cli("compare", runs[0], "escultor-base").err
+    assert "--speed belongs to models" in cli("compare", *runs, "--speed", "x.json").err
+    assert "f1 cannot decide" in cli("compare", *runs, "--metric", "f1").err
+    (tmp_path / "p.yaml").write_text("primary: [acc]\nmin_items: 1000\n")
+    call = cli("compare", *runs, "--policy", "p.yaml")
+    assert (call.code, "1000" in call.out.replace(",", "")) == (3, True)
+
+
+def test_runs_are_compared_without_the_heavy_libraries(runs, tmp_path):
+    code = (
+        "import sys\n"
+        "from escultor.cli.app import app\n"
+        "try:\n"
+        "    app(sys.argv[1:])\n"
+        "finally:\n"
+        f"    print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)\n"
+    )
+    words = ["compare", *map(str, runs), "--json", "--out", str(tmp_path / "v")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=240, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["verdict"] == "promote"
+    assert done.stderr.splitlines()[-1] == "[]"

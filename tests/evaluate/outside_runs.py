@@ -1,0 +1,159 @@
+"""Small files in the shapes that other evaluation tools write, made from scores by item."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+TIME = "2026-01-02T03-04-05.678901"
+
+
+def lm_eval(folder: Path, values, task="sums", metric="acc", aggregate=None, higher=True) -> Path:
+    """An output folder of lm-eval with one task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "doc_id": number,
+            "doc": {"q": f"question {item}"},
+            "target": "yes",
+            "arguments": {"gen_args_0": {"arg_0": f"question {item}", "arg_1": "yes"}},
+            "resps": [[f"answer {value}"]],
+            "filtered_resps": [f"answer {value}"],
+            "filter": "none",
+            "metrics": [metric],
+            "doc_hash": f"{number:064x}",
+            metric: value,
+        }
+        for number, (item, value) in enumerate(values.items())
+    ]
+    file = folder / f"samples_{task}_{TIME}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figure = sum(values.values()) / len(values) if aggregate is None else aggregate
+    results = {
+        "results": {task: {"alias": task, f"{metric},none": figure, f"{metric}_stderr,none": 0.01}},
+        "higher_is_better": {task: {metric: higher}},
+        "model_name": folder.name,
+        "config": {"model": "hf", "model_args": f"pretrained={folder.name}"},
+    }
+    (folder / f"results_{TIME}.json").write_text(json.dumps(results))
+    return folder
+
+
+def _inspect_parts(values, epochs):
+    header = {"version": 2, "status": "success", "eval": {"task": "sums", "model": "m", "run_id": "r"}}
+    words = {1.0: "C", 0.0: "I"}
+    samples = [
+        {
+            "id": item,
+            "epoch": epoch,
+            "input": [{"role": "user", "content": f"question {item}"}],
+            "target": "yes",
+            "output": {"choices": [{"message": {"role": "assistant", "content": f"answer {value}"}}]},
+            "scores": {"match": {"value": words.get(value, value), "answer": str(value)}},
+        }
+        for item, value in values.items()
+        for epoch in range(1, epochs + 1)
+    ]
+    return header, samples
+
+
+def inspect_zip(path: Path, values, epochs=1) -> Path:
+    header, samples = _inspect_parts(values, epochs)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("_journal/start.json", json.dumps(header))
+        archive.writestr("header.json", json.dumps(header))
+        for sample in samples:
+            archive.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
+    return path
+
+
+def inspect_json(path: Path, values, epochs=1) -> Path:
+    header, samples = _inspect_parts(values, epochs)
+    path.write_text(json.dumps(header | {"samples": samples}))
+    return path
+
+
+def promptfoo(path: Path, values, providers=("openai:gpt",)) -> Path:
+    results = [
+        {
+            "promptIdx": index,
+            "testIdx": number,
+            "provider": {"id": provider, "label": ""},
+            "prompt": {"raw": f"question {item}", "label": "p"},
+            "vars": {"question": f"question {item}"},
+            "response": {"output": f"answer {value}"},
+            "success": value >= 0.5,
+            "score": value,
+            "namedScores": {},
+            "gradingResult": {"pass": value >= 0.5, "score": value},
+        }
+        for index, provider in enumerate(providers)
+        for number, (item, value) in enumerate(values.items())
+    ]
+    path.write_text(json.dumps({"evalId": "e", "results": {"version": 3, "prompts": [], "results": results}}))
+    return path
+
+
+def langfuse(path: Path, values, run="run") -> Path:
+    """The API's answers for a dataset run and its scores, in one file."""
+    items = [
+        {"id": f"ri-{item}", "datasetRunName": run, "datasetItemId": item, "traceId": f"{run}-{item}"}
+        for item in values
+    ]
+    scores = [
+        {
+            "id": f"s-{item}",
+            "traceId": f"{run}-{item}",
+            "name": "right",
+            "value": value,
+            "dataType": "NUMERIC",
+        }
+        for item, value in values.items()
+    ]
+    path.write_text(
+        json.dumps({"name": run, "datasetRunItems": items, "scores": {"data": scores, "meta": {}}})
+    )
+    return path
+
+
+def mlflow_table(path: Path, values) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = [[f"question {item}", f"answer {value}", value] for item, value in values.items()]
+    path.write_text(json.dumps({"columns": ["inputs", "outputs", "right/v1/score"], "data": data}))
+    return path
+
+
+def mlflow_store(path: Path, runs) -> Path:
+    """A tracking store with traces and assessments of several runs, `{name: values}`."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE runs (run_uuid TEXT, name TEXT)")
+        database.execute("CREATE TABLE trace_info (request_id TEXT, status TEXT, request_preview TEXT)")
+        database.execute("CREATE TABLE trace_request_metadata (request_id TEXT, key TEXT, value TEXT)")
+        columns = "trace_id TEXT, name TEXT, assessment_type TEXT, value TEXT, valid INTEGER"
+        database.execute(f"CREATE TABLE assessments ({columns})")
+        for run, values in runs.items():
+            database.execute("INSERT INTO runs VALUES (?, ?)", (f"id-{run}", run))
+            for item, value in values.items():
+                trace = f"tr-{run}-{item}"
+                inputs = json.dumps({"question": f"question {item}"})
+                database.execute("INSERT INTO trace_info VALUES (?, 'OK', ?)", (trace, inputs))
+                insert = "INSERT INTO trace_request_metadata VALUES (?, ?, ?)"
+                database.execute(insert, (trace, "mlflow.sourceRun", f"id-{run}"))
+                rows = [
+                    (trace, "right", "feedback", json.dumps(value), 1),
+                    (trace, "x", "expectation", '"y"', 1),
+                ]
+                database.executemany("INSERT INTO assessments VALUES (?, ?, ?, ?, ?)", rows)
+    return path
+
+
+def csv_file(path: Path, values, head=("item", "cluster", "metric", "value")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows([item, item, "right", value] for item, value in values.items())
+    return path

@@ -1,0 +1,175 @@
+"""Runs of other evaluation tools become scores that the gate compares; what they do not say is asked for."""
+
+import json
+
+import outside_runs
+import pytest
+
+from escultor.config import Gate
+from escultor.errors import DataError, InputError
+from escultor.evaluate.score_files.pairing import pair_runs, read_run
+from escultor.evaluate.score_files.scored_run import number
+
+WORSE = {f"i{n}": float(n % 3 == 0) for n in range(60)}
+BETTER = {f"i{n}": float(n % 3 != 2) for n in range(60)}
+
+
+def of_each_tool(folder, values, name):
+    """A run of each tool in a folder, as the command line names it."""
+    store = folder / "mlflow.db"
+    if not store.exists():
+        outside_runs.mlflow_store(store, {"champion": WORSE, "candidate": BETTER})
+    return {
+        "lm-eval": outside_runs.lm_eval(folder / "out" / name, values),
+        "inspect": outside_runs.inspect_zip(folder / f"{name}.eval", values),
+        "inspect json": outside_runs.inspect_json(folder / f"{name}-inspect.json", values),
+        "promptfoo": outside_runs.promptfoo(folder / f"{name}-pf.json", values),
+        "langfuse": outside_runs.langfuse(folder / f"{name}-lf.json", values, name),
+        "mlflow table": outside_runs.mlflow_table(folder / name / "eval_results_table.json", values),
+        "mlflow store": f"{store}#{name}",
+        "csv": outside_runs.csv_file(folder / f"{name}.csv", values),
+    }
+
+
+def read(path):
+    run = read_run(str(path))
+    assert run is not None
+    return run
+
+
+def test_every_tool_gives_the_scores_that_were_written(tmp_path):
+    champions, candidates = (
+        of_each_tool(tmp_path, *each) for each in ((WORSE, "champion"), (BETTER, "candidate"))
+    )
+    for tool, path in champions.items():
+        pair = pair_runs(read(path), read(candidates[tool]))
+        metric = "score" if tool == "promptfoo" else next(iter(pair.champion.metrics))
+        assert sorted(pair.champion.metrics[metric]) == sorted(WORSE.values()), tool
+        assert sorted(pair.candidate.metrics[metric]) == sorted(BETTER.values()), tool
+        assert pair.champion.suite == pair.candidate.suite
+        assert pair.champion.checkpoint != pair.candidate.checkpoint
+        assert len(set(pair.champion.clusters)) == len(WORSE), tool
+        assert pair.policy(Gate()).primary[0] in pair.champion.metrics
+
+
+def test_the_suite_does_not_depend_on_the_values(tmp_path):
+    halves = {item: value / 2 for item, value in BETTER.items()}
+    paths = [outside_runs.lm_eval(tmp_path / str(n), v) for n, v in enumerate((WORSE, BETTER, halves))]
+    first, second = (pair_runs(read(paths[0]), read(path)) for path in paths[1:])
+    assert first.champion.suite == second.champion.suite
+    assert first.champion.scales["acc"].kind == "binary"
+    assert second.champion.scales["acc"].kind == "continuous"
+
+
+def test_a_direction_that_does_not_hold_for_documents_decides_nothing(tmp_path):
+    # lm-eval's perplexity: per document a log-likelihood, of which the aggregate is exp(-mean).
+    sides = [
+        outside_runs.lm_eval(
+            tmp_path / str(n), {f"i{k}": -x for k in range(9)}, metric="perplexity", aggregate=x, higher=False
+        )
+        for n, x in ((0, 33.0), (1, 115.0))
+    ]
+    pair = pair_runs(*map(read, sides))
+    assert pair.champion.scales["perplexity"].better == "neither"
+    with pytest.raises(InputError, match="can decide"):
+        pair.policy(Gate())
+    with pytest.raises(DataError, match="disagree on the direction"):
+        pair_runs(*map(read, sides), lower=["perplexity"])
+
+
+def test_directions_are_those_stated_else_asked_for(tmp_path):
+    lower = [
+        outside_runs.lm_eval(tmp_path / n, v, metric="wer", higher=False)
+        for n, v in (("a", WORSE), ("b", BETTER))
+    ]
+    assert pair_runs(*map(read, lower)).champion.scales["wer"].better == "lower"
+    sides = [outside_runs.csv_file(tmp_path / f"{n}.csv", WORSE) for n in "ab"]
+    for path in sides:
+        path.write_text(path.read_text().replace("right", "latency_ms"))
+    unknown = pair_runs(*map(read, sides))
+    assert unknown.champion.scales["latency_ms"].better == "neither"
+    assert "nothing says" in unknown.notes[-1]
+    assert pair_runs(*map(read, sides), lower=["latency_ms"]).champion.scales["latency_ms"].better == "lower"
+
+
+def test_repetitions_are_averaged_and_equal_prompts_share_a_cluster(tmp_path):
+    run = read(outside_runs.inspect_zip(tmp_path / "a.eval", WORSE, epochs=3))
+    pair = pair_runs(run, run)
+    assert pair.champion.metrics["match"] == tuple(WORSE[item] for item in pair.champion.items)
+    assert pair.champion.scales["match"].kind == "continuous"
+    path = outside_runs.promptfoo(tmp_path / "b.json", WORSE)
+    content = json.loads(path.read_text())
+    for row in content["results"]["results"]:
+        row["vars"]["number"], row["vars"]["question"] = row["testIdx"], "the same"
+    path.write_text(json.dumps(content))
+    assert len(set(pair_runs(read(path), read(path)).champion.clusters)) == 60  # the prompt has the number
+
+
+def test_an_item_without_an_answer_counts_as_the_worst(tmp_path):
+    path = outside_runs.inspect_json(tmp_path / "a.json", BETTER)
+    content = json.loads(path.read_text())
+    for sample in content["samples"][:5]:
+        sample |= {"scores": None, "error": {"message": "timeout"}}
+    path.write_text(json.dumps(content))
+    pair = pair_runs(read(outside_runs.inspect_json(tmp_path / "b.json", BETTER)), read(path))
+    assert pair.candidate.metrics["match"][:5] == (0.0,) * 5
+    assert any("5 of 60 items have no answer" in note for note in pair.notes)
+    for sample in content["samples"][:5]:
+        sample |= {"error": None}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="has no match for 5 of 60 items"):
+        pair_runs(read(path), read(path))
+
+
+def test_a_choice_is_asked_for_where_a_file_holds_several(tmp_path):
+    path = outside_runs.promptfoo(tmp_path / "a.json", WORSE, providers=("openai:gpt", "ollama:qwen"))
+    with pytest.raises(InputError, match="2 columns"):
+        read_run(str(path))
+    assert read(f"{path}#ollama:qwen").model == "ollama:qwen, prompt 1"
+    store = outside_runs.mlflow_store(tmp_path / "mlflow.db", {"a": WORSE, "b": BETTER})
+    with pytest.raises(InputError, match="2 runs"):
+        read_run(str(store))
+    folder = outside_runs.lm_eval(tmp_path / "out", WORSE)
+    outside_runs.lm_eval(folder, WORSE, task="more")
+    with pytest.raises(InputError, match="2 tasks"):
+        read_run(str(folder))
+    assert read(f"{folder}#more").task == "more"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("a.json", "{", "no JSON"),
+        ("a.json", "{}", "no scores that are known"),
+        ("a.csv", "item,metric,value\nx,right,1\nx,right,0\n", "there twice"),
+        ("a.csv", "item,metric,value\nx,right,high\n", "no number"),
+        ("a.csv", "item,metric,value\nx,right,nan\n", "no number"),
+        ("a.csv", "item,metric,value\nx,right\n", "another number of columns"),
+        ("a.csv", "item,cluster,metric,value\nx,p,right,1\nx,q,f1,1\n", "in two clusters"),
+        ("a.csv", "item,metric,value,better\nx,right,1,sideways\n", "direction of right"),
+        ("samples_t.jsonl", '{"doc_id": 0}\n{"x"\n', "no JSON"),
+        ("samples_t.jsonl", '{"id": 0}\n', "no sample of lm-eval"),
+        ("samples_t.jsonl", '{"doc_id": 0, "metrics": ["acc"], "acc": NaN}\n', "no number"),
+    ],
+)
+def test_what_is_no_run_is_refused_with_its_place(tmp_path, name, text, what):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=what):
+        read_run(str(tmp_path / name))
+
+
+def test_runs_that_are_not_of_the_same_items_are_refused(tmp_path):
+    one = read(outside_runs.csv_file(tmp_path / "a.csv", WORSE))
+    other = read(outside_runs.csv_file(tmp_path / "b.csv", {**WORSE, "new": 1.0}))
+    with pytest.raises(DataError, match="different items"):
+        pair_runs(one, other)
+    with pytest.raises(DataError, match="different tools"):
+        pair_runs(one, read(outside_runs.inspect_zip(tmp_path / "c.eval", WORSE)))
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as"),
+    [("C", 1), ("I", 0), ("P", 0.5), ("PASS", 1), (True, 1), ("0.25", 0.25), ("No", 0), (3, 3)],
+)
+def test_words_for_scores_are_numbers(value, read_as):
+    assert number(value, "x") == read_as
