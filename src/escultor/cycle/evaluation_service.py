@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from escultor.code_closure import code_version
 from escultor.config import Config, Gate
 from escultor.errors import DataError, InputError
-from escultor.evaluate.gate.requirements import scales_of
+from escultor.evaluate.gate.requirements import default_policy, scales_of
 from escultor.ids import hash_file
 from escultor.skills.catalog import known_skills, load_skills, skill_named
 from escultor.skills.probes import PROBES, probe_suite
-from escultor.skills.skill import Skill, default_policy
+from escultor.skills.skill import Skill
 from escultor.skills.suite_files import read_suite, skill_suite
 from escultor.skills.suites import EvaluationSuite, register, registered_suite, seal_suite
 from escultor.store import Store

@@ -15,7 +15,7 @@ from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.skills.schema import schema_valid
 from escultor.skills.table import METRICS, Metric
-from escultor.types import Message, Messages, Role, Sampling, Scale
+from escultor.types import Message, Messages, Role, Sampling
 
 INSTRUCTION = "instruction"  # in a template: where the instruction stands, instead of a system message
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -130,13 +130,6 @@ def _shown(source: Any) -> Any:
 def fields_of(template: str) -> set[str]:
     """The names in braces of a template."""
     return set(_FIELD.findall(template))
-
-
-def default_policy(gate: Gate, scales: Mapping[str, Scale]) -> Gate:
-    """The policy where neither configuration nor skill names a primary metric: the first that is measured
-    and has a direction."""
-    first = tuple(n for n, scale in scales.items() if scale.better != "neither" and n not in gate.guards)[:1]
-    return gate if gate.primary else gate.model_copy(update={"primary": first})
 
 
 def schema_text(schema: Mapping[str, Any] | None) -> str | None:

@@ -25,9 +25,14 @@ from escultor.evaluate.gate import text
 from escultor.evaluate.gate.alpha_spending import alpha_at, answer_set
 from escultor.evaluate.gate.checks import cannot_tell, check, vetoes
 from escultor.evaluate.gate.effects import MeasuredEffect, items_needed, measure, slices
-from escultor.evaluate.gate.requirements import clusters_needed, requirements, scales_of, shortfall
+from escultor.evaluate.gate.requirements import (
+    clusters_needed,
+    default_policy,
+    requirements,
+    scales_of,
+    shortfall,
+)
 from escultor.ids import hash_value
-from escultor.skills.skill import default_policy
 from escultor.types import Comparison, GateContext, Hold, Promote, Reject, Scores, Verdict
 
 FIRST_ANALYSIS = GateContext()

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from escultor.config import Gate, aliases
 from escultor.errors import DataError
 from escultor.evaluate.gate.decision import FIRST_ANALYSIS, decide
-from escultor.evaluate.gate.requirements import scale_of, scales_of
+from escultor.evaluate.gate.requirements import default_policy, scale_of, scales_of
 from escultor.evaluate.gate.trade_off import TradeOff, trade_off
 from escultor.ids import hash_bytes, plain
-from escultor.skills.skill import default_policy
 from escultor.types import GateContext, Hold, Scores, Verdict
 
 FORMAT = "escultor-verdict/3"

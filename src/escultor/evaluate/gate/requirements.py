@@ -52,6 +52,13 @@ def scales_of(scores: Scores) -> dict[str, Scale]:
     return {name: scale_of(scores.scales, name) for name in scores.metrics}
 
 
+def default_policy(gate: Gate, scales: Mapping[str, Scale]) -> Gate:
+    """The policy where neither configuration nor skill names a primary metric: the first that is measured
+    and has a direction."""
+    first = tuple(n for n, scale in scales.items() if scale.better != "neither" and n not in gate.guards)[:1]
+    return gate if gate.primary else gate.model_copy(update={"primary": first})
+
+
 def requirements(
     policy: Gate, scales: Mapping[str, Scale] | None = None, alpha: float | None = None
 ) -> tuple[Requirement, ...]:
