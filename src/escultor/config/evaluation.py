@@ -67,6 +67,9 @@ class Gate(Section):
         (), help="metrics, at least one of which must be better; null: the skill's, else the suite's first"
     )
     guards: dict[str, NonNegative] = setting({}, help="margin per metric; null: the skill's")
+    other_skills: NonNegative = setting(
+        0.05, help="margin of the primary metrics of each other skill that the model serves"
+    )
     alpha: BelowHalf = setting(0.05, help="one-sided error: all promotions on a suite (Holm), each guard")
     power: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.8, help="power of the number of items a hold states"

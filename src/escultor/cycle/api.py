@@ -38,37 +38,36 @@ Settings = Config | Path | str | None
 
 
 class EvolutionCycle:
-    """One cycle run that starts from feedback: collect, convert, train, evaluate, gate, deploy."""
+    """One cycle run that starts from feedback on a skill: collect, convert, train, evaluate, gate, deploy.
 
-    def __init__(self, config: Settings = None, progress: Progress | None = None):
-        self.config, self.progress = settings_of(config), progress
+    skill: one of the configured skills, default: the only one. Where none is configured, all feedback is
+    learnt from. The other configured skills, which the model serves too, guard their primary metrics.
+    """
+
+    def __init__(self, config: Settings = None, progress: Progress | None = None, skill: str | None = None):
+        self.config, self.progress, self.skill = settings_of(config), progress, skill
 
     def run(self, since: Since = None, suite: EvaluationSuite | Path | str | None = None) -> Verdict:
         """Train the champion on feedback given after `since` (None: on feedback that no promoted model has
         learnt from yet), compare the result with it on `suite`, and deploy it if the gate promotes it.
 
         suite: one by value, a file, a built-in set of probes, or the name or id of one registered in the
-        store. None: the one that the champion was last measured on.
+        store. None: that of the skill, else the one that the champion was last measured on.
 
         Raises InputError when there is no champion, no suite, or too little feedback.
         """
-        from escultor.cycle.evaluation_service import champion_suite, find_suite
+        from escultor.cycle.evaluation_service import find_suite, skill_of_run, suite_of_run
         from escultor.cycle.evolution import evolve, material_since
         from escultor.cycle.steps import CycleRun
         from escultor.cycle.workflow import Progress, Workflow
 
+        skill = skill_of_run(self.config, self.skill)
         with open_store(self.config.store.url) as store:
             if suite is None:
-                suite = champion_suite(store, require_champion(store), self.config)
-            if suite is None:
-                raise InputError(
-                    "there is no suite to compare the new model with the champion on",
-                    "no scores of the champion on a registered suite",
-                    remedy="pass suite=…, or measure the champion: escultor evaluate champion --suite SUITE",
-                )
-            if not isinstance(suite, EvaluationSuite):
+                suite = suite_of_run(store, require_champion(store), self.config, skill)
+            elif not isinstance(suite, EvaluationSuite):
                 suite = find_suite(str(suite), store, self.config)
-            cycle = CycleRun(Workflow(store, self.progress or Progress()), self.config, suite)
+            cycle = CycleRun(Workflow(store, self.progress or Progress()), self.config, suite, skill)
             return evolve(cycle, "evolution", material_since(cycle, parse_since(since))).verdict
 
 

@@ -45,12 +45,8 @@ def find_suite(name: str, store: Store | None = None, config: Config | None = No
         return probe_suite(name)
     if Path(name).is_file():
         return read_suite(Path(name), skills)
-    skill = skill_named(name, skills)
-    declared = skill is not None and not isinstance(skill.suite, str | None)
-    suite = registered_suite(store, name, skills) if store is not None and not declared else None
-    if suite is None and skill is not None:
-        folder = None if store is None else store.root / "cache"
-        suite = skill_suite(skill, config.evaluation, folder)
+    skill = skill_named(name, skills) or Skill(name)
+    suite = suite_of_skill(skill, store, config)
     if suite is None:
         stored = {suite.name for _, suite in store.log.read(Suite)} if store is not None else set()
         with_suite = {name for name, skill in known_skills(config.skills).items() if skill.suite is not None}
@@ -62,6 +58,30 @@ def find_suite(name: str, store: Store | None = None, config: Config | None = No
             f"`escultor skills new {name}` declares a skill with its suite",
         )
     return suite
+
+
+def suite_of_skill(skill: Skill, store: Store | None, config: Config) -> EvaluationSuite | None:
+    """The suite of a skill: the rows that it declares, else the suite of its name in the store, else the one
+    that its function makes; None where there is none."""
+    declares_rows = not isinstance(skill.suite, str | None)
+    if store is not None and not declares_rows:
+        suite = registered_suite(store, skill.name, load_skills(config.skills))
+        if suite is not None:
+            return suite
+    return skill_suite(skill, config.evaluation, None if store is None else store.root / "cache")
+
+
+def skill_of_run(config: Config, name: str | None) -> str | None:
+    """The skill that a cycle run is for: of this name, else the only configured one; None where none is
+    configured: all feedback. Raises InputError where it is not clear, or not configured."""
+    names = list(load_skills(config.skills))
+    if name is None and len(names) < 2:
+        return names[0] if names else None
+    if name not in names:
+        got = "no --skill, and several skills in the configuration" if name is None else f"`{name}`"
+        remedy = "name it under `skills:`" if name else "give --skill NAME, a run for each"
+        raise InputError("which skill is the run for?", got, ", ".join(names) or "none configured", remedy)
+    return name
 
 
 def default_suite(store: Store | None, config: Config) -> EvaluationSuite:
@@ -117,6 +137,20 @@ def champion_suite(
         if set(policy_of(suite.record, config).primary) & scores.metrics.keys():
             return suite
     return None
+
+
+def suite_of_run(store: Store, champion: str, config: Config, skill: str | None) -> EvaluationSuite:
+    """The suite of a cycle run: that of its skill, else the one that the champion was last measured on.
+    Raises InputError where there is none."""
+    declared = None if skill is None else suite_of_skill(load_skills(config.skills)[skill], store, config)
+    suite = declared or champion_suite(store, champion, config, skill)
+    if suite is None:
+        raise InputError(
+            "there is no suite to compare the new model with the champion on",
+            "no scores of the champion on a registered suite" if skill is None else f"none of `{skill}`",
+            remedy="give the skill a suite, or run `escultor evaluate champion --suite SUITE` first",
+        )
+    return suite
 
 
 # --- a model folder ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, cast
 from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.resampling import Scorer, open_scorer, resample
-from escultor.cycle.steps import CycleRun, evaluate_model, gate, train_model
+from escultor.cycle.steps import CycleRun, evaluate_model, gate, measure_other_skills, train_model
 from escultor.cycle.workflow import Result
 from escultor.datasets.held_out import held_out_hashes
 from escultor.errors import InputError
@@ -75,7 +75,7 @@ def material_of(
     with FeedbackIndex(None, settings) as index:
         index.add(interactions, feedback)
         now = max((i.time for i in interactions), default=0.0)
-        query = SelectionQuery(now, held_out=excluded_prompts(cycle.store, cycle.suite))
+        query = SelectionQuery(now, held_out=excluded_prompts(cycle.store, cycle.suite), skill=cycle.skill)
         selected = select(index, settings, query)
     by_kind = {str(kind): list(load_items(selected.chosen[kind], bodies, counts)) for kind in KINDS}
     counts += selected.counts
@@ -88,8 +88,9 @@ def material_since(cycle: CycleRun, since: float | None) -> TrainingMaterial:
     after what the promoted models have learnt from: an item is used again only when one of its events is
     newer.
     """
-    after = consumed(cycle.store) if since is None else 0
-    query = SelectionQuery(time.time(), after, since, excluded_prompts(cycle.store, cycle.suite))
+    after = consumed(cycle.store, cycle.skill) if since is None else 0
+    held_out = excluded_prompts(cycle.store, cycle.suite)
+    query = SelectionQuery(time.time(), after, since, held_out, cycle.skill)
     conversion = convert(cycle.store, cycle.config.feedback, query)
     by_kind = {str(kind): read_items(cycle.store, conversion, kind) for kind in KINDS}
     advice = advise(conversion.card, cycle.config.feedback)
@@ -121,8 +122,8 @@ def with_new_answers(
     )
 
 
-def consumed(store: Store) -> int:
-    """The last log entry whose feedback a promoted model has learnt from.
+def consumed(store: Store, skill: str | None = None) -> int:
+    """The last log entry whose feedback (on a skill, or all) a promoted model has learnt from.
 
     A cycle run that was held or rejected consumes nothing, until a person or a canary promotes its model. A
     rollback gives nothing back, since what was learnt then did not hold: `since` takes it up again.
@@ -130,7 +131,8 @@ def consumed(store: Store) -> int:
     promoted = {deployment.aliases.get(registry.CHAMPION) for _, deployment in store.log.read(Deployment)}
     steps = [step.result for _, step in store.log.read(Step, target=CONSUMED)]
     learnt = [step for step in steps if step.get("checkpoint") in {None, *promoted}]
-    return max((int(str(step["until"])) for step in learnt), default=0)
+    own = [step for step in learnt if step.get("skill") in (None, skill)]
+    return max((int(str(step["until"])) for step in own), default=0)
 
 
 def evolve(
@@ -171,14 +173,16 @@ def evolve(
         checkpoint = str(training["checkpoint"])
     before = evaluate_model(cycle, champion, "champion")
     after = evaluate_model(cycle, checkpoint, name)
-    _record_consumption(cycle.store, checkpoint, material)
-    verdict = gate(cycle, name, before, after)
+    _record_consumption(cycle.store, checkpoint, material, cycle.skill)
+    others = measure_other_skills(cycle, champion, checkpoint, name)
+    verdict = gate(cycle, name, before, after, others)
     return CycleResult(checkpoint, before, after, verdict, training=training, counts=material.counts)
 
 
-def _record_consumption(store: Store, checkpoint: str, material: TrainingMaterial) -> None:
+def _record_consumption(store: Store, checkpoint: str, material: TrainingMaterial, skill: str | None) -> None:
     """Record, once, up to where a model has learnt, whether or not it is promoted."""
-    key = hash_value([CONSUMED, checkpoint, material.cursor])
+    own = {"skill": skill} if skill else {}
+    key = hash_value([CONSUMED, checkpoint, material.cursor, *own.values()])
     if material.cursor is not None and store.log.get(Step, key) is None:
-        result: Result = {"until": material.cursor, "checkpoint": checkpoint}
+        result: Result = {"until": material.cursor, "checkpoint": checkpoint, **own}
         store.log.append(Step(key, time.time(), CONSUMED, 0.0, result))

@@ -14,6 +14,7 @@ from escultor.errors import DataError
 from escultor.evaluate.gate.alpha_spending import analysis_of
 from escultor.evaluate.gate.decision import policy_hash
 from escultor.evaluate.gate.decision_record import DecisionInputs, DecisionRecord, record_decision
+from escultor.evaluate.gate.other_skills import OtherSkill
 from escultor.evaluate.gate.reproduction import verdict_seed
 from escultor.evaluate.gate.requirements import described, requirements, shortfall, unknown_vetoes
 from escultor.evaluate.report.verdict_files import write_pages
@@ -91,8 +92,10 @@ def decide_from_store(
     context: GateContext,
     names: tuple[str, str],
     suite: EvaluationSuite | None = None,
+    others: tuple[OtherSkill, ...] = (),
 ) -> DecisionRecord:
-    """The gate's decision, with the prompts of the suite and what the store kept of both evaluations.
+    """The gate's decision, with the prompts of the suite and what the store kept of both evaluations;
+    `others` are the other skills that the model serves.
 
     The draws of its statistics follow from the numbers that are compared: no other seed can be tried.
     """
@@ -113,6 +116,7 @@ def decide_from_store(
             prompts=prompts if len(prompts) == len(champion.items) else (),
             answers=(answers[0], answers[1]),
             latencies=(latencies[0], latencies[1]),
+            others=others,
         )
     )
 

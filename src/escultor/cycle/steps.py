@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,19 @@ from escultor.code_closure import code_version
 from escultor.config import Config, Gate, Training
 from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import describe_model
-from escultor.cycle.evaluation_service import policy_of
+from escultor.cycle.evaluation_service import policy_of, suite_of_skill
 from escultor.cycle.workflow import Result, Workflow
 from escultor.datasets.held_out import load_guard
 from escultor.datasets.reading import versions_read
 from escultor.datasets.rows import CurationRow, write_line
 from escultor.errors import ConfigError, FaultError
+from escultor.evaluate.gate.other_skills import OtherSkill
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import evaluate
 from escultor.model.folders import resolve
 from escultor.model.load import load
 from escultor.model.loaded import Loaded
+from escultor.skills.catalog import load_skills
 from escultor.skills.suites import EvaluationSuite, register
 from escultor.store import Store, registry
 from escultor.train.filenames import METRICS, MODEL
@@ -46,6 +48,7 @@ class CycleRun:
     workflow: Workflow
     config: Config
     suite: EvaluationSuite
+    skill: str | None = None  # the skill whose feedback is learnt from; None: all feedback
 
     @property
     def store(self) -> Store:
@@ -198,6 +201,30 @@ def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
     return _in_log(cycle.store.log.get(Scores, result["scores"]))
 
 
+def measure_other_skills(cycle: CycleRun, champion: str, candidate: str, name: str) -> tuple[OtherSkill, ...]:
+    """Both checkpoints on the suites of the other configured skills; a skill without a suite is told."""
+    if cycle.skill is None:
+        return ()
+    found = []
+    for skill in load_skills(cycle.config.skills).values():
+        if skill.name == cycle.skill:
+            continue
+        suite = suite_of_skill(skill, cycle.store, cycle.config)
+        if suite is None:
+            cycle.workflow.progress.note(f"nothing guards the skill `{skill.name}`: it has no suite")
+            continue
+        other = replace(cycle, suite=suite, skill=skill.name)
+        margins = dict.fromkeys(other.policy.primary, cycle.config.gate.other_skills) | other.policy.guards
+        scores = [
+            evaluate_model(other, checkpoint, f"{side} on {skill.name}")
+            for checkpoint, side in ((champion, "champion"), (candidate, name))
+        ]
+        shown = ", ".join(f"{metric} within {margin:g}" for metric, margin in margins.items())
+        cycle.workflow.progress.note(f"the skill `{skill.name}` guards: {shown}")
+        found.append(OtherSkill(skill.name, scores[0], scores[1], margins))
+    return tuple(found)
+
+
 def answers_of(cycle: CycleRun, name: str) -> list[str]:
     """The answers that an evaluation in this cycle run kept, one for each item."""
     step = next(step for step, _ in reversed(cycle.workflow.steps) if step.name == f"evaluate {name}")
@@ -205,14 +232,28 @@ def answers_of(cycle: CycleRun, name: str) -> list[str]:
     return [by_seed[0] for by_seed in predictions.answers]
 
 
-def gate(cycle: CycleRun, name: str, champion: Scores, candidate: Scores) -> Verdict:
-    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate."""
+def gate(
+    cycle: CycleRun,
+    name: str,
+    champion: Scores,
+    candidate: Scores,
+    others: tuple[OtherSkill, ...] = (),
+) -> Verdict:
+    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate.
+    `others` are the other skills that the model serves."""
     policy, store = cycle.policy, cycle.store
 
     def work(key: str) -> tuple[Result, list[Any]]:
         context = gate_service.context_of(store, champion, candidate, policy)
         record = gate_service.decide_from_store(
-            store, champion, candidate, policy, context=context, names=("champion", name), suite=cycle.suite
+            store,
+            champion,
+            candidate,
+            policy,
+            context=context,
+            names=("champion", name),
+            suite=cycle.suite,
+            others=others,
         )
         gate_service.write_record(store, record)
         records: list[Any] = [record.verdict]
@@ -221,7 +262,10 @@ def gate(cycle: CycleRun, name: str, champion: Scores, candidate: Scores) -> Ver
         reason = record.verdict.because.reason
         return {"verdict": type(record.verdict).__name__, "reason": reason, "id": record.id}, records
 
-    inputs = {"champion": champion.id, "candidate": candidate.id, "policy": policy.model_dump()}
+    inputs: dict[str, Any] = {"champion": champion.id, "candidate": candidate.id}
+    inputs |= {"policy": policy.model_dump()}
+    if others:
+        inputs["others"] = [[each.champion.id, each.candidate.id, each.margins] for each in others]
     code = code_version("escultor.cycle.gate_service", without=NOT_DECIDING)
     with gate_service.exclusive(store):
         result = cycle.workflow.step(f"gate {name}", inputs, work, code=code)

@@ -39,6 +39,7 @@ class SelectionQuery:
     after: int = 0
     since: float | None = None
     held_out: frozenset[str] = frozenset()  # prompt hashes
+    skill: str | None = None  # None: of every skill
 
 
 @dataclass(slots=True)
@@ -82,6 +83,8 @@ def select(index: FeedbackIndex, settings: FeedbackRules, query: SelectionQuery)
     for draft, facts, rejected in index.drafts(query.after, query.since):
         if draft.prompt in query.held_out:
             counts["left out: held-out prompt"] += 1
+        elif query.skill not in (None, facts.skill):
+            counts["left out: of another skill"] += 1
         elif any(s and s.retain_until is not None and s.retain_until <= query.now for s in (facts, rejected)):
             counts["left out: its time of retention is over"] += 1
         else:

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from escultor.config import Gate
 from escultor.evaluate.gate import text
 from escultor.evaluate.gate.alpha_spending import alpha_at, answer_set
 from escultor.evaluate.gate.checks import cannot_tell, check, vetoes
 from escultor.evaluate.gate.effects import MeasuredEffect, items_needed, measure, slices
+from escultor.evaluate.gate.other_skills import OtherSkill, other_skill_effects
 from escultor.evaluate.gate.requirements import (
     clusters_needed,
     default_policy,
@@ -44,26 +46,37 @@ _HASHED_KEYS = {
     "max_analyses": "most_looks",
     "acceptance_targets": "hopes",
 }
+_LATER = {key: Gate.model_fields[key].default for key in ("other_skills", "largest_cluster")}
 _HASHED_SPENDING = {"shared": "spend", "full": "free"}
+
+
+def policy_json(policy: Gate) -> dict[str, Any]:
+    """A policy as JSON values; a key that policies did not have at first is left out at its default."""
+    data = policy.model_dump(mode="json")
+    return {k: v for k, v in data.items() if k not in _LATER or getattr(policy, k) != _LATER[k]}
 
 
 def policy_hash(policy: Gate) -> str:
     """The id of a policy: the hash of its content, whatever file it came from."""
-    data = policy.model_dump(mode="json")
-    if policy.largest_cluster is None:  # policies of earlier versions had no such key
-        del data["largest_cluster"]
+    data = policy_json(policy)
     data["alpha_spending"] = _HASHED_SPENDING[policy.alpha_spending]
     return hash_value({_HASHED_KEYS.get(key, key): value for key, value in data.items()})
 
 
 def decide(
-    champion: Scores, candidate: Scores, policy: Gate, seed: int, context: GateContext = FIRST_ANALYSIS
+    champion: Scores,
+    candidate: Scores,
+    policy: Gate,
+    seed: int,
+    context: GateContext = FIRST_ANALYSIS,
+    others: tuple[OtherSkill, ...] = (),
 ) -> Verdict:
     """Compare two checkpoints on one suite and decide; the same arguments give the same verdict.
 
     Metrics that both have and the policy does not name are measured as `info` and decide nothing. A primary's
     p-value is Holm-adjusted: it is shown better exactly when that is at most its effect's level. A policy
-    without a primary takes the first metric of the scores. Raises DataError with all problems at once when
+    without a primary takes the first metric of the scores. `others` are guards: the other skills that the
+    model serves. Raises DataError with all problems at once when
     the scores cannot be compared.
     """
     policy = default_policy(policy, scales_of(champion))
@@ -73,6 +86,7 @@ def decide(
     measured: tuple[MeasuredEffect, ...] = ()
     if n:
         measured = measure(champion, candidate, policy, alpha, seed)
+    elsewhere = tuple(other_skill_effects(others, champion, candidate, policy, seed))
     needs = requirements(policy, champion.scales, alpha)
     minimum = max(n + 1, policy.min_items, math.ceil(clusters_needed(needs) * n / max(clusters, 1)))
     comparison = Comparison(
@@ -83,7 +97,7 @@ def decide(
         candidate_scores=candidate.id,
         suite=champion.suite,
         policy=policy_hash(policy),
-        effects=tuple(m.effect for m in measured),
+        effects=(*(m.effect for m in measured), *elsewhere),
         reason="",
         n=n,
         look=context.look,

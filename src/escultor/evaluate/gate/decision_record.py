@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from escultor.config import Gate, aliases
 from escultor.errors import DataError
-from escultor.evaluate.gate.decision import FIRST_ANALYSIS, decide
+from escultor.evaluate.gate.decision import FIRST_ANALYSIS, decide, policy_json
+from escultor.evaluate.gate.other_skills import OtherSkill
 from escultor.evaluate.gate.requirements import default_policy, scale_of, scales_of
 from escultor.evaluate.gate.trade_off import TradeOff, trade_off
 from escultor.ids import hash_bytes, plain
@@ -39,6 +40,7 @@ class DecisionInputs:
     prompts: tuple[str, ...] = ()
     answers: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     latencies: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    others: tuple[OtherSkill, ...] = ()
 
 
 class Regression(NamedTuple):
@@ -85,7 +87,7 @@ def record_decision(inputs: DecisionInputs) -> DecisionRecord:
     d = inputs_of(parts_of(inputs))
     return DecisionRecord(
         inputs=d,
-        verdict=decide(d.champion, d.candidate, d.policy, d.seed, d.context),
+        verdict=decide(d.champion, d.candidate, d.policy, d.seed, d.context, others=d.others),
         regressions=_regressions(d),
         trade_off=_trade_off(d),
         parts=parts_of(d),
@@ -102,7 +104,7 @@ def document(record: DecisionRecord) -> str:
         "n_needed": verdict.n_needed if isinstance(verdict, Hold) else None,
         "names": list(d.names),
         "because": plain(verdict.because),
-        "policy": d.policy.model_dump(mode="json"),
+        "policy": policy_json(d.policy),
         "seed": d.seed,
         "summary": [d.champion.summary, d.candidate.summary],
         "worst_regressions": [plain(r._asdict()) for r in record.regressions],
@@ -117,10 +119,12 @@ def parts_of(d: DecisionInputs) -> dict[str, bytes]:
     parts = {
         "champion": plain(d.champion),
         "candidate": plain(d.candidate),
-        "policy": d.policy.model_dump(mode="json"),
+        "policy": policy_json(d.policy),
         "around": [d.seed, plain(d.context), d.names],
         "shown": [d.prompts, d.answers, d.latencies],
     }
+    if d.others:
+        parts["others"] = plain(d.others)
     return {name: json.dumps(part).encode() for name, part in parts.items()}
 
 
@@ -145,6 +149,7 @@ def inputs_of(parts: Mapping[str, bytes]) -> DecisionInputs:
             prompts=tuple(prompts),
             answers=(tuple(answers[0]), tuple(answers[1])),
             latencies=(tuple(latencies[0]), tuple(latencies[1])),
+            others=TypeAdapter(tuple[OtherSkill, ...]).validate_python(read.get("others", ())),
         )
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise DataError("the inputs of a verdict cannot be read", str(error).splitlines()[0]) from error
