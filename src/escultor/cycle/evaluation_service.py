@@ -114,11 +114,18 @@ def policy_of(suite: Suite, config: Config, policy: Gate | None = None) -> Gate:
     return default_policy(skill_of(suite, config).policy(policy or config.gate), suite.metrics)
 
 
-def policy_on_scores(store: Store, scores: Scores, config: Config, policy: Gate | None = None) -> Gate:
-    """`policy_of` the suite that scores were measured on, where the store has it; else the policy with the
+def policy_on_scores(
+    store: Store,
+    scores: Scores,
+    config: Config,
+    policy: Gate | None = None,
+    suite: EvaluationSuite | None = None,
+) -> Gate:
+    """`policy_of` the suite that scores were measured on, given or in the store; else the policy with the
     first metric as the primary."""
-    if (suite := store.log.get(Suite, scores.suite)) is not None:
-        return policy_of(suite, config, policy)
+    record = suite.record if suite is not None else store.log.get(Suite, scores.suite)
+    if record is not None:
+        return policy_of(record, config, policy)
     return default_policy(policy or config.gate, scales_of(scores))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from escultor.config import Config
@@ -16,6 +17,7 @@ from escultor.monitor.rules import LOOKBACK_S
 from escultor.monitor.service import MonitorReport, MonitorService
 from escultor.monitor.triggers import Diagnosis, diagnose, plan
 from escultor.serve.subjects import SubjectHasher
+from escultor.skills.catalog import load_skills
 from escultor.store import Store, registry
 from escultor.types import Alert, Health, KeyCreated, KeyEvent, Plan
 
@@ -64,10 +66,12 @@ def watch_once(
     candidate = deployed.get(registry.CANDIDATE) if _on_trial(store) else None
     firing = any(a.state == "firing" and a.rule == "thumbs_down" for a in report.alerts)
     begin = max(now - LOOKBACK_S, last_plan.time if last_plan else 0.0)
-    rows = _new_rows(store, config, begin, now) if firing else 0
-    diagnosis = diagnose(report.alerts, rows, champion, candidate)
+    rows = _new_rows(store, config, begin, now) if firing else {}
+    diagnosis = diagnose(report.alerts, sum(rows.values()), champion, candidate)
     due = plan(diagnosis, last_plan, config.monitor, now)
     if due:
+        skill = max(rows, key=lambda name: rows[name], default=None)
+        due = replace(due, skill=skill or "")
         store.log.append(due)
     failures = notify.deliver(store, config.monitor.notify, now)
     state = health(version, window, since, now)
@@ -92,8 +96,12 @@ def _on_trial(store: Store) -> bool:
     return bool(trial_stages(registry.read_deployments(store.log)))
 
 
-def _new_rows(store: Store, config: Config, since: float, now: float) -> int:
-    """How many rows of every kind a cycle run could train on: those with feedback newer than `since` that no
-    promoted model has learnt from. Prompts of registered suites do not count."""
-    query = SelectionQuery(now, consumed(store), since)
-    return sum(convert(store, config.feedback, query).rows.values())
+def _new_rows(store: Store, config: Config, since: float, now: float) -> dict[str | None, int]:
+    """How many rows of every kind a cycle run for each configured skill could train on (None: for all
+    feedback, where none is configured): those with feedback newer than `since` that no promoted model has
+    learnt from. Prompts of registered suites do not count."""
+    rows = {}
+    for skill in (*load_skills(config.skills),) or (None,):
+        query = SelectionQuery(now, consumed(store, skill), since, skill=skill)
+        rows[skill] = sum(convert(store, config.feedback, query).rows.values())
+    return rows

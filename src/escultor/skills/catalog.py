@@ -20,7 +20,7 @@ GROUP = "escultor.skills"  # of entry points: a `Skill`, or the declaration as a
 @cache
 def built_in_names() -> tuple[str, ...]:
     """The skills of the package: its declarations."""
-    names = (file.name for file in files(__package__).iterdir())
+    names = (file.name for file in files("escultor.skills").iterdir())
     return tuple(sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)))
 
 
@@ -31,8 +31,8 @@ def built_in(name: str) -> Skill | None:
         return None
     import yaml
 
-    text = files(__package__).joinpath(f"{name}{SUFFIX}").read_text(encoding="utf-8")
-    return parse_skill(yaml.safe_load(text), Path(str(files(__package__))), "built in")
+    text = files("escultor.skills").joinpath(f"{name}{SUFFIX}").read_text(encoding="utf-8")
+    return parse_skill(yaml.safe_load(text), Path(str(files("escultor.skills"))), "built in")
 
 
 def find_skill(name: str) -> Skill:

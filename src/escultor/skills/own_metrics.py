@@ -221,9 +221,10 @@ def _from_python(declared: MetricDeclaration, folder: Path) -> Metric:
     checked = partial(_checked, what, scale, found)
     about = (inspect.getdoc(found) or f"the function {declared.python}").splitlines()[0]
     needs: frozenset[Need] = frozenset(("answer",))
+    both: frozenset[Need] = frozenset(("answer", "reference"))
     if count == 1:
         return Metric(about, needs, scale, lambda output, item: checked(output.answer))
-    return Metric(about, needs | {"reference"}, scale, _best(checked, scale))
+    return Metric(about, both, scale, _best(checked, scale))
 
 
 def _checked(what: str, scale: Scale, function: Callable[..., Any], *texts: str) -> float:

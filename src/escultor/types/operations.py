@@ -113,6 +113,7 @@ class Plan:
     stages: tuple[str, ...]
     because: str  # alert id
     reason: str
+    skill: Annotated[str, LEFT_OUT] = optional("")  # that has most to learn from; empty: none is configured
 
 
 @dataclass(frozen=True, slots=True)

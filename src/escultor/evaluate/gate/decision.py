@@ -35,7 +35,7 @@ from escultor.evaluate.gate.requirements import (
     shortfall,
 )
 from escultor.ids import hash_value
-from escultor.types import Comparison, GateContext, Hold, Promote, Reject, Scores, Verdict
+from escultor.types import Comparison, Effect, GateContext, Hold, Promote, Reject, Scores, Verdict
 
 FIRST_ANALYSIS = GateContext()
 # Hashes of policies seed the draws of verdicts and name policies in the log, so they are taken of the keys
@@ -76,8 +76,7 @@ def decide(
     Metrics that both have and the policy does not name are measured as `info` and decide nothing. A primary's
     p-value is Holm-adjusted: it is shown better exactly when that is at most its effect's level. A policy
     without a primary takes the first metric of the scores. `others` are guards: the other skills that the
-    model serves. Raises DataError with all problems at once when
-    the scores cannot be compared.
+    model serves. Raises DataError with all problems at once when the scores cannot be compared.
     """
     policy = default_policy(policy, scales_of(champion))
     check(champion, candidate, policy, context)
@@ -86,25 +85,11 @@ def decide(
     measured: tuple[MeasuredEffect, ...] = ()
     if n:
         measured = measure(champion, candidate, policy, alpha, seed)
-    elsewhere = tuple(other_skill_effects(others, champion, candidate, policy, seed))
     needs = requirements(policy, champion.scales, alpha)
     minimum = max(n + 1, policy.min_items, math.ceil(clusters_needed(needs) * n / max(clusters, 1)))
-    comparison = Comparison(
-        id="",
-        champion=champion.checkpoint,
-        candidate=candidate.checkpoint,
-        champion_scores=champion.id,
-        candidate_scores=candidate.id,
-        suite=champion.suite,
-        policy=policy_hash(policy),
-        effects=(*(m.effect for m in measured), *elsewhere),
-        reason="",
-        n=n,
-        look=context.look,
-        vetoes=vetoes(champion, candidate, policy, context),
-        slices=slices(champion, candidate, policy, seed) if n else (),
-        answer_sets=(answer_set(champion), answer_set(candidate)),
-    )
+    elsewhere = other_skill_effects(others, champion, candidate, policy, seed)
+    effects = (*(m.effect for m in measured), *elsewhere)
+    comparison = _evidence(champion, candidate, policy, seed, context=context, effects=effects)
     needed = items_needed(measured, policy, minimum)
     why = cannot_tell(champion, candidate, policy, context)
     if why is None:
@@ -119,6 +104,35 @@ def decide(
     comparison = replace(comparison, reason=f"{kind.__name__}: {reason}")
     comparison = replace(comparison, id=hash_value((comparison, seed)))
     return Hold(comparison, needed) if issubclass(kind, Hold) else kind(comparison)
+
+
+def _evidence(
+    champion: Scores,
+    candidate: Scores,
+    policy: Gate,
+    seed: int,
+    *,
+    context: GateContext,
+    effects: tuple[Effect, ...],
+) -> Comparison:
+    """The evidence of a verdict, without its id and reason."""
+    n = len(champion.items)
+    return Comparison(
+        id="",
+        champion=champion.checkpoint,
+        candidate=candidate.checkpoint,
+        champion_scores=champion.id,
+        candidate_scores=candidate.id,
+        suite=champion.suite,
+        policy=policy_hash(policy),
+        effects=effects,
+        reason="",
+        n=n,
+        look=context.look,
+        vetoes=vetoes(champion, candidate, policy, context),
+        slices=slices(champion, candidate, policy, seed) if n else (),
+        answer_sets=(answer_set(champion), answer_set(candidate)),
+    )
 
 
 def _outcome(
