@@ -99,11 +99,11 @@ def test_a_turn_takes_up_what_no_promoted_model_has_learnt_from(cli, model, corp
     cli("promote", model, "--because", "the first")
     with open_store("escultor-store") as store:
         served_pairs(store, tree_hash(model))
-        assert consumed(store) == 0
+        assert consumed(store, "trinity") == 0
     few = ("--set", "feedback.min_pairs=20", "--set", "dpo.max_steps=1")
     assert cli("cycle", *SMALL, *few).code == 3  # held: nothing is consumed
     with open_store("escultor-store") as store:
-        assert consumed(store) == 0
+        assert consumed(store, "trinity") == 0
         store.log.append(Step("k", 1.0, CONSUMED, 0.0, {"until": store.log.last_seq()}))
     call = cli("cycle", *SMALL, *few)
     assert call.code == 2
@@ -122,14 +122,14 @@ def test_a_promotion_by_hand_names_who_approved_it_and_consumes_what_it_learnt_f
     assert cli("cycle", *SMALL, *few).code == 3
     with open_store("escultor-store") as store:
         (step,) = [step for _, step in store.log.read(Step, target=CONSUMED)]
-        assert consumed(store) == 0
+        assert consumed(store, "trinity") == 0
     made = cli("keys", "create", "Ana", "--scope", "approve", "--json").data
     order = ("promote", step.result["checkpoint"], "--because", "I tried it")
     assert "a person who may approve" in cli(*order).err
     monkeypatch.setenv("ESCULTOR_APPROVAL_KEY", made["key"])
     assert cli(*order).code == 0
     with open_store("escultor-store") as store:
-        assert consumed(store) == learnt
+        assert consumed(store, "trinity") == learnt
         last = registry.current(registry.read_deployments(store.log))
         assert last is not None
         assert last.because == f"I tried it (approved by Ana (key {made['id']}))"
