@@ -12,8 +12,8 @@ from escultor.config import Config
 from escultor.cycle.api import promote
 from escultor.cycle.evaluation_service import find_suite
 from escultor.cycle.evolution import CONSUMED, consumed
-from escultor.cycle.gate_service import replay
 from escultor.errors import InputError
+from escultor.evaluate.gate.reproduction import replay
 from escultor.feedback.conversion import convert
 from escultor.feedback.selection import SelectionQuery
 from escultor.model.folders import save
@@ -108,4 +108,4 @@ def test_a_second_skill_goes_round(config, tmp_path):
         assert consumed(store, "echo") == 0  # what was said of another skill is still to be learnt
         assert find_suite("animal", store, config).id == verdict.because.suite
         record = (store.root / "verdicts" / verdict.because.id / "verdict.json").read_text()
-        assert replay(store, record)[1] == []
+        assert replay(store.blobs.get_bytes, record)[1] == []
