@@ -45,12 +45,14 @@ COMMANDS = (
     *("feedback export", "feedback import", "feedback count"),
     *("subjects hash", "subjects erase", "subjects erasures"),
     *("cycle", "monitor", "feedback convert", "feedback advise", "feedback quarantine"),
+    *("backup", "restore", "gc"),
     *("generate", "inspect"),
     *("skills list", "skills show", "skills new", "skills test", "skills check"),
 )
 SHARED_FILES = {
     "train": ("pretrain", "sft", "dpo", "kto", "distill"),
     "models": ("promote", "rollback", "merge"),
+    "backup": ("restore", "gc"),
     "event_imports": ("interactions import", "feedback import"),
     "data.rows": ("data mine", "data check"),
     "data.datasets": ("data curate", "data list", "data card", "data export", "data diff"),

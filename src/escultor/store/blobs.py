@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,10 @@ class Blobs:
         """Store bytes, durable when this returns their hash. Raises StoreError when writing fails."""
         hash = hash_bytes(data)
         with files.wrap_os_errors("store bytes in", self.root):
-            return hash if self._bytes(hash).is_file() else self.put_chunks([data])
+            if not self._bytes(hash).is_file():
+                return self.put_chunks([data])
+            self._touch(self._bytes(hash))
+            return hash
 
     def put_chunks(self, chunks: Iterable[bytes]) -> str:
         """Store concatenated chunks as `put_bytes` does, with one chunk in memory at a time."""
@@ -70,6 +75,8 @@ class Blobs:
             hash, _ = files.write_file(draft, chunks)
             if not self._bytes(hash).is_file():
                 self._rename(draft, self._bytes(hash))
+            else:
+                self._touch(self._bytes(hash))
         return hash
 
     def put_file(self, source: Path) -> str:
@@ -119,6 +126,7 @@ class Blobs:
             files.sync(draft)
             self._rename(draft, self._tree(hash))
         self.tree(hash)  # an existing copy may be damaged
+        self._touch(self._tree(hash))
         return hash
 
     def tree(self, hash: str) -> Path:
@@ -174,6 +182,11 @@ class Blobs:
             yield Entry(name, hash, size)
         for path in folders:
             files.sync(path)
+
+    def _touch(self, path: Path) -> None:
+        """Say that a blob is in use again: `garbage` leaves young ones alone."""
+        with suppress(PermissionError):  # another user's store
+            os.utime(path)
 
     def _rename(self, draft: Path, path: Path) -> None:
         """Rename into place and sync the new name. A folder that exists already stays."""

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import fields, is_dataclass
 from functools import cache, reduce
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
+from escultor import types
 from escultor.errors import DataError, StoreError
 from escultor.store.kinds import RecordKind, kind_of_instance
-from escultor.types import Alert, Checkpoint, Interaction, Message
 
 VARIANT = "_"  # the key of a body that names the type
-# The types with fields that are left out of a body while they are empty.
-_SPARSE = (Message, Interaction, Alert, Checkpoint)
 
 
 @cache
 def _prepare_sparse_types() -> None:
-    """Let `to_json` apply the `exclude_if` of these types' fields: it asks a class for its serializer."""
-    for each in _SPARSE:
+    """Let `to_json` leave out the fields that are not written while they are empty (`exclude_if`): it asks a
+    class for its serializer."""
+    for each in _sparse_types():
         setattr(each, "__pydantic_config__", ConfigDict(ser_json_inf_nan="constants"))  # noqa: B010
         setattr(each, "__pydantic_serializer__", TypeAdapter(each).serializer)  # noqa: B010
+
+
+def _sparse_types() -> list[type]:
+    """The types with such fields, whether records or parts of them."""
+    known = [each for each in vars(types).values() if isinstance(each, type) and is_dataclass(each)]
+    return [each for each in known if any("omit_default" in field.metadata for field in fields(each))]
 
 
 def encode(record: object) -> str:
@@ -36,9 +42,9 @@ def encode(record: object) -> str:
     _prepare_sparse_types()
     kind, name = kind_of_instance(record), type(record).__name__
     try:
-        fields = to_json(record, inf_nan_mode="constants").decode()
+        json = to_json(record, inf_nan_mode="constants").decode()
         # Every record has fields, so the type's name is followed by a comma.
-        body = f'{{"{VARIANT}":"{name}",{fields[1:]}'
+        body = f'{{"{VARIANT}":"{name}",{json[1:]}'
         if same(_adapter(kind).validate_json(body), record):
             return body
         problem = "it would be read back changed"
