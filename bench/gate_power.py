@@ -34,7 +34,8 @@ from escultor.rng import derive_seed
 DRAWS = 2999
 SIZES = (50, 60, 100, 200, 400, 1000)
 POLICY = Gate()
-ALPHA = {"before": POLICY.alpha / 2, "now": alpha_at(1, POLICY)}
+ALPHA = {"before": POLICY.alpha / 2, "now": alpha_at(1, POLICY)}  # at the first analysis of a suite
+FOURTH = {"before": POLICY.alpha / 20, "now": alpha_at(4, POLICY, promotions=3)}  # after three promotions
 MARGIN = {"before": 0.02, "now": 0.05}  # of the guard `valid` by default
 
 
@@ -126,7 +127,7 @@ LEVEL = (
     *(binary, binary_twice, ties, marks, continuous, families, zipf),
     *(rare_loss(0.1, 0.18), rare_loss(0.05, 0.5), rare_loss(0.02, 0.8), rare_loss(0.005, 1.0)),
 )
-POWER = {
+POWER: dict[tuple[str, float], Callable[..., Runs]] = {
     **{("binary", gain): binary for gain in (0.10, 0.06)},
     **{("binary, 2 decodings", gain): binary_twice for gain in (0.10, 0.06)},
     **{("binary, 4 decodings", gain): binary_four for gain in (0.10, 0.06)},
@@ -189,9 +190,8 @@ def score_needed(items: int, alpha: float) -> float:
     return scores[low][0] if low < len(scores) else math.inf
 
 
-def is_better(runs: Runs, rule: str) -> np.ndarray:
+def is_better(runs: Runs, rule: str, alpha: float) -> np.ndarray:
     """Whether the primary is shown better: (R,)."""
-    alpha = ALPHA[rule]
     if runs.is_binary:
         wins, losses = (runs.sums > 0).sum(axis=1), (runs.sums < 0).sum(axis=1)
         items = runs.sums.shape[1]
@@ -225,14 +225,14 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 
 def level(runs: int, seed: int) -> dict[str, object]:
     """Promotions of candidates whose mean is the champion's."""
-    found: dict[str, object] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for design in LEVEL:
         for n in SIZES:
             drawn = design(generator(seed, design.__name__, n), runs, n, 0.0)
-            cell = {rule: share(int(is_better(drawn, rule).sum()), runs) for rule in ALPHA}
+            cell = {rule: share(int(is_better(drawn, rule, ALPHA[rule]).sum()), runs) for rule in ALPHA}
             found[f"{design.__name__}, {n}"] = cell
             print(f"level {design.__name__:16} n {n:5}: {cell}", flush=True)
-    highest = {rule: max(cell[rule]["share"] for cell in found.values()) for rule in ALPHA}  # type: ignore[index]
+    highest = {rule: max(cell[rule]["share"] for cell in found.values()) for rule in ALPHA}
     return {"highest": highest, "by": found}
 
 
@@ -266,24 +266,49 @@ def guards(runs: int, seed: int) -> dict[str, object]:
 
 
 def power(runs: int, seed: int) -> dict[str, object]:
-    """Items for 80 % power, the primary alone and with the guard `valid` of the default policy."""
-    found: dict[str, object] = {}
+    """Items for 80 % power: the primary alone, with the guard `valid` of the first defaults and of today's,
+    and at the fourth analysis after three promotions; the candidates' items differ in difficulty."""
+    found: dict[str, dict[str, float]] = {}
     for (name, gain), design in POWER.items():
-        baseline = POWER[("binary", gain)] if name.startswith("binary") else design
-        for fails in (None, 0.0, 0.02):
-            needed = {}
-            for rule, drawn_by in (("before", baseline), ("now", design)):
-                needed[rule] = items_for(rule, drawn_by, gain, fails, runs, seed)
-            guard = "no guard" if fails is None else f"valid fails {fails:.0%}"
+        first = POWER[("binary", gain)] if name.startswith("binary") else design
+        for kind, fails, alphas in (
+            ("no guard", None, ALPHA),
+            ("valid fails 0%", 0.0, ALPHA),
+            ("valid fails 2%", 0.02, ALPHA),
+            ("no guard, fourth analysis", None, FOURTH),
+        ):
+            needed = {
+                rule: items_for(rule, drawn_by, gain, fails, alphas[rule], runs=runs, seed=seed)
+                for rule, drawn_by in (("before", first), ("now", design))
+            }
             cell = {**needed, "ratio": round(needed["before"] / needed["now"], 2)}
-            found[f"{name} +{gain:.2f}, {guard}"] = cell
-            print(f"power {name} +{gain:.2f}, {guard}: {cell}", flush=True)
-    ratios = [cell["ratio"] for cell in found.values()]  # type: ignore[index]
-    return {"geometric_mean_ratio": round(math.exp(float(np.mean(np.log(ratios)))), 2), "by": found}
+            found[f"{name} +{gain:.2f}, {kind}"] = cell
+            print(f"power {name} +{gain:.2f}, {kind}: {cell}", flush=True)
+
+    def mean_ratio(is_in: Callable[[str], bool]) -> float:
+        return round(
+            math.exp(float(np.mean([math.log(c["ratio"]) for k, c in found.items() if is_in(k)]))), 2
+        )
+
+    means = {
+        "all": mean_ratio(lambda _: True),
+        "one decoding, default guard": mean_ratio(lambda k: "valid" in k and "decodings" not in k),
+        "one decoding, no guard": mean_ratio(lambda k: k.endswith("no guard") and "decodings" not in k),
+        "two decodings, no guard": mean_ratio(lambda k: k.endswith("no guard") and "2 decodings" in k),
+        "one decoding, fourth analysis": mean_ratio(lambda k: "fourth" in k and "decodings" not in k),
+    }
+    return {"geometric_mean_ratio": means, "by": found}
 
 
 def items_for(
-    rule: str, design: Callable[..., Runs], gain: float, fails: float | None, runs: int, seed: int
+    rule: str,
+    design: Callable[..., Runs],
+    gain: float,
+    fails: float | None,
+    alpha: float,
+    *,
+    runs: int,
+    seed: int,
 ) -> int:
     """Items with which the rule promotes in 80 % of runs: sizes in steps of a fifth, then interpolated."""
     wanted = NormalDist().inv_cdf(0.8)
@@ -291,7 +316,7 @@ def items_for(
     while n < 20_000:
         rng = generator(seed, design.__name__, gain, fails, n)
         count = min(runs, 200_000 // n)
-        shown = is_better(drawn := design(rng, count, n, gain), rule)
+        shown = is_better(drawn := design(rng, count, n, gain), rule, alpha)
         if fails is not None:
             bad = rng.random((2, *drawn.sums.shape)) < fails
             shown &= is_kept(singles(bad[0].astype(float) - bad[1]), rule, MARGIN[rule])

@@ -44,7 +44,8 @@ def test_every_verb_has_help_of_one_sentence_and_the_common_options(cli, verb):
 
 
 def test_every_group_has_help():
-    assert {verb.split()[0] for verb in COMMANDS if " " in verb} == set(GROUPS)
+    firsts = {verb.split()[0] for verb in COMMANDS if " " in verb}
+    assert firsts - set(COMMANDS) == set(GROUPS)
 
 
 def test_version(cli):

@@ -38,7 +38,7 @@ COMMANDS = (
     *("data mine", "data check", "data import", "data preview", "data curate", "data list", "data card"),
     *("data export", "data diff", "data review"),
     *("pretrain", "sft", "dpo", "kto", "distill"),
-    *("evaluate", "compare", "canary", "speed", "rate", "judge"),
+    *("evaluate", "compare", "compare plan", "canary", "speed", "rate", "judge"),
     *("promote", "rollback", "merge", "models list", "models average", "models import", "models export"),
     *("deploy", "serve", "connect", "keys create", "keys revoke", "keys list"),
     *("interactions export", "interactions import", "interactions count", "interactions purge"),
@@ -50,6 +50,7 @@ COMMANDS = (
     *("skills list", "skills show", "skills new", "skills test", "skills check"),
 )
 SHARED_FILES = {
+    "gate_plan": ("compare plan",),
     "train": ("pretrain", "sft", "dpo", "kto", "distill"),
     "models": ("promote", "rollback", "merge"),
     "backup": ("restore", "gc"),
@@ -83,6 +84,13 @@ class CommandGroup(TyperGroup):
         if cmd_name in self.commands and self.commands[cmd_name] is None:
             self.commands[cmd_name] = _load(cmd_name)
         return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """A command that also has a further word, as `compare plan`, is found by both."""
+        name = " ".join(args[:2])
+        if name in COMMANDS and args[0] in COMMANDS:
+            return name, _load(name), args[2:]
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Show the list of commands; no file of theirs is imported for it."""
@@ -168,7 +176,7 @@ def _load(word: str) -> Any:
     elif word in GROUPS:
         loaded.callback(help=GROUPS[word])(lambda: None)
     for name in COMMANDS:
-        if name.split()[0] == word:
+        if name == word or (word in GROUPS and name.split()[0] == word):
             loaded.command(name.split()[-1])(_with_options(function_of(name)))
     return typer.main.get_command(loaded)
 
