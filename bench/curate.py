@@ -30,7 +30,7 @@ from escultor.datasets.similarity.duplicates import (
     bands_for,
     drop_near_duplicates,
 )
-from escultor.datasets.similarity.shingles import shingle_sets
+from escultor.text.shingles import shingle_sets
 
 NEAR, PERMUTATIONS = Curation().near.threshold, Curation().near.permutations
 HERE = Path(__file__).parent

@@ -21,11 +21,11 @@ from escultor.data.row_messages import messages_of, without_marks
 from escultor.datasets.personal_data import redacted
 from escultor.datasets.rows import prompt_text
 from escultor.datasets.similarity.duplicates import band_hashes, bands_for
-from escultor.datasets.similarity.normalization import contradict, words_of
 from escultor.datasets.similarity.phrases import NGRAM, Phrases
-from escultor.datasets.similarity.shingles import Hashes, jaccard, shingle_set
 from escultor.ids import hash_bytes, hash_value
 from escultor.skills.suites import load_items
+from escultor.text.normalization import contradict, words_of
+from escultor.text.shingles import Hashes, jaccard, shingle_set
 from escultor.types import Document, HeldOut, Messages, Role, Suite, SuiteItem
 
 if TYPE_CHECKING:

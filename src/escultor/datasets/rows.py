@@ -12,6 +12,7 @@ from typing import Any
 
 from escultor.data.jsonl_rows import Fault, RowKind, TrainingItem, build, item_of, row_of, short
 from escultor.ids import compact_json
+from escultor.text.shingles import RowPart
 from escultor.types import (
     NO_EXTRAS,
     AnswerExtras,
@@ -25,7 +26,6 @@ from escultor.types import (
     answer_message,
 )
 
-RowPart = tuple[str, str]  # role, text
 _OWN_KEYS = {"labels", "figures", "source", "subject", "time", "conversation"}  # those of no item
 LARGEST = 10**300  # integers up to this size fit a float
 

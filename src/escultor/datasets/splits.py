@@ -29,9 +29,9 @@ from escultor.datasets.similarity.duplicates import (
     resolve_roots,
     similar_pairs,
 )
-from escultor.datasets.similarity.shingles import mix64
 from escultor.errors import DataError
 from escultor.process_pool import ProcessPool
+from escultor.text.shingles import mix64
 from escultor.types import Document, Messages, Role
 
 LEFT_OUT = "left out: prompt is held out"  # a key of the manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from escultor.skills.schema import check_schema
 from escultor.skills.skill import Skill, schema_text
 from escultor.skills.table import ITEM_NEEDS, METRICS, Metric
 from escultor.store import Blobs, Store
+from escultor.text.near_duplicates import shared_clusters
 from escultor.types import Sampling, Scale, Suite, SuiteItem
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
@@ -68,7 +69,8 @@ def make_suite(
     seeds: Sequence[int] = (0,),
     schema: dict[str, Any] | None = None,
 ) -> EvaluationSuite:
-    """A suite of these items for a skill, by its name for one of the package. Raises DataError that names all
+    """A suite of these items for a skill, by its name for one of the package. Items that ask the same, or
+    nearly so, share a cluster (see `text.near_duplicates.shared_clusters`). Raises DataError that names all
     that is wrong with it."""
     if isinstance(skill, str):
         skill = built_in(skill) or Skill(skill)
@@ -80,7 +82,19 @@ def make_suite(
     if problems:
         refuse(f"the suite `{name}` cannot be used", problems)
     scales = {each: metric.scale for each, metric in known.items()}
+    clusters = shared_clusters(
+        [_asked(item) for item in items],
+        [(item.references, item.choices, item.right, item.refuse) for item in items],
+        [item.cluster for item in items],
+    )
+    items = [replace(item, cluster=cluster) for item, cluster in zip(items, clusters, strict=True)]
     return seal_suite(name, skill, items, scales, decoding, seeds=seeds, schema=schema)
+
+
+def _asked(item: SuiteItem) -> list[tuple[str, str]]:
+    """All that an item asks, as texts by role, the last message last."""
+    given = [("document", item.document or ""), *(("choice", choice) for choice in item.choices)]
+    return [*given, *((str(message.role), message.content) for message in item.prompt)]
 
 
 def seal_suite(

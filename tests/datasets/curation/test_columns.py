@@ -16,7 +16,7 @@ from escultor.datasets.similarity.duplicates import (
     merge_clusters,
     resolve_roots,
 )
-from escultor.datasets.similarity.shingles import mix64
+from escultor.text.shingles import mix64
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -5,7 +5,7 @@ from test_patterns import UNITS, is_linear
 
 from escultor.config.curation import Curation
 from escultor.datasets.curation.pipeline import curate
-from escultor.datasets.similarity.normalization import contradict, words_with_symbols
+from escultor.text.normalization import contradict, words_with_symbols
 
 
 def test_the_comparison_of_texts_takes_linear_time():

@@ -9,7 +9,7 @@ from curate_rows import changed, example, jsonl, text
 from escultor.config.curation import Curation
 from escultor.datasets.curation.pipeline import curate
 from escultor.datasets.rows import read_line, text_parts
-from escultor.datasets.similarity.shingles import jaccard, shingle_set
+from escultor.text.shingles import jaccard, shingle_set
 
 DEDUP = Curation(steps=("exact", "near"), workers=1)
 

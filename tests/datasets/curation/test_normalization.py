@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.datasets.similarity.duplicates import are_similar, band_hashes, bands_for
-from escultor.datasets.similarity.normalization import contradict, word_count, words_of, words_with_symbols
-from escultor.datasets.similarity.shingles import jaccard, ngram_hashes, shingle_set, shingles, text_hash
+from escultor.text.normalization import contradict, word_count, words_of, words_with_symbols
+from escultor.text.shingles import jaccard, ngram_hashes, shingle_set, shingles, text_hash
 
 texts = st.text(max_size=60)
 

@@ -14,10 +14,10 @@ from escultor.datasets.curation.pipeline import curate
 from escultor.datasets.held_out import NEAR, SAME, HeldOutGuard, hold_out, load_guard, prompt_of, prompts_of
 from escultor.datasets.rows import prompt_text, read_line
 from escultor.datasets.similarity.phrases import Phrases
-from escultor.datasets.similarity.shingles import jaccard, shingle_set
 from escultor.datasets.versions import read_rows
 from escultor.errors import DataError
 from escultor.store import open_store
+from escultor.text.shingles import jaccard, shingle_set
 from escultor.types import Document, Example, HeldOut, Message, Origin, Pair, Role
 
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from escultor.config.curation import Curation
 from escultor.datasets.rows import CurationRow, Dropped, text_parts
-from escultor.datasets.similarity.normalization import (
+from escultor.text.normalization import (
     CHARACTERS_PER_WORD,
     has_characters,
     words_of,
     words_with_symbols,
 )
-from escultor.datasets.similarity.shingles import Hashes, mix64, ngram_hashes
+from escultor.text.shingles import Hashes, mix64, ngram_hashes
 
 MIN_CHARACTERS = 8  # a shorter text without blanks is too common to be recognised inside another
 

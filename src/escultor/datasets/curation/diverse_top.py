@@ -17,9 +17,9 @@ import numpy as np
 from escultor.datasets.disk.columns import Numbers, row_windows, selected_rows
 from escultor.datasets.disk.rows_on_disk import RowsHandle
 from escultor.datasets.rows import CurationRow, full_text
-from escultor.datasets.similarity.normalization import words_of
 from escultor.datasets.splits import SplitSides
 from escultor.errors import InputError
+from escultor.text.normalization import words_of
 
 DIMENSIONS = 256
 MIN_POOL = 1024  # rows considered at least; otherwise four for each row wanted

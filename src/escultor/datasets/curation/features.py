@@ -21,7 +21,7 @@ from escultor.datasets.rows import (
     prompt_text,
     target_text,
 )
-from escultor.datasets.similarity.normalization import (
+from escultor.text.normalization import (
     CHARACTERS_PER_WORD,
     has_characters,
     word_count,

@@ -10,7 +10,7 @@ from typing import Any
 
 from escultor.config.curation import Curation, Language
 from escultor.datasets.rows import CurationRow, Dropped, full_text, map_texts, prompt_text, target_text
-from escultor.datasets.similarity.normalization import (
+from escultor.text.normalization import (
     CHARACTERS_PER_WORD,
     has_characters,
     word_count,

@@ -13,7 +13,7 @@ from typing import Any
 
 from escultor.config.curation import Diversity
 from escultor.datasets.rows import CurationRow, target_text
-from escultor.datasets.similarity.normalization import word_count
+from escultor.text.normalization import word_count
 from escultor.types import Document
 
 STYLES = ("structured", "code", "math", "dialogue", "list", "brief", "instruction", "prose")

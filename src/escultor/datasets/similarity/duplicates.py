@@ -6,11 +6,9 @@ Broder 1997 (resemblance of documents), Indyk and Motwani 1998 (locality-sensiti
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,13 @@ from escultor.data.jsonl_rows import TrainingItem
 from escultor.datasets.disk.columns import Numbers, partition_by_key, row_windows, select, selected_rows
 from escultor.datasets.disk.rows_on_disk import RowsHandle
 from escultor.datasets.rows import CurationRow, RowPart, text_parts
-from escultor.datasets.similarity.normalization import contradict, normalized
-from escultor.datasets.similarity.shingles import Hashes, jaccard, mix64, shingle_sets, shingles
 from escultor.process_pool import ProcessPool
+from escultor.text.near_duplicates import NEIGHBOURS, are_similar, band_hashes, bands_for, candidate_pairs
+from escultor.text.normalization import normalized
+from escultor.text.shingles import mix64
 
-MIN_RECALL = 0.97  # probability with which a pair at the threshold becomes a candidate, at least
-NEIGHBOURS = 8  # a row is compared with so many before it in its bucket, and so many at its beginning
-BATCH = 100  # rows whose shingles fit the cache of a core
 TASK_BYTES = 1 << 20  # of rows that one task compares, about
 TRIED_PAIRS = 1 << 19  # remembered, so that they are not compared again
-_SEED = 1
 
 
 # --- exact duplicates ---------------------------------------------------------------------------
@@ -87,38 +82,6 @@ def equal_pairs(keys: Sequence[Numbers], mask: np.ndarray, folder: Path | None) 
 # --- near duplicates ----------------------------------------------------------------------------
 
 
-def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
-    """Bands, and rows per band r: the longest bands for which two rows of similarity `threshold` share a
-    band with a probability 1 − (1 − sʳ)ᵇ of at least 97 %."""
-    for rows in range(permutations, 1, -1):
-        bands = permutations // rows
-        if 1 - (1 - threshold**rows) ** bands >= MIN_RECALL:
-            return bands, rows
-    return permutations, 1
-
-
-def band_hashes(rows: Sequence[Sequence[RowPart]], bands: int, width: int) -> np.ndarray:
-    """(rows, bands) uint64: equal in a band with probability (Jaccard similarity of shingles) ** width."""
-    batches = (_bands(rows[start : start + BATCH], bands, width) for start in range(0, len(rows), BATCH))
-    return np.concatenate([np.empty((0, bands), dtype=np.uint64), *batches])
-
-
-def _bands(rows: Sequence[Sequence[RowPart]], bands: int, width: int) -> np.ndarray:
-    from rensa import RMinHash  # type: ignore[attr-defined]
-
-    tokens, starts = shingles(rows)
-    digests = RMinHash.digest_matrix_from_flat_token_hashes(
-        tokens, starts.astype(np.uint64), bands * width, _SEED
-    )
-    # By way of an array: numpy reads lists of lists more slowly.
-    values = np.asarray(array("I", chain.from_iterable(digests.to_rows())), dtype=np.uint64)
-    signatures = values.reshape(len(rows), bands, width)
-    hashes = np.broadcast_to(np.arange(bands, dtype=np.uint64), (len(rows), bands))
-    for k in range(width):
-        hashes = mix64(hashes ^ signatures[:, :, k])
-    return hashes
-
-
 def near_columns(rows: Sequence[CurationRow], settings: Curation) -> dict[str, np.ndarray]:
     """`bands` (n, b): the band hashes of each row's texts."""
     shape = bands_for(settings.near.threshold, settings.near.permutations)
@@ -162,48 +125,7 @@ def _compare(
     return pairs[are_similar(texts, index.reshape(-1, 2), threshold)]
 
 
-def are_similar(rows: Sequence[Sequence[RowPart]], pairs: np.ndarray, threshold: float) -> np.ndarray:
-    """(m,) whether the rows of pairs (m, 2) are similar: the actual Jaccard similarity of their words
-    reaches the threshold, and no number or symbol of one contradicts the other."""
-    batches = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
-    sets = [shingle_set for batch in batches for shingle_set in shingle_sets(batch)]
-    similar = (
-        _reaches(sets[a], sets[b], threshold) and not contradict(rows[a], rows[b]) for a, b in pairs.tolist()
-    )
-    return np.fromiter(similar, dtype=bool, count=len(pairs))
-
-
-def _reaches(a: Hashes, b: Hashes, threshold: float) -> bool:
-    # The sizes alone bound the similarity.
-    small, large = sorted((len(a), len(b)))
-    return small >= threshold * large and jaccard(a, b) >= threshold
-
-
 # --- candidates ---------------------------------------------------------------------------------
-
-
-def candidate_pairs(column: Hashes, numbers: np.ndarray) -> np.ndarray:
-    """(m, 2) pairs of row numbers, the earlier first, with equal values in one band: each row with the
-    eight before it in its bucket and with the first eight of the bucket."""
-    order = np.argsort(column)
-    values, ids = column[order], numbers[order]
-    # Most rows are alone in their bucket; only the others are put in order.
-    as_before = np.zeros(len(values) + 1, dtype=bool)
-    np.equal(values[1:], values[:-1], out=as_before[1:-1])
-    is_shared = as_before[:-1] | as_before[1:]
-    values, ids, as_before = values[is_shared], ids[is_shared], as_before[:-1][is_shared]
-    ids = ids[np.lexsort((ids, values))]
-    index = np.arange(len(ids))
-    start = np.maximum.accumulate(np.where(as_before, 0, index))
-    rank = index - start
-    pairs = [np.empty((0, 2), dtype=np.int64)]
-    for back in range(1, NEIGHBOURS + 1):
-        index = np.flatnonzero(rank >= back)
-        pairs.append(np.column_stack([ids[index - back], ids[index]]))
-    for k in range(NEIGHBOURS):
-        index = np.flatnonzero(rank - k > NEIGHBOURS)
-        pairs.append(np.column_stack([ids[start[index] + k], ids[index]]))
-    return np.concatenate(pairs)
 
 
 def candidates_by_partition(column: Numbers, mask: np.ndarray, folder: Path | None) -> Iterator[np.ndarray]:

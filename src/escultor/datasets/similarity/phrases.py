@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from escultor.datasets.similarity.normalization import symbol_counts, words_of
-from escultor.datasets.similarity.shingles import Hashes, ngram_hashes, shingle_sets
+from escultor.text.normalization import symbol_counts, words_of
+from escultor.text.shingles import Hashes, ngram_hashes, shingle_sets
 
 NGRAM = 8  # words; a shorter text is too common to be recognised inside another
 ANCHORS = 4  # n-grams by which a text is looked up

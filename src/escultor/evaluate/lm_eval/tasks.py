@@ -19,6 +19,7 @@ from escultor.evaluate.lm_eval.models import MAX_GEN_TOKENS, HarnessBackend, har
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import EvaluationResult, make_result
 from escultor.skills.suites import EvaluationSuite, seal_suite
+from escultor.text.near_duplicates import shared_clusters
 from escultor.types import Message, Role, Sampling, SuiteItem
 
 SKILL = "lm-eval"
@@ -75,9 +76,11 @@ def _result(
     figures: dict[str, float],
 ) -> tuple[EvaluationSuite, EvaluationResult]:
     documents = _documents(samples)
+    ids, targets = [str(s["doc_id"]) for s in documents], [str(s["target"]) for s in documents]
+    clusters = shared_clusters([_asked(s) for s in documents], targets, ids)
     items = [
-        SuiteItem(f"{s['doc_id']}-{s['doc_hash'][:12]}", _prompt(s), str(s["doc_id"]), (str(s["target"]),))
-        for s in documents
+        SuiteItem(f"{id}-{s['doc_hash'][:12]}", _prompt(s), cluster, (target,))
+        for s, id, cluster, target in zip(documents, ids, clusters, targets, strict=True)
     ]
     scales = {each: metric.scale for each, metric in metrics.items()}
     suite = seal_suite(name, SKILL, items, scales, Sampling(max_new_tokens=MAX_GEN_TOKENS))
@@ -96,6 +99,14 @@ def _prompt(sample: Mapping[str, Any]) -> tuple[Message, ...]:
     arguments = sample["arguments"]
     first = arguments["gen_args_0"]["arg_0"] if isinstance(arguments, dict) else arguments[0][0]
     return (Message(Role.USER, str(first) or " "),)
+
+
+def _asked(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The texts of all requests of a document: continuations first, then contexts, each once."""
+    arguments = sample["arguments"]
+    calls = [list(a.values()) for a in arguments.values()] if isinstance(arguments, dict) else arguments
+    texts = {str(part): None for call in calls for part in reversed(call) if isinstance(part, str)}
+    return [("text", text) for text in texts]
 
 
 def _answer(sample: Mapping[str, Any]) -> str:

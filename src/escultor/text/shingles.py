@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from escultor.datasets.rows import RowPart
-from escultor.datasets.similarity.normalization import words_of
+from escultor.text.normalization import words_of
 
 Hashes = np.ndarray  # (n,) uint64
+RowPart = tuple[str, str]  # role, text
 BLANK = 32
 SHINGLE_BYTES = 8  # exactly one 64-bit word
 # The normal form of each byte: letters fold to lower case, everything that is not part of a word becomes a
