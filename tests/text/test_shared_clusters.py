@@ -38,8 +38,8 @@ def test_one_question_in_many_spellings_is_one_cluster():
         ["What is 7 + 5?", "What is 7 - 5?", "What is 7 * 5?", "what is -7 + 5?", "?", "!", "😀"],
         [f"What is {a} + {b}?" for a in range(8) for b in range(8)],
         ["What is the capital of France?", "What is the capital of Spain?", "What is the capital of Peru?"],
-        ["Is this review kind, and would its author say so to a friend? Answer yes or no: " + a + b
-         for a in ("cats", "dogs", "a bird", "the tree", "two houses") for b in (" sleep", " run", " sing", " eat")],
+        [f"Is this review kind, and would its author say so to a friend? Answer yes or no: {a} {b}"
+         for a in ("cats", "dogs", "a bird", "the tree", "a house") for b in ("doze", "run", "sing", "eat")],
     ],
 )  # fmt: skip
 def test_questions_that_differ_in_a_number_or_in_what_is_put_into_a_template_are_their_own(texts):

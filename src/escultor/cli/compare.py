@@ -97,7 +97,12 @@ def compare(
     if not files and (pair := read_runs(names, runs)) is not None:
         if options.speed is not None:
             raise InputError("--speed belongs to models", "runs of another tool", remedy="leave it out")
-        context = GateContext(card=options.read_card(), signed_by=options.signed_by, void=options.read_void())
+        if options.signed_by is not None:
+            what = "an approval needs the store that knows who may approve"
+            raise InputError(
+                what, "runs of another tool, compared without one", remedy="leave --signed-by out"
+            )
+        context = GateContext(card=options.read_card(), void=options.read_void())
         return compare_runs(shell, pair, pair.policy(policy, runs.metric or ()), names, context, out=out)
     if given := [o for o, v in vars(runs).items() if v]:
         raise InputError(

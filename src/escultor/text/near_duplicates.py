@@ -125,7 +125,9 @@ def shared_clusters(
     for i, (words, name) in enumerate(zip(exact, names, strict=True)):
         for key in (("words", words), ("name", name)):
             join(i, seen.setdefault(key, i))
-    alone = list({words: i for i, words in reversed(list(enumerate(exact)))}.values())  # each wording once
+    # Each wording once; texts without any word are alike only where they are equal.
+    wordings = {words: i for i, words in reversed(list(enumerate(exact)))}
+    alone = [i for words, i in wordings.items() if any(c.isalnum() for _, text in words for c in text)]
     own = [list(questions[i]) for i in alone]
     if len(own) >= FRAMED_FROM:
         own = _without_frame(own)
