@@ -173,7 +173,7 @@ class Comparison:
     vetoes: tuple[Veto, ...] = ()
     slices: tuple[Slice, ...] = ()
     # Hashes of the champion's and the candidate's numbers on the suite: what an analysis is counted by.
-    answer_sets: tuple[str, ...] = optional(())
+    answer_sets: Annotated[tuple[str, ...], LEFT_OUT] = optional(())
 
 
 @dataclass(frozen=True, slots=True)
