@@ -35,8 +35,8 @@ from escultor.types import (
 # they are about, which the same function finds again before it would record them twice.
 DRAWN = {"interaction", "pending", "feedback", "dataset_name", "review", "deployment", "erasure", "key"}
 DRAWN |= {"quarantine_override", "alert_delivery", "alert_acknowledged", "call_tally"}
-FOUND_AGAIN = {"checkpoint", "dataset", "step", "held_out"}
-HASHED = {"scores", "suite", "verdict", "alert", "plan", "health", "tools"}
+FOUND_AGAIN = {"checkpoint", "dataset", "step", "held_out", "retired_dataset"}
+HASHED = {"scores", "suite", "verdict", "alert", "plan", "health", "tools", "media"}
 
 
 def test_every_kind_of_record_has_one_of_the_three_ways_of_being_named():
