@@ -32,7 +32,14 @@ QUESTIONS["What is the weather in Paris and in Lima?"] = CITIES
 SUNNY, WHO = "It is sunny.", "Who comes, and when?"
 # As clients call a schema that they pass as a tool.
 PERSON_TOOLS = ("Person", "person", "final_result", "json_tool_call")
-SYSTEM = ("As a genius expert, your task is to understand the content.", '{"type": "object"}')
+# As clients ask for JSON in words.
+SYSTEM = (
+    "As a genius expert, your task is to understand the content and provide the parsed objects in json that "
+    "match the following json_schema:\n\n{}\n\nMake sure to return an instance of the JSON, not the schema "
+    "itself\n",
+    "Return the correct JSON response within a ```json codeblock. not the JSON_SCHEMA",
+    '{"type": "object"}',
+)
 LAYERS, SIZE, VOCABULARY, STEPS, COPIES = 2, 64, 512, 250, 8
 CALLS = (
     "{% for call in message.tool_calls %}{{ '<tool_call>' + {'name': call.function.name, 'arguments': "

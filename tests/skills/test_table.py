@@ -22,6 +22,7 @@ GOLD = Trinity("json.dumps", "text", "reference", ("skip_keys",), "Serialize to 
 ITEM = SuiteItem(
     "i", (Message(Role.USER, "?"),), "c", (GOLD,), ("yes", "no"), 1, (Message(Role.USER, "!"),), True, "text"
 )
+CALLING = replace(ITEM, references=("[]",), tools='[{"function": {"name": "f"}}]')
 likelihoods = st.builds(Likelihood, st.floats(0, 50), st.integers(1, 9), st.integers(1, 9))
 seen = st.builds(
     ModelOutput,
@@ -41,7 +42,7 @@ seen = st.builds(
 def test_every_row_stays_within_its_scale(skill, seen):
     for name in {*METRICS, *built_in(skill).own_metrics}:
         metric = built_in(skill).metric(name)
-        value, scale = metric.score(seen, ITEM), metric.scale
+        value, scale = metric.score(seen, CALLING if "tools" in metric.needs else ITEM), metric.scale
         assert math.isfinite(value)
         assert scale.least is None or value >= scale.least - 1e-12, name
         assert scale.most is None or value <= scale.most + 1e-12, name

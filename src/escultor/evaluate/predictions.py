@@ -102,8 +102,8 @@ def served_outputs(
         outputs: list[ModelOutput] = []
         for group in groups_of(items, REQUESTS_PER_GROUP):
             progress(f"answering {len(outputs) + len(group)} of {len(items)} items")
-            prompts = [item.prompt for item in group]
-            ask = partial(served.answers, prompts, [sampling] * len(group))
+            prompts, tools = [item.prompt for item in group], [item.tools for item in group]
+            ask = partial(served.answers, prompts, [sampling] * len(group), tools)
             outputs += [
                 ModelOutput(text or "", tokens, cut, schema=schema, is_null=text is None)
                 for text, tokens, cut in cache.get(f"{seed}/{len(outputs)}", ask)
@@ -115,7 +115,12 @@ def served_outputs(
 def tokenized_prompts(loaded: Loaded, suite: EvaluationSuite) -> list[list[int]]:
     """The prompt of each item as tokens; without a chat template these are those of its contents. Raises
     DataError when one does not fit the model's context."""
-    prompts = [loaded.chat.prompt(item.prompt) for item in suite.items]
+    if any(item.tools for item in suite.items) and not loaded.chat.shows_tools:
+        remedy = "measure a model whose template shows them"
+        raise DataError(
+            "the model's chat template does not show tools to it", suite.record.name, remedy=remedy
+        )
+    prompts = [loaded.chat.prompt(item.prompt, item.tools) for item in suite.items]
     context = max_context_tokens(loaded.model)
     _refuse_long([i for i, p in zip(suite.items, prompts, strict=True) if not 0 < len(p) < context], context)
     return prompts
@@ -182,7 +187,7 @@ def _likelihood_rows(
 
 def _reference_row(loaded: Loaded, item: SuiteItem) -> tuple[NllRow, int]:
     """The first reference as a whole answer, with the tokens that end it."""
-    example = loaded.chat.example(item.prompt, item.references[0])
+    example = loaded.chat.example(item.prompt, item.references[0], item.tools)
     row = NllRow(item.id, to_ids(example.prompt + example.response), max(1, len(example.prompt)))
     return row, max(1, len(item.references[0].encode()))
 

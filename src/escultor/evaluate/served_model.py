@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from escultor.data.row_messages import message_row
 from escultor.errors import DataError, InputError, UpstreamFault
+from escultor.text.tool_calls import written_call
 from escultor.types import Messages, Sampling
 
 TRIES = 4
@@ -113,11 +116,15 @@ class ServedModel:
         """The checkpoint name in scores: a served copy is not the checkpoint itself."""
         return self.file or f"{self.version} at {self.endpoint.url}"
 
-    def answers(self, prompts: Sequence[Messages], samplings: Sequence[Sampling]) -> list[ServedAnswer]:
-        """One answer to each conversation, which the server is asked not to store. Raises UpstreamFault."""
+    def answers(
+        self, prompts: Sequence[Messages], samplings: Sequence[Sampling], tools: Sequence[str] = ()
+    ) -> list[ServedAnswer]:
+        """One answer to each conversation, which the server is asked not to store. `tools`: the JSON text of
+        each one's tools, whose calls are part of the answer's text. Raises UpstreamFault."""
+        offered = [{"tools": json.loads(each)} if each else {} for each in tools or [""] * len(prompts)]
         bodies = [
-            chat_body(self.model, prompt) | _parameters(sampling)
-            for prompt, sampling in zip(prompts, samplings, strict=True)
+            chat_body(self.model, prompt) | _parameters(sampling) | each
+            for prompt, sampling, each in zip(prompts, samplings, offered, strict=True)
         ]
         return self.endpoint.post("/chat/completions", bodies, _answer)
 
@@ -164,8 +171,7 @@ def served_model(endpoint: Endpoint, model: str) -> ServedModel:
 
 def chat_body(model: str, prompt: Messages) -> dict[str, Any]:
     """A chat request that the server is asked not to store, as held-out prompts must not be learnt from."""
-    messages = [{"role": str(m.role), "content": m.content} for m in prompt]
-    return {"model": model, "store": False, "messages": messages}
+    return {"model": model, "store": False, "messages": [message_row(message) for message in prompt]}
 
 
 def chat_text(reply: Any) -> str:
@@ -189,12 +195,17 @@ def _completion(reply: Any) -> str | None:
 
 def _answer(reply: Any) -> ServedAnswer:
     is_cut = reply["choices"][0]["finish_reason"] == "length"
-    text = _text_or_none(reply["choices"][0]["message"], "content")
+    message = reply["choices"][0]["message"]
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    text = _text_or_none(message, "content")
+    if calls:
+        written = (written_call(str(call["name"]), str(call["arguments"])) for call in calls)
+        text = "".join((text or "", *written))
     return ServedAnswer(text, int(reply["usage"]["completion_tokens"]), is_cut)
 
 
 def _text_or_none(fields: Mapping[str, Any], name: str) -> str | None:
-    """A text that may be null or left out, as of an answer that was filtered or is a call of tools alone."""
+    """A text that may be null or left out, as of an answer that was filtered."""
     return None if fields.get(name) is None else _text(fields[name])
 
 

@@ -10,9 +10,10 @@
     #  - {id: fr, prompt: "The capital of France?", reference: Paris, cluster: capitals}
 
 An item has `id` and `prompt` (text or messages), and as the metrics need it `reference` (text or a list),
-`choices` with `right` (the index of the right one), `pressed`, `refuse`, `document`; optionally `cluster`
-(default: its id) and `labels`, the slices it belongs to. A JSONL file is a suite too if its first line is
-such a header, without items.
+`choices` with `right` (the index of the right one), `pressed`, `refuse`, `document`, `tools` (OpenAI's
+definitions; its `reference` is the right call as JSON, or a list of calls); optionally `cluster` (default:
+its id) and `labels`, the slices it belongs to. A JSONL file is a suite too if its first line is such a
+header, without items.
 
 The suite of a skill is its items alone: all else stands in the skill's declaration. An item has `input`, a
 text or an object of the skill's inputs, in the place of `prompt`, and its `id` may be left out.
@@ -60,6 +61,7 @@ class _ItemRow(_Strict):
     refuse: bool | None = None
     document: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
+    tools: list[dict[str, Any]] = Field(default_factory=list)
 
     def to_record(self) -> SuiteItem:
         return SuiteItem(
@@ -73,6 +75,7 @@ class _ItemRow(_Strict):
             refuse=self.refuse,
             document=self.document,
             labels=dict(sorted(self.labels.items())),
+            tools=json.dumps(self.tools, ensure_ascii=False) if self.tools else "",
         )
 
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from escultor.errors import DataError
 from escultor.ids import hash_bytes, hash_value, plain
+from escultor.skills import tool_metrics
 from escultor.skills.catalog import built_in, skill_named
 from escultor.skills.own_metrics import build_metric, definitions_json
 from escultor.skills.schema import check_schema
@@ -210,7 +211,7 @@ def _jsonl(items: Iterable[SuiteItem]) -> bytes:
 def _item_fields(item: SuiteItem) -> dict[str, Any]:
     """An item as JSON, without the type names that `plain` adds."""
     fields = plain(item) | {
-        key: [{"role": str(m.role), "content": m.content} for m in getattr(item, key)]
+        key: [{k: v for k, v in plain(m).items() if k != "_"} for m in getattr(item, key)]
         for key in ("prompt", "pressed")
     }
     return {key: value for key, value in fields.items() if key != "_"}
@@ -257,6 +258,8 @@ def _item_problems(items: Sequence[SuiteItem], metrics: Mapping[str, Metric]) ->
             yield f"item {item.id!r}: the right choice is number {item.right} of {len(item.choices)}"
         if len(set(item.choices)) < len(item.choices):
             yield f"item {item.id!r} has the same choice twice"
+        if item.tools:
+            yield from tool_metrics.item_problems(item)
     for name, metric in metrics.items():
         for need in sorted(metric.needs & ITEM_NEEDS.keys()):
             if lacking := [item.id for item in items if not ITEM_NEEDS[need](item)]:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from escultor.skills import metrics, schema
+from escultor.skills import metrics, schema, tool_metrics
 from escultor.stats import calibration_error
 from escultor.types import Scale, SuiteItem
 
-Need = Literal["answer", "reference", "schema", "choices", "pressed", "refuse", "likelihood", "document"]
+Need = Literal[
+    "answer", "reference", "schema", "choices", "pressed", "refuse", "likelihood", "document", "tools"
+]
 # Whether an item has what a metric needs of it; `answer` is needed of the model, `schema` of the suite.
 ITEM_NEEDS: dict[Need, Callable[[SuiteItem], bool]] = {
     "reference": lambda item: bool(item.references),
@@ -24,6 +26,7 @@ ITEM_NEEDS: dict[Need, Callable[[SuiteItem], bool]] = {
     "pressed": lambda item: bool(item.pressed) and len(item.choices) > 1 and item.right is not None,
     "refuse": lambda item: item.refuse is not None,
     "document": lambda item: bool(item.document),
+    "tools": lambda item: bool(item.tools),
 }
 
 
@@ -136,6 +139,16 @@ def answer_metric(about: str, measure: Callable[[str, str], float], scale: Scale
     return _metric(about, against_references(measure), scale, "answer", "reference")
 
 
+def _tool_metric(about: str, measure: Callable[[str, str, str], float]) -> Metric:
+    """A metric of an answer, a reference, and the tools that were offered."""
+
+    def score(output: ModelOutput, item: SuiteItem) -> float:
+        return max(measure(output.answer, reference, item.tools) for reference in item.references)
+
+    needs: tuple[Need, ...] = ("answer", "reference", "tools")
+    return Metric(about, frozenset(needs), BINARY, score)
+
+
 METRICS: dict[str, Metric] = {
     # of an answer, against the best of its references
     "exact_match": answer_metric(
@@ -153,6 +166,15 @@ METRICS: dict[str, Metric] = {
     "rouge_l": answer_metric("F1 of the longest common subsequence of words (Lin 2004)", metrics.rouge_l),
     "chrf": answer_metric("character n-gram F-score (Popović 2015)", metrics.chrf),
     "field_accuracy": answer_metric("share of the JSON fields that are exactly right", schema.field_accuracy),
+    # of the calls of tools in an answer, against the best of its references
+    "tool_call": _tool_metric(
+        "the right tools are called with the right arguments, by value", tool_metrics.right_calls
+    ),
+    "tool_name": _tool_metric("the right tools are called, whatever the arguments", tool_metrics.right_names),
+    "tool_schema": _tool_metric(
+        "as many calls as are right, each of a tool that is offered, with arguments that follow its schema",
+        tool_metrics.valid_calls,
+    ),
     # of an answer alone
     "schema_valid": _metric(
         "the answer is one JSON value that follows the suite's schema",

@@ -29,7 +29,8 @@ class SuiteItem:
     may depend on each other. `references` are right answers, any of which counts; `choices` the options
     of a multiple choice, of which number `right` is right. `pressed` asks the same under pressure: the user
     states a wrong belief. `refuse` says whether the request must be refused. `document` is a text to be
-    scored, not answered. `labels` give the slices that it belongs to.
+    scored, not answered. `labels` give the slices that it belongs to. `tools` is the JSON text of the tools
+    that the prompt offers; a reference is then JSON too, the right call or the list of calls.
     """
 
     id: str
@@ -42,6 +43,7 @@ class SuiteItem:
     refuse: bool | None = None
     document: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    tools: Annotated[str, LEFT_OUT] = optional("")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,277 @@
+"""Learning from tool traffic: what SFT and DPO on a few calls do to the share of right calls, held out.
+
+    python experiments/tool_calls.py [--rows 300] [--steps 120] [--dpo-steps 30] [--seeds 1]
+
+escultor-base gets a template that shows tools, and learns from requests with the call that answers each to
+call one of four tools. Held out are other values (cities, rooms, numbers, goods) in the same requests. SFT is
+also stopped early; DPO goes on from there, on pairs of the right call over what that model itself called
+instead. The controls are the same rows with calls shuffled among the requests, and the same pairs with the
+sides drawn by a coin. Prints one JSON object last: shares of answers with the right call (`tool_call`), the
+right tool (`tool_name`), and arguments by the schema (`tool_schema`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from escultor.config import Dpo, Sft
+from escultor.config.training import Training
+from escultor.model.generate import generate
+from escultor.model.load import load
+from escultor.model.loaded import Loaded
+from escultor.skills.table import METRICS, ModelOutput
+from escultor.text.tool_calls import calls_in
+from escultor.train.run_record import TrainingTask
+from escultor.train.runs import run
+from escultor.types import Example, Message, Origin, Pair, Role, Sampling, SuiteItem, ToolCall
+from escultor.types.training import AnswerExtras
+
+MEASURED = ("tool_call", "tool_name", "tool_schema")
+HELD_OUT, BATCH, ANSWER_TOKENS = 60, 16, 28
+ORIGIN = Origin(("experiment",), "experiment/1")
+TEMPLATE = (
+    "{{ bos_token }}{% if tools %}{{ '<|system|>' }}{% for tool in tools %}"
+    "{{ tool.function.name }}{% for key in (tool.function.parameters or {}).properties or {} %}"
+    "{{ ' ' + key }}{% endfor %}{{ '\n' }}{% endfor %}{{ '<|end|>' }}"
+    "{% endif %}{% for message in messages %}{{ '<|' + message.role + '|>' + (message.content or '') }}"
+    "{% for call in message.tool_calls or [] %}{{ '<tool_call>' + {'name': call.function.name, 'arguments': "
+    "call.function.arguments} | tojson + '</tool_call>' }}{% endfor %}{{ '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool with one argument, how people ask for it, and the values that they name."""
+
+    name: str
+    argument: str
+    asks: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    def definition(self) -> dict[str, Any]:
+        kind = "integer" if isinstance(self.values[0], int) else "string"
+        schema = {
+            "type": "object",
+            "properties": {self.argument: {"type": kind}},
+            "required": [self.argument],
+        }
+        return {"type": "function", "function": {"name": self.name, "parameters": schema}}
+
+
+TOOLS = (
+    Tool(
+        "get_weather",
+        "city",
+        ("What is the weather in {}?", "Will it rain in {} today?", "How warm is it in {}?"),
+        (
+            "Paris",
+            "Lima",
+            "Rome",
+            "Oslo",
+            "Cairo",
+            "Madrid",
+            "Berlin",
+            "Tokyo",
+            "Delhi",
+            "Sydney",
+            "Boston",
+            "Dublin",
+            "Vienna",
+            "Athens",
+        ),
+    ),
+    Tool(
+        "set_timer",
+        "minutes",
+        ("Set a timer for {} minutes.", "Wake me in {} minutes.", "Tell me when {} minutes are over."),
+        tuple(range(2, 60)),
+    ),
+    Tool(
+        "turn_on",
+        "room",
+        ("Turn on the light in the {}.", "It is dark in the {}.", "Light in the {}, please."),
+        ("kitchen", "hall", "office", "garden", "bath", "cellar", "garage", "attic", "library", "studio"),
+    ),
+    Tool(
+        "buy",
+        "item",
+        ("Put {} on the list.", "We have no {} left.", "Do not forget to buy {}."),
+        (
+            "milk",
+            "bread",
+            "rice",
+            "salt",
+            "paper",
+            "tea",
+            "apples",
+            "butter",
+            "eggs",
+            "sugar",
+            "coffee",
+            "soap",
+        ),
+    ),
+)
+
+
+def requests(held_out: bool, count: int, seed: int) -> list[Example]:
+    """Requests with their calls; every fourth value of a tool is held out."""
+    draw, made = random.Random(seed), []
+    for at in range(count):
+        tool = TOOLS[at % len(TOOLS)]
+        values = [value for i, value in enumerate(tool.values) if (i % 4 == 3) == held_out]
+        value = draw.choice(values)
+        offered = draw.sample(TOOLS, len(TOOLS))
+        arguments = json.dumps({tool.argument: value})
+        made.append(
+            Example(
+                f"{seed}-{at}",
+                (Message(Role.USER, draw.choice(tool.asks).format(value)),),
+                "",
+                ORIGIN,
+                tools=json.dumps([each.definition() for each in offered]),
+                extras=extras_of(tool.name, arguments),
+            )
+        )
+    return made
+
+
+def extras_of(name: str, arguments: str) -> AnswerExtras:
+    return AnswerExtras(tool_calls=(ToolCall("call", name, arguments),))
+
+
+def shuffled(rows: Sequence[Example], seed: int) -> list[Example]:
+    """The same requests and the same calls, put together by chance."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return [replace(row, extras=rows[at].extras) for row, at in zip(rows, order, strict=True)]
+
+
+def answered(loaded: Loaded, rows: Sequence[Example]) -> list[str]:
+    prompts = [loaded.chat.prompt(row.prompt, row.tools) for row in rows]
+    return [each.text for each in generate(loaded, prompts, Sampling(max_new_tokens=ANSWER_TOKENS))]
+
+
+def shares(loaded: Loaded, rows: Sequence[Example]) -> dict[str, float]:
+    """The mean of each metric over held-out requests."""
+    scores: dict[str, list[float]] = {name: [] for name in MEASURED}
+    for row, text in zip(rows, answered(loaded, rows), strict=True):
+        (call,) = row.extras.tool_calls
+        right = json.dumps({"name": call.name, "arguments": json.loads(call.arguments)})
+        item = SuiteItem(row.id, row.prompt, row.id, (right,), tools=row.tools)
+        for name in MEASURED:
+            scores[name].append(METRICS[name].score(ModelOutput(text), item))
+    return {name: round(sum(values) / len(values), 3) for name, values in scores.items()}
+
+
+def pairs(loaded: Loaded, rows: Sequence[Example]) -> list[Pair]:
+    """The right call over what the model says instead, where that is something else."""
+    made = []
+    for row, text in zip(rows, answered(loaded, rows), strict=True):
+        (call,) = row.extras.tool_calls
+        calls = calls_in(text, row.tools)
+        if calls == [(call.name, call.arguments)]:
+            continue
+        wrong = AnswerExtras(tool_calls=tuple(ToolCall("call", *each) for each in calls))
+        rejected = "" if calls else text or "?"
+        made.append(
+            Pair(
+                row.id,
+                row.prompt,
+                "",
+                rejected,
+                ORIGIN,
+                tools=row.tools,
+                chosen_extras=row.extras,
+                rejected_extras=wrong,
+            )
+        )
+    return made
+
+
+def with_drawn_sides(found: Sequence[Pair], seed: int) -> list[Pair]:
+    """The same pairs, of which a coin says which side is the better one."""
+    draw = random.Random(seed)
+    swap = {
+        "chosen": "rejected",
+        "rejected": "chosen",
+        "chosen_extras": "rejected_extras",
+        "rejected_extras": "chosen_extras",
+    }
+    return [
+        replace(pair, **{to: getattr(pair, of) for to, of in swap.items()}) if draw.random() < 0.5 else pair
+        for pair in found
+    ]
+
+
+def trained(phase: str, start: Loaded, rows: Sequence[Any], settings: Training) -> Loaded:
+    with tempfile.TemporaryDirectory() as name:
+        run(TrainingTask(phase, start, rows, settings), Path(name) / "run")  # type: ignore[arg-type]
+        return load(str(Path(name) / "run" / "model"))
+
+
+def base() -> Loaded:
+    loaded = load("escultor-base")
+    loaded.tokenizer.chat_template = TEMPLATE
+    return Loaded(loaded.model, loaded.tokenizer)
+
+
+def one_seed(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+    rows, held_out = requests(False, given.rows, seed), requests(True, HELD_OUT, seed + 1000)
+
+    def sft(items: Sequence[Example], steps: int) -> Loaded:
+        settings = Sft(
+            learning_rate=1e-3, epochs=1000, max_steps=steps, batch_size=BATCH, warmup_steps=10, seed=seed
+        )
+        return trained("sft", base(), items, settings)
+
+    early = sft(rows, given.steps // 3)
+    found = pairs(early, rows)
+
+    def dpo(items: Sequence[Pair]) -> Loaded:
+        settings = Dpo(
+            learning_rate=given.dpo_rate,
+            epochs=1000,
+            max_steps=given.dpo_steps,
+            batch_size=BATCH,
+            warmup_steps=5,
+            loss="sigmoid",
+            nll_weight=0.2,
+            seed=seed,
+        )
+        return trained("dpo", early, items, settings)
+
+    return {
+        "base": shares(base(), held_out),
+        "sft": shares(sft(rows, given.steps), held_out),
+        "sft_shuffled": shares(sft(shuffled(rows, seed), given.steps), held_out),
+        "sft_early": shares(early, held_out),
+        "pairs": len(found),
+        "dpo": shares(dpo(found), held_out),
+        "dpo_drawn_sides": shares(dpo(with_drawn_sides(found, seed)), held_out),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=300, help="requests to learn from")
+    parser.add_argument("--steps", type=int, default=120, help="of SFT")
+    parser.add_argument("--dpo-steps", type=int, default=30)
+    parser.add_argument("--dpo-rate", type=float, default=5e-5, help="learning rate of DPO")
+    parser.add_argument("--seeds", type=int, default=1)
+    given = parser.parse_args()
+    print(json.dumps({"held_out": HELD_OUT, "seeds": [one_seed(given, seed) for seed in range(given.seeds)]}))
+
+
+if __name__ == "__main__":
+    main()
