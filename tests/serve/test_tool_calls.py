@@ -12,13 +12,13 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import DataError, InputError
-from escultor.serve import tool_calls
 from escultor.serve.engines.generation_state import Detokenizer
 from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest
 from escultor.serve.tool_calls import call_schema, with_tool_calls
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import parse_chat
+from escultor.text import tool_calls
 from escultor.text.tool_calls import ToolCallParser
 from escultor.types import Message, Role, Sampling, ToolCall, Usage
 

@@ -15,7 +15,7 @@ from escultor.skills.schema import check_schema, follows, json_equal, parsed
 from escultor.text.tool_calls import calls_in, tool_names
 from escultor.types import SuiteItem
 
-Call = tuple[str, Any]  # a name, and arguments as a JSON value; None where they are no JSON
+NamedCall = tuple[str, Any]  # a name, and arguments as a JSON value; None where they are no JSON
 
 
 def right_calls(answer: str, reference: str, tools: str) -> float:
@@ -43,12 +43,12 @@ def valid_calls(answer: str, reference: str, tools: str) -> float:
     return float(are_valid and len(made) == len(wanted_calls(reference)))
 
 
-def made_calls(answer: str, tools: str) -> list[Call]:
+def made_calls(answer: str, tools: str) -> list[NamedCall]:
     """The calls in an answer."""
     return [(name, _value(arguments)) for name, arguments in calls_in(answer, tools)]
 
 
-def wanted_calls(reference: str) -> list[Call]:
+def wanted_calls(reference: str) -> list[NamedCall]:
     """The calls that a reference asks for. Raises DataError for one that is something else."""
     value = parsed(reference)
     calls = value if isinstance(value, list) else [value]
