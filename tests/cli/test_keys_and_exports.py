@@ -47,7 +47,28 @@ def test_a_key_is_shown_once_listed_without_its_secret_and_ended(cli, store):
     assert cli("keys", "revoke", made["id"]).code == 2
 
 
-@pytest.mark.parametrize("words", [("create", "x", "--scope", "all"), ("create", " "), ("revoke", "nothing")])
+def test_a_key_has_limits_and_gets_a_new_secret(cli, store):
+    words = "--models gpt-* --tokens-per-day 1000 --usd-per-month 2.5 --expires 2999-01-31"
+    options = words.split()
+    made = cli("keys", "create", "the app", *options, "--json").data
+    limits = {"models": ["gpt-*"], "tokens_per_day": 1000, "usd_per_month": 2.5, "expires": 32474736000.0}
+    assert made["limits"] == limits
+    assert cli("keys", "list", "--json").data["keys"][0]["limits"] == limits
+    rotated = cli("keys", "rotate", made["id"], "--overlap-hours", "1", "--json").data
+    ring = Keyring(event for _, event in store.log.read(KeyEvent))
+    for key in (made["key"], rotated["key"]):
+        assert ring.authenticate(key, "infer").limits.tokens_per_day == 1000
+    ended = cli("keys", "rotate", made["id"], "--json").data
+    ring = Keyring(event for _, event in store.log.read(KeyEvent))
+    assert ring.holder(rotated["key"], "infer") is None
+    assert ring.holder(ended["key"], "infer").id == made["id"]
+    assert made["key"] not in cli("keys", "list").out
+
+
+REFUSED = "create x --scope all", "create", "revoke nothing", "rotate nothing", "create x --expires soon"
+
+
+@pytest.mark.parametrize("words", [("create", " "), *(each.split() for each in REFUSED)])
 def test_keys_that_cannot_be(cli, store, words):
     assert cli("keys", *words).code == 2
 

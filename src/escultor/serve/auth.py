@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import re
 import secrets
 import time
@@ -24,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from escultor.errors import InputError, TokenError
+from escultor.ids import new_id
 from escultor.serve.wire.errors import ApiError
 from escultor.store.secrets import secret
-from escultor.types import KeyCreated, KeyEvent, KeyRevoked, Scope
+from escultor.types import KeyCreated, KeyEvent, KeyLimits, KeyRevoked, KeyRotated, Scope
 
 _KEY = re.compile(r"esk-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")
 _UNKNOWN_DIGEST = "0" * 64  # compared with for an unknown key, so that it takes as long as a known one
@@ -44,6 +46,7 @@ class Caller:
 
     key: str | None
     scopes: frozenset[Scope]
+    limits: KeyLimits | None = None
 
     def has_scope(self, scope: Scope) -> bool:
         """Whether the key has this scope; `admin` has all."""
@@ -53,7 +56,9 @@ class Caller:
 ANYONE = Caller(None, frozenset(Scope))
 
 
-def create(name: str, scopes: Iterable[Scope], now: float | None = None) -> tuple[str, KeyCreated]:
+def create(
+    name: str, scopes: Iterable[Scope], now: float | None = None, limits: KeyLimits | None = None
+) -> tuple[str, KeyCreated]:
     """A new key and its record. The key is shown once; the record holds only its digest. Raises InputError
     for a name that is empty, too long or not printable, or without any scope."""
     distinct = tuple(dict.fromkeys(scopes))
@@ -62,29 +67,56 @@ def create(name: str, scopes: Iterable[Scope], now: float | None = None) -> tupl
     if not distinct:
         raise InputError("a key needs a scope", "none", ", ".join(Scope))
     id = secrets.token_hex(6)
-    key = f"esk-{id}-{secrets.token_urlsafe(32)}"
-    return key, KeyCreated(id, time.time() if now is None else now, name, distinct, _digest(key))
+    key, limits = _new_secret(id), None if limits == KeyLimits() else limits
+    now = time.time() if now is None else now
+    return key, KeyCreated(id, now, name, distinct, _digest(key), limits=limits)
+
+
+def rotate(keyring: Keyring, id: str, overlap_s: float, now: float | None = None) -> tuple[str, KeyRotated]:
+    """A new secret for a key, and its record; the old one is valid for `overlap_s` more. Raises InputError
+    where no valid key has this id."""
+    _require_key(keyring, id)
+    now, key = time.time() if now is None else now, _new_secret(id)
+    return key, KeyRotated(new_id("rotate"), now, id, _digest(key), now + overlap_s)
 
 
 def revoke(keyring: Keyring, id: str, now: float | None = None) -> KeyRevoked:
     """The record that revokes a key. Raises InputError where no valid key has this id."""
+    _require_key(keyring, id)
+    return KeyRevoked(f"revoke-{id}", time.time() if now is None else now, id)
+
+
+def _new_secret(id: str) -> str:
+    return f"esk-{id}-{secrets.token_urlsafe(32)}"
+
+
+def _require_key(keyring: Keyring, id: str) -> None:
     if id not in keyring.keys:
         allowed = ", ".join(keyring.keys) or "there is no valid key"
         raise InputError("there is no valid key with this id", id, allowed, "see `escultor keys list`")
-    return KeyRevoked(f"revoke-{id}", time.time() if now is None else now, id)
 
 
 class Keyring:
     """The valid keys: the fold of all events about keys, in any order."""
 
-    def __init__(self, events: Iterable[KeyEvent] = ()):
+    def __init__(self, events: Iterable[KeyEvent] = (), clock: Callable[[], float] = time.time):
+        self._clock = clock
         created: dict[str, KeyCreated] = {}
         revoked: set[str] = set()
+        rotations: list[KeyRotated] = []
         for event in events:
             if isinstance(event, KeyCreated):
                 created[event.id] = event
+            elif isinstance(event, KeyRotated):
+                rotations.append(event)
             else:
                 revoked.add(event.key)
+        # Of each key its digests, the present one last, and until when each is valid.
+        self._digests = {id: [(key.digest, math.inf)] for id, key in created.items()}
+        for each in sorted(rotations, key=lambda r: (r.time, r.id)):
+            before = self._digests.get(each.key, [])
+            valid = [(digest, min(until, each.old_until)) for digest, until in before]
+            self._digests[each.key] = [*valid, (each.digest, math.inf)]
         # From the first key on, even a revoked one, requests need a key; one that only approves aside.
         self.guarded = any(set(key.scopes) != {Scope.APPROVE} for key in created.values())
         self.keys = {id: key for id, key in created.items() if id not in revoked}
@@ -100,8 +132,8 @@ class Keyring:
             raise _unauthorized(f"no API key was given; {remedy}")
         record = self._record(key)
         if record is None:
-            raise _unauthorized("the API key is not valid for this gateway, or was revoked")
-        caller = Caller(record.id, frozenset(record.scopes))
+            raise _unauthorized("the API key is not valid for this gateway, has expired, or was revoked")
+        caller = Caller(record.id, frozenset(record.scopes), record.limits)
         if not caller.has_scope(scope):
             message = f"the API key has no scope `{scope}`; it has: {', '.join(sorted(record.scopes))}"
             raise ApiError(403, message, "insufficient_scope", kind="permission_error")
@@ -115,10 +147,16 @@ class Keyring:
 
     def _record(self, key: str) -> KeyCreated | None:
         """The record of a valid key, compared in constant time."""
-        parts = _KEY.fullmatch(key)
+        parts, now = _KEY.fullmatch(key), self._clock()
         record = self.keys.get(parts[1]) if parts else None
-        matches = hmac.compare_digest(_digest(key), record.digest if record else _UNKNOWN_DIGEST)
-        return record if matches else None
+        known = self._digests[record.id] if record else [(_UNKNOWN_DIGEST, -math.inf)]
+        given = _digest(key)
+        is_valid = False
+        for digest, until in known:  # all of them, whichever is the right one
+            is_valid |= hmac.compare_digest(given, digest) and now < until
+        limits = record.limits if record else None
+        has_expired = limits is not None and limits.expires is not None and now >= limits.expires
+        return record if is_valid and not has_expired else None
 
 
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -137,6 +137,18 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What a key may ask for; empty or None: as much as there is. Days and months are UTC."""
+
+    models: tuple[str, ...] = ()  # model names, in which one `*` stands for any text
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    usd_per_day: float | None = None
+    usd_per_month: float | None = None
+    expires: float | None = None  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
 class KeyCreated:
     """A key of the gateway, of which only the digest is stored. Writer: `escultor keys`."""
 
@@ -145,6 +157,7 @@ class KeyCreated:
     name: str
     scopes: tuple[Scope, ...]
     digest: str  # SHA-256 of the key, which is 256 random bits
+    limits: Annotated[KeyLimits | None, LEFT_OUT] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +169,18 @@ class KeyRevoked:
     key: str
 
 
-KeyEvent = KeyCreated | KeyRevoked
+@dataclass(frozen=True, slots=True)
+class KeyRotated:
+    """A new secret of a key, whose id, scopes, limits and rows stay. Writer: `escultor keys`."""
+
+    id: str
+    time: float
+    key: str
+    digest: str
+    old_until: float  # until when the secrets before it are valid
+
+
+KeyEvent = KeyCreated | KeyRevoked | KeyRotated
 
 
 @dataclass(frozen=True, slots=True)

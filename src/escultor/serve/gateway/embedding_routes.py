@@ -40,6 +40,7 @@ async def embeddings(request: Request) -> Response:
     """Embeddings of an upstream, passed through. Their rows have the consent `none`."""
     gateway, caller = admit(request, Scope.INFER)
     body = json_body(request)
+    left = await gateway.check_limits(caller, requested_model(body))
     pick = gateway.routes.pick(requested_model(body))
     parsed = parse_embedding(body)
     headers, subjects = request.scope["headers"], gateway.subjects
@@ -59,7 +60,8 @@ async def embeddings(request: Request) -> Response:
     with pick.handle.in_use():
         # To its end, even where the client leaves: what was computed is counted.
         reply = await _embed(gateway, engine, completion)
-    return Response(reply, headers={"x-escultor-version": completion.draft.version}, media_type=JSON.decode())
+    own = {"x-escultor-version": completion.draft.version, **left}
+    return Response(reply, headers=own, media_type=JSON.decode())
 
 
 async def _embed(

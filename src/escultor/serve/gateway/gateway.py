@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from escultor.config import Serve
 from escultor.errors import EscultorError, InputError, Overloaded, UpstreamStatus
+from escultor.serve import budgets
 from escultor.serve.auth import Caller, FeedbackTokens, Keyring, RateLimiter, TokenGrant, key_of
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
 from escultor.serve.engines.upstream.engine import UpstreamEngine
@@ -23,7 +24,7 @@ from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import InFlightCompletion, merged_events
 from escultor.serve.intake.intake import Intake
 from escultor.serve.intake.parse import DAY_S, TOKEN_NAMES
-from escultor.serve.model_routes import ModelRoutes, check_upstreams
+from escultor.serve.model_routes import ModelRoutes, check_upstreams, matches
 from escultor.serve.protocol import Delta, End
 from escultor.serve.restart_policy import RestartPolicy
 from escultor.serve.subjects import SubjectHasher
@@ -154,7 +155,7 @@ class Gateway:
             host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "localhost")
             name = host if host.endswith("]") else host.rsplit(":", 1)[0]
             if name.lower() not in LOCAL:
-                message = f"without API keys only localhost is served, not {name[:80]!r}"
+                message = f"without keys (`escultor keys create`) only localhost is served, not {name[:80]!r}"
                 raise ApiError(403, message, "host_not_allowed")
         return caller
 
@@ -182,10 +183,27 @@ class Gateway:
         subject = metadata.subject if metadata.named else None
         return self.deployments.pick(parsed.model, subject, self._draw())
 
-    def models(self) -> dict[str, str]:
-        """Every model name that a request may give in full, and the version it means now."""
+    def models(self, caller: Caller) -> dict[str, str]:
+        """Every model name that a request of this caller may give in full, and the version it means now."""
         own = self.deployments.models() if self.routes.pick(CHAMPION) is None else {}
-        return own | self.routes.models()
+        names = own | self.routes.models()
+        return {name: version for name, version in names.items() if may_ask(caller, name)}
+
+    async def check_limits(self, caller: Caller, model: str) -> dict[str, str]:
+        """Headers that say what is left of the budgets of a caller's key. Raises ApiError: 403 for a model
+        that the key may not ask for, 402 or 429 where a budget is used up."""
+        if caller.limits is None:
+            return {}
+        if not may_ask(caller, model):
+            message = f"this key may not ask for {model[:100]!r}; allowed: {', '.join(caller.limits.models)}"
+            raise ApiError(403, message, "model_not_allowed", param="model")
+        if not budgets.has_budget(caller.limits):
+            return {}
+        now = time.time()
+        spent = await asyncio.to_thread(self.store.log.spending, caller.key or "", budgets.first_day(now))
+        left = budgets.remaining(caller.limits, spent, now)
+        budgets.refuse_spent(caller.limits, left, now)
+        return budgets.budget_headers(left)
 
     def feedback_token(self, id: str, subject: str) -> str:
         """The token with which a browser may send feedback on an answer."""
@@ -290,6 +308,12 @@ class Gateway:
     async def _compute_shadow(self, completions: Sequence[InFlightCompletion], pick: EnginePick) -> None:
         with suppress(EscultorError, TimeoutError):  # its row, if there is one, has the finish reason
             await self._compute(completions, pick)
+
+
+def may_ask(caller: Caller, model: str) -> bool:
+    """Whether a caller's key may ask for a model."""
+    allowed = caller.limits.models if caller.limits else ()
+    return not allowed or any(matches(pattern, model) for pattern in allowed)
 
 
 def admit(request: Request, scope: Scope) -> tuple[Gateway, Caller]:

@@ -68,8 +68,8 @@ async def completions(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """Every model name that a request may give, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
-    gateway.authenticate(request.scope["headers"], Scope.INFER)
-    data = [_model(gateway, name, version) for name, version in gateway.models().items()]
+    caller = gateway.authenticate(request.scope["headers"], Scope.INFER)
+    data = [_model(gateway, name, version) for name, version in gateway.models(caller).items()]
     return json_response({"object": "list", "data": data})
 
 
@@ -77,8 +77,8 @@ async def models(request: Request) -> Response:
 async def model(request: Request, model: str) -> Response:
     """One model name, and the version it means now."""
     gateway: Gateway = request.app.state.gateway
-    gateway.authenticate(request.scope["headers"], Scope.INFER)
-    version = gateway.models().get(model)
+    caller = gateway.authenticate(request.scope["headers"], Scope.INFER)
+    version = gateway.models(caller).get(model)
     if version is None:
         message = f"the model {model[:100]!r} does not exist"
         raise ApiError(404, message, "model_not_found", param="model")
@@ -133,6 +133,7 @@ async def respond(
     gateway, caller = admitted or admit(request, Scope.INFER)
     settings = gateway.settings
     body, ignored = convert(json_body(request))
+    left = await gateway.check_limits(caller, requested_model(body))
     route = gateway.routes.pick(requested_model(body))
     # What an upstream answers is sent on as it came; what is computed here is read parameter by parameter.
     is_forwarded = (route is not None or settings.upstream is not None) and not settings.strict
@@ -147,7 +148,7 @@ async def respond(
     head = ResponseHead(id, int(time.time()), version, parsed.per_prompt, parsed.include_usage)
 
     def response_headers() -> dict[str, str]:  # once it is known who answers
-        return _headers(gateway, completions[0], metadata, ignored)
+        return _headers(gateway, completions[0], metadata, ignored) | left
 
     with ExitStack() as lease:
         lease.enter_context(pick.handle.in_use())  # the engine is not closed under the request
