@@ -1,0 +1,59 @@
+"""`docs/operations.md`: every command on the page works, in the page's order."""
+
+import time
+from pathlib import Path
+
+from escultor.store import open_store
+from escultor.types import Interaction, Message, Role, Sampling, Usage
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def commands():
+    lines = PAGE.read_text().splitlines()
+    return [line.split("#")[0].split() for line in lines if line.startswith("    escultor ")]
+
+
+def fail_calls(store_url, version):
+    now, said = time.time(), (Message(Role.USER, "cat"),)
+    rows = [
+        Interaction(
+            f"chat-{n}", now - 300 + n, "chat", "someone", version, "champion", 1.0, said,
+            "", "error", Sampling(), Usage(3, 0), 5.0, None, 0.0, "prompt",
+        )
+        for n in range(40)
+    ]  # fmt: skip
+    with open_store(store_url) as store:
+        store.log.append(*rows)
+
+
+def test_the_page_is_run_from_start_to_restore(cli, model, tmp_path):
+    words = {"MODEL": str(model), "STORE": "store", "NEW": "restored", "BACKUP": "backup", "NAME": "ana"}
+    seen = []
+    for line in commands():
+        args = [words.get(word, word) for word in " ".join(line[1:]).replace('"', "").split()]
+        if args[:1] == ["serve"]:  # tests of the gateway start it
+            assert cli("serve", "--help").code == 0
+            continue
+        if "ALERT" in args:
+            args[args.index("ALERT")] = cli("monitor", "--store", "store", "--json").data["changes"][0]
+        if "--because" in args:
+            args = ["promote", str(model), "--because", "the first", "--store", "store"]
+        if "--note" in args:
+            at = args.index("--note")
+            args = [*args[: at + 1], "looking at it", "--store", "store"]
+        call = cli(*args)
+        if args[0] == "rollback":
+            assert "no previous" in call.err or "no champion" in call.err or call.code == 0, call.err
+        else:
+            assert call.code == 0, (args, call.err)
+        seen.append(args[0])
+        if args[0] == "monitor" and "--acknowledge" not in args:
+            with open_store("store") as store:
+                from escultor.store import registry
+
+                version = registry.champion(registry.read_deployments(store.log))
+            fail_calls("store", version)
+    assert {"promote", "keys", "monitor", "models", "rollback", "backup", "restore", "gc"} <= set(seen)
+    with open_store("store") as store, open_store("restored") as again:
+        assert store.log.count(Interaction) == again.log.count(Interaction) == 40

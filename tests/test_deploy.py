@@ -1,0 +1,72 @@
+"""What `deploy/` holds: rules that pass their own tests, metrics that exist, no root, no open port."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from escultor.config import load_config
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+SOURCE = Path(__file__).parents[1] / "src" / "escultor" / "serve" / "gateway"
+PROMTOOL = shutil.which("promtool")
+
+
+def known_metrics():
+    text = (SOURCE / "metrics.py").read_text() + (SOURCE / "metric_routes.py").read_text()
+    named = set(re.findall(r'"((?:gen_ai|escultor)_[a-z_]+)"', text))
+    return named | {f"escultor_{name}" for name in re.findall(r'^ +"([a-z_]+)": \("', text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", ["prometheus/rules.yml", "grafana/dashboard.json"])
+def test_rules_and_dashboard_name_metrics_that_exist(name):
+    known = known_metrics()
+    used = set(re.findall(r"\b(?:gen_ai|escultor)_[a-z_]+", (DEPLOY / name).read_text()))
+    labels = {"gen_ai_response_model", "gen_ai_token_type", "gen_ai_operation_name"}
+    suffix = re.compile("_(count|sum|bucket|total)$")
+    assert {
+        each for each in used - labels if each not in known and suffix.sub("", each) not in known
+    } == set()
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="Prometheus is not installed")
+def test_the_rules_fire_and_are_silent_as_their_tests_say():
+    folder = DEPLOY / "prometheus"
+    for args in (["check", "rules", "rules.yml"], ["test", "rules", "rules_test.yml"]):
+        done = subprocess.run([str(PROMTOOL), *args], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_one_that_grafana_reads():
+    board = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids) > 5
+    assert all(target["expr"] for panel in board["panels"] for target in panel["targets"])
+
+
+def test_the_image_does_not_run_as_root_and_ports_are_local():
+    steps = (DEPLOY / "Dockerfile").read_text().splitlines()
+    assert "USER escultor" in steps
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert not any(
+        "PASSWORD" in str(s.get("environment", "")) and "_FILE" not in str(s) for s in services.values()
+    )
+
+
+def test_the_configuration_of_the_containers_is_read():
+    config = load_config(DEPLOY / "escultor.yaml")
+    assert config.serve.upstream is not None
+
+
+@pytest.mark.parametrize("path", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda path: path.name)
+def test_units_run_as_their_own_user_with_private_files(path):
+    text = path.read_text()
+    assert "User=escultor" in text
+    assert "UMask=0077" in text
