@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -65,15 +65,48 @@ def new(
     shell: Shell,
     name: Annotated[str, Argument(help="Its name: letters, digits, `-` and `_`.")],
     out: Annotated[Path | None, Option(help="The file to write; default: NAME.yaml.")] = None,
+    source: Annotated[
+        Literal["interactions"] | None,
+        Option("--from", help="Draw held-out items from the log, and propose metrics for them."),
+    ] = None,
+    items: Annotated[int, Option(min=1, help="With --from: items at most.")] = 150,
+    effect: Annotated[float, Option(min=0.001, max=1, help="With --from: the gain to be shown.")] = 0.1,
 ) -> CommandResult:
     """Begin the declaration of a skill, with its items."""
     file = out or Path(f"{name}.yaml")
     if file.exists():
         raise InputError(f"{file} exists already", "a file", "a new one", "give another name, or --out")
-    write_text(file, TEMPLATE.format(name=name, file=file))
-    find_skill(str(file))
+    notes: list[str] = []
+    if source is None:
+        write_text(file, TEMPLATE.format(name=name, file=file))
+        find_skill(str(file))
+    else:
+        notes = _new_from_log(shell, name, file, items, effect)
+    for note in notes:
+        shell.print(note)
     shell.print(f"wrote {file}; name it under `skills:` in the configuration")
-    return CommandResult({"name": name, "file": file})
+    return CommandResult({"name": name, "file": file, "notes": notes})
+
+
+def _new_from_log(shell: Shell, name: str, file: Path, items: int, effect: float) -> list[str]:
+    """Write what the log proposes; its items are held out in the store from now on."""
+    import yaml
+
+    from escultor.cycle.skill_proposal import propose_skill, suite_lines
+    from escultor.skills.suite_files import skill_suite
+    from escultor.skills.suites import register
+
+    with lookup.existing_store(shell, "there is no log to draw from") as store:
+        made = propose_skill(store, name, items, effect)
+        suite_file = file.with_name(f"{name}.suite.jsonl")
+        if suite_file.exists():
+            raise InputError(f"{suite_file} exists already", "a file", "a new one", "move it")
+        write_text(suite_file, suite_lines(made.rows))
+        write_text(file, yaml.safe_dump(made.declaration, sort_keys=False, allow_unicode=True, width=100))
+        suite = skill_suite(find_skill(str(file)), shell.config.evaluation)
+        if suite is not None:
+            register(store, suite)
+    return [*made.notes, f"{suite_file}: none of these prompts is trained on from now on"]
 
 
 def check(

@@ -1,0 +1,244 @@
+"""A skill proposed from the log: held-out items drawn by clusters of similar prompts, and metrics that what
+people said of the answers can be measured by."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from escultor.config import Gate
+from escultor.datasets.similarity.duplicates import band_hashes, bands_for, resolve_roots
+from escultor.errors import DataError, InputError
+from escultor.rng import unit
+from escultor.skills.schema import parsed
+from escultor.stats import Condition, n_to_meet
+from escultor.store import Store
+from escultor.store.feedback import live
+from escultor.types import FAILED, Consent, Correction, Feedback, Interaction, Message, Messages, Role
+
+# Prompts that are more similar are one cluster; the next is tried where a shared template makes too few.
+SIMILAR, PERMUTATIONS = (0.6, 0.8, 0.95), 120
+MOST_LABELS, USES_PER_LABEL = 20, 3  # of a classification
+CHANGED = 0.2  # the share of answers that a new model is taken to answer otherwise, in a plan
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPrompt:
+    """One prompt of the log: its messages, what people wrote that the answer should have been, the answer."""
+
+    messages: Messages
+    reference: str | None
+    answer: str
+    cluster: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SkillProposal:
+    """The declaration, the rows of its suite, and what to know about them, a line each."""
+
+    declaration: dict[str, Any]
+    rows: list[dict[str, Any]]
+    notes: list[str]
+
+
+def propose_skill(store: Store, name: str, items: int, effect: float = 0.1) -> SkillProposal:
+    """A skill from the store's log: from what is filed under its name, else from all of it.
+
+    effect: the gain, in the primary metric, that a verdict should be able to show. Raises InputError where
+    the log holds no prompt that may be used.
+    """
+    prompts = _logged_prompts(store, name)
+    if not prompts:
+        remedy = "serve requests, or import them: `escultor interactions import`"
+        raise InputError("the log holds no prompt that may be used", "none with consent", remedy=remedy)
+    clustered: list[LoggedPrompt] = []
+    for similar in SIMILAR:
+        clustered = _with_clusters(prompts, similar)
+        if len({p.cluster for p in clustered}) >= min(items, len(prompts)):
+            break
+    references = [p.reference for p in clustered if p.reference is not None]
+    metrics, primary, guards, output, notes = _metrics(references, [p.answer for p in clustered])
+    usable = [p for p in clustered if p.reference is not None] if primary else clustered
+    drawn = _draw(usable, name, items)
+    instruction = _shared_instruction(clustered)
+    rows = [_row(prompt, instruction) for prompt in drawn]
+    found = len({p.cluster for p in usable})
+    notes = [
+        f"{len(prompts):,} different prompts in {len({p.cluster for p in clustered}):,} clusters of similar "
+        f"ones; {len(references):,} with an answer that a person wrote",
+        f"{len(rows)} items drawn, one from each of {found:,} clusters that can be measured",
+        *notes,
+        _size_note(effect, len(rows)),
+    ]
+    declaration = {
+        "name": name,
+        "about": "Drawn from the log; say here what it is for.",
+        **({"instruction": instruction} if instruction else {}),
+        **({"output": output} if output else {}),
+        "metrics": metrics,
+        **({"primary": primary} if primary else {}),
+        **({"guards": guards} if guards else {}),
+        "rubric": "What makes one answer better than another, for raters and judges.",
+        "suite": f"{name}.suite.jsonl",
+    }
+    return SkillProposal(declaration, rows, notes)
+
+
+def _logged_prompts(store: Store, name: str) -> list[LoggedPrompt]:
+    """Each prompt once, with a person's correction where there is one; what is filed under the name, if
+    anything is."""
+    written: dict[str, str] = {}
+    for event in live(event for _, event in store.log.read(Feedback)).values():
+        if isinstance(event, Correction) and event.text:
+            written[event.target] = event.text
+    own: dict[str, LoggedPrompt] = {}
+    every: dict[str, LoggedPrompt] = {}
+    for _, row in store.log.read(Interaction):
+        if row.consent is Consent.NONE or row.task or row.finish_reason in FAILED or not row.messages:
+            continue
+        prompt = LoggedPrompt(row.messages, written.get(row.id), row.answer)
+        for known in (every, own) if row.skill == name else (every,):
+            if row.prompt_hash not in known or prompt.reference is not None:
+                known[row.prompt_hash] = prompt
+    return list((own or every).values())
+
+
+def _with_clusters(prompts: Sequence[LoggedPrompt], similar: float) -> list[LoggedPrompt]:
+    """The prompts with the cluster of each: those that share a band of MinHashes, and those that share one
+    with these."""
+    texts = [[("prompt", prompt.messages[-1].content)] for prompt in prompts]
+    bands = band_hashes(texts, *bands_for(similar, PERMUTATIONS))
+    root = np.arange(len(prompts), dtype=np.uint32)
+    for column in bands.T:
+        _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+        for row, other in enumerate(first[inverse].tolist()):
+            a, b = _end(root, row), _end(root, other)
+            root[max(a, b)] = min(a, b)
+    resolve_roots(root)
+    return [
+        LoggedPrompt(p.messages, p.reference, p.answer, f"c{number}")
+        for p, number in zip(prompts, root.tolist(), strict=True)
+    ]
+
+
+def _end(root: np.ndarray, row: int) -> int:
+    while int(root[row]) != row:
+        root[row] = root[root[row]]
+        row = int(root[row])
+    return row
+
+
+def _draw(prompts: Sequence[LoggedPrompt], name: str, items: int) -> list[LoggedPrompt]:
+    """One prompt of each cluster at most, clusters and prompts in an order that depends on the name alone."""
+    order = sorted(prompts, key=lambda p: unit(0, name, [m.content for m in p.messages]))
+    first = {p.cluster: p for p in reversed(order)}
+    clusters = dict.fromkeys(p.cluster for p in order)
+    return [first[cluster] for cluster in clusters][:items]
+
+
+def _shared_instruction(prompts: Sequence[LoggedPrompt]) -> str:
+    """The system message, where every prompt begins with the same one."""
+    systems = {p.messages[0].content if p.messages[0].role is Role.SYSTEM else "" for p in prompts}
+    return systems.pop().strip() if len(systems) == 1 else ""
+
+
+def _row(prompt: LoggedPrompt, instruction: str) -> dict[str, Any]:
+    messages = prompt.messages
+    is_plain = messages == ((Message(Role.SYSTEM, instruction),) if instruction else ()) + messages[-1:]
+    if is_plain and messages[-1].role is Role.USER:
+        row: dict[str, Any] = {"input": messages[-1].content}
+    else:
+        row = {"prompt": [{"role": str(m.role), "content": m.content} for m in messages]}
+    return row | ({} if prompt.reference is None else {"reference": prompt.reference})
+
+
+# --- metrics ----------------------------------------------------------------------------------
+
+
+def _metrics(
+    references: Sequence[str], answers: Sequence[str]
+) -> tuple[list[Any], list[str], dict[str, float], Any, list[str]]:
+    """Metrics, primary, guards and output that fit what there is, and why."""
+    shaped = references or answers
+    objects = [value for text in shaped if isinstance(value := _json(text), dict)]
+    if shaped and len(objects) >= 0.9 * len(shaped):
+        schema = infer_schema(objects)
+        fields = [
+            {"name": f"{key.lower()}_right", "field": key}
+            for key in schema["properties"]
+            if key.isidentifier() and key.isascii()
+        ]
+        guards, output = {"schema_valid": 0.02}, {"json": schema}
+        if references:
+            note = (
+                f"the answers are JSON: `field_accuracy` of {len(fields)} fields, and the schema they share"
+            )
+            return ["field_accuracy", "schema_valid", *fields], ["field_accuracy"], guards, output, [note]
+        note = "the answers are JSON, and no person corrected one: the schema alone can be measured"
+        return ["schema_valid", "answer_tokens"], [], {}, output, [note]
+    if not references:
+        note = (
+            "no person wrote what an answer should have been: compare by preference (`escultor rate`, "
+            "`escultor judge`), or write references into the suite"
+        )
+        return ["answer_tokens", "cut"], [], {}, None, [note]
+    labels = Counter(text.strip() for text in references)
+    if len(labels) <= MOST_LABELS and len(references) >= USES_PER_LABEL * len(labels):
+        note = f"the answers are one of {len(labels)} labels: {', '.join(sorted(labels)[:5])}…"
+        known = {"name": "is_label", "matches": "|".join(_escaped(label) for label in sorted(labels))}
+        return ["exact_match", known], ["exact_match"], {"is_label": 0.02}, None, [note]
+    note = "the references are free text: `chrf` measures how near an answer is, a judge says more"
+    return ["chrf", "rouge_l", "answer_tokens"], ["chrf"], {}, None, [note]
+
+
+def infer_schema(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON schema that objects share: the type of each property, required where all have it, and its
+    values where few ones come again and again."""
+    properties: dict[str, Any] = {}
+    for key in dict.fromkeys(key for each in objects for key in each):
+        values = [each[key] for each in objects if key in each]
+        kinds = sorted({_TYPES.get(type(value), "null") for value in values})
+        kinds = ["number"] if kinds == ["integer", "number"] else kinds
+        texts = Counter(value for value in values if isinstance(value, str))
+        few = kinds == ["string"] and len(texts) <= MOST_LABELS
+        properties[key] = {"type": kinds[0] if len(kinds) == 1 else kinds}
+        if few and len(values) >= USES_PER_LABEL * len(texts):
+            properties[key] = {"enum": sorted(texts)}
+    required = [key for key in properties if all(key in each for each in objects)]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+
+
+def _json(text: str) -> Any:
+    try:
+        return parsed(text)
+    except DataError:
+        return None
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{char}" if char in r"\.+*?()|[]{}^$" else char for char in text)
+
+
+def _size_note(effect: float, items: int) -> str:
+    """How many items the wished effect needs in a metric of 0 and 1, of whose answers a fifth change."""
+    spread = math.sqrt(max(CHANGED, effect) - effect**2)
+    needed = n_to_meet([Condition(effect, spread, Gate().alpha)])
+    enough = "enough" if needed is not None and items >= needed else "too few"
+    return (
+        f"to show a gain of {effect:g} a verdict needs about {needed or 'very many':} items "
+        f"(80 % power, {CHANGED:.0%} of the answers change): {items} are {enough}"
+    )
+
+
+def suite_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as JSON Lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
