@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "escultor"
 # The ladder, from the ground. Names in one tuple are siblings: they never import each other.
 LADDER = (
     ("errors",),
-    ("strict_json", "patterns"),
+    ("strict_json", "strict_yaml", "patterns"),
     ("ids",),
     ("code_closure",),
     ("rng",),

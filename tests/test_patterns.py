@@ -13,6 +13,7 @@ from pathlib import Path
 from types import BuiltinMethodType, FunctionType
 
 import pytest
+import regex
 
 import escultor
 from escultor.errors import DataError
@@ -122,7 +123,7 @@ def patterns_in(value, seen):
         return
     seen[id(value)] = value
     inner = []
-    if isinstance(value, re.Pattern):
+    if isinstance(value, re.Pattern | regex.Pattern):
         yield value
     elif isinstance(value, dict):
         inner = list(value.values())
@@ -172,7 +173,9 @@ def all_patterns():
         for name, value in list(vars(imported).items()):
             for each in patterns_in(value, {}):
                 used = methods[Path(imported.__file__) if name[0] == "_" else "", name]
-                alone = isinstance(value, re.Pattern) and used and used <= {"match", "fullmatch"}
+                alone = (
+                    isinstance(value, re.Pattern | regex.Pattern) and used and used <= {"match", "fullmatch"}
+                )
                 found[each] = "match" if alone else "finditer"
     return found
 
@@ -201,6 +204,8 @@ def sample(parsed):
 
 def own_units(pattern):
     """A text that the pattern matches, and its beginnings: what it goes into, and has to give up again."""
+    if isinstance(pattern, regex.Pattern):
+        return set()
     said = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
     text = sample(re._parser.parse(said, pattern.flags & ~re.UNICODE & ~re.ASCII))
     return {text[:end] for end in (len(text), *range(len(text) - 1, 0, -1)[:5])} - {""}

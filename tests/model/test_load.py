@@ -231,3 +231,35 @@ def test_a_gguf_file_is_to_be_imported(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="escultor models import"):
         load(str(tmp_path / "x.gguf"))
+
+
+# --- folders made by others -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.bin", "../o.safetensors", "/o.safetensors", "a/b.safetensors"])
+def test_an_index_that_names_other_weights_is_refused(folder, name):
+    index = {"metadata": {}, "weight_map": {"model.embed_tokens.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="names other files than safetensors beside it"):
+        load(str(folder))
+
+
+def test_an_adapter_with_pickled_weights_is_refused_though_other_safetensors_lie_beside_it(folder):
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="has no safetensors"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("index", ["[]", "{", '{"weight_map": 1}', "[" * 100_000], ids=range(4))
+def test_a_broken_index_is_refused(folder, index):
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ModelError, match="cannot be read"):
+        load(str(folder))
+
+
+def test_more_layers_than_weights_are_refused_before_they_are_built(folder):
+    edit_config(folder, num_hidden_layers=1_000_000)
+    with pytest.raises(ModelError, match="more layers than there are weights"):
+        load(str(folder))

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from escultor.cli.speed import show_speeds
 from escultor.cycle import evaluation_service
 from escultor.cycle.evaluation_service import find_or_measure
 from escultor.errors import InputError
+from escultor.evaluate.lm_eval.task_code import refuse_code
 from escultor.evaluate.served_model import Endpoint, served_model
 from escultor.ids import plain
 from escultor.skills.suites import EvaluationSuite
@@ -28,29 +30,39 @@ from escultor.types import Scores
 LM_EVAL = "lm-eval"
 
 
+@dataclass(frozen=True)
+class ServerOptions:
+    """The options of a model behind a server."""
+
+    url: Annotated[str | None, Option(help="OpenAI-compatible server of the model; ends in /v1.")] = None
+    key_env: lookup.KeyEnvOption = lookup.KEY_ENV
+
+
 def evaluate(
     shell: Shell,
+    server: ServerOptions,
     model: Annotated[
         str, Argument(help=f"{lookup.MODEL_HELP} A GGUF file. With --url the name on that server.")
     ],
     suite: lookup.SuiteOption = None,
-    url: Annotated[str | None, Option(help="OpenAI-compatible server of the model; ends in /v1.")] = None,
-    key_env: lookup.KeyEnvOption = lookup.KEY_ENV,
+    trust_task: Annotated[bool, Option("--trust-task", help="Run the code of a lm-eval task.")] = False,
     out: Annotated[Path | None, Option(help="Write the scores as JSON too.")] = None,
     keep: Annotated[bool, Option("--store-scores/--no-store", help="Record the scores, or do not.")] = True,
     again: Annotated[bool, Option("--again", help="Measure again; only a server is asked anew.")] = False,
 ) -> CommandResult:
     """Score a model on a suite: by default that of the only skill."""
-    file = None
+    file, url = None, server.url
     if url is None and (file := lookup.find_gguf(model)):
         target = file
     elif url is None:
         target = lookup.checked_model(shell, model)
     else:
-        target = served_model(Endpoint(url, os.environ.get(key_env)), model)
+        target = served_model(Endpoint(url, os.environ.get(server.key_env)), model)
     prefix, colon, task = (suite or "").partition(":")
     is_task = prefix == LM_EVAL and colon
     chosen = lookup.require_file(Path(task)) if is_task else lookup.find_suite(shell, suite)
+    if isinstance(chosen, Path) and not trust_task:
+        refuse_code(chosen)
     with LiveProgress() as live, lookup.open_or_create_store(shell) if keep else nullcontext() as store:
         live.phase(f"evaluate {model}")
         if file is not None:

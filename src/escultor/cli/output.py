@@ -125,9 +125,16 @@ def local_time(time: float) -> str:
     return datetime.fromtimestamp(time).isoformat(" ", "minutes")
 
 
+_UNPRINTABLE = dict.fromkeys(
+    {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {ord("\n"), ord("\t")},
+    "\ufffd",
+)
+
+
 def printable(text: str) -> str:
-    """The text with control characters, except for line ends and tabs, replaced by U+FFFD."""
-    return "".join(c if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160) else "\ufffd" for c in text)
+    """The text with control characters, except for line ends and tabs, and those that turn the direction of
+    writing, replaced by U+FFFD."""
+    return text.translate(_UNPRINTABLE)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

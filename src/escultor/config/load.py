@@ -18,6 +18,7 @@ from escultor.config.section import Section, setting
 from escultor.config.serving import Monitor, Serve
 from escultor.config.training import Distillation, Dpo, Kto, Pretrain, Sft
 from escultor.errors import ConfigError
+from escultor.strict_yaml import load_yaml
 
 
 class ModelSection(Section):
@@ -46,16 +47,6 @@ class Config(Section):
     serve: Serve = Serve()
     monitor: Monitor = Monitor()
     feedback: FeedbackRules = FeedbackRules()
-
-
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise yaml.YAMLError(f"duplicate keys: {', '.join(twice)} (from line {node.start_mark.line + 1})")
-        return super().construct_mapping(node, deep)
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
@@ -91,7 +82,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         remedy = "give the path of a YAML file; `escultor init` writes a configuration"
         raise ConfigError(f"{path} cannot be read", error.strerror, remedy=remedy) from error
@@ -115,7 +106,7 @@ def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
     if not equals or not all(keys) or (len(keys) < 2 and not is_plain):
         raise ConfigError("an override cannot be read", repr(text), "section.key=value, such as dpo.beta=0.2")
     try:
-        parsed: Any = yaml.safe_load(value)
+        parsed: Any = load_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError("an override's value is not YAML", repr(text)) from error
     if isinstance(parsed, str):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,6 @@ def _runs(segment: np.ndarray, branch: np.ndarray) -> list[tuple[np.ndarray, int
     return runs
 
 
-@torch.compiler.disable
 def segment_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -126,10 +126,14 @@ def _within(length: int, window: int, device: torch.device) -> Tensor:
     return seen.triu(1 - window)[None, None]
 
 
-def register() -> None:
-    """Register the attention function with transformers; unpacked batches use the masks of `sdpa`."""
+@cache
+def register(compiled: bool = False) -> None:
+    """Register the attention function with transformers; unpacked batches use the masks of `sdpa`.
+    `compiled`: for layers that are compiled, outside of whose code segments are cut."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, segment_attention)
+    # The mark imports torch's compiler, which takes more than a second.
+    attention = torch.compiler.disable(segment_attention) if compiled else segment_attention
+    AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -39,6 +39,7 @@ from escultor.skills.own_metrics import MetricDeclaration, build_metric, load_ob
 from escultor.skills.schema import check_schema
 from escultor.skills.skill import INSTRUCTION, Output, Skill, fields_of
 from escultor.skills.table import METRICS
+from escultor.strict_yaml import load_yaml
 from escultor.types import Sampling
 
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
@@ -74,7 +75,7 @@ class _SkillFile(_Declared):
 def read_skill(path: Path) -> Skill:
     """The skill that a YAML file declares. Raises DataError that names the file and all that is wrong."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         remedy = "`escultor skills new NAME` writes one"
         raise DataError(

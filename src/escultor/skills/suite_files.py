@@ -38,6 +38,7 @@ from escultor.skills.own_metrics import load_object
 from escultor.skills.skill import Skill
 from escultor.skills.suites import EvaluationSuite, make_suite, refuse
 from escultor.strict_json import no_constant
+from escultor.strict_yaml import load_yaml
 from escultor.types import Consent, Example, Message, Messages, Origin, Role, Sampling, SuiteItem
 
 
@@ -211,7 +212,7 @@ def _skill_item(skill: Skill, row: _SkillItemRow) -> SuiteItem:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as YAML", " ".join(str(error).split())) from error
 

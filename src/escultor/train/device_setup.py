@@ -12,6 +12,7 @@ from torch import nn
 from escultor.batching.probe import logp_alone, refuse_unpackable
 from escultor.config import Training
 from escultor.errors import ConfigError, ModelError
+from escultor.model import segments
 from escultor.model.attention import AttentionKind, choose_attention, set_attention, sliding_window
 from escultor.model.forward import unwrapped
 from escultor.model.memory import checkpoint_layers, offload_activations
@@ -57,6 +58,7 @@ def prepared_layers(model: nn.Module, settings: Training) -> Iterator[None]:
             if not (layers := _layers(inner)):
                 what = f"{type(inner).__name__} does not name its layers, each of which would be compiled"
                 raise ModelError(what, "compile true", "false", "set compile=false")
+            segments.register(compiled=True)
             for layer in layers:
                 layer.compile()
         yield

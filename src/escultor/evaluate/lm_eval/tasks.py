@@ -51,13 +51,18 @@ def evaluate_task(
 
 def _harness() -> tuple[Any, Any, Any]:
     try:
-        from lm_eval import simple_evaluate
+        from jinja2.sandbox import SandboxedEnvironment
+        from lm_eval import simple_evaluate, utils
         from lm_eval.api.model import LM
         from lm_eval.tasks import TaskManager
         from lm_eval.tasks._yaml_loader import load_yaml
     except ImportError as error:
         remedy = "pip install 'escultor[harness]'"
         raise ConfigError("the evaluation harness is not installed", str(error), "lm-eval", remedy) from error
+    # Templates of tasks reach the values of documents, and nothing behind them.
+    plain = utils.env
+    utils.env = SandboxedEnvironment(undefined=plain.undefined, keep_trailing_newline=True)
+    utils.env.filters.update(plain.filters)
     # Without its own fourteen thousand tasks, which it would read first.
     manager = TaskManager(include_defaults=False)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
+from escultor.ids import GIVEN_ID
 from escultor.types import ImplicitEvent, SourceKind
 
 MAX_CANDIDATES = 32
@@ -21,8 +22,7 @@ THUMBS: dict[bool | float | str, bool] = {
 THUMB_VALUES = 'up: true, 1 or "up"; down: false, 0, -1 or "down"'
 SHORT = "short"
 
-# Ids become part of urls, log lines and cursors: printable ASCII without blanks.
-EventId = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+EventId = Annotated[str, Field(pattern=GIVEN_ID)]
 EventName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
 NonEmpty = Annotated[str, Field(min_length=1)]  # the limit of its length is a setting
 User = Annotated[str, Field(min_length=1, max_length=256)]
