@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-# An id that a client gives is a part of urls, log lines, cursors and file names.
+# The id that a client gives an event, which is a part of urls, log lines and cursors.
 GIVEN_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.:@~+=,-]{0,127}$"
 HASH_LENGTH = 32  # hex digits kept of SHA-256: 128 bits, collision-free in practice
 _ENCODE = {

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from escultor.data.jsonl_rows import Fault
-from escultor.ids import GIVEN_ID, hash_value
+from escultor.ids import hash_value
 from escultor.types import (
     Consent,
     FinishReason,
@@ -88,7 +88,7 @@ class _Lineage(_Body):
 class ExternalInteraction(_Body):
     """A row, as it is sent. Unknown keys are refused."""
 
-    id: Annotated[str, Field(pattern=GIVEN_ID)]
+    id: Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
     time: Annotated[float, Field(gt=0, lt=1e11)]
     messages: Annotated[list[_Message], Field(min_length=1)]
     answer: str

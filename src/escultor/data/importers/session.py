@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 from escultor.data.importers.scores import ScoreSurvey, Statement
 from escultor.data.jsonl_rows import Fault, Skip, short
-from escultor.ids import GIVEN_ID, hash_value
+from escultor.ids import hash_value
 from escultor.types import Consent, Feedback, FinishReason, Interaction, Message, Role, Sampling, Usage
 
 ImportedRecord = Interaction | Feedback
 R = TypeVar("R")
 MAX_EXAMPLES = 10  # places kept for each reason
-_ID = re.compile(GIVEN_ID)
+_ID = re.compile(r"[!-~]{1,128}")
 _MAX_VERSION = 256  # characters
 UNDATED = "without a time: dated as the file is"
 
@@ -148,8 +148,8 @@ class ImportSession:
 
 
 def answer_id(id: str) -> str:
-    """The id of an imported answer: its own, or a hash of it where it has other characters than ids
-    may have, or more than 128."""
+    """The id of an imported answer: its own, or a hash of it where it has blanks, other scripts or more
+    than 128 characters."""
     return id if _ID.fullmatch(id) else f"imported-{hash_value(id)}"
 
 

@@ -23,6 +23,8 @@ THUMB_VALUES = 'up: true, 1 or "up"; down: false, 0, -1 or "down"'
 SHORT = "short"
 
 EventId = Annotated[str, Field(pattern=GIVEN_ID)]
+# Of answers, which other programs named: printable ASCII without blanks.
+AnswerId = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 EventName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
 NonEmpty = Annotated[str, Field(min_length=1)]  # the limit of its length is a setting
 User = Annotated[str, Field(min_length=1, max_length=256)]
@@ -34,7 +36,7 @@ class EventPart(BaseModel):
 
 class TargetPart(EventPart):
     type: Literal["interaction", "conversation"] = "interaction"
-    id: EventId
+    id: AnswerId
 
 
 class SourcePart(EventPart):
@@ -49,9 +51,9 @@ class OutputPart(EventPart):
 
 
 class ComparisonPart(EventPart):
-    candidates: Annotated[list[EventId], Field(min_length=2, max_length=MAX_CANDIDATES)]
-    winner: EventId | None = Field(default=None, description="null: neither is better")
-    shown_order: Annotated[list[EventId], Field(min_length=2, max_length=MAX_CANDIDATES)]
+    candidates: Annotated[list[AnswerId], Field(min_length=2, max_length=MAX_CANDIDATES)]
+    winner: AnswerId | None = Field(default=None, description="null: neither is better")
+    shown_order: Annotated[list[AnswerId], Field(min_length=2, max_length=MAX_CANDIDATES)]
 
 
 class EventForm(EventPart):
@@ -63,11 +65,11 @@ class EventForm(EventPart):
 
 
 class TargetForm(EventForm):
-    target: EventId | TargetPart
+    target: AnswerId | TargetPart
 
 
 class ShortForm(EventPart):
-    id: EventId = Field(description="of the rated answer")
+    id: AnswerId = Field(description="of the rated answer")
     value: bool | float | str | None = Field(description=f"{THUMB_VALUES}; null: withdrawn; else a score")
     name: EventName | None = None
     comment: NonEmpty | None = Field(default=None, description="a remark beside the rating")
@@ -104,7 +106,7 @@ class DemonstrationForm(TargetForm):
 
 class ComparisonForm(EventForm):
     kind: Literal["comparison"]
-    target: EventId | TargetPart | None = None
+    target: AnswerId | TargetPart | None = None
     name: EventName = "preference"
     comparison: ComparisonPart
 
