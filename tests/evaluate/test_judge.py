@@ -185,3 +185,10 @@ def test_a_judge_that_tells_nothing_changes_nothing():
         prediction_powered_mean([1.0, 0.0], [1.0, 0.0], ["c", "c"], [], [])
     with pytest.raises(DataError, match="not finite"):
         prediction_powered_mean([1.0, float("nan")], [1.0, 0.0], ["c", "d"], [], [])
+
+
+def test_the_rubric_of_a_skill_is_told_to_the_judge():
+    asked = (Message(Role.USER, "q"),)
+    (message,) = pair_prompt(asked, "x", "y", "Prefer the right queue.")
+    assert "[What matters here]\nPrefer the right queue." in message.content
+    assert "What matters here" not in pair_prompt(asked, "x", "y")[0].content

@@ -13,6 +13,7 @@ from escultor.cli import lookup
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.progress import LiveProgress
 from escultor.cli.rate import session_between
+from escultor.cycle.evaluation_service import skill_of
 from escultor.errors import InputError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.raters.judge_calibration import CorrectedMean, correct_judge
@@ -45,12 +46,13 @@ def judge(
     judge = _load_judge(shell, model, url, key_env)
     folders = [lookup.checked_model(shell, name) for name in (a, b)]
     chosen = lookup.find_suite(shell, suite)
+    rubric = skill_of(chosen.record, shell.config).rubric
     with lookup.open_or_create_store(shell) as store:
         session, swapped = session_between(shell, store, folders, chosen)
         cache = EvaluationCache(store.root / "cache" / "judge.jsonl")
         with LiveProgress() as live:
             live.phase(f"{judge.name} compares {chosen.record.items} items")
-            items = judge_session(session, judge, cache, live.note)
+            items = judge_session(session, judge, cache, live.note, rubric=rubric)
         choices = judge_choices(session, judge, items)
         store.log.append(*(choice for choice in choices if store.log.get(Feedback, choice.id) is None))
         recorded = RecordedChoices(store.log, session)

@@ -13,6 +13,7 @@ from typer import Option
 from escultor.cli.evaluate import recorded_scores
 from escultor.cli.lookup import ModelArgument, SuiteOption, checked_model, find_suite, open_or_create_store
 from escultor.cli.output import CommandResult, Shell
+from escultor.cycle.evaluation_service import skill_of
 from escultor.errors import InputError
 from escultor.skills.suites import EvaluationSuite
 from escultor.store import Store
@@ -80,6 +81,8 @@ def _ask(
     from escultor.evaluate.raters.session import make_choice, next_task
 
     made = 0
+    if rubric := skill_of(session.suite.record, shell.config).rubric:
+        shell.print(rubric, "bold")
     shell.print(KEYS, "dim")
     while True:
         recorded.refresh()

@@ -12,6 +12,7 @@ from escultor.cli.output import CommandResult, Shell
 from escultor.config import Serve
 from escultor.config.serving import ANY_MODEL
 from escultor.errors import InputError
+from escultor.skills.catalog import load_skills
 
 
 def serve(
@@ -27,7 +28,9 @@ def serve(
     from escultor.serve.engine_loading import EngineSource
     from escultor.serve.gateway import server
 
-    settings = shell.config.serve
+    settings, skills = shell.config.serve, load_skills(shell.config.skills)
+    if len(skills) == 1 and "skill" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"skill": next(iter(skills))})
     if model is not None and upstream is not None:
         raise InputError("--model and --upstream exclude each other", "both", "one of both")
     if upstream is not None or upstream_model is not None:

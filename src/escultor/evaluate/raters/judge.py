@@ -109,12 +109,13 @@ def judge_session(
     judge: Judge,
     cache: EvaluationCache,
     progress: Callable[[str], None] = lambda text: None,
+    rubric: str = "",
 ) -> list[JudgedItem]:
-    """The judge's preference on every item. Equal answers are a tie that the judge is not asked about. Raises
-    DataError where no reply names a verdict."""
+    """The judge's preference on every item, by the rubric of its skill where there is one. Equal
+    answers are a tie that the judge is not asked about. Raises DataError where no reply names a verdict."""
     items, a, b = session.suite.items, *session.answers
     prompts = [
-        pair_prompt(items[i].prompt, *sides)
+        pair_prompt(items[i].prompt, *sides, rubric)
         for i in session.open_items
         for sides in ((a[i], b[i]), (b[i], a[i]))
     ]
@@ -140,10 +141,11 @@ def _preference(a_first: Mark | None, b_first: Mark | None) -> float | None:
     return _VALUES[a_first] if a_first == _EXCHANGED[b_first] else 0.0
 
 
-def pair_prompt(request: Messages, a: str, b: str) -> Messages:
-    """The prompt for a judge; the request is quoted as text, not as messages of the prompt."""
+def pair_prompt(request: Messages, a: str, b: str, rubric: str = "") -> Messages:
+    """The prompt for a judge, with the rubric of a skill; the request is quoted as text, not as messages of the prompt."""
     text = "\n".join(m.content if m.role is Role.USER else f"({m.role}) {m.content}" for m in request)
-    return (Message(Role.USER, f"{INSTRUCTION}\n\n{PROMPT.format(request=text, a=a, b=b)}"),)
+    told = f"{INSTRUCTION}\n\n[What matters here]\n{rubric}" if rubric else INSTRUCTION
+    return (Message(Role.USER, f"{told}\n\n{PROMPT.format(request=text, a=a, b=b)}"),)
 
 
 def judge_choices(session: RatingSession, judge: Judge, judged: Sequence[JudgedItem]) -> list[Choice]:
