@@ -142,7 +142,7 @@ def _preference(a_first: Mark | None, b_first: Mark | None) -> float | None:
 
 
 def pair_prompt(request: Messages, a: str, b: str, rubric: str = "") -> Messages:
-    """The prompt for a judge, with the rubric of a skill; the request is quoted as text, not as messages of the prompt."""
+    """The prompt for a judge, with the rubric of a skill; the request is quoted as text, not as messages."""
     text = "\n".join(m.content if m.role is Role.USER else f"({m.role}) {m.content}" for m in request)
     told = f"{INSTRUCTION}\n\n[What matters here]\n{rubric}" if rubric else INSTRUCTION
     return (Message(Role.USER, f"{told}\n\n{PROMPT.format(request=text, a=a, b=b)}"),)
