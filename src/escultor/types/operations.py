@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Literal
 
+from escultor.ids import OMIT_DEFAULT
 from escultor.types.interactions import LEFT_OUT, optional
 
 AlertState = Literal["ok", "warn", "firing", "resolved"]
@@ -157,7 +158,7 @@ class KeyCreated:
     name: str
     scopes: tuple[Scope, ...]
     digest: str  # SHA-256 of the key, which is 256 random bits
-    limits: Annotated[KeyLimits | None, LEFT_OUT] = None
+    limits: Annotated[KeyLimits | None, LEFT_OUT] = field(default=None, metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 
 from escultor.errors import EscultorError
+from escultor.serve.budgets import BUDGETS
 from escultor.serve.gateway import (
     embedding_routes,
     feedback_routes,
@@ -32,6 +34,15 @@ SCHEMES = {
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 OPEN_PATHS = ("/health", "/static/", "/v1/feedback/t/")  # they require no key
+_ROUTERS = (
+    gateway_routes.router,
+    message_routes.router,
+    responses_routes.router,
+    embedding_routes.router,
+    feedback_routes.router,
+    metric_routes.router,
+)
+_REMAINING = tuple(f"remaining-{name.replace('_', '-')}" for name in BUDGETS)
 _HEADERS = ("version", "arm", "feedback-token", "ignored")
 
 
@@ -56,12 +67,8 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
         title="Escultor", version=version("escultor"), docs_url=None, redoc_url=None, lifespan=lifespan
     )
     app.state.gateway, app.state.failed = gateway, None
-    app.include_router(gateway_routes.router)
-    app.include_router(message_routes.router)
-    app.include_router(responses_routes.router)
-    app.include_router(embedding_routes.router)
-    app.include_router(feedback_routes.router)
-    app.include_router(metric_routes.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     for kind in (ApiError, EscultorError, TimeoutError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -74,7 +81,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
             allow_origins=list(gateway.settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # clients send headers of their own: x-stainless-…, anthropic-…
-            expose_headers=["x-request-id", *(f"x-escultor-{name}" for name in _HEADERS)],
+            expose_headers=["x-request-id", *(f"x-escultor-{name}" for name in (*_HEADERS, *_REMAINING))],
         )
     return app
 
@@ -91,8 +98,19 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     route = f"{request.method[:20]} {request.url.path[:200]}"
     message = f"{route}: {error.detail}" if code else str(error.detail)
-    api_error = ApiError(error.status_code, message, code, headers=error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    if error.status_code == 405 and request.method == "OPTIONS":  # no page may ask
+        return Response(status_code=204, headers=headers)
+    api_error = ApiError(error.status_code, message, code, headers=headers)
     return error_response(api_error, request.url.path)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that a path has, over all of its routes."""
+    routes = [*request.app.routes, *(route for router in _ROUTERS for route in router.routes)]
+    on_path = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in on_path for method in getattr(route, "methods", None) or ()}
+    return ", ".join(sorted({"OPTIONS", *methods, *(["HEAD"] if "GET" in methods else [])}))
 
 
 async def _on_invalid_request(request: Request, error: Any) -> Response:

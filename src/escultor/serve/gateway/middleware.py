@@ -57,6 +57,8 @@ class RequestGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # as GET; the server sends no body
+            scope = {**scope, "method": "GET"}
         headers = dict(scope["headers"])
         id = headers.get(b"x-request-id", b"")
         id = id if _REQUEST_ID.fullmatch(id) else new_id("req").encode()
