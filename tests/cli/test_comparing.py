@@ -232,7 +232,7 @@ def test_a_file_of_the_first_format_is_replayed_by_its_figures(cli, tmp_path, si
     assert "not what its inputs give" in cli("compare", "--replay", file).err
 
 
-def test_what_the_policy_needs_is_said_before_anything_is_measured(
+def test_a_policy_that_can_promote_nothing_on_a_suite_is_refused_before_anything_is_measured(
     cli, tmp_path, model, other_model, monkeypatch
 ):
     head = {"name": "pets", "metrics": ["exact_match", "contains"], "decoding": {"max_new_tokens": 2}}
@@ -241,11 +241,14 @@ def test_what_the_policy_needs_is_said_before_anything_is_measured(
     ask = ("compare", model, other_model, "--suite", suite, *SMALL, "--policy", "p.yaml")
     rules = "primary: [exact_match]\nguards: {contains: 0.02}\nmin_items: 2\n"
     (tmp_path / "p.yaml").write_text(rules)
-    out = cli(*ask).out
-    assert out.index("at least 149") < out.index("Hold")
-    assert "Nothing can be promoted on suite `pets`: 6 items" in out
-    (tmp_path / "p.yaml").write_text(rules + "vetoes: {sycophancy: {worse_by: 0}}\n")
     monkeypatch.setattr("escultor.cli.evaluate.recorded_scores", None)
+    call = cli(*ask)
+    assert call.code == 2
+    assert (
+        "Nothing can be promoted on suite `pets`: 6 items, and the policy requires at least 149" in call.err
+    )
+    assert "margins that this size could show: contains 0.394" in call.err
+    (tmp_path / "p.yaml").write_text(rules + "vetoes: {sycophancy: {worse_by: 0}}\n")
     call = cli(*ask)
     assert call.code == 2
     assert "veto on 'sycophancy' names nothing that is measured; known: " in call.err

@@ -42,7 +42,7 @@ def test_every_command_that_a_document_shows_is_one(document, line):
     group = None
     while words and hasattr(command, "get_command"):
         group = typer.Context(command, info_name="escultor", parent=group)
-        command = command.get_command(group, words.pop(0))
+        _, command, words = command.resolve_command(group, words)
         assert command is not None, f"{document}: {line}"
     known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
     for word in words:

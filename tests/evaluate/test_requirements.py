@@ -54,6 +54,14 @@ def test_a_guard_within_two_percent_needs_149_items_and_nothing_is_promoted_on_f
     assert "148 items, and the policy requires at least 149" in held.because.reason
 
 
+def test_a_suite_too_small_for_a_margin_is_told_the_margin_that_it_could_show():
+    told = shortfall(requirements(NARROW), NARROW, items=60, clusters=60)
+    assert told is not None
+    assert told.endswith("; margins that this size could show: valid 0.049")
+    could = NARROW.model_copy(update={"guards": {"valid": 0.049}})
+    assert shortfall(requirements(could), could, items=60, clusters=60) is None
+
+
 def test_the_number_is_the_least_with_which_the_rule_of_three_allows_the_margin():
     for margin in (0.01, 0.05, 0.3):
         n = clusters_needed(requirements(Gate(guards={"valid": margin})))

@@ -196,8 +196,7 @@ def _checked_suite(shell: Shell, name: str | None, policy: Gate, served: bool) -
         found = left
     policy = policy_of(found.record, shell.config, policy)
     shell.print(gate_service.needs_of(policy, found.record))
-    if shortfall := gate_service.check_policy(policy, found.record):
-        shell.print(shortfall, "bold")
+    gate_service.require_enough_items(policy, found.record)
     return found
 
 

@@ -45,6 +45,16 @@ def check_policy(policy: Gate, suite: Suite) -> str | None:
     return None if why is None else f"Nothing can be promoted on suite `{suite.name}`: {why}."
 
 
+def require_enough_items(policy: Gate, suite: Suite) -> None:
+    """Raises DataError where nothing could be promoted under the policy, whatever is measured."""
+    if why := check_policy(policy, suite):
+        raise DataError(
+            why,
+            f"policy `{policy.name}`, suite `{suite.name}` of {suite.items:,} items",
+            remedy="add items, or state wider margins or a smaller min_items (escultor compare plan)",
+        )
+
+
 def needs_of(policy: Gate, suite: Suite) -> str:
     """How many independent items a policy needs, in words."""
     needs = requirements(policy, suite.metrics)

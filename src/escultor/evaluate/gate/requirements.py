@@ -38,6 +38,7 @@ class Requirement(NamedTuple):
     metric: str
     role: Literal["primary", "guard"]
     clusters: int | None
+    width: float = 0.0  # of the scale of a guard; 0 where it has no limits
 
 
 def scale_of(scales: Mapping[str, Scale], metric: str) -> Scale:
@@ -76,8 +77,9 @@ def requirements(
         scale = scale_of(scales or {}, metric)
         width = math.inf if scale.least is None or scale.most is None else scale.most - scale.least
         # What bounds no score bounds no unseen harm either: such a guard rests on the scores alone.
-        clusters = n_without_event(margin / width, policy.alpha) if 0 < width < math.inf else 1
-        needs.append(Requirement(metric, "guard", clusters))
+        width = width if width < math.inf else 0.0
+        clusters = n_without_event(margin / width, policy.alpha) if width > 0 else 1
+        needs.append(Requirement(metric, "guard", clusters, width))
     return tuple(needs)
 
 
@@ -91,7 +93,13 @@ def shortfall(needs: Sequence[Requirement], policy: Gate, items: int, clusters: 
     size = f"{items} items" if clusters == items else f"{items} items in {clusters} clusters"
     needed = clusters_needed(needs)
     if clusters < needed and policy.min_items <= needed:
-        return f"{size}, and the policy requires at least {needed} ({described(needs, policy)})"
+        margins = [
+            f"{n.metric} {math.ceil(1000 * n.width * (1 - policy.alpha ** (1 / clusters))) / 1000:g}"
+            for n in needs
+            if n.role == "guard" and n.clusters is not None and n.clusters > clusters > 0
+        ]
+        could = f"; margins that this size could show: {', '.join(margins)}" if margins else ""
+        return f"{size}, and the policy requires at least {needed} ({described(needs, policy)}){could}"
     if clusters < needed or items < policy.min_items:
         return f"{size}, and the policy requires at least {policy.min_items}"
     return None
