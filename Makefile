@@ -75,6 +75,15 @@ $(CLIENTS_SETUP): bench/clients/requirements.txt bench/clients/package.json
 	npm install --prefix $(CLIENTS) --no-audit --no-fund
 	touch $@
 
+# The sources without the base model's weights, under the metadata of packaging/gate.
+gate:  ## the wheel of the gate alone, `escultor-gate`, in build/dist
+	rm -rf build/gate
+	mkdir -p build/gate/src build/dist
+	cp -R src/escultor build/gate/src/
+	find build/gate -name '*.safetensors' -o -name '__pycache__' | xargs rm -rf
+	cp packaging/gate/pyproject.toml packaging/gate/README.md LICENSE build/gate/
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/dist build/gate
+
 lint: $(SETUP)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

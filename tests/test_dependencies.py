@@ -59,3 +59,12 @@ def test_every_module_imports_where_fcntl_is_missing():
         [sys.executable, "-c", code, str(SOURCE)], capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_gate_alone_is_the_same_version_with_fewer_libraries():
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    gate = tomllib.loads((ROOT / "packaging" / "gate" / "pyproject.toml").read_text())["project"]
+    assert (gate["version"], gate["scripts"]) == (whole["version"], whole["scripts"])
+    assert set(gate["dependencies"]) < set(whole["dependencies"])
+    heavy = {"torch", "transformers", "scipy", "sqlalchemy", "fastapi"}
+    assert not heavy & {re.split(r"[\[<>=,]", line, maxsplit=1)[0] for line in gate["dependencies"]}

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
 import outside_runs
@@ -15,7 +16,7 @@ from escultor.types import Verdict
 
 CHAMPION = {f"i{n}": float(n % 3 == 0) for n in range(90)}
 CANDIDATE = {f"i{n}": float(n % 3 != 2) for n in range(90)}
-HEAVY = ("torch", "transformers", "tokenizers", "sqlalchemy", "fastapi", "jsonschema", "rapidfuzz")
+HEAVY = ("torch", "transformers", "tokenizers", "scipy", "sqlalchemy", "fastapi", "jsonschema", "rapidfuzz")
 
 
 @pytest.fixture
@@ -82,3 +83,33 @@ def test_runs_are_compared_without_the_heavy_libraries(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["verdict"] == "promote"
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_stale_or_edited_evidence_is_refused(cli, runs, tmp_path):
+    (tmp_path / "p.yaml").write_text("primary: [acc]\nguards: {}\n")
+    ask = ("compare", *runs, "--policy", "p.yaml")
+    assert cli(*ask).code == 0
+    verify = (*ask, "--verify", "verdict/verdict.json")
+    assert cli(*verify, "--json").data["verdict"] == "promote"
+    (tmp_path / "p.yaml").write_text("primary: [acc]\nguards: {}\nalpha: 0.01\n")
+    call = cli(*verify)
+    assert (call.code, "stale: it is about another policy" in call.err) == (2, True)
+    (tmp_path / "p.yaml").write_text("primary: [acc]\nguards: {}\n")
+    outside_runs.lm_eval(runs[1], {**CANDIDATE, "i2": 1.0})
+    assert "stale: it is about another candidate scores" in cli(*verify).err
+    outside_runs.lm_eval(runs[1], CANDIDATE)
+    assert cli(*verify).code == 0
+    file = tmp_path / "verdict" / "verdict.json"
+    file.write_text(file.read_text().replace('"promote"', '"reject"', 1))
+    assert "is not what its inputs give" in cli(*verify).err
+
+
+def test_the_workflow_names_options_that_exist(cli):
+    text = (Path(__file__).parents[2] / "examples" / "gate.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(text)["jobs"]["gate"]["steps"]
+    words = " ".join(str(step.get("run", "")) for step in steps).split()
+    help_text = cli("compare", "--help").out
+    assert {word for word in words if word.startswith("--") and word != "--body-file"} <= set(
+        help_text.split()
+    )
+    assert {"--verify", "--policy", "--out"} <= set(words)

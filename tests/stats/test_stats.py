@@ -452,3 +452,21 @@ def test_log_odds_and_the_logistic_function_are_inverse(x):
     if abs(x) < 30:
         assert stats.log_odds(stats.logistic(x)) == pytest.approx(x, abs=1e-9)
         assert stats.sigmoid(np.array([x]))[0] == pytest.approx(stats.logistic(x))
+
+
+def test_tails_of_a_fair_coin_are_what_scipy_says():
+    from scipy.stats import binom
+
+    from escultor.stats.coin import coin_tail
+
+    for heads, tosses in (
+        (0, 5),
+        (3, 3),
+        (40, 60),
+        (41, 61),
+        (20, 61),
+        (600, 1100),
+        (400, 1000),
+        (5100, 10000),
+    ):
+        assert coin_tail(heads, tosses) == pytest.approx(binom.sf(heads - 1, tosses, 0.5), rel=1e-10)

@@ -15,6 +15,7 @@ from escultor.cli import lookup
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.run_comparison import RunOptions, compare_runs, read_runs
 from escultor.cli.verdicts import show_verdict
+from escultor.cli.verification import verify_verdict
 from escultor.config import Gate, load_policy
 from escultor.cycle.approval import KEY_ENV, approver
 from escultor.errors import DataError, InputError
@@ -82,6 +83,9 @@ def compare(
     suite: lookup.SuiteOption = None,
     out: Annotated[Path | None, Option(help="Folder for record and page; default: in the store.")] = None,
     replay: Annotated[Path | None, Option(help="Decide again from the inputs in a verdict's file.")] = None,
+    verify: Annotated[
+        Path | None, Option(help="Verdict's file: refuse it unless it is about these sides and policy.")
+    ] = None,
 ) -> CommandResult:
     """Ask the gate whether a candidate is better than a champion; exit code 3 unless it is.
 
@@ -97,12 +101,10 @@ def compare(
     if not files and (pair := read_runs(names, runs)) is not None:
         if options.speed is not None:
             raise InputError("--speed belongs to models", "runs of another tool", remedy="leave it out")
-        if options.signed_by is not None:
-            what = "an approval needs the store that knows who may approve"
-            raise InputError(
-                what, "runs of another tool, compared without one", remedy="leave --signed-by out"
-            )
-        context = GateContext(card=options.read_card(), void=options.read_void())
+        if verify is not None:
+            here = _named(pair.champion, pair.candidate, pair.policy(policy, runs.metric or ()))
+            return _verify(shell, verify, here)
+        context = GateContext(card=options.read_card(), signed_by=options.signed_by, void=options.read_void())
         return compare_runs(shell, pair, pair.policy(policy, runs.metric or ()), names, context, out=out)
     if given := [o for o, v in vars(runs).items() if v]:
         raise InputError(
@@ -112,6 +114,8 @@ def compare(
         files.get(name, (None,))[0] or lookup.find_gguf(name) or lookup.checked_model(shell, name)
         for name in names
     ]
+    if verify is not None:
+        return _verify(shell, verify, _named_models(shell, sides, policy if options.policy else None, suite))
     unsealed = {name: scores for name, (scores, is_sealed) in files.items() if not is_sealed}
     return _compare_models(shell, options, policy, names, sides, unsealed=unsealed, suite=suite, out=out)
 
@@ -182,6 +186,40 @@ def _replay(shell: Shell, file: Path, out: Path | None) -> CommandResult:
         raise DataError(what, "; ".join(difference[2:8]), "the same bytes", remedy)
     shell.print(f"{file}: the same, byte for byte", "bold")
     return CommandResult({"file": str(file), "identical": True})
+
+
+def _verify(shell: Shell, file: Path, here: Mapping[str, str]) -> CommandResult:
+    text = lookup.require_file(file).read_bytes().decode("utf-8", errors="replace")
+    if (beside := inputs_beside(file)) is not None:
+        return verify_verdict(shell, file, text, beside, here)
+    with lookup.existing_store(shell, "the inputs of a verdict are in its store") as store:
+        return verify_verdict(shell, file, text, store.blobs.get_bytes, here)
+
+
+def _named(champion: Scores, candidate: Scores, policy: Gate) -> dict[str, str]:
+    """What a verdict on these scores names."""
+    scores = {"champion_scores": champion.id, "candidate_scores": candidate.id, "suite": champion.suite}
+    return {**scores, "policy": reproduction.policy_hash(policy)}
+
+
+def _named_models(
+    shell: Shell, sides: Sequence[Scores | Path], policy: Gate | None, suite: str | None
+) -> dict[str, str]:
+    """What a verdict on these sides names: weights or scores, and the suite and the policy that are given."""
+    from escultor.ids import hash_file
+    from escultor.store.blobs import tree_hash
+
+    here = {}
+    for role, side in zip(("champion", "candidate"), sides, strict=True):
+        if isinstance(side, Path):
+            here[role] = hash_file(side) if side.is_file() else tree_hash(side)
+        else:
+            here[f"{role}_scores"] = side.id
+    if suite is not None:
+        here["suite"] = lookup.find_suite(shell, suite).id
+    if policy is not None:
+        here["policy"] = reproduction.policy_hash(policy)
+    return here
 
 
 def _checked_suite(shell: Shell, name: str | None, policy: Gate, served: bool) -> EvaluationSuite:

@@ -213,6 +213,9 @@ def describe(error: BaseException) -> tuple[dict[str, Any], int]:
     if isinstance(error, EscultorError):
         what, remedy, code = error.what, error.remedy, error.exit_code
         got, allowed = (None if v is None else str(v) for v in (error.got, error.allowed))
+    elif isinstance(error, ModuleNotFoundError):
+        what, got = "this needs a library that is not installed", error.name
+        remedy = "pip install escultor; escultor-gate compares runs of evaluation tools alone"
     elif isinstance(error, KeyboardInterrupt):
         what, code = "interrupted", 130
         remedy = "repeat the command: a training run continues from its last saved state"

@@ -11,6 +11,7 @@ input raises DataError.
 sampling      clusters and random draws
 means         studentised cluster bootstrap; distribution-free bounds
 permutation   sign flips by cluster, exact McNemar test, Holm's correction
+coin          tails of fair coins
 sizes         how many items would be enough
 shares        binomial shares, win rates, quantiles
 sequential    bounds that hold at every interim analysis

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from escultor.stats.coin import coin_tail, coin_tails, log_factorials
 from escultor.stats.sampling import (
     MANY_CLUSTERS,
     Array,
@@ -79,20 +80,21 @@ def mcnemar(wins: int, losses: int, items: int) -> float:
     highest. It needs about a tenth fewer items than the conditional test (McNemar 1947), which is used
     beyond. Turning a win into a tie, or a tie into a loss, never lowers it.
     """
-    from scipy.special import betainc, gammaln, xlog1py, xlogy
-
     decided = wins + losses
     if decided == 0 or wins <= losses:
         return 1.0
     if items > MANY_CLUSTERS:
-        return float(betainc(wins, losses + 1, 0.5))
+        return coin_tail(wins, decided)
     count = np.arange(items + 1)  # decided items of another sample
     least = (count + (wins - losses) * np.sqrt(count / decided)) / 2  # its wins, for a score as high
     least = np.minimum(np.maximum(np.ceil(least - 1e-9), 1), count + 1)
-    tail = np.where(least > count, 0.0, betainc(least, np.maximum(count - least, 0) + 1, 0.5))
+    logs = log_factorials(items)
+    tail = coin_tails(least, count, logs)
     share = np.sin(np.linspace(0, np.pi / 2, SHARES + 1)[1:, None]) ** 2
-    ways = gammaln(items + 1) - gammaln(count + 1) - gammaln(items - count + 1)
-    likelihood = np.exp(ways + xlogy(count, share) + xlog1py(items - count, -share))  # (SHARES, items + 1)
+    ways = logs[items] - logs[count] - logs[items - count]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = np.where(count == items, 0.0, (items - count) * np.log1p(-share))
+    likelihood = np.exp(ways + count * np.log(share) + rest)  # (SHARES, items + 1)
     return min(1.0, float((likelihood @ tail).max()))
 
 
