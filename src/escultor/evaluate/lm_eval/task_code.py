@@ -12,7 +12,7 @@ import yaml
 from escultor.errors import DataError
 
 # The readers of `datasets` that run nothing: others load scripts or pickles.
-DATA_READERS = ("json", "csv", "text", "parquet", "arrow")
+DATA_READERS = ("json", "csv", "text", "parquet")
 _CODE = "!"  # how the text of a value with a tag, such as `!function`, begins
 _CODE_KEYS = ("class", "custom_dataset")
 
