@@ -25,12 +25,19 @@ EscultorError
 
 from __future__ import annotations
 
+MAX_GOT = 1000  # characters of what was found that a message repeats
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or its beginning and its length where it is longer than `limit` characters."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
 
 def format_message(what: str, got: object = None, allowed: object = None, remedy: str | None = None) -> str:
     """Join the four parts of a message; parts not given are left out."""
     parts = [what]
     if got is not None:
-        parts.append(f"got: {got}")
+        parts.append(f"got: {shortened(str(got), MAX_GOT)}")
     if allowed is not None:
         parts.append(f"allowed: {allowed}")
     if remedy is not None:

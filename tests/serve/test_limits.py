@@ -1,13 +1,15 @@
 """Rate limiter and depth check."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.serve.auth import RateLimiter
-from escultor.serve.gateway.middleware import is_nested_deeper
+from escultor.serve.gateway.bodies import parsed_json, refuse_excess
+from escultor.serve.wire.errors import ApiError
 
 
 class Clock:
@@ -63,11 +65,56 @@ json_values = st.recursive(
 )
 
 
+def is_refused(body, limit=64):
+    try:
+        refuse_excess(body, limit)
+    except ApiError:
+        return True
+    return False
+
+
 @given(json_values, st.integers(0, 6))
 def test_depth_is_the_one_that_parsing_finds(value, limit):
-    assert is_nested_deeper(json.dumps(value).encode(), limit) == (depth(value) > limit)
+    assert is_refused(json.dumps(value).encode(), limit) == (depth(value) > limit)
 
 
-@pytest.mark.parametrize("body", [b"[" * 10**6, b'{"a":' * 10**5, b'["' + b"[" * 10**6])
-def test_invalid_json_is_checked_in_linear_time(body):
-    assert is_nested_deeper(body, 64) or body.startswith(b'["')
+@given(json_values)
+def test_values_are_counted_without_parsing(value):
+    def number(each):
+        inner = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        return 1 + sum(map(number, inner))
+
+    assert number(value) <= refuse_excess(json.dumps(value).encode(), 64) <= 2 * number(value)
+
+
+BOMBS = {
+    "brackets": b"[" * 10**6,
+    "objects": b'{"a":' * 10**5,
+    "a string of brackets": b'["' + b"[" * 10**6,
+    "escaped quotes": b"[" * 65 + b'"' + b'\\"' * 10**6,
+    "an open string": b"[" * 65 + b'"' + b"a" * 10**6,
+    "values": b"[" + b"1," * 10**6 + b"1]",
+    "empty objects": b"[" + b"{}," * 10**6 + b"{}]",
+    "keys": b"{" + b'"a":1,' * 10**6 + b'"b":1}',
+    "strings": b"[" + b'"",' * 10**6 + b"1]",
+    "backslashes": b'"' + b"\\" * 10**6,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_cost_of_a_check_grows_with_the_body_and_no_faster(name):
+    def seconds(body):
+        began = time.process_time()
+        is_refused(body)
+        return time.process_time() - began
+
+    body = BOMBS[name]
+    assert min(seconds(body * 4) for _ in range(3)) < 20 * (min(seconds(body) for _ in range(3)) + 0.01)
+    few = name in ("a string of brackets", "backslashes")
+    assert is_refused(body) or few
+
+
+def test_a_key_that_is_given_twice_is_refused():
+    with pytest.raises(ApiError, match="duplicate key"):
+        parsed_json(b'{"a": 1, "b": {"a": 1, "a": 2}}')
+    assert parsed_json(b'{"a": 1, "b": {"a": 1}}') == {"a": 1, "b": {"a": 1}}

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SHADOW = "shadow"
 MAX_RETRY_PAUSE_S = 60.0  # between two attempts to load what could not be loaded
+LOADED_WAIT_S = 2.0  # for an engine whose loading nobody waits for any more
 EVICT_WAIT_S = 5.0  # for requests on a dead engine to receive its error
 
 Load = Callable[[str], Awaitable[Engine]]
@@ -297,9 +298,16 @@ class Deployments:
 
 
 async def _close(handle: EngineHandle | asyncio.Future[Engine], wait_s: float | None = None) -> None:
-    """Close an engine once no request uses it (after `wait_s` at the latest), or once it is loaded."""
+    """Close an engine once no request uses it (after `wait_s` at the latest), or once it is loaded; loading
+    that takes longer than `LOADED_WAIT_S` is ended."""
     version = "being loaded"
     try:
+        if (
+            not isinstance(handle, EngineHandle)
+            and not (await asyncio.wait({handle}, timeout=LOADED_WAIT_S))[0]
+        ):
+            handle.cancel()
+            return
         handle = handle if isinstance(handle, EngineHandle) else EngineHandle(await handle)
         version = handle.version
         await handle.close(wait_s)

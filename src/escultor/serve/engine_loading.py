@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from escultor.config.serving import ANY_MODEL, upstream_version
 from escultor.errors import ConfigError, ModelError
 from escultor.serve.deployments import Load
 from escultor.serve.engines.upstream.engine import UpstreamEngine, open_upstream
+from escultor.serve.interruptible import run_interruptible
 from escultor.serve.protocol import Engine
 from escultor.store import Store
 from escultor.store.blobs import tree_hash
@@ -60,12 +60,12 @@ def engine_loader(store: Store, source: EngineSource, settings: Serve) -> tuple[
     async def load_whole(folder: Path, version: str) -> Engine:
         # In a thread that ends: a thread keeps the OpenMP team that computed its products, and with more
         # teams than cores every team sleeps between products, those that decode included.
-        thread = ThreadPoolExecutor(1, "escultor-loading")
         opened = partial(_open, folder, version, settings, store.blobs.root / CONVERTED)
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, opened)
-        finally:
-            thread.shutdown(wait=False)
+            return await run_interruptible(opened, settings.load_timeout_s, "loading")
+        except TimeoutError:
+            allowed = f"{settings.load_timeout_s:g} s (serve.load_timeout_s)"
+            raise ModelError("the model took too long to load", str(folder), allowed) from None
 
     shared = SharedEngines(load_whole, partial(_base, settings))
 

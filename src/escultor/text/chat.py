@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from escultor.errors import ModelError
 from escultor.ids import hash_value
 from escultor.text.encoding import MarkedText, TextEncoder
-from escultor.text.plain import PlainText, special_ids
+from escultor.text.plain import PlainText, refuse_longer, special_ids
 from escultor.text.protection import Protection
 from escultor.text.rendering import Renderer
 from escultor.text.streaming import AnswerTokens
@@ -83,9 +83,13 @@ class ChatTemplate:
         """Whether the template shows the model the definitions of tools."""
         return self._renderer.shows_tools
 
-    def prompt(self, messages: Messages, tools: str = "") -> list[int]:
-        """The token ids of a prompt, after which the model generates the answer."""
-        return self._encoder.encode([MarkedText(*self._writer.prompt(messages, tools))])[0]
+    def prompt(self, messages: Messages, tools: str = "", limit: int | None = None) -> list[int]:
+        """The token ids of a prompt, after which the model generates the answer. Raises TooLong for one that
+        is much longer than `limit` tokens, without making all of them."""
+        text = MarkedText(*self._writer.prompt(messages, tools))
+        if limit is not None:
+            refuse_longer(text.text, limit, self._plain.encode)
+        return self._encoder.encode([text])[0]
 
     def example(self, messages: Messages, answer: Message | str, tools: str = "") -> Rendered:
         """A prompt and its response, to the token that ends the turn. Raises ModelError where the template
@@ -123,10 +127,13 @@ class ChatTemplate:
         begin = self._begin()
         return [[*begin, *ids, self.eos] for ids in self._plain.encode(texts)]
 
-    def raw_prompt(self, text: str) -> tuple[list[int], int]:
+    def raw_prompt(self, text: str, limit: int | None = None) -> tuple[list[int], int]:
         """The token ids of a text that a model is to continue or score as it stands, and how many of them the
         tokenizer puts before it by itself: its BOS, or none, whatever the chat template does. A text that
-        begins with the name of the `prefix` token begins with that token; an empty one is it alone."""
+        begins with the name of the `prefix` token begins with that token; an empty one is it alone. Raises
+        TooLong as `prompt`."""
+        if limit is not None:
+            refuse_longer(text, limit, self._plain.encode)
         name = str(self.tokenizer.convert_ids_to_tokens(self.prefix))
         if not text or text.startswith(name):
             return [self.prefix, *(self.text(rest) if (rest := text.removeprefix(name)) else [])], 0

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from escultor.errors import DataError
+from escultor.errors import DataError, TooLong
 from escultor.text.tokenizer import tokenizer_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH = 4096  # texts encoded at a time: the library's encodings are many times larger than the ids
+_CUT = 4  # tokens that a cut through a text may add
 _IN_WORDS = "-'_\u2581"
 _NAMED = ("bos", "eos", "pad", "sep", "cls", "mask")
 
@@ -43,6 +44,21 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 def _is_word(text: str) -> bool:
     return all(c.isspace() or c in _IN_WORDS or unicodedata.category(c)[0] in "LMN" for c in text)
+
+
+def refuse_longer(text: str, limit: int, encode: Callable[[list[str]], list[list[int]]]) -> None:
+    """Raise TooLong for a text of more than `limit` tokens, without making all of them."""
+    piece = min(max(8 * limit, 1 << 12), 1 << 16)  # characters
+    if len(text) <= max(4 * limit, piece):
+        return
+    tokens = 0
+    for start in range(0, len(text), piece):
+        (ids,) = encode([text[start : start + piece]])
+        tokens += max(0, len(ids) - _CUT)
+        if tokens > limit:
+            got = f"{len(text)} characters, more than {tokens} tokens"
+            what = "the prompt does not fit the model's context"
+            raise TooLong(what, got, f"{limit} tokens", "shorten the prompt")
 
 
 class PlainText:

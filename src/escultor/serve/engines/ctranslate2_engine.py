@@ -51,7 +51,7 @@ class CTranslate2Engine(QueueingEngine):
         refuse_unless_equal(loaded, self._generator)
         self._loaded, self._settings = loaded, settings
         self._fallback = TransformersEngine(loaded, version, settings)
-        super().__init__(self._fallback.detokenizer)
+        super().__init__(self._fallback.detokenizer, settings.prepare_timeout_s)
         self.version = version
         self._pool = ThreadPoolExecutor(self._threads, "escultor-ctranslate2")
         self._jobs: set[Job] = set()
@@ -67,7 +67,7 @@ class CTranslate2Engine(QueueingEngine):
     def check_capacity(self) -> None:
         if self._closed:
             raise EngineDown("the engine is closed", self.version)
-        check_queue(len(self._jobs), self._threads, self._settings.queue, "serve.queue")
+        check_queue(len(self._jobs) + self.preparing, self._threads, self._settings.queue, "serve.queue")
 
     def submit(self, job: Job) -> None:
         self._jobs.add(job)

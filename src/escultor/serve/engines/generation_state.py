@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 from escultor.errors import DataError, Overloaded, SchemaFault
 from escultor.model.decoding import DecodedToken, DecodingRow, answer_budget
-from escultor.model.loaded import Loaded
+from escultor.model.loaded import Loaded, max_context_tokens
 from escultor.serve.engines.guided import Guides, SchemaGuide
+from escultor.serve.interruptible import run_interruptible
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.serve.tool_calls import with_tool_calls
 from escultor.text.served_ids import write_ids
 from escultor.text.streaming import TextPiece, TextStream, TokenBytes
-from escultor.types import Usage
+from escultor.types import Messages, Usage
+
+LONG = 1 << 16  # characters of a prompt that waits for the other long ones
+PREPARED_TOGETHER = 4  # short ones
 
 
 class Detokenizer:
@@ -31,9 +37,9 @@ class Detokenizer:
     def prompt_ids(self, request: GenerationRequest) -> tuple[list[int], int]:
         """The prompt's token ids, and how many special tokens precede the client's own text. Raises DataError
         for an id outside the vocabulary, and for tools that the chat template does not show."""
-        prompt = request.prompt
+        prompt, context = request.prompt, max_context_tokens(self.loaded.model)
         if isinstance(prompt, str):
-            return self.chat.raw_prompt(prompt)
+            return self.chat.raw_prompt(prompt, context)
         if not prompt or isinstance(prompt[0], int):
             ids = [int(id) for id in prompt]  # type: ignore[arg-type]
             if invalid := [id for id in ids if not 0 <= id < self.vocab_size]:
@@ -42,7 +48,7 @@ class Detokenizer:
         if request.tools and not self.chat.shows_tools:
             remedy = "ask without tools, or serve a model whose template shows them"
             raise DataError("this model's chat template does not show tools to it", remedy=remedy)
-        return self.chat.prompt(prompt, request.tools), 0  # type: ignore[arg-type]
+        return self.chat.prompt(prompt, request.tools, context), 0  # type: ignore[arg-type]
 
     def prepare(self, request: GenerationRequest) -> GenerationState:
         """Tokenize the prompt and compile the schema. Raises InputError for a request that cannot be met."""
@@ -162,8 +168,10 @@ class Job:
 class QueueingEngine:
     """Base of engines that compute in threads: a subclass says when it is full and how a job is submitted."""
 
-    def __init__(self, detokenizer: Detokenizer):
-        self.detokenizer = detokenizer
+    def __init__(self, detokenizer: Detokenizer, prepare_timeout_s: float):
+        self.detokenizer, self._prepare_timeout_s = detokenizer, prepare_timeout_s
+        self.preparing = 0  # requests that are being prepared, or wait for it: they count in the queue
+        self._turns: WeakKeyDictionary[Any, tuple[asyncio.Semaphore, ...]] = WeakKeyDictionary()
 
     def check_capacity(self) -> None:
         """Raise Overloaded when the queue is full, EngineDown when the engine is closed."""
@@ -182,8 +190,11 @@ class QueueingEngine:
 
     async def _generate(self, request: GenerationRequest, adapter: str | None) -> AsyncIterator[EngineEvent]:
         self.check_capacity()
-        # Prepared in a thread: tokenizing a long prompt or compiling a large schema delays no other answer.
-        job = Job(await asyncio.to_thread(self.detokenizer.prepare, request), adapter)
+        self.preparing += 1
+        try:
+            job = Job(await self._prepare(request), adapter)
+        finally:
+            self.preparing -= 1
         self.submit(job)
         try:
             while True:
@@ -196,6 +207,26 @@ class QueueingEngine:
         finally:
             job.cancelled = True
             self.release(job)
+
+    async def _prepare(self, request: GenerationRequest) -> GenerationState:
+        """In a thread: tokenizing a long prompt or compiling a large schema delays no other answer. Long ones
+        wait for each other, and short ones for short ones alone."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._turns:
+            self._turns[loop] = tuple(asyncio.Semaphore(n) for n in (PREPARED_TOGETHER, 1))
+        async with self._turns[loop][_size(request) > LONG]:
+            work = partial(self.detokenizer.prepare, request)
+            return await run_interruptible(work, self._prepare_timeout_s, "preparing")
+
+
+def _size(request: GenerationRequest) -> int:
+    """Roughly the characters that have to be read before the first token."""
+    prompt, size = request.prompt, len(request.tools)
+    if request.schema is not None:
+        size += len(str(request.schema))
+    if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int):
+        return size + len(prompt)
+    return size + sum(len(m.content) + len(m.reasoning) + 100 for m in cast("Messages", prompt))
 
 
 def check_queue(waiting: int, free: int, queue: int, remedy: str) -> None:

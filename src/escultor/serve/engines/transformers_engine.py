@@ -20,7 +20,7 @@ class TransformersEngine(QueueingEngine):
     `settings.queue` more requests may wait. Close it when done: it owns a thread."""
 
     def __init__(self, loaded: Loaded, version: str, settings: Serve):
-        super().__init__(Detokenizer(loaded))
+        super().__init__(Detokenizer(loaded), settings.prepare_timeout_s)
         self.version, self._settings = version, settings
         loaded.model.eval()
         self._adapters = HotAdapters(loaded)
@@ -32,7 +32,8 @@ class TransformersEngine(QueueingEngine):
         return None if failure is None else format_message(failure.what, failure.got)
 
     def check_capacity(self) -> None:
-        check_queue(self._worker.waiting, 0, self._settings.queue, "serve.queue or serve.batch_size")
+        waiting = self._worker.waiting + self.preparing
+        check_queue(waiting, 0, self._settings.queue, "serve.queue or serve.batch_size")
 
     def submit(self, job: Job) -> None:
         self._worker.submit(job)

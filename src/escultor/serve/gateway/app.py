@@ -25,7 +25,7 @@ from escultor.serve.gateway import (
 )
 from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.middleware import RequestGuard, error_response
+from escultor.serve.gateway.middleware import OPEN_PATHS, RequestGuard, error_response
 from escultor.serve.gateway.openapi import component_schemas
 from escultor.serve.wire.errors import ApiError, to_api_error, validation_error
 
@@ -33,7 +33,6 @@ SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-OPEN_PATHS = ("/health", "/static/", "/v1/feedback/t/")  # they require no key
 _ROUTERS = (
     gateway_routes.router,
     message_routes.router,
@@ -74,7 +73,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.openapi = lambda: _openapi(app)
-    app.add_middleware(RequestGuard, settings=gateway.settings)
+    app.add_middleware(RequestGuard, gateway=gateway)
     if gateway.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

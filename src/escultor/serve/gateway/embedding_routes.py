@@ -13,8 +13,8 @@ from escultor.ids import hash_value, new_id
 from escultor.serve.engines.upstream.engine import UpstreamEngine
 from escultor.serve.engines.upstream.fallback import FallbackEngine
 from escultor.serve.engines.upstream.reply_json import parse_json, parse_usage
+from escultor.serve.gateway.bodies import JSON, read_json
 from escultor.serve.gateway.gateway import Gateway, admit
-from escultor.serve.gateway.middleware import JSON, json_body
 from escultor.serve.gateway.openapi import EmbeddingsReply, route
 from escultor.serve.gateway.request_metadata import parse_metadata
 from escultor.serve.gateway.routes import requested_model
@@ -39,7 +39,7 @@ _BODY = {
 async def embeddings(request: Request) -> Response:
     """Embeddings of an upstream, passed through. Their rows have the consent `none`."""
     gateway, caller = admit(request, Scope.INFER)
-    body = json_body(request)
+    body = await read_json(request)
     left = await gateway.check_limits(caller, requested_model(body))
     pick = gateway.routes.pick(requested_model(body))
     parsed = parse_embedding(body)

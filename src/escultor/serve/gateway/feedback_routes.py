@@ -16,8 +16,9 @@ from escultor.data.importers.json_values import Splitter
 from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.erasure import erase_everywhere
 from escultor.errors import EscultorError, InputError
+from escultor.serve.gateway.bodies import media_type, read_json, read_pieces
 from escultor.serve.gateway.gateway import Gateway, admit
-from escultor.serve.gateway.middleware import error_response, json_body, json_response
+from escultor.serve.gateway.middleware import error_response, json_response
 from escultor.serve.gateway.openapi import (
     ErasureReply,
     EventReply,
@@ -61,7 +62,7 @@ _CORS = {
 async def add_feedback(request: Request) -> Response:
     """Keep feedback on answers: one event, a list of events, or {"events": [...]}."""
     gateway, caller = admit(request, Scope.FEEDBACK)
-    body = json_body(request)
+    body = await read_json(request)
     hash_subject = gateway.subjects.subject
     may_import = caller.has_scope(Scope.ADMIN)
     tenant = None if may_import else caller.key or ""
@@ -91,7 +92,7 @@ async def add_feedback_by_token(request: Request, token: str) -> Response:
     try:
         grant = gateway.tokens.read(token, gateway.intake.now())
         gateway.limit_rate(request.client.host if request.client else "", grant.subject)
-        body = json_body(request)
+        body = await read_json(request)
         if isinstance(body, dict):
             body = {("target" if "kind" in body else "id"): grant.target, **body}
         author = FeedbackAuthor(grant.subject, gateway.subjects.subject, grant)
@@ -215,14 +216,13 @@ async def _import(row: Any, gateway: Gateway) -> None:
 
 async def _rows(request: Request) -> AsyncIterator[tuple[int, Any]]:
     """The numbered rows of a JSON body, or the lines of JSON Lines as bytes."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in JSON_LINES:
-        body = json_body(request)
+    if media_type(request) not in JSON_LINES:
+        body = await read_json(request)
         for numbered_row in enumerate(body if isinstance(body, list) else [body], 1):
             yield numbered_row
         return
     splitter = Splitter("the body", 1 << 20)
-    async for piece in request.stream():
+    async for piece in read_pieces(request):
         for numbered_line in splitter.feed(piece):
             yield numbered_line
     for numbered_line in splitter.end():

@@ -7,8 +7,9 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import ExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from escultor.serve import budgets
 from escultor.serve.auth import Caller, FeedbackTokens, Keyring, RateLimiter, TokenGrant, key_of
 from escultor.serve.deployments import SHADOW, Deployments, EnginePick, Load
 from escultor.serve.engines.upstream.engine import UpstreamEngine
+from escultor.serve.gateway.bodies import BodyBudget
 from escultor.serve.gateway.request_log import Recovery, RequestLog
 from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import InFlightCompletion, merged_events
@@ -68,10 +70,12 @@ class Gateway:
         restarts = RestartPolicy(settings.reopen_attempts, settings.reopen_quiet_s)
         self.deployments = Deployments(read, load, default, settings.names, restarts)
         self.routes = ModelRoutes(settings, os.environ)
+        self.bodies = BodyBudget(int(settings.body_budget_mb * 1e6))
         self.keys = Keyring()
         self.shadows_left_out = 0  # since the start, for lack of capacity
         self._key_events: list[KeyEvent] = []
         self._keys_seen = 0
+        self._keys_thread = ThreadPoolExecutor(1, "escultor-keys")
         self._shadows: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
         rates = settings.rate_per_key, settings.rate_per_subject
@@ -87,8 +91,8 @@ class Gateway:
         if recovered:
             logger.warning("%d streams that were cut off by the end of their process are recorded", recovered)
         await self.deployments.start()
-        tasks = self._follow(), self._purge_expired(), self._check_upstreams()
-        self._background = [asyncio.create_task(each) for each in tasks]
+        loops = self._follow_keys(), self._follow_deployments(), self._recover(), self._purge_expired()
+        self._background = [asyncio.create_task(each) for each in (*loops, self._check_upstreams())]
 
     async def close(self) -> None:
         """Cancel shadow answers, free the engines, write what waits."""
@@ -99,19 +103,26 @@ class Gateway:
         await self.deployments.close()
         await self.routes.close()
         await asyncio.to_thread(self.writer.close)
+        self._keys_thread.shutdown(wait=False)
 
-    async def _follow(self) -> None:
-        last_recovery = time.monotonic()
+    async def _follow_keys(self) -> None:
+        """By itself, in a thread of its own: nothing that is slow makes a revoked key valid for longer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.settings.follow_s)
+            with _logged("keys could not be read"):
+                await loop.run_in_executor(self._keys_thread, self._read_keys)
+
+    async def _follow_deployments(self) -> None:
         while True:
             await asyncio.sleep(self.settings.follow_s)
             await self.deployments.follow()
-            try:
-                await asyncio.to_thread(self._read_keys)
-                if time.monotonic() - last_recovery > RECOVER_S:
-                    last_recovery = time.monotonic()
-                    await asyncio.to_thread(self.recovery.recover)
-            except EscultorError as error:
-                logger.warning("the log could not be followed: %s", error)
+
+    async def _recover(self) -> None:
+        while True:
+            await asyncio.sleep(RECOVER_S)
+            with _logged("the log could not be searched for streams that were cut off"):
+                await asyncio.to_thread(self.recovery.recover)
 
     @property
     def upstreams(self) -> list[UpstreamEngine]:
@@ -129,12 +140,10 @@ class Gateway:
     async def _purge_expired(self) -> None:
         after = 0
         while True:
-            try:
+            with _logged("the log could not be purged"):
                 erasures, after = await asyncio.to_thread(self.store.log.purge, time.time(), after)
                 if count := sum(erasure.counts["interaction"] for erasure in erasures):
                     logger.info("%d interactions were purged: their retention was over", count)
-            except EscultorError as error:
-                logger.warning("the log could not be purged: %s", error)
             await asyncio.sleep(PURGE_S)
 
     def _read_keys(self) -> None:
@@ -147,21 +156,24 @@ class Gateway:
     # --- access -------------------------------------------------------------------------------
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> Caller:
-        """The caller of a request that needs this scope. Raises ApiError: 401 and 403 as the keyring does;
-        without keys, 403 for a request under another host's name, which a web page may have caused."""
-        headers = list(headers)
-        caller = self.keys.authenticate(key_of(headers), scope)
-        if caller.key is None:
-            host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "localhost")
-            name = host if host.endswith("]") else host.rsplit(":", 1)[0]
-            if name.lower() not in LOCAL:
-                message = f"without keys (`escultor keys create`) only localhost is served, not {name[:80]!r}"
-                raise ApiError(403, message, "host_not_allowed")
-        return caller
+        """The caller of a request that needs this scope. Raises ApiError (401, 403) as the keyring does."""
+        return self.keys.authenticate(key_of(headers), scope)
+
+    def check_host(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raise ApiError (403), where there are no keys, for a request under another host's name, which a web
+        page may have caused."""
+        if self.keys.guarded:
+            return
+        host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "localhost")
+        name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+        if name.lower() not in LOCAL:
+            message = f"without keys (`escultor keys create`) only localhost is served, not {name[:80]!r}"
+            raise ApiError(403, message, "host_not_allowed")
 
     def is_allowed(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> bool:
         """Whether the caller of a request has this scope."""
         try:
+            self.check_host(headers := list(headers))
             self.authenticate(headers, scope)
         except ApiError:
             return False
@@ -314,6 +326,15 @@ def may_ask(caller: Caller, model: str) -> bool:
     """Whether a caller's key may ask for a model."""
     allowed = caller.limits.models if caller.limits else ()
     return not allowed or any(matches(pattern, model) for pattern in allowed)
+
+
+@contextmanager
+def _logged(failure: str) -> Iterator[None]:
+    """Log an error of the store instead of raising it: the next round tries again."""
+    try:
+        yield
+    except EscultorError as error:
+        logger.warning("%s: %s", failure, error)
 
 
 def admit(request: Request, scope: Scope) -> tuple[Gateway, Caller]:

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from escultor.data.row_messages import message_row
+from escultor.serve.gateway.bodies import read_json
 from escultor.serve.gateway.gateway import Gateway, admit
-from escultor.serve.gateway.middleware import json_body
 from escultor.serve.gateway.openapi import ResponseReply, route
 from escultor.serve.gateway.routes import CHAT_PARSERS, respond
 from escultor.serve.wire import responses_api
@@ -34,7 +34,7 @@ _BODY = {
 async def responses(request: Request) -> Response:
     """An answer in the form of OpenAI's Responses API; `previous_response_id` continues a logged one."""
     gateway, caller = admitted = admit(request, Scope.INFER)
-    body = json_body(request)
+    body = await read_json(request)
     previous = body.get("previous_response_id") if isinstance(body, dict) else None
     convert = responses_api.chat_body
     if previous is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,8 +20,9 @@ from escultor.config import Serve
 from escultor.ids import new_id
 from escultor.serve.auth import Caller
 from escultor.serve.deployments import EnginePick
+from escultor.serve.gateway.bodies import body_size, compute, read_json, refuse_many_messages
 from escultor.serve.gateway.gateway import Gateway, admit
-from escultor.serve.gateway.middleware import ClientGone, json_body, json_response, unless_disconnected
+from escultor.serve.gateway.middleware import ClientGone, json_response, unless_disconnected
 from escultor.serve.gateway.openapi import (
     ChatCompletion,
     Completion,
@@ -131,19 +133,14 @@ async def respond(
     the body for our own models and for an upstream; `convert` makes of it a body that they read, and the
     names of parameters without effect."""
     gateway, caller = admitted or admit(request, Scope.INFER)
-    settings = gateway.settings
-    body, ignored = convert(json_body(request))
-    left = await gateway.check_limits(caller, requested_model(body))
-    route = gateway.routes.pick(requested_model(body))
-    # What an upstream answers is sent on as it came; what is computed here is read parameter by parameter.
-    is_forwarded = (route is not None or settings.upstream is not None) and not settings.strict
-    parsed = parsers[is_forwarded](body, settings)
-    headers, skill = request.scope["headers"], skill or settings.skill
+    settings, headers = gateway.settings, request.scope["headers"]
+    parsed, ignored, route = await _parsed(request, parsers, convert)
+    left = await gateway.check_limits(caller, parsed.model)
+    skill = skill or settings.skill
     metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
     if metadata.named:
         gateway.limit_rate(None, metadata.subject)
     pick, id = route or gateway.pick(parsed, metadata), new_id(style.prefix)
-    completions = _completions(parsed, metadata, pick, id)
     version = pick.handle.version
     head = ResponseHead(id, int(time.time()), version, parsed.per_prompt, parsed.include_usage)
 
@@ -152,6 +149,8 @@ async def respond(
 
     with ExitStack() as lease:
         lease.enter_context(pick.handle.in_use())  # the engine is not closed under the request
+        draft = partial(_completions, parsed, metadata, pick, id)
+        completions = await compute(body_size(request), settings, draft)
         if parsed.stream:
             return EventStream(
                 gateway.stream(completions, pick, style, head),
@@ -184,6 +183,25 @@ def requested_model(body: Any) -> str:
     """The model that a body names; empty where it names none, which its parser refuses."""
     name = body.get("model") if isinstance(body, dict) else None
     return name if isinstance(name, str) else ""
+
+
+async def _parsed(
+    request: Request, parsers: tuple[Parser, Parser], convert: Callable[[Any], tuple[Any, tuple[str, ...]]]
+) -> tuple[ParsedRequest, tuple[str, ...], EnginePick | None]:
+    """The request in a body, the names of parameters without effect, and the upstream that the name of the
+    model goes to. A large body is read in a thread."""
+    gateway: Gateway = request.app.state.gateway
+    settings, given = gateway.settings, await read_json(request)
+    refuse_many_messages(given, settings)
+
+    def read() -> tuple[ParsedRequest, tuple[str, ...], EnginePick | None]:
+        body, ignored = convert(given)
+        route = gateway.routes.pick(requested_model(body))
+        # An answer of an upstream is sent on as it came; what is computed here is read by its parameters.
+        is_forwarded = (route is not None or settings.upstream is not None) and not settings.strict
+        return parsers[is_forwarded](body, settings), ignored, route
+
+    return await compute(body_size(request), settings, read)
 
 
 def _completions(

@@ -3,12 +3,13 @@
 A shutdown loses no answer.
 A connection has `header_timeout_s` for a request's whole header and `body_timeout_s` for its body.
 `max_connections` are held; with one more, the connection that has waited longest for a whole request is
-closed without a response, so that slow clients displace each other, and prompt clients are answered.
+refused with a status, so that slow clients displace each other, and prompt clients are answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -42,6 +43,9 @@ BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_S = 0.2
 _GRACE_S = 10.0  # beyond `drain_s`, the time for answers in flight
+_RECEIVED = 1 << 16  # bytes read from a connection at a time
+_LINGER_S = 5.0  # how long the rest of a body that nobody reads is discarded, so that its sender reads why
+_REFUSED_S = 2.0  # the same for a refused connection
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -61,7 +65,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: Any, settings: Serve, bound: socket.socket) -> bool:
-    """Serve until SIGTERM or SIGINT, then finish the answers in flight. Whether the server ever started."""
+    """Serve until SIGTERM or SIGINT, then finish the answers in flight. False where the server never started,
+    and was not asked to stop."""
     config = uvicorn.Config(
         app,
         http=http_protocol(settings),
@@ -76,16 +81,26 @@ def run(app: Any, settings: Serve, bound: socket.socket) -> bool:
         backlog=BACKLOG,
     )
     server = _Server(config)
-    asyncio.run(server.serve(sockets=[bound]))
+    try:
+        asyncio.run(server.serve(sockets=[bound]))
+    except asyncio.CancelledError:  # a signal came while the model was being loaded
+        return server.should_exit
     return server.started
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that ends normally on a signal, without raising it again."""
+    """A uvicorn server that ends normally on a signal, without raising it again, also while it starts."""
+
+    starting: asyncio.Task[Any] | None = None
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        if not self.started and self.starting is not None:
+            self.starting.cancel()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
+        loop, self.starting = asyncio.get_running_loop(), asyncio.current_task()
         old = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -103,17 +118,24 @@ class _TimedProtocol(H11Protocol):
     settings: Serve
     waiting: dict[Any, asyncio.TimerHandle]  # oldest first
 
+    refused: dict[Any, asyncio.TimerHandle]  # told so, until they have read it; oldest first
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if hasattr(transport, "max_size"):
+            transport.max_size = _RECEIVED  # a body that waits for its turn holds little more than this
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > self.settings.max_connections:
             oldest = next(iter(self.waiting))  # this connection itself, where all others are being answered
-            oldest._drop()
+            oldest._refuse()
 
     def data_received(self, data: bytes) -> None:
+        if self in self.refused:
+            return
         super().data_received(data)
         if self.conn.their_state is h11.SEND_BODY:
-            self._wait_for_body()
+            if self._is_answering():
+                self._wait_for_body()
         elif self._is_answering():
             self._stop_waiting()
         elif self not in self.waiting and not self.transport.is_closing():
@@ -122,10 +144,13 @@ class _TimedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self._is_answering() and not self.transport.is_closing():
-            self._wait(self.settings.keep_alive_s)
+            is_unread = self.conn.their_state is h11.SEND_BODY
+            self._wait(_LINGER_S if is_unread else self.settings.keep_alive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if (timer := self.refused.pop(self, None)) is not None:
+            timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -155,14 +180,43 @@ class _TimedProtocol(H11Protocol):
         if (timer := self.waiting.pop(self, None)) is not None:
             timer.cancel()
 
+    def _refuse(self) -> None:
+        """Answer 503 in place of the application, and close once the client may have read it. A connection
+        between two requests is closed as it would be later."""
+        self._stop_waiting()
+        self.connections.discard(self)
+        if self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.IDLE:
+            self.transport.close()
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.refused[self] = self.loop.call_later(_REFUSED_S, self.transport.abort)
+        self.transport.write(_REFUSAL)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        if len(self.refused) > self.settings.max_connections:
+            next(iter(self.refused)).transport.abort()
+
     def _drop(self) -> None:
         self._stop_waiting()
         self.transport.abort()
 
 
+def _refusal() -> bytes:
+    error = ApiError(503, "too many connections; try again later", "overloaded")
+    body = to_json(error.body())
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nretry-after: 1\r\n"
+    return f"HTTP/1.1 503 Service Unavailable\r\n{head}connection: close\r\n\r\n".encode() + body
+
+
+_REFUSAL = _refusal()
+
+
 def http_protocol(settings: Serve) -> type[H11Protocol]:
     """The protocol class of one server: uvicorn instantiates it, so that settings are class attributes."""
-    return type("TimedProtocol", (_TimedProtocol,), {"settings": settings, "waiting": {}})
+    return type("TimedProtocol", (_TimedProtocol,), {"settings": settings, "waiting": {}, "refused": {}})
 
 
 def announce(host: str, bound: socket.socket, say: Callable[[str], None]) -> None:
@@ -200,7 +254,12 @@ def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None
         finish_erasures(store)
         load, default, fixed = engine_loader(store, start.source, start.settings)
         gateway = Gateway(store, start.settings, load, default, fixed=fixed)
-        app = build(gateway, started=listening)
+
+        def started() -> None:
+            gc.freeze()  # what is loaded stays: no collection walks through it while answers are under way
+            listening()
+
+        app = build(gateway, started=started)
         if not run(app, start.settings, bound):
             raise app.state.failed or FaultError("the server did not start")
 

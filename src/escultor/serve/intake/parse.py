@@ -30,6 +30,7 @@ from escultor.types import (
 
 DAY_S = 86_400.0
 SCORE = "score"
+_MAX_PROBLEMS = 1000  # of one event; listing more would cost more than reading it did
 # Older stores may hold `dwell_ms`, which nothing reads: it is no longer accepted.
 IMPLICIT_EVENTS = tuple(event for event in ImplicitEvent if event is not ImplicitEvent.DWELL_MS)
 TOKEN_NAMES = (THUMB, CORRECTION, REMARK, *IMPLICIT_EVENTS)  # what a browser's token allows
@@ -70,7 +71,7 @@ def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: floa
     try:
         form = forms.FORM.validate_python(body)
     except ValidationError as error:
-        raise DataError("; ".join(_problem(p) for p in error.errors(include_url=False)[:5])) from None
+        raise DataError(_problems(error)) from None
     except RecursionError:
         raise DataError("the event is nested too deeply") from None
     form = _long_form(form) if isinstance(form, forms.ShortForm) else form
@@ -247,11 +248,21 @@ def _check_grant(event: Feedback, grant: TokenGrant | None) -> None:
         raise DataError("the token is not for this", event_name(event), grant.names)
 
 
+def _problems(error: ValidationError) -> str:
+    if error.error_count() > _MAX_PROBLEMS:
+        return f"the event has {error.error_count()} problems"
+    return "; ".join(_problem(each) for each in error.errors(include_url=False)[:5])
+
+
 def _problem(error: Any) -> str:
     """One validation error of a body: where, what is wrong, and what was got."""
-    path = ".".join(str(part) for part in error["loc"] if part not in (forms.SHORT, *forms.KINDS))
+    path = ".".join(str(part)[:100] for part in error["loc"] if part not in (forms.SHORT, *forms.KINDS))
     message, got = str(error["msg"]).removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
         return f"`{path}` is not a part of this kind of event"
-    shown = "" if isinstance(got, dict | list) else f"; got: {ascii(got)[:60]}"
+    shown = (
+        ""
+        if isinstance(got, dict | list)
+        else f"; got: {ascii(got[:60] if isinstance(got, str) else got)[:60]}"
+    )
     return f"`{path}`: {message}{shown}" if path else message

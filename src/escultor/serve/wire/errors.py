@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from escultor.errors import (
     EngineDown,
@@ -21,12 +21,20 @@ from escultor.errors import (
     TooLong,
     UpstreamFault,
     UpstreamStatus,
+    shortened,
 )
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 _KINDS = {401: INVALID, 403: "permission_error", 429: "rate_limit_error"}
 _MAX_PROBLEMS = 5  # problems of one request that are listed
+_MAX_COUNTED = 1000
+MAX_MESSAGE, MAX_NAME = 2000, 100  # characters of an error's message, and of a name in it
+
+
+def readable(text: str) -> str:
+    """The text as Unicode: what quotes a client may hold lone surrogates, which would be no JSON."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class ErrorDetail(BaseModel):
@@ -57,16 +65,18 @@ class ApiError(Exception):
         kind: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
+        message = shortened(message, MAX_MESSAGE)
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
+        self.status, self.message, self.code = status, message, code
+        self.param = None if param is None else shortened(param, MAX_NAME)
         self.kind = kind or _KINDS.get(status) or (INVALID if status < 500 else SERVER)
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
         """The body that the client reads."""
         # A message may quote what the client sent: what is not Unicode would not be JSON.
-        message = self.message.encode("utf-8", "replace").decode()
-        return {"error": {"message": message, "type": self.kind, "param": self.param, "code": self.code}}
+        message, param = (None if t is None else readable(t) for t in (self.message, self.param))
+        return {"error": {"message": message, "type": self.kind, "param": param, "code": self.code}}
 
 
 _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (  # status and code; the first match counts
@@ -108,13 +118,24 @@ def to_api_error(error: BaseException) -> ApiError:
     return ApiError(500, "an unforeseen error occurred; the server's log has it", "internal")
 
 
+def listed_problems(error: ValidationError) -> list[Any]:
+    """The problems of a body, for `validation_error`; none where listing them would cost more than reading
+    it did."""
+    if error.error_count() > _MAX_COUNTED:
+        return []
+    return error.errors(include_url=False, include_context=False, include_input=False)
+
+
 def validation_error(problems: Sequence[Any], known: Iterable[str]) -> ApiError:
     """The response to a body that pydantic refused: each problem, and the nearest known name."""
+    if not problems:
+        return ApiError(400, "the body has too many problems to list", "invalid_value")
     lines, known = [], tuple(known)
     for problem in problems[:_MAX_PROBLEMS]:
-        name = ".".join(str(part) for part in problem["loc"])
+        name = shortened(".".join(shortened(str(part), MAX_NAME) for part in problem["loc"]), MAX_NAME)
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, known, 1) if len(problem["loc"]) == 1 else []
+            is_own = len(problem["loc"]) == 1 and len(name) < MAX_NAME
+            near = difflib.get_close_matches(name, known, 1) if is_own else []
             hint = f"; did you mean `{near[0]}`?" if near else ""
             lines.append(f"`{name}` is not an implemented parameter{hint}")
         else:

@@ -22,7 +22,6 @@ from escultor.serve.wire.requests import MAX_CHOICES, ParsedRequest
 from escultor.types import Message, Messages, Role, Sampling, ToolDefinitions
 
 METADATA_PREFIX = "escultor_"
-MAX_MESSAGES = 100_000
 _ROLES = {role.value: role for role in Role} | {"function": Role.TOOL, "model": Role.ASSISTANT}
 _TOOLS = ("tools", "functions")
 # Keys of a body that are logged elsewhere, or name a person.
@@ -35,9 +34,8 @@ def parse_forwarded_chat(body: Any, settings: Serve) -> ParsedRequest:
     """The request in a body of /v1/chat/completions. Raises ApiError where the gateway cannot read it."""
     given = _object(body)
     messages = _field(given, "messages", list, "a list of messages")
-    if not 0 < len(messages) <= MAX_MESSAGES:
-        message = f"`messages` holds {len(messages)}; allowed: 1 to {MAX_MESSAGES}"
-        raise ApiError(400, message, "invalid_value", param="messages")
+    if not messages:
+        raise ApiError(400, "`messages` is empty", "invalid_value", param="messages")
     box = MediaBox(int(settings.media_mb * 1e6))
     prompt = tuple(to_message(each, index, box) for index, each in enumerate(messages))
     top = given.get("top_logprobs") or 0

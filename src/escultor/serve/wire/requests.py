@@ -26,7 +26,7 @@ from escultor.config import Serve
 from escultor.ids import hash_value
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.tool_calls import call_schema
-from escultor.serve.wire.errors import ApiError, validation_error
+from escultor.serve.wire.errors import ApiError, listed_problems, validation_error
 from escultor.types import Media, Message, Messages, Role, Sampling, ToolCall, ToolDefinitions
 
 T = TypeVar("T", bound=BaseModel)
@@ -90,7 +90,7 @@ class CallOfTool(RequestBody):
 
 class ChatMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    content: str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)] | None = None
     name: str | None = None
     tool_calls: list[CallOfTool] | None = None
     tool_call_id: str | None = None
@@ -212,7 +212,7 @@ class CommonParameters(RequestBody):
 
 
 class ChatRequest(CommonParameters):
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Top | None = None
@@ -253,9 +253,10 @@ class ChatRequest(CommonParameters):
 PromptBody = (
     str
     | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-    | Annotated[list[TokenId], Field(min_length=1)]
+    | Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
     | Annotated[
-        list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)
+        list[Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]],
+        Field(min_length=1, max_length=MAX_CHOICES),
     ]
 )
 
@@ -347,8 +348,7 @@ def _validated(kind: type[T], body: Any) -> T:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise validation_error(problems, kind.model_fields) from None
+        raise validation_error(listed_problems(error), kind.model_fields) from None
 
 
 def _prompts(prompt: Any) -> list[Messages | str | tuple[int, ...]]:
