@@ -61,7 +61,7 @@ async def embeddings(request: Request) -> Response:
         # To its end, even where the client leaves: what was computed is counted.
         reply = await _embed(gateway, engine, completion)
     own = {"x-escultor-version": completion.draft.version, **left}
-    return Response(reply, headers=own, media_type=JSON.decode())
+    return Response(reply, headers=own, media_type=JSON)
 
 
 async def _embed(
