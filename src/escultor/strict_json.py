@@ -7,6 +7,7 @@ import re
 from typing import Any, NoReturn
 
 _MAY_BE_INFINITE = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")  # what a float cannot hold has one of these
+_SEARCHED = 1 << 14  # bytes
 JsonObject = dict[str, Any]  # a JSON object as Python reads it
 
 
@@ -35,7 +36,8 @@ def check_finite(text: bytes, parsed: Any) -> None:
 
     Raises ValueError if `parsed`, which was read from `text`, holds one.
     """
-    if _MAY_BE_INFINITE.search(text) is None:
+    # A long text takes longer to search than its values take to look at.
+    if len(text) <= _SEARCHED and _MAY_BE_INFINITE.search(text) is None:
         return
     waiting = [parsed]
     while waiting:

@@ -44,7 +44,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_S = 0.2
 _GRACE_S = 10.0  # beyond `drain_s`, the time for answers in flight
 _RECEIVED = 1 << 16  # bytes read from a connection at a time
-_LINGER_S = 5.0  # how long the rest of a body that nobody reads is discarded, so that its sender reads why
+_LINGER_S = 2.0  # how long the rest of a body that nobody reads is discarded, so that its sender reads why
 _REFUSED_S = 2.0  # the same for a refused connection
 
 
@@ -125,7 +125,7 @@ class _TimedProtocol(H11Protocol):
             transport.max_size = _RECEIVED  # a body that waits for its turn holds little more than this
         super().connection_made(transport)
         self._wait()
-        if len(self.connections) > self.settings.max_connections:
+        if len(self.connections) - len(self.refused) > self.settings.max_connections:
             oldest = next(iter(self.waiting))  # this connection itself, where all others are being answered
             oldest._refuse()
 
@@ -180,11 +180,16 @@ class _TimedProtocol(H11Protocol):
         if (timer := self.waiting.pop(self, None)) is not None:
             timer.cancel()
 
+    def shutdown(self) -> None:
+        if self in self.refused:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def _refuse(self) -> None:
         """Answer 503 in place of the application, and close once the client may have read it. A connection
         between two requests is closed as it would be later."""
         self._stop_waiting()
-        self.connections.discard(self)
         if self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.IDLE:
             self.transport.close()
             return
