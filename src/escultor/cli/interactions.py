@@ -67,6 +67,9 @@ def count_records(shell: Shell, record_type: Any) -> CommandResult:
     return CommandResult({"count": records})
 
 
+_CONTROLS = {c: f"\\u{c:04x}" for c in range(127, 160)}  # a terminal obeys them
+
+
 def export_records(
     shell: Shell,
     record_type: Any,
@@ -88,7 +91,8 @@ def export_records(
                 if keep(record):
                     fields = to_json(record, inf_nan_mode="null").decode()
                     written.update(rows=written["rows"] + 1, last_seq=seq)
-                    yield f'{{"seq":{seq},"type":"{type(record).__name__.lower()}",{fields[1:]}\n'
+                    line = f'{{"seq":{seq},"type":"{type(record).__name__.lower()}",{fields[1:]}\n'
+                    yield line.translate(_CONTROLS)  # JSON escapes others by itself
 
         if out is None:
             sys.stdout.writelines(lines())

@@ -21,7 +21,10 @@ def create(
     shell: Shell,
     name: Annotated[str, Argument(help="What the key is for; shown in the list.")],
     scope: Annotated[
-        list[str] | None, Option(help="infer, feedback, read, approve, admin; default: the first two.")
+        list[str] | None, Option(help="infer, feedback, rater, read, approve, admin; default: two.")
+    ] = None,
+    tenant: Annotated[
+        str | None, Option(help="Keys of one tenant share rows and users; default: NAME; '*': all.")
     ] = None,
     models: Annotated[
         list[str] | None, Option(help="Model name it may ask for, '*' any text; default: all.")
@@ -46,14 +49,15 @@ def create(
         usd_per_month=_positive("--usd-per-month", usd_per_month),
         expires=None if expires is None else _moment(expires),
     )
-    key, event = create(name, [Scope(each) for each in scopes], limits=limits)
+    key, event = create(name, [Scope(each) for each in scopes], limits=limits, tenant=tenant)
     with open_or_create_store(shell) as store:
         store.log.append(event)
     if not shell.as_json:  # its last line holds the key already, and stderr often ends in a log
         shell.print(key, "bold")
-    shell.print(f"key {event.id} ({', '.join(event.scopes)}); it is not shown again", "dim")
+    scopes_given = ", ".join(event.scopes)
+    shell.print(f"key {event.id} of {event.tenant} ({scopes_given}); it is not shown again", "dim")
     given = {} if event.limits is None else {"limits": _given(event.limits)}
-    return CommandResult({"id": event.id, "key": key, "name": name, "scopes": event.scopes, **given})
+    return CommandResult({"id": event.id, "key": key, "name": name, "scopes": event.scopes, "tenant": event.tenant, **given})
 
 
 def rotate(
@@ -90,15 +94,15 @@ def list_(shell: Shell) -> CommandResult:
     with existing_store(shell, "there are no keys") as store:
         keyring = _keyring(store)
     keys = [
-        {"id": k.id, "name": k.name, "scopes": k.scopes, "time": k.time}
+        {"id": k.id, "name": k.name, "tenant": k.tenant, "scopes": k.scopes, "time": k.time}
         | ({"limits": _given(k.limits)} if k.limits else {})
         for k in keyring.keys.values()
     ]
     rows = [
-        (k.id, k.name, ", ".join(k.scopes), local_time(k.time), _shown(k.limits))
+        (k.id, k.name, k.tenant or "-", ", ".join(k.scopes), local_time(k.time), _shown(k.limits))
         for k in keyring.keys.values()
     ]
-    shell.table(["Key", "Name", "Scopes", "Made", "Limits"], rows, left=(0, 1, 2, 3, 4))
+    shell.table(["Key", "Name", "Tenant", "Scopes", "Made", "Limits"], rows, left=(0, 1, 2, 3, 4, 5))
     return CommandResult({"keys": keys, "guarded": keyring.guarded})
 
 

@@ -22,11 +22,13 @@ _HASH = re.compile("[0-9a-f]{32}")
 
 
 def hash_(
-    shell: Shell, name: Annotated[str, Argument(help="The name that the application gives its user.")]
+    shell: Shell,
+    name: Annotated[str, Argument(help="The name that the application gives its user.")],
+    tenant: Annotated[str, Option(help="Of the key it uses; `escultor keys list` shows it.")] = "",
 ) -> CommandResult:
     """Show the hash that a user has in this store."""
     with existing_store(shell) as store:
-        subject = SubjectHasher.for_store(store.root).subject(name)
+        subject = SubjectHasher.for_store(store.root).subject(name, tenant)
     shell.print(subject)
     return CommandResult({"subject": subject})
 

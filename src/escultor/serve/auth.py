@@ -33,6 +33,7 @@ from escultor.types import KeyCreated, KeyEvent, KeyLimits, KeyRevoked, KeyRotat
 _KEY = re.compile(r"esk-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")
 _UNKNOWN_DIGEST = "0" * 64  # compared with for an unknown key, so that it takes as long as a known one
 MAX_NAME = 100
+EVERY_TENANT = "*"
 _MAX_BUCKETS = 1 << 16  # the bucket unused for longest is dropped, and starts full again
 MAC_BYTES = 16  # 128 bits: a guess is right once in 3e38
 MAX_TOKEN = 2048  # characters; anything longer is refused unread
@@ -42,34 +43,46 @@ _REMEDY = "take the token that came with the answer"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request: the id of a key, or None where the gateway has no keys and requires none."""
+    """Who makes a request: the id of a key, or None where the gateway has no keys and requires none. `keys`
+    are those whose rows it may act on ("": rows without a key); None: all. `tenant` names whose subjects and
+    ids of events are its own; it is empty where it shares those from before there were tenants."""
 
     key: str | None
     scopes: frozenset[Scope]
     limits: KeyLimits | None = None
+    tenant: str = ""
+    keys: frozenset[str] | None = None
 
     def has_scope(self, scope: Scope) -> bool:
         """Whether the key has this scope; `admin` has all."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        given = self.scopes | ({Scope.FEEDBACK} if Scope.RATER in self.scopes else set())
+        return scope in given or Scope.ADMIN in given
 
 
 ANYONE = Caller(None, frozenset(Scope))
 
 
 def create(
-    name: str, scopes: Iterable[Scope], now: float | None = None, limits: KeyLimits | None = None
+    name: str,
+    scopes: Iterable[Scope],
+    now: float | None = None,
+    limits: KeyLimits | None = None,
+    tenant: str | None = None,
 ) -> tuple[str, KeyCreated]:
-    """A new key and its record. The key is shown once; the record holds only its digest. Raises InputError
-    for a name that is empty, too long or not printable, or without any scope."""
+    """A new key and its record. The key is shown once; the record holds only its digest. Its tenant is its
+    name, unless another is given (`EVERY_TENANT`: all). Raises InputError for a name that is empty, too long
+    or not printable, or without any scope."""
     distinct = tuple(dict.fromkeys(scopes))
-    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
-        raise InputError("a key needs a name", repr(name), f"1 to {MAX_NAME} printable characters")
+    tenant = name if tenant is None else tenant
+    for each, what in ((name, "a key needs a name"), (tenant, "a tenant needs a name")):
+        if not each.strip() or len(each) > MAX_NAME or not each.isprintable():
+            raise InputError(what, repr(each), f"1 to {MAX_NAME} printable characters")
     if not distinct:
         raise InputError("a key needs a scope", "none", ", ".join(Scope))
     id = secrets.token_hex(6)
     key, limits = _new_secret(id), None if limits == KeyLimits() else limits
     now = time.time() if now is None else now
-    return key, KeyCreated(id, now, name, distinct, _digest(key), limits=limits)
+    return key, KeyCreated(id, now, name, distinct, _digest(key), limits=limits, tenant=tenant)
 
 
 def rotate(keyring: Keyring, id: str, overlap_s: float, now: float | None = None) -> tuple[str, KeyRotated]:
@@ -120,6 +133,16 @@ class Keyring:
         # From the first key on, even a revoked one, requests need a key; one that only approves aside.
         self.guarded = any(set(key.scopes) != {Scope.APPROVE} for key in created.values())
         self.keys = {id: key for id, key in created.items() if id not in revoked}
+        self._tenants = {id: key.tenant for id, key in created.items()}
+
+    def caller(self, record: KeyCreated) -> Caller:
+        """Who shows this key. A key from before there were tenants shares what such keys made, and with the
+        scope `admin` acts on all."""
+        key, scopes, tenant = record.id, frozenset(record.scopes), record.tenant
+        if tenant == EVERY_TENANT or (not tenant and Scope.ADMIN in scopes):
+            return Caller(key, scopes, record.limits)
+        keys = frozenset(id for id, each in self._tenants.items() if each == tenant)
+        return Caller(key, scopes, record.limits, tenant, keys if tenant else keys | {""})
 
     def authenticate(self, key: str | None, scope: Scope) -> Caller:
         """The caller with this key, if the key is valid and has the scope. Raises ApiError: 401 without a
@@ -133,7 +156,7 @@ class Keyring:
         record = self._record(key)
         if record is None:
             raise _unauthorized("the API key is not valid for this gateway, has expired, or was revoked")
-        caller = Caller(record.id, frozenset(record.scopes), record.limits)
+        caller = self.caller(record)
         if not caller.has_scope(scope):
             message = f"the API key has no scope `{scope}`; it has: {', '.join(sorted(record.scopes))}"
             raise ApiError(403, message, "insufficient_scope", kind="permission_error")

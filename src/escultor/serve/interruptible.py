@@ -26,7 +26,7 @@ async def run_interruptible(work: Callable[[], T], timeout_s: float, name: str) 
     """The result of `work`, called in a daemon thread of its own, which is interrupted after `timeout_s` and
     when the caller is cancelled. Raises what `work` raises; TimeoutError; EngineFault for what is no
     Exception, such as the panic of a library written in Rust."""
-    call = _Call(work, asyncio.get_running_loop())
+    call = _ThreadedWork(work, asyncio.get_running_loop())
     threading.Thread(target=call.run, name=f"escultor-{name}", daemon=True).start()
     try:
         async with asyncio.timeout(timeout_s):
@@ -36,7 +36,7 @@ async def run_interruptible(work: Callable[[], T], timeout_s: float, name: str) 
         raise
 
 
-class _Call(Generic[T]):
+class _ThreadedWork(Generic[T]):
     """One call in a thread, and the future of its result."""
 
     def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop):

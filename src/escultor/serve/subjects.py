@@ -25,14 +25,16 @@ class SubjectHasher:
         """The hasher of the store in a folder. Raises StoreError when its salt cannot be kept."""
         return cls(secret(root, "subjects"))
 
-    def subject(self, name: str) -> str:
-        """The subject of a user's name: 32 hex digits of HMAC-SHA256 under the store's salt. Names that
-        Unicode defines as equal (an accent written in two ways) are one; case and blanks count. Raises
-        InputError for a name that is empty, too long or not Unicode."""
+    def subject(self, name: str, tenant: str = "") -> str:
+        """The subject of a user's name: 32 hex digits of HMAC-SHA256 under the store's salt, or under the
+        tenant's own: the same name is another person for another tenant. Names that Unicode defines as equal
+        (an accent written in two ways) are one; case and blanks count. Raises InputError for a name that is
+        empty, too long or not Unicode."""
         if not name or len(name) > MAX_NAME:
             raise InputError("a user's name cannot be used", f"{len(name)} characters", f"1 to {MAX_NAME}")
         try:
             data = unicodedata.normalize("NFC", name).encode()
         except UnicodeEncodeError as error:
             raise InputError("a user's name is not text", ascii(name), "Unicode") from error
-        return hmac.digest(self._salt, data, "sha256").hex()[:HASH_LENGTH]
+        salt = hmac.digest(self._salt, f"tenant {tenant}".encode(), "sha256") if tenant else self._salt
+        return hmac.digest(salt, data, "sha256").hex()[:HASH_LENGTH]

@@ -11,12 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from escultor.errors import EscultorError, Overloaded, StoreError
 from escultor.store.log import Log
 
 BATCH = 256  # groups in one transaction at most
+PROBE_S = 5.0  # after a failure, how often it is seen whether the store takes writes again
 MAX_WAITING = 8192  # groups that may wait; the next one is refused
 
 
@@ -37,6 +39,7 @@ class Writer:
         self._changed = threading.Condition()
         self._closing = False
         self.failed = 0  # groups that the store failed to write since the start
+        self.is_failing = False  # whether the last write failed
         self._thread = threading.Thread(target=self._run, name="escultor-writer", daemon=True)
         self._thread.start()
 
@@ -76,14 +79,22 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._next():
-            self._write(batch)
+        while not self._closing or self._queue:
+            if batch := self._next():
+                self._write(batch)
+            elif self.is_failing:
+                self._probe()
+
+    def _probe(self) -> None:
+        with suppress(EscultorError):
+            self._log.check_writable()
+            self.is_failing = False
 
     def _next(self) -> list[_Group]:
-        """The groups that wait, oldest first; empty once the writer is closed and all is written."""
+        """The groups that wait, oldest first; none when the writer is closed, or a probe is due."""
         with self._changed:
-            while not self._queue and not self._closing:
-                self._changed.wait()
+            if not self._queue and not self._closing:
+                self._changed.wait(PROBE_S if self.is_failing else None)
             return [self._queue.popleft() for _ in range(min(len(self._queue), self._batch))]
 
     def _write(self, batch: Sequence[_Group]) -> None:
@@ -91,10 +102,11 @@ class Writer:
         try:
             outcomes = self._log.append_each([group.records for group in batch])
         except BaseException as error:  # the thread must live: the error goes to those who wait
-            self.failed += len(batch)
+            self.failed, self.is_failing = self.failed + len(batch), True
             for group in batch:
                 group.future.set_exception(error)
             return
+        self.is_failing = False
         for group, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, EscultorError):
                 group.future.set_exception(outcome)

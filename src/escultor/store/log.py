@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
-from sqlalchemy import Engine, Select, func, select, text
+from sqlalchemy import Engine, Select, delete, func, insert, select, text
 from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 T = TypeVar("T")
+_PROBE = "#probe"  # no id of an answer
 PAGE = 256  # records held in memory while reading
 RAW_PAGE, RAW_IDS = 5000, 2000  # bodies read at a time without making records, and ids looked up at a time
 _c = log.c
@@ -259,6 +260,12 @@ class Log:
         columns = select(spending).where(spending.c.key == key, spending.c.day >= since_day)
         with reading(self._engine) as connection:
             return [Spending(*row) for row in connection.execute(columns)]
+
+    def check_writable(self) -> None:
+        """Write a row that means nothing and remove it again. Raises StoreError where that fails."""
+        with writing(self._engine) as connection:
+            connection.execute(insert(mention), {"about": _PROBE, "seq": 0})
+            connection.execute(delete(mention).where(mention.c.about == _PROBE))
 
     def close(self) -> None:
         """Close the connections to the database."""

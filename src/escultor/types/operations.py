@@ -131,7 +131,8 @@ class Step:
 
 class Scope(StrEnum):
     INFER = "infer"  # request completions
-    FEEDBACK = "feedback"  # send feedback
+    FEEDBACK = "feedback"  # send feedback of end users
+    RATER = "rater"  # send feedback of raters, judges and programs, which no rule against abuse watches
     READ = "read"  # read the records
     APPROVE = "approve"  # approve promotions
     ADMIN = "admin"  # all of these, imports and erasure
@@ -159,6 +160,8 @@ class KeyCreated:
     scopes: tuple[Scope, ...]
     digest: str  # SHA-256 of the key, which is 256 random bits
     limits: Annotated[KeyLimits | None, LEFT_OUT] = field(default=None, metadata=OMIT_DEFAULT)
+    # Keys of one tenant share rows, feedback and subjects; empty: from before there were tenants.
+    tenant: Annotated[str, LEFT_OUT] = optional("")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from escultor.data.importers.json_values import Splitter
 from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.erasure import erase_everywhere
 from escultor.errors import EscultorError, InputError
+from escultor.serve.auth import Caller
 from escultor.serve.gateway.bodies import media_type, read_json, read_pieces
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.middleware import error_response, json_response
@@ -30,6 +32,7 @@ from escultor.serve.gateway.openapi import (
 )
 from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, IntakeResult
 from escultor.serve.intake.parse import FeedbackAuthor
+from escultor.serve.intake.tenants import shown_id
 from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.store.feedback import event_name, event_target
 from escultor.types import Choice, Feedback, Scope
@@ -63,11 +66,14 @@ async def add_feedback(request: Request) -> Response:
     """Keep feedback on answers: one event, a list of events, or {"events": [...]}."""
     gateway, caller = admit(request, Scope.FEEDBACK)
     body = await read_json(request)
-    hash_subject = gateway.subjects.subject
-    may_import = caller.has_scope(Scope.ADMIN)
-    tenant = None if may_import else caller.key or ""
+    hash_subject = partial(gateway.subjects.subject, tenant=caller.tenant)
     author = FeedbackAuthor(
-        hash_subject(f"key:{caller.key}"), hash_subject, may_import=may_import, tenant=tenant
+        hash_subject(f"key:{caller.key}"),
+        hash_subject,
+        may_import=caller.has_scope(Scope.ADMIN),
+        tenant=caller.tenant,
+        keys=caller.keys,
+        may_rate=caller.has_scope(Scope.RATER),
     )
     if isinstance(body, dict) and body.keys() == {"events"}:
         body = body["events"]
@@ -91,7 +97,7 @@ async def add_feedback_by_token(request: Request, token: str) -> Response:
     gateway: Gateway = request.app.state.gateway
     try:
         grant = gateway.tokens.read(token, gateway.intake.now())
-        gateway.limit_rate(request.client.host if request.client else "", grant.subject)
+        gateway.limit_rate(None, grant.subject)  # many browsers share the address of one proxy
         body = await read_json(request)
         if isinstance(body, dict):
             body = {("target" if "kind" in body else "id"): grant.target, **body}
@@ -117,16 +123,16 @@ async def list_feedback(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> Response:
     """The feedback on an answer, page by page, and the events in force."""
-    gateway, _ = admit(request, Scope.READ)
-    page = await gateway.intake.page(target, after, limit)
+    gateway, caller = admit(request, Scope.READ)
+    page = await gateway.intake.page(target, after, limit, caller.tenant, caller.keys)
     return json_response(
         {
             "target": target,
             "known": page.known,
-            "data": [_event_json(event) for _, event in page.events],
+            "data": [_event_json(event, caller.tenant) for _, event in page.events],
             "has_more": page.more,
-            "next": page.events[-1][0] if page.more else None,
-            "live": [_event_json(event) for event in page.live],
+            "next": page.next,
+            "live": [_event_json(event, caller.tenant) for event in page.live],
             "live_count": page.live_count,
         }
     )
@@ -135,11 +141,11 @@ async def list_feedback(
 @router.delete("/v1/feedback/{id}", **route(EventReply, (400, 401, 403, 404, 410, 422, 429, 500, 503)))
 async def withdraw_feedback(request: Request, id: Annotated[str, Path(pattern="^[!-~]{1,200}$")]) -> Response:
     """Withdraw an event; the log keeps it and the revocation."""
-    gateway, _ = admit(request, Scope.FEEDBACK)
-    revocation = await gateway.intake.withdraw(id)
+    gateway, caller = admit(request, Scope.FEEDBACK)
+    revocation = await gateway.intake.withdraw(id, caller.tenant, caller.keys)
     if revocation is None:
         raise ApiError(404, f"there is no feedback {id!r}", "not_found", param="id")
-    return json_response(_event_json(revocation))
+    return json_response(_event_json(revocation, caller.tenant))
 
 
 @router.post(
@@ -148,25 +154,27 @@ async def withdraw_feedback(request: Request, id: Annotated[str, Path(pattern="^
 )
 async def import_interactions(request: Request) -> Response:
     """Keep calls that another program served: a list as JSON, or JSON Lines, read as they arrive."""
-    gateway, _ = admit(request, Scope.ADMIN)
+    gateway, caller = admit(request, Scope.ADMIN)
     total, problems = 0, []
     batch: list[tuple[int, Any]] = []
     async for numbered_row in _rows(request):
         batch.append(numbered_row)
         total += 1
         if len(batch) == IMPORT_BATCH:
-            problems += await _import_batch(batch, gateway)
+            problems += await _import_batch(batch, gateway, caller)
             batch = []
-    problems += await _import_batch(batch, gateway)
+    problems += await _import_batch(batch, gateway, caller)
     counts = {"accepted": total - len(problems), "refused": len(problems)}
     return json_response({**counts, "problems": problems[:MAX_PROBLEMS]})
 
 
-@router.delete("/v1/subjects/{hash}", **route(ErasureReply, (401, 403, 422, 429, 500, 503)))
+@router.delete("/v1/subjects/{hash}", **route(ErasureReply, (401, 403, 404, 422, 429, 500, 503)))
 async def erase_subject(request: Request, hash: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:
     """Erase a person's requests and feedback for ever; lists what was derived from them."""
     gateway, caller = admit(request, Scope.ADMIN)
     by = "the machine itself" if caller.key is None else f"key {caller.key}"
+    if not await asyncio.to_thread(gateway.intake.owns_subject, hash, caller.tenant, caller.keys):
+        raise ApiError(404, "this subject has no records of this key's tenant", "not_found", param="hash")
     return json_response(await asyncio.to_thread(_erase, gateway, hash, by))
 
 
@@ -189,9 +197,13 @@ def _erase(gateway: Gateway, subject: str, by: str) -> dict[str, Any]:
     return {"id": erasure.id, "subject": subject, "by": by, "counts": erasure.counts, **derived.summary()}
 
 
-async def _import_batch(batch: list[tuple[int, Any]], gateway: Gateway) -> list[dict[str, Any]]:
+async def _import_batch(
+    batch: list[tuple[int, Any]], gateway: Gateway, caller: Caller
+) -> list[dict[str, Any]]:
     """Write numbered rows together; the refused ones. Raises what is not the fault of a row."""
-    results = await asyncio.gather(*(_import(row, gateway) for _, row in batch), return_exceptions=True)
+    results = await asyncio.gather(
+        *(_import(row, gateway, caller) for _, row in batch), return_exceptions=True
+    )
     problems = []
     for (line, _), result in zip(batch, results, strict=True):
         if isinstance(result, BaseException):
@@ -202,13 +214,14 @@ async def _import_batch(batch: list[tuple[int, Any]], gateway: Gateway) -> list[
     return problems
 
 
-async def _import(row: Any, gateway: Gateway) -> None:
+async def _import(row: Any, gateway: Gateway, caller: Caller) -> None:
     """Write one call, given as JSON value or as the bytes of a line. Raises ApiError for an invalid one."""
     try:
         value = decode(row) if isinstance(row, bytes) else row
         if not isinstance(value, dict):
             raise Fault("the row is no object")
-        call = parse_interaction(value, gateway.subjects.subject)
+        call = parse_interaction(value, partial(gateway.subjects.subject, tenant=caller.tenant))
+        call = call if caller.keys is None else replace(call, tenant=caller.key or "")
     except (Fault, InputError) as fault:
         raise ApiError(400, str(fault)) from None
     await gateway.writer.write(call if gateway.settings.keep_text else gateway.request_log.redacted(call))
@@ -229,8 +242,9 @@ async def _rows(request: Request) -> AsyncIterator[tuple[int, Any]]:
         yield numbered_line
 
 
-def _event_json(event: Feedback) -> dict[str, Any]:
-    body = {name: getattr(event, name) for name in ("id", "time", "subject", "source")}
+def _event_json(event: Feedback, tenant: str) -> dict[str, Any]:
+    body = {name: getattr(event, name) for name in ("time", "subject", "source")}
+    body["id"] = shown_id(event.id, tenant)
     body |= {"kind": type(event).__name__.lower(), "target": event_target(event), "name": event_name(event)}
     fields = ("shown_order", "winner") if isinstance(event, Choice) else ("value", "text")
     return body | {name: getattr(event, name) for name in fields if hasattr(event, name)}

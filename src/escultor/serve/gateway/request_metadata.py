@@ -94,7 +94,7 @@ def parse_metadata(
     values, ignored = _collect(headers, parsed.metadata)
     user = values.get("subject") or parsed.user
     # A request without a user belongs to its application, which its key identifies.
-    subject = subjects.subject(user if user else f"key:{caller.key}")
+    subject = subjects.subject(user if user else f"key:{caller.key}", caller.tenant)
     task = _task(values.get("task"), parsed)
     default_consent = Consent.NONE if task or not parsed.store else consent
     return RequestMetadata(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -38,17 +38,17 @@ async def responses(request: Request) -> Response:
     previous = body.get("previous_response_id") if isinstance(body, dict) else None
     convert = responses_api.chat_body
     if previous is not None:
-        earlier = await asyncio.to_thread(_conversation, gateway, str(previous), caller.key or "")
+        earlier = await asyncio.to_thread(_conversation, gateway, str(previous), caller.keys)
         convert = partial(responses_api.chat_body, earlier=earlier, parent=str(previous))
     style = responses_api.RESPONSES
     return await respond(request, CHAT_PARSERS, style, Consent.TRAIN, convert=convert, admitted=admitted)
 
 
-def _conversation(gateway: Gateway, id: str, tenant: str) -> list[dict[str, Any]]:
+def _conversation(gateway: Gateway, id: str, keys: Collection[str] | None) -> list[dict[str, Any]]:
     """The messages of a logged answer of this tenant, and the answer; without its instructions, which do not
     carry over. Raises ApiError (404) where there is none."""
     row = gateway.store.log.get(Interaction, id)
-    if row is None or row.tenant != tenant:
+    if row is None or (keys is not None and row.tenant not in keys):
         message = f"no response {id[:100]!r} is in the log"
         raise ApiError(404, message, "previous_response_not_found", param="previous_response_id")
     if row.consent is Consent.NONE and not gateway.settings.keep_text:

@@ -99,7 +99,7 @@ async def health(request: Request) -> Response:
     problems += [f"the upstream {version}: {why}" for version, why in troubles.items() if why is not None]
     problem = "; ".join(problems) or None
     may_read = gateway.is_allowed(request.scope["headers"], Scope.READ)
-    is_well = problem is None and not gateway.request_log.unlogged and not gateway.writer.failed
+    is_well = problem is None and not gateway.writer.is_failing
     return json_response(
         {
             "status": "ok" if is_well else "degraded",
@@ -140,6 +140,8 @@ async def respond(
     metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
     if metadata.named:
         gateway.limit_rate(None, metadata.subject)
+    if metadata.lineage is not None:
+        await _refuse_foreign(gateway, caller, metadata.lineage.parent)
     pick, id = route or gateway.pick(parsed, metadata), new_id(style.prefix)
     version = pick.handle.version
     head = ResponseHead(id, int(time.time()), version, parsed.per_prompt, parsed.include_usage)
@@ -183,6 +185,12 @@ def requested_model(body: Any) -> str:
     """The model that a body names; empty where it names none, which its parser refuses."""
     name = body.get("model") if isinstance(body, dict) else None
     return name if isinstance(name, str) else ""
+
+
+async def _refuse_foreign(gateway: Gateway, caller: Caller, parent: str) -> None:
+    """Raise ApiError (404) for a parent that is another tenant's answer: to ask again is an opinion on it."""
+    if await asyncio.to_thread(gateway.intake.ownership.foreign, [parent], caller.keys):
+        raise ApiError(404, "the `parent` is an answer of another tenant", "not_found", param="parent")
 
 
 async def _parsed(

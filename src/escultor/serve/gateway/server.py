@@ -35,6 +35,7 @@ from escultor.serve.auth import Keyring
 from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.gateway.app import build
 from escultor.serve.gateway.gateway import LOCAL, Gateway
+from escultor.serve.gateway.server_log import log_readably
 from escultor.serve.wire.errors import ApiError
 from escultor.store import Store, open_store
 from escultor.types import KeyEvent
@@ -255,6 +256,7 @@ def require_keys(store: Store, host: str) -> None:
 def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None]) -> None:
     """Serve in this process until SIGTERM or SIGINT; `listening` is called when requests are accepted. Raises
     what kept the server from starting."""
+    log_readably()
     with open_store(start.store_url) as store:
         finish_erasures(store)
         load, default, fixed = engine_loader(store, start.source, start.settings)

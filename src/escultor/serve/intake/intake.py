@@ -18,6 +18,7 @@ from escultor.config import FeedbackIntake
 from escultor.errors import DataError, Erased, IdTaken, InputError
 from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent, parse, without_text
 from escultor.serve.intake.targets import AnswerIds, answers_of, renamed
+from escultor.serve.intake.tenants import NOT_OWN, Keys, Ownership, prefix_of, shown_id
 from escultor.serve.writer import Writer
 from escultor.store import Store
 from escultor.store.feedback import event_name, event_target, live, why_not_trained_on
@@ -48,6 +49,7 @@ class FeedbackPage:
 
     known: bool  # whether the answer is in the log
     events: tuple[tuple[int, Feedback], ...]  # with their sequence numbers
+    next: int | None  # the number that the next page begins after
     more: bool
     live: tuple[Feedback, ...]  # the events in force, of all about the answer, at most MAX_PAGE
     live_count: int
@@ -68,7 +70,7 @@ class Intake:
         """Without `keep_text` the text of corrections and remarks is not kept."""
         self._log, self._writer, self._settings, self.now = store.log, writer, settings, clock
         self._keep_text = keep_text
-        self._ids = AnswerIds(store.log)
+        self._ids, self.ownership = AnswerIds(store.log), Ownership(store.log)
 
     async def add(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[IntakeResult]:
         """Keep events; the accepted ones are on disk when this returns. A refused one affects no other.
@@ -85,25 +87,33 @@ class Intake:
                 outcomes.append(IntakeResult(id=None, status="refused", error=str(error)))
             else:
                 outcomes.append(parsed if self._keep_text else without_text(parsed))
-        written = iter(await self._write(await self._about_rows(outcomes, author.tenant)))
-        return [o if isinstance(o, IntakeResult) else next(written) for o in outcomes]
+        parsed = await self._about_rows(outcomes, author)
+        ids = [id for each in parsed for id in answers_of(each.event)]
+        foreign = await asyncio.to_thread(self.ownership.foreign, ids, author.keys)
+        own = [each for each in parsed if foreign.isdisjoint(answers_of(each.event))]
+        written = {id(p): result for p, result in zip(own, await self._write(own), strict=True)}
+        not_own = IntakeResult(id=None, status="refused", error=NOT_OWN)
+        results = iter([_shown(written.get(id(each), not_own), author) for each in parsed])
+        return [o if isinstance(o, IntakeResult) else next(results) for o in outcomes]
 
     async def _about_rows(
-        self, outcomes: Sequence[ParsedEvent | IntakeResult], tenant: str | None
+        self, outcomes: Sequence[ParsedEvent | IntakeResult], author: FeedbackAuthor
     ) -> list[ParsedEvent]:
         """The parsed events, about the logged rows where they name answers by an application's own ids."""
         parsed = [outcome for outcome in outcomes if isinstance(outcome, ParsedEvent)]
         ids = [id for each in parsed for id in answers_of(each.event)]
-        rows = await asyncio.to_thread(self._ids.rows_of, ids, tenant)
+        rows = await asyncio.to_thread(self._ids.rows_of, ids, author.keys)
         return [replace(each, event=renamed(each.event, rows)) for each in parsed] if rows else parsed
 
-    async def withdraw(self, id: str) -> Revocation | None:
-        """Revoke an event; None where there is none of this id. Doing it again changes nothing. The
-        revocation has the time of its event, so that it ends that event and earlier ones of the same name,
-        and none that came later. Raises DataError for a revocation, StoreError when the store fails."""
-        event = await asyncio.to_thread(self._log.get, Feedback, id)
+    async def withdraw(self, id: str, tenant: str = "", keys: Keys = None) -> Revocation | None:
+        """Revoke an event of a tenant's own; None where there is none of this id. Doing it again changes
+        nothing. The revocation has the time of its event, so that it ends that event and earlier ones of the
+        same name, and none that came later. Raises DataError for a revocation, StoreError when the store
+        fails."""
+        event = await asyncio.to_thread(self._own_event, id, tenant, keys)
         if event is None:
             return None
+        id = event.id
         if isinstance(event, Revocation):
             remedy = "send again what should hold"
             raise DataError("a withdrawal cannot be withdrawn", id, "feedback of another kind", remedy)
@@ -118,21 +128,42 @@ class Intake:
         await self._writer.write(revocation)
         return revocation
 
-    async def page(self, target: str, after: int, limit: int) -> FeedbackPage:
-        """The events about an answer (or under the target of a choice) after sequence number `after`."""
-        return await asyncio.to_thread(self._page, target, after, min(limit, MAX_PAGE))
+    def _own_event(self, id: str, tenant: str, keys: Keys) -> Feedback | None:
+        found = [self._log.get(Feedback, each) for each in dict.fromkeys((prefix_of(tenant) + id, id))]
+        own = self.ownership.owned([event for event in found if event is not None], tenant, keys)
+        return own[0] if own else None
 
-    def _page(self, target: str, after: int, limit: int) -> FeedbackPage:
-        target = self._ids.rows_of([target]).get(target, target)
+    async def page(
+        self, target: str, after: int, limit: int, tenant: str = "", keys: Keys = None
+    ) -> FeedbackPage:
+        """A tenant's own events about an answer (or under the target of a choice) after sequence number
+        `after`."""
+        return await asyncio.to_thread(
+            self._page, target, after, min(limit, MAX_PAGE), tenant=tenant, keys=keys
+        )
+
+    def _page(self, target: str, after: int, limit: int, tenant: str, keys: Keys) -> FeedbackPage:
+        target = self._ids.rows_of([target], keys).get(target, target)
         events = tuple(islice(self._log.read(Feedback, after, target=target), limit + 1))
-        in_force = live(self._all_about(target))
+        in_force = live(self.ownership.owned(self._all_about(target), tenant, keys))
+        is_foreign = bool(self.ownership.foreign([target], keys))
+        own = {event.id for event in self.ownership.owned([event for _, event in events], tenant, keys)}
         return FeedbackPage(
-            known=self._log.get(Interaction, target) is not None,
-            events=events[:limit],
+            known=not is_foreign and self._log.get(Interaction, target) is not None,
+            events=tuple(each for each in events[:limit] if each[1].id in own),
+            next=events[limit - 1][0] if len(events) > limit else None,
             more=len(events) > limit,
             live=tuple(islice(in_force.values(), MAX_PAGE)),
             live_count=len(in_force),
         )
+
+    def owns_subject(self, subject: str, tenant: str, keys: Keys) -> bool:
+        """Whether no record of this person is another tenant's."""
+        if keys is None:
+            return True
+        rows = (row.tenant for _, row in self._log.read(Interaction, subject=subject))
+        events = [event for _, event in self._log.read(Feedback, subject=subject)]
+        return all(key in keys for key in rows) and self.ownership.owned(events, tenant, keys) == events
 
     def _all_about(self, target: str) -> Iterator[Feedback]:
         """All events about an answer, with the withdrawals of the choices it was part of."""
@@ -172,6 +203,11 @@ class Intake:
             problem = f"other feedback is kept under the id {event.id!r}; an id names one content for ever"
             return IntakeResult(id=event.id, status="conflict", error=problem)
         return _accepted(parsed)
+
+
+def _shown(result: IntakeResult, author: FeedbackAuthor) -> IntakeResult:
+    """The result under the id that the tenant knows."""
+    return result.model_copy(update={"id": result.id and shown_id(result.id, author.tenant)})
 
 
 def _accepted(parsed: ParsedEvent) -> IntakeResult:

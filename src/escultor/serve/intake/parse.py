@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
@@ -14,6 +14,7 @@ from escultor.errors import DataError
 from escultor.ids import hash_value, new_id
 from escultor.serve.auth import TokenGrant
 from escultor.serve.intake import forms
+from escultor.serve.intake.tenants import prefix_of
 from escultor.store.feedback import CORRECTION, REMARK, THUMB, event_name, event_target
 from escultor.store.redaction import redact_record
 from escultor.types import (
@@ -47,7 +48,9 @@ class FeedbackAuthor:
     hash_subject: Callable[[str], str]  # from a user's name to a subject
     grant: TokenGrant | None = None
     may_import: bool = False  # events of any age
-    tenant: str | None = None  # the key whose answers an application's own ids name; None: any key's
+    tenant: str = ""  # whose ids the events have
+    keys: Collection[str] | None = None  # whose answers they may be about; None: any key's
+    may_rate: bool = True  # as a rater, judge or program
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def parse(body: Any, author: FeedbackAuthor, settings: FeedbackIntake, now: floa
     if author.grant is not None:  # a browser cannot have judged before it had the answer
         time = min(now, max(time, author.grant.until - settings.token_days * DAY_S))
     source, subject, not_kept = _source(form, author)
-    common = {"id": _event_id(form, author.grant), "time": time, "subject": subject, "source": source}
+    common = {"id": _event_id(form, author), "time": time, "subject": subject, "source": source}
     event, remark = _event(form, common, settings), None
     if isinstance(form, forms.RatingForm) and form.comment is not None:
         about = {**common, "id": f"{event.id}.remark", "target": event_target(event)}
@@ -225,6 +228,9 @@ def _source(form: forms.LongForm, author: FeedbackAuthor) -> tuple[SourceKind, s
     """Source, subject, and parts not kept; a token's events are of its own subject."""
     kind, user = form.source.kind, form.source.id
     not_kept = [] if form.source.version is None else ["source.version"]
+    if kind is not SourceKind.END_USER and not author.may_rate:
+        remedy = "a key with the scope `rater`: escultor keys create NAME --scope rater"
+        raise DataError("this key gives feedback of end users alone", kind, SourceKind.END_USER, remedy)
     if author.grant is None:
         return kind, author.subject if user is None else author.hash_subject(user), not_kept
     if user is not None or kind is not SourceKind.END_USER:
@@ -232,11 +238,13 @@ def _source(form: forms.LongForm, author: FeedbackAuthor) -> tuple[SourceKind, s
     return kind, author.grant.subject, not_kept
 
 
-def _event_id(form: forms.LongForm, grant: TokenGrant | None) -> str:
-    """The id to keep an event under. A browser's are hashed with its grant: none can take another's."""
-    if form.id is None:
-        return new_id("fb")
-    return form.id if grant is None else f"fb-{hash_value([grant.target, grant.subject, form.id])}"
+def _event_id(form: forms.LongForm, author: FeedbackAuthor) -> str:
+    """The id to keep an event under, its tenant's own. A browser's are hashed with its grant: none can take
+    another's."""
+    grant = author.grant
+    if form.id is None or grant is None:
+        return prefix_of(author.tenant) + (form.id or new_id("fb"))
+    return f"fb-{hash_value([grant.target, grant.subject, form.id])}"
 
 
 def _check_grant(event: Feedback, grant: TokenGrant | None) -> None:

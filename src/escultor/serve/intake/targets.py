@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from escultor.store.log import Log
@@ -18,26 +18,26 @@ class AnswerIds:
     def __init__(self, log: Log):
         self._log = log
 
-    def rows_of(self, ids: Iterable[str], tenant: str | None = None) -> dict[str, str]:
+    def rows_of(self, ids: Iterable[str], keys: Collection[str] | None = None) -> dict[str, str]:
         """The ids of the rows for those ids that are an application's own; of several rows under one id,
-        such as an answer that was asked for again, the last. Two applications may use the same ids: with a
-        `tenant` only rows of that key are found. Raises StoreError when the store fails."""
-        named = {id: self._row_of(id, tenant) for id in set(ids) if not _OWN.fullmatch(id)}
+        such as an answer that was asked for again, the last. Two applications may use the same ids: with
+        `keys` only the rows of these are found. Raises StoreError when the store fails."""
+        named = {id: self._row_of(id, keys) for id in set(ids) if not _OWN.fullmatch(id)}
         return {id: row for id, row in named.items() if row is not None}
 
-    def _row_of(self, id: str, tenant: str | None) -> str | None:
+    def _row_of(self, id: str, keys: Collection[str] | None) -> str | None:
         if self._log.get(Interaction, id) is not None:
             return None
         rows = (row for _, row in self._log.read(Interaction, target=id))
         streams = (p.interaction for _, p in self._log.read(PendingInteraction, target=id))
-        return _last_named(rows, id, tenant) or _last_named(streams, id, tenant)
+        return _last_named(rows, id, keys) or _last_named(streams, id, keys)
 
 
-def _last_named(rows: Iterable[Interaction], id: str, tenant: str | None) -> str | None:
-    """The last row of this tenant that an application gave this id."""
+def _last_named(rows: Iterable[Interaction], id: str, keys: Collection[str] | None) -> str | None:
+    """The last row of these keys that an application gave this id."""
     last = None
     for row in rows:
-        if row.message == id and tenant in (None, row.tenant):
+        if row.message == id and (keys is None or row.tenant in keys):
             last = row.id
     return last
 

@@ -1,0 +1,26 @@
+"""What the server logs is readable, a message a line."""
+
+import logging
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from escultor.serve.gateway.server_log import MAX_CHARACTERS, ReadableFormatter
+
+
+def formatted(text, error=None):
+    info = (type(error), error, None) if error else None
+    return ReadableFormatter().format(logging.LogRecord("a", 30, "b", 1, "%s", (text,), info))
+
+
+@given(st.text(st.characters(min_codepoint=0, max_codepoint=0x2FF)))
+def test_no_control_character_reaches_the_terminal(text):
+    line = formatted(text)
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in line)
+    shown = formatted(text, ValueError(text))
+    assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in shown)
+
+
+def test_escapes_are_shown_and_long_messages_cut():
+    assert formatted("a\x1b]0;title\x07\nb\x9b31m") == "a\\x1b]0;title\\x07\\x0ab\\x9b31m"
+    assert len(formatted("a" * 10**6)) == MAX_CHARACTERS + 1
