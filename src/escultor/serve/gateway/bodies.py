@@ -158,6 +158,11 @@ def body_size(request: Request) -> int:
     return request.scope.get(SIZE, 0)
 
 
+def is_list(request: Request) -> bool:
+    """Whether a body that was read is a list."""
+    return isinstance(request.scope.get(PARSED), list)
+
+
 def refuse_many_messages(body: Any, settings: Serve) -> None:
     """Raise ApiError for a body with more messages than a conversation may have."""
     for name in ("messages", "input"):

@@ -18,7 +18,7 @@ from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.erasure import erase_everywhere
 from escultor.errors import EscultorError, InputError
 from escultor.serve.auth import Caller
-from escultor.serve.gateway.bodies import media_type, read_json, read_pieces
+from escultor.serve.gateway.bodies import is_list, media_type, read_json, read_pieces
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.middleware import error_response, json_response
 from escultor.serve.gateway.openapi import (
@@ -164,6 +164,8 @@ async def import_interactions(request: Request) -> Response:
             problems += await _import_batch(batch, gateway, caller)
             batch = []
     problems += await _import_batch(batch, gateway, caller)
+    if problems and total == 1 and media_type(request) not in JSON_LINES and not is_list(request):
+        raise ApiError(400, problems[0]["error"], "invalid_value")
     counts = {"accepted": total - len(problems), "refused": len(problems)}
     return json_response({**counts, "problems": problems[:MAX_PROBLEMS]})
 

@@ -11,17 +11,31 @@ from escultor.serve.gateway.middleware import json_response
 from escultor.serve.gateway.openapi import AnthropicErrorBody, AnthropicMessage, TokenCountReply, route
 from escultor.serve.gateway.routes import CHAT_PARSERS, respond
 from escultor.serve.wire import anthropic
+from escultor.serve.wire.requests import MAX_TOKENS_VALUE
 from escultor.types import Consent, Scope
 
 router = APIRouter()
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_TEXT = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+}
+_TURN = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["user", "assistant"]},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": _TEXT}]},
+    },
+}
 _BODY = {
     "type": "object",
     "required": ["model", "max_tokens", "messages"],
     "properties": {
-        "model": {"type": "string"},
-        "max_tokens": {"type": "integer", "minimum": 1},
-        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "model": {"type": "string", "minLength": 1},
+        "max_tokens": {"type": "integer", "minimum": 1, "maximum": MAX_TOKENS_VALUE},
+        "messages": {"type": "array", "minItems": 1, "items": _TURN},
     },
 }
 

@@ -267,9 +267,9 @@ def component_schemas() -> dict[str, Any]:
 
 
 def one_or_many(model: str, **limits: int) -> dict[str, Any]:
-    """The schema of a request body that is one object or a list of them."""
+    """The schema of a request body that is one object or a list of them, each refused by itself."""
     item = {"$ref": _COMPONENTS.format(model=model)}
-    return {"oneOf": [item, {"type": "array", "items": item, **limits}]}
+    return {"oneOf": [item, {"type": "array", "items": {"anyOf": [item, {}]}, **limits}]}
 
 
 def route(

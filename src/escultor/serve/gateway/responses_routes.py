@@ -26,7 +26,7 @@ _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 _BODY = {
     "type": "object",
     "required": ["model", "input"],
-    "properties": {"model": {"type": "string"}, "input": {"type": "string"}},
+    "properties": {"model": {"type": "string", "minLength": 1}, "input": {"type": "string"}},
 }
 
 

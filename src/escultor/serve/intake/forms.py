@@ -26,7 +26,7 @@ EventId = Annotated[str, Field(pattern=GIVEN_ID)]
 # Of answers, which other programs named: printable ASCII without blanks.
 AnswerId = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 EventName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
-NonEmpty = Annotated[str, Field(min_length=1)]  # the limit of its length is a setting
+NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]  # the limit of its length is a setting
 User = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -60,7 +60,9 @@ class EventForm(EventPart):
     """The keys that every long form may have."""
 
     id: EventId | None = Field(default=None, description="repeating an event under its id changes nothing")
-    ts: float | str | None = Field(default=None, description="when the feedback was given")
+    ts: float | Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = Field(
+        default=None, description="when the feedback was given"
+    )
     source: SourcePart = SourcePart()
 
 

@@ -16,6 +16,7 @@ from escultor.serve.assistant_message import reasoning_piece
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.requests import whole_numbers
 from escultor.serve.wire.responses import ResponseHead, event, usage_detail
 from escultor.types import ToolCall
 
@@ -48,7 +49,8 @@ def chat_body(body: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     Raises ApiError for what cannot be asked."""
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object (a dictionary)", "invalid_value")
-    if not isinstance(body.get("max_tokens"), int) or body["max_tokens"] < 1:
+    body = whole_numbers(body)
+    if type(body.get("max_tokens")) is not int or body["max_tokens"] < 1:
         raise ApiError(400, "`max_tokens`: a whole number from 1 on is required", param="max_tokens")
     messages = _list(body.get("messages"), "messages")
     chat: dict[str, Any] = {name: body[name] for name in _SAME if body.get(name) is not None}

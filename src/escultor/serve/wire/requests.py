@@ -37,6 +37,7 @@ MAX_TOKENS_VALUE = 1 << 20
 COMPLETION_TOKENS = 16  # OpenAI's default where a completion does not say
 _SEEDS = 1 << 63
 
+EndUser = Annotated[str, Field(max_length=256)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 MaxTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS_VALUE)]
@@ -88,7 +89,28 @@ class CallOfTool(RequestBody):
     function: CalledFunction
 
 
+_NO_CALLS = {"properties": {"tool_calls": {"anyOf": [{"type": "null"}, {"maxItems": 0, "type": "array"}]}}}
+_SAYS = {"properties": {"content": {"not": {"type": "null"}}}, "required": ["content"]}
+_CALLS = {"properties": {"tool_calls": {"minItems": 1, "type": "array"}}, "required": ["tool_calls"]}
+_IS_ASSISTANT = {"properties": {"role": {"const": "assistant"}}}
+
+
+_LIMITS = "max_tokens", "max_completion_tokens"
+_ECHO = {"properties": {"echo": {"const": True}}, "required": ["echo"]}
+
+
+def _given_with(name: str, other: str) -> dict[str, Any]:
+    """The JSON schema of a parameter that has an effect only where another is true."""
+    is_unset = {"properties": {name: {"type": "null"}}}
+    return {"anyOf": [is_unset, {"properties": {other: {"const": True}}, "required": [other]}]}
+
+
 class ChatMessage(RequestBody):
+    # What the validator below demands, for the document.
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [_SAYS, _CALLS], "allOf": [{"anyOf": [_NO_CALLS, _IS_ASSISTANT]}]}
+    )
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)] | None = None
     name: str | None = None
@@ -196,7 +218,7 @@ class CommonParameters(RequestBody):
     seed: Seed | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, description="the end user; stored as a salted hash")
+    user: EndUser | None = Field(default=None, description="the end user; stored as a salted hash")
     frequency_penalty: Annotated[Any, UnimplementedParameter(0)] = None
     presence_penalty: Annotated[Any, UnimplementedParameter(0)] = None
     logit_bias: Annotated[Any, UnimplementedParameter({})] = None
@@ -212,6 +234,16 @@ class CommonParameters(RequestBody):
 
 
 class ChatRequest(CommonParameters):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                _given_with("stream_options", "stream"),
+                _given_with("top_logprobs", "logprobs"),
+                {"anyOf": [{"properties": {name: {"type": "null"}}} for name in _LIMITS]},
+            ]
+        }
+    )
+
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
@@ -219,7 +251,7 @@ class ChatRequest(CommonParameters):
     response_format: (
         Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None
     ) = None
-    safety_identifier: str | None = Field(default=None, description="as `user`, which it overrides")
+    safety_identifier: EndUser | None = Field(default=None, description="as `user`, which it overrides")
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
         default=None,
         description="escultor_subject, _skill, _parent, _relation, _consent, _retain_days have an effect; "
@@ -262,6 +294,16 @@ PromptBody = (
 
 
 class CompletionRequest(CommonParameters):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                _given_with("stream_options", "stream"),
+                {"anyOf": [{"properties": {name: {"enum": [None, False]}}} for name in ("echo", "stream")]},
+                {"anyOf": [{"properties": {"max_tokens": {"not": {"const": 0}}}}, _ECHO]},
+            ]
+        }
+    )
+
     prompt: PromptBody
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_VALUE)] | None = Field(
         default=None, description="0 with echo: only the prompt is scored"
@@ -346,9 +388,21 @@ def parse_completion(body: Any, settings: Serve) -> ParsedRequest:
 
 def _validated(kind: type[T], body: Any) -> T:
     try:
-        return kind.model_validate(body)
+        return kind.model_validate(whole_numbers(body))
     except ValidationError as error:
         raise validation_error(listed_problems(error), kind.model_fields) from None
+
+
+def whole_numbers(body: Any) -> Any:
+    """The body with 1 for 1.0, also within its lists: JSON has one kind of number."""
+    if isinstance(body, list):
+        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in body]
+    if not isinstance(body, dict):
+        return body
+    prompts = {k: [whole_numbers(v) for v in body[k]] for k in ("prompt",) if isinstance(body.get(k), list)}
+    return dict(zip(body, whole_numbers(list(body.values())), strict=True)) | {
+        name: whole_numbers(prompt) for name, prompt in prompts.items()
+    }
 
 
 def _prompts(prompt: Any) -> list[Messages | str | tuple[int, ...]]:
