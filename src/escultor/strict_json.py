@@ -48,3 +48,15 @@ def check_finite(text: bytes, parsed: Any) -> None:
             waiting.extend(value)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a number is too large")
+
+
+def whole_numbers(body: Any) -> Any:
+    """The body with 1 for 1.0, also within its lists: JSON has one kind of number."""
+    if isinstance(body, list):
+        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in body]
+    if not isinstance(body, dict):
+        return body
+    prompts = {k: [whole_numbers(v) for v in body[k]] for k in ("prompt",) if isinstance(body.get(k), list)}
+    return dict(zip(body, whole_numbers(list(body.values())), strict=True)) | {
+        name: whole_numbers(prompt) for name, prompt in prompts.items()
+    }

@@ -76,8 +76,8 @@ def test_whatever_the_document_allows_is_answered_as_it_describes(side, scheme):
 
             @FEW
             @given(operation.as_strategy(generation_mode=mode))
-            def holds(case, checks=checks):
-                case.call_and_validate(headers=keys.get(scheme, {}), checks=checks)
+            def holds(case):
+                case.call_and_validate(headers=keys.get(scheme, {}), checks=checks)  # noqa: B023
 
             with suppress(Unsatisfiable):  # nothing about the request can be invalid
                 holds()

@@ -16,8 +16,8 @@ from escultor.serve.assistant_message import reasoning_piece
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
-from escultor.serve.wire.requests import whole_numbers
 from escultor.serve.wire.responses import ResponseHead, event, usage_detail
+from escultor.strict_json import whole_numbers
 from escultor.types import ToolCall
 
 PATH = "/v1/messages"
@@ -52,6 +52,8 @@ def chat_body(body: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     body = whole_numbers(body)
     if type(body.get("max_tokens")) is not int or body["max_tokens"] < 1:
         raise ApiError(400, "`max_tokens`: a whole number from 1 on is required", param="max_tokens")
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        raise ApiError(400, "`model`: the name of a model is required", param="model")
     messages = _list(body.get("messages"), "messages")
     chat: dict[str, Any] = {name: body[name] for name in _SAME if body.get(name) is not None}
     chat["messages"] = [

@@ -26,7 +26,9 @@ from escultor.config import Serve
 from escultor.ids import hash_value
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.tool_calls import call_schema
+from escultor.serve.wire import request_schemas
 from escultor.serve.wire.errors import ApiError, listed_problems, validation_error
+from escultor.strict_json import whole_numbers
 from escultor.types import Media, Message, Messages, Role, Sampling, ToolCall, ToolDefinitions
 
 T = TypeVar("T", bound=BaseModel)
@@ -89,27 +91,8 @@ class CallOfTool(RequestBody):
     function: CalledFunction
 
 
-_NO_CALLS = {"properties": {"tool_calls": {"anyOf": [{"type": "null"}, {"maxItems": 0, "type": "array"}]}}}
-_SAYS = {"properties": {"content": {"not": {"type": "null"}}}, "required": ["content"]}
-_CALLS = {"properties": {"tool_calls": {"minItems": 1, "type": "array"}}, "required": ["tool_calls"]}
-_IS_ASSISTANT = {"properties": {"role": {"const": "assistant"}}}
-
-
-_LIMITS = "max_tokens", "max_completion_tokens"
-_ECHO = {"properties": {"echo": {"const": True}}, "required": ["echo"]}
-
-
-def _given_with(name: str, other: str) -> dict[str, Any]:
-    """The JSON schema of a parameter that has an effect only where another is true."""
-    is_unset = {"properties": {name: {"type": "null"}}}
-    return {"anyOf": [is_unset, {"properties": {other: {"const": True}}, "required": [other]}]}
-
-
 class ChatMessage(RequestBody):
-    # What the validator below demands, for the document.
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [_SAYS, _CALLS], "allOf": [{"anyOf": [_NO_CALLS, _IS_ASSISTANT]}]}
-    )
+    model_config = ConfigDict(json_schema_extra=request_schemas.MESSAGE)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)] | None = None
@@ -234,15 +217,7 @@ class CommonParameters(RequestBody):
 
 
 class ChatRequest(CommonParameters):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                _given_with("stream_options", "stream"),
-                _given_with("top_logprobs", "logprobs"),
-                {"anyOf": [{"properties": {name: {"type": "null"}}} for name in _LIMITS]},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=request_schemas.CHAT)
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: MaxTokens | None = None
@@ -282,27 +257,17 @@ class ChatRequest(CommonParameters):
         return self
 
 
+_Ids = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 PromptBody = (
     str
     | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-    | Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
-    | Annotated[
-        list[Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]],
-        Field(min_length=1, max_length=MAX_CHOICES),
-    ]
+    | _Ids
+    | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_CHOICES)]
 )
 
 
 class CompletionRequest(CommonParameters):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                _given_with("stream_options", "stream"),
-                {"anyOf": [{"properties": {name: {"enum": [None, False]}}} for name in ("echo", "stream")]},
-                {"anyOf": [{"properties": {"max_tokens": {"not": {"const": 0}}}}, _ECHO]},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=request_schemas.COMPLETION)
 
     prompt: PromptBody
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS_VALUE)] | None = Field(
@@ -391,18 +356,6 @@ def _validated(kind: type[T], body: Any) -> T:
         return kind.model_validate(whole_numbers(body))
     except ValidationError as error:
         raise validation_error(listed_problems(error), kind.model_fields) from None
-
-
-def whole_numbers(body: Any) -> Any:
-    """The body with 1 for 1.0, also within its lists: JSON has one kind of number."""
-    if isinstance(body, list):
-        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in body]
-    if not isinstance(body, dict):
-        return body
-    prompts = {k: [whole_numbers(v) for v in body[k]] for k in ("prompt",) if isinstance(body.get(k), list)}
-    return dict(zip(body, whole_numbers(list(body.values())), strict=True)) | {
-        name: whole_numbers(prompt) for name, prompt in prompts.items()
-    }
 
 
 def _prompts(prompt: Any) -> list[Messages | str | tuple[int, ...]]:
