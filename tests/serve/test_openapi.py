@@ -30,8 +30,8 @@ CHECKS = CHECK_REGISTRY.get_by_names(
     ]
 )
 ACCEPTED = CHECK_REGISTRY.get_by_names(["positive_data_acceptance"])
-# An event has to be more than its form: a thumb is up or down, its time is not to come.
-BEYOND_A_SCHEMA = "/v1/feedback"
+# Events and calls are more than their form: a thumb is up or down, who asked is said once.
+BEYOND_A_SCHEMA = "/v1/feedback", "/v1/interactions"
 
 
 @pytest.fixture(scope="module")

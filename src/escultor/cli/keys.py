@@ -57,7 +57,9 @@ def create(
     scopes_given = ", ".join(event.scopes)
     shell.print(f"key {event.id} of {event.tenant} ({scopes_given}); it is not shown again", "dim")
     given = {} if event.limits is None else {"limits": _given(event.limits)}
-    return CommandResult({"id": event.id, "key": key, "name": name, "scopes": event.scopes, "tenant": event.tenant, **given})
+    return CommandResult(
+        {"id": event.id, "key": key, "name": name, "scopes": event.scopes, "tenant": event.tenant, **given}
+    )
 
 
 def rotate(
