@@ -39,7 +39,7 @@ MAX_TOKENS_VALUE = 1 << 20
 COMPLETION_TOKENS = 16  # OpenAI's default where a completion does not say
 _SEEDS = 1 << 63
 
-EndUser = Annotated[str, Field(max_length=256)]
+EndUser = Annotated[str, Field(json_schema_extra={"maxLength": 256})]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 MaxTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS_VALUE)]
