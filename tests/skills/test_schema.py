@@ -91,6 +91,7 @@ def test_fields_count_singly_and_one_too_many_costs_as_much_as_a_wrong_one():
     assert field_accuracy('{"a": 1.0, "b": ["x"], "c": false}', gold) == pytest.approx(2 / 3)
     assert field_accuracy('{"a": 1, "b": ["x"], "c": null, "d": 0}', gold) == pytest.approx(3 / 4)
     assert field_accuracy("[1]", "[1]") == 1.0
+    assert field_accuracy('{"a": "cafe\u0301"}', '{"a": "caf\u00e9"}') == 1.0
 
 
 class Address(BaseModel):

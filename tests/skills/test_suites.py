@@ -32,6 +32,10 @@ items:
 """
 
 
+SHOWN = """[{role: user, content: "And of Peru?"}, {role: assistant, content: Lima},
+            {role: user, content: "and of PERU?"}]"""
+
+
 def test_a_suite_is_read_from_yaml(tmp_path):
     suite = read_suite(write(tmp_path, CAPITALS))
     assert (suite.record.name, suite.record.skill, suite.record.items) == ("capitals", "chat", 2)
@@ -68,6 +72,10 @@ def test_items_may_lie_in_a_file_of_their_own_or_behind_the_header(tmp_path):
         (("reference: Paris", "refrence: Paris"), "refrence"),
         (("reference: Paris", "reference: 3"), "reference"),
         (('"The capital of France?"', '" "'), "asks nothing"),
+        (
+            ('[{role: user, content: "And of Peru?"}]', SHOWN),
+            "item 'pe' asks what one of its own examples answers",
+        ),
         (("reference: Paris", "choices: [a, a], right: 2, reference: Paris"), "number 2 of 2"),
         (("metrics:", "seeds: [0, 1]\nmetrics:"), "would give the same answer"),
         (("metrics:", "seeds: [1, 1]\nmetrics:"), "each once"),
@@ -102,7 +110,9 @@ items = st.lists(
         st.text(min_size=1),
         references=st.lists(st.text(), min_size=1, max_size=2).map(tuple),
         document=st.none() | st.text(),
-    ).filter(lambda item: any(m.content.strip() for m in item.prompt)),
+    ).filter(
+        lambda item: any(m.content.strip() for m in item.prompt) and not suites._shows_its_own_question(item)
+    ),
     min_size=1,
     max_size=3,
     unique_by=lambda item: item.id,

@@ -9,6 +9,7 @@ time, and refused where they cannot be.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -233,7 +234,9 @@ def field_accuracy(answer: str, reference: str) -> float:
 
 
 def json_equal(a: Any, b: Any) -> bool:
-    """Equality of JSON values: true is not 1, and 1.0 is 1."""
+    """Equality of JSON values: true is not 1, 1.0 is 1, and texts are compared as composed (NFC)."""
+    if isinstance(a, str) and isinstance(b, str):
+        return unicodedata.normalize("NFC", a) == unicodedata.normalize("NFC", b)
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, list) and isinstance(b, list):

@@ -19,9 +19,10 @@ from escultor.skills.own_metrics import build_metric, definitions_json
 from escultor.skills.schema import check_schema
 from escultor.skills.skill import Skill, schema_text
 from escultor.skills.table import ITEM_NEEDS, METRICS, Metric
+from escultor.skills.text_forms import folded
 from escultor.store import Blobs, Store
 from escultor.text.near_duplicates import shared_clusters
-from escultor.types import Sampling, Scale, Suite, SuiteItem
+from escultor.types import Role, Sampling, Scale, Suite, SuiteItem
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
 SHARED = 0.1  # of the prompts of the smaller of two suites: beyond, they share one budget of interim analyses
@@ -254,6 +255,8 @@ def _item_problems(items: Sequence[SuiteItem], metrics: Mapping[str, Metric]) ->
     for item in items:
         if not any(message.content.strip() for message in item.prompt):
             yield f"item {item.id!r} asks nothing"
+        if _shows_its_own_question(item):
+            yield f"item {item.id!r} asks what one of its own examples answers"
         if item.right is not None and item.right >= len(item.choices):
             yield f"item {item.id!r}: the right choice is number {item.right} of {len(item.choices)}"
         if len(set(item.choices)) < len(item.choices):
@@ -267,6 +270,16 @@ def _item_problems(items: Sequence[SuiteItem], metrics: Mapping[str, Metric]) ->
                 yield f"{name} needs `{field}`, which {len(lacking)} items lack, such as {lacking[0]!r}"
     if len({tuple(sorted(item.labels)) for item in items}) > 1:
         yield "items carry different labels; each needs the same names, so that slices are whole"
+
+
+def _shows_its_own_question(item: SuiteItem) -> bool:
+    """Whether an example before the question, answered by the assistant, is the question itself."""
+    asked = [
+        folded(message.content)
+        for message, after in zip(item.prompt, (*item.prompt[1:], None), strict=True)
+        if message.role is Role.USER and (after is None or after.role is Role.ASSISTANT)
+    ]
+    return len(asked) > 1 and asked[-1] in asked[:-1]
 
 
 def refuse(what: str, problems: Sequence[str]) -> NoReturn:
