@@ -212,10 +212,10 @@ def with_drawn_sides(found: Sequence[Pair], seed: int) -> list[Pair]:
     ]
 
 
-def trained(phase: str, start: Loaded, rows: Sequence[Any], settings: Training) -> Loaded:
-    with tempfile.TemporaryDirectory() as name:
-        run(TrainingTask(phase, start, rows, settings), Path(name) / "run")  # type: ignore[arg-type]
-        return load(str(Path(name) / "run" / "model"))
+def trained(phase: str, start: Loaded, rows: Sequence[Any], settings: Training, folder: Path) -> Loaded:
+    """The model that a run gives; its folder has to outlive it."""
+    run(TrainingTask(phase, start, rows, settings), folder)  # type: ignore[arg-type]
+    return load(str(folder / "model"))
 
 
 def base() -> Loaded:
@@ -224,19 +224,20 @@ def base() -> Loaded:
     return Loaded(loaded.model, loaded.tokenizer)
 
 
-def one_seed(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+def one_seed(given: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]:
+    """The shares of every arm; runs are kept in the folder."""
     rows, held_out = requests(False, given.rows, seed), requests(True, HELD_OUT, seed + 1000)
 
-    def sft(items: Sequence[Example], steps: int) -> Loaded:
+    def sft(arm: str, items: Sequence[Example], steps: int) -> Loaded:
         settings = Sft(
             learning_rate=1e-3, epochs=1000, max_steps=steps, batch_size=BATCH, warmup_steps=10, seed=seed
         )
-        return trained("sft", base(), items, settings)
+        return trained("sft", base(), items, settings, folder / arm)
 
-    early = sft(rows, given.steps // 3)
+    early = sft("early", rows, given.steps // 3)
     found = pairs(early, rows)
 
-    def dpo(items: Sequence[Pair]) -> Loaded:
+    def dpo(arm: str, items: Sequence[Pair]) -> Loaded:
         settings = Dpo(
             learning_rate=given.dpo_rate,
             epochs=1000,
@@ -247,16 +248,16 @@ def one_seed(given: argparse.Namespace, seed: int) -> dict[str, Any]:
             nll_weight=0.2,
             seed=seed,
         )
-        return trained("dpo", early, items, settings)
+        return trained("dpo", early, items, settings, folder / arm)
 
     return {
         "base": shares(base(), held_out),
-        "sft": shares(sft(rows, given.steps), held_out),
-        "sft_shuffled": shares(sft(shuffled(rows, seed), given.steps), held_out),
+        "sft": shares(sft("sft", rows, given.steps), held_out),
+        "sft_shuffled": shares(sft("shuffled", shuffled(rows, seed), given.steps), held_out),
         "sft_early": shares(early, held_out),
         "pairs": len(found),
-        "dpo": shares(dpo(found), held_out),
-        "dpo_drawn_sides": shares(dpo(with_drawn_sides(found, seed)), held_out),
+        "dpo": shares(dpo("dpo", found), held_out),
+        "dpo_drawn_sides": shares(dpo("drawn", with_drawn_sides(found, seed)), held_out),
     }
 
 
@@ -270,7 +271,9 @@ def main() -> None:
     parser.add_argument("--dpo-rate", type=float, default=5e-5, help="learning rate of DPO")
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
-    print(json.dumps({"held_out": HELD_OUT, "seeds": [one_seed(given, seed) for seed in range(given.seeds)]}))
+    with tempfile.TemporaryDirectory() as name:
+        found = [one_seed(given, seed, Path(name) / str(seed)) for seed in range(given.seeds)]
+    print(json.dumps({"held_out": HELD_OUT, "seeds": found}))
 
 
 if __name__ == "__main__":
