@@ -248,7 +248,9 @@ def one_seed(given: argparse.Namespace, seed: int, folder: Path) -> dict[str, An
             nll_weight=0.2,
             seed=seed,
         )
-        return trained("dpo", early, items, settings, folder / arm)
+        # A run uses up the model that it starts from.
+        start = load(str(folder / "early" / "model"))
+        return trained("dpo", start, items, settings, folder / arm)
 
     return {
         "base": shares(base(), held_out),
