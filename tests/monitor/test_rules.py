@@ -103,6 +103,13 @@ def test_a_version_that_was_good_for_weeks_and_turns_bad_pages():
     assert thumbs(good + bad, now=60.0 * 2121).pages
 
 
+def test_a_warning_does_not_put_off_the_page():
+    votes = [vote(k, k % 5 == 0) for k in range(60)]
+    assert thumbs(votes).pages
+    assert thumbs(votes, past=Past(changes=1, warns=True)).pages
+    assert not thumbs(votes, past=Past(changes=1)).pages
+
+
 def test_only_the_votes_of_the_version_count():
     assert not thumbs([vote(k, True, version="v2") for k in range(100)]).pages
 

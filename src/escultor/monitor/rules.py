@@ -61,12 +61,13 @@ class Reading:
 
 
 class Past(NamedTuple):
-    """What the states of a rule were: when it was last ok, when the state changed last, and how often within
-    the last week."""
+    """What the states of a rule were: when it was last ok, when the state changed last, how often within the
+    last week, and whether it warns."""
 
     ok_since: float = -math.inf
     changed: float = -math.inf
     changes: int = 0
+    warns: bool = False
 
 
 def read_thumbs(
@@ -92,8 +93,9 @@ def read_thumbs(
     evidence = exceedance(down, weights, config.thumbs_down_limit)
     since_change, _ = evidence.log_below([sum(v.time <= past.changed for v in own)])
     more = MORE * past.changes
+    to_page = more - MORE * past.warns  # from a warning to a page is one way, not back and forth
     enough = len(own) - begin >= config.min_rated
-    pages = enough and (start >= PAGE_FROM_START + more or later >= PAGE_FROM_HOUR + more)
+    pages = enough and (start >= PAGE_FROM_START + to_page or later >= PAGE_FROM_HOUR + to_page)
     first = begin + shown_from if pages else bisect_left(own, now - 7 * DAY_S, key=lambda v: v.time)
     estimate = _weighted("thumbs_down_share", own[first:], weights[first:])
     when = f" since {_utc(own[first].time)}" if pages else " of 7 days"

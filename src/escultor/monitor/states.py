@@ -37,7 +37,7 @@ class RuleHistory:
         ok = [a.time for a in self.changes if a.state in ("ok", "resolved")]
         last = self.changes[-1].time if self.changes else Past().changed
         recent = sum(a.time > now - WEEK_S for a in self.changes)
-        return Past(max(ok, default=Past().ok_since), last, recent)
+        return Past(max(ok, default=Past().ok_since), last, recent, self.state == "warn")
 
     def has_paged_since(self, moment: float) -> bool:
         return any(a.state == "firing" and a.time > moment for a in self.changes)
