@@ -8,11 +8,11 @@ import yaml
 from tiny import TEXTS, llama
 
 from escultor import EvolutionCycle
-from escultor.config import Config
+from escultor.config import Config, Gate
 from escultor.cycle.api import promote
 from escultor.cycle.evaluation_service import find_suite
 from escultor.cycle.evolution import CONSUMED, consumed
-from escultor.errors import InputError
+from escultor.errors import DataError, InputError
 from escultor.evaluate.gate.reproduction import replay
 from escultor.feedback.conversion import convert
 from escultor.feedback.selection import SelectionQuery
@@ -20,7 +20,7 @@ from escultor.model.folders import save
 from escultor.serve.in_flight import draft_interaction
 from escultor.skills.catalog import load_skills
 from escultor.store import open_store, registry
-from escultor.types import Correction, Deployment, Promote, Sampling, Step
+from escultor.types import Checkpoint, Correction, Deployment, Promote, Sampling, Step
 
 ANIMALS = ("cat", "dog", "bird")
 HELD_OUT = [text for n, text in enumerate(TEXTS) if n % 5 == 0]
@@ -109,3 +109,22 @@ def test_a_second_skill_goes_round(config, tmp_path):
         assert find_suite("animal", store, config).id == verdict.because.suite
         record = (store.root / "verdicts" / verdict.because.id / "verdict.json").read_text()
         assert replay(store.blobs.get_bytes, record)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ({"min_items": 20, "guards": {"is_animal": 0.01}}, r"`animal`.*at least 299"),
+        ({"min_items": 20, "other_skills": 0.05}, r"`echo`.*at least 59"),
+    ],
+)
+def test_a_suite_on_which_nothing_can_be_promoted_is_refused_before_training(config, tmp_path, gate, words):
+    save(llama(), tmp_path / "model")
+    config = config.model_copy(update={"gate": Gate.model_validate(gate)})
+    with open_store(config.store.url) as store:
+        first, _ = promote(store, tmp_path / "model", "the first")
+        corrected(config, store, first.id, "animal", ASKED[:30])
+    with pytest.raises(DataError, match=words):
+        EvolutionCycle(config, skill="animal").run()
+    with open_store(config.store.url) as store:
+        assert [c.id for _, c in store.log.read(Checkpoint)] == [first.id]

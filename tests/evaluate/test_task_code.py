@@ -2,8 +2,10 @@
 
 import pytest
 
+from escultor.cycle.evaluation_service import evaluate_endpoint
 from escultor.errors import DataError
 from escultor.evaluate.lm_eval.task_code import refuse_code
+from escultor.evaluate.served_model import Endpoint, ServedModel
 
 PLAIN = "task: t\ndataset_path: json\ndoc_to_text: '{{q}}'\n"
 
@@ -47,3 +49,10 @@ def test_code_is_refused_wherever_it_is_named(tmp_path, line):
 def test_what_is_no_task_is_refused(tmp_path, text):
     with pytest.raises(DataError):
         refuse_code(write(tmp_path, text))
+
+
+def test_python_callers_are_guarded_too(tmp_path):
+    path = write(tmp_path, PLAIN + "doc_to_target: !function utils.target\n")
+    served = ServedModel(Endpoint("http://127.0.0.1:9/v1"), "m", "m")
+    with pytest.raises(DataError, match="runs code"):
+        evaluate_endpoint(served, path, None, print)

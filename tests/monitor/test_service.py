@@ -8,6 +8,7 @@ import pytest
 
 from escultor.config import Monitor
 from escultor.errors import ConfigError, InputError
+from escultor.ids import hash_value
 from escultor.monitor import notify
 from escultor.monitor.service import MonitorService
 from escultor.store import open_store
@@ -120,6 +121,34 @@ def test_alerts_reach_a_receiver_once_over_failures_and_restarts(store):
     notify.deliver(store, receivers, 800.0, send)
     assert sent[1:] == [["a2", "a3", "a4"]]
     assert "secret" not in json.dumps([d.receiver for _, d in store.log.read(AlertDelivery)])
+
+
+def test_two_processes_deliver_an_alert_once(store):
+    store.log.append(alert("a1"))
+    sent, failures = [], []
+
+    def slow(receiver, alerts):
+        sent.extend(a.id for a in alerts)
+        second.start()  # finds the alert undelivered, unless it waits for the first
+
+    def deliver_again():
+        failures.extend(notify.deliver(store, ("http://h/",), 300.0, lambda _, a: sent.extend(a)))
+
+    second = Thread(target=deliver_again)
+    assert notify.deliver(store, ("http://h/",), 200.0, slow) == []
+    second.join(30)
+    assert (sent, failures) == (["a1"], [])
+
+
+def test_a_delivery_that_another_machine_recorded_meanwhile_stands(store):
+    store.log.append(alert("a1"), alert("a2"))
+
+    def meanwhile(receiver, alerts):
+        name = hash_value(receiver)
+        store.log.append(AlertDelivery(f"delivery-{hash_value(('a1', name))}", 199.0, "a1", name))
+
+    assert notify.deliver(store, ("http://h/",), 200.0, meanwhile) == []
+    assert {d.alert: d.time for _, d in store.log.read(AlertDelivery)} == {"a1": 199.0, "a2": 200.0}
 
 
 def test_a_new_receiver_gets_what_fires_now(store):

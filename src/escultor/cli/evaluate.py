@@ -16,11 +16,13 @@ from escultor.cli import lookup
 from escultor.cli.output import CommandResult, Shell, write_text
 from escultor.cli.progress import LiveProgress
 from escultor.cli.speed import show_speeds
+from escultor.config import Config
 from escultor.cycle import evaluation_service
 from escultor.cycle.evaluation_service import find_or_measure
 from escultor.errors import InputError
 from escultor.evaluate.lm_eval.task_code import refuse_code
-from escultor.evaluate.served_model import Endpoint, served_model
+from escultor.evaluate.predictions import NoteProgress
+from escultor.evaluate.served_model import Endpoint, ServedModel, served_model
 from escultor.ids import plain
 from escultor.skills.suites import EvaluationSuite
 from escultor.stats import bootstrap_mean
@@ -51,13 +53,7 @@ def evaluate(
     again: Annotated[bool, Option("--again", help="Measure again; only a server is asked anew.")] = False,
 ) -> CommandResult:
     """Score a model on a suite: by default that of the only skill."""
-    file, url = None, server.url
-    if url is None and (file := lookup.find_gguf(model)):
-        target = file
-    elif url is None:
-        target = lookup.checked_model(shell, model)
-    else:
-        target = served_model(Endpoint(url, os.environ.get(server.key_env)), model)
+    target = _target(shell, server, model)
     prefix, colon, task = (suite or "").partition(":")
     is_task = prefix == LM_EVAL and colon
     chosen = lookup.require_file(Path(task)) if is_task else lookup.find_suite(shell, suite)
@@ -65,29 +61,46 @@ def evaluate(
         refuse_code(chosen)
     with LiveProgress() as live, lookup.open_or_create_store(shell) if keep else nullcontext() as store:
         live.phase(f"evaluate {model}")
-        if file is not None:
-            if isinstance(chosen, Path):
-                raise InputError("a GGUF file is not measured on tasks of lm-eval", suite, "a suite")
-            measured = evaluation_service.of_answers(chosen)
-            measured, scores = evaluation_service.evaluate_gguf(file, measured, store, live.note)
-        elif not isinstance(target, Path):
-            measured, scores = evaluation_service.evaluate_endpoint(target, chosen, store, live.note, again)
-        elif isinstance(chosen, Path):
-            measured, scores = evaluation_service.evaluate_lm_eval_task(target, chosen, shell.config, store)
-        else:
-            measured, config = chosen, shell.config
-            if store is None:
-                scores = evaluation_service.evaluate_folder(target, chosen, config, None, live.note).scores
-            else:
-                scores = evaluation_service.find_or_measure(
-                    store, target, chosen, config, live.note, again=again
-                )
+        measured, scores = _measure(
+            target, chosen, shell.config, store, live.note, again=again, trust_task=trust_task
+        )
     if out is not None:
         write_text(out, json.dumps(plain(scores), indent=1) + "\n")
     show_scores(shell, measured, scores)
     counts = {"items": measured.record.items, "clusters": measured.record.clusters}
     ids = {"scores": scores.id, "checkpoint": scores.checkpoint, "suite": measured.id}
     return CommandResult({**ids, **counts, **mean_figures(scores), "out": out})
+
+
+def _target(shell: Shell, server: ServerOptions, model: str) -> Path | ServedModel:
+    """The model's folder, the GGUF file of its name, or the model behind a server."""
+    if server.url is not None:
+        return served_model(Endpoint(server.url, os.environ.get(server.key_env)), model)
+    return lookup.find_gguf(model) or lookup.checked_model(shell, model)
+
+
+def _measure(
+    target: Path | ServedModel,
+    chosen: EvaluationSuite | Path,
+    config: Config,
+    store: Store | None,
+    note: NoteProgress,
+    *,
+    again: bool,
+    trust_task: bool,
+) -> tuple[EvaluationSuite, Scores]:
+    """What was measured, and the scores of a model on a suite, or on the task of lm-eval in a file."""
+    if not isinstance(target, Path):
+        return evaluation_service.evaluate_endpoint(target, chosen, store, note, again, trust_task=trust_task)
+    if target.is_file():
+        if isinstance(chosen, Path):
+            raise InputError("a GGUF file is not measured on tasks of lm-eval", chosen, "a suite")
+        return evaluation_service.evaluate_gguf(target, evaluation_service.of_answers(chosen), store, note)
+    if isinstance(chosen, Path):
+        return evaluation_service.evaluate_lm_eval_task(target, chosen, config, store, trust_task)
+    if store is None:
+        return chosen, evaluation_service.evaluate_folder(target, chosen, config, None, note).scores
+    return chosen, find_or_measure(store, target, chosen, config, note, again=again)
 
 
 def recorded_scores(shell: Shell, store: Store, folder: Path, suite: EvaluationSuite) -> Scores:

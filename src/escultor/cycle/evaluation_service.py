@@ -223,9 +223,10 @@ def _has_wanted_speed(figures: Mapping[str, float], config: Config, items: int) 
 
 
 def evaluate_lm_eval_task(
-    folder: Path, task: Path, config: Config, store: Store | None
+    folder: Path, task: Path, config: Config, store: Store | None, trust_task: bool = False
 ) -> tuple[EvaluationSuite, Scores]:
-    """Scores of a model folder on the task of lm-evaluation-harness that a file holds."""
+    """Scores of a model folder on the task of lm-evaluation-harness that a file holds. Raises DataError for
+    a task that names code to run, unless `trust_task`."""
     from escultor.evaluate.cache import open_cache
     from escultor.evaluate.lm_eval.models import LocalBackend
     from escultor.model.load import load
@@ -233,7 +234,7 @@ def evaluate_lm_eval_task(
     backend = LocalBackend(load(str(folder)), tree_hash(folder), config.evaluation.batch_size)
     code = code_version("escultor.evaluate.lm_eval.models")
     cache = open_cache(_cache_folder(store), code, "lm-eval", backend.name, backend.batch_size)
-    return _evaluate_task(backend, task, cache, store)
+    return _evaluate_task(backend, task, cache, store, trust_task)
 
 
 def evaluate_endpoint(
@@ -242,12 +243,14 @@ def evaluate_endpoint(
     store: Store | None,
     progress: NoteProgress,
     again: bool = False,
+    trust_task: bool = False,
 ) -> tuple[EvaluationSuite, Scores]:
     """Scores of a model behind a server on a suite, or on the task of lm-evaluation-harness that a file
     holds.
 
     Answers come from the cache unless `again`: the server's name may mean another model by now. New answers
-    take the place of those in the cache.
+    take the place of those in the cache. Raises DataError for a task that names code to run, unless
+    `trust_task`.
     """
     from escultor.evaluate.cache import open_cache
     from escultor.evaluate.lm_eval.models import ServedBackend
@@ -256,7 +259,7 @@ def evaluate_endpoint(
     folder = _cache_folder(store)
     if isinstance(suite, Path):
         cache = open_cache(folder, "lm-eval", served.name, fresh=again)
-        return _evaluate_task(ServedBackend(served), suite, cache, store)
+        return _evaluate_task(ServedBackend(served), suite, cache, store, trust_task)
     if store is not None:
         register(store, suite)
     cache = open_cache(folder, suite.id, served.name, fresh=again)
@@ -300,13 +303,13 @@ def of_answers(suite: EvaluationSuite) -> EvaluationSuite:
 
 
 def _evaluate_task(
-    backend: HarnessBackend, task: Path, cache: EvaluationCache, store: Store | None
+    backend: HarnessBackend, task: Path, cache: EvaluationCache, store: Store | None, trust_task: bool
 ) -> tuple[EvaluationSuite, Scores]:
     """Scores on a task; they, its documents as a suite and the answers are recorded where there is a
     store."""
     from escultor.evaluate.lm_eval.tasks import evaluate_task
 
-    suite, result = evaluate_task(backend, task, cache)
+    suite, result = evaluate_task(backend, task, cache, trust_task)
     if store is not None:
         register(store, suite)
     return suite, _record(store, result)

@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.resampling import Scorer, open_scorer, resample
-from escultor.cycle.steps import CycleRun, evaluate_model, gate, measure_other_skills, train_model
+from escultor.cycle.steps import (
+    CycleRun,
+    evaluate_model,
+    gate,
+    measure_other_skills,
+    require_promotable,
+    train_model,
+)
 from escultor.cycle.workflow import Result
 from escultor.datasets.held_out import held_out_hashes
 from escultor.errors import InputError
@@ -141,9 +147,11 @@ def evolve(
     """Train the champion (default: that of the store) by the methods that the material is enough for, and let
     the gate decide.
 
-    Raises InputError when there is no champion, or too little to learn from.
+    Raises InputError when there is no champion, or too little to learn from; DataError, before anything is
+    trained, where the policy could promote nothing on the suites.
     """
     champion = champion or require_champion(cycle.store)
+    require_promotable(cycle)
     material = with_new_answers(cycle, champion, material)
     methods, note = material.advice.stages, cycle.workflow.progress.note
     if not methods:
@@ -157,8 +165,6 @@ def evolve(
         )
     for line in material.advice.lines:
         note(line)
-    if shortfall := gate_service.check_policy(cycle.policy, cycle.suite.record):
-        note(shortfall)
     checkpoint, training = champion, Result()
     for method in methods:
         training = train_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -201,28 +201,46 @@ def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
     return _in_log(cycle.store.log.get(Scores, result["scores"]))
 
 
+def require_promotable(cycle: CycleRun) -> None:
+    """Raises DataError where nothing could be promoted, whatever is measured: the suite of the cycle run, or
+    that of another skill that guards, is too small for the policy."""
+    gate_service.require_enough_items(cycle.policy, cycle.suite.record)
+    for other, margins in _other_skills(cycle):
+        guards = cycle.config.gate.model_copy(
+            update={"primary": (), "guards": margins, "vetoes": {}, "min_items": 1}
+        )
+        gate_service.require_enough_items(guards, other.suite.record)
+
+
 def measure_other_skills(cycle: CycleRun, champion: str, candidate: str, name: str) -> tuple[OtherSkill, ...]:
     """Both checkpoints on the suites of the other configured skills; a skill without a suite is told."""
-    if cycle.skill is None:
-        return ()
     found = []
-    for skill in load_skills(cycle.config.skills).values():
+    for other, margins in _other_skills(cycle, cycle.workflow.progress.note):
+        scores = [
+            evaluate_model(other, checkpoint, f"{side} on {other.skill}")
+            for checkpoint, side in ((champion, "champion"), (candidate, name))
+        ]
+        shown = ", ".join(f"{metric} within {margin:g}" for metric, margin in margins.items())
+        cycle.workflow.progress.note(f"the skill `{other.skill}` guards: {shown}")
+        found.append(OtherSkill(str(other.skill), scores[0], scores[1], margins))
+    return tuple(found)
+
+
+def _other_skills(
+    cycle: CycleRun, note: Callable[[str], None] = lambda text: None
+) -> Iterator[tuple[CycleRun, dict[str, float]]]:
+    """The cycle run as one of each other configured skill with a suite, and the margins of its guards."""
+    skills = {} if cycle.skill is None else load_skills(cycle.config.skills)
+    for skill in skills.values():
         if skill.name == cycle.skill:
             continue
         suite = suite_of_skill(skill, cycle.store, cycle.config)
         if suite is None:
-            cycle.workflow.progress.note(f"nothing guards the skill `{skill.name}`: it has no suite")
+            note(f"nothing guards the skill `{skill.name}`: it has no suite")
             continue
         other = replace(cycle, suite=suite, skill=skill.name)
         margins = dict.fromkeys(other.policy.primary, cycle.config.gate.other_skills) | other.policy.guards
-        scores = [
-            evaluate_model(other, checkpoint, f"{side} on {skill.name}")
-            for checkpoint, side in ((champion, "champion"), (candidate, name))
-        ]
-        shown = ", ".join(f"{metric} within {margin:g}" for metric, margin in margins.items())
-        cycle.workflow.progress.note(f"the skill `{skill.name}` guards: {shown}")
-        found.append(OtherSkill(skill.name, scores[0], scores[1], margins))
-    return tuple(found)
+        yield other, margins
 
 
 def answers_of(cycle: CycleRun, name: str) -> list[str]:

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from escultor.errors import ConfigError, InputError
+from escultor.errors import ConfigError, EscultorError, IdTaken, InputError
 from escultor.ids import hash_value
 from escultor.monitor.metrics import DAY_S
 from escultor.store import Store
+from escultor.store.files import locked
 from escultor.types import Alert, AlertDelivery
 
 TOLD = frozenset({"firing", "resolved"})
@@ -30,7 +31,12 @@ def deliver(store: Store, receivers: Sequence[str], now: float, send: Send | Non
     """Send every firing or resolved alert of the last week that a receiver has not taken yet, oldest first,
     and return one line for each receiver that failed. A receiver that has taken none yet gets what fires now.
     """
-    send = send or send_to
+    # One process at a time: another one waits, and then reads what this one has delivered.
+    with locked(store.root / "notify.lock"):
+        return _deliver_due(store, receivers, now, send or send_to)
+
+
+def _deliver_due(store: Store, receivers: Sequence[str], now: float, send: Send) -> list[str]:
     alerts = [a for _, a in store.log.read(Alert, since=now - KEPT_S) if a.state in TOLD and a.time <= now]
     latest = {(a.rule, a.version): a for a in alerts}
     taken = {(d.alert, d.receiver) for _, d in store.log.read(AlertDelivery, since=now - KEPT_S)}
@@ -52,8 +58,15 @@ def deliver(store: Store, receivers: Sequence[str], now: float, send: Send | Non
             failures.append(f"{address(receiver)}: {error}")
             continue
         deliveries = [AlertDelivery(f"delivery-{hash_value((a.id, name))}", now, a.id, name) for a in due]
-        store.log.append(*deliveries)
+        _record(store, deliveries)
     return failures
+
+
+def _record(store: Store, deliveries: Sequence[AlertDelivery]) -> None:
+    """Record each delivery unless a process on another machine has recorded the same one, at its own time."""
+    for outcome in store.log.append_each([[delivery] for delivery in deliveries]):
+        if isinstance(outcome, EscultorError) and not isinstance(outcome, IdTaken):
+            raise outcome
 
 
 def check_receivers(receivers: Sequence[str]) -> None:

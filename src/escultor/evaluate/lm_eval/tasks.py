@@ -16,6 +16,7 @@ from escultor.errors import ConfigError, DataError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.lm_eval.item_metrics import ItemMetric, item_metrics
 from escultor.evaluate.lm_eval.models import MAX_GEN_TOKENS, HarnessBackend, harness_model
+from escultor.evaluate.lm_eval.task_code import refuse_code
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import EvaluationResult, make_result
 from escultor.skills.suites import EvaluationSuite, seal_suite
@@ -26,13 +27,18 @@ SKILL = "lm-eval"
 
 
 def evaluate_task(
-    backend: HarnessBackend, path: Path, cache: EvaluationCache
+    backend: HarnessBackend, path: Path, cache: EvaluationCache, trust_task: bool = False
 ) -> tuple[EvaluationSuite, EvaluationResult]:
     """Run the task in a YAML file: its documents as a suite, its metrics as scores.
 
-    Raises ConfigError where the harness is not installed, DataError for a file that is no task, whose metrics
-    are not per document, or that asks for decoding that is not done here; UpstreamFault.
+    trust_task: run the code that the task names (see `task_code.refuse_code`).
+
+    Raises ConfigError where the harness is not installed, DataError for a file that is no task, that names
+    code and is not trusted, whose metrics are not per document, or that asks for decoding that is not done
+    here; UpstreamFault.
     """
+    if not trust_task:
+        refuse_code(path)
     run, load_task, model_class = _harness()
     model = harness_model(model_class, backend, cache)
     try:
