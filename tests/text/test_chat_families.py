@@ -182,6 +182,52 @@ def test_a_whole_conversation_is_learnt_under_one_mask_or_turn_by_turn(family, c
     assert len(alone.learnt) == 1
 
 
+def by_turns(chat, messages, tools=""):
+    """The rows of a conversation as each learnt turn alone gives them, joined where one continues another."""
+    at = [i for i, message in enumerate(messages) if message.learnt]
+    rows = []
+    for i in reversed(at):
+        each = chat.example(messages[:i], messages[i], tools)
+        ids, span = each.prompt + each.response, (len(each.prompt), len(each.prompt) + len(each.response))
+        if rows and rows[-1][0][: len(ids)] == ids:
+            rows[-1][1].insert(0, span)
+        else:
+            rows.append((ids, [span]))
+    return [(ids, tuple(spans)) for ids, spans in reversed(rows)]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (ANSWER, "  red dog\n", "", "the cat", "1"),
+        (THOUGHT, "big", THOUGHT, "sun"),
+        ("<|im_end|> </s> red", ANSWER, "<think>", "and"),
+    ],
+    ids=["plain", "reasoning", "hostile"],
+)
+def test_a_conversation_has_the_rows_of_its_turns_one_by_one(family, chat, answers):
+    talk = [m for answer in answers for m in (ASK[0], Message(A, answer, learnt=True))]
+    for messages in (tuple(talk), (SYSTEM, *talk), (*talk[:2], Message(U, hostile(chat)), *talk[3:])):
+        try:
+            expected = by_turns(chat, messages)
+        except ModelError as error:
+            with pytest.raises(ModelError, match=re.escape(error.what)):
+                chat.conversation(messages)
+        else:
+            assert [(row.ids, row.learnt) for row in chat.conversation(messages)] == expected
+
+
+def test_a_long_conversation_is_tokenised_once(monkeypatch):
+    chat = chat_of(next(family for family in FAMILIES if family.joined and family.template))
+    turns = [(Message(U, f"red dog {i}"), Message(A, f"the cat {i}", learnt=True)) for i in range(30)]
+    encoded = []
+    encode = chat._encoder.encode
+    monkeypatch.setattr(chat._encoder, "encode", lambda texts: encoded.extend(texts) or encode(texts))
+    (row,) = chat.conversation(tuple(message for turn in turns for message in turn))
+    assert len(row.learnt) == 30
+    assert sum(len(each.text) for each in encoded) < 3 * len(chat.tokenizer.decode(row.ids))
+
+
 # --- who writes control tokens ----------------------------------------------------------------
 
 

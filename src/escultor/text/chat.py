@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from escultor.errors import ModelError
 from escultor.ids import hash_value
-from escultor.text.encoding import MarkedText, TextEncoder
+from escultor.text.encoding import ControlPositions, MarkedText, TextEncoder
 from escultor.text.plain import PlainText, refuse_longer, special_ids
 from escultor.text.protection import Protection
 from escultor.text.rendering import Renderer
@@ -110,17 +110,35 @@ class ChatTemplate:
         """Every answer of a conversation that is marked as learnt, after the prompt that it would have been
         generated from: one row as long as each prompt continues the row, and one more wherever the template
         writes earlier turns otherwise (as without their reasoning)."""
-        at = [i for i, message in enumerate(messages) if message.learnt and message.role == Role.ASSISTANT]
         rows: list[RenderedConversation] = []
-        for each in reversed(self._rendered([self._turn(messages[:i], messages[i], tools) for i in at])):
-            start, ids = len(each.prompt), each.prompt + each.response
-            row = RenderedConversation(ids, ((start, len(ids)),), each.notes)
+        row: ControlPositions | None = None  # the last of the rows, where its prefixes are known to be prefixes
+        learnt = (i for i, message in enumerate(messages) if message.learnt and message.role == Role.ASSISTANT)
+        for i in reversed(list(learnt)):
+            turn = self._turn(messages[:i], messages[i], tools)
+            if row is not None and (span := self._span(row, turn)) is not None:
+                rows.append(_joined(RenderedConversation(row.ids, (span,), turn.notes), rows.pop()))
+                continue
+            (each,) = self._rendered([turn])
+            ids = each.prompt + each.response
+            made = RenderedConversation(ids, ((len(each.prompt), len(ids)),), each.notes)
             if rows and rows[-1].ids[: len(ids)] == ids:
-                longer = rows.pop()
-                notes = tuple(dict.fromkeys((*each.notes, *longer.notes)))
-                row = RenderedConversation(longer.ids, (*row.learnt, *longer.learnt), notes)
-            rows.append(row)
+                rows.append(_joined(made, rows.pop()))
+                continue
+            rows.append(made)
+            row = None if turn.mark else self._encoder.control_positions(turn.prompt + turn.answer, ids)
         return rows[::-1]
+
+    def _span(self, row: ControlPositions, turn: Turn) -> tuple[int, int] | None:
+        """Start and end of a turn's answer in a row whose text begins with the turn; None where the turn's own
+        tokens are not known to be the row's, as when its answer does not end with a control token."""
+        text = turn.prompt + turn.answer
+        tail, head = self._tail(turn.prompt)
+        begin = row.starts.get(len(turn.prompt) - len(tail))
+        end = row.ends.get(len(text))
+        if turn.mark or begin is None or end is None or not row.text.startswith(text):
+            return None
+        start = begin + len(head)
+        return (start, end) if row.ids[begin:start] == head else None
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of documents to pre-train on, with the tokenizer's BOS and EOS."""
@@ -232,14 +250,18 @@ class ChatTemplate:
 
     def _head(self, prompt: str, ids: list[int]) -> tuple[str, list[int]]:
         """The end of a prompt from its last control token on, as text and ids; all where there is none."""
+        tail, head = self._tail(prompt)
+        return (tail, head) if head and ids[-len(head) :] == head else (prompt, ids)
+
+    def _tail(self, prompt: str) -> tuple[str, list[int]]:
+        """The last characters of a prompt, from its last control token on where they have one; their ids."""
         tail = prompt[-_TAIL:]
         tail = tail[max((start for start, _ in self._encoder.literals.find(tail)), default=0) :]
         if tail not in self._tails:
             if len(self._tails) >= _TAIL:
                 self._tails.clear()
             self._tails[tail] = self._encoder.encode([MarkedText(tail)])[0]
-        head = self._tails[tail]
-        return (tail, head) if head and ids[-len(head) :] == head else (prompt, ids)
+        return tail, self._tails[tail]
 
     def _encode_apart(self, turn: Turn) -> list[int]:
         """The ids of an answer that does not merge with its prompt, without the blank that some tokenizers
@@ -293,3 +315,9 @@ class ChatTemplate:
     @cached_property
     def _plain(self) -> PlainText:
         return PlainText(self.tokenizer)
+
+
+def _joined(shorter: RenderedConversation, longer: RenderedConversation) -> RenderedConversation:
+    """A conversation with what is learnt of its beginning as well."""
+    notes = tuple(dict.fromkeys((*shorter.notes, *longer.notes)))
+    return RenderedConversation(longer.ids, (*shorter.learnt, *longer.learnt), notes)

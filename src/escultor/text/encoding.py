@@ -32,6 +32,18 @@ class MarkedText:
     mark: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ControlPositions:
+    """A text, its token ids, and of its control tokens by the character at which they start or end the number
+    of tokens up to there. Nothing merges across a control token, so that the tokens up to one are those of
+    the text up to it."""
+
+    text: str
+    ids: list[int]
+    starts: dict[int, int]
+    ends: dict[int, int]
+
+
 class TextEncoder:
     """Encodes texts exactly as the tokenizer does, and marked literals of control tokens as ordinary text."""
 
@@ -60,6 +72,16 @@ class TextEncoder:
         unmarked = [each.text for each in texts if not each.mark]
         fast = iter(self._encode(unmarked))
         return [self._encode_marked(each.text, each.mark) if each.mark else next(fast) for each in texts]
+
+    def control_positions(self, text: str, ids: list[int]) -> ControlPositions | None:
+        """Where the control tokens of a text without a mark stand, which has these tokens; None where its
+        literals are not its control tokens one by one."""
+        found = list(self.literals.find(text))
+        control = [i for i, id in enumerate(ids) if id in self._names]
+        if [text[start:end] for start, end in found] != [self._names[ids[i]] for i in control]:
+            return None
+        starts = {start: i for (start, _), i in zip(found, control, strict=True)}
+        return ControlPositions(text, ids, starts, {end: starts[start] + 1 for start, end in found})
 
     def _contains(self, text: str, literals: Literals) -> bool:
         normalized = self._normalized(text)
