@@ -111,8 +111,12 @@ class ChatTemplate:
         generated from: one row as long as each prompt continues the row, and one more wherever the template
         writes earlier turns otherwise (as without their reasoning)."""
         rows: list[RenderedConversation] = []
-        row: ControlPositions | None = None  # the last of the rows, where its prefixes are known to be prefixes
-        learnt = (i for i, message in enumerate(messages) if message.learnt and message.role == Role.ASSISTANT)
+        row: ControlPositions | None = (
+            None  # the last of the rows, where its prefixes are known to be prefixes
+        )
+        learnt = (
+            i for i, message in enumerate(messages) if message.learnt and message.role == Role.ASSISTANT
+        )
         for i in reversed(list(learnt)):
             turn = self._turn(messages[:i], messages[i], tools)
             if row is not None and (span := self._span(row, turn)) is not None:

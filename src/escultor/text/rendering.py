@@ -42,9 +42,7 @@ class Renderer:
         self._names = {**self._tokenizer.special_tokens_map, "begin": begin}
         self._date = date
         self._compiled: dict[bool, Any] = {}  # with tools, without
-        self._complete: set[tuple[tuple[str, bool, bool], ...]] = (
-            set()
-        )  # shapes of conversations that are shown whole
+        self._complete: set[tuple[tuple[str, bool, bool], ...]] = set()  # shapes that are shown whole
         self.is_default = self._tokenizer.chat_template is None
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Any, generation: bool) -> str:
@@ -155,7 +153,8 @@ class Renderer:
             if not self.is_default:
                 source = self._tokenizer.get_chat_template(None, [{}] if with_tools else None)
             try:
-                self._compiled[with_tools] = _compile_jinja_template(source)
+                template = self._compiled[with_tools] = _compile_jinja_template(source)
+                template.globals = dict(template.globals)  # a chain of maps is copied slowly for each text
             except Exception as error:  # a syntax error, for which Jinja has several classes
                 raise ModelError("the chat template cannot be read", str(error)) from error
         return self._compiled[with_tools]
