@@ -133,7 +133,7 @@ class ChatTemplate:
         return rows[::-1]
 
     def _span(self, row: ControlPositions, turn: Turn) -> tuple[int, int] | None:
-        """Start and end of a turn's answer in a row whose text begins with the turn; None where the turn's own
+        """Start and end of a turn's answer in a row whose text begins with the turn; None where the turn's
         tokens are not known to be the row's, as when its answer does not end with a control token."""
         text = turn.prompt + turn.answer
         tail, head = self._tail(turn.prompt)
