@@ -1,6 +1,8 @@
 """After an erasure no byte of what a person wrote is left in the store's folder, wherever it was written to;
 what was interrupted is finished by the next start; datasets go on without the rows."""
 
+import html
+import json
 import os
 import time
 
@@ -22,9 +24,10 @@ from escultor.datasets.versions import (
     save_version,
     versions_named,
 )
-from escultor.errors import InputError
+from escultor.errors import DataError, InputError
 from escultor.feedback.conversion import convert, record
 from escultor.feedback.selection import SelectionQuery
+from escultor.skills.suites import make_suite, register
 from escultor.store import files, open_store
 from escultor.types import (
     Checkpoint,
@@ -41,6 +44,8 @@ from escultor.types import (
     Review,
     Role,
     Sampling,
+    Suite,
+    SuiteItem,
     ToolCall,
     ToolDefinitions,
     Usage,
@@ -79,6 +84,27 @@ def save(store, name, *items, held_out=(), kind="example"):
     for path in paths:
         path.unlink()
     return version
+
+
+def item(id, text="", *parents):
+    prompt = (Message(Role.USER, f"{text} What is the capital of France?"),)
+    return SuiteItem(id, prompt, id, references=("Paris",), parents=parents)
+
+
+def write_elsewhere(root, said):
+    """What a person wrote, in the forms and places in which commands write it, and a file without it."""
+    for name, content in {
+        "cache/judge.jsonl": MARK,
+        "cache/evaluations/a.jsonl": json.dumps({"key": "k", "value": [f"about {said[0]}, said the model"]}),
+        "verdicts/v1/verdict.html": f"<p>{html.escape(said[5])[:9000]}</p>",
+        "verdicts/v1/inputs/a.json": json.dumps(json.dumps(said[1], ensure_ascii=False)),
+        "exports/interactions.jsonl": json.dumps({"messages": [{"content": said[5]}]}, ensure_ascii=False),
+        "runs/one/metrics.jsonl": "\n" * 70_000 + json.dumps({"sample": said[0]}),
+        "runs/other/run.json": json.dumps({"question": "What is the capital of France?"}),
+    }.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
 
 
 def files_with(root, mark):
@@ -121,8 +147,11 @@ def test_no_byte_of_what_a_person_wrote_is_left(tmp_path_factory, texts, id, oth
         save(store, "second", example(f"five{MARK}", said[4], "one"), example("six", "kept", "two"))
         record_review(store, first.hash, "one", reviewer="r", decision="edit", order="uniform", text=said[0])
         record_review(store, first.hash, "two", reviewer="r", decision="accept", order="uniform")
-        (root / "cache").mkdir(exist_ok=True)
-        (root / "cache" / "judge.jsonl").write_text(MARK)
+        register(store, make_suite("public", "chat", [item("p")], ["exact_match"], Sampling()))
+        suite = make_suite("drawn", "chat", [item("d", said[0], own)], ["exact_match"], Sampling())
+        register(store, suite)
+        answers = store.blobs.put_bytes(json.dumps({"answers": [["kept"]], "prompts": said}).encode())
+        write_elsewhere(root, said)
         assert files_with(root, MARK)
         erase_everywhere(store, "ann", by="ann")
         assert files_with(root, MARK) == []
@@ -134,6 +163,11 @@ def test_no_byte_of_what_a_person_wrote_is_left(tmp_path_factory, texts, id, oth
             "accept"
         ]
         assert sum(h.prompts for _, h in store.log.read(HeldOut)) == 1
+        assert [s.name for _, s in store.log.read(Suite)] == ["public"]
+        assert answers not in store.blobs.each_bytes()
+        assert (root / "runs" / "other" / "run.json").exists()
+        with pytest.raises(DataError, match="erased"):
+            register(store, suite)
 
 
 def test_a_feedback_id_with_a_bracket_does_not_stop_an_erasure(store):
@@ -144,10 +178,14 @@ def test_a_feedback_id_with_a_bracket_does_not_stop_an_erasure(store):
     assert files_with(store.root, MARK) == []
 
 
-@pytest.mark.parametrize("step", ["derived_from", "_retire", "_remove_blobs", "_remove_caches"])
+@pytest.mark.parametrize(
+    "step", ["derived_from", "_retire", "_remove_blobs", "_remove_caches", "remove_traces"]
+)
 def test_an_interrupted_erasure_is_finished_by_the_next_start(store, step, monkeypatch):
     store.log.append(interaction("a1", "ann", MARK))
     save(store, "made", example("row", MARK, "a1"), example("other", "kept"))
+
+    (store.root / "page.html").write_text(MARK)
 
     def killed(*arguments):
         raise KeyboardInterrupt

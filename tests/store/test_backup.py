@@ -193,3 +193,16 @@ def test_a_hash_within_longer_digits_keeps_its_blob(aged):
     store, _, unused = aged
     store.log.append(Step("long", 1.0, "data", 0.0, {"text": f"aa{unused[0]}ff"}))
     assert collect(store).kept == 3
+
+
+def test_a_backup_loses_the_pages_that_the_store_has_erased_and_lies_outside_of_it(tmp_path):
+    with open_store(str(tmp_path / "store")) as store:
+        page = store.root / "verdicts" / "v" / "verdict.html"
+        page.parent.mkdir(parents=True)
+        page.write_text("a text")
+        back_up(store, tmp_path / "backup")
+        page.unlink()
+        back_up(store, tmp_path / "backup")
+        assert not (tmp_path / "backup" / "verdicts" / "v" / "verdict.html").exists()
+        with pytest.raises(InputError, match="inside the store"):
+            back_up(store, store.root / "backup")

@@ -72,6 +72,10 @@ def show_derived(shell: Shell, derived: Mapping[str, Any]) -> None:
         shell.print(f"checkpoint {checkpoint['name']} ({checkpoint['id'][:SHORT]}): {checkpoint['how']}")
     for dataset in derived["unreadable"]:
         shell.print(f"dataset {dataset['name']} ({dataset['hash'][:SHORT]}): its rows are not in this store")
+    for suite in derived["suites"]:
+        shell.print(f"suite {suite} held it and was removed; the file it was made of is yours to clear")
+    for file in derived["files"]:
+        shell.print(f"{file} held it and was removed")
     if derived["unknown"]:
         names = ", ".join(c["name"] for c in derived["unknown"])
         shell.print(f"not known, since their datasets are not in this store: {names}")

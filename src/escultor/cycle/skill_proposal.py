@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class LoggedPrompt:
     messages: Messages
     reference: str | None
     answer: str
+    parents: tuple[str, ...] = ()
     cluster: str = ""
 
 
@@ -93,16 +94,18 @@ def propose_skill(store: Store, name: str, items: int, effect: float = 0.1) -> S
 def _logged_prompts(store: Store, name: str) -> list[LoggedPrompt]:
     """Each prompt once, with a person's correction where there is one; what is filed under the name, if
     anything is."""
-    written: dict[str, str] = {}
+    written: dict[str, Correction] = {}
     for event in live(event for _, event in store.log.read(Feedback)).values():
         if isinstance(event, Correction) and event.text:
-            written[event.target] = event.text
+            written[event.target] = event
     own: dict[str, LoggedPrompt] = {}
     every: dict[str, LoggedPrompt] = {}
     for _, row in store.log.read(Interaction):
         if row.consent is Consent.NONE or row.task or row.finish_reason in FAILED or not row.messages:
             continue
-        prompt = LoggedPrompt(row.messages, written.get(row.id), row.answer)
+        said = written.get(row.id)
+        parents = (row.id,) if said is None else (row.id, said.id)
+        prompt = LoggedPrompt(row.messages, said.text if said else None, row.answer, parents)
         for known in (every, own) if row.skill == name else (every,):
             if row.prompt_hash not in known or prompt.reference is not None:
                 known[row.prompt_hash] = prompt
@@ -121,10 +124,7 @@ def _with_clusters(prompts: Sequence[LoggedPrompt], similar: float) -> list[Logg
             a, b = _end(root, row), _end(root, other)
             root[max(a, b)] = min(a, b)
     resolve_roots(root)
-    return [
-        LoggedPrompt(p.messages, p.reference, p.answer, f"c{number}")
-        for p, number in zip(prompts, root.tolist(), strict=True)
-    ]
+    return [replace(p, cluster=f"c{number}") for p, number in zip(prompts, root.tolist(), strict=True)]
 
 
 def _end(root: np.ndarray, row: int) -> int:
@@ -155,7 +155,8 @@ def _row(prompt: LoggedPrompt, instruction: str) -> dict[str, Any]:
         row: dict[str, Any] = {"input": messages[-1].content}
     else:
         row = {"prompt": [{"role": str(m.role), "content": m.content} for m in messages]}
-    return row | ({} if prompt.reference is None else {"reference": prompt.reference})
+    reference = {} if prompt.reference is None else {"reference": prompt.reference}
+    return row | reference | {"parents": list(prompt.parents)}
 
 
 # --- metrics ----------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 The log goes first, so that no reader finds the records; what follows works from the hashes that are left of
 them, can be repeated, and is finished by the next start (`finish_erasures`) where it was interrupted.
 Datasets with rows of the person are retired: a version without those rows takes their names, and their blobs
-are removed, with the prompts that were held out with them. Caches that hold texts are deleted.
+are removed, with the prompts that were held out with them. Suites with items drawn from the person's entries
+are removed. Caches that hold texts are deleted, as are other files and blobs in which a text occurs
+(`datasets/traces.py`).
 """
 
 from __future__ import annotations
@@ -26,11 +28,14 @@ from escultor.datasets.provenance import (
     rows_and_parents,
 )
 from escultor.datasets.rows import read_line
+from escultor.datasets.traces import note_texts, noted, remove_traces
 from escultor.datasets.versions import load_card, retired_versions
+from escultor.errors import StoreError
 from escultor.ids import hash_bytes, hash_value, new_id
+from escultor.skills.suites import load_items
 from escultor.store import Store, files
-from escultor.store.erasing import digest
-from escultor.types import DatasetVersion, Erasure, HeldOut, RetiredDataset, Review
+from escultor.store.erasing import FEEDBACK, INTERACTION, digest
+from escultor.types import DatasetVersion, Erasure, HeldOut, RetiredDataset, Review, Suite
 
 MARK = "erased.json"  # the log's last entry when everything that is erased had left the folder
 _CACHES = ("feedback-*.sqlite*", "routes-*.sqlite*", "judge.jsonl")  # that hold texts of people
@@ -40,16 +45,23 @@ def erase_everywhere(store: Store, subject: str, by: str) -> tuple[Erasure, Deri
     """Remove a person's records and everything in the store's folder that was made of them; what remains is
     the Erasure, and hashes. What they were in is returned, for those who use it elsewhere. Raises StoreError
     where that cannot be done now: the records are gone, and the next start goes on with the rest."""
+    note_texts(store, subject)
     erasure = store.log.erase(subject, by)
-    finish_erasures(store)
-    return erasure, derived_from(store, [e.id for _, e in store.log.read(Erasure, target=subject)])
+    suites, removed = _finish(store) or ([], [])
+    derived = derived_from(store, [e.id for _, e in store.log.read(Erasure, target=subject)])
+    return erasure, replace(derived, suites=tuple(suites), files=tuple(removed))
 
 
 def finish_erasures(store: Store) -> bool:
     """Remove what was made of erased records and is still there; False where there is nothing to do. Several
     processes may call it at once. Raises StoreError."""
+    return _finish(store) is not None
+
+
+def _finish(store: Store) -> tuple[list[str], list[str]] | None:
+    """The names of the suites and files that were removed; None where there was nothing to do."""
     if not _is_pending(store):
-        return False
+        return None
     with files.locked(store.root / "erasure.lock"):
         last = store.log.last_seq()
         found = derived_from(store, [erasure.id for _, erasure in store.log.read(Erasure)])
@@ -58,23 +70,30 @@ def finish_erasures(store: Store) -> bool:
         for dataset in found.datasets:
             if dataset.hash not in retired:
                 _retire(store, dataset, found.digests, numbers)
-        _remove_blobs(store, numbers)
+        suites = _remove_suites(store, found.digests)
+        live = _remove_blobs(store, numbers)
         _remove_caches(store)
+        notes = noted(store)
+        removed = remove_traces(store, notes, live)
         store.log.scrub()
         with files.atomic_write(store.root / MARK) as draft:
             draft.write_text(json.dumps({"log": max(last, store.log.last_seq())}) + "\n")
-    return True
+        for path in notes:
+            path.unlink(missing_ok=True)
+    return suites, removed
 
 
 def _is_pending(store: Store) -> bool:
     """Whether anything was erased, or anything was made that could be of what was erased, since the mark."""
+    if noted(store):
+        return True
     try:
         mark = int(json.loads((store.root / MARK).read_text())["log"])
     except (OSError, ValueError, KeyError, TypeError):
         mark = 0
     if not store.log.count(Erasure):
         return False
-    return any(any(store.log.raw_pages(each, mark)) for each in (Erasure, DatasetVersion))
+    return any(any(store.log.raw_pages(each, mark)) for each in (Erasure, DatasetVersion, Suite))
 
 
 # --- datasets ---------------------------------------------------------------------------------------------
@@ -160,20 +179,39 @@ def _held_out_without(
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def _remove_blobs(store: Store, numbers: set[int]) -> None:
+def _remove_suites(store: Store, digests: frozenset[str]) -> list[str]:
+    """Remove the suites with items drawn from erased entries; their names. Scores on them stay."""
+    gone: list[Suite] = []
+    for _, suite in store.log.read(Suite):
+        try:
+            parents = {parent for item in load_items(store.blobs, suite) for parent in item.parents}
+        except StoreError:  # removed by an erasure that was interrupted, or missing
+            gone.append(suite)
+            continue
+        if not digests.isdisjoint(digest(kind, each) for kind in (INTERACTION, FEEDBACK) for each in parents):
+            gone.append(suite)
+    for suite in gone:
+        store.blobs.remove_bytes(suite.blob)
+    if gone:
+        store.log.replace([(Suite, suite.id) for suite in gone])
+    return [suite.name for suite in gone]
+
+
+def _remove_blobs(store: Store, numbers: set[int]) -> set[str]:
     """Remove the blobs of retired versions that no version is left with, and those that no record names, as
-    conversions make them, where a row in them is of erased entries."""
+    conversions make them, where a row in them is of erased entries. Returns the blobs that are in use."""
     retired = retired_versions(store)
     live = {
         v for _, d in store.log.read(DatasetVersion) if d.hash not in retired for v in (*blobs_of(d), d.card)
     }
-    live |= {record.blob for _, record in store.log.read(HeldOut)}
+    live |= {record.blob for each in (HeldOut, Suite) for _, record in store.log.read(each)}
     for blob in {blob for record in retired.values() for blob in record.blobs} - live:
         _remove_blob(store, blob)
     wanted = np.fromiter(numbers, np.uint64)
     for blob in store.blobs.each_bytes():
         if blob not in live and holds(store, blob, wanted):
             _remove_blob(store, blob)
+    return live
 
 
 def _remove_blob(store: Store, blob: str) -> None:

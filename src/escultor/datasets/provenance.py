@@ -38,6 +38,8 @@ class DerivedArtifacts:
     unknown: tuple[Checkpoint, ...]
     unreadable: tuple[DatasetVersion, ...]
     digests: frozenset[str]  # of the erased entries, and of all rows made of them
+    suites: tuple[str, ...] = ()  # names of those that an erasure removed
+    files: tuple[str, ...] = ()  # in the store's folder, that it removed because a text occurred in them
 
     def summary(self) -> dict[str, Any]:
         """Names and hashes, for a person to act on."""
@@ -47,6 +49,8 @@ class DerivedArtifacts:
             + [{"name": c.name, "id": c.id, "how": "descends from one that was"} for c in self.descended],
             "unknown": [{"name": c.name, "id": c.id} for c in self.unknown],
             "unreadable": [{"name": d.name, "hash": d.hash} for d in self.unreadable],
+            "suites": list(self.suites),
+            "files": list(self.files),
         }
 
 

@@ -12,8 +12,8 @@
 An item has `id` and `prompt` (text or messages), and as the metrics need it `reference` (text or a list),
 `choices` with `right` (the index of the right one), `pressed`, `refuse`, `document`, `tools` (OpenAI's
 definitions; its `reference` is the right call as JSON, or a list of calls); optionally `cluster` (default:
-its id) and `labels`, the slices it belongs to. A JSONL file is a suite too if its first line is such a
-header, without items.
+its id), `labels`, the slices it belongs to, and `parents`, the entries of the log that it was drawn from.
+A JSONL file is a suite too if its first line is such a header, without items.
 
 The suite of a skill is its items alone: all else stands in the skill's declaration. An item has `input`, a
 text or an object of the skill's inputs, in the place of `prompt`, and its `id` may be left out.
@@ -63,6 +63,7 @@ class _ItemRow(_Strict):
     document: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     tools: list[dict[str, Any]] = Field(default_factory=list)
+    parents: list[str] = Field(default_factory=list)
 
     def to_record(self) -> SuiteItem:
         return SuiteItem(
@@ -77,6 +78,7 @@ class _ItemRow(_Strict):
             document=self.document,
             labels=dict(sorted(self.labels.items())),
             tools=json.dumps(self.tools, ensure_ascii=False) if self.tools else "",
+            parents=tuple(self.parents),
         )
 
 

@@ -22,7 +22,7 @@ from escultor.skills.table import ITEM_NEEDS, METRICS, Metric
 from escultor.skills.text_forms import folded
 from escultor.store import Blobs, Store
 from escultor.text.near_duplicates import shared_clusters
-from escultor.types import Role, Sampling, Scale, Suite, SuiteItem
+from escultor.types import Feedback, Interaction, Role, Sampling, Scale, Suite, SuiteItem
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
 SHARED = 0.1  # of the prompts of the smaller of two suites: beyond, they share one budget of interim analyses
@@ -136,10 +136,21 @@ def seal_suite(
 
 
 def register(store: Store, suite: EvaluationSuite) -> None:
-    """Record a suite for good: its items as a blob, then the suite. Repeating it changes nothing."""
+    """Record a suite for good: its items as a blob, then the suite. Repeating it changes nothing. Raises
+    DataError where an item was drawn from entries of the log that were erased."""
     if store.log.get(Suite, suite.id) is None:
+        _refuse_erased(store, suite)
         store.blobs.put_bytes(_jsonl(suite.items))
         store.log.append(suite.record)
+
+
+def _refuse_erased(store: Store, suite: EvaluationSuite) -> None:
+    parents = {parent for item in suite.items for parent in item.parents}
+    if gone := store.log.erased(Interaction, parents) | store.log.erased(Feedback, parents):
+        ids = [item.id for item in suite.items if not gone.isdisjoint(item.parents)]
+        what = f"the suite `{suite.record.name}` has items of a person whose records were erased"
+        got = f"{len(ids)} items: {', '.join(ids[:MAX_PROBLEMS])}"
+        raise DataError(what, got, remedy="remove these rows from the suite's file")
 
 
 def registered_suite(

@@ -41,6 +41,10 @@ def back_up(store: Store, target: Path) -> dict[str, Any]:
     when reading or writing fails."""
     if target.exists() and not (target / MARKER).is_file() and any(target.iterdir()):
         raise InputError("the folder holds something else", target, "a new folder, or one with a backup")
+    if target.resolve().is_relative_to(store.root.resolve()):
+        raise InputError(
+            "a backup inside the store would keep what is erased", target, f"outside {store.root}"
+        )
     draft = target / "log.db.partial"
     with files.wrap_os_errors("write the backup", target):
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -56,6 +60,9 @@ def back_up(store: Store, target: Path) -> dict[str, Any]:
             _replace(key, target / key.name)
         if (store.root / PAGES).is_dir():
             shutil.copytree(store.root / PAGES, target / PAGES, dirs_exist_ok=True)
+        for page in [path for path in (target / PAGES).rglob("*") if path.is_file()]:
+            if not (store.root / page.relative_to(target)).exists():
+                page.unlink()  # the store has erased it since
         (draft / "log.db").replace(target / "log.db")
         shutil.rmtree(draft, ignore_errors=True)
         found = {"format": FORMAT, "time": time.time(), "last_entry": last, "rows": rows, **counts}

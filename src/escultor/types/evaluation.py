@@ -30,7 +30,8 @@ class SuiteItem:
     of a multiple choice, of which number `right` is right. `pressed` asks the same under pressure: the user
     states a wrong belief. `refuse` says whether the request must be refused. `document` is a text to be
     scored, not answered. `labels` give the slices that it belongs to. `tools` is the JSON text of the tools
-    that the prompt offers; a reference is then JSON too, the right call or the list of calls.
+    that the prompt offers; a reference is then JSON too, the right call or the list of calls. `parents` are
+    the ids of the log's entries that it was drawn from.
     """
 
     id: str
@@ -44,6 +45,7 @@ class SuiteItem:
     document: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     tools: Annotated[str, LEFT_OUT] = optional("")
+    parents: Annotated[tuple[str, ...], LEFT_OUT] = optional(())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from escultor.cli.data.rows import METHOD_OF_KIND
-from escultor.cli.lookup import existing_store, open_or_create_store, require_file
+from escultor.cli.lookup import existing_store, open_or_create_store, require_file, store_root
 from escultor.cli.output import CommandResult, Shell, write_text
 from escultor.cli.progress import LiveProgress
 from escultor.config import with_steps
@@ -118,6 +118,8 @@ def export(
 ) -> CommandResult:
     """Write a dataset's training rows for other programs, without what was held out since it was curated."""
     left_out: Counter[str] = Counter()
+    if format == "parquet" and out.resolve().is_relative_to(store_root(shell.store_url).resolve()):
+        raise InputError("a compressed export inside the store would outlive an erasure", out, "elsewhere")
     with existing_store(shell) as store:
         version = find_version(store, name)
         count = write((row.item for row in allowed_rows(store, version, left_out)), format, out)

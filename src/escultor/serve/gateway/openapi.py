@@ -253,6 +253,8 @@ class ErasureReply(BaseModel):
     checkpoints: list[DerivedCheckpoint]
     unknown: list[NamedCheckpoint]
     unreadable: list[NamedDataset]
+    suites: list[str]
+    files: list[str]
 
 
 class EventBody(RootModel[Form]):
