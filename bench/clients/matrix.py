@@ -42,7 +42,7 @@ EXPECTED: dict[str, Any] = {
     "tools_streamed": [PARIS],
     "parallel": [PARIS, LIMA],
     "structured": upstream.PERSON,
-    "reasoning": "The question is simple.",
+    "reasoning": upstream.THOUGHT,
     "picture": "A picture of the type image/png.",
     "error_401": 401,
     "error_429": 429,
@@ -128,7 +128,7 @@ def run_side(side: str, python: str, node: Path, folder: Path) -> list[dict[str,
             build(folder / "model")
             options = ["--model", str(folder / "model")]
             with gateway(folder / "own", *options) as (url, key):
-                features = [name for name in EXPECTED if name not in ("error_429", "reasoning")]
+                features = [name for name in EXPECTED if name != "error_429"]
                 rows = asked(python, node, url, key, *features)
             limit = ["--set", "serve.rate_per_key=0.0001", "--set", "serve.burst=1"]
             with gateway(folder / "limited", *options, *limit) as (url, key):

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from upstream import CITIES, PERSON, TEXT
+from upstream import CITIES, PERSON, TEXT, THOUGHT
 
 from escultor.config import Pretrain, Sft
 from escultor.model.load import init_llama
@@ -29,7 +29,7 @@ from escultor.types.training import AnswerExtras
 
 QUESTIONS = {"Say hello.": (), "What is the weather in Paris?": CITIES[:1]}
 QUESTIONS["What is the weather in Paris and in Lima?"] = CITIES
-SUNNY, WHO = "It is sunny.", "Who comes, and when?"
+SUNNY, WHO, THINK = "It is sunny.", "Who comes, and when?", "Say hello, and think first."
 # As clients call a schema that they pass as a tool.
 PERSON_TOOLS = ("Person", "person", "final_result", "json_tool_call")
 # As clients ask for JSON in words.
@@ -48,11 +48,23 @@ CALLS = (
 TEMPLATE = (
     "{% if tools %}{{ '<|tools|>' }}{% for tool in tools %}{{ tool.function.name + '\n' }}{% endfor %}"
     "{{ '<|end|>' }}{% endif %}{% for message in messages %}"
-    "{{ '<|' + message.role + '|>' + (message.content or '') }}"
+    "{{ '<|' + message.role + '|>' }}"
+    "{% if message.reasoning_content %}{{ '<think>' + message.reasoning_content + '</think>' }}{% endif %}"
+    "{{ message.content or '' }}"
     "{% if message.tool_calls %}" + CALLS + "{% endif %}{{ '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-MARKS = ("<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>", "<|pad|>")
+MARKS = (
+    "<|tools|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|tool|>",
+    "<|end|>",
+    "<|pad|>",
+    "<think>",
+    "</think>",
+)
 
 
 def tools_of(name: str) -> str:
@@ -60,10 +72,14 @@ def tools_of(name: str) -> str:
 
 
 def example(
-    prompt: list[Message], answer: str = "", calls: tuple[ToolCall, ...] = (), tools: str = ""
+    prompt: list[Message],
+    answer: str = "",
+    calls: tuple[ToolCall, ...] = (),
+    tools: str = "",
+    reasoning: str = "",
 ) -> Example:
     origin = Origin(("matrix",), "matrix/1")
-    return Example("", tuple(prompt), answer, origin, tools=tools, extras=AnswerExtras(tool_calls=calls))
+    return Example("", tuple(prompt), answer, origin, tools=tools, extras=AnswerExtras(reasoning, calls))
 
 
 def conversations() -> list[Example]:
@@ -80,6 +96,7 @@ def conversations() -> list[Example]:
         results = [Message(Role.TOOL, "sunny", tool_call_id=call.id) for call in calls]
         said = Message(Role.ASSISTANT, "", tool_calls=calls)
         found.append(example([asked, said, *results], SUNNY, tools=weather))
+    found.append(example([Message(Role.USER, THINK)], TEXT, reasoning=THOUGHT))
     asked = Message(Role.USER, WHO)
     found += [example([Message(Role.SYSTEM, words), asked], json.dumps(PERSON)) for words in SYSTEM]
     found.append(example([asked], json.dumps(PERSON)))

@@ -16,7 +16,7 @@ import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-TEXT = "Hello from the model."
+TEXT, THOUGHT = "Hello from the model.", "The question is simple."
 PERSON = {"name": "Ada", "day": "Friday"}
 CITIES = ("Paris", "Lima")
 CLOCK = "get_current_timestamp"  # a tool that Open WebUI sends with every chat
@@ -51,7 +51,7 @@ def answer(body: dict[str, Any]) -> dict[str, Any]:
     if "json" in " ".join(map(text_of, body["messages"])).lower():
         return said | {"content": f"```json\n{json.dumps(PERSON)}\n```"}
     if "think" in text:
-        return said | {"reasoning_content": "The question is simple."}
+        return said | {"reasoning_content": THOUGHT}
     pictures = [part for part in asked["content"] if isinstance(part, dict) and part["type"] == "image_url"]
     if pictures:
         kind = pictures[0]["image_url"]["url"].removeprefix("data:").partition(";")[0]

@@ -427,6 +427,13 @@ def test_strict_refuses_what_is_not_implemented(mock, tmp_path):
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "num_ctx")
         assert post(side, {}).status_code == 200
         assert mock.asked[0].body["max_tokens"] == 256
+        result = {"role": "tool", "tool_call_id": "1", "content": "42"}
+        called = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+        talk = [{"role": "user", "content": "hi"}, called, result]
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        assert post(side, {"messages": talk, "tools": tools, "reasoning_effort": "low"}).status_code == 200
+        sent = mock.asked[-1].body
+        assert (sent["messages"], sent["tools"], sent["reasoning_effort"]) == (talk, tools, "low")
 
 
 def test_what_a_server_adds_to_its_reply_is_passed_on_and_kept(side, mock):

@@ -30,7 +30,8 @@ class GenerationRequest:
     log-probabilities, 0 those of the chosen tokens only. `echo` scores the prompt as well. An engine may
     return an answer that is not `streamed` in one piece. `body` is the client's own body, where an upstream
     gets what the client sent; an engine that computes itself gets none. `tools`
-    is the JSON of the definitions of the tools that the model may call.
+    is the JSON of the definitions of the tools that the model may call. `reasoning` is how much the model
+    is to reason before its answer: see `escultor.text.reasoning.ReasoningModes`.
     """
 
     prompt: Messages | str | tuple[int, ...]
@@ -42,6 +43,7 @@ class GenerationRequest:
     streamed: bool = True
     body: Mapping[str, Any] | None = None
     tools: str = ""
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

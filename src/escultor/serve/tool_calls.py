@@ -22,6 +22,8 @@ async def with_tool_calls(
         async for event in source:
             if isinstance(event, Delta):
                 logprobs += event.logprobs
+                if event.fields:
+                    yield replace(event, text="", logprobs=())
                 for delta in _deltas(*parser.feed(event.text), logprobs):
                     yield delta
                     logprobs = []

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from escultor.errors import ModelError
 from escultor.ids import hash_value
 from escultor.text.encoding import ControlPositions, MarkedText, TextEncoder
+from escultor.text.markup import last_block, split_inline
 from escultor.text.plain import PlainText, refuse_longer, special_ids
 from escultor.text.protection import Protection
+from escultor.text.reasoning import DEFAULT, THINK, ReasoningMode, ReasoningModes, ReasoningParser
 from escultor.text.rendering import Renderer
 from escultor.text.streaming import AnswerTokens
 from escultor.text.turns import ASKED, SENTINELS, Mismatch, Turn, TurnWriter, shared_length
@@ -83,10 +85,17 @@ class ChatTemplate:
         """Whether the template shows the model the definitions of tools."""
         return self._renderer.shows_tools
 
-    def prompt(self, messages: Messages, tools: str = "", limit: int | None = None) -> list[int]:
+    def prompt(
+        self,
+        messages: Messages,
+        tools: str = "",
+        limit: int | None = None,
+        reasoning: ReasoningMode = DEFAULT,
+    ) -> list[int]:
         """The token ids of a prompt, after which the model generates the answer. Raises TooLong for one that
         is much longer than `limit` tokens, without making all of them."""
-        text = MarkedText(*self._writer.prompt(messages, tools))
+        written, mark = self._writer.prompt(messages, tools, reasoning.variables)
+        text = MarkedText(written + reasoning.ending, mark)
         if limit is not None:
             refuse_longer(text.text, limit, self._plain.encode)
         return self._encoder.encode([text])[0]
@@ -177,6 +186,32 @@ class ChatTemplate:
         markup of reasoning and tool calls."""
         ends = next((end for end in (self.turn_end, [self.eos]) if ids[-len(end) :] == end), [])
         return self._decode(ids[: len(ids) - len(ends)]).removeprefix(self.lead)
+
+    def reasoning_mode(self, effort: str) -> ReasoningMode:
+        """How prompts ask for this much reasoning; see `ReasoningModes`. Raises DataError where the template
+        does not know reasoning."""
+        return self._modes.get(effort)
+
+    def reasoning_parser(self, mode: ReasoningMode) -> ReasoningParser:
+        """What tells reasoning from an answer, for one answer to a prompt of this mode."""
+        return ReasoningParser(self._reasoning_blocks, mode.closer)
+
+    @cached_property
+    def visible_lead(self) -> str:
+        """The `lead` of an answer whose reasoning is told apart: without the block of thinking."""
+        return "" if split_inline(self.lead) else self.lead
+
+    @cached_property
+    def _reasoning_blocks(self) -> dict[str, str]:
+        """What closes a block of reasoning in an answer, by what opens it: tags that are tokens, or that the
+        template writes."""
+        texts = (*self.tokenizer.get_added_vocab(), self._writer.frames[1], self._writer.generation({}))
+        blocks = [block for text in texts if (block := last_block(text)) is not None and block.opener]
+        return THINK | {block.opener: block.closer for block in blocks}
+
+    @cached_property
+    def _modes(self) -> ReasoningModes:
+        return ReasoningModes(self._writer)
 
     def answer_tokens(self) -> AnswerTokens:
         """What tells the tokens of an answer that are its text, for one answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,9 +45,15 @@ class Renderer:
         self._complete: set[tuple[tuple[str, bool, bool], ...]] = set()  # shapes that are shown whole
         self.is_default = self._tokenizer.chat_template is None
 
-    def render(self, messages: Sequence[dict[str, Any]], tools: Any, generation: bool) -> str:
-        """The text of a conversation, with the header of the next answer where `generation`. Raises
-        ModelError where the template refuses the messages."""
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Any,
+        generation: bool,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text of a conversation, with the header of the next answer where `generation`; `variables` are
+        further ones of the template. Raises ModelError where the template refuses the messages."""
         date = {} if self._date is None else {"strftime_now": self._date.strftime}
         try:
             return self._template(bool(tools)).render(
@@ -57,6 +63,7 @@ class Renderer:
                 add_generation_prompt=generation,
                 **self._names,
                 **date,
+                **(variables or {}),
             )
         except Exception as error:  # Jinja's errors and a template's own have no useful base class
             system = any(message["role"] == "system" for message in messages)

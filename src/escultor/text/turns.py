@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -44,13 +44,23 @@ class TurnWriter:
     def __init__(self, protection: Protection, eos: str):
         self._protection, self._renderer, self._eos = protection, protection.renderer, eos
 
-    def prompt(self, messages: Messages, tools: str) -> tuple[str, str]:
-        """The text of a prompt, and its mark."""
+    def prompt(
+        self, messages: Messages, tools: str, variables: Mapping[str, Any] | None = None
+    ) -> tuple[str, str]:
+        """The text of a prompt, and its mark; `variables` are further ones of the template."""
         mark = self._protection.choose_mark(messages, tools)
         dicts, definitions = self._dicts(messages, mark), self._protection.tool_definitions(tools, mark)
-        text = self._renderer.render(dicts, definitions, True)
+        text = self._renderer.render(dicts, definitions, True, variables)
         self._renderer.check_complete(messages)
         return text, mark
+
+    def generation(self, variables: Mapping[str, Any], whole: bool = False) -> str:
+        """What the template writes for the next answer after a short question, or the `whole` prompt."""
+        asked = self._dicts(ASKED, "")
+        prompt = self._renderer.render(asked, None, True, variables)
+        if whole:
+            return prompt
+        return prompt[shared_length(prompt, self._renderer.render(asked, None, False, variables)) :]
 
     def turn(self, messages: Messages, answer: Message, tools: str) -> Turn:
         """A prompt and what the model writes after it. Raises Mismatch where that is unknown."""

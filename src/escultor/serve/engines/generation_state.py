@@ -15,6 +15,7 @@ from escultor.serve.engines.guided import Guides, SchemaGuide
 from escultor.serve.interruptible import run_interruptible
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.serve.tool_calls import with_tool_calls
+from escultor.text.reasoning import ReasoningMode, ReasoningParser
 from escultor.text.served_ids import write_ids
 from escultor.text.streaming import TextPiece, TextStream, TokenBytes
 from escultor.types import Messages, Usage
@@ -36,7 +37,8 @@ class Detokenizer:
 
     def prompt_ids(self, request: GenerationRequest) -> tuple[list[int], int]:
         """The prompt's token ids, and how many special tokens precede the client's own text. Raises DataError
-        for an id outside the vocabulary, and for tools that the chat template does not show."""
+        for an id outside the vocabulary, and for tools or reasoning that the chat
+        template does not know."""
         prompt, context = request.prompt, max_context_tokens(self.loaded.model)
         if isinstance(prompt, str):
             return self.chat.raw_prompt(prompt, context)
@@ -48,7 +50,13 @@ class Detokenizer:
         if request.tools and not self.chat.shows_tools:
             remedy = "ask without tools, or serve a model whose template shows them"
             raise DataError("this model's chat template does not show tools to it", remedy=remedy)
-        return self.chat.prompt(prompt, request.tools, context), 0  # type: ignore[arg-type]
+        mode = self.reasoning_mode(request)
+        return self.chat.prompt(prompt, request.tools, context, mode), 0  # type: ignore[arg-type]
+
+    def reasoning_mode(self, request: GenerationRequest) -> ReasoningMode:
+        """How the prompt asks for reasoning. What a schema constrains is the whole text of the model, without
+        reasoning."""
+        return self.chat.reasoning_mode(request.reasoning if request.schema is None else "none")
 
     def prepare(self, request: GenerationRequest) -> GenerationState:
         """Tokenize the prompt and compile the schema. Raises InputError for a request that cannot be met."""
@@ -81,12 +89,19 @@ class GenerationState:
         self.detokenizer, self.request, self.row, self._n_special = detokenizer, request, row, n_special
         is_chat = request.prompt and not isinstance(request.prompt[0], str | int)
         chat = detokenizer.chat
-        self._ids: list[int] | None = [] if is_chat else None
+        self._ids: list[int] | None = None
+        self._reasoning: ReasoningParser | None = None
         lead, tokens = (chat.lead, chat.answer_tokens()) if is_chat else ("", None)
+        if is_chat:
+            mode = detokenizer.reasoning_mode(request)
+            self._ids = [] if mode.is_default else None  # else they follow another prompt than is learnt
+            if request.schema is None:
+                lead, self._reasoning = chat.visible_lead, chat.reasoning_parser(mode)
         self._text = TextStream(chat.tokenizer, request.stop, lead, tokens)
         # Nobody sees the text before it is complete, so all of its tokens are read once, at the end.
         self._read_at_end = not (request.streamed or request.stop or request.top_logprobs is not None)
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []  # pieces of the reasoning
         self._logprobs: list[TokenLogprob] = []  # of tokens not emitted yet; of all where not streamed
         self._n_emitted = 0  # tokens
 
@@ -128,13 +143,13 @@ class GenerationState:
                 "a schema that some text satisfies, without a very large choice at any one place",
                 "ask with a simpler schema, or without response_format",
             )
-        events = self._emit(self._text.finish())
+        events = self._emit(self._text.finish(), is_last=True)
         # After a scored prompt every generated token is named, also the one that ends the answer and is no
         # part of its text: harnesses know by their number where the prompt ends.
         all_named = self.request.echo and not self._text.stopped
         logprobs = self._logprobs if all_named else self._logprobs[: self._n_emitted]
-        if self._pieces or (all_named and logprobs):
-            events = [Delta("".join(self._pieces), tuple(logprobs))]
+        if self._pieces or self._thoughts or (all_named and logprobs):
+            events = [_delta("".join(self._pieces), tuple(logprobs), "".join(self._thoughts))]
         reason: Literal["stop", "length"] = "stop" if self._text.stopped else self.row.finish or "length"
         usage = Usage(len(self.row.prompt), self.row.count)
         ids = ""
@@ -142,15 +157,27 @@ class GenerationState:
             ids = write_ids(self.detokenizer.chat.vocabulary_hash, self._ids)
         return [*events, End(reason, usage, self.row.compute_s, token_ids=ids)]
 
-    def _emit(self, piece: TextPiece) -> list[EngineEvent]:
+    def _emit(self, piece: TextPiece, is_last: bool = False) -> list[EngineEvent]:
         n_new, self._n_emitted = piece.tokens - self._n_emitted, piece.tokens
+        thought, text = self._split(piece.text, is_last)
         if not self.request.streamed:
-            self._pieces += [piece.text] if piece.text else []
+            self._pieces += [text] if text else []
+            self._thoughts += [thought] if thought else []
             return []
         logprobs: Sequence[TokenLogprob] = ()
         if self._logprobs:
             logprobs, self._logprobs = self._logprobs[:n_new], self._logprobs[n_new:]
-        return [Delta(piece.text, tuple(logprobs))] if piece.text or logprobs else []
+        return [_delta(text, tuple(logprobs), thought)] if text or thought or logprobs else []
+
+    def _split(self, text: str, is_last: bool) -> tuple[str, str]:
+        """The reasoning and the answer in a piece of text."""
+        if self._reasoning is None:
+            return "", text
+        thought, said = self._reasoning.feed(text)
+        if is_last:
+            more_thought, more_said = self._reasoning.finish()
+            return thought + more_thought, said + more_said
+        return thought, said
 
 
 class Job:
@@ -233,6 +260,10 @@ def check_queue(waiting: int, free: int, queue: int, remedy: str) -> None:
     """Raise Overloaded when `waiting` requests fill the queue and the `free` places in front of it."""
     if waiting >= free + queue:
         raise Overloaded("too many requests are waiting", queue, remedy=f"ask again later, or raise {remedy}")
+
+
+def _delta(text: str, logprobs: tuple[TokenLogprob, ...], thought: str) -> Delta:
+    return Delta(text, logprobs, {"reasoning_content": thought} if thought else {})
 
 
 def _text(token: bytes) -> str:

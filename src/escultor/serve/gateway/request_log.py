@@ -67,9 +67,10 @@ class RequestLog:
         return redact_record(row, self._subjects.subject)
 
     def pending(self, completions: Sequence[InFlightCompletion]) -> list[object]:
-        """The pending records of answers that have not begun, and what they share with others."""
+        """The pending records of answers, as before their first pieces, and what they share with others."""
         until = self._clock() + 2 * self._settings.answer_timeout_s
-        rows = [PendingInteraction(self.owner, until, self.row(c, "interrupted")) for c in completions]
+        unanswered = [InFlightCompletion(c.request, c.draft) for c in completions]
+        rows = [PendingInteraction(self.owner, until, self.row(c, "interrupted")) for c in unanswered]
         return [*self._shared(completions), *rows]
 
     def _shared(self, completions: Sequence[InFlightCompletion]) -> Iterable[ToolDefinitions | Media]:

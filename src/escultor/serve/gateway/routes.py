@@ -45,6 +45,8 @@ router = APIRouter()
 OWNER = "escultor"
 KEEP_ALIVE_S = 10.0  # of silence, after which a stream sends a comment
 Parser = Callable[[Any, Serve], ParsedRequest]
+# Of a body, and whether an upstream gets it: the body that a parser reads, and parameters without effect.
+Converter = Callable[[Any, bool], tuple[Any, tuple[str, ...]]]
 CHAT_PARSERS: tuple[Parser, Parser] = (parse_chat, parse_forwarded_chat)
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
@@ -126,7 +128,7 @@ async def respond(
     consent: Consent,
     *,
     skill: str | None = None,
-    convert: Callable[[Any], tuple[Any, tuple[str, ...]]] = lambda body: (body, ()),
+    convert: Converter = lambda body, is_forwarded: (body, ()),
     admitted: tuple[Gateway, Caller] | None = None,
 ) -> Response:
     """The response to a request for answers, of a caller who is `admitted` here or was before. `parsers` read
@@ -194,7 +196,7 @@ async def _refuse_foreign(gateway: Gateway, caller: Caller, parent: str) -> None
 
 
 async def _parsed(
-    request: Request, parsers: tuple[Parser, Parser], convert: Callable[[Any], tuple[Any, tuple[str, ...]]]
+    request: Request, parsers: tuple[Parser, Parser], convert: Converter
 ) -> tuple[ParsedRequest, tuple[str, ...], EnginePick | None]:
     """The request in a body, the names of parameters without effect, and the upstream that the name of the
     model goes to. A large body is read in a thread."""
@@ -203,10 +205,10 @@ async def _parsed(
     refuse_many_messages(given, settings)
 
     def read() -> tuple[ParsedRequest, tuple[str, ...], EnginePick | None]:
-        body, ignored = convert(given)
-        route = gateway.routes.pick(requested_model(body))
+        route = gateway.routes.pick(requested_model(given))
         # An answer of an upstream is sent on as it came; what is computed here is read by its parameters.
         is_forwarded = (route is not None or settings.upstream is not None) and not settings.strict
+        body, ignored = convert(given, is_forwarded)
         return parsers[is_forwarded](body, settings), ignored, route
 
     return await compute(body_size(request), settings, read)

@@ -32,6 +32,7 @@ STOP_REASONS = {
 }
 # Parameters that go on under the same name, and those under another.
 _SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
+_EFFORTS = {"disabled": "none", "enabled": "auto", "adaptive": "auto"}  # by the type of `thinking`
 _KNOWN = frozenset((*_SAME, "system", "messages", "tools", "tool_choice", "stop_sequences", "metadata"))
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -44,9 +45,10 @@ _ERROR_TYPES = {
 }
 
 
-def chat_body(body: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The body of /v1/chat/completions that asks the same, and the parameters that have no effect there.
-    Raises ApiError for what cannot be asked."""
+def chat_body(body: Any, is_forwarded: bool = True) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The body of /v1/chat/completions that asks the same, and the parameters that have no effect there:
+    `thinking` has one on weights of one's own, where the request is not forwarded. Raises ApiError for what
+    cannot be asked."""
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object (a dictionary)", "invalid_value")
     body = whole_numbers(body)
@@ -71,7 +73,12 @@ def chat_body(body: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
             chat["user"] = str(metadata["user_id"])
         if own := {k: v for k, v in metadata.items() if k.startswith("escultor_")}:
             chat["metadata"] = own
-    return chat, tuple(sorted(name for name in body.keys() - _KNOWN if body[name] is not None))
+    ignored = {name for name in body.keys() - _KNOWN if body[name] is not None}
+    if not is_forwarded and "thinking" in ignored:
+        ignored.discard("thinking")
+        chat["reasoning_effort"], unused = _effort(body["thinking"])
+        ignored |= unused
+    return chat, tuple(sorted(ignored))
 
 
 def estimated_tokens(body: Any) -> int:
@@ -200,6 +207,14 @@ def _tool_choice(choice: Any) -> dict[str, Any]:
         raise ApiError(400, "`tool_choice.type`: auto, any, tool or none is required", param="tool_choice")
     parallel = choice.get("disable_parallel_tool_use")
     return {"tool_choice": chosen} | ({"parallel_tool_calls": False} if parallel else {})
+
+
+def _effort(thinking: Any) -> tuple[str, set[str]]:
+    """The effort that `thinking` asks for, and what of it has no effect: a template knows no budgets."""
+    kind = thinking.get("type") if isinstance(thinking, dict) else None
+    if not isinstance(kind, str) or kind not in _EFFORTS:
+        raise ApiError(400, f"`thinking.type`: {', '.join(_EFFORTS)} is required", param="thinking")
+    return _EFFORTS[kind], {f"thinking.{name}" for name in thinking.keys() - {"type", "display"}}
 
 
 def _list(value: Any, name: str) -> list[Any]:

@@ -29,6 +29,7 @@ CHAT: dict[str, Any] = {
         _given_with("stream_options", "stream"),
         _given_with("top_logprobs", "logprobs"),
         _not_both([None], "max_tokens", "max_completion_tokens"),
+        _not_both([None], "reasoning_effort", "chat_template_kwargs"),
     ]
 }
 COMPLETION: dict[str, Any] = {

@@ -11,25 +11,17 @@ from dataclasses import dataclass, field, replace
 from secrets import randbits
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from escultor.config import Serve
 from escultor.ids import hash_value
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.tool_calls import call_schema
 from escultor.serve.wire import request_schemas
+from escultor.serve.wire.chat_messages import ChatMessage, RequestBody, UnimplementedParameter
 from escultor.serve.wire.errors import ApiError, listed_problems, validation_error
 from escultor.strict_json import whole_numbers
-from escultor.types import Media, Message, Messages, Role, Sampling, ToolCall, ToolDefinitions
+from escultor.types import Media, Messages, Sampling, ToolDefinitions
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -39,6 +31,7 @@ MAX_TOKENS_VALUE = 1 << 20
 COMPLETION_TOKENS = 16  # OpenAI's default where a completion does not say
 _SEEDS = 1 << 63
 
+ReasoningEffort = Literal["none", "auto", "minimal", "low", "medium", "high", "xhigh"]
 EndUser = Annotated[str, Field(json_schema_extra={"maxLength": 256})]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -48,98 +41,6 @@ Seed = Annotated[int, Field(ge=-_SEEDS, lt=_SEEDS)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 Stop = Annotated[str, Field(min_length=1)]
 Stops = Annotated[list[Stop], Field(max_length=16)]
-
-
-class UnimplementedParameter:
-    """Marks a parameter that is not implemented: it may be null, or a value that has no effect."""
-
-    def __init__(self, *values: Any):
-        self.values = values
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return {"enum": [None, *self.values]}
-
-    def _check(self, value: Any) -> Any:
-        if value is None or any(
-            value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values
-        ):
-            return value
-        allowed = ", ".join(repr(value) for value in self.values) or "to leave it out"
-        raise ValueError(f"is not implemented; allowed: {allowed}")
-
-
-class RequestBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class TextPart(RequestBody):
-    type: Literal["text"]
-    text: str
-
-
-class CalledFunction(RequestBody):
-    name: Annotated[str, Field(min_length=1)]
-    arguments: str
-
-
-class CallOfTool(RequestBody):
-    id: str
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
-class ChatMessage(RequestBody):
-    model_config = ConfigDict(json_schema_extra=request_schemas.MESSAGE)
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)] | None = None
-    name: str | None = None
-    tool_calls: list[CallOfTool] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: Annotated[Any, UnimplementedParameter()] = None
-    annotations: Annotated[Any, UnimplementedParameter([])] = None
-    function_call: Annotated[Any, UnimplementedParameter()] = None
-    audio: Annotated[Any, UnimplementedParameter()] = None
-    # What client libraries add to the message of an answer, and send back with it: no model reads it.
-    provider_specific_fields: Any = None
-    reasoning_details: Any = None
-    thinking_blocks: Any = None
-    parsed: Any = None
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _it_is_text(cls, content: Any) -> Any:
-        for part in content if isinstance(content, list) else ():
-            kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind != "text":
-                raise ValueError(f"this model reads text only; got a part of the type {kind[:40]!r}")
-        return content
-
-    @model_validator(mode="after")
-    def _it_says_something(self) -> ChatMessage:
-        if self.content is None and not self.tool_calls:
-            raise ValueError("a message has `content`, or `tool_calls`")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("calls of tools are the assistant's")
-        return self
-
-    def to_message(self) -> Message:
-        parts = self.content if isinstance(self.content, list) else []
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in parts)
-        calls = [ToolCall(c.id, c.function.name, c.function.arguments) for c in self.tool_calls or ()]
-        return Message(
-            Role.SYSTEM if self.role == "developer" else Role(self.role),
-            text,
-            reasoning=self.reasoning_content or self.reasoning or "",
-            tool_calls=tuple(calls),
-            tool_call_id=self.tool_call_id or "",
-            name=self.name or "",
-        )
 
 
 class FunctionDefinition(BaseModel):
@@ -241,7 +142,10 @@ class ChatRequest(CommonParameters):
     modalities: Annotated[Any, UnimplementedParameter(["text"])] = None
     audio: Annotated[Any, UnimplementedParameter()] = None
     prediction: Annotated[Any, UnimplementedParameter()] = None
-    reasoning_effort: Annotated[Any, UnimplementedParameter("none")] = None
+    reasoning_effort: ReasoningEffort | None = None
+    chat_template_kwargs: (
+        Annotated[dict[Literal["enable_thinking", "thinking"], bool], Field(max_length=1)] | None
+    ) = Field(default=None, description="reasoning on or off, in place of `reasoning_effort`")
     service_tier: Annotated[Any, UnimplementedParameter("auto", "default")] = None
     verbosity: Annotated[Any, UnimplementedParameter("medium")] = None
     web_search_options: Annotated[Any, UnimplementedParameter()] = None
@@ -254,6 +158,8 @@ class ChatRequest(CommonParameters):
         limits = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(limits) > 1:
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        if self.reasoning_effort and self.chat_template_kwargs is not None:
+            raise ValueError("reasoning_effort and chat_template_kwargs ask for the same; give one of them")
         return self
 
 
@@ -315,7 +221,7 @@ def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
     max_tokens = request.max_completion_tokens or request.max_tokens or settings.max_new_tokens
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     options = {"max_tokens": max_tokens, "schema": schema, "top_logprobs": top_logprobs}
-    options["tools"] = tools.text if tools else ""
+    options |= {"tools": tools.text if tools else "", "reasoning": _reasoning(request)}
     return replace(
         _parsed(request, [messages], settings, **options),
         user=request.safety_identifier or request.user,
@@ -339,6 +245,13 @@ def _tools(request: ChatRequest) -> tuple[ToolDefinitions | None, dict[str, Any]
     if schema is not None and request.response_format is not None:
         raise ApiError(400, "a call that is required follows its tool; leave out response_format")
     return ToolDefinitions(hash_value(tools), text), schema
+
+
+def _reasoning(request: ChatRequest) -> str:
+    """The effort that is asked for, as `GenerationRequest` has it."""
+    for is_on in (request.chat_template_kwargs or {}).values():
+        return "on" if is_on else "none"
+    return request.reasoning_effort or ""
 
 
 def parse_completion(body: Any, settings: Serve) -> ParsedRequest:

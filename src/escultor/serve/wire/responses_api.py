@@ -35,10 +35,11 @@ _EMPTY = (None, [], {}, "disabled", "auto")
 
 
 def chat_body(
-    body: Any, earlier: Sequence[dict[str, Any]] = (), parent: str = ""
+    body: Any, is_forwarded: bool = True, earlier: Sequence[dict[str, Any]] = (), parent: str = ""
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The body of /v1/chat/completions that asks the same, after the `earlier` messages of the response
-    `parent`, and the parameters that have no effect there. Raises ApiError for what cannot be asked."""
+    `parent`, and the parameters that have no effect there, forwarded or not. Raises ApiError for what cannot
+    be asked."""
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object (a dictionary)", "invalid_value")
     given = body.get("input")

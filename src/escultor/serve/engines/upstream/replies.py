@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from escultor.data.row_messages import message_row
 from escultor.errors import InputError, UpstreamFault
 from escultor.serve.engines.upstream.reply_json import (
     ChatReply,
@@ -30,6 +31,7 @@ from escultor.types import Message, Usage
 
 BYTES_PER_TOKEN = 4  # of text, roughly: assumed where the upstream does not count
 EVENT_LIMIT = 16 << 20  # bytes of one event: a token and its alternatives, or a picture
+_EFFORTS = {"on": "medium", "auto": "medium"}  # as OpenAI has them
 DONE = b"[DONE]"  # the data after the last event of a stream
 
 
@@ -73,7 +75,11 @@ def request_body(request: GenerationRequest, model: str) -> dict[str, Any]:
     }
     if chat:
         messages = [m for m in request.prompt if isinstance(m, Message)]
-        body["messages"] = [{"role": m.role.value, "content": m.content} for m in messages]
+        body["messages"] = [_sent(message) for message in messages]
+        if request.tools:
+            body["tools"] = json.loads(request.tools)
+        if request.reasoning:
+            body["reasoning_effort"] = _EFFORTS.get(request.reasoning, request.reasoning)
     else:
         body["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
     if request.echo:
@@ -89,6 +95,10 @@ def request_body(request: GenerationRequest, model: str) -> dict[str, Any]:
     if is_streamed(request):
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body
+
+
+def _sent(message: Message) -> dict[str, Any]:
+    return {key: value for key, value in message_row(message).items() if key != "weight"}
 
 
 class ReplyParser:
