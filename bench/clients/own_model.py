@@ -40,7 +40,7 @@ SYSTEM = (
     "Return the correct JSON response within a ```json codeblock. not the JSON_SCHEMA",
     '{"type": "object"}',
 )
-LAYERS, SIZE, VOCABULARY, STEPS, COPIES = 2, 64, 512, 250, 8
+LAYERS, SIZE, VOCABULARY, STEPS, COPIES = 2, 64, 512, 350, 8
 CALLS = (
     "{% for call in message.tool_calls %}{{ '<tool_call>' + {'name': call.function.name, 'arguments': "
     "call.function.arguments} | tojson + '</tool_call>' }}{% endfor %}"
