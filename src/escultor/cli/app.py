@@ -47,6 +47,7 @@ COMMANDS = (
     *("cycle", "monitor", "feedback convert", "feedback advise", "feedback quarantine"),
     *("backup", "restore", "gc"),
     *("generate", "inspect"),
+    *("trinity", "trinity accept", "synthesize"),
     *("skills list", "skills show", "skills new", "skills test", "skills check"),
 )
 SHARED_FILES = {

@@ -23,6 +23,9 @@ def create(
     scope: Annotated[
         list[str] | None, Option(help="infer, feedback, rater, read, approve, admin; default: two.")
     ] = None,
+    skill: Annotated[
+        str | None, Option(help="Its requests are filed under this skill, where they name none.")
+    ] = None,
     tenant: Annotated[
         str | None, Option(help="Keys of one tenant share rows and users; default: NAME; '*': all.")
     ] = None,
@@ -49,14 +52,16 @@ def create(
         usd_per_month=_positive("--usd-per-month", usd_per_month),
         expires=None if expires is None else _moment(expires),
     )
-    key, event = create(name, [Scope(each) for each in scopes], limits=limits, tenant=tenant)
+    skill = "" if skill is None else _known_skill(shell, skill)
+    key, event = create(name, [Scope(each) for each in scopes], limits=limits, tenant=tenant, skill=skill)
     with open_or_create_store(shell) as store:
         store.log.append(event)
     if not shell.as_json:  # its last line holds the key already, and stderr often ends in a log
         shell.print(key, "bold")
     scopes_given = ", ".join(event.scopes)
     shell.print(f"key {event.id} of {event.tenant} ({scopes_given}); it is not shown again", "dim")
-    given = {} if event.limits is None else {"limits": _given(event.limits)}
+    given = {"skill": skill} if skill else {}
+    given |= {} if event.limits is None else {"limits": _given(event.limits)}
     return CommandResult(
         {"id": event.id, "key": key, "name": name, "scopes": event.scopes, "tenant": event.tenant, **given}
     )
@@ -98,6 +103,7 @@ def list_(shell: Shell) -> CommandResult:
     keys = [
         {"id": k.id, "name": k.name, "tenant": k.tenant, "scopes": k.scopes, "time": k.time}
         | ({"limits": _given(k.limits)} if k.limits else {})
+        | ({"skill": k.skill} if k.skill else {})
         for k in keyring.keys.values()
     ]
     rows = [
@@ -106,6 +112,16 @@ def list_(shell: Shell) -> CommandResult:
     ]
     shell.table(["Key", "Name", "Tenant", "Scopes", "Made", "Limits"], rows, left=(0, 1, 2, 3, 4, 5))
     return CommandResult({"keys": keys, "guarded": keyring.guarded})
+
+
+def _known_skill(shell: Shell, name: str) -> str:
+    from escultor.skills.catalog import known_skills
+
+    known = known_skills(shell.config.skills)
+    if name not in known:
+        allowed = ", ".join(known)
+        raise InputError("there is no skill of this name", name, allowed, "list its file under `skills:`")
+    return name
 
 
 def _given(limits: KeyLimits) -> dict[str, Any]:

@@ -117,13 +117,22 @@ class ServedModel:
         return self.file or f"{self.version} at {self.endpoint.url}"
 
     def answers(
-        self, prompts: Sequence[Messages], samplings: Sequence[Sampling], tools: Sequence[str] = ()
+        self,
+        prompts: Sequence[Messages],
+        samplings: Sequence[Sampling],
+        tools: Sequence[str] = (),
+        schema: Mapping[str, Any] | None = None,
     ) -> list[ServedAnswer]:
         """One answer to each conversation, which the server is asked not to store. `tools`: the JSON text of
-        each one's tools, whose calls are part of the answer's text. Raises UpstreamFault."""
+        each one's tools, whose calls are part of the answer's text. `schema`: the JSON schema that every
+        answer has to follow (`response_format`). Raises UpstreamFault."""
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
         offered = [{"tools": json.loads(each)} if each else {} for each in tools or [""] * len(prompts)]
         bodies = [
-            chat_body(self.model, prompt) | _parameters(sampling) | each
+            chat_body(self.model, prompt)
+            | _parameters(sampling)
+            | each
+            | ({} if schema is None else {"response_format": form})
             for prompt, sampling, each in zip(prompts, samplings, offered, strict=True)
         ]
         return self.endpoint.post("/chat/completions", bodies, _answer)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from escultor.model.decoding import Decoding, DecodingRow, answer_budget
+from escultor.model.decoding import Decoding, DecodingRow, Guide, answer_budget
 from escultor.model.loaded import Loaded
 from escultor.types import Sampling
 
@@ -29,8 +29,10 @@ def generate(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling | Sequence[Sampling],
     batch_size: int = 64,
+    guides: Sequence[Guide] | None = None,
 ) -> list[GeneratedAnswer]:
     """Answer every prompt (token ids), in their order; `sampling` is one for all prompts, or one for each.
+    `guides` say which tokens each answer may have; None: any.
 
     At most `batch_size` are decoded at a time; a finished answer makes room for the next prompt. Greedy at
     temperature 0; otherwise drawn with random numbers that depend on the sampling's seed and the prompt
@@ -40,8 +42,12 @@ def generate(
     model, stops = loaded.model, loaded.stops
     drawn = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
     rows = [
-        DecodingRow(prompt, own, stops, answer_budget(model, prompt, own.max_new_tokens, f"prompt {at}"))
-        for at, (prompt, own) in enumerate(zip(prompts, drawn, strict=True))
+        DecodingRow(
+            prompt, own, stops, answer_budget(model, prompt, own.max_new_tokens, f"prompt {at}"), guide
+        )
+        for at, (prompt, own, guide) in enumerate(
+            zip(prompts, drawn, guides or [None] * len(prompts), strict=True)
+        )
     ]
     model.eval()
     tokens = _decode(Decoding(model), rows, batch_size)

@@ -45,13 +45,15 @@ _REMEDY = "take the token that came with the answer"
 class Caller:
     """Who makes a request: the id of a key, or None where the gateway has no keys and requires none. `keys`
     are those whose rows it may act on ("": rows without a key); None: all. `tenant` names whose subjects and
-    ids of events are its own; it is empty where it shares those from before there were tenants."""
+    ids of events are its own; it is empty where it shares those from before there were tenants. `skill` is
+    that of requests which name none; empty: the gateway's."""
 
     key: str | None
     scopes: frozenset[Scope]
     limits: KeyLimits | None = None
     tenant: str = ""
     keys: frozenset[str] | None = None
+    skill: str = ""
 
     def has_scope(self, scope: Scope) -> bool:
         """Whether the key has this scope; `admin` has all."""
@@ -68,10 +70,11 @@ def create(
     now: float | None = None,
     limits: KeyLimits | None = None,
     tenant: str | None = None,
+    skill: str = "",
 ) -> tuple[str, KeyCreated]:
     """A new key and its record. The key is shown once; the record holds only its digest. Its tenant is its
-    name, unless another is given (`EVERY_TENANT`: all). Raises InputError for a name that is empty, too long
-    or not printable, or without any scope."""
+    name, unless another is given (`EVERY_TENANT`: all). `skill` is that of requests which name none.
+    Raises InputError for a name that is empty, too long or not printable, or without any scope."""
     distinct = tuple(dict.fromkeys(scopes))
     tenant = name if tenant is None else tenant
     for each, what in ((name, "a key needs a name"), (tenant, "a tenant needs a name")):
@@ -82,7 +85,7 @@ def create(
     id = secrets.token_hex(6)
     key, limits = _new_secret(id), None if limits == KeyLimits() else limits
     now = time.time() if now is None else now
-    return key, KeyCreated(id, now, name, distinct, _digest(key), limits=limits, tenant=tenant)
+    return key, KeyCreated(id, now, name, distinct, _digest(key), limits, tenant, skill)
 
 
 def rotate(keyring: Keyring, id: str, overlap_s: float, now: float | None = None) -> tuple[str, KeyRotated]:
@@ -140,9 +143,9 @@ class Keyring:
         scope `admin` acts on all."""
         key, scopes, tenant = record.id, frozenset(record.scopes), record.tenant
         if tenant == EVERY_TENANT or (not tenant and Scope.ADMIN in scopes):
-            return Caller(key, scopes, record.limits)
+            return Caller(key, scopes, record.limits, skill=record.skill)
         keys = frozenset(id for id, each in self._tenants.items() if each == tenant)
-        return Caller(key, scopes, record.limits, tenant, keys if tenant else keys | {""})
+        return Caller(key, scopes, record.limits, tenant, keys if tenant else keys | {""}, record.skill)
 
     def authenticate(self, key: str | None, scope: Scope) -> Caller:
         """The caller with this key, if the key is valid and has the scope. Raises ApiError: 401 without a

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +56,7 @@ def document_in(prompt: Messages) -> str:
     return prompt[-1].content.removeprefix(f"{INSTRUCTION}\n\n")
 
 
-def parse_trinity(answer: str) -> Trinity:
+def parse_trinity(answer: str, purposes: Sequence[str] = PURPOSES) -> Trinity:
     """Read an answer strictly: one JSON object with exactly the five fields, each of its type.
 
     Raises DataError naming the first thing that is wrong.
@@ -73,8 +74,8 @@ def parse_trinity(answer: str) -> Trinity:
     for name in ("entity", "domain", "summary"):
         if not isinstance(value[name], str) or not value[name].strip():
             raise DataError(f"`{name}` is no text", repr(value[name]), "text that is not empty")
-    if value["purpose"] not in PURPOSES:
-        raise DataError("`purpose` is not known", repr(value["purpose"]), PURPOSES)
+    if value["purpose"] not in purposes:
+        raise DataError("`purpose` is not known", repr(value["purpose"]), purposes)
     entities = value["entities"]
     if not isinstance(entities, list) or not all(isinstance(e, str) and e for e in entities):
         raise DataError("`entities` is no list of names", repr(entities), "a list of texts, or []")
@@ -89,12 +90,8 @@ def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime |
     StoreError when the disk refuses."""
     stem = re.sub(r"[^\w.-]+", "_", trinity.entity, flags=re.ASCII)[:120].strip(".") or "document"
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    texts = {
-        f"{stem}.md": f"# {trinity.entity}\n\n{trinity.summary}\n\n{document}\n",
-        f"{stem}.llm.json": _dump(trinity, "summary", "entities", "purpose"),
-        f"{stem}.meta.json": _dump(trinity, "domain", "entity", timestamp=time),
-    }
-    paths = [folder / name for name in texts]
+    texts = file_texts(trinity, document, time)
+    paths = [folder / f"{stem}{ending}" for ending in texts]
     if existing := [path for path in paths if path.exists()]:
         remedy = "give another folder, or move it"
         raise InputError(f"{existing[0]} is there already", "a file", "a new one", remedy)
@@ -102,6 +99,15 @@ def write_trinity(trinity: Trinity, document: str, folder: Path, now: datetime |
         with atomic_write(path) as draft:
             draft.write_text(text, encoding="utf-8")
     return paths
+
+
+def file_texts(trinity: Trinity, document: str, time: str) -> dict[str, str]:
+    """The texts of the three files, by the endings of their names."""
+    return {
+        ".md": f"# {trinity.entity}\n\n{trinity.summary}\n\n{document}\n",
+        ".llm.json": _dump(trinity, "summary", "entities", "purpose"),
+        ".meta.json": _dump(trinity, "domain", "entity", timestamp=time),
+    }
 
 
 def write_answer(answer: str, prompt: Messages, folder: Path) -> list[Path]:

@@ -162,6 +162,7 @@ class KeyCreated:
     limits: Annotated[KeyLimits | None, LEFT_OUT] = field(default=None, metadata=OMIT_DEFAULT)
     # Keys of one tenant share rows, feedback and subjects; empty: from before there were tenants.
     tenant: Annotated[str, LEFT_OUT] = optional("")
+    skill: Annotated[str, LEFT_OUT] = optional("")  # of requests that name none; empty: `serve.skill`
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ async def respond(
     settings, headers = gateway.settings, request.scope["headers"]
     parsed, ignored, route = await _parsed(request, parsers, convert)
     left = await gateway.check_limits(caller, parsed.model)
-    skill = skill or settings.skill
+    skill = skill or caller.skill or settings.skill
     metadata = parse_metadata(headers, parsed, caller, gateway.subjects, skill=skill, consent=consent)
     if metadata.named:
         gateway.limit_rate(None, metadata.subject)

@@ -1,0 +1,104 @@
+"""Files of others are read in processes of their own: one that hangs, grows or crashes costs a line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Timer
+
+from escultor.errors import DataError
+from escultor.process_pool import usable_cpus
+from escultor.skills.documents import Document
+
+TIME_LIMIT_S = 10.0
+
+
+class _ReadingProcess:
+    """One process, started when it is first needed and again after it was ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def read(self, path: Path, time_limit_s: float) -> Document:
+        """The document in a file. Raises DataError with the reason where there is none."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "escultor.skills.documents"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timer = Timer(time_limit_s, process.kill)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(str(path)) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            self.close()
+            why = f"reading it crashed, or took more than {time_limit_s:g} s"
+            raise DataError(f"{path} cannot be read", why, "a sound file")
+        found = json.loads(line)
+        if "fault" in found:
+            raise DataError(found["fault"])
+        return Document(**found["document"])
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            with suppress(OSError):
+                self._process.communicate()
+            self._process = None
+
+
+def read_documents(
+    paths: Iterable[Path], workers: int = 0, time_limit_s: float = TIME_LIMIT_S
+) -> Iterator[tuple[Path, Document | DataError]]:
+    """Each file with its document, or why there is none, in order; at most two files per worker are ahead.
+    `workers` 0: as many as there are CPUs."""
+    number = workers or usable_cpus()
+    processes = [_ReadingProcess() for _ in range(number)]
+    free: SimpleQueue[_ReadingProcess] = SimpleQueue()
+    for each in processes:
+        free.put(each)
+
+    def read(path: Path) -> Document | DataError:
+        process = free.get()
+        try:
+            return process.read(path, time_limit_s)
+        except DataError as error:
+            return error
+        finally:
+            free.put(process)
+
+    waiting: deque[tuple[Path, Future[Document | DataError]]] = deque()
+    with ThreadPoolExecutor(number) as pool:
+        try:
+            for path in paths:
+                waiting.append((path, pool.submit(read, path)))
+                if len(waiting) > 2 * number:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for path, future in waiting:
+                yield path, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+            for each in processes:
+                each.close()
