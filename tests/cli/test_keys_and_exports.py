@@ -65,6 +65,16 @@ def test_a_key_has_limits_and_gets_a_new_secret(cli, store):
     assert made["key"] not in cli("keys", "list").out
 
 
+def test_a_key_files_its_requests_under_a_skill_that_is_known(cli, store):
+    made = cli("keys", "create", "the app", "--skill", "synthesize", "--json").data
+    assert made["skill"] == "synthesize"
+    (listed,) = cli("keys", "list", "--json").data["keys"]
+    assert listed["skill"] == "synthesize"
+    refused = cli("keys", "create", "another", "--skill", "nothing")
+    assert (refused.code, "no skill of this name" in refused.err) == (2, True)
+    assert len(cli("keys", "list", "--json").data["keys"]) == 1
+
+
 REFUSED = "create x --scope all", "create", "revoke nothing", "rotate nothing", "create x --expires soon"
 
 

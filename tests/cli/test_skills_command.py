@@ -1,5 +1,6 @@
 """`skills list | show | new | check | test`, and `--suite` by the only skill."""
 
+import json
 from dataclasses import replace
 
 import yaml
@@ -54,3 +55,22 @@ def test_a_skill_is_drawn_from_the_log_and_its_items_are_held_out(cli, tmp_path)
     assert yaml.safe_load((tmp_path / "talk.yaml").read_text())["suite"] == "talk.suite.jsonl"
     with open_store("escultor-store") as store:
         assert [suite.name for _, suite in store.log.read(Suite)] == ["talk"]
+
+
+def test_a_model_learns_the_examples_of_a_skill_in_its_prompt_without_what_is_held_out(cli, tmp_path, model):
+    declared = {
+        "name": "sorting", "instruction": "Name the queue.", "metrics": ["exact_match"],
+        "suite": [{"input": "The cat runs", "reference": "cat"}],
+        "examples": [{"input": f"The {w} sings", "output": w} for w in ("dog", "bird")]
+        + [{"input": "The cat runs", "output": "cat"}],
+    }  # fmt: skip
+    (tmp_path / "sorting.yaml").write_text(json.dumps(declared))
+    words = ("--model", model, "--out", "run", "--set", "sft.max_steps=1", "--json")
+    made = cli("sft", "--skill", "./sorting.yaml", *words)
+    assert made.code == 0, made.err
+    assert made.data["read"]["kept"] == 2
+    assert "1 examples: dropped" in made.err
+    assert cli("sft", *words).code == 2
+    assert cli("sft", "--skill", "./sorting.yaml", "--data", "sorting.yaml", *words).code == 2
+    (tmp_path / "sorting.yaml").write_text(json.dumps(declared | {"examples": []}))
+    assert "no examples to learn" in cli("sft", "--skill", "./sorting.yaml", *words).err

@@ -418,3 +418,29 @@ def test_an_index_of_an_earlier_version_is_deleted_since_it_would_keep_what_is_e
         with open_index(store, SETTINGS):
             pass
         assert not old.exists()
+
+
+def test_what_breaks_the_schema_of_its_skill_is_not_taught_and_is_counted(tmp_path):
+    """Corrections and liked answers alike; a disliked answer may break it, since nobody learns to say it."""
+    schema = '{"type": "object", "required": ["queue"]}'
+    right, wrong, other = '{"queue": "billing"}', '{"desk": "billing"}', "billing"
+    with open_store(str(tmp_path / "store")) as store:
+        for n, (skill, answer, said) in enumerate(
+            (
+                ("support", wrong, correction("a0", right)),
+                ("support", wrong, correction("a1", '{"desk": "technical"}')),
+                ("support", right, thumb("a2", True)),
+                ("support", wrong, thumb("a3", True)),
+                ("support", wrong, thumb("a4", False)),
+                ("chat", other, thumb("a5", True)),
+            )
+        ):
+            store.log.append(interaction(f"a{n}", f"which queue is number {n}", answer, skill=skill), said)
+        before = convert(store, SETTINGS, SelectionQuery(NOW))
+        made = convert(store, SETTINGS, SelectionQuery(NOW, schemas=(("support", schema),)))
+        taught = {item.response for item in read_items(store, made, "example")}
+        liked = {item.response for item in read_items(store, made, "unpaired") if item.desirable}
+        assert taught | liked == {right, other}
+        assert [i.desirable for i in read_items(store, made, "unpaired")].count(False) == 1
+        lost = sum(before.rows.values()) - sum(made.rows.values())
+        assert made.card["counts"]["left out: breaks the schema of the skill support"] == lost > 1

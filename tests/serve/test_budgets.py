@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from escultor.serve import auth, budgets
 from escultor.serve.wire.errors import ApiError
 from escultor.store.kinds import DAY_S, Spending
-from escultor.types import KeyLimits, KeyRevoked, Scope
+from escultor.types import Interaction, KeyLimits, KeyRevoked, Scope
 
 ASK = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}  # 7 + 5 tokens by `Fake`
 PRICES = {"v1": (1000.0, 1000.0)}  # a dollar a token
@@ -160,3 +160,17 @@ def test_a_period_ends_at_midnight_utc(name, seconds):
         budgets.refuse_spent(KeyLimits(**{name: 1}), {name: 0}, AT)
     assert caught.value.headers["Retry-After"] == str(seconds)
     assert "2027-01-01T00:00Z" in caught.value.message
+
+
+def test_the_skill_of_a_key_is_that_of_requests_which_name_none(tmp_path):
+    with serving(tmp_path, skill="chat") as side:
+        key, event = auth.create("k", [Scope.INFER], skill="support")
+        plain, other = auth.create("l", [Scope.INFER])
+        side.log.append(event, other)
+        side.until(lambda: {event.id, other.id} <= side.gateway.keys.keys.keys())
+        headers = {"Authorization": f"Bearer {key}", "x-escultor-skill": "sorting"}
+        assert ask(side, key).status_code == 200
+        assert httpx2.post(side.url + "/v1/chat/completions", json=ASK, headers=headers).status_code == 200
+        assert ask(side, plain).status_code == 200
+        rows = [row.skill for _, row in side.log.read(Interaction)]
+        assert rows == ["support", "sorting", "chat"]

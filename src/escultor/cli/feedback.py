@@ -165,8 +165,11 @@ def _store(shell: Shell) -> Store:
 
 def _convert(shell: Shell, store: Store, since: str | None) -> Conversion:
     from escultor.feedback.conversion import convert
+    from escultor.skills.catalog import answer_schemas
 
-    return convert(store, shell.config.feedback, SelectionQuery(time.time(), since=parse_since(since)))
+    schemas = answer_schemas(shell.config.skills)
+    query = SelectionQuery(time.time(), since=parse_since(since), schemas=schemas)
+    return convert(store, shell.config.feedback, query)
 
 
 def _trust(shell: Shell, store: Store, names: Iterable[str]) -> None:

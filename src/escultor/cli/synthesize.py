@@ -27,7 +27,7 @@ def synthesize(
 
     Names and numbers of the summary that do not occur in the document are shown.
     """
-    from escultor.cycle.document_answers import Reading, answer_documents
+    from escultor.cycle.document_answers import AnswerReading, answer_documents
     from escultor.skills.document_processes import read_documents
     from escultor.skills.synthesis import Synthesis, merge_syntheses, read_synthesis, unsupported
 
@@ -47,7 +47,7 @@ def synthesize(
         raise document
     skill = named_skill(shell, SKILL)
     answerer = options.answerer(shell, skill, skill.output.schema or {})
-    reading = Reading(read, lambda answer: "\n\n".join(answer.made.summary), merge)
+    reading = AnswerReading(read, lambda answer: "\n\n".join(answer.made.summary), merge)
     ((answer, sections),) = answer_documents(answerer, reading, [document.text])
     text, missing = answer.made.to_markdown(), unsupported(answer.made, document.text)
     shell.print(text)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import isclose
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -17,23 +18,26 @@ from escultor.cli.data.preview import preflight_data, preflight_lines
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.processes import Processes
 from escultor.cli.progress import LiveProgress
+from escultor.cli.skills import named_skill
 from escultor.config import Training
 from escultor.config.presets import PresetName, with_preset
 from escultor.config.training import LORA_RATE
-from escultor.data.jsonl import JsonlContents
+from escultor.data.jsonl import JsonlContents, write_jsonl
 from escultor.datasets.held_out import load_guard
 from escultor.datasets.reading import read_training_rows, versions_read
-from escultor.errors import ConfigError, DataError
+from escultor.errors import ConfigError, DataError, InputError
 from escultor.evaluate.report.parts import count, duration
 from escultor.store.blobs import tree_hash
 from escultor.train.filenames import RECORD
 from escultor.train.replay import with_replay
+from escultor.types import Example, Origin
 
 if TYPE_CHECKING:
     from escultor.batching.preflight import Preflight
     from escultor.train.run_record import RunRecord
 
 RunOut = Annotated[Path, Option(help="Folder for the model, metrics.jsonl and run.json; new or empty.")]
+ModelOption = Annotated[str, Option(help="Model or run folder, checkpoint id, champion, or escultor-base.")]
 DataOption = Annotated[Path, Option(help="A file of rows, or a dataset of the store.")]
 
 LOST = 0.2  # share of a run's gain that rounding its weights may undo before it is said
@@ -47,7 +51,7 @@ PresetOption = Annotated[
 class TuneOptions:
     """The options of a method that starts from a model."""
 
-    model: Annotated[str, Option(help="Model or run folder, checkpoint id, champion, or escultor-base.")]
+    model: ModelOption
     data: DataOption
     out: RunOut
     preset: PresetOption = None
@@ -67,9 +71,50 @@ def pretrain(
     return _run(shell, processes, "pretrain", out, contents, settings=shell.config.pretrain, train=start)
 
 
-def sft(shell: Shell, processes: Processes, options: TuneOptions) -> CommandResult:
+def sft(
+    shell: Shell,
+    processes: Processes,
+    model: ModelOption,
+    out: RunOut,
+    data: Annotated[Path | None, Option(help="A file of rows, or a dataset of the store.")] = None,
+    skill: Annotated[
+        str | None,
+        Option(metavar="NAME|FILE", help="Learn the `examples` of a skill, not --data."),
+    ] = None,
+    preset: PresetOption = None,
+) -> CommandResult:
     """Teach a model to answer as examples do (supervised fine-tuning)."""
-    return _tune(shell, processes, "sft", options)
+    if (data is None) == (skill is None):
+        got = "neither" if data is None else "both"
+        raise InputError("what is to be learnt?", got, "one of --data and --skill")
+    if skill is None:
+        assert data is not None
+        return _tune(shell, processes, "sft", TuneOptions(model, data, out, preset))
+    with TemporaryDirectory(prefix="escultor-examples-") as folder:
+        rows = _example_rows(shell, skill, Path(folder))
+        return _tune(shell, processes, "sft", TuneOptions(model, rows, out, preset))
+
+
+def _example_rows(shell: Shell, name: str, folder: Path) -> Path:
+    """A file of the examples of a skill but those that ask what an item of its suite asks, which is said."""
+    from escultor.datasets.held_out import HeldOutGuard, prompt_of
+    from escultor.skills.suite_files import skill_examples, skill_suite
+
+    skill = named_skill(shell, name)
+    examples = skill_examples(skill)
+    suite = skill_suite(skill, shell.config.evaluation)
+    items = () if suite is None else suite.items
+    asked = (prompt_of(Example(i.id, i.prompt, "", Origin((i.id,), "suite"))) for i in items)
+    counts: Counter[str] = Counter()
+    kept = HeldOutGuard(asked).allowed(examples, counts)
+    for reason, n in counts.items():
+        shell.print(f"{n:,} examples: {reason}")
+    if not kept:
+        what, remedy = f"the skill `{skill.name}` has no examples to learn", "list rows {input, output}"
+        raise DataError(what, dict(counts) or "none under `examples`", "at least one", remedy)
+    file = folder / f"{skill.name}.examples.jsonl"
+    write_jsonl(file, kept)
+    return file
 
 
 def dpo(shell: Shell, processes: Processes, options: TuneOptions) -> CommandResult:

@@ -23,8 +23,8 @@ from escultor.skills.trinity_answers import ReadAnswer, TrinityReader, answer_sc
 from escultor.skills.trinity_folders import Source, TrinityFolder, TrinityRecord, find_sources
 
 if TYPE_CHECKING:
-    from escultor.cycle.document_answers import Answerer, Reading
-    from escultor.skills.documents import Document
+    from escultor.cycle.document_answers import Answerer, AnswerReading
+    from escultor.skills.documents import ReadDocument
     from escultor.skills.skill import Skill
     from escultor.store import Store
 
@@ -123,7 +123,7 @@ class _Run:
             yield from (("failed", str(found)) for _, (_, found) in batch if isinstance(found, DataError))
             yield from self._answered(good)
 
-    def _answered(self, batch: Sequence[tuple[Source, str, Document]]) -> Iterator[tuple[str, str]]:
+    def _answered(self, batch: Sequence[tuple[Source, str, ReadDocument]]) -> Iterator[tuple[str, str]]:
         from escultor.cycle.document_answers import answer_documents
 
         texts = [document.text for _, _, document in batch]
@@ -150,13 +150,13 @@ class _Run:
             yield "written", "; ".join([source.name, *notes])
 
 
-def _reading(reader: TrinityReader) -> Reading[ReadAnswer]:
-    from escultor.cycle.document_answers import Reading
+def _reading(reader: TrinityReader) -> AnswerReading[ReadAnswer]:
+    from escultor.cycle.document_answers import AnswerReading
 
     def merge(parts: Sequence[ReadAnswer], whole: ReadAnswer | None) -> ReadAnswer:
         return reader.merge(parts, whole and whole.trinity.summary)
 
-    return Reading(reader.read, lambda answer: answer.trinity.summary, merge)
+    return AnswerReading(reader.read, lambda answer: answer.trinity.summary, merge)
 
 
 def _modified(path: Path) -> str:
@@ -184,7 +184,7 @@ def accept(
                 continue
             for note in notes:
                 shell.print(note)
-            counts[_record(shell, store, skill, person, record, new)] += 1
+            counts[_record(shell, store, skill, person, (record, new))] += 1
             files.keep(new)
     for line in failed:
         shell.print(f"failed  {line}")
@@ -193,10 +193,11 @@ def accept(
 
 
 def _record(
-    shell: Shell, store: Store, skill: Skill, person: str, old: TrinityRecord, new: TrinityRecord
+    shell: Shell, store: Store, skill: Skill, person: str, change: tuple[TrinityRecord, TrinityRecord]
 ) -> str:
     from escultor.cycle.document_corrections import CorrectedAnswer, record_correction
 
+    old, new = change
     if old.content == new.content:
         return "edited elsewhere than in an answer"
     given = CorrectedAnswer(

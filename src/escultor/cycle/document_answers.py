@@ -87,7 +87,7 @@ def _room(context: int, overhead: int) -> int:
 
 
 @dataclass(frozen=True)
-class Reading(Generic[T]):
+class AnswerReading(Generic[T]):
     """How a skill's answers are read. `read` (answer, document); `digest`: what of an answer stands for its
     section when the whole is asked for; `merge` (the sections' answers, that to their digests or None)."""
 
@@ -97,7 +97,7 @@ class Reading(Generic[T]):
 
 
 def answer_documents(
-    answerer: Answerer, reading: Reading[T], documents: Sequence[str]
+    answerer: Answerer, reading: AnswerReading[T], documents: Sequence[str]
 ) -> list[tuple[T, int]]:
     """The answer to each document, and how many sections it was read in. Documents are asked together; the
     digests of long ones' sections are documents in turn, while they become shorter."""

@@ -29,6 +29,7 @@ from escultor.feedback.raw_log import InMemorySource
 from escultor.feedback.resampled_pairs import RULE
 from escultor.feedback.selection import KINDS, SelectionQuery, select
 from escultor.ids import hash_value
+from escultor.skills.catalog import answer_schemas
 from escultor.skills.suites import EvaluationSuite
 from escultor.store import Store, registry
 from escultor.train.methods import METHODS
@@ -81,7 +82,12 @@ def material_of(
     with FeedbackIndex(None, settings) as index:
         index.add(interactions, feedback)
         now = max((i.time for i in interactions), default=0.0)
-        query = SelectionQuery(now, held_out=excluded_prompts(cycle.store, cycle.suite), skill=cycle.skill)
+        query = SelectionQuery(
+            now,
+            held_out=excluded_prompts(cycle.store, cycle.suite),
+            skill=cycle.skill,
+            schemas=answer_schemas(cycle.config.skills),
+        )
         selected = select(index, settings, query)
     by_kind = {str(kind): list(load_items(selected.chosen[kind], bodies, counts)) for kind in KINDS}
     counts += selected.counts
@@ -95,8 +101,8 @@ def material_since(cycle: CycleRun, since: float | None) -> TrainingMaterial:
     newer.
     """
     after = consumed(cycle.store, cycle.skill) if since is None else 0
-    held_out = excluded_prompts(cycle.store, cycle.suite)
-    query = SelectionQuery(time.time(), after, since, held_out, cycle.skill)
+    held_out, schemas = excluded_prompts(cycle.store, cycle.suite), answer_schemas(cycle.config.skills)
+    query = SelectionQuery(time.time(), after, since, held_out, skill=cycle.skill, schemas=schemas)
     conversion = convert(cycle.store, cycle.config.feedback, query)
     by_kind = {str(kind): read_items(cycle.store, conversion, kind) for kind in KINDS}
     advice = advise(conversion.card, cycle.config.feedback)

@@ -17,7 +17,7 @@ from escultor.monitor.rules import LOOKBACK_S
 from escultor.monitor.service import MonitorReport, MonitorService
 from escultor.monitor.triggers import Diagnosis, diagnose, plan
 from escultor.serve.subjects import SubjectHasher
-from escultor.skills.catalog import load_skills
+from escultor.skills.catalog import answer_schemas, load_skills
 from escultor.store import Store, registry
 from escultor.types import Alert, Health, KeyCreated, KeyEvent, Plan
 
@@ -100,8 +100,8 @@ def _new_rows(store: Store, config: Config, since: float, now: float) -> dict[st
     """How many rows of every kind a cycle run for each configured skill could train on (None: for all
     feedback, where none is configured): those with feedback newer than `since` that no promoted model has
     learnt from. Prompts of registered suites do not count."""
-    rows = {}
+    rows, schemas = {}, answer_schemas(config.skills)
     for skill in (*load_skills(config.skills),) or (None,):
-        query = SelectionQuery(now, consumed(store, skill), since, skill=skill)
+        query = SelectionQuery(now, consumed(store, skill), since, skill=skill, schemas=schemas)
         rows[skill] = sum(convert(store, config.feedback, query).rows.values())
     return rows

@@ -55,7 +55,8 @@ def convert(store: Store, settings: FeedbackRules, query: SelectionQuery) -> Con
 
     A conversion of the same state, by the same code, query and settings, is reused; of `query.now` only the
     day matters, since retention ends by the day. Prompts that are held out in the store, word for word or
-    nearly, never enter, whatever else `query` holds out.
+    nearly, never enter, whatever else `query` holds out; nor do answers, as what is to be learnt, that break
+    the schema of their skill.
     """
     query = replace(query, now=query.now // DAY_S * DAY_S)
     with open_index(store, settings) as index:
@@ -67,8 +68,9 @@ def convert(store: Store, settings: FeedbackRules, query: SelectionQuery) -> Con
                 return Conversion(**json.loads(cached), cursor=cursor, reused=True)
             guard = load_guard(store)
             selection = select(index, settings, replace(query, held_out=query.held_out | guard.hashes))
-            version = hash_value([held_out, _code()])
-            rows, blobs = write_rows(store, selection, guard, index.last_blobs(version))
+            version = hash_value([held_out, query.schemas, _code()])
+            last_blobs = index.last_blobs(version)
+            rows, blobs = write_rows(store, selection, guard, last_blobs, dict(query.schemas))
             # Texts that were erased while they were read may be among the rows: then all is made again.
             if not any(store.log.raw_pages(Erasure, cursor)):
                 break

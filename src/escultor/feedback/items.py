@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from escultor.data.jsonl_rows import extras_of, row_of
@@ -18,6 +19,7 @@ from escultor.feedback.labelling_rules import CORRECTION_RULE, Draft, ItemKind
 from escultor.feedback.raw_log import BodySource, no_cycle_collection, worker_count
 from escultor.feedback.selection import KINDS, SelectedDraft, Selection
 from escultor.process_pool import ProcessPool
+from escultor.skills.schema import schema_valid
 from escultor.store import Store
 from escultor.store.files import wrap_os_errors
 from escultor.store.log import Log
@@ -101,9 +103,15 @@ def _batches(selected: Sequence[SelectedDraft]) -> Iterator[list[DraftHandle]]:
         yield [(s.id, s.weight, s.draft) for s in selected[start : start + ITEMS_PER_READ]]
 
 
-def read_texts(drafts: Mapping[str, Draft], bodies: BodySource, counts: Counter[str]) -> dict[str, ItemTexts]:
-    """The texts of these items by id. Those whose answers or corrections the source no longer holds, and
-    those with more than text in their prompt, are counted."""
+def read_texts(
+    drafts: Mapping[str, Draft],
+    bodies: BodySource,
+    counts: Counter[str],
+    schemas: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, ItemTexts]:
+    """The texts of these items by id. Those whose answers or corrections the source no longer holds, those
+    with more than text in their prompt, and those that would teach what breaks the schema of their skill, are
+    counted."""
     corrected = [d.chosen for d in drafts.values() if d.rule == CORRECTION_RULE]
     ids = {id for d in drafts.values() for id in (d.answer, d.rejected) if id}
     ids |= {d.chosen for d in drafts.values() if d.rule != CORRECTION_RULE}
@@ -122,6 +130,11 @@ def read_texts(drafts: Mapping[str, Draft], bodies: BodySource, counts: Counter[
             chosen = said.get(draft.chosen)
         if body is None or chosen is None or rejected is None:
             counts["left out: erased"] += 1
+            continue
+        is_learnt = (draft.kind != "unpaired" or draft.desirable) and not chosen.tool_calls
+        schema = schemas.get(body["skill"]) if is_learnt else None
+        if schema is not None and not schema_valid(chosen.content, json.loads(schema)):
+            counts[f"left out: breaks the schema of the skill {body['skill']}"] += 1
             continue
         try:
             prompt = messages_of(body["messages"], "messages", Counter())
@@ -153,13 +166,18 @@ class WriterContext:
     log: Log
     last_rows: Mapping[ItemKind, Path]
     guard: HeldOutGuard
+    schemas: Mapping[str, str]  # by skill, as JSON
 
 
 def write_rows(
-    store: Store, selection: Selection, guard: HeldOutGuard, last_blobs: Mapping[str, str]
+    store: Store,
+    selection: Selection,
+    guard: HeldOutGuard,
+    last_blobs: Mapping[str, str],
+    schemas: Mapping[str, str],
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """By kind, the number of rows and the name of their blob. Items whose prompt is held out, or whose
-    texts were erased, leave the selection.
+    """By kind, the number of rows and the name of their blob. Items whose prompt is held out, whose
+    texts were erased, or whose answer breaks its skill's schema, leave the selection.
 
     `last_blobs` names the blobs of a conversion under the same guard, if they are sound. An item's id is a
     hash of its content, so the texts of items that it holds already are neither looked up, checked nor even
@@ -168,7 +186,7 @@ def write_rows(
     rows, blobs = {}, {}
     n = sum(map(len, selection.chosen.values()))
     last_rows: dict[ItemKind, Path] = {k: path for k in KINDS if (path := _sound(store, last_blobs.get(k)))}
-    with ProcessPool(worker_count(n), WriterContext(store.log, last_rows, guard)) as pool:
+    with ProcessPool(worker_count(n), WriterContext(store.log, last_rows, guard, schemas)) as pool:
         for kind in KINDS:
             lost: set[str] = set()
             blobs[kind] = store.blobs.put_chunks(_all_lines(pool, kind, selection, lost))
@@ -205,7 +223,7 @@ def _lines(
     counts: Counter[str] = Counter()
     lines = _last_lines(context.last_rows.get(kind), handles)
     missing = {id: draft for id, _, draft in handles if id not in lines}
-    texts = read_texts(missing, context.log, counts)
+    texts = read_texts(missing, context.log, counts, context.schemas)
     items = [make_item(id, weight, draft, texts[id]) for id, weight, draft in handles if id in texts]
     for item, reason in zip(items, context.guard.reasons(items), strict=True):
         if reason is None:

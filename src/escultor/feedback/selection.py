@@ -40,6 +40,7 @@ class SelectionQuery:
     since: float | None = None
     held_out: frozenset[str] = frozenset()  # prompt hashes
     skill: str | None = None  # None: of every skill
+    schemas: tuple[tuple[str, str], ...] = ()  # skill and JSON schema: what breaks it is not taught
 
 
 @dataclass(slots=True)

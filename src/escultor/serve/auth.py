@@ -85,7 +85,7 @@ def create(
     id = secrets.token_hex(6)
     key, limits = _new_secret(id), None if limits == KeyLimits() else limits
     now = time.time() if now is None else now
-    return key, KeyCreated(id, now, name, distinct, _digest(key), limits, tenant, skill)
+    return key, KeyCreated(id, now, name, distinct, _digest(key), limits=limits, tenant=tenant, skill=skill)
 
 
 def rotate(keyring: Keyring, id: str, overlap_s: float, now: float | None = None) -> tuple[str, KeyRotated]:
@@ -145,7 +145,8 @@ class Keyring:
         if tenant == EVERY_TENANT or (not tenant and Scope.ADMIN in scopes):
             return Caller(key, scopes, record.limits, skill=record.skill)
         keys = frozenset(id for id, each in self._tenants.items() if each == tenant)
-        return Caller(key, scopes, record.limits, tenant, keys if tenant else keys | {""}, record.skill)
+        keys = keys if tenant else keys | {""}
+        return Caller(key, scopes, record.limits, tenant, keys, skill=record.skill)
 
     def authenticate(self, key: str | None, scope: Scope) -> Caller:
         """The caller with this key, if the key is valid and has the scope. Raises ApiError: 401 without a

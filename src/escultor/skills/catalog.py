@@ -3,6 +3,7 @@ and declarations in files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -61,6 +62,12 @@ def load_skills(names: Iterable[str]) -> dict[str, Skill]:
             raise InputError(f"two skills have the name `{skill.name}`", got, "a name each")
         skills[skill.name] = skill
     return skills
+
+
+def answer_schemas(configured: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The configured skills whose answers are JSON, with their schemas as JSON."""
+    skills = load_skills(configured).values()
+    return tuple((s.name, json.dumps(s.output.schema or {})) for s in skills if s.output.kind != "text")
 
 
 def known_skills(configured: Iterable[str]) -> dict[str, Skill]:

@@ -15,7 +15,7 @@ from threading import Timer
 
 from escultor.errors import DataError
 from escultor.process_pool import usable_cpus
-from escultor.skills.documents import Document
+from escultor.skills.documents import ReadDocument
 
 TIME_LIMIT_S = 10.0
 
@@ -26,7 +26,7 @@ class _ReadingProcess:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def read(self, path: Path, time_limit_s: float) -> Document:
+    def read(self, path: Path, time_limit_s: float) -> ReadDocument:
         """The document in a file. Raises DataError with the reason where there is none."""
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
@@ -57,7 +57,7 @@ class _ReadingProcess:
         found = json.loads(line)
         if "fault" in found:
             raise DataError(found["fault"])
-        return Document(**found["document"])
+        return ReadDocument(**found["document"])
 
     def close(self) -> None:
         if self._process is not None:
@@ -69,7 +69,7 @@ class _ReadingProcess:
 
 def read_documents(
     paths: Iterable[Path], workers: int = 0, time_limit_s: float = TIME_LIMIT_S
-) -> Iterator[tuple[Path, Document | DataError]]:
+) -> Iterator[tuple[Path, ReadDocument | DataError]]:
     """Each file with its document, or why there is none, in order; at most two files per worker are ahead.
     `workers` 0: as many as there are CPUs."""
     number = workers or usable_cpus()
@@ -78,7 +78,7 @@ def read_documents(
     for each in processes:
         free.put(each)
 
-    def read(path: Path) -> Document | DataError:
+    def read(path: Path) -> ReadDocument | DataError:
         process = free.get()
         try:
             return process.read(path, time_limit_s)
@@ -87,7 +87,7 @@ def read_documents(
         finally:
             free.put(process)
 
-    waiting: deque[tuple[Path, Future[Document | DataError]]] = deque()
+    waiting: deque[tuple[Path, Future[ReadDocument | DataError]]] = deque()
     with ThreadPoolExecutor(number) as pool:
         try:
             for path in paths:

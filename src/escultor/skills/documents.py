@@ -43,7 +43,7 @@ _HEAD = 4096  # characters in which it is looked for
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ReadDocument:
     """The text of a file, its title where it names one, and the time that it names: ISO 8601 with an offset
     (UTC where the file gives none), None where it names none."""
 
@@ -52,7 +52,7 @@ class Document:
     time: str | None = None
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path) -> ReadDocument:
     """The document in a file, by the ending of its name. Raises DataError with the reason where it cannot be
     read, InputError where a library is missing."""
     suffix = path.suffix.lower().removeprefix(".")
@@ -76,7 +76,7 @@ def read_document(path: Path) -> Document:
     if len(text) > MAX_CHARACTERS:
         allowed = f"at most {MAX_CHARACTERS}"
         raise DataError(f"{path} is too long", f"{len(text)} characters", allowed, "split it")
-    return Document(text, " ".join(document.title.split())[:200], document.time)
+    return ReadDocument(text, " ".join(document.title.split())[:200], document.time)
 
 
 def iso_time(value: str | datetime | None) -> str | None:
@@ -90,7 +90,7 @@ def iso_time(value: str | datetime | None) -> str | None:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat(timespec="seconds")
 
 
-def _plain(data: bytes) -> Document:
+def _plain(data: bytes) -> ReadDocument:
     encoding = next((name for bom, name in _BOMS if data.startswith(bom)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -101,16 +101,18 @@ def _plain(data: bytes) -> Document:
         raise DataError("the file is binary", "it holds zero bytes", "text")
     found = _TIME.search(text[:_HEAD])
     heading = re.match(r"\s{0,64}#{1,6} ([^\n]{1,200})", text)
-    return Document(text.replace("\r\n", "\n"), heading[1] if heading else "", iso_time(found and found[1]))
+    return ReadDocument(
+        text.replace("\r\n", "\n"), heading[1] if heading else "", iso_time(found and found[1])
+    )
 
 
-def _html(data: bytes, charset: str = "") -> Document:
+def _html(data: bytes, charset: str = "") -> ReadDocument:
     encoding = next((name for bom, name in _BOMS if data.startswith(bom)), charset or html_charset(data))
     text, title, time = html_text(data.decode(encoding, "replace"))
-    return Document(text, title, iso_time(time))
+    return ReadDocument(text, title, iso_time(time))
 
 
-def _email(data: bytes) -> Document:
+def _email(data: bytes) -> ReadDocument:
     message: Any = message_from_bytes(data, policy=policy.default)
     if not any(message[name] for name in ("from", "to", "date", "subject")):
         raise DataError("the file is no e-mail", "it has no From, To, Date or Subject", "an .eml file")
@@ -125,10 +127,10 @@ def _email(data: bytes) -> Document:
     except ValueError:
         time = None
     text = "\n\n".join(["\n".join(heads), text.strip(), *attached])
-    return Document(text, str(message["subject"] or ""), iso_time(time))
+    return ReadDocument(text, str(message["subject"] or ""), iso_time(time))
 
 
-def _docx(data: bytes) -> Document:
+def _docx(data: bytes) -> ReadDocument:
     from docx import Document as open_docx
     from docx.table import Table
 
@@ -145,12 +147,12 @@ def _docx(data: bytes) -> Document:
         level = re.fullmatch(r"(?:Heading (\d)|Title)", str(block.style and block.style.name))
         blocks.append(f"{'#' * int(level[1] or 1)} {block.text}" if level else block.text)
     core = opened.core_properties
-    return Document(
+    return ReadDocument(
         "\n\n".join(filter(str.strip, blocks)), core.title, iso_time(core.modified or core.created)
     )
 
 
-def _pdf(data: bytes) -> Document:
+def _pdf(data: bytes) -> ReadDocument:
     from pypdf import PdfReader
 
     reader = PdfReader(BytesIO(data))
@@ -162,10 +164,10 @@ def _pdf(data: bytes) -> Document:
         time = None if meta is None else meta.modification_date or meta.creation_date
     except ValueError:  # a date that is none
         time = None
-    return Document(text, str((meta and meta.title) or ""), iso_time(time))
+    return ReadDocument(text, str((meta and meta.title) or ""), iso_time(time))
 
 
-READERS: dict[str, Callable[[bytes], Document]] = {
+READERS: dict[str, Callable[[bytes], ReadDocument]] = {
     **dict.fromkeys(("txt", "md", "markdown", "rst", "text", *_SOURCES.split()), _plain),
     **dict.fromkeys(("html", "htm", "xhtml"), _html),
     "eml": _email,

@@ -10,7 +10,7 @@ import pytest
 from escultor.errors import DataError
 from escultor.skills import documents
 from escultor.skills.document_processes import read_documents
-from escultor.skills.documents import READERS, Document, read_document
+from escultor.skills.documents import READERS, ReadDocument, read_document
 from escultor.skills.sections import sections
 
 HTML = (
@@ -69,7 +69,7 @@ def written(folder, name, data):
 def test_each_kind_is_read_with_its_title_and_its_time(tmp_path):
     pytest.importorskip("pypdf")
     found = read_document(written(tmp_path, "a.html", HTML))
-    assert found == Document(
+    assert found == ReadDocument(
         "# Cats\n\nThey run & sing.\n\n- red\n- green", "The cats", "2024-03-05T00:00:00+00:00"
     )
     markdown = "---\ndate: 2024-03-05T10:00:00+01:00\n---\n# Cats\n\nThe cat runs."
@@ -77,7 +77,7 @@ def test_each_kind_is_read_with_its_title_and_its_time(tmp_path):
     rst = read_document(written(tmp_path, "a.rst", "Cats\n====\n\n:Date: 2024-03-05\n\nThe cat runs."))
     assert rst.time == "2024-03-05T00:00:00+00:00"
     source = read_document(written(tmp_path, "a.py", '"""Cats."""\n\n\ndef run():\n    ...\n'))
-    assert source == Document('"""Cats."""\n\n\ndef run():\n    ...')
+    assert source == ReadDocument('"""Cats."""\n\n\ndef run():\n    ...')
     mail = read_document(written(tmp_path, "a.eml", email_bytes()))
     assert (mail.title, mail.time) == ("Cats", "2024-03-05T10:00:00+01:00")
     assert "The cat runs." in mail.text
@@ -86,7 +86,7 @@ def test_each_kind_is_read_with_its_title_and_its_time(tmp_path):
     assert word.text.splitlines()[::2] == ["# Cats", "The cat runs.", " | fast"]
     assert word.title == "On cats"
     pdf = read_document(written(tmp_path, "a.pdf", pdf_bytes()))
-    assert pdf == Document("The cat runs.", "On cats", "2024-01-02T03:04:05+00:00")
+    assert pdf == ReadDocument("The cat runs.", "On cats", "2024-01-02T03:04:05+00:00")
     utf16 = read_document(written(tmp_path, "a.txt", "\ufeffO gato dorme".encode("utf-16-le")))
     assert utf16.text == "O gato dorme"
 
@@ -126,8 +126,8 @@ def test_mutated_files_cost_a_line_each_and_none_of_the_others(tmp_path):
         paths.append(written(tmp_path, f"good.{kind}", data))
     found = dict(read_documents(paths, 2))
     assert list(found) == paths
-    assert all(isinstance(found[tmp_path / f"good.{kind}"], Document) for kind in seeds)
-    assert all(isinstance(each, Document | DataError) for each in found.values())
+    assert all(isinstance(found[tmp_path / f"good.{kind}"], ReadDocument) for kind in seeds)
+    assert all(isinstance(each, ReadDocument | DataError) for each in found.values())
     assert all(str(each) for each in found.values() if isinstance(each, DataError))
 
 
@@ -136,7 +136,7 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read(tmp_path):
     slow = written(tmp_path, "a.html", "<" * 3_000_000 + "&" * 3_000_000)
     first = dict(read_documents([slow, good], 1, time_limit_s=0.001))
     assert "took more than" in str(first[slow])
-    assert dict(read_documents([good], 1))[good] == Document("The cat runs.")
+    assert dict(read_documents([good], 1))[good] == ReadDocument("The cat runs.")
 
 
 @pytest.mark.parametrize("kind", ["html", "md", "eml"])
