@@ -7,11 +7,12 @@ present state is a fold of the records.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
-from sqlalchemy import Engine, Select, delete, func, insert, select, text
+from sqlalchemy import Engine, Select, bindparam, delete, func, insert, select, text
 from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
@@ -173,16 +174,9 @@ class Log:
         its last number (`after`) misses nothing.
         """
         kind = kind_of(record_type)
-        # One target or person has few records: `concat` keeps the planner from the index over the whole kind.
-        narrow = target is not None or subject is not None
-        query = select(_c.seq, _c.body).where((_c.kind.concat("") if narrow else _c.kind) == kind.name)
-        query = query.order_by(_c.seq)
-        if target is not None:
-            about = select(mention.c.seq).where(mention.c.about == target)
-            query = query.where(_c.seq.in_(select(_c.seq).where(_c.target == target).union_all(about)))
-        query = query.where(_c.subject == subject) if subject is not None else query
-        query = query.where(_c.time >= since) if since is not None else query
-        pages = self._pages(query, after, limit, PAGE)
+        given = {"kind": kind.name, "target": target, "subject": subject, "since": since}
+        given = {name: value for name, value in given.items() if value is not None}
+        pages = self._pages(_read_query(frozenset(given)), given, after, limit, PAGE)
         return ((row.seq, decode(kind, row.body)) for rows in pages for row in rows)
 
     def unmatched(
@@ -232,12 +226,12 @@ class Log:
         `containing` keeps the bodies in which this text occurs. JSON escapes quotes, so a text with quotes
         never matches what a user wrote.
         """
-        query = select(_c.seq, _c.body).where(_c.kind == kind_of(record_type).name).order_by(_c.seq)
+        query = select(_c.seq, _c.body).where(_c.kind == kind_of(record_type).name)
         query = query.where(_c.seq <= until) if until is not None else query
         if containing is not None:
             find = func.strpos if self._engine.dialect.name == "postgresql" else func.instr
             query = query.where(find(_c.body, containing) > 0)
-        for rows in self._pages(query, after, None, RAW_PAGE):
+        for rows in self._pages(_paged(query), {}, after, None, RAW_PAGE):
             yield [(seq, from_json(body, cache_strings="keys")) for seq, body in rows]
 
     def raw_by_id(self, record_type: TypeForm[Any], ids: Sequence[str]) -> dict[str, JsonObject]:
@@ -272,19 +266,38 @@ class Log:
         self._engine.dispose()
 
     def _pages(
-        self, query: Select[Any, Any], after: int, limit: int | None, page: int
+        self, query: Select[Any, Any], given: Mapping[str, Any], after: int, limit: int | None, page: int
     ) -> Iterator[Sequence[Any]]:
-        """The rows of a query behind number `after`, at most `page` at a time and `limit` in all."""
+        """The rows of a paged query behind number `after`, at most `page` at a time and `limit` in all."""
         while limit is None or limit > 0:
             size = page if limit is None else min(page, limit)
             with reading(self._engine) as connection:
-                rows = connection.execute(query.where(_c.seq > after).limit(size)).all()
+                rows = connection.execute(query, {**given, "after": after, "size": size}).all()
             if rows:
                 yield rows
                 after = rows[-1].seq
             if len(rows) < size:
                 return
             limit = None if limit is None else limit - size
+
+
+def _paged(query: Select[Any, Any]) -> Select[Any, Any]:
+    return query.where(_c.seq > bindparam("after")).order_by(_c.seq).limit(bindparam("size"))
+
+
+@cache
+def _read_query(given: frozenset[str]) -> Select[Any, Any]:
+    """The query of `Log.read` with these parameters. It is built once: that takes longer than to run it."""
+    # One target or person has few records: `concat` keeps the planner from the index over the whole kind.
+    narrow = not given.isdisjoint(("target", "subject"))
+    query = select(_c.seq, _c.body).where((_c.kind.concat("") if narrow else _c.kind) == bindparam("kind"))
+    if "target" in given:
+        target = bindparam("target")
+        about = select(mention.c.seq).where(mention.c.about == target)
+        query = query.where(_c.seq.in_(select(_c.seq).where(_c.target == target).union_all(about)))
+    query = query.where(_c.subject == bindparam("subject")) if "subject" in given else query
+    query = query.where(_c.time >= bindparam("since")) if "since" in given else query
+    return _paged(query)
 
 
 def _reconnected(url: URL) -> Log:
