@@ -115,6 +115,7 @@ SPELLINGS = [
     ),
     ("alpaca", {"instruction": MORE, "output": LAST, "history": [[ASK, GOOD]]}, [WHOLE]),
     ("alpaca-kto", {"instruction": ASK, "output": BAD, "kto_tag": False}, [DISLIKED]),
+    ("alpaca-preference", {"instruction": ASK, "input": "", "chosen": GOOD, "rejected": BAD}, [PAIR]),
     ("dolly", {"instruction": ASK, "context": "", "response": GOOD, "category": "qa"}, [ONE]),
     ("question-answer", {"question": ASK, "answer": GOOD}, [ONE]),
     (

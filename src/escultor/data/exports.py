@@ -11,6 +11,7 @@ from typing import Any
 
 from escultor.data.jsonl_rows import TrainingItem, row_of
 from escultor.data.row_messages import message_row, without_marks
+from escultor.data.shared_formats import alpaca, sharegpt
 from escultor.errors import DataError, InputError
 from escultor.store.files import atomic_write
 from escultor.strict_json import JsonObject
@@ -84,6 +85,21 @@ def _openai(item: TrainingItem) -> JsonObject:
     raise DataError(what, kind, "examples and pairs", "use --format trl or jsonl")
 
 
+def _shared(item: TrainingItem) -> JsonObject:
+    """An item as `escultor.data.shared_formats` takes it."""
+    if isinstance(item, Document):
+        return {"text": item.text}
+    if isinstance(item, Example):
+        return _conversation(item)
+    row = {"messages": _messages(item.prompt), **_tools(item.tools)}
+    if isinstance(item, Pair):
+        return row | dict(zip(("chosen", "rejected"), _sides(item), strict=True))
+    return row | {
+        "messages": [*row["messages"], *_answer(item.response, item.extras)],
+        "label": item.desirable,
+    }
+
+
 def _parquet(item: TrainingItem) -> JsonObject:
     """A row of ours with answers as messages: a column is of one type, whether or not an answer has calls."""
     row = row_of(item)
@@ -98,7 +114,10 @@ FORMATS: dict[str, Callable[[TrainingItem], JsonObject]] = {
     "parquet": _parquet,
     "trl": _trl,
     "openai": _openai,
+    "alpaca": lambda item: alpaca(_shared(item)),
+    "sharegpt": lambda item: sharegpt(_shared(item)),
 }
+ARRAYS = ("alpaca", "sharegpt")  # which are files of one JSON array
 
 
 def export(items: Iterable[TrainingItem], format: str, out: Path) -> int:
@@ -111,15 +130,20 @@ def export(items: Iterable[TrainingItem], format: str, out: Path) -> int:
         raise InputError("no such format", repr(format), ", ".join(FORMATS))
     rows = map(FORMATS[format], items)
     with atomic_write(out) as draft:
-        return _write_parquet(rows, draft) if format == "parquet" else _write_jsonl(rows, draft)
+        if format == "parquet":
+            return _write_parquet(rows, draft)
+        return _write_json(rows, draft, is_array=format in ARRAYS and out.suffix != ".jsonl")
 
 
-def _write_jsonl(rows: Iterator[JsonObject], path: Path) -> int:
-    count = 0
+def _write_json(rows: Iterator[JsonObject], path: Path, is_array: bool) -> int:
+    """Write rows one a line, as an array or not."""
+    count, between = 0, b",\n" if is_array else b"\n"
     with path.open("wb") as file:
+        file.write(b"[\n" if is_array else b"")
         for row in rows:
+            file.write((between if count else b"") + json.dumps(row, ensure_ascii=False).encode())
             count += 1
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.write((b"\n" if count else b"") + (b"]\n" if is_array else b""))
     return count
 
 

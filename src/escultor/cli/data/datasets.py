@@ -25,7 +25,7 @@ from escultor.errors import InputError
 
 CARD_SUFFIXES = (".md", ".html", ".json")
 DatasetArgument = Annotated[str, Argument(help="Name of a dataset, its hash, or the beginning of its hash.")]
-ExportFormat = Literal["jsonl", "parquet", "trl", "openai"]
+ExportFormat = Literal["jsonl", "parquet", "trl", "openai", "alpaca", "sharegpt"]
 
 
 def curate(

@@ -47,6 +47,13 @@ def asked(prompt: str, answer: str, context: str = "") -> Callable[[JsonObject],
     return convert
 
 
+def preferred(row: JsonObject) -> JsonObject:
+    """An instruction with the better and the worse of two answers (LLaMA-Factory)."""
+    made = asked("instruction", "chosen", "input")(row)
+    chosen, rejected = made.pop("completion"), _content(row, "rejected")
+    return made | {"chosen": chosen, "rejected": rejected}
+
+
 def _with_history(row: JsonObject, said: str) -> str | list[JsonObject]:
     """The prompt after a system prompt and earlier questions and answers, if the row has any."""
     messages: list[JsonObject] = []

@@ -128,6 +128,7 @@ FORMATS: tuple[RowFormat, ...] = (
     *_questions(),
     # preferences
     _format("preference", "prompt chosen rejected", "pair", prefer.preference("prompt")),
+    _format("alpaca-preference", "instruction input chosen rejected", "pair", ask.preferred),
     _format("ultrafeedback", "prompt chosen rejected messages", "pair", prefer.preference("prompt")),
     *_preferences(),
     _format("implicit-preference", "chosen rejected", "pair", prefer.implicit),
