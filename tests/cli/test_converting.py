@@ -71,6 +71,27 @@ def test_advise_says_what_is_lacking_and_what_there_is(cli, corpus):
     assert call.data["stages"] == ["dpo"]
 
 
+def test_whom_the_owner_trusts_is_named_once_and_no_longer_held_back(cli, corpus):
+    with open_store("escultor-store") as store:
+        served_pairs(store, "v")
+        flood(store)
+    assert cli("feedback", "quarantine", "--json").data["held"]
+    call = cli("feedback", "advise", "--trust", "nobody", "--json")
+    assert call.code == 2
+    assert "nobody of this name gave feedback" in call.err
+    for _ in range(2):  # the second time it is known already
+        call = cli("feedback", "advise", "--trust", "mallory", "--trust", "p80")
+        assert call.code == 0, call.err
+        assert "trusted: mallory (mallory)" in call.out
+    assert cli("feedback", "quarantine", "--json").data["held"] == []
+    made = cli("feedback", "convert", "--out", "june", "--json").data
+    assert made["card"]["trusted_subjects"] == 2
+    assert made["rows"]["example"] + made["rows"]["unpaired"] >= 80
+    with open_store("escultor-store") as store:
+        given = [entry for _, entry in store.log.read(QuarantineOverride)]
+    assert sorted(entry.reason for entry in given) == ["--trust mallory", "--trust p80"]
+
+
 def test_what_is_held_back_is_listed_and_released(cli, corpus):
     with open_store("escultor-store") as store:
         flood(store)

@@ -69,21 +69,24 @@ def test_a_card_shows_hostile_text_as_text(cli, tmp_path):
     assert "&lt;script&gt;" in page
 
 
-@pytest.mark.parametrize("format", ["jsonl", "parquet", "trl", "openai"])
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "trl", "openai", "alpaca", "sharegpt"])
 def test_exports(cli, tmp_path, dataset, format):
-    call = cli("data", "export", "mine", "--format", format, "--out", "out.x", *STORE, "--json")
+    call = cli("data", "export", "mine", "--format", format, "--out", "out.jsonl", *STORE, "--json")
     assert call.data["rows"] == dataset["rows"]
     if format == "parquet":
         from pyarrow.parquet import read_table
 
-        found = read_table(tmp_path / "out.x").to_pylist()
+        found = read_table(tmp_path / "out.jsonl").to_pylist()
     else:
-        found = [json.loads(line) for line in (tmp_path / "out.x").read_text().splitlines()]
+        found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(found) == dataset["rows"]
-    keys = {"trl": {"prompt", "completion"}, "openai": {"messages"}}.get(
-        format, {"prompt", "completion", "id"}
-    )
-    assert keys <= found[0].keys()
+    keys = {
+        "trl": {"prompt", "completion"},
+        "openai": {"messages"},
+        "alpaca": {"instruction", "output"},
+        "sharegpt": {"conversations"},
+    }
+    assert keys.get(format, {"prompt", "completion", "id"}) <= found[0].keys()
 
 
 def test_diff_counts_rows_and_labels(cli, dataset):
