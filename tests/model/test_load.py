@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from escultor.errors import ModelError, StoreError
 from escultor.model.folders import resolve, save
-from escultor.model.load import init_llama, load
+from escultor.model.load import init_llama, load, load_tokenizer
 from escultor.model.loaded import Loaded, count_parameters
 from escultor.model.messages import plain_messages
 from escultor.text.tokenizer import tokenizer_hash
@@ -263,3 +264,23 @@ def test_more_layers_than_weights_are_refused_before_they_are_built(folder):
     edit_config(folder, num_hidden_layers=1_000_000)
     with pytest.raises(ModelError, match="more layers than there are weights"):
         load(str(folder))
+
+
+# --- tokenizers of folders whose model's type names another -------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2"])
+def test_a_tokenizer_splits_texts_as_its_file_says_whatever_the_models_type_is(tmp_path, kind):
+    from tokenizers import Tokenizer
+
+    source = Path(str(files("escultor"))) / "assets" / "escultor-base"
+    for each in source.glob("*token*"):
+        shutil.copy(each, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": "LlamaTokenizerFast"}))
+    text = "Hello  World 12345;\n\n It's naïve — 東京 HTTPServer"
+    loaded = load_tokenizer(tmp_path)
+    said = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert loaded.encode(text, add_special_tokens=False) == said.encode(text, add_special_tokens=False).ids
+    assert (loaded.bos_token, loaded.eos_token, len(loaded)) == ("<|begin|>", "<|end|>", 4096)

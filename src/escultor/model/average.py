@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from escultor.errors import ModelError
 from escultor.model.folders import CONFIG, replace_folder
+from escultor.model.load import load_tokenizer
 
 _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache", "eos_token_id")
 
@@ -60,13 +61,11 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
 
 def _refuse_unlike(first: Path, second: Path) -> None:
-    from transformers import AutoTokenizer
-
     from escultor.text.tokenizer import vocabulary_hash
 
     def described(folder: Path) -> list[Any]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = load_tokenizer(folder)
         kept = {key: value for key, value in config.items() if key not in _VOLATILE}
         return [kept, _shapes(folder), vocabulary_hash(tokenizer)]
 

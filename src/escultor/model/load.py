@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError)
 
+# A text on which tokenizers differ: blanks, digits, marks, other scripts, case, line ends.
+_PROBE = "Hello  World 1234567 x = 1;\r\n\n  It's naïve — 東京 😀 don't HTTPServer\tÀ é\u0301 [a_b] I'LL"
+
 
 def load(name: str) -> Loaded:
     """Load a causal language model and its tokenizer in float32; of a folder that holds an adapter, its base
@@ -32,7 +35,7 @@ def load(name: str) -> Loaded:
     if is_adapter(path):
         return apply_adapter(load(str(base_folder(path))), path)
     try:
-        tokenizer = _tokenizer(path)
+        tokenizer = load_tokenizer(path)
         model, info = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
@@ -62,7 +65,7 @@ def load_shape(name: str) -> Loaded:
     if is_adapter(path):
         return load_shape(str(base_folder(path)))
     try:
-        tokenizer = _tokenizer(path)
+        tokenizer = load_tokenizer(path)
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
@@ -95,12 +98,22 @@ def init_llama(
     return model
 
 
-def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder, as its tokenizer.json says: the class that the library chooses by the
+    model's type may split texts otherwise (a Qwen2 model with a tokenizer of its own, as R1-Distill)."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     plain_messages()
-    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    file = path / "tokenizer.json"
+    if type(tokenizer) is PreTrainedTokenizerFast or not file.is_file():
+        return tokenizer
+    said = Tokenizer.from_file(str(file)).encode(_PROBE, add_special_tokens=False).ids
+    if tokenizer.encode(_PROBE, add_special_tokens=False) == said:
+        return tokenizer
+    return PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
 
 
 def _cannot_be_loaded(name: str, error: Exception) -> ModelError:
