@@ -185,7 +185,7 @@ def test_no_documents_are_no_rows(chat):
             "drops .*\\[0\\]",
         ),
         ("{{ raise_exception('no system role') }}", "refuses these messages; got: no system role"),
-        ("{{ messages[", "refuses these messages"),
+        ("{{ messages[", "cannot be read"),
         ("{{ messages[0]['content'][:1] }}", "drops messages"),
     ],
 )

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from escultor.errors import DataError, ModelError
+from escultor.text.sandbox import BoundedTemplate
 from escultor.types import Message, Messages, Role
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Renderer:
                 **date,
                 **(variables or {}),
             )
+        except ModelError:  # beyond the limits of a template
+            raise
         except Exception as error:  # Jinja's errors and a template's own have no useful base class
             system = any(message["role"] == "system" for message in messages)
             raise ModelError(
@@ -154,14 +157,13 @@ class Renderer:
 
     def _template(self, with_tools: bool) -> Any:
         if with_tools not in self._compiled:
-            from transformers.utils.chat_template_utils import _compile_jinja_template
-
             source = DEFAULT_TEMPLATE
             if not self.is_default:
                 source = self._tokenizer.get_chat_template(None, [{}] if with_tools else None)
             try:
-                template = self._compiled[with_tools] = _compile_jinja_template(source)
-                template.globals = dict(template.globals)  # a chain of maps is copied slowly for each text
+                self._compiled[with_tools] = BoundedTemplate(source)
+            except ModelError:
+                raise
             except Exception as error:  # a syntax error, for which Jinja has several classes
                 raise ModelError("the chat template cannot be read", str(error)) from error
         return self._compiled[with_tools]

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from escultor.text.rendering import Renderer
+
 _ROLES = ("system", "user", "assistant")
 _MARK = "\ue000{}\ue001"
 _PROOFS = ("u", "su", "uau", "suau", "uauau", "suauau")  # roles of the conversations that must be equal
@@ -118,7 +120,7 @@ def _roles(code: str) -> list[str]:
 
 def _render(tokenizer: Any, code: str) -> str:
     messages = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(_roles(code))]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return Renderer(tokenizer, None, "").render(messages, None, True)
 
 
 def _common_end(one: str, other: str) -> str:
