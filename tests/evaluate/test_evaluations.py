@@ -14,6 +14,7 @@ from escultor.evaluate import predictions, scoring
 from escultor.evaluate.cache import EvaluationCache
 from escultor.ids import hash_bytes
 from escultor.model.generate import generate
+from escultor.skills.answer_parts import AnswerParts
 from escultor.skills.suites import make_suite
 from escultor.skills.table import METRICS
 from escultor.types import Sampling
@@ -169,3 +170,14 @@ def test_processes_that_share_a_cache_lose_nothing(tmp_path):
     assert "c" not in third
     assert third.get("c", lambda: 4) == 4
     assert EvaluationCache(path).get("c", lambda: None) == 4
+
+
+def test_an_answer_ends_before_a_stop_text_and_is_not_cut_there():
+    suite = tiny_suite(3, metrics=("exact_match", "cut"))
+    whole = evaluated(talkative(), suite).predictions.answers
+    stop = whole[0][0][2:5]
+    parts = AnswerParts((stop,))
+    stopped = make_suite("s", "chat", items(3), ["exact_match", "cut"], suite.record.decoding, parts=parts)
+    done = evaluated(talkative(), stopped)
+    assert done.predictions.answers == tuple((text.partition(stop)[0],) for (text,) in whole)
+    assert done.scores.metrics["cut"] == tuple(float(stop not in text) for (text,) in whole)

@@ -109,7 +109,9 @@ def test_the_figures_that_vetoes_may_name_are_those_that_evaluations_have():
     for name in PROBES:
         suite = probe_suite(name)
         text = Likelihood(1.0, 1, 1)
-        output = ModelOutput("yes", tokens=3, choices=(text, text), pressed=(text, text), reference=text)
+        output = ModelOutput(
+            "yes", raw="yes", tokens=3, choices=(text, text), pressed=(text, text), reference=text
+        )
         outputs = [output for _ in suite.items]
         computed |= whole_figures(outputs, suite.items, (*suite.record.metrics, "perplexity")).keys()
     assert (computed | {NULL_ANSWERS}) - {"flip_rate_of_right"} == FIGURES - {"flip_rate_of_right"}

@@ -9,10 +9,13 @@ from tiny_suites import tiny_suite
 from escultor.cycle.evaluation_service import evaluate_endpoint
 from escultor.errors import DataError, InputError, UpstreamFault
 from escultor.evaluate.cache import EvaluationCache
+from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import evaluate_served
 from escultor.evaluate.served_model import Endpoint, ServedModel, served_model
+from escultor.skills.answer_parts import AnswerParts
+from escultor.skills.suites import make_suite
 from escultor.store import open_store
-from escultor.types import Message, Role, Sampling
+from escultor.types import Message, Role, Sampling, SuiteItem
 
 MODELS = {"data": [{"id": "escultor", "root": "v2"}, {"id": "v2", "root": "v2"}, {"id": "other"}]}
 
@@ -166,3 +169,28 @@ def test_asking_again_takes_the_place_of_what_the_cache_said(tmp_path):
         assert renewed != first
         assert ask() == renewed
         assert len(seen) == 2 * len(suite.items)
+
+
+@pytest.mark.parametrize(
+    ("said", "exact", "kept"),
+    [
+        ("I think so. Answer: 42. Stop here. Answer: 7", 1.0, ("I think so. Answer: 42. ", "42.")),
+        ("Answer: 1, no: Answer: 42", 1.0, ("Answer: 1, no: Answer: 42", "42")),
+        ("42", 0.0, ("42", "")),
+    ],
+)
+def test_metrics_read_what_a_suite_extracts_before_its_stop_and_both_are_kept(said, exact, kept):
+    item = SuiteItem("a", (Message(Role.USER, "q"),), "a", ("42",))
+    parts = AnswerParts(("Stop", *"§¶†‡"), r"Answer: ([\d.]+)")
+    suite = make_suite("s", "chat", [item], ["numeric_answer", "cut"], Sampling(), parts=parts)
+    reply = {
+        "choices": [{"message": {"content": said}, "finish_reason": "length"}],
+        "usage": {"completion_tokens": 9},
+    }
+    with server((200, reply)) as (url, seen):
+        done = evaluate_served(at(url), suite, EvaluationCache(None))
+    assert seen[0][2]["stop"] == ["Stop", "§", "¶", "†"]
+    assert done.scores.metrics == {"numeric_answer": (exact,), "cut": (float("Stop" not in said),)}
+    assert (done.predictions.answers, done.predictions.extracted) == (((kept[0],),), ((kept[1],),))
+    assert done.scores.summary["not_extracted"] == 1 - exact
+    assert Predictions.from_bytes(done.predictions.to_bytes()) == done.predictions

@@ -11,7 +11,7 @@ from escultor.errors import DataError, StoreError
 from escultor.ids import hash_value
 from escultor.skills import suites
 from escultor.skills.suite_files import read_suite
-from escultor.skills.table import METRICS
+from escultor.skills.table import METRICS, ModelOutput
 from escultor.store import open_store
 from escultor.types import Message, Role, Sampling, Suite, SuiteItem
 
@@ -80,6 +80,14 @@ def test_items_may_lie_in_a_file_of_their_own_or_behind_the_header(tmp_path):
         (("metrics:", "seeds: [0, 1]\nmetrics:"), "would give the same answer"),
         (("metrics:", "seeds: [1, 1]\nmetrics:"), "each once"),
         (("name: capitals", "name: lm-eval:x"), "name"),
+        (("[exact_match, f1]", "[f1, {f1: {}}]"), "metric"),
+        (("[exact_match, f1]", "[{numeric_answer: {tolerance: -1}}]"), "tolerance"),
+        (("[exact_match, f1]", "[{numeric_answer: {toleranz: 1}}]"), "toleranz"),
+        (("[exact_match, f1]", "[{name: x, python: 'os:getcwd'}]"), "with `options` alone"),
+        (("[exact_match, f1]", "[exact_match, {exact_match: {ignore_case: true}}]"), "given twice"),
+        (("{max_new_tokens: 8}", "{stop: ['']}"), "empty text"),
+        (("metrics:", "extract: '(a)(b)'\nmetrics:"), "one at most"),
+        (("metrics:", "extract: '(?=a)'\nmetrics:"), "linear time"),
         (("items:", "items: nothing.jsonl\nrest:"), "rest"),
     ],
 )
@@ -98,6 +106,30 @@ def test_no_suite_and_an_empty_one_are_refused(tmp_path, text):
         read_suite(tmp_path / "nowhere.yaml")
     with pytest.raises(DataError, match="no JSON"):
         read_suite(write(tmp_path, '{"name": "x", "metrics": ["f1"]}\n{"id": NaN}\n', "x.jsonl"))
+
+
+def test_options_of_metrics_stops_and_extraction_are_part_of_a_suite_and_come_back_from_the_store(tmp_path):
+    text = CAPITALS.replace(
+        "[exact_match, f1]",
+        "[{exact_match: {ignore_case: true}}, {name: strict, metric: exact_match, options: {}}]",
+    )
+    plain = read_suite(write(tmp_path, CAPITALS))
+    suite = read_suite(write(tmp_path, text))
+    parted = read_suite(
+        write(tmp_path, "extract: '[A-Z]+'\n" + text.replace("tokens: 8", "tokens: 8, stop: [x]"))
+    )
+    assert len({plain.id, suite.id, parted.id}) == 3
+    assert (plain.record.definitions, plain.record.stop, plain.record.extract) == ("", (), "")
+    with open_store(str(tmp_path / "store")) as store:
+        for each in (suite, parted):
+            suites.register(store, each)
+            found = suites.registered_suite(store, each.id)
+            assert found == each
+            assert found is not None
+            metrics = [found.metric(name) for name in found.record.metrics]
+            assert [m and m.score(ModelOutput("paris"), each.items[0]) for m in metrics] == [1.0, 0.0]
+    assert parted.parts.extracted("aBCdEF") == "EF"
+    assert parted.parts.extracted("none") is None
 
 
 items = st.lists(

@@ -296,9 +296,18 @@ def of_answers(suite: EvaluationSuite) -> EvaluationSuite:
         what = f"no metric of the suite {record.name} can be measured by answers alone"
         raise DataError(what, ", ".join(record.metrics), remedy="compare the models themselves")
     schema = None if record.schema is None else json.loads(record.schema)
-    name = f"{record.name} (answers)"
+    skill: str | Skill = record.skill
+    if record.definitions:
+        skill = Skill(record.skill, own_metrics=suite.own_metrics, definitions=json.loads(record.definitions))
     return seal_suite(
-        name, record.skill, suite.items, kept, record.decoding, seeds=record.seeds, schema=schema
+        f"{record.name} (answers)",
+        skill,
+        suite.items,
+        kept,
+        record.decoding,
+        seeds=record.seeds,
+        schema=schema,
+        parts=suite.parts,
     )
 
 

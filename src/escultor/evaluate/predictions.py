@@ -17,6 +17,7 @@ from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import Timing
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded, max_context_tokens
+from escultor.skills.answer_parts import before_stop
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import Likelihood, ModelOutput, Need, parse_schema
 from escultor.store import Blobs
@@ -33,20 +34,24 @@ NoteProgress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The answers to each item of a suite, one for each seed, and the timed requests."""
+    """The whole answers to each item of a suite, one for each seed, and the timed requests. `extracted`: of
+    each answer the part that was scored, where the suite extracts one."""
 
     answers: tuple[tuple[str, ...], ...]
     requests: tuple[Timing, ...] = ()
+    extracted: tuple[tuple[str, ...], ...] = ()
 
     def to_bytes(self) -> bytes:
         timings = [[t.ttft_ms, t.latency_ms, t.tokens] for t in self.requests]
-        return json.dumps({"answers": self.answers, "requests": timings}).encode()
+        fields = {"answers": self.answers, "requests": timings}
+        return json.dumps(fields | ({"extracted": self.extracted} if self.extracted else {})).encode()
 
     @staticmethod
     def from_bytes(data: bytes) -> Predictions:
         fields = json.loads(data)
         requests = tuple(Timing(*timing) for timing in fields["requests"])
-        return Predictions(tuple(map(tuple, fields["answers"])), requests)
+        answers, extracted = (tuple(map(tuple, fields.get(key, ()))) for key in ("answers", "extracted"))
+        return Predictions(answers, requests, extracted)
 
 
 def load_predictions(blobs: Blobs, scores: Scores) -> Predictions | None:
@@ -86,9 +91,19 @@ def model_outputs(
         for seed in suite.record.seeds
     ]
     return [
-        tuple(replace(output, answer=text, tokens=tokens, cut=cut) for text, tokens, cut in answers)
+        tuple(_scored_part(suite, replace(output, tokens=n, cut=cut), text) for text, n, cut in answers)
         for output, *answers in zip(outputs, *by_seed, strict=True)
     ]
+
+
+def _scored_part(suite: EvaluationSuite, output: ModelOutput, text: str) -> ModelOutput:
+    """The output with its answer: the part that the suite scores, and where that is not all, the whole."""
+    whole = before_stop(text, suite.record.stop)
+    cut = output.cut and whole == text
+    if not suite.record.extract:
+        return replace(output, answer=whole, cut=cut)
+    found = suite.parts.extracted(whole)
+    return replace(output, answer=found or "", raw=whole, cut=cut, is_extracted=found is not None)
 
 
 def served_outputs(
@@ -103,9 +118,15 @@ def served_outputs(
         for group in groups_of(items, REQUESTS_PER_GROUP):
             progress(f"answering {len(outputs) + len(group)} of {len(items)} items")
             prompts, tools = [item.prompt for item in group], [item.tools for item in group]
-            ask = partial(served.answers, prompts, [sampling] * len(group), tools)
+            ask = partial(
+                served.answers, prompts, [sampling] * len(group), tools, stop=suite.record.stop
+            )
             outputs += [
-                ModelOutput(text or "", tokens, cut, schema=schema, is_null=text is None)
+                _scored_part(
+                    suite,
+                    ModelOutput(tokens=tokens, cut=cut, schema=schema, is_null=text is None),
+                    text or "",
+                )
                 for text, tokens, cut in cache.get(f"{seed}/{len(outputs)}", ask)
             ]
         by_seed.append(outputs)

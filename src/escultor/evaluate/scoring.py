@@ -109,7 +109,9 @@ def _score(
     metrics = {name: _item_scores(suite, name, outputs) for name in suite.record.metrics}
     flat = [output for item_outputs in outputs for output in item_outputs]
     items = [item for item, item_outputs in zip(suite.items, outputs, strict=True) for _ in item_outputs]
-    predictions = Predictions(tuple(tuple(o.answer for o in each) for each in outputs), requests)
+    answers = tuple(tuple(o.whole for o in each) for each in outputs)
+    extracted = tuple(tuple(o.answer for o in each) for each in outputs) if suite.record.extract else ()
+    predictions = Predictions(answers, requests, extracted)
     summary = figures | whole_figures(flat, items, tuple(suite.record.metrics))
     return make_result(suite, checkpoint, metrics, summary, predictions)
 

@@ -122,15 +122,18 @@ class ServedModel:
         samplings: Sequence[Sampling],
         tools: Sequence[str] = (),
         schema: Mapping[str, Any] | None = None,
+        stop: Sequence[str] = (),
     ) -> list[ServedAnswer]:
         """One answer to each conversation, which the server is asked not to store. `tools`: the JSON text of
         each one's tools, whose calls are part of the answer's text. `schema`: the JSON schema that every
-        answer has to follow (`response_format`). Raises UpstreamFault."""
+        answer has to follow (`response_format`). `stop`: texts to stop at, of which servers take four. Raises
+        UpstreamFault."""
         form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
         offered = [{"tools": json.loads(each)} if each else {} for each in tools or [""] * len(prompts)]
         bodies = [
             chat_body(self.model, prompt)
             | _parameters(sampling)
+            | _stopping(stop)
             | each
             | ({} if schema is None else {"response_format": form})
             for prompt, sampling, each in zip(prompts, samplings, offered, strict=True)
@@ -142,8 +145,7 @@ class ServedModel:
     ) -> list[str | None]:
         """A continuation of each text; None where the server sent none. Raises UpstreamFault."""
         bodies = [
-            {"model": self.model, "prompt": context, **_parameters(sampling)}
-            | ({"stop": list(stop[:MAX_STOPS])} if stop else {})
+            {"model": self.model, "prompt": context, **_parameters(sampling), **_stopping(stop)}
             for context, sampling, stop in zip(contexts, samplings, stops, strict=True)
         ]
         return self.endpoint.post("/completions", bodies, _completion)
@@ -192,6 +194,10 @@ def chat_text(reply: Any) -> str:
 def _parameters(sampling: Sampling) -> dict[str, Any]:
     drawing = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
     return {"max_tokens": sampling.max_new_tokens, **drawing}
+
+
+def _stopping(stop: Sequence[str]) -> dict[str, Any]:
+    return {"stop": list(stop[:MAX_STOPS])} if stop else {}
 
 
 def _versions(reply: Any) -> dict[str, str]:

@@ -6,6 +6,8 @@ one of these keys:
     finds: REGEX                  a part of the answer matches
     field: a.b                    the value at a path of the JSON answer equals that of the reference
     tool_call: name | arguments   the answer calls the reference's tools; `arguments`: with equal arguments
+    metric: NAME                  one of the table with `options`: exact_match (ignore_case,
+                                  ignore_punctuation), numeric_answer (tolerance, decimal, units)
     unit_tests: TEMPLATE          the tests of the item's reference pass, in a process of their own
     python: FILE.py:NAME          a function (answer, reference) -> number, or (answer) -> number; or
     python: MODULE:NAME           a `Metric`, or a mapping of names to one of these
@@ -23,18 +25,50 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from escultor.errors import DataError, FaultError
 from escultor.ids import hash_file
 from escultor.patterns import linear_pattern
-from escultor.skills import schema, unit_tests
-from escultor.skills.table import BINARY, SHARE, Metric, ModelOutput, Need, ScoreFunction, against_references
+from escultor.skills import metrics, schema, unit_tests
+from escultor.skills.table import (
+    BINARY,
+    METRICS,
+    SHARE,
+    Metric,
+    ModelOutput,
+    Need,
+    ScoreFunction,
+    against_references,
+    answer_metric,
+)
 from escultor.types import Scale, SuiteItem
 
-KINDS = ("contains", "matches", "finds", "field", "tool_call", "unit_tests", "python")
+KINDS = ("contains", "matches", "finds", "field", "tool_call", "metric", "unit_tests", "python")
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class _ExactMatchOptions(_Options):
+    ignore_case: bool = False
+    ignore_punctuation: bool = False
+
+
+class _NumericAnswerOptions(_Options):
+    tolerance: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] = 0.0
+    decimal: Literal[".", ","] = "."
+    units: bool = False
+
+
+# Metrics of the table that take options, and what these are.
+WITH_OPTIONS: dict[str, tuple[Callable[..., float], type[_Options]]] = {
+    "exact_match": (metrics.exact_match, _ExactMatchOptions),
+    "numeric_answer": (metrics.numeric_answer, _NumericAnswerOptions),
+}
 
 
 class ScaleDeclaration(BaseModel):
@@ -58,6 +92,8 @@ class MetricDeclaration(BaseModel):
     field: str | None = None
     tool_call: Literal["name", "arguments"] | None = None
     unit_tests: str | None = None
+    metric: Literal["exact_match", "numeric_answer"] | None = None
+    options: dict[str, Any] | None = None
     python: str | None = Field(default=None, pattern=r"^[^:]+(\.py)?:[A-Za-z_]\w*$")
     code: str | None = None  # of a function in a file: the hash of the file, where it was measured before
     scale: ScaleDeclaration | None = None
@@ -69,6 +105,10 @@ class MetricDeclaration(BaseModel):
             raise ValueError(f"a metric is defined by one of {', '.join(KINDS)}; got {given or 'none'}")
         if self.scale is not None and self.python is None:
             raise ValueError("`scale` is for a metric that is a function (python)")
+        if (self.options is not None) != (self.metric is not None):
+            raise ValueError("`metric` is given with its `options`, and they with it")
+        if self.metric is not None:
+            WITH_OPTIONS[self.metric][1].model_validate(self.options)
         return self
 
     def definition(self, folder: Path) -> dict[str, Any]:
@@ -106,9 +146,17 @@ def build_metric(definition: Mapping[str, Any], folder: Path) -> Metric:
         score = against_references(partial(calls_match, with_arguments=with_arguments))
         about = f"the answer calls the reference's tools{' with equal arguments' * with_arguments}"
         return Metric(about, frozenset(("answer", "reference")), BINARY, score)
+    if declared.metric is not None:
+        return _with_options(declared.metric, declared.options or {})
     template = declared.unit_tests or ""
     score = against_references(lambda answer, reference: unit_tests.passes(template, answer, reference))
     return Metric("the reference's tests pass", frozenset(("answer", "reference")), BINARY, score)
+
+
+def _with_options(name: str, options: Mapping[str, Any]) -> Metric:
+    measure, _ = WITH_OPTIONS[name]
+    shown = ", ".join(f"{key} {value}" for key, value in options.items())
+    return answer_metric(f"{METRICS[name].about} ({shown})", partial(measure, **options), BINARY)
 
 
 def _of_answer(about: str, measure: Callable[[str], float], scale: Scale = BINARY) -> Metric:

@@ -1,9 +1,10 @@
 """Evaluation suites in files, and those that skills declare. A suite is a YAML file:
 
     name: capitals
-    metrics: [exact_match, f1]
+    metrics: [exact_match, f1]       # or with options: {numeric_answer: {tolerance: 0.01, decimal: ","}}
     skill: chat                      # default
-    decoding: {max_new_tokens: 16, temperature: 0, top_p: 1}
+    decoding: {max_new_tokens: 16, temperature: 0, top_p: 1, stop: ["\\n\\n"]}
+    extract: 'Answer: (.*)'          # what metrics read: the last match (RE2), or its group
     seeds: [0]                       # with several, every item is answered once with each
     schema: {type: object}           # for schema_valid
     items: capitals.jsonl            # a file beside it, or the items themselves
@@ -22,6 +23,7 @@ text or an object of the skill's inputs, in the place of `prompt`, and its `id` 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +35,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from escultor.config import Evaluation
 from escultor.errors import DataError, InputError
 from escultor.ids import hash_value
+from escultor.skills.answer_parts import AnswerParts
 from escultor.skills.catalog import skill_named
-from escultor.skills.own_metrics import load_object
+from escultor.skills.own_metrics import MetricDeclaration, build_metric, load_object
 from escultor.skills.skill import Skill
 from escultor.skills.suites import EvaluationSuite, make_suite, refuse
 from escultor.strict_json import no_constant
@@ -86,14 +89,16 @@ class _Decoding(_Strict):
     max_new_tokens: int = Field(default=256, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    stop: list[str] = Field(default_factory=list)
 
 
 class _SuiteFile(_Strict):
     name: str = Field(min_length=1, pattern=r"^[^:/\s][^:/]*$")
-    metrics: list[str] = Field(min_length=1)
+    metrics: list[str | dict[str, Any]] = Field(min_length=1)
     skill: str = "chat"
     decoding: _Decoding = _Decoding()
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    extract: str = ""
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     items: str | list[Any] = Field(default_factory=list)
 
@@ -122,11 +127,53 @@ def read_suite(path: Path, skills: Mapping[str, Skill] | None = None) -> Evaluat
             problems += _validation_problems(error, f"item {number}")
     if problems:
         refuse(f"{path} has items that cannot be used", problems)
-    decoding = Sampling(**suite.decoding.model_dump())
-    skill = skill_named(suite.skill, skills or {}) or suite.skill
+    decoding = Sampling(**suite.decoding.model_dump(exclude={"stop"}))
+    skill, names = _with_metrics(path, suite, skills or {})
+    parts = AnswerParts(tuple(suite.decoding.stop), suite.extract)
     return make_suite(
-        suite.name, skill, items, suite.metrics, decoding, seeds=suite.seeds, schema=suite.schema_
+        suite.name, skill, items, names, decoding, seeds=suite.seeds, schema=suite.schema_, parts=parts
     )
+
+
+def _with_metrics(
+    path: Path, suite: _SuiteFile, skills: Mapping[str, Skill]
+) -> tuple[Skill | str, list[str]]:
+    """The skill that a suite is for, with the metrics that the suite itself defines; and the names of all
+    that it measures."""
+    names, definitions, problems = [], dict[str, dict[str, Any]](), []
+    for given in suite.metrics:
+        try:
+            declared = _own_metric(given)
+        except ValidationError as error:
+            problems += _validation_problems(error, f"metric {given}")
+            continue
+        if declared is not None and declared.metric is None:
+            problems.append(f"metric {given}: a suite defines metrics of the table with `options` alone")
+            continue
+        names.append(given if declared is None else declared.name)
+        if declared is not None:
+            definitions[declared.name] = declared.definition(path.parent)
+    problems += [f"metric `{name}` is given twice" for name, count in Counter(names).items() if count > 1]
+    if problems:
+        refuse(f"{path} has metrics that cannot be used", problems)
+    named = skill_named(suite.skill, skills)
+    if not definitions:
+        return named or suite.skill, names
+    skill = named or Skill(suite.skill)
+    own = {name: build_metric(definition, path.parent) for name, definition in definitions.items()}
+    definitions = {**skill.definitions, **definitions}
+    return replace(skill, own_metrics={**skill.own_metrics, **own}, definitions=definitions), names
+
+
+def _own_metric(given: str | dict[str, Any]) -> MetricDeclaration | None:
+    """The metric that an entry of `metrics` defines: `{NAME: OPTIONS}` or `{name: …, metric: NAME, options:
+    OPTIONS}`; None for the name of a metric. Raises ValidationError."""
+    if isinstance(given, str):
+        return None
+    if "name" not in given and len(given) == 1:
+        ((name, options),) = given.items()
+        given = {"name": name, "metric": name, "options": options}
+    return MetricDeclaration.model_validate(given)
 
 
 # --- of skills --------------------------------------------------------------------------------

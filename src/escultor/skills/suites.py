@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from escultor.errors import DataError
 from escultor.ids import hash_bytes, hash_value, plain
 from escultor.skills import tool_metrics
+from escultor.skills.answer_parts import AnswerParts
 from escultor.skills.catalog import built_in, skill_named
 from escultor.skills.own_metrics import build_metric, definitions_json
 from escultor.skills.schema import check_schema
@@ -26,6 +27,7 @@ from escultor.types import Feedback, Interaction, Role, Sampling, Scale, Suite, 
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
 SHARED = 0.1  # of the prompts of the smaller of two suites: beyond, they share one budget of interim analyses
+WHOLE = AnswerParts()
 MAX_PROBLEMS = 8  # shown in one error; the rest is counted
 
 _items = TypeAdapter(SuiteItem)
@@ -46,6 +48,11 @@ class EvaluationSuite:
     def metric(self, name: str) -> Metric | None:
         """The metric that the suite means by a name; None where this version knows none."""
         return self.own_metrics.get(name) or METRICS.get(name)
+
+    @property
+    def parts(self) -> AnswerParts:
+        """Which part of an answer is scored."""
+        return AnswerParts(self.record.stop, self.record.extract)
 
     @property
     def code_modules(self) -> tuple[str, ...]:
@@ -70,6 +77,7 @@ def make_suite(
     decoding: Sampling,
     seeds: Sequence[int] = (0,),
     schema: dict[str, Any] | None = None,
+    parts: AnswerParts = WHOLE,
 ) -> EvaluationSuite:
     """A suite of these items for a skill, by its name for one of the package. Items that ask the same, or
     nearly so, share a cluster (see `text.near_duplicates.shared_clusters`). Raises DataError that names all
@@ -79,6 +87,7 @@ def make_suite(
     known = {each: metric for each in metrics if (metric := skill.metric(each)) is not None}
     problems = [
         *_suite_problems(skill, metrics, known, decoding, seeds=seeds, schema=schema),
+        *parts.problems(),
         *_item_problems(items, known),
     ]
     if problems:
@@ -90,7 +99,7 @@ def make_suite(
         [item.cluster for item in items],
     )
     items = [replace(item, cluster=cluster) for item, cluster in zip(items, clusters, strict=True)]
-    return seal_suite(name, skill, items, scales, decoding, seeds=seeds, schema=schema)
+    return seal_suite(name, skill, items, scales, decoding, seeds=seeds, schema=schema, parts=parts)
 
 
 def _asked(item: SuiteItem) -> list[tuple[str, str]]:
@@ -108,6 +117,7 @@ def seal_suite(
     *,
     seeds: Sequence[int] = (0,),
     schema: dict[str, Any] | None = None,
+    parts: AnswerParts = WHOLE,
 ) -> EvaluationSuite:
     """A suite without any check, under the hash of all that decides a score."""
     skill = skill if isinstance(skill, Skill) else built_in(skill) or Skill(skill)
@@ -116,8 +126,9 @@ def seal_suite(
     own = {} if skill is built_in(skill.name) else {n: d for n, d in skill.definitions.items() if n in scales}
     definitions = definitions_json(own)
     decides = [FORMAT, name, skill.name, scales, decoding, list(seeds), schema_json, blob]
+    read = [parts] if parts != WHOLE else []
     record = Suite(
-        id=hash_value([*decides, definitions] if definitions else decides),
+        id=hash_value([*decides, definitions, *read] if definitions or read else decides),
         name=name,
         skill=skill.name,
         metrics=scales,
@@ -128,6 +139,8 @@ def seal_suite(
         clusters=len({item.cluster for item in items}),
         blob=blob,
         definitions=definitions,
+        stop=parts.stop,
+        extract=parts.extract,
     )
     return EvaluationSuite(record, tuple(items), skill.own_metrics)
 

@@ -64,7 +64,9 @@ class Suite:
     items: int
     clusters: int
     blob: str
-    definitions: Annotated[str, LEFT_OUT] = optional("")  # JSON of the metrics that its skill itself defines
+    definitions: Annotated[str, LEFT_OUT] = optional("")  # JSON of the metrics that it or its skill defines
+    stop: Annotated[tuple[str, ...], LEFT_OUT] = optional(())  # texts before which an answer ends
+    extract: Annotated[str, LEFT_OUT] = optional("")  # pattern of the part of an answer that is scored
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ FIGURES = frozenset(
         *("parameters", "tokens_per_s", "hourly_price_usd", "speed_requests", "speed_batch_size"),
         *("cost_usd_per_1k_tokens", "cost_usd_per_request"),
         *(f"{name}_p{q}_ms" for name in ("ttft", "latency", "per_token") for q in (50, 99)),
-        *("cut_share", "null_answers", "calibration_error", "mean_confidence", "right_without_pressure"),
-        *("flip_rate_of_right", "perplexity_over_all_tokens"),
+        *("cut_share", "null_answers", "not_extracted", "calibration_error", "mean_confidence"),
+        *("right_without_pressure", "flip_rate_of_right", "perplexity_over_all_tokens"),
     }
 )
 

@@ -18,6 +18,7 @@ from escultor.ids import hash_value
 from escultor.model.forward import logits_at_labels
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded, count_parameters, max_context_tokens
+from escultor.skills.answer_parts import before_stop
 from escultor.types import Sampling
 
 MAX_GEN_TOKENS = 256  # the harness's own default for its models
@@ -69,7 +70,7 @@ def harness_model(base: Any, backend: HarnessBackend, cache: EvaluationCache) ->
             results = self._results("text", drawn, lambda group: backend.texts(*zip(*group, strict=True)))
             self.null_answers += sum(text is None for text, _ in results)
             pairs = zip(results, drawn, strict=True)
-            return [_until(text or "", stops) for (text, _), (_, _, stops) in pairs]
+            return [before_stop(text or "", stops) for (text, _), (_, _, stops) in pairs]
 
     return Model()
 
@@ -95,12 +96,6 @@ def _sampling(options: Mapping[str, Any], seed: int) -> Sampling:
 
 def _stops(until: str | Sequence[str] | None) -> list[str]:
     return [stop for stop in ([until] if isinstance(until, str) else until or ()) if stop]
-
-
-def _until(text: str, stops: Sequence[str]) -> str:
-    for stop in stops:
-        text = text.split(stop, 1)[0]
-    return text
 
 
 # --- backends ---------------------------------------------------------------------------------
