@@ -92,13 +92,14 @@ def test_another_price_or_more_requests_are_measured_and_fewer_are_there_already
     assert first.data["hourly_price_usd"] == 0.1
 
 
-def test_speed_is_sized_to_the_suite_where_no_number_of_requests_is_asked_for(cli, model, suite):
-    sized = cli("evaluate", model, "--suite", suite, "--json")
-    assert sized.code == 0, sized.err
-    assert (sized.data["speed_requests"], sized.data["speed_batch_size"]) == (2, 2)
-    assert "latency_p50_ms" in sized.data
-    assert not [name for name in sized.data if "p99" in name]
-    assert cli("evaluate", model, "--suite", suite, "--json").data == sized.data
+def test_speed_is_measured_where_it_is_asked_for(cli, model, suite):
+    untimed = cli("evaluate", model, "--suite", suite, "--json")
+    assert untimed.code == 0, untimed.err
+    assert untimed.data["parameters"] > 0
+    assert not [name for name in untimed.data if "speed" in name or name.endswith("_ms") or "cost" in name]
+    timed = cli("evaluate", model, "--suite", suite, *SMALL, "--json")
+    assert (timed.data["speed_requests"], "answering" in timed.err) == (2, False)
+    assert cli("evaluate", model, "--suite", suite, "--json").data == timed.data  # it has all that is asked
 
 
 @pytest.mark.parametrize("name", PROBES)

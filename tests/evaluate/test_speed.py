@@ -47,15 +47,6 @@ def test_few_requests_have_no_upper_bound_of_a_p99_and_say_so():
     assert "20 requests" in str(speed.doubt_about_p99(few["speed_requests"]))
 
 
-def test_a_budget_ends_single_requests_after_whole_rounds_and_says_so():
-    notes: list[str] = []
-    models, prompts = [llama(), llama(seed=1)], [PROMPTS, PROMPTS]
-    speeds = measure_speeds(models, prompts, Sampling(), 50, 1, notes.append, budget_s=0.0)
-    assert [len(each.requests) for each in speeds] == [2, 2]
-    assert "timed 2 of 50 requests" in notes[-1]
-    assert "evaluation.speed_requests" in notes[-1]
-
-
 def test_an_answer_of_one_token_takes_as_long_as_its_first():
     assert Timing(4.0, 5.0, 1).per_token_ms == 4.0
 

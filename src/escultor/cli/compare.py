@@ -14,6 +14,7 @@ from typer import Argument, Option
 from escultor.cli import lookup
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.run_comparison import RunOptions, compare_runs, read_runs
+from escultor.cli.sides import ROLES, Side, SideOptions, find_sides, is_url
 from escultor.cli.verdicts import show_verdict
 from escultor.cli.verification import verify_verdict
 from escultor.config import Gate, load_policy
@@ -24,12 +25,15 @@ from escultor.evaluate.report.verdict_files import inputs_beside, write_pages
 from escultor.types import GateContext, Scores
 
 if TYPE_CHECKING:
+    from escultor.evaluate.score_files.pairing import PairedRuns
     from escultor.evaluate.speed import LatencyBenchmark
     from escultor.skills.suites import EvaluationSuite
 
 SideArgument = Annotated[
     str | None,
-    Argument(help="Model or run folder, checkpoint id, alias, escultor-base, GGUF file, or file of scores."),
+    Argument(
+        help="Model folder, checkpoint id, alias, escultor-base, GGUF file, URL#MODEL, or file of scores."
+    ),
 ]
 
 
@@ -78,6 +82,7 @@ def compare(
     shell: Shell,
     options: GateOptions,
     runs: RunOptions,
+    models: SideOptions,
     champion: SideArgument = None,
     candidate: SideArgument = None,
     suite: lookup.SuiteOption = None,
@@ -89,8 +94,9 @@ def compare(
 ) -> CommandResult:
     """Ask the gate whether a candidate is better than a champion; exit code 3 unless it is.
 
-    Both are models, files of `evaluate --out`, or runs of another evaluation tool: sample logs of lm-eval,
-    logs of Inspect, results of promptfoo, runs of Langfuse or MLflow, a CSV of item, cluster, metric, value.
+    Both are models, also behind servers, files of `evaluate --out`, or runs of another evaluation tool:
+    sample logs of lm-eval, logs of Inspect, results of promptfoo, runs of Langfuse or MLflow, a CSV of item,
+    cluster, metric, value.
     """
     if replay is not None:
         return _replay(shell, replay, out)
@@ -98,57 +104,75 @@ def compare(
         raise InputError("two sides are compared", "one or none", "CHAMPION CANDIDATE, or --replay FILE")
     policy, names = options.read_policy(shell), (champion, candidate)
     files = {name: read for name in names if (read := _read_scores(name))}
-    if not files and (pair := read_runs(names, runs)) is not None:
-        if options.speed is not None:
-            raise InputError("--speed belongs to models", "runs of another tool", remedy="leave it out")
-        if verify is not None:
-            here = _named(pair.champion, pair.candidate, pair.policy(policy, runs.metric or ()))
-            return _verify(shell, verify, here)
-        context = GateContext(card=options.read_card(), signed_by=options.signed_by, void=options.read_void())
-        return compare_runs(shell, pair, pair.policy(policy, runs.metric or ()), names, context, out=out)
+    is_model = files or any(models.instructions()) or any(map(is_url, names))
+    if not is_model and (pair := read_runs(names, runs)) is not None:
+        return _compare_outside(shell, options, runs, pair, policy, names, out=out, verify=verify)
     if given := [o for o, v in vars(runs).items() if v]:
         raise InputError(
             f"--{given[0]} belongs to runs of other tools", "models or own scores", remedy="leave it out"
         )
-    sides = [
-        files.get(name, (None,))[0] or lookup.find_gguf(name) or lookup.checked_model(shell, name)
-        for name in names
-    ]
+    sides = find_sides(shell, names, models, {name: scores for name, (scores, _) in files.items()})
     if verify is not None:
         return _verify(shell, verify, _named_models(shell, sides, policy if options.policy else None, suite))
     unsealed = {name: scores for name, (scores, is_sealed) in files.items() if not is_sealed}
-    return _compare_models(shell, options, policy, names, sides, unsealed=unsealed, suite=suite, out=out)
+    return _compare_models(shell, options, policy, sides, unsealed=unsealed, suite=suite, out=out)
+
+
+def _compare_outside(
+    shell: Shell,
+    options: GateOptions,
+    runs: RunOptions,
+    pair: PairedRuns,
+    policy: Gate,
+    names: tuple[str, str],
+    *,
+    out: Path | None,
+    verify: Path | None,
+) -> CommandResult:
+    """The verdict on two runs of another tool, or the check of one against them."""
+    if options.speed is not None:
+        raise InputError("--speed belongs to models", "runs of another tool", remedy="leave it out")
+    policy = pair.policy(policy, runs.metric or ())
+    if verify is not None:
+        return _verify(shell, verify, _named(pair.champion, pair.candidate, policy))
+    context = GateContext(card=options.read_card(), signed_by=options.signed_by, void=options.read_void())
+    return compare_runs(shell, pair, policy, names, context, out=out)
 
 
 def _compare_models(
     shell: Shell,
     options: GateOptions,
     policy: Gate,
-    names: tuple[str, str],
-    sides: Sequence[Scores | Path],
+    sides: Sequence[Side],
     *,
     unsealed: Mapping[str, Scores],
     suite: str | None,
     out: Path | None,
 ) -> CommandResult:
     """The verdict on two models, measured where they are not given as scores."""
-    from escultor.cli.evaluate import recorded_scores
     from escultor.cycle import gate_service
-    from escultor.cycle.evaluation_service import policy_on_scores, with_benchmarked_speed
+    from escultor.cycle.evaluation_service import (
+        policy_of,
+        policy_on_scores,
+        timed_for,
+        with_benchmarked_speed,
+    )
     from escultor.evaluate.scores import check_seal
 
     speed, card, void = options.read_speed(), options.read_card(), options.read_void()
-    folders = [side for side in sides if isinstance(side, Path)]
-    served = any(side.is_file() for side in folders)
-    measured = _checked_suite(shell, suite, policy, served) if folders else None
+    champion, candidate = sides
+    names, asked = (champion.name, candidate.name), any(not isinstance(s.source, Scores) for s in sides)
+    only_answers = any(side.answers_only for side in sides)
+    measured = _checked_suite(shell, suite, policy, only_answers) if asked else None
+    config = shell.config
+    if measured is not None:
+        config = timed_for(policy_of(measured.record, config, policy), config)
     with lookup.open_or_create_store(shell) as store:
         signed_by = options.signed_by and approver(store, os.environ.get(KEY_ENV), options.signed_by)
 
-        def scores_of(side: Scores | Path) -> Scores:
-            if isinstance(side, Path):
-                assert measured is not None
-                side = recorded_scores(shell, store, side, measured)
-            return side if speed is None else with_benchmarked_speed(store, side, speed)
+        def scores_of(side: Side) -> Scores:
+            scores = side.scores(shell, store, measured, config)
+            return scores if speed is None else with_benchmarked_speed(store, scores, speed)
 
         for name, scores in unsealed.items():
             check_seal(Path(name), scores, store.log.get(Scores, scores.id))
@@ -203,18 +227,11 @@ def _named(champion: Scores, candidate: Scores, policy: Gate) -> dict[str, str]:
 
 
 def _named_models(
-    shell: Shell, sides: Sequence[Scores | Path], policy: Gate | None, suite: str | None
+    shell: Shell, sides: Sequence[Side], policy: Gate | None, suite: str | None
 ) -> dict[str, str]:
-    """What a verdict on these sides names: weights or scores, and the suite and the policy that are given."""
-    from escultor.ids import hash_file
-    from escultor.store.blobs import tree_hash
-
-    here = {}
-    for role, side in zip(("champion", "candidate"), sides, strict=True):
-        if isinstance(side, Path):
-            here[role] = hash_file(side) if side.is_file() else tree_hash(side)
-        else:
-            here[f"{role}_scores"] = side.id
+    """What a verdict on these sides names: weights or scores, and suite and policy where they are given."""
+    named = [(role, side.identity()) for role, side in zip(ROLES, sides, strict=True)]
+    here = {f"{role}{key}": id for role, own in named for key, id in own.items()}
     if suite is not None:
         here["suite"] = lookup.find_suite(shell, suite).id
     if policy is not None:
@@ -230,7 +247,7 @@ def _checked_suite(shell: Shell, name: str | None, policy: Gate, served: bool) -
 
     found = lookup.find_suite(shell, name)
     if served and (left := of_answers(found)) is not found:
-        shell.print(f"measured by answers alone, as a GGUF file is: {', '.join(left.record.metrics)}")
+        shell.print(f"measured by answers alone, as a server gives them: {', '.join(left.record.metrics)}")
         found = left
     policy = policy_of(found.record, shell.config, policy)
     shell.print(gate_service.needs_of(policy, found.record))

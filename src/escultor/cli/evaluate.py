@@ -103,14 +103,14 @@ def _measure(
     return chosen, find_or_measure(store, target, chosen, config, note, again=again)
 
 
-def recorded_scores(shell: Shell, store: Store, folder: Path, suite: EvaluationSuite) -> Scores:
-    """Recorded scores of these weights (a folder, or a GGUF file that llama.cpp serves) on this suite, or new
-    ones, which are then recorded."""
+def recorded_scores(
+    shell: Shell, store: Store, target: Path | ServedModel, suite: EvaluationSuite, config: Config
+) -> Scores:
+    """Recorded scores on this suite of these weights (a folder, or a GGUF file that llama.cpp serves), of a
+    served model those of the answers in the cache; or new ones, which are then recorded."""
     with LiveProgress() as live:
-        live.phase(f"evaluate {folder} on {suite.record.name}")
-        if folder.is_file():
-            return evaluation_service.evaluate_gguf(folder, suite, store, live.note)[1]
-        return find_or_measure(store, folder, suite, shell.config, live.note)
+        live.phase(f"evaluate {getattr(target, 'name', target)} on {suite.record.name}")
+        return _measure(target, suite, config, store, live.note, again=False, trust_task=False)[1]
 
 
 def mean_figures(scores: Scores) -> dict[str, float]:

@@ -66,7 +66,7 @@ def session_between(
 
     sides = []
     for folder in folders:
-        scores = recorded_scores(shell, store, folder, suite)
+        scores = recorded_scores(shell, store, folder, suite, shell.config)
         sides.append((scores, Predictions.from_bytes(store.blobs.get_bytes(str(scores.answers)))))
     settings = shell.config.evaluation
     session = session_of(suite, sides[0], sides[1], settings.n_raters, settings.seed)

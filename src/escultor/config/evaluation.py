@@ -24,7 +24,7 @@ class Evaluation(Section):
     batch_size: Count = setting(64, help="answers generated per batch")
     max_new_tokens: Count = setting(160, help="maximum tokens of an answer")
     speed_requests: Count | None = setting(
-        None, help="single requests timed for latency; null: one per item, at most 100 or 10 seconds"
+        None, help="requests timed for latency, speed and cost; null: none, unless a policy limits these"
     )
     n_raters: Count = setting(5, help="raters per item of a blind comparison")
     seed: Natural = setting(0, help="seed of item samples, raters' orders and their bootstrap")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from escultor.evaluate.speed import LatencyBenchmark
 
 BENCHMARK_REQUESTS = 40  # of each model, where the configuration asks for no number
+LIMITED_REQUESTS = 100  # timed where a policy limits speed or cost, and the configuration asks for no number
 
 
 def find_suite(name: str, store: Store | None = None, config: Config | None = None) -> EvaluationSuite:
@@ -114,6 +115,19 @@ def policy_of(suite: Suite, config: Config, policy: Gate | None = None) -> Gate:
     return default_policy(skill_of(suite, config).policy(policy or config.gate), suite.metrics)
 
 
+def timed_for(policy: Gate, config: Config) -> Config:
+    """The configuration, with timed requests where the policy limits speed or cost, or says what a smaller
+    model should gain in them, and no number is asked for."""
+    from escultor.evaluate.speed import is_speed
+
+    limits = any(is_speed(name) and name != "parameters" for name in policy.vetoes)
+    wanted = limits or "acceptance_targets" in policy.model_fields_set
+    if not wanted or config.evaluation.speed_requests is not None:
+        return config
+    evaluation = config.evaluation.model_copy(update={"speed_requests": LIMITED_REQUESTS})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
 def policy_on_scores(
     store: Store,
     scores: Scores,
@@ -190,13 +204,14 @@ def find_or_measure(
     again: bool = False,
 ) -> Scores:
     """The scores of these weights on this suite that were recorded last, or new ones: where there are none,
-    with `again`, or where their speed was measured with another price, batch size or number of requests.
+    with `again`, or where the speed that is asked for was not measured, or with another price, batch size or
+    fewer requests.
 
     They, the suite and the predictions are in the store when this returns. Measuring again measures speed:
     what the model answered once is read from the cache.
     """
-    scores = None if again else last_scores(store, tree_hash(folder), suite.id)
-    if scores is not None and _has_wanted_speed(scores.summary, config, suite.record.items):
+    scores = None if again else last_scores(store, suite.subject(tree_hash(folder)), suite.id)
+    if scores is not None and _has_wanted_speed(scores.summary, config):
         return scores
     register(store, suite)
     return _record(store, evaluate_folder(folder, suite, config, store.root / "cache", progress))
@@ -208,15 +223,15 @@ def last_scores(store: Store, checkpoint: str, suite: str) -> Scores | None:
     return scores[-1] if scores else None
 
 
-def _has_wanted_speed(figures: Mapping[str, float], config: Config, items: int) -> bool:
-    """Whether speed and price, where there are any, are those that the configuration asks for."""
-    asked, size = config.evaluation.speed_requests, config.evaluation.batch_size
-    price = config.serve.hourly_price_usd
-    return (
-        figures.get("hourly_price_usd", price) == price
-        and figures.get("speed_batch_size", size) in (size, size if asked else min(items, size))
-        and figures.get("speed_requests", math.inf) >= (asked or 0)
+def _has_wanted_speed(figures: Mapping[str, float], config: Config) -> bool:
+    """Whether speed and price are those that the configuration asks for; without a number of requests it asks
+    for none."""
+    asked, price = config.evaluation.speed_requests, config.serve.hourly_price_usd
+    is_timed = (
+        figures.get("speed_requests", 0) >= (asked or 0)
+        and figures.get("speed_batch_size") == config.evaluation.batch_size
     )
+    return figures.get("hourly_price_usd", price) == price and (asked is None or is_timed)
 
 
 # --- models behind a server, and tasks of lm-evaluation-harness -------------------------------
@@ -262,7 +277,7 @@ def evaluate_endpoint(
         return _evaluate_task(ServedBackend(served), suite, cache, store, trust_task)
     if store is not None:
         register(store, suite)
-    cache = open_cache(folder, suite.id, served.name, fresh=again)
+    cache = open_cache(folder, suite.id, suite.subject(served.name), fresh=again)
     return suite, _record(store, evaluate_served(served, suite, cache, progress))
 
 
@@ -299,7 +314,7 @@ def of_answers(suite: EvaluationSuite) -> EvaluationSuite:
     skill: str | Skill = record.skill
     if record.definitions:
         skill = Skill(record.skill, own_metrics=suite.own_metrics, definitions=json.loads(record.definitions))
-    return seal_suite(
+    left = seal_suite(
         f"{record.name} (answers)",
         skill,
         suite.items,
@@ -309,6 +324,7 @@ def of_answers(suite: EvaluationSuite) -> EvaluationSuite:
         schema=schema,
         parts=suite.parts,
     )
+    return replace(left, instruction=suite.instruction)
 
 
 def _evaluate_task(
@@ -350,8 +366,7 @@ def benchmark_latency(
 
     models = [load(str(folder)) for folder in folders]
     requests = config.evaluation.speed_requests or BENCHMARK_REQUESTS
-    settings = config.evaluation.model_copy(update={"speed_requests": requests})
-    speeds = measure_speeds_on(models, suite, settings, progress)
+    speeds = measure_speeds_on(models, suite, requests, config.evaluation.batch_size, progress)
     by_checkpoint = dict(zip(map(tree_hash, folders), speeds, strict=True))
     return LatencyBenchmark(suite.id, suite.record.items, config.serve.hourly_price_usd, by_checkpoint)
 

@@ -42,7 +42,8 @@ def _datasets(store: Store, checkpoints: tuple[str, ...]) -> list[str]:
     retired = retired_versions(store)
     blobs = {version.hash: version.blob for _, version in store.log.read(DatasetVersion)}
     blobs |= {hash: blobs.get(in_force(retired, hash), "") for hash in retired}
-    visited, pending = dict[str, None](), list(checkpoints)
+    # Scores of a served version or under an instruction name the checkpoint first.
+    visited, pending = dict[str, None](), [checkpoint.partition(" ")[0] for checkpoint in checkpoints]
     while pending:
         id = pending.pop()
         if id not in visited and id in known:

@@ -14,7 +14,7 @@ from escultor.code_closure import code_version
 from escultor.config import Config, Gate, Training
 from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import describe_model
-from escultor.cycle.evaluation_service import policy_of, suite_of_skill
+from escultor.cycle.evaluation_service import policy_of, suite_of_skill, timed_for
 from escultor.cycle.workflow import Result, Workflow
 from escultor.datasets.held_out import load_guard
 from escultor.datasets.reading import versions_read
@@ -176,13 +176,15 @@ def _dataset(cycle: CycleRun, record: RunRecord, items: Sequence[Any]) -> Datase
 def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
     """Scores of a checkpoint on the suite of the cycle run; its predictions are kept as a blob."""
 
+    settings = timed_for(cycle.policy, cycle.config).evaluation
+
     def work(key: str) -> tuple[Result, list[Any]]:
         register(cycle.store, cycle.suite)
         evaluation = evaluate(
             cycle.load(checkpoint),
             checkpoint,
             cycle.suite,
-            cycle.config.evaluation,
+            settings,
             cycle.config.serve.hourly_price_usd,
             cache=cycle.store.root / "cache",
             progress=cycle.workflow.progress.note,
@@ -193,7 +195,7 @@ def evaluate_model(cycle: CycleRun, checkpoint: str, name: str) -> Scores:
     inputs = {
         "checkpoint": checkpoint,
         "suite": cycle.suite.id,
-        "settings": cycle.config.evaluation.model_dump(),
+        "settings": settings.model_dump(),
         "price": cycle.config.serve.hourly_price_usd,
     }
     code = code_version("escultor.evaluate.scoring", *cycle.suite.code_modules)

@@ -77,7 +77,7 @@ def model_outputs(
 
     Raises DataError, before anything slow, when an item does not fit the model's context.
     """
-    needs, items = metric_needs(suite), suite.items
+    needs, items = metric_needs(suite), suite.asked()
     prompts = tokenized_prompts(loaded, suite) if "answer" in needs else []
     outputs = [ModelOutput(schema=parse_schema(suite.record.schema))] * len(items)
     for part, rows in _likelihood_rows(loaded, items, needs).items():
@@ -110,7 +110,7 @@ def served_outputs(
     served: ServedModel, suite: EvaluationSuite, cache: EvaluationCache, progress: NoteProgress
 ) -> list[tuple[ModelOutput, ...]]:
     """The answers of a server to each item, one for each seed of the suite. Raises UpstreamFault."""
-    schema, items = parse_schema(suite.record.schema), suite.items
+    schema, items = parse_schema(suite.record.schema), suite.asked()
     by_seed: list[list[ModelOutput]] = []
     for seed in suite.record.seeds:
         sampling = replace(suite.record.decoding, seed=seed)
@@ -136,14 +136,15 @@ def served_outputs(
 def tokenized_prompts(loaded: Loaded, suite: EvaluationSuite) -> list[list[int]]:
     """The prompt of each item as tokens; without a chat template these are those of its contents. Raises
     DataError when one does not fit the model's context."""
-    if any(item.tools for item in suite.items) and not loaded.chat.shows_tools:
+    items = suite.asked()
+    if any(item.tools for item in items) and not loaded.chat.shows_tools:
         remedy = "measure a model whose template shows them"
         raise DataError(
             "the model's chat template does not show tools to it", suite.record.name, remedy=remedy
         )
-    prompts = [loaded.chat.prompt(item.prompt, item.tools) for item in suite.items]
+    prompts = [loaded.chat.prompt(item.prompt, item.tools) for item in items]
     context = max_context_tokens(loaded.model)
-    _refuse_long([i for i, p in zip(suite.items, prompts, strict=True) if not 0 < len(p) < context], context)
+    _refuse_long([i for i, p in zip(items, prompts, strict=True) if not 0 < len(p) < context], context)
     return prompts
 
 

@@ -23,16 +23,13 @@ from escultor.evaluate.predictions import (
 from escultor.evaluate.scores import seal_scores
 from escultor.evaluate.served_model import ServedModel
 from escultor.evaluate.speed import (
-    DEFAULT_BUDGET_S,
-    DEFAULT_REQUESTS,
-    MIN_REQUESTS_FOR_P99,
     Speed,
     Timing,
     is_speed,
     measure_speeds,
 )
 from escultor.ids import hash_bytes
-from escultor.model.loaded import Loaded
+from escultor.model.loaded import Loaded, count_parameters
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import Metric, ModelOutput, whole_figures
 from escultor.types import Scores, SuiteItem
@@ -58,21 +55,22 @@ def evaluate(
     cache: Path | None = None,
     progress: NoteProgress = lambda text: None,
 ) -> EvaluationResult:
-    """Run a model on the items of a suite, score its outputs, and measure its speed on the prompts.
+    """Run a model on the items of a suite and score its outputs; measure its speed on the prompts where the
+    settings ask for a number of requests.
 
     With a `cache` folder nothing is computed twice: outputs of these weights for this suite are read from it,
     and an evaluation that was killed goes on. Figures that belong to model and machine, or to the suite as a
     whole, are in `Scores.summary` (`Speed.figures`, `skills.table.whole_figures`).
     """
-    code = code_version("escultor.evaluate.predictions")
+    checkpoint, code = suite.subject(checkpoint), code_version("escultor.evaluate.predictions")
     stored = open_cache(cache, code, checkpoint, suite.id, settings.batch_size)
     outputs = model_outputs(loaded, suite, settings.batch_size, stored, progress)
+    if settings.speed_requests is None:
+        figures = {"parameters": float(count_parameters(loaded.model))}
+        return _score(suite, checkpoint, outputs, figures, ())
     progress("measuring speed")
-    (speed,) = measure_speeds_on([loaded], suite, settings, progress)
-    figures = speed.figures(hourly_price_usd)
-    if settings.speed_requests is None and len(speed.requests) < MIN_REQUESTS_FOR_P99:
-        figures = {name: value for name, value in figures.items() if "_p99_" not in name}
-    return _score(suite, checkpoint, outputs, figures, speed.requests)
+    (speed,) = measure_speeds_on([loaded], suite, settings.speed_requests, settings.batch_size, progress)
+    return _score(suite, checkpoint, outputs, speed.figures(hourly_price_usd), speed.requests)
 
 
 def evaluate_served(
@@ -95,7 +93,7 @@ def evaluate_served(
         )
     outputs = served_outputs(served, suite, cache, progress)
     nulls = sum(output.is_null for item_outputs in outputs for output in item_outputs)
-    return _score(suite, served.name, outputs, {NULL_ANSWERS: float(nulls)}, ())
+    return _score(suite, suite.subject(served.name), outputs, {NULL_ANSWERS: float(nulls)}, ())
 
 
 def _score(
@@ -169,23 +167,18 @@ def make_result(
 def measure_speeds_on(
     models: Sequence[Loaded],
     suite: EvaluationSuite,
-    settings: Evaluation,
+    requests: int,
+    batch_size: int,
     progress: NoteProgress = lambda text: None,
 ) -> list[Speed]:
-    """The speed of each model on the prompts of a suite, measured alternately.
-
-    Where the settings name no number of requests, there are at most as many as the suite has items, both
-    single and in a batch, and the time is limited.
-    """
-    requests, items = settings.speed_requests, len(suite.items)
+    """The speed of each model on the prompts of a suite, measured alternately."""
     return measure_speeds(
         models,
         [tokenized_prompts(loaded, suite) for loaded in models],
         suite.record.decoding,
-        requests=requests or min(items, DEFAULT_REQUESTS),
-        batch_size=settings.batch_size if requests else min(items, settings.batch_size),
+        requests=requests,
+        batch_size=batch_size,
         progress=progress,
-        budget_s=math.inf if requests else DEFAULT_BUDGET_S,
     )
 
 

@@ -169,13 +169,16 @@ class ServedModel:
         return [_continuation_score(tokens, *pair) for tokens, pair in zip(scored, pairs, strict=True)]
 
 
-def served_model(endpoint: Endpoint, model: str) -> ServedModel:
-    """The model of this name on a server. Where the server states which version the name means, and serves
-    that version by its own name, requests use the latter: no canary may answer a part of the items."""
+def served_model(endpoint: Endpoint, model: str | None) -> ServedModel:
+    """The model of this name on a server (None: the only one). Where the server states which version the name
+    means, and serves that version by its own name, requests use the latter: no canary may answer a part of
+    the items."""
     versions = endpoint.get("/models", _versions)
-    if model not in versions:
+    if model is None and len(set(versions.values())) == 1:
+        model = next(iter(versions))
+    if model is None or model not in versions:
         known = ", ".join(sorted(versions)) or "none"
-        raise DataError(f"{endpoint.url} serves no such model", model, known)
+        raise DataError(f"{endpoint.url} serves no such model", model or "no name of several", known)
     version = versions[model]
     return ServedModel(endpoint, version if version in versions else model, version)
 

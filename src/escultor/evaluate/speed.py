@@ -20,9 +20,6 @@ from escultor.types import Sampling
 
 SPEED_TOKENS = 32  # of a timed answer at most, so that a model with shorter answers is not faster
 ENOUGH_FOR_P99 = 1000  # requests: with fewer the 99th percentile is close to the slowest one
-MIN_REQUESTS_FOR_P99 = 100  # with fewer the 99th percentile is the slowest one
-DEFAULT_REQUESTS = 100  # at most, and at most as many as items, where the settings name no number
-DEFAULT_BUDGET_S = 10.0  # of each model, after which no more requests are timed
 BATCH_RUNS = 2
 PROGRESS_EVERY = 100  # requests
 FORMAT = "escultor-speed/1"
@@ -102,14 +99,12 @@ def measure_speeds(
     requests: int,
     batch_size: int,
     progress: Callable[[str], None] = lambda text: None,
-    budget_s: float = math.inf,
 ) -> list[Speed]:
     """Time every model on the same requests alternately (A B, then B A), so that a drift of the machine's
     speed favours none; then on batches.
 
-    `prompts[m]` are the requests in the tokens of model m. `budget_s`: seconds for each model after which no
-    more single requests are timed (two always are), and no second batch. Raises DataError where there are no
-    prompts, or where a model generates no token.
+    `prompts[m]` are the requests in the tokens of model m. Raises DataError where there are no prompts, or
+    where a model generates no token.
     """
     sizes = {len(each) for each in prompts}
     if not models or len(prompts) != len(models) or len(sizes) != 1 or sizes == {0}:
@@ -120,21 +115,13 @@ def measure_speeds(
     for loaded, own in zip(models, prompts, strict=True):
         _time_request(loaded, own[0], short)  # the first call prepares kernels
     forward = range(len(models))
-    start = time.perf_counter()
     for n in range(requests):
-        elapsed = time.perf_counter() - start
-        if n >= 2 and n % 2 == 0 and elapsed > budget_s * len(models):  # even: each was first equally often
-            progress(f"timed {n} of {requests} requests in {elapsed:.0f} s (evaluation.speed_requests)")
-            break
         if n % PROGRESS_EVERY == 0:
             progress(f"timing: {n:,} of {requests:,} requests")
         for m in forward if n % 2 == 0 else forward[::-1]:
             timings[m].append(_time_request(models[m], prompts[m][n % len(prompts[m])], short))
     batches: list[list[tuple[float, int]]] = [[] for _ in models]
-    start = time.perf_counter()
     for n in range(BATCH_RUNS):
-        if n and time.perf_counter() - start > budget_s * len(models):
-            break
         for m in forward if n % 2 == 0 else forward[::-1]:
             batches[m].append(_time_batch(models[m], prompts[m], short, batch_size))
     return [_speed(loaded, timings[m], batches[m], batch_size) for m, loaded in enumerate(models)]

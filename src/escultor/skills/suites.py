@@ -23,7 +23,17 @@ from escultor.skills.table import ITEM_NEEDS, METRICS, Metric
 from escultor.skills.text_forms import folded
 from escultor.store import Blobs, Store
 from escultor.text.near_duplicates import shared_clusters
-from escultor.types import Feedback, Interaction, Role, Sampling, Scale, Suite, SuiteItem
+from escultor.types import (
+    Feedback,
+    Interaction,
+    Message,
+    Messages,
+    Role,
+    Sampling,
+    Scale,
+    Suite,
+    SuiteItem,
+)
 
 FORMAT = "suite/1"  # part of every id: what the fields mean
 SHARED = 0.1  # of the prompts of the smaller of two suites: beyond, they share one budget of interim analyses
@@ -40,6 +50,7 @@ class EvaluationSuite:
     record: Suite
     items: tuple[SuiteItem, ...]
     own_metrics: Mapping[str, Metric] = field(default_factory=dict, compare=False)  # of its skill
+    instruction: str = ""  # asked in the place of each item's system message: a part of what is measured
 
     @property
     def id(self) -> str:
@@ -48,6 +59,23 @@ class EvaluationSuite:
     def metric(self, name: str) -> Metric | None:
         """The metric that the suite means by a name; None where this version knows none."""
         return self.own_metrics.get(name) or METRICS.get(name)
+
+    def asked(self) -> tuple[SuiteItem, ...]:
+        """The items as a model is asked them: under the instruction, where there is one."""
+        if not self.instruction:
+            return self.items
+        return tuple(
+            replace(i, prompt=self._instructed(i.prompt), pressed=self._instructed(i.pressed))
+            for i in self.items
+        )
+
+    def _instructed(self, prompt: Messages) -> Messages:
+        rest = tuple(message for message in prompt if message.role is not Role.SYSTEM)
+        return (Message(Role.SYSTEM, self.instruction), *rest) if rest else prompt
+
+    def subject(self, checkpoint: str) -> str:
+        """What scores are of: a checkpoint, and the instruction, where there is one."""
+        return under_instruction(checkpoint, self.instruction)
 
     @property
     def parts(self) -> AnswerParts:
@@ -67,6 +95,11 @@ class EvaluationSuite:
     @property
     def clusters(self) -> tuple[str, ...]:
         return tuple(item.cluster for item in self.items)
+
+
+def under_instruction(checkpoint: str, instruction: str) -> str:
+    """The name in scores of a checkpoint that is asked under an instruction."""
+    return f"{checkpoint} with instruction {hash_value(instruction)}" if instruction else checkpoint
 
 
 def make_suite(

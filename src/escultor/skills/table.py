@@ -44,7 +44,6 @@ class ModelOutput:
     """What a model did with one item; a part that no metric of the suite needs is left empty."""
 
     answer: str = ""  # the part that is scored
-    raw: str | None = None  # the whole answer, where a suite scores a part of it
     tokens: int = 0  # of the answer, its end included
     cut: bool = False  # the answer reached max_new_tokens or the end of the context
     reference: Likelihood | None = None  # of the first reference, given the prompt
@@ -52,6 +51,7 @@ class ModelOutput:
     choices: tuple[Likelihood, ...] = ()
     pressed: tuple[Likelihood, ...] = ()  # of the choices, given the prompt under pressure
     schema: dict[str, Any] | None = None
+    raw: str | None = None  # the whole answer, where a suite scores a part of it
     is_extracted: bool = True  # the pattern of the suite, if it has one, matches in the answer
     is_null: bool = False  # the server sent no answer, which is the worst one
 
