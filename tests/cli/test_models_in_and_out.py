@@ -53,10 +53,10 @@ def test_the_gate_judges_an_exported_file_by_its_answers(cli, folder, tmp_path):
     import yaml
 
     items = [
-        {"id": f"i{i}", "prompt": f"the cat {i}", "reference": "cat", "cluster": f"c{i}"} for i in range(4)
+        {"id": f"i{i}", "prompt": f"the cat {i}", "reference": "cat", "cluster": f"c{i}"} for i in range(6)
     ]
     Path("words.yaml").write_text(yaml.safe_dump({**SUITE, "items": items}))
-    Path("policy.yaml").write_text("primary: [contains]\nguards: {}\n")
+    Path("policy.yaml").write_text("primary: [contains]\nguards: {}\nmin_items: 6\n")
     assert cli("models", "export", folder, "--out", "out", "--quant", "q8_0").code == 0
     call = cli(
         "compare", folder, "out/out-q8_0.gguf", "--suite", "words.yaml", "--policy", "policy.yaml", "--json"
@@ -66,7 +66,7 @@ def test_the_gate_judges_an_exported_file_by_its_answers(cli, folder, tmp_path):
     assert call.data["effects"][0]["low"] <= call.data["effects"][0]["difference"]
     scores = cli("evaluate", "out/out-q8_0.gguf", "--suite", "words.yaml", "--json")
     assert scores.code == 0, scores.err
-    assert scores.data["items"] == 4
+    assert scores.data["items"] == 6
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it

@@ -8,7 +8,7 @@ SUITE = {"name": "pets", "metrics": ["exact_match"], "decoding": {"max_new_token
 
 
 def suite(path):
-    rows = ({"id": f"i{n}", "prompt": f"cat {n}", "reference": "dog"} for n in range(4))
+    rows = ({"id": f"i{n}", "prompt": f"cat {n}", "reference": "dog"} for n in range(6))
     return jsonl(path, SUITE, *rows)
 
 

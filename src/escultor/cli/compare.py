@@ -17,7 +17,7 @@ from escultor.cli.run_comparison import RunOptions, compare_runs, read_runs
 from escultor.cli.sides import ROLES, Side, SideOptions, find_sides, is_url
 from escultor.cli.verdicts import show_verdict
 from escultor.cli.verification import verify_verdict
-from escultor.config import Gate, load_policy
+from escultor.config import Config, Gate, load_policy
 from escultor.cycle.approval import KEY_ENV, approver
 from escultor.errors import DataError, InputError
 from escultor.evaluate.gate import reproduction
@@ -106,7 +106,7 @@ def compare(
     files = {name: read for name in names if (read := _read_scores(name))}
     is_model = files or any(models.instructions()) or any(map(is_url, names))
     if not is_model and (pair := read_runs(names, runs)) is not None:
-        return _compare_outside(shell, options, runs, pair, policy, names, out=out, verify=verify)
+        return _compare_outside(shell, options, runs, pair, policy, names=names, out=out, verify=verify)
     if given := [o for o, v in vars(runs).items() if v]:
         raise InputError(
             f"--{given[0]} belongs to runs of other tools", "models or own scores", remedy="leave it out"
@@ -124,8 +124,8 @@ def _compare_outside(
     runs: RunOptions,
     pair: PairedRuns,
     policy: Gate,
-    names: tuple[str, str],
     *,
+    names: tuple[str, str],
     out: Path | None,
     verify: Path | None,
 ) -> CommandResult:
@@ -151,12 +151,7 @@ def _compare_models(
 ) -> CommandResult:
     """The verdict on two models, measured where they are not given as scores."""
     from escultor.cycle import gate_service
-    from escultor.cycle.evaluation_service import (
-        policy_of,
-        policy_on_scores,
-        timed_for,
-        with_benchmarked_speed,
-    )
+    from escultor.cycle.evaluation_service import policy_on_scores, with_benchmarked_speed
     from escultor.evaluate.scores import check_seal
 
     speed, card, void = options.read_speed(), options.read_card(), options.read_void()
@@ -164,9 +159,7 @@ def _compare_models(
     names, asked = (champion.name, candidate.name), any(not isinstance(s.source, Scores) for s in sides)
     only_answers = any(side.answers_only for side in sides)
     measured = _checked_suite(shell, suite, policy, only_answers) if asked else None
-    config = shell.config
-    if measured is not None:
-        config = timed_for(policy_of(measured.record, config, policy), config)
+    config = _timed(shell.config, policy, measured)
     with lookup.open_or_create_store(shell) as store:
         signed_by = options.signed_by and approver(store, os.environ.get(KEY_ENV), options.signed_by)
 
@@ -190,6 +183,13 @@ def _compare_models(
     _show_figures(shell, list(zip(names, (before, after), strict=True)))
     shell.print(f"written: {folder}/verdict.html, verdict.md, verdict.json")
     return show_verdict(shell, record.verdict)
+
+
+def _timed(config: Config, policy: Gate, suite: EvaluationSuite | None) -> Config:
+    """The configuration, with timed requests where the policy on the suite needs them."""
+    from escultor.cycle.evaluation_service import policy_of, timed_for
+
+    return config if suite is None else timed_for(policy_of(suite.record, config, policy), config)
 
 
 def _replay(shell: Shell, file: Path, out: Path | None) -> CommandResult:
