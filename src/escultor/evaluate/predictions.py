@@ -118,9 +118,7 @@ def served_outputs(
         for group in groups_of(items, REQUESTS_PER_GROUP):
             progress(f"answering {len(outputs) + len(group)} of {len(items)} items")
             prompts, tools = [item.prompt for item in group], [item.tools for item in group]
-            ask = partial(
-                served.answers, prompts, [sampling] * len(group), tools, stop=suite.record.stop
-            )
+            ask = partial(served.answers, prompts, [sampling] * len(group), tools, stop=suite.record.stop)
             outputs += [
                 _scored_part(
                     suite,
