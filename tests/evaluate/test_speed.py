@@ -47,6 +47,11 @@ def test_few_requests_have_no_upper_bound_of_a_p99_and_say_so():
     assert "20 requests" in str(speed.doubt_about_p99(few["speed_requests"]))
 
 
+def test_as_many_requests_are_timed_as_are_asked_for():
+    speeds = measure_speeds([llama(), llama(seed=1)], [PROMPTS, PROMPTS], Sampling(max_new_tokens=2), 5, 1)
+    assert [len(each.requests) for each in speeds] == [5, 5]
+
+
 def test_an_answer_of_one_token_takes_as_long_as_its_first():
     assert Timing(4.0, 5.0, 1).per_token_ms == 4.0
 
