@@ -1,4 +1,4 @@
-"""Chat templates are programs of whoever made a model. They run in the sandbox of transformers, and here
+"""Chat templates are programs that come with a model. They run in the sandbox of transformers, and here
 within limits of time and size: one that loops or writes without end is an error, and leaves no thread.
 
 A clock ends loops; what a single call can make large (repetition, padding, replacement) is computed from its
