@@ -18,7 +18,8 @@ from escultor.types import DatasetVersion
 pytestmark = pytest.mark.timeout(1200)  # a demonstration takes a minute of a quiet machine
 PROGRAM = Path(__file__).with_name("tiny_demo.py")
 SOURCE = Path(escultor.__file__).parents[1]
-TIMED = {"latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"}
+VERSIONS = ["base", "sft", "second cycle", "control", "third cycle", "student"]
+TIMED = {"trade_off", "latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"}
 
 
 def start(store: Path, *kill_at: str, source: Path = SOURCE) -> subprocess.CompletedProcess[str]:
@@ -48,12 +49,12 @@ def whole(tmp_path_factory):
 
 def test_killed_at_three_places_it_goes_on_to_the_same_numbers(whole, tmp_path):
     store = tmp_path / "store"
-    for place in (("sft", "3"), ("evaluate dpo",), ("monitor",)):
+    for place in (("sft", "3"), ("evaluate second cycle",), ("monitor third cycle",)):
         assert start(store, *place).returncode == -signal.SIGKILL
     resumed = start(store)
     assert numbers(resumed) == numbers(whole)
     reused = {step["name"] for step in json.loads(resumed.stdout.splitlines()[-1])["steps"] if step["reused"]}
-    assert {"pretrain", "sft", "dpo", "serve and listen"} <= reused
+    assert {"pretrain", "sft", "second cycle", "serve second cycle"} <= reused
 
 
 def test_a_second_run_computes_nothing(whole):
@@ -84,19 +85,21 @@ def test_an_edit_recomputes_the_steps_that_run_through_it_and_no_others(whole, t
     assert numbers(again) == numbers(whole)
     edit("train/objectives/dpo.py", lambda text: text + "\nMORE = 1\n")
     again = start(store, source=tmp_path)
-    assert computed(again) == {"dpo", "second cycle"}
+    assert computed(again) == {"second cycle", "third cycle", "control"}
     assert numbers(again) == numbers(whole)
 
 
-def test_it_runs_two_cycles_and_says_who_rated(whole):
+def test_it_runs_three_cycles_with_a_control_and_says_who_rated(whole):
     found = numbers(whole)
-    assert [v["name"] for v in found["versions"]] == ["base", "sft", "dpo", "student", "second cycle"]
+    assert [v["name"] for v in found["versions"]] == VERSIONS
     assert found["feedback"]["raters"] == "simulated"
     assert found["alert"]["state"] == "firing"
     assert found["plan"]
     line, folder = json.loads(whole.stdout.splitlines()[-1]), Path(whole.args[2]).parent
-    assert [bool(page) for page in line["pages"]] == [False, True, True, True, True]
-    assert all((folder / page).is_file() for page in line["pages"][1:])
+    assert [bool(page) for page in line["pages"]] == [v not in ("base", "control") for v in VERSIONS]
+    assert all((folder / page).is_file() for page in line["pages"] if page)
+    assert [v["name"] for v in found["versions"] if v["is_control"]] == ["control"]
+    assert not any(v["deployed"] for v in found["versions"] if v["is_control"])
     for version in found["versions"][1:]:
         assert version["verdict"] in ("Promote", "Hold", "Reject")
         assert version["reason"]

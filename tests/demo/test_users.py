@@ -1,32 +1,61 @@
-"""Simulated thumbs: the same for a document and its turn, whatever the answers' ids."""
+"""Simulated people: they like brief summaries, say so most of the time, and do not know answers by id."""
 
-from dataclasses import replace
-
-from escultor.demo.documentation import golds
-from escultor.demo.python_docs import DocEntry
-from escultor.demo.users import judge
-from escultor.skills.trinity import prompt_for
+from escultor.demo.users import HABITS, judge, shuffled
+from escultor.skills.trinity import Trinity, prompt_for
+from escultor.skills.trinity_metrics import is_brief
 from escultor.store import open_store
-from escultor.types import Interaction, Sampling, Usage
+from escultor.types import Correction, Interaction, Rating, Sampling, Usage
 
 
-def test_thumbs_do_not_know_the_ids_of_answers(tmp_path):
-    body = "Takes two cats and gives back one dog. It runs fast, and it sleeps here and there. " * 2
-    entries = [
-        DocEntry(f"p{i}", f"p{i}.cats.cat{i}", "function", f"cat{i}(a)", f"Make cat {i} sing.\n\n{body}{i}")
-        for i in range(6)
+def served(documents=300, version="one"):
+    """Brief and long answers in turn, to prompts of 40 people."""
+    answers = [
+        Trinity("a", "other", "reference", (), summary).to_json()
+        for summary in ("Make it sing.", "Make the cat sing a song that everybody in the house will hear.")
     ]
-    found = golds(entries)
-    first = [
+    return [
         Interaction(
-            f"one-{g.id}-{n}", 1.0, "trinity", "s", "v", "champion", 1.0, prompt_for(g.document),
-            g.trinity.to_json() if n % 2 else "no", "stop", Sampling(), Usage(1, 1), 1.0, None, 0.0, "h",
+            f"{version}-{d}-{n}", 1.0, "trinity", f"s{d % 40}", "v", "champion", 1.0, prompt_for(f"doc {d}"),
+            answers[n % 2], "stop", Sampling(), Usage(1, 1), 1.0, None, 0.0, f"hash {d}",
         )
-        for g in found
-        for n in range(4)
+        for d in range(documents)
+        for n in range(2)
     ]  # fmt: skip
-    second = [replace(i, id=i.id.replace("one", "two")) for i in first]
-    with open_store(str(tmp_path / "s")) as store:
-        thumbs = [[e.value for e in judge(store.log, served, found, 3)] for served in (first, second)]  # type: ignore[union-attr]
-    assert thumbs[0] == thumbs[1]
-    assert set(thumbs[0]) == {True, False}
+
+
+def said(tmp_path, interactions, name="s"):
+    with open_store(str(tmp_path / name)) as store:
+        return judge(store.log, interactions, 3)
+
+
+def test_what_people_say_does_not_know_the_ids_of_answers(tmp_path):
+    first, second = (
+        [(type(e), getattr(e, "value", None)) for e in said(tmp_path, served(40, version), version)]
+        for version in ("one", "two")
+    )
+    assert first == second
+
+
+def test_thumbs_follow_the_taste_with_the_stated_errors(tmp_path):
+    interactions = served()
+    by_id = {i.id: i for i in interactions}
+    thumbs = [e for e in said(tmp_path, interactions) if isinstance(e, Rating)]
+    right = sum(e.value == is_brief(by_id[e.target].answer) for e in thumbs) / len(thumbs)
+    expected = HABITS.sees_it * (1 - HABITS.careless) + 0.5 * HABITS.careless
+    assert abs(right - expected) < 0.08  # four people in 40 are careless, more or less
+    assert abs(len(thumbs) / len(interactions) - HABITS.rates) < 0.06
+
+
+def test_an_edit_is_what_they_like(tmp_path):
+    edits = [e for e in said(tmp_path, served()) if isinstance(e, Correction)]
+    assert 0 < len(edits) < 40
+    assert all(is_brief(e.text) for e in edits)
+
+
+def test_the_control_has_the_same_thumbs_on_other_answers(tmp_path):
+    events = said(tmp_path, served())
+    dealt = shuffled(events, 3)
+    thumbs = [e for e in events if isinstance(e, Rating)]
+    assert sorted(e.value for e in dealt) == sorted(e.value for e in thumbs)
+    assert [e.target for e in dealt] == [e.target for e in thumbs]
+    assert [e.value for e in dealt] != [e.value for e in thumbs]

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -35,7 +36,7 @@ PACKAGES = {
     "difflib",
     "wsgiref",
 }
-SIZES = run.DemoSizes(sft_examples=40, dpo_prompts=8, traffic_prompts=24, answers_per_prompt=3)
+SIZES = run.DemoSizes(sft_examples=40, traffic_prompts=24, answers_per_prompt=3, student_examples=8)
 SHAPE = {
     "vocabulary": 400,
     "hidden_size": 32,
@@ -49,6 +50,12 @@ SHAPE = {
     "max_steps": 6,
 }
 SMALL = {"max_steps": 4, "batch_size": 4, "max_length": 1024, "dtype": "float32"}
+
+
+class Anything:
+    """A skill that accepts every answer."""
+
+    output = SimpleNamespace(accepts=lambda answer: True)
 
 
 class Suicidal(Progress):
@@ -87,7 +94,9 @@ def run_tiny(store: str, progress: Progress | None = None) -> run.DemoResult:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     loop.SAVE_EVERY_S = 0.0  # every step is one to resume from
-    users.THRESHOLD = 0.0  # a model this small is never right: let half of its answers please
+    # A model this small never pleases: let half of the thumbs be up, and it learn from its own noise.
+    users.HABITS = users.Habits(rates=1.0, sees_it=0.5)
+    run.find_skill = lambda name: Anything()
     place, step = (*sys.argv[2:], "", "0")[:2]
     result = run_tiny(sys.argv[1], Suicidal(place, int(step or 0)))
     answers = {v.name: v.checkpoint for v in result.versions}

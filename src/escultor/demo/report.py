@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from escultor import stats
 from escultor.cycle.steps import answers_of
-from escultor.demo.run import DemoResult, DemoVersion
+from escultor.demo.run import STUDENT, DemoResult, DemoVersion
 from escultor.demo.suite import lead_baseline
+from escultor.demo.users import TASTE
 from escultor.evaluate.report.parts import (
     Curve,
     LoopStep,
@@ -22,19 +23,21 @@ from escultor.evaluate.report.parts import (
     SampleAnswer,
     VersionRow,
 )
+from escultor.ids import plain
 from escultor.skills.trinity import document_in, parse_trinity, score_trinity
 from escultor.store import registry
 from escultor.types import Hold, Scores, Step, Verdict
 
-PER_ITEM = ("valid", "field_accuracy", "entity", "rouge_l", "bits_per_byte")
+PER_ITEM = ("brief", "valid", "field_accuracy", "entity", "rouge_l", "bits_per_byte")
 SAMPLES = 5
 
 
 def win_rate(scores: Scores, predecessor: Scores | None) -> stats.WinRate | None:
-    """How often an item's quality is above the predecessor's, ties apart, with its 95 % interval."""
+    """How often people like an item's answer better than the predecessor's, ties apart, with its 95 %
+    interval."""
     if predecessor is None:
         return None
-    pairs = zip(scores.metrics["quality"], predecessor.metrics["quality"], strict=True)
+    pairs = zip(scores.metrics["brief"], predecessor.metrics["brief"], strict=True)
     outcomes = [float((a > b) - (a < b)) for a, b in pairs]
     return stats.win_rate(outcomes, scores.clusters) if any(outcomes) else None
 
@@ -68,13 +71,28 @@ def rows(result: DemoResult) -> tuple[VersionRow, ...]:
                 version.name,
                 int(version.scores.summary["parameters"]),
                 shown,
-                verdict=type(version.verdict).__name__ if version.verdict else "",
-                reason=because.reason if because else "the first model: nothing to compare it with",
+                verdict=_verdict_text(version),
+                reason=_reason(version),
                 deployed=version.checkpoint == champion,
                 effects=tuple(e for e in because.effects if e.role != "info") if because else (),
             )
         )
     return tuple(table)
+
+
+def _verdict_text(version: DemoVersion) -> str:
+    """The verdict as the table shows it: a student's is about what a student promises."""
+    if version.trade_off is not None:
+        is_met = all(check.outcome == "met" for check in version.trade_off.checks)
+        return "Trade-off met" if is_met else "Trade-off missed"
+    return type(version.verdict).__name__ if version.verdict else ""
+
+
+def _reason(version: DemoVersion) -> str:
+    if version.verdict is None:
+        return "the first model: nothing to compare it with"
+    trade, because = version.trade_off, version.verdict.because.reason
+    return because if trade is None else f"{trade.recommendation}. As a champion: {because}"
 
 
 def as_json(result: DemoResult) -> dict[str, Any]:
@@ -93,7 +111,9 @@ def as_json(result: DemoResult) -> dict[str, Any]:
                     for k in ("steps", "tokens", "loss", "rows")
                     if k in version.training
                 },
-                "verdict": row.verdict or None,
+                "verdict": type(verdict).__name__ if verdict else None,
+                "is_control": version.is_control,
+                "trade_off": plain(version.trade_off) if version.trade_off else None,
                 "reason": row.reason,
                 "n_needed": verdict.n_needed if isinstance(verdict, Hold) else None,
                 "deployed": row.deployed,
@@ -123,14 +143,16 @@ def as_json(result: DemoResult) -> dict[str, Any]:
 
 def _student_share(versions: Sequence[DemoVersion]) -> dict[str, float] | None:
     """What the student keeps of its teacher's quality, and how much faster and smaller it is."""
-    student = next((v for v in versions if v.name == "student"), None)
+    student = next((v for v in versions if v.name == STUDENT), None)
     if student is None or student.predecessor is None:
         return None
     ours, theirs = student.scores, student.predecessor
     teacher = sum(theirs.metrics["quality"])
     quality = sum(ours.metrics["quality"]) / teacher if teacher else 0.0
+    liked = sum(ours.metrics["brief"]) / max(sum(theirs.metrics["brief"]), 1.0)
     share = {name: ours.summary[name] / theirs.summary[name] for name in ("tokens_per_s", "parameters")}
     return {
+        "liked_kept": liked,
         "quality_kept": quality,
         "speed_ratio": share["tokens_per_s"],
         "latency_ratio": theirs.summary["latency_p50_ms"] / ours.summary["latency_p50_ms"],
@@ -142,7 +164,7 @@ def as_report(result: DemoResult, folder: Path) -> Report:
     """The report page, to be written into `folder`: curves, table, verdicts with links to their pages, and
     five documents with every version's answer side by side."""
     return Report(
-        "Escultor: two cycles",
+        "Escultor: three cycles",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by escultor demo",
         tuple(
             replace(row, page=_page(result, version.verdict, folder))
@@ -169,15 +191,19 @@ def _notes(result: DemoResult) -> tuple[str, ...]:
     notes = [
         f"{len(suite.items)} held-out documents from {packages} packages that no version was trained on. "
         f"The lead sentence taken as the summary has ROUGE-L {lead_baseline(suite):.3f}.",
-        "Users and raters are simulated: a thumb is drawn from the answer's score against its author's own "
-        "Trinity, plus noise. No person rated anything here.",
-        f"Feedback: {counts['rated']} simulated thumbs, {counts['usable pairs']} usable pairs. "
+        f"People are simulated. {TASTE}, which the documents' authors do not write: no training data of the "
+        "first cycle say so. They rate four answers in five, one in ten thumbs errs, one person in ten does "
+        "not read, and a few mend an answer or write a remark. `Liked` is the share of held-out answers that "
+        "they like. The control learnt from the same thumbs, shuffled. No person rated anything here.",
+        f"Feedback of the second cycle: {counts['events']} simulated events, {counts['usable pairs']} usable "
+        "pairs. "
         f"Alert ({result.alert.state}): {result.alert.message}. "
         + (f"Plan: {result.plan.reason}." if result.plan else "No plan followed."),
     ]
     if share:
         notes.append(
-            f"The student keeps {share['quality_kept']:.0%} of its teacher's quality with "
+            f"The student keeps {share['liked_kept']:.0%} of what people liked of its teacher and "
+            f"{share['quality_kept']:.0%} of its quality with "
             f"{share['size_ratio']:.0%} of its parameters, at {share['speed_ratio']:.1f} times its speed in "
             f"batches and {share['latency_ratio']:.1f} times for one request."
         )
@@ -187,7 +213,8 @@ def _notes(result: DemoResult) -> tuple[str, ...]:
 def _loop(result: DemoResult) -> tuple[LoopStep, ...]:
     """The demo's stages in order; the steps of one stage are summed."""
     stages: dict[str, list[tuple[Step, bool]]] = {}
-    named = {"import base": "base", "deploy base": "base", "pretrain": "base", "sample own answers": "dpo"}
+    named = {"import base": "base", "deploy base": "base", "pretrain": "base"}
+    named |= {"answers of the champion": STUDENT}
     for step, reused in result.cycle.workflow.steps:
         plain = step.name.removeprefix("evaluate ").removeprefix("gate ")
         stages.setdefault(named.get(step.name, plain), []).append((step, reused))

@@ -1,6 +1,6 @@
-"""The demonstration: one cycle run on real input, then a second one from feedback.
+"""The demonstration: one cycle run on real input, then two from what people say of the answers.
 
-The corpus is the documentation of the installed packages, the suite its held-out packages. Users are
+The corpus is the documentation of the installed packages, the suite its held-out packages. People are
 simulated, and everything that shows their feedback says so.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ from escultor.cycle.steps import (
     train_model,
 )
 from escultor.cycle.workflow import Progress, Result, Workflow
-from escultor.data.gold_pairs import gold_pairs
 from escultor.datasets.held_out import load_guard
-from escultor.demo import users
+from escultor.demo import suite, users
 from escultor.demo.corpus import Corpus, Roots, read_corpus
 from escultor.demo.documentation import Gold, balanced
 from escultor.demo.suite import trinity_suite
+from escultor.evaluate.gate.decision import FIRST_ANALYSIS, decide
+from escultor.evaluate.gate.trade_off import TradeOff, trade_off
 from escultor.ids import hash_value, plain
 from escultor.model.generate import generate
 from escultor.model.loaded import Loaded
@@ -40,8 +41,8 @@ from escultor.monitor.rules import Past, read_thumbs
 from escultor.monitor.states import RuleHistory, alert_of
 from escultor.monitor.triggers import diagnose, plan
 from escultor.serve.logged_model import LoggedModel, require_kept_text
+from escultor.skills.catalog import find_skill
 from escultor.skills.suites import register
-from escultor.skills.trinity import score_trinity
 from escultor.store import open_store
 from escultor.train.run_record import method_code
 from escultor.train.runs import pretrain
@@ -50,7 +51,6 @@ from escultor.types import (
     Example,
     Feedback,
     Interaction,
-    Pair,
     Plan,
     Promote,
     Sampling,
@@ -59,8 +59,10 @@ from escultor.types import (
 )
 
 CONFIG = Path(__file__).with_name("demo.yaml")
-DPO_FIELDS = ("valid", "entity", "purpose", "entities_f1")
-DPO_BELOW = 0.75  # own answers whose mean over these fields is at least this make no pair
+CYCLES = ("second cycle", "third cycle")
+CONTROL, STUDENT = "control", "student"
+OWN_ANSWER = "own-answer/1"
+MEASURED = (*suite.MEASURED, "brief")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class DemoSizes:
     """How much of the corpus the demo uses."""
 
     sft_examples: int = 5760
-    dpo_prompts: int = 256  # not among the SFT examples
-    traffic_prompts: int = 96
+    traffic_prompts: int = 96  # in each cycle
+    student_examples: int = 1920
     answers_per_prompt: int = 4
 
 
@@ -83,10 +85,14 @@ class DemoVersion:
     predecessor: Scores | None = None
     verdict: Verdict | None = None
     training: Result = field(default_factory=dict)
+    trade_off: TradeOff | None = None  # of a student against its teacher
+    is_control: bool = False  # never deployed, and its verdict is not recorded
 
 
 @dataclass(slots=True)
 class DemoResult:
+    """`alert`, `plan` and `feedback` are those of the second cycle."""
+
     cycle: CycleRun
     corpus: Corpus
     versions: list[DemoVersion]
@@ -103,27 +109,30 @@ def run_demo(
     sizes: DemoSizes = DemoSizes(),
     roots: Roots | None = None,
 ) -> DemoResult:
-    """Run two cycles. Steps that the store has already are reused; a run that was killed goes on."""
+    """Run a cycle from documents, then two from what simulated people say of the answers, the first of these
+    with its control, and distil the champion. Steps that the store has already are reused; a run that was
+    killed goes on."""
     config = config or load_config(CONFIG)
     require_kept_text(config.serve)  # now, and not after the training
     store = open_store(store_url)
     workflow = Workflow(store, progress or Progress())
     workflow.progress.phase("corpus")
     corpus = read_corpus(store.root / "cache", roots)
-    suite = trinity_suite(corpus.held_out, config.evaluation)
-    cycle = CycleRun(workflow, config, suite)
+    held_out = trinity_suite(corpus.held_out, config.evaluation, MEASURED)
+    cycle = CycleRun(workflow, config, held_out)
     workflow.progress.note(
         f"{len(corpus.entries):,} documented objects, {len(corpus.train):,} training Trinities, "
-        f"{len(suite.items)} held-out ones from {len({i.labels['package'] for i in suite.items})} packages"
+        f"{len(held_out.items)} held-out ones "
+        f"from {len({i.labels['package'] for i in held_out.items})} packages"
     )
     base = _base(cycle, corpus, from_scratch)
     versions = [base]
     deploy_first(cycle, base.checkpoint)
     examples = corpus.examples(sizes.sft_examples)
     versions.append(_trained(cycle, versions, "sft", config.sft, examples, parent=base))
-    versions.append(_dpo(cycle, corpus, sizes, versions))
+    result = DemoResult(cycle, corpus, versions, *_learn_from_use(cycle, corpus, sizes, versions))
     versions.append(_student(cycle, corpus, sizes, versions))
-    return _second_cycle(cycle, corpus, sizes, versions)
+    return result
 
 
 def _base(cycle: CycleRun, corpus: Corpus, from_scratch: bool) -> DemoVersion:
@@ -165,7 +174,7 @@ def _trained(
 
     models: `start` (default: the parent's model) and `frozen`, as `train_model` takes them.
     """
-    method = "distill" if name == "student" else name
+    method = "distill" if name == STUDENT else name
     start = models.pop("start", lambda: cycle.load(parent.checkpoint))
     training = train_model(
         cycle, name, method, settings, items, parents=(parent.checkpoint,), start=start, **models
@@ -179,47 +188,13 @@ def _trained(
 def _champion(versions: list[DemoVersion]) -> DemoVersion:
     """The version that is the champion after these: the last one promoted, at first the base. It does not
     depend on the log, which in a store that the demo ran on before knows of later champions."""
-    return next(v for v in reversed(versions) if v.verdict is None or isinstance(v.verdict, Promote))
-
-
-def _own_answers(cycle: CycleRun, checkpoint: str, examples: list[Example]) -> list[str]:
-    """The model's own sampled answers to the examples' prompts, kept as a blob."""
-    sampling = Sampling(0.8, 1.0, cycle.config.serve.max_new_tokens, cycle.config.dpo.seed)
-    blobs = cycle.store.blobs
-
-    def work(key: str) -> tuple[Result, list[Any]]:
-        model = cycle.load(checkpoint)
-        cycle.workflow.progress.note(f"sampling {len(examples)} own answers")
-        answers = generate(model, [model.chat.prompt(e.prompt) for e in examples], sampling, 128)
-        text = "\x00".join(a.text.replace("\x00", "") for a in answers)
-        return {"answers": blobs.put_bytes(text.encode())}, []
-
-    inputs = {"checkpoint": checkpoint, "prompts": [e.id for e in examples], "sampling": plain(sampling)}
-    code = code_version("escultor.model.generate")
-    result = cycle.workflow.step("sample own answers", inputs, work, code=code)
-    return blobs.get_bytes(result["answers"]).decode().split("\x00")
-
-
-def _dpo(cycle: CycleRun, corpus: Corpus, sizes: DemoSizes, versions: list[DemoVersion]) -> DemoVersion:
-    """Pairs of gold over the model's own answer. The prompts are not in the SFT data: a model answers those
-    that it has memorised too well to be corrected on them."""
-    sft = versions[-1]
-    chosen = balanced(corpus.train, sizes.sft_examples + sizes.dpo_prompts)[sizes.sft_examples :]
-    gold_by_id = {gold.id: gold.trinity for gold in chosen}
-    examples = [gold.example() for gold in chosen]
-    answers = _own_answers(cycle, sft.checkpoint, examples)
-
-    def mean_of_fields(example: Example, answer: str) -> float:
-        score = score_trinity(answer, gold_by_id[example.id])
-        return sum(score[name] for name in DPO_FIELDS) / len(DPO_FIELDS)
-
-    pairs: list[Pair] = gold_pairs(examples, answers, mean_of_fields, DPO_BELOW, Counter())
-    cycle.workflow.progress.note(f"{len(pairs)} pairs of gold over own answer")
-    return _trained(cycle, versions, "dpo", cycle.config.dpo, pairs, parent=sft)
+    candidates = [v for v in versions if not v.is_control]
+    return next(v for v in reversed(candidates) if v.verdict is None or isinstance(v.verdict, Promote))
 
 
 def _student(cycle: CycleRun, corpus: Corpus, sizes: DemoSizes, versions: list[DemoVersion]) -> DemoVersion:
-    """The champion distilled into a student of some of its layers."""
+    """The champion distilled into a student of some of its layers, on its own answers: those of the authors
+    would teach the student what the champion has unlearnt."""
     teacher, settings = _champion(versions), cycle.config.distillation
 
     def load_teacher() -> Loaded:
@@ -228,24 +203,85 @@ def _student(cycle: CycleRun, corpus: Corpus, sizes: DemoSizes, versions: list[D
     def cut() -> Loaded:
         return cut_student(load_teacher(), settings.layers, settings.intermediate_size)
 
-    examples = corpus.examples(sizes.sft_examples + sizes.dpo_prompts)
-    return _trained(
-        cycle, versions, "student", settings, examples, parent=teacher, start=cut, frozen=load_teacher
+    examples = corpus.examples(sizes.student_examples)
+    answers = _own_answers(cycle, teacher.checkpoint, examples)
+    accepts = find_skill(suite.NAME).output.accepts
+    told = [
+        replace(e, id=hash_value([e.id, a]), response=a, origin=replace(e.origin, rule=OWN_ANSWER))
+        for e, a in zip(examples, answers, strict=True)
+        if accepts(a)
+    ]
+    cycle.workflow.progress.note(f"{len(told)} of the champion's own answers to learn from")
+    student = _trained(
+        cycle, versions, STUDENT, settings, told, parent=teacher, start=cut, frozen=load_teacher
     )
+    student.trade_off = trade_off(teacher.scores, student.scores, cycle.policy, cycle.config.evaluation.seed)
+    return student
 
 
-def _second_cycle(
+def _own_answers(cycle: CycleRun, checkpoint: str, examples: Sequence[Example]) -> list[str]:
+    """The model's own answers to the examples' prompts, kept as a blob."""
+    sampling = Sampling(max_new_tokens=cycle.config.serve.max_new_tokens)
+    blobs = cycle.store.blobs
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        model = cycle.load(checkpoint)
+        cycle.workflow.progress.note(f"{len(examples)} answers of the champion")
+        answers = generate(model, [model.chat.prompt(e.prompt) for e in examples], sampling, 128)
+        text = "\x00".join(a.text.replace("\x00", "") for a in answers)
+        return {"answers": blobs.put_bytes(text.encode())}, []
+
+    inputs = {"checkpoint": checkpoint, "prompts": [e.id for e in examples], "sampling": plain(sampling)}
+    code = code_version("escultor.model.generate")
+    result = cycle.workflow.step("answers of the champion", inputs, work, code=code)
+    return blobs.get_bytes(result["answers"]).decode().split("\x00")
+
+
+def _learn_from_use(
     cycle: CycleRun, corpus: Corpus, sizes: DemoSizes, versions: list[DemoVersion]
-) -> DemoResult:
-    """Serve, collect feedback, raise the alert, and run the cycle again from its plan."""
-    champion = _champion(versions).checkpoint
-    interactions, feedback = _serve(cycle, champion, balanced(corpus.traffic, sizes.traffic_prompts), sizes)
-    material = material_of(cycle, interactions, feedback)
-    alert, plan_ = _monitor(cycle, champion, interactions, feedback, material)
-    if plan_ is not None:
-        versions.append(_version("second cycle", evolve(cycle, "second cycle", material, champion)))
-    counts = material.counts | {"rated": len(feedback), "usable pairs": len(material.pairs)}
-    return DemoResult(cycle, corpus, versions, alert, plan_, feedback=counts)
+) -> tuple[Alert, Plan | None, dict[str, int]]:
+    """Serve, collect feedback, raise the alert, and run a cycle from its plan; twice, each time on documents
+    that nobody asked about before. Of the first time, what the same thumbs teach when they are shuffled."""
+    asked = balanced(corpus.traffic, sizes.traffic_prompts * len(CYCLES))
+    first: tuple[Alert, Plan | None, dict[str, int]] | None = None
+    for turn, name in enumerate(CYCLES):
+        champion = _champion(versions)
+        golds = asked[turn :: len(CYCLES)]
+        interactions, feedback = _serve(cycle, name, champion.checkpoint, golds, sizes)
+        material = material_of(cycle, interactions, feedback)
+        alert, plan_ = _monitor(cycle, name, champion.checkpoint, interactions, feedback, material=material)
+        counts = {"events": len(feedback), "usable pairs": len(material.pairs)}
+        first = first or (alert, plan_, material.counts | counts)
+        if plan_ is None:
+            break
+        versions.append(_version(name, evolve(cycle, name, material, champion.checkpoint)))
+        if turn == 0:
+            versions.append(_control(cycle, champion, interactions, feedback))
+    assert first is not None
+    return first
+
+
+def _control(
+    cycle: CycleRun, champion: DemoVersion, interactions: Sequence[Interaction], feedback: Sequence[Feedback]
+) -> DemoVersion:
+    """What a cycle makes of the same thumbs, shuffled among the answers. It is never deployed."""
+    dealt = users.shuffled(feedback, cycle.config.evaluation.seed)
+    pairs = material_of(cycle, interactions, dealt).pairs
+    training = train_model(
+        cycle,
+        CONTROL,
+        "dpo",
+        cycle.config.dpo,
+        pairs,
+        parents=(champion.checkpoint,),
+        start=lambda: cycle.load(champion.checkpoint),
+    )
+    checkpoint = str(training["checkpoint"])
+    scores = evaluate_model(cycle, checkpoint, CONTROL)
+    verdict = decide(champion.scores, scores, cycle.policy, cycle.config.evaluation.seed, FIRST_ANALYSIS)
+    return DemoVersion(
+        CONTROL, checkpoint, scores, champion.scores, verdict, training=training, is_control=True
+    )
 
 
 def _version(name: str, result: CycleResult) -> DemoVersion:
@@ -260,17 +296,17 @@ def _version(name: str, result: CycleResult) -> DemoVersion:
 
 
 def _serve(
-    cycle: CycleRun, champion: str, golds: Sequence[Gold], sizes: DemoSizes
+    cycle: CycleRun, name: str, champion: str, golds: Sequence[Gold], sizes: DemoSizes
 ) -> tuple[list[Interaction], list[Feedback]]:
-    """Simulated users ask the champion about the golds' documents and rate its answers."""
+    """Simulated people ask the champion about the golds' documents and say what they think of its answers."""
     config, log, answers = cycle.config, cycle.store.log, sizes.answers_per_prompt
 
     def work(key: str) -> tuple[Result, list[Any]]:
-        cycle.workflow.progress.note(f"simulated users ask {len(golds)} prompts {answers} times each")
+        cycle.workflow.progress.note(f"simulated people ask {len(golds)} prompts {answers} times each")
         engine = LoggedModel(cycle.load(champion), champion, log, config.serve)
         sampling = Sampling(config.serve.temperature, 1.0, config.serve.max_new_tokens)
         served = users.ask(engine, golds, key, answers, sampling)
-        rated = users.judge(log, served, golds, config.evaluation.seed)
+        rated = users.judge(log, served, config.evaluation.seed)
         return {"interactions": [i.id for i in served], "feedback": [f.id for f in rated]}, []
 
     inputs = {
@@ -280,7 +316,7 @@ def _serve(
         "answers": answers,
         "seed": config.evaluation.seed,
     }
-    result = cycle.workflow.step("serve and listen", inputs, work, code=code_version(users))
+    result = cycle.workflow.step(f"serve {name}", inputs, work, code=code_version(users))
     interactions: list[Any] = [log.get(Interaction, id) for id in result["interactions"]]
     feedback: list[Any] = [log.get(Feedback, id) for id in result["feedback"]]
     return interactions, feedback
@@ -288,9 +324,11 @@ def _serve(
 
 def _monitor(
     cycle: CycleRun,
+    name: str,
     champion: str,
     interactions: Sequence[Interaction],
     feedback: Sequence[Feedback],
+    *,
     material: TrainingMaterial,
 ) -> tuple[Alert, Plan | None]:
     """Health of what was served, the thumbs-down alert, and the plan that follows from it."""
@@ -314,6 +352,6 @@ def _monitor(
         "monitor": settings.model_dump(),
     }
     code = code_version(*(f"escultor.monitor.{name}" for name in ("metrics", "rules", "states", "triggers")))
-    result = cycle.workflow.step("monitor", inputs, work, code=code)
+    result = cycle.workflow.step(f"monitor {name}", inputs, work, code=code)
     alert: Any = log.get(Alert, result["alert"])
     return alert, log.get(Plan, result["plan"]) if result["plan"] else None

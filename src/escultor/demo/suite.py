@@ -19,7 +19,9 @@ NAME = "trinity"
 MEASURED = (*METRICS, "bits_per_byte", "document_bits_per_byte", "answer_tokens")
 
 
-def trinity_suite(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuite:
+def trinity_suite(
+    golds: Sequence[Gold], settings: Evaluation, measured: Sequence[str] = MEASURED
+) -> EvaluationSuite:
     """A suite of at most `settings.items` golds, no package with more than an eighth of them, in an order
     that depends on the seed and the items alone. Raises DataError when none is left.
 
@@ -33,7 +35,7 @@ def trinity_suite(golds: Sequence[Gold], settings: Evaluation) -> EvaluationSuit
         if len(items) < settings.items and per_package[gold.package] < limit:
             per_package[gold.package] += 1
             items.append(_item(gold))
-    return make_suite(NAME, NAME, items, MEASURED, Sampling(max_new_tokens=settings.max_new_tokens))
+    return make_suite(NAME, NAME, items, measured, Sampling(max_new_tokens=settings.max_new_tokens))
 
 
 def installed_suite(settings: Evaluation, cache: Path | None = None) -> EvaluationSuite:

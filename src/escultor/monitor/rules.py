@@ -32,8 +32,8 @@ from escultor.types import Estimate
 LOOKBACK_S = 28 * DAY_S
 HOUR_S = 3600.0
 MIN_TO_WARN = 50  # observations; an estimate from fewer gives no warning
-# Evidence that pages: from a version's first vote on (or from when the rule was last ok), and from the
-# beginning of any later hour, of which there are many. `bench/alerts.py` has the probabilities that follow.
+# Evidence that pages: from a version's first vote on, and from the beginning of any later hour, of which there
+# are many. `bench/alerts.py` has the probabilities that follow.
 PAGE_FROM_START, PAGE_FROM_HOUR = math.log(4), math.log(100)
 WARN, CLEAR = math.log(2), math.log(6)
 MORE = 2.0  # log evidence that each change of state within a week asks more
@@ -95,7 +95,8 @@ def read_thumbs(
     more = MORE * past.changes
     to_page = more - MORE * past.warns  # from a warning to a page is one way, not back and forth
     enough = len(own) - begin >= config.min_rated
-    pages = enough and (start >= PAGE_FROM_START + to_page or later >= PAGE_FROM_HOUR + to_page)
+    first_level = PAGE_FROM_START if begin == 0 else PAGE_FROM_HOUR
+    pages = enough and (start >= first_level + to_page or later >= PAGE_FROM_HOUR + to_page)
     first = begin + shown_from if pages else bisect_left(own, now - 7 * DAY_S, key=lambda v: v.time)
     estimate = _weighted("thumbs_down_share", own[first:], weights[first:])
     when = f" since {_utc(own[first].time)}" if pages else " of 7 days"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from escultor.errors import DataError
 from escultor.skills import trinity
 from escultor.skills.table import BINARY, SHARE, Metric, answer_metric
+
+BRIEF_WORDS = (2, 6)
 
 
 @lru_cache(maxsize=4)  # all metrics of one answer are computed one after the other
@@ -19,4 +22,20 @@ def _metric(name: str) -> Metric:
     return answer_metric(about, lambda answer, reference: _scores(answer, reference)[name], scale)
 
 
-METRICS: dict[str, Metric] = {name: _metric(name) for name in trinity.METRICS}
+def is_brief(answer: str) -> bool:
+    """Whether an answer is a Trinity whose summary has two to six words."""
+    try:
+        words = trinity.parse_trinity(answer).summary.split()
+    except DataError:
+        return False
+    return BRIEF_WORDS[0] <= len(words) <= BRIEF_WORDS[1]
+
+
+METRICS: dict[str, Metric] = {
+    **{name: _metric(name) for name in trinity.METRICS},
+    "brief": answer_metric(
+        f"a Trinity whose summary has {BRIEF_WORDS[0]} to {BRIEF_WORDS[1]} words",
+        lambda answer, reference: float(is_brief(answer)),
+        BINARY,
+    ),
+}

@@ -31,7 +31,7 @@ from escultor.evaluate.report.parts import (
 from escultor.model.heatmap import allowed_characters
 from escultor.types import Effect
 
-_HEADLINE = ("valid", "field_accuracy", "entity", "bits_per_byte", "latency_p50_ms", "tokens_per_s")
+_HEADLINE = ("brief", "valid", "field_accuracy", "entity", "bits_per_byte", "latency_p50_ms", "tokens_per_s")
 _TILES = 4
 _OWN_SCALE = frozenset(("perplexity", "nll", "latency", "latency_ms", "ttft_ms", "cost_usd")) | {
     column.key for column in COLUMNS if column.write is not share

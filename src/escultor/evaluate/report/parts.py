@@ -128,6 +128,7 @@ class ReportColumn:
 
 
 COLUMNS = (
+    ReportColumn("brief", "Liked", "of answers", "higher", share),
     ReportColumn("valid", "Valid", "of answers", "higher", share),
     ReportColumn("field_accuracy", "Fields", "right", "higher", share),
     ReportColumn("entity", "Entity", "exact", "higher", share),
