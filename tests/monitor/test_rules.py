@@ -61,7 +61,7 @@ def test_evidence_is_a_fair_game_at_the_limit(values, weights, limit):
 def test_evidence_is_the_likelihood_ratio_of_a_binomial():
     values = [1.0] * 9 + [0.0] * 21
     log = exceedance(values, np.ones(30), 0.1).log_above([0])[0]
-    ratio = sum(prior * (q / 0.1) ** 9 * ((1 - q) / 0.9) ** 21 for q, prior in ((0.15, 0.8), (0.3, 0.2)))
+    ratio = sum(prior * (q / 0.1) ** 9 * ((1 - q) / 0.9) ** 21 for q, prior in ((0.16, 0.9), (0.3, 0.1)))
     assert log == pytest.approx(math.log(ratio))
 
 

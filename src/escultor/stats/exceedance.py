@@ -18,7 +18,7 @@ from escultor.stats.sampling import Array
 
 # Alternatives, as multiples of the limit, with their prior weights. λ of an alternative q is
 # (q - p) / (p (1 - p)), for which the product is the likelihood ratio of q to p where x is 0 or 1.
-ABOVE = ((1.5, 0.8), (3.0, 0.2))
+ABOVE = ((1.6, 0.9), (3.0, 0.1))
 BELOW = ((0.75, 0.5), (0.5, 0.5))
 EDGE = 1e-4
 LARGEST = 0.95  # share that an alternative names at most
