@@ -82,7 +82,9 @@ def config() -> Config:
     data["distillation"] |= {"layers": (0, 1), "intermediate_size": 16}
     data["evaluation"] |= {"items": 12, "max_new_tokens": 16, "speed_requests": 2}
     data["serve"] |= {"max_new_tokens": 16}
-    data["gate"] |= {"min_items": 2, "guards": {}}  # 12 items can show no guard's margin
+    # A policy under which the few items can promote.
+    free = {"primary": ("bits_per_byte",), "guards": {}, "alpha": 0.45, "alpha_spending": "full"}
+    data["gate"] |= {"min_items": 2, **free}
     return Config.model_validate(data)
 
 

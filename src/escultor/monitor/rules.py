@@ -32,8 +32,8 @@ from escultor.types import Estimate
 LOOKBACK_S = 28 * DAY_S
 HOUR_S = 3600.0
 MIN_TO_WARN = 50  # observations; an estimate from fewer gives no warning
-# Evidence that pages: from a version's first vote on, and from the beginning of any later hour, of which there
-# are many. `bench/alerts.py` has the probabilities that follow.
+# Evidence that pages: from a version's first vote on, and from the beginning of any later hour, of which
+# there are many. `bench/alerts.py` has the probabilities that follow.
 PAGE_FROM_START, PAGE_FROM_HOUR = math.log(4), math.log(200)
 WARN, CLEAR = math.log(2), math.log(6)
 MORE = 2.0  # log evidence that each change of state within a week asks more
