@@ -106,7 +106,16 @@ def test_appending_an_unknown_type_is_refused(store):
 def test_the_log_can_only_append_read_erase_on_request_and_purge_what_expired():
     public = {name for name in vars(log.Log) if not name.startswith("_")}
     reading = {"get", "read", "last", "count", "erased", "erased_digests", "unmatched"}
-    raw = {"raw_pages", "raw_by_id", "last_seq", "identity", "name", "spending", "is_read_only"}
+    raw = {
+        "raw_pages",
+        "raw_by_id",
+        "last_seq",
+        "identity",
+        "name",
+        "spending",
+        "is_read_only",
+        "check_writable",
+    }
     assert public == reading | raw | {"append", "append_each", "erase", "replace", "scrub", "purge", "close"}
 
 
