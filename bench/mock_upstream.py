@@ -32,11 +32,21 @@ def answers(tokens: int) -> tuple[bytes, bytes]:
     return _http("application/json", whole), _http("text/event-stream", stream.encode())
 
 
+def called() -> bytes:
+    """A call of a tool, the answer to whoever offers tools."""
+    function = {"name": "tool_0", "arguments": '{"query": "where the cat sleeps", "limit": 3}'}
+    call = {"id": "call_mock", "type": "function", "function": function}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    whole = {"id": "chatcmpl-mock", "model": "mock", "choices": [choice], "usage": USAGE}
+    return _http("application/json", json.dumps(whole).encode())
+
+
 class Upstream(asyncio.Protocol):
     """One connection: reads a request's head and body, answers, reads the next."""
 
     def __init__(self, whole: bytes, stream: bytes, delay_s: float):
-        self._whole, self._stream, self._delay_s = whole, stream, delay_s
+        self._whole, self._stream, self._called, self._delay_s = whole, stream, called(), delay_s
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,9 +60,10 @@ class Upstream(asyncio.Protocol):
             whole = ends + 4 + int(rest.split(b"\r\n", 1)[0] or 0)
             if len(self._buffer) < whole:
                 return
-            streamed = b'"stream":true' in self._buffer[ends:whole].replace(b" ", b"")
+            asked = self._buffer[ends:whole]
+            streamed, offers = b'"stream":true' in asked.replace(b" ", b""), b'"tools"' in asked
             del self._buffer[:whole]
-            answer = self._stream if streamed else self._whole
+            answer = self._stream if streamed else self._called if offers else self._whole
             if self._delay_s:
                 asyncio.get_running_loop().call_later(self._delay_s, self._send, answer)
             else:

@@ -4,7 +4,8 @@
 
 Three figures, each from processes of its own on loopback, load client and upstream on the same cores:
 
-* added latency at a constant rate: straight to the upstream and through the gateway in turns, A B A B;
+* added latency at a constant rate: straight to the upstream and through the gateway in turns, A B A B, of
+  plain answers and of calls of tools;
 * the highest steady rate whose p99 stays under 50 ms, with one process and with two on one store;
 * a soak: half an hour's requests, one in ten streamed, one in ten judged, in five minutes; memory, errors,
   and the processor time of a request, in its second quarter and its last.
@@ -42,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rate", type=float, default=200.0, help="at which the added latency is measured")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of four segments")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each of eight segments")
     parser.add_argument("--soak-s", type=float, default=300.0, help="0: no soak")
     parser.add_argument("--highest", type=float, default=3000.0, help="rate up to which is looked; 0: not")
     parser.add_argument("--store", type=Path, help="where stores are made: the disk that is measured")
@@ -50,7 +51,8 @@ def main() -> None:
     tidily()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=given.store) as folder, mock() as upstream:
-        figures["added_latency_ms"] = added(Path(folder) / "added", upstream, given.rate, given.seconds)
+        for name, tools in (("added_latency_ms", False), ("added_latency_with_tools_ms", True)):
+            figures[name] = added(Path(folder) / name, upstream, given.rate, given.seconds, tools=tools)
         if given.highest:
             figures["steady"] = {
                 f"{workers}_processes": steady(Path(folder) / f"w{workers}", upstream, workers, given.highest)
@@ -68,16 +70,17 @@ def main() -> None:
 # --- added latency ----------------------------------------------------------------------------
 
 
-def added(store: Path, upstream: Started, rate: float, seconds: float) -> dict[str, Any]:
-    """Quantiles through the gateway less those straight to it, as far apart as intervals allow."""
+def added(store: Path, upstream: Started, rate: float, seconds: float, *, tools: bool) -> dict[str, Any]:
+    """Quantiles through the gateway less those straight to it, as far apart as intervals allow; with `tools`
+    every request offers ten and is answered by a call."""
     runs: dict[str, list[Load]] = {"direct": [], "gateway": []}
     with gateway(store, upstream.url + "/v1") as served:
         urls = {"direct": upstream.url, "gateway": served.url}
         for url in urls.values():  # connections, code paths and pages that a first request pays for
-            run(loaded(url, rate, 1.0))
+            run(loaded(url, rate, 1.0, tools=tools))
         for name in ("direct", "gateway", "direct", "gateway"):
-            runs[name].append(run(loaded(urls[name], rate, seconds)))
-            say(name, runs[name][-1])
+            runs[name].append(run(loaded(urls[name], rate, seconds, tools=tools)))
+            say(f"{name} tools" if tools else name, runs[name][-1])
     report: dict[str, Any] = {"requests_per_s": rate, "errors": {}}
     for q, word in ((0.5, "p50"), (0.99, "p99")):
         direct, through = (quantile([ms for r in runs[n] for ms in r.latency_ms], q) for n in runs)
@@ -90,10 +93,10 @@ def added(store: Path, upstream: Started, rate: float, seconds: float) -> dict[s
     return report
 
 
-async def loaded(url: str, rate: float, seconds: float) -> Load:
+async def loaded(url: str, rate: float, seconds: float, *, tools: bool) -> Load:
     client = Client(url + PATH)
     try:
-        return await open_loop(client, lambda n: client.request(chat(n)), rate, seconds)
+        return await open_loop(client, lambda n: client.request(chat(n, tools=tools)), rate, seconds)
     finally:
         client.close()
 

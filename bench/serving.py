@@ -43,11 +43,29 @@ def mock(*options: str) -> Started:
     return Started([sys.executable, str(HERE / "mock_upstream.py"), *options])
 
 
-def chat(n: int, stream: bool = False) -> bytes:
-    """The body of the n-th chat request: no two are alike."""
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": f"tool_{k}",
+            "description": "Finds what was said about something, the newest first.",
+            "parameters": {
+                "type": "object",
+                "properties": {"query": {"type": "string"}, "limit": {"type": "integer", "minimum": 1}},
+                "required": ["query"],
+            },
+        },
+    }
+    for k in range(10)
+]
+
+
+def chat(n: int, stream: bool = False, tools: bool = False) -> bytes:
+    """The body of the n-th chat request: no two are alike. With `tools` it offers ten, always the same."""
     said = f"Request {n}: where does the cat sleep when the dog is out, and who told you so?"
     body: dict[str, Any] = {"model": "escultor", "messages": [{"role": "user", "content": said}]}
     body |= {"max_tokens": 16, "user": f"user{n % 1000}"}
+    body |= {"tools": TOOLS} if tools else {}
     return json.dumps(body | ({"stream": True} if stream else {})).encode()
 
 

@@ -85,8 +85,15 @@ class _Lineage(_Body):
     relation: Annotated[Relation, _Loose]
 
 
+def _asked_by(name: str) -> dict[str, Any]:
+    """The JSON schema of a row that says by this key alone who asked."""
+    return {"properties": {name: {"type": "string"}}, "required": [name]}
+
+
 class ExternalInteraction(_Body):
     """A row, as it is sent. Unknown keys are refused."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_asked_by("user"), _asked_by("subject")]})
 
     id: Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
     time: Annotated[float, Field(gt=0, lt=1e11)]

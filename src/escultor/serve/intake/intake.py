@@ -207,7 +207,8 @@ class Intake:
 
 def _shown(result: IntakeResult, author: FeedbackAuthor) -> IntakeResult:
     """The result under the id that the tenant knows."""
-    return result.model_copy(update={"id": result.id and shown_id(result.id, author.tenant)})
+    texts = {"id": result.id, "error": result.error}
+    return result.model_copy(update={k: v and shown_id(v, author.tenant) for k, v in texts.items()})
 
 
 def _accepted(parsed: ParsedEvent) -> IntakeResult:
