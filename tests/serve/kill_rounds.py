@@ -14,9 +14,10 @@ import httpx2
 from started import Started, gateway
 
 from escultor.store import open_store
-from escultor.types import Feedback, Interaction
+from escultor.types import Feedback, Interaction, ToolDefinitions
 
-CHATTERS, JUDGES = 8, 3
+CHATTERS, JUDGES, IMPORTERS = 8, 3, 1
+TOOLS = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
 ALIVE_S = (0.2, 0.8)  # under load, before it is killed
 
 
@@ -26,6 +27,7 @@ class Acknowledged:
 
     answers: dict[str, str] = field(default_factory=dict)  # id: text, delivered to the end
     begun: set[str] = field(default_factory=set)  # ids of streams of which at least a piece was delivered
+    imported: set[str] = field(default_factory=set)  # ids of calls that another program served
     events: set[str] = field(default_factory=set)
     unknown: list[dict[str, object]] = field(default_factory=list)  # events that were sent, and no more
     asked: int = 0
@@ -41,6 +43,8 @@ class Found:
     begun_lost: list[str]
     begun_unmarked: list[str]  # cut, and their rows do not say so
     prompts_twice: list[str]
+    imports_lost: list[str]
+    tools_lost: list[str]  # rows that name definitions of tools which are not there
     events_lost: list[str]
     events_twice: list[str]
     rows: int
@@ -69,6 +73,7 @@ def found(store: Path, told: Acknowledged) -> Found:
     with open_store(str(store)) as opened:
         rows = [row for _, row in opened.log.read(Interaction)]
         events = Counter(event.id for _, event in opened.log.read(Feedback))
+        defined = {each.id for _, each in opened.log.read(ToolDefinitions)}
     texts = {row.id: row.answer for row in rows}
     reasons = {row.id: row.finish_reason for row in rows}
     prompts = Counter(row.messages[-1].content for row in rows)
@@ -78,6 +83,8 @@ def found(store: Path, told: Acknowledged) -> Found:
         begun_lost=[id for id in told.begun if id not in texts],
         begun_unmarked=[id for id in told.begun if reasons.get(id) not in ("stop", "interrupted")],
         prompts_twice=[prompt for prompt, times in prompts.items() if times > 1],
+        imports_lost=[id for id in told.imported if id not in texts],
+        tools_lost=[row.id for row in rows if row.tools and row.tools not in defined],
         events_lost=[id for id in told.events if id not in events],
         events_twice=[id for id, times in events.items() if times > 1],
         rows=len(rows),
@@ -90,6 +97,7 @@ async def _load_and_kill(served: Started, told: Acknowledged, numbers: count[int
     async with httpx2.AsyncClient(base_url=served.url, timeout=120) as client:
         work = [_chat(client, told, numbers) for _ in range(CHATTERS)]
         work += [_judge(client, told, numbers) for _ in range(JUDGES)]
+        work += [_import(client, told, numbers) for _ in range(IMPORTERS)]
         tasks = [asyncio.ensure_future(each) for each in work]
         had = len(told.answers)
         while len(told.answers) == had and not any(task.done() for task in tasks):
@@ -105,6 +113,7 @@ async def _chat(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[i
     while True:
         n = next(numbers)
         body = {"model": "escultor", "messages": [{"role": "user", "content": f"Question {n}"}]}
+        body |= {"tools": TOOLS} if n % 4 == 0 else {}
         told.asked += 1
         if n % 2:
             answer = await client.post("/v1/chat/completions", json=body)
@@ -123,6 +132,17 @@ async def _chat(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[i
                     id = chunk["id"]
                     told.begun.add(id)
                     pieces += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+
+
+async def _import(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[int]) -> None:
+    while True:
+        n = next(numbers)
+        asked = [{"role": "user", "content": f"Import {n}"}]
+        row = {"id": f"served-{n}", "time": 1e9, "messages": asked, "answer": "a", "version": "v"}
+        told.asked += 1
+        answer = await client.post("/v1/interactions", json=[{**row, "user": "u"}])
+        assert answer.json()["accepted"] == 1, answer.text
+        told.imported.add(f"served-{n}")
 
 
 async def _judge(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[int]) -> None:
