@@ -34,8 +34,8 @@ from escultor.types import (
 # Kinds whose ids are drawn at random, so that no two records ever share one; and those that are named by what
 # they are about, which the same function finds again before it would record them twice.
 DRAWN = {"interaction", "pending", "feedback", "dataset_name", "review", "deployment", "erasure", "key"}
-DRAWN |= {"quarantine_override", "alert_delivery", "alert_acknowledged", "call_tally"}
-FOUND_AGAIN = {"checkpoint", "dataset", "step", "held_out", "retired_dataset"}
+DRAWN |= {"quarantine_override", "alert_delivery", "alert_acknowledged", "call_tally", "cycle_schedule"}
+FOUND_AGAIN = {"checkpoint", "dataset", "step", "held_out", "retired_dataset", "cycle_event"}
 HASHED = {"scores", "suite", "verdict", "alert", "plan", "health", "tools", "media"}
 
 

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from escultor.cli.lookup import checked_model, existing_store
 from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
-from escultor.cycle.canary_service import CanaryService, trial_stages
+from escultor.cycle.canary_service import CanaryService, first_stage, trial_stages
 from escultor.cycle.checkpoints import keep_model
 from escultor.errors import InputError
 from escultor.evaluate.gate.canary import figure
@@ -39,13 +39,8 @@ def canary(
 
 
 def _start(shell: Shell, store: Store, candidate: str) -> Deployment:
-    history = registry.read_deployments(store.log)
     checkpoint = keep_model(store, checked_model(shell, candidate))
-    policy = shell.config.canary
-    share = 0.0 if policy.shadow_requests else policy.shares[0]
-    if share == 1.0:
-        raise InputError("a trial must not start with all subjects", policy.shares, "a first share below 1")
-    return registry.trial("canary: begun by a person", checkpoint.id, share, registry.current(history))
+    return first_stage(store, shell.config.canary, checkpoint.id, "canary: begun by a person")
 
 
 def _stop(store: Store) -> Deployment:

@@ -59,7 +59,7 @@ def find_model(shell: Shell, name: str) -> Path:
     if path.exists() or not (name in ALIASES or _ID_PREFIX.fullmatch(name)):
         return resolve(name)
     with existing_store(shell, f"`{name}` is no folder, and cannot be looked up") as store:
-        return resolve(str(store.blobs.tree(_checkpoint_id(store, name))))
+        return resolve(str(store.blobs.tree(checkpoint_id(store, name))))
 
 
 def output_folder(run: Path) -> Path:
@@ -67,7 +67,7 @@ def output_folder(run: Path) -> Path:
     return run / (ADAPTER if (run / ADAPTER).is_dir() and not (run / MODEL).is_dir() else MODEL)
 
 
-def _checkpoint_id(store: Store, name: str) -> str:
+def checkpoint_id(store: Store, name: str) -> str:
     """The checkpoint id of an alias or of the beginning of an id. Raises ModelError unless there is one."""
     from escultor.store.registry import ALIASES, aliases, read_deployments
 

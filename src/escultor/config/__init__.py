@@ -6,6 +6,7 @@
     curation:      how raw rows become a dataset
     evaluation: gate: canary: serve: monitor:    evaluation, promotion, trial on live traffic, serving, alerts
     feedback:      how feedback becomes training data, and what is quarantined
+    cycle:         cycles that run by themselves: triggers, limits, approval, the process that trains
     store:         where everything is stored
 
 Every key acts. A key that cannot act with the others given is refused, not ignored.
@@ -14,6 +15,7 @@ Every key acts. A key that cannot act with the others given is refused, not igno
 from __future__ import annotations
 
 from escultor.config.curation import Curation
+from escultor.config.cycle import Cycle
 from escultor.config.evaluation import Canary, Evaluation, Gate
 from escultor.config.feedback import FeedbackRules
 from escultor.config.load import Config, ModelSection, StoreSection, load_config, load_policy, with_steps
@@ -25,6 +27,7 @@ __all__ = [
     "Canary",
     "Config",
     "Curation",
+    "Cycle",
     "Distillation",
     "Dpo",
     "Evaluation",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from escultor.config import aliases
 from escultor.config.curation import Curation
+from escultor.config.cycle import Cycle
 from escultor.config.evaluation import Canary, Evaluation, Gate
 from escultor.config.feedback import FeedbackRules
 from escultor.config.section import Section, setting
@@ -47,6 +48,7 @@ class Config(Section):
     serve: Serve = Serve()
     monitor: Monitor = Monitor()
     feedback: FeedbackRules = FeedbackRules()
+    cycle: Cycle = Cycle()
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from escultor.config import Config, Gate, load_config
-from escultor.cycle.checkpoints import keep_model, require_champion
-from escultor.errors import InputError
+from escultor.cycle.checkpoints import keep_model
+from escultor.errors import FaultError, InputError
+from escultor.ids import new_id
 from escultor.skills.suites import EvaluationSuite
 from escultor.store import Store, open_store, registry, store_exists
 from escultor.types import (
@@ -29,7 +30,10 @@ from escultor.types import (
 )
 
 if TYPE_CHECKING:
+    from escultor.cycle.lifecycle import CycleRunner
+    from escultor.cycle.recorded_cycles import RecordedCycle
     from escultor.cycle.workflow import Progress
+    from escultor.store.leases import Lease
 
 DAY_S = 86_400.0
 PERIODS = {"daily": 1, "weekly": 7, "monthly": 30}  # in days
@@ -38,7 +42,7 @@ Settings = Config | Path | str | None
 
 
 class EvolutionCycle:
-    """One cycle run that starts from feedback on a skill: collect, convert, train, evaluate, gate, deploy.
+    """The cycle of a skill: collect, convert, train, evaluate, gate, approve, try, promote or roll back.
 
     skill: one of the configured skills, default: the only one. Where none is configured, all feedback is
     learnt from. The other configured skills, which the model serves too, guard their primary metrics.
@@ -49,26 +53,87 @@ class EvolutionCycle:
 
     def run(self, since: Since = None, suite: EvaluationSuite | Path | str | None = None) -> Verdict:
         """Train the champion on feedback given after `since` (None: on feedback that no promoted model has
-        learnt from yet), compare the result with it on `suite`, and deploy it if the gate promotes it.
+        learnt from yet), and compare the result with it on `suite`. What the gate promotes is deployed at
+        once in a store where nobody has the scope `approve`; elsewhere it waits for `decide`, unless
+        `cycle.auto_approve` names the skill, and is tried among people first (`cycle.canary`). A cycle
+        that was cut short goes on as it began, whatever is given here.
 
         suite: one by value, a file, a built-in set of probes, or the name or id of one registered in the
         store. None: that of the skill, else the one that the champion was last measured on.
 
-        Raises InputError when there is no champion, no suite, or too little feedback.
+        Raises InputError when there is no champion, no suite, or too little feedback, when another process is
+        at work on the skill, and while a cycle of it waits for approval or is in its trial.
         """
-        from escultor.cycle.evaluation_service import find_suite, skill_of_run, suite_of_run
-        from escultor.cycle.evolution import evolve, material_since
-        from escultor.cycle.steps import CycleRun
-        from escultor.cycle.workflow import Progress, Workflow
+        from escultor.cycle.evaluation_service import find_suite
+        from escultor.cycle.lifecycle import begin, lease_of
+        from escultor.cycle.recorded_cycles import open_cycle
 
-        skill = skill_of_run(self.config, self.skill)
+        begun, skill = parse_since(since), self._skill
+        with open_store(self.config.store.url) as store, lease_of(store, skill) as lease:
+            cycle = open_cycle(store, skill)
+            if cycle is None or cycle.state != "running":
+                if suite is not None and not isinstance(suite, EvaluationSuite):
+                    suite = find_suite(str(suite), store, self.config)
+                id, who = new_id("cycle"), user_name()
+                because = f"begun by {who}"
+                cycle = begin(store, self.config, id, skill, because, by=who, since=begun, suite=suite)
+            cycle = self._runner(store, lease).go_on(cycle)
+            if (verdict := store.log.get(Verdict, cycle.verdict)) is None:
+                raise FaultError("the cycle ended without a verdict", f"{cycle.state}: {cycle.last.reason}")
+            return verdict
+
+    def status(self) -> list[RecordedCycle]:
+        """All cycles of the skill, the last one at the end."""
+        from escultor.cycle.recorded_cycles import recorded_cycles
+
         with open_store(self.config.store.url) as store:
-            if suite is None:
-                suite = suite_of_run(store, require_champion(store), self.config, skill)
-            elif not isinstance(suite, EvaluationSuite):
-                suite = find_suite(str(suite), store, self.config)
-            cycle = CycleRun(Workflow(store, self.progress or Progress()), self.config, suite, skill)
-            return evolve(cycle, "evolution", material_since(cycle, parse_since(since))).verdict
+            return recorded_cycles(store, self._skill)
+
+    def resume(self) -> RecordedCycle:
+        """Take the open cycle as far as it can go now. Raises InputError where there is none."""
+        from escultor.cycle.recorded_cycles import require_open_cycle
+
+        with open_store(self.config.store.url) as store:
+            return self._go_on(store, require_open_cycle(store, self._skill))
+
+    def decide(
+        self, state: Literal["approved", "rejected"], key: str | None, reason: str = "by a person"
+    ) -> RecordedCycle:
+        """Approve or reject the waiting candidate with a person's key of the scope `approve`; an approved one
+        goes into its trial. Raises InputError for any other key."""
+        from escultor.cycle.lifecycle import decide
+        from escultor.cycle.recorded_cycles import require_open_cycle
+
+        with open_store(self.config.store.url) as store:
+            cycle = decide(store, require_open_cycle(store, self._skill, "waiting"), state, reason, key)
+            return self._go_on(store, cycle) if cycle.is_open else cycle
+
+    def cancel(self, reason: str, by: str | None = None) -> RecordedCycle:
+        """End the open cycle and its trial. Raises InputError where there is none."""
+        from escultor.cycle.lifecycle import cancel
+        from escultor.cycle.recorded_cycles import require_open_cycle
+
+        with open_store(self.config.store.url) as store:
+            return cancel(store, require_open_cycle(store, self._skill), reason, by or user_name())
+
+    @property
+    def _skill(self) -> str:
+        from escultor.cycle.evaluation_service import skill_of_run
+
+        return skill_of_run(self.config, self.skill) or ""
+
+    def _go_on(self, store: Store, cycle: RecordedCycle) -> RecordedCycle:
+        from escultor.cycle.lifecycle import lease_of
+        from escultor.cycle.recorded_cycles import recorded_cycle
+
+        with lease_of(store, cycle.skill) as lease:
+            return self._runner(store, lease).go_on(recorded_cycle(store, cycle.id))
+
+    def _runner(self, store: Store, lease: Lease) -> CycleRunner:
+        from escultor.cycle.lifecycle import CycleRunner
+        from escultor.cycle.workflow import Progress
+
+        return CycleRunner(store, self.config, self.progress or Progress(), lease.check)
 
 
 class FeedbackStore:
@@ -199,6 +264,16 @@ def parse_since(since: Since, now: float | None = None) -> float | None:
         raise InputError(
             "`since` cannot be read", repr(since), f"{', '.join(PERIODS)}, or a date such as 2026-01-31"
         ) from error
+
+
+def user_name() -> str:
+    """The name of the user that this process belongs to, as the system knows it."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        return "a person"
 
 
 def settings_of(config: Settings) -> Config:

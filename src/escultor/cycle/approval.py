@@ -28,8 +28,11 @@ def approver(store: Store, key: str | None, name: str | None = None) -> str:
 
 
 def approver_of_promotion(store: Store, key: str | None) -> str | None:
-    """Who orders a promotion by hand; None in a store that has never given anyone the scope `approve`: nobody
-    needs it there. Raises InputError where one is needed and `key` is none that may approve."""
-    events = (event for _, event in store.log.read(KeyEvent))
-    is_needed = any(Scope.APPROVE in getattr(event, "scopes", ()) for event in events)
-    return approver(store, key) if is_needed else None
+    """Who orders a promotion by hand; None in a store without `has_approvers`: nobody needs it there.
+    Raises InputError where one is needed and `key` is none that may approve."""
+    return approver(store, key) if has_approvers(store) else None
+
+
+def has_approvers(store: Store) -> bool:
+    """Whether the store has ever given anyone the scope `approve`."""
+    return any(Scope.APPROVE in getattr(event, "scopes", ()) for _, event in store.log.read(KeyEvent))

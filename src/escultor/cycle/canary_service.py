@@ -143,6 +143,18 @@ def trial_stages(history: Sequence[Deployment]) -> list[Deployment]:
     return stages
 
 
+def first_stage(
+    store: Store, policy: Canary, checkpoint: str, because: str, now: float | None = None
+) -> Deployment:
+    """The deployment that begins the trial of a checkpoint: in shadow, or with the first share. Raises
+    InputError without a champion, while another candidate is tried, and for a first share of all subjects."""
+    share = 0.0 if policy.shadow_requests else policy.shares[0]
+    if share == 1.0:
+        raise InputError("a trial must not start with all subjects", policy.shares, "a first share below 1")
+    current = registry.current(registry.read_deployments(store.log))
+    return registry.trial(because, checkpoint, share, current, now=now)
+
+
 def tally(subjects: Iterable[Sequence[float]]) -> SubjectTally:
     """Sums over subjects, each given by its observations in order."""
     rows = [(len(values), sum(values), values[0]) for values in subjects if values]

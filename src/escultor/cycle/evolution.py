@@ -22,7 +22,7 @@ from escultor.cycle.workflow import Result
 from escultor.datasets.held_out import held_out_hashes
 from escultor.errors import InputError
 from escultor.feedback.card import Advice, advise, summarise
-from escultor.feedback.conversion import convert, read_items
+from escultor.feedback.conversion import Conversion, convert, read_items
 from escultor.feedback.index import FeedbackIndex
 from escultor.feedback.items import FeedbackItem, load_items
 from escultor.feedback.raw_log import InMemorySource
@@ -33,7 +33,7 @@ from escultor.skills.catalog import answer_schemas
 from escultor.skills.suites import EvaluationSuite
 from escultor.store import Store, registry
 from escultor.train.methods import METHODS
-from escultor.types import Deployment, Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
+from escultor.types import Deployment, Erasure, Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
 
 # The step that says up to which log entry a model has learnt: what is consumed where it is promoted.
 CONSUMED = "feedback consumed"
@@ -95,16 +95,31 @@ def material_of(
     return TrainingMaterial(by_kind, dict(counts), card, advise(card, settings))
 
 
-def material_since(cycle: CycleRun, since: float | None) -> TrainingMaterial:
+def material_since(cycle: CycleRun, since: float | None, run: str) -> TrainingMaterial:
     """The training data made of the store's feedback since a moment. With None it is made of the feedback
     after what the promoted models have learnt from: an item is used again only when one of its events is
     newer.
+
+    The collection is a step of `run`, so a run that goes on trains on what it began with. It is made again
+    where rows of it were erased meanwhile.
     """
-    after = consumed(cycle.store, cycle.skill) if since is None else 0
-    held_out, schemas = excluded_prompts(cycle.store, cycle.suite), answer_schemas(cycle.config.skills)
-    query = SelectionQuery(time.time(), after, since, held_out, skill=cycle.skill, schemas=schemas)
-    conversion = convert(cycle.store, cycle.config.feedback, query)
-    by_kind = {str(kind): read_items(cycle.store, conversion, kind) for kind in KINDS}
+    store, name = cycle.store, "collect"
+
+    def work(key: str) -> tuple[Result, list[Any]]:
+        after = consumed(store, cycle.skill) if since is None else 0
+        held_out, schemas = excluded_prompts(store, cycle.suite), answer_schemas(cycle.config.skills)
+        query = SelectionQuery(time.time(), after, since, held_out, skill=cycle.skill, schemas=schemas)
+        made = convert(store, cycle.config.feedback, query)
+        # Notes of a card may quote what people wrote, which an erasure must find: they stay out of the log.
+        card = {part: value for part, value in made.card.items() if part != "notes"}
+        return {"blobs": made.blobs, "rows": made.rows, "card": card, "cursor": made.cursor}, []
+
+    found = cycle.workflow.step(name, {"run": run}, work, code="1")
+    if not all(store.blobs.has_bytes(str(blob)) for blob in found["blobs"].values()):
+        inputs = {"run": run, "erasures": store.log.count(Erasure)}
+        found = cycle.workflow.step(name, inputs, work, code="1")
+    conversion = Conversion(found["blobs"], found["rows"], found["card"], found["cursor"], True)
+    by_kind = {str(kind): read_items(store, conversion, kind) for kind in KINDS}
     advice = advise(conversion.card, cycle.config.feedback)
     return TrainingMaterial(by_kind, conversion.card["counts"], conversion.card, advice, conversion.cursor)
 
@@ -148,10 +163,15 @@ def consumed(store: Store, skill: str | None = None) -> int:
 
 
 def evolve(
-    cycle: CycleRun, name: str, material: TrainingMaterial, champion: str | None = None
+    cycle: CycleRun,
+    name: str,
+    material: TrainingMaterial,
+    champion: str | None = None,
+    *,
+    deploy: bool = True,
 ) -> CycleResult:
     """Train the champion (default: that of the store) by the methods that the material is enough for, and let
-    the gate decide.
+    the gate decide; what it promotes is deployed at once, unless `deploy` is off.
 
     Raises InputError when there is no champion, or too little to learn from; DataError, before anything is
     trained, where the policy could promote nothing on the suites.
@@ -187,7 +207,7 @@ def evolve(
     after = evaluate_model(cycle, checkpoint, name)
     _record_consumption(cycle.store, checkpoint, material, cycle.skill)
     others = measure_other_skills(cycle, champion, checkpoint, name)
-    verdict = gate(cycle, name, before, after, others)
+    verdict = gate(cycle, name, before, after, others, deploy=deploy)
     return CycleResult(checkpoint, before, after, verdict, training=training, counts=material.counts)
 
 

@@ -66,7 +66,7 @@ def watch_once(
     candidate = deployed.get(registry.CANDIDATE) if _on_trial(store) else None
     firing = any(a.state == "firing" and a.rule == "thumbs_down" for a in report.alerts)
     begin = max(now - LOOKBACK_S, last_plan.time if last_plan else 0.0)
-    rows = _new_rows(store, config, begin, now) if firing else {}
+    rows = new_rows(store, config, begin, now) if firing else {}
     diagnosis = diagnose(report.alerts, sum(rows.values()), champion, candidate)
     due = plan(diagnosis, last_plan, config.monitor, now)
     if due:
@@ -96,7 +96,7 @@ def _on_trial(store: Store) -> bool:
     return bool(trial_stages(registry.read_deployments(store.log)))
 
 
-def _new_rows(store: Store, config: Config, since: float, now: float) -> dict[str | None, int]:
+def new_rows(store: Store, config: Config, since: float, now: float) -> dict[str | None, int]:
     """How many rows of every kind a cycle run for each configured skill could train on (None: for all
     feedback, where none is configured): those with feedback newer than `since` that no promoted model has
     learnt from. Prompts of registered suites do not count."""

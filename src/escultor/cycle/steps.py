@@ -258,9 +258,11 @@ def gate(
     champion: Scores,
     candidate: Scores,
     others: tuple[OtherSkill, ...] = (),
+    *,
+    deploy: bool = True,
 ) -> Verdict:
-    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate.
-    `others` are the other skills that the model serves."""
+    """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate
+    unless `deploy` is off. `others` are the other skills that the model serves."""
     policy, store = cycle.policy, cycle.store
 
     def work(key: str) -> tuple[Result, list[Any]]:
@@ -277,7 +279,7 @@ def gate(
         )
         gate_service.write_record(store, record)
         records: list[Any] = [record.verdict]
-        if isinstance(record.verdict, Promote):
+        if deploy and isinstance(record.verdict, Promote):
             records.append(_deployment(cycle, record.id, candidate.checkpoint))
         reason = record.verdict.because.reason
         return {"verdict": type(record.verdict).__name__, "reason": reason, "id": record.id}, records
@@ -286,6 +288,7 @@ def gate(
     inputs |= {"policy": policy.model_dump()}
     if others:
         inputs["others"] = [[each.champion.id, each.candidate.id, each.margins] for each in others]
+    inputs |= {} if deploy else {"deploy": False}
     code = code_version("escultor.cycle.gate_service", without=NOT_DECIDING)
     with gate_service.exclusive(store):
         result = cycle.workflow.step(f"gate {name}", inputs, work, code=code)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from escultor.errors import IdTaken
 from escultor.ids import hash_value
 from escultor.store import Store
 from escultor.types import Step
@@ -45,11 +46,12 @@ class Progress:
 
 @dataclass
 class Workflow:
-    """Runs steps over a store."""
+    """Runs steps over a store. `check` raises where this process may no longer record anything."""
 
     store: Store
     progress: Progress = field(default_factory=Progress)
     steps: list[tuple[Step, bool]] = field(default_factory=list)  # in order, and whether it was reused
+    check: Callable[[], None] = lambda: None
 
     def step(
         self,
@@ -65,7 +67,8 @@ class Workflow:
         The key is the hash of the name (or of `kind`, where the name is only a label), of `inputs`, and of
         `code`, the version of the code that decides the result (`escultor.code_closure.code_version`).
         `work` returns a JSON-like result and the records it made. They and the step are written in one
-        transaction: either the whole step is in the log or nothing of it.
+        transaction: either the whole step is in the log or nothing of it. Where another process has recorded
+        the step meanwhile, its result stands and this one's records are left.
         """
         key = hash_value([kind or name, code, inputs])
         step = self.store.log.get(Step, key)
@@ -75,7 +78,19 @@ class Workflow:
             began = time.perf_counter()
             result, records = work(key)
             step = Step(key, time.time(), name, round(time.perf_counter() - began, 3), result)
-            self.store.log.append(*records, step)
+            step, reused = self._record(records, step)
         self.steps.append((step, reused))
         self.progress.done(step, reused)
         return step.result
+
+    def _record(self, records: list[Any], step: Step) -> tuple[Step, bool]:
+        """The step that is in the log, and whether another process was first."""
+        self.check()
+        try:
+            self.store.log.append(*records, step)
+        except IdTaken:
+            first = self.store.log.get(Step, step.key)
+            if first is None:
+                raise
+            return first, True
+        return step, False

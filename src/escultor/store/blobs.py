@@ -90,6 +90,10 @@ class Blobs:
             raise self._absent("bytes", hash)
         return self._bytes(hash)
 
+    def has_bytes(self, hash: str) -> bool:
+        """Whether there are bytes of this hash."""
+        return self._bytes(hash).is_file()
+
     def get_bytes(self, hash: str) -> bytes:
         """The bytes with this hash. Raises StoreError when they are absent or damaged."""
         path = self._bytes(hash)

@@ -66,7 +66,7 @@ def temporary_path(folder: Path) -> Iterator[Path]:
     """A fresh path inside `folder`; whatever is left there at the end is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    path = folder / new_id(f"pid{os.getpid()}.{_HOST}")
+    path = folder / owner_name()
     try:
         yield path
     finally:
@@ -141,12 +141,17 @@ def sweep(folder: Path) -> None:
             old = time.time() - path.stat().st_mtime > STALE_S
         except FileNotFoundError:
             continue  # its owner has removed it
-        if old or _owner_is_dead(path.name):
+        if old or is_owner_dead(path.name):
             _remove(path)
 
 
-def _owner_is_dead(name: str) -> bool:
-    """Whether a temporary path belongs to a process of this machine that has ended."""
+def owner_name() -> str:
+    """A new name that says which process of which machine it belongs to."""
+    return new_id(f"pid{os.getpid()}.{_HOST}")
+
+
+def is_owner_dead(name: str) -> bool:
+    """Whether an `owner_name` belongs to a process of this machine that has ended."""
     pid, _, host = name.partition("-")[0].removeprefix("pid").partition(".")
     if host != _HOST or not pid.isdigit() or os.name == "nt":  # where signal 0 would end the process
         return False

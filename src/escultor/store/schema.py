@@ -14,7 +14,7 @@ from escultor.store.database import BUSY_S, connect, display_url, reading, wrap_
 from escultor.store.log import Log
 
 # Every revision this version knows, oldest first; a test compares them with the files in `migrations`.
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 HEAD = REVISIONS[-1]
 _VERSIONS = "alembic_version"
 

@@ -51,3 +51,11 @@ erased = Table(
     Column("erasure", Text, nullable=False),
     Index("ix_erased_erasure", "erasure"),
 )
+
+# Who works on what, and until when (seconds since the epoch, by the database's clock).
+_LEASE_COLUMNS = (
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Double, nullable=False),
+)
+lease = Table("lease", metadata, *_LEASE_COLUMNS)

@@ -129,6 +129,41 @@ class Step:
     result: dict[str, object]
 
 
+CycleState = Literal[
+    "refused", "running", "waiting", "approved", "trial", "promoted", "not_promoted", "rejected",
+    "rolled_back", "superseded", "cancelled", "failed",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CycleEvent:
+    """A change of a cycle's state. Writer: `cycle`. Law: `id` names the cycle and the state, so a cycle comes
+    into each state at most once, and what is recorded in one transaction with it happens at most once."""
+
+    id: str
+    time: float
+    cycle: str
+    skill: str  # empty: all feedback
+    state: CycleState
+    reason: str
+    by: Annotated[str, LEFT_OUT] = optional("")  # the person who began, approved, rejected or cancelled it
+    champion: Annotated[str, LEFT_OUT] = optional("")  # running: the model that is trained
+    suite: Annotated[str, LEFT_OUT] = optional("")  # running: id of the suite it is measured on
+    since: Annotated[float | None, LEFT_OUT] = optional(None)  # running: feedback since then
+    candidate: Annotated[str, LEFT_OUT] = optional("")  # waiting, not_promoted: the model that was made
+    verdict: Annotated[str, LEFT_OUT] = optional("")  # and what the gate said of it
+
+
+@dataclass(frozen=True, slots=True)
+class CycleSchedule:
+    """When cycles of a skill begin by themselves, from now on. Writer: `escultor cycle schedule`."""
+
+    id: str
+    time: float
+    skill: str
+    when: str  # five fields of cron, in UTC; empty: never
+
+
 class Scope(StrEnum):
     INFER = "infer"  # request completions
     FEEDBACK = "feedback"  # send feedback of end users

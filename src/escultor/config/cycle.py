@@ -1,0 +1,29 @@
+"""Cycles that run by themselves: what begins them, what limits them, who approves, what they may use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from escultor.config.section import Count, Natural, NonNegative, Positive, Section, setting
+
+COMMAND = "{command}"
+
+
+class Cycle(Section):
+    new_rows: Count | None = setting(None, help="begin when feedback gives so many new rows; null: never")
+    cooldown_s: NonNegative = setting(86_400.0, help="minimum time between cycles of a skill")
+    per_day: Count = setting(4, help="cycles that may begin by themselves in 24 hours, of all skills")
+    compute_hours: Positive | None = setting(None, help="of steps in 30 days; null: no limit")
+    auto_approve: tuple[str, ...] = setting(
+        (), help="skills whose candidates need no person's approval; '*': all"
+    )
+    canary: bool = setting(True, help="try an approved candidate among people; false: deploy it at once")
+    # --- the process that trains
+    launcher: Annotated[str, Field(pattern=r"\{command\}")] = setting(
+        COMMAND, help="how it is started, waiting for its end: srun --gpus=1 {command}"
+    )
+    nice: Annotated[Natural, Field(le=19)] = setting(10, help="lower priority than serving; not on Windows")
+    threads: Count | None = setting(None, help="CPU threads; null: all")
+    memory_gb: Positive | None = setting(None, help="limit of its memory; null: none; not on Windows")

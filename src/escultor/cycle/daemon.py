@@ -1,0 +1,189 @@
+"""The loop that runs unattended: it watches, diagnoses, begins cycles, starts their processes, and takes
+approved candidates through their trials."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from escultor.config import Config
+from escultor.config.cycle import COMMAND
+from escultor.cycle.canary_service import CanaryService, trial_stages
+from escultor.cycle.cycle_triggers import Trigger, due, record_refusal, refusal
+from escultor.cycle.lifecycle import CycleRunner, begin, lease_of
+from escultor.cycle.monitoring import Watch, monitor_of, watch_once
+from escultor.cycle.recorded_cycles import RecordedCycle, change, open_cycle, record_event
+from escultor.cycle.workflow import Progress
+from escultor.errors import InputError
+from escultor.monitor.metrics import DAY_S
+from escultor.skills.catalog import load_skills
+from escultor.store import Store, registry
+from escultor.store.leases import holder
+from escultor.types import Step
+
+MAX_FAILURES = 5  # of a cycle's processes in a row, without an error that ends the cycle by itself
+MAX_WAIT_S = 3600.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """The process of an open cycle, and how often one of them ended without taking the cycle further."""
+
+    cycle: str
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    steps: int = 0  # in the log when it was started
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class CycleDaemon:
+    """Follows one store. `command_of` gives the command that goes on with the open cycle of a skill; it is
+    started by the launcher of the configuration. `tell` receives a line for what was done."""
+
+    store: Store
+    config: Config
+    command_of: Callable[[str], Sequence[str]]
+    tell: Callable[[str], None] = lambda line: None
+    _workers: dict[str, _Worker] = field(default_factory=dict)  # by skill
+    _canary: CanaryService | None = None
+
+    def tick(self, now: float) -> Watch | None:
+        """Look once, and do what is due. None where there is nothing to watch yet."""
+        try:
+            watch = watch_once(self.store, self.config, now, now - DAY_S, monitor_of(self.store, self.config))
+        except InputError as error:
+            watch = None
+            self.tell(str(error))
+        if watch is not None and watch.diagnosis.remedy == "rollback":
+            self._end_trial(watch.diagnosis.reason)
+        for skill in [*load_skills(self.config.skills)] or [""]:
+            self._begin_due(skill, watch, now)
+            if (cycle := open_cycle(self.store, skill)) is not None:
+                self._go_on(cycle)
+        return watch
+
+    def stop(self) -> None:
+        """End the processes that were started; their cycles can be gone on with."""
+        for worker in self._workers.values():
+            if worker.process is not None and worker.process.poll() is None:
+                worker.process.terminate()
+                worker.process.wait()
+
+    def _end_trial(self, reason: str) -> None:
+        stages = trial_stages(registry.read_deployments(self.store.log))
+        if stages:
+            champion = stages[-1].aliases[registry.CHAMPION]
+            self.store.log.append(registry.deployment_for(f"monitor: {reason}", champion, stages[-1]))
+            self.tell(f"rolled back: {reason}")
+
+    def _begin_due(self, skill: str, watch: Watch | None, now: float) -> None:
+        for trigger in due(self.store, self.config, skill, watch, now):
+            why = refusal(self.store, self.config, skill, watch, now) or self._begin(trigger)
+            if why is not None and record_refusal(self.store, trigger, why):
+                self.tell(f"refused: {trigger.reason}: {why}")
+
+    def _begin(self, trigger: Trigger) -> str | None:
+        """Begin a cycle; why it cannot be, else None."""
+        lease = lease_of(self.store, trigger.skill)
+        if holder(self.store, lease.name) is not None:
+            return "a cycle is being begun by another process"
+        try:
+            with lease:
+                begin(self.store, self.config, trigger.cycle, trigger.skill, trigger.reason)
+        except InputError as error:
+            return str(error)
+        self.tell(f"begun: {trigger.cycle}: {trigger.reason}")
+        return None
+
+    def _go_on(self, cycle: RecordedCycle) -> None:
+        if cycle.state == "running":
+            self._work(cycle)
+        elif cycle.state in ("approved", "trial"):
+            self._canary = self._canary or CanaryService(self.store, self.config.canary)
+            progress = _NoteProgress(self.tell)
+            try:
+                with lease_of(self.store, cycle.skill) as lease:
+                    runner = CycleRunner(self.store, self.config, progress, lease.check, self._canary)
+                    runner.go_on(open_cycle(self.store, cycle.skill) or cycle)
+            except InputError as error:
+                self.tell(str(error))  # another process is at it
+
+    def _work(self, cycle: RecordedCycle) -> None:
+        """See to it that a process computes the cycle."""
+        worker = self._workers.get(cycle.skill)
+        if worker is None or worker.cycle != cycle.id:
+            worker = self._workers[cycle.skill] = _Worker(cycle.id)
+        if worker.process is not None:
+            if worker.process.poll() is None:
+                return
+            self._note_failure(worker, cycle)
+        is_held = holder(self.store, lease_of(self.store, cycle.skill).name) is not None
+        if not is_held and time.monotonic() >= worker.not_before and worker.failures < MAX_FAILURES:
+            command = launch_command(self.config.cycle.launcher, self.command_of(cycle.skill))
+            worker.steps = self.store.log.count(Step)
+            worker.process = subprocess.Popen(command, env=os.environ | _threads(self.config))
+            self.tell(f"started: process {worker.process.pid} for {cycle.id}")
+
+    def _note_failure(self, worker: _Worker, cycle: RecordedCycle) -> None:
+        """A process has ended and the cycle is as it was: try again later, at last give up."""
+        assert worker.process is not None
+        code, worker.process = worker.process.returncode, None
+        worker.failures = 1 if self.store.log.count(Step) > worker.steps else worker.failures + 1
+        worker.not_before = time.monotonic() + min(2.0**worker.failures, MAX_WAIT_S)
+        self.tell(f"the process of {cycle.id} ended with code {code} ({worker.failures} of {MAX_FAILURES})")
+        if worker.failures >= MAX_FAILURES:
+            reason = f"its process ended {MAX_FAILURES} times without a result, at last with code {code}"
+            record_event(self.store, change(cycle, "failed", reason))
+
+
+class _NoteProgress(Progress):
+    """Passes notes on."""
+
+    def __init__(self, tell: Callable[[str], None]):
+        self.tell = tell
+
+    def note(self, text: str) -> None:
+        self.tell(text)
+
+
+def launch_command(launcher: str, command: Sequence[str]) -> list[str]:
+    """The launcher's words with the command in the place of {command}: as words of its own, or as one text
+    within a word (`--wrap={command}`)."""
+    words: list[str] = []
+    for word in shlex.split(launcher):
+        words += command if word == COMMAND else [word.replace(COMMAND, shlex.join(command))]
+    return words
+
+
+def _threads(config: Config) -> dict[str, str]:
+    """The environment that limits the threads of libraries, which read it when they are loaded."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    threads = config.cycle.threads
+    return {} if threads is None else dict.fromkeys(names, str(threads))
+
+
+def limit_process(config: Config) -> None:
+    """Give this process the priority and the limits of the configuration's `cycle` section. Raises InputError
+    for a limit of memory on a platform without one."""
+    limits = config.cycle
+    if hasattr(os, "setpriority"):
+        now = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, max(now, limits.nice))
+    if limits.threads is not None:
+        import torch
+
+        torch.set_num_threads(limits.threads)
+    if limits.memory_gb is not None:
+        try:
+            import resource
+        except ImportError as error:
+            raise InputError(
+                "cycle.memory_gb cannot act on this platform", limits.memory_gb, "null"
+            ) from error
+        most = int(limits.memory_gb * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
