@@ -1,5 +1,7 @@
 """A cycle from feedback to a promoted model: with and without a person, tried, rolled back, cut short."""
 
+import contextlib
+import itertools
 import shutil
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from escultor.errors import InputError
 from escultor.serve.auth import create
 from escultor.store import open_store, registry
 from escultor.store.leases import Lease
+from escultor.store.log import Log
 from escultor.types import Deployment, Erasure, Feedback, Promote, Scope, Step
 
 
@@ -225,3 +228,45 @@ def test_a_cycle_that_cannot_be_is_ended_with_its_reason(config, store):
     cycle = recorded_cycles(store)[-1]
     assert "too little feedback" in cycle.last.reason
     assert not record_event(store, replace(change(cycle, "promoted", "x"), id=cycle.last.id))
+
+
+class Killed(BaseException):
+    """The end of a process, as far as one process can play it."""
+
+
+def test_a_cycle_killed_around_every_write_ends_as_an_undisturbed_one(
+    fresh, begun, tmp_path, config, store, monkeypatch
+):
+    whole = Log.append_each
+
+    def killed(log, groups, when):
+        if when == "before":
+            raise Killed
+        whole(log, groups)
+        raise Killed
+
+    kills = 0
+    for when in itertools.cycle(("before", "after")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Log, "append_each", lambda log, groups, when=when: killed(log, groups, when))
+            with contextlib.suppress(Killed):
+                EvolutionCycle(config).run() if not _has_ended(store) else None
+        if _has_ended(store):
+            break
+        kills += 1
+        assert kills < 60
+    assert kills > 12
+    assert states(store) == ["running", "approved", "promoted"]
+    assert len(recorded_cycles(store)) == 1
+    assert len(deployments(store)) == 2
+    names = [step.name for _, step in store.log.read(Step)]
+    assert names.count("evolution") == names.count("collect") == 1
+    shutil.copytree(begun, tmp_path / "calm")
+    again = config_at(tmp_path, str(tmp_path / "calm"))
+    verdict = EvolutionCycle(again).run()
+    cycle = recorded_cycles(store)[-1]
+    assert (cycle.candidate, cycle.verdict) == (verdict.because.candidate, verdict.because.id)
+
+
+def _has_ended(store) -> bool:
+    return bool(cycles := recorded_cycles(store)) and not cycles[-1].is_open

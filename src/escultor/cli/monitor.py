@@ -83,7 +83,10 @@ def _show(shell: Shell, watch: Watch, acknowledged: dict[str, AlertAcknowledged]
             shell.print(f"  {alert.message}")
     shell.print(f"{watch.diagnosis.remedy}: {watch.diagnosis.reason}", "dim")
     if watch.plan:
-        shell.print(f"planned: {watch.plan.id}; run `escultor cycle run`, or keep `escultor cycle run --follow` running", "bold")
+        shell.print(
+            f"planned: {watch.plan.id}; run `escultor cycle run`, or keep `escultor cycle run --follow` running",
+            "bold",
+        )
     for failure in watch.undelivered:
         shell.print(f"not delivered, to be tried again: {failure}", "bold")
 
