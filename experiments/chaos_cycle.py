@@ -28,7 +28,7 @@ from escultor.cycle.recorded_cycles import recorded_cycles  # noqa: E402
 from escultor.serve.auth import create  # noqa: E402
 from escultor.store import open_store, registry  # noqa: E402
 from escultor.store.garbage import collect  # noqa: E402
-from escultor.types import Feedback, Interaction, Scope, Step  # noqa: E402
+from escultor.types import Feedback, Interaction, Scope, Step, Verdict  # noqa: E402
 
 # From any state of the store to the end: computed, approved, deployed.
 DRIVER = """
@@ -59,12 +59,15 @@ def ending(folder: Path) -> dict[str, object]:
         cycles = recorded_cycles(store)
         collect(store, now=time.time() + 2 * 86_400)
         left = collect(store, now=time.time() + 2 * 86_400, dry_run=True)
+        verdict = store.log.get(Verdict, cycles[-1].verdict)
+        assert verdict is not None
         deployments = registry.read_deployments(store.log)
         return {
             "cycles": len(cycles),
             "state": cycles[-1].state,
             "candidate": cycles[-1].candidate,
-            "verdict": cycles[-1].verdict,
+            "verdict": type(verdict).__name__,
+            "effects": [[e.metric, e.state, e.difference, e.p_value] for e in verdict.because.effects],
             "deployments": len(deployments),
             "champion": registry.champion(deployments),
             "steps": sorted(step.name for _, step in store.log.read(Step)),

@@ -19,7 +19,7 @@ from escultor.cycle.approval import KEY_ENV
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.cycle_triggers import next_time, schedule_of, set_schedule
 from escultor.cycle.evaluation_service import skill_of_run
-from escultor.cycle.recorded_cycles import RecordedCycle, open_cycle, recorded_cycles
+from escultor.cycle.recorded_cycles import GOES_ON, RecordedCycle, open_cycle, recorded_cycles
 from escultor.errors import InputError
 from escultor.skills.catalog import load_skills
 from escultor.store.leases import holder
@@ -75,7 +75,7 @@ def run(
     with existing_store(shell, "there is no feedback to learn from") as store:
         require_champion(store)
         name = skill_of_run(shell.config, skill) or ""
-        if (other := open_cycle(store, name)) is not None and other.state == "running":
+        if (other := open_cycle(store, name)) is not None and other.state in GOES_ON:
             shell.print(f"{other.id} goes on as it was begun: {other.last.reason}", "dim")
     with LiveProgress() as live:
         turn = EvolutionCycle(shell.config, live, skill)

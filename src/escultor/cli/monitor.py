@@ -84,7 +84,7 @@ def _show(shell: Shell, watch: Watch, acknowledged: dict[str, AlertAcknowledged]
     shell.print(f"{watch.diagnosis.remedy}: {watch.diagnosis.reason}", "dim")
     if watch.plan:
         shell.print(
-            f"planned: {watch.plan.id}; run `escultor cycle run`, or keep `escultor cycle run --follow` running",
+            f"planned: {watch.plan.id}; run `escultor cycle` (`cycle run --follow` does it)",
             "bold",
         )
     for failure in watch.undelivered:

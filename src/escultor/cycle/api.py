@@ -66,12 +66,12 @@ class EvolutionCycle:
         """
         from escultor.cycle.evaluation_service import find_suite
         from escultor.cycle.lifecycle import begin, lease_of
-        from escultor.cycle.recorded_cycles import open_cycle
+        from escultor.cycle.recorded_cycles import GOES_ON, open_cycle
 
         begun, skill = parse_since(since), self._skill
         with open_store(self.config.store.url) as store, lease_of(store, skill) as lease:
             cycle = open_cycle(store, skill)
-            if cycle is None or cycle.state != "running":
+            if cycle is None or cycle.state not in GOES_ON:
                 if suite is not None and not isinstance(suite, EvaluationSuite):
                     suite = find_suite(str(suite), store, self.config)
                 id, who = new_id("cycle"), user_name()

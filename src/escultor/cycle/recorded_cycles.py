@@ -12,6 +12,7 @@ from escultor.store import Store
 from escultor.types import CycleEvent, CycleState, Step
 
 OPEN = frozenset({"running", "waiting", "approved", "trial"})  # states that something follows on
+GOES_ON = frozenset({"running", "approved"})  # without a person and without people's answers
 
 
 @dataclass(frozen=True, slots=True)
