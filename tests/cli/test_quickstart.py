@@ -1,0 +1,45 @@
+"""docs/quickstart.md is run as it stands, with a tiny model: every file, command and program of it."""
+
+import os
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "model" / "gguf"))
+
+
+def experiment():
+    spec = spec_from_file_location("quickstart", ROOT / "experiments" / "quickstart.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it
+def test_the_page_is_walked_from_a_gguf_file_to_the_next_one(cli, tmp_path, monkeypatch):
+    for name in ("xllamacpp", "peft", "openai"):
+        pytest.importorskip(name)
+    import gguf_models
+
+    from escultor.model.folders import save
+
+    walked = experiment()
+    monkeypatch.setitem(gguf_models.SHAPE, "max_position_embeddings", 512)
+    save(gguf_models.model("llama"), tmp_path / "whole")
+    made = cli("models", "export", tmp_path / "whole", "--out", "first", "--quant", "f32", "--json")
+    assert made.code == 0, made.err
+    walked.write_data(tmp_path, calls=10, examples=12)
+
+    def call(words):
+        answer = cli(*words, "--json")
+        return answer.code, answer.data
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    steps = walked.walk(tmp_path, tmp_path / "first" / "first-f32.gguf", call, environment)
+    commands = [line for line, text in walked.steps_of(walked.PAGE.read_text()) if not text]
+    assert [step["step"] for step in steps] == commands
+    assert len(steps) >= 10
+    assert (tmp_path / "served" / "served-q8_0.gguf").is_file()
