@@ -182,3 +182,14 @@ def test_the_suite_last_registered_under_a_name_is_the_one_meant(tmp_path):
         blob.write_bytes(b"{}")
         with pytest.raises(StoreError, match="damaged"):
             suites.registered_suite(store, "capitals")
+
+
+def test_a_blank_or_another_system_message_makes_no_other_suite_for_the_budget_of_analyses(tmp_path):
+    one = read_suite(write(tmp_path, CAPITALS))
+    asked = CAPITALS.replace("The capital of France?", "the  capital of France? ")
+    two = read_suite(write(tmp_path, asked))
+    with open_store(str(tmp_path / "store")) as store:
+        for each in (one, two):
+            suites.register(store, each)
+        assert one.id != two.id
+        assert suites.suites_sharing_items(store, one.id, [two.id]) == {two.id}

@@ -252,7 +252,9 @@ def suites_sharing_items(store: Store, suite: str, others: Iterable[str]) -> fro
     def prompts(id: str) -> frozenset[str]:
         record = store.log.get(Suite, id)
         items = () if record is None else load_items(store.blobs, record)
-        return frozenset(hash_value(item.prompt) for item in items)
+        # Case, white space and a system message make no other question of it.
+        asked = ([folded(m.content) for m in item.prompt if m.role is not Role.SYSTEM] for item in items)
+        return frozenset(map(hash_value, asked))
 
     own = prompts(suite)
     theirs = {other: prompts(other) for other in set(others) - {suite}} if own else {}
