@@ -53,7 +53,23 @@ from escultor.types import (
 
 MARK = "zqxsecretzqx"
 TEXTS = st.sampled_from(
-    ["", "]", '"', '\\"', "\\", "]}", '"parents": ["a"]', "\n", "\u2028", "\x00", "é", "x" * 5000, "{", "'"]
+    [
+        "",
+        "]",
+        '"',
+        '\\"',
+        "\\",
+        "]}",
+        '"parents": ["a"]',
+        "\n",
+        "\u2028",
+        "\x00",
+        "é",
+        "&amp;a&lt;",
+        "x" * 5000,
+        "{",
+        "'",
+    ]
 )
 IDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=6)
 

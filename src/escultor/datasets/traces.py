@@ -107,7 +107,9 @@ def _said(event: Feedback) -> Iterator[str]:
 def _letters(text: str) -> np.ndarray:
     """The letters and digits of a text as code points, escapes undone."""
     text = _CODE.sub(lambda found: chr(int(found[1], 16)), text)
-    text = _OTHER.sub("", _ESCAPE.sub(" ", html.unescape(text)).casefold())
+    for _ in range(3):  # a text that holds an entity is escaped once more where it is written
+        text = html.unescape(text)
+    text = _OTHER.sub("", _ESCAPE.sub(" ", text).casefold())
     return np.frombuffer(text.encode("utf-32-le", "ignore"), np.uint32).astype(np.uint64)
 
 
