@@ -154,7 +154,7 @@ def _entry(alert: Alert) -> dict[str, Any]:
 
 def _apprise(receiver: str) -> Any:
     try:
-        import apprise
+        import apprise  # type: ignore[import-not-found]
     except ImportError as error:
         raise InputError(
             "alerts by other means than a webhook need the library apprise",

@@ -89,7 +89,7 @@ def mcnemar(wins: int, losses: int, items: int) -> float:
     least = (count + (wins - losses) * np.sqrt(count / decided)) / 2  # its wins, for a score as high
     least = np.minimum(np.maximum(np.ceil(least - 1e-9), 1), count + 1)
     logs = log_factorials(items)
-    tail = coin_tails(least, count, logs)
+    tail = coin_tails(least, count.astype(np.float64), logs)
     share = np.sin(np.linspace(0, np.pi / 2, SHARES + 1)[1:, None]) ** 2
     ways = logs[items] - logs[count] - logs[items - count]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -37,7 +37,7 @@ class BoundedTemplate:
 
         if len(source) > MAX_CHARS:
             raise _too_large(len(source))
-        environment = _compile_jinja_template("").environment.overlay()
+        environment: Any = _compile_jinja_template("").environment.overlay()  # the sandboxed kind
         call, filters = environment.call, environment.filters.items()
         environment.intercepted_binops = frozenset(("+", "*", "**", "%"))
         environment.binop_table = {name: _bounded(name, f) for name, f in environment.binop_table.items()}

@@ -122,8 +122,8 @@ class _TimedProtocol(H11Protocol):
     refused: dict[Any, asyncio.TimerHandle]  # told so, until they have read it; oldest first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if hasattr(transport, "max_size"):
-            transport.max_size = _RECEIVED  # a body that waits for its turn holds little more than this
+        if hasattr(transport, "max_size"):  # a body that waits for its turn holds little more than this
+            setattr(transport, "max_size", _RECEIVED)  # noqa: B010  no type states it
         super().connection_made(transport)
         self._wait()
         if len(self.connections) - len(self.refused) > self.settings.max_connections:
