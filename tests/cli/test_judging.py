@@ -12,11 +12,13 @@ from escultor.config import load_config
 from escultor.cycle import api, evaluation_service
 from escultor.demo.suite import trinity_suite
 from escultor.errors import InputError
+from escultor.skills.trinity import Trinity
 from escultor.store import open_store
 from escultor.store.blobs import tree_hash
 from escultor.types import Hold, Interaction, Message, Plan, Promote, Rating, Role, Sampling, Scores, Usage
 
 CONFIG = load_config(None, SMALL[1::2])
+FREE = ("--set", "gate.guards={valid: 1.0}", "--set", "evaluation.speed_requests=null")
 
 
 def test_compare_measures_once_and_holds_without_evidence(cli, model, other_model, corpus, monkeypatch):
@@ -39,11 +41,30 @@ def test_compare_leaves_with_0_for_a_promotion(cli, model, other_model, corpus):
             metrics["quality"] = tuple(quality + i / 1000 for i in range(80))
             scores = Scores(folder.name, tree_hash(folder), suite.id, items, clusters, metrics)
             store.log.append(replace(scores, summary={"parameters": 1000.0}))
-    call = cli("compare", model, other_model, *SMALL, "--set", "gate.guards={valid: 0.05}")
+    call = cli(
+        "compare",
+        model,
+        other_model,
+        *SMALL,
+        "--set",
+        "gate.guards={valid: 1.0}",
+        "--set",
+        "evaluation.speed_requests=null",
+    )
     assert call.code == 0, call.err
     assert "Promote:" in call.out
     assert "+0.7000" in call.out
-    swapped = cli("compare", other_model, model, *SMALL, "--set", "gate.guards={valid: 0.05}", "--json")
+    swapped = cli(
+        "compare",
+        other_model,
+        model,
+        *SMALL,
+        "--set",
+        "gate.guards={valid: 1.0}",
+        "--set",
+        "evaluation.speed_requests=null",
+        "--json",
+    )
     assert (swapped.code, swapped.data["verdict"]) == (3, "reject")
 
 
@@ -59,6 +80,10 @@ def test_a_model_that_is_none_is_refused_before_the_corpus_is_read(cli, tmp_path
 # --- from feedback ----------------------------------------------------------------------------
 
 
+def trinity_of(n: int) -> str:
+    return Trinity("dog", "other", "reference", (), f"Dog {n}.").to_json()
+
+
 def served_pairs(store, version: str, prompts: int = 24) -> None:
     """Two answers to each prompt, one liked and one not."""
     for n in range(2 * prompts):
@@ -66,7 +91,7 @@ def served_pairs(store, version: str, prompts: int = 24) -> None:
         store.log.append(
             Interaction(
                 f"chat-{n}", 1000.0 + n, "trinity", f"someone-{n // 2}", version, "champion", 1.0, said,
-                f"dog {n % 2}", "stop", Sampling(), Usage(3, 2), 5.0, None, 1e-6, f"prompt-{n // 2}",
+                trinity_of(n % 2), "stop", Sampling(), Usage(3, 2), 5.0, None, 1e-6, f"prompt-{n // 2}",
             ),
             Rating(f"thumb-{n}", 2000.0 + n, f"chat-{n}", f"someone-{n // 2}", "thumb", n % 2 == 0),
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import evalica
 import numpy as np
@@ -20,8 +21,11 @@ from escultor.evaluate.raters.preference import (
 )
 from escultor.evaluate.raters.session import RecordedChoices, make_choice, next_task, passed, session_of
 from escultor.evaluate.scoring import make_result
+from escultor.ids import hash_value
 from escultor.rng import unit
+from escultor.skills.suites import make_suite
 from escultor.store import open_store
+from escultor.types import Message, Role
 
 ITEMS = 30
 RATERS = tuple(f"r{n}" for n in range(5))
@@ -34,7 +38,10 @@ def store(tmp_path):
 
 
 def sides(count=ITEMS, alike=0):
-    suite = tiny_suite(count, metrics=("f1",))
+    tiny = tiny_suite(count, metrics=("f1",))
+    # Every item asks something of its own: equal questions would share a cluster.
+    asked = [replace(i, prompt=(Message(Role.USER, hash_value([i.id])),)) for i in tiny.items]
+    suite = make_suite("tiny", "chat", asked, ("f1",), tiny.record.decoding)
     zeros = {"f1": (0.0,) * count}
     made = []
     for name in ("model-a", "model-b"):

@@ -88,7 +88,7 @@ def test_a_stream_goes_on_while_a_long_prompt_is_computed_and_both_say_what_they
 def test_where_nobody_waits_a_prompt_is_computed_at_once(monkeypatch):
     shapes = seen_passes(monkeypatch)
     run(lambda engine: collected(engine, LONG), settings=Serve(prefill_tokens=16))
-    assert [width for _, width in shapes if width > 1] == [len(LOADED.chat.text(LONG.prompt)) + 1]
+    assert [width for _, width in shapes if width > 1] == [len(LOADED.chat.raw_prompt(LONG.prompt)[0])]
 
 
 def test_who_leaves_while_a_prompt_is_computed_is_forgotten_and_the_others_go_on(monkeypatch):

@@ -109,7 +109,7 @@ def test_parts_that_are_not_kept_are_reported():
         ({"id": "a", "value": 0.5, "name": "thumb"}, "a thumb has two values"),
         (long("boolean", name="correction", value=True), "a name with a meaning of its own"),
         (long("boolean", name="Thumb!", value=True), "`name`: String should match pattern"),
-        (long("comment", text=" \n"), "`text` is blank"),
+        (long("comment", text=" \n"), "`text`: String should match pattern"),
         (long("comment", text="x" * 70_000), "`text` is too long; got: 70000 characters; allowed: 65536"),
         (long("comment", text="\ud800"), "`text`"),
         (long("demonstration", output={"role": "user", "content": "x"}), "`output.role`"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from escultor.cli.output import Shell
+from escultor.cli.output import Shell, printable
 from escultor.errors import InputError, ModelError
 from escultor.store import DEFAULT_FOLDER, Store, open_store, store_exists
 from escultor.train.filenames import ADAPTER, LAST_GOOD, MODEL, PLAIN, RECORD, SHARDED
@@ -165,7 +166,8 @@ def open_or_create_store(shell: Shell) -> Store:
     is_new = not store_exists(shell.store_url)
     store = open_store(shell.store_url)
     if is_new:
-        shell.print(f"a new store was made: {shell.store_url}", "dim")
+        # On stderr: what a command prints, a program may read.
+        print(f"a new store was made: {printable(shell.store_url)}", file=sys.stderr)
     elif not store.is_read_only and store.log.count(Erasure):
         from escultor.datasets.erasure import finish_erasures
 

@@ -23,7 +23,9 @@ from escultor.types import Correction, Feedback, Interaction, PendingInteraction
 LONG, SHORT = 24, 12  # letters and digits in a window, and in one of a text that is shorter than that
 _CHUNK, _OVERLAP = 1 << 20, 1 << 13  # bytes read at a time, and read again: the longest escaped window
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-_CODE, _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})"), re.compile(r"\\+[bfnrtv]")
+# A run of backslashes is looked at from its beginning alone: from each of them it would take quadratic time.
+_CODE = re.compile(r"(?<!\\)\\+u([0-9a-fA-F]{4})")
+_ESCAPE = re.compile(r"(?<!\\)\\+[bfnrtv]")
 _OTHER = re.compile(r"[\W_]+")
 _TREES = ("blobs", "erasing")  # looked through by other means, or not at all
 _NO_TEXT = (".db", ".db-wal", ".db-shm", ".key", ".lock", ".npy", ".npz", ".safetensors", ".gguf", ".pt")
