@@ -40,7 +40,10 @@ def store(tmp_path):
 def sides(count=ITEMS, alike=0):
     tiny = tiny_suite(count, metrics=("f1",))
     # Every item asks something of its own: equal questions would share a cluster.
-    asked = [replace(i, prompt=(Message(Role.USER, hash_value([i.id])),)) for i in tiny.items]
+    asked = [
+        replace(i, prompt=(Message(Role.USER, hash_value([i.id])),), cluster=f"pair {n // 2}")
+        for n, i in enumerate(tiny.items)
+    ]
     suite = make_suite("tiny", "chat", asked, ("f1",), tiny.record.decoding)
     zeros = {"f1": (0.0,) * count}
     made = []
