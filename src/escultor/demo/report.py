@@ -92,7 +92,7 @@ def _reason(version: DemoVersion) -> str:
     if version.verdict is None:
         return "the first model: nothing to compare it with"
     trade, because = version.trade_off, version.verdict.because.reason
-    return because if trade is None else f"{trade.recommendation}. As a champion: {because}"
+    return because if trade is None else f"{trade.recommendation} As a champion: {because}"
 
 
 def as_json(result: DemoResult) -> dict[str, Any]:
