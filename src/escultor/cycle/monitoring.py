@@ -52,10 +52,10 @@ def watch_once(
     """
     monitor = monitor or monitor_of(store, config)
     report = monitor.check(now)
-    deployed = registry.aliases(registry.read_deployments(store.log))
+    deployments = registry.read_deployments(store.log)
+    deployed = registry.aliases(deployments)
     champion = deployed.get(registry.CHAMPION, "")
-    window = monitor.read(now)
-    version = champion or _busiest(window)
+    version = champion or _busiest(report.window)
     if not version:
         raise InputError(
             "there is nothing to watch",
@@ -63,7 +63,7 @@ def watch_once(
             remedy="send requests through `escultor serve`, or run `escultor promote MODEL`",
         )
     last_plan = store.log.last(Plan)
-    candidate = deployed.get(registry.CANDIDATE) if _on_trial(store) else None
+    candidate = deployed.get(registry.CANDIDATE) if trial_stages(deployments) else None
     firing = any(a.state == "firing" and a.rule == "thumbs_down" for a in report.alerts)
     begin = max(now - LOOKBACK_S, last_plan.time if last_plan else 0.0)
     rows = new_rows(store, config, begin, now) if firing else {}
@@ -74,7 +74,7 @@ def watch_once(
         due = replace(due, skill=skill or "")
         store.log.append(due)
     failures = notify.deliver(store, config.monitor.notify, now)
-    state = health(version, window, since, now)
+    state = health(version, report.window, since, now)
     return Watch(
         health=state,
         alerts=report.alerts,
@@ -90,10 +90,6 @@ def _busiest(window: MetricsWindow) -> str:
     for (version, _), counts in window.calls.items():
         totals[version] = totals.get(version, 0) + counts.calls
     return max(totals, key=lambda v: (totals[v], v), default="")
-
-
-def _on_trial(store: Store) -> bool:
-    return bool(trial_stages(registry.read_deployments(store.log)))
 
 
 def new_rows(store: Store, config: Config, since: float, now: float) -> dict[str | None, int]:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from escultor import stats
 from escultor.config import Monitor
 from escultor.monitor.buckets import BUCKET_S, CallCounts
-from escultor.monitor.metrics import ALPHA, DAY_S, MetricsWindow, ThumbVote, counts_between
+from escultor.monitor.metrics import ALPHA, DAY_S, MetricsWindow, ThumbVote, Z, counts_between
 from escultor.stats.exceedance import exceedance
 from escultor.types import Estimate
 
@@ -206,7 +206,7 @@ def read_daily_cost(window: MetricsWindow, config: Monitor, now: float) -> Readi
     today = counts_between(window, None, midnight, now)
     last_day = counts_between(window, None, now - DAY_S, now)
     limit, spent = config.daily_cost_usd, today.cost_usd
-    half = 1.96 * math.sqrt(last_day.cost_squared)
+    half = Z * math.sqrt(last_day.cost_squared)
     pace = Estimate(
         "cost_usd_per_day",
         last_day.cost_usd,

@@ -45,11 +45,12 @@ CHUNK = 10_000  # interactions folded at a time
 
 class MonitorReport(NamedTuple):
     """What a check found: the health of every version that answered in the last day, one alert per rule and
-    version, and the alerts among them whose state is new."""
+    version, the alerts among them whose state is new, and the window of four weeks that they rest on."""
 
     health: list[Health]
     alerts: list[Alert]
     changes: list[Alert]
+    window: MetricsWindow
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class MonitorService:
         states = [health(version, window, now - DAY_S, now) for version in versions]
         changes = changed(alerts, known)
         self.store.log.append(*states, *changes)
-        return MonitorReport(states, alerts, changes)
+        return MonitorReport(states, alerts, changes, window)
 
     def read(self, now: float) -> MetricsWindow:
         """The window of the last four weeks."""

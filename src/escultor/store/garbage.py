@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +66,8 @@ def collect(store: Store, *, dry_run: bool = False, now: float | None = None) ->
     return Garbage(removed, size, len(kept), young)
 
 
-def _named_in_log(store: Store, known: Iterable[str]) -> set[str]:
-    wanted, found = set(known), set()
+def _named_in_log(store: Store, known: Set[str]) -> set[str]:
+    found: set[str] = set()
     last = 0
     query = select(log.c.seq, log.c.id, log.c.target, log.c.body).order_by(log.c.seq).limit(CHUNK_ROWS)
     while True:
@@ -78,12 +78,12 @@ def _named_in_log(store: Store, known: Iterable[str]) -> set[str]:
         last = rows[-1].seq
         for row in rows:
             for text in (row.id, row.target, row.body):
-                found |= _hashes((text or "").encode(), wanted)
+                found |= _hashes((text or "").encode(), known)
 
 
-def _named_in_blob(blobs: Blobs, hash: str, known: Iterable[str]) -> set[str]:
+def _named_in_blob(blobs: Blobs, hash: str, known: Set[str]) -> set[str]:
     """The hashes in a blob of bytes, or in the manifest and the small texts of a tree."""
-    wanted, found = set(known), set()
+    found: set[str] = set()
     tree = blobs.root / "trees" / hash
     names = [blobs.root / "bytes" / hash[:2] / hash, tree / MANIFEST, *sorted(tree.rglob("*.json"))]
     for path in names:
@@ -91,12 +91,12 @@ def _named_in_blob(blobs: Blobs, hash: str, known: Iterable[str]) -> set[str]:
             with path.open("rb") as file:
                 tail = b""
                 while chunk := file.read(files.CHUNK_BYTES):
-                    found |= _hashes(tail + chunk, wanted)
+                    found |= _hashes(tail + chunk, known)
                     tail = chunk[-OVERLAP:]
     return found
 
 
-def _hashes(data: bytes, wanted: set[str]) -> set[str]:
+def _hashes(data: bytes, wanted: Set[str]) -> set[str]:
     found = set()
     for match in _DIGITS.finditer(data):
         digits = match.group().decode()
