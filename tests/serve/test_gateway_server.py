@@ -7,6 +7,8 @@ import httpx2
 import pytest
 from gateway_side import serving
 
+from escultor.serve.gateway import server
+
 BODY = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}
 PATH = "/v1/chat/completions"
 
@@ -90,6 +92,21 @@ def _is_open(connection) -> bool:
         return True
     except ConnectionResetError:
         return False
+
+
+def test_no_answer_waits_for_a_delayed_acknowledgement(tmp_path, monkeypatch):
+    real, without_delay = server.send_at_once, []
+
+    def watched(transport):
+        real(transport)
+        connection = transport.get_extra_info("socket")
+        without_delay.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(server, "send_at_once", watched)
+    with serving(tmp_path) as side:
+        assert httpx2.get(side.url + "/health").status_code == 200
+    assert without_delay
+    assert all(without_delay)
 
 
 def test_invalid_http_is_refused_in_openais_format(tmp_path, connected):

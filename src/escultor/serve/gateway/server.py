@@ -113,6 +113,15 @@ class _Server(uvicorn.Server):
                 signal.signal(number, old[number])
 
 
+def send_at_once(transport: asyncio.BaseTransport) -> None:
+    """Switch off Nagle's algorithm: a body, written after its header, would wait for the client's delayed
+    acknowledgement, 40 ms. asyncio does so only for sockets that were made with the protocol number of TCP,
+    and `socket.create_server` gives none."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class _TimedProtocol(H11Protocol):
     """HTTP/1.1 with a time limit for headers and a limit on connections that wait for a request."""
 
@@ -125,6 +134,7 @@ class _TimedProtocol(H11Protocol):
         if hasattr(transport, "max_size"):  # a body that waits for its turn holds little more than this
             setattr(transport, "max_size", _RECEIVED)  # noqa: B010  no type states it
         super().connection_made(transport)
+        send_at_once(transport)
         self._wait()
         if len(self.connections) - len(self.refused) > self.settings.max_connections:
             oldest = next(iter(self.waiting))  # this connection itself, where all others are being answered
