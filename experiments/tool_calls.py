@@ -34,7 +34,7 @@ from escultor.types import Example, Message, Origin, Pair, Role, Sampling, Suite
 from escultor.types.training import AnswerExtras
 
 MEASURED = ("tool_call", "tool_name", "tool_schema")
-HELD_OUT, BATCH, ANSWER_TOKENS = 60, 16, 28
+HELD_OUT, BATCH, ANSWER_TOKENS = 120, 16, 64
 ORIGIN = Origin(("experiment",), "experiment/1")
 TEMPLATE = (
     "{{ bos_token }}{% if tools %}{{ '<|system|>' }}{% for tool in tools %}"
@@ -66,58 +66,44 @@ class Tool:
         return {"type": "function", "function": {"name": self.name, "parameters": schema}}
 
 
+CITIES = (
+    "Paris Lima Rome Oslo Cairo Madrid Berlin Tokyo Delhi Sydney Boston Dublin Vienna Athens London "
+    "Milan Seoul Quito Lagos Accra Kiev Riga Minsk Sofia Bern Bonn Dallas Denver Miami Austin Geneva "
+    "Naples Prague Warsaw Moscow Lisbon Porto Havana Nairobi Toronto"
+)
+ROOMS = (
+    "kitchen hall office garden bath cellar garage attic library studio pantry lobby bedroom nursery "
+    "porch stable workshop corridor terrace chapel"
+)
+GOODS = (
+    "milk bread rice salt paper tea apples butter eggs sugar coffee soap honey flour pepper cheese "
+    "onions garlic lemons candles matches batteries potatoes carrots beans pasta oil vinegar yogurt "
+    "cereal juice water tomatoes grapes cherries peaches mustard ketchup jam nuts"
+)
 TOOLS = (
     Tool(
         "get_weather",
         "city",
         ("What is the weather in {}?", "Will it rain in {} today?", "How warm is it in {}?"),
-        (
-            "Paris",
-            "Lima",
-            "Rome",
-            "Oslo",
-            "Cairo",
-            "Madrid",
-            "Berlin",
-            "Tokyo",
-            "Delhi",
-            "Sydney",
-            "Boston",
-            "Dublin",
-            "Vienna",
-            "Athens",
-        ),
+        tuple(CITIES.split()),
     ),
     Tool(
         "set_timer",
         "minutes",
         ("Set a timer for {} minutes.", "Wake me in {} minutes.", "Tell me when {} minutes are over."),
-        tuple(range(2, 60)),
+        tuple(range(10, 60)),
     ),
     Tool(
         "turn_on",
         "room",
         ("Turn on the light in the {}.", "It is dark in the {}.", "Light in the {}, please."),
-        ("kitchen", "hall", "office", "garden", "bath", "cellar", "garage", "attic", "library", "studio"),
+        tuple(ROOMS.split()),
     ),
     Tool(
         "buy",
         "item",
         ("Put {} on the list.", "We have no {} left.", "Do not forget to buy {}."),
-        (
-            "milk",
-            "bread",
-            "rice",
-            "salt",
-            "paper",
-            "tea",
-            "apples",
-            "butter",
-            "eggs",
-            "sugar",
-            "coffee",
-            "soap",
-        ),
+        tuple(GOODS.split()),
     ),
 )
 

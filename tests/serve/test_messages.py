@@ -14,6 +14,7 @@ from escultor.types import Feedback, Interaction, Rating
 anthropic = pytest.importorskip("anthropic")
 
 ASK = {"role": "user", "content": "Where is the cat?"}
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {}}}
 
 
@@ -152,8 +153,11 @@ def test_tokens_are_counted(client):
         {"messages": [{"role": "robot", "content": "a"}]},
         {"messages": [{"role": "user", "content": [{"type": "server_tool_use"}]}]},
         {"messages": [{"role": "user", "content": ["a"]}]},
-        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"tools": [SEARCH]},
         {"tools": [TOOL], "tool_choice": {"type": "maybe"}},
+        {"tools": [TOOL, SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
+        {"output_config": {"format": {"type": "xml"}}},
+        {"output_config": 5},
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong):
@@ -171,3 +175,30 @@ def test_a_stream_says_what_the_whole_answer_says(client, mock):
     assert called == [("f", {}), ("g", {})]
     assert "".join(block.text for block in streamed.content if block.type == "text") == "ab"
     assert "".join(block.thinking for block in streamed.content if block.type == "thinking") == "hmm"
+
+
+def test_a_form_of_the_answer_goes_on_and_other_tools_than_the_clients_are_named(client, mock):
+    mock.now(message(content='{"a": 1}'))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+    config = {"format": {"type": "json_schema", "schema": schema}, "effort": "high"}
+    raw = client.messages.with_raw_response.create(
+        model="escultor",
+        max_tokens=64,
+        messages=[ASK],
+        extra_body={"output_config": config, "tools": [SEARCH, {**TOOL, "strict": True}]},
+    )
+    assert raw.headers["x-escultor-ignored"] == "output_config.effort, tools.0 (web_search_20250305)"
+    body = mock.asked[0].body
+    form = {"name": "output", "schema": schema, "strict": True}
+    assert body["response_format"] == {"type": "json_schema", "json_schema": form}
+    (tool,) = body["tools"]
+    assert (tool["function"]["name"], tool["function"]["strict"]) == ("f", True)
+
+
+def test_what_a_search_among_tools_found_is_text():
+    found = [{"type": "tool_reference", "tool_name": "WebFetch"}]
+    result = {"type": "tool_result", "tool_use_id": "t", "content": found}
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    turns = [ASK, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    chat, _ = chat_body({"model": "m", "max_tokens": 1, "messages": turns, "tools": [TOOL]})
+    assert chat["messages"][-1] == {"role": "tool", "tool_call_id": "t", "content": "WebFetch"}

@@ -120,6 +120,11 @@ def test_an_answer_at_its_limit_is_incomplete(client, mock):
         {"input": [{"type": "item_reference", "id": "x"}]},
         {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
         {"tools": [{"type": "web_search"}]},
+        {"tools": [TOOL, TOOL]},
+        {"tools": [TOOL], "tool_choice": {"type": "web_search"}},
+        {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}]},
+        {"tools": [{"type": "namespace", "tools": 5}]},
+        {"tools": [{"type": 5}]},
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong):
@@ -158,3 +163,61 @@ def test_what_is_no_list_and_no_object_is_refused(more):
     with pytest.raises(ApiError) as refused:
         parse_forwarded_chat(chat_body({"model": "m", "input": "hi", **more}, parent="p")[0], Serve())
     assert refused.value.status == 400
+
+
+AGENTS_TOOLS = [
+    TOOL,
+    {"type": "namespace", "name": "agents", "description": "d", "tools": [{**TOOL, "name": "spawn"}]},
+    {"type": "custom", "name": "patch", "description": "Edits.", "format": {"type": "text"}},
+    {"type": "web_search"},
+]
+
+
+def test_tools_in_namespaces_and_of_free_text_are_functions_of_the_chat(client, mock):
+    spawn = {"id": "1", "type": "function", "function": {"name": "agents__spawn", "arguments": "{}"}}
+    patch = {"id": "2", "type": "function", "function": {"name": "patch", "arguments": '{"input":"+a"}'}}
+    mock.now(message("tool_calls", content=None, tool_calls=[spawn, patch]))
+    raw = client.responses.with_raw_response.create(model="escultor", input="hi", tools=AGENTS_TOOLS)
+    assert raw.headers["x-escultor-ignored"] == "tools.3 (web_search)"
+    called, patched = raw.parse().output
+    assert (called.type, called.name, called.namespace) == ("function_call", "spawn", "agents")
+    assert (patched.type, patched.name, patched.input) == ("custom_tool_call", "patch", "+a")
+    offered = [each["function"]["name"] for each in mock.asked[0].body["tools"]]
+    assert offered == ["f", "agents__spawn", "patch"]
+    results = [
+        {"type": "function_call_output", "call_id": "1", "output": "x"},
+        {"type": "custom_tool_call_output", "call_id": "2", "output": "y"},
+    ]
+    again = [item.model_dump(exclude_none=True) for item in (called, patched)]
+    ask(client, input=[{"role": "user", "content": "hi"}, *again, *results], tools=AGENTS_TOOLS)
+    _, turn, *said = mock.asked[1].body["messages"]
+    assert [each["function"]["name"] for each in turn["tool_calls"]] == ["agents__spawn", "patch"]
+    assert turn["tool_calls"][1]["function"]["arguments"] == '{"input": "+a"}'
+    assert [each["tool_call_id"] for each in said] == ["1", "2"]
+
+
+def test_a_call_of_free_text_is_streamed_as_one(client, mock):
+    mock.now(streams(begins("patch", "1"), piece('{"input":'), piece('"+a"}'), chunk("tool_calls")))
+    with client.responses.stream(model="escultor", input="hi", tools=AGENTS_TOOLS) as stream:
+        kinds = [each.type for each in stream]
+        (item,) = stream.get_final_response().output
+    assert (item.type, item.input) == ("custom_tool_call", "+a")
+    assert kinds.count("response.custom_tool_call_input.done") == 1
+    assert "response.function_call_arguments.delta" not in kinds
+
+
+def test_the_tools_that_are_allowed_are_those_that_are_offered():
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "patch"}]}
+    chat, _ = chat_body({"model": "m", "input": "hi", "tools": AGENTS_TOOLS, "tool_choice": choice})
+    assert [each["function"]["name"] for each in chat["tools"]] == ["patch"]
+    assert chat["tool_choice"] == "required"
+    named = {"type": "function", "name": "spawn", "namespace": "agents"}
+    chat, _ = chat_body({"model": "m", "input": "hi", "tools": AGENTS_TOOLS, "tool_choice": named})
+    assert chat["tool_choice"]["function"]["name"] == "agents__spawn"
+
+
+def test_what_a_model_writes_for_free_text_without_json_is_the_text(client, mock):
+    patch = {"id": "2", "type": "function", "function": {"name": "patch", "arguments": "*** Begin"}}
+    mock.now(message("tool_calls", content=None, tool_calls=[patch]))
+    (item,) = ask(client, tools=AGENTS_TOOLS).output
+    assert item.input == "*** Begin"

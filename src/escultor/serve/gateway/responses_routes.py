@@ -12,13 +12,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from escultor.data.row_messages import message_row
-from escultor.serve.gateway.bodies import read_json
+from escultor.serve.gateway.bodies import body_size, compute, read_json
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.openapi import ResponseReply, route
 from escultor.serve.gateway.routes import CHAT_PARSERS, respond
 from escultor.serve.wire import responses_api
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.media import restored
+from escultor.serve.wire.responses_tools import client_tools
 from escultor.types import Consent, Interaction, Media, Message, Role, Scope
 
 router = APIRouter()
@@ -36,11 +37,12 @@ async def responses(request: Request) -> Response:
     gateway, caller = admitted = admit(request, Scope.INFER)
     body = await read_json(request)
     previous = body.get("previous_response_id") if isinstance(body, dict) else None
-    convert = responses_api.chat_body
+    tools = await compute(body_size(request), gateway.settings, lambda: client_tools(body))
+    convert = partial(responses_api.chat_body, tools=tools)
     if previous is not None:
         earlier = await asyncio.to_thread(_conversation, gateway, str(previous), caller.keys)
-        convert = partial(responses_api.chat_body, earlier=earlier, parent=str(previous))
-    style = responses_api.RESPONSES
+        convert = partial(convert, earlier=earlier, parent=str(previous))
+    style = responses_api.ResponsesStyle(tools)
     return await respond(request, CHAT_PARSERS, style, Consent.TRAIN, convert=convert, admitted=admitted)
 
 

@@ -1,7 +1,8 @@
 """Anthropic's Messages API over the chat path: bodies to OpenAI's, answers and errors back.
 
-What OpenAI's form has no place for (`thinking` budgets, `cache_control` of tools, server tools) is named, not
-silently dropped: a block that changes the prompt is refused, a parameter without effect is reported back.
+What OpenAI's form has no place for is named, not silently dropped: a block that changes the prompt is
+refused, a parameter without effect (`thinking` budgets) is reported back, and so are tools that Anthropic's
+servers run or their models know, beside others; alone they are refused. `cache_control` changes no answer.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ STOP_REASONS = {
 # Parameters that go on under the same name, and those under another.
 _SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
 _EFFORTS = {"disabled": "none", "enabled": "auto", "adaptive": "auto"}  # by the type of `thinking`
-_KNOWN = frozenset((*_SAME, "system", "messages", "tools", "tool_choice", "stop_sequences", "metadata"))
+_KNOWN = frozenset(
+    (*_SAME, "system", "messages", "tools", "tool_choice", "stop_sequences", "metadata", "output_config")
+)
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -64,9 +67,10 @@ def chat_body(body: Any, is_forwarded: bool = True) -> tuple[dict[str, Any], tup
     ]
     if body.get("stop_sequences"):
         chat["stop"] = body["stop_sequences"]
+    left_out: list[str] = []
     if body.get("tools"):
-        chat["tools"] = [_tool(tool, i) for i, tool in enumerate(_list(body["tools"], "tools"))]
-        chat |= _tool_choice(body.get("tool_choice"))
+        chat["tools"], left_out = _tools(_list(body["tools"], "tools"))
+        chat |= _tool_choice(body.get("tool_choice"), {each["function"]["name"] for each in chat["tools"]})
     metadata = body.get("metadata")
     if isinstance(metadata, dict):
         if metadata.get("user_id") is not None:
@@ -74,11 +78,12 @@ def chat_body(body: Any, is_forwarded: bool = True) -> tuple[dict[str, Any], tup
         if own := {k: v for k, v in metadata.items() if k.startswith("escultor_")}:
             chat["metadata"] = own
     ignored = {name for name in body.keys() - _KNOWN if body[name] is not None}
+    chat |= _format(body.get("output_config"), ignored)
     if not is_forwarded and "thinking" in ignored:
         ignored.discard("thinking")
         chat["reasoning_effort"], unused = _effort(body["thinking"])
         ignored |= unused
-    return chat, tuple(sorted(ignored))
+    return chat, (*sorted(ignored), *left_out)
 
 
 def estimated_tokens(body: Any) -> int:
@@ -161,6 +166,8 @@ def _part(block: Any, name: str) -> dict[str, Any]:
     kind = block.get("type") if isinstance(block, dict) else None
     if kind == "text" and isinstance(block.get("text"), str):
         return {"type": "text", "text": block["text"]}
+    if kind == "tool_reference":  # what a search among tools found: all of them are offered already
+        return {"type": "text", "text": str(block.get("tool_name", ""))}
     source = block.get("source") if isinstance(block, dict) else None
     if kind in ("image", "document") and isinstance(source, dict):
         if kind == "document" and source.get("type") == "text":
@@ -185,28 +192,55 @@ def _content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     return "\n".join(part["text"] for part in content)
 
 
-def _tool(tool: Any, index: int) -> dict[str, Any]:
-    if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or "input_schema" not in tool:
-        message = f"`tools.{index}` is not a tool of the client's: a name and an input_schema are required"
+def _tools(tools: list[Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The client's own tools as functions, and the others. Raises ApiError where there are only others."""
+    functions, left_out = [], []
+    for at, tool in enumerate(tools):
+        if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
+            raise ApiError(400, f"`tools.{at}` has no name", "invalid_value", param="tools")
+        if "input_schema" not in tool:
+            left_out.append(f"tools.{at} ({tool.get('type', tool['name'])})"[:60])
+            continue
+        function = {"name": tool["name"], "parameters": tool["input_schema"]}
+        function |= {name: tool[name] for name in ("description", "strict") if tool.get(name)}
+        functions.append({"type": "function", "function": function})
+    if not functions:
+        message = f"{left_out[0]} is not a tool of the client's: a name and an input_schema are required"
         raise ApiError(400, message, "invalid_value", param="tools")
-    function = {"name": tool["name"], "parameters": tool["input_schema"]}
-    if tool.get("description"):
-        function["description"] = tool["description"]
-    return {"type": "function", "function": function}
+    return functions, left_out
 
 
-def _tool_choice(choice: Any) -> dict[str, Any]:
+def _tool_choice(choice: Any, names: set[str]) -> dict[str, Any]:
     if choice is None:
         return {}
     kind = choice.get("type") if isinstance(choice, dict) else None
-    if kind == "tool":
-        chosen: Any = {"type": "function", "function": {"name": choice.get("name")}}
+    if kind == "tool" and choice.get("name") in names:
+        chosen: Any = {"type": "function", "function": {"name": choice["name"]}}
     elif kind in ("auto", "any", "none"):
         chosen = "required" if kind == "any" else kind
     else:
-        raise ApiError(400, "`tool_choice.type`: auto, any, tool or none is required", param="tool_choice")
+        message = "`tool_choice`: auto, any, none, or one of the client's tools is required"
+        raise ApiError(400, message, "invalid_value", param="tool_choice")
     parallel = choice.get("disable_parallel_tool_use")
     return {"tool_choice": chosen} | ({"parallel_tool_calls": False} if parallel else {})
+
+
+def _format(config: Any, ignored: set[str]) -> dict[str, Any]:
+    """The form of the answer that `output_config` asks for; the names of its other keys are added to
+    `ignored`. Raises ApiError for another form than a schema."""
+    if config is None:
+        return {}
+    form = config.get("format") if isinstance(config, dict) else config
+    if form is not None and not (
+        isinstance(form, dict) and form.get("type") == "json_schema" and isinstance(form.get("schema"), dict)
+    ):
+        message = "`output_config.format`: an object of the type json_schema with a `schema` is required"
+        raise ApiError(400, message, "invalid_value", param="output_config")
+    ignored |= {f"output_config.{name}" for name in config.keys() - {"format"}}
+    if form is None:
+        return {}
+    schema = {"name": "output", "schema": form["schema"], "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def _effort(thinking: Any) -> tuple[str, set[str]]:

@@ -1,7 +1,7 @@
 """OpenAI's Responses API over the chat path: bodies to chat completions, answers and events back.
 
-An earlier response is continued from the log (`previous_response_id`). Tools that run on OpenAI's servers and
-items that only they can read are refused; parameters without a place in a chat completion are reported back.
+An earlier response is continued from the log (`previous_response_id`). Items that only OpenAI's servers can
+read are refused; parameters without a place in a chat completion are reported back. Tools: `responses_tools`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.responses import ResponseHead, event, usage_detail
+from escultor.serve.wire.responses_tools import ClientTools, call_of, client_tools, tool_choice
 from escultor.types import ToolCall
 
 PATH = "/v1/responses"
@@ -30,16 +31,22 @@ _EMPTY_ITEMS: dict[str, dict[str, Any]] = {
     "reasoning": {"summary": []},
     "message": {"content": []},
     "function_call": {"arguments": ""},
+    "custom_tool_call": {"input": ""},
 }
 _EMPTY = (None, [], {}, "disabled", "auto")
 
 
 def chat_body(
-    body: Any, is_forwarded: bool = True, earlier: Sequence[dict[str, Any]] = (), parent: str = ""
+    body: Any,
+    is_forwarded: bool = True,
+    *,
+    tools: ClientTools | None = None,
+    earlier: Sequence[dict[str, Any]] = (),
+    parent: str = "",
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The body of /v1/chat/completions that asks the same, after the `earlier` messages of the response
-    `parent`, and the parameters that have no effect there, forwarded or not. Raises ApiError for what cannot
-    be asked."""
+    `parent`, and the parameters that have no effect there, forwarded or not. `tools` are those of the body,
+    where they were read before. Raises ApiError for what cannot be asked."""
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object (a dictionary)", "invalid_value")
     given = body.get("input")
@@ -55,19 +62,18 @@ def chat_body(
         chat["metadata"] = {**chat.get("metadata", {}), "escultor_parent": parent}
     if body.get("max_output_tokens") is not None:
         chat["max_completion_tokens"] = body["max_output_tokens"]
-    if not isinstance(body.get("tools") or [], list):
-        raise ApiError(400, "`tools` is not a list", "invalid_value", param="tools")
-    if body.get("tools"):
-        chat["tools"] = [_tool(tool, i) for i, tool in enumerate(body["tools"])]
+    tools = tools or client_tools(body)
+    if tools.functions:
+        chat["tools"] = tools.functions
         chat |= {name: body[name] for name in _SAME_IF_TOOLS if body.get(name) is not None}
         if body.get("tool_choice") is not None:
-            chat["tool_choice"] = _tool_choice(body["tool_choice"])
+            chat |= tool_choice(body["tool_choice"], tools)
     if isinstance(reasoning := body.get("reasoning"), dict) and reasoning.get("effort"):
         chat["reasoning_effort"] = reasoning["effort"]
     chat |= _format(body.get("text"))
     ignored = [name for name in body.keys() - _KNOWN if body[name] not in _EMPTY]
     ignored += [name for name in ("include", "truncation") if body.get(name) not in _EMPTY]
-    return chat, tuple(sorted(ignored))
+    return chat, (*sorted(ignored), *tools.left_out)
 
 
 # --- requests ---------------------------------------------------------------------------------
@@ -78,11 +84,9 @@ def _item(item: Any, index: int) -> dict[str, Any]:
     kind = item.get("type", "message") if isinstance(item, dict) else None
     if kind == "message" and isinstance(item.get("role"), str):
         return {"role": item["role"], "content": _content(item.get("content"), index)}
-    if kind == "function_call":
-        function = {"name": item.get("name"), "arguments": item.get("arguments", "")}
-        call = {"id": str(item.get("call_id", "")), "type": "function", "function": function}
-        return {"role": "assistant", "content": None, "tool_calls": [call]}
-    if kind == "function_call_output":
+    if kind in ("function_call", "custom_tool_call"):
+        return {"role": "assistant", "content": None, "tool_calls": [call_of(item)]}
+    if kind in ("function_call_output", "custom_tool_call_output"):
         content = _content(item.get("output"), index)
         return {"role": "tool", "tool_call_id": str(item.get("call_id", "")), "content": content}
     if kind == "reasoning":
@@ -135,20 +139,6 @@ def _part(part: Any, index: int) -> dict[str, Any]:
     raise ApiError(400, message, "invalid_value", param="input")
 
 
-def _tool(tool: Any, index: int) -> dict[str, Any]:
-    if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
-        message = f"`tools.{index}` is not a function of the client's; other tools run elsewhere"
-        raise ApiError(400, message, "invalid_value", param="tools")
-    function = {key: value for key, value in tool.items() if key != "type" and value is not None}
-    return {"type": "function", "function": function}
-
-
-def _tool_choice(choice: Any) -> Any:
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    return choice
-
-
 def _format(text: Any) -> dict[str, Any]:
     form = text.get("format") if isinstance(text, dict) else None
     if not isinstance(form, dict) or form.get("type") in (None, "text"):
@@ -163,16 +153,19 @@ def _format(text: Any) -> dict[str, Any]:
 
 
 class ResponsesStyle:
-    """Responses of /v1/responses."""
+    """Responses of /v1/responses to a request with these tools."""
 
     prefix = PREFIX
 
+    def __init__(self, tools: ClientTools):
+        self._tools = tools
+
     def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
         (completion,) = completions
-        return _response(head, completion, _output(completion))
+        return _response(head, completion, _output(completion, self._tools))
 
     def writer(self, head: ResponseHead) -> ResponsesWriter:
-        return ResponsesWriter(head)
+        return ResponsesWriter(head, self._tools)
 
     def error(self, error: ApiError) -> bytes:
         detail = error.body()["error"]
@@ -182,10 +175,10 @@ class ResponsesStyle:
 class ResponsesWriter:
     """The events of a streamed response: items, and the deltas of each."""
 
-    def __init__(self, head: ResponseHead):
-        self._head, self._number = head, 0
+    def __init__(self, head: ResponseHead, tools: ClientTools):
+        self._head, self._tools, self._number = head, tools, 0
         self._items: dict[str, int] = {}  # output index by kind, of a call also its index in the stream
-        self._reasoning, self._text = "", ""
+        self._free_text: set[str] = set()  # calls whose argument is known when its JSON is whole
 
     def first(self, index: int, completion: InFlightCompletion) -> bytes:
         response = {**_frame(self._head), "status": "in_progress", "output": [], "usage": None}
@@ -210,7 +203,7 @@ class ResponsesWriter:
 
     def last(self, index: int, completion: InFlightCompletion) -> bytes:
         """The end of every item, and the response as a whole."""
-        output = _output(completion)
+        output = _output(completion, self._tools)
         # What the stream did not show yet begins here.
         parts = [self._begin(key, item | _EMPTY_ITEMS[item["type"]]) for key, item in output.items()]
         response = _response(self._head, completion, {key: output[key] for key in self._items})
@@ -225,9 +218,12 @@ class ResponsesWriter:
     def _call(self, call: dict[str, Any], function: dict[str, Any]) -> bytes:
         key = f"call {call['index']}"
         named = ToolCall(str(call.get("id") or ""), str(function.get("name") or ""), "")
-        data = self._begin(key, _function_call(named))
+        item = self._tools.call_item(named)
+        if key not in self._items and item["type"] != "function_call":
+            self._free_text.add(key)
+        data = self._begin(key, item)
         arguments = function.get("arguments")
-        if not isinstance(arguments, str) or not arguments:
+        if key in self._free_text or not isinstance(arguments, str) or not arguments:
             return data
         return data + self._piece(key, "function_call_arguments.delta", delta=arguments)
 
@@ -255,6 +251,9 @@ class ResponsesWriter:
         if kind == "function_call":
             arguments = {"name": item["name"], "arguments": item["arguments"]}
             return self._event("function_call_arguments.done", **common, **arguments)
+        if kind == "custom_tool_call":
+            given = self._event("custom_tool_call_input.delta", **common, delta=item["input"])
+            return given + self._event("custom_tool_call_input.done", **common, input=item["input"])
         if kind == "reasoning":
             (part,) = item["summary"]
             common["summary_index"] = 0
@@ -277,7 +276,7 @@ def _frame(head: ResponseHead) -> dict[str, Any]:
     return {"id": head.id, "created_at": head.created, "model": head.model, **fixed, **more}
 
 
-def _output(completion: InFlightCompletion) -> dict[str, dict[str, Any]]:
+def _output(completion: InFlightCompletion, tools: ClientTools) -> dict[str, dict[str, Any]]:
     """The items of an answer, by the names that a stream knows them under."""
     own, output = completion.message, {}
     if own.reasoning:
@@ -286,7 +285,7 @@ def _output(completion: InFlightCompletion) -> dict[str, dict[str, Any]]:
     if completion.text or not own.tool_calls:
         part = {"type": "output_text", "text": completion.text, "annotations": [], "logprobs": []}
         output["message"] = {"type": "message", "role": "assistant", "content": [part]}
-    return output | {f"call {at}": _function_call(call) for at, call in enumerate(own.tool_calls)}
+    return output | {f"call {at}": tools.call_item(call) for at, call in enumerate(own.tool_calls)}
 
 
 def _response(
@@ -301,10 +300,6 @@ def _response(
     return {**_frame(head), **fields}
 
 
-def _function_call(call: ToolCall) -> dict[str, Any]:
-    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
-
-
 def _usage(completion: InFlightCompletion) -> dict[str, Any]:
     assert completion.end is not None
     usage = completion.end.usage
@@ -317,6 +312,3 @@ def _usage(completion: InFlightCompletion) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
-
-
-RESPONSES = ResponsesStyle()
