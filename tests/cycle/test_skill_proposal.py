@@ -92,7 +92,8 @@ def test_json_answers_become_a_schema_and_its_fields(store, tmp_path):
 def test_without_corrections_preference_is_proposed(store, tmp_path):
     log(store, [None] * 20)
     proposal = propose_skill(store, "talk", items=20)
-    assert "primary" not in proposal.declaration
+    assert proposal.declaration["primary"] == ["people_preference"]
+    assert any("no reward model: 0 pairs" in note for note in proposal.notes)
     assert any("escultor rate" in note for note in proposal.notes)
     assert made_suite(proposal, tmp_path).record.items > 1
 

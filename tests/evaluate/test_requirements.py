@@ -12,6 +12,7 @@ from escultor.cycle import gate_service
 from escultor.errors import DataError
 from escultor.evaluate.gate.decision import decide, policy_hash
 from escultor.evaluate.gate.requirements import (
+    ALL_RATED,
     FIGURES,
     clusters_needed,
     described,
@@ -114,7 +115,7 @@ def test_the_figures_that_vetoes_may_name_are_those_that_evaluations_have():
         )
         outputs = [output for _ in suite.items]
         computed |= whole_figures(outputs, suite.items, (*suite.record.metrics, "perplexity")).keys()
-    assert (computed | {NULL_ANSWERS}) - {"flip_rate_of_right"} == FIGURES - {"flip_rate_of_right"}
+    assert (computed | {NULL_ANSWERS, ALL_RATED}) - {"flip_rate_of_right"} == FIGURES - {"flip_rate_of_right"}
 
 
 def test_figures_of_a_card_are_its_numbers_and_its_largest_shares():

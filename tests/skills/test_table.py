@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from escultor.skills.catalog import built_in
 from escultor.skills.table import (
     METRICS,
+    PEOPLE,
     Likelihood,
     ModelOutput,
     confidences,
@@ -40,7 +41,7 @@ seen = st.builds(
 @pytest.mark.parametrize("skill", ["chat", "trinity"])
 @given(seen=seen)
 def test_every_row_stays_within_its_scale(skill, seen):
-    for name in {*METRICS, *built_in(skill).own_metrics}:
+    for name in {*METRICS, *built_in(skill).own_metrics} - {PEOPLE}:  # which is of two answers
         metric = built_in(skill).metric(name)
         value, scale = metric.score(seen, CALLING if "tools" in metric.needs else ITEM), metric.scale
         assert math.isfinite(value)

@@ -51,6 +51,7 @@ COMMANDS = (
     *("generate", "inspect"),
     *("trinity", "trinity accept", "synthesize"),
     *("skills list", "skills show", "skills new", "skills test", "skills check"),
+    "skills reward",
 )
 SHARED_FILES = {
     "gate_plan": ("compare plan",),

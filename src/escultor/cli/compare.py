@@ -152,6 +152,7 @@ def _compare_models(
     """The verdict on two models, measured where they are not given as scores."""
     from escultor.cycle import gate_service
     from escultor.cycle.evaluation_service import policy_on_scores, with_benchmarked_speed
+    from escultor.cycle.preferences import with_preferences
     from escultor.evaluate.scores import check_seal
 
     speed, card, void = options.read_speed(), options.read_card(), options.read_void()
@@ -170,6 +171,10 @@ def _compare_models(
         for name, scores in unsealed.items():
             check_seal(Path(name), scores, store.log.get(Scores, scores.id))
         before, after = map(scores_of, sides)
+        if measured is not None:
+            before, after = with_preferences(
+                store, measured, before, after, config=shell.config, note=shell.print
+            )
         policy = policy_on_scores(store, before, shell.config, policy, measured)
         with gate_service.exclusive(store):
             context = gate_service.context_of(

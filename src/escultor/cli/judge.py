@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -18,11 +16,10 @@ from escultor.errors import InputError
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.raters.judge_calibration import CorrectedMean, correct_judge
 from escultor.stats import win_rate
-from escultor.store.blobs import tree_hash
 from escultor.types import Feedback
 
 if TYPE_CHECKING:
-    from escultor.evaluate.raters.judge import Judge, JudgedItem
+    from escultor.evaluate.raters.judge import JudgedItem
     from escultor.evaluate.raters.session import RatingSession, RecordedChoices
 
 
@@ -38,12 +35,13 @@ def judge(
     key_env: lookup.KeyEnvOption = lookup.KEY_ENV,
 ) -> CommandResult:
     """Let a language model compare two models' answers, in both orders; people's ratings correct it."""
-    from escultor.evaluate.raters.judge import judge_choices, judge_session
+    from escultor.evaluate.raters.judge import judge_choices, judge_session, open_judge
     from escultor.evaluate.raters.session import RecordedChoices
 
     if model is None:
         raise InputError("who judges?", "no --judge", "--judge MODEL, and --url for one behind a server")
-    judge = _load_judge(shell, model, url, key_env)
+    named = model if url is not None else str(lookup.checked_model(shell, model))
+    judge = open_judge(named, url, key_env, shell.config.evaluation.batch_size)
     folders = [lookup.checked_model(shell, name) for name in (a, b)]
     chosen = lookup.find_suite(shell, suite)
     rubric = skill_of(chosen.record, shell.config).rubric
@@ -58,17 +56,6 @@ def judge(
         recorded = RecordedChoices(store.log, session)
         recorded.refresh()
         return _report(shell, session, recorded, items, sign=-1.0 if swapped else 1.0)
-
-
-def _load_judge(shell: Shell, model: str, url: str | None, key_env: str) -> Judge:
-    from escultor.evaluate.raters.judge import EndpointJudge, LocalJudge
-    from escultor.evaluate.served_model import Endpoint
-    from escultor.model.load import load
-
-    if url is not None:
-        return EndpointJudge(Endpoint(url, os.environ.get(key_env)), model)
-    folder: Path = lookup.checked_model(shell, model)
-    return LocalJudge(load(str(folder)), tree_hash(folder), shell.config.evaluation.batch_size)
 
 
 def _report(

@@ -92,21 +92,52 @@ def _new_from_log(shell: Shell, name: str, file: Path, items: int, effect: float
     """Write what the log proposes; its items are held out in the store from now on."""
     import yaml
 
-    from escultor.cycle.skill_proposal import propose_skill, suite_lines
+    from escultor.cycle.skill_proposal import propose_skill, reward_file, suite_lines
+    from escultor.skills.reward import reward_text
     from escultor.skills.suite_files import skill_suite
     from escultor.skills.suites import register
 
     with lookup.existing_store(shell, "there is no log to draw from") as store:
-        made = propose_skill(store, name, items, effect)
-        suite_file = file.with_name(f"{name}.suite.jsonl")
-        if suite_file.exists():
-            raise InputError(f"{suite_file} exists already", "a file", "a new one", "move it")
+        made = propose_skill(store, name, items, effect, shell.config)
+        suite_file, reward = file.with_name(f"{name}.suite.jsonl"), file.with_name(reward_file(name))
+        for each in (suite_file, reward):
+            if each.exists():
+                raise InputError(f"{each} exists already", "a file", "a new one", "move it")
         write_text(suite_file, suite_lines(made.rows))
+        if made.reward is not None:
+            write_text(reward, reward_text(made.reward))
         write_text(file, yaml.safe_dump(made.declaration, sort_keys=False, allow_unicode=True, width=100))
         suite = skill_suite(find_skill(str(file)), shell.config.evaluation)
         if suite is not None:
             register(store, suite)
     return [*made.notes, f"{suite_file}: none of these prompts is trained on from now on"]
+
+
+def reward(
+    shell: Shell,
+    name: SkillArgument,
+    out: Annotated[Path | None, Option(help="The file; default: NAME.reward.json beside the skill.")] = None,
+) -> CommandResult:
+    """Fit a reward model to what people said of a skill's answers, without those that its suite asks for."""
+    from escultor.cycle.evaluation_service import suite_of_skill
+    from escultor.cycle.preferences import reward_of_store
+    from escultor.cycle.skill_proposal import reward_file
+    from escultor.datasets.held_out import HeldOutGuard
+    from escultor.skills.reward import reward_text
+
+    skill = named_skill(shell, name)
+    file = out or skill.folder / reward_file(skill.name)
+    with lookup.existing_store(shell, "there is no feedback to fit to") as store:
+        suite = suite_of_skill(skill, store, shell.config)
+        guard = HeldOutGuard.of(item.prompt for item in (suite.items if suite else ()))
+        model, note = reward_of_store(store, shell.config, skill.name, guard)
+    shell.print(note)
+    if model is None:
+        return CommandResult({"note": note}, 2)
+    write_text(file, reward_text(model))
+    shell.print(f"wrote {file}; name it among the metrics: {{name: reward, reward_model: {file.name}}}")
+    figures = {"kind": model.kind, "rows": model.rows, "clusters": model.clusters}
+    return CommandResult({"file": file, "auroc": model.auroc._asdict(), **figures})
 
 
 def check(

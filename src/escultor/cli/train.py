@@ -30,7 +30,6 @@ from escultor.evaluate.report.parts import count, duration
 from escultor.store.blobs import tree_hash
 from escultor.train.filenames import RECORD
 from escultor.train.replay import with_replay
-from escultor.types import Example, Origin
 
 if TYPE_CHECKING:
     from escultor.batching.preflight import Preflight
@@ -97,16 +96,15 @@ def sft(
 
 def _example_rows(shell: Shell, name: str, folder: Path) -> Path:
     """A file of the examples of a skill but those that ask what an item of its suite asks, which is said."""
-    from escultor.datasets.held_out import HeldOutGuard, prompt_of
+    from escultor.datasets.held_out import HeldOutGuard
     from escultor.skills.suite_files import skill_examples, skill_suite
 
     skill = named_skill(shell, name)
     examples = skill_examples(skill)
     suite = skill_suite(skill, shell.config.evaluation)
     items = () if suite is None else suite.items
-    asked = (prompt_of(Example(i.id, i.prompt, "", Origin((i.id,), "suite"))) for i in items)
     counts: Counter[str] = Counter()
-    kept = HeldOutGuard(asked).allowed(examples, counts)
+    kept = HeldOutGuard.of(item.prompt for item in items).allowed(examples, counts)
     for reason, n in counts.items():
         shell.print(f"{n:,} examples: {reason}")
     if not kept:

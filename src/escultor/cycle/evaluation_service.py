@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from escultor.code_closure import code_version
 from escultor.config import Config, Gate
+from escultor.config.evaluation import Limit
 from escultor.errors import DataError, InputError
-from escultor.evaluate.gate.requirements import default_policy, scales_of
+from escultor.evaluate.gate.requirements import ALL_RATED, default_policy, scales_of
 from escultor.ids import hash_file
 from escultor.skills.catalog import known_skills, load_skills, skill_named
 from escultor.skills.probes import PROBES, probe_suite
+from escultor.skills.reward import primary_problem
 from escultor.skills.skill import Skill
 from escultor.skills.suite_files import read_suite, skill_suite
 from escultor.skills.suites import EvaluationSuite, register, registered_suite, seal_suite
+from escultor.skills.table import PEOPLE
 from escultor.store import Store
 from escultor.store.blobs import tree_hash
 from escultor.types import Scores, Suite
@@ -69,7 +72,7 @@ def suite_of_skill(skill: Skill, store: Store | None, config: Config) -> Evaluat
         suite = registered_suite(store, skill.name, load_skills(config.skills))
         if suite is not None:
             return suite
-    return skill_suite(skill, config.evaluation, None if store is None else store.root / "cache")
+    return skill_suite(skill, config.evaluation, _cache_folder(store))
 
 
 def skill_of_run(config: Config, name: str | None) -> str | None:
@@ -91,15 +94,11 @@ def default_suite(store: Store | None, config: Config) -> EvaluationSuite:
     if len(config.skills) == 1:
         (name,) = load_skills(config.skills)
         return find_suite(name, store, config)
-    recorded = (
-        [suite for _, suite in store.log.read(Suite)] if store is not None and not config.skills else []
-    )
+    recorded = [suite for _, suite in store.log.read(Suite)] if store and not config.skills else []
     own = {suite.skill: suite.name for suite in recorded if suite.name not in PROBES}
     if len(own) == 1:
         return find_suite(own.popitem()[1], store, config)
-    names = (
-        ", ".join(sorted({*config.skills, *own.values()})) or "no suite in the store, no skill in the config"
-    )
+    names = ", ".join(sorted({*config.skills, *own.values()})) or "no suite or skill is known"
     remedy = "give --suite NAME, or --suite FILE"
     raise InputError("it is not clear which suite is meant", names, "one skill under `skills:`", remedy)
 
@@ -112,7 +111,13 @@ def skill_of(suite: Suite, config: Config) -> Skill:
 def policy_of(suite: Suite, config: Config, policy: Gate | None = None) -> Gate:
     """The gate's policy on a suite: what the configuration (or `policy`) sets, what its skill declares, and
     at last the first metric that the suite measures as the primary."""
-    return default_policy(skill_of(suite, config).policy(policy or config.gate), suite.metrics)
+    found = default_policy(skill_of(suite, config).policy(policy or config.gate), suite.metrics)
+    if why := primary_problem(found.primary, json.loads(suite.definitions or "{}")):
+        raise DataError("the policy's primary metrics cannot be used", why)
+    if PEOPLE in (*found.primary, *found.guards):
+        # An item that nobody rated counts as a tie: nothing is promoted on ties.
+        found = found.model_copy(update={"vetoes": {ALL_RATED: Limit(at_least=1.0), **found.vetoes}})
+    return found
 
 
 def timed_for(policy: Gate, config: Config) -> Config:
@@ -155,7 +160,7 @@ def champion_suite(
             continue
         if suite.record.name in PROBES and not config.gate.primary:
             continue  # probes guard; they are not what the model is for
-        if set(policy_of(suite.record, config).primary) & scores.metrics.keys():
+        if {*scores.metrics, *suite.of_two_answers()}.intersection(policy_of(suite.record, config).primary):
             return suite
     return None
 
@@ -349,7 +354,7 @@ def _record(store: Store | None, result: EvaluationResult) -> Scores:
 
 
 def _cache_folder(store: Store | None) -> Path | None:
-    return None if store is None else store.root / "cache"
+    return store and store.root / "cache"
 
 
 # --- speed ------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,23 +15,12 @@ from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Result
 from escultor.data.jsonl_rows import build, decode, row_of
 from escultor.evaluate.cache import EvaluationCache
-from escultor.evaluate.raters.judge import (
-    EndpointJudge,
-    Judge,
-    LocalJudge,
-    ask_judge,
-    pair_prompt,
-    parse_verdict,
-)
-from escultor.evaluate.served_model import Endpoint
+from escultor.evaluate.raters.judge import Judge, ask_judge, open_judge, pair_prompt, parse_verdict
 from escultor.feedback.resampled_pairs import ResampledPrompt, ScoredSample, resampled_pairs
 from escultor.ids import hash_value
-from escultor.model.folders import resolve
 from escultor.model.generate import generate
-from escultor.model.load import load
 from escultor.model.loaded import Loaded, max_context_tokens
 from escultor.rng import derive_seed, unit
-from escultor.store.blobs import tree_hash
 from escultor.types import Messages, Pair, Sampling, UnpairedExample
 
 TEMPERATURE = 1.0  # the model's own distribution
@@ -78,12 +66,8 @@ class JudgeScorer:
 
 def open_scorer(cycle: CycleRun, settings: Resampling) -> Scorer:
     """The judge that the configuration names. Raises DataError for a folder that is no model."""
-    judge: Judge
-    if settings.url is not None:
-        judge = EndpointJudge(Endpoint(settings.url, os.environ.get(settings.key_env)), settings.judge)
-    else:
-        folder = resolve(settings.judge)
-        judge = LocalJudge(load(str(folder)), tree_hash(folder), cycle.config.evaluation.batch_size)
+    batch_size = cycle.config.evaluation.batch_size
+    judge = open_judge(settings.judge, settings.url, settings.key_env, batch_size)
     cache = EvaluationCache(cycle.store.root / "cache" / "judge.jsonl")
     return JudgeScorer(judge, cache, cycle.workflow.progress.note)
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from escultor.config import Config
 from escultor.cycle import gate_service
 from escultor.cycle.evaluation_service import policy_of
-from escultor.datasets.held_out import HeldOutGuard, prompt_of
+from escultor.datasets.held_out import HeldOutGuard
 from escultor.skills.skill import Skill
 from escultor.skills.suite_files import skill_examples, skill_suite
 from escultor.skills.suites import EvaluationSuite
 from escultor.skills.table import ModelOutput
-from escultor.types import Example, Origin, SuiteItem
 
 ANSWERED = frozenset(("answer", "reference", "schema"))  # what a reference can be scored on, as an answer
 
@@ -25,16 +24,12 @@ def check_skill(skill: Skill, config: Config) -> list[str]:
         lines += _doubtful_references(skill, suite)
         shortfall = gate_service.check_policy(policy_of(suite.record, config), suite.record)
         lines += [shortfall] if shortfall else []
-        reasons = HeldOutGuard(map(_prompt_of_item, suite.items)).reasons(examples)
+        reasons = HeldOutGuard.of(item.prompt for item in suite.items).reasons(examples)
         if leaked := sum(reason is not None for reason in reasons):
             lines.append(
                 f"{leaked} of {len(examples)} examples ask what an item asks; they are not trained on"
             )
     return lines
-
-
-def _prompt_of_item(item: SuiteItem):
-    return prompt_of(Example(item.id, item.prompt, "", Origin((item.id,), "suite")))
 
 
 def _doubtful_references(skill: Skill, suite: EvaluationSuite) -> Iterator[str]:

@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from escultor.config import Gate
+from escultor.config import Config, Gate
+from escultor.cycle.preferences import reward_of_store
+from escultor.datasets.held_out import HeldOutGuard
 from escultor.datasets.similarity.duplicates import band_hashes, bands_for, resolve_roots
 from escultor.errors import DataError, InputError
 from escultor.rng import unit
+from escultor.skills.reward import RewardModel
 from escultor.skills.schema import parsed
+from escultor.skills.table import PEOPLE
 from escultor.stats import Condition, n_to_meet
 from escultor.store import Store
 from escultor.store.feedback import live
@@ -25,6 +29,10 @@ from escultor.types import FAILED, Consent, Correction, Feedback, Interaction, M
 # Prompts that are more similar are one cluster; the next is tried where a shared template makes too few.
 SIMILAR, PERMUTATIONS = (0.6, 0.8, 0.95), 120
 MOST_LABELS, USES_PER_LABEL = 20, 3  # of a classification
+COMPARED = (
+    "`people_preference` compares answers blind (`escultor rate`); a metric {name: judged, judge: MODEL} "
+    "lets a language model do it, and references in the suite make other metrics possible"
+)
 CHANGED = 0.2  # the share of answers that a new model is taken to answer otherwise, in a plan
 
 
@@ -36,6 +44,7 @@ class LoggedPrompt:
     reference: str | None
     answer: str
     parents: tuple[str, ...] = ()
+    skill: str = ""
     cluster: str = ""
 
 
@@ -46,27 +55,36 @@ class SkillProposal:
     declaration: dict[str, Any]
     rows: list[dict[str, Any]]
     notes: list[str]
+    reward: RewardModel | None = None  # to be written to the file that the declaration names
 
 
-def propose_skill(store: Store, name: str, items: int, effect: float = 0.1) -> SkillProposal:
+def propose_skill(
+    store: Store, name: str, items: int, effect: float = 0.1, config: Config | None = None
+) -> SkillProposal:
     """A skill from the store's log: from what is filed under its name, else from all of it.
 
-    effect: the gain, in the primary metric, that a verdict should be able to show. Raises InputError where
-    the log holds no prompt that may be used.
+    effect: the gain, in the primary metric, that a verdict should be able to show. config: how feedback
+    becomes preferences, which a reward model is fitted to where nobody wrote references. Raises InputError
+    where the log holds no prompt that may be used.
     """
     prompts = _logged_prompts(store, name)
     if not prompts:
         remedy = "serve requests, or import them: `escultor interactions import`"
         raise InputError("the log holds no prompt that may be used", "none with consent", remedy=remedy)
-    clustered: list[LoggedPrompt] = []
-    for similar in SIMILAR:
-        clustered = _with_clusters(prompts, similar)
-        if len({p.cluster for p in clustered}) >= min(items, len(prompts)):
-            break
+    clustered = _clustered(prompts, items)
     references = [p.reference for p in clustered if p.reference is not None]
     metrics, primary, guards, output, notes = _metrics(references, [p.answer for p in clustered])
     usable = [p for p in clustered if p.reference is not None] if primary else clustered
     drawn = _draw(usable, name, items)
+    reward = None
+    if not references:
+        reward, note = _reward(store, config or Config(), name, prompts, drawn)
+        notes.append(note)
+        metrics = [PEOPLE, *metrics]
+        primary = [PEOPLE]
+    if reward is not None:
+        metrics.insert(1, {"name": "reward", "reward_model": reward_file(name)})
+        primary += ["reward"] if reward.is_better_than_chance else []
     instruction = _shared_instruction(clustered)
     rows = [_row(prompt, instruction) for prompt in drawn]
     found = len({p.cluster for p in usable})
@@ -88,7 +106,30 @@ def propose_skill(store: Store, name: str, items: int, effect: float = 0.1) -> S
         "rubric": "What makes one answer better than another, for raters and judges.",
         "suite": f"{name}.suite.jsonl",
     }
-    return SkillProposal(declaration, rows, notes)
+    return SkillProposal(declaration, rows, notes, reward)
+
+
+def _clustered(prompts: Sequence[LoggedPrompt], items: int) -> list[LoggedPrompt]:
+    """The prompts in clusters of similar ones, at the first similarity that makes as many as are wanted."""
+    clustered: list[LoggedPrompt] = []
+    for similar in SIMILAR:
+        clustered = _with_clusters(prompts, similar)
+        if len({p.cluster for p in clustered}) >= min(items, len(prompts)):
+            break
+    return clustered
+
+
+def reward_file(name: str) -> str:
+    """The file of a skill's reward model, beside its declaration."""
+    return f"{name}.reward.json"
+
+
+def _reward(
+    store: Store, config: Config, name: str, prompts: Sequence[LoggedPrompt], drawn: Sequence[LoggedPrompt]
+) -> tuple[RewardModel | None, str]:
+    """A reward model of what was said about the same answers, without the prompts that are drawn."""
+    skill = name if any(p.skill == name for p in prompts) else None
+    return reward_of_store(store, config, skill, HeldOutGuard.of(p.messages for p in drawn))
 
 
 def _logged_prompts(store: Store, name: str) -> list[LoggedPrompt]:
@@ -105,7 +146,7 @@ def _logged_prompts(store: Store, name: str) -> list[LoggedPrompt]:
             continue
         said = written.get(row.id)
         parents = (row.id,) if said is None else (row.id, said.id)
-        prompt = LoggedPrompt(row.messages, said.text if said else None, row.answer, parents)
+        prompt = LoggedPrompt(row.messages, said.text if said else None, row.answer, parents, row.skill)
         for known in (every, own) if row.skill == name else (every,):
             if row.prompt_hash not in known or prompt.reference is not None:
                 known[row.prompt_hash] = prompt
@@ -181,14 +222,10 @@ def _metrics(
                 f"the answers are JSON: `field_accuracy` of {len(fields)} fields, and the schema they share"
             )
             return ["field_accuracy", "schema_valid", *fields], ["field_accuracy"], guards, output, [note]
-        note = "the answers are JSON, and no person corrected one: the schema alone can be measured"
-        return ["schema_valid", "answer_tokens"], [], {}, output, [note]
+        note = f"the answers are JSON, and no person corrected one: {COMPARED}"
+        return ["schema_valid", "answer_tokens"], [], guards, output, [note]
     if not references:
-        note = (
-            "no person wrote what an answer should have been: compare by preference (`escultor rate`, "
-            "`escultor judge`), or write references into the suite"
-        )
-        return ["answer_tokens", "cut"], [], {}, None, [note]
+        return ["answer_tokens", "cut"], [], {"cut": 0.05}, None, [f"no person wrote an answer: {COMPARED}"]
     labels = Counter(text.strip() for text in references)
     if len(labels) <= MOST_LABELS and len(references) >= USES_PER_LABEL * len(labels):
         note = f"the answers are one of {len(labels)} labels: {', '.join(sorted(labels)[:5])}…"

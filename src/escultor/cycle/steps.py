@@ -15,6 +15,7 @@ from escultor.config import Config, Gate, Training
 from escultor.cycle import gate_service
 from escultor.cycle.checkpoints import describe_model
 from escultor.cycle.evaluation_service import policy_of, suite_of_skill, timed_for
+from escultor.cycle.preferences import require_judges, with_preferences
 from escultor.cycle.workflow import Result, Workflow
 from escultor.datasets.held_out import load_guard
 from escultor.datasets.reading import versions_read
@@ -207,6 +208,7 @@ def require_promotable(cycle: CycleRun) -> None:
     """Raises DataError where nothing could be promoted, whatever is measured: the suite of the cycle run, or
     that of another skill that guards, is too small for the policy."""
     gate_service.require_enough_items(cycle.policy, cycle.suite.record)
+    require_judges(cycle.store, cycle.suite, cycle.config, cycle.workflow.progress.note)
     for other, margins in _other_skills(cycle):
         guards = cycle.config.gate.model_copy(
             update={"primary": (), "guards": margins, "vetoes": {}, "min_items": 1}
@@ -242,6 +244,11 @@ def _other_skills(
             continue
         other = replace(cycle, suite=suite, skill=skill.name)
         margins = dict.fromkeys(other.policy.primary, cycle.config.gate.other_skills) | other.policy.guards
+        # What two answers are needed for would have to be rated anew for every candidate of another skill.
+        margins = {name: m for name, m in margins.items() if name not in suite.of_two_answers()}
+        if not margins:
+            note(f"nothing guards the skill `{skill.name}`: its metrics are preferences between two answers")
+            continue
         yield other, margins
 
 
@@ -264,6 +271,10 @@ def gate(
     """Decide, write the verdict and its page (`verdicts/` in the store), and deploy a promoted candidate
     unless `deploy` is off. `others` are the other skills that the model serves."""
     policy, store = cycle.policy, cycle.store
+    note = cycle.workflow.progress.note
+    champion, candidate = with_preferences(
+        store, cycle.suite, champion, candidate, config=cycle.config, note=note
+    )
 
     def work(key: str) -> tuple[Result, list[Any]]:
         context = gate_service.context_of(store, champion, candidate, policy)

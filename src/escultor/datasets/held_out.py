@@ -173,6 +173,11 @@ class HeldOutGuard:
         self._order = np.argsort(bands, axis=0, kind="stable")
         self._sorted = np.take_along_axis(bands, self._order, axis=0)
 
+    @classmethod
+    def of(cls, prompts: Iterable[Messages]) -> HeldOutGuard:
+        """The guard of these prompts, such as those of a suite that is not registered yet."""
+        return cls(_prompt(messages, "\n".join(m.content for m in messages)) for messages in prompts)
+
     def allowed(self, items: Sequence[T], counts: Counter[str]) -> list[T]:
         """The items whose prompt is not held out; the others are counted by reason."""
         reasons = self.reasons(items)

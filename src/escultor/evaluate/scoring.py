@@ -104,7 +104,8 @@ def _score(
     requests: tuple[Timing, ...],
 ) -> EvaluationResult:
     """Scores of all outputs of every item, and figures of the suite as a whole."""
-    metrics = {name: _item_scores(suite, name, outputs) for name in suite.record.metrics}
+    alone = [name for name in suite.record.metrics if name not in suite.of_two_answers()]
+    metrics = {name: _item_scores(suite, name, outputs) for name in alone}
     flat = [output for item_outputs in outputs for output in item_outputs]
     items = [item for item, item_outputs in zip(suite.items, outputs, strict=True) for _ in item_outputs]
     answers = tuple(tuple(o.whole for o in each) for each in outputs)

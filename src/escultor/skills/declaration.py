@@ -36,6 +36,7 @@ from escultor.config.evaluation import Limit
 from escultor.config.section import NonNegative
 from escultor.errors import DataError, InputError
 from escultor.skills.own_metrics import MetricDeclaration, build_metric, load_object
+from escultor.skills.reward import primary_problem
 from escultor.skills.schema import check_schema
 from escultor.skills.skill import INSTRUCTION, Output, Skill, fields_of
 from escultor.skills.table import METRICS
@@ -100,6 +101,8 @@ def parse_skill(data: Any, folder: Path, source: str) -> Skill:
                 own[metric.name] = build_metric(definitions[metric.name], folder)
             except (InputError, OSError) as error:
                 problems.append(f"metrics: {error}")
+    if not problems and (why := primary_problem(declared.primary, definitions)):
+        problems.append(f"primary: {why}")
     output = Output()
     try:
         output = _output(declared.output, folder)

@@ -9,6 +9,9 @@ one of these keys:
     metric: NAME                  one of the table with `options`: exact_match (ignore_case,
                                   ignore_punctuation), numeric_answer (tolerance, decimal, units)
     unit_tests: TEMPLATE          the tests of the item's reference pass, in a process of their own
+    reward_model: FILE            how well people are expected to like it (see `escultor.skills.reward`)
+    judge: MODEL | {model, url, key_env}   a language model's preference between the two answers that are
+                                  compared, weighed by how often it agrees with people
     python: FILE.py:NAME          a function (answer, reference) -> number, or (answer) -> number; or
     python: MODULE:NAME           a `Metric`, or a mapping of names to one of these
 
@@ -33,6 +36,7 @@ from escultor.errors import DataError, FaultError
 from escultor.ids import hash_file
 from escultor.patterns import linear_pattern
 from escultor.skills import metrics, schema, unit_tests
+from escultor.skills.reward import read_reward
 from escultor.skills.table import (
     BINARY,
     METRICS,
@@ -43,10 +47,14 @@ from escultor.skills.table import (
     ScoreFunction,
     against_references,
     answer_metric,
+    opponent_metric,
 )
 from escultor.types import Scale, SuiteItem
 
-KINDS = ("contains", "matches", "finds", "field", "tool_call", "metric", "unit_tests", "python")
+KINDS = (
+    *("contains", "matches", "finds", "field", "tool_call", "metric", "unit_tests", "reward_model", "judge"),
+    "python",
+)
 
 
 class _Options(BaseModel):
@@ -80,6 +88,16 @@ class ScaleDeclaration(BaseModel):
     most: float | None = 1.0
 
 
+class JudgeDeclaration(BaseModel):
+    """A judge: a model folder, or the name of a model behind an OpenAI-compatible server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1)
+    url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+
+
 class MetricDeclaration(BaseModel):
     """One metric as a declaration defines it."""
 
@@ -94,8 +112,11 @@ class MetricDeclaration(BaseModel):
     unit_tests: str | None = None
     metric: Literal["exact_match", "numeric_answer"] | None = None
     options: dict[str, Any] | None = None
+    reward_model: str | None = None
+    judge: str | JudgeDeclaration | None = None
     python: str | None = Field(default=None, pattern=r"^[^:]+(\.py)?:[A-Za-z_]\w*$")
-    code: str | None = None  # of a function in a file: the hash of the file, where it was measured before
+    code: str | None = None  # the hash of the file of a function or reward model, as it was measured
+    auroc: tuple[float, float, float] | None = None  # of a reward model, as its file says: value, low, high
     scale: ScaleDeclaration | None = None
 
     @model_validator(mode="after")
@@ -113,7 +134,10 @@ class MetricDeclaration(BaseModel):
 
     def definition(self, folder: Path) -> dict[str, Any]:
         """The definition as a suite records it, with the hash of the code of a function in a file."""
-        found = self.model_dump(exclude_unset=True, exclude={"code"})
+        found = self.model_dump(exclude_unset=True, exclude={"code", "auroc"})
+        if self.reward_model is not None:
+            file = folder / self.reward_model
+            return found | {"auroc": list(read_reward(file).auroc), "code": hash_file(file)}
         file = _file_of(self.python, folder) if self.python else None
         return found | ({"code": hash_file(file)} if file is not None else {})
 
@@ -148,6 +172,18 @@ def build_metric(definition: Mapping[str, Any], folder: Path) -> Metric:
         return Metric(about, frozenset(("answer", "reference")), BINARY, score)
     if declared.metric is not None:
         return _with_options(declared.metric, declared.options or {})
+    if declared.reward_model is not None:
+        model = read_reward(folder / declared.reward_model)
+        return Metric(
+            f"how well people are expected to like the answer: {model.about}",
+            frozenset(("answer",)),
+            SHARE,
+            lambda output, item: model.score(item.prompt, output.answer),
+        )
+    if declared.judge is not None:
+        return opponent_metric(
+            "the share of comparisons that it wins before a judge, as far as people agree with it"
+        )
     template = declared.unit_tests or ""
     score = against_references(lambda answer, reference: unit_tests.passes(template, answer, reference))
     return Metric("the reference's tests pass", frozenset(("answer", "reference")), BINARY, score)

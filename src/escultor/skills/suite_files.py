@@ -38,6 +38,7 @@ from escultor.ids import hash_value
 from escultor.skills.answer_parts import AnswerParts
 from escultor.skills.catalog import skill_named
 from escultor.skills.own_metrics import MetricDeclaration, build_metric, load_object
+from escultor.skills.reward import prompt_key, read_reward
 from escultor.skills.skill import Skill
 from escultor.skills.suites import EvaluationSuite, make_suite, refuse
 from escultor.strict_json import no_constant
@@ -207,6 +208,13 @@ def skill_suite(skill: Skill, settings: Evaluation, cache: Path | None = None) -
             problems += _validation_problems(error, f"item {number}")
         except InputError as error:
             problems.append(f"item {number}: {error}")
+    for name, definition in skill.definitions.items():
+        if "reward_model" in definition:
+            known = {*read_reward(skill.folder / definition["reward_model"]).prompts}
+            if fitted := [item.id for item in items if prompt_key(item.prompt) in known]:
+                remedy = f"fit it again: `escultor skills reward {skill.name}`"
+                what = f"ask what the reward model `{name}` was fitted to; {remedy}"
+                problems.append(f"{len(fitted)} items, such as {fitted[0]!r}, {what}")
     if problems:
         refuse(f"{where} has items that cannot be used", problems)
     return make_suite(skill.name, skill, items, skill.metrics, skill.decoding, schema=skill.output.schema)

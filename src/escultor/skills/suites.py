@@ -77,6 +77,11 @@ class EvaluationSuite:
         """What scores are of: a checkpoint, and the instruction, where there is one."""
         return under_instruction(checkpoint, self.instruction)
 
+    def of_two_answers(self) -> tuple[str, ...]:
+        """Its metrics of two models' answers, which an evaluation of one model does not score."""
+        known = {name: self.metric(name) for name in self.record.metrics}
+        return tuple(name for name, metric in known.items() if metric and "opponent" in metric.needs)
+
     @property
     def parts(self) -> AnswerParts:
         """Which part of an answer is scored."""
@@ -226,13 +231,13 @@ def _own_metrics(record: Suite, skills: Mapping[str, Skill]) -> Mapping[str, Met
         declared = skill.definitions.get(name) if skill else None
         if skill is not None and declared == definition:
             metrics[name] = skill.own_metrics[name]
-        elif "python" not in definition:
+        elif not {"python", "reward_model"} & definition.keys():
             metrics[name] = build_metric(definition, Path())
         else:
             got = "it is declared otherwise" if declared else f"no configured skill `{record.skill}`"
             remedy = "add its declaration to `skills:` in the configuration, or make the suite anew"
             raise DataError(
-                f"the metric `{name}` of the suite `{record.name}` is a function that is not declared",
+                f"the metric `{name}` of the suite `{record.name}` is in a file that is not declared",
                 got,
                 remedy=remedy,
             )

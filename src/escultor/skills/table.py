@@ -11,14 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from escultor.errors import FaultError
 from escultor.skills import metrics, schema, tool_metrics
 from escultor.stats import calibration_error
 from escultor.types import Scale, SuiteItem
 
 Need = Literal[
-    "answer", "reference", "schema", "choices", "pressed", "refuse", "likelihood", "document", "tools"
+    "answer",
+    "reference",
+    "schema",
+    "choices",
+    "pressed",
+    "refuse",
+    "likelihood",
+    "document",
+    "tools",
+    "opponent",
 ]
-# Whether an item has what a metric needs of it; `answer` is needed of the model, `schema` of the suite.
+# Whether an item has what a metric needs of it; `answer` is needed of the model, `schema` of the suite,
+# `opponent` of a comparison: the other model's answer.
 ITEM_NEEDS: dict[Need, Callable[[SuiteItem], bool]] = {
     "reference": lambda item: bool(item.references),
     "likelihood": lambda item: bool(item.references),
@@ -74,6 +85,7 @@ class Metric:
     score: ScoreFunction
 
 
+PEOPLE = "people_preference"
 SHARE = Scale()
 BINARY = Scale(kind="binary")
 LOWER_BINARY = Scale("lower", "binary")
@@ -146,6 +158,16 @@ def answer_metric(about: str, measure: Callable[[str, str], float], scale: Scale
     return _metric(about, against_references(measure), scale, "answer", "reference")
 
 
+def opponent_metric(about: str) -> Metric:
+    """A metric of two answers to one item, 1 where this one wins and 0.5 for a tie: scored where two models
+    are compared, by what was recorded of both, and not by an evaluation of one of them."""
+
+    def score(output: ModelOutput, item: SuiteItem) -> float:
+        raise FaultError("one answer alone has no preference", item.id, remedy="compare two models")
+
+    return _metric(about, score, SHARE, "answer", "opponent")
+
+
 def _tool_metric(about: str, measure: Callable[[str, str, str], float]) -> Metric:
     """A metric of an answer, a reference, and the tools that were offered."""
 
@@ -182,6 +204,8 @@ METRICS: dict[str, Metric] = {
         "as many calls as are right, each of a tool that is offered, with arguments that follow its schema",
         tool_metrics.valid_calls,
     ),
+    # of two answers
+    PEOPLE: opponent_metric("the share of blind comparisons that it wins among people (`escultor rate`)"),
     # of an answer alone
     "schema_valid": _metric(
         "the answer is one JSON value that follows the suite's schema",

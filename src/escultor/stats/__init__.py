@@ -23,7 +23,7 @@ agreement     Krippendorff's alpha, AUC, calibration error
 
 from __future__ import annotations
 
-from escultor.stats.agreement import auc, calibration_error, krippendorff_alpha
+from escultor.stats.agreement import auc, auc_interval, calibration_error, krippendorff_alpha
 from escultor.stats.logistic import LogisticFit, fit_logistic, sigmoid
 from escultor.stats.means import Bound, Interval, bootstrap_mean, bootstrap_ratio, bounded_mean
 from escultor.stats.odds import expected_preference, log_odds, logistic
@@ -60,6 +60,7 @@ __all__ = [
     "SignFlip",
     "WinRate",
     "auc",
+    "auc_interval",
     "binomial_p_value",
     "bootstrap_mean",
     "bootstrap_ratio",

@@ -11,6 +11,7 @@ from escultor.evaluate.gate.alpha_spending import alpha_at
 from escultor.stats import n_without_event
 from escultor.types import Scale, Scores
 
+ALL_RATED = "all_items_rated"  # of a comparison: people rated every item on which the answers differ
 # The figures of an evaluation that are not metrics of its suite: speed and cost, and those of a whole suite.
 FIGURES = frozenset(
     {
@@ -18,7 +19,7 @@ FIGURES = frozenset(
         *("cost_usd_per_1k_tokens", "cost_usd_per_request"),
         *(f"{name}_p{q}_ms" for name in ("ttft", "latency", "per_token") for q in (50, 99)),
         *("cut_share", "null_answers", "not_extracted", "calibration_error", "mean_confidence"),
-        *("right_without_pressure", "flip_rate_of_right", "perplexity_over_all_tokens"),
+        *("right_without_pressure", "flip_rate_of_right", "perplexity_over_all_tokens", ALL_RATED),
     }
 )
 

@@ -7,6 +7,7 @@ more than one, gives none. Replies are cached.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +19,11 @@ from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.raters.session import RatingSession
 from escultor.evaluate.served_model import Endpoint, chat_body, chat_text
 from escultor.ids import hash_value
+from escultor.model.folders import resolve
 from escultor.model.generate import generate
+from escultor.model.load import load
 from escultor.model.loaded import Loaded
+from escultor.store.blobs import tree_hash
 from escultor.types import Choice, Message, Messages, Role, Sampling, SourceKind
 
 INSTRUCTION = (
@@ -78,6 +82,15 @@ class EndpointJudge:
         return self.endpoint.post("/chat/completions", bodies, chat_text)
 
 
+def open_judge(model: str, url: str | None, key_env: str, batch_size: int) -> Judge:
+    """The judge of this name: a model folder, or with `url` a model behind a server, whose key is in the
+    environment variable `key_env`. Raises ModelError for a folder that is no model."""
+    if url is not None:
+        return EndpointJudge(Endpoint(url, os.environ.get(key_env)), model)
+    folder = resolve(model)
+    return LocalJudge(load(str(folder)), tree_hash(folder), batch_size)
+
+
 @dataclass(frozen=True, slots=True)
 class JudgedItem:
     """A preference on one item: +1 for side b, -1 for side a, 0 for a tie or verdicts that changed with the
@@ -114,17 +127,14 @@ def judge_session(
     """The judge's preference on every item, by the rubric of its skill where there is one. Equal
     answers are a tie that the judge is not asked about. Raises DataError where no reply names a verdict."""
     items, a, b = session.suite.items, *session.answers
-    prompts = [
-        pair_prompt(items[i].prompt, *sides, rubric)
-        for i in session.open_items
-        for sides in ((a[i], b[i]), (b[i], a[i]))
-    ]
-    marks = map(parse_verdict, ask_judge(judge, prompts, cache, progress))
-    verdicts: dict[int, Verdicts] = {i: (next(marks), next(marks)) for i in session.open_items}
+    asked = [(items[i].prompt, a[i], b[i]) for i in session.open_items]
+    verdicts = dict(
+        zip(session.open_items, judge_pairs(judge, asked, cache, progress, rubric=rubric), strict=True)
+    )
     judged = []
     for i, item in enumerate(items):
         own = verdicts.get(i, ("C", "C"))
-        judged.append(JudgedItem(item.id, item.cluster, _preference(*own), own))
+        judged.append(JudgedItem(item.id, item.cluster, preference_of(*own), own))
     if all(each.value is None for each in judged):
         raise DataError(
             f"the judge {judge.name} named no verdict",
@@ -135,7 +145,23 @@ def judge_session(
     return judged
 
 
-def _preference(a_first: Mark | None, b_first: Mark | None) -> float | None:
+def judge_pairs(
+    judge: Judge,
+    pairs: Sequence[tuple[Messages, str, str]],
+    cache: EvaluationCache,
+    progress: Callable[[str], None],
+    *,
+    rubric: str = "",
+) -> list[Verdicts]:
+    """The judge's verdicts on pairs of answers to a request: with the first first, then the second."""
+    prompts = [pair_prompt(request, *sides, rubric) for request, a, b in pairs for sides in ((a, b), (b, a))]
+    marks = map(parse_verdict, ask_judge(judge, prompts, cache, progress))
+    return [(mark, next(marks)) for mark in marks]
+
+
+def preference_of(a_first: Mark | None, b_first: Mark | None) -> float | None:
+    """+1 where both verdicts are for b, -1 for a, 0 for a tie or verdicts that changed with the order; None
+    where one is missing."""
     if a_first is None or b_first is None:
         return None
     return _VALUES[a_first] if a_first == _EXCHANGED[b_first] else 0.0
