@@ -196,7 +196,7 @@ def test_a_function_is_a_metric_and_its_file_is_part_of_the_suite(tmp_path):
         assert registered_suite(store, "x", {"x": skill}).metric("m") is not None
         # A store never brings code with it.
         with pytest.raises(
-            DataError, match=r"is in a file that is not declared.*remedy: add its declaration"
+            DataError, match=r"in a file that is not declared.*remedy: add its"
         ):
             registered_suite(store, "x")
         file.write_text(file.read_text() + "# changed\n")
