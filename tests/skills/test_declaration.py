@@ -195,9 +195,7 @@ def test_a_function_is_a_metric_and_its_file_is_part_of_the_suite(tmp_path):
         register(store, suite)
         assert registered_suite(store, "x", {"x": skill}).metric("m") is not None
         # A store never brings code with it.
-        with pytest.raises(
-            DataError, match=r"in a file that is not declared.*remedy: add its"
-        ):
+        with pytest.raises(DataError, match=r"in a file that is not declared.*remedy: add its"):
             registered_suite(store, "x")
         file.write_text(file.read_text() + "# changed\n")
         changed = parse_skill(declaration | items, tmp_path, "")
