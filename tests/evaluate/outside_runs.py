@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-import zipfile
+import sys
 from contextlib import closing
 from pathlib import Path
+
+if sys.version_info >= (3, 14):
+    import zipfile
+else:
+    from backports.zstd import zipfile
 
 TIME = "2026-01-02T03-04-05.678901"
 
@@ -63,7 +68,7 @@ def _inspect_parts(values, epochs):
 
 def inspect_zip(path: Path, values, epochs=1) -> Path:
     header, samples = _inspect_parts(values, epochs)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_ZSTANDARD) as archive:
         archive.writestr("_journal/start.json", json.dumps(header))
         archive.writestr("header.json", json.dumps(header))
         for sample in samples:
@@ -128,27 +133,45 @@ def mlflow_table(path: Path, values) -> Path:
 
 
 def mlflow_store(path: Path, runs) -> Path:
-    """A tracking store with traces and assessments of several runs, `{name: values}`."""
+    """A tracking store with traces and assessments of several runs, `{name: values}`. Where a value is None
+    the scorer failed."""
+    tables = {
+        "runs": "run_uuid, name",
+        "trace_info": "request_id, status, request_preview",
+        "trace_request_metadata": "request_id, key, value",
+        "entity_associations": "source_type, source_id, destination_type, destination_id",
+        "assessments": "trace_id, name, assessment_type, value, error, valid, assessment_metadata",
+    }
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute("CREATE TABLE runs (run_uuid TEXT, name TEXT)")
-        database.execute("CREATE TABLE trace_info (request_id TEXT, status TEXT, request_preview TEXT)")
-        database.execute("CREATE TABLE trace_request_metadata (request_id TEXT, key TEXT, value TEXT)")
-        columns = "trace_id TEXT, name TEXT, assessment_type TEXT, value TEXT, valid INTEGER"
-        database.execute(f"CREATE TABLE assessments ({columns})")
+        for name, columns in tables.items():
+            database.execute(f"CREATE TABLE {name} ({columns})")
+
+        def insert(table: str, *row):
+            database.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
         for run, values in runs.items():
-            database.execute("INSERT INTO runs VALUES (?, ?)", (f"id-{run}", run))
+            insert("runs", f"id-{run}", run)
             for item, value in values.items():
                 trace = f"tr-{run}-{item}"
-                inputs = json.dumps({"question": f"question {item}"})
-                database.execute("INSERT INTO trace_info VALUES (?, 'OK', ?)", (trace, inputs))
-                insert = "INSERT INTO trace_request_metadata VALUES (?, ?, ?)"
-                database.execute(insert, (trace, "mlflow.sourceRun", f"id-{run}"))
-                rows = [
-                    (trace, "right", "feedback", json.dumps(value), 1),
-                    (trace, "x", "expectation", '"y"', 1),
-                ]
-                database.executemany("INSERT INTO assessments VALUES (?, ?, ?, ?, ?)", rows)
+                insert("trace_info", trace, "OK", json.dumps({"question": f"question {item}"}))
+                insert("trace_request_metadata", trace, "mlflow.sourceRun", f"id-{run}")
+                error = None if value is not None else json.dumps({"error_code": "SCORER_ERROR"})
+                made_by = json.dumps({"mlflow.assessment.sourceRunId": f"id-{run}"})
+                insert("assessments", trace, "right", "feedback", json.dumps(value), error, 1, made_by)
+                insert("assessments", trace, "x", "expectation", '"y"', None, 1, None)
     return path
+
+
+def mlflow_evaluated_again(path: Path, run: str, values, again: str) -> None:
+    """Another run of the store that evaluated the traces of `run`."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO runs VALUES (?, ?)", (f"id-{again}", again))
+        made_by = json.dumps({"mlflow.assessment.sourceRunId": f"id-{again}"})
+        for item, value in values.items():
+            trace, to = f"tr-{run}-{item}", ("run", f"id-{again}")
+            database.execute("INSERT INTO entity_associations VALUES ('trace', ?, ?, ?)", (trace, *to))
+            row = (trace, "right", "feedback", json.dumps(value), None, 1, made_by)
+            database.execute("INSERT INTO assessments VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def csv_file(path: Path, values, head=("item", "cluster", "metric", "value")) -> Path:

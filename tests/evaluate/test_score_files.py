@@ -136,6 +136,21 @@ def test_a_choice_is_asked_for_where_a_file_holds_several(tmp_path):
     assert read(f"{folder}#more").task == "more"
 
 
+def test_a_trace_that_two_runs_evaluated_has_the_scores_of_each(tmp_path):
+    store = outside_runs.mlflow_store(tmp_path / "mlflow.db", {"a": WORSE})
+    outside_runs.mlflow_evaluated_again(store, "a", BETTER, again="b")
+    pair = pair_runs(read(f"{store}#a"), read(f"{store}#b"))
+    assert sorted(pair.champion.metrics["right"]) == sorted(WORSE.values())
+    assert sorted(pair.candidate.metrics["right"]) == sorted(BETTER.values())
+
+
+def test_a_scorer_that_failed_left_no_score(tmp_path):
+    values = BETTER | {"i3": None}
+    store = outside_runs.mlflow_store(tmp_path / "mlflow.db", {"a": WORSE, "b": values})
+    with pytest.raises(DataError, match="no right for 1 of 60 items"):
+        pair_runs(read(f"{store}#a"), read(f"{store}#b"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "what"),
     [
@@ -147,6 +162,7 @@ def test_a_choice_is_asked_for_where_a_file_holds_several(tmp_path):
         ("a.csv", "item,metric,value\nx,right\n", "another number of columns"),
         ("a.csv", "item,cluster,metric,value\nx,p,right,1\nx,q,f1,1\n", "in two clusters"),
         ("a.csv", "item,metric,value,better\nx,right,1,sideways\n", "direction of right"),
+        ("a.eval", "PK", "no whole log"),
         ("samples_t.jsonl", '{"doc_id": 0}\n{"x"\n', "no JSON"),
         ("samples_t.jsonl", '{"id": 0}\n', "no sample of lm-eval"),
         ("samples_t.jsonl", '{"doc_id": 0, "metrics": ["acc"], "acc": NaN}\n', "no number"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import zipfile
+import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,23 @@ def read_inspect(path: Path, chosen: str | None) -> ScoredRun | None:
 
     Raises DataError for a damaged log.
     """
-    if path.suffix == ".eval" and zipfile.is_zipfile(path):
+    if path.suffix == ".eval":
+        return _read_archive(path, chosen)
+    if path.suffix != ".json":
+        return None
+    log = _json(path.read_bytes(), str(path))
+    if not isinstance(log, dict) or "eval" not in log or not isinstance(log.get("samples"), list):
+        return None
+    return _run(path, log, iter(log["samples"]), chosen)
+
+
+def _read_archive(path: Path, chosen: str | None) -> ScoredRun:
+    if sys.version_info >= (3, 14):
+        import zipfile
+    else:
+        from backports.zstd import zipfile  # Inspect compresses with zstd, which zipfile reads from 3.14 on
+
+    try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
             head = next((name for name in ("header.json", "_journal/start.json") if name in names), None)
@@ -27,12 +44,10 @@ def read_inspect(path: Path, chosen: str | None) -> ScoredRun | None:
             header = _json(archive.read(head), f"{path}: {head}")
             samples = (_json(archive.read(n), f"{path}: {n}") for n in sorted(names) if _is_sample(n))
             return _run(path, header, samples, chosen)
-    if path.suffix != ".json":
-        return None
-    log = _json(path.read_bytes(), str(path))
-    if not isinstance(log, dict) or "eval" not in log or not isinstance(log.get("samples"), list):
-        return None
-    return _run(path, log, iter(log["samples"]), chosen)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(
+            f"{path} is no whole log of Inspect", str(error), "the zip that Inspect wrote"
+        ) from error
 
 
 def _is_sample(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from escultor.ids import hash_value
 _INPUTS = ("inputs", "input", "question", "questions", "request", "prompt", "query")
 _OUTPUTS = ("outputs", "output", "prediction", "predictions", "response")
 _RUN_OF_TRACE = "mlflow.sourceRun"
+_RUN_OF_ASSESSMENT = "mlflow.assessment.sourceRunId"
 
 
 def read_mlflow(path: Path, chosen: str | None) -> ScoredRun | None:
@@ -71,16 +73,11 @@ def _from_store(path: Path, chosen: str | None) -> ScoredRun | None:
 
 
 def _run_of_store(database: sqlite3.Connection, path: Path, chosen: str | None) -> ScoredRun:
-    traces = {
-        row["request_id"]: row["value"]
-        for row in database.execute(
-            "SELECT request_id, value FROM trace_request_metadata WHERE key = ?", (_RUN_OF_TRACE,)
-        )
-    }
+    traces = _runs_of_traces(database)
     names = {
         row["run_uuid"]: row["name"] or "" for row in database.execute("SELECT run_uuid, name FROM runs")
     }
-    names = {id: names.get(id, "") for id in dict.fromkeys(traces.values())}
+    names = {id: names.get(id, "") for runs in traces.values() for id in runs}
     matching = [id for id, name in names.items() if chosen is None or chosen in (id, name)]
     if len(matching) != 1:
         known = ", ".join(f"{id} ({name})" for id, name in names.items()) or "none"
@@ -89,34 +86,48 @@ def _run_of_store(database: sqlite3.Connection, path: Path, chosen: str | None) 
         )
     run = ScoredRun(path, "mlflow", "", names[matching[0]] or matching[0])
     for row in database.execute("SELECT * FROM trace_info ORDER BY request_id"):
-        if traces.get(row["request_id"]) == matching[0]:
-            _add_trace(database, run, row)
+        if matching[0] in traces.get(row["request_id"], ()):
+            _add_trace(database, run, dict(row), matching[0])
     return run
 
 
-def _add_trace(database: sqlite3.Connection, run: ScoredRun, trace: sqlite3.Row) -> None:
+def _runs_of_traces(database: sqlite3.Connection) -> dict[str, list[str]]:
+    """The runs of each trace: the one that made it, and those that evaluated it later."""
+    runs: dict[str, list[str]] = defaultdict(list)
+    made = "SELECT request_id, value AS run FROM trace_request_metadata WHERE key = ?"
+    for row in database.execute(made, (_RUN_OF_TRACE,)):
+        runs[row["request_id"]].append(row["run"])
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'entity_associations'").fetchone():
+        for row in database.execute(
+            "SELECT source_id, destination_id FROM entity_associations "
+            "WHERE source_type = 'trace' AND destination_type = 'run'"
+        ):
+            runs[row["source_id"]].append(row["destination_id"])
+    return runs
+
+
+def _add_trace(database: sqlite3.Connection, run: ScoredRun, trace: Mapping[str, Any], run_id: str) -> None:
     fields = {
         row["key"]: row["value"]
         for row in database.execute(
             "SELECT key, value FROM trace_request_metadata WHERE request_id = ?", (trace["request_id"],)
         )
     }
-    columns = trace.keys()
-    asked = fields.get("mlflow.traceInputs") or (
-        trace["request_preview"] if "request_preview" in columns else None
-    )
-    answer = fields.get("mlflow.traceOutputs") or (
-        trace["response_preview"] if "response_preview" in columns else ""
-    )
+    asked = fields.get("mlflow.traceInputs") or trace.get("request_preview")
     if not asked:
         raise DataError(f"{run.path}: the trace {trace['request_id']} has no inputs to tell its item by")
+    answer = fields.get("mlflow.traceOutputs") or trace.get("response_preview")
     item = run.item(_id(asked), text_of(asked), text_of(answer))
     item.failed = item.failed or trace["status"] == "ERROR"
-    for row in database.execute("SELECT * FROM assessments WHERE trace_id = ?", (trace["request_id"],)):
-        kind = row["assessment_type"] if "assessment_type" in row.keys() else "feedback"  # noqa: SIM118
-        is_valid = row["valid"] if "valid" in row.keys() else True  # noqa: SIM118
-        if kind == "feedback" and is_valid:
-            value = json.loads(row["value"])
+    for each in database.execute("SELECT * FROM assessments WHERE trace_id = ?", (trace["request_id"],)):
+        row = dict(each)
+        metadata = json.loads(row.get("assessment_metadata") or "{}")
+        is_of_run = metadata.get(_RUN_OF_ASSESSMENT, run_id) == run_id
+        # A scorer that failed leaves an error and no value; corrected feedback is kept as no longer valid.
+        has_value = row.get("valid", True) and row.get("error") is None
+        if row.get("assessment_type", "feedback") == "feedback" and is_of_run and has_value:
             item.values.setdefault(row["name"], []).append(
-                number(value, f"{row['name']} of trace {trace['request_id']} in {run.path}")
+                number(
+                    json.loads(row["value"]), f"{row['name']} of trace {trace['request_id']} in {run.path}"
+                )
             )
