@@ -29,7 +29,7 @@ T = TypeVar("T")
 JSON = "application/json"
 HELD = "escultor.held"  # key of a request's scope: what is released after its response
 PARSED, SIZE = "escultor.json", "escultor.body_size"  # of a body that was read
-SMALL = 1 << 16  # bytes of a body that needs no budget, and is parsed on the event loop
+SMALL = 1 << 16  # bytes of a body that needs no budget, and is read on the event loop
 MAX_VALUES = 300_000  # of one body: at a hundred bytes each, what Python makes of it stays below 32 MB
 MAX_KEYS = 64_000
 BYTES_PER_VALUE = 100
@@ -60,6 +60,7 @@ class BodyBudget:
         self._held: set[HeldBody] = set()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = count()
+        self.turn = asyncio.Lock()  # large bodies are computed on one after the other
 
     async def acquire(self, size: int) -> HeldBody:
         """Wait until a body of so many bytes has its place; the smallest is first."""
@@ -141,21 +142,20 @@ async def read_json(request: Request) -> Any:
     data = b"".join(pieces)
     budget.resize(body, len(data))
     request.scope[SIZE] = len(data)
-    values = await compute(data, settings, lambda: refuse_excess(data, settings.max_depth))
+    values = await compute(request, lambda: refuse_excess(data, settings.max_depth))
     budget.resize(body, max(len(data), values * BYTES_PER_VALUE))
-    value = request.scope[PARSED] = await compute(data, settings, lambda: parsed_json(data))
+    value = request.scope[PARSED] = await compute(request, lambda: parsed_json(data))
     return value
 
 
-async def compute(body: bytes | int, settings: Serve, work: Callable[[], T]) -> T:
-    """The result of `work` on a body (or one of so many bytes), in a thread where the body is large."""
-    size = body if isinstance(body, int) else len(body)
-    return work() if size <= SMALL else await run_interruptible(work, settings.prepare_timeout_s, "parsing")
-
-
-def body_size(request: Request) -> int:
-    """The bytes of a body that was read."""
-    return request.scope.get(SIZE, 0)
+async def compute(request: Request, work: Callable[[], T]) -> T:
+    """The result of `work` on the body of a request that was read. Where it is large, in a thread, one such
+    thread at a time: they share one interpreter with the event loop, which would wait for each."""
+    if request.scope.get(SIZE, 0) <= SMALL:
+        return work()
+    gateway = request.app.state.gateway
+    async with gateway.bodies.turn:
+        return await run_interruptible(work, gateway.settings.prepare_timeout_s, "parsing")
 
 
 def is_list(request: Request) -> bool:

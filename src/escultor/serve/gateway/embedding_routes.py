@@ -13,7 +13,7 @@ from escultor.ids import hash_value, new_id
 from escultor.serve.engines.upstream.engine import UpstreamEngine
 from escultor.serve.engines.upstream.fallback import FallbackEngine
 from escultor.serve.engines.upstream.reply_json import parse_json, parse_usage
-from escultor.serve.gateway.bodies import JSON, read_json
+from escultor.serve.gateway.bodies import JSON, compute, read_json
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.openapi import EmbeddingsReply, route
 from escultor.serve.gateway.request_metadata import parse_metadata
@@ -42,7 +42,7 @@ async def embeddings(request: Request) -> Response:
     body = await read_json(request)
     left = await gateway.check_limits(caller, requested_model(body))
     pick = gateway.routes.pick(requested_model(body))
-    parsed = parse_embedding(body)
+    parsed = await compute(request, lambda: parse_embedding(body))
     headers, subjects = request.scope["headers"], gateway.subjects
     metadata = parse_metadata(headers, parsed, caller, subjects, skill=SKILL, consent=Consent.NONE)
     metadata = replace(metadata, consent=Consent.NONE, task=metadata.task or SKILL)
@@ -55,7 +55,8 @@ async def embeddings(request: Request) -> Response:
         raise ApiError(404, message, "model_not_found", param="model")
     (generation,) = parsed.generations
     draft = metadata.draft(new_id("embd"), generation, pick)
-    keyed = gateway.subjects.subject(hash_value(body["input"]))  # equal inputs can be told, and not guessed
+    input_hash = await compute(request, lambda: hash_value(body["input"]))
+    keyed = gateway.subjects.subject(input_hash)  # equal inputs can be told, and not guessed
     completion = InFlightCompletion(generation, replace(draft, prompt_hash=keyed))
     with pick.handle.in_use():
         # To its end, even where the client leaves: what was computed is counted.

@@ -35,11 +35,11 @@ from escultor.serve.intake.parse import FeedbackAuthor
 from escultor.serve.intake.tenants import shown_id
 from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.store.feedback import event_name, event_target
-from escultor.types import Choice, Feedback, Scope
+from escultor.types import Choice, Feedback, Interaction, Scope
 
 router = APIRouter()
 
-IMPORT_BATCH = 500  # imported calls written at a time
+IMPORT_BATCH = 200  # imported calls written at a time
 MAX_PROBLEMS = 100  # of an import that are listed
 JSON_LINES = ("application/jsonl", "application/x-ndjson")
 _ERRORS = 400, 401, 403, 408, 413, 415, 429, 500, 503
@@ -203,9 +203,10 @@ async def _import_batch(
     batch: list[tuple[int, Any]], gateway: Gateway, caller: Caller
 ) -> list[dict[str, Any]]:
     """Write numbered rows together; the refused ones. Raises what is not the fault of a row."""
-    results = await asyncio.gather(
-        *(_import(row, gateway, caller) for _, row in batch), return_exceptions=True
-    )
+    calls = await asyncio.to_thread(lambda: [_imported_call(row, gateway, caller) for _, row in batch])
+    writes = (gateway.writer.write(call) for call in calls if isinstance(call, Interaction))
+    written = iter(await asyncio.gather(*writes, return_exceptions=True))
+    results = [next(written) if isinstance(call, Interaction) else call for call in calls]
     problems = []
     for (line, _), result in zip(batch, results, strict=True):
         if isinstance(result, BaseException):
@@ -216,17 +217,17 @@ async def _import_batch(
     return problems
 
 
-async def _import(row: Any, gateway: Gateway, caller: Caller) -> None:
-    """Write one call, given as JSON value or as the bytes of a line. Raises ApiError for an invalid one."""
+def _imported_call(row: Any, gateway: Gateway, caller: Caller) -> Interaction | ApiError:
+    """The record of one call, given as JSON value or as the bytes of a line, or what is wrong with it."""
     try:
         value = decode(row) if isinstance(row, bytes) else row
         if not isinstance(value, dict):
             raise Fault("the row is no object")
         call = parse_interaction(value, partial(gateway.subjects.subject, tenant=caller.tenant))
-        call = call if caller.keys is None else replace(call, tenant=caller.key or "")
     except (Fault, InputError) as fault:
-        raise ApiError(400, str(fault)) from None
-    await gateway.writer.write(call if gateway.settings.keep_text else gateway.request_log.redacted(call))
+        return ApiError(400, str(fault))
+    call = call if caller.keys is None else replace(call, tenant=caller.key or "")
+    return call if gateway.settings.keep_text else gateway.request_log.redacted(call)
 
 
 async def _rows(request: Request) -> AsyncIterator[tuple[int, Any]]:

@@ -20,7 +20,7 @@ from escultor.config import Serve
 from escultor.ids import new_id
 from escultor.serve.auth import Caller
 from escultor.serve.deployments import EnginePick
-from escultor.serve.gateway.bodies import body_size, compute, read_json, refuse_many_messages
+from escultor.serve.gateway.bodies import compute, read_json, refuse_many_messages
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.middleware import ClientGone, json_response, unless_disconnected
 from escultor.serve.gateway.openapi import (
@@ -154,7 +154,7 @@ async def respond(
     with ExitStack() as lease:
         lease.enter_context(pick.handle.in_use())  # the engine is not closed under the request
         draft = partial(_completions, parsed, metadata, pick, id)
-        completions = await compute(body_size(request), settings, draft)
+        completions = await compute(request, draft)
         if parsed.stream:
             return EventStream(
                 gateway.stream(completions, pick, style, head),
@@ -211,7 +211,7 @@ async def _parsed(
         body, ignored = convert(given, is_forwarded)
         return parsers[is_forwarded](body, settings), ignored, route
 
-    return await compute(body_size(request), settings, read)
+    return await compute(request, read)
 
 
 def _completions(

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ from escultor.types import KeyEvent
 BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_S = 0.2
+_SWITCH_S = 0.0005  # of the interpreter between threads: what computes makes the event loop wait so long
 _GRACE_S = 10.0  # beyond `drain_s`, the time for answers in flight
 _RECEIVED = 1 << 16  # bytes read from a connection at a time
 _LINGER_S = 2.0  # how long the rest of a body that nobody reads is discarded, so that its sender reads why
@@ -267,6 +269,7 @@ def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None
     """Serve in this process until SIGTERM or SIGINT; `listening` is called when requests are accepted. Raises
     what kept the server from starting."""
     log_readably()
+    sys.setswitchinterval(_SWITCH_S)
     with open_store(start.store_url) as store:
         finish_erasures(store)
         load, default, fixed = engine_loader(store, start.source, start.settings)

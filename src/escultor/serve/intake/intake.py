@@ -78,15 +78,9 @@ class Intake:
         cannot keep them now."""
         if len(bodies) > self._settings.batch:
             raise InputError("too many events in one request", len(bodies), self._settings.batch)
-        outcomes: list[ParsedEvent | IntakeResult] = []
-        now = self.now()
-        for body in bodies:
-            try:
-                parsed = parse(body, author, self._settings, now)
-            except InputError as error:
-                outcomes.append(IntakeResult(id=None, status="refused", error=str(error)))
-            else:
-                outcomes.append(parsed if self._keep_text else without_text(parsed))
+        is_batch = len(bodies) > 1  # in a thread: the event loop has other requests
+        read = self._parsed
+        outcomes = await asyncio.to_thread(read, bodies, author) if is_batch else read(bodies, author)
         parsed = await self._about_rows(outcomes, author)
         ids = [id for each in parsed for id in answers_of(each.event)]
         foreign = await asyncio.to_thread(self.ownership.foreign, ids, author.keys)
@@ -95,6 +89,18 @@ class Intake:
         not_own = IntakeResult(id=None, status="refused", error=NOT_OWN)
         results = iter([_shown(written.get(id(each), not_own), author) for each in parsed])
         return [o if isinstance(o, IntakeResult) else next(results) for o in outcomes]
+
+    def _parsed(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[ParsedEvent | IntakeResult]:
+        now = self.now()
+        outcomes: list[ParsedEvent | IntakeResult] = []
+        for body in bodies:
+            try:
+                parsed = parse(body, author, self._settings, now)
+            except InputError as error:
+                outcomes.append(IntakeResult(id=None, status="refused", error=str(error)))
+            else:
+                outcomes.append(parsed if self._keep_text else without_text(parsed))
+        return outcomes
 
     async def _about_rows(
         self, outcomes: Sequence[ParsedEvent | IntakeResult], author: FeedbackAuthor
