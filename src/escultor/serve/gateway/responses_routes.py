@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from escultor.data.row_messages import message_row
-from escultor.serve.gateway.bodies import body_size, compute, read_json
+from escultor.serve.gateway.bodies import compute, read_json
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.openapi import ResponseReply, route
 from escultor.serve.gateway.routes import CHAT_PARSERS, respond
@@ -37,7 +37,7 @@ async def responses(request: Request) -> Response:
     gateway, caller = admitted = admit(request, Scope.INFER)
     body = await read_json(request)
     previous = body.get("previous_response_id") if isinstance(body, dict) else None
-    tools = await compute(body_size(request), gateway.settings, lambda: client_tools(body))
+    tools = await compute(request, lambda: client_tools(body))
     convert = partial(responses_api.chat_body, tools=tools)
     if previous is not None:
         earlier = await asyncio.to_thread(_conversation, gateway, str(previous), caller.keys)
