@@ -145,6 +145,10 @@ def main() -> None:
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     # Progress bars of the library would overwrite ours; it reads this when it is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if sys.argv[1:2] == ["generate"]:
+        from escultor.cli.light_imports import import_modelling_code
+
+        import_modelling_code()
     app()
 
 

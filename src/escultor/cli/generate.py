@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from escultor.cli.lookup import ModelArgument, find_model, load_model
 from escultor.cli.output import CommandResult, Shell
-from escultor.cli.skills import named_skill
 from escultor.errors import DataError, InputError
 from escultor.model.loaded import Loaded, max_context_tokens
-from escultor.skills.skill import Skill
 from escultor.types import Message, Messages, Role, Sampling
 
-CHAT = Skill("chat")  # a conversation without an instruction
+if TYPE_CHECKING:
+    from escultor.skills.skill import Skill
+
 INTRODUCTION = "one message per line; an empty line ends the conversation"
 
 
@@ -52,25 +52,34 @@ def generate(
     """Let a model answer a text; without one, chat with it."""
     if raw and skill:
         raise InputError("--raw and --skill exclude each other", "both", "one of both")
-    ask = CHAT if skill is None else named_skill(shell, skill)
-    if out is not None and (ask.output.write is None or text is None):
-        got = "no text" if ask.output.write else f"skill {ask.name}, whose output is {ask.output.kind}"
+    ask = None if skill is None else _named_skill(shell, skill)
+    if out is not None and (ask is None or ask.output.write is None or text is None):
+        writes = ask is not None and ask.output.write is not None
+        got = "no text" if writes else f"the output of {ask.name if ask else 'a conversation'} is no files"
         allowed, remedy = "--skill NAME of a skill whose output is files, and a text", "or leave --out away"
         raise InputError("--out is for the files of an answer", got, allowed, remedy)
     sampling = options.sampling(shell)
     folder = find_model(shell, model)
     if text is None:
         _require_terminal(shell)
-        return _converse(shell, load_model(folder), sampling, None if raw else ask)
+        return _converse(shell, load_model(folder), sampling, ask, raw)
     prompt = _read_stdin() if text == "-" else text
     if not prompt.strip():
         raise InputError("there is nothing to answer", "an empty text", "text", "give a text")
     loaded = load_model(folder)
-    answer = _answer(loaded, _prompt_ids(loaded, prompt, None if raw else ask), sampling)
+    answer = _answer(loaded, _prompt_ids(loaded, prompt, ask, raw), sampling)
     shell.print(answer.text)
-    files = {} if out is None else {"files": _write(shell, ask, answer.text, prompt, out)}
+    files = {} if out is None or ask is None else {"files": _write(shell, ask, answer.text, prompt, out)}
     usage = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": len(answer.tokens)}
     return CommandResult({"text": answer.text, "finish_reason": answer.finish_reason, **usage, **files})
+
+
+def _named_skill(shell: Shell, name: str) -> Skill:
+    from escultor.cli.skills import (
+        named_skill,  # with the metrics of all skills, which a plain answer needs not
+    )
+
+    return named_skill(shell, name)
 
 
 def _write(shell: Shell, skill: Skill, answer: str, text: str, out: Path) -> list[Path]:
@@ -81,11 +90,11 @@ def _write(shell: Shell, skill: Skill, answer: str, text: str, out: Path) -> lis
     return paths
 
 
-def _prompt_ids(loaded: Loaded, text: str, skill: Skill | None) -> list[int]:
-    """The prompt of a skill; None: the text is continued."""
-    if skill is None:
+def _prompt_ids(loaded: Loaded, text: str, skill: Skill | None, raw: bool) -> list[int]:
+    """The prompt of a skill, or of a conversation; of a raw text, which is continued."""
+    if raw:
         return loaded.chat.raw_prompt(text)[0]
-    return loaded.chat.prompt(skill.prompt(text))
+    return loaded.chat.prompt(skill.prompt(text) if skill else (Message(Role.USER, text),))
 
 
 def _answer(loaded: Loaded, prompt: list[int], sampling: Sampling) -> Any:
@@ -107,16 +116,18 @@ def _require_terminal(shell: Shell) -> None:
         raise InputError("a conversation needs a terminal, and no --json", "no text", "a text", remedy)
 
 
-def _converse(shell: Shell, loaded: Loaded, sampling: Sampling, skill: Skill | None) -> CommandResult:
+def _converse(
+    shell: Shell, loaded: Loaded, sampling: Sampling, skill: Skill | None, raw: bool
+) -> CommandResult:
     """Answer lines until the end of the input or an empty line. Chat messages build on those before, as far
-    as they fit the context; a raw line (no skill) or the input of another skill is answered by itself."""
+    as they fit the context; a raw line or the input of a skill is answered by itself."""
     context = max_context_tokens(loaded.model)
     messages: Messages = ()
     turns = 0
     shell.print(INTRODUCTION, "dim")
     while line := _read_line():
-        if skill is not CHAT:
-            prompt = _prompt_ids(loaded, line, skill)
+        if skill or raw:
+            prompt = _prompt_ids(loaded, line, skill, raw)
         else:
             messages = (*messages, Message(Role.USER, line))
             while len(messages) > 1 and len(loaded.chat.prompt(messages)) + sampling.max_new_tokens > context:
