@@ -110,6 +110,14 @@ def test_a_warning_does_not_put_off_the_page():
     assert not thumbs(votes, past=Past(changes=1)).pages
 
 
+def test_a_warning_that_stands_for_over_a_week_makes_no_page_easier():
+    good = [vote(k, k % 20 == 0) for k in range(2000)]
+    unlucky = [vote(k, k < 2011) for k in range(2000, 2025)]
+    later = {"now": 60.0 * 2026}
+    assert not thumbs(good + unlucky, **later).pages
+    assert not thumbs(good + unlucky, past=Past(changes=0, warns=True), **later).pages
+
+
 def test_only_the_votes_of_the_version_count():
     assert not thumbs([vote(k, True, version="v2") for k in range(100)]).pages
 

@@ -121,6 +121,8 @@ class Monitor(Section):
     min_rated: Count = setting(30, help="minimum ratings before an alert may fire")
     error_budget: Share = setting(0.01, help="share of calls that may fail; alert when used up too fast")
     latency_p99_ms: Positive = setting(5000.0, help="one call in a hundred may take longer")
+    ttft_p99_ms: Positive | None = setting(None, help="likewise for the first token; null: any time")
+    quality_floor: Share = setting(0.8, help="alert when judges call significantly fewer answers good")
     daily_cost_usd: Positive = setting(10.0, help="budget of a UTC day")
     cooldown_s: NonNegative = setting(3600.0, help="minimum time between plans")
     notify: tuple[str, ...] = setting((), help="receivers of alerts: a webhook's URL, or one of apprise")

@@ -15,7 +15,7 @@ from escultor.monitor import notify
 from escultor.monitor.metrics import MetricsWindow, health
 from escultor.monitor.rules import LOOKBACK_S
 from escultor.monitor.service import MonitorReport, MonitorService
-from escultor.monitor.triggers import Diagnosis, diagnose, plan
+from escultor.monitor.triggers import OF_ANSWERS, Diagnosis, diagnose, plan
 from escultor.serve.subjects import SubjectHasher
 from escultor.skills.catalog import answer_schemas, load_skills
 from escultor.store import Store, registry
@@ -40,7 +40,7 @@ def monitor_of(store: Store, config: Config) -> MonitorService:
     hash_of = SubjectHasher.for_store(store.root).subject
     keys = [None, *(e.id for _, e in store.log.read(KeyEvent) if isinstance(e, KeyCreated))]
     unnamed = frozenset(hash_of(f"key:{key}") for key in keys)
-    return MonitorService(store, config.monitor, unnamed)
+    return MonitorService(store, config.monitor, unnamed, load_skills(config.skills))
 
 
 def watch_once(
@@ -64,7 +64,7 @@ def watch_once(
         )
     last_plan = store.log.last(Plan)
     candidate = deployed.get(registry.CANDIDATE) if trial_stages(deployments) else None
-    firing = any(a.state == "firing" and a.rule == "thumbs_down" for a in report.alerts)
+    firing = any(a.state == "firing" and a.rule in OF_ANSWERS for a in report.alerts)
     begin = max(now - LOOKBACK_S, last_plan.time if last_plan else 0.0)
     rows = new_rows(store, config, begin, now) if firing else {}
     diagnosis = diagnose(report.alerts, sum(rows.values()), champion, candidate)

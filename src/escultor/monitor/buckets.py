@@ -19,12 +19,14 @@ SUMS = (
     "cost_nano_usd",
     "cost_nano_usd_squared",
 )
+TIMES = ("latencies", "first_tokens")
 
 
 @dataclass(slots=True)
 class CallCounts:
     """Counts of the calls of one version that began within five minutes. `latencies` counts the answered
-    calls by the step of their latency (`upper_ms`): the time of a failed call says nothing about answers."""
+    calls by the step of their latency (`upper_ms`), `first_tokens` by that of their time to the first token:
+    the time of a failed call says nothing about answers."""
 
     version: str
     number: int  # of the five minutes since the epoch
@@ -35,6 +37,7 @@ class CallCounts:
     cost_nano_usd: int = 0
     cost_nano_usd_squared: int = 0
     latencies: Counter[int] = field(default_factory=Counter)
+    first_tokens: Counter[int] = field(default_factory=Counter)
 
     @property
     def cost_usd(self) -> float:
@@ -56,34 +59,40 @@ class CallCounts:
         self.cost_nano_usd_squared += cost * cost
         if not has_failed:
             self.latencies[latency_step(i.latency_ms)] += 1
+            if i.ttft_ms is not None:
+                self.first_tokens[latency_step(i.ttft_ms)] += 1
 
     def merged(self, other: CallCounts) -> CallCounts:
         """The counts of both, under this one's version and time."""
-        return replace(self, latencies=self.latencies.copy()).absorb(other)
+        copies = {name: getattr(self, name).copy() for name in TIMES}
+        return replace(self, **copies).absorb(other)
 
     def absorb(self, other: CallCounts) -> CallCounts:
         """Add the counts of another to this one, and return it."""
         for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.latencies.update(other.latencies)
+        for name in TIMES:
+            getattr(self, name).update(getattr(other, name))
         return self
 
-    def slower_than(self, limit_ms: float) -> int:
-        """Calls whose latency is above a limit, to a step of 1 %."""
-        return sum(n for step, n in self.latencies.items() if upper_ms(step) > limit_ms)
+
+def slower_than(times: Counter[int], limit_ms: float) -> int:
+    """Calls whose time is above a limit, to a step of 1 %."""
+    return sum(n for step, n in times.items() if upper_ms(step) > limit_ms)
 
 
 def as_record(counts: CallCounts) -> CountedCalls:
     """The counts as the log keeps them."""
     sums = {name: getattr(counts, name) for name in SUMS}
-    latencies = tuple(sorted(counts.latencies.items()))
-    return CountedCalls(counts.version, counts.number, **sums, latencies=latencies)
+    latencies, first_tokens = (tuple(sorted(getattr(counts, name).items())) for name in TIMES)
+    return CountedCalls(counts.version, counts.number, **sums, latencies=latencies, first_tokens=first_tokens)
 
 
 def from_record(record: CountedCalls) -> CallCounts:
     """The counts of such a record."""
     sums = {name: getattr(record, name) for name in SUMS}
-    return CallCounts(record.version, record.number, **sums, latencies=Counter(dict(record.latencies)))
+    latencies, first_tokens = (Counter(dict(getattr(record, name))) for name in TIMES)
+    return CallCounts(record.version, record.number, **sums, latencies=latencies, first_tokens=first_tokens)
 
 
 def latency_step(ms: float) -> int:

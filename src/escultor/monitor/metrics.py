@@ -16,12 +16,16 @@ from typing import NamedTuple
 from escultor import stats
 from escultor.errors import DataError
 from escultor.monitor.buckets import BUCKET_S, CallCounts, upper_ms
+from escultor.monitor.traits import VALID
 from escultor.store.feedback import THUMB, latest, precedence
-from escultor.types import Estimate, Feedback, Health, Interaction, Rating
+from escultor.types import AnswerTraits, Estimate, Feedback, Health, Interaction, Rating, SourceKind
 
 DAY_S = 86_400.0
 ALPHA = 0.025  # one-sided: 95 % intervals
 Z = 1.959963984540054  # of ALPHA
+QUALITY = "quality"  # name of the ratings by judges and programs that the rule `quality` reads
+GOOD = 0.5  # from which value on such a rating says that the answer is good
+JUDGES = frozenset({SourceKind.LLM_JUDGE, SourceKind.CODE, SourceKind.RATER})
 
 CallWindow = Mapping[tuple[str, int], CallCounts]  # by version and the number of the five minutes
 
@@ -37,10 +41,11 @@ Thumbs = Mapping[tuple[str, str], Thumb]  # by answer and subject
 
 
 class AnswerRef(NamedTuple):
-    """Which version gave an answer, and when."""
+    """Which version gave an answer, when, and to whom."""
 
     version: str
     time: float
+    subject: str = ""
 
 
 class ThumbVote(NamedTuple):
@@ -55,10 +60,13 @@ class ThumbVote(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MetricsWindow:
-    """What is known of a stretch of time: counts of calls, and the votes in force on their answers."""
+    """What is known of a stretch of time: counts of calls, the votes in force on their answers, the votes of
+    judges on their quality, and a sample of the answers' traits."""
 
     calls: CallWindow = field(default_factory=dict)
     votes: Sequence[ThumbVote] = ()
+    quality: Sequence[ThumbVote] = ()
+    sample: Sequence[AnswerTraits] = ()
 
 
 def fold_calls(interactions: Iterable[Interaction]) -> dict[tuple[str, int], CallCounts]:
@@ -80,15 +88,18 @@ def merge_calls(a: CallWindow, b: CallWindow) -> dict[tuple[str, int], CallCount
     }
 
 
-def fold_thumbs(feedback: Iterable[Feedback]) -> dict[tuple[str, str], Thumb]:
-    """The latest thumb of each subject on each answer. Thumbs are boolean Ratings named `thumb`; a Revocation
-    of that name withdraws an earlier one. Other feedback does not count."""
+def fold_thumbs(feedback: Iterable[Feedback], name: str = THUMB) -> dict[tuple[str, str], Thumb]:
+    """The latest vote of each subject on each answer. Thumbs are boolean Ratings named `thumb`; those named
+    `quality` are by judges and programs, from 0 to 1. A Revocation of that name withdraws an earlier one.
+    Other feedback does not count."""
     thumbs: dict[tuple[str, str], Thumb] = {}
-    for (target, subject, name), event in latest(feedback).items():
-        if name == THUMB:
+    for (target, subject, event_name), event in latest(feedback).items():
+        if event_name == name:
             vote = 0
-            if isinstance(event, Rating) and isinstance(event.value, bool):
-                vote = 1 if event.value else -1
+            if isinstance(event, Rating) and (isinstance(event.value, bool) or name == QUALITY):
+                vote = 1 if float(event.value) >= GOOD else -1
+            if name == QUALITY and event.source not in JUDGES:
+                continue
             thumbs[target, subject] = Thumb(precedence(event), vote)
     return thumbs
 
@@ -113,7 +124,7 @@ def votes_on(thumbs: Thumbs, answers: Mapping[str, AnswerRef]) -> list[ThumbVote
 def fold(interactions: Iterable[Interaction], feedback: Iterable[Feedback] = ()) -> MetricsWindow:
     """The window of a whole log: each interaction once, and all feedback on them."""
     known = list(interactions)
-    answers = {i.id: AnswerRef(i.version, i.time) for i in known}
+    answers = {i.id: AnswerRef(i.version, i.time, i.subject) for i in known}
     return MetricsWindow(fold_calls(known), votes_on(fold_thumbs(feedback), answers))
 
 
@@ -153,12 +164,29 @@ def health(version: str, window: MetricsWindow, since: float, until: float) -> H
         _share("thumbs_down_share", sum(vote.is_down for vote in votes), len(votes)),
         _latency("latency_p50_ms", calls.latencies, 0.5),
         _latency("latency_p99_ms", calls.latencies, 0.99),
+        _latency("ttft_p50_ms", calls.first_tokens, 0.5),
+        _latency("ttft_p99_ms", calls.first_tokens, 0.99),
         _total("prompt_tokens", calls.prompt_tokens, n),
         _total("completion_tokens", calls.completion_tokens, n),
         _total("cost_usd", calls.cost_usd, n),
         _daily_cost(calls, until - begin),
+        *_sampled(window, version, begin, until),
     )
     return Health(version, since, until, estimates)
+
+
+def _sampled(window: MetricsWindow, version: str, since: float, until: float) -> Iterable[Estimate]:
+    """Shares of the sampled answers: refusals, valid calls of tools, and the quality that programs see."""
+    rows = [r.traits for r in window.sample if r.version == version and since <= r.time < until]
+    for name, trait, wanted in (
+        ("refusal_share", "answer_refusal", "yes"),
+        ("valid_calls_share", "answer_calls", VALID),
+        ("valid_form_share", "answer_form", VALID),
+    ):
+        found = [traits[trait] for traits in rows if trait in traits]
+        yield _share(name, found.count(wanted), len(found))
+    judged = [v for v in window.quality if v.answer.version == version and since <= v.answer.time < until]
+    yield _share("quality", sum(not v.is_down for v in judged), len(judged))
 
 
 def _total(name: str, value: float, n: int) -> Estimate:

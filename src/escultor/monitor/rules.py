@@ -3,8 +3,10 @@
 A page rests on a bound that holds however often it is looked at, a warning on the figure itself:
 
 thumbs_down   evidence (`stats.exceedance`) that more than the limit of the people's votes are down
+quality       likewise of the answers that judges and programs call bad, against 1 - the floor
 errors        the error budget is used up many times too fast, in a long window and in a short one
 latency_p99   likewise for the calls that are slower than the limit, of which one in a hundred may be
+ttft_p99      likewise for the time to the first token, where it has a limit
 daily_cost    what this UTC day has cost is above the budget, or will be at its pace
 no_traffic    no call for so long that many were to be expected
 
@@ -24,7 +26,7 @@ from typing import NamedTuple
 
 from escultor import stats
 from escultor.config import Monitor
-from escultor.monitor.buckets import BUCKET_S, CallCounts
+from escultor.monitor.buckets import BUCKET_S, CallCounts, slower_than
 from escultor.monitor.metrics import ALPHA, DAY_S, MetricsWindow, ThumbVote, Z, counts_between
 from escultor.stats.exceedance import exceedance
 from escultor.types import Estimate
@@ -81,37 +83,53 @@ def read_thumbs(
 ) -> Reading:
     """The rule `thumbs_down` of one version. Votes of the subjects `unnamed`, which stand for applications
     that do not say who their users are, count each as a person's first."""
+    limit = config.thumbs_down_limit
+    return read_votes("thumbs_down", version, votes, past, config, limit=limit, now=now, unnamed=unnamed)
+
+
+def read_votes(
+    rule: str,
+    version: str,
+    votes: Sequence[ThumbVote],
+    past: Past,
+    config: Monitor,
+    *,
+    limit: float,
+    now: float,
+    unnamed: frozenset[str] = frozenset(),
+) -> Reading:
+    """A rule about the share of votes that are down (`thumbs_down`, `quality`) of one version."""
     own = [v for v in votes if v.answer.version == version and now - LOOKBACK_S <= v.time <= now]
     weights = _weights(own, unnamed)
     down = [float(v.is_down) for v in own]
     begin = sum(v.time <= past.ok_since for v in own)
-    others = _without_loudest(own[begin:], weights[begin:], unnamed, config.thumbs_down_limit)
-    of_others = exceedance(down[begin:], others, config.thumbs_down_limit)
+    others = _without_loudest(own[begin:], weights[begin:], unnamed, limit)
+    of_others = exceedance(down[begin:], others, limit)
     hours = {int(v.time // HOUR_S): i for i, v in reversed(list(enumerate(own[begin:])))}
     start, _ = of_others.log_above([0])
     later, shown_from = of_others.log_above([0, *hours.values()])
-    evidence = exceedance(down, weights, config.thumbs_down_limit)
+    evidence = exceedance(down, weights, limit)
     since_change, _ = evidence.log_below([sum(v.time <= past.changed for v in own)])
     more = MORE * past.changes
-    to_page = more - MORE * past.warns  # from a warning to a page is one way, not back and forth
+    # From a warning to a page is one way, not back and forth. A warning may be older than what is counted.
+    to_page = MORE * max(past.changes - past.warns, 0)
     enough = len(own) - begin >= config.min_rated
     first_level = PAGE_FROM_START if begin == 0 else PAGE_FROM_HOUR
     pages = enough and (start >= first_level + to_page or later >= PAGE_FROM_HOUR + to_page)
     first = begin + shown_from if pages else bisect_left(own, now - 7 * DAY_S, key=lambda v: v.time)
-    estimate = _weighted("thumbs_down_share", own[first:], weights[first:])
+    what = "thumbs down" if rule == "thumbs_down" else "bad answers"
+    estimate = _weighted(f"{what.replace(' ', '_')}_share", own[first:], weights[first:])
     when = f" since {_utc(own[first].time)}" if pages else " of 7 days"
     return Reading(
-        "thumbs_down",
+        rule,
         version,
         estimate,
-        config.thumbs_down_limit,
+        limit,
         pages=pages,
-        warns=len(own) - begin >= MIN_TO_WARN
-        and estimate.value > config.thumbs_down_limit
-        and later >= WARN + more,
+        warns=len(own) - begin >= MIN_TO_WARN and estimate.value > limit and later >= WARN + more,
         is_clear=since_change >= CLEAR + max(more - MORE, 0.0),
-        message=f"thumbs down {estimate.value:.1%} of {estimate.n} votes{when}, weighted by person "
-        f"[{estimate.low:.1%}, {estimate.high:.1%}], limit {config.thumbs_down_limit:.1%}",
+        message=f"{what} {estimate.value:.1%} of {estimate.n} votes{when}, weighted by person "
+        f"[{estimate.low:.1%}, {estimate.high:.1%}], limit {limit:.1%}",
     )
 
 
@@ -154,17 +172,15 @@ def _weighted(name: str, votes: Sequence[ThumbVote], weights: Sequence[float]) -
 def read_budget(
     rule: str, version: str, window: MetricsWindow, past: Past, config: Monitor, *, now: float
 ) -> Reading:
-    """The rules `errors` and `latency_p99` of one version: how fast its budget of bad calls is used."""
-    budget, limit = (
-        (config.error_budget, config.error_budget)
-        if rule == "errors"
-        else (SLOW_BUDGET, config.latency_p99_ms)
-    )
+    """The rules `errors`, `latency_p99` and `ttft_p99` (where that has a limit) of one version: how fast its
+    budget of bad calls is used."""
+    ms = config.latency_p99_ms if rule == "latency_p99" else config.ttft_p99_ms or math.inf
+    budget, limit = (config.error_budget, config.error_budget) if rule == "errors" else (SLOW_BUDGET, ms)
 
     def bad(seconds: float) -> tuple[int, int]:
         # The five minutes in progress are read too: an outage is told within them.
         counts = counts_between(window, version, now - max(seconds, 2 * BUCKET_S), now)
-        return _bad(rule, counts, config), counts.calls
+        return _bad(rule, counts, ms)
 
     def burns(seconds: float, factor: float) -> bool:
         events, n = bad(seconds)
@@ -178,7 +194,7 @@ def read_budget(
     low, high = stats.wilson(events, n, ALPHA)
     # A rule that went back and forth this week is clear only after six good hours.
     last, calls = (events, n) if past.changes < 2 else bad(6 * HOUR_S)
-    what = "failed calls" if rule == "errors" else f"calls slower than {limit:.0f} ms"
+    what = "failed calls" if rule == "errors" else f"{_TIMES[rule]} {limit:.0f} ms"
     return Reading(
         rule,
         version,
@@ -196,8 +212,16 @@ def read_budget(
     )
 
 
-def _bad(rule: str, counts: CallCounts, config: Monitor) -> int:
-    return counts.failed if rule == "errors" else counts.slower_than(config.latency_p99_ms)
+_TIMES = {"latency_p99": "calls slower than", "ttft_p99": "first tokens later than"}
+
+
+def _bad(rule: str, counts: CallCounts, limit_ms: float) -> tuple[int, int]:
+    """How many calls are bad by a rule, and of how many."""
+    if rule == "errors":
+        return counts.failed, counts.calls
+    if rule == "latency_p99":
+        return slower_than(counts.latencies, limit_ms), counts.calls
+    return slower_than(counts.first_tokens, limit_ms), counts.first_tokens.total()
 
 
 def read_daily_cost(window: MetricsWindow, config: Monitor, now: float) -> Reading:

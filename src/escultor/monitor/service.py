@@ -7,18 +7,21 @@ where it begins, and who comes second takes what the first has written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from escultor.config import Monitor
 from escultor.errors import IdTaken
 from escultor.monitor.buckets import BUCKET_S, CallCounts, as_record, from_record
+from escultor.monitor.drift import ANSWERS, LOOK_S, PROMPTS, read_drift
 from escultor.monitor.metrics import (
     DAY_S,
+    QUALITY,
     AnswerRef,
     MetricsWindow,
     Thumb,
+    ThumbVote,
     fold_calls,
     fold_thumbs,
     health,
@@ -34,10 +37,14 @@ from escultor.monitor.rules import (
     read_daily_cost,
     read_thumbs,
     read_traffic,
+    read_votes,
 )
 from escultor.monitor.states import RuleHistory, RuleKey, alert_of, changed, histories
+from escultor.monitor.traits import HOUR_S, VALID, draw_sample, merge_samples
+from escultor.skills.skill import Skill
 from escultor.store import Store, registry
-from escultor.types import Alert, CallTally, Feedback, Health, Interaction
+from escultor.store.feedback import THUMB
+from escultor.types import Alert, AnswerTraits, CallTally, Feedback, Health, Interaction, ToolDefinitions
 
 TALLY_EVERY_S = 3600.0  # the counts are written to the log at most this often
 CHUNK = 10_000  # interactions folded at a time
@@ -55,14 +62,19 @@ class MonitorReport(NamedTuple):
 
 @dataclass(slots=True)
 class MonitorService:
-    """Watches one store. `unnamed` are the subjects of applications that do not name their users."""
+    """Watches one store. `unnamed` are the subjects of applications that do not name their users, `skills`
+    those by whose schemas answers are judged."""
 
     store: Store
     config: Monitor
     unnamed: frozenset[str] = frozenset()
+    skills: Mapping[str, Skill] = field(default_factory=dict)
     _calls: dict[tuple[str, int], CallCounts] = field(default_factory=dict)
     _new: dict[tuple[str, int], CallCounts] = field(default_factory=dict)  # not in a tally yet
-    _thumbs: dict[tuple[str, str], Thumb] = field(default_factory=dict)
+    _sample: dict[tuple[str, int], Sequence[AnswerTraits]] = field(default_factory=dict)
+    _new_sample: dict[tuple[str, int], Sequence[AnswerTraits]] = field(default_factory=dict)
+    _drift: dict[RuleKey, tuple[float, Reading]] = field(default_factory=dict)  # the last look, and when
+    _votes: dict[str, dict[tuple[str, str], Thumb]] = field(default_factory=lambda: {THUMB: {}, QUALITY: {}})
     _answers: dict[str, AnswerRef] = field(default_factory=dict)  # of rated answers
     _tallied: int = -1  # last log entry in a tally; -1: the tallies are not read yet
     _cursors: list[int] = field(default_factory=lambda: [0, 0])  # of interactions and feedback in the log
@@ -88,7 +100,9 @@ class MonitorService:
         self._read_calls(now)
         self._read_thumbs(now)
         calls = merge_calls(self._calls, self._new)
-        return MetricsWindow(calls, votes_on(self._thumbs, self._answers))
+        votes = (votes_on(self._votes[name], self._answers) for name in (THUMB, QUALITY))
+        sample = merge_samples(self._sample, self._new_sample).values()
+        return MetricsWindow(calls, *votes, sample=[row for rows in sample for row in rows])
 
     def _versions(self, window: MetricsWindow, now: float) -> list[str]:
         """The versions that answered in the last day, and the champion."""
@@ -110,20 +124,45 @@ class MonitorService:
             thumbs = past("thumbs_down", version)
             votes = [vote for vote in window.votes if vote.answer.version == version]
             yield read_thumbs(version, votes, thumbs, self.config, now, unnamed=self.unnamed)
-            for rule in ("errors", "latency_p99"):
+            yield read_votes(
+                "quality",
+                version,
+                _audits(window, version),
+                past("quality", version),
+                self.config,
+                limit=1 - self.config.quality_floor,
+                now=now,
+                unnamed=self.unnamed,
+            )
+            for rule in ("errors", "latency_p99", "ttft_p99")[: 3 if self.config.ttft_p99_ms else 2]:
                 before = past(rule, version)
                 yield read_budget(rule, version, window, before, self.config, now=now)
+            yield self._read_drift("answer_drift", version, window, ANSWERS, now)
+        yield self._read_drift("prompt_drift", "", window, PROMPTS, now)
         yield read_daily_cost(window, self.config, now)
         yield read_traffic(window, now)
+
+    def _read_drift(self, rule: str, version: str, window: MetricsWindow, prefix: str, now: float) -> Reading:
+        """The reading of the last full six hours, which is computed once."""
+        look, (at, reading) = now // LOOK_S, self._drift.get((rule, version), (None, None))
+        if reading is None or at != look:
+            rows = [row for row in window.sample if version in ("", row.version)]
+            reading = read_drift(rule, version, rows, prefix, now)
+            self._drift[rule, version] = look, reading
+        return reading
 
     def _load_tallies(self, now: float) -> None:
         last = self.store.log.last(CallTally)
         self._tallied = self._cursors[0] = last.upto if last else 0
-        self._calls, self._new = {}, {}
+        self._calls, self._new, self._sample, self._new_sample = {}, {}, {}, {}
         for _, tally in self.store.log.read(CallTally, since=now - LOOKBACK_S):
             for counts in map(from_record, tally.counts):
                 key = counts.version, counts.number
                 self._calls[key] = self._calls[key].merged(counts) if key in self._calls else counts
+            rows: dict[tuple[str, int], list[AnswerTraits]] = {}
+            for row in tally.sample:
+                rows.setdefault((row.version, int(row.time // HOUR_S)), []).append(row)
+            self._sample = merge_samples(self._sample, rows)
 
     def _read_calls(self, now: float) -> None:
         chunk: list[Interaction] = []
@@ -132,16 +171,26 @@ class MonitorService:
             self._cursors[0] = seq
             chunk.append(interaction)
             if len(chunk) == CHUNK:
-                self._new = merge_calls(self._new, fold_calls(chunk))
+                self._add(chunk)
                 chunk = []
-        self._new = merge_calls(self._new, fold_calls(chunk))
+        self._add(chunk)
         oldest = min((number for _, number in self._new), default=None)
         if oldest is not None and oldest * BUCKET_S < now - TALLY_EVERY_S:
             self._write_tally(now)
 
+    def _add(self, chunk: Sequence[Interaction]) -> None:
+        def read_tools(id: str) -> str:
+            found = self.store.log.get(ToolDefinitions, id) if id else None
+            return found.text if found else ""
+
+        self._new = merge_calls(self._new, fold_calls(chunk))
+        drawn = draw_sample(chunk, self.skills, read_tools, self.unnamed)
+        self._new_sample = merge_samples(self._new_sample, drawn)
+
     def _write_tally(self, now: float) -> None:
         counts = tuple(as_record(each) for _, each in sorted(self._new.items()))
-        tally = CallTally(f"calls-{self._tallied}", now, self._cursors[0], counts)
+        sample = tuple(row for _, rows in sorted(self._new_sample.items()) for row in rows)
+        tally = CallTally(f"calls-{self._tallied}", now, self._cursors[0], counts, sample)
         try:
             self.store.log.append(tally)
         except IdTaken:  # another monitor was first: its stretch counts, and ours begins behind it
@@ -150,17 +199,34 @@ class MonitorService:
             return
         first = (now - LOOKBACK_S) / BUCKET_S
         self._calls = {k: c for k, c in merge_calls(self._calls, self._new).items() if k[1] >= first}
-        self._new, self._tallied = {}, self._cursors[0]
+        merged = merge_samples(self._sample, self._new_sample)
+        self._sample = {k: rows for k, rows in merged.items() if k[1] * HOUR_S >= now - LOOKBACK_S}
+        self._new, self._new_sample, self._tallied = {}, {}, self._cursors[0]
 
     def _read_thumbs(self, now: float) -> None:
         events: list[Feedback] = []
         for seq, event in self.store.log.read(Feedback, after=self._cursors[1], since=now - LOOKBACK_S):
             self._cursors[1] = seq
             events.append(event)
-        fresh = fold_thumbs(events)
-        merged = merge_thumbs(self._thumbs, fresh)
-        self._thumbs = {k: t for k, t in merged.items() if t.precedence[0] >= now - LOOKBACK_S}
-        self._answers = {t: self._answers[t] for t, _ in self._thumbs if t in self._answers}
-        for target, _ in fresh:
-            if target not in self._answers and (found := self.store.log.get(Interaction, target)):
-                self._answers[target] = AnswerRef(found.version, found.time)
+        fresh = {name: fold_thumbs(events, name) for name in self._votes}
+        for name, votes in self._votes.items():
+            merged = merge_thumbs(votes, fresh[name])
+            self._votes[name] = {k: t for k, t in merged.items() if t.precedence[0] >= now - LOOKBACK_S}
+        rated = {target for votes in self._votes.values() for target, _ in votes}
+        self._answers = {target: self._answers[target] for target in rated if target in self._answers}
+        for target in {target for votes in fresh.values() for target, _ in votes} - self._answers.keys():
+            if found := self.store.log.get(Interaction, target):
+                self._answers[target] = AnswerRef(found.version, found.time, found.subject)
+
+
+def _audits(window: MetricsWindow, version: str) -> list[ThumbVote]:
+    """What judges and programs say of a version's answers, with the person who got the answer as the unit."""
+    judged = [v._replace(subject=v.answer.subject) for v in window.quality if v.answer.version == version]
+    checked = [
+        ThumbVote(
+            r.time, f"#{r.draw}", f"#{r.person}", r.traits["answer_form"] != VALID, AnswerRef(version, r.time)
+        )
+        for r in window.sample
+        if r.version == version and "answer_form" in r.traits
+    ]
+    return sorted([*judged, *checked])

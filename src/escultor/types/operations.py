@@ -92,6 +92,19 @@ class CountedCalls:
     cost_nano_usd: int
     cost_nano_usd_squared: int
     latencies: tuple[tuple[int, int], ...]  # step of 1 % and number of calls
+    first_tokens: Annotated[tuple[tuple[int, int], ...], LEFT_OUT] = optional(())  # likewise
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTraits:
+    """Categories of one sampled answer and its prompt (`monitor.traits`), without any of their text. Writer:
+    `monitor`, within a tally. `person` tells the people of a sample apart: 32 bits of a salted hash."""
+
+    time: float
+    version: str
+    draw: int  # at random; the sample of an hour are the answers with the smallest
+    person: int
+    traits: dict[str, str]  # category by trait
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,7 @@ class CallTally:
     time: float
     upto: int  # last log entry that is counted
     counts: tuple[CountedCalls, ...]
+    sample: Annotated[tuple[AnswerTraits, ...], LEFT_OUT] = optional(())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from escultor.config.curation import Curation, Language
 from escultor.datasets.rows import CurationRow, Dropped, full_text, map_texts, prompt_text, target_text
+from escultor.text.languages import MIN_PROBABILITY, UNDETERMINED, language_identifier
 from escultor.text.normalization import (
     CHARACTERS_PER_WORD,
     has_characters,
@@ -20,8 +20,6 @@ from escultor.types import Document
 
 NGRAM = 5  # words
 MIN_WORDS = 20  # the repetition of shorter texts is not measured
-UNDETERMINED = "und"  # ISO 639-2
-MIN_PROBABILITY = 0.6  # of a language, by py3langid; tables, commands and lists of names reach 0.05
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufff9-\ufffb]")
 _MARKUP = re.compile(
@@ -36,14 +34,6 @@ _MOJIBAKE = re.compile(
     "\u017d\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]+"
 )
 LOST = "\ufffd"
-
-
-@cache
-def language_identifier() -> Any:
-    """The language model of py3langid, with calibrated probabilities: 70 MB, and 30 more while it loads."""
-    from py3langid import langid
-
-    return langid._load_identifier(norm_probs=True)
 
 
 def language(row: CurationRow, settings: Curation, context: Any) -> CurationRow | Dropped:

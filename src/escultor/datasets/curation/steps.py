@@ -23,6 +23,7 @@ from escultor.datasets.similarity.duplicates import (
     near_columns,
 )
 from escultor.process_pool import ProcessPool
+from escultor.text.languages import language_identifier
 
 DroppedRows = dict[str, np.ndarray]  # masks (rows,) by reason
 
@@ -82,7 +83,7 @@ def _balance(view: DatasetView) -> DroppedRows:
 STEPS: dict[str, RowStep | DatasetStep] = {
     "exact": DatasetStep(_exact, exact_columns),
     "near": DatasetStep(_near, near_columns),
-    "language": RowStep(_each(filters.language), filters.language_identifier),
+    "language": RowStep(_each(filters.language), language_identifier),
     "length": RowStep(_each(filters.length)),
     "repetition": RowStep(_each(filters.repetition)),
     "damage": RowStep(_each(filters.damage)),
