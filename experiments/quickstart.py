@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -67,16 +67,18 @@ def messages(count: int) -> list[tuple[str, str]]:
     return list(made.items())
 
 
-def write_data(folder: Path, calls: int, examples: int = 60, items: int = 80) -> None:
-    """Examples, held-out items and calls; no two ask the same."""
-    rows = messages(examples + items + calls)
+def write_data(folder: Path, calls: int, examples: int = 60, items: int = 80, more: int = 100) -> None:
+    """Examples, held-out items, calls, and calls during the trial; no two ask the same."""
+    rows = messages(examples + items + calls + more)
+    asked = [
+        {"message": m, "queue": q, "person": f"person-{n % 60}"}
+        for n, (m, q) in enumerate(rows[examples + items :])
+    ]
     parts = {
         "support.examples.jsonl": [{"input": m, "output": q} for m, q in rows[:examples]],
         "support.suite.jsonl": [{"input": m, "reference": q} for m, q in rows[examples : examples + items]],
-        "calls.jsonl": [
-            {"message": m, "queue": q, "person": f"person-{n % 15}"}
-            for n, (m, q) in enumerate(rows[examples + items :])
-        ],
+        "calls.jsonl": asked[:calls],
+        "more.jsonl": asked[calls:],
     }
     for name, own in parts.items():
         text = "".join(json.dumps(row) + "\n" for row in own)
@@ -90,9 +92,15 @@ def steps_of(page: str) -> Iterator[tuple[str, str]]:
 
 
 def walk(
-    folder: Path, gguf: Path, call: Call, environment: dict[str, str], note: Callable[[str], None] = print
+    folder: Path,
+    gguf: Path,
+    call: Call,
+    environment: dict[str, str],
+    note: Callable[[str], None] = print,
+    changes: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Run the page in a folder; `call` runs an `escultor` command. Raises RuntimeError where a step fails."""
+    """Run the page in a folder; `call` runs an `escultor` command, and `changes` are made in the files.
+    Raises RuntimeError where a step fails."""
     first_id, done = FIRST_ID, []
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -101,7 +109,9 @@ def walk(
     try:
         for step, text in steps_of(PAGE.read_text(encoding="utf-8")):
             if text:
-                (folder / step).write_text(text.replace(ADDRESS, f"127.0.0.1:{port}"), encoding="utf-8")
+                for old, new in {ADDRESS: f"127.0.0.1:{port}", **(changes or {})}.items():
+                    text = text.replace(old, new)
+                (folder / step).write_text(text, encoding="utf-8")
                 continue
             began, code, data = time.perf_counter(), 0, {}
             program, *words = shlex.split(step.replace(GGUF, str(gguf)).replace(FIRST_ID, first_id))
@@ -118,8 +128,9 @@ def walk(
             if code not in (0, *ANSWERS.get(words[0], ())):
                 raise RuntimeError(f"{step}: exit code {code}: {data}")
             seconds = round(time.perf_counter() - began, 1)
-            done.append({"step": step, "seconds": seconds, "code": code, "verdict": data.get("verdict")})
-            note(f"{seconds:8.1f} s  {step}  {data.get('verdict') or ''}")
+            told = {key: data.get(key) for key in ("verdict", "state", "reason")}
+            done.append({"step": step, "seconds": seconds, "code": code, **told})
+            note(f"{seconds:8.1f} s  {step}  {data.get('state') or data.get('verdict') or ''}")
     finally:
         _end(server)
     return done

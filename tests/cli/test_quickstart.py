@@ -31,15 +31,19 @@ def test_the_page_is_walked_from_a_gguf_file_to_the_next_one(cli, tmp_path, monk
     save(gguf_models.model("llama"), tmp_path / "whole")
     made = cli("models", "export", tmp_path / "whole", "--out", "first", "--quant", "f32", "--json")
     assert made.code == 0, made.err
-    walked.write_data(tmp_path, calls=10, examples=12)
+    walked.write_data(tmp_path, calls=90, examples=12, more=60)
 
     def call(words):
         answer = cli(*words, "--json")
         return answer.code, answer.data
 
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    steps = walked.walk(tmp_path, tmp_path / "first" / "first-f32.gguf", call, environment)
+    changes = {"epochs: 3": "epochs: 20", "learning_rate: 0.0005": "learning_rate: 0.01"}
+    gguf = tmp_path / "first" / "first-f32.gguf"
+    steps = walked.walk(tmp_path, gguf, call, environment, changes=changes)
     commands = [line for line, text in walked.steps_of(walked.PAGE.read_text()) if not text]
     assert [step["step"] for step in steps] == commands
-    assert len(steps) >= 10
+    told = {step["step"].split(" --")[0]: step for step in steps}
+    assert told["escultor cycle"]["verdict"] == "promote"
+    assert told["escultor cycle resume"]["state"] in ("trial", "promoted")
     assert (tmp_path / "served" / "served-q8_0.gguf").is_file()

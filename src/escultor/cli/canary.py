@@ -11,6 +11,7 @@ from escultor.cli.lookup import checked_model, existing_store
 from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
 from escultor.cycle.canary_service import CanaryService, first_stage, trial_stages
 from escultor.cycle.checkpoints import keep_model
+from escultor.cycle.live_metrics import live_metrics
 from escultor.errors import InputError
 from escultor.evaluate.gate.canary import figure
 from escultor.store import Store, registry
@@ -53,7 +54,7 @@ def _stop(store: Store) -> Deployment:
 
 def _watch(shell: Shell, store: Store, every: float | None) -> CommandResult:
     """Analyse the trial once, or until it has ended."""
-    service = CanaryService(store, shell.config.canary)
+    service = CanaryService(store, shell.config.canary, live_metrics(shell.config.skills))
     while True:
         move = service.analyse()
         shell.print(f"{move.kind}: {move.reason}", "bold")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from escultor.config import Canary
+from escultor.cycle.live_metrics import LiveMetric
 from escultor.errors import InputError
 from escultor.evaluate.gate.canary import (
     CanaryMove,
@@ -39,10 +40,12 @@ class _Answer(NamedTuple):
 
 @dataclass(slots=True)
 class CanaryService:
-    """Follows one store: each analysis reads what is new, decides, and appends the resulting deployment."""
+    """Follows one store: each analysis reads what is new, decides, and appends the resulting deployment.
+    `live` are metrics of skills that guard beside those of the policy, each on the answers of its skill."""
 
     store: Store
     policy: Canary
+    live: Mapping[str, LiveMetric] = field(default_factory=dict)
     _answers: dict[str, _Answer] = field(default_factory=dict)  # by interaction id
     _feedback: list[Feedback] = field(default_factory=list)
     _cursors: list[int] = field(default_factory=lambda: [0, 0])  # of interactions and feedback in the log
@@ -57,7 +60,9 @@ class CanaryService:
                 "no canary trial is in progress", remedy="start one: escultor canary start CANDIDATE"
             )
         trial = self._trial(stages, when)
-        move = next_move(trial, self.policy, when)
+        own = {name: each.margin for name, each in self.live.items()}
+        policy = self.policy.model_copy(update={"guards": {**self.policy.guards, **own}})
+        move = next_move(trial, policy, when)
         deployment = deployment_of(move, trial, stages[-1], when)
         if deployment is not None:
             self.store.log.append(deployment)
@@ -75,7 +80,7 @@ class CanaryService:
         for seq, i in self.store.log.read(Interaction, after=self._cursors[0], since=since):
             self._cursors[0] = seq
             if i.version in arms and not i.task and i.finish_reason != "cancelled":
-                stage, guards = max(bisect_right(begins, i.time) - 1, 0), _guards(i, self.policy.sla_ms)
+                stage, guards = max(bisect_right(begins, i.time) - 1, 0), self._guards(i)
                 self._answers[i.id] = _Answer(stage, arms[i.version], i.subject, i.time, guards)
         for seq, event in self.store.log.read(Feedback, after=self._cursors[1], since=since):
             self._cursors[1] = seq
@@ -89,7 +94,7 @@ class CanaryService:
 
     def _stage(self, index: int, deployment: Deployment) -> CanaryStage:
         values: dict[str, tuple[dict[str, list[float]], dict[str, list[float]]]] = {
-            name: (defaultdict(list), defaultdict(list)) for name in self.policy.guards
+            name: (defaultdict(list), defaultdict(list)) for name in (*self.policy.guards, *self.live)
         }
         subjects: tuple[set[str], set[str]] = (set(), set())
         candidate_answers = 0
@@ -112,6 +117,18 @@ class CanaryService:
             answers=candidate_answers,
             subjects=(len(subjects[CHAMPION]), len(subjects[CANDIDATE])),
         )
+
+    def _guards(self, i: Interaction) -> dict[str, float]:
+        """What an answer adds to each guard that it has something to say of."""
+        has_failed = i.finish_reason in FAILED
+        guards = {
+            "error": float(has_failed),
+            "slow": float(not has_failed and i.latency_ms > self.policy.sla_ms),
+            "cost_usd": i.cost_usd,
+        }
+        if i.messages and not has_failed:  # where the text was kept
+            guards |= {n: each.failure(i) for n, each in self.live.items() if each.skill.name == i.skill}
+        return guards
 
     def _windows(self, since: float, now: float) -> tuple[ErrorWindow, ...]:
         """The last whole windows of the candidate's answers, as many as a breach needs."""
@@ -167,12 +184,3 @@ def tally(subjects: Iterable[Sequence[float]]) -> SubjectTally:
         tt=sum(total * total for _, total, _ in rows),
         first=sum(first for _, _, first in rows),
     )
-
-
-def _guards(i: Interaction, sla_ms: float) -> dict[str, float]:
-    has_failed = i.finish_reason in FAILED
-    return {
-        "error": float(has_failed),
-        "slow": float(not has_failed and i.latency_ms > sla_ms),
-        "cost_usd": i.cost_usd,
-    }

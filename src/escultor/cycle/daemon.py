@@ -15,6 +15,7 @@ from escultor.config.cycle import COMMAND
 from escultor.cycle.canary_service import CanaryService, trial_stages
 from escultor.cycle.cycle_triggers import Trigger, due, record_refusal, refusal
 from escultor.cycle.lifecycle import CycleRunner, begin, lease_of
+from escultor.cycle.live_metrics import live_metrics
 from escultor.cycle.monitoring import Watch, monitor_of, watch_once
 from escultor.cycle.recorded_cycles import RecordedCycle, change, open_cycle, record_event
 from escultor.cycle.workflow import Progress
@@ -104,7 +105,9 @@ class CycleDaemon:
         if cycle.state == "running":
             self._work(cycle)
         elif cycle.state in ("approved", "trial"):
-            self._canary = self._canary or CanaryService(self.store, self.config.canary)
+            self._canary = self._canary or CanaryService(
+                self.store, self.config.canary, live_metrics(self.config.skills)
+            )
             progress = _NoteProgress(self.tell)
             try:
                 with lease_of(self.store, cycle.skill) as lease:

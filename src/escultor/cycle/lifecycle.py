@@ -18,6 +18,7 @@ from escultor.cycle.canary_service import CanaryService, first_stage, trial_stag
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.evaluation_service import suite_of_run, suite_of_skill
 from escultor.cycle.evolution import evolve, material_since
+from escultor.cycle.live_metrics import live_metrics
 from escultor.cycle.recorded_cycles import (
     RecordedCycle,
     change,
@@ -159,8 +160,9 @@ class CycleRunner:
             self.progress.note(f"waiting for the end of another trial: {tried}")
             return ()
         because = f"{cycle.verdict} (approved by {cycle.approved_by})"
-        is_tried = self.config.cycle.canary and (not begun.by or has_approvers(self.store))
-        if not is_tried:
+        # A person's own cycle ends without a trial, unless approvers or the configuration ask for one.
+        is_asked = not begun.by or has_approvers(self.store) or "canary" in self.config.cycle.model_fields_set
+        if not (self.config.cycle.canary and is_asked):
             direct = cycle.verdict if begun.by and not has_approvers(self.store) else because
             deployment = registry.deployment_for(direct, candidate, current)
             return (change(cycle, "promoted", "deployed without a trial"), deployment)
@@ -171,7 +173,9 @@ class CycleRunner:
     def _follow_trial(self, cycle: RecordedCycle) -> tuple[CycleEvent, ...]:
         """Analyse the trial, and record its end."""
         if self._is_tried(cycle):
-            self.canary = self.canary or CanaryService(self.store, self.config.canary)
+            self.canary = self.canary or CanaryService(
+                self.store, self.config.canary, live_metrics(self.config.skills)
+            )
             move = self.canary.analyse()
             self.progress.note(f"canary: {move.kind}: {move.reason}")
             if self._is_tried(cycle):
