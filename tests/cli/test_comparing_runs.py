@@ -58,6 +58,30 @@ def test_a_store_that_is_there_counts_the_comparisons_of_runs(cli, runs, tmp_pat
         assert store.log.count(Verdict) == 2
 
 
+def test_fewer_items_or_other_ids_are_no_first_analysis_in_a_store(cli, runs, tmp_path):
+    open_store("escultor-store").close()
+    assert cli("compare", *runs, "--json").data["look"] == 1
+    fewer = [
+        outside_runs.lm_eval(tmp_path / f"fewer-{name}", dict(list(values.items())[1:]), task="renamed")
+        for name, values in (("champion", CHAMPION), ("candidate", CANDIDATE))
+    ]
+    assert cli("compare", *fewer, "--json").data["look"] == 2
+    others = [
+        outside_runs.lm_eval(tmp_path / f"others-{name}", {f"z{item}z": v for item, v in values.items()})
+        for name, values in (("champion", CHAMPION), ("candidate", CANDIDATE))
+    ]
+    assert cli("compare", *others, "--json").data["look"] == 1
+    by_id = [
+        outside_runs.csv_file(tmp_path / f"{name}.csv", values)
+        for name, values in (("champion", CHAMPION), ("candidate", CANDIDATE))
+    ]
+    assert cli("compare", *by_id, "--json").data["look"] == 1
+    assert cli("compare", *by_id, "--json").data["look"] == 1
+    for path in by_id:
+        path.write_text("\n".join(path.read_text().splitlines()[:-5]))
+    assert cli("compare", *by_id, "--json").data["look"] == 2
+
+
 def test_what_runs_cannot_be_compared_by_is_said(cli, runs, tmp_path):
     assert "the other side is one" in cli("compare", runs[0], "escultor-base").err
     assert "--speed belongs to models" in cli("compare", *runs, "--speed", "x.json").err

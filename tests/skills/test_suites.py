@@ -184,6 +184,39 @@ def test_the_suite_last_registered_under_a_name_is_the_one_meant(tmp_path):
             suites.registered_suite(store, "capitals")
 
 
+PLACES = ("harbour", "market", "old town hall", "railway museum", "northern hospital", "river garden")
+ASKED = "Name the street where visitors of the city find the entrance of the {} and since when it is open."
+REWORDED = f"Please {ASKED[0].lower()}{ASKED[1:-1]}!"
+
+
+@pytest.mark.parametrize(
+    ("wording", "places", "is_same"),
+    [
+        (REWORDED, PLACES, True),
+        (REWORDED, PLACES[:2], True),
+        ("Which bus line stops closest to the {} on Sundays?", PLACES, False),
+    ],
+)
+def test_reworded_questions_make_no_other_suite_for_the_budget_of_analyses(
+    tmp_path, wording, places, is_same
+):
+    def suite(name, wording, places):
+        items = [
+            {"id": f"{name}{n}", "prompt": wording.format(each), "reference": "x"}
+            for n, each in enumerate(places)
+        ]
+        return read_suite(write(tmp_path, json.dumps({"name": name, "metrics": ["f1"], "items": items})))
+
+    one, two = suite("a", ASKED, PLACES), suite("b", wording, places)
+    with open_store(str(tmp_path / "store")) as store:
+        suites.register(store, one)
+        suites.register(store, two)
+        assert suites.suites_sharing_items(store, one.id, [two.id]) == ({two.id} if is_same else set())
+        texts = {"outside": [wording.format(each) for each in places]}
+        found = suites.suites_sharing_items(store, "outside", [one.id], texts)
+        assert found == ({one.id} if is_same else set())
+
+
 def test_a_blank_or_another_system_message_makes_no_other_suite_for_the_budget_of_analyses(tmp_path):
     one = read_suite(write(tmp_path, CAPITALS))
     asked = CAPITALS.replace("The capital of France?", "the  capital of France? ")

@@ -71,7 +71,9 @@ def decide_runs(
 
         signed_by = context.signed_by and approver(store, os.environ.get(KEY_ENV), context.signed_by)
         given = {"card": context.card, "signed_by": signed_by, "void": context.void}
-        context = gate_service.context_of(store, pair.champion, pair.candidate, policy, **given)
+        context = gate_service.context_of(
+            store, pair.champion, pair.candidate, policy, asked=pair.asked, **given
+        )
     return record_decision(
         DecisionInputs(
             champion=pair.champion,

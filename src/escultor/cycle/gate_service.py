@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,24 @@ def context_of(
     card: Mapping[str, float] | None = None,
     signed_by: str | None = None,
     void: Mapping[str, str] | None = None,
+    asked: Sequence[str] = (),
 ) -> GateContext:
     """The context of a comparison: its number among the analyses of the suite, counted over the verdicts of
     the store; the items that are void, as given and as the store knows what was trained on; card and
-    signature as given."""
+    signature as given. `asked` are the texts of the items where no suite is registered (default: their
+    ids): they are kept, so that a later comparison on some of them is counted too."""
     verdicts = [verdict for _, verdict in store.log.read(Verdict)]
-    same = suites_sharing_items(store, champion.suite, {verdict.because.suite for verdict in verdicts})
+    kept = {v.because.suite: v.because.asked for v in verdicts if v.because.asked}
+    questions = {suite: json.loads(store.blobs.get_bytes(blob)) for suite, blob in kept.items()}
+    is_registered = store.log.get(Suite, champion.suite) is not None
+    asked = () if is_registered else asked or [f"item {id}" for id in champion.items]
+    blob = "" if is_registered else store.blobs.put_bytes(json.dumps(list(asked)).encode())
+    same = suites_sharing_items(
+        store,
+        champion.suite,
+        {verdict.because.suite for verdict in verdicts},
+        questions | {champion.suite: asked},
+    )
     analysis = analysis_of(verdicts, champion, candidate, policy_hash(policy), same=same)
     leaked = trained_on(store, champion.suite, champion.checkpoint, candidate.checkpoint)
     return GateContext(
@@ -85,6 +98,7 @@ def context_of(
         card=card,
         signed_by=signed_by,
         void={**leaked, **(void or {})},
+        asked=blob,
     )
 
 

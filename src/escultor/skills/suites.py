@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -250,21 +251,33 @@ def load_items(blobs: Blobs, suite: Suite) -> tuple[SuiteItem, ...]:
     return tuple(_items.validate_json(line) for line in lines)
 
 
-def suites_sharing_items(store: Store, suite: str, others: Iterable[str]) -> frozenset[str]:
-    """Those of `others` (ids) that share more than a tenth of the smaller suite's prompts with `suite`,
-    whatever they are called and measure. A suite that is not in the store shares nothing."""
+def suites_sharing_items(
+    store: Store, suite: str, others: Iterable[str], asked: Mapping[str, Sequence[str]] | None = None
+) -> frozenset[str]:
+    """Those of `others` (ids) that share more than a tenth of the smaller suite's questions with `suite`,
+    whatever they are called and measure. Questions are the same that differ in some words, but in no number
+    (see `text.near_duplicates.shared_clusters`). `asked` has those of suites that are not in the store; what
+    is in neither shares nothing."""
 
-    def prompts(id: str) -> frozenset[str]:
+    def questions(id: str) -> list[str]:
+        if asked and asked.get(id):
+            return list(map(folded, asked[id]))
         record = store.log.get(Suite, id)
         items = () if record is None else load_items(store.blobs, record)
         # Case, white space and a system message make no other question of it.
-        asked = ([folded(m.content) for m in item.prompt if m.role is not Role.SYSTEM] for item in items)
-        return frozenset(map(hash_value, asked))
+        told = ([m.content for m in item.prompt if m.role is not Role.SYSTEM] for item in items)
+        return [
+            folded("\n".join([*texts, item.document or ""])) for item, texts in zip(items, told, strict=True)
+        ]
 
-    own = prompts(suite)
-    theirs = {other: prompts(other) for other in set(others) - {suite}} if own else {}
+    own = questions(suite)
+    theirs = {other: questions(other) for other in set(others) - {suite}} if own else {}
+    texts = list(dict.fromkeys(chain(own, *theirs.values())))
+    clusters = shared_clusters([[("user", text)] for text in texts], [None] * len(texts), texts)
+    of = dict(zip(texts, clusters, strict=True))
+    mine, each_of = {of[q] for q in own}, {other: {of[q] for q in each} for other, each in theirs.items()}
     return frozenset(
-        other for other, each in theirs.items() if len(own & each) > SHARED * min(len(own), len(each))
+        other for other, each in each_of.items() if len(mine & each) > SHARED * min(len(mine), len(each))
     )
 
 

@@ -100,7 +100,7 @@ class GateContext:
     card. `signed_by`: the person who signs off the promotion. `void`: reason by item id, of items erased or
     leaked since the suite was created. `is_remembered`: whether a store would know of an earlier analysis;
     otherwise the first one is the first by assumption. `promotions`: how many analyses directly before this
-    one ended in a promotion.
+    one ended in a promotion. `asked`: the blob with what the items ask, where no suite is registered.
     """
 
     look: int = 1
@@ -109,6 +109,7 @@ class GateContext:
     void: Mapping[str, str] = field(default_factory=dict)
     is_remembered: bool = False
     promotions: int = 0
+    asked: Annotated[str, LEFT_OUT] = optional("")
 
 
 # A primary is better or worse, a guard kept or broken, or either open; told: a metric that decides nothing.
@@ -180,6 +181,7 @@ class Comparison:
     slices: tuple[Slice, ...] = ()
     # Hashes of the champion's and the candidate's numbers on the suite: what an analysis is counted by.
     answer_sets: Annotated[tuple[str, ...], LEFT_OUT] = optional(())
+    asked: Annotated[str, LEFT_OUT] = optional("")  # blob: the texts of the items, as a JSON list
 
 
 @dataclass(frozen=True, slots=True)

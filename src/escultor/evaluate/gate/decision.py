@@ -132,6 +132,7 @@ def _evidence(
         vetoes=vetoes(champion, candidate, policy, context),
         slices=slices(champion, candidate, policy, seed) if n else (),
         answer_sets=(answer_set(champion), answer_set(candidate)),
+        asked=context.asked,
     )
 
 

@@ -83,6 +83,14 @@ class PairedRuns:
     answers: tuple[tuple[str, ...], tuple[str, ...]]
     notes: tuple[str, ...]
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What each item asks, by its id where the tool kept no prompt."""
+        return tuple(
+            prompt if prompt.strip() else f"item {id}"
+            for prompt, id in zip(self.prompts, self.champion.items, strict=True)
+        )
+
     def policy(self, configured: Gate, primary: Collection[str] = ()) -> Gate:
         """The policy with these primaries; without any, those that it states, else each metric that has a
         direction, corrected for their number. Default guards on what was not measured are left out.
