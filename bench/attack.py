@@ -275,7 +275,7 @@ def main() -> None:
             figures = attack(Path(folder) / name, given, with_keys=name == "with_keys")
             report[name] = figures
             broken += [f"{name}: {problem}" for problem in problems(figures)]
-        with MockUpstream(serves(pause_s=0.001)) as mock:
+        with MockUpstream(serves(pause_s=0.001, calls_tools=True)) as mock:
             told = killed(given.kills, Path(folder) / "killed", mock.url)
         after = found(Path(folder) / "killed", told)
         report["killed"] = {"acknowledged": len(told.answers) + len(told.events), **asdict(after)}

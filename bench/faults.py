@@ -29,7 +29,8 @@ def main() -> None:
     given = parser.parse_args()
     tidily()
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=given.store) as folder, MockUpstream(serves(pause_s=0.001)) as mock:
+    mock = MockUpstream(serves(pause_s=0.001, calls_tools=True))
+    with tempfile.TemporaryDirectory(dir=given.store) as folder, mock:
         store = Path(folder) / "store"
         told = killed(given.rounds, store, mock.url)
         after = found(store, told)

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from started import Started, gateway
@@ -25,7 +26,7 @@ ALIVE_S = (0.2, 0.8)  # under load, before it is killed
 class Acknowledged:
     """What clients were told. An event whose fate is unknown is sent again, under its id."""
 
-    answers: dict[str, str] = field(default_factory=dict)  # id: text, delivered to the end
+    answers: dict[str, str] = field(default_factory=dict)  # id: text or arguments, delivered to the end
     begun: set[str] = field(default_factory=set)  # ids of streams of which at least a piece was delivered
     imported: set[str] = field(default_factory=set)  # ids of calls that another program served
     events: set[str] = field(default_factory=set)
@@ -74,14 +75,16 @@ def found(store: Path, told: Acknowledged) -> Found:
         rows = [row for _, row in opened.log.read(Interaction)]
         events = Counter(event.id for _, event in opened.log.read(Feedback))
         defined = {each.id for _, each in opened.log.read(ToolDefinitions)}
-    texts = {row.id: row.answer for row in rows}
+    texts = {row.id: row.answer + "".join(call.arguments for call in row.tool_calls) for row in rows}
     reasons = {row.id: row.finish_reason for row in rows}
     prompts = Counter(row.messages[-1].content for row in rows)
     return Found(
         answers_lost=[id for id in told.answers if id not in texts],
         answers_changed=[id for id, text in told.answers.items() if texts.get(id, text) != text],
         begun_lost=[id for id in told.begun if id not in texts],
-        begun_unmarked=[id for id in told.begun if reasons.get(id) not in ("stop", "interrupted")],
+        begun_unmarked=[
+            id for id in told.begun if reasons.get(id) not in ("stop", "tool_calls", "interrupted")
+        ],
         prompts_twice=[prompt for prompt, times in prompts.items() if times > 1],
         imports_lost=[id for id in told.imported if id not in texts],
         tools_lost=[row.id for row in rows if row.tools and row.tools not in defined],
@@ -113,13 +116,13 @@ async def _chat(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[i
     while True:
         n = next(numbers)
         body = {"model": "escultor", "messages": [{"role": "user", "content": f"Question {n}"}]}
-        body |= {"tools": TOOLS} if n % 4 == 0 else {}
+        body |= {"tools": TOOLS} if n % 4 < 2 else {}
         told.asked += 1
         if n % 2:
             answer = await client.post("/v1/chat/completions", json=body)
             assert answer.status_code == 200, answer.text
             said = answer.json()
-            told.answers[said["id"]] = said["choices"][0]["message"]["content"]
+            told.answers[said["id"]] = _said(said["choices"][0]["message"])
             continue
         pieces, id = [], ""
         async with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
@@ -131,7 +134,13 @@ async def _chat(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[i
                     chunk = json.loads(line[6:])
                     id = chunk["id"]
                     told.begun.add(id)
-                    pieces += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+                    pieces += [_said(choice["delta"]) for choice in chunk["choices"]]
+
+
+def _said(message: dict[str, Any]) -> str:
+    """The text of a message or of a piece of one, and the arguments of its calls."""
+    calls = message.get("tool_calls") or ()
+    return (message.get("content") or "") + "".join(call["function"]["arguments"] for call in calls)
 
 
 async def _import(client: httpx2.AsyncClient, told: Acknowledged, numbers: count[int]) -> None:

@@ -179,11 +179,32 @@ def streams(
     return plan
 
 
-def serves(pause_s: float = 0.0) -> Plan:
-    """A usual answer in whichever way it was asked for."""
+CALL_PIECES = ('{"query": "', "where the ", 'cat sleeps"}')
+
+
+def calls(pause_s: float) -> tuple[Plan, Plan]:
+    """A call of a tool, whole and streamed in pieces."""
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "find", "arguments": ""}}
+    deltas = [call, *({"index": 0, "function": {"arguments": piece}} for piece in CALL_PIECES)]
+    chunks = [{"choices": [{"index": 0, "delta": {"tool_calls": [each]}}]} for each in deltas]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    whole = {**call, "function": {"name": "find", "arguments": "".join(CALL_PIECES)}}
+    message = {"role": "assistant", "content": None, "tool_calls": [whole]}
+    said = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": USAGE}
+    return answers(json.dumps(said).encode()), streams(
+        *chunks, end, {"choices": [], "usage": USAGE}, pause_s=pause_s
+    )
+
+
+def serves(pause_s: float = 0.0, calls_tools: bool = False) -> Plan:
+    """A usual answer in whichever way it was asked for; a call, where tools are offered and it is to be."""
+    called, called_in_pieces = calls(pause_s)
 
     async def plan(asked: Asked) -> None:
-        await (streams(pause_s=pause_s) if asked.body.get("stream") else answers())(asked)
+        if calls_tools and asked.body.get("tools"):
+            await (called_in_pieces if asked.body.get("stream") else called)(asked)
+        else:
+            await (streams(pause_s=pause_s) if asked.body.get("stream") else answers())(asked)
 
     return plan
 

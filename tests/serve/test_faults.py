@@ -61,11 +61,12 @@ def until(true, within_s=10.0):
 
 
 def test_what_was_acknowledged_survives_kill_9_and_nothing_is_there_twice(tmp_path):
-    with MockUpstream(serves(pause_s=0.001)) as upstream:
+    with MockUpstream(serves(pause_s=0.001, calls_tools=True)) as upstream:
         told = killed(3, tmp_path / "store", upstream.url)
     after = found(tmp_path / "store", told)
     assert not after.broken, after
     assert len(told.answers) >= 3
+    assert '{"query": "where the cat sleeps"}' in told.answers.values()
     assert len(told.events) >= 3
     assert len(told.answers) <= after.rows <= told.asked
     assert after.events == len(told.events)
