@@ -10,7 +10,7 @@ from gateway_side import Fake, deployment, gateway_of, running, serving
 
 from escultor.errors import EngineFault, InputError, Overloaded, StoreError, TooLong, UpstreamFault
 from escultor.serve.auth import create
-from escultor.types import Consent, Deployment, Interaction, KeyRevoked, Lineage, Relation, Scope
+from escultor.types import Consent, Deployment, Feedback, Interaction, KeyRevoked, Lineage, Relation, Scope
 
 HELLO = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}
 STREAM = {**HELLO, "stream": True}
@@ -436,6 +436,26 @@ def test_a_new_deployment_answers_without_a_restart_and_shadows_are_kept_unseen(
         assert (shadow.id, shadow.prompt_hash) == (f"{seen.id}-shadow", seen.prompt_hash)
         side.log.append(Deployment("dep-2", 2.0, {"v2": 1.0}, {"champion": "v2", "previous": "v1"}, "better"))
         side.until(lambda: post(side, HELLO).headers["x-escultor-version"] == "v2")
+
+
+def test_nothing_that_people_say_or_do_lands_on_an_answer_in_shadow(tmp_path):
+    with serving(tmp_path, Fake("v1"), Fake("v2", ("two",)), holds=deployment("v1", "v2")) as side:
+        first = row_of(side, post(side, HELLO))
+        metadata = {"message": "m-1", "parent": first.id, "relation": "regenerate"}
+        headers = {f"x-escultor-{name}": value for name, value in metadata.items()}
+        seen = row_of(side, post(side, HELLO, headers=headers))
+        side.until(lambda: len(side.rows()) == 4)
+        shadow = side.log.get(Interaction, f"{seen.id}-shadow")
+        assert (seen.message, seen.lineage) == ("m-1", Lineage(first.id, Relation.REGENERATE))
+        assert (shadow.arm, shadow.message, shadow.lineage) == ("shadow", "", None)
+        thumb = {"kind": "boolean", "value": True}
+        targets = ("m-1", shadow.id, f"chatcmpl-{'0' * 24}-shadow", "my-own-shadow")
+        told = post(side, [thumb | {"target": target} for target in targets], "/v1/feedback").json()
+        assert [result["status"] for result in told["results"]] == [
+            "accepted", "refused", "refused", "accepted",
+        ]  # fmt: skip
+        assert "nobody saw this answer" in told["results"][1]["error"]
+        assert [event.target for _, event in side.log.read(Feedback)] == [seen.id, "my-own-shadow"]
 
 
 def test_shadows_never_delay_and_are_capped(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -20,7 +20,7 @@ from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.cycle_triggers import next_time, schedule_of, set_schedule
 from escultor.cycle.evaluation_service import skill_of_run
 from escultor.cycle.recorded_cycles import GOES_ON, RecordedCycle, open_cycle, recorded_cycles
-from escultor.errors import InputError
+from escultor.errors import FaultError, InputError, StoreError
 from escultor.skills.catalog import load_skills
 from escultor.store.leases import holder
 
@@ -38,6 +38,7 @@ ComparedSuiteOption = Annotated[
 ]
 SkillOption = Annotated[str | None, Option(help="The skill; default: the only one that is configured.")]
 NOTHING = "there is no cycle"
+TEND_S = 5.0  # between looks at the processes of open cycles
 
 
 def cycle(
@@ -217,7 +218,18 @@ def _follow(shell: Shell, every: float) -> CommandResult:
         daemon = CycleDaemon(store, shell.config, command_of, shell.print)
         try:
             while True:
-                daemon.tick(time.time())
-                time.sleep(every)
+                end = time.monotonic() + every
+                _try(shell, lambda: daemon.tick(time.time()))
+                while (left := end - time.monotonic()) > 0:
+                    time.sleep(min(left, TEND_S))
+                    _try(shell, daemon.tend)
         finally:
             daemon.stop()
+
+
+def _try(shell: Shell, look: Callable[[], object]) -> None:
+    """Look, and come back to it later where the database or the disk is away."""
+    try:
+        look()
+    except (StoreError, FaultError) as error:
+        shell.print(f"tried again soon: {error}")

@@ -97,6 +97,7 @@ class CanaryService:
             name: (defaultdict(list), defaultdict(list)) for name in (*self.policy.guards, *self.live)
         }
         subjects: tuple[set[str], set[str]] = (set(), set())
+        share = deployment.shares.get(deployment.aliases[registry.CANDIDATE], 0.0)
         candidate_answers = 0
         for answer in self._answers.values():
             if answer.stage != index:
@@ -108,10 +109,12 @@ class CanaryService:
         if "thumbs_down" in values:
             for key, event in live(self._feedback).items():
                 answer = self._answers.get(key.target)
-                if answer and answer.stage == index and key.name == THUMB and isinstance(event, Rating):
+                if answer is None or answer.stage != index or (not share and answer.arm == CANDIDATE):
+                    continue  # whatever is said of an answer in shadow, nobody saw it
+                if key.name == THUMB and isinstance(event, Rating):
                     values["thumbs_down"][answer.arm][answer.subject].append(float(not event.value))
         return CanaryStage(
-            share=deployment.shares.get(deployment.aliases[registry.CANDIDATE], 0.0),
+            share=share,
             since=deployment.time,
             tallies={n: (tally(old.values()), tally(new.values())) for n, (old, new) in values.items()},
             answers=candidate_answers,

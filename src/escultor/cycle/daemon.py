@@ -62,11 +62,21 @@ class CycleDaemon:
             self.tell(str(error))
         if watch is not None and watch.diagnosis.remedy == "rollback":
             self._end_trial(watch.diagnosis.reason)
-        for skill in [*load_skills(self.config.skills)] or [""]:
+        for skill in self._skills():
             self._begin_due(skill, watch, now)
             if (cycle := open_cycle(self.store, skill)) is not None:
                 self._go_on(cycle)
         return watch
+
+    def tend(self) -> None:
+        """See to it that each cycle that is to be computed has a process, here or elsewhere: between looks,
+        so that a worker that died is replaced soon."""
+        for skill in self._skills():
+            if (cycle := open_cycle(self.store, skill)) is not None and cycle.state == "running":
+                self._work(cycle)
+
+    def _skills(self) -> list[str]:
+        return [*load_skills(self.config.skills)] or [""]
 
     def stop(self) -> None:
         """End the processes that were started; their cycles can be gone on with."""
@@ -89,10 +99,10 @@ class CycleDaemon:
                 self.tell(f"refused: {trigger.reason}: {why}")
 
     def _begin(self, trigger: Trigger) -> str | None:
-        """Begin a cycle; why it cannot be, else None."""
+        """Begin a cycle; why it cannot be, else None. Another process that is at it may take the cause."""
         lease = lease_of(self.store, trigger.skill)
         if holder(self.store, lease.name) is not None:
-            return "a cycle is being begun by another process"
+            return None
         try:
             with lease:
                 begin(self.store, self.config, trigger.cycle, trigger.skill, trigger.reason)

@@ -20,7 +20,7 @@ from escultor.store.database import reading, writing
 from escultor.store.files import is_owner_dead, owner_name
 from escultor.store.tables import lease
 
-LENGTH_S = 30.0  # a holder that is not heard of for so long has lost its lease
+LENGTH_S = 20.0  # a holder that is not heard of for so long has lost its lease
 HEARTBEAT_S = 5.0
 
 

@@ -302,6 +302,8 @@ class Gateway:
             return
         pick = EnginePick(handle, SHADOW, self.settings.shadow)
         fields = {"version": handle.version, "arm": pick.arm, "propensity": pick.propensity}
+        # Nobody saw it: it is no application's answer, and follows on none.
+        fields |= {"message": "", "lineage": None}
         copies = [
             InFlightCompletion(
                 replace(c.request, streamed=False),

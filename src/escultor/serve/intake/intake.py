@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, Erased, IdTaken, InputError
 from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent, parse, without_text
-from escultor.serve.intake.targets import AnswerIds, answers_of, renamed
+from escultor.serve.intake.targets import NOT_SEEN, AnswerIds, answers_of, is_unseen, renamed
 from escultor.serve.intake.tenants import NOT_OWN, Keys, Ownership, prefix_of, shown_id
 from escultor.serve.writer import Writer
 from escultor.store import Store
@@ -83,11 +83,14 @@ class Intake:
         outcomes = await asyncio.to_thread(read, bodies, author) if is_batch else read(bodies, author)
         parsed = await self._about_rows(outcomes, author)
         ids = [id for each in parsed for id in answers_of(each.event)]
-        foreign = await asyncio.to_thread(self.ownership.foreign, ids, author.keys)
-        own = [each for each in parsed if foreign.isdisjoint(answers_of(each.event))]
-        written = {id(p): result for p, result in zip(own, await self._write(own), strict=True)}
-        not_own = IntakeResult(id=None, status="refused", error=NOT_OWN)
-        results = iter([_shown(written.get(id(each), not_own), author) for each in parsed])
+        why_not = dict.fromkeys(await asyncio.to_thread(self.ownership.foreign, ids, author.keys), NOT_OWN)
+        why_not |= dict.fromkeys(filter(is_unseen, ids), NOT_SEEN)
+        kept = [each for each in parsed if why_not.keys().isdisjoint(answers_of(each.event))]
+        written = {id(p): result for p, result in zip(kept, await self._write(kept), strict=True)}
+        for each in parsed:
+            for reason in (why_not[answer] for answer in answers_of(each.event) if answer in why_not):
+                written[id(each)] = IntakeResult(id=None, status="refused", error=reason)
+        results = iter([_shown(written[id(each)], author) for each in parsed])
         return [o if isinstance(o, IntakeResult) else next(results) for o in outcomes]
 
     def _parsed(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[ParsedEvent | IntakeResult]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from escultor.store.log import Log
 from escultor.types import Choice, Feedback, Interaction, PendingInteraction
 
-_OWN = re.compile(r"(chatcmpl|cmpl|msg|resp)-[0-9a-f]{24}(-\d+)?")  # ids that the gateway made
+_OWN = re.compile(r"(chatcmpl|cmpl|msg|resp)-[0-9a-f]{24}(-\d+)?(-shadow)?")  # ids that the gateway made
+NOT_SEEN = "nobody saw this answer: it was a candidate's in shadow"
 
 
 class AnswerIds:
@@ -37,9 +38,14 @@ def _last_named(rows: Iterable[Interaction], id: str, keys: Collection[str] | No
     """The last row of these keys that an application gave this id."""
     last = None
     for row in rows:
-        if row.message == id and (keys is None or row.tenant in keys):
+        if row.message == id and row.arm != "shadow" and (keys is None or row.tenant in keys):
             last = row.id
     return last
+
+
+def is_unseen(id: str) -> bool:
+    """Whether an id is that of a candidate's answer in shadow, recorded or still to come."""
+    return id.endswith("-shadow") and _OWN.fullmatch(id) is not None
 
 
 def answers_of(event: Feedback) -> tuple[str, ...]:
