@@ -37,9 +37,9 @@ from cycle_store import config_at, fill  # noqa: E402
 from escultor import EvolutionCycle  # noqa: E402
 from escultor.config import Config  # noqa: E402
 from escultor.cycle.canary_service import trial_stages  # noqa: E402
-from escultor.cycle.recorded_cycles import recorded_cycles  # noqa: E402
 from escultor.serve.auth import create  # noqa: E402
 from escultor.store import open_store, registry  # noqa: E402
+from escultor.store.cycles import recorded_cycles  # noqa: E402
 from escultor.store.feedback import THUMB  # noqa: E402
 from escultor.store.garbage import collect  # noqa: E402
 from escultor.types import Feedback, Interaction, Rating, Scope, Step, Verdict  # noqa: E402

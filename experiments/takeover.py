@@ -33,10 +33,10 @@ from cycle_store import config_at, fill  # noqa: E402
 
 from escultor.config import Config  # noqa: E402
 from escultor.cycle.lifecycle import begin, cancel, lease_of  # noqa: E402
-from escultor.cycle.recorded_cycles import recorded_cycles  # noqa: E402
 from escultor.errors import InputError  # noqa: E402
 from escultor.ids import hash_bytes  # noqa: E402
 from escultor.store import Store, open_store, registry  # noqa: E402
+from escultor.store.cycles import recorded_cycles  # noqa: E402
 from escultor.store.leases import holder  # noqa: E402
 from escultor.types import Step  # noqa: E402
 
@@ -48,7 +48,7 @@ SFT = {"learning_rate": 0.01, "epochs": 40, "batch_size": 16, "warmup_steps": 0,
 T = TypeVar("T")
 
 
-def until(find: Callable[[], T]) -> T:
+def until(find: Callable[[], T | None]) -> T:
     end = time.monotonic() + LIMIT_S
     while not (found := find()):
         if time.monotonic() > end:

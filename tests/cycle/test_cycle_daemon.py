@@ -7,17 +7,19 @@ import time
 
 import pytest
 from cycle_store import config_at, fill
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from escultor.config import Config
 from escultor.cycle import cycle_triggers, daemon
 from escultor.cycle.cycle_triggers import due, next_time, refusal, schedule_of, set_schedule
 from escultor.cycle.daemon import CycleDaemon, launch_command
-from escultor.cycle.recorded_cycles import recorded_cycles
 from escultor.errors import ConfigError, InputError
 from escultor.monitor.triggers import Diagnosis
 from escultor.store import open_store, registry
+from escultor.store.cycles import recorded_cycles
 from escultor.store.leases import holder
-from escultor.types import Alert, CycleEvent, Estimate, Plan, Step
+from escultor.types import Alert, CycleEvent, CycleSchedule, Estimate, Plan, Step
 
 NOW = 1_790_000_000.0  # 2026-09-21 13:33 UTC, a Monday
 DAY = 86_400.0
@@ -83,10 +85,31 @@ def test_a_schedule_is_due_once_at_each_of_its_times(store, config):
     assert list(due(store, config, "animal", None, first + 99 * DAY)) == []
 
 
-@pytest.mark.parametrize("when", ["yearlyish", "* * * *", "61 * * * *", "0 0 0 1 * *", ""])
+@pytest.mark.parametrize("when", ["yearlyish", "* * * *", "61 * * * *", "0 0 0 1 * *", "@daily", ""])
 def test_what_is_no_schedule_is_refused(store, when):
     with pytest.raises(InputError, match="schedule cannot be read"):
         set_schedule(store, "animal", when or " ", NOW)
+
+
+def test_a_date_that_never_comes_is_no_schedule(store):
+    with pytest.raises(InputError, match="the schedule has no time"):
+        set_schedule(store, "animal", "0 0 31 2 *", NOW)
+    assert schedule_of(store, "animal") is None
+
+
+FIELDS = [st.one_of(st.just("*"), st.integers(*ends).map(str), st.integers(1, 9).map("*/{}".format))
+          for ends in ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))]  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(*FIELDS).map(" ".join), st.integers(1_500_000_000, 2_500_000_000))
+def test_at_any_moment_a_schedule_lies_between_its_last_and_its_next_time(when, now):
+    schedule = CycleSchedule("s", 0.0, "", when)
+    before, after = cycle_triggers.last_time(schedule, now), next_time(schedule, now)
+    assert before <= now < after
+    assert next_time(schedule, before) == after
+    assert cycle_triggers.last_time(schedule, after) == after
+    assert cycle_triggers.last_time(schedule, after - 1) == before
 
 
 # --- other causes -----------------------------------------------------------------------------
@@ -126,6 +149,9 @@ def test_each_limit_refuses_with_its_reason(store, config):
     few = with_limits(config, cooldown_s=0, compute_hours=1.5)
     assert "cycle.compute_hours is used up" in refusal(store, few, "animal", None, NOW)
     assert refusal(store, with_limits(few, compute_hours=2.5), "animal", None, NOW) is None
+    dear = with_limits(config, cooldown_s=0, usd=5.9, hourly_price_usd=3.0)
+    assert "cycle.usd is used up: 6 of 5.9 USD in 30 days" in refusal(store, dear, "animal", None, NOW)
+    assert refusal(store, with_limits(dear, usd=6.1), "animal", None, NOW) is None
     store.log.append(CycleEvent("c-0", NOW, "c", "animal", "running", reason="begun"))
     assert "c is open (running)" in refusal(store, free, "animal", None, NOW)
 
@@ -251,12 +277,3 @@ except MemoryError:
 def test_the_limits_of_the_process_act():
     done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120)
     assert done.stdout == "limited\n", done.stderr
-
-
-def test_last_and_next_time_meet():
-    from escultor.types import CycleSchedule
-
-    schedule = CycleSchedule("s", 0.0, "", "*/20 * * * *")
-    for now in (NOW, NOW + 599.5, NOW + 1200):
-        before, after = cycle_triggers.last_time(schedule, now), next_time(schedule, now)
-        assert before <= now < after == before + 1200

@@ -11,10 +11,10 @@ from cycle_store import config_at, fill
 from escultor import EvolutionCycle
 from escultor.cycle import lifecycle
 from escultor.cycle.canary_service import trial_stages
-from escultor.cycle.recorded_cycles import change, open_cycle, record_event, recorded_cycles
 from escultor.errors import InputError
 from escultor.serve.auth import create
 from escultor.store import open_store, registry
+from escultor.store.cycles import change, open_cycle, record_event, recorded_cycles
 from escultor.store.leases import Lease
 from escultor.store.log import Log
 from escultor.types import Deployment, Erasure, Feedback, Promote, Scope, Step, Verdict

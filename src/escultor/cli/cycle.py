@@ -19,9 +19,9 @@ from escultor.cycle.approval import KEY_ENV
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.cycle_triggers import next_time, schedule_of, set_schedule
 from escultor.cycle.evaluation_service import skill_of_run
-from escultor.cycle.recorded_cycles import GOES_ON, RecordedCycle, open_cycle, recorded_cycles
 from escultor.errors import FaultError, InputError, StoreError
 from escultor.skills.catalog import load_skills
+from escultor.store.cycles import GOES_ON, RecordedCycle, open_cycle, recorded_cycles
 from escultor.store.leases import holder
 
 FeedbackSinceOption = Annotated[

@@ -31,8 +31,8 @@ from escultor.types import (
 
 if TYPE_CHECKING:
     from escultor.cycle.lifecycle import CycleRunner
-    from escultor.cycle.recorded_cycles import RecordedCycle
     from escultor.cycle.workflow import Progress
+    from escultor.store.cycles import RecordedCycle
     from escultor.store.leases import Lease
 
 DAY_S = 86_400.0
@@ -66,7 +66,7 @@ class EvolutionCycle:
         """
         from escultor.cycle.evaluation_service import find_suite
         from escultor.cycle.lifecycle import begin, lease_of
-        from escultor.cycle.recorded_cycles import GOES_ON, open_cycle
+        from escultor.store.cycles import GOES_ON, open_cycle
 
         begun, skill = parse_since(since), self._skill
         with open_store(self.config.store.url) as store, lease_of(store, skill) as lease:
@@ -84,14 +84,14 @@ class EvolutionCycle:
 
     def status(self) -> list[RecordedCycle]:
         """All cycles of the skill, the last one at the end."""
-        from escultor.cycle.recorded_cycles import recorded_cycles
+        from escultor.store.cycles import recorded_cycles
 
         with open_store(self.config.store.url) as store:
             return recorded_cycles(store, self._skill)
 
     def resume(self) -> RecordedCycle:
         """Take the open cycle as far as it can go now. Raises InputError where there is none."""
-        from escultor.cycle.recorded_cycles import require_open_cycle
+        from escultor.store.cycles import require_open_cycle
 
         with open_store(self.config.store.url) as store:
             return self._go_on(store, require_open_cycle(store, self._skill))
@@ -102,7 +102,7 @@ class EvolutionCycle:
         """Approve or reject the waiting candidate with a person's key of the scope `approve`; an approved one
         goes into its trial. Raises InputError for any other key."""
         from escultor.cycle.lifecycle import decide
-        from escultor.cycle.recorded_cycles import require_open_cycle
+        from escultor.store.cycles import require_open_cycle
 
         with open_store(self.config.store.url) as store:
             cycle = decide(store, require_open_cycle(store, self._skill, "waiting"), state, reason, key)
@@ -111,7 +111,7 @@ class EvolutionCycle:
     def cancel(self, reason: str, by: str | None = None) -> RecordedCycle:
         """End the open cycle and its trial. Raises InputError where there is none."""
         from escultor.cycle.lifecycle import cancel
-        from escultor.cycle.recorded_cycles import require_open_cycle
+        from escultor.store.cycles import require_open_cycle
 
         with open_store(self.config.store.url) as store:
             return cancel(store, require_open_cycle(store, self._skill), reason, by or user_name())
@@ -124,7 +124,7 @@ class EvolutionCycle:
 
     def _go_on(self, store: Store, cycle: RecordedCycle) -> RecordedCycle:
         from escultor.cycle.lifecycle import lease_of
-        from escultor.cycle.recorded_cycles import recorded_cycle
+        from escultor.store.cycles import recorded_cycle
 
         with lease_of(store, cycle.skill) as lease:
             return self._runner(store, lease).go_on(recorded_cycle(store, cycle.id))

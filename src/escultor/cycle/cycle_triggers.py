@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from escultor.config import Config
 from escultor.cycle.monitoring import Watch, new_rows
-from escultor.cycle.recorded_cycles import RecordedCycle, compute_seconds, open_cycle, recorded_cycles
 from escultor.errors import InputError
 from escultor.ids import hash_value, new_id
 from escultor.monitor.triggers import INFRASTRUCTURE
 from escultor.store import Store
+from escultor.store.cycles import RecordedCycle, compute_seconds, open_cycle, recorded_cycles
 from escultor.types import CycleEvent, CycleSchedule, Plan
 
 DAY_S, HOUR_S = 86_400.0, 3600.0
@@ -41,13 +41,18 @@ class Trigger(NamedTuple):
 def set_schedule(store: Store, skill: str, when: str, now: float) -> CycleSchedule:
     """Record when cycles of a skill begin by themselves: daily, weekly or monthly (at 3:00), five fields of
     cron, or off. Raises InputError for anything else."""
-    from croniter import croniter
+    from croniter import CroniterError, croniter
 
     cron = "" if when == OFF else PERIODS.get(when, when)
-    if cron and (len(cron.split()) != 5 or not croniter.is_valid(cron)):
-        allowed = f"{', '.join(PERIODS)}, five fields of cron such as '0 3 * * 1' (UTC), or {OFF}"
-        raise InputError("the schedule cannot be read", when, allowed)
     schedule = CycleSchedule(new_id("schedule"), now, skill, cron)
+    allowed = f"{', '.join(PERIODS)}, five fields of cron such as '0 3 * * 1' (UTC), or {OFF}"
+    if when != OFF and (len(cron.split()) != 5 or not croniter.is_valid(cron)):
+        raise InputError("the schedule cannot be read", when, allowed)
+    if cron:
+        try:
+            next_time(schedule, now)
+        except CroniterError as error:
+            raise InputError("the schedule has no time", when, allowed) from error
     store.log.append(schedule)
     return schedule
 
@@ -133,10 +138,21 @@ def refusal(store: Store, config: Config, skill: str, watch: Watch | None, now: 
     today = [cycle for cycle in own if cycle.begun and cycle.begun.time > now - DAY_S]
     if len(today) >= limits.per_day:
         return f"cycle.per_day is used up: {limits.per_day} began in 24 hours"
-    if limits.compute_hours is not None:
-        used = compute_seconds(store, now - 30 * DAY_S) / HOUR_S
-        if used >= limits.compute_hours:
-            return f"cycle.compute_hours is used up: {limits.compute_hours:g} hours in 30 days"
+    return _budget_used_up(store, config, now)
+
+
+def _budget_used_up(store: Store, config: Config, now: float) -> str | None:
+    limits = config.cycle
+    budgets = {
+        "cycle.compute_hours": (limits.compute_hours, 1.0, "hours"),
+        "cycle.usd": (limits.usd, limits.hourly_price_usd, "USD"),
+    }
+    if all(limit is None for limit, _, _ in budgets.values()):
+        return None
+    hours = compute_seconds(store, now - 30 * DAY_S) / HOUR_S
+    for name, (limit, per_hour, unit) in budgets.items():
+        if limit is not None and hours * per_hour >= limit:
+            return f"{name} is used up: {hours * per_hour:.4g} of {limit:g} {unit} in 30 days"
     return None
 
 

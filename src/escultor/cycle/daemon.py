@@ -17,12 +17,12 @@ from escultor.cycle.cycle_triggers import Trigger, due, record_refusal, refusal
 from escultor.cycle.lifecycle import CycleRunner, begin, lease_of
 from escultor.cycle.live_metrics import live_metrics
 from escultor.cycle.monitoring import Watch, monitor_of, watch_once
-from escultor.cycle.recorded_cycles import RecordedCycle, change, open_cycle, record_event
 from escultor.cycle.workflow import Progress
 from escultor.errors import InputError
 from escultor.monitor.metrics import DAY_S
 from escultor.skills.catalog import load_skills
 from escultor.store import Store, registry
+from escultor.store.cycles import RecordedCycle, change, open_cycle, record_event
 from escultor.store.leases import holder
 from escultor.types import Step
 
@@ -114,7 +114,7 @@ class CycleDaemon:
     def _go_on(self, cycle: RecordedCycle) -> None:
         if cycle.state == "running":
             self._work(cycle)
-        elif cycle.state in ("approved", "trial"):
+        else:  # waiting: who could not be asked before is asked again
             self._canary = self._canary or CanaryService(
                 self.store, self.config.canary, live_metrics(self.config.skills)
             )

@@ -13,25 +13,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from escultor.config import Config
-from escultor.cycle.approval import approver, has_approvers
+from escultor.cycle.approval import approver, ask_approvers, has_approvers
 from escultor.cycle.canary_service import CanaryService, first_stage, trial_stages
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.evaluation_service import suite_of_run, suite_of_skill
 from escultor.cycle.evolution import evolve, material_since
 from escultor.cycle.live_metrics import live_metrics
-from escultor.cycle.recorded_cycles import (
-    RecordedCycle,
-    change,
-    open_cycle,
-    record_event,
-    recorded_cycle,
-)
 from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Progress, Workflow
 from escultor.errors import FaultError, InputError
 from escultor.skills.catalog import load_skills
 from escultor.skills.suites import EvaluationSuite, register, registered_suite
 from escultor.store import Store, registry
+from escultor.store.cycles import (
+    RecordedCycle,
+    change,
+    open_cycle,
+    record_event,
+    recorded_cycle,
+)
 from escultor.store.leases import Lease
 from escultor.types import CycleEvent, Deployment, Promote
 
@@ -103,6 +103,9 @@ class CycleRunner:
             if record_event(self.store, *found):
                 self.progress.note(f"{found[0].state}: {found[0].reason}")
             cycle = recorded_cycle(self.store, cycle.id)
+        if cycle.state == "waiting":
+            for line in ask_approvers(self.store, self.config, cycle, time.time()):
+                self.progress.note(line)
         return cycle
 
     def _compute(self, cycle: RecordedCycle) -> tuple[CycleEvent, ...]:

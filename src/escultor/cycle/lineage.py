@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from escultor.cycle.recorded_cycles import recorded_cycles
 from escultor.errors import InputError
 from escultor.store import Store
+from escultor.store.cycles import recorded_cycles
 from escultor.types import Checkpoint, DatasetVersion, Deployment, Interaction, Scores, Verdict
 
 RULE = "rule "  # before the rules among the counts of a dataset

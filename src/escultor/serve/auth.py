@@ -1,24 +1,17 @@
 """Who may use the gateway: API keys, tokens that let a browser send feedback on one answer, and rate limits.
 
-Keys are created, revoked, folded from the log, and checked in constant time. A token is
-
-    base64url(payload) "." base64url(HMAC-SHA256(key, payload)[:16])
-
-The payload is JSON, `[target, subject, [name, ...], until]`. It is signed, not secret: a browser may read it.
-A token that was changed or has expired is refused.
+Keys are created, revoked, folded from the log, and checked in constant time. A token is signed
+(`serve.signed_tokens`); its payload is `[target, subject, [name, ...], until]`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import math
 import re
 import secrets
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,6 +19,7 @@ from pathlib import Path
 
 from escultor.errors import InputError, TokenError
 from escultor.ids import new_id
+from escultor.serve.signed_tokens import read_signed, sign
 from escultor.serve.wire.errors import ApiError
 from escultor.store.secrets import secret
 from escultor.types import KeyCreated, KeyEvent, KeyLimits, KeyRevoked, KeyRotated, Scope
@@ -35,9 +29,6 @@ _UNKNOWN_DIGEST = "0" * 64  # compared with for an unknown key, so that it takes
 MAX_NAME = 100
 EVERY_TENANT = "*"
 _MAX_BUCKETS = 1 << 16  # the bucket unused for longest is dropped, and starts full again
-MAC_BYTES = 16  # 128 bits: a guess is right once in 3e38
-MAX_TOKEN = 2048  # characters; anything longer is refused unread
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _REMEDY = "take the token that came with the answer"
 
 
@@ -228,39 +219,15 @@ class FeedbackTokens:
 
     def issue(self, grant: TokenGrant) -> str:
         """The token of a grant; equal grants have equal tokens."""
-        fields = [grant.target, grant.subject, grant.names, grant.until]
-        payload = json.dumps(fields, separators=(",", ":")).encode()
-        return f"{_encode(payload)}.{_encode(self._mac(payload))}"
+        return sign(self._key, [grant.target, grant.subject, grant.names, grant.until])
 
     def read(self, token: str, now: float) -> TokenGrant:
-        """The grant of a token. Raises TokenError for one that this store did not issue or that has expired.
-        Compared in constant time: the duration does not depend on which character is wrong."""
-        if len(token) > MAX_TOKEN or not _TOKEN.fullmatch(token):
-            raise TokenError("this is no feedback token", f"{len(token)} characters", None, _REMEDY)
-        payload, mac = (_decode(part) for part in token.split("."))
-        if not hmac.compare_digest(mac, self._mac(payload)):
-            raise TokenError("the feedback token is not one of this store's", None, None, _REMEDY)
-        target, subject, names, until = json.loads(payload)
+        """The grant of a token. Raises TokenError for one that this store did not issue or that has
+        expired."""
+        target, subject, names, until = read_signed(self._key, token, "feedback token", _REMEDY)
         if now >= until:
             raise TokenError("the feedback token has expired", f"{now - until:.0f} s ago", None, _REMEDY)
         return TokenGrant(target, subject, tuple(names), until)
-
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, "sha256")[:MAC_BYTES]
-
-
-def _encode(data: bytes) -> str:
-    return urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _decode(part: str) -> bytes:
-    try:
-        data = urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except NotBase64 as error:
-        raise TokenError("this is no feedback token", None, None, _REMEDY) from error
-    if _encode(data) != part:  # the last character has spare bits: one spelling per token
-        raise TokenError("this is no feedback token", None, None, _REMEDY)
-    return data
 
 
 class RateLimiter:

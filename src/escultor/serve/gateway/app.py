@@ -17,6 +17,7 @@ from starlette.routing import Match
 from escultor.errors import EscultorError
 from escultor.serve.budgets import BUDGETS
 from escultor.serve.gateway import (
+    approval_routes,
     embedding_routes,
     feedback_routes,
     message_routes,
@@ -40,6 +41,7 @@ _ROUTERS = (
     embedding_routes.router,
     feedback_routes.router,
     metric_routes.router,
+    approval_routes.router,
 )
 _REMAINING = tuple(f"remaining-{name.replace('_', '-')}" for name in BUDGETS)
 _HEADERS = ("version", "arm", "feedback-token", "ignored")

