@@ -256,13 +256,13 @@ def test_an_adapter_with_pickled_weights_is_refused_though_other_safetensors_lie
 @pytest.mark.parametrize("index", ["[]", "{", '{"weight_map": 1}', "[" * 100_000], ids=range(4))
 def test_a_broken_index_is_refused(folder, index):
     (folder / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=r"is damaged|cannot be read"):
         load(str(folder))
 
 
 def test_more_layers_than_weights_are_refused_before_they_are_built(folder):
     edit_config(folder, num_hidden_layers=1_000_000)
-    with pytest.raises(ModelError, match="more layers than there are weights"):
+    with pytest.raises(ModelError, match="num_hidden_layers` that no model of these weights has"):
         load(str(folder))
 
 

@@ -117,7 +117,9 @@ class CommandGroup(TyperGroup):
             # The reader of the output has gone; flushing at the end must not fail either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
-        except Exception as error:  # the one place where any error becomes a message
+        except BaseException as error:  # the one place where any error becomes a message
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                raise  # all others are Exceptions, or the panic of a library written in Rust
             code = report_once(error, as_json, debug)
         sys.exit(code or 0)
 

@@ -8,12 +8,13 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from escultor.errors import EscultorError, LocationError, ModelError
+from escultor.model.folder_checks import check_folder
 from escultor.model.loaded import Loaded
 from escultor.model.messages import plain_messages
 from escultor.store.blobs import sibling_tree, tree_hash
@@ -46,52 +47,11 @@ def resolve(name: str) -> Path:
             what = f"`{name}` holds pickled weights, which can run code"
             raise ModelError(what, remedy="convert it to safetensors")
         raise ModelError(f"`{name}` is no model folder", "no *.safetensors", remedy=remedy)
-    _refuse_other_weights(path)
-    return path
-
-
-def _refuse_other_weights(path: Path) -> None:
-    """Raise ModelError where libraries would read weights that are no safetensors of this folder, which its
-    content hash does not cover; or build more layers than there are weights."""
-    from safetensors import SafetensorError, safe_open
-
-    remedy = "convert it to safetensors, all in one folder"
-    for index in path.glob("*.index.json"):
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ModelError(f"{index} cannot be read", error, remedy="copy the folder again") from error
-        if odd := sorted(n for n in map(str, names) if Path(n).name != n or not n.endswith(".safetensors")):
-            raise ModelError(f"{index} names other files than safetensors beside it", odd[0], remedy=remedy)
+    check_folder(path)
     if is_adapter(path) and not (path / ADAPTER_WEIGHTS).is_file():
-        raise ModelError(f"the adapter in {path} has no safetensors", f"no {ADAPTER_WEIGHTS}", remedy=remedy)
-    tensors = 0
-    for file in path.glob("*.safetensors"):
-        with (
-            suppress(SafetensorError, OSError),
-            safe_open(file, "np") as opened,
-        ):  # loading says what is wrong
-            tensors += len(opened.keys())
-    layers = _most_layers(path / CONFIG)
-    if layers > tensors > 0:
-        what = f"{path / CONFIG} asks for more layers than there are weights"
-        raise ModelError(what, f"{layers:,} layers, {tensors:,} tensors", remedy="copy the folder again")
-
-
-def _most_layers(config: Path) -> int:
-    """The largest number of layers of any kind that a configuration asks for; 0 where none can be read."""
-    try:
-        pending, most = [json.loads(config.read_text(encoding="utf-8"))], 0
-    except (OSError, ValueError, RecursionError):
-        return 0
-    while pending:
-        part = pending.pop()
-        for key, value in part.items() if isinstance(part, dict) else ():
-            if isinstance(value, dict):
-                pending.append(value)
-            elif isinstance(value, int) and key in ("num_layers", "n_layer", "n_layers", "num_hidden_layers"):
-                most = max(most, value)
-    return most
+        what = f"the adapter in {path} has no safetensors"
+        raise ModelError(what, f"no {ADAPTER_WEIGHTS}", remedy="convert it to safetensors")
+    return path
 
 
 def is_adapter(path: Path) -> bool:
