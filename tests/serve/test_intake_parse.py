@@ -104,6 +104,8 @@ def test_parts_that_are_not_kept_are_reported():
         ({"id": "a", "value": "fine"}, "a thumb has two values; got: 'fine'"),
         ({"id": "a", "value": None, "comment": "why"}, "a withdrawal has no comment"),
         (long("boolean", value=True, text="why"), "`text` is not a part of this kind of event"),
+        (long("boolean", value=True, user="u"), 'the person is named by "source": {"id": …}'),
+        ({"id": "a", "value": True, "source": {"id": "u"}}, "the person is named by `user`"),
         (long("float", value=math.nan), "`value`: Input should be a finite number"),
         (long("float", name="thumb", value=0.7), "a thumb has two values"),
         ({"id": "a", "value": 0.5, "name": "thumb"}, "a thumb has two values"),

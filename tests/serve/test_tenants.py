@@ -5,6 +5,8 @@ import pytest
 from gateway_side import serving
 
 from escultor.serve.auth import EVERY_TENANT, create
+from escultor.serve.intake.targets import answers_of
+from escultor.store.feedback import live
 from escultor.types import Feedback, KeyCreated, Scope
 
 ALL = [Scope.INFER, Scope.FEEDBACK, Scope.READ, Scope.ADMIN]
@@ -119,6 +121,27 @@ def test_answers_are_continued_by_their_own_tenant_alone(a, b):
     lineage = {"x-escultor-parent": first, "x-escultor-relation": "regenerate"}
     assert b.ask("POST", "/v1/chat/completions", CHAT, **lineage).status_code == 404
     assert a.ask("POST", "/v1/chat/completions", CHAT, **lineage).status_code == 200
+
+
+def test_what_others_said_about_an_answer_before_it_was_imported_does_not_count(side, a, b):
+    calls = [
+        {"id": f"served-{name}", "time": 1e9, "messages": CHAT["messages"], "answer": "x"}
+        | {"version": "v", "user": "maria"}
+        for name in "xy"
+    ]
+    pair = [call["id"] for call in calls]
+    choice = {
+        "kind": "comparison",
+        "comparison": {"candidates": pair, "shown_order": pair, "winner": pair[0]},
+    }
+    for tenant in (a, b):
+        assert tenant.rate(pair[0], tenant is b, **MARIA).status_code == 202
+    assert a.ask("POST", "/v1/feedback", choice).status_code == 202
+    assert b.ask("POST", "/v1/interactions", calls).json()["accepted"] == 2
+    assert [event["value"] for event in b.feedback(pair[0])["live"]] == [True]
+    in_force = live(event for _, event in side.log.read(Feedback)).values()
+    assert [event.value for event in in_force if set(pair) & set(answers_of(event))] == [True]
+    assert a.rate(pair[0]).status_code == 400
 
 
 def test_keys_of_one_tenant_share_all(side, a):

@@ -27,7 +27,7 @@ from escultor.serve.gateway import (
 from escultor.serve.gateway import routes as gateway_routes
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.middleware import OPEN_PATHS, RequestGuard, error_response
-from escultor.serve.gateway.openapi import component_schemas
+from escultor.serve.gateway.openapi import component_schemas, links
 from escultor.serve.wire.errors import ApiError, to_api_error, validation_error
 
 SCHEMES = {
@@ -65,7 +65,12 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
             await gateway.close()
 
     app = FastAPI(
-        title="Escultor", version=version("escultor"), docs_url=None, redoc_url=None, lifespan=lifespan
+        title="Escultor",
+        version=version("escultor"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.gateway, app.state.failed = gateway, None
     for router in _ROUTERS:
@@ -132,5 +137,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 operation["security"] = (
                     [] if path.startswith(OPEN_PATHS) else [{name: []} for name in SCHEMES]
                 )
+                if after := links(operation["operationId"]):
+                    next(iter(operation["responses"].values()))["links"] = after
         app.openapi_schema = document
     return app.openapi_schema

@@ -28,10 +28,13 @@ router = APIRouter()
 PATH = "/v1/embeddings"
 SKILL = "embedding"
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_TOKENS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+_INPUTS = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, _TOKENS]}}
+_INPUT = {"anyOf": [{"type": "string"}, _TOKENS, _INPUTS]}
 _BODY = {
     "type": "object",
     "required": ["model", "input"],
-    "properties": {"model": {"type": "string"}, "input": {"type": "string"}},
+    "properties": {"model": {"type": "string"}, "input": _INPUT},
 }
 
 

@@ -59,7 +59,7 @@ _CORS = {
         IntakeResult | IntakeBatchReply,
         _EVENT_ERRORS,
         status=202,
-        body=one_or_many("EventBody", minItems=1),
+        body=one_or_many("EventBody", "events", minItems=1),
     ),
 )
 async def add_feedback(request: Request) -> Response:
@@ -207,6 +207,10 @@ async def _import_batch(
     writes = (gateway.writer.write(call) for call in calls if isinstance(call, Interaction))
     written = iter(await asyncio.gather(*writes, return_exceptions=True))
     results = [next(written) if isinstance(call, Interaction) else call for call in calls]
+    if caller.keys is not None:
+        ids = [call.id for call in calls if isinstance(call, Interaction)]
+        own = set(ids) - await asyncio.to_thread(gateway.intake.ownership.foreign, ids, caller.keys)
+        await gateway.intake.withdraw_foreign(sorted(own), caller.tenant, caller.keys)
     problems = []
     for (line, _), result in zip(batch, results, strict=True):
         if isinstance(result, BaseException):

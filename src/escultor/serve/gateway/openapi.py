@@ -14,6 +14,20 @@ from escultor.serve.wire.errors import ErrorBody
 from escultor.serve.wire.requests import ChatRequest, CompletionRequest
 
 _COMPONENTS = "#/components/schemas/{model}"
+_ID = "$response.body#/id"
+_ANSWERS = ("chat", "completions", "messages", "responses")
+# A link's name: the operations after which, and the operation that may be next, with what.
+_LINKS: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
+    "feedback": (_ANSWERS, "list_feedback", {"parameters": {"query.target": _ID}}),
+    "rate": (_ANSWERS, "add_feedback", {"requestBody": {"id": _ID, "value": True}}),
+    "withdraw": (("add_feedback",), "withdraw_feedback", {"parameters": {"path.id": _ID}}),
+    "model": (("models",), "model", {"parameters": {"path.model": "$response.body#/data/0/id"}}),
+    "erase": (
+        ("list_feedback",),
+        "erase_subject",
+        {"parameters": {"path.hash": "$response.body#/live/0/subject"}},
+    ),
+}
 
 
 class TokenTop(BaseModel):
@@ -268,10 +282,22 @@ def component_schemas() -> dict[str, Any]:
     return schemas["$defs"]
 
 
-def one_or_many(model: str, **limits: int) -> dict[str, Any]:
-    """The schema of a request body that is one object or a list of them, each refused by itself."""
+def one_or_many(model: str, key: str = "", **limits: int) -> dict[str, Any]:
+    """The schema of a request body that is one object or a list of them (also as {key: list}), each refused
+    by itself: a list is accepted whatever its items are."""
     item = {"$ref": _COMPONENTS.format(model=model)}
-    return {"oneOf": [item, {"type": "array", "items": {"anyOf": [item, {}]}, **limits}]}
+    many = {"type": "array", "items": {"anyOf": [item, {}]}, **limits}
+    named = {"type": "object", "required": [key], "properties": {key: many}, "additionalProperties": False}
+    return {"oneOf": [item, many, *([named] if key else [])]}
+
+
+def links(operation: str) -> dict[str, Any]:
+    """What may be asked next with the response of an operation, as OpenAPI's links."""
+    return {
+        name: {"operationId": next_operation, **given}
+        for name, (operations, next_operation, given) in _LINKS.items()
+        if operation in operations
+    }
 
 
 def route(

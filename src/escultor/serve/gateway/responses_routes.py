@@ -24,10 +24,22 @@ from escultor.types import Consent, Interaction, Media, Message, Role, Scope
 
 router = APIRouter()
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
+_TURN = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "type": {"const": "message"},
+        "role": {"enum": ["user", "assistant", "system", "developer"]},
+        "content": {"type": "string"},
+    },
+}
 _BODY = {
     "type": "object",
     "required": ["model", "input"],
-    "properties": {"model": {"type": "string", "minLength": 1}, "input": {"type": "string"}},
+    "properties": {
+        "model": {"type": "string", "minLength": 1},
+        "input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": _TURN}]},
+    },
 }
 
 

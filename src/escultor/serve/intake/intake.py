@@ -122,20 +122,24 @@ class Intake:
         event = await asyncio.to_thread(self._own_event, id, tenant, keys)
         if event is None:
             return None
-        id = event.id
         if isinstance(event, Revocation):
             remedy = "send again what should hold"
-            raise DataError("a withdrawal cannot be withdrawn", id, "feedback of another kind", remedy)
-        revocation = Revocation(
-            id=f"revoke-{id}",
-            time=event.time,
-            target=event_target(event),
-            subject=event.subject,
-            name=event_name(event),
-            source=event.source,
-        )
+            raise DataError("a withdrawal cannot be withdrawn", event.id, "feedback of another kind", remedy)
+        revocation = _revocation(event)
         await self._writer.write(revocation)
         return revocation
+
+    async def withdraw_foreign(self, ids: Sequence[str], tenant: str, keys: Keys) -> None:
+        """Revoke what other tenants said about answers under these ids before their own tenant brought them.
+        Raises StoreError when the store fails."""
+        if revocations := await asyncio.to_thread(self._foreign_events, ids, tenant, keys):
+            await self._writer.write(*revocations)
+
+    def _foreign_events(self, ids: Sequence[str], tenant: str, keys: Keys) -> list[Revocation]:
+        events = [event for id in ids for _, event in self._log.read(Feedback, target=id)]
+        own = {event.id for event in self.ownership.owned(events, tenant, keys)}
+        foreign = {event.id: event for event in events if event.id not in own}
+        return [_revocation(event) for event in foreign.values() if not isinstance(event, Revocation)]
 
     def _own_event(self, id: str, tenant: str, keys: Keys) -> Feedback | None:
         found = [self._log.get(Feedback, each) for each in dict.fromkeys((prefix_of(tenant) + id, id))]
@@ -212,6 +216,17 @@ class Intake:
             problem = f"other feedback is kept under the id {event.id!r}; an id names one content for ever"
             return IntakeResult(id=event.id, status="conflict", error=problem)
         return _accepted(parsed)
+
+
+def _revocation(event: Feedback) -> Revocation:
+    return Revocation(
+        id=f"revoke-{event.id}",
+        time=event.time,
+        target=event_target(event),
+        subject=event.subject,
+        name=event_name(event),
+        source=event.source,
+    )
 
 
 def _shown(result: IntakeResult, author: FeedbackAuthor) -> IntakeResult:

@@ -37,6 +37,12 @@ IMPLICIT_EVENTS = tuple(event for event in ImplicitEvent if event is not Implici
 TOKEN_NAMES = (THUMB, CORRECTION, REMARK, *IMPLICIT_EVENTS)  # what a browser's token allows
 # Names with a meaning of their own: a rating or choice of the same name would replace such an event.
 RESERVED = frozenset((CORRECTION, REMARK, *ImplicitEvent))
+# Of keys that another form has: how this one says it.
+_INSTEAD = {
+    "user": '; here the person is named by "source": {"id": …}',
+    "source": "; here the person is named by `user`",
+    "target": "; here the answer is named by `id`",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +273,7 @@ def _problem(error: Any) -> str:
     path = ".".join(str(part)[:100] for part in error["loc"] if part not in (forms.SHORT, *forms.KINDS))
     message, got = str(error["msg"]).removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
-        return f"`{path}` is not a part of this kind of event"
+        return f"`{path}` is not a part of this kind of event{_INSTEAD.get(path, '')}"
     shown = (
         ""
         if isinstance(got, dict | list)

@@ -19,6 +19,7 @@ from escultor.serve.protocol import GenerationRequest
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.media import MediaBox
 from escultor.serve.wire.requests import MAX_CHOICES, ParsedRequest
+from escultor.strict_json import whole_numbers
 from escultor.types import Message, Messages, Role, Sampling, ToolDefinitions
 
 METADATA_PREFIX = "escultor_"
@@ -48,10 +49,7 @@ def parse_forwarded_chat(body: Any, settings: Serve) -> ParsedRequest:
 def parse_forwarded_completion(body: Any, settings: Serve) -> ParsedRequest:
     """The request in a body of /v1/completions. Raises ApiError where it lacks what the gateway needs."""
     given = _object(body)
-    prompt = given.get("prompt")
-    prompts: list[Any] = prompt if isinstance(prompt, list) and not _is_ids(prompt) else [prompt]
-    if not prompts or not all(isinstance(each, str) or _is_ids(each) for each in prompts):
-        raise ApiError(400, "`prompt` is not text, token ids or a list of them", param="prompt")
+    prompts = _inputs(given, "prompt")
     if given.get("echo") and given.get("stream"):
         raise ApiError(400, "echo is not implemented for streams; leave out one of both", param="echo")
     top, echo = given.get("logprobs"), given.get("echo") is True
@@ -64,10 +62,7 @@ def parse_embedding(body: Any) -> ParsedRequest:
     the log as a conversation already, or a document of the application's. Raises ApiError where the gateway
     cannot read it."""
     given = _object(body)
-    value = given.get("input")
-    inputs: list[Any] = value if isinstance(value, list) and not _is_ids(value) else [value]
-    if not inputs or not all(isinstance(each, str) or _is_ids(each) for each in inputs):
-        raise ApiError(400, "`input` is not text, token ids or a list of them", param="input")
+    inputs = _inputs(given, "input")
     unit = "characters" if isinstance(inputs[0], str) else "tokens"
     prompt = (Message(Role.USER, f"[{len(inputs)} inputs, {sum(map(len, inputs))} {unit}]"),)
     return _parsed({**given, "n": None, "stream": None, "stream_options": None}, [(prompt, given)])
@@ -190,8 +185,18 @@ def _parameters(given: Mapping[str, Any], own: Mapping[str, str]) -> str:
     return _json(kept) if kept else ""
 
 
+def _inputs(body: dict[str, Any], name: str) -> list[Any]:
+    """The texts and lists of token ids in a parameter that gives one or several. Raises ApiError."""
+    value = body.get(name)
+    value = [whole_numbers(each) for each in whole_numbers(value)] if isinstance(value, list) else value
+    inputs: list[Any] = value if isinstance(value, list) and not _is_ids(value) else [value]
+    if not inputs or not all(isinstance(each, str) or _is_ids(each) for each in inputs):
+        raise ApiError(400, f"`{name}` is not text, token ids or a list of them", param=name)
+    return inputs
+
+
 def _is_ids(prompt: Any) -> bool:
-    return isinstance(prompt, list) and bool(prompt) and all(type(each) is int for each in prompt)
+    return isinstance(prompt, list) and bool(prompt) and all(type(i) is int and i >= 0 for i in prompt)
 
 
 def _object(body: Any) -> dict[str, Any]:
