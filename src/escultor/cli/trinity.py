@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from escultor.store import Store
 
 SKILL = "trinity"
+WRITERS = 8  # files that wait for the disk at a time
 DomainOption = Annotated[list[str] | None, Option(help="A domain that is allowed; default: the skill's.")]
 PurposeOption = Annotated[list[str] | None, Option(help="A purpose that is allowed; default: the skill's.")]
 
@@ -94,7 +96,7 @@ class _Run:
 
     def all(self, sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
         """A state and a line for each document, as they are done."""
-        from escultor.cycle.document_answers import BATCH
+        from escultor.cycle.document_answers import TOGETHER
         from escultor.skills.document_processes import read_documents
 
         waiting: list[tuple[Source, str]] = []
@@ -118,7 +120,7 @@ class _Run:
                 waiting.append((source, digest))
         documents = read_documents(source.path for source, _ in waiting)
         pairs = zip(waiting, documents, strict=True)
-        while batch := list(islice(pairs, BATCH)):
+        while batch := list(islice(pairs, TOGETHER)):
             good = [(*of, found) for of, (_, found) in batch if not isinstance(found, DataError)]
             yield from (("failed", str(found)) for _, (_, found) in batch if isinstance(found, DataError))
             yield from self._answered(good)
@@ -128,22 +130,25 @@ class _Run:
 
         texts = [document.text for _, _, document in batch]
         answers = answer_documents(self.answerer, _reading(self.reader), texts)
-        for (source, digest, document), (answer, sections) in zip(batch, answers, strict=True):
-            self.folder.write(
-                TrinityRecord(
-                    name=source.name,
-                    source=digest,
-                    key=self.key,
-                    model=self.answerer.name,
-                    made=time.time(),
-                    time=document.time or _modified(source.path),
-                    document=document.text,
-                    trinity={name: getattr(answer.trinity, name) for name in answer.trinity.__slots__},
-                    sections=sections,
-                    filled=answer.filled,
-                    dropped=answer.dropped,
-                )
+        records = [
+            TrinityRecord(
+                name=source.name,
+                source=digest,
+                key=self.key,
+                model=self.answerer.name,
+                made=time.time(),
+                time=document.time or _modified(source.path),
+                document=document.text,
+                trinity={name: getattr(answer.trinity, name) for name in answer.trinity.__slots__},
+                sections=sections,
+                filled=answer.filled,
+                dropped=answer.dropped,
             )
+            for (source, digest, document), (answer, sections) in zip(batch, answers, strict=True)
+        ]
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(self.folder.write, records))
+        for (source, _, _), (answer, sections) in zip(batch, answers, strict=True):
             notes = [f"{sections} sections"] if sections > 1 else []
             notes += [f"by rule: {', '.join(answer.filled)}"] if answer.filled else []
             notes += [f"names that do not occur: {len(answer.dropped)}"] if answer.dropped else []

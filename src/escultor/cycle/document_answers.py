@@ -16,7 +16,8 @@ from escultor.skills.sections import sections
 from escultor.skills.skill import Skill
 
 T = TypeVar("T")
-BATCH = 32  # prompts that are answered together
+BATCH = 64  # prompts that are answered together
+TOGETHER = 4 * BATCH  # documents given to a model at a time: a finished answer makes room for the next
 SERVED_CONTEXT = 4096  # tokens of a server's model, where nobody says more
 SERVED_BYTES = 3  # of a token, where its tokenizer is not known
 MARGIN = 8  # tokens by which the sum of two texts' tokens may differ from those of both together
