@@ -93,6 +93,8 @@ def test_a_metric_of_which_neither_more_nor_less_is_better_decides_nothing():
 def test_sides_measured_on_different_scales_are_refused():
     old, new = sides()
     with pytest.raises(DataError, match="different scales of quality"):
+        decide(old, replace(new, scales={"quality": Scale("lower")}), policy(), 0)
+    with pytest.raises(DataError, match="different scales of quality"):
         decide(
             replace(old, scales={"quality": Scale()}),
             replace(new, scales={"quality": Scale(most=5.0)}),

@@ -129,6 +129,39 @@ def test_metrics_that_need_the_weights_are_refused_before_anything_is_asked():
     assert seen == []
 
 
+CALL = {"function": {"name": "f", "arguments": {"x": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ({"choices": []}, None),
+        ({"choices": [{"message": None}]}, None),
+        (
+            {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}], "usage": None},
+            None,
+        ),
+        ({"choices": [{"message": {}, "finish_reason": None}], "usage": {}}, None),
+        ({"choices": [{"message": {"content": ""}}]}, ""),
+        ({"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"type": "x"}]}}]}, "a"),
+        ({"choices": [{"message": {"content": [{"type": "output_text", "text": "b"}]}}]}, "b"),
+    ],
+)
+def test_what_servers_send_in_the_place_of_a_text_ends_nothing(reply, text):
+    with server((200, reply)) as (url, _):
+        (answer,) = at(url).answers([(Message(Role.USER, "hi"),)], [Sampling()])
+    assert (answer.text, answer.cut) == (text, False)
+
+
+def test_arguments_of_a_call_that_are_no_text_are_written_as_json():
+    as_text = {"function": {"name": "f", "arguments": '{"x": 1}'}}
+    found = []
+    for call in (CALL, as_text):
+        with server((200, {"choices": [{"message": {"tool_calls": [call]}}]})) as (url, _):
+            found += at(url).answers([(Message(Role.USER, "hi"),)], [Sampling()])
+    assert found[0] == found[1]
+
+
 def test_a_null_answer_scores_worst_and_is_counted_and_ends_nothing(tmp_path):
     def reply(path, body):
         said = None if "bird" in body["messages"][-1]["content"] else "dog"

@@ -176,6 +176,9 @@ def test_patterns_of_a_schema_are_searched_by_a_linear_engine():
     for wrong in ({"id": "b"}, {"x_n": "1"}, {"other": 1}, {"id": "a" * 10_000 + "!"}):
         assert not follows(wrong, PATTERNED)
     assert not follows({"b": 1}, {"additionalProperties": {"type": "string"}})
+    letters = {"pattern": r"^\p{L}+$"}  # which Python's `re` does not know
+    check_schema(letters)
+    assert follows("née", letters) and not follows("a1", letters)
 
 
 @pytest.mark.parametrize(

@@ -208,18 +208,28 @@ def _versions(reply: Any) -> dict[str, str]:
 
 
 def _completion(reply: Any) -> str | None:
-    return _text_or_none(reply["choices"][0], "text")
+    return _text_or_none(_choice(reply), "text")
 
 
 def _answer(reply: Any) -> ServedAnswer:
-    is_cut = reply["choices"][0]["finish_reason"] == "length"
-    message = reply["choices"][0]["message"]
+    choice = _choice(reply)
+    message = choice.get("message") or {}
     calls = [call["function"] for call in message.get("tool_calls") or ()]
     text = _text_or_none(message, "content")
     if calls:
-        written = (written_call(str(call["name"]), str(call["arguments"])) for call in calls)
+        written = (written_call(str(call["name"]), _arguments(call["arguments"])) for call in calls)
         text = "".join((text or "", *written))
-    return ServedAnswer(text, int(reply["usage"]["completion_tokens"]), is_cut)
+    tokens = (reply.get("usage") or {}).get("completion_tokens") or 0
+    return ServedAnswer(text, int(tokens), choice.get("finish_reason") == "length")
+
+
+def _choice(reply: Any) -> Mapping[str, Any]:
+    """The only choice; empty where the server sent none, as of an answer that was filtered."""
+    return reply["choices"][0] if reply["choices"] else {}
+
+
+def _arguments(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _text_or_none(fields: Mapping[str, Any], name: str) -> str | None:
@@ -228,6 +238,8 @@ def _text_or_none(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):  # parts, of which a picture or a thought is no text
+        return "".join(_text(part["text"]) for part in value if part.get("type") in ("text", "output_text"))
     if not isinstance(value, str):
         raise ValueError(f"text of type {type(value).__name__}")
     return value

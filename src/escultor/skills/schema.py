@@ -124,7 +124,8 @@ def check_schema(schema: Any, where: str = "the schema") -> None:
             if (name := each.get("format")) is not None and name not in FORMATS:
                 raise DataError(f"{place} names a format that is not judged", name, sorted(FORMATS))
             _check_patterns(each, place, schema)
-        Draft202012Validator.check_schema(schema)
+        # Patterns were checked above: Python's own syntax for them is another (no `\p{L}`).
+        Draft202012Validator.check_schema(schema, format_checker=FormatChecker(()))
         resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
         for place, each in _subschemas(schema, where):
             _refuse_endless(each, resolver, place, ())

@@ -56,10 +56,16 @@ def _problems_of_both(champion: Scores, candidate: Scores) -> list[str]:
         problems.append("the same items in different clusters")
     elif champion.slices != candidate.slices:
         problems.append("the same items in different slices")
-    shared = champion.scales.keys() & candidate.scales.keys()
-    if different := sorted(m for m in shared if champion.scales[m] != candidate.scales[m]):
+    shared = champion.metrics.keys() & candidate.metrics.keys()
+    if different := sorted(m for m in shared if _stated(champion, m) != _stated(candidate, m)):
         problems.append(f"different scales of {', '.join(different)}")
     return problems
+
+
+def _stated(scores: Scores, metric: str) -> tuple[str, float | None, float | None]:
+    """What decides of a scale; scores without one have the default."""
+    scale = scale_of(scores.scales, metric)
+    return scale.better, scale.least, scale.most
 
 
 def _too_large_clusters(scores: Scores, policy: Gate) -> list[str]:
