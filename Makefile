@@ -16,8 +16,9 @@ DOCS_SETUP := $(DOCS)/.ready
 CLIENTS ?= .venv-clients
 CLIENTS_SETUP := $(CLIENTS)/.ready
 BENCH_DATA ?= data
+CHROMIUM ?= chromium
 
-.PHONY: setup oracle demo base test test-core oracle-test lint docs clients bench bench-serve clean
+.PHONY: setup oracle demo month picture base test test-core oracle-test lint docs clients bench bench-serve clean
 
 setup: $(SETUP)
 
@@ -43,6 +44,13 @@ $(ORACLE_SETUP): pyproject.toml
 
 demo: $(SETUP)  ## one whole cycle, then a second one
 	$(BIN)/escultor demo $(if $(FROM_SCRATCH),--from-scratch) $(ARGS)
+
+month: $(SETUP)  ## four weeks on an accelerated clock, beside what others ship: hours; goes on where it was ended
+	$(BIN)/python experiments/month --write $(ARGS)
+
+picture:  ## docs/demo.png: the first screen of report.html
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1200,640 --screenshot=docs/demo.png \
+		file://$(CURDIR)/report.html
 
 base: $(SETUP)  ## pre-train escultor-base again: hours on two cores
 	$(BIN)/python experiments/base.py

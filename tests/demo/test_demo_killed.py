@@ -13,6 +13,7 @@ import pytest
 
 import escultor
 from escultor.datasets.versions import read_rows
+from escultor.demo.forecast import STEP_SECONDS
 from escultor.store import open_store
 from escultor.types import DatasetVersion
 
@@ -57,6 +58,7 @@ def test_killed_at_three_places_it_goes_on_to_the_same_numbers(whole, tmp_path):
     assert numbers(resumed) == numbers(whole)
     reused = {step["name"] for step in json.loads(resumed.stdout.splitlines()[-1])["steps"] if step["reused"]}
     assert {"pretrain", "sft", "second cycle", "serve second cycle"} <= reused
+    assert reused | computed(whole) > set(STEP_SECONDS)  # every step whose time is forecast exists
 
 
 def test_a_second_run_computes_nothing(whole):

@@ -8,11 +8,14 @@ from html.parser import HTMLParser
 import pytest
 
 from escultor.errors import DataError
-from escultor.evaluate.report.charts import running_mean, span, ticks
+from escultor.evaluate.report.charts import ring, running_mean, span, ticks
 from escultor.evaluate.report.page import render
 from escultor.evaluate.report.parts import (
     MISSING,
+    BeforeAfter,
     Curve,
+    CycleTurn,
+    LoopGain,
     LoopStep,
     Report,
     ReportSample,
@@ -58,6 +61,18 @@ FULL = Report(
     ),
     ("a note",),
     (LoopStep("Serve", "40 documents", 14.2), LoopStep("Train", "2 phases", 257.0, reused=True)),
+    LoopGain(
+        "What people like.",
+        "34.5 %",
+        "88.5 %",
+        "+54.0 points [+45.6, +61.8]",
+        ("first", "last"),
+        (
+            CycleTurn("second", "+27.5 points", "153 rows", True),
+            CycleTurn("third", "+0.1 points", "9 rows", False),
+        ),
+        (BeforeAfter("a.name", "A long answer.", "Short."),),
+    ),
 )
 VOID = {"meta", "br", "hr", "img", "link", "input", "circle", "path", "line", "rect"}
 
@@ -116,6 +131,7 @@ def test_hostile_texts_stay_texts():
         (ReportSample(h, h, answers),),
         (h,),
         (LoopStep(h, h, 1.0),),
+        LoopGain(h, h, h, h, (h, h), (CycleTurn(h, h, h, True),), (BeforeAfter(h, h, h),)),
     )
     rendered = render(report)
     page = Page(rendered)
@@ -128,6 +144,21 @@ def test_hostile_texts_stay_texts():
 
 def test_the_same_report_gives_the_same_page():
     assert render(FULL) == render(replace(FULL))
+
+
+def test_the_first_screen_says_what_every_turn_changed():
+    texts = " ".join(Page(render(FULL)).texts)
+    for said in (
+        "34.5 %",
+        "88.5 %",
+        "+54.0 points [+45.6, +61.8]",
+        "+27.5 points",
+        "third",
+        "A long answer.",
+    ):
+        assert said in texts
+    kept, left = ring(2)
+    assert (kept.x, left.anchor) == (pytest.approx(-left.x), "end")
 
 
 def test_an_empty_report_is_a_page_without_sections():

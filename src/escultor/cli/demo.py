@@ -22,13 +22,15 @@ def demo(
     """Run one whole cycle on real documents, then a second one from simulated feedback."""
     from escultor.cli.progress import LiveProgress
     from escultor.config import load_config
+    from escultor.demo.forecast import PRETRAIN_SECONDS, STEP_SECONDS, Forecast
     from escultor.demo.report import as_json, as_report
     from escultor.demo.run import CONFIG, run_demo
     from escultor.evaluate.report.page import render
 
     config = load_config(shell.config_file or CONFIG, tuple(shell.overrides or ()))
     url = shell.store or config.store.url
-    with LiveProgress() as live:
+    pretrained = {"pretrain": PRETRAIN_SECONDS} if from_scratch else {}
+    with LiveProgress(Forecast(STEP_SECONDS | pretrained)) as live:
         result = run_demo(url, from_scratch, config, live)
     report = as_report(result, page.parent)
     write_text(page, render(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,21 +16,26 @@ from escultor.cycle.steps import answers_of
 from escultor.demo.run import STUDENT, DemoResult, DemoVersion
 from escultor.demo.suite import lead_baseline
 from escultor.demo.users import TASTE
+from escultor.errors import DataError
 from escultor.evaluate.report.parts import (
+    BeforeAfter,
     Curve,
+    CycleTurn,
+    LoopGain,
     LoopStep,
     Report,
     ReportSample,
     SampleAnswer,
     VersionRow,
+    share,
 )
 from escultor.ids import plain
 from escultor.skills.trinity import document_in, parse_trinity, score_trinity
 from escultor.store import registry
-from escultor.types import Hold, Scores, Step, Verdict
+from escultor.types import Hold, Promote, Scores, Step, Verdict
 
 PER_ITEM = ("brief", "valid", "field_accuracy", "entity", "rouge_l", "bits_per_byte")
-SAMPLES = 5
+SAMPLES, SHOWN = 5, 3
 
 
 def win_rate(scores: Scores, predecessor: Scores | None) -> stats.WinRate | None:
@@ -37,8 +43,7 @@ def win_rate(scores: Scores, predecessor: Scores | None) -> stats.WinRate | None
     interval."""
     if predecessor is None:
         return None
-    pairs = zip(scores.metrics["brief"], predecessor.metrics["brief"], strict=True)
-    outcomes = [float((a > b) - (a < b)) for a, b in pairs]
+    outcomes = _differences(scores, predecessor)
     return stats.win_rate(outcomes, scores.clusters) if any(outcomes) else None
 
 
@@ -174,7 +179,73 @@ def as_report(result: DemoResult, folder: Path) -> Report:
         samples=_samples(result),
         notes=_notes(result),
         loop=_loop(result),
+        gain=_gain(result),
     )
+
+
+def _gain(result: DemoResult) -> LoopGain | None:
+    """What use has taught the champion: how many of its answers people like, before and after. None where
+    nothing that learnt from use was promoted."""
+    turns = [v for v in result.versions[1:] if not v.is_control and v.name != STUDENT]
+    kept = [v for v in turns if isinstance(v.verdict, Promote)]
+    if len(kept) < 2:
+        return None
+    first, last = kept[0], kept[-1]
+    differences = _differences(last.scores, first.scores)
+    low, high = stats.bootstrap_mean(differences, last.scores.clusters, 0.025, 0, floor=-1.0, ceiling=1.0)[
+        1:3
+    ]
+    control = next((v for v in result.versions if v.is_control), None)
+    shuffled = f" Taught by the same thumbs, shuffled: {_liked(control)}." if control else ""
+    taste = TASTE.replace("They", "Simulated people", 1)
+    return LoopGain(
+        measure=f"{taste}, which no data of the first cycle teach.{shuffled}",
+        before=_liked(first),
+        after=_liked(last),
+        change=f"{100 * _mean(differences):+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]",
+        names=(first.name, last.name),
+        turns=tuple(_turn(version) for version in turns),
+        answers=_before_after(result, first.name, last.name),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _differences(scores: Scores, predecessor: Scores) -> list[float]:
+    pairs = zip(scores.metrics["brief"], predecessor.metrics["brief"], strict=True)
+    return [new - old for new, old in pairs]
+
+
+def _liked(version: DemoVersion) -> str:
+    return share(_mean(version.scores.metrics["brief"]))
+
+
+def _turn(version: DemoVersion) -> CycleTurn:
+    before = version.predecessor
+    points = 100 * _mean(_differences(version.scores, before)) if before else 0.0
+    verdict = type(version.verdict).__name__.lower() if version.verdict else ""
+    text = f"{version.training.get('rows', 0):,} rows, {verdict}"
+    return CycleTurn(version.name, f"{points:+.1f} points", text, isinstance(version.verdict, Promote))
+
+
+def _before_after(result: DemoResult, first: str, last: str) -> tuple[BeforeAfter, ...]:
+    """The summaries of the first documents of the suite that both versions answer in the right form."""
+    found: list[BeforeAfter] = []
+    before, after = answers_of(result.cycle, first), answers_of(result.cycle, last)
+    for item, old, new in zip(result.cycle.suite.items, before, after, strict=True):
+        with suppress(DataError):
+            found.append(
+                BeforeAfter(
+                    parse_trinity(item.references[0]).entity,
+                    parse_trinity(old).summary,
+                    parse_trinity(new).summary,
+                )
+            )
+        if len(found) == SHOWN:
+            break
+    return tuple(found)
 
 
 def _page(result: DemoResult, verdict: Verdict | None, folder: Path) -> str:

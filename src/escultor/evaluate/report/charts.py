@@ -167,3 +167,25 @@ def axis_marks(scale: tuple[float, float]) -> list[tuple[str, str, str]]:
 
 def is_finite(*values: float | None) -> bool:
     return all(value is not None and math.isfinite(value) for value in values)
+
+
+class RingPoint(NamedTuple):
+    """A place on a ring around (0, 0): of its node, and of the text beside it."""
+
+    x: float
+    y: float
+    text_x: float
+    text_y: float
+    anchor: str
+
+
+def ring(n: int, radius: float = 100.0, gap: float = 22.0) -> list[RingPoint]:
+    """`n` places on a ring, clockwise from the top."""
+    points = []
+    for k in range(n):
+        angle = 2 * math.pi * (k + 0.5) / n - math.pi / 2
+        x, y = math.cos(angle), math.sin(angle)
+        anchor = "middle" if abs(x) < 0.2 else "start" if x > 0 else "end"
+        beside = (radius + (gap if anchor != "middle" else 2 * gap if y < 0 else 1.5 * gap)) * y
+        points.append(RingPoint(radius * x, radius * y, (radius + gap) * x, beside, anchor))
+    return points

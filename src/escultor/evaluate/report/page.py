@@ -64,7 +64,7 @@ def render(report: Report) -> str:
         title=report.title,
         generated=report.generated,
         report={"loop": report.loop, "versions": versions, "curves": report.curves, "samples": samples}
-        | {"notes": report.notes},
+        | {"notes": report.notes, "gain": report.gain},
         headline=_headline(versions),
         seconds=sum(computed) if computed else None,
         columns=columns,

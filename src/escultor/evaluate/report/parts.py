@@ -64,6 +64,36 @@ class LoopStep:
     reused: bool = False
 
 
+class CycleTurn(NamedTuple):
+    """What one cycle run changed, in words; `kept`: it was deployed."""
+
+    name: str
+    change: str
+    text: str
+    kept: bool
+
+
+class BeforeAfter(NamedTuple):
+    """One answer before and after, in a line each."""
+
+    about: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoopGain:
+    """What the loop gained: the first screen of the page."""
+
+    measure: str  # what the figures are of, in one sentence
+    before: str
+    after: str
+    change: str  # with its interval
+    names: tuple[str, str]  # of the versions before and after
+    turns: tuple[CycleTurn, ...]
+    answers: tuple[BeforeAfter, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     title: str
@@ -73,6 +103,7 @@ class Report:
     samples: tuple[ReportSample, ...] = ()
     notes: tuple[str, ...] = ()
     loop: tuple[LoopStep, ...] = ()
+    gain: LoopGain | None = None
 
 
 # --- figures ----------------------------------------------------------------------------------
