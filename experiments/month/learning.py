@@ -17,6 +17,7 @@ from escultor.cycle.checkpoints import keep_model, require_champion
 from escultor.cycle.cycle_triggers import last_time
 from escultor.cycle.daemon import CycleDaemon
 from escultor.cycle.evolution import excluded_prompts
+from escultor.cycle.live_metrics import live_metrics
 from escultor.cycle.recorded_cycles import open_cycle
 from escultor.cycle.steps import CycleRun, evaluate_model, import_model, train_model
 from escultor.cycle.workflow import Progress, Workflow
@@ -149,7 +150,7 @@ class EscultorArm:
         checkpoint = keep_model(self.store, folder)
         because = "canary: begun by a person, without a comparison"
         self.store.log.append(first_stage(self.store, self.config.canary, checkpoint.id, because, now))
-        self._trial = CanaryService(self.store, self.config.canary)
+        self._trial = CanaryService(self.store, self.config.canary, live_metrics(self.config.skills))
         return True
 
     def follow_trial(self, now: float) -> bool:

@@ -49,10 +49,9 @@ def test_people_keep_their_taste_but_for_the_drift_and_vote_mostly_by_it():
 
 
 def test_tastes_read_the_answer_and_broken_ones_please_nobody():
-    assert people.TASTES["thorough"](LONG, DOCUMENT) and not people.TASTES["thorough"](BRIEF, DOCUMENT)
-    assert people.TASTES["faithful"](BRIEF, DOCUMENT) and not people.TASTES["faithful"](
-        BRIEF, "of something else"
-    )
+    met = {name: [taste(BRIEF, DOCUMENT), taste(LONG, DOCUMENT)] for name, taste in people.TASTES.items()}
+    assert met == {"brief": [True, False], "thorough": [False, True], "faithful": [True, True]}
+    assert not people.TASTES["faithful"](BRIEF, "of something else")
     assert not any(taste("{", DOCUMENT) for taste in people.TASTES.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from escultor.errors import DataError
@@ -22,20 +23,29 @@ def _metric(name: str) -> Metric:
     return answer_metric(about, lambda answer, reference: _scores(answer, reference)[name], scale)
 
 
-def is_brief(answer: str) -> bool:
-    """Whether an answer is a Trinity whose summary has two to six words."""
+def _is_valid(answer: str) -> bool:
     try:
-        words = trinity.parse_trinity(answer).summary.split()
+        trinity.parse_trinity(answer)
     except DataError:
         return False
+    return True
+
+
+def is_brief(answer: str) -> bool:
+    """Whether an answer is a Trinity whose summary has two to six words."""
+    if not _is_valid(answer):
+        return False
+    words = trinity.parse_trinity(answer).summary.split()
     return BRIEF_WORDS[0] <= len(words) <= BRIEF_WORDS[1]
+
+
+def _of_answer(about: str, holds: Callable[[str], bool]) -> Metric:
+    """A metric that needs no reference, so that live answers can be measured by it, too."""
+    return Metric(about, frozenset(("answer",)), BINARY, lambda output, item: float(holds(output.answer)))
 
 
 METRICS: dict[str, Metric] = {
     **{name: _metric(name) for name in trinity.METRICS},
-    "brief": answer_metric(
-        f"a Trinity whose summary has {BRIEF_WORDS[0]} to {BRIEF_WORDS[1]} words",
-        lambda answer, reference: float(is_brief(answer)),
-        BINARY,
-    ),
+    "valid": _of_answer("the answer is a Trinity", _is_valid),
+    "brief": _of_answer(f"a Trinity whose summary has {BRIEF_WORDS[0]} to {BRIEF_WORDS[1]} words", is_brief),
 }
