@@ -38,7 +38,6 @@ from traffic import Traffic
 from escultor.config import Config
 from escultor.cycle.api import promote
 from escultor.cycle.cycle_triggers import set_schedule
-from escultor.cycle.recorded_cycles import recorded_cycles
 from escultor.cycle.workflow import Progress
 from escultor.demo.corpus import Corpus, read_corpus
 from escultor.demo.run import MEASURED
@@ -46,6 +45,7 @@ from escultor.demo.suite import NAME, trinity_suite
 from escultor.rng import stream
 from escultor.skills.suites import register
 from escultor.store import Store, open_store, registry
+from escultor.store.cycles import recorded_cycles
 from escultor.types import Verdict
 
 LOOKS_A_DAY = 4  # of the daemon; a trial begun by hand is looked at every hour

@@ -18,7 +18,6 @@ from escultor.cycle.cycle_triggers import last_time
 from escultor.cycle.daemon import CycleDaemon
 from escultor.cycle.evolution import excluded_prompts
 from escultor.cycle.live_metrics import live_metrics
-from escultor.cycle.recorded_cycles import open_cycle
 from escultor.cycle.steps import CycleRun, evaluate_model, import_model, train_model
 from escultor.cycle.workflow import Progress, Workflow
 from escultor.demo.corpus import Corpus
@@ -29,6 +28,7 @@ from escultor.model.folders import save
 from escultor.model.load import load
 from escultor.skills.suites import EvaluationSuite
 from escultor.store import Store, open_store, registry
+from escultor.store.cycles import open_cycle
 from escultor.store.feedback import live
 from escultor.types import CycleSchedule, Feedback, Interaction, Origin, Pair, Rating
 
