@@ -34,6 +34,7 @@ from escultor.types import CycleSchedule, Feedback, Interaction, Origin, Pair, R
 
 FIRST_EXAMPLES = 5760
 FIVE_POINTS = 0.05
+MOST_PAIRS = 960  # that the steps of a cycle see; of more, those of the lowest hash
 # Of accelerated time: latencies are those of a machine that is always full, so no rule reads them.
 OVERRIDES = (
     "skills=[trinity]",
@@ -188,6 +189,7 @@ class RivalArm:
             return False
         held_out = excluded_prompts(self.store, self.suite)
         pairs = [p for p in self.label(self.store, self._since) if hash_value(p.prompt) not in held_out]
+        pairs = sorted(pairs, key=lambda p: p.id)[:MOST_PAIRS]
         self._since = now
         if len(pairs) < self.config.feedback.min_pairs:
             return False
