@@ -3,16 +3,10 @@
 import json
 
 import pytest
-from mock_upstream import USAGE, MockUpstream, serves, streams
-from test_forwarding import ASK, CALL, _events, chunk, forwarding, message, post, row_of
+from forwarding_side import ASK, CALL, chunk, events, forwarding, message, post, row_of
+from mock_upstream import USAGE, serves, streams
 
 from escultor.types import ToolCall, ToolDefinitions
-
-
-@pytest.fixture(scope="module")
-def mock():
-    with MockUpstream(serves()) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +119,7 @@ def test_odd_calls_are_passed_on_piece_by_piece_and_logged_whole(side, mock, nam
     row = row_of(side, answer)
     assert (list(row.tool_calls), row.finish_reason) == (calls, finish)
     seen: dict[int, str] = {}
-    for event in _events(answer):
+    for event in events(answer):
         for choice in event["choices"]:
             for call in choice["delta"].get("tool_calls", ()):
                 seen[call["index"]] = seen.get(call["index"], "") + call["function"].get("arguments", "")

@@ -5,9 +5,9 @@ import random
 import httpx2
 import pytest
 from dialect_bodies import BODIES, requests, rightly
+from forwarding_side import forwarding
 from gateway_side import serving
 from mock_upstream import MockUpstream
-from test_forwarding import forwarding
 
 ALLOWED = {200, 202, 204, 400, 401, 404, 405, 409, 410, 413, 415, 422, 429, 501, 503}
 

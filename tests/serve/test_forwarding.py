@@ -1,79 +1,29 @@
 """In front of an upstream the gateway sends on what the client gave, and gives back what came."""
 
 import json
-from contextlib import contextmanager
 
 import httpx2
 import openai
 import pytest
-from gateway_side import running
-from mock_upstream import USAGE, MockUpstream, answers, choice, completion, serves, streams
+from forwarding_side import (
+    ASK,
+    CALL,
+    PATH,
+    TOOLS,
+    begins,
+    chunk,
+    events,
+    forwarding,
+    message,
+    piece,
+    post,
+    row_of,
+)
+from mock_upstream import USAGE, answers, choice, completion, serves, streams
 
-from escultor.config import Serve
 from escultor.serve import auth
-from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.gateway import routes
-from escultor.serve.gateway.gateway import Gateway
-from escultor.store import open_store
-from escultor.types import Consent, Feedback, Interaction, Rating, Role, Scope, ToolCall, ToolDefinitions
-
-PATH = "/v1/chat/completions"
-ASK = {"role": "user", "content": "Where is the cat?"}
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
-CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
-
-
-@contextmanager
-def forwarding(root, mock, **settings):
-    upstream = {"url": mock.url, "model": "m", "retries": 2, **settings.pop("upstream", {})}
-    serve = Serve.model_validate({"follow_s": 0.05, "upstream": upstream, **settings})
-    with open_store(str(root / "store")) as store:
-        load, default, fixed = engine_loader(store, EngineSource(None), serve)
-        with running(Gateway(store, serve, load, default, fixed=fixed)) as side:
-            yield side
-
-
-@pytest.fixture(scope="module")
-def mock():
-    with MockUpstream(serves()) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def side(mock, tmp_path_factory):
-    with forwarding(tmp_path_factory.mktemp("forwarding"), mock) as made:
-        yield made
-
-
-def post(side, body, headers=None):
-    body = {"model": "escultor", "messages": [ASK], **body}
-    return httpx2.post(side.url + PATH, json=body, headers=headers, timeout=120)
-
-
-def row_of(side, answer) -> Interaction:
-    id = answer.json()["id"] if answer.headers["content-type"] == "application/json" else _first(answer)["id"]
-    row = side.log.get(Interaction, id)
-    assert row is not None
-    return row
-
-
-def _events(answer):
-    lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
-    return [json.loads(line) for line in lines]
-
-
-def _first(answer):
-    return _events(answer)[0]
-
-
-def chunk(finish=None, **delta):
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-
-
-def message(finish="stop", **fields):
-    said = {"choices": [{"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": finish}]}
-    return answers(json.dumps({**said, "usage": USAGE}).encode())
-
+from escultor.types import Consent, Feedback, Rating, Role, Scope, ToolCall, ToolDefinitions
 
 GIVEN = {
     "frequency_penalty": 0.5,
@@ -148,15 +98,6 @@ def test_calls_of_tools_come_back_and_are_logged(side, mock):
     )
 
 
-def piece(arguments, index=0, **more):
-    return chunk(tool_calls=[{"index": index, "function": {"arguments": arguments}, **more}])
-
-
-def begins(name, id, index=0, arguments=""):
-    function = {"name": name, "arguments": arguments}
-    return chunk(tool_calls=[{"index": index, "id": id, "type": "function", "function": function}])
-
-
 STREAMED_CALLS = [
     ([begins("f", "1"), *(piece(c) for c in '{"a":1}')], [("1", "f", '{"a":1}')]),
     (
@@ -185,7 +126,7 @@ STREAMED_CALLS = [
 def test_streamed_calls_are_passed_on_and_put_together(side, mock, pieces, calls):
     mock.now(streams(*pieces, chunk("tool_calls")))
     answer = post(side, {"stream": True, "tools": TOOLS})
-    deltas = [e["choices"][0]["delta"] for e in _events(answer) if e["choices"]]
+    deltas = [e["choices"][0]["delta"] for e in events(answer) if e["choices"]]
     sent = [each["choices"][0]["delta"]["tool_calls"][0] for each in pieces]
     passed = [call for delta in deltas for call in delta.get("tool_calls", ())]
     assert [each | {"index": 0} for each in passed] == [each | {"index": 0} for each in sent]
@@ -203,7 +144,7 @@ def test_reasoning_is_passed_on_and_kept_apart_from_the_answer(side, mock, name)
     thoughts = [chunk(**{name: "The "}), chunk(**{name: "capital"})]
     mock.now(streams(*thoughts, choice("Paris."), choice("", "stop")))
     answer = post(side, {"stream": True})
-    deltas = [e["choices"][0]["delta"] for e in _events(answer) if e["choices"]]
+    deltas = [e["choices"][0]["delta"] for e in events(answer) if e["choices"]]
     assert "".join(delta.get(name, "") for delta in deltas) == "The capital"
     row = row_of(side, answer)
     assert (row.answer, row.reasoning) == ("Paris.", "The capital")
@@ -253,7 +194,7 @@ QUIRKS = {
 def test_harmless_quirks_harm_nobody(side, mock, quirk):
     mock.now(streams(*quirk))
     answer = post(side, {"stream": True})
-    deltas = [e["choices"][0]["delta"] for e in _events(answer) if e["choices"]]
+    deltas = [e["choices"][0]["delta"] for e in events(answer) if e["choices"]]
     assert "".join(delta.get("content") or "" for delta in deltas) == "Hello"
     assert answer.text.endswith("data: [DONE]\n\n")
     row = row_of(side, answer)
@@ -374,7 +315,7 @@ def test_odd_pieces_of_a_stream_harm_nobody(side, mock, path, pieces):
         body = {"model": "escultor", "max_tokens": 5, DIALECTS[path]: [ASK], "stream": is_streamed}
         answer = httpx2.post(side.url + path, json=body, timeout=120)
         assert (answer.status_code, "hi" in answer.text, "unforeseen" in answer.text) == (200, True, False)
-        assert "error" not in {event.get("type") for event in _events(answer)}
+        assert "error" not in {event.get("type") for event in events(answer)}
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e400", "1" + 250 * "0" + "e99"])
@@ -449,5 +390,5 @@ def test_what_a_server_adds_to_its_reply_is_passed_on_and_kept(side, mock):
     assert json.loads(row_of(side, answer).extras) == expected
     mock.now(streams({**chunk(content="hi"), "citations": ["http://a"]}, {**chunk("stop"), "provider": "P"}))
     streamed = post(side, {"stream": True})
-    assert {"citations": ["http://a"], "provider": "P"}.items() <= _events(streamed)[-1].items()
+    assert {"citations": ["http://a"], "provider": "P"}.items() <= events(streamed)[-1].items()
     assert json.loads(row_of(side, streamed).extras) == {"citations": ["http://a"], "provider": "P"}

@@ -4,10 +4,10 @@ import json
 
 import httpx2
 import pytest
+from forwarding_side import forwarding
 from hypothesis import given
 from hypothesis import strategies as st
 from mock_upstream import MockUpstream, serves
-from test_forwarding import forwarding
 
 from escultor.serve.wire.media import LEAST, MediaBox, restored
 from escultor.types import Interaction, Media
@@ -20,12 +20,6 @@ PARTS = [
     {"type": "input_audio", "input_audio": {"data": SOUND, "format": "wav"}},
     {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/a.png"}},
 ]
-
-
-@pytest.fixture(scope="module")
-def mock():
-    with MockUpstream(serves()) as made:
-        yield made
 
 
 def ask(side, content, path="/v1/chat/completions", **more):

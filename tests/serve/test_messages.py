@@ -4,8 +4,8 @@ import json
 
 import httpx2
 import pytest
-from mock_upstream import USAGE, MockUpstream, answers, choice, serves, streams
-from test_forwarding import CALL, begins, chunk, forwarding, message, piece
+from forwarding_side import CALL, begins, chunk, message, piece
+from mock_upstream import USAGE, answers, choice, serves, streams
 
 from escultor.serve.wire.anthropic import chat_body
 from escultor.serve.wire.errors import ApiError
@@ -16,18 +16,6 @@ anthropic = pytest.importorskip("anthropic")
 ASK = {"role": "user", "content": "Where is the cat?"}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {}}}
-
-
-@pytest.fixture(scope="module")
-def mock():
-    with MockUpstream(serves()) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def side(mock, tmp_path_factory):
-    with forwarding(tmp_path_factory.mktemp("messages"), mock) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

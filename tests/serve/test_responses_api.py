@@ -2,8 +2,8 @@
 
 import openai
 import pytest
-from mock_upstream import USAGE, MockUpstream, choice, serves, streams
-from test_forwarding import CALL, begins, chunk, forwarding, message, piece
+from forwarding_side import CALL, begins, chunk, message, piece
+from mock_upstream import USAGE, choice, serves, streams
 
 from escultor.config import Serve
 from escultor.serve.wire.errors import ApiError
@@ -12,18 +12,6 @@ from escultor.serve.wire.responses_api import chat_body
 from escultor.types import Interaction, Relation
 
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True}
-
-
-@pytest.fixture(scope="module")
-def mock():
-    with MockUpstream(serves()) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def side(mock, tmp_path_factory):
-    with forwarding(tmp_path_factory.mktemp("responses"), mock) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
