@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escultor.data.containers import bytes_of_files, json_lines
+from escultor.data.containers import bytes_of_files, json_lines, tables
 from escultor.data.containers.json_lines import json_rows
 from escultor.data.containers.json_stream import json_values
 from escultor.data.containers.rows_of_files import files_of, hub_source, source_of
@@ -269,6 +269,20 @@ def test_what_stands_beside_wrapped_rows_is_counted(tmp_path):
     (_, row), (_, skip) = rows_of(path)
     assert row == {"n": 1}
     assert "test" in str(skip)
+
+
+def test_a_csv_without_an_end_of_line_is_not_read_whole(monkeypatch):
+    monkeypatch.setattr(tables, "MAX_VALUE_CHARS", 1000)
+    read = []
+
+    def blocks():
+        for _ in range(100):
+            read.append(1)
+            yield "a" * 100
+
+    with pytest.raises(DataError, match="line is too long"):
+        list(tables.csv_rows(blocks(), "wide.csv"))
+    assert len(read) < 20
 
 
 def test_a_csv_of_ragged_rows_or_without_names_is_told(tmp_path):

@@ -30,7 +30,7 @@ def csv_rows(blocks: Iterable[str], name: str) -> Iterator[Numbered]:
     Raises DataError for a file without names of columns, or with one twice.
     """
     csv.field_size_limit(MAX_VALUE_CHARS)
-    lines = _lines(blocks)
+    lines = _lines(blocks, name)
     sample = [line for line, _ in zip(lines, range(_SAMPLE_LINES), strict=False)]
     delimiter = _delimiter(sample)
     reader = csv.reader(chain(sample, lines), delimiter=delimiter, strict=True)
@@ -56,12 +56,17 @@ def csv_rows(blocks: Iterable[str], name: str) -> Iterator[Numbered]:
             yield reader.line_num, dict(zip(header, map(_cell, cells), strict=True))
 
 
-def _lines(blocks: Iterable[str]) -> Iterator[str]:
+def _lines(blocks: Iterable[str], name: str) -> Iterator[str]:
     """Lines with their ends. Only a newline ends one: a form feed or U+2028 is text."""
     parts: list[str] = []
+    held = 0
     for block in blocks:
         first, *rest = block.split("\n")
         parts.append(first)
+        held = len(rest[-1]) if rest else held + len(first)
+        if held > MAX_VALUE_CHARS:
+            got, remedy = f"over {MAX_VALUE_CHARS:,} characters", "end its rows by newlines"
+            raise DataError(f"{name}: a line is too long", got, remedy=remedy)
         for line in rest:
             yield "".join(parts) + "\n"
             parts = [line]
