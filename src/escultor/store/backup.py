@@ -30,6 +30,7 @@ from escultor.store.garbage import remove_blob
 from escultor.store.tables import metadata
 
 MARKER = "backup.json"
+LOCK = "backup.lock"  # of the one that writes; a folder with it holds a backup, perhaps one that was cut off
 FORMAT = "escultor-backup/1"
 CHUNK_ROWS = 2000
 PAGES = "verdicts"
@@ -39,37 +40,43 @@ def back_up(store: Store, target: Path) -> dict[str, Any]:
     """Copy a store into a folder, new or with an earlier backup of it, which stays whole until the new one
     is. Returns what `backup.json` says. Raises InputError for a folder that holds anything else, StoreError
     when reading or writing fails."""
-    if target.exists() and not (target / MARKER).is_file() and any(target.iterdir()):
+    names = {path.name for path in target.iterdir()} if target.exists() else set()
+    if names and names.isdisjoint((MARKER, LOCK)):
         raise InputError("the folder holds something else", target, "a new folder, or one with a backup")
     if target.resolve().is_relative_to(store.root.resolve()):
         raise InputError(
             "a backup inside the store would keep what is erased", target, f"outside {store.root}"
         )
-    draft = target / "log.db.partial"
     with files.wrap_os_errors("write the backup", target):
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o700)
-        with open_store(f"sqlite:///{draft / 'log.db'}", blobs=target / "blobs") as copy:
-            rows = _copy_rows(store, copy)
-            # Blobs are there before the entries that name them: a copy made after the rows misses none.
-            counts = _copy_blobs(store.blobs, target / "blobs")
-            last = copy.log.last_seq()
-            _fold_wal(copy)
-        for key in store.root.glob("*.key"):
-            _replace(key, target / key.name)
-        if (store.root / PAGES).is_dir():
-            shutil.copytree(store.root / PAGES, target / PAGES, dirs_exist_ok=True)
-        for page in [path for path in (target / PAGES).rglob("*") if path.is_file()]:
-            if not (store.root / page.relative_to(target)).exists():
-                page.unlink()  # the store has erased it since
-        (draft / "log.db").replace(target / "log.db")
-        shutil.rmtree(draft, ignore_errors=True)
-        found = {"format": FORMAT, "time": time.time(), "last_entry": last, "rows": rows, **counts}
-        with files.atomic_write(target / MARKER) as path:
-            path.write_text(json.dumps(found, indent=1))
-        for hash in {*list_blobs(Blobs(target / "blobs"))} - {*list_blobs(store.blobs)}:
-            remove_blob(Blobs(target / "blobs"), hash)  # the store has erased it since
+        with files.locked(target / LOCK):
+            return _copy_store(store, target)
+
+
+def _copy_store(store: Store, target: Path) -> dict[str, Any]:
+    draft = target / "log.db.partial"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    with open_store(f"sqlite:///{draft / 'log.db'}", blobs=target / "blobs") as copy:
+        rows = _copy_rows(store, copy)
+        # Blobs are there before the entries that name them: a copy made after the rows misses none.
+        counts = _copy_blobs(store.blobs, target / "blobs")
+        last = copy.log.last_seq()
+        _fold_wal(copy)
+    for key in store.root.glob("*.key"):
+        _replace(key, target / key.name)
+    if (store.root / PAGES).is_dir():
+        shutil.copytree(store.root / PAGES, target / PAGES, dirs_exist_ok=True)
+    for page in [path for path in (target / PAGES).rglob("*") if path.is_file()]:
+        if not (store.root / page.relative_to(target)).exists():
+            page.unlink()  # the store has erased it since
+    (draft / "log.db").replace(target / "log.db")
+    shutil.rmtree(draft, ignore_errors=True)
+    found = {"format": FORMAT, "time": time.time(), "last_entry": last, "rows": rows, **counts}
+    with files.atomic_write(target / MARKER) as path:
+        path.write_text(json.dumps(found, indent=1))
+    for hash in {*list_blobs(Blobs(target / "blobs"))} - {*list_blobs(store.blobs)}:
+        remove_blob(Blobs(target / "blobs"), hash)  # the store has erased it since
     return found
 
 
