@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
 import outside_runs
 
+from escultor.evaluate.gate.decision_record import record_decision
+from escultor.evaluate.gate.reproduction import replay
+from escultor.evaluate.report.verdict_files import inputs_beside, write_inputs, write_pages
 from escultor.store import open_store
-from escultor.types import Verdict
+from escultor.types import GateContext, Verdict
 
 CHAMPION = {f"i{n}": float(n % 3 == 0) for n in range(90)}
 CANDIDATE = {f"i{n}": float(n % 3 != 2) for n in range(90)}
@@ -126,6 +130,59 @@ def test_stale_or_edited_evidence_is_refused(cli, runs, tmp_path):
     file = tmp_path / "verdict" / "verdict.json"
     file.write_text(file.read_text().replace('"promote"', '"reject"', 1))
     assert "is not what its inputs give" in cli(*verify).err
+
+
+FORGED = {
+    "another seed": {"seed": 7},
+    "passed-on alpha": {"context": GateContext(promotions=1, look=2, is_remembered=True)},
+    "a known first analysis": {"context": GateContext(is_remembered=True)},
+    "a signature": {"context": GateContext(signed_by="Ana")},
+}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+def test_evidence_of_no_comparison_that_was_made_is_refused(cli, runs, tmp_path, change):
+    (tmp_path / "p.yaml").write_text("primary: [acc]\nguards: {}\n")
+    verify = ("compare", *runs, "--policy", "p.yaml", "--verify", "verdict/verdict.json")
+    cli("compare", *runs, "--policy", "p.yaml")
+    folder = tmp_path / "verdict"
+    record, _ = replay(inputs_beside(folder / "verdict.json"), (folder / "verdict.json").read_text())
+    forged = record_decision(replace(record.inputs, **change))
+    write_inputs(folder, forged)
+    write_pages(folder, forged)
+    assert "is of no comparison that was made here" in cli(*verify).err
+
+
+def test_the_names_in_a_file_of_an_older_format_are_not_believed(cli, runs, tmp_path):
+    (tmp_path / "p.yaml").write_text("primary: [acc]\nguards: {}\n")
+    worse = outside_runs.lm_eval(tmp_path / "worse", {**CHAMPION, "i0": 0.0})
+    cli("compare", *runs, "--policy", "p.yaml")
+    here = json.loads((tmp_path / "verdict" / "verdict.json").read_text())["because"]
+    cli("compare", worse, runs[1], "--policy", "p.yaml")
+    file = tmp_path / "verdict" / "verdict.json"
+    content = json.loads(file.read_text())
+    content["format"] = "escultor-verdict/2"
+    content["because"] |= {key: here[key] for key in ("champion", "champion_scores")}
+    file.write_text(json.dumps(content))
+    call = cli("compare", *runs, "--policy", "p.yaml", "--verify", file)
+    assert "stale: it is about another champion scores" in call.err
+
+
+def test_a_verdict_that_its_store_did_not_record_is_refused(cli, runs, tmp_path):
+    (tmp_path / "p.yaml").write_text("primary: [acc]\nguards: {}\n")
+    open_store("escultor-store").close()
+    third = outside_runs.lm_eval(tmp_path / "third", {**CANDIDATE, "i2": 1.0})
+    ask = ("compare", runs[0], third, "--policy", "p.yaml")
+    cli("compare", runs[0], runs[0], "--policy", "p.yaml")  # a hold: the next one has less of alpha
+    assert cli(*ask, "--out", "second", "--json").data["look"] == 2
+    assert cli(*ask, "--verify", "second/verdict.json").code == 0
+    with open_store("escultor-store") as store:
+        made, _ = replay(store.blobs.get_bytes, (tmp_path / "second" / "verdict.json").read_text())
+        forged = record_decision(replace(made.inputs, context=replace(made.inputs.context, look=1)))
+        for part in forged.parts.values():
+            store.blobs.put_bytes(part)
+    write_pages(tmp_path / "second", forged)
+    assert "the store knows no verdict" in cli(*ask, "--verify", "second/verdict.json").err
 
 
 def test_the_workflow_names_options_that_exist(cli):

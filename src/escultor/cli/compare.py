@@ -218,11 +218,10 @@ def _replay(shell: Shell, file: Path, out: Path | None) -> CommandResult:
 
 
 def _verify(shell: Shell, file: Path, here: Mapping[str, str]) -> CommandResult:
-    text = lookup.require_file(file).read_bytes().decode("utf-8", errors="replace")
-    if (beside := inputs_beside(file)) is not None:
-        return verify_verdict(shell, file, text, beside, here)
+    if (beside := inputs_beside(lookup.require_file(file))) is not None:
+        return verify_verdict(shell, file, beside, here)
     with lookup.existing_store(shell, "the inputs of a verdict are in its store") as store:
-        return verify_verdict(shell, file, text, store.blobs.get_bytes, here)
+        return verify_verdict(shell, file, store.blobs.get_bytes, here, store)
 
 
 def _named(champion: Scores, candidate: Scores, policy: Gate) -> dict[str, str]:
