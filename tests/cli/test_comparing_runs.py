@@ -146,7 +146,9 @@ def test_evidence_of_no_comparison_that_was_made_is_refused(cli, runs, tmp_path,
     verify = ("compare", *runs, "--policy", "p.yaml", "--verify", "verdict/verdict.json")
     cli("compare", *runs, "--policy", "p.yaml")
     folder = tmp_path / "verdict"
-    record, _ = replay(inputs_beside(folder / "verdict.json"), (folder / "verdict.json").read_text())
+    beside = inputs_beside(folder / "verdict.json")
+    assert beside is not None
+    record, _ = replay(beside, (folder / "verdict.json").read_text())
     forged = record_decision(replace(record.inputs, **change))
     write_inputs(folder, forged)
     write_pages(folder, forged)

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from escultor.config import Config
-from escultor.cycle.approval import ask_approvers
+from escultor.cycle.approval_requests import ask_approvers
 from escultor.errors import ConfigError, InputError
 from escultor.monitor.notify import webhook_body
 from escultor.serve.approval_links import LINK_S, approval_link, open_link

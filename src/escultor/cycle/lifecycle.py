@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from escultor.config import Config
-from escultor.cycle.approval import approver, ask_approvers, has_approvers
+from escultor.cycle.approval import approver, has_approvers
+from escultor.cycle.approval_requests import ask_approvers
 from escultor.cycle.canary_service import CanaryService, first_stage, trial_stages
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.evaluation_service import suite_of_run, suite_of_skill
