@@ -44,6 +44,7 @@ _ROUTERS = (
     approval_routes.router,
 )
 _REMAINING = tuple(f"remaining-{name.replace('_', '-')}" for name in BUDGETS)
+_EXPOSED = ("x-request-id", "retry-after", "x-should-retry")  # the last two: official clients wait by them
 _HEADERS = ("version", "arm", "feedback-token", "ignored")
 
 
@@ -87,7 +88,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
             allow_origins=list(gateway.settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # clients send headers of their own: x-stainless-…, anthropic-…
-            expose_headers=["x-request-id", *(f"x-escultor-{name}" for name in (*_HEADERS, *_REMAINING))],
+            expose_headers=[*_EXPOSED, *(f"x-escultor-{name}" for name in (*_HEADERS, *_REMAINING))],
         )
     return app
 
