@@ -57,14 +57,18 @@ class Told(Progress):
     """Progress on stderr with the time left, by the pace of the calls and of the months that are done."""
 
     def __init__(self, months: int, calls: int):
-        self.months, self.calls, self.done_calls, self.began = months, calls, 0, time.monotonic()
-        self.name = ""
+        self.months, self.calls, self.done_calls = months, calls, 0
+        self.name, self.began = "", 0.0
 
     def note(self, text: str) -> None:
         print(f"  {text[:160]}", file=sys.stderr, flush=True)
 
     def phase(self, name: str) -> None:
         self.note(name)
+
+    def begin(self) -> None:
+        """The first call comes: what was done before says nothing of the pace."""
+        self.began = self.began or time.monotonic()
 
     def day(self, made: int) -> None:
         taken, total = time.monotonic() - self.began, self.months * self.calls
@@ -130,6 +134,7 @@ async def _weeks(
     """Traffic and looks in turns; how often the trainer was killed."""
     trainer_kills, is_tried, in_trial, shown = 0, False, False, -1
 
+    told.begin()
     for hour in range(DAYS * 24):
         now = BEGIN + (hour + 1) * DAY_S / 24
         if (hour + 1) % (24 // LOOKS_A_DAY) and not in_trial:
