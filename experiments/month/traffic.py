@@ -53,19 +53,21 @@ class Traffic:
     served: dict[int, Counter[str]] = field(default_factory=dict)  # by day, of the honest people
     _conversations: int = 0
     _target: int = 0
+    _under_way: int = 0
     _more: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _client: httpx2.AsyncClient | None = None
 
     async def reach(self, call: int) -> None:
-        """Go on until so many calls of the month were made; answers may still be under way then."""
+        """Go on until so many calls of the month were made and answered, so that no answer comes late because
+        the clock was moved."""
         self._target = min(call, self.calls)
         if self._client is None:
             limits = httpx2.Limits(max_connections=STREAMS, max_keepalive_connections=STREAMS)
             self._client = httpx2.AsyncClient(base_url=self.gateway.url, timeout=600, limits=limits)
             self._tasks = [asyncio.create_task(self._converse()) for _ in range(STREAMS)]
         self._more.set()
-        while self.made < self._target:
+        while self.made < self._target or self._under_way:
             for task in self._tasks:
                 if task.done():
                     task.result()  # raises what ended it
@@ -99,16 +101,19 @@ class Traffic:
                 self._more.clear()
                 await self._more.wait()
             self.made += 1
+            self._under_way += 1
             self.clock.set(self.when)
             if self.made in self.kill_at:
                 await self.gateway.kill_and_restart()
             call = number * MOST_ANSWERS + turn
             reply = await self._call(person, gold, call, is_hosted, parent)
             day = day_of(self.clock.now())
+            if reply is not None:
+                parent, answer = reply
+                await self._judge(person, call, parent, answer=answer, document=gold.document, day=day)
+            self._under_way -= 1
             if reply is None:
                 return
-            parent, answer = reply
-            await self._judge(person, call, parent, answer=answer, document=gold.document, day=day)
             content = likes(person, answer, gold.document, day, self.seed)
             if person == POISONER or content or unit(self.seed, "again", call) >= ASKS_AGAIN:
                 return
