@@ -195,7 +195,7 @@ def reward_of_store(
         up = sum(t.desirable for t in thumbs)
         return None, (
             f"no reward model: {len(pairs)} pairs, {up} thumbs up and {len(thumbs) - up} down; "
-            f"it takes {MIN_PAIRS} pairs, or {MIN_SIDE} of each thumb"
+            f"it takes {MIN_PAIRS} pairs, or {MIN_SIDE} of each thumb (`escultor feedback advise` says more)"
         )
     chance = "" if model.is_better_than_chance else ": not shown to be better than chance, and no primary"
     return model, f"reward model {model.about}{chance}"
