@@ -96,6 +96,8 @@ TOOLS = [
     }
 ]
 
+USED = {"completion_tokens": 9}
+
 
 def calling(knows_cities):
     """A server whose model calls the tool, with the city that is asked for or another."""
