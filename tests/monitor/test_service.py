@@ -1,18 +1,32 @@
 """The monitor of a store: it reads what is new, keeps its counts, records changes, and tells receivers."""
 
 import json
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import chain, islice
 from threading import Thread
 
 import pytest
 
 from escultor.config import Monitor
-from escultor.errors import ConfigError, InputError
+from escultor.errors import ConfigError, InputError, StoreError
 from escultor.ids import hash_value
 from escultor.monitor import notify
+from escultor.monitor.outage import StoreOutage
 from escultor.monitor.service import MonitorService
 from escultor.store import open_store
-from escultor.types import Alert, AlertDelivery, CallTally, Deployment, Estimate, Rating
+from escultor.types import (
+    Alert,
+    AlertDelivery,
+    CallTally,
+    Deployment,
+    Estimate,
+    Feedback,
+    Interaction,
+    Rating,
+    ToolCall,
+    ToolDefinitions,
+)
 from tests.monitor.test_window import call
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -206,3 +220,69 @@ def test_receivers_are_checked_before_anything_happens(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "apprise", None)
     with pytest.raises(InputError, match="apprise"):
         notify.check_receivers(("mailto://user:secret@example.org",))
+
+
+# --- the store fails ---------------------------------------------------------------------------
+
+
+def test_a_failing_store_is_told_at_once_and_recorded_when_it_is_back(store, monkeypatch):
+    sent, is_reachable = [], [False]
+
+    def send(receiver, alerts):
+        if not is_reachable[0]:
+            raise OSError("no route")
+        sent.extend((a.rule, a.state) for a in alerts)
+
+    monkeypatch.setattr(notify, "send_to", send)
+    outage = StoreOutage(("http://h/secret",))
+    outage.end(store, 50.0)
+    assert outage.note(StoreError("disk is full"), 100.0) == ["http://h/…: no route"]
+    is_reachable[0] = True
+    for now in (160.0, 220.0):
+        assert outage.note(StoreError("disk is full"), now) == []
+    assert sent == [("store", "firing")]
+    outage.end(store, 280.0)
+    outage.end(store, 340.0)
+    assert [(a.state, a.time) for _, a in store.log.read(Alert)] == [("firing", 100.0), ("resolved", 280.0)]
+    assert notify.deliver(store, ("http://h/secret",), 300.0) == []
+    assert sent == [("store", "firing"), ("store", "resolved")]
+
+
+@pytest.mark.parametrize("kind", [Interaction, Feedback, ToolDefinitions])
+def test_what_a_failing_store_interrupts_is_counted_at_the_next_check(store, monkeypatch, kind):
+    called = ToolCall("1", "look", "{}")
+    store.log.append(
+        *(replace(call(f"c{k}", time=10 * DAY + k), tool_calls=(called,), tools="t") for k in range(300)),
+        *(Rating(f"f{k}", 10 * DAY + 400 + k, f"c{k}", f"s{k}", "thumb", True) for k in range(300)),
+    )
+    service, log = MonitorService(store, CONFIG), type(store.log)
+    name = "get" if kind is ToolDefinitions else "read"
+    plain = getattr(log, name)
+
+    def failing(self, asked, *args, **options):
+        if asked is not kind:
+            return plain(self, asked, *args, **options)
+        if kind is ToolDefinitions:
+            raise StoreError("away")
+        return chain(islice(plain(self, asked, *args, **options), 270), fail())
+
+    def fail():
+        raise StoreError("away")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, name, failing)
+        with pytest.raises(StoreError):
+            service.read(10 * DAY + HOUR)
+    window = service.read(10 * DAY + HOUR)
+    assert (sum(c.calls for c in window.calls.values()), len(window.votes)) == (300, 300)
+
+
+def test_answers_from_the_future_page_until_the_clocks_agree(store):
+    now = 10 * DAY
+    service = MonitorService(store, CONFIG)
+    store.log.append(call("a", time=now + 2 * HOUR))
+    assert states(service.check(now))["clock", ""] == "firing"
+    assert states(service.check(now + 60))["clock", ""] == "firing"
+    store.log.append(call("b", time=now + 70))
+    assert states(service.check(now + 120))["clock", ""] == "resolved"

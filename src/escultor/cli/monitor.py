@@ -10,9 +10,10 @@ from typer import Option
 from escultor.cli.lookup import existing_store
 from escultor.cli.output import CommandResult, Shell, local_time
 from escultor.cycle.monitoring import Watch, monitor_of, watch_once
-from escultor.errors import InputError
+from escultor.errors import InputError, StoreError
 from escultor.ids import new_id, plain
 from escultor.monitor.metrics import DAY_S
+from escultor.monitor.outage import StoreOutage
 from escultor.store import Store
 from escultor.types import Alert, AlertAcknowledged
 
@@ -32,10 +33,19 @@ def monitor(
     with existing_store(shell, "there is nothing to watch") as store:
         if acknowledge is not None:
             return _acknowledge(shell, store, acknowledge, by, note)
-        service = monitor_of(store, shell.config)
+        service, outage = monitor_of(store, shell.config), StoreOutage(shell.config.monitor.notify)
         while True:
             now = time.time()
-            watch = watch_once(store, shell.config, now, now - DAY_S, service)
+            try:
+                outage.end(store, now)
+                watch = watch_once(store, shell.config, now, now - DAY_S, service)
+            except StoreError as error:
+                if every is None:
+                    raise
+                for line in (str(error), *outage.note(error, now)):
+                    shell.print(line, "bold")
+                time.sleep(every)
+                continue
             acknowledged = {a.alert: a for _, a in store.log.read(AlertAcknowledged)}
             _show(shell, watch, acknowledged)
             if every is None:

@@ -9,6 +9,7 @@ latency_p99   likewise for the calls that are slower than the limit, of which on
 ttft_p99      likewise for the time to the first token, where it has a limit
 daily_cost    what this UTC day has cost is above the budget, or will be at its pace
 no_traffic    no call for so long that many were to be expected
+clock         answers are dated ahead of this clock
 
 People are the unit of the votes: the k-th vote of one person on a version weighs 1/k, and no page rests on
 one person: the evidence must suffice without the votes of the person who added most to it.
@@ -44,6 +45,7 @@ BURN_PAGES = ((HOUR_S, 300.0, 14.4), (6 * HOUR_S, 1800.0, 6.0))
 BURN_WARNS = (3 * DAY_S, 6 * HOUR_S)
 SLOW_BUDGET = 0.01  # of the calls may be slower than the limit of the 99th percentile
 MIN_EXPECTED = 20.0  # calls that a silence must have swallowed
+MAX_AHEAD_S = BUCKET_S  # of a gateway's clock; windows and budgets rest on the times of rows
 MIN_HISTORY_S = DAY_S  # of traffic before a silence means anything
 
 
@@ -272,4 +274,18 @@ def read_traffic(window: MetricsWindow, now: float) -> Reading:
         warns=False,
         is_clear=now - last <= 2 * BUCKET_S,
         message=f"no call for {minutes:.0f} minutes, in which {expected:.0f} were to be expected",
+    )
+
+
+def read_clock(ahead_s: float) -> Reading:
+    """The rule `clock`: how far the time of the latest row is ahead of this process' clock."""
+    return Reading(
+        "clock",
+        "",
+        Estimate("ahead_s", ahead_s, ahead_s, ahead_s, 1),
+        MAX_AHEAD_S,
+        pages=ahead_s > MAX_AHEAD_S,
+        warns=False,
+        is_clear=ahead_s <= MAX_AHEAD_S,
+        message=f"answers are dated {ahead_s:.0f} s ahead of the monitor's clock: one of the two is wrong",
     )

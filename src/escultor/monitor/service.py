@@ -34,6 +34,7 @@ from escultor.monitor.rules import (
     Past,
     Reading,
     read_budget,
+    read_clock,
     read_daily_cost,
     read_thumbs,
     read_traffic,
@@ -76,6 +77,7 @@ class MonitorService:
     _drift: dict[RuleKey, tuple[float, Reading]] = field(default_factory=dict)  # the last look, and when
     _votes: dict[str, dict[tuple[str, str], Thumb]] = field(default_factory=lambda: {THUMB: {}, QUALITY: {}})
     _answers: dict[str, AnswerRef] = field(default_factory=dict)  # of rated answers
+    _ahead_s: float = 0.0  # of this clock: the latest of the rows read last
     _tallied: int = -1  # last log entry in a tally; -1: the tallies are not read yet
     _cursors: list[int] = field(default_factory=lambda: [0, 0])  # of interactions and feedback in the log
 
@@ -141,6 +143,7 @@ class MonitorService:
         yield self._read_drift("prompt_drift", "", window, PROMPTS, now)
         yield read_daily_cost(window, self.config, now)
         yield read_traffic(window, now)
+        yield read_clock(self._ahead_s)
 
     def _read_drift(self, rule: str, version: str, window: MetricsWindow, prefix: str, now: float) -> Reading:
         """The reading of the last full six hours, which is computed once."""
@@ -165,27 +168,33 @@ class MonitorService:
             self._sample = merge_samples(self._sample, rows)
 
     def _read_calls(self, now: float) -> None:
-        chunk: list[Interaction] = []
+        chunk: list[tuple[int, Interaction]] = []
         begin = now - LOOKBACK_S
-        for seq, interaction in self.store.log.read(Interaction, after=self._cursors[0], since=begin):
-            self._cursors[0] = seq
-            chunk.append(interaction)
+        for row in self.store.log.read(Interaction, after=self._cursors[0], since=begin):
+            chunk.append(row)
             if len(chunk) == CHUNK:
-                self._add(chunk)
+                self._add(chunk, now)
                 chunk = []
-        self._add(chunk)
+        self._add(chunk, now)
         oldest = min((number for _, number in self._new), default=None)
         if oldest is not None and oldest * BUCKET_S < now - TALLY_EVERY_S:
             self._write_tally(now)
 
-    def _add(self, chunk: Sequence[Interaction]) -> None:
+    def _add(self, chunk: Sequence[tuple[int, Interaction]], now: float) -> None:
+        """Count a chunk: all of it, or nothing where the store fails meanwhile."""
+        if not chunk:
+            return
+        rows = [row for _, row in chunk]
+
         def read_tools(id: str) -> str:
             found = self.store.log.get(ToolDefinitions, id) if id else None
             return found.text if found else ""
 
-        self._new = merge_calls(self._new, fold_calls(chunk))
-        drawn = draw_sample(chunk, self.skills, read_tools, self.unnamed)
+        drawn = draw_sample(rows, self.skills, read_tools, self.unnamed)
         self._new_sample = merge_samples(self._new_sample, drawn)
+        self._new = merge_calls(self._new, fold_calls(rows))
+        self._ahead_s = max(row.time for row in rows) - now
+        self._cursors[0] = chunk[-1][0]
 
     def _write_tally(self, now: float) -> None:
         counts = tuple(as_record(each) for _, each in sorted(self._new.items()))
@@ -204,10 +213,8 @@ class MonitorService:
         self._new, self._new_sample, self._tallied = {}, {}, self._cursors[0]
 
     def _read_thumbs(self, now: float) -> None:
-        events: list[Feedback] = []
-        for seq, event in self.store.log.read(Feedback, after=self._cursors[1], since=now - LOOKBACK_S):
-            self._cursors[1] = seq
-            events.append(event)
+        read = list(self.store.log.read(Feedback, after=self._cursors[1], since=now - LOOKBACK_S))
+        events: list[Feedback] = [event for _, event in read]
         fresh = {name: fold_thumbs(events, name) for name in self._votes}
         for name, votes in self._votes.items():
             merged = merge_thumbs(votes, fresh[name])
@@ -217,6 +224,8 @@ class MonitorService:
         for target in {target for votes in fresh.values() for target, _ in votes} - self._answers.keys():
             if found := self.store.log.get(Interaction, target):
                 self._answers[target] = AnswerRef(found.version, found.time, found.subject)
+        if read:  # last: what a failing store interrupts is read again, which changes no fold
+            self._cursors[1] = read[-1][0]
 
 
 def _audits(window: MetricsWindow, version: str) -> list[ThumbVote]:

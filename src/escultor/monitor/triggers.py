@@ -11,7 +11,7 @@ from escultor.ids import hash_value
 from escultor.types import Alert, Plan
 
 STAGES = ("collect", "convert", "train", "validate", "gate", "deploy")
-INFRASTRUCTURE = frozenset({"errors", "latency_p99", "ttft_p99", "daily_cost", "no_traffic"})
+INFRASTRUCTURE = frozenset({"errors", "latency_p99", "ttft_p99", "daily_cost", "no_traffic", "clock"})
 OF_ANSWERS = frozenset({"thumbs_down", "quality"})  # what training may mend
 Remedy = Literal["none", "rollback", "person", "train"]
 

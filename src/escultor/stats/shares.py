@@ -112,7 +112,7 @@ def quantile_of_counts(counts: Mapping[float, int], q: float, alpha: float = 0.0
 
 def _quantile(distinct: Array, counts: NDArray[np.int_], q: float, alpha: float) -> Quantile:
     from scipy.optimize import brentq
-    from scipy.stats import beta
+    from scipy.special import betainc
 
     ends = np.cumsum(counts)
     n = int(ends[-1])
@@ -125,7 +125,7 @@ def _quantile(distinct: Array, counts: NDArray[np.int_], q: float, alpha: float)
         """The fractional order statistic that lies below the quantile with this probability."""
 
         def excess(rank: float) -> float:
-            return float(beta.cdf(q, rank, n + 1 - rank)) - probability
+            return float(betainc(rank, n + 1 - rank, q)) - probability
 
         if excess(1) < 0 or excess(n) > 0:
             return None
