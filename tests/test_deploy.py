@@ -65,6 +65,16 @@ def test_the_configuration_of_the_containers_is_read():
     assert config.serve.upstream is not None
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("path", sorted((DEPLOY / "systemd").iterdir()), ids=lambda path: path.name)
+def test_units_are_what_systemd_understands(path):
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60
+    )
+    said = [line for line in done.stderr.splitlines() if path.name in line]
+    assert [line for line in said if "is not executable" not in line] == []
+
+
 @pytest.mark.parametrize("path", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda path: path.name)
 def test_units_run_as_their_own_user_with_private_files(path):
     text = path.read_text()

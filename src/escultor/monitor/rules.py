@@ -128,7 +128,11 @@ def read_votes(
         estimate,
         limit,
         pages=pages,
-        warns=len(own) - begin >= MIN_TO_WARN and estimate.value > limit and later >= WARN + more,
+        # A rule that went back and forth within a week says no more than what pages.
+        warns=past.changes < 2
+        and len(own) - begin >= MIN_TO_WARN
+        and estimate.value > limit
+        and later >= WARN + more,
         is_clear=since_change >= CLEAR + max(more - MORE, 0.0),
         message=f"{what} {estimate.value:.1%} of {estimate.n} votes{when}, weighted by person "
         f"[{estimate.low:.1%}, {estimate.high:.1%}], limit {limit:.1%}",
