@@ -6,8 +6,9 @@ Two gateways are attacked: one without keys, one whose attackers have a key of a
 Requests come from `/openapi.json` (schemathesis, valid and invalid ones) and from the generators below: bombs
 of brackets, keys and messages, foreign hosts, tokens and headers. Meanwhile a caller asks for `/health` and
 for one token again and again. Then connections hold bodies and headers back; a gateway under load is killed.
-The clients share the processors with the server: latencies count on a quiet machine. Prints one JSON object
-last; leaves with 1 where a figure does not hold.
+The clients share the processors with the server: latencies count on a quiet machine, and `event_loop` (see
+`loop_probe.py`) says how long the gateway itself held others up at most. Prints one JSON object last; leaves
+with 1 where a figure does not hold.
 """
 
 from __future__ import annotations
@@ -71,9 +72,23 @@ class Bystander:
 
 
 def serve(store: Path, model: str | None) -> Started:
+    """A gateway whose event loop is watched: `held` reads what the probe found."""
     more = ["--model", model] if model else []
-    base = [sys.executable, "-m", "escultor", "serve", "--port", "0", "--store", str(store)]
+    probe = str(Path(__file__).with_name("loop_probe.py"))
+    base = [sys.executable, probe, str(_probed(store)), "serve", "--port", "0", "--store", str(store)]
     return Started([*base, *more])
+
+
+def held(store: Path) -> dict[str, float]:
+    """The longest that the event loop was held up so far, in ms."""
+    try:
+        return json.loads(_probed(store).read_text())
+    except FileNotFoundError:
+        return {"held_ms": 0.0}
+
+
+def _probed(store: Path) -> Path:
+    return store.with_name(f"{store.name}.loop.json")
 
 
 def chat(messages: list[dict[str, str]], **more: object) -> bytes:
@@ -102,6 +117,11 @@ def bodies(draw: random.Random) -> Iterator[bytes]:
     spec = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"properties": {text: schema}}}}
     yield json.dumps({**ONE_TOKEN, "response_format": spec}).encode()
     yield json.dumps({"id": text + "]" * 9, "value": True, "user": "\u202e" + text}).encode()
+    yield json.dumps([{"kind": "boolean", "target": text, "value": True}] * min(n, 1000)).encode()
+    call = {"time": 1e9, "messages": [{"role": "user", "content": "q" * 3000}], "answer": "a", "version": "v"}
+    yield json.dumps([{**call, "id": f"{text}-{k}", "user": text} for k in range(min(n, 1000))]).encode()
+    parts = [{"type": "text", "text": "a"}] * min(n, 20_000)
+    yield json.dumps({**ONE_TOKEN, "messages": [{"role": "user", "content": parts}]}).encode()
     yield b'{"model":"a","model":"b"}'
     yield bytes(draw.randrange(256) for _ in range(min(n, 5_000)))
 
@@ -125,7 +145,7 @@ def headers(draw: random.Random, key: str | None) -> dict[str, str]:
     return given
 
 
-def fuzz(url: str, key: str | None, count: int, seed: int, codes: Counter[int]) -> list[str]:
+def fuzz(url: str, key: str | None, count: int, seed: int, codes: Counter[int | str]) -> list[str]:
     """Send `count` requests of the generators; the requests that ended in a 5xx of ours."""
     draw, bad = random.Random(seed), []
     with httpx2.Client(base_url=url, timeout=120) as client:
@@ -140,15 +160,15 @@ def fuzz(url: str, key: str | None, count: int, seed: int, codes: Counter[int]) 
             method = draw.choice(("POST",) * 12 + ("GET", "DELETE", "PUT", "OPTIONS", "TRACE"))
             try:
                 status = client.request(method, path, content=body, headers=given).status_code
-            except httpx2.TransportError:
-                status = 0
+            except httpx2.TransportError as error:  # such as a connection that was reset
+                status = type(error).__name__
             codes[status] += 1
             if status in OURS:
                 bad.append(f"{method} {path} {body[:80]!r}")
     return bad
 
 
-def by_schema(url: str, key: str | None, count: int, codes: Counter[int]) -> list[str]:
+def by_schema(url: str, key: str | None, count: int, codes: Counter[int | str]) -> list[str]:
     """Send about `count` requests that the OpenAPI document makes, valid and invalid ones."""
     import schemathesis
     from hypothesis import HealthCheck, given, settings
@@ -218,7 +238,7 @@ def attack(folder: Path, given: argparse.Namespace, *, with_keys: bool) -> dict[
             ]
             store.log.append(*(event for _, event in made))
         key, other = made[0][0], {"authorization": f"Bearer {made[1][0]}"}
-    codes: Counter[int] = Counter()
+    codes: Counter[int | str] = Counter()
     bad: list[str] = []
     with serve(folder, given.model) as process:
         httpx2.post(process.url + CHAT, json=ONE_TOKEN, headers=other, timeout=120)
@@ -235,18 +255,19 @@ def attack(folder: Path, given: argparse.Namespace, *, with_keys: bool) -> dict[
             for each in fuzzers:
                 each.join()
                 peak = max(peak, process.rss_mib())
-        calm = dict(bystander.worst)
+        calm, loop = dict(bystander.worst), held(folder)
         with Bystander(process.url, other) as bystander:
-            told, held = hold(process.url, given.connections, key, given.hold_s)
+            told, opened = hold(process.url, given.connections, key, given.hold_s)
             peak = max(peak, process.rss_mib())
-            for each in held:
+            for each in opened:
                 each.close()
         began = time.perf_counter()
         process.stop(60)
     return {
-        "statuses": {str(code): n for code, n in sorted(codes.items())},
+        "statuses": {str(code): n for code, n in sorted(codes.items(), key=str)},
         "failures_of_ours": len(bad),
         "failed": bad[:5],
+        "event_loop": loop,
         "bystander_ms": {name: round(ms, 1) for name, ms in calm.items()},
         "bystander_ms_under_connections": {name: round(ms, 1) for name, ms in bystander.worst.items()},
         "connections_told": told,
@@ -291,6 +312,11 @@ def problems(figures: dict[str, object]) -> list[str]:
         worst: dict[str, float] = figures[name]  # type: ignore[assignment]
         for which, limit in (("health", HEALTH_MS), ("chat", CHAT_MS)):
             found += [f"{name} of {which}: {worst[which]}"] if worst[which] > limit else []
+    loop: dict[str, float] = figures["event_loop"]  # type: ignore[assignment]
+    found += [f"event loop held for {loop['held_ms']} ms"] if loop["held_ms"] > HEALTH_MS else []
+    told: dict[str, int] = figures["connections_told"]  # type: ignore[assignment]
+    if untold := sum(n for what, n in told.items() if what != "waits" and not what.startswith("HTTP/")):
+        found.append(f"{untold} connections ended without a status")
     if float(str(figures["memory_over_base_mb"])) > MEMORY_MB:
         found.append(f"memory: {figures['memory_over_base_mb']} MB over the base")
     return found
