@@ -132,7 +132,7 @@ def headers(draw: random.Random, key: str | None) -> dict[str, str]:
     if key and draw.random() < 0.7:
         given["authorization"] = f"Bearer {key}"
     elif draw.random() < 0.3:
-        given["authorization"] = draw.choice(("Bearer ", "Bearer esk-" + "0" * 60, "Basic YTpi"))
+        given["authorization"] = draw.choice(("Bearer", "Bearer esk-" + "0" * 60, "Basic YTpi"))
     if draw.random() < 0.1:
         given["host"] = draw.choice(("evil.example", "[::1", "localhost:99999", ""))
     if draw.random() < 0.2:
