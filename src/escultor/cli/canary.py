@@ -9,12 +9,12 @@ from typer import Argument, Option
 
 from escultor.cli.lookup import checked_model, existing_store
 from escultor.cli.output import NOT_PROMOTED, CommandResult, Shell
-from escultor.cycle.canary_service import CanaryService, first_stage, trial_stages
+from escultor.cycle.canary_service import CanaryService, end_trial, first_stage
 from escultor.cycle.checkpoints import keep_model
 from escultor.cycle.live_metrics import live_metrics
 from escultor.errors import InputError
 from escultor.evaluate.gate.canary import figure
-from escultor.store import Store, registry
+from escultor.store import Store
 from escultor.types import Deployment
 
 
@@ -32,8 +32,12 @@ def canary(
     with existing_store(shell, "there is no champion to try a candidate against") as store:
         if action == "watch":
             return _watch(shell, store, every)
-        deployment = _stop(store) if candidate is None else _start(shell, store, candidate)
-        store.log.append(deployment)
+        if candidate is not None:
+            store.log.append(_start(shell, store, candidate))
+        elif not end_trial(store, "canary: stopped by a person"):
+            raise InputError("no canary trial is in progress", remedy="there is nothing to stop")
+        deployment = store.log.last(Deployment)
+        assert deployment is not None
     shell.print(f"{deployment.because}; shares {deployment.shares}", "bold")
     ids = {"deployment": deployment.id, "because": deployment.because, "shares": deployment.shares}
     return CommandResult(ids | deployment.aliases)
@@ -42,14 +46,6 @@ def canary(
 def _start(shell: Shell, store: Store, candidate: str) -> Deployment:
     checkpoint = keep_model(store, checked_model(shell, candidate))
     return first_stage(store, shell.config.canary, checkpoint.id, "canary: begun by a person")
-
-
-def _stop(store: Store) -> Deployment:
-    stages = trial_stages(registry.read_deployments(store.log))
-    if not stages:
-        raise InputError("no canary trial is in progress", remedy="there is nothing to stop")
-    champion = stages[-1].aliases[registry.CHAMPION]
-    return registry.deployment_for("canary: stopped by a person", champion, stages[-1])
 
 
 def _watch(shell: Shell, store: Store, every: float | None) -> CommandResult:

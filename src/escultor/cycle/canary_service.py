@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from escultor.config import Canary
 from escultor.cycle.live_metrics import LiveMetric
-from escultor.errors import InputError
+from escultor.errors import IdTaken, InputError
 from escultor.evaluate.gate.canary import (
     CanaryMove,
     CanaryStage,
@@ -65,7 +65,11 @@ class CanaryService:
         move = next_move(trial, policy, when)
         deployment = deployment_of(move, trial, stages[-1], when)
         if deployment is not None:
-            self.store.log.append(deployment)
+            try:
+                self.store.log.append(deployment)
+            except IdTaken:
+                reason = "another process decided at the same time"
+                return CanaryMove("hold", trial.current.share, reason, move.guards)
         return move
 
     def _trial(self, stages: Sequence[Deployment], now: float) -> CanaryTrial:
@@ -187,3 +191,16 @@ def tally(subjects: Iterable[Sequence[float]]) -> SubjectTally:
         tt=sum(total * total for _, total, _ in rows),
         first=sum(first for _, _, first in rows),
     )
+
+
+def end_trial(store: Store, because: str) -> bool:
+    """Roll the candidate of the trial in progress back, whatever else is decided about it at the same time.
+    False where there is no trial."""
+    while stages := trial_stages(registry.read_deployments(store.log)):
+        champion = stages[-1].aliases[registry.CHAMPION]
+        try:
+            store.log.append(registry.deployment_for(because, champion, stages[-1]))
+        except IdTaken:
+            continue
+        return True
+    return False

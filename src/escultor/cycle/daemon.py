@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from escultor.config import Config
 from escultor.config.cycle import COMMAND
-from escultor.cycle.canary_service import CanaryService, trial_stages
+from escultor.cycle.canary_service import CanaryService, end_trial
 from escultor.cycle.cycle_triggers import Trigger, due, record_refusal, refusal
 from escultor.cycle.lifecycle import CycleRunner, begin, lease_of
 from escultor.cycle.live_metrics import live_metrics
@@ -21,7 +21,7 @@ from escultor.cycle.workflow import Progress
 from escultor.errors import InputError
 from escultor.monitor.metrics import DAY_S
 from escultor.skills.catalog import load_skills
-from escultor.store import Store, registry
+from escultor.store import Store
 from escultor.store.cycles import RecordedCycle, change, open_cycle, record_event
 from escultor.store.leases import holder
 from escultor.types import Step
@@ -60,8 +60,9 @@ class CycleDaemon:
         except InputError as error:
             watch = None
             self.tell(str(error))
-        if watch is not None and watch.diagnosis.remedy == "rollback":
-            self._end_trial(watch.diagnosis.reason)
+        is_bad = watch is not None and watch.diagnosis.remedy == "rollback"
+        if watch is not None and is_bad and end_trial(self.store, f"monitor: {watch.diagnosis.reason}"):
+            self.tell(f"rolled back: {watch.diagnosis.reason}")
         for skill in self._skills():
             self._begin_due(skill, watch, now)
             if (cycle := open_cycle(self.store, skill)) is not None:
@@ -84,13 +85,6 @@ class CycleDaemon:
             if worker.process is not None and worker.process.poll() is None:
                 worker.process.terminate()
                 worker.process.wait()
-
-    def _end_trial(self, reason: str) -> None:
-        stages = trial_stages(registry.read_deployments(self.store.log))
-        if stages:
-            champion = stages[-1].aliases[registry.CHAMPION]
-            self.store.log.append(registry.deployment_for(f"monitor: {reason}", champion, stages[-1]))
-            self.tell(f"rolled back: {reason}")
 
     def _begin_due(self, skill: str, watch: Watch | None, now: float) -> None:
         for trigger in due(self.store, self.config, skill, watch, now):

@@ -22,7 +22,7 @@ from escultor.cycle.evolution import evolve, material_since
 from escultor.cycle.live_metrics import live_metrics
 from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Progress, Workflow
-from escultor.errors import FaultError, InputError
+from escultor.errors import FaultError, IdTaken, InputError
 from escultor.skills.catalog import load_skills
 from escultor.skills.suites import EvaluationSuite, register, registered_suite
 from escultor.store import Store, registry
@@ -215,7 +215,10 @@ def cancel(store: Store, cycle: RecordedCycle, reason: str, by: str) -> Recorded
     if cycle.state == "trial" and stages and stages[-1].aliases[registry.CANDIDATE] == cycle.candidate:
         champion = stages[-1].aliases[registry.CHAMPION]
         records = [registry.deployment_for(f"canary: cancelled by {by}: {reason}", champion, stages[-1])]
-    return _changed(store, change(cycle, "cancelled", reason, by), *records)
+    try:
+        return _changed(store, change(cycle, "cancelled", reason, by), *records)
+    except IdTaken:  # its trial has gone on meanwhile
+        return cancel(store, cycle, reason, by)
 
 
 def _changed(store: Store, event: CycleEvent, *records: object) -> RecordedCycle:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from escultor.errors import InputError
-from escultor.ids import new_id
+from escultor.ids import hash_value, new_id
 from escultor.types import Deployment
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def deployment_for(
         raise InputError("a deployment needs a reason and a candidate", got, "text that is not empty")
     old = {} if current is None else current.aliases
     before = old.get(PREVIOUS) if old.get(CHAMPION) == candidate else old.get(CHAMPION)
-    return _all_traffic(candidate, before, because, now)
+    return _all_traffic(candidate, before, because, current, now)
 
 
 def trial(
@@ -97,7 +97,7 @@ def trial(
         raise InputError("another candidate is being tried", tried, candidate, remedy)
     shares = {holder: 1.0 - share, candidate: share} if share else {holder: 1.0}
     when = time.time() if now is None else now
-    return validated(Deployment(new_id("dep"), when, shares, {**named, CANDIDATE: candidate}, because))
+    return validated(Deployment(_id_after(current), when, shares, {**named, CANDIDATE: candidate}, because))
 
 
 def rollback(
@@ -114,10 +114,19 @@ def rollback(
         raise InputError(what, f"{len(past)} deployments, champion {champion(past)}", None, remedy)
     held = [entry for entry in past if entry.aliases.get(CHAMPION) == back]
     before = held[-1].aliases.get(PREVIOUS) if held else None
-    return _all_traffic(back, before, because or f"rollback of {past[-1].id}", now)
+    return _all_traffic(back, before, because or f"rollback of {past[-1].id}", past[-1], now)
 
 
-def _all_traffic(holder: str, before: str | None, because: str, now: float | None) -> Deployment:
+def _all_traffic(
+    holder: str, before: str | None, because: str, current: Deployment | None, now: float | None
+) -> Deployment:
     named = {CHAMPION: holder} if before is None else {CHAMPION: holder, PREVIOUS: before}
     when = time.time() if now is None else now
-    return validated(Deployment(new_id("dep"), when, {holder: 1.0}, named, because))
+    return validated(Deployment(_id_after(current), when, {holder: 1.0}, named, because))
+
+
+def _id_after(current: Deployment | None) -> str:
+    """The id of the next deployment. What follows on a stage of a trial has one id, whoever decides it: the
+    log takes the first, and no advance undoes a rollback that was decided at the same time."""
+    is_trial = current is not None and CANDIDATE in current.aliases
+    return f"dep-{hash_value(['after', current.id])}" if is_trial else new_id("dep")

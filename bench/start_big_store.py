@@ -1,0 +1,100 @@
+"""Seconds until a gateway in front of an upstream answers `/health`, over an empty store and over large ones.
+
+    python bench/start_big_store.py [--rows 1000000 10000000] [--folder FOLDER]
+
+The rows (two answers to each thumb, of 50,000 people) are written by SQL, past the library; a store that the
+folder has from an earlier run is used again. About 0.7 GB for a million rows. One JSON object last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from escultor.serve.in_flight import draft_interaction
+from escultor.store import open_store, registry
+from escultor.store.appending import log_row
+from escultor.store.feedback import THUMB
+from escultor.types import Message, Rating, Sampling
+
+BEGIN, STEP_S, PEOPLE = 1_700_000_000.0, 2.0, 50_000
+COLUMNS = ("kind", "id", "time", "target", "subject", "body")
+TEXT = "Please summarise the yearly report of our department for the board, in three sentences. " * 2
+
+
+def fill(folder: Path, rows: int) -> None:
+    with open_store(str(folder)) as store:
+        store.log.append(registry.deployment_for("the first", "v1", None, now=BEGIN - 1))
+    connection = sqlite3.connect(folder / "log.db")
+    connection.executescript("pragma synchronous=off; pragma cache_size=-400000; pragma journal_size_limit=0")
+    names = ", ".join(f":{name}" for name in COLUMNS)
+    with connection:
+        connection.executemany(f"insert into log ({', '.join(COLUMNS)}) values ({names})", rows_of(rows))
+    connection.close()
+
+
+def rows_of(count: int) -> Iterator[dict[str, Any]]:
+    """Rows as the library encodes one of each kind, with other ids, times and people."""
+    messages = (Message("user", TEXT),)
+    drafted = draft_interaction(
+        messages, id="ID", subject="WHO", version="v1", sampling=Sampling(), skill="chat"
+    )
+    answer = log_row(replace(drafted, time=12345.0, answer=TEXT, finish_reason="stop"))
+    thumb = log_row(Rating("fb-ID", 12345.0, "ID", "WHO", name=THUMB, value=True))
+    for n in range(count):
+        kept = answer if n % 3 < 2 else thumb
+        id = f"chatcmpl-{n if n % 3 < 2 else n - 1:024x}"
+        row = {name: kept[name] for name in COLUMNS}
+        row |= {"id": kept["id"].replace("ID", id), "time": BEGIN + n * STEP_S}
+        row["subject"] = f"{n * 7919 % PEOPLE:032x}"
+        row["target"] = id if n % 3 == 2 else row["target"]
+        body = kept["body"].replace("ID", id).replace("WHO", row["subject"])
+        yield row | {"body": body.replace("12345.0", str(row["time"]))}
+
+
+def seconds_to_start(folder: Path) -> float:
+    """From the start of the process to the first answer of `/health`."""
+    words = [sys.executable, "-m", "escultor", "serve", "--port", "0", "--store", str(folder)]
+    words += ["--upstream", "http://127.0.0.1:9/v1", "--upstream-model", "m"]
+    began = time.perf_counter()
+    with subprocess.Popen(words, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            for line in server.stdout:
+                if re.search(r"http://127\.0\.0\.1:\d+", line):
+                    return time.perf_counter() - began
+            raise RuntimeError("the gateway did not start")
+        finally:
+            server.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "big-stores")
+    asked = parser.parse_args()
+    found = {}
+    for rows in (0, *asked.rows):
+        folder = asked.folder / str(rows)
+        if not (folder / "log.db").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            fill(folder, rows)
+        seconds = [round(seconds_to_start(folder), 2) for _ in range(3)]
+        found[str(rows)] = {"seconds": seconds, "gb": round((folder / "log.db").stat().st_size / 1e9, 2)}
+        print(f"{rows:,} rows: {seconds}", flush=True)
+    print(json.dumps({"stores": found, "load": os.getloadavg()[0]}))
+
+
+if __name__ == "__main__":
+    main()
