@@ -48,7 +48,7 @@ async def try_candidate(
     """One trial, from its first share to its rollback."""
     fails = EngineFault("it is broken") if disliked is None else None
     holds = deployment("v1", "v2", share, id="dep-1")
-    gateway, _ = gateway_of(folder, Fake("v1"), Fake("v2", fail=fails), holds=holds)
+    gateway, _ = gateway_of(folder, Fake("v1"), Fake("v2", fail=fails), holds=holds, store_timeout_s=120)
     stage = await asyncio.to_thread(_begin, gateway.store, share)
     service, app = (
         CanaryService(gateway.store, Canary(guards={"thumbs_down": 0.0, "error": 0.0})),

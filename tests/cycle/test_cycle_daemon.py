@@ -1,11 +1,15 @@
 """The loop that runs unattended: causes, limits, diagnosis, processes."""
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from cycle_store import config_at, fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -257,6 +261,17 @@ def test_a_launcher_takes_the_command_as_words_or_as_one_text():
     assert wrapped == ["sbatch", "--wait", "--wrap=escultor cycle resume --skill 'a b'"]
     with pytest.raises((ConfigError, ValueError), match="command"):
         Config.model_validate({"cycle": {"launcher": "srun"}})
+
+
+def test_every_launcher_on_the_page_takes_the_command_whole():
+    page = (Path(__file__).parents[2] / "docs" / "cycle.md").read_text()
+    lines = re.findall(r"^    (launcher: .*)$", page, re.MULTILINE)
+    command = ["escultor", "cycle", "resume", "--skill", "a b"]
+    assert len(lines) >= 5
+    for line in lines:
+        launcher = Config.model_validate({"cycle": yaml.safe_load(line)}).cycle.launcher
+        words = launch_command(launcher, command)
+        assert "a b" in words or any(word.endswith(shlex.join(command)) for word in words), line
 
 
 LIMITED = """

@@ -103,7 +103,10 @@ def status(shell: Shell, skill: SkillOption = None) -> CommandResult:
             rows.append(("", "", "", "", page))
         if workers[name]:
             rows.append(("", "", "", "", f"at work: {workers[name]}"))
-    shell.table(["Skill", "Cycle", "State", "Since", "Why"], rows, left=(0, 1, 2, 3, 4))
+    if rows:
+        shell.table(["Skill", "Cycle", "State", "Since", "Why"], rows, left=(0, 1, 2, 3, 4))
+    else:
+        shell.print("there was no cycle yet: escultor cycle run")
     for name, each in schedules.items():
         shell.print(f"{name or '(all)'}: next scheduled {local_time(each['next'])} ({each['when']} UTC)")
     cycles = [_data(found) | {"worker": workers[found.skill]} for found in last.values()]

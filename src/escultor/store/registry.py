@@ -126,7 +126,7 @@ def _all_traffic(
 
 
 def _id_after(current: Deployment | None) -> str:
-    """The id of the next deployment. What follows on a stage of a trial has one id, whoever decides it: the
+    """The id of the next deployment. What follows on a stage of a trial has one id, whatever decides it: the
     log takes the first, and no advance undoes a rollback that was decided at the same time."""
     is_trial = current is not None and CANDIDATE in current.aliases
     return f"dep-{hash_value(['after', current.id])}" if is_trial else new_id("dep")
