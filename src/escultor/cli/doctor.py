@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from escultor.cli.lookup import log_file, open_or_create_store, store_root
-from escultor.cli.output import DEFAULT_CONFIG, CommandResult, Shell
+from escultor.cli.output import DEFAULT_CONFIG, CommandResult, Shell, printable
 from escultor.errors import EscultorError
 from escultor.process_pool import usable_cpus
 from escultor.store import store_exists
@@ -58,10 +58,10 @@ def _run(check: Callable[[Shell], CheckResult], shell: Shell) -> CheckResult:
 def _show(shell: Shell, name: str, result: CheckResult) -> None:
     from rich.text import Text
 
-    line = Text.assemble((f"{result.state:5}", STYLES[result.state]), f"{name:15}", result.found)
+    line = Text.assemble((f"{result.state:5}", STYLES[result.state]), f"{name:15}", printable(result.found))
     shell.console.print(line, soft_wrap=True)
     if result.remedy:
-        shell.console.print(Text(f"{'':20}{result.remedy}", style="dim"), soft_wrap=True)
+        shell.console.print(Text(printable(f"{'':20}{result.remedy}"), style="dim"), soft_wrap=True)
 
 
 def _python(shell: Shell) -> CheckResult:

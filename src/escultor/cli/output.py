@@ -97,11 +97,15 @@ class Shell:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+        def cell(value: object) -> Text:
+            return Text(printable(_cell(value)))  # text is no markup
+
+        above = None if title is None else cell(title)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=above, title_justify="left")
         for index, head in enumerate(heads):
-            table.add_column(head, justify="left" if index in left else "right", overflow="fold")
+            table.add_column(cell(head), justify="left" if index in left else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(_cell(value))) for value in row))
+            table.add_row(*map(cell, row))
         self.console.print(table)
 
     def left_out(self, counts: Mapping[str, int], lines: Mapping[str, Sequence[int]]) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any, Protocol
 
+from escultor.cli.output import printable
 from escultor.cycle.workflow import Progress, StepProgress
 from escultor.evaluate.report.parts import count, duration
 from escultor.types import Step
@@ -46,7 +47,8 @@ class LiveProgress(Progress):
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            name, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
+            name = TextColumn("{task.description}", markup=False)
+            figures = TextColumn("{task.fields[figures]}", markup=False)
             self.bar = Bar(name, BarColumn(24), MofNCompleteColumn(), figures, console=console)
             self.bar.start()
         if self.forecast is not None:
@@ -69,6 +71,7 @@ class LiveProgress(Progress):
 
     def note(self, text: str) -> None:
         self.shown_s = time.monotonic()
+        text = printable(text)
         if self.bar is not None:
             self.bar.console.print(text, style="dim", markup=False)
         else:

@@ -12,7 +12,7 @@ from typer import Option
 
 from escultor.cli.data.datasets import DatasetArgument
 from escultor.cli.lookup import existing_store
-from escultor.cli.output import CommandResult, Shell
+from escultor.cli.output import CommandResult, Shell, printable
 from escultor.datasets.cards.pages import review_sentence
 from escultor.datasets.review import apply_review, read_decisions, record_review, review_queue, summarize
 from escultor.datasets.rows import CurationRow, text_parts
@@ -96,7 +96,7 @@ def _decide(shell: Shell, row: CurationRow, record: Callable[..., object]) -> bo
 
 def _input(shell: Shell, prompt: str) -> str:
     """A line of input; empty at the end of the input."""
-    shell.console.print(prompt, end="", markup=False)
+    shell.console.print(printable(prompt), end="", markup=False)
     try:
         return input()
     except EOFError:
