@@ -77,6 +77,20 @@ def test_a_direction_that_does_not_hold_for_documents_decides_nothing(tmp_path):
         pair_runs(*map(read, sides), lower=["perplexity"])
 
 
+def test_parts_of_a_figure_of_the_whole_task_are_left_out_with_a_note(tmp_path):
+    run = outside_runs.lm_eval(tmp_path / "a", BETTER)
+    file = next(run.glob("samples_*.jsonl"))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:  # as the harness logs them: a log-likelihood and its words, a reference and an answer
+        row["metrics"] += ["word_perplexity", "ter", "bits_per_byte"]
+        row |= {"word_perplexity": [-33.2, 12], "ter": ["right", "wrong"], "bits_per_byte": None}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pair = pair_runs(read(run), read(run))
+    assert list(pair.champion.metrics) == ["acc"]
+    for name in ("word_perplexity", "ter", "bits_per_byte"):
+        assert sum(note.startswith(f"{name} is left out") for note in pair.notes) == 1
+
+
 def test_directions_are_those_stated_else_asked_for(tmp_path):
     lower = [
         outside_runs.lm_eval(tmp_path / n, v, metric="wer", higher=False)

@@ -112,6 +112,10 @@ def _add(run: ScoredRun, row: Mapping[str, Any], where: str) -> None:
         value = row.get(name)
         if isinstance(value, int | float):
             item.values.setdefault(metric, []).append(number(value, f"{metric} in {where}"))
+        elif (
+            note := f"{metric} is left out: what its documents log is no score of one document"
+        ) not in run.notes:
+            run.notes.append(note)
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
