@@ -119,6 +119,16 @@ def test_repetitions_are_averaged_and_equal_prompts_share_a_cluster(tmp_path):
     assert len(set(pair_runs(read(path), read(path)).champion.clusters)) == 60  # the prompt has the number
 
 
+def test_one_question_in_many_stated_clusters_is_one_cluster(tmp_path):
+    path = tmp_path / "a.csv"
+    lines = [f"i{n},c{n // 2},right,1,{'the same?' if n % 2 else n}" for n in range(60)]
+    path.write_text("\n".join(["item,cluster,metric,value,prompt", *lines, "x,cx,right,1,The  SAME?"]))
+    assert set(pair_runs(read(path), read(path)).champion.clusters) == {"c0"}
+    lines = [f"i{n},c{n // 2},right,1,{n}" for n in range(60)]
+    path.write_text("\n".join(["item,cluster,metric,value,prompt", *lines]))
+    assert len(set(pair_runs(read(path), read(path)).champion.clusters)) == 30
+
+
 def test_an_item_without_an_answer_counts_as_the_worst(tmp_path):
     path = outside_runs.inspect_json(tmp_path / "a.json", BETTER)
     content = json.loads(path.read_text())

@@ -212,11 +212,24 @@ def _scale(name: str, runs: tuple[ScoredRun, ScoredRun], better: Better) -> Scal
 
 
 def _clusters(run: ScoredRun) -> tuple[str, ...]:
-    """The cluster of each item: as stated, else of its prompt, else its own."""
-    return tuple(
-        item.cluster or (hash_value(_bare(item.prompt)) if item.prompt.strip() else id)
-        for id, item in run.items.items()
-    )
+    """The cluster of each item: as stated, else of its prompt, else its own. Clusters that share a prompt are
+    one, whatever the tool states."""
+    prompts = [hash_value(_bare(item.prompt)) if item.prompt.strip() else "" for item in run.items.values()]
+    named = zip(run.items.items(), prompts, strict=True)
+    names = [item.cluster or prompt or id for (id, item), prompt in named]
+    joined: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while name in joined:
+            joined[name] = joined.get(joined[name], joined[name])
+            name = joined[name]
+        return name
+
+    first: dict[str, str] = {}
+    for name, prompt in zip(names, prompts, strict=True):
+        if prompt and (one := root(first.setdefault(prompt, name))) != (other := root(name)):
+            joined[other] = one
+    return tuple(map(root, names))
 
 
 def _bare(prompt: str) -> str:
