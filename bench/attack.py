@@ -5,7 +5,8 @@
 Two gateways are attacked: one without keys, one whose attackers have a key of another tenant, or none.
 Requests come from `/openapi.json` (schemathesis, valid and invalid ones) and from the generators below: bombs
 of brackets, keys and messages, foreign hosts, tokens and headers. Meanwhile a caller asks for `/health` and
-for one token again and again. Then connections hold bodies and headers back; a gateway under load is killed.
+for one token again and again. Then connections hold bodies and headers back; a gateway under load is killed,
+and so are conversions, backups and `gc` beside it.
 The clients share the processors with the server: latencies count on a quiet machine, and `event_loop` (see
 `loop_probe.py`) says how long the gateway itself held others up at most. Prints one JSON object last; leaves
 with 1 where a figure does not hold.
@@ -18,6 +19,7 @@ import json
 import random
 import secrets
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -228,6 +230,50 @@ def hold(url: str, count: int, key: str | None, seconds: float) -> tuple[dict[st
     return dict(told), held
 
 
+class KilledCommands:
+    """Commands on a store beside its gateway, one after the other, each killed after a random time."""
+
+    WORDS = (("feedback", "convert", "--out", "converted"), ("backup", "backup"), ("gc",))
+
+    def __init__(self, folder: Path):
+        """The store is `folder`; a backup of it is taken beside it."""
+        self.killed, self._folder, self._stop = 0, folder, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> KilledCommands:
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _start(self, words: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "escultor", *words, "--store", str(self._folder)]
+        return subprocess.Popen(
+            command, cwd=self._folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def _run(self) -> None:
+        draw = random.Random(0)
+        while not self._stop.is_set():
+            process = self._start(draw.choice(self.WORDS))
+            self._stop.wait(draw.uniform(0.5, 10))
+            self.killed += process.poll() is None
+            process.kill()
+            process.communicate()
+
+    def failures(self) -> list[str]:
+        """The commands that do not succeed now that nobody kills them."""
+        found = []
+        for words in self.WORDS:
+            process = self._start(words)
+            said = process.communicate()[1].decode("utf-8", "replace")
+            found += [f"{' '.join(words)}: {said[-300:]}"] if process.returncode else []
+        return found
+
+
 def attack(folder: Path, given: argparse.Namespace, *, with_keys: bool) -> dict[str, object]:
     """Everything but the kills, on one gateway."""
     key, other = None, {}
@@ -297,10 +343,14 @@ def main() -> None:
             report[name] = figures
             broken += [f"{name}: {problem}" for problem in problems(figures)]
         with MockUpstream(serves(pause_s=0.001, calls_tools=True)) as mock:
-            told = killed(given.kills, Path(folder) / "killed", mock.url)
-        after = found(Path(folder) / "killed", told)
-        report["killed"] = {"acknowledged": len(told.answers) + len(told.events), **asdict(after)}
+            store = Path(folder) / "killed" / "store"
+            with KilledCommands(store) as commands:
+                told = killed(given.kills, store, mock.url)
+        after = found(store, told)
+        acknowledged = len(told.answers) + len(told.imported) + len(told.events)
+        report["killed"] = {"acknowledged": acknowledged, "commands": commands.killed, **asdict(after)}
         broken += ["an acknowledged record is lost or doubled"] if after.broken else []
+        broken += commands.failures()
     print(json.dumps(report | {"seconds": round(time.perf_counter() - began), "broken": broken}))
     sys.exit(1 if broken else 0)
 

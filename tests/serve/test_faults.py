@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import socket
 import sqlite3
 import textwrap
@@ -309,3 +310,42 @@ def test_two_gateways_on_one_postgresql_keep_every_answer_and_event_once(mock, p
     with open_store(postgres_url, blobs=tmp_path / "blobs") as opened:
         assert sorted(row.id for _, row in opened.log.read(Interaction)) == sorted(given)
         assert sorted(event.id for _, event in opened.log.read(Feedback)) == sorted(judged)
+
+
+def test_a_database_that_stands_still_or_drops_its_sessions_loses_nothing(mock, postgres_url, tmp_path):
+    psycopg = pytest.importorskip("psycopg")
+    mock.now(serves())
+    given, before = [], "select pid from pg_stat_activity where backend_type = 'client backend'"
+    with psycopg.connect(postgres_url, autocommit=True) as admin, httpx2.Client(timeout=120) as client:
+        known = {pid for (pid,) in admin.execute(before)}
+
+        def sessions():
+            return {pid for (pid,) in admin.execute(before)} - known
+
+        def ask():
+            answer = client.post(process.url + CHAT, json=BODY)
+            assert answer.status_code in (200, 503), answer.text
+            given.extend([answer.json()["id"]] if answer.status_code == 200 else [])
+            return answer.status_code
+
+        with gateway(postgres_url, mock.url, cwd=tmp_path, store_timeout_s=1) as process:
+            assert ask() == 200
+            stopped = sessions()
+            assert stopped
+            try:
+                for pid in stopped:
+                    os.kill(pid, signal.SIGSTOP)
+                assert ask() == 503
+                assert client.get(process.url + "/v1/models").status_code == 200  # the rest goes on
+            finally:
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+            until(lambda: ask() == 200, 60)
+            for pid in sessions():
+                admin.execute("select pg_terminate_backend(%s)", (pid,))
+            until(lambda: ask() == 200, 60)
+            until(lambda: client.get(process.url + "/health").json()["status"] == "ok", 60)
+    with open_store(postgres_url, blobs=tmp_path / "blobs") as opened:
+        kept = [row.id for _, row in opened.log.read(Interaction)]
+    assert set(given) <= set(kept)
+    assert len(set(kept)) == len(kept)
