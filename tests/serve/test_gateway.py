@@ -420,6 +420,20 @@ def test_a_gateway_purges_answers_whose_retention_is_over_and_feedback_on_them_i
     gateway.store.close()
 
 
+def test_the_log_is_purged_in_pieces_that_find_what_a_whole_search_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr("escultor.serve.gateway.gateway.PURGE_ROWS", 2)
+    with serving(tmp_path) as side:
+        row = row_of(side, post(side, HELLO))
+        ends = (None, 1.0, 1.0, None, 9e12, 1.0, None, 9e12)
+        side.log.append(*(replace(row, id=f"chatcmpl-{n}", retain_until=end) for n, end in enumerate(ends)))
+        resume = asyncio.run(side.gateway._purge_behind(0))
+        left = {row.id for row in side.rows()} - {row.id}
+        assert left == {f"chatcmpl-{n}" for n, end in enumerate(ends) if end != 1.0}
+        first_kept = next(seq for seq, row in side.log.read(Interaction) if row.retain_until is not None)
+        assert resume == first_kept - 1
+        assert asyncio.run(side.gateway._purge_behind(resume)) == resume
+
+
 # --- deployments ------------------------------------------------------------------------------
 
 

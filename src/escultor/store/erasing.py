@@ -10,6 +10,7 @@ people may share, are removed with the last row that names them.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -88,12 +89,12 @@ def erase(connection: Connection, subject: str, by: str) -> Erasure:
     return _remove(connection, own, erasure, "feedback of others")
 
 
-def expired(connection: Connection, now: float, after: int) -> tuple[list[int], int]:
-    """Sequence numbers behind `after` of interactions whose `retain_until` is at most `now`, and the number
-    up to which no record has a `retain_until` that is still to come."""
+def expired(connection: Connection, now: float, after: int, upto: float = math.inf) -> tuple[list[int], int]:
+    """Sequence numbers behind `after`, up to `upto`, of interactions whose `retain_until` is at most `now`,
+    and the number up to which no record there has a `retain_until` that is still to come."""
     find = func.strpos if connection.dialect.name == "postgresql" else func.instr
     start = find(log.c.body, _RETAIN_UNTIL)
-    end = connection.execute(select(func.max(log.c.seq))).scalar() or 0
+    end = int(min(connection.execute(select(func.max(log.c.seq))).scalar() or 0, upto))
     query = select(log.c.seq, func.substr(log.c.body, start + len(_RETAIN_UNTIL), 32).label("until")).where(
         log.c.kind.in_(_ANSWERS),
         log.c.seq > after,

@@ -7,6 +7,7 @@ present state is a fold of the records.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,12 +93,12 @@ class Log:
         scrub(self._engine)
         return erasure
 
-    def purge(self, now: float, after: int = 0) -> tuple[list[Erasure], int]:
-        """Remove the interactions behind number `after` whose `retain_until` is over at `now`, and the
-        feedback on them, in transactions of bounded size: an Erasure for each, and a number that the next
-        purge may start behind. Raises as `erase`."""
+    def purge(self, now: float, after: int = 0, upto: float = math.inf) -> tuple[list[Erasure], int]:
+        """Remove the interactions behind number `after`, up to `upto`, whose `retain_until` is over at `now`,
+        and the feedback on them, in transactions of bounded size: an Erasure for each, and a number that the
+        next purge may start behind. Raises as `erase`."""
         with reading(self._engine) as connection:
-            seqs, resume = erasing.expired(connection, now, after)
+            seqs, resume = erasing.expired(connection, now, after, upto)
         erasures: list[Erasure] = []
         for start in range(0, len(seqs), erasing.BATCH):
             with writing(self._engine) as connection:

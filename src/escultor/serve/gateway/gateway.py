@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 RECOVER_S = 60.0  # between two searches for streams whose process is gone
 CHECK_UPSTREAMS_S = 10.0  # between two looks at whether upstreams accept connections
 PURGE_S = 3600.0  # between two searches for interactions whose retention is over
+PURGE_ROWS = 20_000  # of the log that are searched at a time
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
@@ -141,10 +142,23 @@ class Gateway:
         after = 0
         while True:
             with _logged("the log could not be purged"):
-                erasures, after = await asyncio.to_thread(self.store.log.purge, time.time(), after)
-                if count := sum(erasure.counts["interaction"] for erasure in erasures):
-                    logger.info("%d interactions were purged: their retention was over", count)
+                after = await self._purge_behind(after)
             await asyncio.sleep(PURGE_S)
+
+    async def _purge_behind(self, after: int) -> int:
+        """Purge the log behind a number, and return the number to go on from. In pieces, with pauses: the
+        first look is at the whole log, which a large one must be able to be closed during."""
+        now, newest, kept = time.time(), await asyncio.to_thread(self.store.log.last_seq), None
+        while after < newest:
+            end = min(after + PURGE_ROWS, newest)
+            began = time.monotonic()
+            erasures, resume = await asyncio.to_thread(self.store.log.purge, now, after, end)
+            if count := sum(erasure.counts["interaction"] for erasure in erasures):
+                logger.info("%d interactions were purged: their retention was over", count)
+            kept = resume if kept is None and resume < end else kept
+            after = end
+            await asyncio.sleep(time.monotonic() - began)
+        return after if kept is None else kept
 
     def _read_keys(self) -> None:
         events = list(self.store.log.read(KeyEvent, after=self._keys_seen))
