@@ -3,7 +3,9 @@
 import asyncio
 import json
 import socket
+import threading
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -11,6 +13,7 @@ from gateway_side import Fake, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
+from escultor.config import Serve
 from escultor.errors import Overloaded
 from escultor.serve.auth import create
 from escultor.serve.gateway import bodies
@@ -210,3 +213,32 @@ def test_the_rest_of_a_refused_body_is_discarded_and_the_connection_goes_on(tmp_
             more = connection.recv(4096)
             assert more
             said += more
+
+
+def test_large_bodies_are_computed_on_one_at_a_time_and_small_ones_meanwhile():
+    """Two threads that compute would each make the event loop wait for the interpreter."""
+    gateway = SimpleNamespace(bodies=BodyBudget(1), settings=Serve())
+    under_way, most = [], []
+
+    def of(size):
+        app = SimpleNamespace(state=SimpleNamespace(gateway=gateway))
+        return SimpleNamespace(scope={bodies.SIZE: size}, app=app)
+
+    async def run():
+        go_on = threading.Event()
+
+        def work():
+            under_way.append(1)
+            most.append(len(under_way))
+            assert go_on.wait(30)
+            under_way.pop()
+
+        large = [asyncio.create_task(bodies.compute(of(SMALL + 1), work)) for _ in range(5)]
+        while not under_way:
+            await asyncio.sleep(0.001)
+        assert await bodies.compute(of(SMALL), lambda: "small") == "small"
+        go_on.set()
+        await asyncio.gather(*large)
+
+    asyncio.run(run())
+    assert most == [1] * 5
