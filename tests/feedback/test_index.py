@@ -12,7 +12,7 @@ from escultor.config import FeedbackRules
 from escultor.datasets.held_out import hold_out
 from escultor.feedback import conversion, drafting, index, index_tables, raw_log, trust
 from escultor.feedback.conversion import convert, open_index, read_items, record
-from escultor.feedback.selection import SelectionQuery
+from escultor.feedback.selection import KINDS, SelectionQuery
 from escultor.process_pool import ProcessPool
 from escultor.store import open_store
 from escultor.store.feedback import live
@@ -444,3 +444,15 @@ def test_what_breaks_the_schema_of_its_skill_is_not_taught_and_is_counted(tmp_pa
         assert [i.desirable for i in read_items(store, made, "unpaired")].count(False) == 1
         lost = sum(before.rows.values()) - sum(made.rows.values())
         assert made.card["counts"]["left out: breaks the schema of the skill support"] == lost > 1
+
+
+def test_a_judged_answer_without_text_is_left_out_and_counted(tmp_path):
+    """A model gone wrong answers nothing, and people say so: what is converted can be read again."""
+    with open_store(str(tmp_path / "store")) as store:
+        for n, answer in enumerate(("a fair answer", " \n", "")):
+            store.log.append(interaction(f"a{n}", f"question {n}", answer), thumb(f"a{n}", n == 0))
+        made = convert(store, SETTINGS, SelectionQuery(NOW))
+        rows = [item for kind in KINDS for item in read_items(store, made, kind)]
+    assert {item.response for item in rows} == {"a fair answer"}
+    assert sum(made.rows.values()) == len(rows)
+    assert made.card["counts"]["left out: an empty prompt or answer"] == 2

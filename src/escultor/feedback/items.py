@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from escultor.data.jsonl_rows import extras_of, row_of
-from escultor.data.row_messages import Skip, messages_of
+from escultor.data.row_messages import Skip, is_empty, messages_of
 from escultor.datasets.held_out import HeldOutGuard
 from escultor.errors import StoreError
 from escultor.feedback.labelling_rules import CORRECTION_RULE, Draft, ItemKind
@@ -110,8 +110,8 @@ def read_texts(
     schemas: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, ItemTexts]:
     """The texts of these items by id. Those whose answers or corrections the source no longer holds, those
-    with more than text in their prompt, and those that would teach what breaks the schema of their skill, are
-    counted."""
+    with more than text in their prompt, those without any text, and those that would teach what breaks the
+    schema of their skill, are counted."""
     corrected = [d.chosen for d in drafts.values() if d.rule == CORRECTION_RULE]
     ids = {id for d in drafts.values() for id in (d.answer, d.rejected) if id}
     ids |= {d.chosen for d in drafts.values() if d.rule != CORRECTION_RULE}
@@ -140,6 +140,10 @@ def read_texts(
             prompt = messages_of(body["messages"], "messages", Counter())
         except Skip as skip:
             counts[f"left out: {skip}"] += 1
+            continue
+        sides = (chosen, rejected) if draft.kind == "pair" else (chosen,)
+        if all(map(is_empty, prompt)) or any(map(is_empty, sides)):
+            counts["left out: an empty prompt or answer"] += 1
             continue
         definitions = tools.get(body.get("tools", ""), {}).get("text", "")
         texts[id] = ItemTexts(prompt, chosen, rejected, definitions)
