@@ -125,4 +125,7 @@ class Monitor(Section):
     quality_floor: Share = setting(0.8, help="alert when judges call significantly fewer answers good")
     daily_cost_usd: Positive = setting(10.0, help="budget of a UTC day")
     cooldown_s: NonNegative = setting(3600.0, help="minimum time between plans")
+    otlp: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = setting(
+        None, help="OpenTelemetry collector that gets traces, e.g. http://127.0.0.1:4318"
+    )
     notify: tuple[str, ...] = setting((), help="receivers of alerts: a webhook's URL, or one of apprise")

@@ -11,7 +11,7 @@ from escultor.cycle.evolution import consumed
 from escultor.errors import InputError
 from escultor.feedback.conversion import convert
 from escultor.feedback.selection import SelectionQuery
-from escultor.monitor import notify
+from escultor.monitor import notify, traces
 from escultor.monitor.metrics import MetricsWindow, health
 from escultor.monitor.rules import LOOKBACK_S
 from escultor.monitor.service import MonitorReport, MonitorService
@@ -24,7 +24,7 @@ from escultor.types import Alert, Health, KeyCreated, KeyEvent, Plan
 
 class Watch(NamedTuple):
     """The outcome of one check. `health` is that of the version asked about, `report` what was found of all;
-    `undelivered` has a line for each receiver that could not be told."""
+    `undelivered` has a line for each receiver, of alerts or traces, that could not be told."""
 
     health: Health
     alerts: list[Alert]
@@ -74,6 +74,8 @@ def watch_once(
         due = replace(due, skill=skill or "")
         store.log.append(due)
     failures = notify.deliver(store, config.monitor.notify, now)
+    if config.monitor.otlp is not None:
+        failures += traces.export_new(store, config.monitor.otlp)
     state = health(version, report.window, since, now)
     return Watch(
         health=state,
