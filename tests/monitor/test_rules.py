@@ -206,6 +206,11 @@ def test_silence_pages_where_calls_were_to_be_expected():
     assert read_traffic(window(*again), 7 * DAY + HOUR + 60).is_clear
 
 
+def test_calls_that_are_dated_ahead_are_no_silence():
+    week = traffic(7 * DAY, 7 * DAY, every=120.0)
+    assert not read_traffic(window(*week), 7 * DAY + HOUR, ahead_s=3 * HOUR).pages
+
+
 def test_a_quiet_night_is_no_silence():
     days = [
         each for d in range(6) for each in traffic(d * DAY + 18 * HOUR, 10 * HOUR, every=60.0)

@@ -1,4 +1,4 @@
-"""Traces: each answer and rating reaches a collector, in order, over failures and restarts, without its text."""
+"""Traces: each answer and rating reaches a collector, over failures and restarts, without its text."""
 
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread

@@ -257,9 +257,9 @@ def read_daily_cost(window: MetricsWindow, config: Monitor, now: float) -> Readi
     )
 
 
-def read_traffic(window: MetricsWindow, now: float) -> Reading:
+def read_traffic(window: MetricsWindow, now: float, ahead_s: float = 0.0) -> Reading:
     """The rule `no_traffic`: how many calls were to be expected since the last one, by what the same times of
-    the days before had."""
+    the days before had. Calls that come dated ahead (`read_clock`) are no silence."""
     starts = [number * BUCKET_S for (_, number) in window.calls if number * BUCKET_S <= now]
     last = max(starts, default=now)
     first = max(min(starts, default=now), now - 7 * DAY_S)
@@ -274,7 +274,7 @@ def read_traffic(window: MetricsWindow, now: float) -> Reading:
         "",
         Estimate("expected_calls", expected, expected, expected, len(starts)),
         MIN_EXPECTED,
-        pages=expected >= MIN_EXPECTED,
+        pages=expected >= MIN_EXPECTED and ahead_s <= MAX_AHEAD_S,
         warns=False,
         is_clear=now - last <= 2 * BUCKET_S,
         message=f"no call for {minutes:.0f} minutes, in which {expected:.0f} were to be expected",

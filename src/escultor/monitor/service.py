@@ -142,7 +142,7 @@ class MonitorService:
             yield self._read_drift("answer_drift", version, window, ANSWERS, now)
         yield self._read_drift("prompt_drift", "", window, PROMPTS, now)
         yield read_daily_cost(window, self.config, now)
-        yield read_traffic(window, now)
+        yield read_traffic(window, now, self._ahead_s)
         yield read_clock(self._ahead_s)
 
     def _read_drift(self, rule: str, version: str, window: MetricsWindow, prefix: str, now: float) -> Reading:

@@ -28,8 +28,8 @@ CURSOR = "otlp-cursor"  # file of the store: the last entry of the log that was 
 
 def export_new(store: Store, endpoint: str) -> list[str]:
     """Send what the log has behind the last entry sent, as far as the collector takes it; a line where it
-    does not. A store that is first exported begins with what comes then. `endpoint` is the collector's base URL.
-    Raises InputError where the libraries are missing."""
+    does not. A store that is first exported begins with what comes then. `endpoint` is the collector's base
+    URL. Raises InputError where the libraries are missing."""
     exporter = _exporter(endpoint)
     file = store.root / CURSOR
     try:
