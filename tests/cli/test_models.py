@@ -61,7 +61,13 @@ def test_an_adapter_is_promoted_with_its_base_or_merged(cli, tmp_path, model):
     assert (adapter["name"], adapter["method"], adapter["parents"]) == ("run", "sft", [below["id"]])
 
 
-def test_a_run_with_a_preset_and_replay_is_merged_and_averaged_and_shows_what_it_did(cli, tmp_path, model):
+def full_disk(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_run_with_a_preset_and_replay_is_merged_and_averaged_and_shows_what_it_did(
+    cli, tmp_path, model, monkeypatch
+):
     pytest.importorskip("peft")
     data, old = examples(tmp_path / "data.jsonl"), tmp_path / "old.jsonl"
     old.write_text('{"prompt": "what did the cat do", "completion": "it sang"}\n')
@@ -80,6 +86,10 @@ def test_a_run_with_a_preset_and_replay_is_merged_and_averaged_and_shows_what_it
     assert averaged["models"] == {"0.5": "between/0.5"}
     assert cli("generate", "between/0.5", "cat", "--max-new-tokens", "2").code == 0
     assert cli("models", "average", model, "half", "--out", "between").code == 2
+    with monkeypatch.context() as full:
+        full.setattr("escultor.model.average.save_file", full_disk)
+        assert "disk" in cli("models", "average", model, "half", "--out", "third").err
+    assert not list(tmp_path.glob("*third*"))
     refused = cli("models", "average", model, "run/adapter", "--out", "other")
     assert (refused.code, "merge it first" in refused.err) == (2, True)
 

@@ -191,7 +191,7 @@ def average(
     spends a part of the gate's error.
     """
     from escultor.model.average import average as write_average
-    from escultor.model.folders import is_adapter
+    from escultor.model.folders import is_adapter, replace_folder
     from escultor.model.load import load
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -200,12 +200,14 @@ def average(
     for folder in filter(is_adapter, folders):
         remedy = "merge it first: escultor merge"
         raise InputError("whole models are averaged", f"the adapter {folder}", "two whole models", remedy)
-    made = {}
-    for share in sorted(set(weight or WEIGHTS), reverse=True):
-        made[f"{share:g}"] = out / f"{share:g}"
-        write_average(*folders, share, made[f"{share:g}"])
-        load(str(made[f"{share:g}"]))
-        shell.print(f"{share:g} of {second}: {made[f'{share:g}']}", "bold")
+    shares = {f"{share:g}": share for share in sorted(set(weight or WEIGHTS), reverse=True)}
+    with replace_folder(out) as draft:  # all of them, or none
+        for name, share in shares.items():
+            write_average(*folders, share, draft / name)
+            load(str(draft / name))
+    made = {name: out / name for name in shares}
+    for name, folder in made.items():
+        shell.print(f"{name} of {second}: {folder}", "bold")
     return CommandResult({"first": folders[0], "second": folders[1], "models": made})
 
 

@@ -30,7 +30,8 @@ from escultor.store.garbage import remove_blob
 from escultor.store.tables import metadata
 
 MARKER = "backup.json"
-LOCK = "backup.lock"  # of the one that writes; a folder with it holds a backup, perhaps one that was cut off
+LOCK = "backup.lock"  # of the one that writes
+DRAFT = "log.db.partial"  # until the backup is whole; a folder with it holds one that was cut off
 FORMAT = "escultor-backup/1"
 CHUNK_ROWS = 2000
 PAGES = "verdicts"
@@ -41,7 +42,7 @@ def back_up(store: Store, target: Path) -> dict[str, Any]:
     is. Returns what `backup.json` says. Raises InputError for a folder that holds anything else, StoreError
     when reading or writing fails."""
     names = {path.name for path in target.iterdir()} if target.exists() else set()
-    if names and names.isdisjoint((MARKER, LOCK)):
+    if names and names.isdisjoint((MARKER, LOCK, DRAFT)):
         raise InputError("the folder holds something else", target, "a new folder, or one with a backup")
     if target.resolve().is_relative_to(store.root.resolve()):
         raise InputError(
@@ -54,7 +55,7 @@ def back_up(store: Store, target: Path) -> dict[str, Any]:
 
 
 def _copy_store(store: Store, target: Path) -> dict[str, Any]:
-    draft = target / "log.db.partial"
+    draft = target / DRAFT
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     with open_store(f"sqlite:///{draft / 'log.db'}", blobs=target / "blobs") as copy:
@@ -71,10 +72,10 @@ def _copy_store(store: Store, target: Path) -> dict[str, Any]:
         if not (store.root / page.relative_to(target)).exists():
             page.unlink()  # the store has erased it since
     (draft / "log.db").replace(target / "log.db")
-    shutil.rmtree(draft, ignore_errors=True)
     found = {"format": FORMAT, "time": time.time(), "last_entry": last, "rows": rows, **counts}
     with files.atomic_write(target / MARKER) as path:
         path.write_text(json.dumps(found, indent=1))
+    shutil.rmtree(draft, ignore_errors=True)
     for hash in {*list_blobs(Blobs(target / "blobs"))} - {*list_blobs(store.blobs)}:
         remove_blob(Blobs(target / "blobs"), hash)  # the store has erased it since
     return found
