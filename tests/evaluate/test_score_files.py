@@ -168,6 +168,24 @@ def test_a_trace_that_two_runs_evaluated_has_the_scores_of_each(tmp_path):
     assert sorted(pair.candidate.metrics["right"]) == sorted(BETTER.values())
 
 
+def test_a_label_beside_the_scores_is_left_out_with_a_note(tmp_path):
+    path = outside_runs.langfuse(tmp_path / "a.json", WORSE)
+    content = json.loads(path.read_text())
+    scores = content["scores"]["data"]
+    scores += [
+        score | {"name": "topic", "value": None, "stringValue": "billing", "dataType": "CATEGORICAL"}
+        for score in scores
+    ]
+    path.write_text(json.dumps(content))
+    pair = pair_runs(read(path), read(path))
+    assert list(pair.champion.metrics) == ["right"]
+    assert any("topic is left out where it is a label" in note for note in pair.notes)
+    scores[-1]["stringValue"] = "yes"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no topic for 59 of 60 items"):
+        pair_runs(read(path), read(path))
+
+
 def test_a_scorer_that_failed_left_no_score(tmp_path):
     values = BETTER | {"i3": None}
     store = outside_runs.mlflow_store(tmp_path / "mlflow.db", {"a": WORSE, "b": values})

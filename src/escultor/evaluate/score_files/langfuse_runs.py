@@ -13,7 +13,7 @@ from typing import Any
 
 from escultor.errors import InputError
 from escultor.evaluate.score_files.inputs import csv_rows, read_json
-from escultor.evaluate.score_files.scored_run import ScoredRun, number, text_of
+from escultor.evaluate.score_files.scored_run import ScoredRun, text_of
 
 _RUN = ("datasetRunName", "runName", "dataset_run_name", "run_name")
 _ITEM = ("datasetItemId", "dataset_item_id")
@@ -86,5 +86,4 @@ def _add(run: ScoredRun, row: Mapping[str, Any]) -> None:
         value = score.get("value")
         if score.get("dataType") == "CATEGORICAL" or value in (None, ""):
             value = score.get("stringValue", value)
-        name = str(score.get("name"))
-        item.values.setdefault(name, []).append(number(value, f"{name} of item {id} in {run.path}"))
+        run.add(item, str(score.get("name")), value, f"item {id} in {run.path}")

@@ -126,8 +126,5 @@ def _add_trace(database: sqlite3.Connection, run: ScoredRun, trace: Mapping[str,
         # A scorer that failed leaves an error and no value; corrected feedback is kept as no longer valid.
         has_value = row.get("valid", True) and row.get("error") is None
         if row.get("assessment_type", "feedback") == "feedback" and is_of_run and has_value:
-            item.values.setdefault(row["name"], []).append(
-                number(
-                    json.loads(row["value"]), f"{row['name']} of trace {trace['request_id']} in {run.path}"
-                )
-            )
+            where = f"trace {trace['request_id']} in {run.path}"
+            run.add(item, row["name"], json.loads(row["value"]), where)

@@ -48,6 +48,20 @@ class ScoredRun:
         """The item of this id, made where it is new."""
         return self.items.setdefault(id, ScoredItem(cluster, prompt, answer))
 
+    def add(self, item: ScoredItem, metric: str, value: Any, where: str) -> None:
+        """Add a score to an item. A label or a text is none, and is left out with a note. Raises DataError as
+        `number` for any other value."""
+        try:
+            item.values.setdefault(metric, []).append(number(value, f"{metric} of {where}"))
+        except DataError:
+            if not isinstance(value, str):
+                raise
+            if not item.values[metric]:
+                del item.values[metric]
+            note = f"{metric} is left out where it is a label or a text, such as {value[:40]!r}"
+            if not any(each.startswith(note.partition(", such")[0]) for each in self.notes):
+                self.notes.append(note)
+
     @property
     def metrics(self) -> list[str]:
         """The metrics of the items that were answered, in order of appearance."""
