@@ -9,7 +9,7 @@ this model itself sampled. The controls are the same rows with calls shuffled am
 pairs with the sides drawn by a coin. Prints one JSON object last: shares of answers with the right call
 (`tool_call`), the right tool (`tool_name`), and arguments by the schema (`tool_schema`), and what sets pairs
 of arms apart in `tool_call`, with 95 % intervals clustered by the held-out value. Two seeds at a time, each
-about four minutes of one core.
+about two and a half minutes of one core.
 """
 
 from __future__ import annotations
