@@ -105,7 +105,7 @@ def broken_trial(store: Store, checkpoint: str) -> dict[str, Any]:
     rated = {e.target for _, e in store.log.read(Feedback) if isinstance(e, Rating) and e.target in answers}
     shares = [d for _, d in store.log.read(Deployment) if checkpoint in d.shares]
     after = [d for _, d in store.log.read(Deployment) if shares and d.time > shares[-1].time]
-    is_back = bool(after) and checkpoint not in after[0].shares
+    is_back = bool(after) and all(d.shares[checkpoint] < 1 for d in shares)
     return {
         "answers": len(answers),
         "rated": len(rated),

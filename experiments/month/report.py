@@ -138,7 +138,8 @@ def _broken(result: dict[str, Any]) -> str:
     found = result["broken"]
     if not found["answers"]:
         return "never served"
-    return f"{found['rated']} rated, {'rolled back' if found['rolled back'] else 'kept'}"
+    end = "rolled back" if found["rolled back"] else f"served to {found['largest share']:.0%}"
+    return f"{found['rated']} rated, {end}"
 
 
 def _faults(each: dict[str, Any]) -> str:
