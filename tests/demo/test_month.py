@@ -94,7 +94,8 @@ def result(arm, seed, gain):
         "deployments": [[0.0, "a", 0.4, ""], [12.0, "b", 0.4 + gain, ""]], "kills": 10, "lost": 0,
         "answers": 19_000, "feedback": 15_000, "failed calls": 40, "votes of the poisoner": 900,
         "training": {"rows": 1000, "poisoned": 3, "of failed answers": 0},
-        "outage": {"paged after minutes": 60}, "broken": {"answers": 50, "rated": 41, "rolled back": True, "largest share": 0.1},
+        "outage": {"paged after minutes": 60},
+        "broken": {"answers": 50, "rated": 41, "rolled back": True, "largest share": 0.1},
     }  # fmt: skip
 
 
