@@ -103,6 +103,8 @@ def status(shell: Shell, skill: SkillOption = None) -> CommandResult:
             rows.append(("", "", "", "", page))
         if workers[name]:
             rows.append(("", "", "", "", f"at work: {workers[name]}"))
+        elif found.state in GOES_ON:
+            rows.append(("", "", "", "", "nobody is at work on it: escultor cycle resume"))
     if rows:
         shell.table(["Skill", "Cycle", "State", "Since", "Why"], rows, left=(0, 1, 2, 3, 4))
     else:

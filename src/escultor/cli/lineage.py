@@ -55,10 +55,10 @@ def _show(shell: Shell, node: LineageNode) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
-    from escultor.cli.output import SHORT, printable
+    from escultor.cli.output import printable
 
     def line(each: LineageNode) -> Text:
-        return Text(printable(f"{each.kind} {each.id[:SHORT]}: {each.text}".replace("\n", " ")))
+        return Text(printable(f"{each.kind} {each.shown_id}: {each.text}".replace("\n", " ")))
 
     def draw(each: LineageNode, branch: Tree) -> None:
         for below in each.rests_on:

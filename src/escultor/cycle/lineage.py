@@ -10,6 +10,7 @@ from escultor.store import Store
 from escultor.store.cycles import recorded_cycles
 from escultor.types import Checkpoint, DatasetVersion, Deployment, Interaction, Scores, Verdict
 
+SHORT = 12  # digits of a hash that are shown
 RULE = "rule "  # before the rules among the counts of a dataset
 
 
@@ -22,6 +23,11 @@ class LineageNode:
     id: str
     text: str
     rests_on: tuple[LineageNode, ...] = ()
+
+    @property
+    def shown_id(self) -> str:
+        """The beginning of a hash; ids that begin with a time, whole."""
+        return self.id if "-" in self.id else self.id[:SHORT]
 
 
 @dataclass(slots=True)
@@ -70,7 +76,7 @@ class LineageReader:
             yield LineageNode("verdict", because.id, text)
         for cycle in recorded_cycles(self.store):
             if cycle.candidate == version:
-                by = f", approved by {cycle.approved_by}" if cycle.approved_by else ""
+                by = f", approved: {cycle.approved_by}" if cycle.approved_by else ""
                 yield LineageNode("cycle", cycle.id, f"{cycle.state}{by}: {cycle.last.reason}")
         for _, deployment in log.read(Deployment, target=version):
             yield LineageNode("deployment", deployment.id, f"champion: {deployment.because}")
@@ -81,7 +87,7 @@ def mermaid(root: LineageNode) -> str:
     lines = ["flowchart BT"]
 
     def draw(node: LineageNode, number: str) -> None:
-        text = f"{node.kind} {node.id[:12]}<br>{node.text}"[:200].replace('"', "'").replace("\n", " ")
+        text = f"{node.kind} {node.shown_id}<br>{node.text}"[:200].replace('"', "'").replace("\n", " ")
         lines.append(f'    {number}["{text}"]')
         for index, below in enumerate(node.rests_on):
             draw(below, f"{number}_{index}")
