@@ -1,5 +1,7 @@
 """Keys of different tenants do not touch each other's rows, people and feedback; those of one tenant do."""
 
+import asyncio
+
 import httpx2
 import pytest
 from gateway_side import serving
@@ -142,6 +144,23 @@ def test_what_others_said_about_an_answer_before_it_was_imported_does_not_count(
     in_force = live(event for _, event in side.log.read(Feedback)).values()
     assert [event.value for event in in_force if set(pair) & set(answers_of(event))] == [True]
     assert a.rate(pair[0]).status_code == 400
+
+
+def test_feedback_that_an_import_overtakes_does_not_count(side, a, b, monkeypatch):
+    call = {"id": "served-z", "time": 1e9, "messages": CHAT["messages"], "answer": "x"}
+    intake = side.gateway.intake
+    write = intake._write
+
+    async def after_the_import(parsed):
+        sent = b.ask, "POST", "/v1/interactions", call | {"version": "v", "user": "maria"}
+        assert (await asyncio.to_thread(*sent)).json()["accepted"] == 1
+        return await write(parsed)
+
+    with monkeypatch.context() as overtaken:
+        overtaken.setattr(intake, "_write", after_the_import)
+        assert a.rate("served-z").status_code == 202
+    in_force = live(event for _, event in side.log.read(Feedback)).values()
+    assert not [event for event in in_force if answers_of(event) == ("served-z",)]
 
 
 def test_keys_of_one_tenant_share_all(side, a):

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from escultor.config import FeedbackIntake
 from escultor.errors import DataError, Erased, IdTaken, InputError
 from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent, parse, without_text
-from escultor.serve.intake.targets import NOT_SEEN, AnswerIds, answers_of, is_unseen, renamed
+from escultor.serve.intake.targets import NOT_SEEN, AnswerIds, answers_of, is_gateways, is_unseen, renamed
 from escultor.serve.intake.tenants import NOT_OWN, Keys, Ownership, prefix_of, shown_id
 from escultor.serve.writer import Writer
 from escultor.store import Store
@@ -87,6 +87,7 @@ class Intake:
         why_not |= dict.fromkeys(filter(is_unseen, ids), NOT_SEEN)
         kept = [each for each in parsed if why_not.keys().isdisjoint(answers_of(each.event))]
         written = {id(p): result for p, result in zip(kept, await self._write(kept), strict=True)}
+        await self._withdraw_late([event for p in kept for event in p.events], author.keys)
         for each in parsed:
             for reason in (why_not[answer] for answer in answers_of(each.event) if answer in why_not):
                 written[id(each)] = IntakeResult(id=None, status="refused", error=reason)
@@ -104,6 +105,14 @@ class Intake:
             else:
                 outcomes.append(parsed if self._keep_text else without_text(parsed))
         return outcomes
+
+    async def _withdraw_late(self, events: Sequence[Feedback], keys: Keys) -> None:
+        """Revoke those of these written events whose answers another tenant imported meanwhile."""
+        ids = [id for event in events for id in answers_of(event) if not is_gateways(id)]
+        foreign = await asyncio.to_thread(self.ownership.foreign, ids, keys) if ids and keys else set()
+        late = [event for event in events if not foreign.isdisjoint(answers_of(event))]
+        if late:
+            await self._writer.write(*map(_revocation, late))
 
     async def _about_rows(
         self, outcomes: Sequence[ParsedEvent | IntakeResult], author: FeedbackAuthor

@@ -23,7 +23,7 @@ class AnswerIds:
         """The ids of the rows for those ids that are an application's own; of several rows under one id,
         such as an answer that was asked for again, the last. Two applications may use the same ids: with
         `keys` only the rows of these are found. Raises StoreError when the store fails."""
-        named = {id: self._row_of(id, keys) for id in set(ids) if not _OWN.fullmatch(id)}
+        named = {id: self._row_of(id, keys) for id in set(ids) if not is_gateways(id)}
         return {id: row for id, row in named.items() if row is not None}
 
     def _row_of(self, id: str, keys: Collection[str] | None) -> str | None:
@@ -43,9 +43,14 @@ def _last_named(rows: Iterable[Interaction], id: str, keys: Collection[str] | No
     return last
 
 
+def is_gateways(id: str) -> bool:
+    """Whether an id has the form of those that the gateway makes."""
+    return _OWN.fullmatch(id) is not None
+
+
 def is_unseen(id: str) -> bool:
     """Whether an id is that of a candidate's answer in shadow, recorded or still to come."""
-    return id.endswith("-shadow") and _OWN.fullmatch(id) is not None
+    return id.endswith("-shadow") and is_gateways(id)
 
 
 def answers_of(event: Feedback) -> tuple[str, ...]:
