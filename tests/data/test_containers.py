@@ -271,6 +271,26 @@ def test_what_stands_beside_wrapped_rows_is_counted(tmp_path):
     assert "test" in str(skip)
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_damaged_compression_is_told(tmp_path, pack):
+    data = pack(b"".join(b'{"text": "row %d"}\n' % i for i in range(5000)))
+    (tmp_path / "rows.jsonl").write_bytes(data[:40] + b"\xff" * 400 + data[440:])
+    with pytest.raises(DataError, match=r"cannot be (decompressed|read)"):
+        list(source_of(tmp_path / "rows.jsonl").read())
+
+
+def test_arrow_files_with_wrong_offsets_end_in_an_error_and_not_in_a_crash(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    batch = pyarrow.record_batch({"text": ["a", "bcd"] * 20, "n": [[1, 2]] * 40})
+    with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), batch.schema) as writer:
+        writer.write_batch(batch)
+    data = (tmp_path / "a.arrow").read_bytes()
+    for at in range(len(data) - 900, len(data), 8):
+        (tmp_path / "b.arrow").write_bytes(data[:at] + b"\xff\xff\xff\x7f" + data[at + 4 :])
+        with suppress(DataError):
+            list(source_of(tmp_path / "b.arrow").read())
+
+
 def test_a_csv_without_an_end_of_line_is_not_read_whole(monkeypatch):
     monkeypatch.setattr(tables, "MAX_VALUE_CHARS", 1000)
     read = []

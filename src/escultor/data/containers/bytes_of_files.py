@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +51,7 @@ def blocks_of(path: Path) -> Iterator[bytes]:
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise DataError(f"{path} cannot be read", reason, "a file of rows", "check the path") from error
-    except EOFError as error:
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
         remedy = "copy the file again; it seems cut short"
         raise DataError(f"{path} cannot be decompressed", error, None, remedy) from error
 
@@ -78,8 +80,6 @@ def _bzip2(file: BinaryIO) -> Any:
 
 
 def _xz(file: BinaryIO) -> Any:
-    import lzma
-
     return lzma.LZMAFile(file)
 
 

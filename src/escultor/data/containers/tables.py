@@ -124,6 +124,7 @@ def columnar_rows(path: Path) -> Iterator[Numbered]:
     number = 0
     try:
         for batch in _batches(path):
+            batch.validate(full=True)  # offsets outside the data would be read
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 for row in batch.slice(start, BATCH_ROWS).to_pylist():
                     number += 1
