@@ -197,7 +197,7 @@ def test_an_unfinished_run_is_no_model(cli, tmp_path):
 def test_after_a_loss_that_is_not_finite_one_goes_on_from_the_last_good_model(cli, tmp_path, model):
     rows = ({"prompt": f"cat {i}", "completion": "dog", "id": f"r{i}"} for i in range(4))
     data = jsonl(tmp_path / "data.jsonl", *rows)
-    steep = ("--set", "sft.shuffle=false", "--set", "sft.learning_rate=1e38")
+    steep = ("--set", "sft.shuffle=false", "--set", "sft.learning_rate=1e15")
     call = cli("sft", "--model", model, "--data", data, "--out", "run", *SHORT, *steep)
     assert call.code == 1
     assert "step 2 is not finite" in call.err
@@ -208,6 +208,16 @@ def test_after_a_loss_that_is_not_finite_one_goes_on_from_the_last_good_model(cl
     assert "run/last-good" in refused.err
     call = cli("generate", "run/last-good", "cat", "--max-new-tokens", 1)
     assert call.code == 0, call.err
+
+
+def test_weights_that_a_step_made_infinite_are_not_kept_as_the_last_good_ones(cli, tmp_path, model):
+    steep = ("--set", "sft.learning_rate=1e38")
+    call = cli(
+        "sft", "--model", model, "--data", examples(tmp_path / "d.jsonl"), "--out", "run", *SHORT, *steep
+    )
+    assert call.code == 1
+    assert "the step before left weights that are not finite" in call.err
+    assert not (tmp_path / "run" / LAST_GOOD).exists()
 
 
 def test_a_run_that_was_killed_before_it_saved_begins_again(cli, tmp_path, model):

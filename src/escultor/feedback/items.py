@@ -141,7 +141,7 @@ def read_texts(
         except Skip as skip:
             counts[f"left out: {skip}"] += 1
             continue
-        sides = (chosen, rejected) if draft.kind == "pair" else (chosen,)
+        sides = (chosen, rejected) if draft.rejected else (chosen,)
         if all(map(is_empty, prompt)) or any(map(is_empty, sides)):
             counts["left out: an empty prompt or answer"] += 1
             continue

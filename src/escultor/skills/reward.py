@@ -38,7 +38,7 @@ FOLDS, RIDGE, BUCKETS, MOST_WORDS = 5, 1.0, 256, 2000
 LENGTHS = tuple(2**k for k in range(12))  # words: one step of the reward at each
 ALPHA = 0.025
 _WORD = re.compile(r"\w+|[^\w\s]")
-_LIST, _DIGITS = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE), re.compile(r"\d")
+_LIST, _DIGITS = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])\s", re.MULTILINE), re.compile(r"\d")
 
 
 class Auroc(NamedTuple):

@@ -243,8 +243,13 @@ def _train_student(
 
 
 def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> NotFinite:
-    """Keep the model as it was before the step that failed, if any step was taken, and say how to go on."""
+    """Keep the model as it was before the step that failed, if any step was taken and its weights are finite,
+    and say how to go on."""
     path = folder.path / LAST_GOOD
+    is_good = all(bool(torch.isfinite(weight).all()) for weight in student.model.parameters())
+    if not is_good:
+        remedy = "lower the learning rate: the step before left weights that are not finite"
+        return NotFinite(error.what, error.got, error.allowed, remedy)
     try:
         if folder.read_metrics():
             save(merge_adapter(student), path)

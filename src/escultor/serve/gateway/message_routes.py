@@ -29,14 +29,15 @@ _TURN = {
         "content": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": _TEXT}]},
     },
 }
+_PROMPT = {
+    "model": {"type": "string", "minLength": 1},
+    "messages": {"type": "array", "minItems": 1, "items": _TURN},
+}
+_COUNTED_BODY = {"type": "object", "required": ["model", "messages"], "properties": _PROMPT}
 _BODY = {
     "type": "object",
     "required": ["model", "max_tokens", "messages"],
-    "properties": {
-        "model": {"type": "string", "minLength": 1},
-        "max_tokens": {"type": "integer", "minimum": 1, "maximum": MAX_TOKENS_VALUE},
-        "messages": {"type": "array", "minItems": 1, "items": _TURN},
-    },
+    "properties": _PROMPT | {"max_tokens": {"type": "integer", "minimum": 1, "maximum": MAX_TOKENS_VALUE}},
 }
 
 
@@ -52,7 +53,7 @@ async def messages(request: Request) -> Response:
 
 @router.post(
     f"{anthropic.PATH}/count_tokens",
-    **route(TokenCountReply, _ERRORS, body=_BODY, error_body=AnthropicErrorBody),
+    **route(TokenCountReply, _ERRORS, body=_COUNTED_BODY, error_body=AnthropicErrorBody),
 )
 async def count_tokens(request: Request) -> Response:
     """The tokens of a prompt, estimated at four bytes a token."""

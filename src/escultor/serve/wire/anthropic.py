@@ -88,7 +88,7 @@ def chat_body(body: Any, is_forwarded: bool = True) -> tuple[dict[str, Any], tup
 
 def estimated_tokens(body: Any) -> int:
     """The tokens of a prompt, estimated from its bytes: what computes it elsewhere is not asked."""
-    chat, _ = chat_body({"max_tokens": 1, **body} if isinstance(body, dict) else body)
+    chat, _ = chat_body({**body, "max_tokens": 1} if isinstance(body, dict) else body)
     prompt = to_json([chat["messages"], chat.get("tools", [])])
     return max(1, -(-len(prompt) // BYTES_PER_TOKEN))
 
