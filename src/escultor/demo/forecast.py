@@ -20,7 +20,7 @@ STEP_SECONDS: dict[str, float] = {
     "third cycle": 37,
     "evaluate third cycle": 19,
     "answers of the champion": 51,
-    "student": 56,
+    "student": 165,
     "evaluate student": 7,
 }
 PRETRAIN_SECONDS = 7200.0
