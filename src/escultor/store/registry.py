@@ -128,5 +128,6 @@ def _all_traffic(
 def _id_after(current: Deployment | None) -> str:
     """The id of the next deployment. What follows on a stage of a trial has one id, whatever decides it: the
     log takes the first, and no advance undoes a rollback that was decided at the same time."""
-    is_trial = current is not None and CANDIDATE in current.aliases
-    return f"dep-{hash_value(['after', current.id])}" if is_trial else new_id("dep")
+    if current is None or CANDIDATE not in current.aliases:
+        return new_id("dep")
+    return f"dep-{hash_value(['after', current.id])}"
