@@ -13,7 +13,7 @@ from people import ABOUT, AFTER_DRIFT, AT_FIRST, CALENDAR, DAYS, PEOPLE, POISONE
 from scipy.stats import t as student_t
 
 Results = Sequence[dict[str, Any]]
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 400, 56, 190, 58, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 400, 56, 220, 58, 40
 COLOURS = ("#0f766e", "#b45309", "#b91c1c", "#64748b")  # of ARMS
 STEP = 0.25  # days
 LEAST_GAIN, MOST_POISONED, MOST_RATED = 0.08, 0.05, 60
