@@ -219,17 +219,25 @@ class _TimedProtocol(H11Protocol):
 
     def _drop(self) -> None:
         self._stop_waiting()
-        self.transport.abort()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self.transport.write(_TOO_LATE)
+            self.transport.close()
+        else:
+            self.transport.abort()
 
 
-def _refusal() -> bytes:
-    error = ApiError(503, "too many connections; try again later", "overloaded")
+def _response(status: str, error: ApiError, more: str = "") -> bytes:
     body = to_json(error.body())
-    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nretry-after: 1\r\n"
-    return f"HTTP/1.1 503 Service Unavailable\r\n{head}connection: close\r\n\r\n".encode() + body
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
+    return f"HTTP/1.1 {status}\r\n{head}connection: close\r\n\r\n".encode() + body
 
 
-_REFUSAL = _refusal()
+_REFUSAL = _response(
+    "503 Service Unavailable",
+    ApiError(503, "too many connections; try again later", "overloaded"),
+    "retry-after: 1\r\n",
+)
+_TOO_LATE = _response("408 Request Timeout", ApiError(408, "the header did not arrive in time", "timeout"))
 
 
 def http_protocol(settings: Serve) -> type[H11Protocol]:
