@@ -54,7 +54,7 @@ from escultor.train.runs import run
 from escultor.types import Document, Example, Message, Messages, Origin, Pair, Role, Sampling, UnpairedExample
 
 ORIGIN = Origin(("experiment",), "real-model/1")
-DOCUMENT_CHARS, ANSWER_TOKENS, MAX_LENGTH = 700, 32, 448
+DOCUMENT_CHARS, ANSWER_TOKENS, MAX_LENGTH = 300, 32, 256
 ANSWERS, WRONG = 4, 0.1  # answers a prompt, thumbs that are turned round
 BATCH, STUDENT_LAYERS = 8, tuple(range(0, 30, 3))
 NUMBERS = ("liked", "well_formed", "rouge_l", "words")
