@@ -41,6 +41,7 @@ from escultor.config import Distillation, Dpo, Kto, Sft
 from escultor.config.training import Lora, Training
 from escultor.demo.corpus import Corpus, read_corpus
 from escultor.demo.documentation import Gold, balanced
+from escultor.errors import DataError
 from escultor.model.average import average
 from escultor.model.generate import generate
 from escultor.model.gguf.reader import import_gguf_file
@@ -337,12 +338,18 @@ def main() -> None:
     for skill in (SKILLS[name] for name in given.skills.split(",")):
         benches = [Bench(given, corpus, skill, seed) for seed in range(given.seeds)]
         wanted = given.arms.split(",") if given.arms else list(arms_of(benches[0]))
+        left_out: set[str] = set()
         for bench in benches:
             arms = arms_of(bench)
             for arm in wanted:
-                bench.kept(f"scores of {arm}", lambda b=bench, a=arm, m=arms[arm]: (m(), b.scores(a))[1])
+                try:
+                    bench.kept(f"scores of {arm}", lambda b=bench, a=arm, m=arms[arm]: (m(), b.scores(a))[1])
+                except DataError as error:  # as when nothing was liked of what people saw
+                    note(began, f"{skill.name} {bench.seed} {arm}: left out: {error.what}")
+                    left_out.add(arm)
+                    continue
                 note(began, f"{skill.name} {bench.seed} {arm}: {means(bench, arm)}")
-        figures[skill.name] = summed_up(benches, wanted)
+        figures[skill.name] = summed_up(benches, [arm for arm in wanted if arm not in left_out])
     for name, each in figures.items():
         for arm, row in each["arms"].items():
             print(f"{name:10} {arm:18}", "  ".join(f"{key} {value:.3f}" for key, value in row.items()))
