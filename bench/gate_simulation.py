@@ -214,7 +214,13 @@ def _promotes(old: Scores, new: Scores, policy: Gate, seed: int, look: int = 1) 
     limits |= policy.guards
     return all(
         stats.bounded_mean(
-            gaps(name), groups, policy.alpha, derive_seed(seed, "gate", name), -1.0, 1.0, -margin
+            gaps(name),
+            groups,
+            policy.alpha,
+            derive_seed(seed, "gate", name),
+            floor=-1.0,
+            ceiling=1.0,
+            null=-margin,
         ).low
         > -margin
         for name, margin in limits.items()

@@ -81,9 +81,23 @@ def make_history(store: Store, dice: random.Random, people: dict[str, str], rows
         texts.append(text)
         asked = (Message(Role.USER, text),)
         row = Interaction(
-            id, 1.0 + number, "chat", person, "v", "champion", 1.0, asked, f"An answer to {text}", "stop",
-            Sampling(), Usage(1, 1), 1.0, None, 0.0, f"hash{number}",
-        )  # fmt: skip
+            id=id,
+            time=1.0 + number,
+            skill="chat",
+            subject=person,
+            version="v",
+            arm="champion",
+            propensity=1.0,
+            messages=asked,
+            answer=f"An answer to {text}",
+            finish_reason="stop",
+            sampling=Sampling(),
+            usage=Usage(1, 1),
+            latency_ms=1.0,
+            ttft_ms=None,
+            cost_usd=0.0,
+            prompt_hash=f"hash{number}",
+        )
         said = [
             Correction(f"c{number}", 2.0, id, person, write_text(dice, people[person])),
             Remark(f"m{number}", 2.0, id, person, write_text(dice, people[person])),

@@ -102,7 +102,7 @@ async def live(
             arm: Any = EscultorArm(store, config, config_file, told.note)
         else:
             label, deploys = RIVALS[arm_name]
-            arm = RivalArm(store, config, arm_name, label, deploys, suite, told.note)
+            arm = RivalArm(store, config, arm_name, label=label, deploys=deploys, suite=suite, tell=told.note)
         gateway = GatewayProcess(config_file, folder / "store", folder / "gateway.log")
         draw = stream(seed, "kills")
         kills = draw.sample(range(calls // 20, calls), GATEWAY_KILLS) if arm_name == EscultorArm.name else []
@@ -110,11 +110,11 @@ async def live(
         traffic = Traffic(
             gateway,
             clock,
-            sorted(corpus.traffic, key=lambda g: g.id),
-            calls,
-            seed,
-            frozenset(kills),
-            sampling,
+            golds=sorted(corpus.traffic, key=lambda g: g.id),
+            calls=calls,
+            seed=seed,
+            kill_at=frozenset(kills),
+            sampling=sampling,
         )
         try:
             gateway.start()

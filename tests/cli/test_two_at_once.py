@@ -72,9 +72,23 @@ def prepared(tmp_path_factory):
             who = (ANN, "b" * 32, "c" * 32)[n % 3]
             asked = (Message(Role.USER, f"What does {who} want to know, in question {n * 7919}?"),)
             row = Interaction(
-                f"row{n}", 1e9 + n, "chat", who, "v", "champion", 1.0, asked, f"An answer {n}", "stop",
-                Sampling(), Usage(1, 1), 1.0, None, 0.0, f"hash{n}",
-            )  # fmt: skip
+                id=f"row{n}",
+                time=1e9 + n,
+                skill="chat",
+                subject=who,
+                version="v",
+                arm="champion",
+                propensity=1.0,
+                messages=asked,
+                answer=f"An answer {n}",
+                finish_reason="stop",
+                sampling=Sampling(),
+                usage=Usage(1, 1),
+                latency_ms=1.0,
+                ttft_ms=None,
+                cost_usd=0.0,
+                prompt_hash=f"hash{n}",
+            )
             store.log.append(row, Correction(f"said{n}", 1e9 + n, row.id, who, f"A better answer {n * 31}"))
     return folder
 

@@ -246,8 +246,7 @@ def _with_last_good(error: NotFinite, student: Loaded, folder: RunFolder) -> Not
     """Keep the model as it was before the step that failed, if any step was taken and its weights are finite,
     and say how to go on."""
     path = folder.path / LAST_GOOD
-    is_good = all(bool(torch.isfinite(weight).all()) for weight in student.model.parameters())
-    if not is_good:
+    if not all(bool(torch.isfinite(weight).all()) for weight in student.model.parameters()):
         remedy = "lower the learning rate: the step before left weights that are not finite"
         return NotFinite(error.what, error.got, error.allowed, remedy)
     try:
