@@ -108,12 +108,12 @@ class Traffic:
             call = number * MOST_ANSWERS + turn
             reply = await self._call(person, gold, call, is_hosted, parent)
             day = day_of(self.clock.now())
-            if reply is not None:
-                parent, answer = reply
-                await self._judge(person, call, parent, answer=answer, document=gold.document, day=day)
-            self._under_way -= 1
             if reply is None:
+                self._under_way -= 1
                 return
+            parent, answer = reply
+            await self._judge(person, call, parent, answer=answer, document=gold.document, day=day)
+            self._under_way -= 1
             content = likes(person, answer, gold.document, day, self.seed)
             if person == POISONER or content or unit(self.seed, "again", call) >= ASKS_AGAIN:
                 return
