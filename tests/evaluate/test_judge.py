@@ -111,7 +111,7 @@ def test_a_judge_that_sends_no_text_has_named_no_verdict():
 
 @pytest.mark.parametrize(
     ("reply", "asked"),
-    [((500, {}), TRIES), ((401, {}), 1), ((200, b"<html>"), 1), ((200, {"choices": []}), 1),
+    [((500, {}), TRIES), ((401, {}), 1), ((200, b"<html>"), 1), ((200, {}), 1),
      ((200, {"choices": [{"message": {"content": ["A"]}}]}), 1)],
 )  # fmt: skip
 def test_a_server_that_fails_or_speaks_nonsense_is_a_fault_without_its_key(reply, asked):

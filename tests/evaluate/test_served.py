@@ -11,7 +11,7 @@ from escultor.errors import DataError, InputError, UpstreamFault
 from escultor.evaluate.cache import EvaluationCache
 from escultor.evaluate.predictions import Predictions
 from escultor.evaluate.scoring import evaluate_served
-from escultor.evaluate.served_model import Endpoint, ServedModel, served_model
+from escultor.evaluate.served_model import Endpoint, ServedModel, chat_text, served_model
 from escultor.skills.answer_parts import AnswerParts
 from escultor.skills.suites import make_suite
 from escultor.store import open_store
@@ -136,13 +136,15 @@ CALL = {"function": {"name": "f", "arguments": {"x": 1}}}
     ("reply", "text"),
     [
         ({"choices": []}, None),
+        ({"choices": None, "usage": []}, None),
+        ({"choices": [None], "usage": {"completion_tokens": "many"}}, None),
         ({"choices": [{"message": None}]}, None),
         (
             {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}], "usage": None},
             None,
         ),
         ({"choices": [{"message": {}, "finish_reason": None}], "usage": {}}, None),
-        ({"choices": [{"message": {"content": ""}}]}, ""),
+        ({"choices": [{"message": {"content": ""}}], "usage": {"completion_tokens": None}}, ""),
         ({"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"type": "x"}]}}]}, "a"),
         ({"choices": [{"message": {"content": [{"type": "output_text", "text": "b"}]}}]}, "b"),
     ],
@@ -150,7 +152,8 @@ CALL = {"function": {"name": "f", "arguments": {"x": 1}}}
 def test_what_servers_send_in_the_place_of_a_text_ends_nothing(reply, text):
     with server((200, reply)) as (url, _):
         (answer,) = at(url).answers([(Message(Role.USER, "hi"),)], [Sampling()])
-    assert (answer.text, answer.cut) == (text, False)
+    assert (answer.text, answer.tokens, answer.cut) == (text, 0, False)
+    assert chat_text(reply) == (text or "")
 
 
 def test_arguments_of_a_call_that_are_no_text_are_written_as_json():

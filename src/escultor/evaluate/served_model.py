@@ -189,9 +189,9 @@ def chat_body(model: str, prompt: Messages) -> dict[str, Any]:
 
 
 def chat_text(reply: Any) -> str:
-    """The text of a chat reply; empty where its content is null. Raises ValueError, KeyError, IndexError or
-    TypeError for what is no chat reply."""
-    return _text_or_none(reply["choices"][0]["message"], "content") or ""
+    """The text of a chat reply; empty where it holds none, as of an answer that was filtered. Raises
+    ValueError, KeyError, IndexError or TypeError for what is no chat reply."""
+    return _text_or_none(_choice(reply).get("message") or {}, "content") or ""
 
 
 def _parameters(sampling: Sampling) -> dict[str, Any]:
@@ -217,19 +217,28 @@ def _answer(reply: Any) -> ServedAnswer:
     calls = [call["function"] for call in message.get("tool_calls") or ()]
     text = _text_or_none(message, "content")
     if calls:
-        written = (written_call(str(call["name"]), _arguments(call["arguments"])) for call in calls)
+        written = (written_call(str(call["name"]), _arguments(call.get("arguments"))) for call in calls)
         text = "".join((text or "", *written))
-    tokens = (reply.get("usage") or {}).get("completion_tokens") or 0
-    return ServedAnswer(text, int(tokens), choice.get("finish_reason") == "length")
+    return ServedAnswer(text, _completion_tokens(reply), choice.get("finish_reason") == "length")
 
 
 def _choice(reply: Any) -> Mapping[str, Any]:
     """The only choice; empty where the server sent none, as of an answer that was filtered."""
-    return reply["choices"][0] if reply["choices"] else {}
+    if "choices" not in reply:
+        raise ValueError(f"no choices: {json.dumps(reply)[:200]}")
+    return (reply["choices"] or [{}])[0] or {}
+
+
+def _completion_tokens(reply: Mapping[str, Any]) -> int:
+    """What the server counts, which it may leave out; 0 where it says no number."""
+    usage = reply.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < float("inf") else 0
 
 
 def _arguments(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """The JSON of a call's arguments; of a tool without any they may be left out."""
+    return value if isinstance(value, str) else json.dumps({} if value is None else value, ensure_ascii=False)
 
 
 def _text_or_none(fields: Mapping[str, Any], name: str) -> str | None:
@@ -239,7 +248,8 @@ def _text_or_none(fields: Mapping[str, Any], name: str) -> str | None:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):  # parts, of which a picture or a thought is no text
-        return "".join(_text(part["text"]) for part in value if part.get("type") in ("text", "output_text"))
+        texts = (part.get("text") for part in value if part.get("type") in ("text", "output_text"))
+        return "".join(_text(text) for text in texts if text is not None)
     if not isinstance(value, str):
         raise ValueError(f"text of type {type(value).__name__}")
     return value
