@@ -139,6 +139,16 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read(tmp_path):
     assert dict(read_documents([good], 1))[good] == ReadDocument("The cat runs.")
 
 
+def test_what_computes_too_long_is_ended_by_processor_time_and_the_next_is_read(tmp_path):
+    """Whatever else the machine does: a loaded one costs no document."""
+    pytest.importorskip("resource")
+    slow = written(tmp_path, "a.pdf", pdf_bytes("The cat runs.) Tj (" * 200_000))
+    good = written(tmp_path, "b.txt", "The cat runs.")
+    found = dict(read_documents([slow, good], 1, cpu_limit_s=1))
+    assert "more than 1 s of processor time" in str(found[slow])
+    assert found[good] == ReadDocument("The cat runs.")
+
+
 @pytest.mark.parametrize("kind", ["html", "md", "eml"])
 def test_hostile_texts_take_linear_time(tmp_path, kind):
     head = {"eml": "Subject: a\n\n", "html": "", "md": ""}[kind]

@@ -1,6 +1,7 @@
 """Documents as text: plain text, Markdown, reStructuredText, source files, HTML, e-mail, .docx and PDF.
 
-Run as a program, it answers each path on stdin (a JSON string a line) by the document or the fault, as JSON:
+Run as a program, it answers each path on stdin (a JSON string a line) by the document or the fault, as JSON,
+and may take as many seconds of processor time for each as its argument says: by it
 `escultor.skills.document_processes` reads files of others in processes that can be ended.
 """
 
@@ -10,8 +11,10 @@ import json
 import os
 import re
 import sys
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
@@ -82,12 +85,12 @@ def read_document(path: Path) -> ReadDocument:
 def iso_time(value: str | datetime | None) -> str | None:
     """A time as ISO 8601 with an offset; None for what is none."""
     try:
-        time = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        found = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
     except ValueError:
         return None
-    if time is None or not 1 < time.year < 9999:
+    if found is None or not 1 < found.year < 9999:
         return None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat(timespec="seconds")
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat(timespec="seconds")
 
 
 def _plain(data: bytes) -> ReadDocument:
@@ -108,8 +111,8 @@ def _plain(data: bytes) -> ReadDocument:
 
 def _html(data: bytes, charset: str = "") -> ReadDocument:
     encoding = next((name for bom, name in _BOMS if data.startswith(bom)), charset or html_charset(data))
-    text, title, time = html_text(data.decode(encoding, "replace"))
-    return ReadDocument(text, title, iso_time(time))
+    text, title, written = html_text(data.decode(encoding, "replace"))
+    return ReadDocument(text, title, iso_time(written))
 
 
 def _email(data: bytes) -> ReadDocument:
@@ -123,11 +126,11 @@ def _email(data: bytes) -> ReadDocument:
     heads = [f"{name}: {message[name]}" for name in ("From", "To", "Date", "Subject") if message[name]]
     attached = [f"Attachment (not read): {a.get_filename() or '?'}" for a in message.iter_attachments()]
     try:
-        time = parsedate_to_datetime(str(message["date"]))
+        sent = parsedate_to_datetime(str(message["date"]))
     except ValueError:
-        time = None
+        sent = None
     text = "\n\n".join(["\n".join(heads), text.strip(), *attached])
-    return ReadDocument(text, str(message["subject"] or ""), iso_time(time))
+    return ReadDocument(text, str(message["subject"] or ""), iso_time(sent))
 
 
 def _docx(data: bytes) -> ReadDocument:
@@ -161,10 +164,10 @@ def _pdf(data: bytes) -> ReadDocument:
     text = "\n\n".join(page.extract_text() for page in reader.pages)
     meta = reader.metadata
     try:
-        time = None if meta is None else meta.modification_date or meta.creation_date
+        written = None if meta is None else meta.modification_date or meta.creation_date
     except ValueError:  # a date that is none
-        time = None
-    return ReadDocument(text, str((meta and meta.title) or ""), iso_time(time))
+        written = None
+    return ReadDocument(text, str((meta and meta.title) or ""), iso_time(written))
 
 
 READERS: dict[str, Callable[[bytes], ReadDocument]] = {
@@ -176,17 +179,13 @@ READERS: dict[str, Callable[[bytes], ReadDocument]] = {
 }
 
 
-def main() -> None:
+def main(cpu_limit_s: int) -> None:
     """Answer the paths on stdin, each by one line. What libraries print does not come between."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    except (ImportError, ValueError, OSError):
-        pass
+    _limit("RLIMIT_AS", MEMORY_BYTES)
     for line in sys.stdin:
+        _limit("RLIMIT_CPU", int(time.process_time()) + cpu_limit_s)
         try:
             found: dict[str, Any] = {"document": asdict(read_document(Path(json.loads(line))))}
         except (InputError, FaultError) as error:
@@ -196,5 +195,14 @@ def main() -> None:
         print(json.dumps(found), file=answers, flush=True)
 
 
+def _limit(name: str, most: int) -> None:
+    """Lower the soft limit of a resource of this process, on systems that have it."""
+    with suppress(ImportError, AttributeError, ValueError, OSError):
+        import resource
+
+        kind = getattr(resource, name)
+        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))
