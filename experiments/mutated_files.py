@@ -1,7 +1,7 @@
 """Every document reader fed damaged files: small sound ones, changed by a seeded generator, then read as
 `escultor trinity` reads them, in processes of their own. Prints one JSON object: for each kind how many were
-read, refused with a reason in one line, and ended a process; the slowest by the clock, and the processor time of
-all (a file may take CPU_LIMIT_S of it).
+read, refused with a reason in one line, and ended a process; the slowest by the clock, and the processor time
+of all (a file may take CPU_LIMIT_S of it).
 
     python experiments/mutated_files.py [--files 1000] [--seed 0]
 """

@@ -189,7 +189,7 @@ def test_a_canarys_bounds_are_those_of_the_asymptotic_confidence_sequence():
     n, m, a, b = 1200, 900, 60, 72
     sides = tuple(SubjectTally(k, k, e, k, e, e, e) for k, e in ((n, a), (m, b)))
     stage = CanaryStage(0.5, 0.0, {"error": sides}, m, (n, m))
-    harm = guard_harms(CanaryTrial("old", "new", (stage,)), policy)["error"]
+    harm = guard_harms(CanaryTrial("old", "new", (stage,)), policy, {})["error"]
     p, q, t, alpha = a / n, b / m, n * m / (n + m), 0.05 * 0.9
     variance = (p * (1 - p) + 1 / n) / n + (q * (1 - q) + 1 / m) / m
     cost = -2 * math.log(2 * alpha)

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import betaln
 from scipy.stats import binom
 
-from escultor.stats.sequential import SubjectTally, harm, radius, rate_bounds
+from escultor.stats.sequential import SubjectTally, excess, harm, radius, rate_bounds
 
 
 def arm(k, n):
@@ -52,6 +52,17 @@ def test_clear_harm_is_called_and_a_clear_gain_is_not():
     assert harm([arm(80, 1000)], [arm(160, 1000)], 0.05, 3000).low > 0
     assert harm([arm(160, 1000)], [arm(80, 1000)], 0.05, 3000).high < 0
     assert harm([arm(0, 40)], [arm(35, 40)], 0.05, 3000).low > 0  # exact bounds speak before the others
+
+
+def test_a_rate_at_its_limit_is_ever_called_above_it_as_seldom_as_promised():
+    rng, wrong, looks = np.random.default_rng(1), 0, range(10, 1500, 35)
+    for _ in range(60):
+        seen = np.cumsum(rng.random(1500) < 0.1)
+        wrong += any(excess([arm(seen[n - 1], n)], 0.1, 0.05, 3000).low > 0 for n in looks)
+    assert wrong <= binom.ppf(0.999, 60, 0.05)
+    assert excess([arm(160, 1000)], 0.1, 0.05, 3000).low > 0 > excess([arm(50, 1000)], 0.1, 0.05, 3000).high
+    assert excess([arm(5, 5), arm(0, 5)], 0.01, 0.05, 3000).low > 0  # by the first observations
+    assert (found := excess([], 0.1, 0.05, 3000)).low < 0 < found.high
 
 
 def test_a_bad_day_with_more_candidate_traffic_is_not_harm():

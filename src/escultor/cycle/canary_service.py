@@ -60,9 +60,10 @@ class CanaryService:
                 "no canary trial is in progress", remedy="start one: escultor canary start CANDIDATE"
             )
         trial = self._trial(stages, when)
-        own = {name: each.margin for name, each in self.live.items()}
-        policy = self.policy.model_copy(update={"guards": {**self.policy.guards, **own}})
-        move = next_move(trial, policy, when)
+        margins = {name: each.margin for name, each in self.live.items() if each.margin is not None}
+        limits = {name: each.limit for name, each in self.live.items() if each.limit is not None}
+        policy = self.policy.model_copy(update={"guards": {**self.policy.guards, **margins}})
+        move = next_move(trial, policy, when, limits)
         deployment = deployment_of(move, trial, stages[-1], when)
         if deployment is not None:
             try:

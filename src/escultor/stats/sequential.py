@@ -100,13 +100,15 @@ class SubjectTally(NamedTuple):
 
 
 class Harm(NamedTuple):
-    """How much worse the candidate is than the champion, with bounds that hold at every analysis."""
+    """How much worse the candidate is than the champion, or than a limit, with bounds that hold at every
+    analysis."""
 
     difference: float
     low: float
     high: float
-    champion: SubjectTally
+    champion: SubjectTally  # empty where a limit takes its place
     candidate: SubjectTally
+    limit: float | None = None
 
 
 def harm(
@@ -145,6 +147,22 @@ def harm(
         low = max([low, -1.0, *(bound for bound, _ in exact)])
         high = min(high, exact[0][1]) if len(exact) == 1 else min(high, 1.0)
     return Harm(difference, low, high, old, new)
+
+
+def excess(candidate: Sequence[SubjectTally], limit: float, alpha: float, tuned_n: float) -> Harm:
+    """Candidate minus limit, of a rate of which less is better, over the stages of a trial. `low` and `high`
+    are each ever wrong with probability alpha at most."""
+    stages = [tally for tally in candidate if tally.n]
+    new = _merged(stages) if stages else SubjectTally()
+    low, high = 0.0, 1.0
+    for s, tally in enumerate(stages, 1):  # exact bounds of the first observations, as in `harm`
+        spent = alpha * EXACT_SHARE / (s * (s + 1))
+        low = max(low, float(rate_bounds(tally.first, tally.subjects, 2 * spent)[0]))
+    if new.subjects >= MIN_SUBJECTS:
+        variance = _variance(new, is_rate=True) / new.n
+        width = float(radius(variance, new.n, alpha * (1 - EXACT_SHARE), tuned_n))
+        low, high = max(low, new.mean - width), min(high, new.mean + width)
+    return Harm(new.mean - limit, low - limit, high - limit, SubjectTally(), new, limit)
 
 
 def _exact(champion: SubjectTally, candidate: SubjectTally, alpha: float) -> tuple[float, float]:

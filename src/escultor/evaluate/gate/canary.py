@@ -3,8 +3,10 @@
 At every interim analysis, in this order:
 
 rollback   a hard limit is broken in several consecutive windows, or a guard is shown to be worse than the
-           champion's by more than its margin (bounds hold at every analysis, all guards share alpha)
-hold       the split of subjects is not as configured, or a minimum of time, answers or ratings is not reached
+           champion's by more than its margin, or above its own limit (bounds hold at every analysis, all
+           guards share alpha)
+hold       the split of subjects is not as configured, or a minimum of time, answers or ratings is not
+           reached; before the end, a guard that is above its limit, shown or not
 advance    to the next share; after the last one, complete: the candidate becomes the champion
 
 Harm is estimated over all stages of the trial, each compared within itself. A subject keeps their model, so
@@ -20,7 +22,7 @@ from typing import Literal
 
 from escultor.config import Canary
 from escultor.stats import binomial_p_value
-from escultor.stats.sequential import Harm, SubjectTally, harm, rate_bounds
+from escultor.stats.sequential import Harm, SubjectTally, excess, harm, rate_bounds
 from escultor.store import registry
 from escultor.types import Deployment
 
@@ -76,9 +78,12 @@ class CanaryMove:
     guards: Mapping[str, Harm]
 
 
-def next_move(trial: CanaryTrial, policy: Canary, now: float) -> CanaryMove:
-    """The next move of a trial; it may be asked for at any time, as often as wanted."""
-    harms = guard_harms(trial, policy)
+def next_move(
+    trial: CanaryTrial, policy: Canary, now: float, limits: Mapping[str, float] | None = None
+) -> CanaryMove:
+    """The next move of a trial; it may be asked for at any time, as often as wanted. `limits`: how high the
+    candidate's rate of each of these guards may be, whatever the champion's is."""
+    harms = guard_harms(trial, policy, limits or {})
     if why := _broken_limit(trial.windows, policy) or _harm_shown(harms, policy):
         return CanaryMove("rollback", 0.0, why, harms)
     if why := _split_is_off(trial.current, policy) or _too_early(trial, policy, harms, now):
@@ -101,18 +106,16 @@ def deployment_of(move: CanaryMove, trial: CanaryTrial, current: Deployment, now
     return registry.deployment_for(because, winner, current, now=now)
 
 
-def guard_harms(trial: CanaryTrial, policy: Canary) -> dict[str, Harm]:
+def guard_harms(trial: CanaryTrial, policy: Canary, limits: Mapping[str, float]) -> dict[str, Harm]:
     """The harm of each guard over all stages; alpha is shared equally among them."""
-    harms = {}
-    for name in policy.guards:
+    harms, alpha = {}, policy.alpha / (len(policy.guards) + len(limits))
+    for name in (*policy.guards, *limits):
         pairs = [stage.tallies[name] for stage in trial.stages if name in stage.tallies]
-        harms[name] = harm(
-            champion=[old for old, _ in pairs],
-            candidate=[new for _, new in pairs],
-            alpha=policy.alpha / len(policy.guards),
-            tuned_n=policy.tuned_ratings,
-            is_rate=name not in MEANS,
-        )
+        old, new = [old for old, _ in pairs], [new for _, new in pairs]
+        if name in limits:
+            harms[name] = excess(new, limits[name], alpha, policy.tuned_ratings)
+        else:
+            harms[name] = harm(old, new, alpha, policy.tuned_ratings, is_rate=name not in MEANS)
     return harms
 
 
@@ -121,6 +124,9 @@ def figure(name: str, harm: Harm) -> str:
     label = name.replace("_", " ")
     if not harm.candidate.n:
         return f"{label}: nothing observed of the candidate"
+    if harm.limit is not None:
+        seen = f"{harm.candidate.mean:.1%} of {harm.candidate.n:,.0f}, where {harm.limit:.1%} is the limit"
+        return f"{label}: {seen}, above it by {harm.difference:.1%} [{harm.low:.1%}, {harm.high:.1%}]"
     path = f"{_number(name, harm.champion.mean)} to {_number(name, harm.candidate.mean)}"
     counts = f"{harm.champion.n:,.0f} and {harm.candidate.n:,.0f}"
     if math.isinf(harm.low):
@@ -155,7 +161,7 @@ def _broken_limit(windows: Sequence[ErrorWindow], policy: Canary) -> str | None:
 
 
 def _harm_shown(harms: Mapping[str, Harm], policy: Canary) -> str | None:
-    broken = [figure(name, harms[name]) for name, margin in policy.guards.items() if harms[name].low > margin]
+    broken = [figure(name, harm) for name, harm in harms.items() if harm.low > policy.guards.get(name, 0.0)]
     return f"harm shown: {'; '.join(broken)}" if broken else None
 
 
@@ -191,4 +197,5 @@ def _too_early(trial: CanaryTrial, policy: Canary, harms: Mapping[str, Harm], no
             missing.append(f"{ratings:,.0f} of {policy.min_ratings:,} ratings")
         if total_hours < policy.min_hours:
             missing.append(f"{total_hours:.1f} of {policy.min_hours:g} hours in total")
+        missing += [figure(n, h) for n, h in harms.items() if h.limit is not None and h.difference > 0]
     return f"no harm shown, but {', '.join(missing)}" if missing else None
