@@ -19,7 +19,7 @@ from forwarding_side import (
     post,
     row_of,
 )
-from mock_upstream import USAGE, answers, choice, completion, serves, streams
+from mock_upstream import USAGE, answers, choice, completion, disconnects, serves, streams
 
 from escultor.serve import auth
 from escultor.serve.gateway import routes
@@ -219,6 +219,43 @@ REFUSALS = [
     (503, {}, 3),
     (500, {}, 1),
 ]
+# What the upstream does, and how often one call of a client may ask it.
+FAULTS = [(disconnects, 3), (answers(b'{"choices": 3}'), 1), (answers(b'{"choices": []}'), 1)]
+
+
+@pytest.mark.parametrize(("plan", "times"), FAULTS, ids=["disconnects", "malformed", "nothing"])
+def test_a_client_does_not_repeat_what_was_repeated_here_or_does_not_help(side, mock, plan, times):
+    mock.now(plan)
+    client = openai.OpenAI(base_url=f"{side.url}/v1", api_key="none", max_retries=2)
+    with pytest.raises(openai.InternalServerError):
+        client.chat.completions.create(model="escultor", messages=[ASK])
+    assert len(mock.asked) == times
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("pieces", "answer", "reasoning"),
+    [
+        (("<thi", "nk>\nlet me", " see\n</think>", "\n\nParis."), "Paris.", "let me see"),
+        (("<think>", "\n\n</think>\n\n", "Paris."), "Paris.", ""),
+        (("<think>let me", " see"), "", "let me see"),  # cut
+        (("Write <think>", " and </think>."), "Write <think> and </think>.", ""),
+    ],
+    ids=["both", "none", "cut", "about the tags"],
+)
+def test_reasoning_within_the_text_of_an_upstream_is_delivered_as_it_came_and_logged_apart(
+    side, mock, pieces, answer, reasoning, streamed
+):
+    said = [chunk(content=each) for each in pieces]
+    mock.now(streams(*said, chunk("stop")) if streamed else answers(completion("".join(pieces))))
+    got = post(side, {"stream": streamed})
+    if streamed:
+        delivered = "".join(c["delta"].get("content") or "" for e in events(got) for c in e["choices"])
+    else:
+        delivered = got.json()["choices"][0]["message"]["content"]
+    assert delivered == "".join(pieces)
+    row = row_of(side, got)
+    assert (row.answer, row.reasoning) == (answer, reasoning)
 
 
 @pytest.mark.parametrize(("status", "headers", "times"), REFUSALS)

@@ -26,6 +26,7 @@ from escultor.serve.protocol import (
     ServedBy,
     TokenLogprob,
 )
+from escultor.text.reasoning import THINK, ReasoningParser
 from escultor.types import (
     Interaction,
     Media,
@@ -159,10 +160,11 @@ class InFlightCompletion:
         else:
             # An answer that was broken off is charged with all the time it was under way.
             cost_usd = machine_cost_usd(self.end.compute_s if self.end else elapsed_s, hourly_price_usd)
+        answer, reasoning = self._text_and_reasoning()
         row = replace(
             self.draft,
             time=now,
-            answer=self.text,
+            answer=answer,
             finish_reason=self.end.finish_reason if self.end else aborted,
             usage=usage,
             latency_ms=1000 * elapsed_s,
@@ -170,7 +172,7 @@ class InFlightCompletion:
             if self.request.streamed and self.first_piece is not None
             else None,
             cost_usd=cost_usd,
-            reasoning=self.message.reasoning,
+            reasoning=reasoning,
             tool_calls=self.message.tool_calls,
             token_ids=self.end.token_ids if self.end else "",
             extras=self._extras(),
@@ -180,6 +182,15 @@ class InFlightCompletion:
             messages = prompt_messages(self.scored_prompt.text)  # the engine decoded the ids
             row = replace(row, messages=messages, prompt_hash=hash_value(messages))
         return row
+
+    def _text_and_reasoning(self) -> tuple[str, str]:
+        """The answer and its reasoning, which some upstreams write into the text between `<think>` tags."""
+        prompt, text, reasoning = self.request.prompt, self.text, self.message.reasoning
+        if self.request.body is None or reasoning or isinstance(prompt, str) or _is_token_ids(prompt):
+            return text, reasoning
+        parser = ReasoningParser(THINK)
+        thoughts, said = zip(parser.feed(text), parser.finish(), strict=True)
+        return "".join(said), "".join(thoughts)
 
     def _extras(self) -> str:
         """JSON of what the reply held beside what the row has fields for."""

@@ -93,7 +93,14 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (  # status and code; th
     (StoreError, 503, "store_failed"),
     (TimeoutError, 504, "timeout"),
 )
-_RETRY_AFTER_S = {"overloaded": "1", "engine_down": "2", "store_failed": "5"}
+_HEADERS: dict[str, dict[str, str]] = {
+    "overloaded": {"Retry-After": "1"},
+    "engine_down": {"Retry-After": "2"},
+    "store_failed": {"Retry-After": "5"},
+    # What helps was tried here, or nothing does: official clients would multiply it.
+    "upstream_failed": {"x-should-retry": "false"},
+    "timeout": {"x-should-retry": "false"},
+}
 _MESSAGES = {  # in place of the error's own, which may name a file or a server: those are for the log
     "id_conflict": "other content is stored under this id; an id names one content for ever",
     "erased": "this, or what it is about, was erased: on request, or at the end of its retention",
@@ -112,7 +119,7 @@ def to_api_error(error: BaseException) -> ApiError:
         return ApiError(error.status, str(error), error.code or "upstream_refused", headers=headers)
     for kind, status, code in _ERRORS:
         if isinstance(error, kind):
-            headers = {"Retry-After": _RETRY_AFTER_S[code]} if code in _RETRY_AFTER_S else None
+            headers = _HEADERS.get(code)
             param = "response_format" if code == "schema_not_followed" else None
             return ApiError(status, _MESSAGES.get(code) or str(error), code, param=param, headers=headers)
     return ApiError(500, "an unforeseen error occurred; the server's log has it", "internal")
