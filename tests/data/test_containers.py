@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from escultor.data.containers import bytes_of_files, json_lines, tables
 from escultor.data.containers.json_lines import json_rows
-from escultor.data.containers.json_stream import json_values
+from escultor.data.containers.json_stream import json_values, rows_of_value
 from escultor.data.containers.rows_of_files import files_of, hub_source, source_of
 from escultor.data.jsonl_rows import Fault, Skip
 from escultor.errors import DataError, InputError
@@ -141,7 +141,7 @@ def test_json_comes_out_whatever_its_layout_and_wherever_blocks_end(rows, layout
         "joined": "".join(each),
     }
     found = [row for _, row in json_values(blocks(layouts[layout], size), "x")]
-    assert found == rows
+    assert found == [each for row in rows for each in rows_of_value(row)]
 
 
 odd_lines = st.sampled_from(
@@ -188,7 +188,9 @@ def test_a_row_cut_short_loses_that_row_alone(rows, cut, size):
     broken = json.dumps({"prompt": "cut short", "completion": ["a", {"b": 1}]})
     broken = broken[: cut % (len(broken) - 1) + 1]
     found = list(json_values(blocks("\n".join([*each, broken, *each]), size), "x"))
-    assert [row for _, row in found if isinstance(row, dict)] == rows * 2
+    assert [row for _, row in found if isinstance(row, dict)] == 2 * [
+        each for row in rows for each in rows_of_value(row)
+    ]
     assert sum(isinstance(row, Fault) for _, row in found) == 1
 
 
@@ -383,3 +385,49 @@ def test_a_dataset_of_the_hub_is_streamed_and_a_failure_is_told(monkeypatch):
         list(hub_source("hf://a/none").read())
     with pytest.raises(InputError):
         hub_source("hf://a")
+
+
+TWO = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": None}]
+BY_COLUMNS = {"prompt": ["a", "c"], "completion": ["b", None]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        BY_COLUMNS,
+        {column: {str(i): cell for i, cell in enumerate(cells)} for column, cells in BY_COLUMNS.items()},
+        {str(i): row for i, row in enumerate(TWO)},
+        {"rows": [{"row_idx": i, "row": row, "truncated_cells": []} for i, row in enumerate(TWO)], "num": 2},
+    ],
+    ids=["lists", "pandas columns", "pandas index", "hub"],
+)
+def test_a_table_in_one_object_is_its_rows(tmp_path, value):
+    (tmp_path / "t.json").write_text(json.dumps(value, indent=1))
+    assert good(tmp_path / "t.json") == TWO
+
+
+def test_a_conversation_is_a_row_and_no_table(tmp_path):
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (tmp_path / "t.json").write_text(json.dumps([talk, talk]))
+    assert good(tmp_path / "t.json") == [{"messages": talk}] * 2
+    for row in (
+        {"dialog": ["a", "b"], "act": [1, 2]},
+        {"id": "x", "items": [{"from": "human", "value": "a"}]},
+    ):
+        (tmp_path / "t.jsonl").write_text(json.dumps(row))
+        assert good(tmp_path / "t.jsonl") == [row]
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"\x80\x04]\x94.", "pickle"),
+        (gzip.compress(b"a.jsonl".ljust(257, b"\0") + b"ustar"), "tar archive"),
+    ],
+)
+def test_a_file_of_something_else_is_named(tmp_path, start, what):
+    (tmp_path / "t.jsonl").write_bytes(start)
+    with pytest.raises(DataError, match=what):
+        rows_of(tmp_path / "t.jsonl")

@@ -115,6 +115,71 @@ SPELLINGS = [
     ),
     ("alpaca", {"instruction": MORE, "output": LAST, "history": [[ASK, GOOD]]}, [WHOLE]),
     ("alpaca-kto", {"instruction": ASK, "output": BAD, "kto_tag": False}, [DISLIKED]),
+    ("messages-kto", {"messages": chat(U, ("assistant", BAD)), "kto_tag": False}, [DISLIKED]),
+    ("messages-kto", {"messages": chat(U, A), "rating": "thumbs_up"}, [LIKED]),
+    ("prompt-completion-kto", {"prompt": ASK, "completion": BAD, "is_correct": 0}, [DISLIKED]),
+    ("question-answer-kto", {"question": ASK, "answer": BAD, "feedback": -1}, [DISLIKED]),
+    ("kto", {"prompt": ASK, "completion": BAD, "label": "rejected"}, [DISLIKED]),
+    ("swift-preference", {"messages": chat(U, A), "rejected_response": BAD}, [PAIR]),
+    ("swift-preference", {"messages": chat(U, A), "rejected_messages": chat(U, ("assistant", BAD))}, [PAIR]),
+    ("query-response-rejected-response", {"query": ASK, "response": GOOD, "rejected_response": BAD}, [PAIR]),
+    ("sharegpt", {"dialog": [text for _, text in TALK]}, [WHOLE]),
+    (
+        "sharegpt",
+        {"conversation": [{"human": ASK, "assistant": GOOD}, {"human": MORE, "assistant": LAST}]},
+        [WHOLE],
+    ),
+    ("sharegpt", {"conversations": shared(TALK, ("human", "bot"), ("speaker", "text"))}, [WHOLE]),
+    ("sharegpt", {"id": "x", "items": shared(TALK)}, [WHOLE]),
+    ("alternating", {"id": "0", "data": [text for _, text in TALK]}, [WHOLE]),
+    (
+        "messages",
+        {
+            "messages": [
+                {"author": {"role": role}, "content": {"content_type": "text", "parts": [text]}}
+                for role, text in (U, A)
+            ]
+        },
+        [ONE],
+    ),
+    ("transcript", {"text": f"### Human: {ASK}### Assistant: {GOOD}"}, [ONE]),
+    (
+        "transcript",
+        {"text": f"<s>[INST] <<SYS>>\n{SYSTEM}\n<</SYS>>\n\n{ASK} [/INST] {GOOD} </s>"},
+        [((("system", SYSTEM), U), GOOD)],
+    ),
+    (
+        "transcript",
+        {"text": f"Below is an instruction.\n\n### Instruction:\n{ASK}\n\n### Response:\n{GOOD}"},
+        [ONE],
+    ),
+    ("transcript", {"text": f"<|user|>\n{ASK}</s>\n<|assistant|>\n{GOOD}</s>"}, [ONE]),
+    (
+        "transcript",
+        {"text": f"<bos><start_of_turn>user\n{ASK}<end_of_turn>\n<start_of_turn>model\n{GOOD}<end_of_turn>"},
+        [ONE],
+    ),
+    (
+        "helpsteer3",
+        {"context": chat(U), "response1": BAD, "response2": GOOD, "overall_preference": 2},
+        [PAIR],
+    ),
+    (
+        "distilabel",
+        {"prompt": HH, "answers": [{"answer": BAD, "rank": 7}, {"answer": GOOD, "rank": 1}]},
+        [PAIR],
+    ),
+    (
+        "arena-texts",
+        {
+            "prompt": json.dumps([ASK]),
+            "response_a": json.dumps([BAD]),
+            "response_b": json.dumps([GOOD]),
+            "winner_model_a": 0,
+            "winner_model_b": 1,
+        },
+        [PAIR],
+    ),
     ("alpaca-preference", {"instruction": ASK, "input": "", "chosen": GOOD, "rejected": BAD}, [PAIR]),
     ("dolly", {"instruction": ASK, "context": "", "response": GOOD, "category": "qa"}, [ONE]),
     ("question-answer", {"question": ASK, "answer": GOOD}, [ONE]),
@@ -266,9 +331,33 @@ def test_every_spelling_is_recognised_and_means_the_same(name, row, expected):
 def test_the_table_is_covered_and_every_row_of_it_says_what_becomes_of_it():
     told = {name for name, *_ in SPELLINGS} | {f.name for f in FORMATS if f.refused}
     asked = {f.name for f in FORMATS if f.convert.__qualname__.startswith(("asked", "preference"))}
-    assert {f.name for f in FORMATS} - told - asked == {"oasst-messages", "openai-batch"}
+    judged = {f.name for f in FORMATS if f.convert.__qualname__.startswith("judged")}
+    assert {f.name for f in FORMATS} - told - asked - judged == {"oasst-messages", "openai-batch"}
     assert len({f.name for f in FORMATS}) == len(FORMATS)
     assert all(f.becomes or f.refused for f in FORMATS)
+
+
+def test_a_vote_of_nobody_is_no_verdict_and_a_column_of_worse_answers_is_not_passed_over():
+    rows = [{"prompt": ASK, "completion": GOOD, "vote": vote} for vote in (1, -1, 0, None)]
+    items, report = read(source(*rows), BY_NAME["prompt-completion-kto"])
+    assert [item.desirable for item in items] == [True, False]
+    assert report.counts["without a verdict on its answer"] == 2
+    with pytest.raises(DataError, match="names a worse answer"):
+        recognise(source({"question": ASK, "answer": GOOD, "answer_rejected": BAD}))
+
+
+def test_a_mark_that_can_be_read_both_ways_is_refused_and_the_others_are_acted_on():
+    def talk(key, *marks):
+        return {
+            "messages": [each | ({key: marks[i // 2]} if i % 2 else {}) for i, each in enumerate(chat(*TALK))]
+        }
+
+    for key in ("weight", "train", "loss", "loss_weight", "loss_mask", "trainable"):
+        (item,), report = read(source(talk(key, 0, 1)))
+        assert [m.learnt for m in item.prompt] == [False] * 3
+        assert report.counts["turns of weight 0"] == 1
+    _, report = read(source(talk("mask", 0, 1)))
+    assert "can be read both ways" in report.problems[0]
 
 
 @pytest.mark.parametrize("path", sorted(HERE.iterdir()), ids=lambda p: p.name)

@@ -16,6 +16,7 @@ from escultor.data.row_messages import (
     answer_of,
     field_of,
     is_empty,
+    label_of,
     message_row,
     messages_of,
     short,
@@ -127,7 +128,7 @@ def _document(row: JsonObject, counts: Counter[str], where: str) -> Document:
 
 
 def _example(row: JsonObject, counts: Counter[str], where: str) -> Example:
-    if row.get("label") is not None and not _label(row):
+    if row.get("label") is not None and not label_of(row["label"]):
         raise Skip("label is false: not an answer to learn")
     if row.get("messages") is not None:
         prompt, answer = _conversation(row, counts)
@@ -182,7 +183,7 @@ def _unpaired(row: JsonObject, counts: Counter[str], where: str) -> UnpairedExam
     prompt = without_marks(prompt)
     _refuse_empty(prompt, completion=answer)
     field_of(row, "label")
-    label, weight, tools, extras = _label(row), _weight(row), tools_of(row), extras_of(answer)
+    label, weight, tools, extras = label_of(row["label"]), _weight(row), tools_of(row), extras_of(answer)
     # "judged" was the name of this kind when ids were first made: the same content keeps its id.
     id = _id(row, ["judged", prompt, answer.content, label, weight, *_beside(tools, extras)])
     origin = _origin(row, "unpaired", where)
@@ -253,13 +254,6 @@ def _meaning(extras: AnswerExtras) -> tuple[object, ...]:
 def _beside(tools: str, *extras: AnswerExtras) -> list[object]:
     """What the id of an item hashes beside its texts: nothing, for an item of texts alone."""
     return [[tools, *extras]] if tools or any(each is not NO_EXTRAS for each in extras) else []
-
-
-def _label(row: JsonObject) -> bool:
-    label = row["label"]
-    if label not in (0, 1):
-        raise Fault("`label` is of the wrong type", short(label), "true (a good answer) or false, 1 or 0")
-    return bool(label)
 
 
 def _number(row: JsonObject, key: str, default: float) -> float:

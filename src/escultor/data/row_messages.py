@@ -7,6 +7,7 @@ nulls.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -23,8 +24,16 @@ CALL = '{"id": TEXT, "type": "function", "function": {"name": TEXT, "arguments":
 _ROLES = {**{str(role): role for role in Role}, "function": Role.TOOL}
 _PLAIN = {"role", "content"}
 REASONING = ("reasoning_content", "reasoning", "thinking")  # DeepSeek and vLLM, OpenRouter, Ollama
+_LEARNT = (  # keys of a turn that say whether it is learnt, in the order of precedence
+    *("weight", "train", "loss", "training", "train_on_turn", "loss_weight", "loss_mask", "trainable"),
+    "learn",
+)
+_GOOD = "1 true yes good up thumbs_up thumbsup like liked chosen accepted positive desirable correct"
+_BAD = "0 -1 false no bad down thumbs_down thumbsdown dislike disliked rejected negative undesirable wrong"
+_LABELS = dict.fromkeys((*_GOOD.split(), "👍"), True)
+_LABELS |= dict.fromkeys((*_BAD.split(), "incorrect", "👎"), False)
 _TEXTS = frozenset((*REASONING, "tool_call_id", "name", "refusal", "token_ids"))
-_KEYS = _TEXTS | _PLAIN | {"tool_calls", "function_call", "weight"}
+_KEYS = _TEXTS | _PLAIN | {"tool_calls", "function_call", *_LEARNT}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -51,6 +60,34 @@ def short(value: object) -> str:
 def given(value: JsonObject) -> JsonObject:
     """The keys of an object that are not null."""
     return {key: each for key, each in value.items() if each is not None}
+
+
+def label_of(value: Any) -> bool:
+    """A verdict as true (a good answer) or false: also 1 and 0 or -1, as numbers or text, and the words that
+    people have for them. Raises Fault for others."""
+    if isinstance(value, bool):
+        return value
+    key = str(int(value)) if isinstance(value, float) and value in (-1, 0, 1) else str(value).strip().lower()
+    if isinstance(value, int | float | str) and (key := re.sub(r"[\s-](?!\d)", "_", key)) in _LABELS:
+        return _LABELS[key]
+    raise Fault("`label` is of the wrong type", short(value), "true or 1 (a good answer), false or 0")
+
+
+def turn_weight(turn: JsonObject, key: str) -> int | None:
+    """Whether the turn at `key` is learnt (1, 0), by whatever key of it says so; None where none does. Raises
+    Fault for a weight between, and for `mask`, written for what is learnt and for what is not."""
+    if turn.get("mask") is not None:
+        remedy = "name it `weight`: 1 for turns that are learnt, 0 for the others"
+        raise Fault(f"`{key}.mask` can be read both ways", short(turn["mask"]), "`weight`", remedy)
+    value = next((turn[key] for key in _LEARNT if turn.get(key) is not None), None)
+    if isinstance(value, str) and value.strip().lower() in ("true", "false", "0", "1"):
+        value = value.strip().lower() in ("true", "1")
+    if value is not None and not isinstance(value, bool | int | float):
+        raise Fault(f"`{key}.weight` is of the wrong type", short(value), "0 or 1, true or false")
+    if value not in (None, 0, 1):
+        remedy = "give the whole row a `weight`"
+        raise Fault(f"`{key}.weight` is neither 0 nor 1", short(value), "0 (not learnt) or 1", remedy)
+    return None if value is None else int(value)
 
 
 def field_of(row: JsonObject, key: str) -> Any:
@@ -205,10 +242,7 @@ def _part(value: Any, key: str) -> str:
 
 
 def _is_learnt(message: JsonObject, key: str, role: Role, counts: Counter[str], default: bool) -> bool:
-    weight = message.get("weight")
-    if weight is not None and weight not in (0, 1):
-        remedy = "give the whole row a `weight`"
-        raise Fault(f"`{key}.weight` is neither 0 nor 1", short(weight), "0 (not learnt) or 1", remedy)
+    weight = turn_weight(message, key)
     if role is not Role.ASSISTANT:
         if weight:
             counts[f"weight of a message not used: {role}"] += 1

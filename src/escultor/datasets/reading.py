@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from escultor.data.containers.bytes_of_files import has_plain_lines
+from escultor.data.containers.json_stream import rows_of_value
 from escultor.data.containers.rows_of_files import source_of
 from escultor.data.formats.reading import FormatReport, check_report, read_items, recognise
 from escultor.data.formats.table import CANONICAL, fitting
@@ -69,7 +70,8 @@ def is_ours(path: Path) -> bool:
             except Fault:
                 continue
             names = {format.name for format in fitting(row)}
-            return bool(names) and names <= set(CANONICAL) and not _is_text_pair(row)
+            is_row = [row] == list(rows_of_value(row)) and not _is_text_pair(row)
+            return bool(names) and names <= set(CANONICAL) and is_row
     return True
 
 

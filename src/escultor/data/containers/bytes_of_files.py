@@ -26,7 +26,17 @@ _TABLES = (".csv", ".tsv", ".tab", ".parquet", ".arrow", ".feather")
 _BASE64_MARK = b";base64,"
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=_-]*+")
 _ZIP = "a ZIP archive or a spreadsheet"
-_FOREIGN = {b"PK\x03\x04": _ZIP, b"\xd0\xcf\x11\xe0": "an old spreadsheet", b"%PDF": "a PDF"}
+_FOREIGN = {
+    b"PK\x03\x04": _ZIP,
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet",
+    b"%PDF": "a PDF",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file (`git lfs pull` fetches it)",
+    b"<!DOCTYPE": "a web page",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    **{bytes((0x80, version)): "a pickle, which can run code" for version in range(2, 6)},
+}
+_TAR_AT, _TAR = 257, b"ustar"
 
 
 def blocks_of(path: Path) -> Iterator[bytes]:
@@ -37,12 +47,9 @@ def blocks_of(path: Path) -> Iterator[bytes]:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(512)
             file.seek(0)
-            foreign = next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), None)
-            if foreign:
-                remedy = "save its rows as JSON, CSV or Parquet"
-                raise DataError(f"{path} is {foreign}", None, "JSON, CSV, TSV, Parquet, Arrow", remedy)
+            _refuse_foreign(path, start)
             opener = next((o for magic, o in _OPENERS.items() if start.startswith(magic)), None)
             if opener is None:
                 yield from iter(lambda: file.read(BLOCK_BYTES), b"")
@@ -56,10 +63,22 @@ def blocks_of(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path} cannot be decompressed", error, None, remedy) from error
 
 
+def _refuse_foreign(path: Path, start: bytes) -> None:
+    """Raise DataError for a file that is none of rows, by how it begins."""
+    foreign = next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), None)
+    if start[_TAR_AT:].startswith(_TAR):
+        foreign = "a tar archive"
+    if foreign:
+        remedy = "save its rows as JSON, CSV or Parquet; of an archive, import the folder of its files"
+        raise DataError(f"{path} is {foreign}", None, "JSON, CSV, TSV, Parquet, Arrow", remedy)
+
+
 def _decompressed(path: Path, stream: Any) -> Iterator[bytes]:
     limit, size = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size), 0
     while block := stream.read(BLOCK_BYTES):
         size += len(block)
+        if size == len(block):
+            _refuse_foreign(path, block)
         if size > limit:
             allowed = f"{BOMB_RATIO} times its size once that is over {BOMB_BYTES >> 30} GiB"
             what = f"{path} grows without end when it is decompressed"

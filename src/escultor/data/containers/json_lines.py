@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from escultor.data.containers.bytes_of_files import text_blocks
-from escultor.data.containers.json_stream import WRAPPERS, Numbered, json_values
+from escultor.data.containers.json_stream import WRAPPERS, Numbered, json_values, rows_of_value
 from escultor.strict_json import JsonObject, keys_once, no_constant
 
 MAX_LINE_BYTES = 4 << 20  # of a line that is read whole
@@ -32,7 +32,8 @@ def json_rows(blocks: Iterator[bytes], name: str) -> Iterator[Numbered]:
                 if row is None or not (has_rows or row.keys().isdisjoint(WRAPPERS)):
                     unread = b"\n".join(lines[at:] if block is None else (*lines[at:], held))
                     break
-                yield number, row
+                for each in rows_of_value(row):
+                    yield number, each
                 has_rows = True
             number += 1
         if unread is not None:

@@ -21,11 +21,13 @@ HALF_A_PAIR = Fault(
     "Unicode text",
     "correct the escape",
 )
+_TALKS = {"dialog", "dialogue", "conversation", "conversations", "messages", "turns", "data"}  # of one row
 _HEAD_CHARS = 4096  # of an object in which the key that wraps rows must begin
-_BLANK = re.compile(r"[ \t\r\n,]*")
+_BLANK = re.compile(r"[ \t\r\n,\x1e]*")  # 1e: of RFC 7464
 _MARK = re.compile(r'["\[\]{}\n]')
 _STRING = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
-_WRAPPED = re.compile(rf'"(?:{"|".join(WRAPPERS)})"\s*:\s*\[\s*\{{')
+_TURN = r'(?!\{\s*"(?:from|role|value|content|speaker)")'  # `items` of ShareGPT are turns, not rows
+_WRAPPED = re.compile(rf'"(?:{"|".join(WRAPPERS)})"\s*:\s*\[\s*{_TURN}\{{')
 _END_OF_LINE = re.compile(r"[ \t\r,]*(?:\n|$)")
 
 
@@ -76,8 +78,10 @@ class _Values:
             else:
                 self._may_wrap = False
                 line, value = self._value()
-                is_object = isinstance(value, dict | Fault | Skip)
-                yield line, value if is_object else _no_object(value)
+                if isinstance(value, Fault | Skip):
+                    yield line, value
+                else:
+                    yield from ((line, row) for row in rows_of_value(value))
         if in_array:
             got, remedy = "the end of the file", "copy the file again; it seems cut short"
             yield self._line, Fault("the array does not end", got, "]", remedy)
@@ -229,8 +233,43 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _no_object(value: object) -> Fault:
-    return Fault("the row is not an object", short(value), "a JSON object", "give its text a key")
+def rows_of_value(value: object) -> Iterator[JsonObject | Fault]:
+    """The rows that a value is or holds: an object, a list of messages, or a table that was written by
+    columns, by row numbers (pandas), or as the hub's server does."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        yield {"messages": value}
+    elif not isinstance(value, dict):
+        yield Fault("the row is not an object", short(value), "a JSON object", "give its text a key")
+    elif isinstance(value.get("row"), dict) and value.keys() <= {"row", "row_idx", "truncated_cells"}:
+        yield value["row"]
+    else:
+        yield from _rows_of_table(value) or (value,)
+
+
+def _rows_of_table(value: JsonObject) -> list[JsonObject]:
+    """The rows of a table in one object; none for an object that is a row."""
+    first = next(iter(value.values()), None)
+    if not isinstance(first, list | dict) or not first or not _is_table(value, type(first)):
+        return []
+    if isinstance(first, list):
+        return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+    if all(key.isdigit() for key in value):  # by rows
+        return list(value.values())
+    return [{column: cells.get(n) for column, cells in value.items()} for n in first]
+
+
+def _is_table(value: JsonObject, kind: type) -> bool:
+    """Whether the values are columns of plain cells of one length, or objects keyed by row numbers."""
+    parts = list(value.values())
+    if not all(isinstance(part, kind) for part in parts):
+        return False
+    if not _TALKS.isdisjoint(value) or len(value) == 1:
+        return False
+    if kind is list:
+        is_even = len({len(part) for part in parts}) == 1
+        return is_even and not any(isinstance(cell, dict | list) for part in parts for cell in part)
+    by_rows, by_columns = value.keys(), [key for part in parts for key in part]
+    return all(key.isdigit() for key in by_rows) or all(key.isdigit() for key in by_columns)
 
 
 def _fault(error: Exception) -> Fault:

@@ -1,16 +1,16 @@
 """Conversations in their many spellings as messages of ours.
 
 Turns are {"role", "content"} or {"from", "value"}, of roles under any of their names; contents are text,
-parts, or Anthropic's blocks; a turn's `weight`, `train`, `loss` or `training` says whether it is learnt.
+parts, or Anthropic's blocks. Turns may also be texts by turns, or a question and its answer in one object.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from escultor.data.jsonl_rows import Fault, Skip, short
+from escultor.data.row_messages import turn_weight
 from escultor.strict_json import JsonObject
 
 _NAMES_OF_ROLES = {
@@ -23,9 +23,15 @@ _NAMES_OF_ROLES = {
 }
 ROLES = {name: role for role, names in _NAMES_OF_ROLES.items() for name in names}
 NO_ANSWER = "a prompt without an answer"
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents")
-_LEARNT = ("weight", "train", "loss", "training", "train_on_turn")
-_FROM, _VALUE = ("role", "from"), ("content", "value", "parts", "text")
+CONVERSATIONS = (
+    *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents", "items"),
+)
+_FROM = ("role", "from", "speaker", "author", "sender")
+_VALUE = ("content", "value", "parts", "text", "message", "utterance")
+_ASKED, _ANSWERED = (
+    ("user", "human", "prompt", "question", "input"),
+    ("assistant", "gpt", "bot", "response", "answer", "output"),
+)
 _CANONICAL_ROLES = ("system", "user", "assistant")
 _ROW_KEYS = (*CONVERSATIONS, "system", "systemInstruction", "system_prompt", "tools")
 
@@ -53,6 +59,8 @@ def turns(value: Any, key: str) -> list[JsonObject]:
         raise Skip("empty conversation")
     messages: list[JsonObject] = []
     for i, turn in enumerate(value):
+        if isinstance(turn, str):  # by turns, the user first
+            turn = {"role": _CANONICAL_ROLES[1 + i % 2], "content": turn}
         is_plain = isinstance(turn, dict) and len(turn) == 2 and isinstance(turn.get("content"), str)
         if is_plain and turn.get("role") in _CANONICAL_ROLES:
             messages.append(turn)
@@ -64,38 +72,38 @@ def turns(value: Any, key: str) -> list[JsonObject]:
 def _turn(value: Any, key: str) -> list[JsonObject]:
     """The messages of one turn: results of tools inside a user's turn become messages of their own."""
     present = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else {}
+    if both := _exchange(present, key):
+        return both
     name = next((present[k] for k in _FROM if k in present), None)
+    name = name.get("role") if isinstance(name, dict) else name
     if not isinstance(name, str):
         raise Fault(f"`{key}` is not a turn", short(value), '{"role", "content"} or {"from", "value"}')
     role = ROLES.get(name.strip().lower())
     if role is None:
         raise Fault(f"`{key}` has an unknown role", short(name), ", ".join(ROLES))
     content = next((present[k] for k in _VALUE if k in present), None)
+    kept = {k: v for k, v in present.items() if k not in (*_FROM, *_VALUE)}
     if role == "call":
-        return [{"role": "assistant", "content": "", "tool_calls": _calls(content, key), **_weight(present)}]
-    kept = {k: v for k, v in present.items() if k not in (*_FROM, *_VALUE, *_LEARNT)}
+        return [{"role": "assistant", "content": "", "tool_calls": _calls(content, key), **kept}]
+    content = content.get("parts") if isinstance(content, dict) else content  # ChatGPT's export
     if isinstance(content, list):
-        return [{**message, **_weight(present)} for message in _blocks(role, content, key, kept)]
+        return _blocks(role, content, key, kept)
     if content is None and "tool_calls" not in kept and "function_call" not in kept:
         if "refusal" not in kept:
             raise Skip("a turn without content")
         content = ""
-    return [{"role": role, "content": content, **kept, **_weight(present)}]
+    return [{"role": role, "content": content, **kept}]
 
 
-def _weight(turn: JsonObject) -> JsonObject:
-    """Whether a turn is learnt, where it says so: 0 and 1, true and false, or other numbers above 0."""
-    value = next((turn[key] for key in _LEARNT if key in turn), None)
-    if value is None:
-        return {}
-    if isinstance(value, str) and value.strip().lower() in ("true", "false", "0", "1"):
-        value = value.strip().lower() in ("true", "1")
-    if not isinstance(value, bool | int | float):
-        raise Fault("a turn's weight is of the wrong type", short(value), "0 or 1, true or false")
-    if value not in (0, 1):
-        remedy = "give the whole row a `weight`"
-        raise Fault("a turn's weight is neither 0 nor 1", value, "0 (not learnt) or 1", remedy)
-    return {"weight": int(value)}
+def _exchange(turn: JsonObject, key: str) -> list[JsonObject]:
+    """The two messages of a turn that holds a question and its answer; none for another turn."""
+    names = [next((k for k in keys if isinstance(turn.get(k), str)), None) for keys in (_ASKED, _ANSWERED)]
+    if None in names or any(key in turn for key in _FROM):
+        return []
+    asked, answered = (turn[name] for name in names if name)
+    learnt = turn_weight(turn, key)
+    answer = {"role": "assistant", "content": answered} | ({} if learnt is None else {"weight": learnt})
+    return [{"role": "user", "content": asked}, answer]
 
 
 # --- blocks -----------------------------------------------------------------------------------
@@ -187,38 +195,3 @@ def _tool(value: Any) -> Any:
     if "input_schema" in value:
         function["parameters"] = value["input_schema"]
     return {"type": "function", "function": function}
-
-
-# --- transcripts ------------------------------------------------------------------------------
-
-_HH_TURN = re.compile(r"\n\n(Human|Assistant):")
-_CHATML_TURN = re.compile(r"<\|im_start\|>(\w+)\n")
-
-
-def is_hh(value: object) -> bool:
-    """Whether a value is a transcript of Anthropic's form: `\\n\\nHuman: …\\n\\nAssistant: …`."""
-    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
-
-
-def is_chatml(value: object) -> bool:
-    """Whether a value is a text of ChatML: `<|im_start|>role\\n…<|im_end|>`."""
-    return isinstance(value, str) and value.lstrip().startswith("<|im_start|>")
-
-
-def hh_messages(text: str) -> list[JsonObject]:
-    """The messages of a transcript; a blank around each is not part of it."""
-    pieces = _HH_TURN.split("\n\n" + text.lstrip())
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [
-        {"role": roles[name], "content": said.strip()}
-        for name, said in zip(pieces[1::2], pieces[2::2], strict=True)
-    ]
-
-
-def chatml_messages(text: str) -> list[JsonObject]:
-    """The messages of a text of ChatML."""
-    pieces = _CHATML_TURN.split(text)
-    said = (each.partition("<|im_end|>")[0] for each in pieces[2::2])
-    return turns(
-        [{"role": name, "content": each} for name, each in zip(pieces[1::2], said, strict=True)], "text"
-    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from escultor.data.formats.chat import chatml_messages, hh_messages, is_chatml, is_hh
+from escultor.data.formats.chat import turns
+from escultor.data.formats.transcripts import hh_messages, is_hh, transcript_messages
 from escultor.data.jsonl_rows import Fault, Skip, short
+from escultor.data.row_messages import label_of
 from escultor.strict_json import JsonObject
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "user")
 ANSWERS = ("completion", "response", "output", "answer", "assistant", "generation")
-_LABELS = {"1": True, "0": False, "true": True, "false": False, "yes": True, "no": False}
 _SYSTEMS = ("system", "system_prompt")
 
 
@@ -20,16 +21,6 @@ def canonical(row: JsonObject) -> JsonObject:
     if is_hh(row.get("prompt")):
         row = row | {"prompt": [m for m in hh_messages(row["prompt"]) if m["content"]]}
     return row | {"label": label_of(row["label"])} if "label" in row else row
-
-
-def label_of(value: Any) -> bool:
-    """A label as true (a good answer) or false: also 1 and 0, as numbers or text. Raises Fault for others."""
-    if isinstance(value, bool):
-        return value
-    key = str(int(value)) if isinstance(value, float) and value in (0, 1) else str(value).strip().lower()
-    if isinstance(value, int | float | str) and key in _LABELS:
-        return _LABELS[key]
-    raise Fault("`label` is of the wrong type", short(value), "true or 1 (a good answer), false or 0")
 
 
 def asked(prompt: str, answer: str, context: str = "") -> Callable[[JsonObject], JsonObject]:
@@ -79,16 +70,6 @@ def _text(value: Any, key: str) -> str:
     return value
 
 
-def judged(convert: Callable[[JsonObject], JsonObject], label: str) -> Callable[[JsonObject], JsonObject]:
-    """The function for rows that `convert` reads and that have a verdict under this key besides."""
-
-    def with_label(row: JsonObject) -> JsonObject:
-        rest = {k: v for k, v in row.items() if k != label}
-        return convert(rest) | {"label": label_of(row.get(label))}
-
-    return with_label
-
-
 def squad(row: JsonObject) -> JsonObject:
     """A question about a passage, with the first of its answers."""
     answers = row["answers"].get("text") or []
@@ -100,12 +81,21 @@ def squad(row: JsonObject) -> JsonObject:
 
 
 def transcript(row: JsonObject) -> JsonObject:
-    """A text that is a whole conversation: Anthropic's transcript or ChatML."""
-    text = row["text"]
-    messages = chatml_messages(text) if is_chatml(text) else hh_messages(text)
+    """A text that is a whole conversation; see `transcripts`."""
+    messages = transcript_messages(row.get("text"))
+    if not messages:
+        raise Fault("`text` is not a conversation", short(row.get("text")), "a transcript of turns")
     return {"messages": messages, **{k: v for k, v in row.items() if k != "text"}}
+
+
+def alternating(row: JsonObject) -> JsonObject:
+    """Texts of a user and an assistant by turns (UltraChat)."""
+    return {
+        "messages": turns(row["data"], "data"),
+        **{k: v for k, v in row.items() if k not in ("data", "id")},
+    }
 
 
 def is_transcript(row: JsonObject) -> bool:
     """Whether a row's text is a conversation."""
-    return is_hh(row["text"]) or is_chatml(row["text"])
+    return bool(transcript_messages(row["text"]))

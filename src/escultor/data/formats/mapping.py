@@ -30,8 +30,16 @@ _SHAPES: tuple[tuple[frozenset[str], str, Convert], ...] = (
 _NO_TEXT = re.compile(
     r"(?:^|[_.-])(?:id|ids|at|time|date|name|key|kind|type|model|source|url|lang|split)$", re.I
 )
-_PROMPT = re.compile(r"prompt|question|instruction|query|input|user|ask|pergunta|problem|title", re.I)
-_ANSWER = re.compile(r"answer|response|output|completion|reply|resposta|solution|target|assistant|body", re.I)
+_PROMPT = re.compile(
+    r"prompt|question|instruction|query|input|user|ask|problem|title|source|document|article|human"
+    r"|^q$|pergunta|pregunta|frage|domanda|问题|問題|質問|질문",
+    re.I,
+)
+_ANSWER = re.compile(
+    r"answer|response|output|completion|reply|solution|target|assistant|body|summary|bot"
+    r"|^a$|respo?st|respuesta|r[ée]ponse|antwort|risposta|回答|答案|回复|답변",
+    re.I,
+)
 
 
 def parse_map(text: str) -> dict[str, str]:

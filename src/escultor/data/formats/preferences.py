@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from escultor.data.formats.chat import hh_messages, is_hh, tools_of, turns
+from escultor.data.formats.chat import NO_ANSWER, tools_of, turns
+from escultor.data.formats.transcripts import hh_messages, is_hh, transcript_messages
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.strict_json import JsonObject
 
@@ -57,6 +59,8 @@ def implicit(row: JsonObject) -> JsonObject:
     rest = {k: v for k, v in row.items() if k not in ("chosen", "rejected")}
     if is_hh(chosen) and is_hh(rejected):
         chosen, rejected = hh_messages(str(chosen)), hh_messages(str(rejected))
+    elif (first := transcript_messages(chosen)) and (second := transcript_messages(rejected)):
+        chosen, rejected = first, second
     if isinstance(chosen, list) and isinstance(rejected, list):
         first, second = turns(chosen, "chosen"), turns(rejected, "rejected")
         if first[:-1] != second[:-1]:
@@ -106,17 +110,46 @@ def conversation_pair(row: JsonObject) -> JsonObject:
 
 
 def two_responses(
-    prompt: str, answers: tuple[str, str], choice: str, first: Sequence[Any]
+    prompt: str, answers: tuple[str, str], choice: str, first: Sequence[Any], second: Sequence[Any]
 ) -> Callable[[JsonObject], JsonObject]:
-    """The function for rows of two answers and a key that says which is better: the first for these values,
-    the second for any other (SHP, PKU-SafeRLHF)."""
+    """The function for rows of two answers and a key whose values say that the first or the second is better
+    (SHP, PKU-SafeRLHF, HelpSteer3). For any other value it raises Skip."""
 
     def convert(row: JsonObject) -> JsonObject:
-        better = answers if row.get(choice) in first else answers[::-1]
+        if row.get(choice) not in (*first, *second):
+            raise Skip(f"no winner: {short(row.get(choice))}")
+        better = answers if row[choice] in first else answers[::-1]
         rest = {k: v for k, v in row.items() if k not in (prompt, *answers, choice)}
-        return {"prompt": row[prompt], "chosen": row[better[0]], "rejected": row[better[1]], **rest}
+        asked = turns(row[prompt], prompt) if isinstance(row[prompt], list) else row[prompt]
+        return {"prompt": asked, "chosen": row[better[0]], "rejected": row[better[1]], **rest}
 
     return convert
+
+
+def continued(row: JsonObject) -> JsonObject:
+    """A conversation whose last answer is better than another one, or than the last of other messages
+    (ms-swift)."""
+    keys = ("messages", "rejected_response", "rejected_messages")
+    rest = {k: v for k, v in row.items() if k not in keys}
+    messages = turns(row.get("messages"), "messages")
+    other = row.get("rejected_response") or row.get("rejected_messages")
+    rejected = turns(other, "rejected_messages")[-1:] if isinstance(other, list) else other
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise Skip(NO_ANSWER)
+    return {"prompt": messages[:-1], "chosen": messages[-1:], "rejected": rejected, **rest}
+
+
+def arena_texts(row: JsonObject) -> JsonObject:
+    """A battle of two models whose prompts and answers are lists in JSON, and whose winner has a column."""
+    said = {k: json.loads(row[k]) for k in ("prompt", "response_a", "response_b")}
+    winner = next((each for each in "ab" if row.get(f"winner_model_{each}") in (1, "1")), None)
+    if winner is None:
+        raise Skip("no winner")
+    loser = "b" if winner == "a" else "a"
+    if not all(isinstance(v, list) and len(v) == 1 and isinstance(v[0], str) for v in said.values()):
+        raise Skip("a battle of several turns")
+    (asked,), (better,), (worse,) = said["prompt"], said[f"response_{winner}"], said[f"response_{loser}"]
+    return {"prompt": asked, "chosen": better, "rejected": worse}
 
 
 # --- several rated answers --------------------------------------------------------------------
@@ -125,20 +158,25 @@ def two_responses(
 def rated(row: JsonObject) -> JsonObject:
     """The best of several rated answers over the worst. Raises Skip where they are rated alike."""
     prompt = next((row[key] for key in ("instruction", "prompt", "question", "input") if row.get(key)), None)
-    answers = next((row[key] for key in ("generations", "completions", "responses") if row.get(key)), None)
+    answers = next(
+        (row[key] for key in ("generations", "completions", "responses", "answers") if row.get(key)), None
+    )
     if not isinstance(answers, list) or not isinstance(prompt, str | list):
         raise Fault("the row has no prompt and answers", short(sorted(row)), "instruction and generations")
     ratings = next((row[key] for key in ("ratings", "rating", "scores") if row.get(key) is not None), None)
     if ratings is None:
         ratings = [_first(a, ("overall_score", "rating", "score")) for a in answers]
+        ranks = [_number(_first(a, ("rank",))) for a in answers]  # 1 is the best (Nectar)
+        ratings = [-n for n in ranks if n is not None] if not any(r is not None for r in ratings) else ratings
     texts = [
-        _first(a, ("response", "text", "content", "generation")) if isinstance(a, dict) else a
+        _first(a, ("response", "text", "content", "generation", "answer")) if isinstance(a, dict) else a
         for a in answers
     ]
     if not isinstance(ratings, list) or len(ratings) != len(texts):
         raise Fault("the row has no rating for each answer", short(ratings), f"{len(texts)} numbers")
     both = [(r, t) for r, t in zip(map(_number, ratings), texts, strict=True) if r is not None and t]
-    return {"prompt": prompt, **best_over_worst(both)}
+    asked = [m for m in hh_messages(str(prompt)) if m["content"]] if is_hh(prompt) else prompt
+    return {"prompt": asked, **best_over_worst(both)}
 
 
 def best_over_worst(answers: list[tuple[float, Any]]) -> JsonObject:

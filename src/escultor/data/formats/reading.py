@@ -11,11 +11,12 @@ from itertools import islice
 from escultor.data.containers.json_stream import Numbered
 from escultor.data.containers.rows_of_files import RowSource
 from escultor.data.formats.chat import NO_ANSWER
-from escultor.data.formats.instructions import label_of
 from escultor.data.formats.mapping import propose_map
-from escultor.data.formats.table import BY_NAME, CANONICAL, FORMATS, UNANSWERED, RowFormat, fitting
+from escultor.data.formats.table import BY_NAME, CANONICAL, UNANSWERED, RowFormat, fitting
+from escultor.data.formats.verdicts import opposite_keys
 from escultor.data.jsonl import ImportReport
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, TrainingItem, build, kind_of_row, short
+from escultor.data.row_messages import label_of
 from escultor.errors import DataError, InputError
 from escultor.strict_json import JsonObject
 
@@ -75,7 +76,18 @@ def recognise_rows(name: str, rows: list[JsonObject]) -> RowFormat:
     if len(best) > 1 and len({BY_NAME[each].convert for each in best}) > 1:
         remedy = " or ".join(f"--format {each}" for each in best) + ", or name the columns with --map"
         raise DataError(f"{name} fits several formats", short(sorted(rows[0])), ", ".join(best), remedy)
-    return refuse_unlearnable(name, BY_NAME[best[0]])
+    return refuse_unlearnable(name, _without_opposites(name, BY_NAME[best[0]], rows))
+
+
+def _without_opposites(name: str, format: RowFormat, rows: list[JsonObject]) -> RowFormat:
+    """The format, unless it would learn one answer of a row and pass over a worse one."""
+    known = frozenset().union(*format.keys)
+    found = {key for row in rows for key in opposite_keys(row, known)} if format.becomes == "example" else ()
+    if found:
+        remedy = "--map prompt=…,chosen=…,rejected=… reads it, --format NAME leaves it out"
+        what = f"{name} ({format.name}): a column names a worse answer"
+        raise DataError(what, short(sorted(found)), "columns that the format reads", remedy)
+    return format
 
 
 def refuse_unlearnable(name: str, format: RowFormat) -> RowFormat:
@@ -91,8 +103,9 @@ def _unknown(name: str, rows: list[JsonObject]) -> DataError:
         return DataError(f"{name} holds single messages", short(sorted(rows[0])), "conversations", remedy)
     proposal = propose_map(rows)
     remedy = "name the columns with --map" + (f", perhaps --map {proposal}" if proposal else "")
-    known = f"{len(FORMATS)} formats (docs/data.md)"
-    return DataError(f"{name}: the format is not known", short(sorted(rows[0])), known, remedy)
+    return DataError(
+        f"{name}: the format is not known", short(sorted(rows[0])), "the formats of docs/data.md", remedy
+    )
 
 
 def format_named(name: str) -> RowFormat:

@@ -5,8 +5,10 @@ A new format is a function from its row to ours and one row of `FORMATS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 from escultor.data.containers.json_stream import Numbered
 from escultor.data.formats import annotations as notes
@@ -15,6 +17,7 @@ from escultor.data.formats import preferences as prefer
 from escultor.data.formats.chat import CONVERSATIONS, conversation
 from escultor.data.formats.openai_api import openai_batch, openai_stored
 from escultor.data.formats.trees import tree_rows, trees_of_messages
+from escultor.data.formats.verdicts import judged, verdict_key
 from escultor.strict_json import JsonObject
 
 Convert = Callable[[JsonObject], JsonObject | list[JsonObject]]
@@ -40,11 +43,9 @@ class RowFormat:
     refused: str = ""  # why nothing can be learnt from its rows
 
 
-def _format(
-    name: str, keys: str, becomes: str, convert: Convert, also: str = "", **more: object
-) -> RowFormat:
-    """A row of the table: the sets of keys are separated by `|`, keys by blanks; every set has `also`."""
-    sets = tuple(frozenset(f"{each} {also}".split()) for each in keys.split("|"))
+def _format(name: str, keys: str, becomes: str, convert: Convert, **more: object) -> RowFormat:
+    """A row of the table: the sets of keys are separated by `|`, keys by blanks."""
+    sets = tuple(frozenset(each.split()) for each in keys.split("|"))
     return RowFormat(name, sets, becomes, convert, **more)  # type: ignore[arg-type]
 
 
@@ -85,41 +86,93 @@ def _questions() -> Iterator[RowFormat]:
 
 def _preferences() -> Iterator[RowFormat]:
     """A format for every name that the prompt of a preference goes by."""
-    for prompt in ask.PROMPTS[1:]:
-        for chosen, rejected in (("chosen", "rejected"), ("chosen_response", "rejected_response")):
+    for prompt in ask.PROMPTS:
+        for chosen, rejected in _SIDES:
             convert = prefer.preference(prompt, chosen, rejected)
-            name, keys = f"{prompt}-{chosen}".replace("_", "-"), f"{prompt} {chosen} {rejected}"
-            yield _format(name, keys, "pair", convert, is_row=lambda row: "prompt" not in row)
+            name = f"{prompt}-{chosen}" if chosen.startswith("chosen") else f"{prompt}-{chosen}-{rejected}"
+            if name != "prompt-chosen":  # ours
+                keys, fits = f"{prompt} {chosen} {rejected}", partial(_is_first_prompt, prompt)
+                yield _format(name.replace("_", "-"), keys, "pair", convert, is_row=fits)
 
 
+def _is_first_prompt(prompt: str, row: JsonObject) -> bool:
+    return prompt == "prompt" or "prompt" not in row
+
+
+def _verdicts(formats: Iterable[RowFormat]) -> Iterator[RowFormat]:
+    """For every format of examples one of the same rows with a verdict on the answer."""
+    for each in formats:
+        if each.becomes == "example":
+            yield replace(
+                each,
+                name=f"{each.name}-kto",
+                becomes="unpaired",
+                convert=judged(each.convert),
+                is_row=partial(_has_verdict, each.is_row),
+            )
+
+
+def _has_verdict(is_row: Callable[[JsonObject], bool] | None, row: JsonObject) -> bool:
+    return verdict_key(row) is not None and (is_row is None or is_row(row))
+
+
+def _is_alternating(row: JsonObject) -> bool:
+    return isinstance(row["data"], list) and all(isinstance(each, str) for each in row["data"])
+
+
+def _is_unanswered(row: JsonObject) -> bool:
+    """Whether nothing beside a prompt looks like an answer."""
+    return not any(_ANSWER.search(key) for key, value in row.items() if key != "prompt" and value)
+
+
+_ANSWER = re.compile(r"response|answer|completion|output|chosen|reply|solution|generation", re.I)
+_SIDES = (  # names of a better and a worse answer
+    ("chosen", "rejected"),
+    ("chosen_response", "rejected_response"),
+    ("response_chosen", "response_rejected"),
+    ("response", "rejected_response"),
+    ("preferred", "dispreferred"),
+    ("preferred_response", "dispreferred_response"),
+    ("preferred_response", "rejected_response"),
+    ("accepted", "rejected"),
+    ("winner", "loser"),
+    ("response_j", "response_k"),
+)
 _alpaca = ask.asked("instruction", "output", "input")
 _alpaca_response = ask.asked("instruction", "response", "input")
-_sharegpt_keys = "conversations|conversation|dialog|dialogue|turns"
-_squad_keys, _tree_keys = "question context answers", "message_id message_tree_id text role"
+_sharegpt_keys = "conversations|conversation|dialog|dialogue|turns|items"
+_squad_keys, _tree_keys = (
+    "question context answers",
+    "message_id parent_id text role|message_id message_tree_id text role",
+)
 _alpaca_keys = "instruction output|instruction input output"
-_safe = prefer.two_responses("prompt", ("response_0", "response_1"), "better_response_id", (0, "0"))
-_shp = prefer.two_responses("history", ("human_ref_A", "human_ref_B"), "labels", (1, "1"))
-_rated_keys = "instruction generations|prompt generations|instruction completions|prompt responses"
+_safe = prefer.two_responses("prompt", ("response_0", "response_1"), "better_response_id", (0, "0"), (1, "1"))
+_shp = prefer.two_responses("history", ("human_ref_A", "human_ref_B"), "labels", (1, "1"), (0, "0"))
+_steer = prefer.two_responses(
+    "context", ("response1", "response2"), "overall_preference", (-3, -2, -1), (1, 2, 3)
+)
+_rated_keys = (
+    "instruction generations|prompt generations|instruction completions|prompt responses|prompt answers"
+)
 _NO_PROMPTS = (
     "answers without their prompts; add the `messages` of each completion, which the API lists at"
     " /v1/chat/completions/ID/messages"
 )
 _STEPS = "labels of single steps, for a process reward model, which Escultor does not train"
-FORMATS: tuple[RowFormat, ...] = (
+_PLAIN: tuple[RowFormat, ...] = (
     # conversations
     _format("messages", "messages", "example", conversation, is_row=_is_list("messages")),
     _format("anthropic", "messages", "example", conversation, is_row=_is_anthropic),
     _format("kto-messages", "messages label", "unpaired", conversation),
     _format("sharegpt", _sharegpt_keys, "example", conversation, is_row=_has_turns),
-    _format("sharegpt-kto", "conversations kto_tag", "unpaired", ask.judged(conversation, "kto_tag")),
     _format("sharegpt-preference", "conversations chosen rejected", "pair", prefer.conversation_pair),
+    _format("alternating", "data", "example", ask.alternating, is_row=_is_alternating),
     _format("gemini", "contents", "example", conversation, is_row=_is_list("contents")),
     _format("transcript", "text", "example", ask.transcript, is_row=ask.is_transcript),
     _format("oasst-tree", "message_tree_id prompt", "example and pair", tree_rows, is_row=_is_tree),
     _format("oasst-messages", _tree_keys, "example and pair", tree_rows, group=trees_of_messages),
     # instructions
     _format("alpaca", _alpaca_keys, "example", _alpaca),
-    _format("alpaca-kto", _alpaca_keys, "unpaired", ask.judged(_alpaca, "kto_tag"), also="kto_tag"),
     _format("alpaca-response", "instruction input response", "example", _alpaca_response),
     _format("dolly", "instruction response", "example", ask.asked("instruction", "response", "context")),
     _format("squad", _squad_keys, "example", ask.squad, is_row=lambda row: isinstance(row["answers"], dict)),
@@ -135,6 +188,11 @@ FORMATS: tuple[RowFormat, ...] = (
     _format("openai-preference", "input preferred_output", "pair", prefer.openai_preference),
     _format("safe-rlhf", "prompt response_0 response_1 better_response_id", "pair", _safe),
     _format("shp", "history human_ref_A human_ref_B labels", "pair", _shp),
+    _format("helpsteer3", "context response1 response2 overall_preference", "pair", _steer),
+    _format(
+        "swift-preference", "messages rejected_response|messages rejected_messages", "pair", prefer.continued
+    ),
+    _format("arena-texts", "prompt response_a response_b winner_model_a", "pair", prefer.arena_texts),
     _format("arena", "conversation_a conversation_b winner", "pair", prefer.arena),
     _format("distilabel", _rated_keys, "pair", prefer.rated),
     _format("argilla", "fields responses", "example and pair", notes.argilla),
@@ -148,10 +206,13 @@ FORMATS: tuple[RowFormat, ...] = (
     _format("openai-batch-input", "custom_id body", "", ask.canonical, refused=UNANSWERED),
     # what is not learnt from
     _format("stepwise", "prompt completions labels", "", ask.canonical, refused=_STEPS),
-    _format("prompt-only", "prompt", "", ask.canonical, is_general=True, refused=UNANSWERED),
+    _format(
+        "prompt-only", "prompt", "", ask.canonical, is_row=_is_unanswered, is_general=True, refused=UNANSWERED
+    ),
     # plain text
     _format("text", "text", "document", ask.canonical, is_general=True),
 )
+FORMATS: tuple[RowFormat, ...] = (*_PLAIN, *_verdicts(_PLAIN))
 BY_NAME = {format.name: format for format in FORMATS}
 # The formats whose rows are ours as they are: their JSONL files are read strictly.
 CANONICAL = (

@@ -80,9 +80,11 @@ def trees_of_messages(rows: Iterable[Numbered]) -> Iterator[Numbered]:
         if isinstance(row, Fault | Skip):
             yield line, row
             continue
-        if row.get("message_tree_id") != current:
+        is_root = row.get("parent_id") is None
+        name = row.get("message_tree_id") or (row["message_id"] if is_root else current)
+        if name != current:
             yield from _trees(tree, lines)
-            tree, lines, current = {}, {}, row.get("message_tree_id")
+            tree, lines, current = {}, {}, name
         tree[row["message_id"]] = {**row, "replies": []}
         lines[row["message_id"]] = line
     yield from _trees(tree, lines)
