@@ -1,12 +1,16 @@
-"""Strict reading of JSON: hooks for `json.loads` that refuse what Python's reader accepts."""
+"""Strict reading of JSON: what Python's reader accepts and the standard does not is refused."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import sys
 from typing import Any, NoReturn
 
 _MAY_BE_INFINITE = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")  # what a float cannot hold has one of these
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+LARGEST = sys.float_info.max
 _SEARCHED = 1 << 14  # bytes
 JsonObject = dict[str, Any]  # a JSON object as Python reads it
 
@@ -30,6 +34,48 @@ def keys_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return unique
 
 
+def finite_float(text: str) -> float:
+    """A number as a float; a hook for `parse_float`.
+
+    Raises ValueError for one that no float holds, such as 1e999, which would be infinity.
+    """
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def bounded_int(text: str) -> int:
+    """A whole number; a hook for `parse_int`.
+
+    Raises ValueError for one that no float holds.
+    """
+    if len(text) > 300:
+        raise ValueError(f"a number of {len(text):,} digits is too large")
+    return int(text)
+
+
+NUMBERS: dict[str, Any] = {
+    "parse_constant": no_constant,
+    "parse_float": finite_float,
+    "parse_int": bounded_int,
+}  # hooks of `json.loads`
+
+
+def strict_loads(text: str) -> Any:
+    """The value of JSON text: each key once, numbers that a float holds, valid Unicode.
+
+    Raises ValueError for anything else, and for text that is nested too deep.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=keys_once, **NUMBERS)
+        if _SURROGATE.search(text):  # half of a pair cannot be encoded, which is a ValueError
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def check_finite(text: bytes, parsed: Any) -> None:
     """Refuse numbers beyond those of a float, such as 1e999, which readers turn into infinity and writers
     into what is no JSON.
@@ -46,7 +92,7 @@ def check_finite(text: bytes, parsed: Any) -> None:
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
-        elif isinstance(value, float) and not math.isfinite(value):
+        elif isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
             raise ValueError("a number is too large")
 
 

@@ -6,6 +6,7 @@ stand for more values than any memory holds.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import yaml
@@ -29,11 +30,23 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"duplicate keys: {', '.join(twice)} (from line {node.start_mark.line + 1})")
         return super().construct_mapping(node, deep)
 
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        value = self.construct_yaml_int(node)
+        if abs(value) > sys.float_info.max:
+            raise yaml.YAMLError(f"a number that no float holds (line {node.start_mark.line + 1})")
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+
 
 def load_yaml(text: str) -> Any:
-    """The value of a YAML document. Raises YAMLError or ValueError for what cannot be read."""
+    """The value of a YAML document. Raises YAMLError for what cannot be read."""
     _check_size(text)
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except ValueError as error:  # a date that is none, a number of too many digits
+        raise yaml.YAMLError(str(error)) from error
 
 
 def _check_size(text: str) -> None:

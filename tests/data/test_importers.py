@@ -208,7 +208,7 @@ BROKEN = [
     ("example", {"prompt": "a", "completion": [ASK]}, "not an answer to the prompt"),
     ("example", ROWS["example"] | {"weight": "1"}, "`weight` is of the wrong type"),
     ("example", ROWS["example"] | {"weight": True}, "`weight` is of the wrong type"),
-    ("example", ROWS["example"] | {"weight": 10**400}, "`weight` is of the wrong type"),
+    ("example", ROWS["example"] | {"weight": 10**400}, "401 digits is too large"),
     ("example", ROWS["example"] | {"weight": 0}, "`weight` is too small"),
     (
         "example",

@@ -106,11 +106,13 @@ def _apply(data: dict[str, Any], text: str, notes: list[str]) -> None:
     keys = name.strip().split(".")
     is_plain = not isinstance(getattr(Config(), name.strip(), Section()), Section)
     if not equals or not all(keys) or (len(keys) < 2 and not is_plain):
-        raise ConfigError("an override cannot be read", repr(text), "section.key=value, such as dpo.beta=0.2")
+        raise ConfigError(
+            "an override cannot be read", repr(text)[:100], "section.key=value, such as dpo.beta=0.2"
+        )
     try:
         parsed: Any = load_yaml(value)
     except yaml.YAMLError as error:
-        raise ConfigError("an override's value is not YAML", repr(text)) from error
+        raise ConfigError("an override's value is not YAML", repr(text)[:100]) from error
     if isinstance(parsed, str):
         with suppress(ValueError):
             parsed = float(parsed)  # YAML 1.1 reads 1e-5 as text

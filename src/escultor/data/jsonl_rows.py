@@ -25,7 +25,7 @@ from escultor.data.row_messages import (
     without_marks,
 )
 from escultor.ids import hash_value
-from escultor.strict_json import JsonObject, no_constant
+from escultor.strict_json import NUMBERS, JsonObject
 from escultor.types import (
     NO_EXTRAS,
     AnswerExtras,
@@ -93,7 +93,7 @@ def decode(line: bytes) -> JsonObject:
         got = f"byte {line[error.start]:#04x} at byte {error.start + 1} of the line"
         raise Fault("the line is not UTF-8", got, "UTF-8", "save the file as UTF-8") from error
     try:
-        row = json.loads(text, object_pairs_hook=_object, parse_constant=no_constant)
+        row = json.loads(text, object_pairs_hook=_object, **NUMBERS)
         # Only an escape can be a lone surrogate, which UTF-8 cannot encode.
         is_unicode = "\\u" not in text or _is_unicode(json.dumps(row, ensure_ascii=False))
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from escultor.errors import format_message
-from escultor.strict_json import JsonObject, no_constant
+from escultor.strict_json import JsonObject, strict_loads
 from escultor.types import Message, Messages, Role, ToolCall
 
 SHAPES = (
@@ -153,8 +153,8 @@ def tools_of(row: JsonObject) -> str:
     value = row.get("tools")
     if isinstance(value, str):
         try:
-            value = json.loads(value, parse_constant=no_constant) if value.strip() else None
-        except (ValueError, RecursionError) as error:
+            value = strict_loads(value) if value.strip() else None
+        except ValueError as error:
             raise Fault("`tools` is not JSON", short(value), "a list of definitions or its text") from error
     if value is None and isinstance(row.get("functions"), list):
         value = [{"type": "function", "function": each} for each in row["functions"]]

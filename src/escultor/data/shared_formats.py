@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from escultor.errors import DataError
-from escultor.strict_json import JsonObject
+from escultor.strict_json import JsonObject, strict_loads
 
 _TURNS = {"user": "human", "assistant": "gpt", "tool": "observation"}
 _OTHERS = "use --format openai, trl or jsonl"
@@ -71,7 +71,7 @@ def _turn(message: JsonObject) -> JsonObject:
 
 def _parsed(arguments: str) -> Any:
     try:
-        return json.loads(arguments)
+        return strict_loads(arguments)
     except ValueError:
         return arguments
 

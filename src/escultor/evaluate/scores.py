@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from escultor.errors import DataError
 from escultor.ids import hash_value, plain
-from escultor.strict_json import keys_once, no_constant
+from escultor.strict_json import strict_loads
 from escultor.types import Scores
 
 FORMAT = "scores/2"  # part of every id; before it an id covered checkpoint, suite, metrics and summary
@@ -47,9 +47,7 @@ def read_scores(path: Path) -> tuple[Scores, bool]:
     key twice, numbers that are not finite.
     """
     try:
-        raw = json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=keys_once, parse_constant=no_constant
-        )
+        raw = strict_loads(path.read_text(encoding="utf-8"))
         if not isinstance(raw, dict):
             raise ValueError(f"{type(raw).__name__}, not an object")
         if unknown := sorted(raw.keys() - {"_", *(f.name for f in fields(Scores))}):

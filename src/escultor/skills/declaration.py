@@ -51,7 +51,7 @@ class _Declared(BaseModel):
 
 
 class _Decoding(_Declared):
-    temperature: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: int = Field(default=256, ge=1)
 

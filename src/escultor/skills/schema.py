@@ -8,7 +8,6 @@ time, and refused where they cannot be.
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
@@ -26,7 +25,7 @@ from referencing.jsonschema import DRAFT202012
 
 from escultor.errors import DataError
 from escultor.patterns import is_found, linear_pattern
-from escultor.strict_json import keys_once, no_constant
+from escultor.strict_json import strict_loads
 
 # Keywords that say nothing about an answer's value; `discriminator` is how Pydantic annotates tagged unions.
 _ANNOTATIONS = frozenset(
@@ -194,8 +193,8 @@ def parsed(answer: str) -> Any:
     Raises DataError for what is none.
     """
     try:
-        return json.loads(answer, object_pairs_hook=keys_once, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
+        return strict_loads(answer)
+    except ValueError as error:
         raise DataError("the answer is no JSON", str(error)[:80]) from error
 
 

@@ -41,7 +41,7 @@ from escultor.skills.own_metrics import MetricDeclaration, build_metric, load_ob
 from escultor.skills.reward import prompt_key, read_reward
 from escultor.skills.skill import Skill
 from escultor.skills.suites import EvaluationSuite, make_suite, refuse
-from escultor.strict_json import no_constant
+from escultor.strict_json import strict_loads
 from escultor.strict_yaml import load_yaml
 from escultor.types import Consent, Example, Message, Messages, Origin, Role, Sampling, SuiteItem
 
@@ -88,7 +88,7 @@ class _ItemRow(_Strict):
 
 class _Decoding(_Strict):
     max_new_tokens: int = Field(default=256, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0, le=1)
     stop: list[str] = Field(default_factory=list)
 
@@ -283,8 +283,8 @@ def _json_lines(path: Path) -> list[Any]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(json.loads(line, parse_constant=no_constant))
-            except (ValueError, RecursionError) as error:
+                rows.append(strict_loads(line))
+            except ValueError as error:
                 raise DataError(
                     f"{path}, line {number} is no JSON", error, "one JSON object a line"
                 ) from error

@@ -13,7 +13,7 @@ from escultor.errors import DataError
 from escultor.skills.partial_json import read_partial
 from escultor.skills.table import BINARY, SHARE, Metric, ModelOutput
 from escultor.skills.text_forms import folded
-from escultor.strict_json import keys_once
+from escultor.strict_json import strict_loads
 from escultor.types import SuiteItem
 
 PARAGRAPHS = 2
@@ -51,8 +51,8 @@ def parse_synthesis(answer: str) -> Synthesis:
     """Read an answer strictly: a title, two paragraphs of one paragraph each, and key points with contexts,
     none of them empty or twice. Raises DataError naming the first thing that is wrong."""
     try:
-        value = json.loads(answer, object_pairs_hook=keys_once)
-    except (ValueError, RecursionError) as error:
+        value = strict_loads(answer)
+    except ValueError as error:
         raise DataError("the answer is no JSON", str(error)[:80]) from error
     if not isinstance(value, dict) or set(value) != {"title", "summary", "key_points"}:
         raise DataError("the answer has the wrong fields", str(value)[:80], "title, summary, key_points")

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 from escultor.errors import DataError, InputError
 from escultor.skills.metrics import exact_match, rouge_l, set_f1
 from escultor.store.files import atomic_write
-from escultor.strict_json import keys_once
+from escultor.strict_json import strict_loads
 from escultor.types import Message, Messages, Role
 
 Purpose = Literal["reference", "education", "operational"]
@@ -62,11 +62,11 @@ def parse_trinity(answer: str, purposes: Sequence[str] = PURPOSES) -> Trinity:
     Raises DataError naming the first thing that is wrong.
     """
     try:
-        value = json.loads(answer, object_pairs_hook=keys_once)
+        value = strict_loads(answer)
         answer.encode()
     except json.JSONDecodeError as error:
         raise DataError("the answer is no JSON", f"{error.msg} at character {error.pos}") from error
-    except (RecursionError, ValueError) as error:  # nested too deep, a number too long, a lone surrogate
+    except ValueError as error:  # nested too deep, a number too long, a lone surrogate
         raise DataError("the answer is no JSON", str(error)[:80]) from error
     if not isinstance(value, dict) or set(value) != set(FIELDS):
         got = sorted(value) if isinstance(value, dict) else type(value).__name__

@@ -18,7 +18,7 @@ from escultor.ids import hash_bytes
 from escultor.skills.trinity import FIELDS, Trinity, file_texts
 from escultor.skills.trinity_answers import TrinityReader
 from escultor.store.files import atomic_write
-from escultor.strict_json import keys_once
+from escultor.strict_json import strict_loads
 
 RECORDS = ".trinity"
 SCHEMA = "answer.schema"  # in the records' folder
@@ -226,8 +226,8 @@ def _markdown(text: str | None, record: TrinityRecord) -> tuple[str, str, list[s
 
 def _object(text: str | None, record: TrinityRecord, ending: str) -> dict[str, Any]:
     try:
-        value = {} if text is None else json.loads(text, object_pairs_hook=keys_once)
-    except (ValueError, RecursionError) as error:
+        value = {} if text is None else strict_loads(text)
+    except ValueError as error:
         raise DataError(f"{record.name}{ending} is no JSON", str(error)[:80]) from error
     if not isinstance(value, dict):
         raise DataError(f"{record.name}{ending} is no JSON object", type(value).__name__, "an object")

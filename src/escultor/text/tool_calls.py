@@ -16,6 +16,7 @@ from typing import Any
 
 from escultor.errors import InputError
 from escultor.ids import new_id
+from escultor.strict_json import strict_loads
 
 _CLOSERS = {"<tool_call>": "</tool_call>", "[TOOL_CALLS]": "", "<|python_tag|>": ""}  # by opener
 _MARKS = (*_CLOSERS, "</tool_call>")
@@ -106,8 +107,8 @@ class ToolCallParser:
     def _calls(self, body: str) -> list[dict[str, Any]]:
         """The calls in JSON, as deltas of OpenAI's stream; none where it is anything else."""
         try:
-            parsed = json.loads(body)
-        except (ValueError, RecursionError):
+            parsed = strict_loads(body)
+        except ValueError:
             return []
         given = parsed if isinstance(parsed, list) else [parsed]
         calls = []

@@ -3,7 +3,6 @@ anything else on, a file is left to `json_stream`."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -13,7 +12,7 @@ from pydantic_core import from_json
 
 from escultor.data.containers.bytes_of_files import text_blocks
 from escultor.data.containers.json_stream import WRAPPERS, Numbered, json_values, rows_of_value
-from escultor.strict_json import JsonObject, keys_once, no_constant
+from escultor.strict_json import LARGEST, JsonObject, strict_loads
 
 MAX_LINE_BYTES = 4 << 20  # of a line that is read whole
 _BLANK_BEFORE_COLON = re.compile(rb'"[ \t\r]+:')
@@ -51,7 +50,7 @@ def _plain_row(line: bytes) -> JsonObject | None:
         if not isinstance(row, dict):
             return None
         if not _has_keys_once(line, row):
-            json.loads(line, object_pairs_hook=keys_once, parse_constant=no_constant)
+            strict_loads(line.decode())
     except (ValueError, RecursionError):
         return None
     return row
@@ -71,8 +70,13 @@ def _has_keys_once(line: bytes, row: JsonObject) -> bool:
 
 
 def _count_keys(value: JsonObject | list[Any]) -> int:
+    """Raises ValueError for a number that no float holds."""
     keys, inner = (len(value), value.values()) if isinstance(value, dict) else (0, value)
     for each in inner:
-        if type(each) is not str and isinstance(each, dict | list):
+        if type(each) is str:
+            continue
+        if isinstance(each, dict | list):
             keys += _count_keys(each)
+        elif isinstance(each, int | float) and not -LARGEST <= each <= LARGEST:  # 1e999 is read as infinity
+            raise ValueError("a number is too large")
     return keys

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.errors import DataError
-from escultor.strict_json import JsonObject, no_constant
+from escultor.strict_json import NUMBERS, JsonObject
 
 Numbered = tuple[int, JsonObject | Fault | Skip]  # the line a value begins on; it, or why there is none
 MAX_VALUE_CHARS = 64 << 20
@@ -40,7 +40,7 @@ def _object(pairs: list[tuple[str, object]]) -> JsonObject:
     return unique
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, **NUMBERS)
 
 
 def json_values(blocks: Iterable[str], name: str, line: int = 1, may_wrap: bool = True) -> Iterator[Numbered]:

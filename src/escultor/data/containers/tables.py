@@ -14,10 +14,12 @@ from escultor.data.containers.bytes_of_files import BLOCK_BYTES, EXTRA
 from escultor.data.containers.json_stream import MAX_VALUE_CHARS, NOT_TEXT, Numbered, is_unicode
 from escultor.data.jsonl_rows import Fault, short
 from escultor.errors import DataError, InputError
+from escultor.strict_json import strict_loads
 
 BATCH_ROWS = 64  # of a columnar file in memory
 DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 50
+_LITERAL_CHARS = 1 << 20  # of a cell that is read as Python writes it, which takes 200 bytes a character
 
 
 # --- text -------------------------------------------------------------------------------------
@@ -99,14 +101,15 @@ def _cell(text: str) -> Any:
     if text[:1] not in ("[", "{"):
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return strict_loads(text)
+    except ValueError:
         pass
-    try:  # as pandas writes lists
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    if len(text) > _LITERAL_CHARS:
         return text
-    return value if isinstance(value, list | dict) else text
+    try:  # as pandas writes lists
+        return strict_loads(json.dumps(ast.literal_eval(text), allow_nan=False))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 # --- columns ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.data.row_messages import turn_weight
-from escultor.strict_json import JsonObject
+from escultor.strict_json import JsonObject, strict_loads
 
 _NAMES_OF_ROLES = {
     "user": ("user", "human", "prompter", "customer"),
@@ -162,8 +162,8 @@ def _json(value: Any) -> str:
 def _calls(value: Any, key: str) -> list[JsonObject]:
     """The calls that a turn of ShareGPT's `function_call` writes as JSON: one, or a list."""
     try:
-        calls = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError) as error:
+        calls = strict_loads(value) if isinstance(value, str) else value
+    except ValueError as error:
         raise Fault(f"`{key}` is not a call of a tool", short(value), "its JSON") from error
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
@@ -178,8 +178,8 @@ def tools_of(value: Any) -> JsonObject:
     """A row's tools in OpenAI's form, from it, its JSON text, or Anthropic's `input_schema`."""
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.strip() else None
-        except (ValueError, RecursionError) as error:
+            value = strict_loads(value) if value.strip() else None
+        except ValueError as error:
             raise Fault("`tools` is not JSON", short(value), "a list of tools") from error
     if not value:
         return {}

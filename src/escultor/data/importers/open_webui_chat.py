@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from escultor.data.importers import dialogues
 from escultor.data.importers.session import answer_id, objects
 from escultor.data.jsonl_rows import Fault, Skip, short
-from escultor.strict_json import JsonObject
+from escultor.strict_json import JsonObject, strict_loads
 from escultor.types import FinishReason, Interaction, Lineage, Message, Messages, Relation, Role, ToolCall
 
 MAX_MESSAGES = 1000  # before an answer
@@ -289,8 +289,8 @@ def _unquoted(text: str) -> str:
     """The text of an attribute: HTML, within which it is JSON, at times of JSON."""
     text = html.unescape(text)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = strict_loads(text)
+    except ValueError:
         return text
     return value if isinstance(value, str) else text
 

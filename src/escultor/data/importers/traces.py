@@ -5,13 +5,13 @@ the chat completions that OpenAI stores.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from escultor.data.importers import dialogues
 from escultor.data.importers.session import ImportSession
 from escultor.data.jsonl_rows import Skip
+from escultor.strict_json import strict_loads
 from escultor.types import Interaction
 
 
@@ -39,8 +39,8 @@ def decoded(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return strict_loads(value)
+    except ValueError:
         return value
 
 

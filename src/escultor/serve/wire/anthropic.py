@@ -18,7 +18,7 @@ from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import Delta
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.responses import ResponseHead, event, usage_detail
-from escultor.strict_json import whole_numbers
+from escultor.strict_json import strict_loads, whole_numbers
 from escultor.types import ToolCall
 
 PATH = "/v1/messages"
@@ -377,8 +377,8 @@ def _message(head: ResponseHead) -> dict[str, Any]:
 def _tool_use(call: ToolCall) -> dict[str, Any]:
     """A call as a block; arguments that are not an object of JSON stand under `arguments` as they came."""
     try:
-        given = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError):
+        given = strict_loads(call.arguments or "{}")
+    except ValueError:
         given = None
     input = given if isinstance(given, dict) else {"arguments": call.arguments}
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": input}

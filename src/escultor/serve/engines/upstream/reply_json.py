@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from escultor.errors import UpstreamFault
 from escultor.serve.protocol import TokenLogprob
-from escultor.strict_json import check_finite, no_constant
+from escultor.strict_json import NUMBERS
 from escultor.types import Usage
 
 _HEAD = frozenset(("id", "object", "created", "model", "error"))  # the gateway's own answer has them
@@ -116,9 +116,7 @@ class TextReply(_Reply):
 def parse_json(payload: bytes) -> Any:
     """Raises UpstreamFault for what is not JSON."""
     try:
-        reply = json.loads(payload.decode(), parse_constant=no_constant)
-        check_finite(payload, reply)
-        return reply
+        return json.loads(payload.decode(), **NUMBERS)
     except (ValueError, RecursionError) as error:
         got = excerpt(payload[:1000].decode("utf-8", "replace"))
         raise UpstreamFault("the upstream's reply is not JSON", got) from error
