@@ -447,6 +447,39 @@ def test_with_a_stated_largest_cluster_a_guard_holds_for_the_items_too():
         decision.decide(*informative_sizes(3, 60, 0.1, 30), policy, 0)
 
 
+def test_what_a_guard_says_of_the_items_is_false_at_most_one_time_in_twenty():
+    """Clusters of five, all wrong, are 5 % of the clusters and 21 % of the items; many samples show few."""
+    policy, said = Gate(guards={"valid": 0.2}), 0
+    for seed in range(60):
+        found = effect(decision.decide(*informative_sizes(seed, 60, 0.05, 5), policy, seed), "valid")
+        said += found.state == "kept" and found.largest_cluster >= 5
+    assert said <= binom.ppf(0.999, 60, 0.05)
+
+
+def test_the_reason_says_up_to_which_size_of_clusters_a_guard_holds_over_items():
+    old, new = informative_sizes(3, 400, 0.004, 4)
+    assert 400 < len(old.items) <= 412
+    verdict = decision.decide(old, new, Gate(guards={"valid": 0.1}), 0)
+    size = effect(verdict, "valid").largest_cluster
+    assert size >= 4
+    assert f"over items too if no cluster has more than {size})" in verdict.because.reason
+
+
+def test_a_gain_of_many_single_items_does_not_pay_for_large_clusters_that_lose():
+    """Better over clusters, worse over items."""
+    names = np.repeat(np.arange(205), [1] * 200 + [60] * 5)
+    labels = tuple(f"c{k}" for k in names)
+    quality = [np.full(500, 0.5), np.where(names < 200, 0.6, 0.3)]
+    old, new = (
+        replace(scores(name, {"quality": values}), clusters=labels)
+        for name, values in zip(("old", "new"), quality, strict=True)
+    )
+    verdict = decision.decide(old, new, Gate(guards={}), 0)
+    assert isinstance(verdict, Hold)
+    assert effect(verdict, "quality").difference > 0.08
+    assert "over items only if" in verdict.because.reason or "not shown over items" in verdict.because.reason
+
+
 def test_a_guard_whose_items_were_seen_to_be_worse_is_not_called_kept():
     old, new = informative_sizes(3, 60, 0.02, 40)
     assert len(old.items) > 60  # a large cluster is among them

@@ -99,6 +99,26 @@ def test_bounded_mean_of_zeros_and_ones_is_clopper_pearson(bad, n):
     assert -ours.low == pytest.approx(theirs.high, rel=0.05)
 
 
+@FEW
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=30, max_size=60),
+    losses=st.integers(0, 3),
+    seed=st.integers(0, 9),
+)
+def test_the_largest_cluster_is_the_one_up_to_which_the_bound_is_above_null(sizes, losses, seed):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = [str(group) for group in groups]
+    gaps = np.where(groups < losses, -1.0, 0.0)
+
+    def bound(largest=1):
+        return stats.bounded_mean(gaps, labels, 0.05, seed, -1, 1, -0.3, largest)
+
+    largest = math.floor(bound().largest)
+    for size in (largest, largest + 1):
+        if size >= max(sizes):
+            assert (bound(size).low > -0.3) == (size == largest)
+
+
 def test_bounded_mean_covers_rare_harm_that_a_bootstrap_does_not_see():
     rng, missed = np.random.default_rng(5), 0
     for seed in range(200):

@@ -80,7 +80,7 @@ class Gate(Section):
     )
     max_analyses: Count = setting(20, help="maximum analyses of a suite; after that: hold")
     largest_cluster: Count | None = setting(
-        None, help="maximum items of any cluster; with it, guards hold for the mean over items as well"
+        None, help="items of the largest cluster with which guards must hold for the mean over items as well"
     )
     vetoes: dict[str, Limit] = setting({}, help="limits that no gain offsets, by metric; null: the skill's")
     card: dict[str, Share] = setting({}, help="maximum per figure of the dataset card")

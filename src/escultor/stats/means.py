@@ -34,12 +34,19 @@ class Interval(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A mean with distribution-free bounds, and the p-value of `mean <= null`."""
+    """A mean with distribution-free bounds, and the p-value of `mean <= null`.
+
+    `largest` is the size of the largest cluster for which the mean is shown to be above `null`: a statement
+    that is false with probability alpha at most, since a bound that holds for clusters of some size holds for
+    smaller ones. It is at most 0 where no size is small enough, and infinite where no cluster can be worse
+    than `null`.
+    """
 
     value: float
     low: float
     high: float
     p_value: float
+    largest: float
 
 
 # --- studentised cluster bootstrap ------------------------------------------------------------
@@ -162,15 +169,19 @@ def _gaffke(
     # large clusters that are worse go unnoticed.
     mean, unseen = float(sums.sum() / sizes.sum()), max(float(sizes.max()), largest)
     sums, sizes, counts = _rounded_to_grid(sums, sizes, floor, ceiling)
+    seen_sums, seen_sizes, weight = _weighted_sums(sums, sizes, counts, alpha, seed)
     low, high = (
-        _weighted_means(sums, sizes, counts, alpha, seed, unseen=unseen, worst=worst)
+        np.sort((seen_sums + weight * unseen * worst) / (seen_sizes + weight * unseen))
         for worst in (floor, ceiling)
     )
     beyond = tail(len(low), alpha)
     p_value = (1 + int(np.searchsorted(low, null, side="right"))) / (len(low) + 1)
     if beyond < 0:
-        return Bound(mean, floor, ceiling, p_value)
-    return Bound(mean, float(low[beyond]), float(high[-1 - beyond]), p_value)
+        return Bound(mean, floor, ceiling, p_value, 0.0)
+    # An unseen cluster of some size at `floor` brings a draw down to `null`.
+    sizes_to_null = np.sort((seen_sums - null * seen_sizes) / weight)
+    largest = float(sizes_to_null[beyond]) / (null - floor) if null > floor else math.inf
+    return Bound(mean, float(low[beyond]), float(high[-1 - beyond]), p_value, largest)
 
 
 def _rounded_to_grid(sums: Array, sizes: Array, floor: float, ceiling: float) -> tuple[Array, Array, Array]:
@@ -193,15 +204,15 @@ def _rounded_to_grid(sums: Array, sizes: Array, floor: float, ceiling: float) ->
     return (floor + occupied % (GRID + 1) * unit) * size, size, counts[occupied].astype(np.float64)
 
 
-def _weighted_means(
-    sums: Array, sizes: Array, counts: Array, alpha: float, seed: int, *, unseen: float, worst: float
-) -> Array:
-    """Sorted means under random weights, with one more cluster of size `unseen` at `worst`: (draws,)."""
+def _weighted_sums(
+    sums: Array, sizes: Array, counts: Array, alpha: float, seed: int
+) -> tuple[Array, Array, Array]:
+    """Sums and sizes under random weights, and the weight of one more cluster: (draws,) each."""
     parts, rng, is_plain = [], generator(seed, "gaffke"), bool(np.all(counts == 1))
     for rows in blocks(draws_for(alpha), len(sums) + 1):
         drawn = rng.standard_exponential((rows, len(sums) + 1 if is_plain else 1))
         # The weights of k equal clusters add up: the sum of k unit exponentials is Gamma(k).
         weights = drawn[:, :-1] if is_plain else rng.standard_gamma(counts, (rows, len(sums)))
-        extra = drawn[:, -1] * unseen
-        parts.append((weights @ sums + extra * worst) / (weights @ sizes + extra))
-    return np.sort(np.concatenate(parts))
+        parts.append((weights @ sums, weights @ sizes, drawn[:, -1]))
+    of_sums, of_sizes, of_one = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return of_sums, of_sizes, of_one

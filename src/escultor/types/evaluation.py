@@ -118,7 +118,7 @@ EffectState = Literal["better", "worse", "kept", "broken", "open", "told"]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Candidate minus champion on one metric: mean paired difference with its 95 % interval."""
+    """Candidate minus champion on one metric: mean paired difference over clusters with its 95 % interval."""
 
     metric: str
     role: Literal["primary", "guard", "info"]
@@ -135,6 +135,9 @@ class Effect:
     bound: float | None = None  # distribution-free, on the worse side; None for a primary of 0/1 scores
     state: EffectState = "open"
     lower_is_better: bool = False
+    # What is shown of the mean over clusters holds for that over items, where no cluster has more of them.
+    # None: of no state that is shown, or whatever their number.
+    largest_cluster: Annotated[int | None, LEFT_OUT] = optional(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ Hold      the rest, with the items that would be enough; also when the compariso
           few items, one cluster, equal checkpoints or scores, void items, a suite that is used up), and when
           a figure or signature that a veto needs is missing.
 
-Clusters count equally, whatever their sizes. A primary is tested by a permutation test that flips whole
+Clusters count equally, whatever their sizes; each effect says up to which size of clusters what it shows
+holds for the mean over items too. A primary is tested by a permutation test that flips whole
 clusters (0/1 scores: exact McNemar), one-sided, Holm across primaries, at the alpha that alpha spending
 leaves to this analysis; and the distribution-free bound of its mean must be above 0 (0/1 scores need none: a
 loss is never larger than a win). A guard is tested by such bounds alone, because harm is rare and neither a

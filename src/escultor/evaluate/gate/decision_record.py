@@ -16,9 +16,10 @@ from escultor.evaluate.gate.trade_off import TradeOff, trade_off
 from escultor.ids import hash_bytes, plain
 from escultor.types import GateContext, Hold, Scores, Verdict
 
-FORMAT = "escultor-verdict/3"
-# 1: other keys of policies, other words; 2: clusters counted by their sizes, no bound of primaries.
-OLDER_FORMATS = ("escultor-verdict/1", "escultor-verdict/2")
+FORMAT = "escultor-verdict/4"
+# 1: other keys of policies, other words; 2: clusters counted by their sizes, no bound of primaries; 3: guards
+# say nothing of the mean over items.
+OLDER_FORMATS = tuple(f"escultor-verdict/{version}" for version in (1, 2, 3))
 SHOWN_REGRESSIONS = 5
 EMPTY_ANSWER = "(an empty answer)"
 

@@ -26,6 +26,7 @@ class MeasuredEffect:
 
     effect: Effect
     p_worse: float  # one-sided, of `the candidate is not worse`; tested for primaries only
+    holds_over_items: bool = True  # and not over clusters alone, where they differ in size
     needs: tuple[stats.Condition, ...] = ()  # in clusters: to be shown better, or within its margin
 
 
@@ -58,8 +59,10 @@ class _Paired:
             self.gaps, self.clusters, alpha, self.seed, floor=self.floor, ceiling=self.ceiling, null=null
         )
 
-    def bound_of_items(self, alpha: float, null: float, largest: int) -> stats.Bound:
+    def bound_of_items(self, alpha: float, null: float, largest: int = 1) -> stats.Bound:
         """The mean over items with such bounds, where no cluster has more items than `largest`."""
+        if len(self.items) == len(self.gaps) and largest == 1:
+            return self.bound(alpha, null)
         return stats.bounded_mean(
             self.gaps[self.items.codes],
             self.items,
@@ -70,6 +73,11 @@ class _Paired:
             null=null,
             largest=largest,
         )
+
+    def holds_over_items(self, of_items: stats.Bound) -> bool:
+        """Whether a bound over items holds, were the cluster unseen as large as that of the average item."""
+        sizes = self.items.sizes
+        return of_items.largest >= float(sizes @ sizes) / len(self.items)
 
 
 def measure(
@@ -140,34 +148,47 @@ def _primary(s: _Paired, metric: str, alpha: float, harm_alpha: float) -> Measur
     if s.is_binary:
         wins, losses = int(np.count_nonzero(s.gaps > 0)), int(np.count_nonzero(s.gaps < 0))
         better, worse = stats.mcnemar(wins, losses, clusters), stats.mcnemar(losses, wins, clusters)
-        return MeasuredEffect(replace(effect, p_value=better), worse, (needs,))
-    # Flipping signs presumes that gains and losses are alike; losses that are rare and large pass it unseen.
-    test, bound = stats.sign_flip(s.gaps, s.clusters, alpha, s.seed), s.bound(harm_alpha, 0.0)
-    harmless = replace(needs, alpha=harm_alpha, step=0.0, harm=effect.difference - s.floor)
-    effect = replace(effect, p_value=test.better, bound=bound.low)
-    return MeasuredEffect(effect, test.worse, (needs, harmless))
+        measured = MeasuredEffect(replace(effect, p_value=better), worse, needs=(needs,))
+    else:
+        # Flipping signs presumes that gains and losses are alike; losses that are rare and large pass unseen.
+        test, bound = stats.sign_flip(s.gaps, s.clusters, alpha, s.seed), s.bound(harm_alpha, 0.0)
+        harmless = replace(needs, alpha=harm_alpha, step=0.0, harm=effect.difference - s.floor)
+        effect = replace(effect, p_value=test.better, bound=bound.low)
+        measured = MeasuredEffect(effect, test.worse, needs=(needs, harmless))
+    if len(np.unique(s.items.sizes)) == 1:
+        return measured
+    of_items = s.bound_of_items(harm_alpha, 0.0)
+    effect = replace(measured.effect, largest_cluster=_whole(of_items.largest))
+    return replace(measured, effect=effect, holds_over_items=s.holds_over_items(of_items))
+
+
+def _whole(size: float) -> int | None:
+    """A size of clusters as a whole number; None where it has no limit."""
+    return None if math.isinf(size) else max(0, int(size))
 
 
 def _with_state(m: MeasuredEffect, alpha: float, p_better: float, p_worse: float) -> MeasuredEffect:
-    is_harmless = m.effect.bound is None or m.effect.bound > 0
+    is_harmless = (m.effect.bound is None or m.effect.bound > 0) and m.holds_over_items
     state = "better" if p_better <= alpha and is_harmless else "worse" if p_worse <= alpha else "open"
     effect = replace(m.effect, p_value=p_better, level=alpha, state=state)
     return replace(m, effect=effect, p_worse=p_worse)
 
 
 def _guard(s: _Paired, metric: str, margin: float, policy: Gate) -> MeasuredEffect:
-    bound, alpha, largest = s.bound(policy.alpha, -margin), policy.alpha, policy.largest_cluster
-    of_items = bound if largest is None else s.bound_of_items(alpha, -margin, largest)
-    low, average = min(bound.low, of_items.low), float(s.gaps @ s.items.sizes) / len(s.items)
-    # Nothing is called kept whose items, large clusters included, were seen to be worse by more.
-    is_kept = low > -margin and average >= -margin
+    bound, alpha, stated = s.bound(policy.alpha, -margin), policy.alpha, policy.largest_cluster
+    of_items = s.bound_of_items(alpha, -margin, stated or 1)
+    low, p_value = bound.low, bound.p_value
+    if stated is not None:
+        low, p_value = min(low, of_items.low), max(p_value, of_items.p_value)
+    is_kept = low > -margin and s.holds_over_items(of_items)
     effect = replace(
         _effect(s, metric, "guard"),
-        p_value=max(bound.p_value, of_items.p_value),
+        p_value=p_value,
         margin=margin,
         level=alpha,
         bound=low,
         state="kept" if is_kept else "broken" if bound.high < -margin else "open",
+        largest_cluster=_whole(of_items.largest),
     )
     clusters = len(s.gaps)
     needs = stats.Condition(
@@ -177,12 +198,13 @@ def _guard(s: _Paired, metric: str, margin: float, policy: Gate) -> MeasuredEffe
         harm=bound.value - s.floor,
         seen=clusters,
     )
-    if largest is None:
-        return MeasuredEffect(effect, 1.0, (needs,))
+    if stated is None:
+        return MeasuredEffect(effect, 1.0, needs=(needs,))
+    average = float(s.gaps @ s.items.sizes) / len(s.items)
     spread = stats.standard_error(s.gaps * s.items.sizes, s.items.sizes) * math.sqrt(clusters)
-    harm = (average - s.floor) * largest * clusters / len(s.items)
+    harm = (average - s.floor) * stated * clusters / len(s.items)
     needs_of_items = replace(needs, slack=average + margin, spread=spread, harm=harm)
-    return MeasuredEffect(effect, 1.0, (needs, needs_of_items))
+    return MeasuredEffect(effect, 1.0, needs=(needs, needs_of_items))
 
 
 def _info(s: _Paired, metric: str) -> MeasuredEffect:

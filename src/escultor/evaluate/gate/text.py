@@ -29,15 +29,25 @@ def figure(e: Effect) -> str:
             return f"{name} worse by more than {e.margin:g} ({path}, {signed(e.difference)})"
         worst = "" if e.bound is None else f", at worst {signed(e.bound)}"
         shown = "within" if e.state == "kept" else "not shown to be within"
-        return f"{name} {shown} {e.margin:g} ({path}{worst})"
+        return f"{name} {shown} {e.margin:g} ({path}{worst}{_over_items(e)})"
     shown = e.state if e.state in ("better", "worse") else "not shown to be better"
-    if e.state == "open" and e.p_value <= e.level and e.bound is not None:
+    if e.state == "open" and e.p_value <= e.level and e.bound is not None and e.bound <= 0:
         shown += f": rare losses, not among these items, may leave {signed(e.bound)}"
     clusters = "" if e.clusters == e.n else f" in {e.clusters} clusters"
     return (
         f"{name} {signed(e.difference)} [{number(e.low)}, {number(e.high)}] on {e.n} items{clusters}, "
-        f"{shown} ({path}, p = {e.p_value:.2g})"
+        f"{shown} ({path}, p = {e.p_value:.2g}{_over_items(e) if e.p_value <= e.level else ''})"
     )
+
+
+def _over_items(e: Effect) -> str:
+    """What is shown of the mean over items, where clusters have several."""
+    if e.clusters == e.n or e.largest_cluster is None:
+        return ""
+    if e.largest_cluster == 0:
+        return ", not shown over items"
+    how = "only" if e.state == "open" else "too"
+    return f", over items {how} if no cluster has more than {e.largest_cluster}"
 
 
 def limits(vetoes: Sequence[Veto]) -> str:
