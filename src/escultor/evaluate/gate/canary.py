@@ -161,7 +161,8 @@ def _broken_limit(windows: Sequence[ErrorWindow], policy: Canary) -> str | None:
 
 
 def _harm_shown(harms: Mapping[str, Harm], policy: Canary) -> str | None:
-    broken = [figure(name, harm) for name, harm in harms.items() if harm.low > policy.guards.get(name, 0.0)]
+    margins: dict[str, float] = dict(policy.guards.items())
+    broken = [figure(name, harm) for name, harm in harms.items() if harm.low > margins.get(name, 0.0)]
     return f"harm shown: {'; '.join(broken)}" if broken else None
 
 
