@@ -62,6 +62,21 @@ def test_a_skill_is_drawn_from_the_log_and_its_items_are_held_out(cli, tmp_path)
         assert [suite.name for _, suite in store.log.read(Suite)] == ["talk"]
 
 
+def test_a_skill_is_begun_with_examples_of_any_known_format_and_nothing_is_written_over(cli, tmp_path):
+    rows = [{"question": f"{word} of {other}?", "answer": word} for word in "abc" for other in "defghij"]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = cli("skills", "new", "say", "--from", "own.jsonl", "--items", "5", "--json")
+    assert made.code == 0, made.err
+    assert len((tmp_path / "say.suite.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / "say.examples.jsonl").read_text().splitlines()) == 16
+    assert cli("skills", "show", "say.yaml").code == 0
+    (tmp_path / "say.yaml").unlink()
+    again = cli("skills", "new", "say", "--from", "own.jsonl")
+    assert "say.suite.jsonl exists already" in again.err
+    assert not (tmp_path / "say.yaml").exists()
+    assert "nothing to draw from" in cli("skills", "new", "other", "--from", "nowhere.jsonl").err
+
+
 def test_a_model_learns_the_examples_of_a_skill_in_its_prompt_without_what_is_held_out(cli, tmp_path, model):
     declared = {
         "name": "sorting", "instruction": "Name the queue.", "metrics": ["exact_match"],

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from escultor.config import Evaluation
-from escultor.cycle.skill_proposal import infer_schema, propose_skill, suite_lines
+from escultor.cycle.skill_proposal import infer_schema, propose_from_examples, propose_skill, suite_lines
 from escultor.datasets.held_out import load_guard
 from escultor.errors import InputError
 from escultor.ids import hash_value
 from escultor.serve.in_flight import draft_interaction
 from escultor.skills.declaration import parse_skill
-from escultor.skills.suite_files import skill_suite
+from escultor.skills.suite_files import skill_examples, skill_suite
 from escultor.skills.suites import register
 from escultor.store import open_store
 from escultor.types import Consent, Correction, Example, Message, Origin, Role, Sampling
@@ -104,6 +104,27 @@ def test_only_what_may_be_used_is_drawn_and_own_calls_go_first(store):
         propose_skill(store, "own", items=5)
     log(store, ["x"] * 12, skill="own")
     assert any(note.startswith("12 different prompts") for note in propose_skill(store, "own", items=5).notes)
+
+
+def test_own_examples_become_items_examples_and_metrics(tmp_path):
+    rows = [
+        Example(f"e{n}", (Message(Role.USER, question),), ("billing", "sales")[n % 2], Origin(("x",), "r"))
+        for n, question in enumerate([*QUESTIONS, QUESTIONS[0]])
+    ]
+    made = propose_from_examples(rows, "support")
+    assert (len(made.rows), len(made.examples)) == (30, 30)
+    asked = [row["input"] for row in (*made.rows, *made.examples)]
+    assert sorted(asked) == sorted(QUESTIONS)
+    assert any("1 rows ask what another asks" in note for note in made.notes)
+    assert made.declaration["metrics"] == ["exact_match", {"name": "is_label", "matches": "billing|sales"}]
+    assert made.declaration["decoding"]["max_new_tokens"] < 20
+    (tmp_path / "support.examples.jsonl").write_text(suite_lines(made.examples))
+    assert made_suite(made, tmp_path).record.items == 30
+    assert len(skill_examples(parse_skill(made.declaration, tmp_path, "here"))) == 30
+    assert made == propose_from_examples(rows, "support", 30)
+    for few, items in ((rows[:1], None), (rows[:5], 5), ([], None)):
+        with pytest.raises(InputError, match="too few different prompts"):
+            propose_from_examples(few, "support", items)
 
 
 def test_a_schema_says_what_objects_share():

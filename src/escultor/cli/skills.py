@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -13,6 +13,10 @@ from escultor.errors import InputError
 from escultor.skills.catalog import find_skill, known_skills, load_skills
 from escultor.skills.skill import Skill
 from escultor.types import Sampling
+
+if TYPE_CHECKING:
+    from escultor.cycle.skill_proposal import SkillProposal
+    from escultor.store import Store
 
 SkillArgument = Annotated[str, Argument(help="A skill's name, or the file of its declaration.")]
 TEMPLATE = """\
@@ -66,51 +70,89 @@ def new(
     name: Annotated[str, Argument(help="Its name: letters, digits, `-` and `_`.")],
     out: Annotated[Path | None, Option(help="The file to write; default: NAME.yaml.")] = None,
     source: Annotated[
-        Literal["interactions"] | None,
-        Option("--from", help="Draw held-out items from the log, and propose metrics for them."),
+        str | None,
+        Option(
+            "--from",
+            metavar="interactions|FILE",
+            help="Draw held-out items from the log, or from a file of examples, and propose metrics.",
+        ),
     ] = None,
-    items: Annotated[int, Option(min=1, help="With --from: items at most.")] = 150,
+    items: Annotated[
+        int | None,
+        Option(min=1, help="With --from: items at most; default: 150, of a file at most half of its rows."),
+    ] = None,
     effect: Annotated[float, Option(min=0.001, max=1, help="With --from: the gain to be shown.")] = 0.1,
 ) -> CommandResult:
     """Begin the declaration of a skill, with its items."""
     file = out or Path(f"{name}.yaml")
-    if file.exists():
-        raise InputError(f"{file} exists already", "a file", "a new one", "give another name, or --out")
-    notes: list[str] = []
     if source is None:
+        _refuse_existing(file)
         write_text(file, TEMPLATE.format(name=name, file=file))
         find_skill(str(file))
+        notes = []
+    elif source == "interactions":
+        with lookup.existing_store(shell, "there is no log to draw from") as store:
+            notes = _new_from_log(shell, store, name, file, (items, effect))
     else:
-        notes = _new_from_log(shell, name, file, items, effect)
+        notes = _new_from_file(name, file, Path(source), (items, effect))
     for note in notes:
         shell.print(note)
     shell.print(f"wrote {file}; name it under `skills:` in the configuration")
     return CommandResult({"name": name, "file": file, "notes": notes})
 
 
-def _new_from_log(shell: Shell, name: str, file: Path, items: int, effect: float) -> list[str]:
+def _new_from_log(
+    shell: Shell, store: Store, name: str, file: Path, wanted: tuple[int | None, float]
+) -> list[str]:
     """Write what the log proposes; its items are held out in the store from now on."""
-    import yaml
-
-    from escultor.cycle.skill_proposal import propose_skill, reward_file, suite_lines
-    from escultor.skills.reward import reward_text
+    from escultor.cycle.skill_proposal import ITEMS, propose_skill
     from escultor.skills.suite_files import skill_suite
     from escultor.skills.suites import register
 
-    with lookup.existing_store(shell, "there is no log to draw from") as store:
-        made = propose_skill(store, name, items, effect, shell.config)
-        suite_file, reward = file.with_name(f"{name}.suite.jsonl"), file.with_name(reward_file(name))
-        for each in (suite_file, reward):
-            if each.exists():
-                raise InputError(f"{each} exists already", "a file", "a new one", "move it")
-        write_text(suite_file, suite_lines(made.rows))
-        if made.reward is not None:
-            write_text(reward, reward_text(made.reward))
-        write_text(file, yaml.safe_dump(made.declaration, sort_keys=False, allow_unicode=True, width=100))
-        suite = skill_suite(find_skill(str(file)), shell.config.evaluation)
-        if suite is not None:
-            register(store, suite)
+    items, effect = wanted
+    made = propose_skill(store, name, items or ITEMS, effect, shell.config)
+    notes = _write_proposal(made, name, file)
+    suite = skill_suite(find_skill(str(file)), shell.config.evaluation)
+    if suite is not None:
+        register(store, suite)
+    return notes
+
+
+def _new_from_file(name: str, file: Path, source: Path, wanted: tuple[int | None, float]) -> list[str]:
+    """Write what a file of examples proposes."""
+    from escultor.cycle.skill_proposal import propose_from_examples
+    from escultor.datasets.reading import read_training_rows
+
+    if not source.is_file():
+        raise InputError("there is nothing to draw from", str(source), "interactions, or a file of examples")
+    _, contents = read_training_rows(source, "example")
+    return _write_proposal(propose_from_examples(contents.items, name, *wanted), name, file)
+
+
+def _write_proposal(made: SkillProposal, name: str, file: Path) -> list[str]:
+    """Write a proposal's declaration and the files that it names beside it; what to know about them."""
+    import yaml
+
+    from escultor.cycle.skill_proposal import reward_file, suite_lines
+    from escultor.skills.reward import reward_text
+
+    suite_file = file.with_name(f"{name}.suite.jsonl")
+    texts = {suite_file: suite_lines(made.rows)}
+    if made.examples:
+        texts[file.with_name(f"{name}.examples.jsonl")] = suite_lines(made.examples)
+    if made.reward is not None:
+        texts[file.with_name(reward_file(name))] = reward_text(made.reward)
+    texts[file] = yaml.safe_dump(made.declaration, sort_keys=False, allow_unicode=True, width=100)
+    _refuse_existing(*texts)
+    for path, text in texts.items():
+        write_text(path, text)
     return [*made.notes, f"{suite_file}: none of these prompts is trained on from now on"]
+
+
+def _refuse_existing(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise InputError(f"{path} exists already", "a file", "a new one", "give another name, or --out")
 
 
 def reward(

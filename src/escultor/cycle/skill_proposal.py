@@ -1,5 +1,5 @@
-"""A skill proposed from the log: held-out items drawn by clusters of similar prompts, and metrics that what
-people said of the answers can be measured by."""
+"""A skill proposed from the log, or from examples: held-out items drawn by clusters of similar prompts, and
+metrics that what people said of the answers, or wrote as answers, can be measured by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,17 @@ from escultor.skills.table import PEOPLE
 from escultor.stats import Condition, n_to_meet
 from escultor.store import Store
 from escultor.store.feedback import live
-from escultor.types import FAILED, Consent, Correction, Feedback, Interaction, Message, Messages, Role
+from escultor.types import (
+    FAILED,
+    Consent,
+    Correction,
+    Example,
+    Feedback,
+    Interaction,
+    Message,
+    Messages,
+    Role,
+)
 
 # Prompts that are more similar are one cluster; the next is tried where a shared template makes too few.
 SIMILAR, PERMUTATIONS = (0.6, 0.8, 0.95), 120
@@ -33,12 +43,15 @@ COMPARED = (
     "`people_preference` compares answers blind (`escultor rate`); a metric {name: judged, judge: MODEL} "
     "lets a language model do it, and references in the suite make other metrics possible"
 )
+ITEMS = 150  # of a suite, where nobody says how many
+# An answer's tokens, generously, where no tokenizer is known.
+BYTES_OF_A_TOKEN, SPARE_TOKENS = 2, 8
 CHANGED = 0.2  # the share of answers that a new model is taken to answer otherwise, in a plan
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedPrompt:
-    """One prompt of the log: its messages, what people wrote that the answer should have been, the answer."""
+    """One prompt: its messages, what people wrote that the answer should have been, the answer."""
 
     messages: Messages
     reference: str | None
@@ -50,12 +63,14 @@ class LoggedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class SkillProposal:
-    """The declaration, the rows of its suite, and what to know about them, a line each."""
+    """The declaration, the rows of its suite, and what to know about them, a line each. What is to be written
+    to the other files that the declaration names: the reward model, and the rows of its examples."""
 
     declaration: dict[str, Any]
     rows: list[dict[str, Any]]
     notes: list[str]
-    reward: RewardModel | None = None  # to be written to the file that the declaration names
+    reward: RewardModel | None = None
+    examples: list[dict[str, Any]] = field(default_factory=list)
 
 
 def propose_skill(
@@ -95,9 +110,57 @@ def propose_skill(
         *notes,
         _size_note(effect, len(rows)),
     ]
-    declaration = {
+    about = "Drawn from the log; say here what it is for."
+    declaration = _declaration(name, about, instruction, (metrics, primary, guards, output))
+    return SkillProposal(declaration, rows, notes, reward)
+
+
+def propose_from_examples(
+    examples: Sequence[Example], name: str, items: int | None = None, effect: float = 0.1
+) -> SkillProposal:
+    """A skill from rows of one's own, prompts with their right answers: some become held-out items (None:
+    half of them, 150 at most), the others its examples.
+
+    Raises InputError where there are fewer than two different prompts, or not more of them than items.
+    """
+    first = {each.prompt: each.response for each in reversed(examples)}
+    prompts = [LoggedPrompt(prompt, answer, answer) for prompt, answer in reversed(first.items())]
+    wanted = min(ITEMS, len(prompts) // 2) if items is None else items
+    if not 0 < wanted < len(prompts):
+        allowed = f"more than {max(wanted, 1)}: those that are no items are learnt from"
+        raise InputError("there are too few different prompts", len(prompts), allowed, "give fewer --items")
+    clustered = _clustered(prompts, wanted)
+    texts = [p.answer for p in clustered]
+    metrics, primary, guards, output, notes = _metrics(texts, texts)
+    drawn = _draw(clustered, name, wanted)
+    instruction = _shared_instruction(clustered)
+    held_out = {p.messages for p in drawn}
+    rest = [(_row(p, instruction), p.answer) for p in clustered if p.messages not in held_out]
+    taught = [{"input": row["input"], "output": answer} for row, answer in rest if "input" in row]
+    more = [f"{len(examples) - len(prompts):,} rows ask what another asks: the first of them counts"]
+    several = "are conversations of several turns, which `escultor sft --data` teaches"
+    more += [f"{len(rest) - len(taught):,} rows that are no items {several}"]
+    about = "Drawn from examples; say here what it is for."
+    declaration = _declaration(name, about, instruction, (metrics, primary, guards, output))
+    longest = max(len(text.encode("utf-8", "replace")) for text in texts)
+    declaration |= {"decoding": {"max_new_tokens": longest // BYTES_OF_A_TOKEN + SPARE_TOKENS}}
+    declaration |= {"examples": f"{name}.examples.jsonl"} if taught else {}
+    notes = [
+        f"{len(drawn)} held-out items and {len(taught)} examples to learn from",
+        *(note for note in more if not note.startswith("0 ")),
+        *notes,
+        _size_note(effect, len(drawn)),
+    ]
+    return SkillProposal(declaration, [_row(p, instruction) for p in drawn], notes, examples=taught)
+
+
+def _declaration(
+    name: str, about: str, instruction: str, measured: tuple[list[Any], list[str], dict[str, float], Any]
+) -> dict[str, Any]:
+    metrics, primary, guards, output = measured
+    return {
         "name": name,
-        "about": "Drawn from the log; say here what it is for.",
+        "about": about,
         **({"instruction": instruction} if instruction else {}),
         **({"output": output} if output else {}),
         "metrics": metrics,
@@ -106,7 +169,6 @@ def propose_skill(
         "rubric": "What makes one answer better than another, for raters and judges.",
         "suite": f"{name}.suite.jsonl",
     }
-    return SkillProposal(declaration, rows, notes, reward)
 
 
 def _clustered(prompts: Sequence[LoggedPrompt], items: int) -> list[LoggedPrompt]:
@@ -197,7 +259,8 @@ def _row(prompt: LoggedPrompt, instruction: str) -> dict[str, Any]:
     else:
         row = {"prompt": [{"role": str(m.role), "content": m.content} for m in messages]}
     reference = {} if prompt.reference is None else {"reference": prompt.reference}
-    return row | reference | {"parents": list(prompt.parents)}
+    parents = {"parents": list(prompt.parents)} if prompt.parents else {}
+    return row | reference | parents
 
 
 # --- metrics ----------------------------------------------------------------------------------
