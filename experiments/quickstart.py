@@ -68,15 +68,15 @@ def messages(count: int) -> list[tuple[str, str]]:
 
 
 def write_data(folder: Path, calls: int, examples: int = 60, items: int = 80, more: int = 100) -> None:
-    """Examples, held-out items, calls, and calls during the trial; no two ask the same."""
+    """Own examples, of which `skills new` makes items too, calls, and calls during the trial; no two ask the
+    same."""
     rows = messages(examples + items + calls + more)
     asked = [
         {"message": m, "queue": q, "person": f"person-{n % 60}"}
         for n, (m, q) in enumerate(rows[examples + items :])
     ]
     parts = {
-        "support.examples.jsonl": [{"input": m, "output": q} for m, q in rows[:examples]],
-        "support.suite.jsonl": [{"input": m, "reference": q} for m, q in rows[examples : examples + items]],
+        "own.jsonl": [{"input": m, "output": q} for m, q in rows[: examples + items]],
         "calls.jsonl": asked[:calls],
         "more.jsonl": asked[calls:],
     }
