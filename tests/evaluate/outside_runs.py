@@ -125,6 +125,51 @@ def langfuse(path: Path, values, run="run") -> Path:
     return path
 
 
+def langfuse_folder(path: Path, values, run="run") -> Path:
+    """Pages of `dataset-run-items` and of `v3/scores` (field `subject`), a file each."""
+    path.mkdir(parents=True, exist_ok=True)
+    items = [
+        {"id": f"ri-{k}", "datasetRunName": run, "datasetItemId": k, "traceId": f"{run}-{k}"} for k in values
+    ]
+    subjects = [{"kind": "observation", "id": f"o-{k}", "traceId": f"{run}-{k}"} for k in values]
+    scores = [
+        {"name": "right", "dataType": "BOOLEAN", "value": v > 0.5, "subject": s}
+        if v in (0, 1)
+        else {"name": "right", "dataType": "NUMERIC", "value": v, "subject": s}
+        for v, s in zip(values.values(), subjects, strict=True)
+    ]
+    half, pages = len(items) // 2, {"page": 1, "limit": 50, "totalItems": len(items), "totalPages": 2}
+    lines = [{"data": items[:half], "meta": pages}, {"data": items[half:], "meta": pages | {"page": 2}}]
+    (path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [{"data": scores[:half], "meta": {"cursor": "b"}}, {"data": scores[half:], "meta": {}}]
+    (path / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def langfuse_experiment(path: Path, values, run="run") -> Path:
+    """The answer of `experiment-items` with the fields `dataset,io,scores`."""
+    rows = [
+        {"id": f"e-{k}", "traceId": f"{run}-{k}", "experimentName": run, "experimentItemId": k}
+        | {"level": "DEFAULT", "experimentDatasetId": "d", "input": f"question {k}", "output": "answer"}
+        | {"scores": [{"name": "right", "dataType": "NUMERIC", "value": v}]}
+        for k, v in values.items()
+    ]
+    path.write_text(json.dumps({"data": rows, "meta": {}}))
+    return path
+
+
+def langfuse_traces(path: Path, values, run="run") -> Path:
+    """The interface's export of traces as CSV: a column of lists for each score."""
+    head = ("id", "timestamp", "name", "tags", "input", "output", "metadata", "right", "comments")
+    rows = [
+        (f"{run}-{k}", "2026-01-01T00:00:00Z", run, '["a"]', f"question {k}", "answer", "{}", f"[{v}]", "[]")
+        for k, v in values.items()
+    ]
+    cells = (",".join('"' + str(cell).replace('"', '""') + '"' for cell in row) for row in (head, *rows))
+    path.write_text("\n".join(cells) + "\n")
+    return path
+
+
 def mlflow_table(path: Path, values) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = [[f"question {item}", f"answer {value}", value] for item, value in values.items()]

@@ -25,6 +25,9 @@ def of_each_tool(folder, values, name):
         "inspect json": outside_runs.inspect_json(folder / f"{name}-inspect.json", values),
         "promptfoo": outside_runs.promptfoo(folder / f"{name}-pf.json", values),
         "langfuse": outside_runs.langfuse(folder / f"{name}-lf.json", values, name),
+        "langfuse pages": outside_runs.langfuse_folder(folder / f"{name}-lf", values, name),
+        "langfuse experiment": outside_runs.langfuse_experiment(folder / f"{name}-e.json", values, name),
+        "langfuse traces": outside_runs.langfuse_traces(folder / f"{name}-t.csv", values, name),
         "mlflow table": outside_runs.mlflow_table(folder / name / "eval_results_table.json", values),
         "mlflow store": f"{store}#{name}",
         "csv": outside_runs.csv_file(folder / f"{name}.csv", values),
@@ -184,6 +187,30 @@ def test_a_label_beside_the_scores_is_left_out_with_a_note(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="no topic for 59 of 60 items"):
         pair_runs(read(path), read(path))
+
+
+def test_pages_of_langfuse_that_are_missing_are_told(tmp_path):
+    folder = outside_runs.langfuse_folder(tmp_path / "run", WORSE)
+    for name in ("items.jsonl", "scores.jsonl"):
+        lines = (folder / name).read_text().splitlines()
+        (folder / name).write_text(lines[0])
+        with pytest.raises(DataError, match="not all pages"):
+            read(folder)
+        (folder / name).write_text("\n".join(lines))
+
+
+def test_a_correction_in_langfuse_is_no_score(tmp_path):
+    path = outside_runs.langfuse(tmp_path / "a.json", WORSE)
+    content = json.loads(path.read_text())
+    scores = content["scores"]["data"]
+    scores += [
+        s | {"name": "better", "value": 0, "dataType": "CORRECTION", "stringValue": "x"} for s in scores
+    ]
+    scores.append(
+        {"name": "run level", "value": 0.5, "dataType": "NUMERIC", "traceId": None, "datasetRunId": "r"}
+    )
+    path.write_text(json.dumps(content))
+    assert list(pair_runs(read(path), read(path)).champion.metrics) == ["right"]
 
 
 def test_a_scorer_that_failed_left_no_score(tmp_path):

@@ -143,7 +143,9 @@ class FeedbackStore:
         self.url = url
 
     def get_feedback(self, since: Since = None) -> list[Feedback]:
-        """All feedback since then, in the order it was recorded."""
+        """All feedback since then, in the order it was recorded. Raises InputError when there is no store."""
+        if not store_exists(self.url):
+            raise InputError("there is no store to read", self.url, "an existing store")
         with open_store(self.url) as store:
             return _feedback(store, since)
 
