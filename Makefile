@@ -110,6 +110,7 @@ bench: $(ORACLE_SETUP)  ## figures of speed on BENCH_DATA; each prints one JSON 
 bench-serve: $(SETUP)  ## figures of serving, about 20 minutes; each prints one JSON object last
 	$(BIN)/python bench/serve.py
 	$(BIN)/python bench/engine.py --fast
+	$(BIN)/python bench/streams.py
 	$(BIN)/python bench/faults.py
 	$(BIN)/python bench/intake.py --postgres
 

@@ -23,6 +23,7 @@ from mock_upstream import USAGE, answers, choice, completion, disconnects, serve
 
 from escultor.serve import auth
 from escultor.serve.gateway import routes
+from escultor.serve.gateway.request_metadata import TASK_PREFIXES
 from escultor.types import Consent, Feedback, Rating, Role, Scope, ToolCall, ToolDefinitions
 
 GIVEN = {
@@ -310,8 +311,9 @@ def test_what_an_application_asks_for_itself_is_not_trained_on(side, mock):
     mock.now(serves())
     told = row_of(side, post(side, {}, {"x-escultor-task": "title_generation"}))
     assert (told.task, told.consent) == ("title_generation", Consent.NONE)
-    prompt = [{"role": "user", "content": "### Task:\nGenerate a title"}]
-    assert row_of(side, post(side, {"messages": prompt})).consent == Consent.NONE
+    for prefix in TASK_PREFIXES:
+        prompt = [{"role": "user", "content": f"{prefix} and so on"}]
+        assert row_of(side, post(side, {"messages": prompt})).consent == Consent.NONE
     plain = row_of(side, post(side, {}, {"x-escultor-task": "", "x-escultor-skill": ""}))
     assert (plain.task, plain.consent, plain.skill) == ("", Consent.TRAIN, "chat")
 
@@ -320,6 +322,7 @@ def test_feedback_finds_its_answer_by_the_applications_own_id(side, mock):
     mock.now(serves())
     answer = post(side, {}, {"x-escultor-message": "4f6c-1"})
     row = row_of(side, answer)
+    post(side, {}, {"x-escultor-message": "4f6c-1", "x-escultor-task": "title"})  # of the same answer
     assert row.message == "4f6c-1"
     thumb = {"kind": "boolean", "target": "4f6c-1", "value": True}
     told = httpx2.post(side.url + "/v1/feedback", json=thumb, timeout=120)

@@ -172,8 +172,9 @@ def import_events(path: Path, name: str, log: Log, options: ImportOptions) -> Ev
 
     @lru_cache(maxsize=1_000)
     def row_of(own_id: str) -> Interaction | None:
-        rows = [row for _, row in log.read(Interaction, target=own_id) if row.message == own_id]
-        return rows[-1] if rows else None
+        rows = (row for _, row in log.read(Interaction, target=own_id))
+        found = [row for row in rows if row.message == own_id and not row.task]
+        return found[-1] if found else None
 
     session = ImportSession(options.subject_of, options.consent, subject_of_answer, row_of)
     session.file_time = path.stat().st_mtime

@@ -35,7 +35,13 @@ PREFIX = "x-escultor-"
 NAMES = ("subject", "skill", "parent", "relation", "consent", "message", "task", "retain-days")
 E = TypeVar("E", bound=StrEnum)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
-TASK_PREFIX = "### Task:"  # how Open WebUI's own prompts begin: titles, tags, follow-up questions
+TASK_PREFIXES = (  # how applications' own prompts begin
+    "### Task:",  # Open WebUI: titles, tags, follow-up questions
+    "Provide a concise, 5-word-or-less title for the conversation",  # LibreChat
+    "Analyze this conversation and provide:\n1. The detected language",  # LibreChat
+    "You are asked to generate a concise chat title by decomposing",  # Dify
+    'You need to decompose the user\'s input into "subject" and "intention"',  # Dify
+)
 _TEMPLATE = re.compile(r"\{\{.*\}\}")  # of an application that does not fill it in
 _DAY_S = 86400.0
 _MAX_DAYS = 36500.0
@@ -152,7 +158,7 @@ def _task(given: str | None, parsed: ParsedRequest) -> str:
         return _word("task", given)
     prompt = parsed.generations[0].prompt
     last = prompt[-1] if isinstance(prompt, tuple) else None
-    is_task = isinstance(last, Message) and last.role is Role.USER and last.content.startswith(TASK_PREFIX)
+    is_task = isinstance(last, Message) and last.role is Role.USER and last.content.startswith(TASK_PREFIXES)
     return "application" if is_task else ""
 
 

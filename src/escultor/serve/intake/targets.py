@@ -21,8 +21,9 @@ class AnswerIds:
 
     def rows_of(self, ids: Iterable[str], keys: Collection[str] | None = None) -> dict[str, str]:
         """The ids of the rows for those ids that are an application's own; of several rows under one id,
-        such as an answer that was asked for again, the last. Two applications may use the same ids: with
-        `keys` only the rows of these are found. Raises StoreError when the store fails."""
+        such as an answer that was asked for again, the last that is no task of the application's. Two
+        applications may use the same ids: with `keys` only the rows of these are found. Raises StoreError
+        when the store fails."""
         named = {id: self._row_of(id, keys) for id in set(ids) if not is_gateways(id)}
         return {id: row for id, row in named.items() if row is not None}
 
@@ -38,7 +39,8 @@ def _last_named(rows: Iterable[Interaction], id: str, keys: Collection[str] | No
     """The last row of these keys that an application gave this id."""
     last = None
     for row in rows:
-        if row.message == id and row.arm != "shadow" and (keys is None or row.tenant in keys):
+        is_shown = row.arm != "shadow" and not row.task
+        if row.message == id and is_shown and (keys is None or row.tenant in keys):
             last = row.id
     return last
 
