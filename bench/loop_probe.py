@@ -2,7 +2,7 @@
 
     python bench/loop_probe.py FILE serve --store STORE
 
-`FILE` is JSON of the worst so far: `late_ms`, by which the loop came too late; `cpu_ms`, the processor time
+`FILE` is JSON of the worst since it was last removed: `late_ms`, by which the loop came too late; `cpu_ms`, the processor time
 that the gateway used meanwhile; and `held_ms`, the smaller of the two. On a machine that does other work too,
 the loop is late because nobody ran it: what the gateway can be blamed for is `held_ms` at most.
 """
@@ -27,6 +27,8 @@ async def _watch(path: Path) -> None:
         began, used = time.perf_counter(), time.process_time()
         await asyncio.sleep(EVERY_S)
         late, cpu = time.perf_counter() - began - EVERY_S, time.process_time() - used
+        if not path.exists():  # whoever reads it begins anew by removing it
+            worst = {"held_ms": 0.0}
         if 1000 * min(late, cpu) > worst["held_ms"]:
             measured = {"held_ms": min(late, cpu), "late_ms": late, "cpu_ms": cpu}
             worst = {name: round(1000 * seconds, 1) for name, seconds in measured.items()}

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from contextlib import ExitStack, suppress
+from functools import partial
+from operator import itemgetter
 from types import SimpleNamespace
 
 import httpx2
@@ -13,11 +16,16 @@ from gateway_side import Fake, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.config import Serve
-from escultor.errors import Overloaded
+from escultor.config import FeedbackIntake, Serve
+from escultor.errors import FaultError, InputError, Overloaded
 from escultor.serve.auth import create
 from escultor.serve.gateway import bodies
-from escultor.serve.gateway.bodies import SMALL, BodyBudget
+from escultor.serve.gateway.bodies import SMALL, BodyBudget, HeldBody, ReceivedBody
+from escultor.serve.gateway.body_process import BODIES, BodyProcess
+from escultor.serve.intake.intake import EventReader
+from escultor.serve.intake.parse import FeedbackAuthor
+from escultor.serve.wire.errors import ApiError
+from escultor.serve.wire.requests import parse_chat
 from escultor.types import Scope
 
 BODY = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}
@@ -222,7 +230,7 @@ def test_large_bodies_are_computed_on_one_at_a_time_and_small_ones_meanwhile():
 
     def of(size):
         app = SimpleNamespace(state=SimpleNamespace(gateway=gateway))
-        return SimpleNamespace(scope={bodies.SIZE: size}, app=app)
+        return SimpleNamespace(scope={bodies.BODY: ReceivedBody(b"a" * size, HeldBody(0))}, app=app)
 
     async def run():
         go_on = threading.Event()
@@ -242,3 +250,55 @@ def test_large_bodies_are_computed_on_one_at_a_time_and_small_ones_meanwhile():
 
     asyncio.run(run())
     assert most == [1] * 5
+
+
+# --- the process that reads large ones ----------------------------------------------------------
+
+
+@pytest.fixture
+def process():
+    made = BodyProcess()
+    yield lambda reader, data=b"[1]", timeout_s=60.0: asyncio.run(made.read(data, 64, reader, timeout_s))
+    made.close()
+
+
+def test_what_a_reader_returns_and_raises_comes_back(process):
+    assert process(len, b'[1, "a"]') == (3, 2)
+    with pytest.raises(ApiError, match="not JSON"):
+        process(len, b"[")
+    with pytest.raises(ApiError) as told:
+        process(partial(parse_chat, settings=Serve()), b'{"model": "a", "messages": [], "b": 1}')
+    error = told.value
+    assert (error.status, error.code, error.param) == (400, "invalid_value", "messages")
+    events = EventReader(FeedbackAuthor("s", str), FeedbackIntake(batch=1), 0.0, True)
+    with pytest.raises(InputError, match="too many events in one request; got: 2; allowed: 1"):
+        process(events.read, b"[1, 2]")
+    with pytest.raises(FaultError, match="IndexError"):
+        process(itemgetter(1))
+
+
+def test_the_event_loop_goes_on_while_a_body_is_read_and_a_reading_without_end_is_ended():
+    made, turns = BodyProcess(), []
+
+    async def run():
+        # As a library that is written in C, it does not give the interpreter back.
+        endless = partial(re.fullmatch, r"(a|a)*b")
+        reading = asyncio.create_task(made.read(b'"' + b"a" * 60 + b'"', 64, endless, 1.0))
+        while not reading.done():
+            await asyncio.sleep(0.001)
+            turns.append(1)
+        with pytest.raises(TimeoutError):
+            await reading
+        assert await made.read(b"[1]", 64, len, 60.0) == (2, 1)
+
+    asyncio.run(run())
+    made.close()
+    assert len(turns) > 100
+
+
+def test_a_process_that_was_killed_is_started_again(side):
+    large = {**BODY, "messages": [{"role": "user", "content": "a" * SMALL}]}
+    assert httpx2.post(side.url + CHAT, json=large, timeout=60).status_code == 200
+    BODIES._process.kill()
+    BODIES._process.wait()
+    assert httpx2.post(side.url + CHAT, json=large, timeout=60).status_code == 200

@@ -32,7 +32,7 @@ class IntakeStore:
         self.intake = Intake(store, self.writer, FeedbackIntake(**settings), lambda: self.now)
 
     def add(self, *bodies, author=KEY):
-        return asyncio.run(self.intake.add(bodies, author))
+        return asyncio.run(self.intake.add(self.intake.reader(author).read(bodies), author))
 
     def withdraw(self, id):
         return asyncio.run(self.intake.withdraw(id))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escultor.serve.auth import RateLimiter
-from escultor.serve.gateway.bodies import parsed_json, refuse_excess
+from escultor.serve.wire.body_json import parsed_json, refuse_excess
 from escultor.serve.wire.errors import ApiError
 
 

@@ -13,10 +13,10 @@ from mock_upstream import PIECES, MockUpstream, answers, choice, disconnects, ha
 from pydantic import ValidationError
 
 from escultor.config import Serve
+from escultor.config.serving import matches
 from escultor.serve.engine_loading import EngineSource, engine_loader
 from escultor.serve.gateway import gateway as gateway_module
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.model_routes import matches
 from escultor.store import open_store
 from escultor.types import Consent, Interaction
 

@@ -99,6 +99,12 @@ class Serve(Section):
         sole = {self.upstream.model: self.upstream} if self.upstream else {}
         return sole | {upstream_version(name, each): each for name, each in self.upstreams.items()}
 
+    def pattern_of(self, model: str) -> str | None:
+        """The entry of `models` for a model name: the name itself, or the first that it matches."""
+        if model in self.models:
+            return model
+        return next((pattern for pattern in self.models if matches(pattern, model)), None)
+
     @model_validator(mode="after")
     def _every_upstream_can_be_asked(self) -> Serve:
         named = {name for names in self.models.values() for name in names}
@@ -109,6 +115,14 @@ class Serve(Section):
         if self.upstream is not None and ANY_MODEL in self.models:
             raise ValueError("`upstream` would never be asked: `models` sends every name ('*') elsewhere")
         return self
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name is the pattern, in which one `*` stands for any text."""
+    before, star, after = pattern.partition("*")
+    if not star:
+        return name == pattern
+    return len(name) >= len(before) + len(after) and name.startswith(before) and name.endswith(after)
 
 
 def upstream_version(name: str, upstream: Upstream) -> str:

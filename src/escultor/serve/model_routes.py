@@ -19,6 +19,7 @@ class ModelRoutes:
 
     def __init__(self, settings: Serve, environ: Mapping[str, str]):
         """Raises ConfigError as `open_upstream`."""
+        self._settings = settings
         self.upstreams = {
             name: open_upstream(each, environ, upstream_version(name, each))
             for name, each in settings.upstreams.items()
@@ -30,11 +31,8 @@ class ModelRoutes:
 
     def pick(self, model: str) -> EnginePick | None:
         """The engine for a model name; None where the table has none."""
-        handle = self._handles.get(model)
-        if handle is None:
-            matching = (each for pattern, each in self._handles.items() if matches(pattern, model))
-            handle = next(matching, None)
-        return None if handle is None else EnginePick(handle, ROUTED, 1.0)
+        pattern = self._settings.pattern_of(model)
+        return None if pattern is None else EnginePick(self._handles[pattern], ROUTED, 1.0)
 
     def models(self) -> dict[str, str]:
         """The model names that are given in full, and the version that each means first."""
@@ -44,14 +42,6 @@ class ModelRoutes:
         """Close every upstream once no request uses it."""
         await asyncio.gather(*(each.close() for each in self._handles.values()))
         await asyncio.gather(*(each.close() for each in self.upstreams.values()))
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a name is the pattern, in which one `*` stands for any text."""
-    before, star, after = pattern.partition("*")
-    if not star:
-        return name == pattern
-    return len(name) >= len(before) + len(after) and name.startswith(before) and name.endswith(after)
 
 
 async def check_upstreams(upstreams: list[UpstreamEngine]) -> None:

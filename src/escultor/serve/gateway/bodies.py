@@ -11,32 +11,27 @@ import asyncio
 import heapq
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
-from itertools import accumulate, count
-from typing import Any, TypeVar
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
 
-from jiter import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from escultor.config import Serve
 from escultor.errors import Overloaded
+from escultor.serve.gateway.body_process import BODIES, Reader, read
 from escultor.serve.interruptible import run_interruptible
 from escultor.serve.wire.errors import ApiError
-from escultor.strict_json import check_finite
 
 T = TypeVar("T")
 
 JSON = "application/json"
 HELD = "escultor.held"  # key of a request's scope: what is released after its response
-PARSED, SIZE = "escultor.json", "escultor.body_size"  # of a body that was read
-SMALL = 1 << 16  # bytes of a body that needs no budget, and is read on the event loop
-MAX_VALUES = 300_000  # of one body: at a hundred bytes each, what Python makes of it stays below 32 MB
-MAX_KEYS = 64_000
+BODY = "escultor.body"  # key of a request's scope: the body that was received
+TINY = 1 << 14  # bytes of a body that is read on the event loop
+SMALL = 1 << 16  # bytes of a body that needs no budget, and no other process
 BYTES_PER_VALUE = 100
 SLOW_BYTES_PER_S, SLOW_AFTER_S = 1 << 16, 2.0
 _RECHECK_S = 0.5  # how often slow bodies are looked for while others wait
-_DEPTH = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-_NO_BRACKETS = bytes(set(range(256)) - set(_DEPTH))
 
 
 class HeldBody:
@@ -50,6 +45,13 @@ class HeldBody:
         """Whether it is being read, and comes more slowly than it has to while others wait."""
         seconds = now - self.began - SLOW_AFTER_S
         return self.limit is not None and self.received < seconds * SLOW_BYTES_PER_S
+
+
+class ReceivedBody(NamedTuple):
+    """The bytes of a body, and its share of the budget."""
+
+    data: bytes
+    held: HeldBody
 
 
 class BodyBudget:
@@ -116,23 +118,44 @@ class BodyBudget:
 
 
 async def read_json(request: Request) -> Any:
-    """The parsed JSON body of a request whose caller was admitted. Raises ApiError: 415 where it was not sent
-    as JSON (a web page may send other media types to any host without a CORS preflight; JSON it may not), 413
-    and 408 for one that is too large or too slow, 400 for what is not JSON or beyond the limits; Overloaded
-    where the budget has no place for it."""
-    if PARSED in request.scope:
-        return request.scope[PARSED]
+    """The parsed JSON body of a request whose caller was admitted. Raises as `read_body`."""
+    return await read_body(request, _as_parsed)
+
+
+def _as_parsed(body: Any) -> Any:
+    return body
+
+
+async def read_body(request: Request, reader: Reader[T]) -> T:
+    """What `reader` makes of the parsed JSON body of a request whose caller was admitted: at once where the
+    body is tiny, in a thread where it is small, else in another process, so that reader and result have to be
+    picklable. Raises as it does, and ApiError: 415 where the body was not sent as JSON (a web page may send
+    other media types to any host without a CORS preflight; JSON it may not), 413 and 408 for one that is too
+    large or too slow, 400 for what is not JSON or beyond the limits; Overloaded where the budget has no
+    place for it."""
     gateway = request.app.state.gateway
     settings: Serve = gateway.settings
+    data = await _received(request, settings, gateway.bodies)
+    if len(data) <= TINY:
+        return read(data, settings.max_depth, reader)[1]
+    if len(data) <= SMALL:
+        return (await asyncio.to_thread(read, data, settings.max_depth, reader))[1]
+    values, result = await BODIES.read(data, settings.max_depth, reader, settings.prepare_timeout_s)
+    gateway.bodies.resize(request.scope[BODY].held, max(len(data), values * BYTES_PER_VALUE))
+    return result
+
+
+async def _received(request: Request, settings: Serve, budget: BodyBudget) -> bytes:
+    """The bytes of a body, which are received once and held until the response."""
+    if BODY in request.scope:
+        return request.scope[BODY].data
     if media_type(request) != JSON:
         raise ApiError(415, "the body has to be sent as Content-Type: application/json", "unsupported_media")
-    budget: BodyBudget = gateway.bodies
-    held: ExitStack = request.scope[HELD]
     body = HeldBody(0)
     try:
         async with asyncio.timeout(settings.body_timeout_s) as limit:
             body = await budget.acquire(_declared_size(request, settings))
-            held.callback(budget.release, body)
+            request.scope[HELD].callback(budget.release, body)
             body.limit = limit
             pieces = [piece async for piece in read_pieces(request, body)]
     except TimeoutError:
@@ -141,35 +164,19 @@ async def read_json(request: Request) -> Any:
         body.limit = None
     data = b"".join(pieces)
     budget.resize(body, len(data))
-    request.scope[SIZE] = len(data)
-    values = await compute(request, lambda: refuse_excess(data, settings.max_depth))
-    budget.resize(body, max(len(data), values * BYTES_PER_VALUE))
-    value = request.scope[PARSED] = await compute(request, lambda: parsed_json(data))
-    return value
+    request.scope[BODY] = ReceivedBody(data, body)
+    return data
 
 
 async def compute(request: Request, work: Callable[[], T]) -> T:
-    """The result of `work` on the body of a request that was read. Where it is large, in a thread, one such
-    thread at a time: they share one interpreter with the event loop, which would wait for each."""
-    if request.scope.get(SIZE, 0) <= SMALL:
+    """The result of `work` on what was read of a body. Where that was large, in a thread, one such thread at
+    a time: they share one interpreter with the event loop, which would wait for each."""
+    body: ReceivedBody | None = request.scope.get(BODY)
+    if body is None or len(body.data) <= SMALL:
         return work()
     gateway = request.app.state.gateway
     async with gateway.bodies.turn:
         return await run_interruptible(work, gateway.settings.prepare_timeout_s, "parsing")
-
-
-def is_list(request: Request) -> bool:
-    """Whether a body that was read is a list."""
-    return isinstance(request.scope.get(PARSED), list)
-
-
-def refuse_many_messages(body: Any, settings: Serve) -> None:
-    """Raise ApiError for a body with more messages than a conversation may have."""
-    for name in ("messages", "input"):
-        messages = body.get(name) if isinstance(body, dict) else None
-        if isinstance(messages, list) and len(messages) > settings.max_messages:
-            message = f"`{name}` holds {len(messages)}; allowed: 1 to {settings.max_messages}"
-            raise ApiError(400, message, "invalid_value", param=name)
 
 
 async def read_pieces(request: Request, body: HeldBody | None = None) -> AsyncIterator[bytes]:
@@ -198,46 +205,6 @@ async def read_pieces(request: Request, body: HeldBody | None = None) -> AsyncIt
 
 def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def refuse_excess(body: bytes, max_depth: int) -> int:
-    """How many values JSON text holds, found without parsing it. Raises ApiError for one that nests deeper or
-    holds more values or keys than allowed. Linear, whatever the text is."""
-    # Backslashes occur in strings alone: without escapes, every other quote begins a string.
-    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    quotes = plain.count(b'"')
-    if quotes > 2 * (MAX_VALUES + MAX_KEYS):
-        raise _excess(f"{quotes // 2} strings", MAX_VALUES)
-    outside = b"".join(plain.split(b'"')[::2])
-    opened = outside.count(b"[") + outside.count(b"{")
-    values, keys = outside.count(b",") + opened + 1, outside.count(b":")
-    if values > MAX_VALUES:
-        raise _excess(f"{values} values", MAX_VALUES)
-    if keys > MAX_KEYS:
-        raise _excess(f"{keys} keys", MAX_KEYS)
-    if opened > max_depth and _is_deeper(outside, max_depth):
-        raise ApiError(400, f"the JSON nests deeper than {max_depth} brackets", "invalid_json")
-    return values
-
-
-def _is_deeper(outside: bytes, limit: int) -> bool:
-    brackets = outside.translate(None, _NO_BRACKETS)
-    return any(depth > limit for depth in accumulate(map(_DEPTH.__getitem__, brackets)))
-
-
-def parsed_json(body: bytes) -> Any:
-    """The value of JSON text. Raises ApiError for anything else, for a key that is given twice in one object,
-    and for a number that no float holds."""
-    try:
-        value = from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
-        check_finite(body, value)
-    except ValueError as error:
-        raise ApiError(400, f"the body is not JSON: {error}", "invalid_json") from None
-    return value
-
-
-def _excess(got: str, allowed: int) -> ApiError:
-    return ApiError(400, f"the JSON holds {got}; allowed: {allowed}", "invalid_json")
 
 
 def _declared_size(request: Request, settings: Serve) -> int:

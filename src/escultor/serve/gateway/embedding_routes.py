@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -13,15 +14,15 @@ from escultor.ids import hash_value, new_id
 from escultor.serve.engines.upstream.engine import UpstreamEngine
 from escultor.serve.engines.upstream.fallback import FallbackEngine
 from escultor.serve.engines.upstream.reply_json import parse_json, parse_usage
-from escultor.serve.gateway.bodies import JSON, compute, read_json
+from escultor.serve.gateway.bodies import JSON, read_body
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.openapi import EmbeddingsReply, route
 from escultor.serve.gateway.request_metadata import parse_metadata
-from escultor.serve.gateway.routes import requested_model
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import End, ServedBy
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.forwarded import parse_embedding
+from escultor.serve.wire.requests import ParsedRequest
 from escultor.types import Consent, Scope
 
 router = APIRouter()
@@ -42,10 +43,9 @@ _BODY = {
 async def embeddings(request: Request) -> Response:
     """Embeddings of an upstream, passed through. Their rows have the consent `none`."""
     gateway, caller = admit(request, Scope.INFER)
-    body = await read_json(request)
-    left = await gateway.check_limits(caller, requested_model(body))
-    pick = gateway.routes.pick(requested_model(body))
-    parsed = await compute(request, lambda: parse_embedding(body))
+    parsed, input_hash = await read_body(request, _read)
+    left = await gateway.check_limits(caller, parsed.model)
+    pick = gateway.routes.pick(parsed.model)
     headers, subjects = request.scope["headers"], gateway.subjects
     metadata = parse_metadata(headers, parsed, caller, subjects, skill=SKILL, consent=Consent.NONE)
     metadata = replace(metadata, consent=Consent.NONE, task=metadata.task or SKILL)
@@ -58,7 +58,6 @@ async def embeddings(request: Request) -> Response:
         raise ApiError(404, message, "model_not_found", param="model")
     (generation,) = parsed.generations
     draft = metadata.draft(new_id("embd"), generation, pick)
-    input_hash = await compute(request, lambda: hash_value(body["input"]))
     keyed = gateway.subjects.subject(input_hash)  # equal inputs can be told, and not guessed
     completion = InFlightCompletion(generation, replace(draft, prompt_hash=keyed))
     with pick.handle.in_use():
@@ -66,6 +65,11 @@ async def embeddings(request: Request) -> Response:
         reply = await _embed(gateway, engine, completion)
     own = {"x-escultor-version": completion.draft.version, **left}
     return Response(reply, headers=own, media_type=JSON)
+
+
+def _read(body: Any) -> tuple[ParsedRequest, str]:
+    """The request in a body, and the hash of its inputs."""
+    return parse_embedding(body), hash_value(body["input"])
 
 
 async def _embed(

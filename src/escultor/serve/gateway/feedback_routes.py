@@ -18,7 +18,7 @@ from escultor.data.jsonl_rows import Fault, decode
 from escultor.datasets.erasure import erase_everywhere
 from escultor.errors import EscultorError, InputError
 from escultor.serve.auth import Caller
-from escultor.serve.gateway.bodies import is_list, media_type, read_json, read_pieces
+from escultor.serve.gateway.bodies import media_type, read_body, read_json, read_pieces
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.middleware import error_response, json_response
 from escultor.serve.gateway.openapi import (
@@ -30,8 +30,8 @@ from escultor.serve.gateway.openapi import (
     one_or_many,
     route,
 )
-from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, IntakeResult
-from escultor.serve.intake.parse import FeedbackAuthor
+from escultor.serve.intake.intake import HTTP_STATUS, MAX_PAGE, EventReader, IntakeResult
+from escultor.serve.intake.parse import FeedbackAuthor, ParsedEvent
 from escultor.serve.intake.tenants import shown_id
 from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.store.feedback import event_name, event_target
@@ -65,7 +65,6 @@ _CORS = {
 async def add_feedback(request: Request) -> Response:
     """Keep feedback on answers: one event, a list of events, or {"events": [...]}."""
     gateway, caller = admit(request, Scope.FEEDBACK)
-    body = await read_json(request)
     hash_subject = partial(gateway.subjects.subject, tenant=caller.tenant)
     author = FeedbackAuthor(
         hash_subject(f"key:{caller.key}"),
@@ -75,13 +74,10 @@ async def add_feedback(request: Request) -> Response:
         keys=caller.keys,
         may_rate=caller.has_scope(Scope.RATER),
     )
-    if isinstance(body, dict) and body.keys() == {"events"}:
-        body = body["events"]
-    if not isinstance(body, list):
-        return _result(*await gateway.intake.add([body], author))
-    if not body:
-        raise ApiError(400, "a batch needs at least one event", "invalid_value")
-    results = await gateway.intake.add(body, author)
+    is_batch, outcomes = await read_body(request, partial(_read_events, gateway.intake.reader(author)))
+    results = await gateway.intake.add(outcomes, author)
+    if not is_batch:
+        return _result(*results)
     accepted = sum(result.status == "accepted" for result in results)
     bodies = [result.model_dump(exclude_defaults=True) for result in results]
     counts = {"accepted": accepted, "refused": len(results) - accepted}
@@ -98,11 +94,9 @@ async def add_feedback_by_token(request: Request, token: str) -> Response:
     try:
         grant = gateway.tokens.read(token, gateway.intake.now())
         gateway.limit_rate(None, grant.subject)  # many browsers share the address of one proxy
-        body = await read_json(request)
-        if isinstance(body, dict):
-            body = {("target" if "kind" in body else "id"): grant.target, **body}
         author = FeedbackAuthor(grant.subject, gateway.subjects.subject, grant)
-        response = _result(*await gateway.intake.add([body], author))
+        reader = partial(_read_event_of, gateway.intake.reader(author), grant.target)
+        response = _result(*await gateway.intake.add(await read_body(request, reader), author))
     except (ApiError, EscultorError) as error:
         response = error_response(to_api_error(error), request.url.path)
     response.headers.update(_cors_headers(gateway))
@@ -157,14 +151,15 @@ async def import_interactions(request: Request) -> Response:
     gateway, caller = admit(request, Scope.ADMIN)
     total, problems = 0, []
     batch: list[tuple[int, Any]] = []
-    async for numbered_row in _rows(request):
+    rows, is_single = await _rows(request)
+    async for numbered_row in rows:
         batch.append(numbered_row)
         total += 1
         if len(batch) == IMPORT_BATCH:
             problems += await _import_batch(batch, gateway, caller)
             batch = []
     problems += await _import_batch(batch, gateway, caller)
-    if problems and total == 1 and media_type(request) not in JSON_LINES and not is_list(request):
+    if problems and is_single:
         raise ApiError(400, problems[0]["error"], "invalid_value")
     counts = {"accepted": total - len(problems), "refused": len(problems)}
     return json_response({**counts, "problems": problems[:MAX_PROBLEMS]})
@@ -185,6 +180,22 @@ async def thumbs_script() -> Response:
     """The script with which any chat page can send feedback."""
     headers = {"cache-control": "public, max-age=3600", "cross-origin-resource-policy": "cross-origin"}
     return Response(_script(), headers=headers, media_type="text/javascript; charset=utf-8")
+
+
+def _read_events(reader: EventReader, body: Any) -> tuple[bool, list[ParsedEvent | IntakeResult]]:
+    """Whether a body is a batch, and its events. Raises ApiError for an empty one."""
+    events = body["events"] if isinstance(body, dict) and body.keys() == {"events"} else body
+    if events == []:
+        raise ApiError(400, "a batch needs at least one event", "invalid_value")
+    is_batch = isinstance(events, list)
+    return is_batch, reader.read(events if is_batch else [events])
+
+
+def _read_event_of(reader: EventReader, target: str, body: Any) -> list[ParsedEvent | IntakeResult]:
+    """The event in a body, about an answer that it need not name."""
+    if isinstance(body, dict):
+        body = {("target" if "kind" in body else "id"): target, **body}
+    return reader.read([body])
 
 
 def _result(result: IntakeResult) -> Response:
@@ -234,13 +245,21 @@ def _imported_call(row: Any, gateway: Gateway, caller: Caller) -> Interaction | 
     return call if gateway.settings.keep_text else gateway.request_log.redacted(call)
 
 
-async def _rows(request: Request) -> AsyncIterator[tuple[int, Any]]:
-    """The numbered rows of a JSON body, or the lines of JSON Lines as bytes."""
-    if media_type(request) not in JSON_LINES:
-        body = await read_json(request)
-        for numbered_row in enumerate(body if isinstance(body, list) else [body], 1):
-            yield numbered_row
-        return
+async def _rows(request: Request) -> tuple[AsyncIterator[tuple[int, Any]], bool]:
+    """The numbered rows of a JSON body, or the lines of JSON Lines as bytes; whether it is one row."""
+    if media_type(request) in JSON_LINES:
+        return _lines(request), False
+    body = await read_json(request)
+    rows = body if isinstance(body, list) else [body]
+    return _numbered(rows), rows is not body
+
+
+async def _numbered(rows: list[Any]) -> AsyncIterator[tuple[int, Any]]:
+    for numbered_row in enumerate(rows, 1):
+        yield numbered_row
+
+
+async def _lines(request: Request) -> AsyncIterator[tuple[int, bytes]]:
     splitter = Splitter("the body", 1 << 20)
     async for piece in read_pieces(request):
         for numbered_line in splitter.feed(piece):

@@ -15,6 +15,7 @@ from dataclasses import replace
 from starlette.requests import Request
 
 from escultor.config import Serve
+from escultor.config.serving import matches
 from escultor.errors import EscultorError, InputError, Overloaded, UpstreamStatus
 from escultor.serve import budgets
 from escultor.serve.auth import Caller, FeedbackTokens, Keyring, RateLimiter, TokenGrant, key_of
@@ -26,7 +27,7 @@ from escultor.serve.gateway.request_metadata import RequestMetadata
 from escultor.serve.in_flight import InFlightCompletion, merged_events
 from escultor.serve.intake.intake import Intake
 from escultor.serve.intake.parse import DAY_S, TOKEN_NAMES
-from escultor.serve.model_routes import ModelRoutes, check_upstreams, matches
+from escultor.serve.model_routes import ModelRoutes, check_upstreams
 from escultor.serve.protocol import Delta, End
 from escultor.serve.restart_policy import RestartPolicy
 from escultor.serve.subjects import SubjectHasher

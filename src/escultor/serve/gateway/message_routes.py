@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from escultor.serve.gateway.bodies import compute, read_json
+from escultor.serve.gateway.bodies import read_body
 from escultor.serve.gateway.gateway import admit
 from escultor.serve.gateway.middleware import json_response
 from escultor.serve.gateway.openapi import AnthropicErrorBody, AnthropicMessage, TokenCountReply, route
@@ -58,5 +58,4 @@ async def messages(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     """The tokens of a prompt, estimated at four bytes a token."""
     admit(request, Scope.INFER)
-    body = await read_json(request)
-    return json_response({"input_tokens": await compute(request, lambda: anthropic.estimated_tokens(body))})
+    return json_response({"input_tokens": await read_body(request, anthropic.estimated_tokens)})

@@ -12,14 +12,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from escultor.data.row_messages import message_row
-from escultor.serve.gateway.bodies import compute, read_json
+from escultor.serve.gateway.bodies import read_body
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.openapi import ResponseReply, route
 from escultor.serve.gateway.routes import CHAT_PARSERS, respond
 from escultor.serve.wire import responses_api
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.media import restored
-from escultor.serve.wire.responses_tools import client_tools
+from escultor.serve.wire.responses_tools import ClientTools, client_tools
 from escultor.types import Consent, Interaction, Media, Message, Role, Scope
 
 router = APIRouter()
@@ -47,15 +47,17 @@ _BODY = {
 async def responses(request: Request) -> Response:
     """An answer in the form of OpenAI's Responses API; `previous_response_id` continues a logged one."""
     gateway, caller = admitted = admit(request, Scope.INFER)
-    body = await read_json(request)
-    previous = body.get("previous_response_id") if isinstance(body, dict) else None
-    tools = await compute(request, lambda: client_tools(body))
+    previous, tools = await read_body(request, _previous_and_tools)
     convert = partial(responses_api.chat_body, tools=tools)
     if previous is not None:
         earlier = await asyncio.to_thread(_conversation, gateway, str(previous), caller.keys)
         convert = partial(convert, earlier=earlier, parent=str(previous))
     style = responses_api.ResponsesStyle(tools)
     return await respond(request, CHAT_PARSERS, style, Consent.TRAIN, convert=convert, admitted=admitted)
+
+
+def _previous_and_tools(body: Any) -> tuple[Any, ClientTools]:
+    return body.get("previous_response_id") if isinstance(body, dict) else None, client_tools(body)
 
 
 def _conversation(gateway: Gateway, id: str, keys: Collection[str] | None) -> list[dict[str, Any]]:

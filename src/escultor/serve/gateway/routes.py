@@ -16,11 +16,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from escultor.config import Serve
 from escultor.ids import new_id
 from escultor.serve.auth import Caller
 from escultor.serve.deployments import EnginePick
-from escultor.serve.gateway.bodies import compute, read_json, refuse_many_messages
+from escultor.serve.gateway.bodies import compute, read_body
 from escultor.serve.gateway.gateway import Gateway, admit
 from escultor.serve.gateway.middleware import ClientGone, json_response, unless_disconnected
 from escultor.serve.gateway.openapi import (
@@ -34,6 +33,7 @@ from escultor.serve.gateway.openapi import (
 from escultor.serve.gateway.request_metadata import RequestMetadata, parse_metadata
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.wire import responses
+from escultor.serve.wire.body_reading import Converter, Parser, as_given, read_request
 from escultor.serve.wire.errors import ApiError, to_api_error
 from escultor.serve.wire.forwarded import parse_forwarded_chat, parse_forwarded_completion
 from escultor.serve.wire.requests import ParsedRequest, parse_chat, parse_completion
@@ -44,9 +44,6 @@ logger = logging.getLogger(__name__)
 router = APIRouter()
 OWNER = "escultor"
 KEEP_ALIVE_S = 10.0  # of silence, after which a stream sends a comment
-Parser = Callable[[Any, Serve], ParsedRequest]
-# Of a body, and whether an upstream gets it: the body that a parser reads, and parameters without effect.
-Converter = Callable[[Any, bool], tuple[Any, tuple[str, ...]]]
 CHAT_PARSERS: tuple[Parser, Parser] = (parse_chat, parse_forwarded_chat)
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
 
@@ -128,7 +125,7 @@ async def respond(
     consent: Consent,
     *,
     skill: str | None = None,
-    convert: Converter = lambda body, is_forwarded: (body, ()),
+    convert: Converter = as_given,
     admitted: tuple[Gateway, Caller] | None = None,
 ) -> Response:
     """The response to a request for answers, of a caller who is `admitted` here or was before. `parsers` read
@@ -183,12 +180,6 @@ def _identify(
             choice[OWNER] = {"id": completion.id, "feedback_token": token}
 
 
-def requested_model(body: Any) -> str:
-    """The model that a body names; empty where it names none, which its parser refuses."""
-    name = body.get("model") if isinstance(body, dict) else None
-    return name if isinstance(name, str) else ""
-
-
 async def _refuse_foreign(gateway: Gateway, caller: Caller, parent: str) -> None:
     """Raise ApiError (404) for a parent that is another tenant's answer: to ask again is an opinion on it."""
     if await asyncio.to_thread(gateway.intake.ownership.foreign, [parent], caller.keys):
@@ -199,19 +190,11 @@ async def _parsed(
     request: Request, parsers: tuple[Parser, Parser], convert: Converter
 ) -> tuple[ParsedRequest, tuple[str, ...], EnginePick | None]:
     """The request in a body, the names of parameters without effect, and the upstream that the name of the
-    model goes to. A large body is read in a thread."""
+    model goes to."""
     gateway: Gateway = request.app.state.gateway
-    settings, given = gateway.settings, await read_json(request)
-    refuse_many_messages(given, settings)
-
-    def read() -> tuple[ParsedRequest, tuple[str, ...], EnginePick | None]:
-        route = gateway.routes.pick(requested_model(given))
-        # An answer of an upstream is sent on as it came; what is computed here is read by its parameters.
-        is_forwarded = (route is not None or settings.upstream is not None) and not settings.strict
-        body, ignored = convert(given, is_forwarded)
-        return parsers[is_forwarded](body, settings), ignored, route
-
-    return await compute(request, read)
+    reader = partial(read_request, settings=gateway.settings, parsers=parsers, convert=convert)
+    parsed, ignored, model = await read_body(request, reader)
+    return parsed, ignored, gateway.routes.pick(model)
 
 
 def _completions(

@@ -55,6 +55,29 @@ class FeedbackPage:
     live_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class EventReader:
+    """Reads the events of one author as they come at one time. Picklable."""
+
+    author: FeedbackAuthor
+    settings: FeedbackIntake
+    now: float
+    keep_text: bool
+
+    def read(self, bodies: Sequence[Any]) -> list[ParsedEvent | IntakeResult]:
+        """Each event, or why it is refused. Raises InputError for more than a request may have."""
+        if len(bodies) > self.settings.batch:
+            raise InputError("too many events in one request", len(bodies), self.settings.batch)
+        return [self._parsed(body) for body in bodies]
+
+    def _parsed(self, body: Any) -> ParsedEvent | IntakeResult:
+        try:
+            parsed = parse(body, self.author, self.settings, self.now)
+        except InputError as error:
+            return IntakeResult(id=None, status="refused", error=str(error))
+        return parsed if self.keep_text else without_text(parsed)
+
+
 class Intake:
     """Adds, lists and withdraws the feedback of one store."""
 
@@ -72,15 +95,15 @@ class Intake:
         self._keep_text = keep_text
         self._ids, self.ownership = AnswerIds(store.log), Ownership(store.log)
 
-    async def add(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[IntakeResult]:
-        """Keep events; the accepted ones are on disk when this returns. A refused one affects no other.
-        Raises InputError for more events than a request may have, StoreError or Overloaded when the store
-        cannot keep them now."""
-        if len(bodies) > self._settings.batch:
-            raise InputError("too many events in one request", len(bodies), self._settings.batch)
-        is_batch = len(bodies) > 1  # in a thread: the event loop has other requests
-        read = self._parsed
-        outcomes = await asyncio.to_thread(read, bodies, author) if is_batch else read(bodies, author)
+    def reader(self, author: FeedbackAuthor) -> EventReader:
+        """What reads the events of an author."""
+        return EventReader(author, self._settings, self.now(), self._keep_text)
+
+    async def add(
+        self, outcomes: Sequence[ParsedEvent | IntakeResult], author: FeedbackAuthor
+    ) -> list[IntakeResult]:
+        """Keep events as their reader made them; the accepted ones are on disk when this returns. A refused
+        one affects no other. Raises StoreError or Overloaded when the store cannot keep them now."""
         parsed = await self._about_rows(outcomes, author)
         ids = [id for each in parsed for id in answers_of(each.event)]
         why_not = dict.fromkeys(await asyncio.to_thread(self.ownership.foreign, ids, author.keys), NOT_OWN)
@@ -93,18 +116,6 @@ class Intake:
                 written[id(each)] = IntakeResult(id=None, status="refused", error=reason)
         results = iter([_shown(written[id(each)], author) for each in parsed])
         return [o if isinstance(o, IntakeResult) else next(results) for o in outcomes]
-
-    def _parsed(self, bodies: Sequence[Any], author: FeedbackAuthor) -> list[ParsedEvent | IntakeResult]:
-        now = self.now()
-        outcomes: list[ParsedEvent | IntakeResult] = []
-        for body in bodies:
-            try:
-                parsed = parse(body, author, self._settings, now)
-            except InputError as error:
-                outcomes.append(IntakeResult(id=None, status="refused", error=str(error)))
-            else:
-                outcomes.append(parsed if self._keep_text else without_text(parsed))
-        return outcomes
 
     async def _withdraw_late(self, events: Sequence[Feedback], keys: Keys) -> None:
         """Revoke those of these written events whose answers another tenant imported meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -71,6 +72,10 @@ class ApiError(Exception):
         self.param = None if param is None else shortened(param, MAX_NAME)
         self.kind = kind or _KINDS.get(status) or (INVALID if status < 500 else SERVER)
         self.headers = dict(headers or {})
+
+    def __reduce__(self) -> Any:  # the default would give `args` alone
+        made = partial(ApiError, param=self.param, kind=self.kind, headers=self.headers)
+        return made, (self.status, self.message, self.code)
 
     def body(self) -> dict[str, Any]:
         """The body that the client reads."""
