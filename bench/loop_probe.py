@@ -2,9 +2,10 @@
 
     python bench/loop_probe.py FILE serve --store STORE
 
-`FILE` is JSON of the worst since it was last removed: `late_ms`, by which the loop came too late; `cpu_ms`, the processor time
-that the gateway used meanwhile; and `held_ms`, the smaller of the two. On a machine that does other work too,
-the loop is late because nobody ran it: what the gateway can be blamed for is `held_ms` at most.
+`FILE` is JSON of the worst since it was last removed: `late_ms`, by which the loop came too late; `cpu_ms`,
+the processor time that the gateway used meanwhile; and `held_ms`, the smaller of the two. On a machine that
+does other work too, the loop is late because nobody ran it: what the gateway can be blamed for is `held_ms`
+at most.
 """
 
 from __future__ import annotations
