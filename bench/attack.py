@@ -4,10 +4,9 @@
         [--connections 2000] [--kills 100] [--histories 1000] [--model DIR]
 
 * requests: two gateways, one without keys, one whose attackers have a key of another tenant, or none. The
-  requests come from `attack_requests.py`, in processes of a low priority. Meanwhile a caller, another process,
-  asks for `/health` and for one token again and again. All share the processors with the server: latencies
-  count on a quiet machine, and `event_loop` (see `loop_probe.py`) says how long the gateway itself held
-  others up at most.
+  requests come from `attack_requests.py`, in processes of a low priority. Another process asks meanwhile for
+  `/health` and for one token, again and again. All share the processors with the server: latencies count on a
+  quiet machine, and `event_loop` (`loop_probe.py`) says how long the gateway itself held others up at most.
 * connections: the same two gateways; connections hold the ends of bodies and headers back.
 * kills: a gateway under load is killed, and so are conversions, backups, `gc` and cycles beside it.
 * erasures: `experiments/erasure.py`. patterns: `tests/test_patterns.py`.

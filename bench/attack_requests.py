@@ -1,5 +1,5 @@
-"""Hostile requests, of generators of our own and of schemathesis. Processes of their own send them, with a low
-priority: what an attacker's machine computes does not take the server's time."""
+"""Hostile requests, of generators of our own and of schemathesis. Processes of a low priority send them: what
+an attacker's machine computes does not take the server's time."""
 
 from __future__ import annotations
 

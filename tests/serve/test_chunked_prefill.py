@@ -12,6 +12,7 @@ from test_transformers_engine import LOADED, ask, collected, run, text
 from escultor.config import Serve
 from escultor.errors import Overloaded
 from escultor.model.decoding import _Forward
+from escultor.serve.engines import worker
 from escultor.serve.protocol import End, GenerationRequest
 from escultor.types import Sampling
 
@@ -135,3 +136,34 @@ def test_who_leaves_the_queue_keeps_nobody_else_from_it(monkeypatch):
         return await staying
 
     assert isinstance(run(work, settings=Serve(batch_size=1, queue=1))[-1], End)
+
+
+def test_a_short_prompt_overtakes_long_ones_and_they_are_computed_nevertheless(monkeypatch):
+    """Whoever asks for a token waits for a piece of another's prompt, and not for all of them."""
+    short = ask(1, 1)
+    lone = text(run(lambda engine: collected(engine, LONG)))
+
+    async def work(engine):
+        shapes, order = seen_passes(monkeypatch, may := threading.Semaphore(0)), []
+
+        async def answered(request):
+            events = await collected(engine, request)
+            order.append(request)
+            return text(events)
+
+        long = [asyncio.ensure_future(answered(LONG)) for _ in range(3)]
+        await until(lambda: engine._worker._prefills)
+        may.release()
+        await until(lambda: shapes)
+        late = asyncio.ensure_future(answered(short))
+        await until(lambda: engine._worker.waiting + len(engine._worker._jobs) == 4)
+        before = len(shapes)
+        may.release(1000)
+        await asyncio.gather(late, *long)
+        return shapes[before:], order, long
+
+    monkeypatch.setattr(worker, "IDLE_TOKENS", 16)
+    shapes, order, long = run(work, settings=Serve(batch_size=8, prefill_tokens=16))
+    assert order[0] is short
+    assert shapes.index((1, len(LOADED.chat.prompt(short.prompt)))) <= 3
+    assert [each.result() for each in long] == [lone] * 3

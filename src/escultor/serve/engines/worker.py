@@ -25,19 +25,24 @@ from escultor.serve.protocol import End, EngineEvent
 logger = logging.getLogger(__name__)
 
 SEND_INTERVAL_S = 0.01  # events within it are sent together: nobody reads faster, and loops wake less
+IDLE_TOKENS = 512  # of prompts that are computed at a time where no answer waits: one may come
+OLDEST_EVERY = 4  # chunks: of the prompts that came first; the others are of the shortest
+SHORT = 64  # tokens: prompts up to it are of one length
 REMEDY = "ask again in some seconds"
 
 WorkerCall = tuple[Callable[[], Any], "Future[Any]"]
 Drawn = list[tuple[DecodingRow, DecodedToken]]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Prefill:
-    """Jobs whose prompts are being computed: those that have no token yet, and the chunks to compute."""
+    """Jobs whose prompts are being computed, of similar length: those that have no token yet, and the chunks
+    to compute."""
 
     adapter: str | None
     pending: dict[DecodingRow, Job]
     chunks: Iterator[JoinResult | None]
+    tokens: int  # of all of its prompts
 
 
 class Worker:
@@ -54,7 +59,8 @@ class Worker:
         self._waiting: deque[Job] = deque()
         self._jobs: dict[DecodingRow, Job] = {}
         self._batches: dict[str | None, Decoding] = {}  # by adapter
-        self._prefills: deque[_Prefill] = deque()
+        self._prefills: list[_Prefill] = []  # oldest first
+        self._chunks = 0  # computed so far
         self._outbox: list[tuple[Job, EngineEvent | Exception]] = []
         self._sent_s = 0.0  # when the whole outbox was last sent
         self.failure: EngineDown | None = None  # why the thread has ended
@@ -97,7 +103,7 @@ class Worker:
         for job in [job for job in self._jobs.values() if job.adapter == adapter]:
             self._fail(job, fault)
         self._jobs = {row: job for row, job in self._jobs.items() if not job.ended}
-        self._prefills = deque(prefill for prefill in self._prefills if prefill.adapter != adapter)
+        self._prefills = [prefill for prefill in self._prefills if prefill.adapter != adapter]
         self._batches.pop(adapter, None)
 
     # --- in the thread --------------------------------------------------------------------------
@@ -155,10 +161,9 @@ class Worker:
         """Admit jobs, compute one chunk of their prompts, and one token of every job that was running."""
         self._drop_cancelled()
         running = [adapter for adapter, batch in self._batches.items() if batch.rows]
-        if not self._prefills:
-            self._admit()
+        self._admit()
         if self._prefills:
-            prefill = self._prefills[0]
+            prefill = self._next_prefill()
             self._decode(prefill.adapter, lambda _: self._prefill_chunk(prefill))
         for adapter in running:
             if adapter in self._batches and self._batches[adapter].rows:
@@ -168,9 +173,7 @@ class Worker:
         """Drop jobs without a client; prompts computed together are dropped when none of them has one."""
         if any(job.cancelled for job in self._waiting):  # they would keep others from being queued
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
-        self._prefills = deque(
-            p for p in self._prefills if not all(job.cancelled for job in p.pending.values())
-        )
+        self._prefills = [p for p in self._prefills if not all(job.cancelled for job in p.pending.values())]
         in_prefill = {row for prefill in self._prefills for row in prefill.pending}
         for row, job in list(self._jobs.items()):
             if job.cancelled and row not in in_prefill:
@@ -179,23 +182,33 @@ class Worker:
                 del self._jobs[row]
 
     def _admit(self) -> None:
-        """Start waiting jobs in order, as many as have room and as one prefill of each adapter may hold."""
-        admitted: dict[str | None, dict[DecodingRow, Job]] = {}
-        free, tokens = self.max_rows - len(self._jobs), 0
+        """Start waiting jobs in order, as many as have room and may be computed at a time. Those of similar
+        length are computed together: none waits for a prompt that is much longer than its own."""
+        admitted: dict[tuple[str | None, int], dict[DecodingRow, Job]] = {}
+        free, tokens = self.max_rows - len(self._jobs), sum(prefill.tokens for prefill in self._prefills)
         while self._waiting and free > 0 and tokens < PREFILL_TOKENS:
             job = self._waiting.popleft()
             row = job.state.row
-            admitted.setdefault(job.adapter, {})[row] = job
+            length = max(SHORT, len(row.prompt)).bit_length()
+            admitted.setdefault((job.adapter, length), {})[row] = job
             self._jobs[row] = job
             self._batches.setdefault(job.adapter, Decoding(self.model))
             free, tokens = free - 1, tokens + len(row.prompt)
-        for adapter, jobs in admitted.items():
+        for (adapter, _), jobs in admitted.items():
             chunks = self._batches[adapter].prefill(list(jobs), self._prefill_budget)
-            self._prefills.append(_Prefill(adapter, jobs, chunks))
+            self._prefills.append(_Prefill(adapter, jobs, chunks, sum(len(row.prompt) for row in jobs)))
+
+    def _next_prefill(self) -> _Prefill:
+        """The prompts of which the next chunk is: the shortest, and now and then those that came first."""
+        self._chunks += 1
+        if self._chunks % OLDEST_EVERY == 0:
+            return self._prefills[0]
+        return min(self._prefills, key=lambda prefill: prefill.tokens)
 
     def _prefill_budget(self) -> int:
-        """The prompt tokens that may be computed before the next step: few while answers are under way."""
-        return self.prefill_tokens if any(batch.rows for batch in self._batches.values()) else PREFILL_TOKENS
+        """The prompt tokens that may be computed before the next step, or the next look at what has come."""
+        is_idle = not any(batch.rows for batch in self._batches.values())
+        return max(self.prefill_tokens, IDLE_TOKENS) if is_idle else self.prefill_tokens
 
     def _prefill_chunk(self, prefill: _Prefill) -> Drawn:
         """Compute a chunk of prompts; the first tokens of those that it completes."""
@@ -209,7 +222,7 @@ class Worker:
                 self._outbox += [(job, event) for event in job.state.last_events()]
                 self._jobs.pop(row)
         if not prefill.pending:
-            self._prefills.popleft()
+            self._prefills.remove(prefill)
         return joined.drawn
 
     def _decode(self, adapter: str | None, work: Callable[[Decoding], Drawn]) -> None:
