@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from escultor.config import Serve
 from escultor.errors import Overloaded
-from escultor.serve.gateway.body_process import BODIES, Reader, read
+from escultor.serve.gateway.body_process import BODIES, BodyReader, read
 from escultor.serve.interruptible import run_interruptible
 from escultor.serve.wire.errors import ApiError
 
@@ -126,7 +126,7 @@ def _as_parsed(body: Any) -> Any:
     return body
 
 
-async def read_body(request: Request, reader: Reader[T]) -> T:
+async def read_body(request: Request, reader: BodyReader[T]) -> T:
     """What `reader` makes of the parsed JSON body of a request whose caller was admitted: at once where the
     body is tiny, in a thread where it is small, else in another process, so that reader and result have to be
     picklable. Raises as it does, and ApiError: 415 where the body was not sent as JSON (a web page may send

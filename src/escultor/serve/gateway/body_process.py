@@ -28,10 +28,10 @@ from escultor.serve.wire.errors import ApiError
 T = TypeVar("T")
 
 _NICE = 5
-Reader = Callable[[Any], T]  # of a parsed body; picklable, and so is what it returns
+BodyReader = Callable[[Any], T]  # of a parsed body; picklable, and so is what it returns
 
 
-def read(data: bytes, max_depth: int, reader: Reader[T]) -> tuple[int, T]:
+def read(data: bytes, max_depth: int, reader: BodyReader[T]) -> tuple[int, T]:
     """How many values a body holds, and what `reader` makes of it. Raises ApiError, and as `reader` does."""
     values = refuse_excess(data, max_depth)
     return values, reader(parsed_json(data))
@@ -44,7 +44,9 @@ class BodyProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = ThreadPoolExecutor(1, "escultor-bodies")
 
-    async def read(self, data: bytes, max_depth: int, reader: Reader[T], timeout_s: float) -> tuple[int, T]:
+    async def read(
+        self, data: bytes, max_depth: int, reader: BodyReader[T], timeout_s: float
+    ) -> tuple[int, T]:
         """As `read`. Raises TimeoutError where it takes longer, EngineFault where the process was killed. A
         caller that is cancelled while its body waits gives its turn away."""
         task, loop = pickle.dumps((data, max_depth, reader)), asyncio.get_running_loop()
@@ -94,7 +96,7 @@ class BodyProcess:
 BODIES = BodyProcess()
 
 
-def _outcome(task: tuple[bytes, int, Reader[Any]]) -> tuple[bool, Any]:
+def _outcome(task: tuple[bytes, int, BodyReader[Any]]) -> tuple[bool, Any]:
     try:
         return True, read(*task)
     except (ApiError, EscultorError) as error:
