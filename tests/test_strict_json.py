@@ -13,8 +13,8 @@ from escultor.data.row_messages import tools_of
 from escultor.errors import EscultorError
 from escultor.evaluate.scores import read_scores
 from escultor.serve.engines.upstream.reply_json import parse_json
-from escultor.serve.gateway.bodies import parsed_json
 from escultor.serve.wire.anthropic import _tool_use
+from escultor.serve.wire.body_json import parsed_json
 from escultor.serve.wire.errors import ApiError
 from escultor.skills.schema import parsed
 from escultor.skills.suite_files import read_suite
