@@ -135,8 +135,8 @@ class Effect:
     bound: float | None = None  # distribution-free, on the worse side; None for a primary of 0/1 scores
     state: EffectState = "open"
     lower_is_better: bool = False
-    # What is shown of the mean over clusters holds for that over items, where no cluster has more of them.
-    # None: of no state that is shown, or whatever their number.
+    # What is shown of the mean over clusters holds for that over items too where no cluster has more items;
+    # 0: it is not shown over items; None: not estimated, or for any size.
     largest_cluster: Annotated[int | None, LEFT_OUT] = optional(None)
 
 

@@ -79,6 +79,12 @@ class _Paired:
         sizes = self.items.sizes
         return of_items.largest >= float(sizes @ sizes) / len(self.items)
 
+    def largest_cluster(self, of_items: stats.Bound) -> int | None:
+        """Up to which size of clusters it holds: 0 where a larger one is among those seen, None for any."""
+        if math.isinf(of_items.largest):
+            return None
+        return int(of_items.largest) if of_items.largest >= self.items.sizes.max() else 0
+
 
 def measure(
     champion: Scores, candidate: Scores, policy: Gate, alpha: float, seed: int
@@ -158,13 +164,8 @@ def _primary(s: _Paired, metric: str, alpha: float, harm_alpha: float) -> Measur
     if len(np.unique(s.items.sizes)) == 1:
         return measured
     of_items = s.bound_of_items(harm_alpha, 0.0)
-    effect = replace(measured.effect, largest_cluster=_whole(of_items.largest))
+    effect = replace(measured.effect, largest_cluster=s.largest_cluster(of_items))
     return replace(measured, effect=effect, holds_over_items=s.holds_over_items(of_items))
-
-
-def _whole(size: float) -> int | None:
-    """A size of clusters as a whole number; None where it has no limit."""
-    return None if math.isinf(size) else max(0, int(size))
 
 
 def _with_state(m: MeasuredEffect, alpha: float, p_better: float, p_worse: float) -> MeasuredEffect:
@@ -188,7 +189,7 @@ def _guard(s: _Paired, metric: str, margin: float, policy: Gate) -> MeasuredEffe
         level=alpha,
         bound=low,
         state="kept" if is_kept else "broken" if bound.high < -margin else "open",
-        largest_cluster=_whole(of_items.largest),
+        largest_cluster=s.largest_cluster(of_items),
     )
     clusters = len(s.gaps)
     needs = stats.Condition(

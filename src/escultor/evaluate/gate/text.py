@@ -46,8 +46,7 @@ def _over_items(e: Effect) -> str:
         return ""
     if e.largest_cluster == 0:
         return ", not shown over items"
-    how = "only" if e.state == "open" else "too"
-    return f", over items {how} if no cluster has more than {e.largest_cluster}"
+    return f", over items too if no cluster has more than {e.largest_cluster}"
 
 
 def limits(vetoes: Sequence[Veto]) -> str:
