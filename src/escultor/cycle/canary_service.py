@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from escultor.config import Canary
 from escultor.cycle.live_metrics import LiveMetric
+from escultor.cycle.trial_fold import CANDIDATE, CHAMPION, TrialFold
 from escultor.errors import IdTaken, InputError
 from escultor.evaluate.gate.canary import (
     CanaryMove,
     CanaryStage,
     CanaryTrial,
-    ErrorWindow,
     deployment_of,
     next_move,
 )
-from escultor.stats.sequential import SubjectTally
 from escultor.store import Store, registry
-from escultor.store.feedback import THUMB, live
-from escultor.types import FAILED, Deployment, Feedback, Interaction, Rating
-
-CHAMPION, CANDIDATE = 0, 1
-
-
-class _Answer(NamedTuple):
-    """One answer of the trial."""
-
-    stage: int
-    arm: int
-    subject: str
-    time: float
-    guards: dict[str, float]  # what it adds to each guard; thumbs_down comes from feedback
+from escultor.types import FAILED, Deployment, Feedback, Interaction
 
 
 @dataclass(slots=True)
@@ -46,10 +30,9 @@ class CanaryService:
     store: Store
     policy: Canary
     live: Mapping[str, LiveMetric] = field(default_factory=dict)
-    _answers: dict[str, _Answer] = field(default_factory=dict)  # by interaction id
-    _feedback: list[Feedback] = field(default_factory=list)
+    _fold: TrialFold | None = None
+    _trial_id: str = ""  # of its first stage
     _cursors: list[int] = field(default_factory=lambda: [0, 0])  # of interactions and feedback in the log
-    _stages: tuple[str, ...] = ()
 
     def analyse(self, now: float | None = None) -> CanaryMove:
         """Decide once. Raises InputError where no trial is in progress."""
@@ -75,55 +58,37 @@ class CanaryService:
 
     def _trial(self, stages: Sequence[Deployment], now: float) -> CanaryTrial:
         """The fold of everything since the trial began; what was read once is not read again."""
-        ids = tuple(d.id for d in stages)
-        if ids[:1] != self._stages[:1]:
-            self._answers, self._feedback, self._cursors = {}, [], [0, 0]
-        self._stages, since = ids, stages[0].time
-        aliases = stages[-1].aliases
+        since, aliases = stages[0].time, stages[-1].aliases
+        if self._fold is None or self._trial_id != stages[0].id:
+            self._fold, self._cursors = TrialFold(since, self.policy.window_s), [0, 0]
+            self._trial_id = stages[0].id
         arms = {aliases[registry.CHAMPION]: CHAMPION, aliases[registry.CANDIDATE]: CANDIDATE}
-        begins = [d.time for d in stages]
+        begins, shares = [d.time for d in stages], [_share(d) for d in stages]
+        fold = self._fold
+        fold.shadow = frozenset(index for index, share in enumerate(shares) if not share)
         for seq, i in self.store.log.read(Interaction, after=self._cursors[0], since=since):
-            self._cursors[0] = seq
             if i.version in arms and not i.task and i.finish_reason != "cancelled":
                 stage, guards = max(bisect_right(begins, i.time) - 1, 0), self._guards(i)
-                self._answers[i.id] = _Answer(stage, arms[i.version], i.subject, i.time, guards)
+                fold.add_answer(i.id, stage, arms[i.version], i.subject, time=i.time, guards=guards)
+            self._cursors[0] = seq
         for seq, event in self.store.log.read(Feedback, after=self._cursors[1], since=since):
+            fold.add_feedback(event)
             self._cursors[1] = seq
-            self._feedback.append(event)
+        names = (*self.policy.guards, *self.live)
         return CanaryTrial(
             champion=aliases[registry.CHAMPION],
             candidate=aliases[registry.CANDIDATE],
-            stages=tuple(self._stage(index, d) for index, d in enumerate(stages)),
-            windows=self._windows(since, now),
-        )
-
-    def _stage(self, index: int, deployment: Deployment) -> CanaryStage:
-        values: dict[str, tuple[dict[str, list[float]], dict[str, list[float]]]] = {
-            name: (defaultdict(list), defaultdict(list)) for name in (*self.policy.guards, *self.live)
-        }
-        subjects: tuple[set[str], set[str]] = (set(), set())
-        share = deployment.shares.get(deployment.aliases[registry.CANDIDATE], 0.0)
-        candidate_answers = 0
-        for answer in self._answers.values():
-            if answer.stage != index:
-                continue
-            subjects[answer.arm].add(answer.subject)
-            candidate_answers += answer.arm == CANDIDATE
-            for name in values.keys() & answer.guards.keys():
-                values[name][answer.arm][answer.subject].append(answer.guards[name])
-        if "thumbs_down" in values:
-            for key, event in live(self._feedback).items():
-                answer = self._answers.get(key.target)
-                if answer is None or answer.stage != index or (not share and answer.arm == CANDIDATE):
-                    continue  # whatever is said of an answer in shadow, nobody saw it
-                if key.name == THUMB and isinstance(event, Rating):
-                    values["thumbs_down"][answer.arm][answer.subject].append(float(not event.value))
-        return CanaryStage(
-            share=share,
-            since=deployment.time,
-            tallies={n: (tally(old.values()), tally(new.values())) for n, (old, new) in values.items()},
-            answers=candidate_answers,
-            subjects=(len(subjects[CHAMPION]), len(subjects[CANDIDATE])),
+            stages=tuple(
+                CanaryStage(
+                    share=share,
+                    since=begin,
+                    tallies={name: fold.tallies(name, index) for name in names},
+                    answers=fold.answers(index),
+                    subjects=fold.subjects(index),
+                )
+                for index, (begin, share) in enumerate(zip(begins, shares, strict=True))
+            ),
+            windows=fold.windows(now, self.policy.breach_windows),
         )
 
     def _guards(self, i: Interaction) -> dict[str, float]:
@@ -138,20 +103,10 @@ class CanaryService:
             guards |= {n: each.failure(i) for n, each in self.live.items() if each.skill.name == i.skill}
         return guards
 
-    def _windows(self, since: float, now: float) -> tuple[ErrorWindow, ...]:
-        """The last whole windows of the candidate's answers, as many as a breach needs."""
-        length, last = self.policy.window_s, int((now - since) // self.policy.window_s)
-        windows = []
-        for index in range(max(0, last - self.policy.breach_windows), last):
-            begin = since + index * length
-            inside = [
-                answer.guards
-                for answer in self._answers.values()
-                if answer.arm == CANDIDATE and begin <= answer.time < begin + length
-            ]
-            failed, slow = (int(sum(guards[name] for guards in inside)) for name in ("error", "slow"))
-            windows.append(ErrorWindow(begin, len(inside), failed, slow))
-        return tuple(windows)
+
+def _share(stage: Deployment) -> float:
+    """The candidate's share of the subjects in a stage; 0 in shadow."""
+    return stage.shares.get(stage.aliases[registry.CANDIDATE], 0.0)
 
 
 def trial_stages(history: Sequence[Deployment]) -> list[Deployment]:
@@ -178,20 +133,6 @@ def first_stage(
         raise InputError("a trial must not start with all subjects", policy.shares, "a first share below 1")
     current = registry.current(registry.read_deployments(store.log))
     return registry.trial(because, checkpoint, share, current, now=now)
-
-
-def tally(subjects: Iterable[Sequence[float]]) -> SubjectTally:
-    """Sums over subjects, each given by its observations in order."""
-    rows = [(len(values), sum(values), values[0]) for values in subjects if values]
-    return SubjectTally(
-        subjects=len(rows),
-        n=float(sum(n for n, _, _ in rows)),
-        total=sum(total for _, total, _ in rows),
-        nn=float(sum(n * n for n, _, _ in rows)),
-        nt=sum(n * total for n, total, _ in rows),
-        tt=sum(total * total for _, total, _ in rows),
-        first=sum(first for _, _, first in rows),
-    )
 
 
 def end_trial(store: Store, because: str) -> bool:
