@@ -100,8 +100,8 @@ class Day:
         sets = {
             "upstream.url": self.upstream.url,
             "upstream.model": "mock",
-            "upstream.idle_timeout_s": 0.3,
-            "upstream.deadline_s": 0.6,
+            "upstream.idle_timeout_s": 3.0,
+            "upstream.deadline_s": 6.0,
             "upstream.retries": 0,
             "store_timeout_s": 0.5,
         }

@@ -6,11 +6,11 @@ from cli_rows import SMALL
 from test_judging import served_pairs
 
 from escultor.cycle import steps
-from escultor.cycle.evolution import CONSUMED, consumed
 from escultor.data.jsonl import read_jsonl
 from escultor.serve.auth import Keyring
 from escultor.store import open_store, registry
 from escultor.store.blobs import tree_hash
+from escultor.store.cycles import CONSUMED, consumed
 from escultor.types import (
     DatasetVersion,
     Deployment,

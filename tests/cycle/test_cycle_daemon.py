@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escultor.config import Config
-from escultor.cycle import cycle_triggers, daemon
+from escultor.cycle import cycle_triggers, daemon, monitor_loop
 from escultor.cycle.cycle_triggers import due, next_time, refusal, schedule_of, set_schedule
 from escultor.cycle.daemon import CycleDaemon, launch_command
 from escultor.errors import ConfigError, InputError
@@ -184,7 +184,7 @@ RESUME += "from pathlib import Path; EvolutionCycle(config_at(Path(sys.argv[1]))
 def follow(store, config, monkeypatch):
     """A daemon, its lines, and what its monitor is to find."""
     lines, watched = [], [Watched()]
-    monkeypatch.setattr(daemon, "watch_once", lambda *_: watched[0])
+    monkeypatch.setattr(monitor_loop, "watch_once", lambda *_: watched[0])
 
     def make(command=(sys.executable, "-c", "pass"), **limits):
         made = CycleDaemon(store, with_limits(config, **limits), lambda skill: command, lines.append)

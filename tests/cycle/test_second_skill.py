@@ -11,7 +11,6 @@ from escultor import EvolutionCycle
 from escultor.config import Config, Gate
 from escultor.cycle.api import promote
 from escultor.cycle.evaluation_service import find_suite
-from escultor.cycle.evolution import CONSUMED, consumed
 from escultor.errors import DataError, InputError
 from escultor.evaluate.gate.reproduction import replay
 from escultor.feedback.conversion import convert
@@ -20,6 +19,7 @@ from escultor.model.folders import save
 from escultor.serve.in_flight import draft_interaction
 from escultor.skills.catalog import load_skills
 from escultor.store import open_store, registry
+from escultor.store.cycles import CONSUMED, consumed
 from escultor.types import Checkpoint, Correction, Deployment, Promote, Sampling, Step
 
 ANIMALS = ("cat", "dog", "bird")

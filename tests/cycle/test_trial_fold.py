@@ -43,7 +43,8 @@ def expected(answers, events, shadow):
             guards["error", stage, arm][who].append(float(is_error))
             guards["cost_usd", stage, arm][who].append(cost / 4)
     for key, last in live(events).items():
-        if (place := places.get(key.target)) and not (place[1] == CANDIDATE and place[0] in shadow):
+        place = places.get(key.target)
+        if isinstance(last, Rating) and place and not (place[1] == CANDIDATE and place[0] in shadow):
             thumbs[place[:2]][place[2]].append(float(not last.value))
     return guards, thumbs, places
 

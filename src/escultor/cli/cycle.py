@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -211,6 +212,7 @@ def _show(shell: Shell, found: RecordedCycle, code: int | None = None) -> Comman
 def _follow(shell: Shell, every: float) -> CommandResult:
     """Run the daemon until it is interrupted; processes that it started end with it."""
     from escultor.cycle.daemon import CycleDaemon
+    from escultor.cycle.monitor_loop import MonitorLoop
 
     def command_of(skill: str) -> Sequence[str]:
         words = [sys.executable, "-m", "escultor", "cycle", "resume", "--limits"]
@@ -219,8 +221,9 @@ def _follow(shell: Shell, every: float) -> CommandResult:
         words += [word for each in shell.overrides or () for word in ("--set", each)]
         return [*words, "--store", shell.store_url]
 
-    with existing_store(shell, "there is nothing to watch") as store:
-        daemon = CycleDaemon(store, shell.config, command_of, shell.print)
+    monitor = MonitorLoop(shell.config, shell.print)
+    with monitor.open(partial(existing_store, shell, "there is nothing to watch"), TEND_S) as store:
+        daemon = CycleDaemon(store, shell.config, command_of, shell.print, monitor)
         try:
             while True:
                 end = time.monotonic() + every

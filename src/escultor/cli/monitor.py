@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 import time
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from multiprocessing.context import SpawnProcess
+from typing import Annotated, Any, NoReturn
 
 from typer import Option
 
 from escultor.cli.lookup import existing_store
 from escultor.cli.output import CommandResult, Shell, local_time
-from escultor.cycle.monitoring import Watch, monitor_of, watch_once
-from escultor.errors import InputError, StoreError
+from escultor.cycle.monitor_loop import MonitorLoop
+from escultor.cycle.monitoring import Watch, watch_once
+from escultor.errors import EscultorError, InputError
 from escultor.ids import new_id, plain
 from escultor.monitor.metrics import DAY_S
-from escultor.monitor.outage import StoreOutage
 from escultor.store import Store
 from escultor.types import Alert, AlertAcknowledged
 
 FIRING = 3  # the exit code where an alert fires
+NOTHING = "there is nothing to watch"
+NICE = 5  # of a monitor beside a gateway: answers go first
+RESTART_S, STOP_S = 10.0, 10.0
 
 
 def monitor(
@@ -27,32 +40,82 @@ def monitor(
     by: Annotated[str, Option(help="Who acknowledges.")] = "",
     note: Annotated[str, Option(help="What is being done.")] = "",
 ) -> CommandResult:
-    """Check the alert rules once or again and again, record what changed, and tell the receivers."""
-    if every is not None and every <= 0:
-        raise InputError("checks need time between them", every, "seconds, above 0")
-    with existing_store(shell, "there is nothing to watch") as store:
-        if acknowledge is not None:
+    """Check the alert rules once or again and again, record what changed, and tell the receivers.
+
+    With --every it waits for a store that is away, and of several that watch one store one works at a time.
+    """
+    if acknowledge is not None:
+        with existing_store(shell, NOTHING) as store:
             return _acknowledge(shell, store, acknowledge, by, note)
-        service, outage = monitor_of(store, shell.config), StoreOutage(shell.config.monitor.notify)
-        while True:
-            now = time.time()
-            try:
-                outage.end(store, now)
-                watch = watch_once(store, shell.config, now, now - DAY_S, service)
-            except StoreError as error:
-                if every is None:
-                    raise
-                for line in (str(error), *outage.note(error, now)):
-                    shell.print(line, "bold")
-                time.sleep(every)
-                continue
-            acknowledged = {a.alert: a for _, a in store.log.read(AlertAcknowledged)}
-            _show(shell, watch, acknowledged)
-            if every is None:
-                break
-            time.sleep(every)
+    if every is not None:
+        _follow(shell, every, time.sleep)
+    with existing_store(shell, NOTHING) as store:
+        now = time.time()
+        watch = watch_once(store, shell.config, now, now - DAY_S)
+        acknowledged = _show(shell, store, watch)
     is_firing = any(a.state == "firing" for a in watch.alerts)
     return CommandResult(_data(watch, acknowledged), FIRING if is_firing else 0)
+
+
+def _follow(shell: Shell, every: float, sleep: Callable[[float], object]) -> NoReturn:
+    """Check until this process ends."""
+    if every <= 0:
+        raise InputError("checks need time between them", every, "seconds, above 0")
+    loop = MonitorLoop(shell.config, lambda line: shell.print(line, "bold"), takes_turns=True)
+    with loop.open(partial(existing_store, shell, NOTHING), every) as store:
+        try:
+            while True:
+                watch = loop.look(store, time.time())
+                if watch is not None:
+                    _show(shell, store, watch)
+                sleep(every)
+        finally:
+            loop.end()
+
+
+@contextmanager
+def monitor_beside(shell: Shell, every: float) -> Iterator[None]:
+    """Check the rules in a process beside this one, which is started again where it ends, and ends with this
+    one."""
+    context, is_over = multiprocessing.get_context("spawn"), threading.Event()
+    processes: list[SpawnProcess] = []
+
+    def keep() -> None:
+        while not is_over.is_set():
+            process = context.Process(target=_beside, args=(replace(shell), every), daemon=True)
+            process.start()
+            processes[:] = [process]
+            process.join()
+            is_over.wait(min(every, RESTART_S))
+
+    thread = threading.Thread(target=keep, name="monitor", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for process in processes:
+            process.terminate()
+        thread.join(STOP_S)
+
+
+def _beside(shell: Shell, every: float) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    if hasattr(os, "nice"):
+        os.nice(NICE)
+
+    def sleep(seconds: float) -> None:
+        parent.join(seconds)
+        if not parent.is_alive():
+            sys.exit()
+
+    try:
+        _follow(shell, every, sleep)
+    except EscultorError as error:
+        sys.exit(str(error))
 
 
 def _acknowledge(shell: Shell, store: Store, alert: str, by: str, note: str) -> CommandResult:
@@ -67,7 +130,9 @@ def _acknowledge(shell: Shell, store: Store, alert: str, by: str, note: str) -> 
     return CommandResult({"alert": alert, "by": by, "note": note})
 
 
-def _show(shell: Shell, watch: Watch, acknowledged: dict[str, AlertAcknowledged]) -> None:
+def _show(shell: Shell, store: Store, watch: Watch) -> dict[str, AlertAcknowledged]:
+    """Print a check; the acknowledgements by alert."""
+    acknowledged = {a.alert: a for _, a in store.log.read(AlertAcknowledged)}
     rows = []
     for health in watch.report.health:
         by_name = {e.name: e for e in health.estimates}
@@ -99,6 +164,7 @@ def _show(shell: Shell, watch: Watch, acknowledged: dict[str, AlertAcknowledged]
         )
     for failure in watch.undelivered:
         shell.print(f"not delivered, to be tried again: {failure}", "bold")
+    return acknowledged
 
 
 def _share(estimate: Any) -> str:

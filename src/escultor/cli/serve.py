@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -23,6 +24,9 @@ def serve(
     workers: Annotated[int, Option(min=1, max=64, help="Processes, each with a model of its own.")] = 1,
     upstream: Annotated[str | None, Option(metavar="URL", help="OpenAI-compatible server to ask.")] = None,
     upstream_model: Annotated[str | None, Option(help="The model's name on that server.")] = None,
+    monitor: Annotated[
+        float | None, Option(metavar="SECONDS", help="Check the alert rules so often, in a process beside.")
+    ] = None,
 ) -> CommandResult:
     """Answer requests in OpenAI's protocol; every answer is logged before it is sent."""
     from escultor.serve.engine_loading import EngineSource
@@ -47,7 +51,10 @@ def serve(
         folder = find_model(shell, model or BUILT_IN)
     with open_or_create_store(shell) as store:
         server.require_keys(store, host)
-    with server.listen(host, port) as bound:
+    if monitor is not None and monitor <= 0:
+        raise InputError("checks need time between them", f"--monitor {monitor:g}", "seconds, above 0")
+    beside = nullcontext() if monitor is None else _monitor_beside(shell, monitor)
+    with server.listen(host, port) as bound, beside:
         start = server.ServerStart(shell.store_url, settings, EngineSource(folder, fixed=model is not None))
         on_ready = partial(server.announce, host, bound, shell.print)
         if workers == 1:
@@ -56,6 +63,14 @@ def serve(
             server.serve_in_several(start, bound, workers, on_ready)
     shell.print("stopped")
     return CommandResult({"stopped": True})
+
+
+def _monitor_beside(shell: Shell, every: float) -> AbstractContextManager[None]:
+    from escultor.cli.monitor import monitor_beside
+    from escultor.cycle.monitoring import check_config
+
+    check_config(shell.config)
+    return monitor_beside(shell, every)
 
 
 def _with_upstream(settings: Serve, url: str | None, model: str | None) -> Serve:

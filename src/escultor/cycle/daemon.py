@@ -16,10 +16,10 @@ from escultor.cycle.canary_service import CanaryService, end_trial
 from escultor.cycle.cycle_triggers import Trigger, due, record_refusal, refusal
 from escultor.cycle.lifecycle import CycleRunner, begin, lease_of
 from escultor.cycle.live_metrics import live_metrics
-from escultor.cycle.monitoring import Watch, monitor_of, watch_once
+from escultor.cycle.monitor_loop import MonitorLoop
+from escultor.cycle.monitoring import Watch
 from escultor.cycle.workflow import Progress
 from escultor.errors import InputError
-from escultor.monitor.metrics import DAY_S
 from escultor.skills.catalog import load_skills
 from escultor.store import Store
 from escultor.store.cycles import RecordedCycle, change, open_cycle, record_event
@@ -50,16 +50,14 @@ class CycleDaemon:
     config: Config
     command_of: Callable[[str], Sequence[str]]
     tell: Callable[[str], None] = lambda line: None
+    monitor: MonitorLoop | None = None
     _workers: dict[str, _Worker] = field(default_factory=dict)  # by skill
     _canary: CanaryService | None = None
 
     def tick(self, now: float) -> Watch | None:
         """Look once, and do what is due. None where there is nothing to watch yet."""
-        try:
-            watch = watch_once(self.store, self.config, now, now - DAY_S, monitor_of(self.store, self.config))
-        except InputError as error:
-            watch = None
-            self.tell(str(error))
+        self.monitor = self.monitor or MonitorLoop(self.config, self.tell)
+        watch = self.monitor.look(self.store, now)
         is_bad = watch is not None and watch.diagnosis.remedy == "rollback"
         if watch is not None and is_bad and end_trial(self.store, f"monitor: {watch.diagnosis.reason}"):
             self.tell(f"rolled back: {watch.diagnosis.reason}")

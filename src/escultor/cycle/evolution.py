@@ -31,12 +31,10 @@ from escultor.feedback.selection import KINDS, SelectionQuery, select
 from escultor.ids import hash_value
 from escultor.skills.catalog import answer_schemas
 from escultor.skills.suites import EvaluationSuite
-from escultor.store import Store, registry
+from escultor.store import Store
+from escultor.store.cycles import CONSUMED, consumed
 from escultor.train.methods import METHODS
-from escultor.types import Deployment, Erasure, Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
-
-# The step that says up to which log entry a model has learnt: what is consumed where it is promoted.
-CONSUMED = "feedback consumed"
+from escultor.types import Erasure, Feedback, Interaction, Scores, Step, UnpairedExample, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +145,6 @@ def with_new_answers(
         card=card,
         advice=advise(card, cycle.config.feedback),
     )
-
-
-def consumed(store: Store, skill: str | None = None) -> int:
-    """The last log entry whose feedback (on a skill, or all) a promoted model has learnt from.
-
-    A cycle run that was held or rejected consumes nothing, until a person or a canary promotes its model. A
-    rollback gives nothing back, since what was learnt then did not hold: `since` takes it up again.
-    """
-    promoted = {deployment.aliases.get(registry.CHAMPION) for _, deployment in store.log.read(Deployment)}
-    steps = [step.result for _, step in store.log.read(Step, target=CONSUMED)]
-    learnt = [step for step in steps if step.get("checkpoint") in {None, *promoted}]
-    own = [step for step in learnt if step.get("skill") in (None, skill)]
-    return max((int(str(step["until"])) for step in own), default=0)
 
 
 def evolve(

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from escultor.config import Config
 from escultor.cycle.canary_service import trial_stages
-from escultor.cycle.evolution import consumed
 from escultor.errors import InputError
 from escultor.feedback.conversion import convert
 from escultor.feedback.selection import SelectionQuery
@@ -19,6 +18,7 @@ from escultor.monitor.triggers import OF_ANSWERS, Diagnosis, diagnose, plan
 from escultor.serve.subjects import SubjectHasher
 from escultor.skills.catalog import answer_schemas, load_skills
 from escultor.store import Store, registry
+from escultor.store.cycles import consumed
 from escultor.types import Alert, Health, KeyCreated, KeyEvent, Plan
 
 
@@ -34,13 +34,25 @@ class Watch(NamedTuple):
     undelivered: list[str]
 
 
-def monitor_of(store: Store, config: Config) -> MonitorService:
-    """The monitor of a store. Raises ConfigError for a receiver of alerts that cannot be reached."""
+def check_config(config: Config) -> None:
+    """Raises ConfigError or InputError for receivers of alerts or traces that cannot be reached by what is
+    installed."""
     notify.check_receivers(config.monitor.notify)
+    if config.monitor.otlp is not None:
+        traces.require_exporter(config.monitor.otlp)
+
+
+def monitor_of(store: Store, config: Config) -> MonitorService:
+    """The monitor of a store. Raises as `check_config` does."""
+    check_config(config)
+    return MonitorService(store, config.monitor, _unnamed(store), load_skills(config.skills))
+
+
+def _unnamed(store: Store) -> frozenset[str]:
+    """The subjects that stand for applications that do not name their users."""
     hash_of = SubjectHasher.for_store(store.root).subject
     keys = [None, *(e.id for _, e in store.log.read(KeyEvent) if isinstance(e, KeyCreated))]
-    unnamed = frozenset(hash_of(f"key:{key}") for key in keys)
-    return MonitorService(store, config.monitor, unnamed, load_skills(config.skills))
+    return frozenset(hash_of(f"key:{key}") for key in keys)
 
 
 def watch_once(
@@ -51,6 +63,7 @@ def watch_once(
     Raises InputError where no version answers and none is deployed.
     """
     monitor = monitor or monitor_of(store, config)
+    monitor.unnamed = _unnamed(store)  # with the keys that were made since the last look
     report = monitor.check(now)
     deployments = registry.read_deployments(store.log)
     deployed = registry.aliases(deployments)

@@ -20,7 +20,7 @@ CHAMPION, CANDIDATE = 0, 1
 THUMBS_DOWN = "thumbs_down"
 
 
-class _Place(NamedTuple):
+class _Assignment(NamedTuple):
     """Where an answer belongs."""
 
     stage: int
@@ -72,7 +72,7 @@ class TrialFold:
     since: float
     window_s: float
     shadow: frozenset[int] = frozenset()
-    _places: dict[str, _Place] = field(default_factory=dict)  # by interaction id
+    _assigned: dict[str, _Assignment] = field(default_factory=dict)  # by interaction id
     _tallies: dict[tuple[str, int, int], RunningTally] = field(  # by guard, stage and arm
         default_factory=lambda: defaultdict(RunningTally)
     )
@@ -82,15 +82,17 @@ class TrialFold:
     _latest: dict[FeedbackKey, Feedback] = field(default_factory=dict)
     _keys: dict[str, list[FeedbackKey]] = field(default_factory=lambda: defaultdict(list))  # by answer
     # A person's votes, in the order in which they came; None: withdrawn.
-    _votes: dict[_Place, dict[FeedbackKey, float | None]] = field(default_factory=lambda: defaultdict(dict))
+    _votes: dict[_Assignment, dict[FeedbackKey, float | None]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
 
     def add_answer(
         self, id: str, stage: int, arm: int, subject: str, *, time: float, guards: Mapping[str, float]
     ) -> None:
         """Take in an answer and what it adds to each guard. An id counts once."""
-        if id in self._places:
+        if id in self._assigned:
             return
-        place = self._places[id] = _Place(stage, arm, subject)
+        place = self._assigned[id] = _Assignment(stage, arm, subject)
         self._subjects[stage, arm].add(subject)
         for name, value in guards.items():
             self._tallies[name, stage, arm].add(subject, value)
@@ -113,10 +115,10 @@ class TrialFold:
         elif precedence(event) <= precedence(known):
             return
         self._latest[key] = event
-        if (place := self._places.get(key.target)) is not None:
+        if (place := self._assigned.get(key.target)) is not None:
             self._vote(place, key)
 
-    def _vote(self, place: _Place, key: FeedbackKey) -> None:
+    def _vote(self, place: _Assignment, key: FeedbackKey) -> None:
         if place.arm == CANDIDATE and place.stage in self.shadow:
             return  # whatever is said of an answer in shadow, nobody saw it
         event, votes = self._latest[key], self._votes[place]

@@ -48,6 +48,11 @@ def export_new(store: Store, endpoint: str) -> list[str]:
         exporter.shutdown()
 
 
+def require_exporter(endpoint: str) -> None:
+    """Raises InputError where the libraries are missing."""
+    _exporter(endpoint).shutdown()
+
+
 def _write(file: Path, upto: int) -> None:
     with atomic_write(file) as temporary:
         temporary.write_text(str(upto))

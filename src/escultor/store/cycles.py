@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from escultor.errors import IdTaken, InputError
-from escultor.store import Store
-from escultor.types import CycleEvent, CycleState, Step
+from escultor.store import Store, registry
+from escultor.types import CycleEvent, CycleState, Deployment, Step
 
 OPEN = frozenset({"running", "waiting", "approved", "trial"})  # states that something follows on
 GOES_ON = frozenset({"running", "approved"})  # without a person and without people's answers
+# The step that says up to which log entry a model has learnt: what is consumed where it is promoted.
+CONSUMED = "feedback consumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +118,16 @@ def record_event(store: Store, event: CycleEvent, *records: object) -> bool:
 def compute_seconds(store: Store, since: float) -> float:
     """Seconds that the steps since then took."""
     return sum(step.seconds for _, step in store.log.read(Step, since=since))
+
+
+def consumed(store: Store, skill: str | None = None) -> int:
+    """The last log entry whose feedback (on a skill, or all) a promoted model has learnt from.
+
+    A cycle run that was held or rejected consumes nothing, until a person or a canary promotes its model. A
+    rollback gives nothing back, since what was learnt then did not hold: `since` takes it up again.
+    """
+    promoted = {deployment.aliases.get(registry.CHAMPION) for _, deployment in store.log.read(Deployment)}
+    steps = [step.result for _, step in store.log.read(Step, target=CONSUMED)]
+    learnt = [step for step in steps if step.get("checkpoint") in {None, *promoted}]
+    own = [step for step in learnt if step.get("skill") in (None, skill)]
+    return max((int(str(step["until"])) for step in own), default=0)

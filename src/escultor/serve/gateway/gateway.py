@@ -89,9 +89,6 @@ class Gateway:
         """Load the deployment, then follow the log and purge it in the background. Raises what loading the
         champion raises."""
         await asyncio.to_thread(self._read_keys)
-        recovered = await asyncio.to_thread(self.recovery.recover)
-        if recovered:
-            logger.warning("%d streams that were cut off by the end of their process are recorded", recovered)
         await self.deployments.start()
         loops = self._follow_keys(), self._follow_deployments(), self._recover(), self._purge_expired()
         self._background = [asyncio.create_task(each) for each in (*loops, self._check_upstreams())]
@@ -121,10 +118,12 @@ class Gateway:
             await self.deployments.follow()
 
     async def _recover(self) -> None:
+        """The first search reads a week, so that requests are answered meanwhile."""
         while True:
-            await asyncio.sleep(RECOVER_S)
             with _logged("the log could not be searched for streams that were cut off"):
-                await asyncio.to_thread(self.recovery.recover)
+                if recovered := await asyncio.to_thread(self.recovery.recover):
+                    logger.warning("%d streams that the end of their process cut off are recorded", recovered)
+            await asyncio.sleep(RECOVER_S)
 
     @property
     def upstreams(self) -> list[UpstreamEngine]:
