@@ -88,6 +88,7 @@ def test_a_stream_cut_off_by_kill_9_has_a_row_that_says_interrupted(tmp_path):
                 process.kill()
         assert rows(store) == []
         with gateway(store, upstream.url):
+            until(lambda: rows(store), within_s=30.0)
             (row,) = rows(store)
         with gateway(store, upstream.url):  # once more changes nothing
             assert rows(store) == [row]

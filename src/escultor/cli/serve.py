@@ -35,6 +35,8 @@ def serve(
     settings, skills = shell.config.serve, load_skills(shell.config.skills)
     if len(skills) == 1 and "skill" not in settings.model_fields_set:
         settings = settings.model_copy(update={"skill": next(iter(skills))})
+    if monitor is not None and monitor <= 0:
+        raise InputError("checks need time between them", f"--monitor {monitor:g}", "seconds, above 0")
     if model is not None and upstream is not None:
         raise InputError("--model and --upstream exclude each other", "both", "one of both")
     if upstream is not None or upstream_model is not None:
@@ -51,8 +53,6 @@ def serve(
         folder = find_model(shell, model or BUILT_IN)
     with open_or_create_store(shell) as store:
         server.require_keys(store, host)
-    if monitor is not None and monitor <= 0:
-        raise InputError("checks need time between them", f"--monitor {monitor:g}", "seconds, above 0")
     beside = nullcontext() if monitor is None else _monitor_beside(shell, monitor)
     with server.listen(host, port) as bound, beside:
         start = server.ServerStart(shell.store_url, settings, EngineSource(folder, fixed=model is not None))
