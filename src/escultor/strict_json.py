@@ -83,8 +83,12 @@ def check_finite(text: bytes, parsed: Any) -> None:
     Raises ValueError if `parsed`, which was read from `text`, holds one.
     """
     # A long text takes longer to search than its values take to look at.
-    if len(text) <= _SEARCHED and _MAY_BE_INFINITE.search(text) is None:
-        return
+    if len(text) > _SEARCHED or _MAY_BE_INFINITE.search(text):
+        check_numbers(parsed)
+
+
+def check_numbers(parsed: Any) -> None:
+    """Raise ValueError for a value with a number that no float holds, or with NaN."""
     waiting = [parsed]
     while waiting:
         value = waiting.pop()

@@ -3,6 +3,7 @@
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
 from contextlib import suppress
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escultor.data.containers import bytes_of_files, json_lines, tables
+from escultor.data.containers import bytes_of_files, columnar_process, json_lines, tables
 from escultor.data.containers.json_lines import json_rows
 from escultor.data.containers.json_stream import json_values, rows_of_value
 from escultor.data.containers.rows_of_files import files_of, hub_source, source_of
@@ -289,8 +290,42 @@ def test_arrow_files_with_wrong_offsets_end_in_an_error_and_not_in_a_crash(tmp_p
     data = (tmp_path / "a.arrow").read_bytes()
     for at in range(len(data) - 900, len(data), 8):
         (tmp_path / "b.arrow").write_bytes(data[:at] + b"\xff\xff\xff\x7f" + data[at + 4 :])
-        with suppress(DataError):
-            list(source_of(tmp_path / "b.arrow").read())
+        with suppress(pyarrow.ArrowException, OSError):
+            columnar_process._write(str(tmp_path / "b.arrow"), io.BytesIO())
+
+
+def test_a_columnar_file_costs_bounded_memory_whatever_its_bytes_stand_for(tmp_path):
+    """A kilobyte each: 5 columns of one text of 16 MiB, a row of 10^8 nulls, a text of 4 GiB."""
+    pyarrow = pytest.importorskip("pyarrow")
+    one = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0, 0]), pyarrow.array(["a" * (1 << 24)]))
+    pyarrow.parquet.write_table(
+        pyarrow.table({f"c{n}": one for n in range(5)}), tmp_path / "wide", compression="zstd"
+    )
+    nulls = pyarrow.ListArray.from_arrays(pyarrow.array([0, 10**8], "int32"), pyarrow.nulls(10**8))
+    with pyarrow.ipc.new_stream(str(tmp_path / "nulls"), pyarrow.schema({"n": nulls.type})) as writer:
+        writer.write_batch(pyarrow.record_batch({"n": nulls}))
+    batch = pyarrow.record_batch({"text": ["a" * 999] * 1000})
+    options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+    with pyarrow.ipc.new_stream(str(tmp_path / "claim"), batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    claim = (tmp_path / "claim").read_bytes()
+    size = (999_000).to_bytes(8, "little")
+    assert claim.count(size) == 1
+    (tmp_path / "claim").write_bytes(claim.replace(size, (1 << 42).to_bytes(8, "little")))
+    for name, got in (("wide", "a row of"), ("nulls", "a row of"), ("claim", "memory|crashed|invalid")):
+        assert (tmp_path / name).stat().st_size < 100_000
+        with pytest.raises(DataError, match=f"{name} cannot be read as a table; got: .*(?:{got})"):
+            list(source_of(tmp_path / name).read())
+
+
+def test_numbers_of_columns_are_those_of_json_and_types_are_plain(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    names = pyarrow.array(["a", "b", "a"]).dictionary_encode()
+    columns = {"n": [1.5, float("nan"), float("inf")], "name": names, "many": [[1], None, []]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t")
+    (_, first), (_, second), (_, third) = source_of(tmp_path / "t").read()
+    assert (first, second) == ({"n": 1.5, "name": "a", "many": [1]}, {"n": None, "name": "b", "many": None})
+    assert isinstance(third, Fault)
 
 
 def test_a_csv_without_an_end_of_line_is_not_read_whole(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from escultor.config import Gate
 from escultor.errors import DataError, InputError
+from escultor.evaluate.score_files import inspect_logs
 from escultor.evaluate.score_files.pairing import pair_runs, read_run
 from escultor.evaluate.score_files.scored_run import number
 
@@ -258,3 +259,9 @@ def test_runs_that_are_not_of_the_same_items_are_refused(tmp_path):
 )
 def test_words_for_scores_are_numbers(value, read_as):
     assert number(value, "x") == read_as
+
+
+def test_a_sample_that_unpacks_to_more_than_memory_should_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspect_logs, "MAX_ENTRY_BYTES", 100)
+    with pytest.raises(DataError, match="too large"):
+        read(outside_runs.inspect_zip(tmp_path / "a.eval", WORSE))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from math import isnan
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+from tempfile import TemporaryFile
 from typing import Any
 
-from escultor.data.containers.bytes_of_files import BLOCK_BYTES, EXTRA
+from escultor.data.containers import columnar_process
+from escultor.data.containers.bytes_of_files import EXTRA
 from escultor.data.containers.json_stream import MAX_VALUE_CHARS, NOT_TEXT, Numbered, is_unicode
 from escultor.data.jsonl_rows import Fault, short
 from escultor.errors import DataError, InputError
-from escultor.strict_json import strict_loads
+from escultor.strict_json import JsonObject, check_numbers, strict_loads
 
-BATCH_ROWS = 64  # of a columnar file in memory
 DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 50
 _LITERAL_CHARS = 1 << 20  # of a cell that is read as Python writes it, which takes 200 bytes a character
@@ -116,45 +120,42 @@ def _cell(text: str) -> Any:
 
 
 def columnar_rows(path: Path) -> Iterator[Numbered]:
-    """The rows of a Parquet or Arrow file (file or stream format), numbered from 1.
+    """The rows of a Parquet or Arrow file (file or stream format), numbered from 1, read by a process of its
+    own. NaN in a column is null: pandas writes missing numbers so.
 
-    Raises InputError where pyarrow is not installed, DataError for a file it cannot read.
+    Raises InputError where pyarrow is not installed, DataError for a file that cannot be read.
     """
     try:
-        import pyarrow
+        import pyarrow.ipc
     except ImportError as error:
         raise InputError(f"{path} needs pyarrow", "it is not installed", None, EXTRA) from error
+    # A path is absolute, so that none begins like an option.
+    command = [sys.executable, "-P", "-m", columnar_process.__name__, str(path.absolute())]
     number = 0
-    try:
-        for batch in _batches(path):
-            batch.validate(full=True)  # offsets outside the data would be read
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                for row in batch.slice(start, BATCH_ROWS).to_pylist():
+    with TemporaryFile() as said, Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=said) as process:
+        try:
+            for batch in pyarrow.ipc.open_stream(process.stdout):
+                for row in batch.to_pylist():
                     number += 1
-                    yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as a table", reason, "Parquet or Arrow") from error
+                    yield number, _finite(row)
+        except (pyarrow.ArrowException, OSError):  # the stream ends where the process does
+            pass
+        except BaseException:
+            process.kill()
+            raise
+        if process.wait() != 0:
+            said.seek(0)
+            reason = said.read().decode("utf-8", "replace").strip() or f"reading crashed after row {number}"
+            raise DataError(f"{path} cannot be read as a table", reason[-300:], "Parquet or Arrow")
 
 
-def _batches(path: Path) -> Iterator[Any]:
-    import pyarrow.ipc
-    import pyarrow.parquet
-
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"PAR1"):
-        # Pages are read as they are needed: row groups can be as large as the file.
-        options: dict[str, Any] = {"pre_buffer": False, "buffer_size": BLOCK_BYTES}
-        with pyarrow.parquet.ParquetFile(path, **options) as table:
-            yield from table.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
-        return
-    with pyarrow.memory_map(str(path)) as source:
-        if magic == b"ARROW1":
-            with pyarrow.ipc.open_file(source) as reader:
-                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
-        else:
-            yield from pyarrow.ipc.open_stream(source)
+def _finite(row: JsonObject) -> JsonObject | Fault:
+    row = {key: None if isinstance(value, float) and isnan(value) else value for key, value in row.items()}
+    try:
+        check_numbers(row)
+    except ValueError as error:
+        return Fault("the row is no JSON", error, "numbers that a float holds")
+    return row
 
 
 def is_columnar(start: bytes) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from escultor.data.formats.chat import NO_ANSWER, tools_of, turns
 from escultor.data.formats.transcripts import hh_messages, is_hh, transcript_messages
 from escultor.data.jsonl_rows import Fault, Skip, short
-from escultor.strict_json import JsonObject
+from escultor.strict_json import JsonObject, strict_loads
 
 
 def preference(
@@ -141,7 +140,10 @@ def continued(row: JsonObject) -> JsonObject:
 
 def arena_texts(row: JsonObject) -> JsonObject:
     """A battle of two models whose prompts and answers are lists in JSON, and whose winner has a column."""
-    said = {k: json.loads(row[k]) for k in ("prompt", "response_a", "response_b")}
+    try:
+        said = {k: strict_loads(str(row[k])) for k in ("prompt", "response_a", "response_b")}
+    except ValueError as error:
+        raise Fault("the texts of a battle are no JSON", short(row["prompt"]), "lists of texts") from error
     winner = next((each for each in "ab" if row.get(f"winner_model_{each}") in (1, "1")), None)
     if winner is None:
         raise Skip("no winner")

@@ -12,6 +12,8 @@ from typing import Any
 from escultor.errors import DataError
 from escultor.evaluate.score_files.scored_run import ScoredRun, number, text_of
 
+MAX_ENTRY_BYTES = 64 << 20  # of a sample, unpacked
+
 
 def read_inspect(path: Path, chosen: str | None) -> ScoredRun | None:
     """The run in a log; None where the file is none. `chosen` names a scorer, of several. Epochs of a sample
@@ -41,13 +43,20 @@ def _read_archive(path: Path, chosen: str | None) -> ScoredRun:
             head = next((name for name in ("header.json", "_journal/start.json") if name in names), None)
             if head is None:
                 raise DataError(f"{path} is no log of Inspect", allowed="a zip with header.json")
-            header = _json(archive.read(head), f"{path}: {head}")
-            samples = (_json(archive.read(n), f"{path}: {n}") for n in sorted(names) if _is_sample(n))
+            header = _entry(archive, head, path)
+            samples = (_entry(archive, name, path) for name in sorted(names) if _is_sample(name))
             return _run(path, header, samples, chosen)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(
             f"{path} is no whole log of Inspect", str(error), "the zip that Inspect wrote"
         ) from error
+
+
+def _entry(archive: Any, name: str, path: Path) -> Any:
+    size = archive.getinfo(name).file_size  # no more than that is unpacked
+    if size > MAX_ENTRY_BYTES:
+        raise DataError(f"{path}: {name} is too large", f"{size:,} bytes", f"at most {MAX_ENTRY_BYTES:,}")
+    return _json(archive.read(name), f"{path}: {name}")
 
 
 def _is_sample(name: str) -> bool:
