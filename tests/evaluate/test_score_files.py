@@ -149,6 +149,72 @@ def test_an_item_without_an_answer_counts_as_the_worst(tmp_path):
         pair_runs(read(path), read(path))
 
 
+def test_what_the_champion_alone_did_not_answer_is_a_tie(tmp_path):
+    """Else a run of the champion that broke would promote whoever follows."""
+    path = outside_runs.inspect_json(tmp_path / "a.json", BETTER)
+    content = json.loads(path.read_text())
+    for sample in content["samples"][:30]:
+        sample |= {"scores": None, "error": {"message": "rate limit"}}
+    path.write_text(json.dumps(content))
+    pair = pair_runs(read(path), read(outside_runs.inspect_json(tmp_path / "b.json", WORSE)))
+    assert pair.champion.metrics["match"][:30] == pair.candidate.metrics["match"][:30]
+    assert any("30 that the candidate answered are ties" in note for note in pair.notes)
+    assert pair_runs(read(path), read(path)).champion.metrics["match"][:30] == (0.0,) * 30
+
+
+def _with_results(folder, **changes):
+    file = next(folder.glob("results_*.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return folder
+
+
+def test_runs_of_other_settings_or_not_whole_are_refused(tmp_path):
+    zero, five = (
+        _with_results(outside_runs.lm_eval(tmp_path / str(n), WORSE), **{"n-shot": {"sums": n}})
+        for n in (0, 5)
+    )
+    with pytest.raises(DataError, match="few-shot examples"):
+        pair_runs(read(zero), read(five))
+    _with_results(five, **{"n-samples": {"sums": {"original": 900, "effective": 61}}})
+    with pytest.raises(DataError, match="not all documents"):
+        read(five)
+    samples = next(zero.glob("samples_*.jsonl"))
+    samples.write_text(samples.read_text() * 2)
+    with pytest.raises(DataError, match="there twice"):
+        read(zero)
+
+
+def _csv(path, rows, head="item,metric,value"):
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return read(path)
+
+
+def test_a_share_on_one_side_and_a_percentage_on_the_other_are_refused(tmp_path):
+    share = _csv(tmp_path / "a.csv", [f"i{n},f1,0.9" for n in range(60)])
+    percent = _csv(tmp_path / "b.csv", [f"i{n},f1,60" for n in range(60)])
+    with pytest.raises(DataError, match="another unit"):
+        pair_runs(share, percent)
+
+
+@pytest.mark.parametrize("name", ["MAE", "WordErrorRate", "toxicity_mean", "attack_success", "errorRate"])
+def test_a_metric_whose_name_says_that_less_is_better_decides_nothing(tmp_path, name):
+    run = _csv(tmp_path / "a.csv", [f"i{n},{name},0.{n % 10}" for n in range(60)])
+    assert pair_runs(run, run).champion.scales[name].better == "neither"
+
+
+def test_clusters_that_either_side_states_and_prompts_but_for_punctuation_are_one(tmp_path):
+    plain = _csv(tmp_path / "a.csv", [f"i{n},right,1" for n in range(60)])
+    stated = _csv(
+        tmp_path / "b.csv", [f"i{n},c{n // 6},right,1" for n in range(60)], "item,cluster,metric,value"
+    )
+    assert len(set(pair_runs(plain, stated).champion.clusters)) == 10
+    assert len(set(pair_runs(stated, plain).champion.clusters)) == 10
+    asked = ["Why is it so?", "why is it so", "Why, is it so…", "What is 2 + 3?", "What is 2 - 3?"]
+    rows = [f'i{n},right,1,"{prompt}"' for n, prompt in enumerate(asked)]
+    run = _csv(tmp_path / "c.csv", rows, "item,metric,value,prompt")
+    assert len(set(pair_runs(run, run).champion.clusters)) == 3
+
+
 def test_a_choice_is_asked_for_where_a_file_holds_several(tmp_path):
     path = outside_runs.promptfoo(tmp_path / "a.json", WORSE, providers=("openai:gpt", "ollama:qwen"))
     with pytest.raises(InputError, match="2 columns"):
@@ -233,6 +299,11 @@ def test_a_scorer_that_failed_left_no_score(tmp_path):
         ("a.csv", "item,cluster,metric,value\nx,p,right,1\nx,q,f1,1\n", "in two clusters"),
         ("a.csv", "item,metric,value,better\nx,right,1,sideways\n", "direction of right"),
         ("a.eval", "PK", "no whole log"),
+        (
+            "a.json",
+            '{"data": [{"datasetItemId": "a", "scores": {"right": 1' + "0" * 400 + "}}]}",
+            "no number",
+        ),
         ("samples_t.jsonl", '{"doc_id": 0}\n{"x"\n', "no JSON"),
         ("samples_t.jsonl", '{"id": 0}\n', "no sample of lm-eval"),
         ("samples_t.jsonl", '{"doc_id": 0, "metrics": ["acc"], "acc": NaN}\n', "no number"),

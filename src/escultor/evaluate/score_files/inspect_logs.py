@@ -75,6 +75,8 @@ def _run(
 ) -> ScoredRun:
     about = header.get("eval") or {}
     run = ScoredRun(path, "inspect", str(about.get("task", "")), str(about.get("model", path.stem)))
+    if (version := about.get("task_version")) is not None:
+        run.settings["version of the task"] = str(version)
     if (status := header.get("status")) not in (None, "success"):
         run.notes.append(f"{path.name}: the run ended with status {status!r}")
     for sample in samples:

@@ -68,7 +68,18 @@ def read_lm_eval(path: Path, chosen: str | None) -> ScoredRun | None:
     for line, row in enumerate(_lines(path), 1):
         _add(run, row, f"{path}, line {line}")
     _set_directions(run, results, task)
+    found, counts = len(run.items), _of_task(results, "n-samples", task)
+    if counts and (many := counts.get("effective", found)) != found:
+        raise DataError(f"{path} has not all documents of the run", found, many, "log them again")
+    for name, key in (("few-shot examples", "n-shot"), ("version of the task", "versions")):
+        if (value := _of_task(results, key, task)) is not None:
+            run.settings[name] = str(value)
     return run
+
+
+def _of_task(results: Mapping[str, Any], key: str, task: str) -> Any:
+    part = results.get(key)
+    return part.get(task) if isinstance(part, Mapping) else None
 
 
 def _newest_by_task(folder: Path) -> dict[str, Path]:
@@ -110,6 +121,8 @@ def _add(run: ScoredRun, row: Mapping[str, Any], where: str) -> None:
     for name in names:
         metric = str(name) if filter_name == "none" else f"{name},{filter_name}"
         value = row.get(name)
+        if metric in item.values:
+            raise DataError(f"{where}: document {row['doc_id']} is there twice", remedy="one run a file")
         if isinstance(value, int | float):
             item.values.setdefault(metric, []).append(number(value, f"{metric} in {where}"))
         elif (

@@ -40,9 +40,14 @@ FILES = (
 SUFFIXES = (".jsonl", ".eval", ".json", ".csv", ".tsv", ".db", ".sqlite", ".sqlite3")
 # Names of metrics that are better when lower, wherever nothing states their direction.
 _LOWER = re.compile(
-    r"(?:^|[^a-z])(?:loss|error|errors|perplexity|ppl|nll|wer|cer|latency|cost|toxicity|hallucination|bits_per_byte"
-    r"|word_perplexity|byte_perplexity|brier|ece|refusals?|violations?|edit_distance|time|seconds|tokens)(?:[^a-z]|$)"
+    r"(?:^|[^a-z])(?:loss|err|error|perplexity|ppl|nll|wer|cer|ter|mae|mse|rmse|latency|duration|cost|price|brier|ece"
+    r"|toxicity|toxic|bias|harm|harmful|unsafe|hallucinations?|hallucinated|bits_per_byte|refusals?|violations?|distance"
+    r"|divergence|penalty|regret|attacks?|jailbreaks?|fail|failed|failures?|wrong|incorrect|invalid|missing|errors|losses"
+    r"|costs|latencies|time|seconds|tokens|ms)(?:[^a-z]|$)"
 )
+_PUNCTUATION = str.maketrans(dict.fromkeys(".,;:!?…\"'`’‘“”«»¿¡。，！？、", " "))
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+OTHER_UNIT = 20.0  # above this a metric that is a share on the other side is a percentage or the like
 
 
 def read_run(name: str) -> ScoredRun | None:
@@ -116,16 +121,23 @@ def pair_runs(
     champion: ScoredRun, candidate: ScoredRun, lower: Collection[str] = (), higher: Collection[str] = ()
 ) -> PairedRuns:
     """Two runs as scores that the gate compares. Values of repetitions of an item are averaged, and an item
-    without an answer has the worst of each metric.
+    that the candidate did not answer has the worst of each metric.
 
-    Items belong to the cluster that the tool states, else to that of their prompt, so that equal prompts are
-    one. `lower` and `higher` say in which direction metrics are better where the tool does not. Raises
-    DataError for runs of different tools, tasks or items, and for items without a score.
+    Items belong to the cluster that either run states, else to that of their prompt, so that equal prompts
+    are one. Where the champion alone has no answer, the item is a tie: a run that broke must not make its
+    candidate look better. `lower` and `higher` say in which direction metrics are better where the tool does
+    not. Raises DataError for runs of different tools, tasks, settings or items, for a metric in different
+    units, and for items without a score.
     """
     notes = [*dict.fromkeys((*champion.notes, *candidate.notes))]
     if (champion.tool, champion.task) != (candidate.tool, candidate.task):
         ours, theirs = (f"{run.tool} {run.task}".strip() for run in (champion, candidate))
         raise DataError("the runs are of different tools or tasks", f"{ours} and {theirs}", "one task")
+    for name in champion.settings.keys() & candidate.settings.keys():
+        if len(each := {champion.settings[name], candidate.settings[name]}) > 1:
+            raise DataError(
+                f"the runs differ in the {name}", " and ".join(sorted(each)), "the same", "run one side again"
+            )
     metrics = [name for name in champion.metrics if name in candidate.metrics]
     if left_out := sorted({*champion.metrics, *candidate.metrics} - set(metrics)):
         notes.append(f"left out, since one run alone has it: {', '.join(left_out)}")
@@ -134,10 +146,13 @@ def pair_runs(
         name: _direction(name, (champion, candidate), lower, higher, notes=notes) for name in metrics
     }
     scales = {name: _scale(name, (champion, candidate), better[name]) for name in metrics}
-    ids, clusters = list(champion.items), _clusters(champion)
+    ids, clusters = list(champion.items), _clusters(champion, candidate)
     suite = hash_value([FORMAT, champion.tool, champion.task, ids, clusters, metrics])
+    _note_prompts(champion, candidate, notes)
+    ties = {id for id, item in champion.items.items() if item.failed and not candidate.items[id].failed}
     scores = [
-        _scores(run, ids, clusters, scales=scales, suite=suite, notes=notes) for run in (champion, candidate)
+        _scores(run, ids, clusters, other=other, ties=ties, scales=scales, suite=suite, notes=notes)
+        for run, other in ((champion, candidate), (candidate, None))
     ]
     return PairedRuns(
         champion=scores[0],
@@ -176,6 +191,18 @@ def _check_items(champion: ScoredRun, candidate: ScoredRun, metrics: list[str]) 
                 )
 
 
+def _note_prompts(champion: ScoredRun, candidate: ScoredRun, notes: list[str]) -> None:
+    """Say where the sides were not asked or repeated alike."""
+    pairs = [(item, candidate.items[id]) for id, item in champion.items.items()]
+    if other := sum(a.prompt != b.prompt for a, b in pairs if a.prompt and b.prompt):
+        notes.append(f"the sides were asked in other words on {other} of {len(pairs)} items")
+    for run in (champion, candidate):
+        for name in run.metrics:
+            counts = {len(item.values.get(name, ())) for item in run.items.values() if not item.failed}
+            if len(counts) > 1:
+                notes.append(f"{run.path.name}: items have {min(counts)} to {max(counts)} values of {name}")
+
+
 def _direction(
     name: str,
     runs: tuple[ScoredRun, ScoredRun],
@@ -191,7 +218,7 @@ def _direction(
         raise DataError(f"the runs and options disagree on the direction of {name}", says, "one direction")
     if asked or stated:
         return cast(Better, asked or next(iter(stated)))
-    if _LOWER.search(name.lower()):
+    if _LOWER.search(_CAPITAL.sub("_", name).lower()):
         notes.append(
             f"{name} decides nothing: nothing says in which direction it is better (--lower, --higher)"
         )
@@ -202,7 +229,13 @@ def _direction(
 
 def _scale(name: str, runs: tuple[ScoredRun, ScoredRun], better: Better) -> Scale:
     """The scale that holds the values of both runs: 0 or 1, between them, or without limits."""
-    values = [v for run in runs for item in run.items.values() for v in item.values.get(name, ())]
+    sides = [[v for item in run.items.values() for v in item.values.get(name, ())] for run in runs]
+    values = [v for side in sides for v in side]
+    if better != "neither" and min(map(max, sides)) <= 1 and min(values) >= 0 and max(values) > OTHER_UNIT:
+        got = " and ".join(f"up to {max(side):g}" for side in sides)
+        raise DataError(
+            f"{name} has another unit on either side", got, "one unit", "convert one of the files"
+        )
     if set(values) <= {0.0, 1.0}:
         repeated = any(len(item.values.get(name, ())) > 1 for run in runs for item in run.items.values())
         return Scale(better) if repeated else Scale(better, "binary")
@@ -211,12 +244,9 @@ def _scale(name: str, runs: tuple[ScoredRun, ScoredRun], better: Better) -> Scal
     return Scale(better, "continuous", 0.0 if min(values) >= 0 else None, None)
 
 
-def _clusters(run: ScoredRun) -> tuple[str, ...]:
-    """The cluster of each item: as stated, else of its prompt, else its own. Clusters that share a prompt are
-    one, whatever the tool states."""
-    prompts = [hash_value(_bare(item.prompt)) if item.prompt.strip() else "" for item in run.items.values()]
-    named = zip(run.items.items(), prompts, strict=True)
-    names = [item.cluster or prompt or id for (id, item), prompt in named]
+def _clusters(champion: ScoredRun, candidate: ScoredRun) -> tuple[str, ...]:
+    """The cluster of each item: as stated, else of its prompt, else its own. Clusters that share a prompt but
+    for its punctuation are one, whatever a tool states; so are those that the other run takes for one."""
     joined: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -225,10 +255,16 @@ def _clusters(run: ScoredRun) -> tuple[str, ...]:
             name = joined[name]
         return name
 
-    first: dict[str, str] = {}
-    for name, prompt in zip(names, prompts, strict=True):
-        if prompt and (one := root(first.setdefault(prompt, name))) != (other := root(name)):
-            joined[other] = one
+    first: dict[tuple[str, str], str] = {}
+    names = []
+    for id, item in champion.items.items():
+        bare, stated = _bare(item.prompt), candidate.items[id].cluster
+        name = item.cluster or (hash_value(bare) if bare else stated or id)
+        names.append(name)
+        words = " ".join(bare.translate(_PUNCTUATION).split())
+        for kind, key in (("prompt", words or bare), ("other side", stated)):
+            if key and (one := root(first.setdefault((kind, key), name))) != (own := root(name)):
+                joined[own] = one
     return tuple(map(root, names))
 
 
@@ -241,13 +277,18 @@ def _scores(
     ids: list[str],
     clusters: tuple[str, ...],
     *,
+    other: ScoredRun | None,
+    ties: set[str],
     scales: dict[str, Scale],
     suite: str,
     notes: list[str],
 ) -> Scores:
+    """One side; where the champion alone has no answer, it has the values of the `other` side."""
     if failed := sum(item.failed for item in run.items.values()):
-        notes.append(f"{run.model}: {failed} of {len(ids)} items have no answer and count as the worst")
-    metrics = {name: tuple(_mean(run.items[id], name, scale) for id in ids) for name, scale in scales.items()}
+        tied = f"; {len(ties)} that the candidate answered are ties" if other and ties else ""
+        notes.append(f"{run.model}: {failed} of {len(ids)} items have no answer and count as the worst{tied}")
+    items = [other.items[id] if other and id in ties else run.items[id] for id in ids]
+    metrics = {name: tuple(_mean(item, name, scale) for item in items) for name, scale in scales.items()}
     checkpoint = hash_value([run.tool, run.model, metrics, _answers(run, ids)])
     summary = {"failed_share": failed / len(ids)} if failed else {}
     return seal_scores(

@@ -34,7 +34,7 @@ class ScoredItem:
 @dataclass(slots=True)
 class ScoredRun:
     """A run as its tool wrote it. `better` says what the tool says of a metric's direction; a metric that is
-    missing there has none stated."""
+    missing there has none stated. `settings` are those in which the sides of a comparison must agree."""
 
     path: Path
     tool: str
@@ -42,6 +42,7 @@ class ScoredRun:
     model: str
     items: dict[str, ScoredItem] = field(default_factory=dict)
     better: dict[str, Better] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def item(self, id: str, prompt: str = "", answer: str = "", cluster: str | None = None) -> ScoredItem:
@@ -81,8 +82,11 @@ def number(value: Any, what: str) -> float:
                 value = float(word)
             except ValueError:
                 value = None
-    if isinstance(value, int | float) and math.isfinite(value):
-        return float(value)
+    try:
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # of whole numbers
+        pass
     raise DataError(
         f"{what} is no number", repr(value)[:60], "a finite number, true or false, or a word such as pass"
     )
