@@ -53,6 +53,18 @@ def test_a_folder_becomes_files_that_follow_the_schemas_and_a_run_goes_on(cli, t
     assert "The cat sings." in (tmp_path / "out" / "docs/cats.md.md").read_text()
 
 
+def test_a_name_that_is_too_long_costs_a_line_and_lines_stay_whole(cli, tmp_path, model):
+    made = tmp_path / "docs"
+    made.mkdir()
+    for name in ("a" * 240 + ".md", "b\nc.md", "latin1.txt"):
+        (made / name).write_bytes(b"# Cats\n\nThe cat runs fast.\n" + b"\xe9" * (name == "latin1.txt"))
+    ended = cli("trinity", made, "--out", "out", "--model", model, *WORDS)
+    assert ended.data["counts"] == {"written": 1, "failed": 2}, ended.err
+    assert "docs/latin1.txt: the text is not utf-8" in ended.data["failed"][0]
+    assert "File name too long" in ended.data["failed"][1]
+    assert "written  docs/b c.md" in ended.err
+
+
 def test_edits_come_back_as_corrections_once_and_are_never_written_over(cli, tmp_path, model, folder):
     (folder / "deep" / "broken.pdf").unlink()
     words = ("trinity", folder, "--out", "out", "--model", model, *WORDS)

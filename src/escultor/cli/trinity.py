@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from typer import Argument, Option
 
@@ -18,7 +18,7 @@ from escultor.cli.documents import DocumentOptions
 from escultor.cli.lookup import open_or_create_store
 from escultor.cli.output import CommandResult, Shell
 from escultor.cli.skills import named_skill
-from escultor.errors import DataError, InputError
+from escultor.errors import DataError, InputError, LocationError, StoreError
 from escultor.ids import hash_file, hash_value
 from escultor.skills.trinity_answers import ReadAnswer, TrinityReader, answer_schema, file_schemas
 from escultor.skills.trinity_folders import Source, TrinityFolder, TrinityRecord, find_sources
@@ -70,9 +70,9 @@ def trinity(
         lines += _shown(shell, run.all(sources))
     counts.update(state for state, _ in lines)
     for line in problems:
-        shell.print(f"failed  {line}")
+        shell.print(f"failed  {' '.join(line.split())}")
     for ending, number in sorted(skipped.items()):
-        shell.print(f"left out: {number:,} files of the kind {ending}, which is not read")
+        shell.print(f"left out: {number:,} of the kind {ending}, which is not read")
     shell.print(", ".join(f"{number:,} {state}" for state, number in counts.items()) or "no documents")
     failed = [line for state, line in lines if state == "failed"]
     return CommandResult({"counts": counts, "left_out": skipped, "failed": failed}, 2 if failed else 0)
@@ -83,9 +83,17 @@ def _shown(shell: Shell, lines: Iterable[tuple[str, str]]) -> list[tuple[str, st
     found = []
     for state, line in lines:
         if state != "done":
-            shell.print(f"{state}  {line}")
+            shell.print(f"{state}  {' '.join(line.split())}")  # names may hold line ends
         found.append((state, line))
     return found
+
+
+class _Waiting(NamedTuple):
+    """A file to be read: its content's hash, and when it was changed, as they were looked at."""
+
+    source: Source
+    digest: str
+    modified: str
 
 
 class _Run:
@@ -99,60 +107,73 @@ class _Run:
         from escultor.cycle.document_answers import TOGETHER
         from escultor.skills.document_processes import read_documents
 
-        waiting: list[tuple[Source, str]] = []
+        waiting: list[_Waiting] = []
         for source in sources:
             try:
-                digest = hash_file(source.path)
-                state = self.folder.state(source.name, digest, self.key)
+                one = _Waiting(source, hash_file(source.path), _modified(source.path))
+                state = self.folder.state(source.name, one.digest, self.key)
             except (DataError, OSError) as error:
                 yield "failed", str(error)
                 continue
             if state == "incomplete":
                 record = self.folder.record(source.name)
                 assert record is not None
-                self.folder.write(record)
-                yield "written", f"{source.name} (from its record)"
+                yield self._written(record, "from its record")
             elif state == "edited":
-                yield "edited", f"{source.name}: it was edited; `escultor trinity accept` takes the edits"
+                yield _edited(source.name)
             elif state == "done":
                 yield "done", source.name
             else:
-                waiting.append((source, digest))
-        documents = read_documents(source.path for source, _ in waiting)
+                waiting.append(one)
+        documents = read_documents(one.source.path for one in waiting)
         pairs = zip(waiting, documents, strict=True)
         while batch := list(islice(pairs, TOGETHER)):
-            good = [(*of, found) for of, (_, found) in batch if not isinstance(found, DataError)]
+            good = [(one, found) for one, (_, found) in batch if not isinstance(found, DataError)]
             yield from (("failed", str(found)) for _, (_, found) in batch if isinstance(found, DataError))
             yield from self._answered(good)
 
-    def _answered(self, batch: Sequence[tuple[Source, str, ReadDocument]]) -> Iterator[tuple[str, str]]:
+    def _answered(self, batch: Sequence[tuple[_Waiting, ReadDocument]]) -> Iterator[tuple[str, str]]:
         from escultor.cycle.document_answers import answer_documents
 
-        texts = [document.text for _, _, document in batch]
+        texts = [document.text for _, document in batch]
         answers = answer_documents(self.answerer, _reading(self.reader), texts)
-        records = [
-            TrinityRecord(
-                name=source.name,
-                source=digest,
+        records, notes = [], []
+        for (one, document), (answer, sections) in zip(batch, answers, strict=True):
+            record = TrinityRecord(
+                name=one.source.name,
+                source=one.digest,
                 key=self.key,
                 model=self.answerer.name,
                 made=time.time(),
-                time=document.time or _modified(source.path),
+                time=document.time or one.modified,
                 document=document.text,
                 trinity={name: getattr(answer.trinity, name) for name in answer.trinity.__slots__},
                 sections=sections,
                 filled=answer.filled,
                 dropped=answer.dropped,
             )
-            for (source, digest, document), (answer, sections) in zip(batch, answers, strict=True)
-        ]
+            records.append(record)
+            said = [f"{sections} sections"] if sections > 1 else []
+            said += [f"by rule: {', '.join(answer.filled)}"] if answer.filled else []
+            said += [f"names that do not occur: {len(answer.dropped)}"] if answer.dropped else []
+            notes.append("; ".join(said))
         with ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(self.folder.write, records))
-        for (source, _, _), (answer, sections) in zip(batch, answers, strict=True):
-            notes = [f"{sections} sections"] if sections > 1 else []
-            notes += [f"by rule: {', '.join(answer.filled)}"] if answer.filled else []
-            notes += [f"names that do not occur: {len(answer.dropped)}"] if answer.dropped else []
-            yield "written", "; ".join([source.name, *notes])
+            yield from pool.map(self._written, records, notes)
+
+    def _written(self, record: TrinityRecord, note: str) -> tuple[str, str]:
+        """Write a document's files. Raises LocationError where the disk is full, as it is for the others."""
+        try:
+            if not self.folder.write(record):
+                return _edited(record.name)
+        except LocationError:
+            raise
+        except StoreError as error:  # such as a name that is too long with its ending
+            return "failed", f"{record.name}: {error}"
+        return "written", f"{record.name}; {note}" if note else record.name
+
+
+def _edited(name: str) -> tuple[str, str]:
+    return "edited", f"{name}: it was edited; `escultor trinity accept` takes the edits"
 
 
 def _reading(reader: TrinityReader) -> AnswerReading[ReadAnswer]:
@@ -192,7 +213,7 @@ def accept(
             counts[_record(shell, store, skill, person, (record, new))] += 1
             files.keep(new)
     for line in failed:
-        shell.print(f"failed  {line}")
+        shell.print(f"failed  {' '.join(line.split())}")
     shell.print(", ".join(f"{n:,} {state}" for state, n in counts.items()) or "nothing was edited")
     return CommandResult({"counts": counts, "failed": failed}, 2 if failed else 0)
 

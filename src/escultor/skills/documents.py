@@ -35,6 +35,7 @@ _SOURCES = (
     "py r rb rs scala sh sql swift toml ts tsx vue xml yaml yml"
 )
 EXTRA = "pip install 'escultor[documents]'"
+_OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # how .doc files begin, and .docx files with a password
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 # The time that the head of a text names, as front matter (date: …), a field (:date: …) or a line.
 _TIME = re.compile(
@@ -56,18 +57,20 @@ class ReadDocument:
 
 
 def read_document(path: Path) -> ReadDocument:
-    """The document in a file, by the ending of its name. Raises DataError with the reason where it cannot be
-    read, InputError where a library is missing."""
+    """The document in a file, by the ending of its name. Raises DataError, which names the file, with the
+    reason where it cannot be read, InputError where a library is missing."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in READERS:
         raise DataError(f"{path} is of no known kind", path.suffix or "no ending", sorted(READERS))
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise DataError(f"{path} is too large", f"{size} bytes", f"at most {MAX_BYTES}", "split it")
+            raise DataError("it is too large", f"{size} bytes", f"at most {MAX_BYTES}", "split it")
+        if size == 0:
+            raise DataError("it is empty", "0 bytes", "a file with text")
         document = READERS[suffix](path.read_bytes())
-    except (DataError, InputError):
-        raise
+    except DataError as error:
+        raise DataError(f"{path}: {error.what}", error.got, error.allowed, error.remedy) from error
     except ImportError as error:
         raise InputError(f"{path} cannot be read", f"{error.name} is not installed", EXTRA) from error
     except (Exception, RecursionError) as error:  # whatever a library raises on a broken file
@@ -75,7 +78,8 @@ def read_document(path: Path) -> ReadDocument:
         raise DataError(f"{path} cannot be read", why, f"a sound .{suffix} file") from error
     text = document.text.encode("utf-8", "replace").decode().replace("\0", "\ufffd").strip()
     if not text:
-        raise DataError(f"{path} holds no text", "nothing to read", remedy="a scan needs OCR first")
+        remedy = "a scan needs OCR first" if suffix == "pdf" else None
+        raise DataError(f"{path} holds no text", "nothing to read", "a file with text", remedy)
     if len(text) > MAX_CHARACTERS:
         allowed = f"at most {MAX_CHARACTERS}"
         raise DataError(f"{path} is too long", f"{len(text)} characters", allowed, "split it")
@@ -101,7 +105,7 @@ def _plain(data: bytes) -> ReadDocument:
         remedy = "convert it: iconv -f latin1 -t utf-8"
         raise DataError(f"the text is not {encoding}", str(error), "UTF-8", remedy) from error
     if "\0" in text:
-        raise DataError("the file is binary", "it holds zero bytes", "text")
+        raise DataError("it is binary", "it holds zero bytes", "text")
     found = _TIME.search(text[:_HEAD])
     heading = re.match(r"\s{0,64}#{1,6} ([^\n]{1,200})", text)
     return ReadDocument(
@@ -118,7 +122,7 @@ def _html(data: bytes, charset: str = "") -> ReadDocument:
 def _email(data: bytes) -> ReadDocument:
     message: Any = message_from_bytes(data, policy=policy.default)
     if not any(message[name] for name in ("from", "to", "date", "subject")):
-        raise DataError("the file is no e-mail", "it has no From, To, Date or Subject", "an .eml file")
+        raise DataError("it is no e-mail", "it has no From, To, Date or Subject", "an .eml file")
     body = message.get_body(("plain", "html"))
     text = "" if body is None else body.get_content()
     if body is not None and body.get_content_subtype() == "html":
@@ -137,10 +141,13 @@ def _docx(data: bytes) -> ReadDocument:
     from docx import Document as open_docx
     from docx.table import Table
 
+    if data.startswith(_OLE):
+        remedy = "save it as .docx, without a password"
+        raise DataError("it is encrypted, or of Word before 2007", "an OLE file", "a .docx file", remedy)
     with zipfile.ZipFile(BytesIO(data)) as archive:
         size = sum(each.file_size for each in archive.infolist())
         if size > MAX_UNZIPPED:
-            raise DataError("the file is too large", f"{size} bytes unzipped", f"at most {MAX_UNZIPPED}")
+            raise DataError("it is too large", f"{size} bytes unzipped", f"at most {MAX_UNZIPPED}")
     opened = open_docx(BytesIO(data))
     blocks: list[str] = []
     for block in opened.iter_inner_content():
@@ -160,7 +167,7 @@ def _pdf(data: bytes) -> ReadDocument:
 
     reader = PdfReader(BytesIO(data))
     if reader.is_encrypted and not reader.decrypt(""):
-        raise DataError("the PDF is encrypted", "a password is needed", remedy="save it without one")
+        raise DataError("it is encrypted", "a password is needed", remedy="save it without one")
     text = "\n\n".join(page.extract_text() for page in reader.pages)
     meta = reader.metadata
     try:

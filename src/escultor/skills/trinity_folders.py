@@ -8,6 +8,8 @@ what its record says was edited, and is never written over.
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from escultor.store.files import atomic_write
 from escultor.strict_json import strict_loads
 
 RECORDS = ".trinity"
+LINKED = "link to a folder"
 SCHEMA = "answer.schema"  # in the records' folder
 State = Literal["new", "changed", "incomplete", "done", "edited"]
 
@@ -37,8 +40,8 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class TrinityRecord:
     """What the three files of a document were made from. source: the file's content hash; key: the hash of
-    prompt, schema and model; files: the hash of each file as written, by ending; said: what the model said,
-    where a person changed it since."""
+    prompt, schema and model; files: the hash of each file as written, by ending; replaced: those of the files
+    that these took the place of; said: what the model said, where a person changed it since."""
 
     name: str
     source: str
@@ -52,6 +55,7 @@ class TrinityRecord:
     filled: Sequence[str] = ()
     dropped: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    replaced: Mapping[str, str] = field(default_factory=dict)
     said: Mapping[str, Any] | None = None
 
     @property
@@ -78,34 +82,54 @@ def find_sources(
     given: Iterable[Path], known: Iterable[str], out: Path
 ) -> tuple[list[Source], dict[str, int], list[str]]:
     """The files of the given files and folders, by name; how many files of folders have an ending that is not
-    `known`, by ending; and a line for each file whose name is taken. Hidden files and folders, and what is in
-    `out`, are left out.
+    `known`, by ending, and how many are links to folders, which are not followed; and a line for each file
+    and folder that cannot be used. Hidden files and folders, and what is in `out`, are left out.
 
-    Raises InputError for what is not there.
+    Raises InputError for what is not there, or no file.
     """
     endings = frozenset(known)
     sources: dict[str, Source] = {}
-    skipped: dict[str, int] = {}
+    skipped: Counter[str] = Counter()
     problems: list[str] = []
     for root in given:
-        if not root.exists():
-            raise InputError(f"{root} is not there", "nothing", "a file or a folder")
-        for path in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
-            relative = path.relative_to(root) if root.is_dir() else Path(path.name)
-            if any(part.startswith(".") for part in relative.parts):
-                continue
-            if root.is_dir() and path.resolve().is_relative_to(out.resolve()):
-                continue
+        if not root.is_dir():
+            if not root.is_file():
+                raise InputError(f"{root} is not there, or no file", str(root), "a file or a folder")
+            found = [(root, root.name)]
+        else:
+            files = sorted(_files_in(root, out.resolve(), skipped, problems))
+            found = [(path, f"{root.resolve().name}/{path.relative_to(root).as_posix()}") for path in files]
+        for path, name in found:
             ending = path.suffix.lower().removeprefix(".")
             if root.is_dir() and ending not in endings:
-                skipped[ending or "none"] = skipped.get(ending or "none", 0) + 1
-                continue
-            name = (Path(root.resolve().name) / relative if root.is_dir() else relative).as_posix()
-            if name in sources and sources[name].path.resolve() != path.resolve():
+                skipped[ending or "none"] += 1
+            elif why := _problem(path, name):
+                problems.append(f"{str(path)!a}: {why}")
+            elif name in sources and sources[name].path.resolve() != path.resolve():
                 problems.append(f"{path}: the name {name} is taken by {sources[name].path}")
             else:
                 sources[name] = Source(path, name)
-    return list(sources.values()), skipped, problems
+    return list(sources.values()), {kind: n for kind, n in skipped.items() if n}, problems
+
+
+def _files_in(root: Path, out: Path, skipped: Counter[str], problems: list[str]) -> Iterator[Path]:
+    """The files in a folder that are not hidden; a folder that cannot be looked into becomes a problem."""
+    for folder, folders, files in os.walk(root, onerror=lambda error: problems.append(str(error))):
+        if Path(folder).resolve() == out:
+            folders.clear()
+            continue
+        skipped[LINKED] += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _problem(path: Path, name: str) -> str | None:
+    """Why a file cannot be a source; None where it can."""
+    if not path.is_file():
+        return "it is no regular file, or a link that leads nowhere"
+    if name.encode("utf-8", "replace").decode() != name:
+        return "its name is not Unicode; rename it"
+    return None
 
 
 class TrinityFolder:
@@ -145,22 +169,34 @@ class TrinityFolder:
             return "edited"
         if (record.source, record.key) != (source, key):
             return "changed"
-        return "done" if all(path.exists() for path in self._paths(name).values()) else "incomplete"
+        return "done" if self._hashes(name) == record.files else "incomplete"
 
     def edited(self, record: TrinityRecord) -> list[str]:
-        """The endings of the files that are not as they were written."""
-        found = {ending: path for ending, path in self._paths(record.name).items() if path.exists()}
-        return [end for end, path in found.items() if hash_bytes(path.read_bytes()) != record.files.get(end)]
+        """The endings of the files that are not as they were written. A file that the last run, cut off, was
+        about to replace is not among them."""
+        known = {end: (record.files.get(end), record.replaced.get(end)) for end in self._paths("")}
+        return [end for end, digest in self._hashes(record.name).items() if digest not in known[end]]
 
-    def write(self, record: TrinityRecord) -> list[Path]:
-        """Write the record, then the three files; returns their paths. Raises StoreError."""
-        texts = record.texts
-        self.keep(replace(record, files={end: hash_bytes(text.encode()) for end, text in texts.items()}))
-        paths = self._paths(record.name)
-        for ending, text in texts.items():
-            with atomic_write(paths[ending]) as draft:
-                draft.write_bytes(text.encode())
-        return list(paths.values())
+    def _hashes(self, name: str) -> dict[str, str]:
+        """The hash of each file that is there, by ending."""
+        found = ((end, path) for end, path in self._paths(name).items() if path.exists())
+        return {end: hash_bytes(path.read_bytes()) for end, path in found}
+
+    def write(self, record: TrinityRecord) -> bool:
+        """Write the record, then the three files. False, and nothing is written, where a person has changed
+        the files since they were looked at. Raises StoreError."""
+        old = self.record(record.name)
+        if old is not None and self.edited(old):
+            return False
+        texts, replaced = record.texts, self._hashes(record.name)
+        record = replace(record, files={end: hash_bytes(text.encode()) for end, text in texts.items()})
+        self.keep(replace(record, replaced=replaced))
+        for ending, path in self._paths(record.name).items():
+            with atomic_write(path) as draft:
+                draft.write_bytes(texts[ending].encode())
+        if replaced:
+            self.keep(replace(record, replaced={}))
+        return True
 
     def keep(self, record: TrinityRecord) -> None:
         """Write the record alone."""
@@ -201,7 +237,7 @@ class TrinityFolder:
         content = {name: getattr(trinity, name) for name in FIELDS}
         files = {ending: hash_bytes(text.encode()) for ending, text in texts.items()}
         said = record.said or record.trinity
-        return replace(record, trinity=content, time=str(time), files=files, said=said), notes
+        return replace(record, trinity=content, time=str(time), files=files, replaced={}, said=said), notes
 
     def _paths(self, name: str) -> dict[str, Path]:
         return {ending: self.root / f"{name}{ending}" for ending in (".md", ".llm.json", ".meta.json")}
