@@ -162,6 +162,17 @@ def test_what_the_champion_alone_did_not_answer_is_a_tie(tmp_path):
     assert pair_runs(read(path), read(path)).champion.metrics["match"][:30] == (0.0,) * 30
 
 
+def test_repeating_the_bad_items_alone_does_not_help(tmp_path):
+    path = outside_runs.inspect_json(tmp_path / "a.json", WORSE)
+    content = json.loads(path.read_text())
+    bad = [sample for sample in content["samples"] if sample["scores"]["match"]["value"] == "I"]
+    content["samples"] += [sample | {"epoch": 2, "scores": {"match": {"value": "C"}}} for sample in bad]
+    path.write_text(json.dumps(content))
+    pair = pair_runs(read(path), read(path))
+    assert pair.candidate.metrics["match"] == tuple(WORSE.values())
+    assert any("values of match, of which the first 1 count" in note for note in pair.notes)
+
+
 def _with_results(folder, **changes):
     file = next(folder.glob("results_*.json"))
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))

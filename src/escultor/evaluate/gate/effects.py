@@ -61,8 +61,6 @@ class _Paired:
 
     def bound_of_items(self, alpha: float, null: float, largest: int = 1) -> stats.Bound:
         """The mean over items with such bounds, where no cluster has more items than `largest`."""
-        if len(self.items) == len(self.gaps) and largest == 1:
-            return self.bound(alpha, null)
         return stats.bounded_mean(
             self.gaps[self.items.codes],
             self.items,
@@ -177,7 +175,8 @@ def _with_state(m: MeasuredEffect, alpha: float, p_better: float, p_worse: float
 
 def _guard(s: _Paired, metric: str, margin: float, policy: Gate) -> MeasuredEffect:
     bound, alpha, stated = s.bound(policy.alpha, -margin), policy.alpha, policy.largest_cluster
-    of_items = s.bound_of_items(alpha, -margin, stated or 1)
+    is_single = len(s.items) == len(s.gaps) and stated is None
+    of_items = bound if is_single else s.bound_of_items(alpha, -margin, stated or 1)
     low, p_value = bound.low, bound.p_value
     if stated is not None:
         low, p_value = min(low, of_items.low), max(p_value, of_items.p_value)

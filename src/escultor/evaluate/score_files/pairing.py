@@ -192,15 +192,26 @@ def _check_items(champion: ScoredRun, candidate: ScoredRun, metrics: list[str]) 
 
 
 def _note_prompts(champion: ScoredRun, candidate: ScoredRun, notes: list[str]) -> None:
-    """Say where the sides were not asked or repeated alike."""
+    """Say where the sides were not asked, or items not repeated, alike."""
     pairs = [(item, candidate.items[id]) for id, item in champion.items.items()]
     if other := sum(a.prompt != b.prompt for a, b in pairs if a.prompt and b.prompt):
         notes.append(f"the sides were asked in other words on {other} of {len(pairs)} items")
     for run in (champion, candidate):
         for name in run.metrics:
-            counts = {len(item.values.get(name, ())) for item in run.items.values() if not item.failed}
-            if len(counts) > 1:
-                notes.append(f"{run.path.name}: items have {min(counts)} to {max(counts)} values of {name}")
+            fewest, most = _repetitions(run, name)
+            if fewest < most:
+                notes.append(
+                    f"{run.path.name}: items have {fewest} to {most} values of {name}, of which the first "
+                    f"{fewest} count: repeating the bad ones alone must not help"
+                )
+
+
+def _repetitions(run: ScoredRun, name: str) -> tuple[int, int]:
+    """The fewest and the most values of a metric that an item has."""
+    counts = [
+        len(item.values[name]) for item in run.items.values() if name in item.values and not item.failed
+    ]
+    return min(counts, default=1), max(counts, default=1)
 
 
 def _direction(
@@ -287,8 +298,15 @@ def _scores(
     if failed := sum(item.failed for item in run.items.values()):
         tied = f"; {len(ties)} that the candidate answered are ties" if other and ties else ""
         notes.append(f"{run.model}: {failed} of {len(ids)} items have no answer and count as the worst{tied}")
-    items = [other.items[id] if other and id in ties else run.items[id] for id in ids]
-    metrics = {name: tuple(_mean(item, name, scale) for item in items) for name, scale in scales.items()}
+    metrics = {}
+    for name, scale in scales.items():
+        count, of_other = _repetitions(run, name)[0], _repetitions(other, name)[0] if other else 1
+        metrics[name] = tuple(
+            _mean(other.items[id], name, scale, of_other)
+            if other and id in ties
+            else _mean(run.items[id], name, scale, count)
+            for id in ids
+        )
     checkpoint = hash_value([run.tool, run.model, metrics, _answers(run, ids)])
     summary = {"failed_share": failed / len(ids)} if failed else {}
     return seal_scores(
@@ -309,12 +327,12 @@ def _answers(run: ScoredRun, ids: list[str]) -> tuple[str, ...]:
     return tuple(run.items[id].answer for id in ids)
 
 
-def _mean(item: ScoredItem, name: str, scale: Scale) -> float:
+def _mean(item: ScoredItem, name: str, scale: Scale, count: int) -> float:
+    """The mean of an item's first values, or the worst where it has no answer."""
     if item.failed:
         worst = scale.most if scale.better == "lower" else scale.least
         if worst is None:
             allowed = "a metric between two limits, so that a missing answer can count as the worst"
             raise DataError(f"{name} has no worst value for an item without an answer", scale, allowed)
         return worst
-    values = item.values[name]
-    return math.fsum(values) / len(values)
+    return math.fsum(item.values[name][:count]) / count
