@@ -55,6 +55,16 @@ def test_a_stream(client, mock):
     assert [item.type for item in final.output] == ["reasoning", "message"]
 
 
+def test_a_stream_that_breaks_off_says_so_in_both_of_openais_events(client, mock):
+    mock.now(streams(choice("The "), {"error": {"message": "boom"}}))
+    *_, error, failed = stream = list(ask(client, stream=True))
+    assert [each.sequence_number for each in stream] == list(range(len(stream)))
+    assert (error.type, error.code, error.param) == ("error", "upstream_failed", None)
+    assert (failed.type, failed.response.status) == ("response.failed", "failed")
+    assert error.message == failed.response.error.message
+    assert "boom" in error.message
+
+
 def test_tools_both_ways(client, mock):
     mock.now(message("tool_calls", content=None, tool_calls=[CALL]))
     items = [

@@ -12,6 +12,7 @@ from tiny import llama
 
 from escultor.config import Serve
 from escultor.errors import DataError, InputError
+from escultor.model.decoding import DecodedToken
 from escultor.serve.engines.generation_state import Detokenizer
 from escultor.serve.engines.transformers_engine import TransformersEngine
 from escultor.serve.protocol import Delta, End, GenerationRequest
@@ -115,6 +116,32 @@ def test_a_tool_that_has_to_be_called_is_a_schema():
         assert generation.schema == call_schema(TOOLS, "f")
     with pytest.raises(InputError, match="names no tool"):
         parse_chat(body(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "g"}}), Serve())
+
+
+def test_without_parallel_calls_an_answer_ends_with_its_first(monkeypatch):
+    loaded = llama()
+    monkeypatch.setattr(type(loaded.chat), "shows_tools", True)
+    parsed_body = parse_chat(body(tools=TOOLS, parallel_tool_calls=False, stop="END"), Serve())
+    (generation,) = parsed_body.generations
+    assert set(generation.stop) == {"</tool_call>", "END"}
+    assert parse_chat(body(tools=TOOLS, parallel_tool_calls=True), Serve()).generations[0].stop == ()
+    assert parse_chat(body(parallel_tool_calls=False), Serve()).generations[0].stop == ()
+    state = Detokenizer(loaded).prepare(generation)
+    ids = loaded.tokenizer(f"<tool_call>{CALL}</tool_call><tool_call>{CALL}", add_special_tokens=False)
+
+    async def events():
+        for id in ids["input_ids"]:
+            for event in state.add(DecodedToken(id, 0.0)):
+                yield event
+            if state.is_finished:
+                return
+
+    async def run():
+        return [event async for event in with_tool_calls(events(), generation)]
+
+    found = asyncio.run(run())
+    assert [len(e.fields["tool_calls"]) for e in found if isinstance(e, Delta) and e.fields] == [1]
+    assert found[-1].finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from escultor.errors import InputError
 from escultor.ids import new_id
 from escultor.strict_json import strict_loads
 
-_CLOSERS = {"<tool_call>": "</tool_call>", "[TOOL_CALLS]": "", "<|python_tag|>": ""}  # by opener
-_MARKS = (*_CLOSERS, "</tool_call>")
+CALL_END = "</tool_call>"
+_CLOSERS = {"<tool_call>": CALL_END, "[TOOL_CALLS]": "", "<|python_tag|>": ""}  # by opener
+_MARKS = (*_CLOSERS, CALL_END)
 _MARK = re.compile("|".join(re.escape(mark) for mark in _MARKS))
 _BEGINNINGS = sorted({mark[:n] for mark in _MARKS for n in range(1, len(mark))}, key=len, reverse=True)
 _FIRST_OF_JSON = ("{", "[")

@@ -21,6 +21,7 @@ from escultor.serve.wire import request_schemas
 from escultor.serve.wire.chat_messages import ChatMessage, RequestBody, UnimplementedParameter
 from escultor.serve.wire.errors import ApiError, listed_problems, validation_error
 from escultor.strict_json import whole_numbers
+from escultor.text.tool_calls import CALL_END
 from escultor.types import Media, Messages, Sampling, ToolDefinitions
 
 T = TypeVar("T", bound=BaseModel)
@@ -136,7 +137,9 @@ class ChatRequest(CommonParameters):
     store: bool | None = Field(default=None, description="false: the row has the consent `none`")
     tools: Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: Annotated[Any, UnimplementedParameter(True, False)] = None
+    parallel_tool_calls: bool | None = Field(
+        default=None, description="false: the answer ends with its first `<tool_call>`"
+    )
     functions: Annotated[Any, UnimplementedParameter([])] = None
     function_call: Annotated[Any, UnimplementedParameter("none", "auto")] = None
     modalities: Annotated[Any, UnimplementedParameter(["text"])] = None
@@ -222,6 +225,8 @@ def parse_chat(body: Any, settings: Serve) -> ParsedRequest:
     top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     options = {"max_tokens": max_tokens, "schema": schema, "top_logprobs": top_logprobs}
     options |= {"tools": tools.text if tools else "", "reasoning": _reasoning(request)}
+    if tools and request.parallel_tool_calls is False:
+        options["stop"] = (CALL_END,)
     return replace(
         _parsed(request, [messages], settings, **options),
         user=request.safety_identifier or request.user,
@@ -280,9 +285,15 @@ def _prompts(prompt: Any) -> list[Messages | str | tuple[int, ...]]:
 
 
 def _parsed(
-    request: CommonParameters, prompts: list[Any], settings: Serve, *, max_tokens: int, **options: Any
+    request: CommonParameters,
+    prompts: list[Any],
+    settings: Serve,
+    *,
+    max_tokens: int,
+    stop: tuple[str, ...] = (),
+    **options: Any,
 ) -> ParsedRequest:
-    """What both endpoints read alike; `options` go to every generation."""
+    """What both endpoints read alike; `options` go to every generation, `stop` beside the request's own."""
     count = request.n or 1
     if len(prompts) * count > MAX_CHOICES:
         message = f"{len(prompts)} prompts times n = {count} are too many answers; allowed: {MAX_CHOICES}"
@@ -290,7 +301,7 @@ def _parsed(
     temperature = settings.temperature if request.temperature is None else request.temperature
     # Without a seed one is drawn and recorded, so that every answer can be reproduced.
     seed = (randbits(31) if temperature else 0) if request.seed is None else request.seed
-    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    stop += (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
     generations = tuple(
         GenerationRequest(
             prompt,

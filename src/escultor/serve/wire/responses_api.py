@@ -159,17 +159,21 @@ class ResponsesStyle:
 
     def __init__(self, tools: ClientTools):
         self._tools = tools
+        self._writer: ResponsesWriter | None = None  # of the stream, once it has begun
 
     def whole(self, head: ResponseHead, completions: Sequence[InFlightCompletion]) -> dict[str, Any]:
         (completion,) = completions
         return _response(head, completion, _output(completion, self._tools))
 
     def writer(self, head: ResponseHead) -> ResponsesWriter:
-        return ResponsesWriter(head, self._tools)
+        self._writer = ResponsesWriter(head, self._tools)
+        return self._writer
 
     def error(self, error: ApiError) -> bytes:
-        detail = error.body()["error"]
-        return event({"type": "error", "code": detail["code"], "message": detail["message"]}, "error")
+        detail = {key: error.body()["error"][key] for key in ("code", "message", "param")}
+        if self._writer is None:
+            return event({"type": "error", "sequence_number": 0, **detail}, "error")
+        return self._writer.failed(detail)
 
 
 class ResponsesWriter:
@@ -214,6 +218,12 @@ class ResponsesWriter:
 
     def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
         return b""
+
+    def failed(self, detail: dict[str, Any]) -> bytes:
+        """The end of a stream that broke off: some clients read the one event, some the other."""
+        error = {"code": "server_error", "message": detail["message"]}
+        response = {**_frame(self._head), "status": "failed", "output": [], "usage": None, "error": error}
+        return self._event("error", **detail) + self._event("failed", response=response)
 
     def _call(self, call: dict[str, Any], function: dict[str, Any]) -> bytes:
         key = f"call {call['index']}"
@@ -265,7 +275,8 @@ class ResponsesWriter:
         return done + self._event("content_part.done", **common, part=part)
 
     def _event(self, name: str, /, **fields: Any) -> bytes:
-        data = {"type": f"response.{name}", "sequence_number": self._number, **fields}
+        kind = name if name == "error" else f"response.{name}"
+        data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return event(data, data["type"])
 
