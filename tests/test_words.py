@@ -44,7 +44,8 @@ PHRASES = {
 }
 ALLOWED = {  # (file, word): why it stays
     **dict.fromkeys(
-        (f"data/containers/{name}.py", "arrow") for name in ("bytes_of_files", "rows_of_files", "tables")
+        (f"data/containers/{name}.py", "arrow")
+        for name in ("bytes_of_files", "columnar_process", "rows_of_files", "tables")
     ),  # a format of files
     ("config/aliases.py", "hopes"): "a key of older configurations",
     ("evaluate/gate/decision.py", "hopes"): "hashed under its old name",

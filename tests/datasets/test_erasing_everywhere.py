@@ -24,7 +24,7 @@ from escultor.datasets.versions import (
     save_version,
     versions_named,
 )
-from escultor.errors import DataError, InputError
+from escultor.errors import DataError, EscultorError, InputError
 from escultor.feedback.conversion import convert, record
 from escultor.feedback.selection import SelectionQuery
 from escultor.skills.suites import make_suite, register
@@ -214,6 +214,54 @@ def test_an_interrupted_erasure_is_finished_by_the_next_start(store, step, monke
     assert files_with(store.root, MARK) == []
     assert not finish_erasures(store)
     assert [row.item.id for row in read_rows(store, find_version(store, "made"))] == ["other"]
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, lambda: OSError(28, "full")], ids=["killed", "full"])
+def test_an_erasure_that_ends_at_any_change_of_a_file_is_finished(tmp_path, fault, monkeypatch):
+    def change(real):
+        def changed(*arguments, **options):
+            nonlocal left
+            if left == 0:
+                raise fault()
+            left -= 1
+            return real(*arguments, **options)
+
+        return changed
+
+    for at in range(100):
+        with open_store(str(tmp_path / str(at))) as store:
+            store.log.append(interaction("a1", "ann", MARK), interaction("b1", "bob", "another text"))
+            save(store, "made", example("row", MARK, "a1"), example("other", "kept"))
+            (store.root / "page.html").write_text(MARK)
+            left = at
+            with monkeypatch.context() as patched:
+                for name in ("replace", "unlink", "fsync"):
+                    patched.setattr(os, name, change(getattr(os, name)))
+                try:
+                    erase_everywhere(store, "ann", by="ann")
+                    is_whole = True
+                except (KeyboardInterrupt, EscultorError):
+                    is_whole = False
+            if store.log.get(Interaction, "a1"):  # nothing of it is done
+                erase_everywhere(store, "ann", by="ann")
+            finish_erasures(store)
+            assert files_with(store.root, MARK) == [], at
+            assert [row.id for _, row in store.log.read(Interaction)] == ["b1"]
+            assert [row.item.id for row in read_rows(store, find_version(store, "made"))] == ["other"]
+        if is_whole:
+            break
+    assert 5 < at < 99
+
+
+def test_who_is_erased_while_another_erasure_is_finished_is_not_forgotten(store, monkeypatch):
+    store.log.append(interaction("a1", "ann", "first text"), interaction("b1", "bob", MARK))
+    save(store, "made", example("row", "first text", "a1"), example("other", MARK, "b1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(erasure, "_remove_caches", lambda store: store.log.erase("bob", "bob"))
+        erase_everywhere(store, "ann", by="ann")
+    assert finish_erasures(store)
+    assert files_with(store.root, MARK) == []
+    assert not finish_erasures(store)
 
 
 def test_names_and_hashes_mean_the_version_without_the_rows(store):

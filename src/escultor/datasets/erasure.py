@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -38,6 +39,8 @@ from escultor.store.erasing import FEEDBACK, INTERACTION, digest
 from escultor.types import DatasetVersion, Erasure, HeldOut, RetiredDataset, Review, Suite
 
 MARK = "erased.json"  # the log's last entry when everything that is erased had left the folder
+LOCK = "erasure.lock"
+_WATCHED = (Erasure, DatasetVersion, Suite)  # after which there may be something to remove
 _CACHES = ("feedback-*.sqlite*", "routes-*.sqlite*", "judge.jsonl")  # that hold texts of people
 
 
@@ -45,8 +48,9 @@ def erase_everywhere(store: Store, subject: str, by: str) -> tuple[Erasure, Deri
     """Remove a person's records and everything in the store's folder that was made of them; what remains is
     the Erasure, and hashes. What they were in is returned, for those who use it elsewhere. Raises StoreError
     where that cannot be done now: the records are gone, and the next start goes on with the rest."""
-    note_texts(store, subject)
-    erasure = store.log.erase(subject, by)
+    with files.locked(store.root / LOCK):  # no other process looks for the texts before they are erased
+        note_texts(store, subject)
+        erasure = store.log.erase(subject, by)
     suites, removed = _finish(store) or ([], [])
     derived = derived_from(store, [e.id for _, e in store.log.read(Erasure, target=subject)])
     return erasure, replace(derived, suites=tuple(suites), files=tuple(removed))
@@ -62,24 +66,28 @@ def _finish(store: Store) -> tuple[list[str], list[str]] | None:
     """The names of the suites and files that were removed; None where there was nothing to do."""
     if not _is_pending(store):
         return None
-    with files.locked(store.root / "erasure.lock"):
+    with files.locked(store.root / LOCK):
         last = store.log.last_seq()
         found = derived_from(store, [erasure.id for _, erasure in store.log.read(Erasure)])
         numbers = {number_of(each) for each in found.digests}
         retired = retired_versions(store)
-        for dataset in found.datasets:
-            if dataset.hash not in retired:
-                _retire(store, dataset, found.digests, numbers)
+        own = {
+            _retire(store, dataset, found.digests, numbers)
+            for dataset in found.datasets
+            if dataset.hash not in retired
+        }
         suites = _remove_suites(store, found.digests)
         live = _remove_blobs(store, numbers)
         _remove_caches(store)
         notes = noted(store)
         removed = remove_traces(store, notes, live)
         store.log.scrub()
+        end = store.log.last_seq()
+        mark = last if _is_changed(store, last, own) else max(last, end)
         with files.atomic_write(store.root / MARK) as draft:
-            draft.write_text(json.dumps({"log": max(last, store.log.last_seq())}) + "\n")
+            draft.write_text(json.dumps({"log": mark}) + "\n")
         for path in notes:
-            path.unlink(missing_ok=True)
+            _unlink(path)
     return suites, removed
 
 
@@ -93,15 +101,21 @@ def _is_pending(store: Store) -> bool:
         mark = 0
     if not store.log.count(Erasure):
         return False
-    return any(any(store.log.raw_pages(each, mark)) for each in (Erasure, DatasetVersion, Suite))
+    return any(any(store.log.raw_pages(each, mark)) for each in _WATCHED)
+
+
+def _is_changed(store: Store, last: int, own: set[str]) -> bool:
+    """Whether others erased or made anything since this entry; `own` versions were made here."""
+    records = (record for each in _WATCHED for _, record in store.log.read(each, last))
+    return any(not isinstance(each, DatasetVersion) or each.hash not in own for each in records)
 
 
 # --- datasets ---------------------------------------------------------------------------------------------
 
 
-def _retire(store: Store, dataset: DatasetVersion, digests: frozenset[str], numbers: set[int]) -> None:
+def _retire(store: Store, dataset: DatasetVersion, digests: frozenset[str], numbers: set[int]) -> str:
     """Let a version without the rows of erased entries take the place of a dataset, and record that its blobs
-    are to be removed: in one transaction."""
+    are to be removed: in one transaction. Returns the hash of that version."""
     removed: list[bytes] = []
     blobs = [_without(store, blob, numbers, removed) for blob in blobs_of(dataset)]
     (train, rows), (held_out, held) = blobs[0], (blobs[1] if blobs[1:] else ("", 0))
@@ -135,6 +149,7 @@ def _retire(store: Store, dataset: DatasetVersion, digests: frozenset[str], numb
     moved = [replace(review, id=new_id("review"), dataset=hash) for review in kept]
     gone += [(Review, review.id) for review in reviews]
     store.log.replace(gone, *([successor] if rows else []), *registrations, *moved, record)
+    return hash
 
 
 def _without(store: Store, blob: str, numbers: set[int], removed: list[bytes]) -> tuple[str, int]:
@@ -216,15 +231,19 @@ def _remove_blobs(store: Store, numbers: set[int]) -> set[str]:
 
 def _remove_blob(store: Store, blob: str) -> None:
     store.blobs.remove_bytes(blob)
-    (store.root / "cache" / "parents" / f"{blob}.npy").unlink(missing_ok=True)
+    _unlink(store.root / "cache" / "parents" / f"{blob}.npy")
+
+
+def _unlink(path: Path) -> None:
+    with files.wrap_os_errors("delete", path):
+        path.unlink(missing_ok=True)
 
 
 def _remove_caches(store: Store) -> None:
     """Remove what can be made again of the log, and what killed processes left."""
     cache = store.root / "cache"
     for path in [each for pattern in _CACHES for each in cache.glob(pattern)]:
-        with files.wrap_os_errors("delete", path):
-            path.unlink(missing_ok=True)
+        _unlink(path)
     for folder in (store.root / "partial", store.blobs.root / "partial"):
         if folder.is_dir():
             files.sweep(folder)
