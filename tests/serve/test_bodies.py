@@ -21,9 +21,10 @@ from escultor.errors import FaultError, InputError, Overloaded
 from escultor.serve.auth import create
 from escultor.serve.gateway import bodies
 from escultor.serve.gateway.bodies import SMALL, BodyBudget, HeldBody, ReceivedBody
-from escultor.serve.gateway.body_process import BODIES, BodyProcess
 from escultor.serve.intake.intake import EventReader
 from escultor.serve.intake.parse import FeedbackAuthor
+from escultor.serve.side_process import SIDE, SideProcess
+from escultor.serve.wire.body_json import read_body
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import parse_chat
 from escultor.types import Scope
@@ -257,8 +258,8 @@ def test_large_bodies_are_computed_on_one_at_a_time_and_small_ones_meanwhile():
 
 @pytest.fixture
 def process():
-    made = BodyProcess()
-    yield lambda reader, data=b"[1]", timeout_s=60.0: asyncio.run(made.read(data, 64, reader, timeout_s))
+    made = SideProcess()
+    yield lambda reader, data: asyncio.run(made.call(partial(read_body, data, 64, reader), 60))
     made.close()
 
 
@@ -274,22 +275,22 @@ def test_what_a_reader_returns_and_raises_comes_back(process):
     with pytest.raises(InputError, match="too many events in one request; got: 2; allowed: 1"):
         process(events.read, b"[1, 2]")
     with pytest.raises(FaultError, match="IndexError"):
-        process(itemgetter(1))
+        process(itemgetter(1), b"[1]")
 
 
 def test_the_event_loop_goes_on_while_a_body_is_read_and_a_reading_without_end_is_ended():
-    made, turns = BodyProcess(), []
+    made, turns = SideProcess(), []
 
     async def run():
         # As a library that is written in C, it does not give the interpreter back.
-        endless = partial(re.fullmatch, r"(a|a)*b")
-        reading = asyncio.create_task(made.read(b'"' + b"a" * 60 + b'"', 64, endless, 1.0))
+        endless = partial(re.fullmatch, r"(a|a)*b", "a" * 60)
+        reading = asyncio.create_task(made.call(endless, 1.0))
         while not reading.done():
             await asyncio.sleep(0.001)
             turns.append(1)
         with pytest.raises(TimeoutError):
             await reading
-        assert await made.read(b"[1]", 64, len, 60.0) == (2, 1)
+        assert await made.call(partial(len, "a"), 60.0) == 1
 
     asyncio.run(run())
     made.close()
@@ -299,6 +300,6 @@ def test_the_event_loop_goes_on_while_a_body_is_read_and_a_reading_without_end_i
 def test_a_process_that_was_killed_is_started_again(side):
     large = {**BODY, "messages": [{"role": "user", "content": "a" * SMALL}]}
     assert httpx2.post(side.url + CHAT, json=large, timeout=60).status_code == 200
-    BODIES._process.kill()
-    BODIES._process.wait()
+    SIDE._process.kill()
+    SIDE._process.wait()
     assert httpx2.post(side.url + CHAT, json=large, timeout=60).status_code == 200

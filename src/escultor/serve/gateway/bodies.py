@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,8 +19,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from escultor.config import Serve
 from escultor.errors import Overloaded
-from escultor.serve.gateway.body_process import BODIES, BodyReader, read
 from escultor.serve.interruptible import run_interruptible
+from escultor.serve.side_process import SIDE
+from escultor.serve.wire.body_json import BodyReader
+from escultor.serve.wire.body_json import read_body as read_bytes
 from escultor.serve.wire.errors import ApiError
 
 T = TypeVar("T")
@@ -136,11 +139,12 @@ async def read_body(request: Request, reader: BodyReader[T]) -> T:
     gateway = request.app.state.gateway
     settings: Serve = gateway.settings
     data = await _received(request, settings, gateway.bodies)
+    read = partial(read_bytes, data, settings.max_depth, reader)
     if len(data) <= TINY:
-        return read(data, settings.max_depth, reader)[1]
+        return read()[1]
     if len(data) <= SMALL:
-        return (await asyncio.to_thread(read, data, settings.max_depth, reader))[1]
-    values, result = await BODIES.read(data, settings.max_depth, reader, settings.prepare_timeout_s)
+        return (await asyncio.to_thread(read))[1]
+    values, result = await SIDE.call(read, settings.prepare_timeout_s)
     gateway.bodies.resize(request.scope[BODY].held, max(len(data), values * BYTES_PER_VALUE))
     return result
 

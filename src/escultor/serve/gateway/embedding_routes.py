@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,6 +14,7 @@ from escultor.errors import UpstreamFault
 from escultor.ids import hash_value, new_id
 from escultor.serve.engines.upstream.engine import UpstreamEngine
 from escultor.serve.engines.upstream.fallback import FallbackEngine
+from escultor.serve.engines.upstream.replies import LARGE, PARSE_S
 from escultor.serve.engines.upstream.reply_json import parse_json, parse_usage
 from escultor.serve.gateway.bodies import JSON, read_body
 from escultor.serve.gateway.gateway import Gateway, admit
@@ -20,6 +22,7 @@ from escultor.serve.gateway.openapi import EmbeddingsReply, route
 from escultor.serve.gateway.request_metadata import parse_metadata
 from escultor.serve.in_flight import InFlightCompletion
 from escultor.serve.protocol import End, ServedBy
+from escultor.serve.side_process import SIDE
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.forwarded import parse_embedding
 from escultor.serve.wire.requests import ParsedRequest
@@ -80,12 +83,21 @@ async def _embed(
     assert body is not None
     async with asyncio.timeout(gateway.settings.answer_timeout_s):
         reply, version = await engine.ask_json("/embeddings", body)
+    if len(reply) <= LARGE:
+        given = _usage_in(reply)
+    else:
+        given = await SIDE.call(partial(_usage_in, reply), PARSE_S)
+    counted = {"completion_tokens": 0, **given} if isinstance(given, dict) else None
+    usage = parse_usage(counted) or completion.estimated_usage()
+    completion.apply(ServedBy(version))
+    completion.apply(End("stop", usage, 0.0, given))
+    await gateway.request_log.record([completion])
+    return reply
+
+
+def _usage_in(reply: bytes) -> Any:
+    """The upstream's counts in a reply. Raises UpstreamFault for one that holds no embeddings."""
     data = parse_json(reply)
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
         raise UpstreamFault("the upstream's reply holds no embeddings", None, "an object with `data`")
-    counted = {"completion_tokens": 0, **data["usage"]} if isinstance(data.get("usage"), dict) else None
-    usage = parse_usage(counted) or completion.estimated_usage()
-    completion.apply(ServedBy(version))
-    completion.apply(End("stop", usage, 0.0, data.get("usage")))
-    await gateway.request_log.record([completion])
-    return reply
+    return data.get("usage")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from jiter import from_json
 
 from escultor.serve.wire.errors import ApiError
 from escultor.strict_json import check_finite
 
+T = TypeVar("T")
+BodyReader = Callable[[Any], T]  # of a parsed body; picklable, and so is what it returns
+
 MAX_VALUES = 300_000  # of one body: at a hundred bytes each, what Python makes of it stays below 32 MB
 MAX_KEYS = 64_000
 _DEPTH = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(set(range(256)) - set(_DEPTH))
+
+
+def read_body(data: bytes, max_depth: int, reader: BodyReader[T]) -> tuple[int, T]:
+    """How many values a body holds, and what `reader` makes of it. Raises ApiError, and as `reader` does."""
+    values = refuse_excess(data, max_depth)
+    return values, reader(parsed_json(data))
 
 
 def refuse_excess(body: bytes, max_depth: int) -> int:

@@ -121,7 +121,8 @@ def to_api_error(error: BaseException) -> ApiError:
     if isinstance(error, UpstreamStatus):
         # Asking again was tried here; official clients do not multiply it.
         headers = error.headers if error.status == 429 else {**error.headers, "x-should-retry": "false"}
-        return ApiError(error.status, str(error), error.code or "upstream_refused", headers=headers)
+        status = error.status if error.status < 600 else 502  # HTTP has no others
+        return ApiError(status, str(error), error.code or "upstream_refused", headers=headers)
     for kind, status, code in _ERRORS:
         if isinstance(error, kind):
             headers = _HEADERS.get(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from escultor.data.row_messages import message_row
@@ -27,12 +28,17 @@ from escultor.serve.engines.upstream.reply_json import (
     well_formed_values,
 )
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
+from escultor.serve.side_process import SIDE
 from escultor.types import Message, Usage
 
 BYTES_PER_TOKEN = 4  # of text, roughly: assumed where the upstream does not count
 EVENT_LIMIT = 16 << 20  # bytes of one event: a token and its alternatives, or a picture
 _EFFORTS = {"on": "medium", "auto": "medium"}  # as OpenAI has them
 DONE = b"[DONE]"  # the data after the last event of a stream
+LARGE = 1 << 16  # bytes of a payload that another process parses
+MAX_VALUES = 300_000  # of one payload
+MAX_CALLS = 1024  # of tools, in an answer
+PARSE_S = 30.0
 
 
 def is_chat(request: GenerationRequest) -> bool:
@@ -105,7 +111,7 @@ class ReplyParser:
     """Turns the payloads of one reply into events."""
 
     def __init__(self, request: GenerationRequest):
-        self._request = request
+        self._request, self._is_chat = request, is_chat(request)
         self._pieces: list[str] = []
         self._surrogate = ""  # the first half of a character whose second half is in the next payload
         self._n_logprobs = 0  # tokens of the answer that came with log-probabilities
@@ -114,6 +120,7 @@ class ReplyParser:
         self._usage_details: dict[str, Any] | None = None
         self._fields: dict[str, Any] = {}  # of the reply as a whole
         self._has_calls = self._has_halves = False
+        self._calls: set[str] = set()  # the indexes and ids of calls of tools
         self.done = False  # whether the upstream has marked the end of its stream
 
     @property
@@ -121,26 +128,28 @@ class ReplyParser:
         """Whether the upstream has said why it stopped: nothing of the answer is missing."""
         return self._finish is not None
 
+    async def read(self, payload: bytes) -> list[EngineEvent]:
+        """As `feed`; a large payload is parsed in another process."""
+        if len(payload) <= LARGE:
+            return self.feed(payload)
+        return self._take(payload, await SIDE.call(partial(_parsed_large, payload, self._is_chat), PARSE_S))
+
     def feed(self, payload: bytes) -> list[EngineEvent]:
         """The events of one payload of a stream, or of the whole body of an unstreamed reply. Raises
         UpstreamFault for a malformed payload, InputError where log-probabilities were requested and the
         upstream begins to answer without them."""
-        if payload.strip() == DONE:
+        return self._take(payload, _parsed(payload, self._is_chat))
+
+    def _take(self, payload: bytes, reply: ChatReply | TextReply | None) -> list[EngineEvent]:
+        if reply is None:
             self.done = True
             return []
-        data = parse_json(payload)
-        if isinstance(data, dict) and data.get("error"):
-            raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
-        reply = validated(ChatReply if is_chat(self._request) else TextReply, data)
         # Halves of a character: those of the text are joined, others replaced.
         self._has_halves = b"\\ud" in payload or b"\\uD" in payload
         if (usage := parse_usage(reply.usage)) is not None:
             self._usage, self._usage_details = usage, self._clean(reply.usage)
         self._fields |= self._clean(reply.fields)
-        choices = reply.choices or []
-        if len(choices) > 1 or any(choice.index for choice in choices):
-            refuse_reply("one answer was requested", f"{len(choices)} choices")
-        return [event for choice in choices for event in self._events(choice)]
+        return [event for choice in reply.choices or [] for event in self._events(choice)]
 
     def end(self) -> End:
         """The last event. Raises UpstreamFault where the answer broke off or is not what was requested."""
@@ -172,6 +181,7 @@ class ReplyParser:
         if isinstance(choice, ChatReplyChoice):
             message = choice.delta or choice.message or MessageReply()
             fields = self._clean(message.fields)
+            self._count_calls(fields.get("tool_calls"))
             self._has_calls = self._has_calls or bool(fields.get("tool_calls") or fields.get("function_call"))
             events = self._delta(message.text, chat_logprobs(choice.logprobs), fields)
         elif self._request.echo:
@@ -182,6 +192,13 @@ class ReplyParser:
         if choice.finish_reason == "" and isinstance(choice, ChatReplyChoice) and choice.message is not None:
             self._finish = "stop"  # an answer in one piece that ends without a word for it
         return events
+
+    def _count_calls(self, pieces: Any) -> None:
+        """Raises UpstreamFault for more calls of tools than an answer may have."""
+        named = (piece for piece in pieces if isinstance(piece, dict)) if isinstance(pieces, list) else ()
+        self._calls.update(f"{str(piece.get('index'))[:20]} {str(piece.get('id'))[:100]}" for piece in named)
+        if len(self._calls) > 2 * MAX_CALLS:  # later pieces of a call may come without its id
+            refuse_reply("it calls too many tools", f"more than {MAX_CALLS}")
 
     def _clean(self, value: Any) -> Any:
         return well_formed_values(value) if self._has_halves else value
@@ -228,6 +245,36 @@ class ReplyParser:
         texts = [prompt] if isinstance(prompt, str) else [m.content for m in prompt if isinstance(m, Message)]
         n_prompt = _estimated_tokens(texts) if texts else len(prompt)
         return Usage(n_prompt, self._n_logprobs or _estimated_tokens(self._pieces), estimated=True)
+
+
+def _parsed(payload: bytes, is_chat: bool) -> ChatReply | TextReply | None:
+    """The reply in a payload; None for the mark after the last. Raises UpstreamFault."""
+    if payload.strip() == DONE:
+        return None
+    data = parse_json(payload)
+    if isinstance(data, dict) and data.get("error"):
+        raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
+    choices = data.get("choices") if isinstance(data, dict) else None
+    if isinstance(choices, list) and len(choices) > 1:
+        refuse_reply("one answer was requested", f"{len(choices)} choices")
+    reply = validated(ChatReply if is_chat else TextReply, data)
+    if any(choice.index for choice in reply.choices or ()):
+        refuse_reply("one answer was requested", "a choice with another index than 0")
+    return reply
+
+
+def _parsed_large(payload: bytes, is_chat: bool) -> ChatReply | TextReply | None:
+    """As `_parsed`, where the event loop will have to go through what there is of values."""
+    if (number := _number(parse_json(payload))) > MAX_VALUES:
+        remedy = "ask for a stream, or for fewer top_logprobs"
+        raise UpstreamFault("the upstream's reply holds too much", f"{number} values", MAX_VALUES, remedy)
+    return _parsed(payload, is_chat)
+
+
+def _number(value: Any) -> int:
+    """How many values a value of JSON holds."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_number, inside))
 
 
 def _estimated_tokens(texts: Iterable[str]) -> int:

@@ -1,0 +1,115 @@
+"""A process for what takes long in libraries that are written in C, such as parsing 8 MB of JSON: in a thread
+too they hold the interpreter's lock for tenths of a second, and the event loop would wait with every caller.
+
+The process is started with the first call, once for all gateways of a server's process, and gives way to them
+(a lower priority). It ends with the server, which holds the other end of its pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Timer
+from typing import Any, TypeVar
+
+from escultor.errors import EngineFault, FaultError
+
+T = TypeVar("T")
+
+_NICE = 5
+
+
+class SideProcess:
+    """Calls functions in another process, one after the other."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = ThreadPoolExecutor(1, "escultor-side")
+
+    async def call(self, work: Callable[[], T], timeout_s: float) -> T:
+        """The result of `work`; both have to be picklable. Raises its errors of this package, FaultError for
+        others, TimeoutError, and EngineFault where the process was killed. A caller that is cancelled while
+        it waits gives its turn away."""
+        task, loop = pickle.dumps(work), asyncio.get_running_loop()
+        is_done, value = await loop.run_in_executor(self._thread, self._ask, task, timeout_s)
+        if is_done:
+            return value
+        raise value
+
+    def _ask(self, task: bytes, timeout_s: float) -> tuple[bool, Any]:
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late: list[bool] = []
+        timer = Timer(timeout_s, lambda: (late.append(True), process.kill()))
+        timer.start()
+        try:
+            process.stdin.write(task)
+            process.stdin.flush()
+            return pickle.load(process.stdout)  # noqa: S301  our own process wrote it
+        except (OSError, EOFError, pickle.UnpicklingError):
+            self.close()
+            if late:
+                raise TimeoutError from None
+            raise EngineFault("the process beside the server was killed", remedy="ask again") from None
+        finally:
+            timer.cancel()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
+            command = [sys.executable, "-P", "-m", "escultor.serve.side_process"]
+            pipe = subprocess.PIPE
+            atexit.register(self.close)
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
+        return self._process
+
+    def close(self) -> None:
+        """End the process; the next call starts another."""
+        if self._process is not None:
+            self._process.kill()
+            with suppress(OSError):
+                self._process.communicate()
+            self._process = None
+            atexit.unregister(self.close)
+
+
+SIDE = SideProcess()
+
+
+def _outcome(work: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        return True, work()
+    except BaseException as error:  # a library's panic is no Exception
+        if type(error).__module__.startswith("escultor."):
+            return False, error
+        return False, FaultError("a call of the process beside the server failed", traceback.format_exc())
+
+
+def main() -> None:
+    """Answer the calls of the standard input until it ends."""
+    received, sent, sys.stdout = sys.stdin.buffer, sys.stdout.buffer, sys.stderr
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    gc.freeze()
+    while True:
+        try:
+            work = pickle.load(received)  # noqa: S301  the server wrote it
+        except EOFError:
+            return
+        pickle.dump(_outcome(work), sent)
+        sent.flush()
+
+
+if __name__ == "__main__":
+    main()
