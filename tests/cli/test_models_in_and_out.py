@@ -115,7 +115,7 @@ def test_what_cannot_go_out_is_refused_and_leaves_nothing(cli, folder, model, mo
     ):
         call = cli("models", "export", *words, "--out", "out")
         assert (call.code, said in call.err) == (2, True), call.err
-    monkeypatch.setattr("escultor.model.gguf.quantise.find_spec", lambda name: None)
+    monkeypatch.setattr("escultor.model.gguf.quantise.find_spec", lambda *given: None)
     from escultor.model.gguf import quantise
 
     quantise._quantiser.cache_clear()
@@ -133,7 +133,7 @@ def test_what_cannot_go_out_is_refused_and_leaves_nothing(cli, folder, model, mo
 
 
 def test_a_name_that_is_no_model_is_refused(cli, monkeypatch):
-    monkeypatch.setattr("escultor.model.sources._hub", lambda name: None)
+    monkeypatch.setattr("escultor.model.sources._hub", lambda *given: None)
     for name in ("nothing", "http://127.0.0.1:1/v1", "../x"):
         call = cli("models", "import", name)
         assert call.code == 2

@@ -15,7 +15,7 @@ DIGEST = "sha256:" + "ab" * 32
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("OLLAMA_MODELS", raising=False)
-    monkeypatch.setattr("escultor.model.sources._hub", lambda name: None)
+    monkeypatch.setattr("escultor.model.sources._hub", lambda *given: None)
     return tmp_path
 
 

@@ -65,7 +65,7 @@ def _name_base(source: ModelSource, folder: Path) -> None:
     it."""
     config = json.loads((source.path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    found = find_source(str(base or "(no base is named)"))
+    found = find_source(str(base or "(no base is named)"), may_download=False)
     if found.kind != "folder":
         what = f"the base of the adapter in {source.path} is no folder of transformers"
         remedy = "import the base, and name its folder in the adapter's adapter_config.json"

@@ -27,10 +27,11 @@ class ModelSource(NamedTuple):
     name: str
 
 
-def find_source(name: str) -> ModelSource:
+def find_source(name: str, may_download: bool = True) -> ModelSource:
     """The model of a name: a GGUF file, a folder (of transformers, of a LoRA adapter, or with one GGUF
     file), a model of Ollama (`NAME[:TAG]`) or of LM Studio (`PUBLISHER/MODEL`) on this machine, or one of
-    the hub (`ORGANISATION/MODEL`), which is downloaded.
+    the hub (`ORGANISATION/MODEL`), which is downloaded where `may_download`: what a file of others names is
+    not, unless it is here.
 
     Raises ModelError where nothing is found, or several files that could be meant; InputError for a URL.
     """
@@ -48,10 +49,9 @@ def find_source(name: str) -> ModelSource:
         remedy = "download it again: a pointer of Git LFS or a web page may have been saved in its place"
         raise ModelError(what, got, "a GGUF file, or a folder", remedy)
     parts = name.replace(":", "/").split("/")
-    if all(_NAME.fullmatch(part) for part in parts):
-        for find in (_ollama, _lm_studio, _hub):
-            if found := find(name):
-                return found
+    is_plain = all(_NAME.fullmatch(part) for part in parts)
+    if is_plain and (found := _ollama(name) or _lm_studio(name) or _hub(name, may_download)):
+        return found
     what = f"there is no model `{name}`"
     allowed = "a GGUF file, a model folder, a model of Ollama, LM Studio or the hub"
     raise ModelError(what, "no such file, and no such name in Ollama, LM Studio or the hub", allowed)
@@ -114,7 +114,7 @@ def _lm_studio(name: str) -> ModelSource | None:
     return None
 
 
-def _hub(name: str) -> ModelSource | None:
+def _hub(name: str, may_download: bool) -> ModelSource | None:
     """A model of the hub, from its cache on this machine or downloaded; None where there is none."""
     if name.count("/") != 1 or ":" in name or name.endswith(".gguf"):
         return None
@@ -122,9 +122,13 @@ def _hub(name: str) -> ModelSource | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+        folder = Path(
+            snapshot_download(name, allow_patterns=list(_HUB_FILES), local_files_only=not may_download)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         what = f"the model {name} could not be had from the hub"
         remedy = "check the name and the network, or give a folder or a GGUF file"
+        if not may_download:
+            remedy = f"where you trust that name: escultor models import {name}, then try again"
         raise ModelError(what, " ".join(str(error).split())[:200], remedy=remedy) from error
     return _folder(folder)._replace(name=name.rpartition("/")[2])
