@@ -180,6 +180,7 @@ def test_feedback_is_read_since_a_moment(tmp_path):
 def test_moments():
     assert api.parse_since("daily", 100_000.0) == 100_000 - 86_400
     assert api.parse_since("1970-01-02T00:00:00+00:00") == 86_400
+    assert api.parse_since("1970-01-02") == 86_400  # in any local zone
     assert api.parse_since(None) is None
     assert api.parse_since(5) == 5
     with pytest.raises(InputError, match="monthly"):

@@ -250,6 +250,28 @@ def test_a_process_that_only_dies_is_given_up(store, follow, monkeypatch):
     assert "ended 5 times without a result, at last with code 9" in recorded_cycles(store)[-1].last.reason
 
 
+FAILING = """
+import sys
+from escultor.store import open_store
+from escultor.store.cycles import change, open_cycle, record_event
+with open_store(sys.argv[1]) as store:
+    record_event(store, change(open_cycle(store, "animal"), "failed", "twice: RuntimeError: no such kernel"))
+"""
+
+
+def test_a_cycle_that_failed_is_told_and_not_tried_again(store, follow, config):
+    store.log.append(Plan("plan-1", NOW, ("train",), "alert", "thumbs down", skill="animal"))
+    loop, lines, _ = follow((sys.executable, "-c", FAILING, config.store.url))
+    wait(loop, lambda: any(line.startswith("failed: ") for line in lines))
+    for _ in range(3):
+        loop.tick(NOW)
+    assert sum(line.startswith("started") for line in lines) == 1
+    assert [line.partition(": ")[2].partition(": ")[2] for line in lines if line.startswith("failed: ")] == [
+        "twice: RuntimeError: no such kernel"
+    ]
+    loop.stop()
+
+
 # --- the process that trains ------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from cycle_store import config_at, fill
 from escultor import EvolutionCycle
 from escultor.cycle import lifecycle
 from escultor.cycle.canary_service import trial_stages
-from escultor.errors import InputError
+from escultor.errors import InputError, StoreError
 from escultor.serve.auth import create
 from escultor.store import open_store, registry
 from escultor.store.cycles import change, open_cycle, record_event, recorded_cycles
@@ -273,3 +273,28 @@ def test_a_cycle_killed_around_every_write_ends_as_an_undisturbed_one(
 
 def _has_ended(store) -> bool:
     return bool(cycles := recorded_cycles(store)) and not cycles[-1].is_open
+
+
+def test_the_same_fault_twice_ends_a_cycle_and_one_that_may_pass_does_not(config, store, monkeypatch):
+    faults = [
+        StoreError("away"),
+        OSError("full"),
+        AssertionError("a bug"),
+        StoreError("away"),
+        ValueError("other"),
+    ]
+    faults += [ValueError("other")]
+
+    def fails(*_, **__):
+        raise faults.pop(0)
+
+    monkeypatch.setattr(lifecycle, "evolve", fails)
+    while faults:
+        with pytest.raises((StoreError, OSError, AssertionError, ValueError)):
+            EvolutionCycle(config).run()
+    cycle = recorded_cycles(store)[-1]
+    assert [(event.state, event.reason) for event in cycle.events[1:]] == [
+        ("running", "to be tried again after AssertionError: a bug"),
+        ("running", "to be tried again after ValueError: other"),
+        ("failed", "twice: ValueError: other"),
+    ]

@@ -40,6 +40,7 @@ COMMANDS = (
     *("pretrain", "sft", "dpo", "kto", "distill"),
     *("evaluate", "compare", "compare plan", "canary", "speed", "rate", "judge"),
     *("promote", "rollback", "merge", "models list", "models average", "models import", "models export"),
+    "models mirror",
     *("deploy", "serve", "connect", "keys create", "keys revoke", "keys rotate", "keys list"),
     *("interactions export", "interactions import", "interactions count", "interactions purge"),
     *("feedback export", "feedback import", "feedback count"),

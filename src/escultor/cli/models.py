@@ -82,6 +82,23 @@ def list_(shell: Shell) -> CommandResult:
     return CommandResult({"models": listed, "aliases": ids})
 
 
+def mirror(
+    shell: Shell,
+    uri: Annotated[str, Argument(help="MLflow's tracking URI: http://HOST:5000 or sqlite:///FILE.")],
+) -> CommandResult:
+    """Copy the store's models to MLflow: runs with their scores, versions, aliases. Again: what is new."""
+    from escultor.cycle.mlflow_mirror import mirror
+
+    with existing_store(shell, "there are no models yet") as store:
+        report = mirror(store, uri)
+    shell.print(
+        f"{report.checkpoints:,} models, {report.new:,} of them new in MLflow; aliases {report.aliases}"
+    )
+    if report.left_out:
+        shell.print(f"left out, since an alias names no model of the store: {', '.join(report.left_out)}")
+    return CommandResult(report._asdict())
+
+
 def import_(
     shell: Shell,
     source: Annotated[

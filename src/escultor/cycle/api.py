@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -250,7 +250,8 @@ def rollback(store: Store, because: str | None = None) -> Deployment:
 
 
 def parse_since(since: Since, now: float | None = None) -> float | None:
-    """Seconds since the epoch of a period back from now, an ISO date or a datetime; None for None.
+    """Seconds since the epoch of a period back from now, an ISO date (UTC unless it says otherwise) or a
+    datetime; None for None.
 
     Raises InputError for a text that is none of these.
     """
@@ -261,11 +262,12 @@ def parse_since(since: Since, now: float | None = None) -> float | None:
     if since in PERIODS:
         return (time.time() if now is None else now) - PERIODS[since] * DAY_S
     try:
-        return datetime.fromisoformat(since).timestamp()
+        date = datetime.fromisoformat(since)
     except ValueError as error:
         raise InputError(
             "`since` cannot be read", repr(since), f"{', '.join(PERIODS)}, or a date such as 2026-01-31"
         ) from error
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def user_name() -> str:

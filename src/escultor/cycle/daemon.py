@@ -22,7 +22,7 @@ from escultor.cycle.workflow import Progress
 from escultor.errors import InputError
 from escultor.skills.catalog import load_skills
 from escultor.store import Store
-from escultor.store.cycles import RecordedCycle, change, open_cycle, record_event
+from escultor.store.cycles import RecordedCycle, change, open_cycle, record_event, recorded_cycle
 from escultor.store.leases import holder
 from escultor.types import Step
 
@@ -63,6 +63,7 @@ class CycleDaemon:
             self.tell(f"rolled back: {watch.diagnosis.reason}")
         for skill in self._skills():
             self._begin_due(skill, watch, now)
+            self._tell_failure(skill)
             if (cycle := open_cycle(self.store, skill)) is not None:
                 self._go_on(cycle)
         return watch
@@ -102,6 +103,15 @@ class CycleDaemon:
             return str(error)
         self.tell(f"begun: {trigger.cycle}: {trigger.reason}")
         return None
+
+    def _tell_failure(self, skill: str) -> None:
+        """Say once that the cycle of a process of this daemon has failed."""
+        worker = self._workers.get(skill)
+        if worker is None or (worker.process is not None and worker.process.poll() is None):
+            return
+        if (cycle := recorded_cycle(self.store, worker.cycle)).state == "failed":
+            del self._workers[skill]
+            self.tell(f"failed: {cycle.id}: {cycle.last.reason}")
 
     def _go_on(self, cycle: RecordedCycle) -> None:
         if cycle.state == "running":

@@ -22,7 +22,7 @@ from escultor.cycle.evolution import evolve, material_since
 from escultor.cycle.live_metrics import live_metrics
 from escultor.cycle.steps import CycleRun
 from escultor.cycle.workflow import Progress, Workflow
-from escultor.errors import FaultError, IdTaken, InputError
+from escultor.errors import EngineFault, FaultError, IdTaken, InputError, LostProcess, StoreError
 from escultor.skills.catalog import load_skills
 from escultor.skills.suites import EvaluationSuite, register, registered_suite
 from escultor.store import Store, registry
@@ -37,6 +37,9 @@ from escultor.store.leases import Lease
 from escultor.types import CycleEvent, Deployment, Promote
 
 NAME = "evolution"  # of the models that cycles make
+# What may be over at the next try; any other error that is no wrong input is given two tries.
+TRANSIENT = (StoreError, OSError, MemoryError, EngineFault, LostProcess)
+MAX_REASON = 500  # characters of an error that are recorded
 
 
 def lease_of(store: Store, skill: str) -> Lease:
@@ -94,7 +97,8 @@ class CycleRunner:
 
     def go_on(self, cycle: RecordedCycle) -> RecordedCycle:
         """Take a cycle on until it ends, or waits for a person or for people's answers. Raises InputError
-        for what ends it as failed; after any other error it can be gone on with."""
+        for what ends it as failed, as the same fault twice in a row does; after any other error it can be
+        gone on with."""
         moves = {"running": self._compute, "approved": self._deploy, "trial": self._follow_trial}
         while (move := moves.get(cycle.state)) is not None:
             found = move(cycle)
@@ -123,6 +127,11 @@ class CycleRunner:
         except InputError as error:
             record_event(self.store, change(cycle, "failed", str(error)))
             raise
+        except TRANSIENT:
+            raise
+        except Exception as error:
+            self._note_fault(cycle, f"{type(error).__name__}: {error}"[:MAX_REASON])
+            raise
         because = result.verdict.because
         made = {"candidate": result.checkpoint, "verdict": because.id}
         if not isinstance(result.verdict, Promote):
@@ -134,6 +143,15 @@ class CycleRunner:
         if obstacle is None:
             return (change(cycle, "approved", "approved by cycle.auto_approve", **made),)
         return (change(cycle, "waiting", obstacle, **made),)
+
+    def _note_fault(self, cycle: RecordedCycle, fault: str) -> None:
+        """Record what stopped the work. The same twice in a row would stop it again: the cycle fails."""
+        self.check()
+        again = f"to be tried again after {fault}"
+        if cycle.last.reason == again:
+            record_event(self.store, change(cycle, "failed", f"twice: {fault}"))
+        else:
+            record_event(self.store, change(cycle, "running", again))
 
     def _check_open(self, cycle: RecordedCycle) -> None:
         self.check()

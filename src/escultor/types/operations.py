@@ -151,8 +151,9 @@ CycleState = Literal[
 
 @dataclass(frozen=True, slots=True)
 class CycleEvent:
-    """A change of a cycle's state. Writer: `cycle`. Law: `id` names the cycle and the state, so a cycle comes
-    into each state at most once, and what is recorded in one transaction with it happens at most once."""
+    """A change of a cycle's state, or a fault after which it goes on in its state. Writer: `cycle`. Law: `id`
+    names the cycle and the number of the change, which the log takes once, and so what is recorded in one
+    transaction with it."""
 
     id: str
     time: float
