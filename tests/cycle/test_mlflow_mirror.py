@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from collections import defaultdict
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
