@@ -99,6 +99,16 @@ def test_calls_of_tools_come_back_and_are_logged(side, mock):
     )
 
 
+@pytest.mark.parametrize(("given", "text"), [({"a": 1}, '{"a": 1}'), (None, "")])
+def test_arguments_that_are_no_text_become_one(side, mock, given, text):
+    call = {**CALL, "function": {"name": "f", "arguments": given}}
+    mock.now(message(content=None, tool_calls=[call]), streams(begins("f", "1", 0, given), chunk("stop")))
+    whole, streamed = (post(side, {"tools": TOOLS, "stream": stream}) for stream in (False, True))
+    (delta,) = (c["delta"] for e in events(streamed) for c in e["choices"] if "tool_calls" in c["delta"])
+    for said in (whole.json()["choices"][0]["message"], delta):
+        assert said["tool_calls"][0]["function"] == {"name": "f", "arguments": text}
+
+
 STREAMED_CALLS = [
     ([begins("f", "1"), *(piece(c) for c in '{"a":1}')], [("1", "f", '{"a":1}')]),
     (

@@ -5,7 +5,7 @@ import json
 import httpx2
 import pytest
 from forwarding_side import CALL, begins, chunk, message, piece
-from mock_upstream import USAGE, answers, choice, serves, streams
+from mock_upstream import USAGE, answers, choice, completion, serves, streams
 
 from escultor.serve.wire.anthropic import chat_body
 from escultor.serve.wire.errors import ApiError
@@ -26,6 +26,29 @@ def client(side):
 
 def ask(client, **more):
     return client.messages.create(**{"model": "escultor", "max_tokens": 64, "messages": [ASK], **more})
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_what_only_some_servers_send_is_not_lost(client, mock, streamed):
+    def told(said, pieces):
+        mock.now(streams(*pieces, chunk("stop")) if streamed else said)
+        if not streamed:
+            return ask(client)
+        with client.messages.stream(model="escultor", max_tokens=64, messages=[ASK]) as stream:
+            return stream.get_final_message()
+
+    function = {"name": "f", "arguments": {"a": 1}}  # an object in place of its text
+    called = [{"id": "1", "type": "function", "function": function}]
+    answer = told(message(content=None, tool_calls=called), [begins("f", "1", 0, {"a": 1})])
+    assert (answer.stop_reason, answer.content[0].input) == ("tool_use", {"a": 1})
+    answer = told(message(content=None, refusal="No."), [chunk(refusal="N"), chunk(refusal="o.")])
+    assert (answer.stop_reason, answer.content[0].text) == ("refusal", "No.")
+
+
+def test_cached_tokens_are_counted_apart(client, mock):
+    mock.now(answers(completion(usage={**USAGE, "prompt_tokens_details": {"cached_tokens": 3}})))
+    usage = ask(client).usage
+    assert usage.input_tokens + usage.cache_read_input_tokens == USAGE["prompt_tokens"]
 
 
 def test_an_answer_and_its_row(client, side, mock):

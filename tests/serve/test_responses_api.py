@@ -65,6 +65,19 @@ def test_a_stream_that_breaks_off_says_so_in_both_of_openais_events(client, mock
     assert "boom" in error.message
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_a_refusal_is_one(client, mock, streamed):
+    said = [chunk(refusal="I can"), chunk(refusal="not."), chunk("stop")]
+    mock.now(streams(*said) if streamed else message(content=None, refusal="I cannot."))
+    answer = ask(client, stream=streamed)
+    if streamed:
+        events = list(answer)
+        assert [e.delta for e in events if e.type == "response.refusal.delta"] == ["I can", "not."]
+        answer = events[-1].response
+    ((part,),) = (item.content for item in answer.output)
+    assert (part.type, part.refusal) == ("refusal", "I cannot.")
+
+
 def test_tools_both_ways(client, mock):
     mock.now(message("tool_calls", content=None, tool_calls=[CALL]))
     items = [

@@ -38,6 +38,7 @@ class AssistantMessage:
                 pieces = value if isinstance(value, list) else []
                 added[name] = [self._add_call(k, p) for k, p in enumerate(pieces) if isinstance(p, Mapping)]
             elif name == "function_call" and isinstance(value, Mapping):
+                added[name] = value = _with_text(value)
                 self._function_call = self._function_call or _CalledFunction()
                 self._function_call.add(value)
             elif name in _JOINED and isinstance(value, str):
@@ -66,10 +67,14 @@ class AssistantMessage:
         )
 
     @property
+    def refusal(self) -> str:
+        """What the model says in place of an answer that it refuses."""
+        return "".join(self._texts.get("refusal", ()))
+
+    @property
     def extras(self) -> dict[str, Any]:
         """What the message holds that no field of a row has a place for."""
-        refusal = "".join(self._texts.get("refusal", ()))
-        return self._other | ({"refusal": refusal} if refusal else {})
+        return self._other | ({"refusal": self.refusal} if self.refusal else {})
 
     def fields(self) -> dict[str, Any]:
         """The fields of the whole message beside `role` and `content`."""
@@ -83,6 +88,8 @@ class AssistantMessage:
     def _add_call(self, position: int, piece: Mapping[str, Any]) -> dict[str, Any]:
         """Join a piece to its call; the piece under the call's index. Servers differ: an index may be
         missing, or be 0 for every call; a piece that `_ToolCallParts.ends_before` begins another."""
+        if isinstance(function := piece.get("function"), Mapping):
+            piece = {**piece, "function": _with_text(function)}
         given = piece.get("index")
         key = given if isinstance(given, int | str) else position
         at = self._at.get(key)
@@ -159,6 +166,13 @@ def reasoning_piece(fields: Mapping[str, Any]) -> str:
     """The reasoning in the fields of one piece of a stream; fields that both hold it hold the same."""
     texts = (fields.get(name) for name in REASONING)
     return next((text for text in texts if isinstance(text, str) and text), "")
+
+
+def _with_text(function: Mapping[str, Any]) -> dict[str, Any]:
+    """A called function whose arguments are a text, as clients read them: some servers send an object."""
+    given = function.get("arguments")
+    text = "" if given is None else json.dumps(given, ensure_ascii=False)
+    return {**function, "arguments": given if isinstance(given, str) else text}
 
 
 def _arguments(called: Mapping[str, Any]) -> str:

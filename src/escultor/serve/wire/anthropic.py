@@ -271,10 +271,10 @@ class MessagesStyle:
         blocks: list[dict[str, Any]] = []
         if own.reasoning:
             blocks.append({"type": "thinking", "thinking": own.reasoning, "signature": ""})
-        if completion.text:
-            blocks.append({"type": "text", "text": completion.text})
+        if text := completion.text + own.refusal:
+            blocks.append({"type": "text", "text": text})
         blocks += [_tool_use(call) for call in own.tool_calls]
-        reason = STOP_REASONS.get(completion.finish_reason, "end_turn")
+        reason = _stop_reason(completion)
         return {**_message(head), "content": blocks, "stop_reason": reason, "usage": _usage(completion)}
 
     def writer(self, head: ResponseHead) -> MessagesWriter:
@@ -300,10 +300,10 @@ class MessagesWriter:
         return self._event("message_start", message=message)
 
     def delta(self, index: int, completion: InFlightCompletion, delta: Delta) -> bytes:
-        data = b""
-        fields = delta.fields
-        thought = reasoning_piece(fields)
-        for kind, text in (("thinking", thought), ("text", delta.text)):
+        data, fields = b"", delta.fields
+        thought, refusal = reasoning_piece(fields), fields.get("refusal")
+        said = delta.text + (refusal if isinstance(refusal, str) else "")
+        for kind, text in (("thinking", thought), ("text", said)):
             if not text:
                 continue
             if self._block == "tool_use":
@@ -320,7 +320,7 @@ class MessagesWriter:
             parts += self._end_block(), self._begin("tool_use", {**_tool_use(call), "input": {}})
             parts.append(self._piece(type="input_json_delta", partial_json=call.arguments))
         data = b"".join((*parts, self._end_block()))
-        delta = {"stop_reason": STOP_REASONS.get(completion.finish_reason, "end_turn"), "stop_sequence": None}
+        delta = {"stop_reason": _stop_reason(completion), "stop_sequence": None}
         return data + self._event("message_delta", delta=delta, usage=_usage(completion))
 
     def end(self, completions: Sequence[InFlightCompletion]) -> bytes:
@@ -374,6 +374,11 @@ def _message(head: ResponseHead) -> dict[str, Any]:
     return {"id": head.id, "model": head.model, **fixed}
 
 
+def _stop_reason(completion: InFlightCompletion) -> str:
+    is_refusal = completion.finish_reason == "stop" and completion.message.refusal
+    return "refusal" if is_refusal else STOP_REASONS.get(completion.finish_reason, "end_turn")
+
+
 def _tool_use(call: ToolCall) -> dict[str, Any]:
     """A call as a block; arguments that are not an object of JSON stand under `arguments` as they came."""
     try:
@@ -387,7 +392,8 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 def _usage(completion: InFlightCompletion) -> dict[str, int]:
     assert completion.end is not None
     usage, cached = completion.end.usage, usage_detail(completion, "prompt_tokens_details", "cached_tokens")
-    counts = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
+    fresh = max(0, usage.prompt_tokens - (cached or 0))  # Anthropic counts what was cached apart
+    counts = {"input_tokens": fresh, "output_tokens": usage.completion_tokens}
     return counts if cached is None else counts | {"cache_read_input_tokens": cached}
 
 

@@ -27,6 +27,10 @@ _KNOWN = frozenset(
 ) | {"reasoning", "previous_response_id", "include", "truncation", "top_logprobs"}
 _TEXT_PARTS = ("input_text", "output_text", "text")
 # What an item begins with in a stream, by its type.
+_EMPTY_PARTS = {
+    "message": {"type": "output_text", "text": "", "annotations": []},
+    "refusal": {"type": "refusal", "refusal": ""},
+}
 _EMPTY_ITEMS: dict[str, dict[str, Any]] = {
     "reasoning": {"summary": []},
     "message": {"content": []},
@@ -199,6 +203,9 @@ class ResponsesWriter:
             data += self._piece(
                 "message", "output_text.delta", delta=delta.text, content_index=0, logprobs=[]
             )
+        if isinstance(refusal := fields.get("refusal"), str) and refusal:
+            data += self._begin("refusal", {"type": "message", "role": "assistant", "content": []})
+            data += self._piece("refusal", "refusal.delta", delta=refusal, content_index=0)
         calls = fields.get("tool_calls")
         for call in calls or ():
             if isinstance(function := call.get("function"), dict):
@@ -243,9 +250,8 @@ class ResponsesWriter:
         at = self._items[key] = len(self._items)
         item = {"id": f"item_{at}", "status": "in_progress", **item}
         data = self._event("output_item.added", output_index=at, item=item)
-        if key == "message":
-            part = {"type": "output_text", "text": "", "annotations": []}
-            data += self._piece(key, "content_part.added", content_index=0, part=part)
+        if key in _EMPTY_PARTS:
+            data += self._piece(key, "content_part.added", content_index=0, part=_EMPTY_PARTS[key])
         elif key == "reasoning":
             part = {"type": "summary_text", "text": ""}
             data += self._piece(key, "reasoning_summary_part.added", summary_index=0, part=part)
@@ -271,7 +277,10 @@ class ResponsesWriter:
             return done + self._event("reasoning_summary_part.done", **common, part=part)
         (part,) = item["content"]
         common["content_index"] = 0
-        done = self._event("output_text.done", **common, text=part["text"], logprobs=[])
+        if part["type"] == "refusal":
+            done = self._event("refusal.done", **common, refusal=part["refusal"])
+        else:
+            done = self._event("output_text.done", **common, text=part["text"], logprobs=[])
         return done + self._event("content_part.done", **common, part=part)
 
     def _event(self, name: str, /, **fields: Any) -> bytes:
@@ -293,7 +302,10 @@ def _output(completion: InFlightCompletion, tools: ClientTools) -> dict[str, dic
     if own.reasoning:
         summary = [{"type": "summary_text", "text": own.reasoning}]
         output["reasoning"] = {"type": "reasoning", "summary": summary}
-    if completion.text or not own.tool_calls:
+    if own.refusal:
+        part = {"type": "refusal", "refusal": own.refusal}
+        output["refusal"] = {"type": "message", "role": "assistant", "content": [part]}
+    if completion.text or not (own.tool_calls or own.refusal):
         part = {"type": "output_text", "text": completion.text, "annotations": [], "logprobs": []}
         output["message"] = {"type": "message", "role": "assistant", "content": [part]}
     return output | {f"call {at}": tools.call_item(call) for at, call in enumerate(own.tool_calls)}

@@ -252,7 +252,7 @@ def _parsed(payload: bytes, is_chat: bool) -> ChatReply | TextReply | None:
     if payload.strip() == DONE:
         return None
     data = parse_json(payload)
-    if isinstance(data, dict) and data.get("error"):
+    if isinstance(data, dict) and (data.get("error") or data.get("object") == "error"):
         raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
     choices = data.get("choices") if isinstance(data, dict) else None
     if isinstance(choices, list) and len(choices) > 1:
