@@ -20,7 +20,7 @@ from escultor.serve.tool_calls import call_schema, with_tool_calls
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import parse_chat
 from escultor.text import tool_calls
-from escultor.text.tool_calls import ToolCallParser
+from escultor.text.tool_calls import ToolCallParser, calls_in
 from escultor.types import Message, Role, Sampling, ToolCall, Usage
 
 CALL = '{"name": "f", "arguments": {"a": 1}}'
@@ -38,7 +38,32 @@ TEXTS = [
     ('{"name": "f", "arguments": "{\\"a\\": 1}"}', "", [A1]),
     # what is no call is content: another tool, broken JSON, a call that was cut, JSON as an answer
     ('<tool_call>{"name": "g", "arguments": {}}</tool_call>', "all", []),
+    ('[TOOL_CALLS]f[ARGS]{"x": 1}[TOOL_CALLS]f[ARGS]{"x": 2}', "", ['{"x": 1}', '{"x": 2}']),
+    (
+        "<tool_call>\n<function=f>\n<parameter=x>\n1\n</parameter>\n</function>\n</tool_call>",
+        "",
+        ['{"x": 1}'],
+    ),
+    ("<tool_call>f\n<arg_key>x</arg_key>\n<arg_value>a b</arg_value>\n</tool_call>", "", ['{"x": "a b"}']),
+    ("<tool_call>f</tool_call>", "", ["{}"]),
+    (
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>"
+        '{"x": 1}<|tool_call_end|><|tool_calls_section_end|>',
+        "",
+        ['{"x": 1}'],
+    ),
+    (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n"
+        '{"x": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        "",
+        ['{"x": 1}'],
+    ),
+    ('<|tool_call_start|>[f(x="a", y=[1])]<|tool_call_end|>', "", ['{"x": "a", "y": [1]}']),
+    ('<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"x": 1}', "", ['{"x": 1}']),
     ("<tool_call>{oops}</tool_call> then", "all", []),
+    ("[TOOL_CALLS]f[ARGS]{oops}", "all", []),
+    ("<tool_call>g\n<arg_key>x</arg_key><arg_value>1</arg_value></tool_call>", "all", []),
+    ("a note to=functions.f alone", "all", []),
     (f"<tool_call>{CALL[:-1]}", "all", []),
     ('{"answer": 42}', "all", []),
     ("[1, 2]", "all", []),
@@ -67,6 +92,14 @@ def test_each_familys_calls_are_recognised_however_the_text_is_cut(text, content
 
     law()
     assert parsed(list(text)) == (text if content == "all" else content, calls)
+
+
+def test_values_without_quotes_have_the_type_that_the_definition_gives():
+    written = "".join(f"<parameter={key}>\n12\n</parameter>\n" for key in ("text", "number", "other"))
+    fields = {"text": {"type": "string"}, "number": {"type": "integer"}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": fields}}}]
+    (call,) = calls_in(f"<tool_call>\n<function=f>\n{written}</function>\n</tool_call>", json.dumps(tools))
+    assert json.loads(call[1]) == {"text": "12", "number": 12, "other": 12}
 
 
 def test_plain_text_is_not_held_back():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 from chat_families import FAMILIES, Family
 
+from escultor.batching.rows import example_rows
 from escultor.errors import ModelError
 from escultor.text.chat import ChatTemplate
+from escultor.text.served_ids import write_ids
 from escultor.text.streaming import TextStream
-from escultor.types import Message, Role, ToolCall
+from escultor.text.tool_calls import calls_in
+from escultor.types import AnswerExtras, Consent, Example, Message, Origin, Role, ToolCall
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 U, A, S = Role.USER, Role.ASSISTANT, Role.SYSTEM
@@ -304,6 +308,39 @@ def test_headers_of_channels_are_not_shown_and_reasoning_stays_apart():
     chat = chat_of(oss)
     assert chat.decode(chat.example(ASK, Message(A, ANSWER, reasoning=REASON)).response) == THOUGHT
     assert chat.decode(chat.example(ASK, "final").response) == "final"
+
+
+CALLS = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"x": "a"}<|call|>',
+        ' to=functions.f<|channel|>commentary json<|message|>{"x": "a"}<|call|>',
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.f "
+        '<|constrain|>json<|message|>{"x": "a"}<|call|>',
+    ],
+)
+def test_calls_on_a_channel_are_calls_and_the_ids_that_were_served_are_learnt(written):
+    (oss,) = (family for family in FAMILIES if family.name == "gpt-oss")
+    chat = chat_of(oss)
+    ids = chat.tokenizer.encode(written, add_special_tokens=False)
+    stream = TextStream(chat.tokenizer, (), chat.lead, chat.answer_tokens())
+    text = "".join(stream.feed(id).text for id in ids[:-1]) + stream.finish().text
+    assert calls_in(text, CALLS) == [("f", '{"x": "a"}')]
+    assert ("<think>\nHm.\n</think>" in text) is ("Hm." in written)
+    call = Message(A, "", tool_calls=(ToolCall("1", "f", '{"x": "a"}'),))
+    rendered = chat.example(ASK, call, CALLS)
+    assert (
+        chat.tokenizer.decode(rendered.response)
+        == ' to=functions.f<|channel|>commentary json<|message|>{"x": "a"}<|call|>'
+    )
+    served = AnswerExtras(tool_calls=call.tool_calls, token_ids=write_ids(chat.vocabulary_hash, ids))
+    origin = Origin((), "r", Consent.TRAIN)
+    example = Example("x", ASK, "", origin, tools=CALLS, extras=served)
+    (row,) = example_rows([example], chat, 1000, Counter())
+    assert row.ids[row.start :].tolist() == ids
 
 
 # --- the document ------------------------------------------------------------------------------

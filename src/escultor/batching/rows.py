@@ -249,7 +249,8 @@ def _as_served(rendered: Rendered, answer: Message, chat: ChatTemplate) -> Rende
     """The answer in the token ids that were served, where they are whole and those of its text."""
     if not answer.token_ids:
         return rendered
-    ids, end = read_ids(answer.token_ids, chat.vocabulary_hash), chat.turn_end
+    end = rendered.response[-1:] if answer.tool_calls else chat.turn_end  # a call may end otherwise
+    ids = read_ids(answer.token_ids, chat.vocabulary_hash)
     if not ids or ids[-len(end) :] != end:
         return rendered
     if not answer.tool_calls and chat.decode(ids) != answer.content:

@@ -17,7 +17,8 @@ async def with_tool_calls(
     events: AsyncIterator[EngineEvent], request: GenerationRequest
 ) -> AsyncIterator[EngineEvent]:
     """The events of an answer, in which calls of the request's tools are calls instead of text."""
-    parser, logprobs = ToolCallParser(tool_names(json.loads(request.tools))), []
+    definitions = json.loads(request.tools)
+    parser, logprobs = ToolCallParser(tool_names(definitions), definitions), []
     async with aclosing(cast("Any", events)) as source:
         async for event in source:
             if isinstance(event, Delta):

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 
 _TAIL = 256  # last characters of a prompt in which its last control token is looked for
 _CHUNK = 256  # rows rendered and tokenised at a time
+# Of gpt-oss: what is said before a call, and a call that follows reasoning, in both orders of its header.
+_BEFORE_CALLS = (
+    ("<|channel|>commentary<|message|>", ""),
+    ("<|end|><|start|>assistant<|channel|>commentary", "\n</think>\n\n<|channel|>commentary"),
+    ("<|end|><|start|>assistant to=functions", "\n</think>\n\nto=functions"),
+)
+_CALL_HEADER = frozenset(("<|channel|>", "<|constrain|>", "<|message|>"))
 _RESPLIT = "answers that would merge with the end of the prompt: tokenised apart, as they are served"
 
 
@@ -232,18 +239,27 @@ class ChatTemplate:
     def _hidden(self) -> frozenset[int]:
         """The special tokens that are no part of an answer's text: all but markup of reasoning and tools."""
         names = self.tokenizer.convert_ids_to_tokens
-        special = special_ids(self.tokenizer)
-        return frozenset(id for id in special if names(id) not in self._protection.writable)
+        shown = self._protection.writable | self._call_header
+        return frozenset(id for id in special_ids(self.tokenizer) if names(id) not in shown)
+
+    @cached_property
+    def _call_header(self) -> frozenset[str]:
+        """The control tokens that gpt-oss writes a call of a tool with; none of other vocabularies."""
+        return _CALL_HEADER if "<|call|>" in self.tokenizer.get_added_vocab() else frozenset()
 
     @cached_property
     def _frames(self) -> dict[tuple[int, ...], list[int]]:
         """Token sequences around reasoning and answers that contain hidden tokens, such as the headers of
         channels, and the tokens of the text that they are shown as."""
-        shown = zip(self._writer.frames, ("", "<think>\n", "\n</think>\n\n"), strict=True)
+        shown = [*zip(self._writer.frames, ("", "<think>\n", "\n</think>\n\n"), strict=True)]
+        if self._call_header:
+            shown += _BEFORE_CALLS
         frames = {
             tuple(self._encoder.encode([MarkedText(frame)])[0]): self.text(text) for frame, text in shown
         }
-        return {ids: text for ids, text in frames.items() if not self._hidden.isdisjoint(ids)}
+        header = self.tokenizer.convert_tokens_to_ids(sorted(self._call_header))
+        control = self._hidden.union(header)
+        return {ids: text for ids, text in frames.items() if not control.isdisjoint(ids)}
 
     @cached_property
     def vocabulary_hash(self) -> str:

@@ -1,8 +1,10 @@
 """Calls of tools in the text of a model: as each family writes them, to OpenAI's deltas.
 
-    <tool_call>{"name": …, "arguments": …}</tool_call>     Hermes, Qwen, SmolLM
-    [TOOL_CALLS][{"name": …, "arguments": …}, …]           Mistral
+    <tool_call>{"name": …, "arguments": …}</tool_call>     Hermes, Qwen, SmolLM; tags inside: Qwen3-Coder, GLM
+    [TOOL_CALLS][{"name": …, "arguments": …}, …]           Mistral; [TOOL_CALLS]NAME[ARGS]{…} since version 11
     {"name": …, "parameters": …}                           Llama 3, and whatever a schema constrains
+    <|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{…}<|call|>        gpt-oss
+    <|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}<|tool_call_end|>    Kimi-K2
 
 The marks of a family may be control tokens that the text does not show; the JSON alone is recognised then.
 """
@@ -16,15 +18,28 @@ from typing import Any
 
 from escultor.errors import InputError
 from escultor.ids import new_id
-from escultor.strict_json import strict_loads
+from escultor.text.call_forms import read_calls
 
 CALL_END = "</tool_call>"
-_CLOSERS = {"<tool_call>": CALL_END, "[TOOL_CALLS]": "", "<|python_tag|>": ""}  # by opener
-_MARKS = (*_CLOSERS, CALL_END)
+_CLOSERS = {  # by opener
+    "<tool_call>": CALL_END,
+    "[TOOL_CALLS]": "[TOOL_CALLS]",  # begins the next
+    "<|python_tag|>": "",
+    "<|tool_call|>": "",
+    "<|tool_call_start|>": "<|tool_call_end|>",
+    "<|tool_call_begin|>": "<|tool_call_end|>",
+    "<｜tool▁call▁begin｜>": "<｜tool▁call▁end｜>",
+    "<|channel|>commentary to=functions.": "<|call|>",
+    "to=functions.": "<|call|>",
+}
+_AROUND = (  # several calls
+    *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+    *("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+)
+_MARKS = tuple(dict.fromkeys((*_CLOSERS, *filter(None, _CLOSERS.values()), *_AROUND)))
 _MARK = re.compile("|".join(re.escape(mark) for mark in _MARKS))
 _BEGINNINGS = sorted({mark[:n] for mark in _MARKS for n in range(1, len(mark))}, key=len, reverse=True)
 _FIRST_OF_JSON = ("{", "[")
-_ARGUMENTS = ("arguments", "parameters")
 
 
 class ToolCallParser:
@@ -32,8 +47,8 @@ class ToolCallParser:
     like a call is held until it is whole; what turns out not to be one is content. Every character is looked
     at a bounded number of times, however the text is cut."""
 
-    def __init__(self, names: Sequence[str]):
-        self._names = frozenset(names)
+    def __init__(self, names: Sequence[str], definitions: Any = ()):
+        self._names, self._types = frozenset(names), _types_of(definitions)
         self._undecided = ""  # the last characters, which may be the beginning of a mark
         self._opener = ""  # of the call that is being read
         self._held: list[str] = []  # the body of that call, or a text that may be JSON
@@ -57,7 +72,9 @@ class ToolCallParser:
                 found = self._calls(body)
                 calls += found
                 content.append("" if found else self._shown(self._opener + body + mark[0]))
-                self._opener = ""
+                self._opener = mark[0] if found and mark[0] in _CLOSERS else ""
+            elif mark[0] in _AROUND and not self._opener:
+                continue
             elif not self._opener and mark[0] in _CLOSERS:
                 content.append(self._shown(self._release()))
                 self._opener = mark[0]
@@ -106,19 +123,12 @@ class ToolCallParser:
         return text
 
     def _calls(self, body: str) -> list[dict[str, Any]]:
-        """The calls in JSON, as deltas of OpenAI's stream; none where it is anything else."""
-        try:
-            parsed = strict_loads(body)
-        except ValueError:
-            return []
-        given = parsed if isinstance(parsed, list) else [parsed]
-        calls = []
-        for each in given:
-            name = each.get("name") if isinstance(each, dict) else None
-            key = next((key for key in _ARGUMENTS if isinstance(each, dict) and key in each), None)
-            if name not in self._names or key is None:
+        """The calls that a text is, as deltas of OpenAI's stream; none where it is anything else."""
+        found = read_calls(body, self._types) if body.strip() else []
+        calls: list[dict[str, Any]] = []
+        for name, arguments in found:
+            if name not in self._names:
                 return []
-            arguments = each[key]
             text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
             function = {"name": name, "arguments": text}
             index = self.count + len(calls)
@@ -127,10 +137,24 @@ class ToolCallParser:
         return calls
 
 
+def _types_of(definitions: Any) -> dict[str, dict[str, Any]]:
+    """By name of a tool the types of its parameters, as far as its definition tells them."""
+    types: dict[str, dict[str, Any]] = {}
+    for tool in definitions or ():
+        function = tool.get("function", tool)
+        parameters = function.get("parameters") or {}
+        fields = parameters.get("properties") if isinstance(parameters, dict) else None
+        if isinstance(fields, dict):
+            own = {key: value.get("type") for key, value in fields.items() if isinstance(value, dict)}
+            types[function["name"]] = own
+    return types
+
+
 def calls_in(text: str, tools: str) -> list[tuple[str, str]]:
     """The calls of tools in a whole answer, as names and JSON texts of arguments; `tools` is the JSON text of
     their definitions."""
-    parser = ToolCallParser(tool_names(json.loads(tools)))
+    definitions = json.loads(tools)
+    parser = ToolCallParser(tool_names(definitions), definitions)
     found = parser.feed(text)[1] + parser.finish()[1]
     return [(call["function"]["name"], call["function"]["arguments"]) for call in found]
 

@@ -101,11 +101,14 @@ def _sentencepiece(
     scores = [-float(ranks[t]) if t in ranks else 0.0 if len(t) == 1 else _MADE_BY_NO_MERGE for t in tokens]
     first = tokenizer.convert_ids_to_tokens(tokenizer.encode("a", add_special_tokens=False))[0]
     text = json.dumps([parts["normalizer"], parts["pre_tokenizer"]])
-    notes = []
-    if '"prepend_scheme": "first"' in text:
-        notes.append(
-            "llama.cpp puts a blank before the text after every control token, not before the first only"
-        )
+    notes, bos = [], tokenizer.bos_token
+    if '"prepend_scheme": "first"' in text:  # llama.cpp does it after every control token, or never
+        if tokenizer.chat_template is not None and bos is not None:
+            ids = tokenizer.encode(f"{bos}a", add_special_tokens=False)
+            first = tokenizer.convert_ids_to_tokens(ids)[-1]
+            notes.append("llama.cpp puts no blank before a text outside of conversations")
+        else:
+            notes.append("llama.cpp puts a blank before the text after every control token")
     found = {
         "model": "llama",
         "pre": "default",
