@@ -62,6 +62,8 @@ TEXTS = [
     ('<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"x": 1}', "", ['{"x": 1}']),
     ("<tool_call>{oops}</tool_call> then", "all", []),
     ("[TOOL_CALLS]f[ARGS]{oops}", "all", []),
+    ("[f(x={1, 2})]", "all", []),
+    (f"[f(x={'-' * 5000}1)]", "all", []),
     ("<tool_call>g\n<arg_key>x</arg_key><arg_value>1</arg_value></tool_call>", "all", []),
     ("a note to=functions.f alone", "all", []),
     (f"<tool_call>{CALL[:-1]}", "all", []),

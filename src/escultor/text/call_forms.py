@@ -34,7 +34,7 @@ def read_calls(body: str, types: Mapping[str, Mapping[str, Any]]) -> list[Call]:
         try:
             if calls := form(body, types):
                 return calls
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
     return []
 
@@ -89,5 +89,5 @@ def _python(body: str, _: object) -> list[Call]:
         if not isinstance(each, ast.Call) or each.args:
             return []
         values = {word.arg: ast.literal_eval(word.value) for word in each.keywords if word.arg}
-        calls.append((ast.unparse(each.func), values))
+        calls.append((ast.unparse(each.func), json.loads(json.dumps(values, allow_nan=False))))
     return calls
