@@ -205,6 +205,7 @@ def on_both(attack: Callable[..., dict[str, Any]], given: argparse.Namespace) ->
             with serve(store, given.model) as process:
                 httpx2.post(process.url + CHAT, json=ONE_TOKEN, headers=other, timeout=120)
                 base = process.rss_mib()
+                _probed(store).unlink(missing_ok=True)  # that was the start
                 with Bystander(process.url, other) as bystander:
                     seen = attack(process, key, given)
                 seen |= {"bystander_ms": bystander.report(), "event_loop": held(store)}
