@@ -18,6 +18,9 @@ from escultor.types import Message, Messages, Role, Sampling
 if TYPE_CHECKING:
     from escultor.skills.skill import Skill
 
+SMALL = (
+    32 << 20
+)  # weights: products with fewer gain nothing from a second thread, which waits for them in a loop
 INTRODUCTION = "one message per line; an empty line ends the conversation"
 
 
@@ -62,16 +65,25 @@ def generate(
     folder = find_model(shell, model)
     if text is None:
         _require_terminal(shell)
-        return _converse(shell, load_model(folder), sampling, ask, raw)
+        return _converse(shell, _loaded(folder), sampling, ask, raw)
     prompt = _read_stdin() if text == "-" else text
     if not prompt.strip():
         raise InputError("there is nothing to answer", "an empty text", "text", "give a text")
-    loaded = load_model(folder)
+    loaded = _loaded(folder)
     answer = _answer(loaded, _prompt_ids(loaded, prompt, ask, raw), sampling)
     shell.print(answer.text)
     files = {} if out is None or ask is None else {"files": _write(shell, ask, answer.text, prompt, out)}
     usage = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": len(answer.tokens)}
     return CommandResult({"text": answer.text, "finish_reason": answer.finish_reason, **usage, **files})
+
+
+def _loaded(folder: Path) -> Loaded:
+    import torch
+
+    loaded = load_model(folder)
+    if sum(weights.numel() for weights in loaded.model.parameters()) <= SMALL:
+        torch.set_num_threads(1)
+    return loaded
 
 
 def _named_skill(shell: Shell, name: str) -> Skill:
