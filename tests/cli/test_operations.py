@@ -1,5 +1,6 @@
 """`docs/operations.md`: every command on the page works, in the page's order."""
 
+import re
 import time
 from pathlib import Path
 
@@ -57,3 +58,14 @@ def test_the_page_is_run_from_start_to_restore(cli, model, tmp_path):
     assert {"promote", "keys", "monitor", "models", "rollback", "backup", "restore", "gc"} <= set(seen)
     with open_store("store") as store, open_store("restored") as again:
         assert store.log.count(Interaction) == again.log.count(Interaction) == 40
+
+
+def test_every_alert_has_a_runbook():
+    runbook = PAGE.read_text().split("## Runbook")[1]
+    rules = re.findall(
+        r"^ *- alert: (\w+)", (PAGE.parents[1] / "deploy/prometheus/rules.yml").read_text(), re.M
+    )
+    page = (PAGE.parent / "monitoring.md").read_text().split("## Rules")[1].split("###")[0]
+    rules += re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert len(rules) > 12
+    assert [rule for rule in rules if f"`{rule}`" not in runbook] == []

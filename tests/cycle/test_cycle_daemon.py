@@ -234,7 +234,9 @@ def test_a_due_cycle_is_computed_by_a_process_of_its_own_up_to_the_person(store,
     store.log.append(Plan("plan-1", NOW, ("train",), "alert", "thumbs down", skill="animal"))
     here = __file__.rsplit("/", 1)[0]
     code = f"import sys; sys.path[:0] = [{here!r}, {here.rsplit('/', 1)[0]!r}]; {RESUME}"
-    loop, lines, _ = follow((sys.executable, "-c", code, str(tmp_path)), threads=1)
+    loop, lines, _ = follow(
+        (sys.executable, "-c", code, str(tmp_path)), threads=1, launcher="env ELSEWHERE=1 {command}"
+    )
     wait(loop, lambda: recorded_cycles(store) and recorded_cycles(store)[-1].state == "waiting")
     assert sum(line.startswith("started") for line in lines) == 1
     assert store.log.count(Step) > 3
