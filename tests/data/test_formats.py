@@ -18,6 +18,7 @@ from escultor.data.formats.reading import (
     with_inputs,
 )
 from escultor.data.formats.table import BY_NAME, FORMATS, fitting
+from escultor.data.jsonl import read_jsonl
 from escultor.errors import DataError, InputError
 from escultor.types import Document, Example, Pair, UnpairedExample
 
@@ -344,6 +345,16 @@ def test_a_vote_of_nobody_is_no_verdict_and_a_column_of_worse_answers_is_not_pas
     assert report.counts["without a verdict on its answer"] == 2
     with pytest.raises(DataError, match="names a worse answer"):
         recognise(source({"question": ASK, "answer": GOOD, "answer_rejected": BAD}))
+
+
+def test_a_verdict_in_one_row_of_a_file_of_examples_is_not_passed_over(tmp_path):
+    rows = [{"messages": chat(U, A)}, {"messages": chat(U, ("assistant", BAD)), "kto_tag": False}]
+    (item,), report = read(source(*rows), BY_NAME["messages"])
+    assert item.response == GOOD
+    assert "has a verdict: `kto_tag`" in report.problems[0]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="has a verdict"):
+        read_jsonl(tmp_path / "rows.jsonl", "example")
 
 
 def test_a_mark_that_can_be_read_both_ways_is_refused_and_the_others_are_acted_on():

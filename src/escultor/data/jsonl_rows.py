@@ -24,6 +24,7 @@ from escultor.data.row_messages import (
     tools_of,
     without_marks,
 )
+from escultor.data.verdicts import verdict_key
 from escultor.ids import hash_value
 from escultor.strict_json import NUMBERS, JsonObject
 from escultor.types import (
@@ -130,6 +131,10 @@ def _document(row: JsonObject, counts: Counter[str], where: str) -> Document:
 def _example(row: JsonObject, counts: Counter[str], where: str) -> Example:
     if row.get("label") is not None and not label_of(row["label"]):
         raise Skip("label is false: not an answer to learn")
+    if key := verdict_key(row):
+        raise Fault(
+            f"the row has a verdict: `{key}`", short(row[key]), "`label`", f"rename `{key}`, or remove it"
+        )
     if row.get("messages") is not None:
         prompt, answer = _conversation(row, counts)
     else:

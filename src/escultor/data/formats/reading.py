@@ -13,10 +13,10 @@ from escultor.data.containers.rows_of_files import RowSource
 from escultor.data.formats.chat import NO_ANSWER
 from escultor.data.formats.mapping import propose_map
 from escultor.data.formats.table import BY_NAME, CANONICAL, UNANSWERED, RowFormat, fitting
-from escultor.data.formats.verdicts import opposite_keys
 from escultor.data.jsonl import ImportReport
 from escultor.data.jsonl_rows import Fault, RowKind, Skip, TrainingItem, build, kind_of_row, short
 from escultor.data.row_messages import label_of
+from escultor.data.verdicts import opposite_keys
 from escultor.errors import DataError, InputError
 from escultor.strict_json import JsonObject
 

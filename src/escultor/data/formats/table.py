@@ -17,7 +17,7 @@ from escultor.data.formats import preferences as prefer
 from escultor.data.formats.chat import CONVERSATIONS, conversation
 from escultor.data.formats.openai_api import openai_batch, openai_stored
 from escultor.data.formats.trees import tree_rows, trees_of_messages
-from escultor.data.formats.verdicts import judged, verdict_key
+from escultor.data.verdicts import judged, verdict_key
 from escultor.strict_json import JsonObject
 
 Convert = Callable[[JsonObject], JsonObject | list[JsonObject]]

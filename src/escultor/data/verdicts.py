@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from escultor.data.jsonl_rows import Fault, Skip
-from escultor.data.row_messages import label_of
+from escultor.data.row_messages import Fault, Skip, label_of
 from escultor.strict_json import JsonObject
 
 # Keys that are a verdict whatever stands under them, those that are one where a word, true or false stands
@@ -15,11 +14,14 @@ from escultor.strict_json import JsonObject
 ALWAYS = ("kto_tag", "desirable", "is_desirable", "liked", "is_liked", "is_good", "is_chosen", "thumb")
 BINARY = ("accepted", "is_accepted", "approved", "is_approved", "thumbs_up", "is_correct", "correct")
 WORDS = ("rating", "feedback", "user_feedback", "vote", "thumbs", "preference", "verdict", "quality")
+_NAMES = frozenset((*ALWAYS, *BINARY, *WORDS))
 _OPPOSITE = re.compile(r"reject|dispref|undesir|loser|(?:^|_)(?:bad|worse|worst|negative)(?:_|$)", re.I)
 
 
 def verdict_key(row: JsonObject) -> str | None:
     """The key of a row's verdict on its answer; None where it has none."""
+    if _NAMES.isdisjoint(row):  # as nearly always
+        return None
     return next((key for key in (*ALWAYS, *BINARY, *WORDS) if _is_verdict(key, row.get(key))), None)
 
 
