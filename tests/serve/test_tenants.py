@@ -204,3 +204,34 @@ def test_speaking_as_a_rater_is_a_scope(side, kind):
     assert "rater" in refused.json()["error"]["message"]
     assert rater.rate(mine, **source).status_code == 202
     assert user.rate(mine).status_code == 202
+
+
+def test_no_route_tells_one_tenant_what_another_said(side, a, b):
+    word = "Xylophonia"
+    asked = {**CHAT, "messages": [{"role": "user", "content": f"{word}?"}], "user": word}
+    given = {"x-escultor-message": "m-1"}
+    theirs = a.ask("POST", "/v1/chat/completions", asked, **given).json()["id"]
+    said = {"kind": "comment", "id": "fb-1", "target": theirs, "text": f"I am {word}", "source": {"id": word}}
+    assert a.ask("POST", "/v1/feedback", said).status_code == 202
+    assert word in str(a.feedback(theirs))
+    subject = side.gateway.subjects.subject(word, "a")
+    own = b.answer(**{"x-escultor-message": "m-1"})
+    assert b.rate("m-1").status_code == 202  # lands on its own answer of this name
+    assert [each["target"] for each in b.feedback("m-1")["data"]] == [own]
+    assert [each["id"] for each in a.feedback("m-1")["data"]] == ["fb-1"]
+    row = {"id": theirs, "messages": [{"role": "user", "content": "?"}], "answer": "", "model_version": "m"}
+    replies = [
+        *(b.ask("GET", f"/v1/feedback?target={each}") for each in (theirs, "m-1", "fb-1", f"t:{theirs}")),
+        *(b.ask("GET", path) for path in ("/metrics", "/v1/models", f"/v1/models/{theirs}", "/health")),
+        *(b.ask("DELETE", f"/v1/feedback/{each}") for each in ("fb-1", f"{theirs}", "revoke-fb-1")),
+        b.ask("DELETE", f"/v1/subjects/{subject}"),
+        b.rate(theirs),
+        b.ask("POST", "/v1/feedback", {**said, "text": "changed"}),
+        b.ask("POST", "/v1/interactions", {"interactions": [row]}),
+        b.ask("POST", "/v1/responses", {"model": "escultor", "input": "?", "previous_response_id": theirs}),
+        b.ask("POST", "/v1/chat/completions", CHAT, **{"x-escultor-parent": theirs}),
+    ]
+    assert all(word not in reply.text and word not in str(reply.headers) for reply in replies)
+    assert all(reply.status_code < 500 for reply in replies)
+    assert [each["id"] for each in a.feedback(theirs)["data"]] == ["fb-1"]
+    assert word in str(a.feedback(theirs))
