@@ -13,7 +13,8 @@ import uvicorn
 from escultor.config import Serve
 from escultor.serve.gateway.app import build
 from escultor.serve.gateway.gateway import Gateway
-from escultor.serve.gateway.server import http_protocol, listen
+from escultor.serve.gateway.http_protocol import http_protocol
+from escultor.serve.gateway.server import listen
 from escultor.serve.protocol import Delta, End, EngineEvent, GenerationRequest, ScoredPrompt, TokenLogprob
 from escultor.store import open_store
 from escultor.types import Deployment, Interaction, PendingInteraction, Usage

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from gateway_side import serving
 
-from escultor.serve.gateway import server
+from escultor.serve.gateway import http_protocol
 
 BODY = {"model": "escultor", "messages": [{"role": "user", "content": "Olá?"}]}
 PATH = "/v1/chat/completions"
@@ -95,14 +95,14 @@ def _is_open(connection) -> bool:
 
 
 def test_no_answer_waits_for_a_delayed_acknowledgement(tmp_path, monkeypatch):
-    real, without_delay = server.send_at_once, []
+    real, without_delay = http_protocol.send_at_once, []
 
     def watched(transport):
         real(transport)
         connection = transport.get_extra_info("socket")
         without_delay.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    monkeypatch.setattr(server, "send_at_once", watched)
+    monkeypatch.setattr(http_protocol, "send_at_once", watched)
     with serving(tmp_path) as side:
         assert httpx2.get(side.url + "/health").status_code == 200
     assert without_delay

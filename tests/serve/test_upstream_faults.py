@@ -106,7 +106,9 @@ def test_nobody_there_is_a_fault_after_all_attempts():
 
     async def run():
         began = time.perf_counter()
-        _, fault = await until_fault(engine(mock, retries=2))
+        upstream = engine(mock, retries=2)
+        _, fault = await until_fault(upstream)
+        await upstream.close()
         return fault, time.perf_counter() - began
 
     fault, seconds = asyncio.run(run())

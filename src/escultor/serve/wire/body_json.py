@@ -16,6 +16,7 @@ BodyReader = Callable[[Any], T]  # of a parsed body; picklable, and so is what i
 
 MAX_VALUES = 300_000  # of one body: at a hundred bytes each, what Python makes of it stays below 32 MB
 MAX_KEYS = 64_000
+_SCANNED = 4096  # brackets that are looked at in one step
 _DEPTH = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(set(range(256)) - set(_DEPTH))
 
@@ -48,7 +49,13 @@ def refuse_excess(body: bytes, max_depth: int) -> int:
 
 def _is_deeper(outside: bytes, limit: int) -> bool:
     brackets = outside.translate(None, _NO_BRACKETS)
-    return any(depth > limit for depth in accumulate(map(_DEPTH.__getitem__, brackets)))
+    depth = 0
+    for start in range(0, len(brackets), _SCANNED):  # other threads get their turn in between
+        depths = list(accumulate(map(_DEPTH.__getitem__, brackets[start : start + _SCANNED]), initial=depth))
+        if max(depths) > limit:
+            return True
+        depth = depths[-1]
+    return False
 
 
 def parsed_json(body: bytes) -> Any:

@@ -6,19 +6,17 @@ else goes through, whether this project knows it or not; what the upstream does 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from escultor.config import Serve
-from escultor.errors import InputError
-from escultor.ids import hash_value
 from escultor.serve.assistant_message import AssistantMessage
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.media import MediaBox
 from escultor.serve.wire.requests import MAX_CHOICES, ParsedRequest
+from escultor.serve.wire.tools import compact, tool_definitions
 from escultor.strict_json import whole_numbers
 from escultor.types import Message, Messages, Role, Sampling, ToolDefinitions
 
@@ -82,10 +80,10 @@ def to_message(value: Any, index: int, box: MediaBox) -> Message:
             part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
         ]
         if len(texts) < len(content):
-            parts = _json(content)
+            parts = compact(content)
         content = "".join(text for text in texts if isinstance(text, str))
     elif not isinstance(content, str):
-        content, parts = "", _json(content) if content is not None else ""
+        content, parts = "", compact(content) if content is not None else ""
     own = AssistantMessage()
     own.add({name: field for name, field in value.items() if name not in ("role", "content", "name")})
     name, call_id = value.get("name"), value.get("tool_call_id")
@@ -174,7 +172,7 @@ def _sampling(given: Mapping[str, Any]) -> Sampling:
 
 def _tools(given: Mapping[str, Any]) -> ToolDefinitions | None:
     tools = next((given[name] for name in _TOOLS if given.get(name)), None)
-    return None if tools is None else ToolDefinitions(hash_value(tools), _json(tools))
+    return None if tools is None else tool_definitions(tools)
 
 
 def _parameters(given: Mapping[str, Any], own: Mapping[str, str]) -> str:
@@ -182,7 +180,7 @@ def _parameters(given: Mapping[str, Any], own: Mapping[str, str]) -> str:
     if own:
         kept["metadata"] = {k: v for k, v in given["metadata"].items() if k not in own}
     kept = {key: value for key, value in kept.items() if value not in ({}, [])}
-    return _json(kept) if kept else ""
+    return compact(kept) if kept else ""
 
 
 def _inputs(body: dict[str, Any], name: str) -> list[Any]:
@@ -214,10 +212,3 @@ def _field(given: Mapping[str, Any], name: str, kind: type, allowed: str, defaul
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ApiError(400, f"`{name}` is not {allowed}", "invalid_value", param=name)
     return value
-
-
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError as error:
-        raise InputError("a part of the request nests too deep") from error

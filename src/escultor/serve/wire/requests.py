@@ -5,7 +5,6 @@ A parameter that is not implemented is accepted with a value that has no effect,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from secrets import randbits
@@ -14,12 +13,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from escultor.config import Serve
-from escultor.ids import hash_value
 from escultor.serve.protocol import GenerationRequest
 from escultor.serve.tool_calls import call_schema
 from escultor.serve.wire import request_schemas
 from escultor.serve.wire.chat_messages import ChatMessage, RequestBody, UnimplementedParameter
 from escultor.serve.wire.errors import ApiError, listed_problems, validation_error
+from escultor.serve.wire.tools import tool_definitions
 from escultor.strict_json import whole_numbers
 from escultor.text.tool_calls import CALL_END
 from escultor.types import Media, Messages, Sampling, ToolDefinitions
@@ -241,7 +240,6 @@ def _tools(request: ChatRequest) -> tuple[ToolDefinitions | None, dict[str, Any]
     if not request.tools or request.tool_choice == "none":
         return None, None
     tools = [tool.model_dump() for tool in request.tools]
-    text = json.dumps(tools, ensure_ascii=False, separators=(",", ":"))
     schema = None
     if request.tool_choice == "required":
         schema = call_schema(tools, None)
@@ -249,7 +247,7 @@ def _tools(request: ChatRequest) -> tuple[ToolDefinitions | None, dict[str, Any]
         schema = call_schema(tools, request.tool_choice.function.name)
     if schema is not None and request.response_format is not None:
         raise ApiError(400, "a call that is required follows its tool; leave out response_format")
-    return ToolDefinitions(hash_value(tools), text), schema
+    return tool_definitions(tools), schema
 
 
 def _reasoning(request: ChatRequest) -> str:

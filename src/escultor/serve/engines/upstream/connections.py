@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+import aiohttp
 import httpx2
+from yarl import URL
 
 from escultor.errors import ConfigError, Overloaded
 
@@ -16,49 +18,48 @@ JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
 
 
 class ConnectionPool:
-    """At most `limit` connections, each with a transport of its own. A transport's own pool examines every
-    connection for every request; here it holds one."""
+    """At most `limit` connections, kept open between requests. Belongs to the event loop that uses it
+    first."""
 
-    def __init__(self, limit: int):
-        self._limit, self._free = limit, asyncio.Semaphore(limit)
-        self._context = httpx2.create_ssl_context()
-        self._all: set[httpx2.AsyncHTTPTransport] = set()
-        self._idle: deque[tuple[float, httpx2.AsyncHTTPTransport]] = deque()  # (idle since, …), latest last
+    def __init__(self, limit: int, headers: Mapping[str, str]):
+        """`headers` are sent with every request, and no others."""
+        self._limit, self._headers = limit, headers
+        self._free = asyncio.Semaphore(limit)
+        self._session: aiohttp.ClientSession | None = None
 
-    async def acquire(self, timeout_s: float) -> httpx2.AsyncHTTPTransport:
-        """A connection for one user. Raises Overloaded where none becomes free in time."""
+    async def acquire(self, timeout_s: float) -> aiohttp.ClientSession:
+        """A client that may send one request. Raises Overloaded where no connection becomes free in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._free.acquire()
         except TimeoutError as error:
             got = f"{self._limit} requests to it are under way"
             raise Overloaded("no connection to the upstream is free", got, None, "ask later") from error
-        expired = []
-        while self._idle and self._idle[0][0] < time.monotonic() - KEEP_ALIVE_S:
-            expired.append(self._idle.popleft()[1])
-        transport = self._idle.pop()[1] if self._idle else self._open()
-        for old in expired:
-            self._all.discard(old)
-            await old.aclose()
-        return transport
+        if self._session is None:
+            self._session = self._open()
+        return self._session
 
-    def release(self, transport: httpx2.AsyncHTTPTransport) -> None:
-        """Return a connection; it is still open if its last response was read to the end."""
-        self._idle.append((time.monotonic(), transport))
+    def release(self) -> None:
+        """Its connection is still open if the response was read to the end."""
         self._free.release()
 
     async def close(self) -> None:
-        for transport in self._all:
-            await transport.aclose()
+        if self._session is not None:
+            await self._session.close()
 
-    def _open(self) -> httpx2.AsyncHTTPTransport:
-        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
-        transport = httpx2.AsyncHTTPTransport(verify=self._context, limits=limits)
-        self._all.add(transport)
-        return transport
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=httpx2.create_ssl_context()
+            ),
+            headers=self._headers,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
 
 
-def unexpected_type(response: httpx2.Response) -> str | None:
+def unexpected_type(response: aiohttp.ClientResponse) -> str | None:
     """The content type and encoding, where they are neither JSON nor events. Some servers send a stream
     where an answer in one piece was asked for, and the reverse: both are read."""
     kind, encoding = content_type(response), response.headers.get("content-encoding", "identity")
@@ -68,25 +69,25 @@ def unexpected_type(response: httpx2.Response) -> str | None:
     return f"{got} instead of {JSON_TYPE} or {EVENTS_TYPE}"
 
 
-def content_type(response: httpx2.Response) -> str:
+def content_type(response: aiohttp.ClientResponse) -> str:
     return response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def parse_url(url: str) -> httpx2.URL:
+def parse_url(url: str) -> URL:
     """The address all requests go to. Errors do not repeat the url: it may hold a password."""
     example = "such as http://127.0.0.1:8000/v1"
     try:
-        base = httpx2.URL(url)
-    except httpx2.InvalidURL as error:
+        base = URL(url)
+    except ValueError as error:
         raise ConfigError("upstream.url cannot be read", error, example) from None
-    if base.userinfo or base.query or base.fragment or not base.host:
+    if base.user or base.password or base.query_string or base.fragment or not base.host:
         got = "a user or password, a query, a fragment, or no host"
         remedy = "give a key through upstream.key_env"
         raise ConfigError("upstream.url is not an address alone", got, example, remedy)
     return base
 
 
-def retry_after_s(headers: httpx2.Headers) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """The seconds of a Retry-After header, a number or a date; None where it is neither."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdecimal():

@@ -11,12 +11,13 @@ import json
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2
+import aiohttp
+from yarl import URL
 
 from escultor.config import Upstream
 from escultor.errors import (
@@ -82,16 +83,15 @@ class UpstreamEngine:
         self.trouble: str | None = None  # why the last answer failed, where that is the upstream's fault
         self.troubled_at = -math.inf  # of the monotonic clock
         self._key, self._backoff_s, self._closed = key, backoff_s, False
-        self._base, self._urls = parse_url(settings.url), {}
-        self._pool = ConnectionPool(settings.max_connections)
-        self._headers = {
-            "Host": self._base.netloc.decode("ascii"),
+        self._base, self._urls = parse_url(settings.url), dict[str, URL]()
+        headers = {
             "User-Agent": "escultor",
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
         }
         if key is not None:
-            self._headers["Authorization"] = f"Bearer {key}"
+            headers["Authorization"] = f"Bearer {key}"
+        self._pool = ConnectionPool(settings.max_connections, headers)
 
     async def stream(
         self, request: GenerationRequest, retries: int | None = None
@@ -124,7 +124,7 @@ class UpstreamEngine:
                 self.trouble = None
                 yield end
             finally:
-                await body.close()
+                body.close()
 
     async def ask_json(
         self, path: str, body: Mapping[str, Any], retries: int | None = None
@@ -137,13 +137,13 @@ class UpstreamEngine:
             try:
                 answer = await reply.read_all()
             finally:
-                await reply.close()
+                reply.close()
             self.trouble = None
             return answer, self.version
 
     async def check(self) -> None:
         """See whether the upstream accepts a connection: what does not is in trouble, without being asked."""
-        host, port = self._base.host, self._base.port or (443 if self._base.scheme == "https" else 80)
+        host, port = self._base.host, self._base.port
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
                 _, writer = await asyncio.open_connection(host, port)
@@ -178,10 +178,9 @@ class UpstreamEngine:
         """The body of a successful response of the requested content type, after as many attempts as needed.
         `deadline` is a time of the event loop. Raises InputError, Overloaded or UpstreamFault."""
         loop, attempt = asyncio.get_running_loop(), 0
-        request = self._request(path, data, streamed)
         while True:
             self._check_open()
-            result = await self._attempt(request, deadline)
+            result = await self._attempt(path, data, streamed, deadline)
             if isinstance(result, ResponseBody):
                 return result
             if result.wait_s is None or attempt == (self.settings.retries if retries is None else retries):
@@ -193,61 +192,56 @@ class UpstreamEngine:
             await asyncio.sleep(pause)
             attempt += 1
 
-    async def _attempt(self, request: httpx2.Request, deadline: float) -> ResponseBody | UpstreamRefusal:
-        transport = await self._pool.acquire(self.settings.connect_timeout_s)
+    async def _attempt(
+        self, path: str, data: bytes, streamed: bool, deadline: float
+    ) -> ResponseBody | UpstreamRefusal:
+        if path not in self._urls:  # parsed once
+            self._urls[path] = self._base.with_path(self._base.raw_path.rstrip("/") + path, encoded=True)
+        connect_s, idle_s = self.settings.connect_timeout_s, self.settings.idle_timeout_s
+        limits = aiohttp.ClientTimeout(sock_connect=connect_s, sock_read=idle_s if streamed else None)
+        client = await self._pool.acquire(connect_s)
         body: ResponseBody | None = None
         try:
             async with self.time_limits(deadline):
-                response = await transport.handle_async_request(request)
-            if response.status_code != 200:
+                response = await client.post(
+                    self._urls[path], data=data, timeout=limits, allow_redirects=False
+                )
+            if response.status != 200:
                 return await self._refusal(response, deadline)
             if (got := unexpected_type(response)) is not None:
-                await response.aclose()
+                response.close()
                 return UpstreamRefusal(UpstreamFault("the upstream answered with another content type", got))
-            body = ResponseBody(self, response, deadline, lambda: self._pool.release(transport))
+            body = ResponseBody(self, response, deadline, self._pool.release)
             return body
-        except httpx2.TransportError as error:
+        except aiohttp.ClientError as error:
             # Nothing of an answer has come: a retry costs at most what the upstream had computed.
             return UpstreamRefusal(UpstreamFault(f"the upstream {UNREACHABLE}", describe(error)), 0.0)
         finally:
             if body is None:
-                self._pool.release(transport)
+                self._pool.release()
 
     @asynccontextmanager
     async def time_limits(self, deadline: float) -> AsyncIterator[None]:
         """Turns the end of the time for an answer, or for its next byte, into UpstreamFault, and any error of
-        the transport after `close` into EngineFault."""
+        the connection after `close` into EngineFault."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
+        except aiohttp.SocketTimeoutError as error:
+            got = f"{self.settings.idle_timeout_s:g} s without a byte"
+            raise UpstreamFault("the upstream fell silent", got) from error
+        except aiohttp.ClientError:
+            self._check_open()
+            raise
         except TimeoutError:
             got = f"{self.settings.deadline_s:g} s, retries included"
             raise UpstreamFault("the upstream took too long", got) from None
-        except httpx2.ReadTimeout as error:
-            got = f"{self.settings.idle_timeout_s:g} s without a byte"
-            raise UpstreamFault("the upstream fell silent", got) from error
-        except httpx2.TransportError:
-            self._check_open()
-            raise
 
-    def _request(self, path: str, data: bytes, streamed: bool) -> httpx2.Request:
-        if path not in self._urls:  # parsed once
-            self._urls[path] = self._base.copy_with(path=self._base.path.rstrip("/") + path)
-        connect_s, idle_s = self.settings.connect_timeout_s, self.settings.idle_timeout_s
-        timeout = {"connect": connect_s, "write": idle_s, "read": idle_s if streamed else None}
-        return httpx2.Request(
-            "POST",
-            self._urls[path],
-            headers=self._headers,
-            content=data,
-            extensions={"timeout": timeout},
-        )
-
-    async def _refusal(self, response: httpx2.Response, deadline: float) -> UpstreamRefusal:
+    async def _refusal(self, response: aiohttp.ClientResponse, deadline: float) -> UpstreamRefusal:
         """The meaning of a status other than 200. A refusal that is the client's to see keeps its status, and
         its word on when to try again; a busy server is asked again by the client, which knows what it can
         wait for."""
-        status, after_s = response.status_code, retry_after_s(response.headers)
+        status, after_s = response.status, retry_after_s(response.headers)
         message, code = error_details(await self._error_body(response, deadline))
         # Should the upstream repeat our key, nobody else sees it.
         message = message.replace(self._key, "…") if self._key else message
@@ -261,17 +255,15 @@ class UpstreamEngine:
         )
         return UpstreamRefusal(fault, (after_s or 0.0) if status in RETRIED_STATUSES else None)
 
-    async def _error_body(self, response: httpx2.Response, deadline: float) -> bytes:
+    async def _error_body(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
         """The first bytes of an error's body; failures to read it are ignored, since the status is known."""
         data = b""
         soon = asyncio.get_running_loop().time() + self.settings.connect_timeout_s
-        with suppress(TimeoutError, httpx2.TransportError):
+        with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout_at(min(deadline, soon)):
-                async for chunk in response.aiter_raw():
+                while len(data) < ERROR_LIMIT and (chunk := await response.content.readany()):
                     data += chunk
-                    if len(data) >= ERROR_LIMIT:
-                        break
-        await response.aclose()
+        response.close()
         return data[:ERROR_LIMIT]
 
     def _check_open(self) -> None:
@@ -300,10 +292,13 @@ class ResponseBody:
     """The bytes of a response, within limits of time and size. Close it when done."""
 
     def __init__(
-        self, engine: UpstreamEngine, response: httpx2.Response, deadline: float, release: Callable[[], None]
+        self,
+        engine: UpstreamEngine,
+        response: aiohttp.ClientResponse,
+        deadline: float,
+        release: Callable[[], None],
     ):
         self._engine, self._response, self._deadline, self._release = engine, response, deadline, release
-        self._chunks: AsyncGenerator[bytes] = response.aiter_raw()
         self._size = 0
         self.is_event_stream = content_type(response) == EVENTS_TYPE
 
@@ -311,16 +306,16 @@ class ResponseBody:
         """The next bytes; None at the end, also where it breaks off and may. Raises UpstreamFault."""
         try:
             async with self._engine.time_limits(self._deadline):
-                data = await anext(self._chunks, None)
-        except httpx2.TransportError as error:
+                data = await self._response.content.readany()
+        except aiohttp.ClientError as error:
             if may_break_off:
                 return None
             raise UpstreamFault("the upstream's answer broke off", describe(error)) from error
-        self._size += len(data or b"")
+        self._size += len(data)
         if self._size > BODY_LIMIT:
             got = f"{self._size:,} bytes"
             raise UpstreamFault("the upstream's answer has no end", got, f"{BODY_LIMIT:,}")
-        return data
+        return data or None
 
     async def read_all(self) -> bytes:
         """All bytes. Raises UpstreamFault."""
@@ -331,15 +326,12 @@ class ResponseBody:
 
     async def drain(self) -> None:
         """Read what follows the last event: a connection can be used again when all was read."""
-        with suppress(TimeoutError, httpx2.TransportError):
+        with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(DRAIN_S):
-                async for _ in self._chunks:
+                while await self._response.content.readany():
                     pass
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connection unless all was read; this ends the upstream's work."""
-        try:
-            await self._chunks.aclose()
-            await self._response.aclose()
-        finally:
-            self._release()
+        self._response.close()
+        self._release()
