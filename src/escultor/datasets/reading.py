@@ -112,7 +112,8 @@ def as_our_files(
             yield path
             continue
         out = folder / str(number) / path.name
-        out.parent.mkdir(parents=True)
+        with files.wrap_os_errors("write", out):
+            out.parent.mkdir(parents=True)
         if path.is_file():
             source = source_of(path)
             convert_file(source, recognise(source), kind, out)
