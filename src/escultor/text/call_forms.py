@@ -24,10 +24,10 @@ _GLM = re.compile(
 )
 _MAX_PYTHON = 1 << 16  # characters of calls in Python's form
 _DECODER = json.JSONDecoder()
-Call = tuple[str, Any]  # name and arguments: an object, or its JSON text
+WrittenCall = tuple[str, Any]  # name and arguments: an object, or its JSON text
 
 
-def read_calls(body: str, types: Mapping[str, Mapping[str, Any]]) -> list[Call]:
+def read_calls(body: str, types: Mapping[str, Mapping[str, Any]]) -> list[WrittenCall]:
     """The calls that a text holds and nothing else; none for another text. `types` holds by name of a tool
     the types of its parameters, by which values that are not in JSON are read."""
     for form in (_json, _named, _markup, _python):
@@ -39,9 +39,9 @@ def read_calls(body: str, types: Mapping[str, Mapping[str, Any]]) -> list[Call]:
     return []
 
 
-def _json(body: str, _: object) -> list[Call]:
+def _json(body: str, _: object) -> list[WrittenCall]:
     parsed = strict_loads(body)
-    calls: list[Call] = []
+    calls: list[WrittenCall] = []
     for each in parsed if isinstance(parsed, list) else [parsed]:
         key = next((k for k in ("arguments", "parameters") if isinstance(each, dict) and k in each), None)
         if key is None or not isinstance(each.get("name"), str):
@@ -50,7 +50,7 @@ def _json(body: str, _: object) -> list[Call]:
     return calls
 
 
-def _named(body: str, _: object) -> list[Call]:
+def _named(body: str, _: object) -> list[WrittenCall]:
     found = _NAMED.match(body)
     if found is None:
         return []
@@ -59,7 +59,7 @@ def _named(body: str, _: object) -> list[Call]:
     return [] if rest else [(found["name"], strict_loads(body[start:end]))]
 
 
-def _markup(body: str, types: Mapping[str, Mapping[str, Any]]) -> list[Call]:
+def _markup(body: str, types: Mapping[str, Mapping[str, Any]]) -> list[WrittenCall]:
     """Names and values in tags."""
     for name, values in ((_FUNCTION, _PARAMETER), (_GLM_NAME, _GLM)):
         if found := name.match(body):
@@ -79,12 +79,12 @@ def _typed(text: str, kind: Any) -> Any:
         return text
 
 
-def _python(body: str, _: object) -> list[Call]:
+def _python(body: str, _: object) -> list[WrittenCall]:
     """A list of calls as Python writes them: Llama 4, LFM2."""
     if not body.lstrip().startswith("[") or len(body) > _MAX_PYTHON:
         return []
     tree = ast.parse(body.strip(), mode="eval").body
-    calls: list[Call] = []
+    calls: list[WrittenCall] = []
     for each in tree.elts if isinstance(tree, ast.List) else []:
         if not isinstance(each, ast.Call) or each.args:
             return []

@@ -27,7 +27,7 @@ CONVERSATIONS = (
     *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents", "items"),
 )
 _FROM = ("role", "from", "speaker", "author", "sender")
-_VALUE = ("content", "value", "parts", "text", "message", "utterance")
+_VALUE = ("content", "value", "parts", "text", "message")
 _ASKED, _ANSWERED = (
     ("user", "human", "prompt", "question", "input"),
     ("assistant", "gpt", "bot", "response", "answer", "output"),
