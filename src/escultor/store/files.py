@@ -63,10 +63,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_path(folder: Path) -> Iterator[Path]:
-    """A fresh path inside `folder`; whatever is left there at the end is removed. Raises StoreError."""
-    with wrap_os_errors("write in", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
+    """A fresh path inside `folder`; whatever is left there at the end is removed. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     path = folder / owner_name()
     try:
         yield path
