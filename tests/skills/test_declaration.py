@@ -1,13 +1,18 @@
 """Declarations of skills: what they say, what is refused and how, and where they are found."""
 
 import json
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import yaml
 
 from escultor.config import Config, Evaluation, Gate
-from escultor.errors import DataError, InputError
-from escultor.skills import catalog
+from escultor.errors import DataError, FaultError, InputError
+from escultor.skills import catalog, unit_tests
 from escultor.skills.declaration import parse_skill, read_skill
 from escultor.skills.skill import Skill
 from escultor.skills.suite_files import skill_examples, skill_suite
@@ -82,6 +87,30 @@ def test_braces_in_an_input_are_its_own(tmp_path):
         ({"colour": "red"}, "colour: .*allowed: name, about"),
         ({"name": "a b"}, "name: "),
         ({"metrics": ["exact_match", {"name": "is_queue", "python": "nowhere.py:f"}]}, "nowhere.py"),
+        ({"primary": ["exact_match"] * 2}, "each once"),
+        (
+            {"metrics": ["exact_match", "answer_tokens"], "guards": {"answer_tokens": 1}},
+            "neither more nor less",
+        ),
+        ({"decoding": {"max_new_tokens": 10**30}}, "max_new_tokens"),
+        ({"output": {"files": "sys:maxsize", "schema": {}}}, "no function"),
+        *(
+            ({"metrics": ["exact_match", {"name": "x", **own}], "guards": {}}, said)
+            for own, said in (
+                ({"matches": ""}, "at least 1 character"),
+                ({"contains": []}, "at least 1 item"),
+                ({"field": "a..b"}, "field"),
+                ({"unit_tests": "{answer}"}, r"program with \{answer\} and \{reference\}"),
+                ({"matches": "a", "code": "c"}, "`code` and `auroc` of x are measured"),
+                ({"name": "f1", "matches": "a"}, "`f1` is a metric already"),
+                ({"python": "builtins:int"}, "function of other arguments"),
+                ({"python": "builtins:len", "scale": {"least": 1, "most": 0}}, "not below"),
+                (
+                    {"python": "builtins:len", "scale": {"kind": "binary", "most": 5}},
+                    "binary metric is 0 or 1",
+                ),
+            )
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_what_is_allowed(changes, said, tmp_path):
@@ -102,6 +131,9 @@ def test_all_problems_are_told_at_once(tmp_path):
         ([{"input": {"other": "x"}, "reference": "x"}], "inputs are not those"),
         ([{"input": "x"}], "exact_match needs `reference`"),
         ([{"input": "x", "reference": "y", "colour": 1}], "colour"),
+        ([{"input": "half a \ud800", "reference": "y"}], "item 1: .*surrogates not allowed"),
+        ("os:getcwd", "cannot be made.*a function of settings and a folder"),
+        ("builtins:print", "is none"),
     ],
 )
 def test_items_that_cannot_be_used_are_told(rows, said, tmp_path):
@@ -124,7 +156,7 @@ def test_rows_in_a_file_are_those_in_the_declaration(tmp_path):
 
 def test_skills_are_found_by_name_file_and_entry_point(tmp_path, monkeypatch):
     class Entry:
-        name, value = "theirs", "their_package:SKILL"
+        name, value, dist = "theirs", "their_package:SKILL", None
 
         @staticmethod
         def load():
@@ -137,6 +169,9 @@ def test_skills_are_found_by_name_file_and_entry_point(tmp_path, monkeypatch):
     assert {"theirs", "chat", "support", "trinity", "synthesize"} <= set(
         catalog.known_skills(skills["support"] and []) | skills
     )
+    Entry.load = staticmethod(lambda: sys.exit(3))
+    with pytest.raises(DataError, match=r"skill `theirs` of .* cannot be loaded; got: SystemExit: 3"):
+        catalog.find_skill("theirs")
     with pytest.raises(InputError, match=r"no skill `no`.*chat.*remedy: .*skills new"):
         catalog.find_skill("no")
     with pytest.raises(InputError, match="two skills have the name `support`"):
@@ -204,6 +239,26 @@ def test_a_function_is_a_metric_and_its_file_is_part_of_the_suite(tmp_path):
         assert skill_suite(changed, Evaluation()).id != suite.id
 
 
+@pytest.mark.parametrize(
+    ("body", "scale", "said"),
+    [
+        ("raise ValueError('no')", {}, "failed; got: ValueError: no"),
+        ("import sys; sys.exit(0)", {}, "failed; got: SystemExit: 0"),
+        ("return float('nan')", {"least": None, "most": None}, "out of its scale; got: nan"),
+        ("return 2", {}, "out of its scale; got: 2.0; allowed: 0.0 to 1.0"),
+        ("return 0.5", {"kind": "binary"}, "out of its scale; got: 0.5; allowed: 0 or 1"),
+        ("return 'x'", {}, "failed; got: ValueError"),
+    ],
+)
+def test_a_function_that_says_no_number_of_its_scale_is_a_fault(tmp_path, body, scale, said):
+    (tmp_path / "own.py").write_text(f"def f(answer):\n    {body}\n")
+    with pytest.raises(FaultError, match=said):
+        metric_of({"python": "own.py:f", "scale": scale}, tmp_path, "x")("answer")
+    (tmp_path / "own.py").write_text("import sys; sys.exit(0)")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        metric_of({"python": "own.py:f"}, tmp_path, "x")
+
+
 def test_metrics_without_code_come_with_the_store(tmp_path):
     skill = read_skill(declared(tmp_path))
     with open_store(str(tmp_path / "store")) as store:
@@ -220,3 +275,24 @@ def test_unit_tests_run_in_a_process_of_their_own(tmp_path):
     assert passes(fenced) == 1
     assert passes("def double(x): return x") == 0
     assert passes("import sys\nsys.exit(0)") == 0  # leaving early is no success
+
+
+@pytest.mark.skipif(
+    "--kill-child" not in unit_tests._without_network(), reason="the kernel does not allow it"
+)
+def test_nothing_that_a_program_starts_outlives_its_unit_tests(tmp_path):
+    mark = tmp_path.name + str(os.getpid())
+    sleep = f"os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(77)', {mark!r}])"
+    program = f"import os, sys\nif os.fork() == 0:\n    os.setsid()\n    {sleep}\n"
+    assert metric_of({"unit_tests": "{answer}\n{reference}"}, tmp_path, "pass")(program) == 1
+    for _ in range(300):
+        if not any(mark.encode() in command for command in _commands()):
+            return
+        time.sleep(0.1)
+    raise AssertionError("a process is left")
+
+
+def _commands():
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield file.read_bytes()

@@ -65,6 +65,9 @@ def test_what_is_not_wholly_json_is_not_valid(answer):
     assert field_accuracy(answer, '{"a": 1}') == 0.0
 
 
+DOUBLING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(60)} | {"d60": {}}
+
+
 @pytest.mark.parametrize(
     ("schema", "what"),
     [
@@ -78,6 +81,8 @@ def test_what_is_not_wholly_json_is_not_valid(answer):
         ({"pattern": "("}, "pattern"),
         ({"properties": {"a": {"format": "zip-code"}}}, r"schema\.a names a format"),
         ({"properties": {"a": {"minimun": 1}}}, r"schema\.a has keywords"),
+        ({"$dynamicRef": "#a"}, "has keywords"),
+        ({"$ref": "#/$defs/d0", "$defs": DOUBLING}, "too many schemas"),
     ],
 )
 def test_a_schema_that_could_not_be_judged_by_is_refused(schema, what):

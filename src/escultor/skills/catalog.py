@@ -89,8 +89,16 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _loaded(entry: EntryPoint) -> Skill:
-    value = entry.load()
-    value = value() if callable(value) and not isinstance(value, Skill) else value
+    try:
+        value = entry.load()
+        value = value() if callable(value) and not isinstance(value, Skill) else value
+    except (Exception, SystemExit) as error:  # whatever the other package does
+        package = entry.dist.name if entry.dist else "its package"
+        what, got = (
+            f"the skill `{entry.name}` of {package} cannot be loaded",
+            f"{type(error).__name__}: {error}",
+        )
+        raise DataError(what, got, remedy=f"mend or uninstall {package}") from error
     if isinstance(value, Mapping):
         value = parse_skill(dict(value), Path(), f"entry point {entry.value}")
     if not isinstance(value, Skill) or value.name != entry.name:

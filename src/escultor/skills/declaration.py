@@ -25,6 +25,7 @@ what `escultor.skills.suites` says. Everything is checked here, once, and all pr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ from escultor.skills.table import METRICS
 from escultor.strict_yaml import load_yaml
 from escultor.types import Sampling
 
+# What pydantic puts into the place of a problem: which reading of a value was tried.
+_UNION = re.compile(
+    r"(str|dict\[|list\[|constrained-str|MetricDeclaration|JudgeDeclaration|function-after\[)"
+)
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 
 
@@ -53,7 +58,7 @@ class _Declared(BaseModel):
 class _Decoding(_Declared):
     temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_new_tokens: int = Field(default=256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1, le=1_000_000)
 
 
 class _SkillFile(_Declared):
@@ -96,11 +101,14 @@ def parse_skill(data: Any, folder: Path, source: str) -> Skill:
     definitions: dict[str, Any] = {}
     for metric in declared.metrics:
         if isinstance(metric, MetricDeclaration):
+            if metric.code is not None or metric.auroc is not None:
+                problems.append(f"metrics: `code` and `auroc` of {metric.name} are measured; leave them out")
             try:
                 definitions[metric.name] = metric.definition(folder)
                 own[metric.name] = build_metric(definitions[metric.name], folder)
             except (InputError, OSError) as error:
                 problems.append(f"metrics: {error}")
+    problems += _undirected(declared, own)
     if not problems and (why := primary_problem(declared.primary, definitions)):
         problems.append(f"primary: {why}")
     output = Output()
@@ -133,6 +141,15 @@ def parse_skill(data: Any, folder: Path, source: str) -> Skill:
     )
 
 
+def _undirected(declared: _SkillFile, own: dict[str, Any]) -> Iterator[str]:
+    """Primaries and guards of which neither more nor less is better."""
+    for key in ("primary", "guards"):
+        for name in getattr(declared, key):
+            metric = own.get(name) or METRICS.get(name)
+            if metric is not None and metric.scale.better == "neither":
+                yield f"{key}: neither more nor less of {name} is better; limit it under `vetoes`"
+
+
 def _default_template(inputs: list[str]) -> str:
     if len(inputs) == 1:
         return f"{{{inputs[0]}}}"
@@ -159,9 +176,10 @@ def _output(given: str | dict[str, Any], folder: Path) -> Output:
         return Output("json", schema)
     if isinstance(given, dict) and set(given) == {"files", "schema"}:
         check_schema(given["schema"], "the schema of the output")
-        return Output(
-            "files", given["schema"], load_object(given["files"], folder, "the writer of the files")
-        )
+        write = load_object(str(given["files"]), folder, "the writer of the files")
+        if not callable(write):
+            raise DataError("the writer of the files is no function", type(write).__name__, "a function")
+        return Output("files", given["schema"], write)
     raise DataError("output: no form of answers", repr(given)[:80], allowed)
 
 
@@ -181,6 +199,8 @@ def _problems(declared: _SkillFile) -> Iterator[str]:
                 f"; add {'it' if len(missing) == 1 else 'them'} to `metrics`" if set(missing) <= known else ""
             )
             yield f"{key}: {', '.join(missing)} is not among its metrics: {', '.join(names)}{more}"
+    if len(set(declared.primary)) < len(declared.primary):
+        yield f"primary: {declared.primary}; each once"
     if both := sorted(set(declared.primary) & set(declared.guards)):
         yield f"{', '.join(both)}: a metric is either a primary or a guard"
     wrong = [name for name in declared.inputs if not name.isidentifier() or name == INSTRUCTION]
@@ -196,7 +216,7 @@ def _problems(declared: _SkillFile) -> Iterator[str]:
 
 def _validation_problems(error: ValidationError) -> Iterator[str]:
     for each in error.errors():
-        where = ".".join(str(part) for part in each["loc"] if part not in ("str", "MetricDeclaration"))
+        where = ".".join(str(part) for part in each["loc"] if not _UNION.match(str(part)))
         if each["loc"][-1:] == ("str",):
             continue  # the other reading of a metric is the one that was meant
         allowed = ""

@@ -25,6 +25,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,9 @@ WITH_OPTIONS: dict[str, tuple[Callable[..., float], type[_Options]]] = {
 }
 
 
+_Text = Annotated[str, Field(min_length=1)]  # an empty one would hold for every answer
+
+
 class ScaleDeclaration(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -86,6 +90,14 @@ class ScaleDeclaration(BaseModel):
     kind: Literal["binary", "continuous"] = "continuous"
     least: float | None = 0.0
     most: float | None = 1.0
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> ScaleDeclaration:
+        if self.least is not None and self.most is not None and self.least >= self.most:
+            raise ValueError(f"`least` {self.least:g} is not below `most` {self.most:g}")
+        if self.kind == "binary" and (self.least, self.most) != (0.0, 1.0):
+            raise ValueError(f"a binary metric is 0 or 1, not from {self.least} to {self.most}")
+        return self
 
 
 class JudgeDeclaration(BaseModel):
@@ -104,16 +116,16 @@ class MetricDeclaration(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)
-    contains: str | list[str] | None = None
-    matches: str | None = None
-    finds: str | None = None
-    field: str | None = None
+    contains: _Text | Annotated[list[_Text], Field(min_length=1)] | None = None
+    matches: _Text | None = None
+    finds: _Text | None = None
+    field: str | None = Field(default=None, pattern=r"^[^.]+(\.[^.]+)*$")
     tool_call: Literal["name", "arguments"] | None = None
     unit_tests: str | None = None
     metric: Literal["exact_match", "numeric_answer"] | None = None
     options: dict[str, Any] | None = None
-    reward_model: str | None = None
-    judge: str | JudgeDeclaration | None = None
+    reward_model: _Text | None = None
+    judge: _Text | JudgeDeclaration | None = None
     python: str | None = Field(default=None, pattern=r"^[^:]+(\.py)?:[A-Za-z_]\w*$")
     code: str | None = None  # the hash of the file of a function or reward model, as it was measured
     auroc: tuple[float, float, float] | None = None  # of a reward model, as its file says: value, low, high
@@ -130,6 +142,11 @@ class MetricDeclaration(BaseModel):
             raise ValueError("`metric` is given with its `options`, and they with it")
         if self.metric is not None:
             WITH_OPTIONS[self.metric][1].model_validate(self.options)
+        if self.name in METRICS and self.python is None and self.metric != self.name:
+            raise ValueError(f"`{self.name}` is a metric already; give another name")
+        program = self.unit_tests
+        if program is not None and any(each not in program for each in unit_tests.FIELDS):
+            raise ValueError(f"`unit_tests` is a program with {' and '.join(unit_tests.FIELDS)} in it")
         return self
 
     def definition(self, folder: Path) -> dict[str, Any]:
@@ -266,7 +283,7 @@ def load_object(reference: str, folder: Path, what: str) -> Any:
         file = _file_of(reference, folder)
         module = importlib.import_module(place) if file is None else _module_of(file)
         return getattr(module, name)
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:  # whatever the file does when it is read
         remedy = "give FILE.py:NAME, or MODULE:NAME of an installed package"
         raise DataError(f"{what} cannot be loaded", f"{reference} ({error})", "a function", remedy) from error
 
@@ -297,7 +314,10 @@ def _from_python(declared: MetricDeclaration, folder: Path) -> Metric:
         return found
     if not callable(found):
         raise DataError(f"{what} is no function", type(found).__name__, "a function of answer and reference")
-    count = len(inspect.signature(found).parameters)
+    try:
+        count = len(inspect.signature(found).parameters)
+    except (TypeError, ValueError):  # such as of a type that is written in C
+        count = 0
     if count not in (1, 2):
         allowed = "(answer), or (answer, reference)"
         raise DataError(f"{what} is a function of other arguments", f"{count} of them", allowed)
@@ -315,11 +335,12 @@ def _checked(what: str, scale: Scale, function: Callable[..., Any], *texts: str)
     """What a function says of texts. Raises FaultError where it fails, or says no number of its scale."""
     try:
         value = float(function(*texts))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FaultError(f"{what} failed", f"{type(error).__name__}: {error}", remedy="mend it") from error
     low = scale.least is None or value >= scale.least
-    if not (low and (scale.most is None or value <= scale.most)):
-        allowed = f"{scale.least} to {scale.most}"
+    is_of_kind = value in (0.0, 1.0) if scale.kind == "binary" else math.isfinite(value)
+    if not (is_of_kind and low and (scale.most is None or value <= scale.most)):
+        allowed = "0 or 1" if scale.kind == "binary" else f"{scale.least} to {scale.most}"
         raise FaultError(f"{what} gave a number out of its scale", value, allowed, "declare its `scale`")
     return value
 

@@ -35,13 +35,14 @@ _ANNOTATIONS = frozenset(
         *("minContains", "maxContains", "contentMediaType", "contentEncoding"),
     )
 )
-KEYWORDS = frozenset(Draft202012Validator.VALIDATORS) | _ANNOTATIONS
+KEYWORDS = (frozenset(Draft202012Validator.VALIDATORS) - {"$dynamicRef"}) | _ANNOTATIONS
 # Where a schema holds schemas: under each name of an object, in a list, or as the value itself.
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _IN_LIST = ("anyOf", "allOf", "oneOf", "prefixItems")
 _AS_VALUE = ("items", "additionalProperties", "unevaluatedProperties", "unevaluatedItems", "contains", "not")
 _AS_VALUE += ("if", "then", "else", "propertyNames")
 
+MOST_JUDGEMENTS = 10_000  # schemas by which one value is judged
 _FORMATS = FormatChecker(("email", "ipv4", "ipv6", "regex", "uuid"))
 _UNCHECKED = frozenset(("binary", "byte", "password", "path", "file-path", "directory-path", "json-string"))
 _PYTHON_TYPES: dict[str, Any] = {
@@ -126,8 +127,9 @@ def check_schema(schema: Any, where: str = "the schema") -> None:
         # Patterns were checked above: Python's own syntax for them is another (no `\p{L}`).
         Draft202012Validator.check_schema(schema, format_checker=FormatChecker(()))
         resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+        known: dict[int, int] = {}
         for place, each in _subschemas(schema, where):
-            _refuse_endless(each, resolver, place, ())
+            _judgements(each, resolver, place, (), known)
     except (SchemaError, UnknownType) as error:
         path = ".".join(map(str, getattr(error, "absolute_path", ())))
         message = getattr(error, "message", str(error))
@@ -152,22 +154,34 @@ def _check_patterns(each: dict[str, Any], place: str, schema: dict[str, Any]) ->
             raise DataError(f"{place}: {what}", sorted(patterns), "one of the two", remedy)
 
 
-def _refuse_endless(schema: Any, resolver: Resolver[Any], place: str, path: tuple[int, ...]) -> None:
-    """Raise DataError where judging one value by a schema would come back to the same schema: along `$ref`
-    and the keywords that judge the value itself rather than a part of it."""
+def _judgements(
+    schema: Any, resolver: Resolver[Any], place: str, path: tuple[int, ...], known: dict[int, int]
+) -> int:
+    """How many schemas judge one value by this one, itself included: along `$ref` and the keywords that judge
+    the value itself rather than a part of it.
+
+    Raises DataError where that comes back to the same schema, or where they are too many: definitions that
+    each refer twice to the next double with each of them.
+    """
     if not isinstance(schema, dict):
-        return
+        return 0
     if id(schema) in path:
         raise DataError(f"{place} refers to itself without end", schema.get("$ref"))
-    path = (*path, id(schema))
+    if id(schema) in known:
+        return known[id(schema)]
+    path, total = (*path, id(schema)), 1
     if "$ref" in schema:
         target = resolver.lookup(schema["$ref"])
-        _refuse_endless(target.contents, target.resolver, place, path)
-    for key in ("anyOf", "allOf", "oneOf"):
-        for each in schema.get(key, ()):
-            _refuse_endless(each, resolver, place, path)
-    for key in ("not", "if", "then", "else"):
-        _refuse_endless(schema.get(key), resolver, place, path)
+        total += _judgements(target.contents, target.resolver, place, path, known)
+    inner = [each for key in ("anyOf", "allOf", "oneOf") for each in schema.get(key, ())]
+    inner += [schema.get(key) for key in ("not", "if", "then", "else")]
+    inner += list(schema.get("dependentSchemas", {}).values())
+    total += sum(_judgements(each, resolver, place, path, known) for each in inner)
+    if total > MOST_JUDGEMENTS:
+        allowed = f"at most {MOST_JUDGEMENTS}"
+        raise DataError(f"{place} judges one value by too many schemas", f"{total} of them", allowed)
+    known[id(schema)] = total
+    return total
 
 
 def _subschemas(schema: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from escultor.config import Evaluation
 from escultor.errors import DataError, InputError
@@ -48,6 +48,12 @@ from escultor.types import Consent, Example, Message, Messages, Origin, Role, Sa
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_unicode(cls, data: Any) -> Any:
+        json.dumps(data, ensure_ascii=False, default=str).encode()  # of half a character: a ValueError
+        return data
 
 
 class _MessageRow(_Strict):
@@ -197,8 +203,15 @@ def skill_suite(skill: Skill, settings: Evaluation, cache: Path | None = None) -
     if skill.suite is None:
         return None
     if isinstance(skill.suite, str):
-        make = load_object(skill.suite, skill.folder, f"the suite of the skill `{skill.name}`")
-        return make(settings, cache)
+        what = f"the suite of the skill `{skill.name}`"
+        make = load_object(skill.suite, skill.folder, what)
+        try:
+            made = make(settings, cache)
+        except TypeError as error:
+            raise DataError(f"{what} cannot be made", error, "a function of settings and a folder") from error
+        if not isinstance(made, EvaluationSuite):
+            raise DataError(f"{what} is none", type(made).__name__, "an EvaluationSuite")
+        return made
     where, rows = _rows_of(skill, skill.suite, "suite")
     items, problems = [], []
     for number, row in enumerate(rows, 1):

@@ -1,8 +1,8 @@
 """Unit tests of a generated program, run in a process of their own with limits of time, memory and output.
 
 The process starts in isolated mode (no site packages of the user, no environment) in an empty folder that is
-deleted afterwards; on Linux it has no network where the kernel allows it. It has the rights of this user
-otherwise: run a model that is not trusted in a container.
+deleted afterwards; on Linux it has no network, and nothing that it starts outlives it, where the kernel
+allows that. It has the rights of this user otherwise: run a model that is not trusted in a container.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 TIME_LIMIT_S = 10
 MEMORY_BYTES = 1 << 30
 FILE_BYTES = 1 << 20
+FIELDS: tuple[str, str] = ("{answer}", "{reference}")  # of a template
 _FENCE = re.compile(r"```[A-Za-z0-9_+-]*[ \t]*\n(.*?)\n?```", re.DOTALL)
 # Limits are set by the child itself: code between fork and exec is not safe in a program with threads.
 _LIMITED = f"""
@@ -49,8 +50,8 @@ def code_in(answer: str) -> str:
 def passes(template: str, answer: str, tests: str, time_limit_s: float = TIME_LIMIT_S) -> float:
     """1.0 if a program ends without an error: the template with the answer's program for `{answer}` and the
     tests for `{reference}`; else 0.0."""
-    parts = {"{answer}": code_in(answer), "{reference}": tests}
-    program = re.sub(r"\{answer\}|\{reference\}", lambda match: parts[match[0]], template)
+    parts: dict[str, str] = dict(zip(FIELDS, (code_in(answer), tests), strict=True))
+    program = re.sub("|".join(map(re.escape, FIELDS)), lambda match: parts[match[0]], template)
     with tempfile.TemporaryDirectory(prefix="escultor-test-") as folder:
         return float(_runs(program, Path(folder), time_limit_s))
 
@@ -92,6 +93,10 @@ def _without_network() -> tuple[str, ...]:
     unshare = shutil.which("unshare") if sys.platform == "linux" else None
     if unshare is None:
         return ()
-    command = (unshare, "--map-root-user", "--net")
-    tried = subprocess.run([*command, sys.executable, "-c", ""], capture_output=True, check=False)
-    return command if tried.returncode == 0 else ()
+    # With processes of its own nothing that the program started outlives it, in whatever session it is.
+    for more in (("--pid", "--fork", "--kill-child"), ()):
+        command = (unshare, "--map-root-user", "--net", *more)
+        tried = subprocess.run([*command, sys.executable, "-c", ""], capture_output=True, check=False)
+        if tried.returncode == 0:
+            return command
+    return ()

@@ -162,7 +162,14 @@ def excess(candidate: Sequence[SubjectTally], limit: float, alpha: float, tuned_
         variance = _variance(new, is_rate=True) / new.n
         width = float(radius(variance, new.n, alpha * (1 - EXACT_SHARE), tuned_n))
         low, high = max(low, new.mean - width), min(high, new.mean + width)
-    return Harm(new.mean - limit, low - limit, high - limit, SubjectTally(), new, limit)
+    return Harm(
+        difference=new.mean - limit,
+        low=low - limit,
+        high=high - limit,
+        champion=SubjectTally(),
+        candidate=new,
+        limit=limit,
+    )
 
 
 def _exact(champion: SubjectTally, candidate: SubjectTally, alpha: float) -> tuple[float, float]:
