@@ -80,6 +80,7 @@ class Gateway:
         self._keys_thread = ThreadPoolExecutor(1, "escultor-keys")
         self._shadows: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
+        self._search: asyncio.Task[int] | None = None
         rates = settings.rate_per_key, settings.rate_per_subject
         self._limiters = [RateLimiter(rate, settings.burst) if rate else None for rate in rates]
 
@@ -99,6 +100,8 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._search is not None:  # what it has found is written before the writer ends
+            await asyncio.gather(self._search, return_exceptions=True)
         await self.deployments.close()
         await self.routes.close()
         await asyncio.to_thread(self.writer.close)
@@ -121,7 +124,8 @@ class Gateway:
         """The first search reads a week, so that requests are answered meanwhile."""
         while True:
             with _logged("the log could not be searched for streams that were cut off"):
-                if recovered := await asyncio.to_thread(self.recovery.recover):
+                self._search = asyncio.create_task(asyncio.to_thread(self.recovery.recover))
+                if recovered := await asyncio.shield(self._search):
                     logger.warning("%d streams that the end of their process cut off are recorded", recovered)
             await asyncio.sleep(RECOVER_S)
 
