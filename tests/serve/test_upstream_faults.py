@@ -1,6 +1,7 @@
 """What happens when an upstream fails, hangs or sends a malformed reply: `docs/serving.md` says the same."""
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 
@@ -55,6 +56,32 @@ def faulty(*plans, ask=CHAT, key=None, **changes):
     with MockUpstream(*plans) as mock:
         found, fault = asyncio.run(run(mock))
         return found, fault, len(mock.asked)
+
+
+# --- more than an answer can be ---------------------------------------------------------------
+
+
+def called(n: int) -> dict:
+    return {"index": n, "id": f"call_{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_a_large_reply_is_read_beside_the_server_and_one_that_holds_too_much_is_refused(monkeypatch):
+    """Going through it would hold up every other caller."""
+    text = "a" * replies.LARGE
+    with MockUpstream(answers(completion(text))) as mock:
+        assert text_of(all_events(mock, WHOLE, deadline_s=60)) == text
+    much = answers(completion(extra=[0] * replies.MAX_VALUES))
+    _, fault, _ = faulty(much, ask=WHOLE, retries=0, deadline_s=60)
+    assert isinstance(fault, UpstreamFault)
+    assert "holds too much; got: 300" in str(fault)
+    monkeypatch.setattr(replies, "MAX_CALLS", 5)
+    calls = [called(n) for n in range(11)]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    whole = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    pieces = [{"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]} for call in calls]
+    for plan, ask in ((answers(json.dumps(whole).encode()), WHOLE), (streams(*pieces), CHAT)):
+        _, fault, _ = faulty(plan, ask=ask, retries=0)
+        assert "calls too many tools; got: more than 5" in str(fault)
 
 
 # --- before the first byte --------------------------------------------------------------------

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from escultor.config import Serve
 from escultor.serve.wire.errors import ApiError
 
-_RECEIVED = 1 << 16  # bytes read from a connection at a time
+_RECEIVED = 1 << 14  # bytes read from a connection at a time: chunks of one byte each take 20 ms to read
 _LINGER_S = 2.0  # how long the rest of a body that nobody reads is discarded, so that its sender reads why
 _REFUSED_S = 2.0  # the same for a refused connection
 
@@ -78,7 +78,7 @@ class _TimedProtocol(H11Protocol):
         for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body)):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
-        self.transport.close()
+        self._close_when_read()
 
     def _is_answering(self) -> bool:
         """Whether a request's header has arrived and its response is not complete."""
@@ -115,8 +115,14 @@ class _TimedProtocol(H11Protocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.refused[self] = self.loop.call_later(_REFUSED_S, self.transport.abort)
         self.transport.write(_REFUSAL)
+        self._close_when_read()
+
+    def _close_when_read(self) -> None:
+        """Close once the client may have read what was written: what it still sends would reset the
+        connection, and the reset overtake it."""
+        self._stop_waiting()
+        self.refused[self] = self.loop.call_later(_REFUSED_S, self.transport.abort)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()

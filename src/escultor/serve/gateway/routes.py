@@ -43,6 +43,7 @@ from escultor.types import Consent, Scope
 logger = logging.getLogger(__name__)
 router = APIRouter()
 OWNER = "escultor"
+BEGIN_S = 2.0  # after which a stream begins with a comment: what fails earlier has a status
 KEEP_ALIVE_S = 10.0  # of silence, after which a stream sends a comment
 CHAT_PARSERS: tuple[Parser, Parser] = (parse_chat, parse_forwarded_chat)
 _ERRORS = 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504
@@ -232,8 +233,8 @@ def _model(gateway: Gateway, name: str, version: str) -> dict[str, Any]:
 class EventStream(Response):
     """A response whose body is computed while it is sent. An exception before anything was sent becomes the
     response's status; after it, a last event that holds the error. While nothing comes, a comment is sent
-    every `KEEP_ALIVE_S`, so that neither the client nor a proxy takes the stream for dead. A client that
-    disconnects, or reads a piece too slowly, cancels the work."""
+    after `BEGIN_S`, then every `KEEP_ALIVE_S`, so that neither the client nor a proxy takes the stream for
+    dead. A client that disconnects, or reads a piece too slowly, cancels the work."""
 
     media_type = "text/event-stream"
 
@@ -271,10 +272,11 @@ class EventStream(Response):
         with suppress(ClientGone):  # the next piece finds out as well
             while True:
                 silent_s = time.monotonic() - self._last_sent
-                if silent_s >= KEEP_ALIVE_S:
+                allowed_s = KEEP_ALIVE_S if self._has_begun else min(BEGIN_S, KEEP_ALIVE_S)
+                if silent_s >= allowed_s:
                     await self._send(send, responses.KEEP_ALIVE)
                 else:
-                    await asyncio.sleep(KEEP_ALIVE_S - silent_s)
+                    await asyncio.sleep(allowed_s - silent_s)
 
     async def _deliver_pieces(self, send: Send) -> None:
         try:

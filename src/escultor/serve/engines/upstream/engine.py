@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from pydantic_core import to_json
 from yarl import URL
 
 from escultor.config import Upstream
@@ -103,12 +104,12 @@ class UpstreamEngine:
         deadline = asyncio.get_running_loop().time() + self.settings.deadline_s
         with self._noting_trouble():
             path = "/chat/completions" if is_chat(request) else "/completions"
-            data = json.dumps(request_body(request, self.settings.model)).encode()
+            data = _as_json(request_body(request, self.settings.model))
             body = await self._post(path, data, is_streamed(request), deadline, retries)
             reply, sse = ReplyParser(request), SseParser()
             try:
                 if not body.is_event_stream:
-                    events = (*reply.feed(await body.read_all()), reply.end())
+                    events = (*await reply.read(await body.read_all()), reply.end())
                     self.trouble = None
                     for event in events:
                         yield event
@@ -116,7 +117,7 @@ class UpstreamEngine:
                 # A stream whose answer is complete may end in any way.
                 while not reply.done and (data := await body.read(reply.is_complete)) is not None:
                     for payload in filter(bytes.strip, sse.feed(data)):  # an empty one keeps alive
-                        for event in reply.feed(payload):
+                        for event in await reply.read(payload):
                             yield event
                 if reply.done:
                     await body.drain()
@@ -131,7 +132,7 @@ class UpstreamEngine:
     ) -> tuple[bytes, str]:
         """The reply to a request that is answered in one piece, and this version. Raises as `stream`."""
         deadline = asyncio.get_running_loop().time() + self.settings.deadline_s
-        data = json.dumps({**body, "model": self.settings.model}).encode()
+        data = _as_json({**body, "model": self.settings.model})
         with self._noting_trouble():
             reply = await self._post(path, data, False, deadline, retries)
             try:
@@ -286,6 +287,14 @@ def open_upstream(settings: Upstream, environ: Mapping[str, str], version: str =
             f"export {settings.key_env}=…, or leave key_env out",
         )
     return UpstreamEngine(settings, key, version=version)
+
+
+def _as_json(body: Mapping[str, Any]) -> bytes:
+    """A body as JSON: written four times as fast as by `json`, while all others wait."""
+    try:
+        return to_json(body)
+    except ValueError:  # half a surrogate pair, which only an escape can send on
+        return json.dumps(body).encode()
 
 
 class ResponseBody:
