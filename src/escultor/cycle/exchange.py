@@ -201,7 +201,7 @@ def _within_conversation(loaded: Loaded, text: str) -> list[int]:
     tokenizer = loaded.tokenizer
     if tokenizer.chat_template is None or tokenizer.bos_token is None:
         return []
-    return tokenizer.encode(tokenizer.bos_token + text, add_special_tokens=False)[1:]
+    return tokenizer.encode(f"{tokenizer.bos_token}{text}", add_special_tokens=False)[1:]
 
 
 def check_tokens(loaded: Loaded, file: Path) -> int:

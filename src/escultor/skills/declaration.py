@@ -28,7 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -179,7 +179,7 @@ def _output(given: str | dict[str, Any], folder: Path) -> Output:
         write = load_object(str(given["files"]), folder, "the writer of the files")
         if not callable(write):
             raise DataError("the writer of the files is no function", type(write).__name__, "a function")
-        return Output("files", given["schema"], write)
+        return Output("files", given["schema"], cast("Any", write))
     raise DataError("output: no form of answers", repr(given)[:80], allowed)
 
 

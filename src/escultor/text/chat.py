@@ -251,7 +251,8 @@ class ChatTemplate:
     def _frames(self) -> dict[tuple[int, ...], list[int]]:
         """Token sequences around reasoning and answers that contain hidden tokens, such as the headers of
         channels, and the tokens of the text that they are shown as."""
-        shown = [*zip(self._writer.frames, ("", "<think>\n", "\n</think>\n\n"), strict=True)]
+        texts = "", "<think>\n", "\n</think>\n\n"
+        shown: list[tuple[str, str]] = [*zip(self._writer.frames, texts, strict=True)]
         if self._call_header:
             shown += _BEFORE_CALLS
         frames = {
