@@ -15,7 +15,7 @@ from escultor.config import Upstream
 from escultor.errors import ConfigError, InputError, UpstreamFault
 from escultor.serve.engines.upstream.engine import open_upstream
 from escultor.serve.engines.upstream.replies import SseParser
-from escultor.types import Usage
+from escultor.types import Message, Role, Usage
 
 WHOLE = replace(CHAT, streamed=False)
 
@@ -49,6 +49,13 @@ def test_every_parameter_of_a_request_reaches_the_upstream():
     assert "response_format" not in bodies[1]
     assert bodies[2]["response_format"] == {"type": "json_object"}
     assert bodies[3]["response_format"]["json_schema"]["schema"] == schema
+
+
+def test_a_large_request_reaches_the_upstream_whole():
+    told = "é" * (3 << 19)  # 3 MiB
+    with MockUpstream(serves()) as mock:
+        all_events(mock, replace(WHOLE, prompt=(Message(Role.USER, told),)))
+        assert mock.asked[0].body["messages"][0]["content"] == told
 
 
 def test_usage_is_estimated_and_marked_where_the_upstream_gives_none():

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -48,6 +49,7 @@ from escultor.serve.engines.upstream.reply_json import error_details
 from escultor.serve.protocol import EngineEvent, GenerationRequest
 
 BODY_LIMIT = 32 << 20  # bytes of an answer, streamed or not
+SENT_AT_ONCE = 64 << 10  # bytes of a request; a larger one leaves in pieces, and others have their turn
 ERROR_LIMIT = 64 << 10  # bytes read of an error's body
 BACKOFF_S = 0.25  # before the first retry; doubles
 MAX_BACKOFF_S = 8.0
@@ -202,10 +204,11 @@ class UpstreamEngine:
         limits = aiohttp.ClientTimeout(sock_connect=connect_s, sock_read=idle_s if streamed else None)
         client = await self._pool.acquire(connect_s)
         body: ResponseBody | None = None
+        body_data = data if len(data) <= SENT_AT_ONCE else BytesIO(data)
         try:
             async with self.time_limits(deadline):
                 response = await client.post(
-                    self._urls[path], data=data, timeout=limits, allow_redirects=False
+                    self._urls[path], data=body_data, timeout=limits, allow_redirects=False
                 )
             if response.status != 200:
                 return await self._refusal(response, deadline)
