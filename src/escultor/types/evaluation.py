@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from escultor.types.interactions import LEFT_OUT, Messages, Sampling, optional
+from escultor.types.interactions import LEFT_OUT, NONE_LEFT_OUT, Messages, Sampling, optional
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Effect:
     lower_is_better: bool = False
     # What is shown of the mean over clusters holds for that over items too where no cluster has more items;
     # 0: it is not shown over items; None: not estimated, or for any size.
-    largest_cluster: Annotated[int | None, LEFT_OUT] = optional(None)
+    largest_cluster: Annotated[int | None, NONE_LEFT_OUT] = optional(None)
 
 
 @dataclass(frozen=True, slots=True)

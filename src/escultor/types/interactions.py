@@ -21,6 +21,7 @@ class Role(StrEnum):
 
 
 LEFT_OUT = Field(exclude_if=operator.not_)  # of the JSON of a record, while the value is empty
+NONE_LEFT_OUT = Field(exclude_if=lambda value: value is None)  # likewise, where 0 is a value like others
 
 
 def optional(default: Any) -> Any:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from escultor.ids import OMIT_DEFAULT
-from escultor.types.interactions import LEFT_OUT, optional
+from escultor.types.interactions import LEFT_OUT, NONE_LEFT_OUT, optional
 
 AlertState = Literal["ok", "warn", "firing", "resolved"]
 
@@ -164,7 +164,7 @@ class CycleEvent:
     by: Annotated[str, LEFT_OUT] = optional("")  # the person who began, approved, rejected or cancelled it
     champion: Annotated[str, LEFT_OUT] = optional("")  # running: the model that is trained
     suite: Annotated[str, LEFT_OUT] = optional("")  # running: id of the suite it is measured on
-    since: Annotated[float | None, LEFT_OUT] = optional(None)  # running: feedback since then
+    since: Annotated[float | None, NONE_LEFT_OUT] = optional(None)  # running: feedback since then
     candidate: Annotated[str, LEFT_OUT] = optional("")  # waiting, not_promoted: the model that was made
     verdict: Annotated[str, LEFT_OUT] = optional("")  # and what the gate said of it
 

@@ -21,11 +21,11 @@ class _Spelling:
 
 
 def _spelling(begins: str, turn: str, *ends: str, **names: str) -> _Spelling:
-    start = re.compile(rf"(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?:{begins})")
+    start = re.compile(rf"(?:<s>|<bos>|<\|begin_of_text\|>)?[ \n]?(?:{begins})")
     return _Spelling(start, re.compile(turn), ends, tuple(names.items()))
 
 
-_HH = _spelling(r"Human:", r"(?:^|\n\n)\s*(Human|Assistant):")
+_HH = _spelling(r"Human:", r"(?:^|\n\n) ?(Human|Assistant):")
 _ALPACA = r"(?:^|\n)### (Instruction|Input|Response):\n?"
 _SPELLINGS = (
     _HH,
@@ -40,7 +40,7 @@ _SPELLINGS = (
     _spelling(r"<\|(?:system|user)\|>", r"<\|(system|user|assistant)\|>\n?", "<|end|>", "</s>"),
     _spelling(r"\[INST\]", r"(\[/?INST\])", "</s>", "<s>", **{"[inst]": "user", "[/inst]": "assistant"}),
 )  # fmt: skip
-_SYSTEM = re.compile(r"\s*<<SYS>>\n?((?:[^<]|<(?!</SYS>>))*)<</SYS>>")
+_SYSTEM = re.compile(r"<<SYS>>\n?((?:[^<]|<(?!</SYS>>))*)<</SYS>>")
 
 
 def is_hh(value: object) -> bool:
@@ -74,13 +74,14 @@ def _messages(text: str, spelling: _Spelling) -> list[JsonObject]:
         role = names.get(name.lower()) or ROLES.get(name.lower())
         for end in spelling.ends:
             said = said.partition(end)[0]
+        said = said.strip()
         if role is None:
             return []
         if role == "user" and (system := _SYSTEM.match(said)):
             messages.append({"role": "system", "content": system[1].strip()})
             said = said[system.end() :]
         if messages and messages[-1]["role"] == role == "user" and names:  # an instruction and its input
-            messages[-1]["content"] += f"\n\n{said.strip()}" if said.strip() else ""
+            messages[-1]["content"] += f"\n\n{said}" if said else ""
         else:
             messages.append({"role": role, "content": said.strip()})
     return messages
