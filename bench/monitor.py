@@ -29,7 +29,7 @@ from load import Client, Load, closed_loop, rounded, run
 from machine import processor
 from serving import chat, gateway, mock, tidily
 
-from escultor.monitor.buckets import BUCKET_S, CallCounts, as_record, from_record
+from escultor.monitor.buckets import BUCKET_S, CallCounts, as_record, from_record, of_versions
 from escultor.monitor.metrics import MetricsWindow, health
 from escultor.store import open_store
 from escultor.types import CallTally
@@ -44,6 +44,7 @@ def tallies(versions: int) -> Iterator[CallTally]:
         as_record(CallCounts(f"v{v}", 0, calls=40, failed=1, cost_nano_usd=10**7, latencies=latencies))
         for v in range(versions)
     ]
+    rows = [replace(row, skill="chat", arm="champion") for row in rows]
     for hour in range(HOURS):
         numbers = range(hour * PER_HOUR, (hour + 1) * PER_HOUR)
         counts = tuple(replace(row, number=number) for number in numbers for row in rows)
@@ -59,7 +60,7 @@ def year(folder: Path, versions: int) -> dict[str, float]:
         began = time.process_time(), time.perf_counter()
         window: dict[tuple[str, int], CallCounts] = {}
         for _, tally in store.log.read(CallTally):
-            window.update(((c.version, c.number), c) for c in map(from_record, tally.counts))
+            window.update(of_versions(map(from_record, tally.counts)))
         read_s = time.process_time() - began[0]
         whole = MetricsWindow(window)
         for hour in range(HOURS):

@@ -1,5 +1,6 @@
 """`compare`, `cycle`, and the library behind them."""
 
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -149,7 +150,7 @@ def test_monitor_pages_is_acknowledged_and_says_so(cli, model):
         store.log.append(
             *(
                 Interaction(
-                    f"chat-{n}", now - 300 + n, "chat", "someone", tree_hash(model), "champion", 1.0, said,
+                    f"chat-{n}", now - 300 + n, "chat" if n < 30 else "completion", "someone", tree_hash(model), "champion", 1.0, said,
                     "", "error", Sampling(), Usage(3, 0), 5.0, None, 0.0, "prompt",
                 )
                 for n in range(40)
@@ -157,12 +158,17 @@ def test_monitor_pages_is_acknowledged_and_says_so(cli, model):
         )  # fmt: skip
     call = cli("monitor", "--json")
     assert (call.code, call.data["remedy"], len(call.data["changes"])) == (3, "person", 1)
+    assert [(h["skill"], h["arm"], h["estimates"][0]["n"]) for h in call.data["parts"]] == [
+        ("chat", "champion", 30),
+        ("completion", "champion", 10),
+    ]
     (id,) = call.data["changes"]
     assert "needs a name" in cli("monitor", "--acknowledge", id).err
     assert cli("monitor", "--acknowledge", id, "--by", "ana", "--note", "on it").code == 0
     shown = cli("monitor")
     assert "acknowledged by ana: on it" in shown.out
     assert "40 failed calls of 40" in shown.out
+    assert re.search(r"^  completion, champion +10 +100.0%", shown.out, re.M), shown.out
     assert cli("monitor", "--json").data["changes"] == []
 
 

@@ -25,10 +25,11 @@ from escultor.errors import EscultorError, InputError
 from escultor.ids import new_id, plain
 from escultor.monitor.metrics import DAY_S
 from escultor.store import Store
-from escultor.types import Alert, AlertAcknowledged
+from escultor.types import Alert, AlertAcknowledged, Health
 
 FIRING = 3  # the exit code where an alert fires
 NOTHING = "there is nothing to watch"
+NOT_TOLD_APART = "not counted apart"  # calls of tallies from before skills and arms were
 NICE = 5  # of a monitor beside a gateway: answers go first
 RESTART_S, STOP_S = 10.0, 10.0
 
@@ -135,20 +136,15 @@ def _show(shell: Shell, store: Store, watch: Watch) -> dict[str, AlertAcknowledg
     acknowledged = {a.alert: a for _, a in store.log.read(AlertAcknowledged)}
     rows = []
     for health in watch.report.health:
-        by_name = {e.name: e for e in health.estimates}
-        rows.append(
-            (
-                health.version,
-                f"{by_name['calls'].n:,}",
-                f"{by_name['error_share'].value:.1%}",
-                _share(by_name["thumbs_down_share"]),
-                f"{by_name['latency_p50_ms'].value:.0f} / {by_name['latency_p99_ms'].value:.0f}",
-                f"{by_name['cost_usd'].value:.2f}",
-            )
-        )
+        rows.append(_row(health.version, health))
+        for part in watch.report.parts:
+            if part.version == health.version:
+                rows.append(_row(f"  {part.skill or NOT_TOLD_APART}, {part.arm or NOT_TOLD_APART}", part))
     shell.table(
         ["Version, last 24 h", "Calls", "Failed", "Thumbs down", "ms p50 / p99", "USD"], rows, left=(0,)
     )
+    if watch.report.parts_left_out:
+        shell.print(f"{watch.report.parts_left_out} skills and arms with fewer calls are not shown", "dim")
     for alert in watch.alerts:
         if alert.state in ("firing", "warn") or alert in watch.report.changes:
             seen = acknowledged.get(alert.id)
@@ -167,6 +163,18 @@ def _show(shell: Shell, store: Store, watch: Watch) -> dict[str, AlertAcknowledg
     return acknowledged
 
 
+def _row(name: str, health: Health) -> tuple[str, ...]:
+    by_name = {e.name: e for e in health.estimates}
+    return (
+        name,
+        f"{by_name['calls'].n:,}",
+        f"{by_name['error_share'].value:.1%}",
+        _share(by_name["thumbs_down_share"]),
+        f"{by_name['latency_p50_ms'].value:.0f} / {by_name['latency_p99_ms'].value:.0f}",
+        f"{by_name['cost_usd'].value:.2f}",
+    )
+
+
 def _share(estimate: Any) -> str:
     if estimate.n == 0:
         return "no votes"
@@ -177,6 +185,8 @@ def _data(watch: Watch, acknowledged: dict[str, AlertAcknowledged]) -> dict[str,
     alerts = [plain(a) | {"acknowledged": a.id in acknowledged} for a in watch.alerts]
     return {
         "health": [plain(h) for h in watch.report.health],
+        "parts": [plain(h) for h in watch.report.parts],
+        "parts_left_out": watch.report.parts_left_out,
         "alerts": alerts,
         "changes": [a.id for a in watch.report.changes],
         "remedy": watch.diagnosis.remedy,

@@ -21,6 +21,8 @@ from escultor.store import Store, registry
 from escultor.store.cycles import consumed
 from escultor.types import Alert, Health, KeyCreated, KeyEvent, Plan
 
+ENDPOINT_SKILLS = frozenset({"completion", "embedding"})  # of endpoints without a skill of the package
+
 
 class Watch(NamedTuple):
     """The outcome of one check. `health` is that of the version asked about, `report` what was found of all;
@@ -45,14 +47,18 @@ def check_config(config: Config) -> None:
 def monitor_of(store: Store, config: Config) -> MonitorService:
     """The monitor of a store. Raises as `check_config` does."""
     check_config(config)
-    return MonitorService(store, config.monitor, _unnamed(store), load_skills(config.skills))
+    monitor = MonitorService(store, config.monitor, skills=load_skills(config.skills))
+    _read_keys(monitor, config)
+    return monitor
 
 
-def _unnamed(store: Store) -> frozenset[str]:
-    """The subjects that stand for applications that do not name their users."""
-    hash_of = SubjectHasher.for_store(store.root).subject
-    keys = [None, *(e.id for _, e in store.log.read(KeyEvent) if isinstance(e, KeyCreated))]
-    return frozenset(hash_of(f"key:{key}") for key in keys)
+def _read_keys(monitor: MonitorService, config: Config) -> None:
+    """Tell a monitor the subjects that stand for applications that do not name their users, and the skills
+    that requests are filed under without naming one."""
+    hash_of = SubjectHasher.for_store(monitor.store.root).subject
+    keys = [e for _, e in monitor.store.log.read(KeyEvent) if isinstance(e, KeyCreated)]
+    monitor.unnamed = frozenset(hash_of(f"key:{id}") for id in (None, *(key.id for key in keys)))
+    monitor.names = ENDPOINT_SKILLS.union({config.serve.skill}, (key.skill for key in keys if key.skill))
 
 
 def watch_once(
@@ -63,7 +69,7 @@ def watch_once(
     Raises InputError where no version answers and none is deployed.
     """
     monitor = monitor or monitor_of(store, config)
-    monitor.unnamed = _unnamed(store)  # with the keys that were made since the last look
+    _read_keys(monitor, config)  # with those that were made since the last look
     report = monitor.check(now)
     deployments = registry.read_deployments(store.log)
     deployed = registry.aliases(deployments)

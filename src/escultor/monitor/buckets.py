@@ -1,10 +1,12 @@
-"""Counts of one version's calls over five minutes, exact under merging: sums of whole numbers."""
+"""Counts of calls by version, skill, arm and five minutes, exact under merging: sums of whole numbers."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from escultor.types import FAILED, CountedCalls, Interaction
 
@@ -20,13 +22,25 @@ SUMS = (
     "cost_nano_usd_squared",
 )
 TIMES = ("latencies", "first_tokens")
+OTHER = "other"  # skills that nobody declared: a client may give any text
+
+
+class Part(NamedTuple):
+    """What a version answers under one skill and arm."""
+
+    version: str
+    skill: str
+    arm: str
+
+
+PartKey = tuple[Part, int]  # with the number of the five minutes
 
 
 @dataclass(slots=True)
 class CallCounts:
-    """Counts of the calls of one version that began within five minutes. `latencies` counts the answered
-    calls by the step of their latency (`upper_ms`), `first_tokens` by that of their time to the first token:
-    the time of a failed call says nothing about answers."""
+    """Counts of the calls of one version that began within five minutes, of one skill and arm or of all.
+    `latencies` counts the answered calls by the step of their latency (`upper_ms`), `first_tokens` by that of
+    their time to the first token: the time of a failed call says nothing about answers."""
 
     version: str
     number: int  # of the five minutes since the epoch
@@ -38,6 +52,12 @@ class CallCounts:
     cost_nano_usd_squared: int = 0
     latencies: Counter[int] = field(default_factory=Counter)
     first_tokens: Counter[int] = field(default_factory=Counter)
+    skill: str = ""  # with `arm`; empty: all
+    arm: str = ""
+
+    @property
+    def key(self) -> PartKey:
+        return Part(self.version, self.skill, self.arm), self.number
 
     @property
     def cost_usd(self) -> float:
@@ -63,7 +83,7 @@ class CallCounts:
                 self.first_tokens[latency_step(i.ttft_ms)] += 1
 
     def merged(self, other: CallCounts) -> CallCounts:
-        """The counts of both, under this one's version and time."""
+        """The counts of both, under this one's key."""
         copies = {name: getattr(self, name).copy() for name in TIMES}
         return replace(self, **copies).absorb(other)
 
@@ -76,6 +96,34 @@ class CallCounts:
         return self
 
 
+def fold_parts(interactions: Iterable[Interaction], skills: Container[str]) -> dict[PartKey, CallCounts]:
+    """Count interactions, each given once, by version, skill, arm and five minutes. Skills that are not among
+    `skills` count as `OTHER`, so that their number is bounded."""
+    window: dict[PartKey, CallCounts] = {}
+    for i in interactions:
+        key = part_of(i, skills), int(i.time // BUCKET_S)
+        if key not in window:
+            part, number = key
+            window[key] = CallCounts(part.version, number, skill=part.skill, arm=part.arm)
+        window[key].add(i)
+    return window
+
+
+def part_of(i: Interaction, skills: Container[str]) -> Part:
+    """Under which version, skill and arm an interaction counts."""
+    return Part(i.version, i.skill if i.skill in skills else OTHER, i.arm)
+
+
+def of_versions(parts: Iterable[CallCounts]) -> dict[tuple[str, int], CallCounts]:
+    """The counts of all skills and arms together, by version and five minutes."""
+    window: dict[tuple[str, int], CallCounts] = {}
+    for counts in parts:
+        key = counts.version, counts.number
+        # Copies only where there is something to add: most versions answer under one skill and arm.
+        window[key] = window[key].merged(counts) if key in window else replace(counts, skill="", arm="")
+    return window
+
+
 def slower_than(times: Counter[int], limit_ms: float) -> int:
     """Calls whose time is above a limit, to a step of 1 %."""
     return sum(n for step, n in times.items() if upper_ms(step) > limit_ms)
@@ -85,14 +133,30 @@ def as_record(counts: CallCounts) -> CountedCalls:
     """The counts as the log keeps them."""
     sums = {name: getattr(counts, name) for name in SUMS}
     latencies, first_tokens = (tuple(sorted(getattr(counts, name).items())) for name in TIMES)
-    return CountedCalls(counts.version, counts.number, **sums, latencies=latencies, first_tokens=first_tokens)
+    return CountedCalls(
+        counts.version,
+        counts.number,
+        **sums,
+        latencies=latencies,
+        first_tokens=first_tokens,
+        skill=counts.skill,
+        arm=counts.arm,
+    )
 
 
 def from_record(record: CountedCalls) -> CallCounts:
     """The counts of such a record."""
     sums = {name: getattr(record, name) for name in SUMS}
     latencies, first_tokens = (Counter(dict(getattr(record, name))) for name in TIMES)
-    return CallCounts(record.version, record.number, **sums, latencies=latencies, first_tokens=first_tokens)
+    return CallCounts(
+        record.version,
+        record.number,
+        **sums,
+        latencies=latencies,
+        first_tokens=first_tokens,
+        skill=record.skill,
+        arm=record.arm,
+    )
 
 
 def latency_step(ms: float) -> int:

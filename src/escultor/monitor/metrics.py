@@ -11,11 +11,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from escultor import stats
 from escultor.errors import DataError
-from escultor.monitor.buckets import BUCKET_S, CallCounts, upper_ms
+from escultor.monitor.buckets import BUCKET_S, CallCounts, Part, PartKey, fold_parts, of_versions, upper_ms
 from escultor.monitor.traits import VALID
 from escultor.store.feedback import THUMB, latest, precedence
 from escultor.types import AnswerTraits, Estimate, Feedback, Health, Interaction, Rating, SourceKind
@@ -27,6 +27,7 @@ QUALITY = "quality"  # name of the ratings by judges and programs that the rule 
 GOOD = 0.5  # from which value on such a rating says that the answer is good
 JUDGES = frozenset({SourceKind.LLM_JUDGE, SourceKind.CODE, SourceKind.RATER})
 
+K = TypeVar("K")
 CallWindow = Mapping[tuple[str, int], CallCounts]  # by version and the number of the five minutes
 
 
@@ -41,11 +42,17 @@ Thumbs = Mapping[tuple[str, str], Thumb]  # by answer and subject
 
 
 class AnswerRef(NamedTuple):
-    """Which version gave an answer, when, and to whom."""
+    """Which version gave an answer, when, to whom, and under which skill and arm."""
 
     version: str
     time: float
     subject: str = ""
+    skill: str = ""
+    arm: str = ""
+
+    @property
+    def part(self) -> Part:
+        return Part(self.version, self.skill, self.arm)
 
 
 class ThumbVote(NamedTuple):
@@ -61,27 +68,23 @@ class ThumbVote(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class MetricsWindow:
     """What is known of a stretch of time: counts of calls, the votes in force on their answers, the votes of
-    judges on their quality, and a sample of the answers' traits."""
+    judges on their quality, and a sample of the answers' traits. `parts` are the counts by skill and arm of
+    its last day."""
 
     calls: CallWindow = field(default_factory=dict)
     votes: Sequence[ThumbVote] = ()
     quality: Sequence[ThumbVote] = ()
     sample: Sequence[AnswerTraits] = ()
+    parts: Mapping[PartKey, CallCounts] = field(default_factory=dict)
 
 
 def fold_calls(interactions: Iterable[Interaction]) -> dict[tuple[str, int], CallCounts]:
     """Count interactions, each given once, by version and five minutes."""
-    window: dict[tuple[str, int], CallCounts] = {}
-    for i in interactions:
-        key = (i.version, int(i.time // BUCKET_S))
-        if key not in window:
-            window[key] = CallCounts(*key)
-        window[key].add(i)
-    return window
+    return of_versions(fold_parts(interactions, ()).values())
 
 
-def merge_calls(a: CallWindow, b: CallWindow) -> dict[tuple[str, int], CallCounts]:
-    """The counts of two logs that share no interaction."""
+def merge_calls(a: Mapping[K, CallCounts], b: Mapping[K, CallCounts]) -> dict[K, CallCounts]:
+    """The counts, by the same keys, of two logs that share no interaction."""
     return {
         key: a[key].merged(b[key]) if key in a and key in b else a.get(key) or b[key]
         for key in a.keys() | b.keys()

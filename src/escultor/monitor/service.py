@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 from escultor.config import Monitor
 from escultor.errors import IdTaken
-from escultor.monitor.buckets import BUCKET_S, CallCounts, as_record, from_record
+from escultor.monitor.buckets import (
+    BUCKET_S,
+    CallCounts,
+    PartKey,
+    as_record,
+    fold_parts,
+    from_record,
+    of_versions,
+    part_of,
+)
 from escultor.monitor.drift import ANSWERS, LOOK_S, PROMPTS, read_drift
 from escultor.monitor.metrics import (
     DAY_S,
@@ -22,13 +31,13 @@ from escultor.monitor.metrics import (
     MetricsWindow,
     Thumb,
     ThumbVote,
-    fold_calls,
     fold_thumbs,
     health,
     merge_calls,
     merge_thumbs,
     votes_on,
 )
+from escultor.monitor.parts import health_of_parts
 from escultor.monitor.rules import (
     LOOKBACK_S,
     Past,
@@ -42,6 +51,7 @@ from escultor.monitor.rules import (
 )
 from escultor.monitor.states import RuleHistory, RuleKey, alert_of, changed, histories
 from escultor.monitor.traits import HOUR_S, VALID, draw_sample, merge_samples
+from escultor.skills.catalog import built_in_names
 from escultor.skills.skill import Skill
 from escultor.store import Store, registry
 from escultor.store.feedback import THUMB
@@ -49,29 +59,37 @@ from escultor.types import Alert, AnswerTraits, CallTally, Feedback, Health, Int
 
 TALLY_EVERY_S = 3600.0  # the counts are written to the log at most this often
 CHUNK = 10_000  # interactions folded at a time
+MAX_PARTS = 50  # skills and arms of versions in a report
 
 
 class MonitorReport(NamedTuple):
     """What a check found: the health of every version that answered in the last day, one alert per rule and
-    version, the alerts among them whose state is new, and the window of four weeks that they rest on."""
+    version, the alerts among them whose state is new, and the window of four weeks that they rest on. `parts`
+    has the health of each skill and arm of the versions that answered under more than one, those with most
+    calls first, without the last `parts_left_out`; it is not recorded."""
 
     health: list[Health]
     alerts: list[Alert]
     changes: list[Alert]
     window: MetricsWindow
+    parts: list[Health]
+    parts_left_out: int
 
 
 @dataclass(slots=True)
 class MonitorService:
     """Watches one store. `unnamed` are the subjects of applications that do not name their users, `skills`
-    those by whose schemas answers are judged."""
+    those by whose schemas answers are judged. Calls are counted by the names of these skills, the package's
+    and `names`; the rest, which clients made up, are counted together."""
 
     store: Store
     config: Monitor
     unnamed: frozenset[str] = frozenset()
     skills: Mapping[str, Skill] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
     _calls: dict[tuple[str, int], CallCounts] = field(default_factory=dict)
-    _new: dict[tuple[str, int], CallCounts] = field(default_factory=dict)  # not in a tally yet
+    _parts: dict[PartKey, CallCounts] = field(default_factory=dict)  # the same of the last day
+    _new: dict[PartKey, CallCounts] = field(default_factory=dict)  # not in a tally yet
     _sample: dict[tuple[str, int], Sequence[AnswerTraits]] = field(default_factory=dict)
     _new_sample: dict[tuple[str, int], Sequence[AnswerTraits]] = field(default_factory=dict)
     _drift: dict[RuleKey, tuple[float, Reading]] = field(default_factory=dict)  # the last look, and when
@@ -93,7 +111,9 @@ class MonitorService:
         states = [health(version, window, now - DAY_S, now) for version in versions]
         changes = changed(alerts, known)
         self.store.log.append(*states, *changes)
-        return MonitorReport(states, alerts, changes, window)
+        return MonitorReport(
+            states, alerts, changes, window, *health_of_parts(window, now - DAY_S, now, MAX_PARTS)
+        )
 
     def read(self, now: float) -> MetricsWindow:
         """The window of the last four weeks."""
@@ -101,10 +121,11 @@ class MonitorService:
             self._load_tallies(now)
         self._read_calls(now)
         self._read_thumbs(now)
-        calls = merge_calls(self._calls, self._new)
+        calls = merge_calls(self._calls, of_versions(self._new.values()))
+        parts = merge_calls(self._parts, self._new)
         votes = (votes_on(self._votes[name], self._answers) for name in (THUMB, QUALITY))
         sample = merge_samples(self._sample, self._new_sample).values()
-        return MetricsWindow(calls, *votes, sample=[row for rows in sample for row in rows])
+        return MetricsWindow(calls, *votes, sample=[row for rows in sample for row in rows], parts=parts)
 
     def _versions(self, window: MetricsWindow, now: float) -> list[str]:
         """The versions that answered in the last day, and the champion."""
@@ -157,15 +178,22 @@ class MonitorService:
     def _load_tallies(self, now: float) -> None:
         last = self.store.log.last(CallTally)
         self._tallied = self._cursors[0] = last.upto if last else 0
-        self._calls, self._new, self._sample, self._new_sample = {}, {}, {}, {}
+        self._calls, self._parts, self._new, self._sample, self._new_sample = {}, {}, {}, {}, {}
         for _, tally in self.store.log.read(CallTally, since=now - LOOKBACK_S):
-            for counts in map(from_record, tally.counts):
-                key = counts.version, counts.number
-                self._calls[key] = self._calls[key].merged(counts) if key in self._calls else counts
+            counts = {each.key: each for each in map(from_record, tally.counts)}
+            self._keep(counts, now)
             rows: dict[tuple[str, int], list[AnswerTraits]] = {}
             for row in tally.sample:
                 rows.setdefault((row.version, int(row.time // HOUR_S)), []).append(row)
             self._sample = merge_samples(self._sample, rows)
+
+    def _keep(self, counts: Mapping[PartKey, CallCounts], now: float) -> None:
+        """Add the counts of a tally to those of four weeks, and by skill and arm to those of the last day."""
+        for key, each in of_versions(counts.values()).items():
+            self._calls[key] = self._calls[key].merged(each) if key in self._calls else each
+        first = (now - DAY_S) // BUCKET_S
+        merged = merge_calls(self._parts, {key: c for key, c in counts.items() if key[1] >= first})
+        self._parts = {key: c for key, c in merged.items() if key[1] >= first}
 
     def _read_calls(self, now: float) -> None:
         chunk: list[tuple[int, Interaction]] = []
@@ -190,11 +218,15 @@ class MonitorService:
             found = self.store.log.get(ToolDefinitions, id) if id else None
             return found.text if found else ""
 
-        drawn = draw_sample(rows, self.skills, read_tools, self.unnamed)
+        names = self._names()
+        drawn = draw_sample(rows, self.skills, read_tools, self.unnamed, names)
         self._new_sample = merge_samples(self._new_sample, drawn)
-        self._new = merge_calls(self._new, fold_calls(rows))
+        self._new = merge_calls(self._new, fold_parts(rows, names))
         self._ahead_s = max(row.time for row in rows) - now
         self._cursors[0] = chunk[-1][0]
+
+    def _names(self) -> frozenset[str]:
+        return self.names.union(built_in_names(), self.skills)
 
     def _write_tally(self, now: float) -> None:
         counts = tuple(as_record(each) for _, each in sorted(self._new.items()))
@@ -207,7 +239,8 @@ class MonitorService:
             self._read_calls(now)
             return
         first = (now - LOOKBACK_S) / BUCKET_S
-        self._calls = {k: c for k, c in merge_calls(self._calls, self._new).items() if k[1] >= first}
+        self._keep(self._new, now)
+        self._calls = {k: c for k, c in self._calls.items() if k[1] >= first}
         merged = merge_samples(self._sample, self._new_sample)
         self._sample = {k: rows for k, rows in merged.items() if k[1] * HOUR_S >= now - LOOKBACK_S}
         self._new, self._new_sample, self._tallied = {}, {}, self._cursors[0]
@@ -221,9 +254,11 @@ class MonitorService:
             self._votes[name] = {k: t for k, t in merged.items() if t.precedence[0] >= now - LOOKBACK_S}
         rated = {target for votes in self._votes.values() for target, _ in votes}
         self._answers = {target: self._answers[target] for target in rated if target in self._answers}
+        names = self._names()
         for target in {target for votes in fresh.values() for target, _ in votes} - self._answers.keys():
             if found := self.store.log.get(Interaction, target):
-                self._answers[target] = AnswerRef(found.version, found.time, found.subject)
+                version, skill, arm = part_of(found, names)
+                self._answers[target] = AnswerRef(version, found.time, found.subject, skill, arm)
         if read:  # last: what a failing store interrupts is read again, which changes no fold
             self._cursors[1] = read[-1][0]
 

@@ -17,12 +17,13 @@ answer_form                    where the skill's answers are JSON: whether this 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from itertools import pairwise
 from zlib import crc32
 
 from escultor.errors import EscultorError
+from escultor.monitor.buckets import part_of
 from escultor.skills.catalog import skill_named
 from escultor.skills.refusals import begins_with_refusal
 from escultor.skills.schema import check_schema, follows, parsed
@@ -47,9 +48,10 @@ def draw_sample(
     skills: Mapping[str, Skill],
     read_tools: ReadTools,
     unnamed: frozenset[str] = frozenset(),
+    names: Container[str] = (),
 ) -> dict[tuple[str, int], list[AnswerTraits]]:
     """The sample of some interactions. Each answer of a subject in `unnamed`, which stands for people that
-    its application does not tell apart, counts as a person's."""
+    its application does not tell apart, counts as a person's. `names` are the skills that are told apart."""
     by_hour: dict[tuple[str, int], list[tuple[int, str, Interaction]]] = {}
     for i in interactions:
         if i.finish_reason not in FAILED and i.finish_reason != "cancelled" and i.arm != "shadow":
@@ -63,6 +65,8 @@ def draw_sample(
                 draw,
                 crc32((id if i.subject in unnamed else i.subject).encode()),
                 traits_of(i, skills, read_tools),
+                part_of(i, names).skill,
+                i.arm,
             )
             for draw, id, i in nsmallest(PER_HOUR, rows)
         ]

@@ -36,12 +36,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Windowed estimates for one version. Writer: `monitor`. Law: folds merge."""
+    """Windowed estimates for one version, or for what it answered under one skill and arm. Writer: `monitor`.
+    Law: folds merge."""
 
     version: str
     since: float
     until: float
     estimates: tuple[Estimate, ...]
+    skill: Annotated[str, LEFT_OUT] = optional("")  # with `arm`; empty: of all skills and arms
+    arm: Annotated[str, LEFT_OUT] = optional("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class AlertAcknowledged:
 
 @dataclass(frozen=True, slots=True)
 class CountedCalls:
-    """Counts of one version's calls that began within five minutes (`monitor.buckets.CallCounts`)."""
+    """Counts of the calls of one version, skill and arm that began within five minutes
+    (`monitor.buckets.CallCounts`)."""
 
     version: str
     number: int  # of the five minutes since the epoch
@@ -93,6 +97,8 @@ class CountedCalls:
     cost_nano_usd_squared: int
     latencies: tuple[tuple[int, int], ...]  # step of 1 % and number of calls
     first_tokens: Annotated[tuple[tuple[int, int], ...], LEFT_OUT] = optional(())  # likewise
+    skill: Annotated[str, LEFT_OUT] = optional("")  # with `arm`; empty: from before they were told apart
+    arm: Annotated[str, LEFT_OUT] = optional("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +111,14 @@ class AnswerTraits:
     draw: int  # at random; the sample of an hour are the answers with the smallest
     person: int
     traits: dict[str, str]  # category by trait
+    skill: Annotated[str, LEFT_OUT] = optional("")  # as in `CountedCalls`
+    arm: Annotated[str, LEFT_OUT] = optional("")
 
 
 @dataclass(frozen=True, slots=True)
 class CallTally:
-    """Counts of calls by version and five minutes over a stretch of the log. Writer: `monitor`. Law: the
-    stretches follow each other without gap or overlap, since the id names where one begins."""
+    """Counts of calls by version, skill, arm and five minutes over a stretch of the log. Writer: `monitor`.
+    Law: the stretches follow each other without gap or overlap, since the id names where one begins."""
 
     id: str
     time: float
