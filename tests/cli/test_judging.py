@@ -150,8 +150,9 @@ def test_monitor_pages_is_acknowledged_and_says_so(cli, model):
         store.log.append(
             *(
                 Interaction(
-                    f"chat-{n}", now - 300 + n, "chat" if n < 30 else "completion", "someone", tree_hash(model), "champion", 1.0, said,
-                    "", "error", Sampling(), Usage(3, 0), 5.0, None, 0.0, "prompt",
+                    f"chat-{n}", now - 300 + n, "chat" if n < 30 else "completion", "someone",
+                    tree_hash(model), "champion", 1.0, said, "", "error", Sampling(),
+                    Usage(3, 0), 5.0, None, 0.0, "prompt",
                 )
                 for n in range(40)
             )
@@ -168,7 +169,7 @@ def test_monitor_pages_is_acknowledged_and_says_so(cli, model):
     shown = cli("monitor")
     assert "acknowledged by ana: on it" in shown.out
     assert "40 failed calls of 40" in shown.out
-    assert re.search(r"^  completion, champion +10 +100.0%", shown.out, re.M), shown.out
+    assert re.search(r"completion, champion +10 +100.0%", shown.out), shown.out
     assert cli("monitor", "--json").data["changes"] == []
 
 

@@ -65,8 +65,8 @@ def draw_sample(
                 draw,
                 crc32((id if i.subject in unnamed else i.subject).encode()),
                 traits_of(i, skills, read_tools),
-                part_of(i, names).skill,
-                i.arm,
+                skill=part_of(i, names).skill,
+                arm=i.arm,
             )
             for draw, id, i in nsmallest(PER_HOUR, rows)
         ]
