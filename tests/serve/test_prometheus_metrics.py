@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from escultor.serve.auth import create
 from escultor.serve.gateway.metrics import MAX_SKILLS, AnswerMetrics
-from escultor.types import Alert, Estimate, Scope
+from escultor.types import Alert, Estimate, Health, Scope
 
 HELLO = {"model": "escultor", "messages": [{"role": "user", "content": "secret words"}]}
 
@@ -57,6 +57,24 @@ def test_alerts_show_as_the_monitor_recorded_them(side):
     found, _ = samples(side)
     assert of(found, "escultor_alert_firing", rule="errors", version="v1") == 1
     assert of(found, "escultor_alert_firing", rule="no_traffic") == 0
+
+
+def test_votes_show_as_the_monitor_recorded_them_lately(side):
+    import time
+
+    def recorded(value, n, until, version="v1"):
+        share = Estimate("thumbs_down_share", value, value / 2, 2 * value, n)
+        side.log.append(Health(version, until - 86_400, until, (share,)))
+
+    now = time.time()
+    recorded(0.4, 10, now - 9000)
+    assert of(samples(side)[0], "escultor_votes", version="v1") == 0
+    recorded(0.2, 50, now)
+    recorded(0.9, 70, now, "v0")
+    found, _ = samples(side)
+    assert of(found, "escultor_votes") == 50
+    shown = [of(found, "escultor_thumbs_down_share", bound=b) for b in ("value", "low", "high")]
+    assert shown == [0.2, 0.1, 0.4]
 
 
 def test_with_keys_it_needs_the_scope_read(side):

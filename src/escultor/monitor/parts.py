@@ -33,8 +33,7 @@ def split(window: MetricsWindow, since: float, until: float) -> dict[Part, Metri
             if begin <= vote.answer.time < until and vote.answer.part in found:
                 getattr(found[vote.answer.part], name).append(vote)
     for row in window.sample:
-        part = Part(row.version, row.skill, row.arm)
-        if begin <= row.time < until and part in found:
+        if begin <= row.time < until and (part := Part(row.version, row.skill, row.arm)) in found:
             found[part].sample.append(row)
     return {part: MetricsWindow(w.calls, w.votes, w.quality, w.sample) for part, w in found.items()}
 

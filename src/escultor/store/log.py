@@ -141,10 +141,11 @@ class Log:
         kind = kind_of(record_type)
         return self._first(kind, select(_c.body).where(_c.kind == kind.name, _c.id == id))
 
-    def last(self, record_type: TypeForm[T]) -> T | None:
-        """The record of a type that was appended last, or None."""
+    def last(self, record_type: TypeForm[T], target: str | None = None) -> T | None:
+        """The record of a type (about one thing, if given) that was appended last, or None."""
         kind = kind_of(record_type)
-        return self._first(kind, select(_c.body).where(_c.kind == kind.name).order_by(_c.seq.desc()).limit(1))
+        query = select(_c.body).where(_c.kind == kind.name).order_by(_c.seq.desc()).limit(1)
+        return self._first(kind, query if target is None else query.where(_c.target == target))
 
     def _first(self, kind: RecordKind, query: Select[Any]) -> Any:
         with reading(self._engine) as connection:

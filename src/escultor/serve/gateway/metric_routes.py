@@ -14,12 +14,13 @@ from starlette.responses import Response
 
 from escultor.serve.gateway.gateway import Gateway
 from escultor.serve.gateway.openapi import route
-from escultor.types import Alert, Scope
+from escultor.types import Alert, Health, Scope
 
 router = APIRouter()
 _OPTIONS = route(None, (401, 403, 500, 503))
 _OPTIONS["responses"][200] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+HEALTH_S = 3600.0  # a monitor that looks more seldom leaves no figure between
 ALERTS_S = 28 * 86_400.0  # alerts that last changed before this are over
 
 
@@ -28,9 +29,9 @@ async def metrics(request: Request) -> Response:
     """What this gateway counted since it started, in Prometheus' text format. Needs the scope `read`."""
     gateway: Gateway = request.app.state.gateway
     gateway.authenticate(request.scope["headers"], Scope.READ)
-    alerts = await asyncio.to_thread(_alerts, gateway)
+    alerts, healths = await asyncio.to_thread(lambda: (_alerts(gateway), _healths(gateway)))
     state = CollectorRegistry()
-    state.register(GatewayState(gateway, alerts))
+    state.register(GatewayState(gateway, alerts, healths))
     text = generate_latest(gateway.request_log.metrics.registry) + generate_latest(state)
     return Response(text, headers={"content-type": CONTENT_TYPE})
 
@@ -41,14 +42,21 @@ def _alerts(gateway: Gateway) -> list[Alert]:
     return [*{(alert.rule, alert.version): alert for _, alert in read}.values()]
 
 
+def _healths(gateway: Gateway) -> list[Health]:
+    """What the monitor last recorded, within `HEALTH_S`, of each version that may answer."""
+    versions = {*gateway.deployments.active.engines, *(each.version for each in gateway.upstreams)}
+    found = (gateway.store.log.last(Health, version) for version in sorted(versions))
+    return [health for health in found if health is not None and health.until >= time() - HEALTH_S]
+
+
 class GatewayState(Collector):
     """What the gateway is at the moment it is asked, read from where it is kept."""
 
-    def __init__(self, gateway: Gateway, alerts: Iterable[Alert]):
-        self._gateway, self._alerts = gateway, alerts
+    def __init__(self, gateway: Gateway, alerts: Iterable[Alert], healths: Iterable[Health]):
+        self._gateway, self._alerts, self._healths = gateway, alerts, healths
 
     def collect(self) -> Iterable[Metric]:
-        """The figures of `/health`, and the alerts as the monitor last recorded them."""
+        """The figures of `/health`, and alerts and votes as the monitor last recorded them."""
         gateway = self._gateway
         active = gateway.deployments.active
         figures = {
@@ -76,3 +84,13 @@ class GatewayState(Collector):
         for alert in self._alerts:
             firing.add_metric([alert.rule, alert.version], float(alert.state == "firing"))
         yield firing
+        text = "Thumbs down of the votes on a day's answers, with the 95 % interval"
+        down = GaugeMetricFamily("escultor_thumbs_down_share", text, labels=["version", "bound"])
+        votes = GaugeMetricFamily("escultor_votes", "Votes on a day's answers", labels=["version"])
+        for health in self._healths:
+            for estimate in health.estimates:
+                if estimate.name == "thumbs_down_share":
+                    votes.add_metric([health.version], float(estimate.n))
+                    for bound in ("value", "low", "high") if estimate.n else ():
+                        down.add_metric([health.version, bound], getattr(estimate, bound))
+        yield from (down, votes)
