@@ -61,8 +61,8 @@ def _named(body: str, _: object) -> list[WrittenCall]:
 
 def _markup(body: str, types: Mapping[str, Mapping[str, Any]]) -> list[WrittenCall]:
     """Names and values in tags."""
-    for name, values in ((_FUNCTION, _PARAMETER), (_GLM_NAME, _GLM)):
-        if found := name.match(body):
+    for match, values in ((_FUNCTION.match, _PARAMETER), (_GLM_NAME.match, _GLM)):
+        if found := match(body):
             own = types.get(found[1].strip(), {})
             pairs = [(key.strip(), said.removesuffix("\n")) for key, said in values.findall(body)]
             return [(found[1].strip(), {key: _typed(said, own.get(key)) for key, said in pairs})]
