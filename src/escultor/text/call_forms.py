@@ -17,10 +17,11 @@ _NAMED = re.compile(  # a name, marks, and the arguments in JSON: Mistral, Kimi-
     r"\s*+(?:```json\s)?(?P<arguments>\{)"
 )
 _FUNCTION = re.compile(r"\s*+<function=([^>]++)>")  # Qwen3-Coder and Qwen3.5, Nemotron-3
-_PARAMETER = re.compile(r"<parameter=([^>]++)>\n?((?:[^<]|<(?!/parameter>))*)</parameter>")
+# A value ends before the next beginning of one: what never ends is looked through once.
+_PARAMETER = re.compile(r"<parameter=([^>]++)>\n?((?:[^<]|<(?!/?parameter[=>]))*)</parameter>")
 _GLM_NAME = re.compile(r"\s*+([\w.-]++)\s*+(?:<arg_key>|$)")  # GLM-4.5
 _GLM = re.compile(
-    r"<arg_key>((?:[^<]|<(?!/arg_key>))*)</arg_key>\s*+<arg_value>((?:[^<]|<(?!/arg_value>))*)</arg_value>"
+    r"<arg_key>((?:[^<]|<(?!/?arg_key>))*)</arg_key>\s*+<arg_value>((?:[^<]|<(?!/?arg_value>))*)</arg_value>"
 )
 _MAX_PYTHON = 1 << 16  # characters of calls in Python's form
 _DECODER = json.JSONDecoder()
