@@ -39,15 +39,8 @@ class RunningTally:
         """Take in one more observation of a subject."""
         n, total, first = self._subjects.get(subject, (0, 0.0, value))
         self._subjects[subject] = n + 1, total + value, first
-        sums = self._sums
-        if not n:
-            sums[0] += 1
-            sums[6] += value
-        sums[1] += 1
-        sums[2] += value
-        sums[3] += 2 * n + 1
-        sums[4] += total + (n + 1) * value
-        sums[5] += (2 * total + value) * value
+        more = (not n, 1, value, 2 * n + 1, total + (n + 1) * value, (2 * total + value) * value)
+        self._sums = [a + b for a, b in zip(self._sums, (*more, 0.0 if n else value), strict=True)]
 
     def replace(self, subject: str, values: Sequence[float]) -> None:
         """Put these in the place of a subject's observations."""

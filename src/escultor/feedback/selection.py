@@ -105,7 +105,7 @@ def select(index: FeedbackIndex, settings: FeedbackRules, query: SelectionQuery)
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """The end users whose shares are bounded: who is new, and who counts as one with whom. In a team of a
+    """The end users whose shares are bounded: newcomers, and groups that count as one user. In a team of a
     few people nobody's share can be bounded by a crowd, so that nobody has an owner's cap; nor has who is
     trusted."""
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from escultor.types import FAILED, CountedCalls, Interaction
 
@@ -131,32 +131,19 @@ def slower_than(times: Counter[int], limit_ms: float) -> int:
 
 def as_record(counts: CallCounts) -> CountedCalls:
     """The counts as the log keeps them."""
-    sums = {name: getattr(counts, name) for name in SUMS}
-    latencies, first_tokens = (tuple(sorted(getattr(counts, name).items())) for name in TIMES)
-    return CountedCalls(
-        counts.version,
-        counts.number,
-        **sums,
-        latencies=latencies,
-        first_tokens=first_tokens,
-        skill=counts.skill,
-        arm=counts.arm,
-    )
+    times: dict[str, Any] = {name: tuple(sorted(getattr(counts, name).items())) for name in TIMES}
+    return CountedCalls(**_same(counts), **times)
 
 
 def from_record(record: CountedCalls) -> CallCounts:
     """The counts of such a record."""
-    sums = {name: getattr(record, name) for name in SUMS}
-    latencies, first_tokens = (Counter(dict(getattr(record, name))) for name in TIMES)
-    return CallCounts(
-        record.version,
-        record.number,
-        **sums,
-        latencies=latencies,
-        first_tokens=first_tokens,
-        skill=record.skill,
-        arm=record.arm,
-    )
+    times: dict[str, Any] = {name: Counter(dict(getattr(record, name))) for name in TIMES}
+    return CallCounts(**_same(record), **times)
+
+
+def _same(counts: CallCounts | CountedCalls) -> dict[str, Any]:
+    """The fields that counts and their record have alike."""
+    return {name: getattr(counts, name) for name in ("version", "number", *SUMS, "skill", "arm")}
 
 
 def latency_step(ms: float) -> int:

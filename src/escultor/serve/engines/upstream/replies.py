@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -132,7 +133,9 @@ class ReplyParser:
         """As `feed`; a large payload is parsed in another process."""
         if len(payload) <= LARGE:
             return self.feed(payload)
-        return self._take(payload, await SIDE.call(partial(_parsed_large, payload, self._is_chat), PARSE_S))
+        return self._take(
+            payload, await SIDE.call(partial(_parsed, payload, self._is_chat, MAX_VALUES), PARSE_S)
+        )
 
     def feed(self, payload: bytes) -> list[EngineEvent]:
         """The events of one payload of a stream, or of the whole body of an unstreamed reply. Raises
@@ -247,11 +250,15 @@ class ReplyParser:
         return Usage(n_prompt, self._n_logprobs or _estimated_tokens(self._pieces), estimated=True)
 
 
-def _parsed(payload: bytes, is_chat: bool) -> ChatReply | TextReply | None:
-    """The reply in a payload; None for the mark after the last. Raises UpstreamFault."""
+def _parsed(payload: bytes, is_chat: bool, most: float = math.inf) -> ChatReply | TextReply | None:
+    """The reply in a payload; None for the mark after the last. Raises UpstreamFault, also for more than
+    `most` values, which the event loop would have to go through."""
     if payload.strip() == DONE:
         return None
     data = parse_json(payload)
+    if most < math.inf and (number := _number(data)) > most:
+        remedy = "ask for a stream, or for fewer top_logprobs"
+        raise UpstreamFault("the upstream's reply holds too much", f"{number} values", most, remedy)
     if isinstance(data, dict) and (data.get("error") or data.get("object") == "error"):
         raise UpstreamFault("the upstream gave up on an answer", error_message(payload))
     choices = data.get("choices") if isinstance(data, dict) else None
@@ -261,14 +268,6 @@ def _parsed(payload: bytes, is_chat: bool) -> ChatReply | TextReply | None:
     if any(choice.index for choice in reply.choices or ()):
         refuse_reply("one answer was requested", "a choice with another index than 0")
     return reply
-
-
-def _parsed_large(payload: bytes, is_chat: bool) -> ChatReply | TextReply | None:
-    """As `_parsed`, where the event loop will have to go through what there is of values."""
-    if (number := _number(parse_json(payload))) > MAX_VALUES:
-        remedy = "ask for a stream, or for fewer top_logprobs"
-        raise UpstreamFault("the upstream's reply holds too much", f"{number} values", MAX_VALUES, remedy)
-    return _parsed(payload, is_chat)
 
 
 def _number(value: Any) -> int:
