@@ -1,5 +1,6 @@
 import copy
 import math
+import pickle
 import sqlite3
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,8 @@ def test_every_variant_comes_back_exactly(variant):
         back = codec.decode(kind, codec.encode(record))
         assert type(back) is variant
         assert codec.same(back, record)
+        copied = pickle.loads(pickle.dumps(record))  # noqa: S301  as for another process
+        assert codec.same(copied, record)
 
     law()
 

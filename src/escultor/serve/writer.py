@@ -13,13 +13,21 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from escultor.errors import EscultorError, Overloaded, StoreError
-from escultor.store.log import Log
+from escultor.store.appending import AppendOutcome
 
 BATCH = 256  # groups in one transaction at most
 PROBE_S = 5.0  # after a failure, how often it is seen whether the store takes writes again
 MAX_WAITING = 8192  # groups that may wait; the next one is refused
+
+
+class Appender(Protocol):
+    """What the writer writes to: a log, or the process that appends to it."""
+
+    def append_each(self, groups: Sequence[Sequence[object]]) -> list[AppendOutcome]: ...
+    def check_writable(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,7 @@ class _Group:
 class Writer:
     """Appends to one log from one thread, in the order of submission. Close it when done."""
 
-    def __init__(self, log: Log, waiting: int = MAX_WAITING, batch: int = BATCH):
+    def __init__(self, log: Appender, waiting: int = MAX_WAITING, batch: int = BATCH):
         self._log, self._limit, self._batch = log, waiting, batch
         self._queue: deque[_Group] = deque()
         self._changed = threading.Condition()

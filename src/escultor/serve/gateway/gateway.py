@@ -34,7 +34,7 @@ from escultor.serve.subjects import SubjectHasher
 from escultor.serve.wire.errors import ApiError
 from escultor.serve.wire.requests import ParsedRequest
 from escultor.serve.wire.responses import ResponseHead, ResponseStyle, StreamWriter
-from escultor.serve.writer import Writer
+from escultor.serve.writer import Appender, Writer
 from escultor.store import Store
 from escultor.store.registry import CHAMPION
 from escultor.types import Deployment, KeyEvent, Scope
@@ -59,12 +59,14 @@ class Gateway:
         default: Deployment,
         *,
         fixed: bool = False,
+        appender: Appender | None = None,
         draw: Callable[[], float] = random.random,
     ):
-        """`default` is the deployment where the log has none, and always where it is `fixed`."""
+        """`default` is the deployment where the log has none, and always where it is `fixed`.
+        `appender` writes to the store's log, which does so itself where there is none."""
         self.store, self.settings, self._draw = store, settings, draw
         self.subjects, self.tokens = SubjectHasher.for_store(store.root), FeedbackTokens.for_store(store.root)
-        self.writer = Writer(store.log)
+        self.writer = Writer(appender or store.log)
         self.request_log = RequestLog(self.writer, self.subjects, settings)
         self.recovery = Recovery(store.log, self.writer, self.request_log.owner)
         self.intake = Intake(store, self.writer, settings.intake, keep_text=settings.keep_text)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -32,6 +32,7 @@ from escultor.serve.gateway.app import build
 from escultor.serve.gateway.gateway import LOCAL, Gateway
 from escultor.serve.gateway.http_protocol import http_protocol
 from escultor.serve.gateway.server_log import log_readably
+from escultor.serve.log_process import LogProcess
 from escultor.store import Store, open_store
 from escultor.types import KeyEvent
 
@@ -140,10 +141,10 @@ def serve(start: ServerStart, bound: socket.socket, listening: Callable[[], None
     what kept the server from starting."""
     log_readably()
     sys.setswitchinterval(_SWITCH_S)
-    with open_store(start.store_url) as store:
+    with open_store(start.store_url) as store, closing(LogProcess(store.log)) as appender:
         finish_erasures(store)
         load, default, fixed = engine_loader(store, start.source, start.settings)
-        gateway = Gateway(store, start.settings, load, default, fixed=fixed)
+        gateway = Gateway(store, start.settings, load, default, fixed=fixed, appender=appender)
 
         def started() -> None:
             gc.freeze()  # what is loaded stays: no collection walks through it while answers are under way
