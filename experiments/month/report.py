@@ -46,7 +46,7 @@ def of_arm(results: Results, arm: str) -> list[dict[str, Any]]:
 
 PAGE = """# A month in minutes
 
-`make month`: {calls:,} calls in four weeks of an accelerated clock, {seeds} seeds. Gateway, log, cycle,
+`make month`: {calls:,} calls in four weeks of an accelerated clock, {seeds}. Gateway, log, cycle,
 gate, canary and monitor are those of the command line; only the clock is moved by hand. No person took
 part: {people} simulated people ask a model of four million parameters about documentation, give thumbs
 with errors, and ask again where they dislike an answer.
@@ -63,7 +63,7 @@ with errors, and ask again where they dislike an answer.
   hours, over the hour of a scheduled cycle.
 
 Approval is the share of people, by the mix at the end, who truly like an answer on held-out prompts that
-no gate looks at: percent, mean over seeds with its 95 % interval. All arms train by the same method, with
+no gate looks at: percent, {over}. All arms train by the same method, with
 the same settings, at the same hours. "Both thumbs, five points" makes a pair of the best and the worst
 answer to each prompt with thumbs both ways, and deploys what is not more than five points worse;
 "everything, always" makes every pair there is and deploys what comes out.
@@ -88,7 +88,10 @@ def page(results: Results) -> str:
 
     return PAGE.format(
         calls=max((each.get("calls", 0) for each in results), default=0),
-        seeds=len(own),
+        seeds="1 seed" if len(own) == 1 else f"{len(own)} seeds",
+        over="of one seed, with the 95 % interval of the gain over prompts"
+        if len(own) == 1
+        else "mean over seeds with its 95 % interval",
         people=PEOPLE,
         about=ABOUT,
         at_first=mix(AT_FIRST),
@@ -123,10 +126,17 @@ def _table(results: Results) -> list[str]:
         if arm == NO_LOOP:
             cells += ["–"] * 3
         else:
-            cells += [over_seeds(each, lambda r: r["gain"]["value"]), over_seeds(each, _poisoned_share)]
+            cells += [_gain(each), over_seeds(each, _poisoned_share)]
             cells.append("; ".join(map(_broken, each)))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _gain(results: Results) -> str:
+    if len(results) > 1:
+        return over_seeds(results, lambda r: r["gain"]["value"])
+    value, low, high = (100 * results[0]["gain"][name] for name in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _poisoned_share(result: dict[str, Any]) -> float:
