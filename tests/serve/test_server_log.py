@@ -1,11 +1,12 @@
 """What the server logs is readable, a message a line."""
 
 import logging
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.serve.gateway.server_log import MAX_CHARACTERS, ReadableFormatter
+from escultor.serve.gateway.server_log import BURST, MAX_CHARACTERS, FewOfAKind, ReadableFormatter
 
 
 def formatted(text, error=None):
@@ -24,3 +25,23 @@ def test_no_control_character_reaches_the_terminal(text):
 def test_escapes_are_shown_and_long_messages_cut():
     assert formatted("a\x1b]0;title\x07\nb\x9b31m") == "a\\x1b]0;title\\x07\\x0ab\\x9b31m"
     assert len(formatted("a" * 10**6)) == MAX_CHARACTERS + 1
+
+
+def test_messages_of_one_kind_are_few_and_the_others_counted():
+    handler, written = FewOfAKind(window_s=0.2), []
+    handler.emit = lambda record: written.append(record.getMessage())
+    logger = logging.Logger("flooded")
+    logger.addHandler(handler)
+    until = time.monotonic() + 30
+    logged = 0
+    while not any("more messages" in text for text in written):
+        assert time.monotonic() < until
+        logger.warning("request %d is invalid", logged)
+        logged += 1
+    logger.warning("another kind")
+    told = next(at for at, text in enumerate(written) if "more messages" in text)
+    assert written[: told + 1 : told] == ["request 0 is invalid", written[told]]
+    assert told == BURST
+    left_out = int(written[told].split()[0])
+    assert 0 < left_out <= logged - BURST
+    assert written[-1] == "another kind"

@@ -295,3 +295,12 @@ def test_a_database_error_does_not_show_what_was_to_be_written(tmp_path):
         told = "".join(traceback.format_exception(fault.value))
         assert "not now" in told
         assert secret not in told
+
+
+def test_a_record_is_not_found_by_texts_with_nul_and_keeps_it_elsewhere(store):
+    for refused in (rating("a\0b"), rating("r", subject="\0"), Remark("r", 1.0, "\0", "person", "text")):
+        with pytest.raises(DataError, match="NUL"):
+            store.log.append(refused)
+    store.log.append(kept := Remark("r", 1.0, "a", "person", "te\0xt"))
+    assert store.log.get(Feedback, "r") == kept
+    assert store.log.get(Feedback, "\0") is None

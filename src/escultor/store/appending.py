@@ -20,6 +20,7 @@ LogRow = dict[str, Any]
 RecordKey = tuple[str, str]  # kind and id
 AppendOutcome = list[int] | EscultorError  # sequence numbers of a group's records, or why it was refused
 
+NUL = "\0"
 BATCH = 200  # records looked up and inserted by one statement
 
 # Keys of a row that are no columns of `log`: rows of `mention`, what it adds to `spending`, and the record
@@ -42,15 +43,20 @@ def log_row(record: object) -> LogRow:
     does not hold, DataError for a record that could not be read back."""
     kind = kind_of_instance(record)
     body, when = None if kind.is_shared else encode(record), kind.time(record)
+    id, target, subject = kind.id(record), kind.target(record), kind.subject(record)
+    mentions, spent = kind.mentions(record), kind.spent(record)
+    if any(NUL in text for text in (id, target or "", subject or "", spent.key if spent else "", *mentions)):
+        what = "a record is found by texts without the character NUL, which PostgreSQL does not store"
+        raise DataError(what, f"{kind.name} {id!r}", None, "leave the character out")
     return {
         "kind": kind.name,
-        "id": kind.id(record),
+        "id": id,
         "time": time.time() if when is None else when,
-        "target": kind.target(record),
-        "subject": kind.subject(record),
+        "target": target,
+        "subject": subject,
         "body": body,
-        _MENTIONS: kind.mentions(record),
-        _SPENT: kind.spent(record),
+        _MENTIONS: mentions,
+        _SPENT: spent,
         _RECORD: record if kind.is_shared else None,
     }
 

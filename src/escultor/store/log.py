@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from escultor.errors import EscultorError, InputError
 from escultor.store import erasing
-from escultor.store.appending import AppendOutcome, LogRow, append, log_row
+from escultor.store.appending import NUL, AppendOutcome, LogRow, append, log_row
 from escultor.store.codec import decode
 from escultor.store.database import READ_ONLY, connect, display_url, reading, scrub, writing
 from escultor.store.kinds import RecordKind, Spending, kind_of
@@ -139,6 +139,8 @@ class Log:
     def get(self, record_type: TypeForm[T], id: str) -> T | None:
         """The record of a type with this id, or None."""
         kind = kind_of(record_type)
+        if NUL in id:  # PostgreSQL would refuse to look
+            return None
         return self._first(kind, select(_c.body).where(_c.kind == kind.name, _c.id == id))
 
     def last(self, record_type: TypeForm[T], target: str | None = None) -> T | None:
