@@ -1,4 +1,4 @@
-"""The server's log on stderr: a message a line, whatever clients and upstreams put into it, and few of a kind."""
+"""The server's log on stderr: a message a line, whatever clients and upstreams put into it; few of one kind."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ReadableFormatter(logging.Formatter):
 
 
 class FewOfAKind(logging.StreamHandler):
-    """Writes the first `BURST` messages of one place in the code within a window of `window_s` seconds, and at
-    its end how many more there were: what a client can cause as often as it likes fills no disk."""
+    """Writes the first `BURST` messages of one place in the code within a window of `window_s` seconds, and
+    at its end how many more there were: what a client can cause as often as it likes fills no disk."""
 
     def __init__(self, window_s: float = WINDOW_S):
         super().__init__()
