@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escultor.serve.gateway.server_log import BURST, MAX_CHARACTERS, FewOfAKind, ReadableFormatter
+from escultor.serve.gateway.server_log import BURST, MAX_CHARACTERS, FewOfEachKind, ReadableFormatter
 
 
 def formatted(text, error=None):
@@ -28,7 +28,7 @@ def test_escapes_are_shown_and_long_messages_cut():
 
 
 def test_messages_of_one_kind_are_few_and_the_others_counted():
-    handler, written = FewOfAKind(window_s=0.2), []
+    handler, written = FewOfEachKind(window_s=0.2), []
     handler.emit = lambda record: written.append(record.getMessage())
     logger = logging.Logger("flooded")
     logger.addHandler(handler)
