@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from escultor.config import Config
 from escultor.cycle import cycle_triggers, daemon, monitor_loop
+from escultor.cycle.api import EvolutionCycle
 from escultor.cycle.cycle_triggers import due, next_time, refusal, schedule_of, set_schedule
 from escultor.cycle.daemon import CycleDaemon, launch_command
 from escultor.errors import ConfigError, InputError
@@ -244,12 +245,45 @@ def test_a_due_cycle_is_computed_by_a_process_of_its_own_up_to_the_person(store,
     assert holder(store, "cycle of animal") is None
 
 
-def test_a_process_that_only_dies_is_given_up(store, follow, monkeypatch):
+def test_a_process_that_only_dies_is_given_up_and_its_time_counts(store, follow, config, monkeypatch):
     monkeypatch.setattr(daemon, "MAX_WAIT_S", 0.0)
     store.log.append(Plan("plan-1", NOW, ("train",), "alert", "thumbs down", skill="animal"))
     loop, _, _ = follow((sys.executable, "-c", "raise SystemExit(9)"))
     wait(loop, lambda: recorded_cycles(store) and recorded_cycles(store)[-1].state == "failed")
-    assert "ended 5 times without a result, at last with code 9" in recorded_cycles(store)[-1].last.reason
+    reason = recorded_cycles(store)[-1].last.reason
+    assert reason == "5 times without a result its process ended with code 9"
+    lost = [step.seconds for _, step in store.log.read(Step)]
+    assert len(lost) == 5
+    assert min(lost) > 0.0
+    assert "cycle.compute_hours is used up" in refusal(
+        store, with_limits(config, cooldown_s=0, compute_hours=sum(lost) / 3600), "animal", None, time.time()
+    )
+
+
+def test_a_launcher_that_is_not_there_is_told_and_given_up(store, follow, monkeypatch):
+    monkeypatch.setattr(daemon, "MAX_WAIT_S", 0.0)
+    store.log.append(Plan("plan-1", NOW, ("train",), "alert", "thumbs down", skill="animal"))
+    loop, lines, _ = follow(launcher="no-such-launcher {command}")
+    wait(loop, lambda: recorded_cycles(store) and recorded_cycles(store)[-1].state == "failed")
+    assert "could not be started" in recorded_cycles(store)[-1].last.reason
+    assert sum("no-such-launcher" in line for line in lines) >= 5
+
+
+def test_a_trial_of_a_skill_that_is_no_longer_configured_is_followed_to_its_end(store, follow, config):
+    current = registry.current(registry.read_deployments(store.log))
+    first = current.aliases[registry.CHAMPION]
+    store.log.append(
+        registry.trial("canary", "bad", 0.1, current),
+        CycleEvent("c-0", NOW, "c", "removed", "running", reason="x", champion=first),
+        CycleEvent("c-1", NOW, "c", "removed", "trial", reason="x", candidate="bad"),
+    )
+    loop, _, watched = follow()
+    watched[0] = Watched("rollback", [firing("thumbs_down", "bad")])
+    loop.tick(NOW)
+    assert recorded_cycles(store)[-1].state == "rolled_back"
+    event = CycleEvent("d-0", NOW, "d", "removed", "running", reason="x", champion=first)
+    store.log.append(event)
+    assert EvolutionCycle(config).cancel("no longer wanted").id == "d"
 
 
 FAILING = """
@@ -283,8 +317,16 @@ def test_a_launcher_takes_the_command_as_words_or_as_one_text():
     assert launch_command("srun --gpus=1 {command}", command) == ["srun", "--gpus=1", *command]
     wrapped = launch_command('sbatch --wait --wrap="{command}"', command)
     assert wrapped == ["sbatch", "--wait", "--wrap=escultor cycle resume --skill 'a b'"]
-    with pytest.raises((ConfigError, ValueError), match="command"):
-        Config.model_validate({"cycle": {"launcher": "srun"}})
+    for unusable in ("srun", "srun --wrap='{command}", "srun {com\\mand}"):
+        with pytest.raises((ConfigError, ValueError), match="launcher"):
+            Config.model_validate({"cycle": {"launcher": unusable}})
+
+
+@given(st.text(), st.text())
+def test_no_word_of_a_command_comes_apart_in_a_shell_s_text(skill, store):
+    command = ["escultor", "--skill", skill, "--store", store]
+    (_, text) = launch_command("--wrap={command} {command}", command)[0].split("=", 1)
+    assert shlex.split(text) == command
 
 
 def test_every_launcher_on_the_page_takes_the_command_whole():

@@ -219,6 +219,29 @@ def test_a_quiet_night_is_no_silence():
     assert read_traffic(window(*days), 6 * DAY + 10 * HOUR).pages
 
 
+def working_days(*weeks, until):
+    """Calls of each minute from 8 to 18 h, Mondays to Fridays of these weeks."""
+    days = [7 * week + day for week in weeks for day in range(5)]
+    made = [each for d in days for each in traffic(d * DAY + 18 * HOUR, 10 * HOUR, every=60.0)]
+    return window(*(each for each in made if each.time < until))
+
+
+def test_a_weekend_that_is_always_quiet_is_no_silence_and_a_monday_is():
+    monday = 14 * DAY
+    seen = working_days(0, 1, 2, until=monday)
+    assert not any(read_traffic(seen, monday - hours * HOUR).pages for hours in range(1, 56))
+    assert read_traffic(seen, monday + 9 * HOUR).pages
+    tuesday = working_days(0, 1, 2, until=monday + DAY + 10 * HOUR)
+    assert read_traffic(tuesday, monday + DAY + 11 * HOUR).pages
+
+
+def test_an_outage_or_a_holiday_a_week_ago_hides_no_silence():
+    holiday, today = 21 * DAY, 28 * DAY  # Mondays
+    calls = working_days(0, 1, 2, 3, 4, until=today + 10 * HOUR).calls
+    seen = MetricsWindow({k: c for k, c in calls.items() if not holiday <= k[1] * 300 < holiday + DAY})
+    assert read_traffic(seen, today + 11 * HOUR).pages
+
+
 def test_a_new_service_has_no_silence():
     assert not read_traffic(window(*traffic(HOUR, HOUR)), 8 * HOUR).pages
     assert not read_traffic(window(), 8 * HOUR).pages

@@ -20,7 +20,7 @@ from escultor.cycle.approval import KEY_ENV
 from escultor.cycle.checkpoints import require_champion
 from escultor.cycle.cycle_triggers import next_time, schedule_of, set_schedule
 from escultor.cycle.evaluation_service import skill_of_run
-from escultor.errors import FaultError, InputError, StoreError
+from escultor.errors import EscultorError, InputError
 from escultor.skills.catalog import load_skills
 from escultor.store.cycles import GOES_ON, RecordedCycle, open_cycle, recorded_cycles
 from escultor.store.leases import holder
@@ -236,8 +236,8 @@ def _follow(shell: Shell, every: float) -> CommandResult:
 
 
 def _try(shell: Shell, look: Callable[[], object]) -> None:
-    """Look, and come back to it later where the database or the disk is away."""
+    """Look, and come back to it later where the database, the disk or a file is away."""
     try:
         look()
-    except (StoreError, FaultError) as error:
+    except (EscultorError, OSError) as error:  # a skill's file too may be away, and written again
         shell.print(f"tried again soon: {error}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from escultor.config.section import Count, Natural, NonNegative, Positive, Section, setting
 
@@ -33,6 +34,17 @@ class Cycle(Section):
     nice: Annotated[Natural, Field(le=19)] = setting(10, help="lower priority than serving; not on Windows")
     threads: Count | None = setting(None, help="CPU threads; null: all")
     memory_gb: Positive | None = setting(None, help="limit of its memory; null: none; not on Windows")
+
+    @field_validator("launcher")
+    @classmethod
+    def _is_readable(cls, launcher: str) -> str:
+        try:
+            words = shlex.split(launcher)
+        except ValueError as error:
+            raise ValueError(f"cycle.launcher is read as a shell's words: {error}") from error
+        if not any(COMMAND in word for word in words):
+            raise ValueError("cycle.launcher names {command} in a comment or in pieces")
+        return launcher
 
     @model_validator(mode="after")
     def _links_lead_somewhere(self) -> Cycle:

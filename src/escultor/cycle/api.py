@@ -20,6 +20,7 @@ from escultor.store import Store, open_store, registry, store_exists
 from escultor.types import (
     Alert,
     Checkpoint,
+    CycleState,
     Deployment,
     Feedback,
     GateContext,
@@ -91,10 +92,8 @@ class EvolutionCycle:
 
     def resume(self) -> RecordedCycle:
         """Take the open cycle as far as it can go now. Raises InputError where there is none."""
-        from escultor.store.cycles import require_open_cycle
-
         with open_store(self.config.store.url) as store:
-            return self._go_on(store, require_open_cycle(store, self._skill))
+            return self._go_on(store, self._open(store))
 
     def decide(
         self, state: Literal["approved", "rejected"], key: str | None, reason: str = "by a person"
@@ -102,25 +101,31 @@ class EvolutionCycle:
         """Approve or reject the waiting candidate with a person's key of the scope `approve`; an approved one
         goes into its trial. Raises InputError for any other key."""
         from escultor.cycle.lifecycle import decide
-        from escultor.store.cycles import require_open_cycle
 
         with open_store(self.config.store.url) as store:
-            cycle = decide(store, require_open_cycle(store, self._skill, "waiting"), state, reason, key)
+            cycle = decide(store, self._open(store, "waiting"), state, reason, key)
             return self._go_on(store, cycle) if cycle.is_open else cycle
 
     def cancel(self, reason: str, by: str | None = None) -> RecordedCycle:
         """End the open cycle and its trial. Raises InputError where there is none."""
         from escultor.cycle.lifecycle import cancel
-        from escultor.store.cycles import require_open_cycle
 
         with open_store(self.config.store.url) as store:
-            return cancel(store, require_open_cycle(store, self._skill), reason, by or user_name())
+            return cancel(store, self._open(store), reason, by or user_name())
 
     @property
     def _skill(self) -> str:
         from escultor.cycle.evaluation_service import skill_of_run
 
         return skill_of_run(self.config, self.skill) or ""
+
+    def _open(self, store: Store, *states: CycleState) -> RecordedCycle:
+        """The open cycle of the skill, which need not be configured any more; where none is named, the only
+        open one, if there is one."""
+        from escultor.store.cycles import recorded_cycles, require_open_cycle
+
+        found = [cycle.skill for cycle in recorded_cycles(store, self.skill) if cycle.is_open]
+        return require_open_cycle(store, found[0] if len(found) == 1 else self._skill, *states)
 
     def _go_on(self, store: Store, cycle: RecordedCycle) -> RecordedCycle:
         from escultor.cycle.lifecycle import lease_of

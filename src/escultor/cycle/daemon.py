@@ -20,14 +20,24 @@ from escultor.cycle.monitor_loop import MonitorLoop
 from escultor.cycle.monitoring import Watch
 from escultor.cycle.workflow import Progress
 from escultor.errors import InputError
+from escultor.ids import new_id
 from escultor.skills.catalog import load_skills
 from escultor.store import Store
-from escultor.store.cycles import RecordedCycle, change, open_cycle, record_event, recorded_cycle
+from escultor.store.cycles import (
+    RecordedCycle,
+    change,
+    compute_seconds,
+    open_cycle,
+    record_event,
+    recorded_cycle,
+    recorded_cycles,
+)
 from escultor.store.leases import holder
 from escultor.types import Step
 
 MAX_FAILURES = 5  # of a cycle's processes in a row, without an error that ends the cycle by itself
-MAX_WAIT_S = 3600.0
+FIRST_WAIT_S, MAX_WAIT_S = 2.0, 3600.0  # before the next try: ten times longer after each failure
+LOST = "lost"  # the step of time that was spent and led to no result
 
 
 @dataclass(slots=True)
@@ -38,6 +48,7 @@ class _Worker:
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     steps: int = 0  # in the log when it was started
+    began: float = 0.0  # time of that
     not_before: float = 0.0
 
 
@@ -63,20 +74,25 @@ class CycleDaemon:
             self.tell(f"rolled back: {watch.diagnosis.reason}")
         for skill in self._skills():
             self._begin_due(skill, watch, now)
+        for skill in [*self._workers]:
             self._tell_failure(skill)
-            if (cycle := open_cycle(self.store, skill)) is not None:
-                self._go_on(cycle)
+        for cycle in self._open_cycles():
+            self._go_on(cycle)
         return watch
 
     def tend(self) -> None:
         """See to it that each cycle that is to be computed has a process, here or elsewhere: between looks,
         so that a worker that died is replaced soon."""
-        for skill in self._skills():
-            if (cycle := open_cycle(self.store, skill)) is not None and cycle.state == "running":
+        for cycle in self._open_cycles():
+            if cycle.state == "running":
                 self._work(cycle)
 
     def _skills(self) -> list[str]:
         return [*load_skills(self.config.skills)] or [""]
+
+    def _open_cycles(self) -> list[RecordedCycle]:
+        """Also of skills that are no longer configured: their trials end all the same."""
+        return [cycle for cycle in recorded_cycles(self.store) if cycle.is_open]
 
     def stop(self) -> None:
         """End the processes that were started; their cycles can be gone on with."""
@@ -106,8 +122,8 @@ class CycleDaemon:
 
     def _tell_failure(self, skill: str) -> None:
         """Say once that the cycle of a process of this daemon has failed."""
-        worker = self._workers.get(skill)
-        if worker is None or (worker.process is not None and worker.process.poll() is None):
+        worker = self._workers[skill]
+        if worker.process is not None and worker.process.poll() is None:
             return
         if (cycle := recorded_cycle(self.store, worker.cycle)).state == "failed":
             del self._workers[skill]
@@ -136,23 +152,34 @@ class CycleDaemon:
         if worker.process is not None:
             if worker.process.poll() is None:
                 return
-            self._note_failure(worker, cycle)
+            code, worker.process = worker.process.returncode, None
+            self._note_failure(worker, cycle, f"ended with code {code}")
+            self._note_lost_time(worker)
         is_held = holder(self.store, lease_of(self.store, cycle.skill).name) is not None
         if not is_held and time.monotonic() >= worker.not_before and worker.failures < MAX_FAILURES:
             command = launch_command(self.config.cycle.launcher, self.command_of(cycle.skill))
-            worker.steps = self.store.log.count(Step)
-            worker.process = subprocess.Popen(command, env=os.environ | _threads(self.config))
-            self.tell(f"started: process {worker.process.pid} for {cycle.id}")
+            worker.steps, worker.began = self.store.log.count(Step), time.time()
+            try:
+                worker.process = subprocess.Popen(command, env=os.environ | _threads(self.config))
+            except OSError as error:
+                self._note_failure(worker, cycle, f"could not be started: {error}")
+            else:
+                self.tell(f"started: process {worker.process.pid} for {cycle.id}")
 
-    def _note_failure(self, worker: _Worker, cycle: RecordedCycle) -> None:
+    def _note_lost_time(self, worker: _Worker) -> None:
+        """Record what an ended process took beyond its finished steps, which the budgets count too."""
+        now = time.time()
+        seconds = now - worker.began - compute_seconds(self.store, worker.began)
+        if seconds > 0:
+            self.store.log.append(Step(new_id("lost"), now, LOST, round(seconds, 3), {"cycle": worker.cycle}))
+
+    def _note_failure(self, worker: _Worker, cycle: RecordedCycle, what: str) -> None:
         """A process has ended and the cycle is as it was: try again later, at last give up."""
-        assert worker.process is not None
-        code, worker.process = worker.process.returncode, None
         worker.failures = 1 if self.store.log.count(Step) > worker.steps else worker.failures + 1
-        worker.not_before = time.monotonic() + min(2.0**worker.failures, MAX_WAIT_S)
-        self.tell(f"the process of {cycle.id} ended with code {code} ({worker.failures} of {MAX_FAILURES})")
+        worker.not_before = time.monotonic() + min(FIRST_WAIT_S * 10 ** (worker.failures - 1), MAX_WAIT_S)
+        self.tell(f"the process of {cycle.id} {what} ({worker.failures} of {MAX_FAILURES})")
         if worker.failures >= MAX_FAILURES:
-            reason = f"its process ended {MAX_FAILURES} times without a result, at last with code {code}"
+            reason = f"{MAX_FAILURES} times without a result its process {what}"
             record_event(self.store, change(cycle, "failed", reason))
 
 

@@ -8,8 +8,10 @@ What was delivered is in the log (`AlertDelivery`): whatever fails is tried agai
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,14 +24,17 @@ from escultor.types import Alert, AlertDelivery
 
 TOLD = frozenset({"firing", "resolved"})
 KEPT_S = 7 * DAY_S  # an alert that no receiver took in this time is given up
-TIMEOUT_S = 10.0
+KNOWN = "known"  # in the place of an alert: the receiver is told of what comes after
+TIMEOUT_S, DEADLINE_S = 10.0, 30.0  # of silence, and of the whole of one message
 AT_ONCE = 100  # alerts in one message
+_unanswered: dict[str, Thread] = {}
 Send = Callable[[str, Sequence[Alert]], None]  # raises OSError where the receiver did not take them
 
 
 def deliver(store: Store, receivers: Sequence[str], now: float, send: Send | None = None) -> list[str]:
     """Send every firing or resolved alert of the last week that a receiver has not taken yet, oldest first,
-    and return one line for each receiver that failed. A receiver that has taken none yet gets what fires now.
+    and return one line for each receiver that failed. A receiver that is new gets what fires now, and all
+    that comes after.
     """
     # One process at a time: another one waits, and then reads what this one has delivered.
     with locked(store.root / "notify.lock"):
@@ -40,15 +45,19 @@ def _deliver_due(store: Store, receivers: Sequence[str], now: float, send: Send)
     alerts = [a for _, a in store.log.read(Alert, since=now - KEPT_S) if a.state in TOLD and a.time <= now]
     latest = {(a.rule, a.version): a for a in alerts}
     taken = {(d.alert, d.receiver) for _, d in store.log.read(AlertDelivery, since=now - KEPT_S)}
+    known_since = {receiver: -math.inf for _, receiver in taken}
+    known_since |= {d.receiver: d.time for _, d in store.log.read(AlertDelivery, target=KNOWN)}
     failures = []
     for receiver in receivers:
         name = hash_value(receiver)
-        is_new = all(receiver_of != name for _, receiver_of in taken)
+        if name not in known_since:
+            _record(store, [AlertDelivery(f"delivery-{hash_value((KNOWN, name))}", now, KNOWN, name)])
+        since = known_since.get(name, now)
         due = [
             a
             for a in alerts
             if (a.id, name) not in taken
-            and (not is_new or (a is latest[a.rule, a.version] and a.state == "firing"))
+            and (a.time >= since or (a is latest[a.rule, a.version] and a.state == "firing"))
         ][:AT_ONCE]
         if not due:
             continue
@@ -89,7 +98,31 @@ def address(receiver: str) -> str:
 
 
 def send_to(receiver: str, alerts: Sequence[Alert]) -> None:
-    """Send alerts to one receiver. Raises OSError where it did not take them."""
+    """Send alerts to one receiver. Raises OSError where it did not take them, or not in `DEADLINE_S`."""
+    before = _unanswered.pop(receiver, None)
+    if before is not None and before.is_alive():
+        _unanswered[receiver] = before
+        raise OSError("it has not answered the last message yet")
+    errors: list[Exception] = []
+
+    def send() -> None:
+        try:
+            _send(receiver, alerts)
+        except Exception as error:
+            errors.append(error)
+
+    # A receiver that answers a byte at a time passes every timeout of a library.
+    thread = Thread(target=send, name="alerts", daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    if thread.is_alive():
+        _unanswered[receiver] = thread
+        raise OSError(f"no answer in {DEADLINE_S:g} s")
+    for error in errors:
+        raise error
+
+
+def _send(receiver: str, alerts: Sequence[Alert]) -> None:
     if urlsplit(receiver).scheme in ("http", "https"):
         _post(receiver, alerts)
         return
@@ -111,7 +144,8 @@ def _post(url: str, alerts: Sequence[Alert]) -> None:
     except httpx2.HTTPError as error:
         raise OSError(str(error) or type(error).__name__) from error
     if not answer.is_success:
-        raise OSError(f"HTTP {answer.status_code}")
+        hint = ": redirects are not followed, give the final address" * answer.is_redirect
+        raise OSError(f"HTTP {answer.status_code}{hint}")
 
 
 def webhook_body(alerts: Sequence[Alert]) -> dict[str, Any]:

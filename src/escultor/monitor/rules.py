@@ -46,6 +46,7 @@ BURN_WARNS = (3 * DAY_S, 6 * HOUR_S)
 SLOW_BUDGET = 0.01  # of the calls may be slower than the limit of the 99th percentile
 MIN_EXPECTED = 20.0  # calls that a silence must have swallowed
 MAX_AHEAD_S = BUCKET_S  # of a gateway's clock; windows and budgets rest on the times of rows
+AGREED_S = 1800.0  # without an answer that is dated ahead, until the clocks count as right
 MIN_HISTORY_S = DAY_S  # of traffic before a silence means anything
 
 
@@ -258,16 +259,21 @@ def read_daily_cost(window: MetricsWindow, config: Monitor, now: float) -> Readi
 
 
 def read_traffic(window: MetricsWindow, now: float, ahead_s: float = 0.0) -> Reading:
-    """The rule `no_traffic`: how many calls were to be expected since the last one, by what the same times of
-    the days before had. Calls that come dated ahead (`read_clock`) are no silence."""
+    """The rule `no_traffic`: how many calls were to be expected since the last one: as many as the same times
+    of the seven days before had in the mean, and no more than they usually had on this day of the week. Calls
+    that come dated ahead (`read_clock`) are no silence."""
     starts = [number * BUCKET_S for (_, number) in window.calls if number * BUCKET_S <= now]
-    last = max(starts, default=now)
-    first = max(min(starts, default=now), now - 7 * DAY_S)
+    last, first = max(starts, default=now), min(starts, default=now)
     expected = 0.0
     if now - first >= MIN_HISTORY_S and now - last > BUCKET_S:
-        days = [day for day in range(1, 8) if last - day * DAY_S >= first]
-        before = [counts_between(window, None, last - d * DAY_S, now - d * DAY_S).calls for d in days]
+
+        def calls(days: Iterable[int]) -> list[int]:
+            known = [day * DAY_S for day in days if last - day * DAY_S >= first]
+            return [counts_between(window, None, last - ago, now - ago).calls for ago in known]
+
+        before, same_day = calls(range(1, 8)), sorted(calls(range(7, 29, 7)))
         expected = sum(before) / len(before) if before else 0.0
+        expected = min([expected, *same_day[(len(same_day) - 1) // 2 :][:1]])
     minutes = (now - last) / 60
     return Reading(
         "no_traffic",
@@ -281,8 +287,9 @@ def read_traffic(window: MetricsWindow, now: float, ahead_s: float = 0.0) -> Rea
     )
 
 
-def read_clock(ahead_s: float) -> Reading:
-    """The rule `clock`: how far the time of the latest row is ahead of this process' clock."""
+def read_clock(ahead_s: float, agreed_s: float = math.inf) -> Reading:
+    """The rule `clock`: how far the time of the latest row is ahead of this process' clock, and for how long
+    none was: of several gateways one may be wrong, and answer now and then."""
     return Reading(
         "clock",
         "",
@@ -290,6 +297,6 @@ def read_clock(ahead_s: float) -> Reading:
         MAX_AHEAD_S,
         pages=ahead_s > MAX_AHEAD_S,
         warns=False,
-        is_clear=ahead_s <= MAX_AHEAD_S,
+        is_clear=ahead_s <= MAX_AHEAD_S and agreed_s >= AGREED_S,
         message=f"answers are dated {ahead_s:.0f} s ahead of the monitor's clock: one of the two is wrong",
     )

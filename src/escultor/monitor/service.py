@@ -7,6 +7,8 @@ where it begins, and who comes second takes what the first has written.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -40,6 +42,7 @@ from escultor.monitor.metrics import (
 from escultor.monitor.parts import health_of_parts
 from escultor.monitor.rules import (
     LOOKBACK_S,
+    MAX_AHEAD_S,
     Past,
     Reading,
     read_budget,
@@ -96,6 +99,7 @@ class MonitorService:
     _votes: dict[str, dict[tuple[str, str], Thumb]] = field(default_factory=lambda: {THUMB: {}, QUALITY: {}})
     _answers: dict[str, AnswerRef] = field(default_factory=dict)  # of rated answers
     _ahead_s: float = 0.0  # of this clock: the latest of the rows read last
+    _was_ahead: float = -math.inf  # when rows were dated ahead last
     _tallied: int = -1  # last log entry in a tally; -1: the tallies are not read yet
     _cursors: list[int] = field(default_factory=lambda: [0, 0])  # of interactions and feedback in the log
 
@@ -161,10 +165,19 @@ class MonitorService:
                 before = past(rule, version)
                 yield read_budget(rule, version, window, before, self.config, now=now)
             yield self._read_drift("answer_drift", version, window, ANSWERS, now)
+        rated = Counter(vote.answer.version for vote in window.votes)
+        few = {version for version, votes in rated.items() if votes < self.config.min_rated}
+        if len(few) > 1:
+            votes = [
+                v._replace(answer=v.answer._replace(version=""))
+                for v in window.votes
+                if v.answer.version in few
+            ]
+            yield read_thumbs("", votes, past("thumbs_down", ""), self.config, now, unnamed=self.unnamed)
         yield self._read_drift("prompt_drift", "", window, PROMPTS, now)
         yield read_daily_cost(window, self.config, now)
         yield read_traffic(window, now, self._ahead_s)
-        yield read_clock(self._ahead_s)
+        yield read_clock(self._ahead_s, now - max(self._was_ahead, past("clock", "").changed))
 
     def _read_drift(self, rule: str, version: str, window: MetricsWindow, prefix: str, now: float) -> Reading:
         """The reading of the last full six hours, which is computed once."""
@@ -223,6 +236,8 @@ class MonitorService:
         self._new_sample = merge_samples(self._new_sample, drawn)
         self._new = merge_calls(self._new, fold_parts(rows, names))
         self._ahead_s = max(row.time for row in rows) - now
+        if self._ahead_s > MAX_AHEAD_S:
+            self._was_ahead = now
         self._cursors[0] = chunk[-1][0]
 
     def _names(self) -> frozenset[str]:

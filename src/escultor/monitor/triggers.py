@@ -46,8 +46,9 @@ def diagnose(
     if infrastructure := [a for a in firing if a.rule in INFRASTRUCTURE]:
         return Diagnosis("person", worst(infrastructure), worst(infrastructure).message)
     cause = worst(firing)
-    if champion and cause.version not in ("", champion):
-        return Diagnosis("person", cause, f"{cause.message}; this version is not the champion")
+    if champion and cause.version != champion:
+        which = "this version is" if cause.version else "versions with few votes are"
+        return Diagnosis("person", cause, f"{cause.message}; {which} not the champion")
     if new_rows < 1:
         return Diagnosis("person", cause, f"{cause.message}; nothing new to learn from")
     rows = "1 new usable row" if new_rows == 1 else f"{new_rows} new usable rows"
