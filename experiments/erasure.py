@@ -18,6 +18,7 @@ import json
 import random
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from escultor.config import Config
@@ -26,6 +27,7 @@ from escultor.datasets.rows import CurationRow, write_line
 from escultor.datasets.versions import save_version
 from escultor.feedback.conversion import convert, record
 from escultor.feedback.selection import SelectionQuery
+from escultor.serve.in_flight import draft_interaction
 from escultor.skills.suites import make_suite, register
 from escultor.store import Store, open_store
 from escultor.types import (
@@ -39,7 +41,6 @@ from escultor.types import (
     Role,
     Sampling,
     SuiteItem,
-    Usage,
 )
 
 PIECES = (
@@ -80,24 +81,8 @@ def make_history(store: Store, dice: random.Random, people: dict[str, str], rows
         text, id = write_text(dice, people[person]), f"row{number}"
         texts.append(text)
         asked = (Message(Role.USER, text),)
-        row = Interaction(
-            id=id,
-            time=1.0 + number,
-            skill="chat",
-            subject=person,
-            version="v",
-            arm="champion",
-            propensity=1.0,
-            messages=asked,
-            answer=f"An answer to {text}",
-            finish_reason="stop",
-            sampling=Sampling(),
-            usage=Usage(1, 1),
-            latency_ms=1.0,
-            ttft_ms=None,
-            cost_usd=0.0,
-            prompt_hash=f"hash{number}",
-        )
+        draft = draft_interaction(asked, id=id, subject=person, version="v", sampling=Sampling())
+        row = replace(draft, time=1.0 + number, answer=f"An answer to {text}", finish_reason="stop")
         said = [
             Correction(f"c{number}", 2.0, id, person, write_text(dice, people[person])),
             Remark(f"m{number}", 2.0, id, person, write_text(dice, people[person])),

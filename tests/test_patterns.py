@@ -153,9 +153,9 @@ def calls():
                 methods[path if node.id[0] == "_" else "", node.id].add(owners.get(id(node)))
             elif (
                 isinstance(node, ast.Call)
-                and ast.unparse(node.func) in SEARCHES
                 and node.args
                 and isinstance(node.args[0], ast.Constant)
+                and ast.unparse(node.func) in SEARCHES
             ):
                 written.add(node.args[0].value)
     return written, methods
@@ -221,11 +221,15 @@ def seconds(search, text):
 def is_linear(search, unit, before="", encode=False):
     text = (before + unit * (TIMES * LENGTH // len(unit) + 1))[: TIMES * LENGTH]
     text = text.encode("utf-8", "replace") if encode else text
-    part = text[:LENGTH]
-    if any(seconds(search, part) < FLOOR for _ in range(3)):
-        return True
-    whole, part = (min(seconds(search, said) for _ in range(3)) for said in (text, part))
-    return whole < FACTOR * part
+    part, parts, wholes = text[:LENGTH], [], []
+    for _ in range(3):  # what else the machine does makes both longer at times
+        parts.append(seconds(search, part))
+        if parts[-1] < FLOOR:
+            return True
+        wholes.append(seconds(search, text))
+        if min(wholes) < FACTOR * min(parts):
+            return True
+    return False
 
 
 def searcher(pattern, method):

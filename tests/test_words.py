@@ -5,6 +5,7 @@ docstrings, comments and messages. `docs/glossary.md` has the terms in use.
 """
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -60,9 +61,8 @@ def sources() -> Iterator[tuple[str, str]]:
         yield path.relative_to(SOURCE).as_posix(), path.read_text(encoding="utf-8")
 
 
-def names(source: str) -> Iterator[tuple[int, str]]:
+def names(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Names of classes, functions and parameters, and of variables outside functions."""
-    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.lineno, node.name
@@ -75,11 +75,14 @@ def names(source: str) -> Iterator[tuple[int, str]]:
                 yield from ((target.lineno, target.id) for target in targets if isinstance(target, ast.Name))
 
 
-def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Comments and string literals, docstrings and the fixed parts of f-strings included."""
-    for node in ast.walk(ast.parse(source)):
+def literals(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """String literals, docstrings and the fixed parts of f-strings included."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
+
+
+def comments(source: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
@@ -91,26 +94,33 @@ def words_of(name: str) -> set[str]:
     return words | {word.removesuffix("s") for word in words}
 
 
-def found() -> Iterator[tuple[str, int, str, str]]:
+def uses() -> Iterator[tuple[str, int, str, str]]:
     """Every use of a banned word: file, line, word, and the term in use."""
-    in_text = {re.compile(rf"\b{word}s?\b", re.IGNORECASE): word for word in WORDS}
-    in_text |= {re.compile(rf"\b{phrase}\b", re.IGNORECASE): phrase for phrase in PHRASES}
+    terms = {**WORDS, **PHRASES}
+    in_text = re.compile(rf"\b(?:({'|'.join(WORDS)})s?|({'|'.join(PHRASES)}))\b", re.IGNORECASE)
     for file, source in sources():
         if (stem := Path(file).stem) in MODULES.split() or words_of(stem) & WORDS.keys():
             yield file, 1, stem, "a name for what is in the file"
-        for line, name in names(source):
+        tree = ast.parse(source)
+        for line, name in names(tree):
             if name.lstrip("_") in TYPES.split():
                 yield file, line, name, "a name for what it holds"
             yield from ((file, line, word, WORDS[word]) for word in words_of(name) & WORDS.keys())
-        for line, text in texts(source):
-            for pattern, word in in_text.items():
-                if pattern.search(text):
-                    yield file, line, word, {**WORDS, **PHRASES}[word]
+        said = comments(source) if in_text.search(source) else ()  # reading tokens takes long
+        for line, text in (*literals(tree), *said):
+            for match in in_text.finditer(text):
+                word = (match[1] or match[2]).lower()
+                yield file, line, word, terms[word]
+
+
+@functools.cache
+def found() -> list[tuple[str, int, str, str]]:
+    return list(uses())
 
 
 def test_private_words_do_not_come_back():
-    uses = [(file, line, word, use) for file, line, word, use in found() if (file, word) not in ALLOWED]
-    assert [f"{file}:{line}: `{word}`: say {use}" for file, line, word, use in uses] == []
+    banned = [use for use in found() if (use[0], use[2]) not in ALLOWED]
+    assert [f"{file}:{line}: `{word}`: say {term}" for file, line, word, term in banned] == []
 
 
 def test_every_exception_is_still_needed():

@@ -1,6 +1,5 @@
 """What a reference said is found again by tokens and weights, and by nothing else."""
 
-import multiprocessing
 import sqlite3
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from forked import FORKED
 
 from escultor.batching import reference
 from escultor.batching.batches import pair_batch
@@ -146,8 +146,7 @@ def _prepare(folder, first):
 
 
 def test_two_processes_may_write_at_once(model, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=_prepare, args=(tmp_path, first)) for first in (0, 10)]
+    both = [FORKED.Process(target=_prepare, args=(tmp_path, first)) for first in (0, 10)]
     for process in both:
         process.start()
     for process in both:

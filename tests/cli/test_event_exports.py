@@ -1,6 +1,7 @@
 """What `interactions export` and `feedback export` write comes back into another store without loss."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from escultor.data.importers import events
 from escultor.errors import DataError
+from escultor.serve.in_flight import draft_interaction
 from escultor.store import open_store
 from escultor.store.redaction import redact_record
 from escultor.types import (
@@ -129,24 +131,9 @@ def test_any_records_come_back_equal(cli, tmp_path):
     law()
 
 
-CALL = Interaction(
-    id="call-1",
-    time=1e9,
-    skill="chat",
-    subject="5" * 32,
-    version="m",
-    arm="champion",
-    propensity=1.0,
-    messages=(Message(Role.USER, "Hi"),),
-    answer="Hello",
-    finish_reason="stop",
-    sampling=Sampling(),
-    usage=Usage(1, 1),
-    latency_ms=1.0,
-    ttft_ms=None,
-    cost_usd=0.0,
-    prompt_hash="h",
-)
+ASKED = (Message(Role.USER, "Hi"),)
+CALL = draft_interaction(ASKED, id="call-1", subject="5" * 32, version="m", sampling=Sampling())
+CALL = replace(CALL, time=1e9, answer="Hello", finish_reason="stop")
 
 
 def test_an_answer_without_its_text_comes_back_as_it_is(cli, tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 from cli_rows import examples
 
 from escultor.datasets.versions import read_rows, versions_named
+from escultor.serve.in_flight import draft_interaction
 from escultor.store import open_store
-from escultor.types import Correction, Feedback, Interaction, KeyEvent, Message, Role, Sampling, Usage
+from escultor.types import Correction, Feedback, Interaction, KeyEvent, Message, Role, Sampling
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
 from gateway_side import serving
@@ -71,24 +73,8 @@ def prepared(tmp_path_factory):
         for n in range(ROWS):
             who = (ANN, "b" * 32, "c" * 32)[n % 3]
             asked = (Message(Role.USER, f"What does {who} want to know, in question {n * 7919}?"),)
-            row = Interaction(
-                id=f"row{n}",
-                time=1e9 + n,
-                skill="chat",
-                subject=who,
-                version="v",
-                arm="champion",
-                propensity=1.0,
-                messages=asked,
-                answer=f"An answer {n}",
-                finish_reason="stop",
-                sampling=Sampling(),
-                usage=Usage(1, 1),
-                latency_ms=1.0,
-                ttft_ms=None,
-                cost_usd=0.0,
-                prompt_hash=f"hash{n}",
-            )
+            draft = draft_interaction(asked, id=f"row{n}", subject=who, version="v", sampling=Sampling())
+            row = replace(draft, time=1e9 + n, answer=f"An answer {n}", finish_reason="stop")
             store.log.append(row, Correction(f"said{n}", 1e9 + n, row.id, who, f"A better answer {n * 31}"))
     return folder
 

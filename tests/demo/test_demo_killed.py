@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -24,17 +26,27 @@ VERSIONS = ["base", "sft", "second cycle", "control", "third cycle", "student"]
 TIMED = {"trade_off", "latency_p50_ms", "latency_p99_ms", "tokens_per_s", "cost_usd_per_1k_tokens"}
 
 
-def start(store: Path, *kill_at: str, source: Path = SOURCE) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROGRAM), str(store), *kill_at]
-    env = os.environ | {"PYTHONPATH": str(source)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+@contextmanager
+def program(source: Path = SOURCE):
+    """Runs demonstrations with the package of this folder, which is imported once."""
+    pipe, env = subprocess.PIPE, os.environ | {"PYTHONPATH": str(source)}
+    with subprocess.Popen([sys.executable, str(PROGRAM)], stdin=pipe, stdout=pipe, text=True, env=env) as it:
+
+        def start(store: Path, *kill_at: str) -> Path:
+            """The file of its report. Raises ChildProcessError with the exit code of one that failed."""
+            out = store.parent / f"{uuid4().hex}.json"
+            it.stdin.write(json.dumps([str(out), str(store), *kill_at]) + "\n")
+            it.stdin.flush()
+            if code := int(it.stdout.readline()):
+                raise ChildProcessError(code)
+            return out
+
+        yield start
 
 
-def numbers(done: subprocess.CompletedProcess[str]) -> dict:
+def numbers(done: Path) -> dict:
     """Everything the demo reports but what a clock decided."""
-    assert done.returncode == 0, done.stderr[-2000:]
-    line = re.sub(r"since [0-9-]+ [0-9:]+ UTC", "since then", done.stdout.splitlines()[-1])
-    found = json.loads(line)
+    found = json.loads(re.sub(r"since [0-9-]+ [0-9:]+ UTC", "since then", done.read_text()))
     for version in found["versions"]:
         for name in TIMED:
             del version[name]
@@ -46,36 +58,35 @@ def numbers(done: subprocess.CompletedProcess[str]) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def start():
+    with program() as begun:
+        yield begun
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
     return start(tmp_path_factory.mktemp("whole") / "store")
 
 
-def test_killed_at_three_places_it_goes_on_to_the_same_numbers(whole, tmp_path):
+def test_killed_at_three_places_it_goes_on_to_the_same_numbers(start, whole, tmp_path):
     store = tmp_path / "store"
     for place in (("sft", "3"), ("evaluate second cycle",), ("monitor third cycle",)):
-        assert start(store, *place).returncode == -signal.SIGKILL
+        with pytest.raises(ChildProcessError, match=str(-signal.SIGKILL)):
+            start(store, *place)
     resumed = start(store)
     assert numbers(resumed) == numbers(whole)
-    reused = {step["name"] for step in json.loads(resumed.stdout.splitlines()[-1])["steps"] if step["reused"]}
+    reused = steps(resumed, reused=True)
     assert {"pretrain", "sft", "second cycle", "serve second cycle"} <= reused
-    assert reused | computed(whole) > set(STEP_SECONDS)  # every step whose time is forecast exists
+    assert reused | steps(whole, reused=False) > set(STEP_SECONDS)  # all whose time is forecast exist
 
 
-def test_a_second_run_computes_nothing(whole):
-    store = json.loads(whole.stdout.splitlines()[-1])["store"]
-    again = start(Path(store))
-    assert numbers(again) == numbers(whole)
-    assert all(step["reused"] for step in json.loads(again.stdout.splitlines()[-1])["steps"])
+def steps(done: Path, *, reused: bool) -> set[str]:
+    """The steps that were reused, or those that were computed."""
+    return {step["name"] for step in json.loads(done.read_text())["steps"] if step["reused"] == reused}
 
 
-def computed(done: subprocess.CompletedProcess[str]) -> set[str]:
-    """The steps that were not reused."""
-    assert done.returncode == 0, done.stderr[-2000:]
-    return {step["name"] for step in json.loads(done.stdout.splitlines()[-1])["steps"] if not step["reused"]}
-
-
-def test_an_edit_recomputes_the_steps_that_run_through_it_and_no_others(whole, tmp_path):
-    store = Path(json.loads(whole.stdout.splitlines()[-1])["store"])
+def test_a_second_run_recomputes_the_steps_that_run_through_an_edit_and_no_others(whole, tmp_path):
+    store = whole.parent / "store"
     shutil.copytree(SOURCE / "escultor", tmp_path / "escultor", ignore=shutil.ignore_patterns("__pycache__"))
 
     def edit(name: str, change) -> None:
@@ -84,12 +95,14 @@ def test_an_edit_recomputes_the_steps_that_run_through_it_and_no_others(whole, t
 
     edit("cli/demo.py", lambda text: text.replace('"""', '"""Another text. ', 1) + "\nMORE = 1\n")
     edit("train/loop.py", lambda text: text + "\n# a comment\n")
-    again = start(store, source=tmp_path)
-    assert computed(again) == set()
+    with program(tmp_path) as start:
+        again = start(store)
+    assert steps(again, reused=False) == set()
     assert numbers(again) == numbers(whole)
     edit("train/objectives/dpo.py", lambda text: text + "\nMORE = 1\n")
-    again = start(store, source=tmp_path)
-    assert computed(again) == {"second cycle", "third cycle", "control"}
+    with program(tmp_path) as start:
+        again = start(store)
+    assert steps(again, reused=False) == {"second cycle", "third cycle", "control"}
     assert numbers(again) == numbers(whole)
 
 
@@ -99,7 +112,7 @@ def test_it_runs_three_cycles_with_a_control_and_says_who_rated(whole):
     assert found["feedback"]["raters"] == "simulated"
     assert found["alert"]["state"] == "firing"
     assert found["plan"]
-    line, folder = json.loads(whole.stdout.splitlines()[-1]), Path(whole.args[2]).parent
+    line, folder = json.loads(whole.read_text()), whole.parent
     assert [bool(page) for page in line["pages"]] == [v not in ("base", "control") for v in VERSIONS]
     assert all((folder / page).is_file() for page in line["pages"] if page)
     assert [v["name"] for v in found["versions"] if v["is_control"]] == ["control"]
@@ -111,7 +124,7 @@ def test_it_runs_three_cycles_with_a_control_and_says_who_rated(whole):
 
 
 def test_what_a_cycle_trained_on_is_read_like_any_dataset(whole):
-    with open_store(json.loads(whole.stdout.splitlines()[-1])["store"]) as store:
+    with open_store(str(whole.parent / "store")) as store:
         versions = [version for _, version in store.log.read(DatasetVersion)]
         assert {version.kind for version in versions} >= {"example", "pair"}
         for version in versions:

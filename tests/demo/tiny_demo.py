@@ -1,15 +1,17 @@
 """The demonstration on a tiny model and a part of the standard library, for the tests. Run as a program:
 
-    python tiny_demo.py STORE [KILL_AT [STEP]]
+    python tiny_demo.py
 
-prints one JSON object last. With KILL_AT it kills itself (SIGKILL) when that phase begins, or when its
-training reaches STEP.
+reads lines [OUT, STORE, KILL_AT, STEP] of JSON. Each is a demonstration in a process of its own, forked once
+everything is imported: it writes one JSON object to the file OUT, and its exit code is printed. With KILL_AT
+it kills itself (SIGKILL) when that phase begins, or when its training reaches STEP.
 """
 
 import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,15 +95,28 @@ def run_tiny(store: str, progress: Progress | None = None) -> run.DemoResult:
     return run.run_demo(store, True, config(), progress, SIZES, roots)
 
 
+def write_report(out: str, store: str, kill_at: str = "", step: str = "0") -> None:
+    result = run_tiny(store, Suicidal(kill_at, int(step)))
+    answers = {v.name: v.checkpoint for v in result.versions}
+    pages = [row.page for row in as_report(result, Path(store).parent).versions]
+    more = {"checkpoints": answers, "pages": pages, "log": Path(store).name}
+    Path(out).write_text(json.dumps(as_json(result) | more))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     loop.SAVE_EVERY_S = 0.0  # every step is one to resume from
     # A model this small never pleases: let half of the thumbs be up, and it learn from its own noise.
     users.HABITS = users.Habits(rates=1.0, sees_it=0.5)
     run.find_skill = lambda name: Anything()
-    place, step = (*sys.argv[2:], "", "0")[:2]
-    result = run_tiny(sys.argv[1], Suicidal(place, int(step or 0)))
-    answers = {v.name: v.checkpoint for v in result.versions}
-    pages = [row.page for row in as_report(result, Path(sys.argv[1]).parent).versions]
-    more = {"checkpoints": answers, "pages": pages, "log": Path(sys.argv[1]).name}
-    print(json.dumps(as_json(result) | more))
+    for line in sys.stdin:
+        if not (child := os.fork()):
+            code = 1
+            try:
+                write_report(*json.loads(line))
+                code = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from escultor.config import FeedbackRules
 from escultor.feedback.index import FeedbackIndex
 from escultor.feedback.items import load_items
 from escultor.feedback.raw_log import InMemorySource
 from escultor.feedback.selection import KINDS, Selection, SelectionQuery, select
-from escultor.ids import hash_value
+from escultor.serve.in_flight import draft_interaction
 from escultor.types import (
     Choice,
     Consent,
@@ -25,7 +26,6 @@ from escultor.types import (
     Role,
     Sampling,
     SourceKind,
-    Usage,
 )
 
 NOW = 1e9
@@ -33,26 +33,21 @@ DAY = 86_400.0
 
 
 def interaction(
-    id: str, prompt: str = "p", answer: str | None = None, parent: str | None = None, **more
+    id: str,
+    prompt: str = "p",
+    answer: str | None = None,
+    parent: str | None = None,
+    finish_reason: str = "stop",
+    **more,
 ) -> Interaction:
     messages = (Message(Role.USER, prompt),)
-    given = {"subject": "asker", "consent": Consent.TRAIN, "arm": "champion", "propensity": 1.0} | more
-    return Interaction(
-        id=id,
-        time=0.0,
-        skill=given.pop("skill", "chat"),
-        version="v",
-        messages=messages,
+    given = {"subject": "asker", "consent": Consent.TRAIN} | more
+    draft = draft_interaction(messages, id=id, version="v", sampling=Sampling(), **given)
+    return replace(
+        draft,
         answer=f"answer {id}" if answer is None else answer,
-        finish_reason=given.pop("finish_reason", "stop"),
-        sampling=Sampling(),
-        usage=Usage(1, 1),
-        latency_ms=1.0,
-        ttft_ms=None,
-        cost_usd=0.0,
-        prompt_hash=hash_value(messages),
+        finish_reason=finish_reason,
         lineage=None if parent is None else Lineage(parent, Relation.REGENERATE),
-        **given,
     )
 
 

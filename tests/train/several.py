@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import traceback
@@ -10,12 +9,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from forked import FORKED
+
 TIMEOUT_S = 120.0
-_context = multiprocessing.get_context("forkserver")
-# What takes seconds to import is imported once, by the process from which all others are forked.
-_context.set_forkserver_preload(
-    ["transformers", "escultor.train.runs", "transformers.models.llama.modeling_llama"]
-)
 
 
 def together(work: Callable[..., Any], *args: Any, size: int = 2, failures: bool = False) -> list[Any]:
@@ -29,8 +25,8 @@ def together(work: Callable[..., Any], *args: Any, size: int = 2, failures: bool
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
     pipes, processes = [], []
     for rank in range(size):
-        ours, theirs = _context.Pipe(duplex=False)
-        process = _context.Process(target=_child, args=(theirs, work, args, rank, size, store.port))
+        ours, theirs = FORKED.Pipe(duplex=False)
+        process = FORKED.Process(target=_child, args=(theirs, work, args, rank, size, store.port))
         process.start()
         theirs.close()
         pipes.append(ours)

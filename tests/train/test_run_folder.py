@@ -2,13 +2,13 @@
 
 import fcntl
 import json
-import multiprocessing
 import os
 import signal
 import threading
 
 import pytest
 import tiny
+from forked import FORKED
 from several import together
 
 from escultor.config import Dpo
@@ -63,9 +63,8 @@ def hold_and_die(folder, ready):
 
 
 def test_a_killed_process_holds_nothing_and_a_living_one_all(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    ready = context.Event()
-    child = context.Process(target=hold_and_die, args=(tmp_path / "run", ready))
+    ready = FORKED.Event()
+    child = FORKED.Process(target=hold_and_die, args=(tmp_path / "run", ready))
     child.start()
     assert ready.wait(60)
     with pytest.raises(InputError) as info:

@@ -179,11 +179,11 @@ def pair_batch(rows: Sequence[PairRow], capacity: int = CAPACITY) -> PairBatch:
     )
 
 
-def unpaired_batch(rows: Sequence[UnpairedRow], capacity: int = CAPACITY) -> UnpairedBatch:
+def unpaired_batch(rows: Sequence[UnpairedRow]) -> UnpairedBatch:
     """Pack responses with their prompts, and apart from them the same prompts with responses to others."""
     return UnpairedBatch(
-        packed=_pack([_continued(row.prompt, row.response) for row in rows], capacity),
-        other=_pack([_continued(row.prompt, row.other) for row in rows], capacity),
+        packed=_pack([_continued(row.prompt, row.response) for row in rows], CAPACITY),
+        other=_pack([_continued(row.prompt, row.other) for row in rows], CAPACITY),
         desirable=torch.tensor([r.desirable for r in rows]),
         weight=torch.tensor([r.weight for r in rows], dtype=torch.float32),
         rows=tuple(r.id for r in rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from escultor.config import Config
@@ -31,6 +32,7 @@ class MonitorLoop:
     _outage: StoreOutage = field(init=False)
     _service: MonitorService | None = None
     _lease: Lease | None = None
+    _turn: ExitStack = field(default_factory=ExitStack)  # holds the lease
     _is_waiting: bool = False  # for another monitor
     _told: str = ""
 
@@ -68,9 +70,8 @@ class MonitorLoop:
 
     def end(self) -> None:
         """Let another monitor go on."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.__exit__(None, None, None)
+        self._lease = None
+        self._turn.close()
 
     def _has_turn(self, store: Store) -> bool:
         if self._lease is not None:
@@ -79,14 +80,13 @@ class MonitorLoop:
                 return True
             except FaultError:  # it was lost while the database was away
                 self.end()
-        lease = Lease(store, LEASE)
         try:
-            lease.__enter__()
+            self._lease = self._turn.enter_context(Lease(store, LEASE))
         except InputError as error:
             self._is_waiting, self._service = True, None
             self._tell(f"waiting: {error.got}")
             return False
-        self._lease, self._is_waiting = lease, False
+        self._is_waiting = False
         return True
 
     def _note(self, error: StoreError, now: float) -> None:

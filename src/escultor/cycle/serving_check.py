@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from escultor.model.loaded import Loaded
 
 
-def check_server(
-    loaded: Loaded, url: str, name: str | None, quant: str, prompts: Sequence[str] = PROMPTS
-) -> list[AnswerGap]:
+def check_server(loaded: Loaded, url: str, name: str | None, quant: str) -> list[AnswerGap]:
     """Ask an OpenAI-compatible server (`url` ends in /v1) for greedy answers and compare each with the
     model.
 
@@ -27,10 +25,10 @@ def check_server(
     """
     endpoint = Endpoint(url, timeout_s=300.0)
     served = served_model(endpoint, name) if name else _only_model(endpoint)
-    conversations = [(Message(Role.USER, text),) for text in prompts]
-    answers = served.answers(conversations, [Sampling(max_new_tokens=TOKENS)] * len(prompts))
+    conversations = [(Message(Role.USER, text),) for text in PROMPTS]
+    answers = served.answers(conversations, [Sampling(max_new_tokens=TOKENS)] * len(PROMPTS))
     gaps = []
-    for text, conversation, answer in zip(prompts, conversations, answers, strict=True):
+    for text, conversation, answer in zip(PROMPTS, conversations, answers, strict=True):
         said = answer.text or ""
         whole = said.partition("\ufffd")[0]  # a token may be a part of a character
         ids = loaded.chat.text(whole)

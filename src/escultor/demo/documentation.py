@@ -183,8 +183,6 @@ def balanced(golds_: Sequence[Gold], count: int) -> list[Gold]:
 
 # --- domains: a table to read and correct -------------------------------------------------------
 
-DOMAINS = ("math", "ai-ml", "data", "web", "systems", "language", "text", "testing", "tools", "other")
-
 _TABLE = {
     "math": "cmath decimal fractions math mpmath numbers numpy pydecimal random scipy statistics sympy "
     "secrets gmpy2 statsmodels",

@@ -87,10 +87,10 @@ def rotate(keyring: Keyring, id: str, overlap_s: float, now: float | None = None
     return key, KeyRotated(new_id("rotate"), now, id, _digest(key), now + overlap_s)
 
 
-def revoke(keyring: Keyring, id: str, now: float | None = None) -> KeyRevoked:
+def revoke(keyring: Keyring, id: str) -> KeyRevoked:
     """The record that revokes a key. Raises InputError where no valid key has this id."""
     _require_key(keyring, id)
-    return KeyRevoked(f"revoke-{id}", time.time() if now is None else now, id)
+    return KeyRevoked(f"revoke-{id}", time.time(), id)
 
 
 def _new_secret(id: str) -> str:

@@ -100,9 +100,7 @@ def trial(
     return validated(Deployment(_id_after(current), when, shares, {**named, CANDIDATE: candidate}, because))
 
 
-def rollback(
-    history: Iterable[Deployment], because: str | None = None, *, now: float | None = None
-) -> Deployment:
+def rollback(history: Iterable[Deployment], because: str | None = None) -> Deployment:
     """The deployment that restores the previous champion. Its `previous` alias is the one in force when that
     champion last was, so repeated rollbacks go further back instead of alternating between two models. Raises
     InputError where none is left."""
@@ -114,11 +112,11 @@ def rollback(
         raise InputError(what, f"{len(past)} deployments, champion {champion(past)}", None, remedy)
     held = [entry for entry in past if entry.aliases.get(CHAMPION) == back]
     before = held[-1].aliases.get(PREVIOUS) if held else None
-    return _all_traffic(back, before, because or f"rollback of {past[-1].id}", past[-1], now)
+    return _all_traffic(back, before, because or f"rollback of {past[-1].id}", past[-1])
 
 
 def _all_traffic(
-    holder: str, before: str | None, because: str, current: Deployment | None, now: float | None
+    holder: str, before: str | None, because: str, current: Deployment | None, now: float | None = None
 ) -> Deployment:
     named = {CHAMPION: holder} if before is None else {CHAMPION: holder, PREVIOUS: before}
     when = time.time() if now is None else now

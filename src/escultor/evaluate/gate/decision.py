@@ -95,7 +95,7 @@ def decide(
     why = cannot_tell(champion, candidate, policy, context)
     if why is None:
         too_small = shortfall(needs, policy, items=n, clusters=clusters)
-        kind, reason, needed = _outcome(comparison, needed, too_small, policy)
+        kind, reason, needed = _outcome(comparison, needed, too_small)
         if context.look == 1 and not context.is_remembered and policy.alpha_spending == "shared":
             reason = f"{reason} {text.FIRST_BY_ASSUMPTION}"
     else:
@@ -138,7 +138,7 @@ def _evidence(
 
 
 def _outcome(
-    comparison: Comparison, needed: int | None, too_small: str | None, policy: Gate
+    comparison: Comparison, needed: int | None, too_small: str | None
 ) -> tuple[type[Verdict], str, int | None]:
     """The kind of verdict on two sides that can be compared, its reason, and the items that a hold names."""
     effects, limits = comparison.effects, comparison.vetoes
