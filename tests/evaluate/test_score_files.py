@@ -207,10 +207,159 @@ def test_a_share_on_one_side_and_a_percentage_on_the_other_are_refused(tmp_path)
         pair_runs(share, percent)
 
 
-@pytest.mark.parametrize("name", ["MAE", "WordErrorRate", "toxicity_mean", "attack_success", "errorRate"])
+@pytest.mark.parametrize("rubric", [(1, 5), (0, 10), (0, 100)])
+def test_a_share_on_one_side_and_marks_of_a_rubric_on_the_other_are_refused(tmp_path, rubric):
+    share = _csv(tmp_path / "a.csv", [f"i{n},right,{n % 3 // 2}" for n in range(60)])
+    marks = _csv(tmp_path / "b.csv", [f"i{n},right,{rubric[n % 3 // 2]}" for n in range(60)])
+    with pytest.raises(DataError, match="another unit"):
+        pair_runs(share, marks)
+
+
+NAMES = ["token_count", "flesch_kincaid_grade_level", "Levenshtein", "num_turns", "p99", "length"]
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, "MAE", "WordErrorRate", "toxicity_mean", "attack_success", "errorRate"]
+)
 def test_a_metric_whose_name_says_that_less_is_better_decides_nothing(tmp_path, name):
     run = _csv(tmp_path / "a.csv", [f"i{n},{name},0.{n % 10}" for n in range(60)])
     assert pair_runs(run, run).champion.scales[name].better == "neither"
+
+
+def test_a_direction_that_a_task_lacks_or_that_its_metrics_name_denies_is_asked_for(tmp_path):
+    unstated = outside_runs.lm_eval(tmp_path / "a", BETTER, metric="goodness", higher=None)
+    copied = outside_runs.lm_eval(tmp_path / "b", BETTER, metric="my_loss")
+    for path, name in ((unstated, "goodness"), (copied, "my_loss")):
+        run = read(path)
+        assert pair_runs(run, run).champion.scales[name].better == "neither"
+        assert pair_runs(run, run, higher=[name]).champion.scales[name].better == "higher"
+
+
+def test_logs_of_lm_eval_before_0_4_3_are_read(tmp_path):
+    sides = []
+    for name, values in (("a", WORSE), ("b", BETTER)):
+        folder = outside_runs.lm_eval(tmp_path / name, values)
+        new, results = next(folder.glob("samples*")), next(folder.glob("results*"))
+        rows = [json.loads(line) for line in new.read_text().splitlines()]
+        rows = [{k: v for k, v in r.items() if k not in ("metrics", "filter", "doc_hash")} for r in rows]
+        old = folder / "pretrained__gpt2,dtype__float_sums.jsonl"
+        old.write_text(json.dumps(rows, indent=2))
+        results.rename(folder / "results.json")
+        new.unlink()
+        assert read(old).items == read(folder).items
+        sides.append(read(folder))
+    pair = pair_runs(*sides)
+    assert sides[0].task == "sums"
+    assert pair.champion.scales["acc"].better == "higher"
+    assert sorted(pair.candidate.metrics["acc"]) == sorted(BETTER.values())
+
+
+def test_a_folder_with_runs_of_several_models_is_refused_and_earlier_runs_are_told(tmp_path):
+    outside_runs.lm_eval(tmp_path / "out" / "a", WORSE)
+    again = outside_runs.lm_eval(tmp_path / "out" / "b", BETTER)
+    with pytest.raises(InputError, match="2 models"):
+        read_run(str(tmp_path / "out"))
+    newest = next(again.glob("samples*"))
+    newest.with_name("samples_sums_2025-01-02T03-04-05.000000.jsonl").write_bytes(newest.read_bytes())
+    assert "b: the last of 2 runs of sums counts" in read(again).notes
+
+
+def test_sides_that_were_asked_in_other_ways_are_told(tmp_path):
+    plain, warm = (outside_runs.lm_eval(tmp_path / name, BETTER) for name in "ab")
+    results = next(warm.glob("results*"))
+    content = json.loads(results.read_text())
+    results.write_text(json.dumps(content | {"gen_kwargs": {"temperature": 0.7}}))
+    notes = pair_runs(read(plain), read(warm)).notes
+    assert "the sides differ in gen_kwargs: none and {'temperature': 0.7}" in notes
+
+
+def _inspect(path, change):
+    outside_runs.inspect_json(path, WORSE)
+    log = json.loads(path.read_text())
+    log["samples"] = [change(n, sample) for n, sample in enumerate(log["samples"])]
+    path.write_text(json.dumps(log))
+    return read(path)
+
+
+def test_what_a_scorer_of_inspect_could_not_tell_is_the_worst_and_what_was_edited_is_told(tmp_path):
+    def scored(sample, value, **more):
+        return sample | {"scores": {"match": {"value": value, **more}}}
+
+    unscored = _inspect(tmp_path / "a.json", lambda n, s: scored(s, float("nan")) if n == 3 else s)
+    plain = read(outside_runs.inspect_json(tmp_path / "b.json", WORSE))
+    pair = pair_runs(plain, unscored)
+    assert pair.candidate.metrics["match"][3] == 0
+    assert "a.json: 1 samples were left unscored" in pair.notes
+    assert pair_runs(unscored, plain).champion.metrics == pair.champion.metrics  # a tie
+    edited = _inspect(tmp_path / "c.json", lambda n, s: scored(s, "C", history=[{"value": "I"}]))
+    assert any("60 samples were invalidated or their scores edited" in note for note in edited.notes)
+    labels = _inspect(
+        tmp_path / "d.json",
+        lambda n, s: (
+            s | {"scores": s["scores"] | {"topic": {"value": "bills"}, "all": {"value": {"x": None}}}}
+        ),
+    )
+    assert labels.metrics == ["match"]
+
+
+def test_what_promptfoo_names_differently_from_run_to_run_is_no_part_of_an_item(tmp_path):
+    def changed(name, values, change):
+        path = outside_runs.promptfoo(tmp_path / name, values)
+        content = json.loads(path.read_text())
+        content["results"]["results"] = [change(row) for row in content["results"]["results"]]
+        path.write_text(json.dumps(content))
+        return path
+
+    def of_session(row):
+        return row | {"vars": row["vars"] | {"sessionId": row["response"]["output"], "_conversation": []}}
+
+    sides = [changed("a.json", WORSE, of_session), changed("b.json", BETTER, of_session)]
+    assert len(pair_runs(*map(read, sides)).champion.items) == 60
+    bare = read(changed("c.json", WORSE, lambda row: row | {"vars": {}, "score": None}))
+    assert len(set(pair_runs(bare, bare).champion.clusters)) == 60
+    failed = changed("d.json", BETTER, lambda row: row | {"failureReason": 2 if row["testIdx"] == 1 else 0})
+    assert [item.failed for item in read(failed).items.values()].count(True) == 1
+    old = changed("e.json", WORSE, lambda row: {k: v for k, v in row.items() if not k.endswith("Idx")})
+    content = json.loads(old.read_text())
+    rows = content["results"]["results"]
+    rows += [row | {"prompt": {"raw": "q", "label": "other"}} for row in rows]
+    old.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="2 columns"):
+        read_run(str(old))
+    assert read(f"{old}#other").metrics == ["success", "score"]
+
+
+def _marked(n):
+    """A question, drawn another way for each number."""
+    cyrillic = str.maketrans("aeopc", "аеорс")
+    text = "Is peace a cope or an excess case?"
+    ways = (
+        text.translate(cyrillic),
+        text.replace(" ", "\u200d "),
+        text + "\u0301" * n,
+        text + chr(0xE0100 + n),
+    )
+    return ways[n % 4]
+
+
+def test_prompts_that_look_the_same_are_one_cluster(tmp_path):
+    rows = [f'i{n},right,1,"{_marked(n)}"' for n in range(60)]
+    run = _csv(tmp_path / "c.csv", rows, "item,metric,value,prompt")
+    assert len(set(pair_runs(run, run).champion.clusters)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("item;metric;value\na;right;0,25\nb;right;1\n", [0.25, 1]),
+        ("sep=;\nItem;Metric;Value\na;right;0.5\nb;right;75%\n", [0.5, 0.75]),
+        ('item,metric,value\na,right,"0,5"\nb,right,true\n', [0.5, 1]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path, text, values, encoding):
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    assert [item.values["right"] for item in read(tmp_path / "a.csv").items.values()] == [[v] for v in values]
 
 
 def test_clusters_that_either_side_states_and_prompts_but_for_punctuation_are_one(tmp_path):
@@ -307,6 +456,9 @@ def test_a_scorer_that_failed_left_no_score(tmp_path):
         ("a.csv", "item,metric,value\nx,right,high\n", "no number"),
         ("a.csv", "item,metric,value\nx,right,nan\n", "no number"),
         ("a.csv", "item,metric,value\nx,right\n", "another number of columns"),
+        ("a.csv", "item;metric;value\nx;ms;1,250\n", "a thousand or a decimal"),
+        ("a.csv", "item;metric;value\nx;f1;0,5\ny;f1;0.5\n", "points and commas are mixed"),
+        ("a.csv", "item,metric,value\nx,f1,1_0\n", "no number"),
         ("a.csv", "item,cluster,metric,value\nx,p,right,1\nx,q,f1,1\n", "in two clusters"),
         ("a.csv", "item,metric,value,better\nx,right,1,sideways\n", "direction of right"),
         ("a.eval", "PK", "no whole log"),

@@ -66,3 +66,27 @@ def test_many_questions_are_clustered_in_little_more_than_linear_time():
     found = clusters([*texts, *texts[:500]])
     assert found[20_000:] == found[:500]
     assert len(set(found)) == 20_000
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda n: "What is 2 + 2?" + "\u0301" * n,
+        lambda n: "What\u200c" * (n % 2) + "\u200b" * n + "What is 2 + 2?"[4 * (n % 2) :],
+        lambda n: "What is 2 + 2?" + chr(0xFE00 + n % 16) + chr(0xE0100 + n),
+        lambda n: "peace or a cope" if n % 2 else "реасе оr а соре",
+        lambda n: "oval avocado" if n % 2 else "οναl αvοcαdο",
+        lambda n: "so\u00adft" * (n % 2) + "soft" * (1 - n % 2),
+    ],
+)
+def test_questions_that_look_the_same_are_one(draw):
+    assert len(set(clusters([draw(n) for n in range(60)], answers=list(range(60))))) == 1
+
+
+def test_a_question_with_a_word_of_no_meaning_at_its_end_is_one_where_its_answer_is():
+    texts = [
+        f"What is the name of the capital city of France today, my friend {chr(97 + n)}x?" for n in range(25)
+    ]
+    questions, names = [[("user", text)] for text in texts], [f"i{n}" for n in range(25)]
+    assert len(set(shared_clusters(questions, [("Paris",)] * 25, names, framed=False))) == 1
+    assert len(set(shared_clusters(questions, [("Paris",)] * 25, names))) == 25  # the frame is an instruction

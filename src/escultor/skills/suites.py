@@ -136,6 +136,8 @@ def make_suite(
         [_asked(item) for item in items],
         [(item.references, item.choices, item.right, item.refuse) for item in items],
         [item.cluster for item in items],
+        # Of one answer alone, words that all share are no instruction but the question.
+        framed=len({item.references for item in items}) != 1 or not items[0].references,
     )
     items = [replace(item, cluster=cluster) for item, cluster in zip(items, clusters, strict=True)]
     return seal_suite(name, skill, items, scales, decoding, seeds=seeds, schema=schema, parts=parts)

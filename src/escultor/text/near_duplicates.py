@@ -12,7 +12,7 @@ from itertools import chain
 
 import numpy as np
 
-from escultor.text.normalization import contradict, normalized, words_with_symbols
+from escultor.text.normalization import contradict, question_key
 from escultor.text.shingles import Hashes, RowPart, jaccard, mix64, shingle_sets, shingles
 
 MIN_RECALL = 0.97  # probability with which a pair at the threshold becomes a candidate, at least
@@ -101,12 +101,15 @@ def _reaches(a: Hashes, b: Hashes, threshold: float) -> bool:
 
 
 def shared_clusters(
-    questions: Sequence[Sequence[RowPart]], answers: Sequence[Hashable], names: Sequence[str]
+    questions: Sequence[Sequence[RowPart]],
+    answers: Sequence[Hashable],
+    names: Sequence[str],
+    framed: bool = True,
 ) -> list[str]:
     """The cluster of each question, where equal and near-equal ones share one: the first of the names that
-    they were given. Questions are equal whose words are, white space, case and punctuation aside; near-equal
-    ones have the same `answers` besides. What begins and ends twenty questions or more alike, such as an
-    instruction, is not compared. In time near-linear in the number of questions.
+    they were given. Questions are equal whose words are, as they look (see `normalization.question_key`);
+    near-equal ones have the same `answers` besides. Where they are `framed`, what begins and ends twenty
+    questions or more alike, such as an instruction, is not compared. In time near-linear in their number.
     """
     parent = list(range(len(questions)))
 
@@ -121,7 +124,7 @@ def shared_clusters(
         parent[second] = first
 
     seen: dict[Hashable, int] = {}
-    exact = [tuple((role, _wording(text)) for role, text in parts) for parts in questions]
+    exact = [tuple((role, question_key(text)) for role, text in parts) for parts in questions]
     for i, (words, name) in enumerate(zip(exact, names, strict=True)):
         for key in (("words", words), ("name", name)):
             join(i, seen.setdefault(key, i))
@@ -129,7 +132,7 @@ def shared_clusters(
     wordings = {words: i for i, words in reversed(list(enumerate(exact)))}
     alone = [i for words, i in wordings.items() if any(c.isalnum() for _, text in words for c in text)]
     own = [list(questions[i]) for i in alone]
-    if len(own) >= FRAMED_FROM:
+    if framed and len(own) >= FRAMED_FROM:
         own = _without_frame(own)
     columns = band_hashes(own, *bands_for(THRESHOLD, PERMUTATIONS))
     found = [candidate_pairs(column, np.arange(len(alone))) for column in columns.T]
@@ -139,10 +142,6 @@ def shared_clusters(
     for a, b in pairs[are_similar(own, pairs, THRESHOLD)].tolist():
         join(alone[a], alone[b])
     return [names[root(i)] for i in range(len(questions))]
-
-
-def _wording(text: str) -> str:
-    return " ".join(words_with_symbols(text)) or normalized(text)
 
 
 def _without_frame(questions: Sequence[Sequence[RowPart]]) -> list[list[RowPart]]:

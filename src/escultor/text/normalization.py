@@ -138,6 +138,28 @@ def words_with_symbols(text: str) -> list[str]:
     return [*words, before] if before else words
 
 
+# Letters of Greek and Cyrillic that are drawn as Latin ones, after case folding.
+_LOOKALIKES = str.maketrans(
+    "аеорсухіјѕԁһԛԝвкмнтοαρνυικτχε",
+    "aeopcyxijsdhqwbkmhtoapvuiktxe",
+)
+_STRAY_MARK = re.compile("[\u0300-\u036f]")  # what NFC composes with no letter
+
+
+def question_key(text: str) -> str:
+    """The words and symbols of a text as they look: equal for questions that differ in punctuation, blanks,
+    invisible characters, stray accents, and letters of other scripts that are drawn alike."""
+    if not text.isascii():
+        visible = (c for c in text if unicodedata.category(c) != "Cf" and not _is_variation(c))
+        text = _STRAY_MARK.sub("", unicodedata.normalize("NFC", "".join(visible)))
+        text = text.casefold().translate(_LOOKALIKES)
+    return " ".join(words_with_symbols(text)) or normalized(text)
+
+
+def _is_variation(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+
+
 def symbol_counts(text: str) -> Counter[str]:
     """How often each number and symbol occurs in a text, bullets and bold type aside."""
     tokens = (match[0] for match in _token_pattern().finditer(_folded(_MARKDOWN.sub("", text))))

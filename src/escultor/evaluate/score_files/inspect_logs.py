@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from escultor.errors import DataError
-from escultor.evaluate.score_files.scored_run import ScoredRun, number, text_of
+from escultor.evaluate.score_files.scored_run import ScoredItem, ScoredRun, text_of
 
+_CONDITIONS = ("task_args", "model_generate_config")
 MAX_ENTRY_BYTES = 64 << 20  # of a sample, unpacked
 
 
@@ -77,29 +79,48 @@ def _run(
     run = ScoredRun(path, "inspect", str(about.get("task", "")), str(about.get("model", path.stem)))
     if (version := about.get("task_version")) is not None:
         run.settings["version of the task"] = str(version)
-    if (status := header.get("status")) not in (None, "success"):
+    for key in _CONDITIONS:
+        if value := {k: v for k, v in (about.get(key) or {}).items() if v is not None}:
+            run.conditions[key] = json.dumps(value, sort_keys=True)
+    if (status := header.get("status", "started")) != "success":
         run.notes.append(f"{path.name}: the run ended with status {status!r}")
+    changed = 0
     for sample in samples:
         output = sample.get("output") or {}
         answer = output.get("completion") or text_of([c.get("message") for c in output.get("choices") or ()])
         item = run.item(str(sample.get("id")), text_of(sample.get("input")), answer)
-        scores = sample.get("scores") or {}
+        scores = {k: v for k, v in (sample.get("scores") or {}).items() if chosen in (None, k)}
         item.failed = item.failed or (not scores and sample.get("error") is not None)
+        changed += bool(sample.get("invalidation")) or any(score.get("history") for score in scores.values())
         for scorer, score in scores.items():
-            if chosen in (None, scorer):
-                _add(
-                    item.values,
-                    scorer,
-                    score.get("value"),
-                    f"{scorer} of sample {sample.get('id')} in {path}",
-                )
-    return run
+            where = f"sample {sample.get('id')} in {path}"
+            _add(run, item, scorer, score.get("value"), where)
+    if changed:
+        run.notes.append(f"{path.name}: {changed} samples were invalidated or their scores edited in the log")
+    return _with_unscored(run)
 
 
-def _add(values: dict[str, list[float]], name: str, value: Any, where: str) -> None:
-    """One metric of a scorer, or one for each key where it gives several."""
+def _add(run: ScoredRun, item: ScoredItem, name: str, value: Any, where: str) -> None:
+    """One metric of a scorer, or one for each key where it gives several. A scorer that could not tell gives
+    NaN (`Score.unscored`)."""
     if isinstance(value, Mapping):
         for key, each in value.items():
-            _add(values, f"{name}/{key}", each, where)
-    else:
-        values.setdefault(name, []).append(number(value, where))
+            _add(run, item, f"{name}/{key}", each, where)
+    elif isinstance(value, float) and math.isnan(value):
+        item.values.setdefault(name, [])
+    elif value is not None:
+        run.add(item, name, value, where)
+
+
+def _with_unscored(run: ScoredRun) -> ScoredRun:
+    """The run, where an item that a scorer gave no value in any epoch has failed; a scorer without
+    any value is left out."""
+    scored = {name for item in run.items.values() for name, values in item.values.items() if values}
+    for item in run.items.values():
+        item.values = {name: values for name, values in item.values.items() if name in scored}
+    unscored = [item for item in run.items.values() if not all(item.values.values())]
+    for item in unscored:
+        item.failed = True
+    if unscored:
+        run.notes.append(f"{run.path.name}: {len(unscored)} samples were left unscored")
+    return run

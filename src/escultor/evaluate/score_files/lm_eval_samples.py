@@ -1,4 +1,5 @@
-"""Sample logs of lm-evaluation-harness (`--log_samples`): one JSON line per document and filter.
+"""Sample logs of lm-evaluation-harness (`--log_samples`): one JSON line per document and filter, or a list
+of them before 0.4.3, in a file named after the model's arguments and the task.
 
 Beside them lies `results_*.json`, with each metric's aggregate and direction. The direction belongs to the
 aggregate; it holds for the documents' values where the aggregate is their mean, which is checked.
@@ -31,13 +32,14 @@ HIGHER = frozenset(
             "mc1",
             "mc2",
             "pass@1",
-            "brier_skill",
         ),
         *("brier_skill", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "mcc"),
         *("prompt_level_strict_acc", "inst_level_strict_acc"),
         *("prompt_level_loose_acc", "inst_level_loose_acc"),
     )
 )
+# How a model was asked, beyond the task.
+_CONDITIONS = ("gen_kwargs", "chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
 MEAN_TOLERANCE = 1e-6  # relative
 
 
@@ -47,7 +49,7 @@ def read_lm_eval(path: Path, chosen: str | None) -> ScoredRun | None:
     Raises InputError where a folder holds several tasks and none is chosen, DataError for damaged logs.
     """
     if path.is_dir():
-        files = _newest_by_task(path)
+        files = _files_by_task(path)
         if not files:
             return None
         if chosen is None and len(files) > 1:
@@ -58,13 +60,19 @@ def read_lm_eval(path: Path, chosen: str | None) -> ScoredRun | None:
         if chosen is not None and chosen not in files:
             raise InputError(f"{path} holds no such task", chosen, ", ".join(sorted(files)))
         task = chosen or next(iter(files))
-        path = files[task]
-    elif not (found := _SAMPLES.fullmatch(path.name)):
+        runs = files[task]
+        if len(folders := {each.parent for each in runs}) > 1:
+            names = ", ".join(sorted(str(each) for each in folders))
+            raise InputError(f"{path} holds runs of {len(folders)} models", task, names, "name one of them")
+        path = runs[-1]
+    elif (task := _task_of(path)) is None:
         return None
     else:
-        task = found["task"]
+        runs = [path]
     results = _results(path, task)
     run = ScoredRun(path, "lm-eval", task, _model_of(results, path))
+    if len(runs) > 1:
+        run.notes.append(f"{path.parent.name}: the last of {len(runs)} runs of {task} counts")
     for line, row in enumerate(_lines(path), 1):
         _add(run, row, f"{path}, line {line}")
     _set_directions(run, results, task)
@@ -74,6 +82,11 @@ def read_lm_eval(path: Path, chosen: str | None) -> ScoredRun | None:
     for name, key in (("few-shot examples", "n-shot"), ("version of the task", "versions")):
         if (value := _of_task(results, key, task)) is not None:
             run.settings[name] = str(value)
+    config = results.get("config")
+    for key in _CONDITIONS:
+        of_run = results.get(key, config.get(key) if isinstance(config, Mapping) else None)
+        if of_run not in (None, "", False):
+            run.conditions[key.removesuffix("_sha")] = str(of_run)
     return run
 
 
@@ -82,28 +95,61 @@ def _of_task(results: Mapping[str, Any], key: str, task: str) -> Any:
     return part.get(task) if isinstance(part, Mapping) else None
 
 
-def _newest_by_task(folder: Path) -> dict[str, Path]:
-    """The samples file of each task of a folder; of several runs the last."""
-    newest: dict[str, tuple[str, Path]] = {}
-    for path in sorted(folder.rglob("samples_*.jsonl")):
-        if found := _SAMPLES.fullmatch(path.name):
-            newest[found["task"]] = max(newest.get(found["task"], ("", path)), (found["time"] or "", path))
-    return {task: path for task, (_, path) in newest.items()}
+def _files_by_task(folder: Path) -> dict[str, list[Path]]:
+    """The samples files of each task of a folder, the newest last."""
+    found: dict[str, list[tuple[str, Path]]] = {}
+    for path in sorted(folder.rglob("*.jsonl")):
+        if (task := _task_of(path)) is not None:
+            named = _SAMPLES.fullmatch(path.name)
+            found.setdefault(task, []).append(((named and named["time"]) or "", path))
+    return {task: [path for _, path in sorted(each)] for task, each in found.items()}
+
+
+def _task_of(path: Path) -> str | None:
+    """The task whose samples a file holds, by its name; before 0.4.3 by the results beside it too."""
+    if named := _SAMPLES.fullmatch(path.name):
+        return named["task"]
+    beside = path.with_name("results.json")
+    if path.suffix != ".jsonl" or not beside.is_file():
+        return None
+    tasks = [task for task in _results_in(beside)["results"] if path.stem.endswith(f"_{task}")]
+    return max(tasks, key=len, default=None)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON", str(error)[:80]) from error
+
+
+def _results_in(path: Path) -> Mapping[str, Any]:
+    """What a results file holds; nothing where it is none."""
+    content = _json(path)
+    is_one = isinstance(content, dict) and isinstance(content.get("results"), dict)
+    return content if is_one else {"results": {}}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
+        if file.read(1) == b"[":
+            file.seek(0)
+            yield from (_sample(row, path, number_) for number_, row in enumerate(_json(path), 1))
+            return
+        file.seek(0)
         for number_, line in enumerate(file, 1):
             if line.strip():
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}, line {number_} is no JSON", str(error)[:80]) from error
-                if not isinstance(row, dict) or "doc_id" not in row:
-                    raise DataError(
-                        f"{path}, line {number_} is no sample of lm-eval", allowed="an object with doc_id"
-                    )
-                yield row
+                yield _sample(row, path, number_)
+
+
+def _sample(row: Any, path: Path, number_: int) -> dict[str, Any]:
+    if not isinstance(row, dict) or "doc_id" not in row:
+        raise DataError(f"{path}, line {number_} is no sample of lm-eval", allowed="an object with doc_id")
+    return row
 
 
 def _add(run: ScoredRun, row: Mapping[str, Any], where: str) -> None:
@@ -147,11 +193,8 @@ def _results(path: Path, task: str) -> Mapping[str, Any]:
     named = path.with_name(f"results_{time}.json")
     files = [named] if named.is_file() else sorted(path.parent.glob("results*.json"))[-1:]
     for file in files:
-        try:
-            results = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file} is no JSON", str(error)[:80]) from error
-        if isinstance(results, dict) and task in results.get("results", {}):
+        results = _results_in(file)
+        if task in results["results"]:
             return results
     return {}
 
@@ -182,7 +225,9 @@ def _set_directions(run: ScoredRun, results: Mapping[str, Any], task: str) -> No
                     f"{metric} decides nothing: its aggregate {aggregate:.6g} is not the mean of the "
                     f"documents' values, {mean:.6g}, so that its direction does not hold for them"
                 )
-            elif isinstance(stated.get(name), bool):
+                continue
+            if isinstance(stated.get(name), bool):
                 run.better[metric] = "higher" if stated[name] else "lower"
-        elif name in HIGHER:
+                continue
+        if name in HIGHER:
             run.better[metric] = "higher"

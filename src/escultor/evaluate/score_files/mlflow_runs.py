@@ -13,7 +13,7 @@ from typing import Any
 
 from escultor.errors import DataError, InputError
 from escultor.evaluate.score_files.inputs import read_json
-from escultor.evaluate.score_files.scored_run import ScoredRun, number, text_of
+from escultor.evaluate.score_files.scored_run import ScoredRun, text_of
 from escultor.ids import hash_value
 
 _INPUTS = ("inputs", "input", "question", "questions", "request", "prompt", "query")
@@ -52,7 +52,7 @@ def _from_table(path: Path, table: Mapping[str, Any]) -> ScoredRun:
         item = run.item(_id(row[asked]), text_of(row[asked]), text_of(row.get(answered or "")))
         for name in scores:
             metric = name.removesuffix("/score").removesuffix("/value").removesuffix("/v1")
-            item.values.setdefault(metric, []).append(number(row[name], f"{name} in row {line} of {path}"))
+            run.add(item, metric, row[name], f"row {line} of {path}")
     return run
 
 

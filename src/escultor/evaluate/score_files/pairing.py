@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 from escultor.config import Gate
@@ -21,6 +22,7 @@ from escultor.evaluate.score_files.promptfoo_results import read_promptfoo
 from escultor.evaluate.score_files.scored_run import Better, ScoredItem, ScoredRun
 from escultor.evaluate.scores import seal_scores
 from escultor.ids import hash_value
+from escultor.text.normalization import question_key
 from escultor.types import Scale, Scores
 
 FORMAT = "score-files/1"  # part of every suite id: what is compared
@@ -38,16 +40,18 @@ FILES = (
     "cluster, metric, value"
 )
 SUFFIXES = (".jsonl", ".eval", ".json", ".csv", ".tsv", ".db", ".sqlite", ".sqlite3")
-# Names of metrics that are better when lower, wherever nothing states their direction.
+# Names of metrics that are better when lower, or in neither direction, wherever nothing states it.
 _LOWER = re.compile(
     r"(?:^|[^a-z])(?:loss|err|error|perplexity|ppl|nll|wer|cer|ter|mae|mse|rmse|latency|duration|cost|price|brier|ece"
     r"|toxicity|toxic|bias|harm|harmful|unsafe|hallucinations?|hallucinated|bits_per_byte|refusals?|violations?|distance"
     r"|divergence|penalty|regret|attacks?|jailbreaks?|fail|failed|failures?|wrong|incorrect|invalid|missing|errors|losses"
-    r"|costs|latencies|time|seconds|tokens|ms)(?:[^a-z]|$)"
+    r"|costs|latencies|time|seconds|ms|tokens?|words|chars|characters|bytes|counts?|lengths?|len|verbosity|grade_level"
+    r"|steps|turns|retries|ranks?|levenshtein|edits?|hamming|kld?|entropy|surprisal|repetitions?|p\d\d|ttft|memory)"
+    r"(?:[^a-z0-9]|$)"
 )
-_PUNCTUATION = str.maketrans(dict.fromkeys(".,;:!?…\"'`’‘“”«»¿¡。，！？、", " "))
 _CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-OTHER_UNIT = 20.0  # above this a metric that is a share on the other side is a percentage or the like
+# What is a share on one side, and above this, or above 1 in the mean, on the other, has two units.
+OTHER_UNIT = 20.0
 
 
 def read_run(name: str) -> ScoredRun | None:
@@ -133,6 +137,10 @@ def pair_runs(
     if (champion.tool, champion.task) != (candidate.tool, candidate.task):
         ours, theirs = (f"{run.tool} {run.task}".strip() for run in (champion, candidate))
         raise DataError("the runs are of different tools or tasks", f"{ours} and {theirs}", "one task")
+    for name in sorted(champion.conditions.keys() | candidate.conditions.keys()):
+        ours, theirs = (run.conditions.get(name, "none") for run in (champion, candidate))
+        if ours != theirs:
+            notes.append(f"the sides differ in {name}: {ours[:80]} and {theirs[:80]}")
     for name in champion.settings.keys() & candidate.settings.keys():
         if len(each := {champion.settings[name], candidate.settings[name]}) > 1:
             raise DataError(
@@ -227,13 +235,20 @@ def _direction(
     if len(stated) > 1 or (asked and stated and stated != {asked}):
         says = ", ".join(sorted({*stated, *([asked] if asked else [])}))
         raise DataError(f"the runs and options disagree on the direction of {name}", says, "one direction")
-    if asked or stated:
-        return cast(Better, asked or next(iter(stated)))
-    if _LOWER.search(_CAPITAL.sub("_", name).lower()):
+    if asked:
+        return asked
+    # lm-eval states the direction of its own metrics, and repeats what a task says of others.
+    is_lm_eval, sounds_lower = runs[0].tool == "lm-eval", _LOWER.search(_CAPITAL.sub("_", name).lower())
+    if (is_lm_eval or sounds_lower) and not stated:
         notes.append(
             f"{name} decides nothing: nothing says in which direction it is better (--lower, --higher)"
         )
         return "neither"
+    if is_lm_eval and sounds_lower and stated == {"higher"}:
+        notes.append(f"{name} decides nothing: its task says that higher is better (--higher {name})")
+        return "neither"
+    if stated:
+        return cast(Better, next(iter(stated)))
     notes.append(f"{name}: higher is taken to be better, since nothing says otherwise (--lower {name})")
     return "higher"
 
@@ -242,7 +257,8 @@ def _scale(name: str, runs: tuple[ScoredRun, ScoredRun], better: Better) -> Scal
     """The scale that holds the values of both runs: 0 or 1, between them, or without limits."""
     sides = [[v for item in run.items.values() for v in item.values.get(name, ())] for run in runs]
     values = [v for side in sides for v in side]
-    if better != "neither" and min(map(max, sides)) <= 1 and min(values) >= 0 and max(values) > OTHER_UNIT:
+    is_share = better != "neither" and min(map(max, sides)) <= 1 and min(values) >= 0
+    if is_share and (max(values) > OTHER_UNIT or max(map(fmean, sides)) > 1):
         got = " and ".join(f"up to {max(side):g}" for side in sides)
         raise DataError(
             f"{name} has another unit on either side", got, "one unit", "convert one of the files"
@@ -272,8 +288,7 @@ def _clusters(champion: ScoredRun, candidate: ScoredRun) -> tuple[str, ...]:
         bare, stated = _bare(item.prompt), candidate.items[id].cluster
         name = item.cluster or (hash_value(bare) if bare else stated or id)
         names.append(name)
-        words = " ".join(bare.translate(_PUNCTUATION).split())
-        for kind, key in (("prompt", words or bare), ("other side", stated)):
+        for kind, key in (("prompt", question_key(item.prompt)), ("other side", stated)):
             if key and (one := root(first.setdefault((kind, key), name))) != (own := root(name)):
                 joined[own] = one
     return tuple(map(root, names))

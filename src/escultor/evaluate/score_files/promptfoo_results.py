@@ -11,6 +11,8 @@ from escultor.evaluate.score_files.inputs import read_json
 from escultor.evaluate.score_files.scored_run import ScoredRun, number, text_of
 from escultor.ids import hash_value
 
+_ERROR = 2  # the reason of a failure that no assertion judged
+
 
 def read_promptfoo(path: Path, chosen: str | None) -> ScoredRun | None:
     """The results of one provider and prompt; None where the file holds none of promptfoo's.
@@ -24,7 +26,8 @@ def read_promptfoo(path: Path, chosen: str | None) -> ScoredRun | None:
         return None
     columns: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
-        columns.setdefault((str(row.get("promptIdx", 0)), _provider(row)[0]), []).append(row)
+        prompt = row.get("promptIdx", row.get("promptId", _label(row)))  # the oldest versions number none
+        columns.setdefault((str(prompt), _provider(row)[0]), []).append(row)
     matching = {
         key: each for key, each in columns.items() if chosen is None or chosen in _names(key, each[0])
     }
@@ -55,27 +58,37 @@ def _provider(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _names(column: tuple[str, str], row: Mapping[str, Any]) -> set[str]:
+    return {*column, _provider(row)[1], _label(row)} - {""}
+
+
+def _label(row: Mapping[str, Any]) -> str:
     prompt = row.get("prompt")
-    label = prompt.get("label", "") if isinstance(prompt, Mapping) else ""
-    return {*column, _provider(row)[1], str(label)} - {""}
+    return str(prompt.get("label", "")) if isinstance(prompt, Mapping) else ""
 
 
 def _add(run: ScoredRun, row: Mapping[str, Any]) -> None:
     variables = row.get("vars") or (row.get("testCase") or {}).get("vars") or {}
+    variables = {k: v for k, v in variables.items() if not (k.startswith("_") or k == "sessionId")}
     number_ = row.get("testIdx")
     id = hash_value(variables) if variables else str(number_)
     if not variables and number_ is None:
         raise DataError(f"{run.path}: a result names no test", allowed="vars or testIdx")
     response = row.get("response")
     answer = text_of(response.get("output")) if isinstance(response, Mapping) else ""
-    item = run.item(id, text_of(variables) if len(variables) == 1 else str(dict(variables)), answer)
+    prompt = row.get("prompt")
+    if variables:
+        prompt = text_of(variables) if len(variables) == 1 else str(variables)
+    elif isinstance(prompt, Mapping):
+        prompt = prompt.get("raw")
+    item = run.item(id, text_of(prompt), answer)
     where = f"the test {number_} in {run.path}"
-    if row.get("error") and not isinstance(row.get("gradingResult"), Mapping):
+    is_graded = isinstance(row.get("gradingResult"), Mapping)
+    if row.get("failureReason") == _ERROR or (row.get("error") and not is_graded):
         item.failed = True
         return
     scores = {
         "success": row["success"],
-        "score": row.get("score", row["success"]),
+        "score": row["success"] if row.get("score") is None else row["score"],
         **(row.get("namedScores") or {}),
     }
     for name, value in scores.items():

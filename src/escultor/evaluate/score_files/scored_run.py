@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,8 @@ class ScoredItem:
 @dataclass(slots=True)
 class ScoredRun:
     """A run as its tool wrote it. `better` says what the tool says of a metric's direction; a metric that is
-    missing there has none stated. `settings` are those in which the sides of a comparison must agree."""
+    missing there has none stated. `settings` are those in which the sides of a comparison must agree,
+    `conditions` those whose differences are told."""
 
     path: Path
     tool: str
@@ -43,6 +45,7 @@ class ScoredRun:
     items: dict[str, ScoredItem] = field(default_factory=dict)
     better: dict[str, Better] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def item(self, id: str, prompt: str = "", answer: str = "", cluster: str | None = None) -> ScoredItem:
@@ -70,7 +73,8 @@ class ScoredRun:
 
 
 def number(value: Any, what: str) -> float:
-    """A score as a number: true and false, and words such as C and I or pass and fail, are 1 and 0.
+    """A score as a number: true and false, and words such as C and I or pass and fail, are 1 and 0, and 85 %
+    is 0.85.
 
     Raises DataError for any other value, and for one that is not finite.
     """
@@ -78,18 +82,16 @@ def number(value: Any, what: str) -> float:
         word = value.strip().lower()
         value = WORDS.get(word, value)
         if isinstance(value, str):
-            try:
-                value = float(word)
-            except ValueError:
-                value = None
+            share = word.endswith("%")
+            with suppress(ValueError):
+                value = float(word.removesuffix("%").replace("_", "?")) / (100 if share else 1)
     try:
         if isinstance(value, int | float) and math.isfinite(value):
             return float(value)
     except OverflowError:  # of whole numbers
         pass
-    raise DataError(
-        f"{what} is no number", repr(value)[:60], "a finite number, true or false, or a word such as pass"
-    )
+    allowed = "a finite number, a percentage, true or false, or a word such as pass"
+    raise DataError(f"{what} is no number", repr(value)[:60], allowed)
 
 
 def text_of(value: Any) -> str:
