@@ -357,6 +357,40 @@ def test_a_verdict_in_one_row_of_a_file_of_examples_is_not_passed_over(tmp_path)
         read_jsonl(tmp_path / "rows.jsonl", "example")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("is_bad", True), ("downvoted", 1), ("thumbs_down", "true"), ("human-label", 0)),
+        *(("userRating", "ruim"), ("feedback", {"rating": -1}), ("upvoted", False), ("label", "errado")),
+    ],
+)
+def test_a_bad_verdict_under_any_name_is_never_imitated(key, value):
+    (item,), _ = read(source({"messages": chat(U, ("assistant", BAD)), key: value}))
+    assert (item.response, item.desirable) == (BAD, False)
+    rows = [{"messages": chat(U, A), "disliked": no, "liked": False} for no in (False, True)]
+    assert [item.desirable for item in read(source(*rows), BY_NAME["messages-kto"])[0]][1:] == [False]
+    items, report = read(source({"messages": chat(U, A)}, {"messages": chat(U, A), "is_bad": True}))
+    assert (len(items), report.counts["`is_bad` is true: not an answer to learn"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("exclude", True), ("train", False), ("do_not_train", 1), ("split", "test"), ("consent", "none")),
+        *(("isHelpful", False), ("success", "False"), ("status", "failed"), ("finish_reason", "length")),
+    ],
+)
+def test_what_a_row_says_is_not_to_be_learnt_is_left_out_and_counted(tmp_path, key, value):
+    rows = [{"messages": chat(U, A)}, {"messages": chat(U, ("assistant", BAD)), key: value}]
+    (item,), report = read(source(*rows))
+    (reason,) = (reason for reason in report.counts if reason.startswith(f"not to be learnt: `{key}` is"))
+    assert (item.response, report.skipped[reason]) == (GOOD, [2])
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_jsonl(tmp_path / "rows.jsonl", "example").counts[reason] == 1
+    friends = {"error": "TypeError: x", "status": "published", "split": "train", "upvotes": 3, "passed": None}
+    assert len(read(source({"messages": chat(U, A)} | friends))[0]) == 1
+
+
 def test_a_mark_that_can_be_read_both_ways_is_refused_and_the_others_are_acted_on():
     def talk(key, *marks):
         return {

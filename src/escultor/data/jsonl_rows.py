@@ -24,7 +24,7 @@ from escultor.data.row_messages import (
     tools_of,
     without_marks,
 )
-from escultor.data.verdicts import verdict_key
+from escultor.data.verdicts import is_against, reason_to_leave_out, verdict_key
 from escultor.ids import hash_value
 from escultor.strict_json import NUMBERS, JsonObject
 from escultor.types import (
@@ -66,8 +66,11 @@ def build(kind: RowKind, row: JsonObject, counts: Counter[str], where: str) -> T
 
     Raises Fault for a broken row, Skip for one with nothing to learn.
     """
+    others = row.keys() - KEYS[kind]
+    if others and (reason := reason_to_leave_out(others, row, kind)):
+        raise Skip(reason)
     item = _BUILDERS[kind](row, counts, where)
-    for key in row.keys() - KEYS[kind]:
+    for key in others:
         if row[key] is not None:
             counts[f"key not used: {key}"] += 1
     return item
@@ -132,6 +135,8 @@ def _example(row: JsonObject, counts: Counter[str], where: str) -> Example:
     if row.get("label") is not None and not label_of(row["label"]):
         raise Skip("label is false: not an answer to learn")
     if key := verdict_key(row):
+        if is_against(key):
+            raise Skip(f"`{key}` is true: not an answer to learn")
         raise Fault(
             f"the row has a verdict: `{key}`", short(row[key]), "`label`", f"rename `{key}`, or remove it"
         )

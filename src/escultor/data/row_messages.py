@@ -30,6 +30,8 @@ _LEARNT = (  # keys of a turn that say whether it is learnt, in the order of pre
 )
 _GOOD = "1 true yes good up thumbs_up thumbsup like liked chosen accepted positive desirable correct"
 _BAD = "0 -1 false no bad down thumbs_down thumbsdown dislike disliked rejected negative undesirable wrong"
+_GOOD += " upvote upvoted helpful sim bom boa certo correto correta positivo gostei si sí bueno"
+_BAD += " downvote downvoted unhelpful não nao ruim errado errada incorreto negativo não_gostei malo"
 _LABELS = dict.fromkeys((*_GOOD.split(), "👍"), True)
 _LABELS |= dict.fromkeys((*_BAD.split(), "incorrect", "👎"), False)
 _TEXTS = frozenset((*REASONING, "tool_call_id", "name", "refusal", "token_ids"))

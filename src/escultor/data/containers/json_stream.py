@@ -28,7 +28,6 @@ _MARK = re.compile(r'["\[\]{}\n]')
 _STRING = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
 _TURN = r'(?!\{\s*"(?:from|role|value|content|speaker)")'  # `items` of ShareGPT are turns, not rows
 _WRAPPED = re.compile(rf'"(?:{"|".join(WRAPPERS)})"\s*:\s*\[\s*{_TURN}\{{')
-_END_OF_LINE = re.compile(r"[ \t\r,]*(?:\n|$)")
 
 
 def _object(pairs: list[tuple[str, object]]) -> JsonObject:
@@ -173,14 +172,14 @@ class _Values:
         return None
 
     def _row_begins(self, at: int) -> bool:
-        """Whether a whole row stands on the line that begins here, so that the row before was cut short."""
+        """Whether a line that begins here begins with a whole row, so that the row before was cut short."""
         if not self._text.startswith("{", at):
             return False
         try:
-            _, end = _DECODER.raw_decode(self._text, at)
+            _DECODER.raw_decode(self._text, at)
         except (ValueError, RecursionError, Fault):
             return False
-        return _END_OF_LINE.match(self._text, end) is not None
+        return True  # whatever follows, which may lie behind the window
 
     # --- an object that wraps rows ------------------------------------------------------------
 
