@@ -51,6 +51,64 @@ def test_text_of_answers_that_a_template_leaves_out_is_counted():
     assert "text of an answer not learnt" in note
 
 
+OPENED = "<|im_start|>assistant\n"
+CLOSED = HEADS.replace("m.content +", "('</think>' if m.role == 'assistant' else '') + m.content +")
+STRIPPED = HEADS.replace("m.content +", "m.content.split('</think>')[-1].lstrip() +")
+
+
+@pytest.mark.parametrize(
+    ("talk", "ending", "plain", "reasoned"),
+    [
+        # R1's distilled models and Llama-Nemotron: the model opens the block, the template strips it
+        (STRIPPED, "", "4", "<think>\nSum.\n</think>\n\n4"),
+        (STRIPPED, "<think>\n", "\n</think>\n\n4", "Sum.\n</think>\n\n4"),
+        (STRIPPED, "<think>\n</think>", "4", "4"),
+        # DeepSeek-V3.1 and V3.2: the answer is rendered after the end of an empty block
+        (CLOSED, "</think>", "4", "4"),
+        (CLOSED, "<think></think>", "4", "4"),
+        # GLM-4.7: a block that the prompt has opened is closed at once
+        (
+            CLOSED.replace("+ m.content +", "+ m.content.split('</think>')[-1].lstrip() +"),
+            "<think>",
+            "</think>4",
+            "Sum.\n</think>4",
+        ),
+    ],
+)
+def test_reasoning_is_learnt_where_the_prompt_leaves_it_open_and_counted_where_not(
+    talk, ending, plain, reasoned
+):
+    made = qwen(talk + "{% if add_generation_prompt %}{{ '" + OPENED + ending + "' }}{% endif %}")
+    chat = ChatTemplate(made)
+    assert chat.tokenizer.decode(chat.example(ASK, "4").response) == plain + "<|im_end|>"
+    row = chat.example(ASK, Message(Role.ASSISTANT, "4", reasoning="Sum."))
+    assert chat.tokenizer.decode(row.response) == reasoned + "<|im_end|>"
+    assert any("reasoning not learnt" in note for note in row.notes) == ("Sum." not in reasoned)
+
+
+def test_turns_end_at_the_end_of_text_where_tags_with_names_come_before_it():
+    tags = "<|im_start|>{}<|fim_prefix|>"
+    talk = (
+        "{% for m in messages %}{{ '" + tags.format("open") + "' + m.role + '\n' }}"
+        "{% if m.role == 'assistant' %}{{ '"
+        + tags.format("think")
+        + "' + (m.reasoning_content or '') + '"
+        + tags.format("answer")
+        + "' }}{% endif %}"
+        "{{ m.content + '" + tags.format("close") + "<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '"
+        + (tags.format("open") + "assistant\n" + tags.format("think"))
+        + "' }}{% endif %}"
+    )
+    chat = ChatTemplate(qwen(talk))
+    row = chat.example(ASK, Message(Role.ASSISTANT, "4", reasoning="Sum."))
+    text = "Sum." + tags.format("answer") + "4" + tags.format("close") + "<|im_end|>"
+    assert chat.tokenizer.decode(row.response) == text
+    parser = chat.reasoning_parser(chat.reasoning_mode(""))
+    pieces = parser.feed(chat.decode(row.response)), parser.finish()
+    assert ["".join(part) for part in zip(*pieces, strict=True)] == ["Sum.", "4"]
+
+
 def test_blanks_at_the_end_of_a_prompt_are_not_learnt_again():
     chat = ChatTemplate(
         qwen(HEADS + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n ' }}{% endif %}")

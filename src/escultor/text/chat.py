@@ -201,7 +201,9 @@ class ChatTemplate:
 
     def reasoning_parser(self, mode: ReasoningMode) -> ReasoningParser:
         """What tells reasoning from an answer, for one answer to a prompt of this mode."""
-        return ReasoningParser(self._reasoning_blocks, mode.closer)
+        after = self._writer.frames[2]
+        is_renamed = bool(mode.closer) and mode.closer in after and after in self._renamed
+        return ReasoningParser(self._reasoning_blocks, "</think>" if is_renamed else mode.closer)
 
     @cached_property
     def visible_lead(self) -> str:
@@ -248,19 +250,26 @@ class ChatTemplate:
         return _CALL_HEADER if "<|call|>" in self.tokenizer.get_added_vocab() else frozenset()
 
     @cached_property
+    def _renamed(self) -> dict[str, str]:
+        """What the template writes around reasoning and answers, and the text that it would be shown as."""
+        shown = zip(self._writer.frames, ("", "<think>\n", "\n</think>\n\n"), strict=True)
+        frames = dict([*shown, *(_BEFORE_CALLS if self._call_header else ())])
+        return {
+            frame: text for frame, text in frames.items() if not self._control.isdisjoint(self._ids(frame))
+        }
+
+    @cached_property
     def _frames(self) -> dict[tuple[int, ...], list[int]]:
         """Token sequences around reasoning and answers that contain hidden tokens, such as the headers of
         channels, and the tokens of the text that they are shown as."""
-        texts = "", "<think>\n", "\n</think>\n\n"
-        shown: list[tuple[str, str]] = [*zip(self._writer.frames, texts, strict=True)]
-        if self._call_header:
-            shown += _BEFORE_CALLS
-        frames = {
-            tuple(self._encoder.encode([MarkedText(frame)])[0]): self.text(text) for frame, text in shown
-        }
-        header = self.tokenizer.convert_tokens_to_ids(sorted(self._call_header))
-        control = self._hidden.union(header)
-        return {ids: text for ids, text in frames.items() if not control.isdisjoint(ids)}
+        return {self._ids(frame): self.text(text) for frame, text in self._renamed.items()}
+
+    @cached_property
+    def _control(self) -> frozenset[int]:
+        return self._hidden.union(self.tokenizer.convert_tokens_to_ids(sorted(self._call_header)))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._encoder.encode([MarkedText(text)])[0])
 
     @cached_property
     def vocabulary_hash(self) -> str:

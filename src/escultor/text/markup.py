@@ -82,8 +82,16 @@ def split_inline(content: str) -> Inline | None:
     return Inline(inner[opened.end() :] if opened else inner, content[closed.end() :])
 
 
+def ends_block(text: str) -> bool:
+    """Whether a text ends with what closes a block of thinking, blanks aside."""
+    block = last_block(text)
+    return block is not None and not block.is_open and text.rstrip().endswith(block.closer)
+
+
 def without_block(text: str, block: Block) -> str:
-    """The text without the block of thinking, empty or not, that it begins with, and the blanks after it."""
-    if not text.startswith(block.opener or block.closer) or block.closer not in text:
+    """The text without the block of thinking, empty or not, that it begins with, and the blanks after it; or
+    without what closes the block, where it begins with that."""
+    if not text.startswith((block.opener or block.closer, block.closer)) or block.closer not in text:
         return text
-    return text[text.index(block.closer) + len(block.closer) :].lstrip()
+    rest = text[text.index(block.closer) + len(block.closer) :]
+    return rest if text.startswith(block.closer) else rest.lstrip()

@@ -58,14 +58,16 @@ class ReasoningModes:
             variables[_LEVEL] = _LEVELS[effort]
         block = last_block(self._writer.generation(variables))
         is_open = block is not None and block.is_open
-        plain, before, _ = self._writer.frames
-        can_reason = is_open or (block is None and bool(before))
+        plain, before, after = self._writer.frames
+        can_reason = is_open or (block is None and bool(before or after))
         if effort == "none":
             # Without a switch, the prompt ends with what the model writes before an answer without reasoning.
             return ReasoningMode(variables, plain if can_reason and not variables else "")
         if effort not in ("", "auto") and not can_reason:
             remedy = "ask without it, or serve a model whose template knows reasoning"
             raise DataError("this model's chat template knows no reasoning", effort, "none", remedy)
+        if block is None and not before:  # what follows reasoning that no known tag of the prompt opens
+            return ReasoningMode(variables, "", after.strip())
         return ReasoningMode(variables, "", block.closer if block is not None and is_open else "")
 
     def _reads(self, name: str, values: tuple[Any, Any]) -> bool:

@@ -8,13 +8,15 @@ from functools import cached_property
 from typing import Any
 
 from escultor.errors import ModelError
-from escultor.text.markup import last_block, split_inline, without_block
+from escultor.text.markup import ends_block, last_block, split_inline, without_block
 from escultor.text.protection import Protection
 from escultor.types import Message, Messages, Role
 
 SENTINELS = "Zqxj", "Wkvo"  # answers that no template contains, without a letter in common
 ASKED = (Message(Role.USER, "a"),)
 DEFAULTED = "conversations in the default chat template: the tokenizer has none"
+_TAIL = 256  # last characters of a prompt that may end a block of thinking
+_REASONING_KEYS = "reasoning_content", "thinking"  # of a message, for templates
 _NOT_LEARNT = "reasoning not learnt: the prompt ends it, or the template does not show it"
 _LEFT_OUT = "text of an answer not learnt: the chat template leaves it out"
 _NO_TOOLS = "tool definitions not shown: the chat template has no place for them"
@@ -74,16 +76,36 @@ class TurnWriter:
         if not found:
             raise Mismatch(prompt, self._renderer.render([*before, forms[-1]], definitions, False), mark)
         is_whole, written = next((each for each in found if each[0]), found[-1])
+        reasoning = self._reasoning(answer, mark)
+        is_closed = bool(reasoning) and ends_block(prompt[-_TAIL:])
+        if reasoning and (is_closed or reasoning not in written):
+            written = self._without_field(before, forms[-1], definitions, prompt, is_closed) or written
         if missing := [call.name for call in answer.tool_calls if call.name not in written]:
             raise ModelError("the chat template drops tool calls", missing, "a template that knows tools")
         notes = {
             DEFAULTED: self._renderer.is_default and (len(messages) > 1 or bool(tools)),
             _LEFT_OUT: not is_whole,
-            _NOT_LEARNT: self._reasoning(answer, mark) not in written,
+            _NOT_LEARNT: reasoning not in written,
             _NO_TOOLS: bool(tools) and not self._renderer.shows_tools,
         }
         held = tuple(note for note, holds in notes.items() if holds)
         return Turn(prompt, self._cut(written), mark, held)
+
+    def _without_field(
+        self, before: Sequence[dict[str, Any]], form: dict[str, Any], tools: Any, prompt: str, is_closed: bool
+    ) -> str | None:
+        """What follows the prompt for an answer whose reasoning the template does not show: the answer alone
+        where the prompt has ended the reasoning; else with the block before it, which the model writes and
+        such templates strip from earlier turns."""
+        inline = split_inline(form["content"])
+        content = form["content"] if inline is None else inline.rest.lstrip()
+        bare = {key: value for key, value in form.items() if key not in _REASONING_KEYS}
+        written = self._written(before, bare | {"content": content}, tools, prompt)
+        if written is None or inline is None or is_closed:
+            return written
+        block = form["content"][: len(form["content"]) - len(content)]
+        shown = written.lstrip()
+        return written[: len(written) - len(shown)] + block + shown
 
     def _reasoning(self, answer: Message, mark: str) -> str:
         """The reasoning of an answer, given apart or within its content, as the template gets to see it."""
@@ -123,9 +145,14 @@ class TurnWriter:
         if rest.startswith(block.opener):
             rest = rest.removeprefix(block.opener)
             return rest[len(block.blanks) :] if rest.startswith(block.blanks) else rest.lstrip()
+        is_closed = rest.startswith(block.closer)
+        rest = rest.removeprefix(block.closer)
         if inline := split_inline(answer["content"]):
-            return inline.inner.removeprefix(block.blanks) + block.closer + rest
-        line = "\n" if "\n" in block.blanks else ""
+            blanks = "" if is_closed else inline.rest[: len(inline.rest) - len(inline.rest.lstrip())]
+            rest = rest.removeprefix(blanks)
+            inner = inline.inner.removeprefix(block.blanks) if block.blanks else inline.inner.lstrip()
+            return inner + block.closer + blanks + rest
+        line = "\n" if "\n" in block.blanks and not is_closed else ""
         return f"{answer.get('reasoning_content', '')}{line}{block.closer}{line * 2}{rest}"
 
     def _written_after_question(
@@ -150,13 +177,17 @@ class TurnWriter:
     @cached_property
     def _closing(self) -> tuple[str, str]:
         """What the template writes after a last answer, and the part of it that the model has to write: all
-        up to the first tokens that end something, and the end of text where there are none."""
+        up to the first tokens that end something (to the end of text where they are tags with a name between
+        them), and the end of text where there are none."""
         _, found, closing = self._probe(Message(Role.ASSISTANT, SENTINELS[0])).rpartition(SENTINELS[0])
         if not found:
             raise ModelError("the chat template drops answers", None, "every message shown once")
         end = 0
         for start, stop in self._protection.structure.find(closing):
-            if end and (start > end or closing[:end].endswith(self._eos)):
+            between = closing[end:start].strip()
+            if end and (closing[:end].endswith(self._eos) or (start > end and not between)):
+                break
+            if end and between and self._eos not in closing[start:]:
                 break
             end = stop
         return closing, closing[:end] if end else closing + self._eos
