@@ -149,6 +149,18 @@ def compute_f1(gold: str, said: str) -> float:
         ("2.5 million", "2500000", True),
         ("\u0661\u0668", "18", True),
         ("答案是18个", "18", True),
+        ("2 ½ cups", "2.5", True),
+        ("\u20137", "-7", True),
+        ("3\u20135 people", "5", True),
+        ("The answer is minus 7", "-7", True),
+        ("10 minus 7", "-7", False),
+        ("10^-3", "0.001", True),
+        (r"\boxed{-\frac{1}{2}}", "-0.5", True),
+        ("10 ± 2", "10", True),
+        ("1,5 Mrd. €", "1500000000", True),
+        ("3 lakh", "300000", True),
+        ("12万円", "120000", True),
+        ("3千克", "3", True),  # kilograms
         ("10² is", "10", False),
         ("10² is", "100", True),
         ("2^10", "1024", True),
@@ -277,7 +289,8 @@ def test_what_is_included_may_stand_inside_words():
 
 
 def test_refusals_are_seen_in_five_languages():
-    # Figures of the phrases on their own labelled answers, of which a third was written after the phrases.
+    # Labelled answers. Of the last 60, written after the phrases, 28 of 30 refusals were seen and 3 of 30
+    # others taken for one, before these were mended too.
     lines = (Path(__file__).parent / "refusals.jsonl").read_text(encoding="utf-8").splitlines()
     labelled = [json.loads(line) for line in lines]
     right = defaultdict(list)

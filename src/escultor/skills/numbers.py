@@ -12,6 +12,7 @@ from typing import Literal
 from escultor.skills.text_forms import normal_form
 
 DecimalMark = Literal[".", ","]
+_NEGATIVE = ("-", "–")
 MAX_DIGITS, MAX_EXPONENT = (
     300,
     300,
@@ -21,9 +22,9 @@ _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _DIGITS = r"\d++(?:[.,'_]\d++|[ ]\d{3}(?!\d))*+"
 _CURRENCY = r"(?:(?:R|US|A|C)?\$|[€£¥₹₩₽])"
 _NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w)\]}}%\-])[-+]|(?<=[=:][ ])-[ ]|)(?:{_CURRENCY}[ ]?(?P<after>[-+]?))?"
+    rf"(?P<sign>(?<![\w)\]}}%\-–])[-+–]|(?<=[=:][ ])-[ ]|)(?:{_CURRENCY}[ ]?(?P<after>[-+–]?))?"
     rf"(?<![A-Za-z\d_])(?:(?P<whole>{_DIGITS})(?P<chain>(?:[-–]{_DIGITS})*+)|(?P<part>(?<![.\w])\.\d++))"
-    rf"(?:\^\{{?(?P<degree>\d++)\}}?|(?P<raised_degree>{_SUPERSCRIPTS}))?"
+    rf"(?:\^\{{?(?P<degree>[-+]?\d++)\}}?|(?P<raised_degree>{_SUPERSCRIPTS}))?"
     r"(?:(?P<over>[ ]\d++)?[ ]?[/⁄][ ]?(?P<under>\d++)(?P<date>(?:/\d++)*+))?"
     r"(?:[eE](?P<exponent>[-+]?\d++)"
     rf"|[ ]?[×x*·][ ]?10(?:\^\{{?(?P<power>[-+]?\d++)\}}?|(?P<raised>{_SUPERSCRIPTS})))?"
@@ -31,10 +32,24 @@ _NUMBER = re.compile(
 )
 _SCALES = {
     **dict.fromkeys(("thousand", "mil", "mille", "tausend"), 3),
-    **dict.fromkeys(("million", "millions", "millionen", "milhão", "milhões", "millón", "millones"), 6),
-    **dict.fromkeys(("billion", "billions", "bilhão", "bilhões", "milliard", "milliards", "milliarden"), 9),
+    **dict.fromkeys(("lakh", "lakhs"), 5),
+    **dict.fromkeys(("crore", "crores"), 7),
+    **dict.fromkeys(
+        ("mio", "million", "millions", "millionen", "milhão", "milhões", "millón", "millones"), 6
+    ),
+    **dict.fromkeys(
+        ("mrd", "bn", "billion", "billions", "bilhão", "bilhões", "milliard", "milliards", "milliarden"), 9
+    ),
+    **dict.fromkeys(("trillion", "trillions", "trilhões", "billones"), 12),
 }
-_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+_ASIAN_SCALES = {"万": 4, "萬": 4, "만": 4, "億": 8, "亿": 8, "억": 8}  # before what is counted: 12万円
+_FRACTION = re.compile(r"([-+]?)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+_TOLERANCE = re.compile(r"[ ]?(?:±|\+/-)[ ]?\d[\d.,]*+")  # 10 ± 2 is about 10
+# In words, where it is the sign of an answer: of `10 minus 7` it is none.
+_MINUS = re.compile(
+    r"(^|[=:(][ ]?|\b(?:is|was|equals|é|es|est|ist|fait|è) )(?:minus|negative|menos|moins|meno) (?=[\d.])",
+    re.IGNORECASE,
+)
 _BOXED = re.compile(r"\\boxed\{([^{}]*+)\}")
 _FINAL = "####"  # GSM8K's mark before the final answer
 _ANSWER = re.compile(
@@ -80,10 +95,11 @@ def final_number(text: str, decimal: DecimalMark = ".") -> ReadNumber | None:
 
 def _plain(text: str) -> str:
     """A text with ASCII digits, and fractions as `1/2`."""
-    text = _FRACTION.sub(r" \1/\2", normal_form(text)).replace("\u066b", ".").replace("\u066c", ",")
+    text = _FRACTION.sub(r" \1\2/\3", normal_form(text)).replace("\u066b", ".").replace("\u066c", ",")
     text = re.sub(r"\*\*|__|`|[{}]?\\[,!;][{}]?|\{,\}|(?<=\d)\\%", _markup, text)
     if not text.isascii():
-        text = "".join(c if c.isascii() else _ascii_digit(c) for c in text)
+        text = "".join(c if c.isascii() else _ascii_digit(c) for c in text).replace("  ", " ").lstrip()
+    text = _MINUS.sub(r"\1-", _TOLERANCE.sub("", text))
     if re.fullmatch(r"[-+] \S+", text):  # alone; before other words it is the bullet of a list
         text = text[0] + text[2:]
     return text
@@ -132,8 +148,9 @@ def _value(match: re.Match[str], decimal: DecimalMark) -> Fraction | None:
     exponent = _exponent(match["exponent"] or match["power"] or match["raised"] or "0")
     if exponent is None:
         return None
-    scale = _SCALES.get((match["unit"] or "").casefold(), 0)
-    is_negative = "-" in match["sign"] or match["after"] == "-"
+    unit = (match["unit"] or "").casefold()
+    scale = _SCALES.get(unit) or _ASIAN_SCALES.get(unit[:1], 0)
+    is_negative = match["sign"].strip() in _NEGATIVE or match["after"] in _NEGATIVE
     return (-value if is_negative else value) * Fraction(10) ** (exponent + scale)
 
 
