@@ -64,7 +64,10 @@ def test_what_was_acknowledged_is_there_once_however_often_the_process_is_killed
 
     def kill():
         draw = random.Random(0)
-        while not done.wait(draw.uniform(0.3, 0.8)):
+        while not done.wait(draw.uniform(0.0, 0.4)):  # at times while it starts
+            until = len(numbers) + draw.randrange(80)
+            while len(numbers) < until and not done.wait(0.001):
+                pass
             for pid in family(os.getpid())[1:]:
                 os.kill(pid, signal.SIGKILL)
 

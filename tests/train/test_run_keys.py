@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,33 +24,33 @@ from escultor.train.run_record import (
 )
 from escultor.train.runs import run
 
-CACHES = (code_closure._version, code_closure._digest, code_closure._tree, code_closure._imports)
 ALL = set(METHODS)
 
 
 @pytest.fixture
 def edit(monkeypatch):
-    """`edit(file, old, new)` lets the closure read a file of the package as if it had been edited."""
+    """`edit(file, old, new)` lets the closure read a file of the package as if it had been edited. What was
+    read of the other files stays in its caches."""
     originals, texts = Path.read_text, {}
 
     def read_text(path, *args, **kwargs):
         return texts.get(path.resolve()) or originals(path, *args, **kwargs)
+
+    def unless_edited(cached):
+        return lambda path: cached.__wrapped__(path) if path in texts else cached(path)
 
     def edit_file(name, old, new):
         path = (code_closure.ROOT / name).resolve()
         text = originals(path, encoding="utf-8")
         assert old in text
         texts[path] = text.replace(old, new, 1)
-        clear()
-
-    def clear():
-        for cached in CACHES:
-            cached.cache_clear()
+        for each in ("_version", "_imports"):  # of other files too they may be different now
+            monkeypatch.setattr(code_closure, each, cache(getattr(code_closure, each).__wrapped__))
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    yield edit_file
-    monkeypatch.undo()
-    clear()
+    for each in ("_tree", "_digest"):
+        monkeypatch.setattr(code_closure, each, unless_edited(getattr(code_closure, each)))
+    return edit_file
 
 
 def changed_methods(edit, *change):

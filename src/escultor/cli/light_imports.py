@@ -14,7 +14,7 @@ _ABSENT = ("is_torch_distributed_available", "is_scipy_available")
 
 
 class _UntilUsed(ModuleType):
-    """Stands for a module until something of it is asked for that is not in here; then it is imported."""
+    """Stands in for a module, which is imported when an attribute is read that this object does not have."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and (self.__name__, name) != (COMPILER, "__path__"):

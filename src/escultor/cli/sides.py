@@ -60,7 +60,7 @@ class Side:
         return isinstance(self.source, Path) and self.source.is_dir()
 
     def scores(self, shell: Shell, store: Store, suite: EvaluationSuite | None, config: Config) -> Scores:
-        """Its scores: those given, recorded on the suite, or measured now, which are then recorded."""
+        """The side's scores: given, recorded on the suite, or measured now and then recorded."""
         from escultor.cli.evaluate import recorded_scores
 
         if isinstance(self.source, Scores):

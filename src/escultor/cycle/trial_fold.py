@@ -1,7 +1,7 @@
 """The fold of a canary trial: its answers and votes, each taken in once, into tallies of every stage and arm.
 
-A look costs what is new since the last one. An answer's id keeps its stage, arm and person, since a vote may
-come, change or be withdrawn at any time later.
+A check of the trial reads only what is new since the last one. An answer's id keeps its stage, arm and
+person, since a vote may come, change or be withdrawn at any time later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THUMBS_DOWN = "thumbs_down"
 
 
 class _Assignment(NamedTuple):
-    """Where an answer belongs."""
+    """The stage, arm and person that an answer belongs to."""
 
     stage: int
     arm: int
@@ -43,7 +43,7 @@ class RunningTally:
         self._sums = [a + b for a, b in zip(self._sums, (*more, 0.0 if n else value), strict=True)]
 
     def replace(self, subject: str, values: Sequence[float]) -> None:
-        """Put these in the place of a subject's observations."""
+        """Replace a subject's observations with these."""
         if (old := self._subjects.pop(subject, None)) is not None:
             n, total, first = old
             less = (1, n, total, n * n, n * total, total * total, first)
@@ -120,7 +120,7 @@ class TrialFold:
         self._tallies[THUMBS_DOWN, place.stage, place.arm].replace(place.subject, values)
 
     def tallies(self, guard: str, stage: int) -> tuple[SubjectTally, SubjectTally]:
-        """Those of the champion and of the candidate."""
+        """The tallies of champion and candidate for one guard and stage."""
         champion, candidate = (self._tallies.get((guard, stage, arm)) for arm in (CHAMPION, CANDIDATE))
         return champion.sums if champion else SubjectTally(), candidate.sums if candidate else SubjectTally()
 
@@ -133,7 +133,7 @@ class TrialFold:
         return self._answers.get(stage, 0)
 
     def windows(self, now: float, most: int) -> tuple[ErrorWindow, ...]:
-        """The last whole windows of the candidate's answers, at most so many."""
+        """The last whole windows of the candidate's answers, at most `most` of them."""
         last = int((now - self.since) // self.window_s)
         numbers = range(max(0, last - most), last)
         return tuple(

@@ -257,7 +257,7 @@ def extras_of(answer: Message) -> AnswerExtras:
 
 
 def _meaning(extras: AnswerExtras) -> tuple[object, ...]:
-    """What two answers differ by beside their text; equal ones may have been served as other tokens."""
+    """What tells two answers of equal text apart; it leaves out the token ids that were served."""
     return extras.reasoning, extras.tool_calls
 
 

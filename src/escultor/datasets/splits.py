@@ -234,7 +234,7 @@ def drop_held_out_prompts(rows: RowsHandle, sides: SplitSides, pool: ProcessPool
 
 
 def _refused_rows(shared: Any, task: tuple[RowsHandle, Path, np.ndarray]) -> np.ndarray:
-    """Those of these row numbers whose prompt is held out."""
+    """The numbers of the rows whose prompt is held out."""
     rows, path, numbers = task
     reasons = _guard_of_file(path, rows.kind).reasons([row.item for row in rows.read(numbers)])
     return numbers[[reason is not None for reason in reasons]]

@@ -134,7 +134,7 @@ def _samples(text: str) -> np.ndarray:
 
 
 def _found(path: Path, wanted: np.ndarray) -> np.ndarray:
-    """Those of the windows that occur in a file."""
+    """The wanted windows that occur in a file."""
     found = [np.empty(0, np.uint64)]
     with path.open("rb") as file:
         tail = b""

@@ -259,6 +259,8 @@ def _page(result: DemoResult, verdict: Verdict | None, folder: Path) -> str:
 def _notes(result: DemoResult) -> tuple[str, ...]:
     suite, counts, share = result.cycle.suite, result.feedback, _student_share(result.versions)
     packages = len({item.labels["package"] for item in suite.items})
+    plan, alert = result.plan, result.alert
+    cause = f"{plan.reason}. A cycle run was planned" if plan else f"{alert.message}. No plan followed"
     notes = [
         f"{len(suite.items)} held-out documents from {packages} packages that no version was trained on. "
         f"The lead sentence taken as the summary has ROUGE-L {lead_baseline(suite):.3f}.",
@@ -267,9 +269,7 @@ def _notes(result: DemoResult) -> tuple[str, ...]:
         "not read, and a few mend an answer or write a remark. `Liked` is the share of held-out answers that "
         "they like. The control learnt from the same thumbs, shuffled. No person rated anything here.",
         f"Feedback of the second cycle: {counts['events']} simulated events, {counts['usable pairs']} usable "
-        "pairs. "
-        f"Alert ({result.alert.state}): {result.alert.message}. "
-        + (f"Plan: {result.plan.reason}." if result.plan else "No plan followed."),
+        f"pairs. Alert ({alert.state}): {cause}.",
     ]
     if share:
         notes.append(

@@ -249,7 +249,7 @@ class Fold:
         self.set_wanted(missing)
 
     def unknown(self, ids: Iterable[str | None]) -> list[str]:
-        """Those of these ids that are no answers in the index, in order."""
+        """The ids among these that no answer in the index has, sorted."""
         rows = self.file.execute(
             "select value from json_each(?) where not exists (select 1 from answers where id = value)",
             (json.dumps(sorted(id for id in ids if id)),),

@@ -124,7 +124,7 @@ class Crowd:
         return cls(index.newcomers(settings.probation_votes, now) - trusted, groups, trusted)
 
     def owners(self, subjects: tuple[str, ...]) -> tuple[str, ...]:
-        """Those whose caps an item of these people takes from."""
+        """The people or groups whose caps are charged for an item of these subjects."""
         if self.uncapped is None:
             return ()
         return tuple(sorted({self.groups.get(s, s) for s in subjects if s not in self.uncapped}))

@@ -62,7 +62,7 @@ class RaterStandings:
         return self.trust.accuracy, self.trust.position_bias, self.echoing_skills, self.released
 
     def changed_subjects(self, now: RaterStandings) -> set[str]:
-        """Those whose feedback or whose answers count otherwise now."""
+        """The subjects whose feedback or answers count differently under `now`."""
         by_subject = (
             (self.trust.reliability, now.trust.reliability),
             (self.anomalies, now.anomalies),

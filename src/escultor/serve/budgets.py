@@ -60,7 +60,7 @@ def refuse_spent(limits: KeyLimits, left: dict[str, float], now: float) -> None:
 
 
 def budget_headers(left: dict[str, float]) -> dict[str, str]:
-    """What is left, as headers of a response."""
+    """The budgets that are left, as headers of a response."""
     return {HEADER + name.replace("_", "-"): _shown(name, value) for name, value in left.items()}
 
 

@@ -19,7 +19,7 @@ class AnswerParts:
     extract: str = ""
 
     def problems(self) -> list[str]:
-        """What is wrong with them, in words."""
+        """What is wrong with the patterns and stop texts, in words."""
         found = ["`stop` has an empty text"] if "" in self.stop else []
         if self.extract:
             try:

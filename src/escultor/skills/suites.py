@@ -79,7 +79,7 @@ class EvaluationSuite:
         return under_instruction(checkpoint, self.instruction)
 
     def of_two_answers(self) -> tuple[str, ...]:
-        """Its metrics of two models' answers, which an evaluation of one model does not score."""
+        """The metrics that compare two models' answers, which an evaluation of one model does not score."""
         known = {name: self.metric(name) for name in self.record.metrics}
         return tuple(name for name, metric in known.items() if metric and "opponent" in metric.needs)
 
@@ -256,7 +256,7 @@ def load_items(blobs: Blobs, suite: Suite) -> tuple[SuiteItem, ...]:
 def suites_sharing_items(
     store: Store, suite: str, others: Iterable[str], asked: Mapping[str, Sequence[str]] | None = None
 ) -> frozenset[str]:
-    """Those of `others` (ids) that share more than a tenth of the smaller suite's questions with `suite`,
+    """The suites of `others` (ids) that share more than a tenth of the smaller one's questions with `suite`,
     whatever they are called and measure. Questions are the same that differ in some words, but in no number
     (see `text.near_duplicates.shared_clusters`). `asked` has those of suites that are not in the store; what
     is in neither shares nothing."""

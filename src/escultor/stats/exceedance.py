@@ -37,7 +37,7 @@ class Exceedance:
         return _largest(self.above, ABOVE, starts)
 
     def log_below(self, starts: Sequence[int]) -> tuple[float, int]:
-        """The same for a share below the limit."""
+        """Log of the evidence that the share is below the limit, and the start, as `log_above`."""
         return _largest(self.below, BELOW, starts)
 
 

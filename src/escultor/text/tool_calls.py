@@ -84,7 +84,7 @@ class ToolCallParser:
         return "".join(content), calls
 
     def finish(self) -> tuple[str, list[dict[str, Any]]]:
-        """What is held at the end of the text."""
+        """The content and the calls that are left at the end of the text."""
         content = self._read(self._undecided)
         self._undecided = ""
         body = self._release()
@@ -110,7 +110,7 @@ class ToolCallParser:
         return self._shown(self._release() + text)
 
     def _release(self) -> str:
-        """What is held, which is no longer."""
+        """The text that was held back; nothing is held any longer."""
         held, self._is_json = "".join(self._held), False
         self._held.clear()
         return held

@@ -1,4 +1,4 @@
-"""What the card of every dataset version begins with, however the version was made."""
+"""The first fields of every dataset version's card, however the version was made."""
 
 from __future__ import annotations
 

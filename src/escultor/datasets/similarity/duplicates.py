@@ -157,7 +157,7 @@ class _TriedPairs:
         self._keys = np.zeros(TRIED_PAIRS, dtype=np.uint64)
 
     def new(self, pairs: np.ndarray) -> np.ndarray:
-        """Those of the pairs (m, 2) that are not in the cache, ordered; they are added to it."""
+        """The pairs (m, 2) that are not in the cache, ordered; they are added to it."""
         keys = np.sort(pairs[:, 0].astype(np.uint64) << np.uint64(32) | pairs[:, 1].astype(np.uint64))
         slots = (mix64(keys) % np.uint64(TRIED_PAIRS)).astype(np.int64)
         is_new = self._keys[slots] != keys

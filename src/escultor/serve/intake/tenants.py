@@ -45,11 +45,11 @@ class Ownership:
         return {id: str(row.get("tenant", "")) for id, row in rows.items()}
 
     def foreign(self, ids: Iterable[str], keys: Keys) -> set[str]:
-        """Those of these answers that the log knows, and that other keys asked for."""
+        """The ids among these of answers in the log that other keys asked for."""
         return set() if keys is None else {id for id, key in self.keys_of(ids).items() if key not in keys}
 
     def owned(self, events: Iterable[Feedback], tenant: str, keys: Keys) -> list[Feedback]:
-        """Those of these events that are the tenant's own."""
+        """The events among these that belong to the tenant."""
         events = list(events)
         if keys is None:
             return events

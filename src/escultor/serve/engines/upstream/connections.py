@@ -40,7 +40,8 @@ class ConnectionPool:
         return self._session
 
     def release(self) -> None:
-        """Its connection is still open if the response was read to the end."""
+        """Let another request take the place of one that ended; where the response was read to its end, the
+        connection stays open."""
         self._free.release()
 
     async def close(self) -> None:
