@@ -109,9 +109,10 @@ def pretrain(
     return run(task, out, world=world, on_step=on_step, on_preflight=on_preflight)
 
 
-def preview(task: TrainingTask) -> Preflight:
-    """What a run of `task`, whose `start` may be without weights, would learn from and cost."""
-    return _preflight(task, *_rows(task), ALONE.on_device(task.settings.device).device)
+def preview(task: TrainingTask, show: int = 3) -> Preflight:
+    """What a run of `task`, whose `start` may be without weights, would learn from and cost, with the first
+    `show` rows token by token."""
+    return _preflight(task, *_rows(task), ALONE.on_device(task.settings.device).device, show)
 
 
 def same_vocabulary(student: Loaded, teacher: Loaded) -> None:
@@ -162,13 +163,13 @@ def _sequence_length(row: TokenRow) -> int:
 
 
 def _preflight(
-    task: TrainingTask, rows: Sequence[Any], counts: Counter[str], device: torch.device
+    task: TrainingTask, rows: Sequence[Any], counts: Counter[str], device: torch.device, show: int = 3
 ) -> Preflight:
     method, start = METHODS[task.method], task.start
     teacher = (task.frozen or start).model if method.frozen == "teacher" else None
     cost = run_cost(method, rows, start.model, task.settings, teacher, device=device)
     documents = method.kind == "document"
-    report = preflight(rows, counts, start.chat, start.model, cost, documents=documents)
+    report = preflight(rows, counts, start.chat, start.model, cost, documents=documents, show=show)
     lora = task.settings.lora
     if lora and (gained := untied_numbers(start.model, lora)):
         text = (
