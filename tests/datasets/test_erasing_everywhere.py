@@ -78,7 +78,8 @@ def interaction(id, subject, *texts, tools=""):
     content, answer, reasoning, arguments, label = (*texts, *[""] * 5)[:5]
     return Interaction(
         id, 1.0, "chat", subject, "v1", "champion", 1.0, (Message(Role.USER, content or "q"),), answer or "a",
-        "stop", Sampling(), Usage(1, 1), 9.0, None, 0.0, "h", reasoning=reasoning, message=label,
+        "stop", Sampling(), Usage(1, 1), 9.0, None, 0.0, "h", reasoning=reasoning,
+        message=label.replace("\0", ""),  # what a row is found by holds none
         tool_calls=(ToolCall("c", "f", arguments),), tools=tools,
     )  # fmt: skip
 

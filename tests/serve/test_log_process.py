@@ -43,10 +43,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def child():
-    """The number of the process that was started."""
-    (pid,) = family(os.getpid())[1:]
-    return pid
+def child(process):
+    """The number of the process that was started: these tests' own process may have others."""
+    return process._process._process.pid
 
 
 def test_outcomes_are_those_of_the_log(store, process):
@@ -68,8 +67,8 @@ def test_what_was_acknowledged_is_there_once_however_often_the_process_is_killed
             until = len(numbers) + draw.randrange(80)
             while len(numbers) < until and not done.wait(0.001):
                 pass
-            for pid in family(os.getpid())[1:]:
-                os.kill(pid, signal.SIGKILL)
+            if (beside := process._process._process) is not None:
+                beside.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -87,10 +86,10 @@ def test_what_was_acknowledged_is_there_once_however_often_the_process_is_killed
 
 def test_a_signal_to_end_is_for_the_server_alone(store, process):
     process.append_each([[rating("a")]])
-    before = child()
+    before = child(process)
     os.kill(before, signal.SIGTERM)
     assert process.append_each([[rating("b")]]) == [[2]]
-    assert child() == before
+    assert child(process) == before
 
 
 def test_it_ends_with_a_server_that_was_killed(tmp_path):
