@@ -237,6 +237,12 @@ def test_unknown_paths_methods_and_media_types_are_refused(side):
     assert all(set(answer.json()["error"]) == {"message", "type", "param", "code"} for answer in paths)
 
 
+def test_no_request_is_sent_on_to_the_host_that_it_names(side):
+    for path in (CHAT, "/health", "/v1/feedback/x"):
+        answer = httpx2.post(f"{side.url}{path}/", json=HELLO, headers={"Host": "localhost:1"})
+        assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
 def test_every_response_has_an_id_and_the_security_headers(side):
     answer = post(side, HELLO, headers={"x-request-id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from dataclasses import replace
 
@@ -20,12 +21,14 @@ from mock_upstream import (
     serves,
     streams,
 )
-from upstream_requests import CHAT, TEXT, all_events, engine, events, text_of
+from upstream_requests import CHAT, QUICK, TEXT, all_events, engine, events, text_of
 
+from escultor.config import Upstream
 from escultor.errors import EngineFault, InputError, Overloaded, UpstreamFault, UpstreamStatus
 from escultor.serve.engines.upstream import engine as upstream_engine
 from escultor.serve.engines.upstream import replies
 from escultor.serve.engines.upstream.engine import UpstreamEngine
+from escultor.types import Message, Role
 
 WHOLE = replace(CHAT, streamed=False)
 EITHER = pytest.mark.parametrize("ask", [CHAT, WHOLE], ids=["streamed", "whole"])
@@ -154,6 +157,27 @@ def test_a_key_that_the_upstream_repeats_is_not_handed_on():
 def test_an_upstream_that_hangs_before_its_answer_is_given_up(ask):
     found, fault, times = faulty(hangs, ask=ask, deadline_s=0.4)
     assert (found, type(fault), times) == ([], UpstreamFault, 1)
+
+
+@EITHER
+def test_an_upstream_that_takes_no_more_of_a_request_is_given_up_long_before_the_deadline(ask):
+    large = replace(ask, prompt=(Message(Role.USER, "x" * 20_000_000),))
+
+    async def run(listening):
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        settings = {**QUICK, "url": url, "model": "m", "deadline_s": 600}
+        upstream = UpstreamEngine(Upstream.model_validate(settings))
+        try:
+            return await asyncio.wait_for(until_fault(upstream, large), 60)
+        finally:
+            await upstream.close()
+            listening.close()  # resets the connection,
+            await asyncio.sleep(0.01)  # of which the loop hears in its next turn
+
+    # Connections are made, and nobody reads.
+    found, fault = asyncio.run(run(socket.create_server(("127.0.0.1", 0))))
+    assert (found, type(fault)) == ([], UpstreamFault)
+    assert "fell silent" in str(fault)
 
 
 def test_no_free_connection_is_overload():

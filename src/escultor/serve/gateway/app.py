@@ -70,6 +70,7 @@ def build(gateway: Gateway, *, started: Callable[[], None] = lambda: None) -> Fa
         version=version("escultor"),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the redirect would go to whatever host the request names
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )

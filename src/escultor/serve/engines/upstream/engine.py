@@ -204,9 +204,9 @@ class UpstreamEngine:
         limits = aiohttp.ClientTimeout(sock_connect=connect_s, sock_read=idle_s if streamed else None)
         client = await self._pool.acquire(connect_s)
         body: ResponseBody | None = None
-        body_data = data if len(data) <= SENT_AT_ONCE else BytesIO(data)
         try:
-            async with self.time_limits(deadline):
+            async with self.time_limits(deadline) as limit:
+                body_data = data if len(data) <= SENT_AT_ONCE else _SentBody(data, limit, idle_s, deadline)
                 response = await client.post(
                     self._urls[path], data=body_data, timeout=limits, allow_redirects=False
                 )
@@ -225,12 +225,14 @@ class UpstreamEngine:
                 self._pool.release()
 
     @asynccontextmanager
-    async def time_limits(self, deadline: float) -> AsyncIterator[None]:
+    async def time_limits(self, deadline: float) -> AsyncIterator[asyncio.Timeout]:
         """Turns the end of the time for an answer, or for its next byte, into UpstreamFault, and any error of
-        the connection after `close` into EngineFault."""
+        the connection after `close` into EngineFault. Yields the limit, which may be moved ahead of the
+        deadline while a request is sent."""
+        limit = asyncio.timeout_at(deadline)
         try:
-            async with asyncio.timeout_at(deadline):
-                yield
+            async with limit:
+                yield limit
         except aiohttp.SocketTimeoutError as error:
             got = f"{self.settings.idle_timeout_s:g} s without a byte"
             raise UpstreamFault("the upstream fell silent", got) from error
@@ -238,6 +240,9 @@ class UpstreamEngine:
             self._check_open()
             raise
         except TimeoutError:
+            if (limit.when() or 0.0) < deadline:
+                got = f"none of the request's bytes taken for {self.settings.idle_timeout_s:g} s"
+                raise UpstreamFault("the upstream fell silent", got) from None
             got = f"{self.settings.deadline_s:g} s, retries included"
             raise UpstreamFault("the upstream took too long", got) from None
 
@@ -274,6 +279,21 @@ class UpstreamEngine:
         """Raises EngineFault after `close`."""
         if self._closed:
             raise EngineFault("the engine was closed", self.settings.model, None, "ask again")
+
+
+class _SentBody(BytesIO):
+    """A request that is sent piece by piece: the next has to be asked for within `idle_s` seconds."""
+
+    def __init__(self, data: bytes, limit: asyncio.Timeout, idle_s: float, deadline: float):
+        super().__init__(data)
+        self._limit, self._idle_s, self._deadline, self._end = limit, idle_s, deadline, len(data)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(SENT_AT_ONCE)
+        soon = asyncio.get_running_loop().time() + self._idle_s
+        with suppress(RuntimeError):  # the limit has ended: an answer came before all was sent
+            self._limit.reschedule(self._deadline if self.tell() == self._end else min(self._deadline, soon))
+        return piece
 
 
 def open_upstream(settings: Upstream, environ: Mapping[str, str], version: str = "") -> UpstreamEngine:
