@@ -1,6 +1,8 @@
 """Formats of other programs: each is recognised and read as it is meant; what cannot be read is counted."""
 
+import copy
 import json
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,10 @@ def shared(turns, names=("human", "gpt"), keys=("from", "value")):
 
 def chat(*turns):
     return [{"role": role, "content": text} for role, text in turns]
+
+
+def shown(role, text):
+    return {"author": {"role": role}, "content": {"content_type": "text", "parts": [text]}}
 
 
 ONE = ((U,), GOOD)  # one question and its answer
@@ -299,6 +305,34 @@ SPELLINGS = [
         [PAIR],
     ),
     (
+        "chatgpt-export",
+        {
+            "current_node": "c",
+            "mapping": {
+                "a": {"message": None, "parent": None},
+                "h": {"message": shown("system", ""), "parent": "a"},
+                "b": {"message": shown("user", ASK), "parent": "h"},
+                "other": {"message": shown("assistant", BAD), "parent": "b"},
+                "c": {"message": shown("assistant", GOOD), "parent": "b"},
+            },
+        },
+        [ONE],
+    ),
+    (
+        "sharegpt",
+        {"chat_messages": [{"sender": "human", "text": ASK}, {"sender": "assistant", "text": GOOD}]},
+        [ONE],
+    ),
+    ("pergunta-resposta", {"pergunta": ASK, "resposta": GOOD}, [ONE]),
+    *(
+        ("sharegpt-preference", {key: chat(*p), "chosen": chosen, "rejected": rejected}, [PAIR])
+        for key in ("messages", "conversation")
+        for p, chosen, rejected in (
+            ((U,), chat(A)[0], chat(("assistant", BAD))[0]),
+            ((U, A), chat(U, A), chat(U, ("assistant", BAD))),
+        )
+    ),
+    (
         "oasst-tree",
         {
             **NODE,
@@ -371,6 +405,37 @@ def test_a_bad_verdict_under_any_name_is_never_imitated(key, value):
     assert [item.desirable for item in read(source(*rows), BY_NAME["messages-kto"])[0]][1:] == [False]
     items, report = read(source({"messages": chat(U, A)}, {"messages": chat(U, A), "is_bad": True}))
     assert (len(items), report.counts["`is_bad` is true: not an answer to learn"]) == (1, 1)
+
+
+def test_an_answer_within_a_conversation_that_is_said_to_be_bad_is_context():
+    bad = {"role": "assistant", "content": BAD, "rating": "bad"}
+    (item,), report = read(source({"messages": [*chat(U), bad, *chat(*TALK[2:])]}))
+    assert (item.response, [m.learnt for m in item.prompt]) == (LAST, [False] * 3)
+    assert report.counts["turns not learnt for what is said of them"] == 1
+    partial = chat(U, A)
+    partial[1]["train_detail"] = [{"begin_offset": 0, "end_offset": 3, "train": False}]
+    _, report = read(source({"messages": partial}, {"messages": chat(U, A)}))
+    assert "marks parts of a turn" in report.problems[0]
+
+
+def _places(value, path=()):
+    if path:
+        yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from _places(each, (*path, key))
+
+
+@pytest.mark.parametrize(("name", "row"), [each[:2] for each in SPELLINGS])
+def test_a_value_of_another_type_is_a_fault_of_its_row_and_not_the_end_of_an_import(name, row):
+    for *path, last in _places(row):
+        for value in (None, 1, True, "x", [], [1], {}, {"a": [None]}):
+            changed = copy.deepcopy(row)
+            reduce(lambda inner, key: inner[key], path, changed)[last] = value
+            report = FormatReport()
+            list(read_items(source(changed), BY_NAME[name], report))
+            assert report.rows <= 1 + report.bad + sum(report.counts.values()) + report.kept.total()
+            fitting(changed)
 
 
 @pytest.mark.parametrize(
@@ -542,11 +607,13 @@ def test_two_formats_that_fit_are_named_and_not_guessed():
 
 
 def test_an_unknown_format_is_refused_with_a_map_that_is_likely():
-    row = {"uid": "4", "pergunta": ASK, "resposta": GOOD, "created_at": "2026-01-01"}
-    with pytest.raises(DataError, match="--map prompt=pergunta,completion=resposta"):
+    row = {"uid": "4", "pregunta": ASK, "respuesta": GOOD, "created_at": "2026-01-01"}
+    with pytest.raises(DataError, match="--map prompt=pregunta,completion=respuesta"):
         recognise(source(row))
     assert propose_map([{"turnos": chat(U, A)}]) == "messages=turnos"
-    items, _ = read(source(row), mapped(parse_map("prompt=pergunta,completion=resposta")))
+    assert propose_map([{"prompt": chat(U), "answer": "42"}]) == "prompt=prompt,completion=answer"
+    assert propose_map([{"segments": [{"text": "a", "label": True}]}]) is None
+    items, _ = read(source(row), mapped(parse_map("prompt=pregunta,completion=respuesta")))
     assert [said(item) for item in items] == [ONE]
     nested = {"data": {"q": ASK}, "good": GOOD, "bad": BAD}
     items, _ = read(source(nested), mapped(parse_map("prompt=data.q, chosen=good, rejected=bad")))

@@ -58,7 +58,7 @@ def test_the_prompt_ends_before_the_last_answer_that_is_learnt(tmp_path):
 
 @pytest.mark.parametrize("answer", [assistant("1", weight=0), assistant(" "), assistant(None)])
 def test_a_conversation_without_an_answer_to_learn_is_counted(tmp_path, answer):
-    with pytest.raises(DataError, match="every answer is empty or of weight 0: 1"):
+    with pytest.raises(DataError, match="every answer is empty, of weight 0 or bad: 1"):
         read(tmp_path, {"messages": [user("a"), answer]})
 
 

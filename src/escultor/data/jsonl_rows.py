@@ -24,7 +24,7 @@ from escultor.data.row_messages import (
     tools_of,
     without_marks,
 )
-from escultor.data.verdicts import is_against, reason_to_leave_out, verdict_key
+from escultor.data.verdicts import is_against, is_unwanted, reason_to_leave_out, verdict_key
 from escultor.ids import hash_value
 from escultor.strict_json import NUMBERS, JsonObject
 from escultor.types import (
@@ -222,15 +222,17 @@ def _conversation(row: JsonObject, counts: Counter[str]) -> tuple[Messages, Mess
     if not answers:
         got = short([str(message.role) for message in messages])
         raise Fault("`messages` has no answer", got, "at least one message of role assistant")
-    empty = {i for i in answers if is_empty(messages[i])}
+    unwanted = {i for i in answers if len(value[i]) > 2 and messages[i].learnt and is_unwanted(value[i])}
+    empty = unwanted | {i for i in answers if is_empty(messages[i])}
     marked = [i for i in answers if messages[i].learnt]
     learnt = [i for i in marked if i not in empty] if empty else marked
     if not learnt:
-        raise Skip("every answer is empty or of weight 0")
+        raise Skip("every answer is empty, of weight 0 or bad")
     last = learnt[-1]
     for reason, n in (
         ("turns of weight 0", len(answers) - len(marked)),
-        ("empty turns not learnt", len(marked) - len(learnt)),
+        ("turns not learnt for what is said of them", len(unwanted)),
+        ("empty turns not learnt", len(marked) - len(learnt) - len(unwanted)),
         ("messages after the last answer left out", len(messages) - last - 1),
     ):
         if n:

@@ -81,6 +81,9 @@ def turn_weight(turn: JsonObject, key: str) -> int | None:
     if turn.get("mask") is not None:
         remedy = "name it `weight`: 1 for turns that are learnt, 0 for the others"
         raise Fault(f"`{key}.mask` can be read both ways", short(turn["mask"]), "`weight`", remedy)
+    if turn.get("train_detail") or turn.get("training_detail"):
+        what, remedy = f"`{key}.train_detail` marks parts of a turn", "give the turn a `weight`, or split it"
+        raise Fault(what, None, "turns learnt whole or not at all", remedy)
     value = next((turn[key] for key in _LEARNT if turn.get(key) is not None), None)
     if isinstance(value, str) and value.strip().lower() in ("true", "false", "0", "1"):
         value = value.strip().lower() in ("true", "1")

@@ -123,6 +123,13 @@ def reason_to_leave_out(keys: Iterable[str], row: JsonObject, kind: RowKind) -> 
     return None
 
 
+def is_unwanted(turn: JsonObject) -> bool:
+    """Whether an answer within a conversation is said to be bad, or not to be learnt."""
+    key = "label" if _is_verdict(turn.get("label"), any_number=True) else verdict_key(turn)
+    is_bad = key is not None and not verdict_of(turn, key)
+    return is_bad or reason_to_leave_out(turn, turn, "example") is not None
+
+
 def judged(convert: Callable[[JsonObject], Any]) -> Callable[[JsonObject], JsonObject]:
     """The function for rows that `convert` reads and that have a verdict besides."""
 

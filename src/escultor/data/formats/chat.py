@@ -25,6 +25,7 @@ ROLES = {name: role for role, names in _NAMES_OF_ROLES.items() for name in names
 NO_ANSWER = "a prompt without an answer"
 CONVERSATIONS = (
     *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents", "items"),
+    "chat_messages",  # Claude's export
 )
 _FROM = ("role", "from", "speaker", "author", "sender")
 _VALUE = ("content", "value", "parts", "text", "message")

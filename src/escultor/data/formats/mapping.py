@@ -30,14 +30,15 @@ _SHAPES: tuple[tuple[frozenset[str], str, Convert], ...] = (
 _NO_TEXT = re.compile(
     r"(?:^|[_.-])(?:id|ids|at|time|date|name|key|kind|type|model|source|url|lang|split)$", re.I
 )
+_SPEAKERS = {"role", "from", "speaker", "author", "sender"}
 _PROMPT = re.compile(
-    r"prompt|question|instruction|query|input|user|ask|problem|title|source|document|article|human"
-    r"|^q$|pergunta|pregunta|frage|domanda|问题|問題|質問|질문",
+    r"prompt|question|instru[ck]|query|input|user|ask|problem|title|source|document|article|human"
+    r"|^q$|pergunta|pregunta|entrada|entrée|frage|eingabe|domanda|问题|問題|質問|질문",
     re.I,
 )
 _ANSWER = re.compile(
     r"answer|response|output|completion|reply|solution|target|assistant|body|summary|bot"
-    r"|^a$|respo?st|respuesta|r[ée]ponse|antwort|risposta|回答|答案|回复|답변",
+    r"|^a$|respo?st|respuesta|sa[ií]da|salida|sortie|ausgabe|r[ée]ponse|antwort|risposta|回答|答案|回复|답변",
     re.I,
 )
 
@@ -84,8 +85,10 @@ def propose_map(rows: Sequence[JsonObject]) -> str | None:
         for key, value in row.items():
             if isinstance(value, str) and not _NO_TEXT.search(key):
                 lengths[key] = lengths.get(key, 0) + len(value)
-            elif isinstance(value, list) and value and isinstance(value[0], dict):
+            elif isinstance(value, list) and value and _is_turn(value[0]):
                 lists.append(key)
+    if lists and _PROMPT.search(lists[0]) and (answer := next(filter(_ANSWER.search, lengths), None)):
+        return f"prompt={lists[0]},completion={answer}"
     if lists:
         return f"messages={max(set(lists), key=lists.count)}"
     answers = [key for key in lengths if _ANSWER.search(key)] or sorted(lengths, key=lambda k: -lengths[k])
@@ -94,3 +97,7 @@ def propose_map(rows: Sequence[JsonObject]) -> str | None:
     if not answers:
         return None
     return f"prompt={prompts[0]},completion={answers[0]}" if prompts else f"text={answers[0]}"
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and not _SPEAKERS.isdisjoint(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from escultor.data.formats.chat import NO_ANSWER, tools_of, turns
+from escultor.data.formats.chat import CONVERSATIONS, NO_ANSWER, tools_of, turns
 from escultor.data.formats.transcripts import hh_messages, is_hh, transcript_messages
 from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.strict_json import JsonObject, strict_loads
@@ -97,11 +97,16 @@ def openai_preference(row: JsonObject) -> JsonObject:
 
 
 def conversation_pair(row: JsonObject) -> JsonObject:
-    """A conversation and two continuations of it (LLaMA-Factory)."""
-    rest = {
-        k: v for k, v in row.items() if k not in ("conversations", "chosen", "rejected", "system", "tools")
-    }
-    prompt = turns(row.get("conversations"), "conversations")
+    """A conversation and two continuations of it (LLaMA-Factory, Axolotl), which may begin with it."""
+    key = next(key for key in CONVERSATIONS if row.get(key) is not None)
+    used = (key, "chosen", "rejected", "system", "tools")
+    rest = {k: v for k, v in row.items() if k not in used}
+    if isinstance(row["chosen"], list) and len(row["chosen"]) > 1:
+        return implicit({k: v for k, v in row.items() if k != key})
+    prompt = turns(row[key], key)
+    if prompt[-1]["role"] == "assistant":
+        allowed = "a question last; the answers are in `chosen` and `rejected`"
+        raise Fault(f"`{key}` ends with an answer", short(prompt[-1]["content"]), allowed)
     if row.get("system"):
         prompt = [{"role": "system", "content": row["system"]}, *prompt]
     sides = {side: _side(row, side) for side in ("chosen", "rejected")}

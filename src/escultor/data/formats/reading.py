@@ -147,13 +147,25 @@ def read_items(
 def _converted(format: RowFormat, row: JsonObject) -> list[JsonObject]:
     """Our rows of a row. A file of our own rows may mix their shapes."""
     try:
-        ours = format.convert(row)
+        ours = _convert(format, row)
     except Fault:
         others = fitting(row) if format.name in CANONICAL else []
         if len(others) != 1 or others[0] is format or others[0].name not in CANONICAL:
             raise
-        ours = others[0].convert(row)
+        ours = _convert(others[0], row)
     return ours if isinstance(ours, list) else [ours]
+
+
+def _convert(format: RowFormat, row: JsonObject) -> JsonObject | list[JsonObject]:
+    """Our rows of a row. The functions of formats read values as their programs write them: what they stumble
+    over is a fault of this row, and never the end of an import."""
+    try:
+        return format.convert(row)
+    except (AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
+        got = short(f"{type(error).__name__}: {error}")
+        raise Fault(
+            f"a value is not as {format.name} has it", got, "rows as docs/data.md has them"
+        ) from error
 
 
 def _item(row: JsonObject, report: FormatReport, where: str) -> tuple[RowKind, TrainingItem, JsonObject]:

@@ -16,7 +16,7 @@ from escultor.data.formats import instructions as ask
 from escultor.data.formats import preferences as prefer
 from escultor.data.formats.chat import CONVERSATIONS, conversation
 from escultor.data.formats.openai_api import openai_batch, openai_stored
-from escultor.data.formats.trees import tree_rows, trees_of_messages
+from escultor.data.formats.trees import chatgpt_rows, tree_rows, trees_of_messages
 from escultor.data.verdicts import judged, verdict_key
 from escultor.strict_json import JsonObject
 
@@ -57,12 +57,20 @@ def _is_list(key: str) -> Callable[[JsonObject], bool]:
     return lambda row: isinstance(row[key], list)
 
 
+def _are_choices(row: JsonObject) -> bool:
+    return isinstance(row["choices"], list) and all(isinstance(each, dict) for each in row["choices"])
+
+
 def _has_turns(row: JsonObject) -> bool:
     return any(isinstance(row.get(key), list) for key in CONVERSATIONS)
 
 
 def _is_tree(row: JsonObject) -> bool:
     return isinstance(row["prompt"], dict)
+
+
+def _is_mapping(row: JsonObject) -> bool:
+    return isinstance(row["mapping"], dict)
 
 
 def _is_anthropic(row: JsonObject) -> bool:
@@ -77,7 +85,8 @@ def _questions() -> Iterator[RowFormat]:
     """A format for every pair of names that a question and its answer go by."""
     own = {("prompt", "completion"), ("instruction", "output"), ("instruction", "response")}
     names = [(p, a) for p in ask.PROMPTS for a in ask.ANSWERS if (p, a) not in own]
-    for prompt, answer in (*names, ("inputs", "targets"), ("input", "target"), ("human", "assistant")):
+    others = (("inputs", "targets"), ("input", "target"), ("human", "assistant"), *_PORTUGUESE)
+    for prompt, answer in (*names, *others):
         convert = ask.asked(prompt, answer, "context")
         is_row = _are_texts(prompt, answer)
         name, keys = f"{prompt}-{answer}", f"{prompt} {answer}"
@@ -126,6 +135,12 @@ def _is_unanswered(row: JsonObject) -> bool:
 
 
 _ANSWER = re.compile(r"response|answer|completion|output|chosen|reply|solution|generation", re.I)
+_PORTUGUESE = (
+    ("pergunta", "resposta"),
+    ("instrução", "resposta"),
+    ("entrada", "saída"),
+    ("entrada", "saida"),
+)
 _SIDES = (  # names of a better and a worse answer
     ("chosen", "rejected"),
     ("chosen_response", "rejected_response"),
@@ -140,7 +155,8 @@ _SIDES = (  # names of a better and a worse answer
 )
 _alpaca = ask.asked("instruction", "output", "input")
 _alpaca_response = ask.asked("instruction", "response", "input")
-_sharegpt_keys = "conversations|conversation|dialog|dialogue|turns|items"
+_sharegpt_keys = "conversations|conversation|dialog|dialogue|turns|items|chat_messages"
+_continued_keys = "conversations chosen rejected|conversation chosen rejected|messages chosen rejected"
 _squad_keys, _tree_keys = (
     "question context answers",
     "message_id parent_id text role|message_id message_tree_id text role",
@@ -165,7 +181,8 @@ _PLAIN: tuple[RowFormat, ...] = (
     _format("anthropic", "messages", "example", conversation, is_row=_is_anthropic),
     _format("kto-messages", "messages label", "unpaired", conversation),
     _format("sharegpt", _sharegpt_keys, "example", conversation, is_row=_has_turns),
-    _format("sharegpt-preference", "conversations chosen rejected", "pair", prefer.conversation_pair),
+    _format("sharegpt-preference", _continued_keys, "pair", prefer.conversation_pair),
+    _format("chatgpt-export", "mapping current_node", "example", chatgpt_rows, is_row=_is_mapping),
     _format("alternating", "data", "example", ask.alternating, is_row=_is_alternating),
     _format("gemini", "contents", "example", conversation, is_row=_is_list("contents")),
     _format("transcript", "text", "example", ask.transcript, is_row=ask.is_transcript),
@@ -201,7 +218,7 @@ _PLAIN: tuple[RowFormat, ...] = (
     _format("label-studio-min", "annotator", "pair", notes.label_studio, is_row=notes.is_label_studio_min),
     # records of OpenAI's API
     _format("openai-stored", "choices messages|choices input", "example", openai_stored),
-    _format("openai-answers", "choices", "", ask.canonical, is_row=_is_list("choices"), refused=_NO_PROMPTS),
+    _format("openai-answers", "choices", "", ask.canonical, is_row=_are_choices, refused=_NO_PROMPTS),
     _format("openai-batch", "custom_id response", "example", openai_batch),
     _format("openai-batch-input", "custom_id body", "", ask.canonical, refused=UNANSWERED),
     # what is not learnt from
@@ -232,13 +249,20 @@ def fitting(row: JsonObject) -> list[RowFormat]:
     found: list[tuple[RowFormat, frozenset[str]]] = []
     for format in FORMATS:
         matched = max((s for s in format.keys if s <= keys), key=len, default=None)
-        if matched is not None and (format.is_row is None or format.is_row(row)):
+        if matched is not None and _is_row(format, row):
             found.append((format, matched))
     if any(format.name in CANONICAL and not format.is_general for format, _ in found):
         found = [(format, matched) for format, matched in found if not format.is_alias]
     if not all(format.is_general for format, _ in found):
         found = [(format, matched) for format, matched in found if not format.is_general]
     return [f for f, s in found if not any(_goes_before(other, s, f) for other in found)]
+
+
+def _is_row(format: RowFormat, row: JsonObject) -> bool:
+    try:
+        return format.is_row is None or format.is_row(row)
+    except (AttributeError, LookupError, TypeError, ValueError):  # a value is of another type
+        return False
 
 
 def _goes_before(other: tuple[RowFormat, frozenset[str]], keys: frozenset[str], format: RowFormat) -> bool:

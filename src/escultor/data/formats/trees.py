@@ -1,4 +1,5 @@
-"""Trees of messages (OpenAssistant): a conversation along the best-ranked replies, and pairs by rank."""
+"""Trees of messages: OpenAssistant's as a conversation along the best-ranked replies and pairs by rank,
+ChatGPT's export as the conversation that was shown last."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from escultor.data.jsonl_rows import Fault, Skip, short
 from escultor.strict_json import JsonObject
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
+_BESIDE_TEXT = ("user_editable_context", "model_editable_context", "thoughts", "reasoning_recap")
 MAX_DEPTH = 200  # messages of a conversation
 
 
@@ -70,6 +72,31 @@ def _message(node: JsonObject) -> JsonObject:
     return {"role": role, "content": node["text"]}
 
 
+def chatgpt_rows(row: JsonObject) -> JsonObject:
+    """The conversation that a tree of ChatGPT's export showed last; hidden and empty messages are none of it.
+    Raises Skip for one with pictures, code that was run, or no answer."""
+    nodes, at, path = row["mapping"], row["current_node"], []
+    while isinstance(node := nodes.get(at), dict) and len(path) <= len(nodes):
+        path.append(node.get("message") or {})
+        at = node.get("parent")
+    messages: list[JsonObject] = []
+    for message in reversed(path):
+        role, content = (message.get("author") or {}).get("role"), message.get("content") or {}
+        parts = [part for part in content.get("parts") or () if part]
+        is_hidden = (message.get("metadata") or {}).get("is_visually_hidden_from_conversation")
+        if is_hidden or message.get("weight") == 0 or (content.get("content_type") == "text" and not parts):
+            continue
+        if role in ("system", "user", "assistant") and content.get("content_type") in _BESIDE_TEXT:
+            continue
+        if role and not all(isinstance(part, str) for part in parts or [None]):
+            raise Skip(f"content that is no text: {short(content.get('content_type'))}")
+        if role:
+            messages.append({"role": role, "content": "".join(parts)})
+    if "assistant" not in [message["role"] for message in messages]:
+        raise Skip(NO_ANSWER)
+    return {"messages": messages}
+
+
 def trees_of_messages(rows: Iterable[Numbered]) -> Iterator[Numbered]:
     """The trees of a table of messages, whose rows of one tree follow each other; one in memory at a time.
     A message whose parent is not among them is a Fault."""
@@ -79,6 +106,9 @@ def trees_of_messages(rows: Iterable[Numbered]) -> Iterator[Numbered]:
     for line, row in rows:
         if isinstance(row, Fault | Skip):
             yield line, row
+            continue
+        if not isinstance(row.get("message_id"), str) or not isinstance(row.get("parent_id"), str | None):
+            yield line, Fault("a message has no id", short(sorted(row)), "message_id and parent_id, as text")
             continue
         is_root = row.get("parent_id") is None
         name = row.get("message_tree_id") or (row["message_id"] if is_root else current)
