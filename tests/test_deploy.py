@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from escultor.cli.app import app
 from escultor.config import load_config
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -73,6 +75,41 @@ def test_units_are_what_systemd_understands(path):
     )
     said = [line for line in done.stderr.splitlines() if path.name in line]
     assert [line for line in said if "is not executable" not in line] == []
+
+
+def commands():
+    """The words of every call of `escultor` in units, containers and their comments."""
+    for path in (DEPLOY / "systemd").glob("*.service"):
+        yield from (line.split()[1:] for line in re.findall("^ExecStart=(.*)$", path.read_text(), re.M))
+    text = (DEPLOY / "compose.yaml").read_text()
+    yield from (line.split() for line in re.findall(r"run --rm gateway ([^#\n]+)", text))
+    for service in yaml.safe_load(text)["services"].values():
+        if service.get("image") == "escultor":
+            assert "--config /etc/escultor.yaml --store" in service["entrypoint"][2]
+            yield [*service["command"], "--config", "c.yaml", "--store", "s"]
+    yield json.loads((DEPLOY / "Dockerfile").read_text().split("\nCMD ")[1])
+
+
+@pytest.mark.parametrize("words", [*commands()], ids=" ".join)
+def test_every_command_is_one_that_the_program_knows(words):
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert done.exit_code == 0, done.output
+
+
+def test_what_containers_name_exists():
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    for service in compose["services"].values():
+        assert set(service.get("secrets", ())) <= compose["secrets"].keys()
+        assert set(service.get("depends_on", ())) <= compose["services"].keys()
+        for source, *_ in (volume.split(":") for volume in service.get("volumes", ())):
+            assert (DEPLOY / source).exists() if source.startswith(".") else source in compose["volumes"]
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
+    assert len(copied) == 2
+    assert all((DEPLOY.parent / name).exists() for line in copied for name in line.split())
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert all((DEPLOY / "prometheus" / name).exists() for name in scraped["rule_files"])
+    targets = re.findall(r'targets: \["(\w+):', (DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert set(targets) <= compose["services"].keys()
 
 
 @pytest.mark.parametrize("path", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda path: path.name)

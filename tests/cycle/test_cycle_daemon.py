@@ -90,7 +90,21 @@ def test_a_schedule_is_due_once_at_each_of_its_times(store, config):
     assert list(due(store, config, "animal", None, first + 99 * DAY)) == []
 
 
-@pytest.mark.parametrize("when", ["yearlyish", "* * * *", "61 * * * *", "0 0 0 1 * *", "@daily", ""])
+@pytest.mark.parametrize(
+    "when",
+    [
+        "yearlyish",
+        "* * * *",
+        "61 * * * *",
+        "0 0 0 1 * *",
+        "@daily",
+        "",
+        "R R * * *",
+        "0 R(1-5) * * *",
+        "0 3 " + "1," * 10**5 + "1 * *",
+    ],
+    ids=lambda when: when[:20],
+)
 def test_what_is_no_schedule_is_refused(store, when):
     with pytest.raises(InputError, match="schedule cannot be read"):
         set_schedule(store, "animal", when or " ", NOW)

@@ -3,6 +3,7 @@ it. A refusal is recorded once for each cause and reason; a cause holds until it
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from escultor.types import CycleEvent, CycleSchedule, Plan
 DAY_S, HOUR_S = 86_400.0, 3600.0
 PERIODS = {"daily": "0 3 * * *", "weekly": "0 3 * * 1", "monthly": "0 3 1 * *"}
 OFF = "off"
+MAX_CRON = 200  # characters
 
 
 class Trigger(NamedTuple):
@@ -46,7 +48,9 @@ def set_schedule(store: Store, skill: str, when: str, now: float) -> CycleSchedu
     cron = "" if when == OFF else PERIODS.get(when, when)
     schedule = CycleSchedule(new_id("schedule"), now, skill, cron)
     allowed = f"{', '.join(PERIODS)}, five fields of cron such as '0 3 * * 1' (UTC), or {OFF}"
-    if when != OFF and (len(cron.split()) != 5 or not croniter.is_valid(cron)):
+    # `R` would be another time at every look.
+    is_readable = len(cron.split()) == 5 and len(cron) <= MAX_CRON and not re.search(r"(?i)\br\b", cron)
+    if when != OFF and not (is_readable and croniter.is_valid(cron)):
         raise InputError("the schedule cannot be read", when, allowed)
     if cron:
         try:
