@@ -10,6 +10,7 @@ from feedback_records import DAY, NOW, choice, correction, interaction, revocati
 from escultor import code_closure
 from escultor.config import FeedbackRules
 from escultor.datasets.held_out import hold_out
+from escultor.errors import StoreError
 from escultor.feedback import conversion, drafting, index, index_tables, raw_log, trust
 from escultor.feedback.conversion import convert, open_index, read_items, record
 from escultor.feedback.selection import KINDS, SelectionQuery
@@ -456,3 +457,14 @@ def test_a_judged_answer_without_text_is_left_out_and_counted(tmp_path):
     assert {item.response for item in rows} == {"a fair answer"}
     assert sum(made.rows.values()) == len(rows)
     assert made.card["counts"]["left out: an empty prompt or answer"] == 2
+
+
+def test_a_full_disk_does_not_remove_a_file_that_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "index.sqlite"
+    index_tables.open_file(path).close()
+    whole = path.read_bytes()
+    limited = "pragma max_page_count = 1; create table more (a);"  # one more page is needed than allowed
+    monkeypatch.setattr(index_tables, "_TABLES", limited)
+    with pytest.raises(StoreError, match="full"):
+        index_tables.open_file(path)
+    assert path.read_bytes() == whole

@@ -12,6 +12,8 @@ from escultor.errors import StoreError
 SCHEMA = "8"
 JOURNAL = "wal"  # requested; a file system without shared memory falls back to another
 LOCK_TIMEOUT_S = 60.0  # waited for another process that reads the same log
+# Errors of a file that is replaced; a full or failing disk destroys none.
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 _TABLES = """
@@ -158,8 +160,9 @@ def open_file(path: Path | None) -> sqlite3.Connection:
             file.executescript(_TABLES)
             return file
         except sqlite3.DatabaseError as error:
-            if path is None or attempt or "lock" in str(error):
-                raise StoreError(f"{path} cannot be opened", error, remedy="delete it") from error
+            if path is None or attempt or error.sqlite_errorcode & 0xFF not in _DAMAGED:
+                remedy = "free disk space, check its rights, or delete it: it is made from the log"
+                raise StoreError(f"{path} cannot be opened", error, remedy=remedy) from error
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
         except OSError as error:
