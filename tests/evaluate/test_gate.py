@@ -390,6 +390,14 @@ def test_rare_large_losses_that_no_item_shows_do_not_pass_for_small_gains():
     assert sum(promoted.values()) == 0, promoted
 
 
+def test_rare_large_losses_of_marks_without_an_upper_limit_do_not_pass_unseen():
+    marks = {"quality": Scale("higher", "continuous", 0.0, None)}
+    for seed in range(20):
+        base = np.random.default_rng(seed).uniform(3.9, 4.1, 60)
+        old, new = (scores(k, {"quality": v}, scales=marks) for k, v in (("old", base), ("new", base + 0.05)))
+        assert isinstance(decision.decide(old, new, Gate(guards={}), seed), Hold)  # 2 % may lose all of it
+
+
 def test_a_gain_on_every_item_too_small_to_exclude_rare_losses_says_so():
     base = np.random.default_rng(0).uniform(0.3, 0.7, 60)
     gained = base + np.random.default_rng(1).uniform(0.01, 0.02, 60)

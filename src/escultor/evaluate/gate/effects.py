@@ -113,9 +113,12 @@ def _paired(champion: Scores, candidate: Scores, metric: str, groups: stats.Grou
     scale = scale_of(champion.scales, metric)
     lower = scale.better == "lower"
     gaps = old - new if lower else new - old
-    # The worst difference of an unseen item: the whole width of a bounded scale; else the worst one seen.
+    # The worst difference of an unseen item: the whole width of a bounded scale; where it has its worst value
+    # alone, from the champion's best to that; else the worst one seen.
     width = 0.0 if scale.least is None or scale.most is None else scale.most - scale.least
-    floor, ceiling = min(-width, float(gaps.min())), max(width, float(gaps.max()))
+    worst, best = (scale.most, old.min()) if lower else (scale.least, old.max())
+    loss = 0.0 if worst is None or width else abs(float(best) - worst)
+    floor, ceiling = min(-width, -loss, float(gaps.min())), max(width, float(gaps.max()))
     return _Paired(old, new, gaps, groups, floor=floor, ceiling=ceiling, lower_is_better=lower, seed=seed)
 
 
