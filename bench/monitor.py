@@ -4,8 +4,8 @@
 
 The year: 8,760 hourly tallies are read from a log, merged, and the health of every hour is computed.
 The throughput: a closed loop of 16 connections to a gateway before the cheapest upstream, without and with
-`escultor monitor --every` on its store, in turns (as a service the monitor checks once a minute, not every
-five seconds). 0 seconds leave it out. Prints one JSON object last; quotients count on a quiet machine only.
+`--monitor`, in turns (as a service the monitor checks once a minute, not every five seconds). 0 seconds leave
+it out. Prints one JSON object last; quotients count on a quiet machine only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -34,6 +32,7 @@ from escultor.monitor.metrics import MetricsWindow, health
 from escultor.store import open_store
 from escultor.types import CallTally
 
+WARM_S = 8.0
 HOURS, HOUR_S, PER_HOUR = 365 * 24, 3600.0, int(3600 // BUCKET_S)
 
 
@@ -85,19 +84,12 @@ async def loaded(url: str, seconds: float) -> Load:
 
 def throughput(folder: Path, seconds: float, rounds: int, every: float) -> dict[str, Any]:
     rates: dict[str, list[float]] = {"alone": [], "watched": []}
-    watch = [sys.executable, "-m", "escultor", "monitor", "--every", str(every), "--store", str(folder)]
-    with mock() as upstream, gateway(folder, upstream.url + "/v1") as served:
-        run(loaded(served.url, 2.0))
+    with mock() as upstream:
         for name in ("alone", "watched") * rounds:
-            monitor = subprocess.Popen(watch, stdout=subprocess.DEVNULL) if name == "watched" else None
-            try:
-                if monitor:
-                    time.sleep(5)  # its start is not what is measured
+            options = ("--monitor", str(every)) if name == "watched" else ()
+            with gateway(folder, upstream.url + "/v1", *options) as served:
+                run(loaded(served.url, WARM_S))  # the monitor's start is not what is measured
                 load = run(loaded(served.url, seconds))
-            finally:
-                if monitor:
-                    monitor.terminate()
-                    monitor.wait()
             rates[name].append(load.answered_per_s)
             print(name, round(rates[name][-1], 1), dict(load.errors), flush=True)
     alone, watched = (statistics.median(each) for each in rates.values())
