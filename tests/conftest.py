@@ -20,6 +20,15 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def store(tmp_path):
+    """A store of this test alone."""
+    from escultor.store import open_store
+
+    with open_store(str(tmp_path / "store")) as opened:
+        yield opened
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The url of a PostgreSQL server: ESCULTOR_TEST_POSTGRES, or one started for these tests."""

@@ -12,15 +12,8 @@ from escultor.errors import InputError
 from escultor.model.folders import save
 from escultor.skills.probes import probe_suite
 from escultor.skills.suites import register
-from escultor.store import open_store
 from escultor.store.blobs import tree_hash
 from escultor.types import Scores
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 def test_a_model_retrained_in_place_is_imported_anew(store, tmp_path):

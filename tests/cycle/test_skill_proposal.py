@@ -14,7 +14,6 @@ from escultor.serve.in_flight import draft_interaction
 from escultor.skills.declaration import parse_skill
 from escultor.skills.suite_files import skill_examples, skill_suite
 from escultor.skills.suites import register
-from escultor.store import open_store
 from escultor.types import Consent, Correction, Example, Message, Origin, Role, Sampling
 
 SYSTEM = Message(Role.SYSTEM, "Sort it.")
@@ -35,12 +34,6 @@ def log(store, corrections, answers=None, skill="chat", **fields):
 def made_suite(proposal, folder):
     (folder / proposal.declaration["suite"]).write_text(suite_lines(proposal.rows))
     return skill_suite(parse_skill(proposal.declaration, folder, "here"), Evaluation())
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 def test_labels_become_a_classification_and_its_items_are_held_out(store, tmp_path):

@@ -3,15 +3,7 @@
 import pytest
 
 from escultor.cycle.workflow import Workflow
-from escultor.store import open_store
 from escultor.types import Checkpoint, Step
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
-
 
 MADE = Checkpoint("c", "sft", "sft", (), "", "", "", 0, 1)
 

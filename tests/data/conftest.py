@@ -4,16 +4,9 @@ from types import SimpleNamespace
 import pytest
 
 from escultor.data.importers import events
-from escultor.store import open_store
 from escultor.types import Feedback, Interaction
 
 OPTIONS = events.ImportOptions(lambda name: f"hash({name})")
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from escultor.data.importers import events
 from escultor.data.importers.session import EventReport, ImportSession
 from escultor.data.jsonl_rows import Fault, Skip
 from escultor.errors import DataError
-from escultor.store import open_store
 from escultor.store.feedback import live
 from escultor.types import (
     Choice,
@@ -28,12 +27,6 @@ from escultor.types import (
 
 HERE = Path(__file__).parent / "formats"
 TERMS = events.ImportOptions(lambda name: f"hash({name})", Consent.EVAL_ONLY)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -130,12 +130,6 @@ def files_with(root, mark):
     return [str(p.relative_to(root)) for p in paths if mark.encode() in p.read_bytes() or mark in str(p)]
 
 
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
-
-
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(TEXTS, min_size=6, max_size=6), id=IDS, others=st.integers(0, 30))
 def test_no_byte_of_what_a_person_wrote_is_left(tmp_path_factory, texts, id, others):

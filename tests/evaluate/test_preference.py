@@ -24,17 +24,10 @@ from escultor.evaluate.scoring import make_result
 from escultor.ids import hash_value
 from escultor.rng import unit
 from escultor.skills.suites import make_suite
-from escultor.store import open_store
 from escultor.types import Message, Role
 
 ITEMS = 30
 RATERS = tuple(f"r{n}" for n in range(5))
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 def sides(count=ITEMS, alike=0):

@@ -18,7 +18,6 @@ from escultor.monitor.service import MonitorService
 from escultor.monitor.traits import PER_HOUR, draw_sample, merge_samples, traits_of
 from escultor.skills.skill import Output, Skill
 from escultor.stats.shift import psi, shift_p_value
-from escultor.store import open_store
 from escultor.types import (
     AnswerTraits,
     CallTally,
@@ -209,12 +208,6 @@ def test_traits_of_answers_are_of_one_rule_and_those_of_prompts_of_another():
 
 
 # --- in the monitor ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as store:
-        yield store
 
 
 def test_a_sample_comes_back_from_the_log(store):

@@ -16,7 +16,6 @@ from escultor.monitor.metrics import AnswerRef, MetricsWindow, fold_calls, fold_
 from escultor.monitor.parts import health_of_parts, split
 from escultor.monitor.service import MAX_PARTS, MonitorService
 from escultor.serve.auth import create
-from escultor.store import open_store
 from escultor.store.codec import decode, encode
 from escultor.store.kinds import kind_of
 from escultor.types import AnswerTraits, CallTally, CountedCalls, Estimate, Health, Scope
@@ -91,12 +90,6 @@ def test_tallies_from_before_are_read_and_records_keep_their_ids():
 
 
 # --- in the monitor ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as store:
-        yield store
 
 
 def served(store, n, skill="chat", arm="champion", version="v1", down=0, end="stop"):

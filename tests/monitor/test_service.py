@@ -15,7 +15,6 @@ from escultor.ids import hash_value
 from escultor.monitor import notify
 from escultor.monitor.outage import StoreOutage
 from escultor.monitor.service import MonitorService
-from escultor.store import open_store
 from escultor.types import (
     Alert,
     AlertDelivery,
@@ -32,12 +31,6 @@ from tests.monitor.test_window import call
 
 HOUR, DAY = 3600.0, 86_400.0
 CONFIG = Monitor()
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as store:
-        yield store
 
 
 def outage(store, begin=10 * DAY, n=200):

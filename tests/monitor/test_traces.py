@@ -6,17 +6,10 @@ from threading import Thread
 import pytest
 
 from escultor.monitor import traces
-from escultor.store import open_store
 from escultor.types import Rating
 from tests.monitor.test_window import call
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as store:
-        yield store
 
 
 @pytest.fixture

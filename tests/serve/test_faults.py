@@ -26,12 +26,6 @@ SLOW_CLIENTS = 10_000
 
 
 @pytest.fixture(scope="module")
-def mock():
-    with MockUpstream(serves()) as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
 def served(mock, tmp_path_factory):
     """One gateway for the faults of its upstream, and its store."""
     store = tmp_path_factory.mktemp("faults") / "store"

@@ -15,18 +15,11 @@ from started import family
 
 from escultor.errors import IdTaken, StoreError
 from escultor.serve.log_process import LogProcess
-from escultor.store import open_store
 from escultor.types import Feedback, Rating
 
 
 def rating(id: str, time: float = 1.0) -> Rating:
     return Rating(id, time, "answer", "person", "thumb", True)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 @pytest.fixture

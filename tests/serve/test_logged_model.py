@@ -8,7 +8,6 @@ from escultor.errors import ConfigError, StoreError
 from escultor.model.generate import generate
 from escultor.serve.in_flight import draft_interaction
 from escultor.serve.logged_model import LoggedModel
-from escultor.store import open_store
 from escultor.types import Interaction, Message, Role, Sampling
 
 SAMPLING = Sampling(max_new_tokens=4)
@@ -18,12 +17,6 @@ def draft(n, id="", sampling=SAMPLING):
     messages = (Message(Role.USER, f"The cat {n}"),)
     id = id or f"chatcmpl-{n}"
     return draft_interaction(messages, id=id, subject=f"subject{n}", version="v", sampling=sampling)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 def test_what_is_answered_is_in_the_log_as_it_was_delivered(store):

@@ -7,18 +7,11 @@ import pytest
 
 from escultor.errors import DataError, IdTaken, InputError, Overloaded, StoreError
 from escultor.serve.writer import Writer
-from escultor.store import open_store
 from escultor.types import Feedback, Rating
 
 
 def rating(id: str, value: bool = True) -> Rating:
     return Rating(id, 1.0, "answer", "person", "thumb", value)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(str(tmp_path / "store")) as opened:
-        yield opened
 
 
 @pytest.fixture
