@@ -466,3 +466,8 @@ def test_a_file_of_something_else_is_named(tmp_path, start, what):
     (tmp_path / "t.jsonl").write_bytes(start)
     with pytest.raises(DataError, match=what):
         rows_of(tmp_path / "t.jsonl")
+
+
+def test_blank_lines_without_end_are_counted_and_passed_over():
+    many = [b'{"a": 1}\n', *[b"\n" * 1000] * 50, b' {"a": 2}\n', b" \r\n \n  ", b'\n{"a": 3}']
+    assert list(json_rows(iter(many), "x")) == [(1, {"a": 1}), (50_002, {"a": 2}), (50_006, {"a": 3})]

@@ -396,6 +396,7 @@ def test_a_verdict_in_one_row_of_a_file_of_examples_is_not_passed_over(tmp_path)
     [
         *(("is_bad", True), ("downvoted", 1), ("thumbs_down", "true"), ("human-label", 0)),
         *(("userRating", "ruim"), ("feedback", {"rating": -1}), ("upvoted", False), ("label", "errado")),
+        *(("aprovado", "não"), ("avaliação", "ruim")),
     ],
 )
 def test_a_bad_verdict_under_any_name_is_never_imitated(key, value):

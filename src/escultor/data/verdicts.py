@@ -16,9 +16,15 @@ from escultor.types import RowKind
 # stands there, or 0 and 1, those whose truth is a bad verdict, and those whose numbers may be on any scale.
 _VERDICTS = (
     ("kto_tag", "desirable", "liked", "is_good", "is_chosen", "thumb"),
-    ("accepted", "approved", "thumbs_up", "upvoted", "correct", "good", "label", "kto_label"),
+    (
+        *("accepted", "approved", "thumbs_up", "upvoted", "correct", "good", "label", "kto_label"),
+        *("aprovado", "aprovada", "correto", "correta", "gostou"),
+    ),
     ("bad", "wrong", "incorrect", "disliked", "thumbs_down", "downvoted", "rejected", "undesirable"),
-    ("rating", "feedback", "vote", "thumbs", "preference", "verdict", "quality", "reaction", "desirability"),
+    (
+        *("rating", "feedback", "vote", "thumbs", "preference", "verdict", "quality", "reaction"),
+        *("desirability", "avaliação", "avaliacao", "voto"),
+    ),
 )
 _ALWAYS, _, _AGAINST, _WORDS = range(4)
 _NO_VOTES = ((_WORDS, 0), (_WORDS, "0"))

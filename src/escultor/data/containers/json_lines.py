@@ -22,6 +22,9 @@ def json_rows(blocks: Iterator[bytes], name: str) -> Iterator[Numbered]:
     """The objects in the bytes of a file; see `json_values`."""
     number, has_rows, held = 1, False, b""
     for block in chain(blocks, (None,)):
+        if block and not held and block.isspace():  # gigabytes of nothing, as a few kilobytes may hold
+            number += block.count(b"\n")
+            continue
         lines = (held + (block or b"")).split(b"\n")
         held = b"" if block is None else lines.pop()
         unread = None if len(held) < MAX_LINE_BYTES else held
