@@ -116,6 +116,7 @@ def _table(results: Results) -> list[str]:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for arm in ARMS:
         if not (each := of_arm(results, arm)):
+            lines.append(f"| {arm} | not run{' |' * (len(heads) - 1)}")
             continue
         cells = [
             arm,

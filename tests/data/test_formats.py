@@ -53,6 +53,16 @@ def read(rows, format=None):
     return [item for _, _, item, _ in read_items(rows, found, report)], report
 
 
+def test_rows_without_their_answer_do_not_make_a_file_one_of_prompts():
+    answered, unanswered = {"prompt": ASK, "completion": GOOD}, {"prompt": MORE, "completion": None}
+    for rows in ([unanswered, answered], [unanswered] * 3 + [answered]):
+        items, report = read(source(*rows))
+        assert [said(item) for item in items] == [((U,), GOOD)]
+        assert sum(map(len, report.skipped.values())) == len(rows) - 1
+    with pytest.raises(DataError, match="holds nothing to learn from"):
+        recognise(source(unanswered, unanswered))
+
+
 def shared(turns, names=("human", "gpt"), keys=("from", "value")):
     by_role = dict(zip(("user", "assistant"), names, strict=True))
     return [{keys[0]: by_role.get(role, role), keys[1]: text} for role, text in turns]

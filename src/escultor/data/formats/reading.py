@@ -66,11 +66,14 @@ def recognise(source: RowSource) -> RowFormat:
 
 
 def recognise_rows(name: str, rows: list[JsonObject]) -> RowFormat:
-    """The format that most of the first rows of a file have; see `recognise`."""
+    """The format that most of the first rows of a file have that can be learnt from; see `recognise`."""
     votes: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         votes[tuple(format.name for format in fitting(row))] += 1
-    best = list(next((names for names, _ in votes.most_common() if names), ()))
+    fits = [names for names, _ in votes.most_common() if names]
+    # A row without its answer fits a format of which nothing can be learnt: it says nothing of the others.
+    learnt = [names for names in fits if not all(BY_NAME[each].refused for each in names)]
+    best = list(next(iter([*learnt, *fits]), ()))
     if not best:
         raise _unknown(name, rows)
     if len(best) > 1 and len({BY_NAME[each].convert for each in best}) > 1:
