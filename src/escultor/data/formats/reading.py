@@ -174,6 +174,8 @@ def _convert(format: RowFormat, row: JsonObject) -> JsonObject | list[JsonObject
 def _item(row: JsonObject, report: FormatReport, where: str) -> tuple[RowKind, TrainingItem, JsonObject]:
     kind = kind_of_row(row)
     if kind is None:
+        if any(format.refused == UNANSWERED for format in fitting(row)):
+            raise Skip(NO_ANSWER)
         raise Fault("the row has no known shape", short(sorted(row)), "the keys of its format")
     if "label" in row:
         row = row | {"label": label_of(row["label"])}
