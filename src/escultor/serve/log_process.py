@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import TypeVar
 
@@ -38,15 +39,11 @@ class LogProcess:
 
     def _call(self, work: Callable[[], T]) -> T:
         """Tried twice; what the first process wrote before it was killed is not written again."""
-        try:
-            return self._process.call_here(work)
-        except EngineFault:
-            pass
-        try:
-            return self._process.call_here(work)
-        except EngineFault as error:
-            what = "the process that writes the log was killed twice"
-            raise StoreError(what, self._name, remedy="see what ends processes, then try again") from error
+        for _ in range(2):
+            with suppress(EngineFault):
+                return self._process.call_here(work)
+        what = "the process that writes the log was killed twice"
+        raise StoreError(what, self._name, remedy="see what ends processes, then try again")
 
     def close(self) -> None:
         """End the process."""
